@@ -7,16 +7,40 @@ The public face, and nothing else. Names load on first use, so that `import pell
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from pellucid import layers as layers
+    from pellucid import lens as lens
+    from pellucid.attention import attention as attention
+    from pellucid.attention import energies as energies
+    from pellucid.attention import masks as masks
+    from pellucid.attention.weights import AttentionWeights as AttentionWeights
+    from pellucid.errors import PellucidError as PellucidError
+    from pellucid.lens import watch as watch
+
 __version__ = "0.1.0"
 
+# Where each public name lives: "module" for a module, "module:name" for something in it.
 _HOME = {
-    "attention": "pellucid.attention.functional",
-    "AttentionWeights": "pellucid.attention.weights",
+    "AttentionWeights": "pellucid.attention:AttentionWeights",
+    "PellucidError": "pellucid.errors:PellucidError",
+    "attention": "pellucid.attention",  # a package that is also a function; see its last lines
     "energies": "pellucid.attention.energies",
     "layers": "pellucid.layers",
     "lens": "pellucid.lens",
     "masks": "pellucid.attention.masks",
-    "watch": "pellucid.lens",
-    "PellucidError": "pellucid.errors",
+    "watch": "pellucid.lens:watch",
 }
-__all__ = [*sorted(_HOME), "__version__"]
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pellucid' has no attribute '{name}'")
+    module, _, attribute = _HOME[name].partition(":")
+    found = import_module(module)
+    value = globals()[name] = getattr(found, attribute) if attribute else found
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
