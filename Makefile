@@ -1,0 +1,47 @@
+# Everything runs in .venv, which `make` builds when it is missing or its pins have changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Tests share the cores among this many processes; `make test WORKERS=auto` takes all of them.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test slow bench lint format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+env: $(INSTALLED) ## the environment in .venv, with every pinned dependency
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pellucid needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(INSTALLED) ## a trained model's attention on "Write a poem", every number of it
+	$(BIN)/pellucid explain "Write a poem"
+
+test: $(INSTALLED) ## the tests, a few minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+slow: $(INSTALLED) ## the tests that take longer than that
+	$(BIN)/python -m pytest -m slow
+
+bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
+	$(BIN)/python -m benchmarks.heart
+
+lint: $(INSTALLED) ## style, layout and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## put the layout right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## forget the environment and every cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
