@@ -5,6 +5,7 @@ that later models added: softcap (Gemma 2), sinks (gpt-oss), grouped heads (Ains
 Plain eager tensors, any floating dtype, n x n numbers a head: to be read, not to be fast.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ def stages(
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    score: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Stages:
     """Attention written out.
 
@@ -50,12 +52,13 @@ def stages(
         scale: a factor on the scores; 1/sqrt(key_dim) unless given.
         softcap: squashes the scaled scores into (-softcap, softcap).
         sinks: (heads,), one extra logit a head that takes part in the softmax and has no value.
+        score: another energy, from query and key to scores; dot products unless given.
     """
     group = query.shape[-3] // key.shape[-3]
     key = key.repeat_interleave(group, dim=-3)
     value = value.repeat_interleave(group, dim=-3)
 
-    scores = query @ key.mT
+    scores = query @ key.mT if score is None else score(query, key)
     scaled = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
     capped = scaled if softcap is None else softcap * torch.tanh(scaled / softcap)
     masked = capped if bias is None else capped + bias

@@ -1,0 +1,23 @@
+"""The heart: exact attention weights at the speed of the fused kernels.
+
+The package is also the function: `pellucid.attention(query, key, value)` and
+`pellucid.attention.masks` both mean what they say.
+"""
+
+import sys
+from types import ModuleType
+
+from pellucid.attention import energies, masks
+from pellucid.attention.functional import attention, attention_weights
+from pellucid.attention.weights import AttentionWeights
+
+__all__ = ["AttentionWeights", "attention", "attention_weights", "energies", "masks"]
+
+
+class _CallableModule(ModuleType):
+    # Importing any submodule binds `pellucid.attention` to this module, so a function of that name
+    # cannot live beside it; the module answers the call instead.
+    __call__ = staticmethod(attention)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,44 @@
+"""Attention a block of rows at a time, in plain torch: anything the formula allows, O(n) memory.
+
+Each block is whole rows, so it needs no running softmax (compare Rabe & Staats 2021, "Self-attention
+Does Not Need O(n^2) Memory"); for gradients it is computed again instead of kept.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from pellucid.attention.scores import Block, Scores, pick_columns
+
+
+def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
+    return None
+
+
+def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    batch, heads, queries, _ = scores.shape
+    context = value.new_zeros(batch, heads, queries, value.shape[-1])
+    logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
+    keep_graph = torch.is_grad_enabled() and (scores.requires_grad or value.requires_grad)
+    for block in scores.blocks():
+        place = (block.items, block.heads, block.rows)
+        if keep_graph:
+            part = checkpoint(_block, scores, value, dropout, block, use_reentrant=False)
+        else:
+            part = _block(scores, value, dropout, block)
+        context[place], logsumexp[place] = part
+    return context, logsumexp
+
+
+def _block(scores: Scores, value: Tensor, dropout: float, block: Block) -> tuple[Tensor, Tensor]:
+    masked = scores.of_block(block)
+    logsumexp = masked.logsumexp(-1)
+    weights = torch.exp(masked - finite(logsumexp).unsqueeze(-1))
+    weights = torch.nn.functional.dropout(weights, dropout)
+    seen = pick_columns(scores.of_heads(value[block.items], block.heads), block.cols, -2)
+    return (weights @ seen.to(weights.dtype)).to(value.dtype), logsumexp
+
+
+def finite(logsumexp: Tensor) -> Tensor:
+    """The logsumexp to subtract: +inf for a wholly hidden row, so that its weights are zero."""
+    return logsumexp.masked_fill(logsumexp == -torch.inf, torch.inf)

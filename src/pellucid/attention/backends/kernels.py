@@ -1,0 +1,129 @@
+"""PyTorch's fused kernels as two functions, forward and backward, with the logsumexp in the open.
+
+`torch.nn.functional.scaled_dot_product_attention` calls these same operators and drops the logsumexp.
+Shapes: query (batch, heads, queries, d), key and value (batch, kv_heads, keys, d), bias broadcasts to
+(batch, heads, queries, keys) and holds -inf where hidden, logsumexp (batch, heads, queries).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+_aten = torch.ops.aten
+_CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def refuse(query: Tensor, value: Tensor) -> str | None:
+    """Why no fused kernel can take these, or None."""
+    known = {"cpu": _CPU_DTYPES, "cuda": _CUDA_DTYPES}.get(query.device.type, ())
+    if query.dtype not in known:
+        return f"there is no fused kernel for {query.dtype} on {query.device.type}"
+    if query.device.type == "cuda" and max(query.shape[-1], value.shape[-1]) > 256:
+        return "the fused kernels on cuda take at most 256 dimensions a head"
+    return None
+
+
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Context and logsumexp; causal means query i sees key j iff j <= i."""
+    value_dim = value.shape[-1]
+    query, key, value = _one_head_dim(query, key, value)
+    if query.device.type == "cpu":
+        out, logsumexp = _aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=bias, scale=scale
+        )
+    elif _takes_flash(query, key, causal, bias):
+        out, logsumexp = _aten._scaled_dot_product_flash_attention(
+            query, key, value, 0.0, causal, False, scale=scale
+        )[:2]
+    else:
+        key, value = (_repeat_heads(x, query.shape[1]) for x in (key, value))
+        out, logsumexp = _aten._scaled_dot_product_efficient_attention(
+            query, key, value, _aligned(bias, query, key), True, 0.0, causal, scale=scale
+        )[:2]
+        logsumexp = logsumexp[..., : query.shape[2]]  # that kernel rounds its rows up to 32
+    return (out if out.shape[-1] == value_dim else out[..., :value_dim]), logsumexp
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    causal: bool,
+    bias: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value; out and logsumexp may be those of a larger whole.
+
+    A logsumexp of +inf marks a row that sees nothing.
+    """
+    key_dim, value_dim = query.shape[-1], value.shape[-1]
+    query, key, value = _one_head_dim(query, key, value)
+    grad, out = (pad(x, (0, value.shape[-1] - value_dim)) for x in (grad, out))
+    if query.device.type == "cpu":
+        grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, query, key, value, out, logsumexp, 0.0, causal, attn_mask=bias, scale=scale
+        )
+    elif _takes_flash(query, key, causal, bias):
+        unused = torch.zeros(2, dtype=torch.int64, device=query.device)  # the state of dropout
+        rows = (None, None, query.shape[2], key.shape[2])
+        grads = _aten._scaled_dot_product_flash_attention_backward(
+            grad, query, key, value, out, logsumexp, *rows, 0.0, causal, unused, unused, scale=scale
+        )
+    else:
+        kv_heads = key.shape[1]
+        key, value = (_repeat_heads(x, query.shape[1]) for x in (key, value))
+        unused = torch.zeros((), dtype=torch.int64, device=query.device)
+        grads = _aten._scaled_dot_product_efficient_attention_backward(
+            grad,
+            query,
+            key,
+            value,
+            _aligned(bias, query, key),
+            out,
+            pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=torch.inf),
+            unused,
+            unused,
+            0.0,
+            [True, True, True, False],
+            causal,
+            scale=scale,
+        )
+        of_query, of_key, of_value = grads[:3]
+        grads = (of_query, *(g.unflatten(1, (kv_heads, -1)).sum(2) for g in (of_key, of_value)))
+    of_query, of_key, of_value = grads[:3]
+    return of_query[..., :key_dim], of_key[..., :key_dim], of_value[..., :value_dim]
+
+
+def _one_head_dim(*tensors: Tensor) -> list[Tensor]:
+    """All with the same last dimension, contiguous in it: the kernels read nothing else right."""
+    width = max(x.shape[-1] for x in tensors)
+    if tensors[0].device.type == "cuda":
+        width += -width % 8
+    padded = (x if x.shape[-1] == width else pad(x, (0, width - x.shape[-1])) for x in tensors)
+    return [x if x.stride(-1) == 1 else x.contiguous() for x in padded]
+
+
+def _takes_flash(query: Tensor, key: Tensor, causal: bool, bias: Tensor | None) -> bool:
+    square = query.shape[2] == key.shape[2]  # elsewhere its causal is aligned to the bottom right
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return bias is None and half and recent and (square or not causal)
+
+
+def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
+    return tensor.repeat_interleave(heads // tensor.shape[1], 1) if tensor.shape[1] != heads else tensor
+
+
+def _aligned(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+    """Every row of the bias on a 16-byte boundary, as the memory-efficient kernel wants it."""
+    if bias is None:
+        return None
+    keys = key.shape[2]
+    bias = pad(bias, (0, -keys % 8))[..., :keys]
+    return bias.expand(*query.shape[:3], keys)

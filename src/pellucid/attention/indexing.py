@@ -1,0 +1,219 @@
+"""`weights[index]` without the weights: the part of a matrix of scores that an index stands for.
+
+Ints, slices, `...`, None and integer tensors mean what they mean to torch. What is selected is
+first found on the query and key side; only then are the scores of just that part computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.scores import Scores
+from pellucid.errors import OutOfRangeError, TypeMismatchError
+
+PAIR_NUMBERS = 2**22
+"""Key numbers gathered at once where queries and keys are picked together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An index, axis by axis."""
+
+    axes: list[slice | Tensor]
+    """One for each axis of the matrix; an int has become a slice of one."""
+    result: list[int | None]
+    """The axes of the answer in order: an axis of the matrix, or None for a new one."""
+
+
+def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
+    """Read an index for a matrix of this shape.
+
+    Raises:
+        OutOfRangeError: too many indices, or one past the end.
+        TypeMismatchError: something that is no basic or integer-tensor index.
+    """
+    given = list(index) if isinstance(index, tuple) else [index]
+    used = sum(part is not None and part is not Ellipsis for part in given)
+    if used > len(shape):
+        raise OutOfRangeError(f"too many indices: {used} for shape {tuple(shape)}")
+    dots = [at for at, part in enumerate(given) if part is Ellipsis]
+    if len(dots) > 1:
+        raise TypeMismatchError("an index can have only one ellipsis (...)")
+    at = dots[0] if dots else len(given)
+    given[at : at + 1] = [slice(None)] * (len(shape) - used)
+
+    axes: list[slice | Tensor] = []
+    result: list[int | None] = []
+    for part in given:
+        if part is None:
+            result.append(None)
+            continue
+        axis = len(axes)
+        size = shape[axis]
+        if isinstance(part, slice):
+            if part.step is not None and part.step <= 0:
+                raise TypeMismatchError(f"a slice needs a step above 0, got {part.step}")
+            axes.append(slice(*part.indices(size)))
+            result.append(axis)
+        elif isinstance(part, Tensor) and part.ndim > 0 or isinstance(part, list):
+            axes.append(_positions(part, axis, size, device))
+            result.append(axis)
+        else:
+            place = int(_positions(part, axis, size, device))
+            axes.append(slice(place, place + 1, 1))
+    return Parsed(axes, result)
+
+
+def _positions(part: Any, axis: int, size: int, device: torch.device) -> Tensor:
+    try:
+        places = torch.as_tensor(part, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        places = torch.empty(0)
+    integer = not (places.is_floating_point() or places.is_complex() or places.dtype == torch.bool)
+    if not integer or isinstance(part, bool):
+        raise TypeMismatchError(
+            f"axis {axis} takes an int, a slice or an integer tensor, got {part!r}"
+        )
+    wrong = (places < -size) | (places >= size)
+    if bool(wrong.any()):
+        worst = int(places[wrong].flatten()[0])
+        raise OutOfRangeError(f"index {worst} is out of range for axis {axis} with size {size}")
+    return torch.where(places < 0, places + size, places).to(torch.int64)
+
+
+def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> Tensor:
+    """The indexed part of one stage, or of the weights, for which logsumexp is needed."""
+    shape = (*scores.batch_shape, *scores.shape[1:])
+    parsed = parse(index, shape, scores.query.device)
+    tensors = [axis for axis, part in enumerate(parsed.axes) if isinstance(part, Tensor)]
+    if len(tensors) < 2:
+        block = _separate(scores, logsumexp, stage, parsed.axes)
+        picked = parsed.axes[tensors[0]] if tensors else None
+        if isinstance(picked, Tensor):
+            block = block.movedim(tensors[0], 0)
+    else:
+        block, picked = _together(scores, logsumexp, stage, parsed.axes, tensors)
+    # Now the axis of what the tensors picked, if any, comes first, and the others in order.
+    others = [axis for axis in range(len(shape)) if axis not in tensors]
+    sizes = dict(zip(others, block.shape[1 if tensors else 0 :], strict=True))
+    picked_shape = list(picked.shape) if isinstance(picked, Tensor) else []
+    kept = [axis for axis in parsed.result if axis not in tensors]
+    block = block.reshape(*picked_shape, *(sizes[axis] for axis in kept if axis is not None))
+    final = [1 if axis is None else sizes[axis] for axis in kept]
+    block = block.reshape(*picked_shape, *final)
+    places = [at for at, axis in enumerate(parsed.result) if axis in tensors]
+    together = places == list(range(places[0], places[0] + len(places))) if places else False
+    if together and places[0] and picked_shape:
+        source = list(range(len(picked_shape)))
+        block = block.movedim(source, [at + places[0] for at in source])
+    return block
+
+
+def _separate(
+    scores: Scores, logsumexp: Tensor | None, stage: str, axes: list[slice | Tensor]
+) -> Tensor:
+    """Every axis on its own: (*batch, heads, rows, cols) of what each selects."""
+    *outer, head, row, col = axes
+    batch_shape, heads = scores.batch_shape, scores.shape[1]
+    at = [_as_positions(part, scores.query.device) for part in axes]
+    item = torch.zeros((), dtype=torch.int64, device=scores.query.device)
+    for axis, size in enumerate(batch_shape):
+        item = item.unsqueeze(-1) * size + at[axis]
+    whole = isinstance(head, slice) and head == slice(0, heads, 1)
+    query, key = (x.reshape(*batch_shape, *x.shape[1:]) for x in (scores.query, scores.key))
+    query = _take(query, [*outer, head, row])
+    key_head: slice | Tensor = head
+    if scores.group > 1:  # all heads read all key heads; some heads, each a copy of its own
+        key_head = slice(0, key.shape[-3], 1) if whole else at[-3] // scores.group
+    key = _take(key, [*outer, key_head, col])
+    item, head, row, col = item[..., None, None, None], at[-3][:, None, None], at[-2][:, None], at[-1]
+    return _finish(scores, logsumexp, stage, query, key, (item, head, row, col))
+
+
+def _together(
+    scores: Scores,
+    logsumexp: Tensor | None,
+    stage: str,
+    axes: list[slice | Tensor],
+    tensors: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Tensors on several axes pick in step: (picked, *other axes), and a tensor of the picked shape."""
+    device = scores.query.device
+    parts = [part for part in axes if isinstance(part, Tensor)]
+    try:
+        picked = torch.broadcast_tensors(*parts)
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+        raise OutOfRangeError(f"the index tensors do not broadcast together: {shapes}") from None
+    count = picked[0].numel()
+    # Coordinates that broadcast to (picked, *batch, heads, rows, cols), picked axes having size 1.
+    coordinates = []
+    for axis, part in enumerate(axes):
+        shape = [1] * (len(axes) + 1)
+        if axis in tensors:
+            shape[0] = count
+            places = picked[tensors.index(axis)].flatten()
+        else:
+            places = _as_positions(part, device)
+            shape[axis + 1] = len(places)
+        coordinates.append(places.reshape(shape))
+    *outer, head, row, col = coordinates
+    item = torch.zeros([1] * (len(axes) + 1), dtype=torch.int64, device=device)
+    for size, places in zip(scores.batch_shape, outer, strict=True):
+        item = item * size + places
+
+    def of(start: int, stop: int) -> Tensor:
+        i, h, r, c = (x[start:stop] if len(x) > 1 else x for x in (item, head, row, col))
+        query = scores.query[i[..., 0], h[..., 0], r[..., 0]]
+        key = scores.key[i[..., 0, :], h[..., 0, :] // scores.group, c[..., 0, :]]
+        return _finish(scores, logsumexp, stage, query, key, (i, h, r, c))
+
+    each = prod(x.shape[-1] for x in (head, col)) * scores.key.shape[-1]
+    step = max(1, PAIR_NUMBERS // max(1, each * prod(coordinates[-1].shape[1:])))
+    blocks = [of(start, min(start + step, count)) for start in range(0, count, step)]
+    block = torch.cat(blocks) if blocks else of(0, 0)
+    kept = [0, *(axis + 1 for axis in range(len(axes)) if axis not in tensors)]
+    return block.reshape([block.shape[axis] for axis in kept]), picked[0]
+
+
+def _finish(
+    scores: Scores,
+    logsumexp: Tensor | None,
+    stage: str,
+    query: Tensor,
+    key: Tensor,
+    at: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> Tensor:
+    """Scores of selected queries and keys, with the bias, mask and logsumexp of their places."""
+    item, head, row, col = at
+    bias = visible = None
+    wanted: Any = "masked" if stage == "weights" else stage
+    if wanted == "masked":
+        bias = None if scores.bias is None else scores.bias[item, head, row, col]
+        visible = None if scores.mask is None else scores.mask.sees(item, head, row, col)
+    block = scores.compute(query, key, bias, visible, wanted)
+    if logsumexp is not None:
+        shift = finite(logsumexp)[item[..., 0], head[..., 0], row[..., 0]]
+        block = torch.exp(block - shift.unsqueeze(-1))
+    return block
+
+
+def _take(tensor: Tensor, parts: Sequence[slice | Tensor]) -> Tensor:
+    """Each part from its own axis; views for slices."""
+    for axis, part in enumerate(parts):
+        if isinstance(part, Tensor):
+            tensor = tensor.index_select(axis, part.flatten())
+        else:
+            tensor = tensor[(slice(None),) * axis + (part,)]
+    return tensor
+
+
+def _as_positions(part: slice | Tensor, device: torch.device) -> Tensor:
+    if isinstance(part, Tensor):
+        return part.flatten()
+    return torch.arange(part.start, part.stop, part.step, device=device)

@@ -1,0 +1,187 @@
+"""The matrix of scores as something that can be asked for any part, and is never formed whole."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.attention import intervals
+from pellucid.attention.energies import Energy
+from pellucid.attention.intervals import Intervals
+from pellucid.attention.masks import Mask
+
+Stage = Literal["scores", "scaled", "capped", "masked"]
+
+BLOCK_NUMBERS = 2**21
+"""Scores in one block: 8 MiB in float32, which a core's share of the cache still helps with."""
+LEAST_ROWS = 32
+"""Rows of a block however long they are: thinner matrix products waste the machine."""
+MOST_PARTS = 8
+"""Ranges that are masked one by one before masking all columns at once is cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of some heads, with the columns that any of them may see."""
+
+    items: slice
+    heads: slice
+    rows: slice
+    cols: Intervals
+    mask: Mask | None
+    """The mask of this item."""
+    masked: Intervals
+    """The columns that only some of the rows see: all that the mask must be applied to."""
+
+    @property
+    def width(self) -> int:
+        return intervals.length(self.cols)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Query, key and the rule that makes scores of them; batch dimensions flattened into one."""
+
+    query: Tensor
+    """(batch, heads, queries, d), as the energy projects it."""
+    key: Tensor
+    """(batch, kv_heads, keys, d)."""
+    energy: Energy
+    scale: float
+    softcap: float | None
+    bias: Tensor | None
+    """(batch, heads, queries, keys), expanded."""
+    mask: Mask | None
+    """Bound to these sizes."""
+    sinks: Tensor | None
+    """(heads,)."""
+    batch_shape: torch.Size
+    """The batch dimensions as the user gave them."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(batch, heads, queries, keys)."""
+        return torch.Size((*self.query.shape[:3], self.key.shape[2]))
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What scores and weights are computed in: float32 or better."""
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    @property
+    def requires_grad(self) -> bool:
+        tensors = (self.query, self.key, self.bias, self.sinks)
+        # An energy that is no dot product may hold parameters we cannot see.
+        return not self.energy.is_dot_product or any(t is not None and t.requires_grad for t in tensors)
+
+    def compute(
+        self,
+        query: Tensor,
+        key: Tensor,
+        bias: Tensor | None,
+        visible: Tensor | None,
+        stage: Stage = "masked",
+    ) -> Tensor:
+        """Scores of (..., rows, d) and (..., cols, d), up to a stage of the formula.
+
+        bias and visible broadcast to (..., rows, cols).
+        """
+        query, key = query.to(self.dtype), key.to(self.dtype)
+        rows, kv_heads = query.shape[-2], key.shape[-3]
+        if stage == "masked" and visible is not None and torch.is_grad_enabled():
+            # A key that none of these rows sees may hold NaN, and 0 * NaN would reach gradients.
+            seen = visible.any(-2)
+            if seen.ndim > 1 and seen.shape[-2] != kv_heads:
+                seen = seen.any(-2, keepdim=True)
+            key = key.masked_fill(~seen.unsqueeze(-1), 0)
+        group = query.shape[-3] // kv_heads
+        if group > 1:  # heads that share a key become more rows of one product
+            query = query.unflatten(-3, (kv_heads, group)).flatten(-3, -2)
+        if self.energy.is_dot_product and stage != "scores":
+            scores = (query * self.scale) @ key.mT
+        else:
+            scores = self.energy.score(query, key)
+            scores = scores if stage == "scores" else scores * self.scale
+        if group > 1:
+            scores = scores.unflatten(-2, (group, rows)).flatten(-4, -3)
+        if stage == "scores":
+            return scores
+        if stage == "scaled":
+            return scores
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if stage == "capped":
+            return scores
+        if bias is not None:
+            scores = scores + bias
+        if visible is not None:
+            scores = scores.masked_fill(~visible, -torch.inf)
+        return scores
+
+    def blocks(self, queries: slice | None = None, keys: slice | None = None) -> Iterator[Block]:
+        """Cover what is visible in a range of queries and keys with blocks of bounded size."""
+        batch, heads, all_queries, all_keys = self.shape
+        queries = slice(0, all_queries) if queries is None else queries
+        wanted: Intervals = ((0, all_keys),) if keys is None else ((keys.start, keys.stop),)
+        numbers = max(1, BLOCK_NUMBERS // self.energy.numbers_per_score)
+        width = intervals.length(wanted)
+        whole_head = (queries.stop - queries.start) * width
+        by_item = self.mask is not None and self.mask.batch is not None
+        item_step = 1 if by_item else max(1, numbers // (heads * whole_head))
+        head_step = max(1, min(heads, numbers // whole_head))
+        row_step = max(LEAST_ROWS, numbers // width)
+        for item in range(0, batch, item_step):
+            items = slice(item, min(item + item_step, batch))
+            mask = self.mask if self.mask is None or not by_item else self.mask.at(item)
+            for head in range(0, heads, head_step):
+                for start in range(queries.start, queries.stop, row_step):
+                    stop = min(start + row_step, queries.stop)
+                    cols: Intervals = wanted
+                    masked: Intervals = ()
+                    if mask is not None:
+                        some, every = mask.spans(start, stop, all_keys)
+                        hidden = intervals.complement(every, all_keys)
+                        cols = intervals.intersection(wanted, some)
+                        masked = intervals.intersection(cols, hidden)
+                        masked = masked if len(masked) <= MOST_PARTS else cols
+                    if cols:
+                        part = slice(head, min(head + head_step, heads))
+                        yield Block(items, part, slice(start, stop), cols, mask, masked)
+
+    def of_block(self, block: Block) -> Tensor:
+        """Masked scores, (items, heads, rows, cols), the block's columns side by side."""
+        query = self.query[block.items, block.heads, block.rows]
+        key = pick_columns(self.of_heads(self.key[block.items], block.heads), block.cols, -2)
+        bias = None
+        if self.bias is not None:
+            bias = pick_columns(self.bias[block.items, block.heads, block.rows], block.cols, -1)
+        scores = self.compute(query, key, bias, None)
+        for start, stop in block.masked:
+            assert block.mask is not None
+            tile = block.mask.tile(block.heads, block.rows, slice(start, stop), scores.device)
+            at = intervals.length(intervals.intersection(block.cols, ((0, start),)))
+            scores[..., at : at + stop - start].masked_fill_(~tile, -torch.inf)
+        return scores
+
+    def of_heads(self, tensor: Tensor, heads: slice) -> Tensor:
+        """The part of a (batch, kv_heads, ...) tensor that a range of query heads reads."""
+        if self.group == 1 or tensor.shape[1] == self.query.shape[1]:
+            return tensor[:, heads]
+        if (heads.stop - 1) // self.group == heads.start // self.group:
+            first = heads.start // self.group
+            return tensor[:, first : first + 1]  # one key head serves them all
+        index = torch.arange(heads.start, heads.stop, device=tensor.device) // self.group
+        return tensor[:, index]
+
+
+def pick_columns(tensor: Tensor, cols: Intervals, dim: int) -> Tensor:
+    """The given positions along one dimension; a view where they are one range."""
+    parts = [tensor.narrow(dim, start, stop - start) for start, stop in cols]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

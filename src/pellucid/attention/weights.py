@@ -1,0 +1,389 @@
+"""Attention weights that are there without being stored: exp(score - logsumexp), when asked."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid.attention import backends, indexing, intervals, streaming
+from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.intervals import Intervals
+from pellucid.attention.scores import Scores
+from pellucid.attention.streaming import Top
+from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError
+
+__all__ = ["AttentionWeights", "Statistics", "Top"]
+
+DENSE_LIMIT = 2**30
+"""Bytes that `dense()` makes without being told to: 1 GiB."""
+PREVIEW_CELLS = 24
+"""Rows and columns of a notebook preview."""
+PREVIEW_HEADS = 8
+
+
+class Statistics(NamedTuple):
+    """What can be said of each key and each query, found together in one pass."""
+
+    received: Tensor
+    """(..., heads, keys) attention each key gets, summed over the queries."""
+    entropy: Tensor
+    """(..., heads, queries) nats; ln(keys) when a query looks everywhere alike, 0 at one key."""
+    top: Top
+    """The strongest keys of each query."""
+    peak: Tensor
+    """(..., heads, queries) the largest weight."""
+    mean_distance: Tensor
+    """(..., heads, queries) positions between a query and the keys it attends to, on average."""
+
+
+class LazyMatrix:
+    """A matrix of shape (..., heads, queries, keys) whose parts are computed when asked for."""
+
+    def __init__(self, scores: Scores, name: str) -> None:
+        self._of = scores
+        self._name = name
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((*self._of.batch_shape, *self._of.shape[1:]))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, or float64 where query and key are."""
+        return self._of.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._of.query.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Exactly that part, a tensor; costs no more than the part.
+
+        Args:
+            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+
+        Raises:
+            OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
+        """
+        return indexing.select(self._of, None, self._name, index)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def dense(self, limit: int | None = DENSE_LIMIT) -> Tensor:
+        """All of it, n x n numbers a head.
+
+        Args:
+            limit: bytes it may take; None = no limit.
+
+        Raises:
+            TooLargeError: it would take more, and how much.
+        """
+        needed = self.shape.numel() * self.dtype.itemsize
+        if limit is not None and needed > limit:
+            raise TooLargeError(
+                f"dense() of shape {tuple(self.shape)} needs {_bytes(needed)}, above the limit of "
+                f"{_bytes(limit)}; index a part, or pass limit=None"
+            )
+        return self[...]
+
+    def __repr__(self) -> str:
+        facts = [f"shape={tuple(self.shape)}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
+        if self.device.type != "cpu":
+            facts.append(f"device={self.device}")
+        if self._of.mask is not None:
+            facts.append(f"mask={self._of.mask}")
+        held = sum(x.numel() * x.itemsize for x in (self._of.query, self._of.key))
+        dense = self.shape.numel() * self.dtype.itemsize
+        facts.append(f"holds {_bytes(held)}, dense would be {_bytes(dense)}")
+        return f"{type(self).__name__}({self._name}: {', '.join(facts)})"
+
+
+class AttentionWeights(LazyMatrix):
+    """All attention weights of a call, exact, in the memory of its query and key.
+
+    A linear operator from keys to queries, (..., heads, queries, keys). It holds references to query
+    and key, the mask, and one logsumexp a row; whatever is asked is computed then, in float32 or
+    better, and is differentiable if query and key are. Inputs that are changed in place later
+    change the answers.
+    """
+
+    def __init__(self, scores: Scores, backend: str = "auto", logsumexp: Tensor | None = None) -> None:
+        """Made by `attention` and `attention_weights`; logsumexp is that of the keys alone."""
+        super().__init__(scores, "weights")
+        self._backend = backend
+        self._logsumexp = None if logsumexp is None else self._with_sinks(logsumexp)
+
+    def _with_sinks(self, logsumexp: Tensor) -> Tensor:
+        sinks = self._of.sinks
+        if sinks is None:
+            return logsumexp
+        return torch.logaddexp(logsumexp, sinks.to(logsumexp.dtype).unsqueeze(-1))
+
+    def share_with_sinks(self, context: Tensor, logsumexp: Tensor) -> Tensor:
+        """A context computed without the sinks, less the share that they take."""
+        share = torch.exp(logsumexp - finite(self._flat_logsumexp))
+        return context * share.unsqueeze(-1).to(context.dtype)
+
+    @property
+    def _flat_logsumexp(self) -> Tensor:
+        if self._logsumexp is None:
+            exact = self._exact
+            run = backends.choose(self._backend, exact, exact.key, 0.0)
+            self._logsumexp = self._with_sinks(run.forward(exact, exact.key, 0.0)[1])
+        return self._logsumexp
+
+    @property
+    def _exact(self) -> Scores:
+        """The scores in the dtype of the weights, for kernels that compute in that of their inputs."""
+        query, key = (x.to(self.dtype) for x in (self._of.query, self._of.key))
+        return replace(self._of, query=query, key=key)
+
+    @property
+    def logsumexp(self) -> Tensor:
+        """(..., heads, queries): log of the sum of exp over the masked scores, and the sinks if given."""
+        return self._outer(self._flat_logsumexp)
+
+    @property
+    def scores(self) -> LazyMatrix:
+        """Raw scores, query . key unless another energy was chosen."""
+        return LazyMatrix(self._of, "scores")
+
+    @property
+    def scaled(self) -> LazyMatrix:
+        """scores * scale."""
+        return LazyMatrix(self._of, "scaled")
+
+    @property
+    def capped(self) -> LazyMatrix:
+        """softcap * tanh(scaled / softcap); the same as scaled without a softcap."""
+        return LazyMatrix(self._of, "capped")
+
+    @property
+    def masked(self) -> LazyMatrix:
+        """capped + bias, -inf where the mask hides a key: what the softmax sees."""
+        return LazyMatrix(self._of, "masked")
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return indexing.select(self._of, self._flat_logsumexp, self._name, index)
+
+    @property
+    def T(self) -> "Transposed":  # noqa: N802
+        """The transpose, (..., heads, keys, queries), as lazy as this."""
+        return Transposed(self)
+
+    mT = T  # noqa: N815
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """weights @ x, one fused pass.
+
+        Args:
+            x: (keys,), or (..., heads or kv_heads or 1, keys, m), as for torch.matmul.
+
+        Returns:
+            (..., heads, queries, m), in the dtype of the weights.
+        """
+        if not isinstance(x, Tensor):
+            return NotImplemented
+        operand = self._operand("weights @ x", x, self._of.shape[3])
+        exact = self._exact
+        run = backends.choose("auto" if self._backend == "sdpa" else self._backend, exact, operand, 0.0)
+        product, logsumexp = run.forward(exact, operand, 0.0)
+        if self._of.sinks is not None:
+            product = self.share_with_sinks(product, logsumexp)
+        return self._outer(product).squeeze(-1) if x.ndim == 1 else self._outer(product)
+
+    def __rmatmul__(self, x: Tensor) -> Tensor:
+        """x @ weights, streamed.
+
+        Args:
+            x: (queries,), or (..., heads or 1, m, queries).
+
+        Returns:
+            (..., heads, m, keys), in the dtype of the weights.
+        """
+        if not isinstance(x, Tensor):
+            return NotImplemented
+        product = self.T @ (x if x.ndim == 1 else x.mT)
+        return product if x.ndim == 1 else product.mT
+
+    def received(self, queries: slice | Sequence[int] | Tensor | None = None) -> Tensor:
+        """Attention that each key gets: the sum of its column, (..., heads, keys).
+
+        Args:
+            queries: the queries to count, a slice or a set of positions; all unless given.
+        """
+        found = self._statistics(frozenset({"received"}), queries=self._ranges(queries))
+        return self._outer(found["received"])
+
+    def entropy(self) -> Tensor:
+        """How widely each query looks, -sum(w ln w) over the keys, in nats, (..., heads, queries)."""
+        return self._outer(self._statistics(frozenset({"entropy"}))["entropy"])
+
+    def top(self, k: int) -> Top:
+        """Each query's k strongest keys, strongest first, each (..., heads, queries, k).
+
+        Where fewer keys than k have any weight, the others are index -1 with weight 0.
+
+        Raises:
+            ArgumentError: k is below 1 or above the number of keys.
+        """
+        found = self._statistics(frozenset(), self._checked_top(k))
+        return Top(self._outer(found["values"]), self._outer(found["indices"]))
+
+    def statistics(self, top: int = 8) -> Statistics:
+        """Received, entropy, the strongest keys, peak and mean distance, together in one pass.
+
+        Args:
+            top: strongest keys a query; where there are fewer keys, all of them.
+        """
+        top = self._checked_top(min(top, self._of.shape[3]))
+        found = self._statistics(frozenset({"received", "entropy", "distance"}), top)
+        outer = {name: self._outer(value) for name, value in found.items()}
+        return Statistics(
+            received=outer["received"],
+            entropy=outer["entropy"],
+            top=Top(outer["values"], outer["indices"]),
+            peak=outer["values"][..., 0],
+            mean_distance=outer["distance"],
+        )
+
+    def pool(
+        self,
+        rows: int,
+        cols: int,
+        reduce: Literal["mean", "max"] = "mean",
+        region: tuple[slice, slice] | None = None,
+    ) -> Tensor:
+        """A picture of any rectangle, (..., heads, rows, cols), in the time of that rectangle.
+
+        Args:
+            rows, cols: cells of the picture, at most one a query or key of the region. The cells'
+                sizes differ by one at most, the larger ones first.
+            reduce: what a cell shows, the "mean" or the "max" of its weights.
+            region: queries and keys, two slices with step 1; everything unless given.
+
+        Raises:
+            ArgumentError: rows or cols below 1, an empty region, or another reduce.
+        """
+        if reduce not in ("mean", "max"):
+            raise ArgumentError(f"reduce must be 'mean' or 'max', got {reduce!r}")
+        if rows < 1 or cols < 1:
+            raise ArgumentError(f"rows and cols must be at least 1, got {rows} and {cols}")
+        region = (slice(None), slice(None)) if region is None else region
+        spans = []
+        for name, part, size in zip(("queries", "keys"), region, self.shape[-2:], strict=True):
+            start, stop, step = part.indices(size)
+            if step != 1 or stop <= start:
+                raise ArgumentError(f"region needs a slice of {name} with step 1 that holds any, got {part}")
+            spans.append(slice(start, stop))
+        rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
+        picture = streaming.pool(self._of, self._flat_logsumexp, rows, cols, reduce, *spans)
+        return self._outer(picture)
+
+    def _statistics(
+        self,
+        want: frozenset[streaming.Statistic],
+        top: int = 0,
+        queries: Intervals | None = None,
+    ) -> dict[str, Tensor]:
+        return streaming.statistics(self._of, self._flat_logsumexp, want, top, queries)
+
+    def _checked_top(self, k: int) -> int:
+        keys = self._of.shape[3]
+        if not 1 <= k <= keys:
+            raise ArgumentError(f"top must be from 1 to the number of keys, {keys}; got {k}")
+        return k
+
+    def _ranges(self, queries: slice | Sequence[int] | Tensor | None) -> Intervals | None:
+        if queries is None:
+            return None
+        size = self._of.shape[2]
+        chosen = torch.zeros(size, dtype=torch.bool)
+        if isinstance(queries, slice):
+            chosen[queries] = True
+        else:
+            positions = torch.as_tensor(queries)
+            if positions.is_floating_point() or positions.dtype == torch.bool:
+                raise TypeMismatchError(f"queries must be positions, got a {positions.dtype} tensor")
+            if positions.numel() and not -size <= int(positions.min()) <= int(positions.max()) < size:
+                raise OutOfRangeError(f"queries must be from {-size} to {size - 1}, got {queries}")
+            chosen[positions] = True
+        return intervals.runs(chosen)
+
+    def _operand(self, name: str, x: Tensor, length: int) -> Tensor:
+        """The other side of a product, as (batch, heads or kv_heads, length, m)."""
+        if not x.is_floating_point() or x.device != self.device:
+            raise TypeMismatchError(f"{name} needs a float x on {self.device}, got {x.dtype} on {x.device}")
+        columns = x.unsqueeze(-1) if x.ndim == 1 else x
+        heads, kv_heads = self._of.query.shape[1], self._of.key.shape[1]
+        if columns.shape[-2] != length:
+            raise ShapeError(f"{name} needs x with {length} rows, got x of shape {tuple(x.shape)}")
+        grouped = columns.ndim > 2 and columns.shape[-3] == kv_heads
+        wanted = (*self._of.batch_shape, kv_heads if grouped else heads, *columns.shape[-2:])
+        try:
+            return columns.to(self.dtype).expand(wanted).reshape(-1, *wanted[-3:])
+        except RuntimeError:
+            raise ShapeError(
+                f"{name} needs x that broadcasts to {wanted}, got x of shape {tuple(x.shape)}"
+            ) from None
+
+    def _outer(self, tensor: Tensor) -> Tensor:
+        """(batch, ...) with the batch dimensions as the user gave them."""
+        return tensor.reshape(*self._of.batch_shape, *tensor.shape[1:])
+
+    def _repr_html_(self) -> str:
+        """A pooled picture of the first heads, from a sample of queries: never n x n numbers."""
+        return preview(self)
+
+
+class Transposed:
+    """`weights.T`: keys look back at the queries, (..., heads, keys, queries)."""
+
+    def __init__(self, weights: AttentionWeights) -> None:
+        self.T = self.mT = weights
+        *outer, queries, keys = weights.shape
+        self.shape = torch.Size((*outer, keys, queries))
+        self.ndim, self.dtype, self.device = weights.ndim, weights.dtype, weights.device
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """weights.T @ x, streamed: x (queries,) or (..., heads or 1, queries, m)."""
+        if not isinstance(x, Tensor):
+            return NotImplemented
+        weights = self.T
+        operand = weights._operand("weights.T @ x", x, self.shape[-1])
+        of = weights._of
+        if operand.shape[1] != of.query.shape[1]:
+            operand = operand.repeat_interleave(of.group, 1)
+        product = weights._outer(
+            streaming.transposed_product(of, weights._flat_logsumexp, operand)
+        )
+        return product.squeeze(-1) if x.ndim == 1 else product
+
+    def __rmatmul__(self, x: Tensor) -> Tensor:
+        """x @ weights.T, as (weights @ x.T).T."""
+        product = self.T @ (x if x.ndim == 1 else x.mT)
+        return product if x.ndim == 1 else product.mT
+
+    def dense(self, limit: int | None = DENSE_LIMIT) -> Tensor:
+        return self.T.dense(limit).mT
+
+    def __repr__(self) -> str:
+        return f"{self.T!r}.T"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            break
+        count, unit = count / 1024, "TiB"
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
