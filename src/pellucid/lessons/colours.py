@@ -1,0 +1,52 @@
+"""One colour scale for the terminal and the pictures, readable without telling hues apart.
+
+A single blue hue whose lightness alone carries the number, so it survives every kind of colour
+blindness and a grey print. One ramp for light surroundings, one for dark: zero is the background.
+"""
+
+Colour = tuple[int, int, int]
+
+LIGHT: tuple[Colour, ...] = (
+    (245, 248, 251), (200, 224, 240), (121, 182, 219), (43, 126, 179), (15, 77, 127), (8, 42, 79),
+)  # fmt: skip
+DARK: tuple[Colour, ...] = (
+    (21, 30, 41), (20, 58, 88), (25, 98, 143), (50, 146, 193), (132, 200, 229), (229, 245, 252),
+)  # fmt: skip
+WHITE: Colour = (255, 255, 255)
+BLACK: Colour = (11, 18, 26)
+
+
+def shade(fraction: float, ramp: tuple[Colour, ...]) -> Colour:
+    """The colour of a number from 0 to 1, between the ramp's neighbouring colours."""
+    place = min(max(fraction, 0.0), 1.0) * (len(ramp) - 1)
+    below = min(int(place), len(ramp) - 2)
+    part = place - below
+    red, green, blue = (
+        round(low + (high - low) * part)
+        for low, high in zip(ramp[below], ramp[below + 1], strict=True)
+    )
+    return red, green, blue
+
+
+def ink(paper: Colour) -> Colour:
+    """Black or white, whichever is easier to read on a colour."""
+    return max(BLACK, WHITE, key=lambda text: contrast(text, paper))
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    """The contrast ratio of two colours, from 1 to 21 (WCAG 2.2, "contrast ratio")."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def css(colour: Colour) -> str:
+    """'#rrggbb'."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _luminance(colour: Colour) -> float:
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (channel / 255 for channel in colour)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

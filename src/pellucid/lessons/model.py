@@ -1,0 +1,243 @@
+"""A walk through one head of a real model, on a sentence of one's own."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError, OutOfRangeError
+from pellucid.lens import Record, watch
+from pellucid.lessons.checkpoint import Checkpoint, open_checkpoint
+from pellucid.lessons.heads import Worth, worth
+from pellucid.lessons.sentences import Speaker, count
+from pellucid.lessons.walk import ROLES, Step, Walk, attention_steps, find_token, matrix
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A sentence as the model reads it."""
+
+    ids: Tensor
+    """(tokens,)"""
+    tokens: tuple[str, ...]
+    words: Tensor
+    """(tokens,) bool, False for the model's own marks such as [CLS]."""
+    spans: tuple[tuple[int, int], ...]
+    """Where in the sentence each token stands; empty if the tokenizer does not say."""
+
+
+def walk_model(
+    sentence: str,
+    *,
+    model: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    query: str | None = None,
+    causal: bool = False,
+) -> Walk:
+    """The walk of one head, with the queries, keys and values that the model really used.
+
+    Args:
+        sentence: what the model reads.
+        model: a directory or hub name; all-MiniLM-L6-v2 if None.
+        layer: from 0; the one most worth looking at if None.
+        head: from 0; likewise.
+        query: show the rows of this word alone.
+        causal: hide from each token those after it, in this head, for its given numbers.
+    """
+    if not sentence.strip():
+        raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
+    if not sentence.isprintable() and sentence != sentence.encode(errors="ignore").decode():
+        raise ArgumentError("sentence holds bytes that are not UTF-8 text")
+    checkpoint = open_checkpoint(model)
+    reading = _read(sentence, checkpoint)
+    focus = _find_word(query, sentence, reading) if query else ()
+    records = _run(checkpoint, reading)
+    layer, head, why = _choose(records, reading.words, layer, head, checkpoint.name)
+    record = records[layer]
+    heads, pairs = record.query.shape[1], record.key.shape[1]
+    pair = head * pairs // heads
+    query_head = record.query[0, head].double()
+    key_head, value_head = record.key[0, pair].double(), record.value[0, pair].double()
+    visible = record.weights.masked[0, head] > -torch.inf
+    if causal:
+        visible = visible.tril()
+
+    tokens = reading.tokens
+    speaker = focus[0] if focus else int(reading.words.int().argmax())
+    usual = record.scale is None or math.isclose(record.scale, query_head.shape[1] ** -0.5)
+    about = [
+        f"{checkpoint.name}, layer {layer} (of 0 to {len(records) - 1}), "
+        f"head {head} (of 0 to {heads - 1})",
+        why,
+    ]
+    if pairs < heads:
+        about.append(
+            f"{heads} heads share {count(pairs, 'key and value head')}: this reads {pair}."
+        )
+    if causal:
+        about.append("With a causal mask put on the head's own queries, keys and values.")
+    return Walk(
+        title=sentence,
+        about=tuple(about),
+        tokens=tokens,
+        steps=(
+            _token_step(reading),
+            *(
+                _projected(tokens, speaker, role, numbers, shown)
+                for role, numbers, shown in (
+                    ("query", query_head, focus),
+                    ("key", key_head, ()),
+                    ("value", value_head, ()),
+                )
+            ),
+            *attention_steps(
+                tokens,
+                query_head,
+                key_head,
+                value_head,
+                focus=focus,
+                speaker=speaker,
+                mask=visible,
+                bias=_of_head(record.bias, record.weights.shape, head),
+                scale=None if usual else record.scale,
+                softcap=record.softcap,
+                sink=None if record.sinks is None else record.sinks[head].double(),
+                decimals=2,
+            ),
+        ),
+        facts={
+            "model": checkpoint.name,
+            "layer": layer,
+            "head": head,
+            "causal": causal,
+            "why": why,
+        },
+    )
+
+
+def _read(sentence: str, checkpoint: Checkpoint) -> _Reading:
+    tokenizer = checkpoint.tokenizer
+    # Its own warning about the length would only precede our error.
+    encoded = tokenizer(
+        sentence, return_offsets_mapping=tokenizer.is_fast, verbose=False, truncation=False
+    )
+    ids = encoded["input_ids"]
+    if not ids:
+        raise ArgumentError(f"sentence {sentence!r} has no tokens that the model knows")
+    if checkpoint.limit is not None and len(ids) > checkpoint.limit:
+        raise ArgumentError(
+            f"sentence has {len(ids)} tokens, but {checkpoint.name} takes at most "
+            f"{checkpoint.limit}"
+        )
+    special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+    return _Reading(
+        ids=torch.tensor(ids),
+        tokens=tuple(_label(tokenizer, number) for number in ids),
+        words=~torch.tensor(special, dtype=torch.bool),
+        spans=tuple(encoded["offset_mapping"]) if tokenizer.is_fast else (),
+    )
+
+
+def _label(tokenizer: object, number: int) -> str:
+    """A token as text; as the vocabulary spells it where that is no text of its own."""
+    text = str(tokenizer.decode([number])).strip()  # type: ignore[attr-defined]
+    if not text or "\ufffd" in text:
+        return str(tokenizer.convert_ids_to_tokens(number))  # type: ignore[attr-defined]
+    return text
+
+
+def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
+    """The tokens that make up a word, wherever it stands; a single token's name does too."""
+    places = [
+        place.span()
+        for place in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
+    ]
+    found = tuple(
+        token
+        for token, (start, stop) in enumerate(reading.spans)
+        if any(start < end and begin < stop for begin, end in places)
+    )
+    return found or find_token(reading.tokens, word)
+
+
+def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
+    """The self-attention of each layer, in order."""
+    ids = reading.ids[None]
+    with torch.no_grad(), watch(checkpoint.model) as seen:
+        checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    tokens = ids.shape[1]
+    records = [record for record in seen if record.query.shape[2] == record.key.shape[2] == tokens]
+    if not records:
+        unseen = ", ".join(seen.unseen) or "none that looks like attention"
+        raise ArgumentError(
+            f"model {checkpoint.name} made no attention call that can be recorded; its modules: "
+            f"{unseen}"
+        )
+    return records
+
+
+def _choose(
+    records: list[Record], words: Tensor, layer: int | None, head: int | None, model: str
+) -> tuple[int, int, str]:
+    """The layer, the head and why; what is given stays as it is."""
+    _check("layer", layer, len(records), model)
+    _check("head", head, records[layer or 0].query.shape[1], model)
+    best: tuple[int, int, Worth] | None = None
+    heads = 0
+    for number, record in enumerate(records):
+        if layer not in (None, number):
+            continue
+        for place, value in enumerate(worth(record.weights[0].float(), words)):
+            if head not in (None, place):
+                continue
+            heads += 1
+            if best is None or value.total > best[2].total:
+                best = (number, place, value)
+    assert best is not None
+    number, place, value = best
+    if layer is not None and head is not None:
+        return number, place, f"The head you chose is {value.why()}."
+    if value.total == 0:
+        return number, place, "No head looks from one word to another here: this is the first."
+    return number, place, f"Chosen of {count(heads, 'head')} as the most telling: {value.why()}."
+
+
+def _check(name: str, given: int | None, available: int, model: str) -> None:
+    if given is not None and not 0 <= given < available:
+        raise OutOfRangeError(
+            f"{name} {given} is out of range: {model} has {count(available, name)}, "
+            f"0 to {available - 1}"
+        )
+
+
+def _token_step(reading: _Reading) -> Step:
+    tokens = len(reading.tokens)
+    marks = tokens - int(reading.words.sum())
+    own = f", {marks} of them its own marks" if marks else ""
+    return Step(
+        name="tokens",
+        formula="ids = tokenizer(sentence)",
+        sentence=f"The model reads {count(tokens, 'token')}{own}.",
+        matrices=(matrix("token", reading.ids[:, None], reading.tokens, ("id",), kind="count"),),
+    )
+
+
+def _projected(
+    tokens: tuple[str, ...], speaker: int, role: str, numbers: Tensor, focus: tuple[int, ...]
+) -> Step:
+    letter = ROLES[role]
+    shown = list(focus or range(len(tokens)))
+    labels = tuple(tokens[i] for i in shown)
+    return Step(
+        name=role,
+        formula=f"{letter} = X · W_{role}, as the model computed it",
+        sentence=Speaker(tokens, speaker).vectors(role, numbers),
+        matrices=(matrix(letter, numbers[shown], labels, decimals=2),),
+    )
+
+
+def _of_head(bias: Tensor | None, shape: torch.Size, head: int) -> Tensor | None:
+    return None if bias is None else bias.expand(shape)[0, head].double()

@@ -1,0 +1,115 @@
+"""A walk as a picture: the weights as a heat map, with the tokens and the percentages."""
+
+from pellucid.lessons.drawing import LEVELS, frame, level, lines, safe, short
+from pellucid.lessons.walk import Matrix, Walk
+
+_WIDTH = 680.0
+_MARGIN = 32.0
+_MOST = 48
+"""The most rows and columns drawn; of a longer text the picture shows the beginning."""
+_LETTER = 0.61
+"""The width of a monospace letter over its size."""
+
+
+def to_svg(walk: Walk, *, styled: bool = True) -> str:
+    """The heat map of a walk's weights, as a self-contained SVG.
+
+    With `styled=False` it leaves out the style sheet, for a page that has it already.
+    """
+    step, matrix = walk.heat
+    text_width = _WIDTH - 2 * _MARGIN
+    body = lines(walk.title, _MARGIN, 50, 22, text_width, "title")
+    y = 50.0 + 32 * len(body)
+    for line in walk.about:
+        drawn = lines(line, _MARGIN, y - 2, 13, text_width, "soft")
+        body += drawn
+        y += 19 * len(drawn)
+
+    grid, width, y = _grid(matrix, y + 8)
+    body += grid
+    y += 28
+    said = lines(step.sentence, _MARGIN, y, 15, text_width)
+    body += said
+    y += 22 * len(said) + 10
+    body += _legend(matrix, y)
+    heading = f"Attention weights of “{walk.title}”. {step.sentence}"
+    return frame(heading, width, y + 30, body, styled=styled)
+
+
+def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
+    """The cells and their labels; with the picture's width and where the grid ends."""
+    rows, columns = matrix.row_labels[:_MOST], matrix.column_labels[:_MOST]
+    size = 14.0 if len(columns) <= 24 else 11.0
+    longest = max(len(short(label, 14)) for label in (*rows, *columns))
+    left = _MARGIN + max(len(short(label, 14)) for label in rows) * size * _LETTER + 12
+    cell_width = min(112.0, max(17.0, (_WIDTH - _MARGIN - left) / len(columns)))
+    cell_height = min(50.0, max(17.0, 0.62 * cell_width))
+    # Labels lie flat where they fit above their column, and lean where they do not.
+    flat = longest * size * _LETTER < cell_width - 4
+    lean = 0.0 if flat else 0.72 * longest * size * _LETTER
+    y0 = top + size + 6 + lean
+    parts = []
+    for column, label in enumerate(columns):
+        x = left + (column + 0.5) * cell_width
+        place = (
+            f'x="{x:.1f}" y="{y0 - 9:.1f}" text-anchor="middle"'
+            if flat
+            else f'transform="translate({x:.1f} {y0 - 8:.1f}) rotate(-45)"'
+        )
+        parts.append(_label(label, place, size))
+    gap = 3.0 if cell_width > 30 else 1.0
+    for row, label in enumerate(rows):
+        y = y0 + row * cell_height + (cell_height - gap) / 2
+        place = f'x="{left - 10:.1f}" y="{y + 0.35 * size:.1f}" text-anchor="end"'
+        parts.append(_label(label, place, size))
+    for row, numbers in enumerate(matrix.values[:_MOST]):
+        for column, number in enumerate(numbers[:_MOST]):
+            x, y = left + column * cell_width, y0 + row * cell_height
+            shade = level(number)
+            said = f"{rows[row]} → {columns[column]}: {100 * number:.1f}%"
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell_width - gap:.1f}" '
+                f'height="{cell_height - gap:.1f}" rx="{min(5, cell_width / 8):.1f}" '
+                f'class="w{shade}"><title>{safe(said)}</title></rect>'
+            )
+            if cell_width >= 30:
+                font = min(16.0, 0.34 * cell_width)
+                parts.append(
+                    f'<text x="{x + (cell_width - gap) / 2:.1f}" '
+                    f'y="{y + (cell_height - gap) / 2 + 0.35 * font:.1f}" text-anchor="middle" '
+                    f'font-size="{font:.1f}" style="pointer-events:none" class="t{shade}">'
+                    f"{safe(matrix.text(number))}</text>"
+                )
+    bottom = y0 + len(rows) * cell_height
+    width = max(_WIDTH, left + len(columns) * cell_width + _MARGIN)
+    left_out = len(matrix.column_labels) - len(columns)
+    if left_out:
+        note = f"The first {_MOST} of {len(matrix.column_labels)} tokens."
+        parts += lines(note, _MARGIN, bottom + 18, 12, _WIDTH, "soft")
+        bottom += 18
+    return parts, width, bottom
+
+
+def _label(label: str, place: str, size: float) -> str:
+    cut = short(label, 14)
+    whole = f"<title>{safe(label)}</title>" if cut != label else ""
+    return f'<text {place} font-size="{size:g}" class="mono">{whole}{safe(cut)}</text>'
+
+
+def _legend(matrix: Matrix, y: float) -> list[str]:
+    """The colour scale, and how to read the rows."""
+    parts = [
+        f'<rect x="{_MARGIN + 30 + 6 * step:g}" y="{y - 10:g}" width="6" height="12" '
+        f'class="w{step}"/>'
+        for step in range(LEVELS + 1)
+    ]
+    end = _MARGIN + 30 + 6 * (LEVELS + 1)
+    row = "each row is what one token gives, and sums to 100%"
+    if matrix.row_labels[0] not in matrix.column_labels:
+        row = "each row sums to 100%"
+    return [
+        *lines("0%", _MARGIN, y, 12, 40, "soft"),
+        *parts,
+        *lines("100%", end + 8, y, 12, 80, "soft"),
+        *lines(row, end + 60, y, 12, 400, "soft"),
+    ]

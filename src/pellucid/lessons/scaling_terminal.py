@@ -1,0 +1,91 @@
+"""The scaling measurement in the terminal: a table beside theory, and a plot."""
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.lessons.scaling import HARDLY_ANY, Measures, Row, Scaling, Theory
+from pellucid.lessons.sentences import percent
+from pellucid.lessons.terminal import say
+
+_COLUMNS = ("variance", "entropy", "largest", "gradient", "lost")
+_SOURCE = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, footnote 4"
+
+
+def show(scaling: Scaling, console: Console) -> None:
+    """Print the whole measurement."""
+    say("Why divide the scores by √d_k?", console, style="bold")
+    say(
+        f"{scaling.samples} random queries, each with {scaling.keys} random keys, all components "
+        f"from a standard normal; seed {scaling.seed}.",
+        console,
+        style="dim",
+    )
+    say(_SOURCE, console, style="dim")
+    for title, pick in (
+        ("undivided: softmax(q · k)", lambda row: (row.unscaled, row.unscaled_theory)),
+        ("divided: softmax(q · k / √d_k)", lambda row: (row.scaled, row.scaled_theory)),
+    ):
+        console.print()
+        say(title, console, style="bold")
+        console.print(_table(scaling, pick, console.width >= 72))
+    say(
+        "≈ what theory expects: variance d_k, or 1 divided; entropy ln n − variance/2 and "
+        "gradient √(exp(variance)/n), approximations for many keys and small variance. "
+        f"lost: queries whose gradient is below {HARDLY_ANY}.",
+        console,
+        style="dim",
+    )
+    console.print()
+    _plot(scaling, console)
+    console.print()
+    say(scaling.sentence(), console)
+
+
+def _table(scaling: Scaling, pick: Callable[[Row], tuple[Measures, Theory]], wide: bool) -> Table:
+    """One scale; a narrow terminal goes without what theory expects."""
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), pad_edge=False)
+    table.header_style = "dim"
+    for heading in ("d_k", *_COLUMNS):
+        name = heading if wide else heading.replace("variance", "var").replace("gradient", "grad")
+        table.add_column(name, justify="right", no_wrap=True)
+        if wide and heading in Theory.__slots__:
+            table.add_column("≈", justify="right", no_wrap=True, style="dim")
+    for row in scaling.rows:
+        found, theory = pick(row)
+        cells = [str(row.d_k)]
+        for heading in _COLUMNS:
+            number = getattr(found, heading)
+            cells.append(percent(number) if heading in ("largest", "lost") else _short(number))
+            if wide and heading in Theory.__slots__:
+                cells.append(_short(getattr(theory, heading)))
+        table.add_row(*cells)
+    return table
+
+
+def _short(number: float | None) -> str:
+    """A number in about five characters."""
+    if number is None:
+        return "–"
+    if number >= 100:
+        return f"{number:.0f}"
+    return f"{number:.2f}" if number >= 1 else f"{number:.3f}"
+
+
+def _plot(scaling: Scaling, console: Console) -> None:
+    """The largest weight as bars, whose two textures tell them apart without colour."""
+    say("the largest weight of a query", console, style="bold")
+    room = max(10, min(60, console.width - 24))
+    for row in scaling.rows:
+        for name, mark, style, measures in (
+            ("undivided", "█", "red", row.unscaled),
+            ("divided", "▒", "blue", row.scaled),
+        ):
+            label = f"{row.d_k:>5} " if name == "undivided" else " " * 6
+            bar = mark * max(1, round(measures.largest * room))
+            line = Text.assemble(
+                f"{label}{name:<10}", (bar, style), f" {percent(measures.largest)}"
+            )
+            console.print(line, no_wrap=True)

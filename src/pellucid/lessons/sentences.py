@@ -1,0 +1,117 @@
+"""What the numbers say, in plain words: every sentence is made from the numbers of its step."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+def percent(fraction: float) -> str:
+    """A fraction as whole percents, never rounded to 0% or 100% when it is neither."""
+    if 0 < fraction < 0.005:
+        return "<1%"
+    if 0.995 <= fraction < 1:
+        return ">99%"
+    return f"{100 * fraction:.0f}%"
+
+
+def listing(parts: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """'1 token', '2 tokens'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """The sentences of a walk, told from the place of one token."""
+
+    tokens: tuple[str, ...]
+    position: int
+
+    @property
+    def name(self) -> str:
+        """The speaking token, quoted."""
+        return self.quote(self.position)
+
+    def quote(self, position: int) -> str:
+        """A token in quotes, with its position where the word stands there more than once."""
+        token = self.tokens[position]
+        twice = self.tokens.count(token) > 1
+        return f"'{token}' ({position})" if twice else f"'{token}'"
+
+    def vectors(self, role: str, numbers: Tensor) -> str:
+        """About the (tokens, dim) queries, keys or values: what they do, and whose is longest."""
+        does = {
+            "query": "asks for something",
+            "key": "says what it offers",
+            "value": "carries what it hands on",
+        }[role]
+        lengths = numbers.norm(dim=-1)
+        longest = int(lengths.argmax())
+        return (
+            f"Each token {does}, in {count(numbers.shape[-1], 'number')}; the longest {role} is "
+            f"that of {self.quote(longest)}, of length {lengths[longest]:.2f}."
+        )
+
+    def score(self, scores: Tensor) -> str:
+        """About the (tokens, tokens) raw scores."""
+        row = scores[self.position]
+        best = int(row.argmax())
+        whom = "itself" if best == self.position else self.quote(best)
+        return (
+            f"The query of {self.name} fits the key of {whom} best: "
+            f"their product is {row[best]:.2f}."
+        )
+
+    def scale(self, scores: Tensor, factor: float, key_dim: int) -> str:
+        """About the step from raw to scaled scores."""
+        largest = scores[self.position].abs().max().item()
+        root = (
+            f"Divided by √{key_dim} = {key_dim**0.5:.2f}, to stay near size one however long "
+            "the vectors are"
+            if abs(factor * key_dim**0.5 - 1) < 1e-6
+            else f"Multiplied by {factor:.4g}, this model's own scale"
+        )
+        return (
+            f"{root}: the largest score of {self.name} goes from size {largest:.2f} "
+            f"to {largest * factor:.2f}."
+        )
+
+    def mask(self, visible: Tensor | None) -> str:
+        """About the (tokens, tokens) mask, True = may be seen."""
+        if visible is None or visible.all():
+            return f"Nothing is hidden: each of the {count(len(self.tokens), 'token')} sees all."
+        hidden = f"{int((~visible).sum())} of the {count(visible.numel(), 'score')} become −∞"
+        if (visible == visible.new_ones(visible.shape).tril()).all():
+            return f"{hidden}, those right of the diagonal: no token sees what comes after it."
+        return f"{hidden}: the model hides those keys."
+
+    def softmax(self, weights: Tensor) -> str:
+        """About the (tokens, tokens) weights: 'write' gives 36% ... to itself and 40% to 'a'."""
+        row = weights[self.position]
+        others = [i for i in self._strongest(row) if i != self.position]
+        itself = f"{percent(row[self.position].item())} of its attention to itself"
+        rest = [f"{percent(row[i].item())} to {self.quote(i)}" for i in others]
+        return f"{self.name} gives {listing([itself, *rest])}."
+
+    def mix(self, weights: Tensor, context: Tensor) -> str:
+        """About the (tokens, value_dim) context."""
+        row = weights[self.position]
+        parts = [
+            f"{percent(row[i].item())} of "
+            + ("its own value" if i == self.position else f"the value of {self.quote(i)}")
+            for i in self._strongest(row)
+        ]
+        numbers = ", ".join(f"{number:.2f}" for number in context[self.position, :3].tolist())
+        more = ", …" if context.shape[-1] > 3 else ""
+        if row[self._strongest(row)].sum() < 0.995:
+            parts.append("a little of the rest")
+        return f"What {self.name} takes along is {listing(parts)}: ({numbers}{more})."
+
+    def _strongest(self, row: Tensor) -> list[int]:
+        """The positions of the (at most three) largest weights worth a word, largest first."""
+        order = row.argsort(descending=True, stable=True)[:3].tolist()
+        return [i for i in order if row[i] >= 0.05] or order[:1]

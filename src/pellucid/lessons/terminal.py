@@ -1,0 +1,138 @@
+"""A walk in the terminal: as wide as there is room, and readable without colour."""
+
+from dataclasses import replace
+from textwrap import fill
+
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.lessons import colours
+from pellucid.lessons.sentences import percent
+from pellucid.lessons.walk import Matrix, Step, Walk
+
+_MOST = 16
+"""More rows, or more tokens in the heat map, than this are not all shown."""
+_LABEL = 12
+"""The widest label, in characters."""
+
+
+def show(walk: Walk, console: Console) -> None:
+    """Print the whole walk."""
+    say(walk.title, console, style="bold")
+    for line in walk.about:
+        say(line, console, style="dim")
+    for number, step in enumerate(walk.steps, start=1):
+        console.print()
+        _show_step(number, step, console)
+
+
+def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
+    """Print text, broken at the terminal's width without trailing blanks."""
+    margin = " " * indent
+    broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
+    console.print(Text(broken, style=style))
+
+
+def _show_step(number: int, step: Step, console: Console) -> None:
+    heading = Text.assemble((f"{number} {step.name}", "bold"), "   ", (step.formula, "cyan"))
+    console.print(heading)
+    indent = 2 if console.width >= 60 else 0
+    room = console.width - indent
+    say(step.sentence, console, indent=indent)
+    parts = [_draw(matrix, room) for matrix in step.matrices]
+    console.print(Padding(_beside(parts, console, room), (0, 0, 0, indent), expand=False))
+
+
+def _beside(parts: list[RenderableType], console: Console, room: int) -> RenderableType:
+    """The parts next to each other where they fit, else below each other."""
+    gap = 3
+    widths = [console.measure(part).maximum for part in parts]
+    if sum(widths) + gap * (len(parts) - 1) > room:
+        return Group(*parts)
+    grid = Table.grid(padding=(0, gap, 0, 0))
+    grid.add_row(*parts)
+    return grid
+
+
+def _draw(matrix: Matrix, room: int) -> RenderableType:
+    if matrix.kind != "percent":
+        return _table(matrix, room)
+    if len(matrix.values) <= 3 and len(matrix.column_labels) > 3:
+        return _bars(matrix, room)
+    if len(matrix.column_labels) > _MOST:
+        return _table(matrix, room)
+    # The heat map is what one came for: all its columns are shown, in several bands if need be.
+    fitting = _fitting(matrix, room)
+    starts = range(0, len(matrix.column_labels), fitting)
+    return Group(*(_table(_columns(matrix, start, start + fitting), room) for start in starts))
+
+
+def _table(matrix: Matrix, room: int) -> Table:
+    rows, columns = len(matrix.row_labels), len(matrix.column_labels)
+    fitting = _fitting(matrix, room)
+    # Leave room for the column that says how many are not shown.
+    shown = columns if columns <= fitting else max(1, fitting - 1)
+    width = _width(matrix)
+    side: JustifyMethod = "center" if matrix.kind == "percent" else "right"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(matrix.name, no_wrap=True, header_style="bold", max_width=_LABEL)
+    for label in matrix.column_labels[:shown]:
+        table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
+    if shown < columns:
+        table.add_column(f"of {columns}", no_wrap=True)
+    listed = rows if rows <= _MOST else _MOST - 1
+    for label, numbers in list(zip(matrix.row_labels, matrix.values, strict=True))[:listed]:
+        cells = [_cell(number, matrix) for number in numbers[:shown]]
+        table.add_row(Text(label), *cells, *(["…"] if shown < columns else []))
+    if listed < rows:
+        table.add_row(Text(f"… {rows} rows", style="dim"))
+    return table
+
+
+def _bars(matrix: Matrix, room: int) -> RenderableType:
+    """A few rows laid on their side, a bar a key; of many keys, the strongest."""
+    label = min(_LABEL, max(map(len, matrix.column_labels)))
+    longest = max(4, min(40, room - label - 7))
+    parts: list[RenderableType] = []
+    for name, numbers in zip(matrix.row_labels, matrix.values, strict=True):
+        strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:_MOST]
+        left = len(numbers) - len(strongest)
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column(Text(name), no_wrap=True, header_style="bold", max_width=_LABEL)
+        table.add_column("", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for key in sorted(strongest):
+            bar = Text("█" * round(numbers[key] * longest), style="blue")
+            table.add_row(Text(matrix.column_labels[key]), percent(numbers[key]), bar)
+        if left:
+            table.add_row(Text(f"… {left} more", style="dim"))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _columns(matrix: Matrix, start: int, stop: int) -> Matrix:
+    values = tuple(row[start:stop] for row in matrix.values)
+    return replace(matrix, values=values, column_labels=matrix.column_labels[start:stop])
+
+
+def _fitting(matrix: Matrix, room: int) -> int:
+    """How many columns fit beside the labels."""
+    label = min(_LABEL, max(map(len, (matrix.name, *matrix.row_labels))))
+    return max(1, (room - label) // (_width(matrix) + 1))
+
+
+def _width(matrix: Matrix) -> int:
+    """The width of the columns: as the numbers need, and the labels as far as they may."""
+    needed = max(len(matrix.text(number)) for row in matrix.values for number in row)
+    return max(needed, min(7, max(map(len, matrix.column_labels))))
+
+
+def _cell(number: float, matrix: Matrix) -> Text:
+    text = matrix.text(number)
+    if matrix.kind != "percent" or not number:
+        return Text(text, style="dim" if matrix.kind == "percent" else "")
+    paper = colours.shade(number, colours.LIGHT)
+    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}"
+    return Text(text.center(_width(matrix)), style=style)
