@@ -1,0 +1,112 @@
+"""Timing beside a peer on a noisy machine, and peak memory in a process of its own."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One call beside its peer, both in seconds."""
+
+    ours: float
+    peer: float
+    ratio: float
+    """The median over rounds of ours / peer, each taken within one round."""
+
+
+def seconds(call: Call, repeat: int, synchronize: Call) -> float:
+    """The mean time of one of `repeat` calls in a row."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(repeat):
+        call()
+    synchronize()
+    return (time.perf_counter() - start) / repeat
+
+
+def beside(
+    calls: Mapping[str, Call],
+    peer: Call,
+    *,
+    synchronize: Call = lambda: None,
+    budget: float = 3.0,
+    least: int = 3,
+    most: int = 300,
+) -> dict[str, Comparison]:
+    """Each call between two calls of its peer: peer, a, peer, b, peer, a, peer, b, peer ...
+
+    A machine that slows down for a while slows both, so the ratio is taken to the mean of the two
+    neighbours, and the median of the ratios is reported. Short calls are repeated within a sample
+    to last a few milliseconds. There are as many rounds as fit the `budget` in seconds, between
+    `least` and `most`, after one that warms up and is thrown away.
+    """
+    for call in (peer, *calls.values()):
+        call()
+    once = {id(call): seconds(call, 1, synchronize) for call in (peer, *calls.values())}
+    repeats = {call: max(1, round(0.003 / time)) for call, time in once.items()}
+    round_time = sum(
+        once[id(call)] * repeats[id(call)] + once[id(peer)] * repeats[id(peer)]
+        for call in calls.values()
+    )
+    rounds = min(most, max(least, round(budget / round_time)))
+
+    peers = [seconds(peer, repeats[id(peer)], synchronize)]
+    ours: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            ours[name].append(seconds(call, repeats[id(call)], synchronize))
+            peers.append(seconds(peer, repeats[id(peer)], synchronize))
+
+    neighbours = [(before + after) / 2 for before, after in pairwise(peers)]
+    found = {}
+    for index, (name, samples) in enumerate(ours.items()):
+        beside_it = neighbours[index :: len(calls)]
+        found[name] = Comparison(
+            ours=statistics.median(samples),
+            peer=statistics.median(beside_it),
+            ratio=statistics.median(a / b for a, b in zip(samples, beside_it, strict=True)),
+        )
+    return found
+
+
+def printed_by(code: str) -> float:
+    """The number that a fresh Python process prints when it runs `code`."""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(ran.stdout)
+
+
+def import_seconds(statement: str) -> float:
+    """How long `statement` takes in a fresh process, without the start of Python itself."""
+    return printed_by(
+        f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+    )
+
+
+class PeakMemory:
+    """The most resident memory of this process in bytes since entering the block, over what it
+    had then, by the kernel's own high-water mark (Linux; `extra` is set on leaving the block).
+    """
+
+    extra: int
+
+    def __enter__(self) -> "PeakMemory":
+        with open("/proc/self/clear_refs", "w") as marks:
+            marks.write("5")  # the high-water mark starts again from what is resident now
+        self._before = _high_water_mark()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.extra = _high_water_mark() - self._before
+
+
+def _high_water_mark() -> int:
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
