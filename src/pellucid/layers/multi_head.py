@@ -127,7 +127,9 @@ class MultiHeadAttention(nn.Module):
                 nn.init.zeros_(start)
             elif name.endswith("proj_weight"):
                 nn.init.xavier_uniform_(start)
-        self.register_load_state_dict_pre_hook(_refuse_bias_rows)
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            _refuse_bias_rows
+        )
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention) -> "MultiHeadAttention":
@@ -216,7 +218,7 @@ class MultiHeadAttention(nn.Module):
         checks.encodings("key", key, self.kdim, "kdim", weights[1])
         checks.encodings("value", value, self.vdim, "vdim", weights[2])
         if self.causal:
-            mask = masks.causal() if mask is None else masks.causal() & _as_mask(mask)
+            mask = masks.causal() if mask is None else masks.causal() & mask
 
         context, seen = attention(
             _split(F.linear(query, weights[0], biases[0]), self.heads, self.head_dim),
@@ -227,7 +229,8 @@ class MultiHeadAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         # (..., heads, queries, value_dim) to (..., queries, heads * value_dim)
-        return self.out_proj(context.transpose(-3, -2).flatten(-2)), seen
+        output: Tensor = self.out_proj(context.transpose(-3, -2).flatten(-2))
+        return output, seen
 
     def extra_repr(self) -> str:
         sizes = f"embed_dim={self.embed_dim}, heads={self.heads}, kv_heads={self.kv_heads}"
@@ -237,11 +240,7 @@ class MultiHeadAttention(nn.Module):
 
 def _split(projected: Tensor, heads: int, dim: int) -> Tensor:
     """(..., tokens, heads * dim) to (..., heads, tokens, dim)."""
-    return projected.unflatten(-1, (heads, dim)).transpose(-3, -2)
-
-
-def _as_mask(mask: masks.Mask | Tensor) -> masks.Mask:
-    return masks.dense(mask) if isinstance(mask, Tensor) else mask
+    return projected.view(*projected.shape[:-1], heads, dim).transpose(-3, -2)
 
 
 def _refuse_bias_rows(
