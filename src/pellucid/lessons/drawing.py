@@ -19,11 +19,6 @@ def safe(text: str) -> str:
     return escape(_ILLEGAL.sub("\ufffd", text))
 
 
-def short(text: str, length: int) -> str:
-    """Text cut to a length, the cut marked."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def level(fraction: float) -> int:
     """The step of the colour scale for a number from 0 to 1."""
     return round(min(max(fraction, 0.0), 1.0) * LEVELS)
@@ -50,7 +45,8 @@ def style() -> str:
         ".pellucid{font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}"
         ".pellucid .mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}"
         ".pellucid .paper{fill:var(--paper)}.pellucid text{fill:var(--ink)}"
-        ".pellucid text.title{font-weight:600}.pellucid text.soft{fill:var(--soft)}.pellucid .line{stroke:var(--line);fill:none}"
+        ".pellucid text.title{font-weight:600}"
+        ".pellucid text.soft{fill:var(--soft)}.pellucid .line{stroke:var(--line);fill:none}"
     )
 
 

@@ -122,14 +122,16 @@ def walk_example(
 
     tokens = example.tokens
     focus = find_token(tokens, query) if query else ()
-    speaker = focus[0] if focus else example.speaker
+    # Under a causal mask the last token has most to tell.
+    teller = len(tokens) - 1 if causal else example.speaker
+    speaker = focus[0] if focus else teller
     encodings = example.encodings()
     projections = make()
     projected = [encodings @ W for W in projections]
     mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril() if causal else None
 
     steps = attention_steps(tokens, *projected, focus=focus, speaker=speaker, mask=mask, decimals=4)
-    if name == "poem":
+    if name == "poem" and not causal:
         steps = tuple(map(_in_the_notes_words, steps))
     random = " The encodings and weights are random: only the shapes matter here."
     return Walk(

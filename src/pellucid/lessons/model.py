@@ -11,7 +11,7 @@ from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens import Record, watch
 from pellucid.lessons.checkpoint import Checkpoint, open_checkpoint
 from pellucid.lessons.heads import Worth, worth
-from pellucid.lessons.sentences import Speaker, count
+from pellucid.lessons.sentences import Speaker, count, short
 from pellucid.lessons.walk import ROLES, Step, Walk, attention_steps, find_token, matrix
 
 
@@ -66,7 +66,7 @@ def walk_model(
         visible = visible.tril()
 
     tokens = reading.tokens
-    speaker = focus[0] if focus else int(reading.words.int().argmax())
+    speaker = focus[0] if focus else _speaker(record.weights[0, head] * visible, reading.words)
     usual = record.scale is None or math.isclose(record.scale, query_head.shape[1] ** -0.5)
     about = [
         f"{checkpoint.name}, layer {layer} (of 0 to {len(records) - 1}), "
@@ -171,10 +171,9 @@ def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
     tokens = ids.shape[1]
     records = [record for record in seen if record.query.shape[2] == record.key.shape[2] == tokens]
     if not records:
-        unseen = ", ".join(seen.unseen) or "none that looks like attention"
+        unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
         raise ArgumentError(
-            f"model {checkpoint.name} made no attention call that can be recorded; its modules: "
-            f"{unseen}"
+            f"model {checkpoint.name} made no attention call that can be recorded; unseen: {unseen}"
         )
     return records
 
@@ -203,6 +202,12 @@ def _choose(
     if value.total == 0:
         return number, place, "No head looks from one word to another here: this is the first."
     return number, place, f"Chosen of {count(heads, 'head')} as the most telling: {value.why()}."
+
+
+def _speaker(weights: Tensor, words: Tensor) -> int:
+    """The word that gives most to other words, which has most to tell."""
+    others = words & ~torch.eye(len(words), dtype=torch.bool)
+    return int(((weights * others).sum(dim=-1) + words).argmax())
 
 
 def _check(name: str, given: int | None, available: int, model: str) -> None:

@@ -1,6 +1,7 @@
 """A walk as a picture: the weights as a heat map, with the tokens and the percentages."""
 
-from pellucid.lessons.drawing import LEVELS, frame, level, lines, safe, short
+from pellucid.lessons.drawing import LEVELS, frame, level, lines, safe
+from pellucid.lessons.sentences import short
 from pellucid.lessons.walk import Matrix, Walk
 
 _WIDTH = 680.0
@@ -18,7 +19,7 @@ def to_svg(walk: Walk, *, styled: bool = True) -> str:
     """
     step, matrix = walk.heat
     text_width = _WIDTH - 2 * _MARGIN
-    body = lines(walk.title, _MARGIN, 50, 22, text_width, "title")
+    body = lines(short(walk.title, 160), _MARGIN, 50, 22, text_width, "title")
     y = 50.0 + 32 * len(body)
     for line in walk.about:
         drawn = lines(line, _MARGIN, y - 2, 13, text_width, "soft")
@@ -42,11 +43,13 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
     size = 14.0 if len(columns) <= 24 else 11.0
     longest = max(len(short(label, 14)) for label in (*rows, *columns))
     left = _MARGIN + max(len(short(label, 14)) for label in rows) * size * _LETTER + 12
-    cell_width = min(112.0, max(17.0, (_WIDTH - _MARGIN - left) / len(columns)))
-    cell_height = min(50.0, max(17.0, 0.62 * cell_width))
-    # Labels lie flat where they fit above their column, and lean where they do not.
+    # Labels lie flat where they fit above their column, and lean over to the right where not.
+    cell_width = min(112.0, (_WIDTH - _MARGIN - left) / len(columns))
     flat = longest * size * _LETTER < cell_width - 4
     lean = 0.0 if flat else 0.72 * longest * size * _LETTER
+    right = max(_MARGIN, lean - 8)
+    cell_width = min(112.0, max(17.0, (_WIDTH - right - left) / len(columns)))
+    cell_height = min(50.0, max(17.0, 0.62 * cell_width))
     y0 = top + size + 6 + lean
     parts = []
     for column, label in enumerate(columns):
@@ -81,7 +84,7 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
                     f"{safe(matrix.text(number))}</text>"
                 )
     bottom = y0 + len(rows) * cell_height
-    width = max(_WIDTH, left + len(columns) * cell_width + _MARGIN)
+    width = max(_WIDTH, left + len(columns) * cell_width + right)
     left_out = len(matrix.column_labels) - len(columns)
     if left_out:
         note = f"The first {_MOST} of {len(matrix.column_labels)} tokens."

@@ -75,8 +75,8 @@ def _key() -> list[str]:
         (284, "theory (an approximation but for the variance)", "var(--ink)", "4 4"),
     ):
         parts.append(
-            f'<line x1="{x}" x2="{x + 22}" y1="96" y2="96" style="stroke:{colour}" stroke-width="3" '
-            f'stroke-dasharray="{dash or "none"}"/>'
+            f'<line x1="{x}" x2="{x + 22}" y1="96" y2="96" style="stroke:{colour}" '
+            f'stroke-width="3" stroke-dasharray="{dash or "none"}"/>'
         )
         parts += lines(name, x + 28, 100, 13, 400)
     return parts

@@ -19,6 +19,11 @@ def listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def short(text: str, length: int) -> str:
+    """Text cut to a length, the cut marked."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def count(number: int, noun: str) -> str:
     """'1 token', '2 tokens'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

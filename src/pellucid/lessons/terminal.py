@@ -1,5 +1,6 @@
 """A walk in the terminal: as wide as there is room, and readable without colour."""
 
+import math
 from dataclasses import replace
 from textwrap import fill
 
@@ -9,23 +10,28 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.lessons import colours
-from pellucid.lessons.sentences import percent
+from pellucid.lessons.sentences import percent, short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
 _MOST = 16
-"""More rows, or more tokens in the heat map, than this are not all shown."""
+"""More rows than this are not all shown,"""
+_MOST_HEAT = 32
+"""nor more rows or columns than this of the heat map."""
 _LABEL = 12
 """The widest label, in characters."""
 
 
 def show(walk: Walk, console: Console) -> None:
     """Print the whole walk."""
-    say(walk.title, console, style="bold")
+    say(short(walk.title, 400), console, style="bold")
     for line in walk.about:
         say(line, console, style="dim")
     for number, step in enumerate(walk.steps, start=1):
         console.print()
         _show_step(number, step, console)
+    if len(walk.heat[1].row_labels) > _MOST_HEAT:
+        console.print()
+        say("Too long to show whole: --query WORD looks at one word.", console, style="dim")
 
 
 def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
@@ -36,9 +42,13 @@ def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> Non
 
 
 def _show_step(number: int, step: Step, console: Console) -> None:
-    heading = Text.assemble((f"{number} {step.name}", "bold"), "   ", (step.formula, "cyan"))
-    console.print(heading)
     indent = 2 if console.width >= 60 else 0
+    heading = Text.assemble((f"{number} {step.name}", "bold"), "   ", (step.formula, "cyan"))
+    if len(heading) <= console.width:
+        console.print(heading)
+    else:
+        say(f"{number} {step.name}", console, style="bold")
+        say(step.formula, console, indent=indent, style="cyan")
     room = console.width - indent
     say(step.sentence, console, indent=indent)
     parts = [_draw(matrix, room) for matrix in step.matrices]
@@ -59,30 +69,34 @@ def _beside(parts: list[RenderableType], console: Console, room: int) -> Rendera
 def _draw(matrix: Matrix, room: int) -> RenderableType:
     if matrix.kind != "percent":
         return _table(matrix, room)
-    if len(matrix.values) <= 3 and len(matrix.column_labels) > 3:
+    rows, columns = len(matrix.row_labels), len(matrix.column_labels)
+    if rows <= 6 and columns > 2 * rows:
         return _bars(matrix, room)
-    if len(matrix.column_labels) > _MOST:
+    if max(rows, columns) > _MOST_HEAT:
         return _table(matrix, room)
     # The heat map is what one came for: all its columns are shown, in several bands if need be.
     fitting = _fitting(matrix, room)
-    starts = range(0, len(matrix.column_labels), fitting)
+    starts = range(0, columns, fitting)
     return Group(*(_table(_columns(matrix, start, start + fitting), room) for start in starts))
 
 
 def _table(matrix: Matrix, room: int) -> Table:
     rows, columns = len(matrix.row_labels), len(matrix.column_labels)
     fitting = _fitting(matrix, room)
-    # Leave room for the column that says how many are not shown.
-    shown = columns if columns <= fitting else max(1, fitting - 1)
     width = _width(matrix)
+    of_all = f"of {columns}"
+    shown = columns
+    if columns > fitting:  # leave room for the column that says how many there are
+        shown = max(1, fitting - math.ceil((len(of_all) + 1) / (width + 1)))
     side: JustifyMethod = "center" if matrix.kind == "percent" else "right"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(matrix.name, no_wrap=True, header_style="bold", max_width=_LABEL)
     for label in matrix.column_labels[:shown]:
         table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
     if shown < columns:
-        table.add_column(f"of {columns}", no_wrap=True)
-    listed = rows if rows <= _MOST else _MOST - 1
+        table.add_column(of_all, no_wrap=True)
+    most = _MOST_HEAT if matrix.kind == "percent" else _MOST
+    listed = rows if rows <= most else most - 1
     for label, numbers in list(zip(matrix.row_labels, matrix.values, strict=True))[:listed]:
         cells = [_cell(number, matrix) for number in numbers[:shown]]
         table.add_row(Text(label), *cells, *(["…"] if shown < columns else []))
@@ -93,11 +107,12 @@ def _table(matrix: Matrix, room: int) -> Table:
 
 def _bars(matrix: Matrix, room: int) -> RenderableType:
     """A few rows laid on their side, a bar a key; of many keys, the strongest."""
+    most = _MOST if len(matrix.row_labels) == 1 else 6
     label = min(_LABEL, max(map(len, matrix.column_labels)))
     longest = max(4, min(40, room - label - 7))
     parts: list[RenderableType] = []
     for name, numbers in zip(matrix.row_labels, matrix.values, strict=True):
-        strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:_MOST]
+        strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:most]
         left = len(numbers) - len(strongest)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         table.add_column(Text(name), no_wrap=True, header_style="bold", max_width=_LABEL)
