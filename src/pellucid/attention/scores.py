@@ -14,10 +14,14 @@ from pellucid.attention.masks import Mask
 
 Stage = Literal["scores", "scaled", "capped", "masked"]
 
-BLOCK_NUMBERS = 2**21
-"""Scores in one block: 8 MiB in float32, which a core's share of the cache still helps with."""
+BLOCK_NUMBERS = 2**20
+"""Scores in one block on the CPU: 4 MiB in float32, near enough to a core's cache."""
+BLOCK_NUMBERS_ELSEWHERE = 2**25
+"""Scores in one block on an accelerator, where a small one would leave most of it idle."""
 LEAST_ROWS = 32
 """Rows of a block however long they are: thinner matrix products waste the machine."""
+MASKED_ROWS = 128
+"""Most rows of a block under a mask, which pays for every key that any of them sees."""
 MOST_PARTS = 8
 """Ranges that are masked one by one before masking all columns at once is cheaper."""
 
@@ -130,13 +134,16 @@ class Scores:
         batch, heads, all_queries, all_keys = self.shape
         queries = slice(0, all_queries) if queries is None else queries
         wanted: Intervals = ((0, all_keys),) if keys is None else ((keys.start, keys.stop),)
-        numbers = max(1, BLOCK_NUMBERS // self.energy.numbers_per_score)
-        width = intervals.length(wanted)
-        whole_head = (queries.stop - queries.start) * width
-        by_item = self.mask is not None and self.mask.batch is not None
-        item_step = 1 if by_item else max(1, numbers // (heads * whole_head))
-        head_step = max(1, min(heads, numbers // whole_head))
+        cpu = self.query.device.type == "cpu"
+        numbers = BLOCK_NUMBERS if cpu else BLOCK_NUMBERS_ELSEWHERE
+        width = intervals.length(wanted) * self.energy.numbers_per_score
         row_step = max(LEAST_ROWS, numbers // width)
+        if self.mask is not None:
+            row_step = min(row_step, MASKED_ROWS)
+        one_head = min(row_step, queries.stop - queries.start) * width
+        head_step = max(1, min(heads, numbers // one_head))
+        by_item = self.mask is not None and self.mask.batch is not None
+        item_step = 1 if by_item else max(1, numbers // (heads * one_head))
         for item in range(0, batch, item_step):
             items = slice(item, min(item + item_step, batch))
             mask = self.mask if self.mask is None or not by_item else self.mask.at(item)

@@ -2,25 +2,24 @@
 
 Every function takes `Scores` and the logsumexp of each row, makes the weights of a block as
 exp(score - logsumexp), reduces them and lets them go. Under autograd a block is computed again in the
-backward pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"), so a loss on any
-of these trains in O(n) memory. On the CPU, without gradients, a compiled sweep does the reducing.
+backward pass, so a loss on any of these trains in O(n) memory. On the CPU, without gradients, a
+compiled sweep does the reducing.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from pellucid.attention import intervals, sweep
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.scores import Block, Scores
+from pellucid.attention.workers import each
 
 Statistic = Literal["received", "entropy", "distance"]
 Part = dict[str, Tensor]
-T = TypeVar("T")
 
 LOWEST_LOG = -1e4
 """Stands for log 0 where it is multiplied by a weight of 0."""
@@ -67,23 +66,22 @@ def statistics(
     differentiable = keeps_graph(scores, logsumexp)
     summarise = summarise_in_torch if differentiable else sweep.best(scores, summarise_in_torch)
 
-    for span in queries or ((0, rows),):
-        for block in scores.blocks(queries=slice(*span)):
-            columns = intervals.positions(block.cols, device)
+    def part(block: Block) -> Part:
+        lse = finite(logsumexp[block.items, block.heads, block.rows])
+        columns = intervals.positions(block.cols, device)
+        start = block.rows.start + offset_of(block)
+        return summarise(scores.of_block(block), lse, columns, start, want, top)
 
-            def part(block: Block = block, columns: Tensor = columns) -> Part:
-                masked = scores.of_block(block)
-                lse = finite(logsumexp[block.items, block.heads, block.rows])
-                start = block.rows.start + offset_of(block)
-                return summarise(masked, lse, columns, start, want, top)
-
-            for name, value in again_in_backward(part, differentiable).items():
-                if name == "received":
-                    for start, stop, piece in _by_span(value, block, -1):
-                        found[name][block.items, block.heads, start:stop] += piece
-                else:
-                    place = found[name][block.items, block.heads, block.rows]
-                    (place[..., : value.shape[-1]] if place.ndim == 4 else place).copy_(value)
+    spans = queries if queries is not None else ((0, rows),)
+    blocks = (block for span in spans for block in scores.blocks(queries=slice(*span)))
+    for block, summary in each(part, blocks, device, differentiable):
+        for name, value in summary.items():
+            if name == "received":
+                for start, stop, piece in _by_span(value, block, -1):
+                    found[name][block.items, block.heads, start:stop] += piece
+            else:
+                place = found[name][block.items, block.heads, block.rows]
+                (place[..., : value.shape[-1]] if place.ndim == 4 else place).copy_(value)
     if "received" in found:
         found["received"] = found["received"].to(dtype)
     return found
@@ -149,13 +147,13 @@ def transposed_product(scores: Scores, logsumexp: Tensor, x: Tensor) -> Tensor:
     batch, heads, _, keys = scores.shape
     product = x.new_zeros(batch, heads, keys, x.shape[-1], dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp, x)
-    for block in scores.blocks():
 
-        def part(block: Block = block) -> Tensor:
-            rows = x[block.items, block.heads, block.rows].to(scores.dtype)
-            return weights_of(scores, logsumexp, block).mT @ rows
+    def part(block: Block) -> Tensor:
+        rows = x[block.items, block.heads, block.rows]
+        return weights_of(scores, logsumexp, block).mT @ rows
 
-        for start, stop, piece in _by_span(again_in_backward(part, differentiable), block, -2):
+    for block, columns in each(part, scores.blocks(), x.device, differentiable):
+        for start, stop, piece in _by_span(columns, block, -2):
             product[block.items, block.heads, start:stop] += piece
     return product
 
@@ -176,16 +174,16 @@ def pool(
     differentiable = keeps_graph(scores, logsumexp)
     sizes = _bin_sizes(height, rows).to(picture.device)
     bin_of_row = torch.repeat_interleave(torch.arange(rows, device=picture.device), sizes)
-    for block in scores.blocks(queries=queries, keys=keys):
 
-        def part(block: Block = block) -> Tensor:
-            weights = weights_of(scores, logsumexp, block)
-            full = weights.new_zeros(*weights.shape[:-1], width)
-            for start, stop, piece in _by_span(weights, block, -1):
-                full[..., start - keys.start : stop - keys.start] = piece
-            return _pool_last(full, cols, reduce)
+    def part(block: Block) -> Tensor:
+        weights = weights_of(scores, logsumexp, block)
+        full = weights.new_zeros(*weights.shape[:-1], width)
+        for start, stop, piece in _by_span(weights, block, -1):
+            full[..., start - keys.start : stop - keys.start] = piece
+        return _pool_last(full, cols, reduce)
 
-        strip = again_in_backward(part, differentiable)
+    blocks = scores.blocks(queries=queries, keys=keys)
+    for block, strip in each(part, blocks, picture.device, differentiable):
         bins = bin_of_row[block.rows.start - queries.start : block.rows.stop - queries.start]
         place = picture[block.items, block.heads]
         if reduce == "mean":
@@ -224,11 +222,6 @@ def _by_span(packed: Tensor, block: Block, dim: int) -> Iterator[tuple[int, int,
 def keeps_graph(scores: Scores, *tensors: Tensor) -> bool:
     wanted = scores.requires_grad or any(t.requires_grad for t in tensors)
     return torch.is_grad_enabled() and wanted
-
-
-def again_in_backward(part: Callable[[], T], differentiable: bool) -> T:
-    result: T = checkpoint(part, use_reentrant=False) if differentiable else part()
-    return result
 
 
 def offset_of(block: Block) -> int:

@@ -6,7 +6,6 @@ operation, this reads it once. Written in Numba, which is optional (`pip install
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -31,37 +30,31 @@ def best(scores: Scores, otherwise: Summarise) -> Summarise:
 def summarise(
     masked: Tensor, logsumexp: Tensor, columns: Tensor, first: int, want: frozenset[str], top: int
 ) -> dict[str, Tensor]:
-    """As `streaming.summarise_in_torch`, in one pass; it costs the same whatever is wanted."""
+    """As `streaming.summarise_in_torch`, in one pass over the scores."""
     *outer, rows, cols = masked.shape
-    blocks = masked.reshape(-1, rows, cols)
-    count = len(blocks)
-    top = min(top, cols)
-    workers = min(torch.get_num_threads(), count * rows)
-    found = {
-        "entropy": torch.empty(count, rows),
-        "distance": torch.empty(count, rows),
-        "values": torch.empty(count, rows, top),
-        "indices": torch.empty(count, rows, top, dtype=torch.int64),
+    count, top = masked.shape[:-2].numel(), min(top, cols)
+    sizes = {
+        "received": (count, cols),
+        "entropy": (count, rows),
+        "distance": (count, rows),
+        "values": (count, rows, top),
+        "indices": (count, rows, top),
     }
-    received = torch.zeros(workers, count, cols)
-    arrays = [x.numpy() for x in (blocks, logsumexp.reshape(count, rows).contiguous(), columns)]
-    results = [x.numpy() for x in found.values()]
+    names = want | ({"values", "indices"} if top else set())
+    found = {}
+    for name, size in sizes.items():  # what is not wanted has no rows, which the kernel sees
+        kept = size if name in names else (count, *(0 for _ in size[1:]))
+        found[name] = torch.zeros(kept, dtype=torch.int64 if name == "indices" else torch.float32)
     kernel = _kernel()
     assert kernel is not None
-    edges = [count * rows * i // workers for i in range(workers + 1)]
-
-    def work(i: int) -> None:
-        kernel(*arrays, np.float32(first), edges[i], edges[i + 1], received[i].numpy(), *results)
-
-    list(_pool(workers).map(work, range(workers)))
-    found["received"] = received.sum(0)
-    names = want | ({"values", "indices"} if top else set())
+    kernel(
+        masked.reshape(count, rows, cols).numpy(),
+        logsumexp.reshape(count, rows).contiguous().numpy(),
+        columns.numpy(),
+        np.float32(first),
+        *(x.numpy() for x in found.values()),
+    )
     return {name: found[name].reshape(*outer, *found[name].shape[1:]) for name in names}
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="pellucid-sweep")
 
 
 @cache

@@ -4,11 +4,13 @@ Each block is whole rows, so it needs no running softmax (compare Rabe & Staats 
 Does Not Need O(n^2) Memory"); for gradients it is computed again instead of kept.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from pellucid.attention.scores import Block, Scores, pick_columns
+from pellucid.attention.workers import each
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
@@ -19,14 +21,11 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     batch, heads, queries, _ = scores.shape
     context = value.new_zeros(batch, heads, queries, value.shape[-1])
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
-    keep_graph = torch.is_grad_enabled() and (scores.requires_grad or value.requires_grad)
-    for block in scores.blocks():
+    differentiable = torch.is_grad_enabled() and (scores.requires_grad or value.requires_grad)
+    part = partial(_block, scores, value, dropout)
+    for block, found in each(part, scores.blocks(), value.device, differentiable):
         place = (block.items, block.heads, block.rows)
-        if keep_graph:
-            part = checkpoint(_block, scores, value, dropout, block, use_reentrant=False)
-        else:
-            part = _block(scores, value, dropout, block)
-        context[place], logsumexp[place] = part
+        context[place], logsumexp[place] = found
     return context, logsumexp
 
 
