@@ -1,0 +1,103 @@
+"""The documents tell the truth: every snippet, path, name and command in them is tried."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pellucid.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+
+
+def text_of(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def python_in(page):
+    """The python blocks of a page as one program, each line where it stands in the page."""
+    lines, inside, program = text_of(page).splitlines(), False, []
+    for line in lines:
+        if line.startswith("```"):
+            inside = line == "```python"
+            program.append("")
+        else:
+            program.append(line if inside else "")
+    return "\n".join(program)
+
+
+def found_in(pages, pattern):
+    return sorted({(page, match) for page in pages for match in re.findall(pattern, text_of(page))})
+
+
+WITH_PYTHON = [page for page in PAGES if python_in(page).strip()]
+
+
+def test_there_is_python_to_run():
+    assert {"README.md", "docs/ideas.md"} <= set(WITH_PYTHON)
+
+
+@pytest.mark.filterwarnings("default")  # the models that a snippet loads are not ours
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_every_snippet_runs_and_gives_what_its_comment_says(page):
+    program = python_in(page)
+    lines = program.splitlines()
+    names = {}
+    for statement in ast.parse(program).body:
+        where = f"{page}:{statement.lineno}"
+        _, _, comment = lines[statement.end_lineno - 1].partition("  # ")
+        if isinstance(statement, ast.Expr):
+            value = eval(compile(ast.Expression(statement.value), where, "eval"), names)
+            assert not comment or repr(value) == comment, where
+        else:
+            assert not comment, f"{where}: a comment that nothing checks"
+            exec(compile(ast.Module([statement], []), where, "exec"), names)
+
+
+@pytest.mark.parametrize(("page", "link"), found_in(PAGES, r"\]\(([^)#:]+)\)"))
+def test_every_link_leads_somewhere(page, link):
+    assert ((ROOT / page).parent / link).exists()
+
+
+@pytest.mark.parametrize("name", sorted({n for _, n in found_in(PAGES, r"`(pellucid\.[\w.]+)`")}))
+def test_every_name_exists(name):
+    thing = importlib.import_module("pellucid")
+    for part in name.split(".")[1:]:
+        try:
+            thing = getattr(thing, part)
+        except AttributeError:
+            thing = importlib.import_module(f"{thing.__name__}.{part}")
+
+
+# In a sentence between backticks, or a line of a block up to the comment.
+COMMANDS = sorted(
+    {
+        command
+        for pattern in (
+            r"`pellucid ((?:explain|scaling)[^`]*)`",
+            r"(?m)^pellucid ([^#\n]+?) *(?:#|$)",
+        )
+        for _, command in found_in(PAGES, pattern)
+        if command != "explain"
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout
+
+
+@pytest.mark.parametrize(
+    "target", sorted({t for _, t in found_in(PAGES, r"(?:`|^|\n {0,4})make ([a-z]+)")})
+)
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE)
