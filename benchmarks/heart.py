@@ -303,8 +303,7 @@ def start(bench: Bench) -> Iterator[Row]:
             yield over(figure, "fresh process", found, 1.1, peer="import torch")
     figure = "pellucid --help"
     if bench.wants(figure):
-        entry = "from pellucid.cli import main; main()"
-        command = [sys.executable, "-c", entry, "--help"]
+        command = [sys.executable, "-m", "pellucid", "--help"]
         times = []
         for _ in range(rounds):
             begin = time.perf_counter()
