@@ -381,7 +381,6 @@ def main() -> None:
         quick=given.quick,
         only=given.only,
     )
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     if (load := os.getloadavg()[0]) > 0.5:
         print(
             f"other processes keep {load:.1f} cores busy: expect ratios far above those of a "
