@@ -131,36 +131,41 @@ class Scores:
 
     def blocks(self, queries: slice | None = None, keys: slice | None = None) -> Iterator[Block]:
         """Cover what is visible in a range of queries and keys with blocks of bounded size."""
-        batch, heads, all_queries, all_keys = self.shape
+        batch, _, all_queries, all_keys = self.shape
         queries = slice(0, all_queries) if queries is None else queries
-        wanted: Intervals = ((0, all_keys),) if keys is None else ((keys.start, keys.stop),)
+        keys = slice(0, all_keys) if keys is None else keys
+        mask = self.mask
+        if mask is None or mask.batch is None:
+            yield from self._blocks_of_items(slice(0, batch), queries, keys, mask)
+        else:
+            for item in range(batch):
+                part = slice(item, item + 1)
+                yield from self._blocks_of_items(part, queries, keys, mask.at(item))
+
+    def _blocks_of_items(
+        self, items: slice, queries: slice, keys: slice, mask: Mask | None
+    ) -> Iterator[Block]:
+        heads, all_keys = self.shape[1], self.shape[3]
         cpu = self.query.device.type == "cpu"
         numbers = BLOCK_NUMBERS if cpu else BLOCK_NUMBERS_ELSEWHERE
-        width = intervals.length(wanted) * self.energy.numbers_per_score
-        row_step = max(LEAST_ROWS, numbers // width)
-        if self.mask is not None:
-            row_step = min(row_step, MASKED_ROWS)
-        one_head = min(row_step, queries.stop - queries.start) * width
-        head_step = max(1, min(heads, numbers // one_head))
-        by_item = self.mask is not None and self.mask.batch is not None
-        item_step = 1 if by_item else max(1, numbers // (heads * one_head))
-        for item in range(0, batch, item_step):
-            items = slice(item, min(item + item_step, batch))
-            mask = self.mask if self.mask is None or not by_item else self.mask.at(item)
-            for head in range(0, heads, head_step):
-                for start in range(queries.start, queries.stop, row_step):
-                    stop = min(start + row_step, queries.stop)
-                    cols: Intervals = wanted
-                    masked: Intervals = ()
-                    if mask is not None:
-                        some, every = mask.spans(start, stop, all_keys)
-                        hidden = intervals.complement(every, all_keys)
-                        cols = intervals.intersection(wanted, some)
-                        masked = intervals.intersection(cols, hidden)
-                        masked = masked if len(masked) <= MOST_PARTS else cols
-                    if cols:
-                        part = slice(head, min(head + head_step, heads))
-                        yield Block(items, part, slice(start, stop), cols, mask, masked)
+        numbers = max(1, numbers // self.energy.numbers_per_score)
+        step = max(LEAST_ROWS, numbers // max(1, keys.stop - keys.start))
+        step = step if mask is None else min(step, MASKED_ROWS)
+        for start in range(queries.start, queries.stop, step):
+            rows = slice(start, min(start + step, queries.stop))
+            cols: Intervals = ((keys.start, keys.stop),)
+            masked: Intervals = ()
+            if mask is not None:
+                some, every = mask.spans(rows.start, rows.stop, all_keys)
+                cols = intervals.intersection(cols, some)
+                masked = intervals.intersection(cols, intervals.complement(every, all_keys))
+                masked = masked if len(masked) <= MOST_PARTS else cols
+            one_head = (rows.stop - rows.start) * intervals.length(cols)
+            if not one_head:
+                continue
+            for some_items in _steps(items, numbers // (heads * one_head)):
+                for some_heads in _steps(slice(0, heads), numbers // one_head):
+                    yield Block(some_items, some_heads, rows, cols, mask, masked)
 
     def of_block(self, block: Block) -> Tensor:
         """Masked scores, (items, heads, rows, cols), the block's columns side by side."""
@@ -192,3 +197,9 @@ def pick_columns(tensor: Tensor, cols: Intervals, dim: int) -> Tensor:
     """The given positions along one dimension; a view where they are one range."""
     parts = [tensor.narrow(dim, start, stop - start) for start, stop in cols]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _steps(whole: slice, step: int) -> list[slice]:
+    step = max(1, step)
+    starts = range(whole.start, whole.stop, step)
+    return [slice(start, min(start + step, whole.stop)) for start in starts]
