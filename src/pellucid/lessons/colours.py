@@ -7,7 +7,7 @@ blindness and a grey print. One ramp for light surroundings, one for dark: zero 
 Colour = tuple[int, int, int]
 
 LIGHT: tuple[Colour, ...] = (
-    (245, 248, 251), (200, 224, 240), (121, 182, 219), (43, 126, 179), (15, 77, 127), (8, 42, 79),
+    (245, 248, 251), (200, 224, 240), (121, 182, 219), (38, 119, 172), (15, 77, 127), (8, 42, 79),
 )  # fmt: skip
 DARK: tuple[Colour, ...] = (
     (21, 30, 41), (20, 58, 88), (25, 98, 143), (50, 146, 193), (132, 200, 229), (229, 245, 252),

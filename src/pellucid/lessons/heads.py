@@ -36,16 +36,16 @@ class Worth:
         )
 
 
-def worth(weights: Tensor, words: Tensor) -> list[Worth]:
+def worth(weights: Tensor, visible: Tensor, words: Tensor) -> list[Worth]:
     """How much each head of a layer has to show.
 
     Args:
         weights: (heads, tokens, tokens).
+        visible: (heads, tokens, tokens) bool, False where a mask hides the key.
         words: (tokens,) bool, False for the model's own marks such as [CLS].
     """
     others = words & ~torch.eye(len(words), dtype=torch.bool, device=words.device)
-    visible = weights > 0
-    rows = words & visible.any(dim=0).logical_and(others).any(dim=-1)
+    rows = words & (visible.any(dim=0) & others).any(dim=-1)
     if not rows.any():
         return [Worth(0.0, 0.0)] * len(weights)
     entropy = torch.special.entr(weights).sum(dim=-1)

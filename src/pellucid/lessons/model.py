@@ -189,7 +189,8 @@ def _choose(
     for number, record in enumerate(records):
         if layer not in (None, number):
             continue
-        for place, value in enumerate(worth(record.weights[0].float(), words)):
+        found = worth(record.weights[0], record.weights.masked[0] > -torch.inf, words)
+        for place, value in enumerate(found):
             if head not in (None, place):
                 continue
             heads += 1

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from textwrap import fill
 
+from rich.cells import cell_len
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -57,6 +58,8 @@ def _show_step(number: int, step: Step, console: Console) -> None:
 
 def _beside(parts: list[RenderableType], console: Console, room: int) -> RenderableType:
     """The parts next to each other where they fit, else below each other."""
+    if len(parts) == 1:
+        return parts[0]
     gap = 3
     widths = [console.measure(part).maximum for part in parts]
     if sum(widths) + gap * (len(parts) - 1) > room:
@@ -81,7 +84,7 @@ def _draw(matrix: Matrix, room: int) -> RenderableType:
 
 
 def _table(matrix: Matrix, room: int) -> Table:
-    rows, columns = len(matrix.row_labels), len(matrix.column_labels)
+    columns = len(matrix.column_labels)
     fitting = _fitting(matrix, room)
     width = _width(matrix)
     of_all = f"of {columns}"
@@ -95,20 +98,20 @@ def _table(matrix: Matrix, room: int) -> Table:
         table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
     if shown < columns:
         table.add_column(of_all, no_wrap=True)
-    most = _MOST_HEAT if matrix.kind == "percent" else _MOST
-    listed = rows if rows <= most else most - 1
+    rest = _rest(matrix)
+    listed = _most(matrix) - 1 if rest else len(matrix.row_labels)
     for label, numbers in list(zip(matrix.row_labels, matrix.values, strict=True))[:listed]:
         cells = [_cell(number, matrix) for number in numbers[:shown]]
         table.add_row(Text(label), *cells, *(["…"] if shown < columns else []))
-    if listed < rows:
-        table.add_row(Text(f"… {rows} rows", style="dim"))
+    if rest:
+        table.add_row(Text(rest, style="dim"))
     return table
 
 
 def _bars(matrix: Matrix, room: int) -> RenderableType:
     """A few rows laid on their side, a bar a key; of many keys, the strongest."""
     most = _MOST if len(matrix.row_labels) == 1 else 6
-    label = min(_LABEL, max(map(len, matrix.column_labels)))
+    label = min(_LABEL, max(map(cell_len, matrix.column_labels)))
     longest = max(4, min(40, room - label - 7))
     parts: list[RenderableType] = []
     for name, numbers in zip(matrix.row_labels, matrix.values, strict=True):
@@ -132,22 +135,32 @@ def _columns(matrix: Matrix, start: int, stop: int) -> Matrix:
     return replace(matrix, values=values, column_labels=matrix.column_labels[start:stop])
 
 
+def _most(matrix: Matrix) -> int:
+    return _MOST_HEAT if matrix.kind == "percent" else _MOST
+
+
+def _rest(matrix: Matrix) -> str:
+    """What stands for the rows that are not shown, if there are any."""
+    rows = len(matrix.row_labels)
+    return f"… {rows} rows" if rows > _most(matrix) else ""
+
+
 def _fitting(matrix: Matrix, room: int) -> int:
     """How many columns fit beside the labels."""
-    label = min(_LABEL, max(map(len, (matrix.name, *matrix.row_labels))))
+    label = min(_LABEL, max(map(cell_len, (matrix.name, _rest(matrix), *matrix.row_labels))))
     return max(1, (room - label) // (_width(matrix) + 1))
 
 
 def _width(matrix: Matrix) -> int:
     """The width of the columns: as the numbers need, and the labels as far as they may."""
     needed = max(len(matrix.text(number)) for row in matrix.values for number in row)
-    return max(needed, min(7, max(map(len, matrix.column_labels))))
+    return max(needed, min(7, max(map(cell_len, matrix.column_labels))))
 
 
 def _cell(number: float, matrix: Matrix) -> Text:
     text = matrix.text(number)
-    if matrix.kind != "percent" or not number:
-        return Text(text, style="dim" if matrix.kind == "percent" else "")
+    if matrix.kind != "percent":
+        return Text(text)
     paper = colours.shade(number, colours.LIGHT)
-    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}"
+    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if number else "dim"
     return Text(text.center(_width(matrix)), style=style)

