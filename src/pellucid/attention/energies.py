@@ -137,7 +137,9 @@ def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energ
     """The energy that a name, an object or a function stands for."""
     if isinstance(score, str):
         if score not in _NAMED:
-            raise ArgumentError(f"score must be one of {', '.join(_NAMED)}, or an energy; got {score!r}")
+            raise ArgumentError(
+                f"score must be one of {', '.join(_NAMED)}, or an energy; got {score!r}"
+            )
         return _NAMED[score]
     if isinstance(score, Energy):
         return score

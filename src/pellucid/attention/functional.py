@@ -12,6 +12,8 @@ from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 def attention(
     query: Tensor,
@@ -134,7 +136,9 @@ def _scores(
     if sinks is not None:
         _check_float("sinks", sinks, query.device)
         if sinks.shape != (heads,):
-            raise ShapeError(f"sinks must have shape (heads,) = ({heads},), got {tuple(sinks.shape)}")
+            raise ShapeError(
+                f"sinks must have shape (heads,) = ({heads},), got {tuple(sinks.shape)}"
+            )
     return Scores(
         query=_flatten("query", query, batch_shape),
         key=_flatten("key", key, batch_shape),
@@ -177,7 +181,8 @@ def _check_tensor(name: str, tensor: Tensor, like: Tensor | None = None) -> None
 def _check_float(name: str, tensor: Tensor, device: torch.device | None) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeMismatchError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if not tensor.is_floating_point():
-        raise TypeMismatchError(f"{name} must be a floating-point tensor, got {tensor.dtype}")
+    if tensor.dtype not in DTYPES:
+        known = "float64, float32, bfloat16 or float16"
+        raise TypeMismatchError(f"{name} must be {known}, got {tensor.dtype}")
     if device is not None and tensor.device != device:
         raise TypeMismatchError(f"query is on {device} but {name} is on {tensor.device}")

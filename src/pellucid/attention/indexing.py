@@ -103,9 +103,7 @@ def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> 
     sizes = dict(zip(others, block.shape[1 if tensors else 0 :], strict=True))
     picked_shape = list(picked.shape) if isinstance(picked, Tensor) else []
     kept = [axis for axis in parsed.result if axis not in tensors]
-    block = block.reshape(*picked_shape, *(sizes[axis] for axis in kept if axis is not None))
-    final = [1 if axis is None else sizes[axis] for axis in kept]
-    block = block.reshape(*picked_shape, *final)
+    block = block.reshape(picked_shape + [1 if axis is None else sizes[axis] for axis in kept])
     places = [at for at, axis in enumerate(parsed.result) if axis in tensors]
     together = places == list(range(places[0], places[0] + len(places))) if places else False
     if together and places[0] and picked_shape:
@@ -131,7 +129,12 @@ def _separate(
     if scores.group > 1:  # all heads read all key heads; some heads, each a copy of its own
         key_head = slice(0, key.shape[-3], 1) if whole else at[-3] // scores.group
     key = _take(key, [*outer, key_head, col])
-    item, head, row, col = item[..., None, None, None], at[-3][:, None, None], at[-2][:, None], at[-1]
+    item, head, row, col = (
+        item[..., None, None, None],
+        at[-3][:, None, None],
+        at[-2][:, None],
+        at[-1],
+    )
     return _finish(scores, logsumexp, stage, query, key, (item, head, row, col))
 
 
@@ -195,7 +198,8 @@ def _finish(
     wanted: Any = "masked" if stage == "weights" else stage
     if wanted == "masked":
         bias = None if scores.bias is None else scores.bias[item, head, row, col]
-        visible = None if scores.mask is None else scores.mask.sees(item, head, row, col)
+        if scores.mask is not None:
+            visible = torch.atleast_2d(scores.mask.sees(item, head, row, col))
     block = scores.compute(query, key, bias, visible, wanted)
     if logsumexp is not None:
         shift = finite(logsumexp)[item[..., 0], head[..., 0], row[..., 0]]

@@ -114,7 +114,9 @@ class Band(Mask):
     offset: PerItem
 
     def __repr__(self) -> str:
-        offset = "" if isinstance(self.offset, int) and self.offset == 0 else f"offset={self.offset}"
+        offset = (
+            "" if isinstance(self.offset, int) and self.offset == 0 else f"offset={self.offset}"
+        )
         if self.left is None and self.right == 0:
             return f"causal({offset})"
         sides = f"left={self.left}, right={self.right}"
@@ -137,12 +139,16 @@ class Band(Mask):
             return torch.ones_like(distance, dtype=torch.bool)
         low = distance >= -self.left if self.left is not None else None
         high = distance <= self.right if self.right is not None else None
-        return low & high if low is not None and high is not None else (low if high is None else high)
+        return (
+            low & high if low is not None and high is not None else (low if high is None else high)
+        )
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         first, last = start + int(self.offset), stop - 1 + int(self.offset)
         low = (0, 0) if self.left is None else (first - self.left, last - self.left)
-        high = (keys, keys) if self.right is None else (last + self.right + 1, first + self.right + 1)
+        high = (
+            (keys, keys) if self.right is None else (last + self.right + 1, first + self.right + 1)
+        )
         return Spans(*(intervals.clip(a, b, keys) for a, b in zip(low, high, strict=True)))
 
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
@@ -321,7 +327,9 @@ class And(Pair):
         return self.left.sees(item, head, query, key) & self.right.sees(item, head, query, key)
 
     def tile(self, heads: slice, rows: slice, cols: slice, device: torch.device) -> Tensor:
-        return self.left.tile(heads, rows, cols, device) & self.right.tile(heads, rows, cols, device)
+        return self.left.tile(heads, rows, cols, device) & self.right.tile(
+            heads, rows, cols, device
+        )
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         left, right = self.left.spans(start, stop, keys), self.right.spans(start, stop, keys)
@@ -343,7 +351,9 @@ class Or(Pair):
         return self.left.sees(item, head, query, key) | self.right.sees(item, head, query, key)
 
     def tile(self, heads: slice, rows: slice, cols: slice, device: torch.device) -> Tensor:
-        return self.left.tile(heads, rows, cols, device) | self.right.tile(heads, rows, cols, device)
+        return self.left.tile(heads, rows, cols, device) | self.right.tile(
+            heads, rows, cols, device
+        )
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         left, right = self.left.spans(start, stop, keys), self.right.spans(start, stop, keys)
@@ -442,9 +452,13 @@ def documents(ids: Tensor, key_ids: Tensor | None = None) -> Mask:
     keys = ids if key_ids is None else key_ids
     for name, given in (("ids", ids), ("key_ids", keys)):
         if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
-            raise TypeMismatchError(f"documents needs {name} to be an int tensor, got {_kind(given)}")
+            raise TypeMismatchError(
+                f"documents needs {name} to be an int tensor, got {_kind(given)}"
+            )
         if given.ndim == 0:
-            raise ShapeError(f"documents needs {name} of shape (..., positions), got a single number")
+            raise ShapeError(
+                f"documents needs {name} of shape (..., positions), got a single number"
+            )
     return Documents(ids, keys)
 
 

@@ -83,7 +83,9 @@ class Scores:
     def requires_grad(self) -> bool:
         tensors = (self.query, self.key, self.bias, self.sinks)
         # An energy that is no dot product may hold parameters we cannot see.
-        return not self.energy.is_dot_product or any(t is not None and t.requires_grad for t in tensors)
+        return not self.energy.is_dot_product or any(
+            t is not None and t.requires_grad for t in tensors
+        )
 
     def compute(
         self,
@@ -97,14 +99,20 @@ class Scores:
 
         bias and visible broadcast to (..., rows, cols).
         """
-        query, key = query.to(self.dtype), key.to(self.dtype)
+        with torch.autocast(query.device.type, enabled=False):
+            return self._compute(query.to(self.dtype), key.to(self.dtype), bias, visible, stage)
+
+    def _compute(
+        self, query: Tensor, key: Tensor, bias: Tensor | None, visible: Tensor | None, stage: Stage
+    ) -> Tensor:
         rows, kv_heads = query.shape[-2], key.shape[-3]
         if stage == "masked" and visible is not None and torch.is_grad_enabled():
-            # A key that none of these rows sees may hold NaN, and 0 * NaN would reach gradients.
+            # What sees nothing, or is not seen, may hold NaN, and 0 * NaN would reach gradients.
             seen = visible.any(-2)
             if seen.ndim > 1 and seen.shape[-2] != kv_heads:
                 seen = seen.any(-2, keepdim=True)
             key = key.masked_fill(~seen.unsqueeze(-1), 0)
+            query = query.masked_fill(~visible.any(-1, keepdim=True), 0)
         group = query.shape[-3] // kv_heads
         if group > 1:  # heads that share a key become more rows of one product
             query = query.unflatten(-3, (kv_heads, group)).flatten(-3, -2)
@@ -174,10 +182,16 @@ class Scores:
         bias = None
         if self.bias is not None:
             bias = pick_columns(self.bias[block.items, block.heads, block.rows], block.cols, -1)
+        device = query.device
+        if torch.is_grad_enabled() and block.mask is not None:
+            tiles = [
+                block.mask.tile(block.heads, block.rows, slice(*c), device) for c in block.cols
+            ]
+            return self.compute(query, key, bias, torch.cat(tiles, -1))
         scores = self.compute(query, key, bias, None)
         for start, stop in block.masked:
             assert block.mask is not None
-            tile = block.mask.tile(block.heads, block.rows, slice(start, stop), scores.device)
+            tile = block.mask.tile(block.heads, block.rows, slice(start, stop), device)
             at = intervals.length(intervals.intersection(block.cols, ((0, start),)))
             scores[..., at : at + stop - start].masked_fill_(~tile, -torch.inf)
         return scores

@@ -88,7 +88,12 @@ def statistics(
 
 
 def summarise_in_torch(
-    masked: Tensor, logsumexp: Tensor, columns: Tensor, first: int, want: frozenset[Statistic], top: int
+    masked: Tensor,
+    logsumexp: Tensor,
+    columns: Tensor,
+    first: int,
+    want: frozenset[Statistic],
+    top: int,
 ) -> Part:
     """The statistics of one block of masked scores, (items, heads, rows, cols).
 
@@ -180,7 +185,7 @@ def pool(
         full = weights.new_zeros(*weights.shape[:-1], width)
         for start, stop, piece in _by_span(weights, block, -1):
             full[..., start - keys.start : stop - keys.start] = piece
-        return _pool_last(full, cols, reduce)
+        return pool_last(full, cols, reduce)
 
     blocks = scores.blocks(queries=queries, keys=keys)
     for block, strip in each(part, blocks, picture.device, differentiable):
@@ -189,7 +194,7 @@ def pool(
         if reduce == "mean":
             place.index_add_(2, bins, strip / sizes[bins].unsqueeze(-1))
         else:
-            place.index_reduce_(2, bins, strip, "amax")
+            place.scatter_reduce_(2, bins.unsqueeze(-1).expand_as(strip), strip, "amax")
     return picture
 
 
@@ -199,7 +204,7 @@ def _bin_sizes(length: int, bins: int) -> Tensor:
     return sizes
 
 
-def _pool_last(weights: Tensor, bins: int, reduce: Literal["mean", "max"]) -> Tensor:
+def pool_last(weights: Tensor, bins: int, reduce: Literal["mean", "max"]) -> Tensor:
     """Pool the last dimension; the first bins are one longer where it does not divide."""
     length = weights.shape[-1]
     long, size = length % bins, length // bins

@@ -10,9 +10,16 @@ from torch import Tensor
 from pellucid.attention import backends, indexing, intervals, streaming
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.intervals import Intervals
+from pellucid.attention.preview import preview
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
-from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError
+from pellucid.errors import (
+    ArgumentError,
+    OutOfRangeError,
+    ShapeError,
+    TooLargeError,
+    TypeMismatchError,
+)
 
 __all__ = ["AttentionWeights", "Statistics", "Top"]
 
@@ -117,7 +124,9 @@ class AttentionWeights(LazyMatrix):
     change the answers.
     """
 
-    def __init__(self, scores: Scores, backend: str = "auto", logsumexp: Tensor | None = None) -> None:
+    def __init__(
+        self, scores: Scores, backend: str = "auto", logsumexp: Tensor | None = None
+    ) -> None:
         """Made by `attention` and `attention_weights`; logsumexp is that of the keys alone."""
         super().__init__(scores, "weights")
         self._backend = backend
@@ -131,7 +140,7 @@ class AttentionWeights(LazyMatrix):
 
     def share_with_sinks(self, context: Tensor, logsumexp: Tensor) -> Tensor:
         """A context computed without the sinks, less the share that they take."""
-        share = torch.exp(logsumexp - finite(self._flat_logsumexp))
+        share = torch.exp(logsumexp - finite(self._with_sinks(logsumexp)))
         return context * share.unsqueeze(-1).to(context.dtype)
 
     @property
@@ -196,7 +205,9 @@ class AttentionWeights(LazyMatrix):
             return NotImplemented
         operand = self._operand("weights @ x", x, self._of.shape[3])
         exact = self._exact
-        run = backends.choose("auto" if self._backend == "sdpa" else self._backend, exact, operand, 0.0)
+        run = backends.choose(
+            "auto" if self._backend == "sdpa" else self._backend, exact, operand, 0.0
+        )
         product, logsumexp = run.forward(exact, operand, 0.0)
         if self._of.sinks is not None:
             product = self.share_with_sinks(product, logsumexp)
@@ -284,7 +295,9 @@ class AttentionWeights(LazyMatrix):
         for name, part, size in zip(("queries", "keys"), region, self.shape[-2:], strict=True):
             start, stop, step = part.indices(size)
             if step != 1 or stop <= start:
-                raise ArgumentError(f"region needs a slice of {name} with step 1 that holds any, got {part}")
+                raise ArgumentError(
+                    f"region needs a slice of {name} with step 1 that holds any, got {part}"
+                )
             spans.append(slice(start, stop))
         rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
         picture = streaming.pool(self._of, self._flat_logsumexp, rows, cols, reduce, *spans)
@@ -314,8 +327,13 @@ class AttentionWeights(LazyMatrix):
         else:
             positions = torch.as_tensor(queries)
             if positions.is_floating_point() or positions.dtype == torch.bool:
-                raise TypeMismatchError(f"queries must be positions, got a {positions.dtype} tensor")
-            if positions.numel() and not -size <= int(positions.min()) <= int(positions.max()) < size:
+                raise TypeMismatchError(
+                    f"queries must be positions, got a {positions.dtype} tensor"
+                )
+            if (
+                positions.numel()
+                and not -size <= int(positions.min()) <= int(positions.max()) < size
+            ):
                 raise OutOfRangeError(f"queries must be from {-size} to {size - 1}, got {queries}")
             chosen[positions] = True
         return intervals.runs(chosen)
@@ -323,7 +341,9 @@ class AttentionWeights(LazyMatrix):
     def _operand(self, name: str, x: Tensor, length: int) -> Tensor:
         """The other side of a product, as (batch, heads or kv_heads, length, m)."""
         if not x.is_floating_point() or x.device != self.device:
-            raise TypeMismatchError(f"{name} needs a float x on {self.device}, got {x.dtype} on {x.device}")
+            raise TypeMismatchError(
+                f"{name} needs a float x on {self.device}, got {x.dtype} on {x.device}"
+            )
         columns = x.unsqueeze(-1) if x.ndim == 1 else x
         heads, kv_heads = self._of.query.shape[1], self._of.key.shape[1]
         if columns.shape[-2] != length:
@@ -342,8 +362,15 @@ class AttentionWeights(LazyMatrix):
         return tensor.reshape(*self._of.batch_shape, *tensor.shape[1:])
 
     def _repr_html_(self) -> str:
-        """A pooled picture of the first heads, from a sample of queries: never n x n numbers."""
-        return preview(self)
+        """The first heads as small pictures, from a sample of queries: never n x n numbers."""
+        queries = self._of.shape[2]
+        step = -(-queries // PREVIEW_CELLS)
+        first = (0,) * len(self._of.batch_shape)
+        with torch.no_grad():
+            rows = self[(*first, slice(PREVIEW_HEADS), slice(None, None, step))]
+            cells = streaming.pool_last(rows, min(PREVIEW_CELLS, rows.shape[-1]), "max")
+        names = [f"head {head}" for head in range(len(cells))]
+        return preview(repr(self), dict(zip(names, cells, strict=True)))
 
 
 class Transposed:
@@ -364,9 +391,7 @@ class Transposed:
         of = weights._of
         if operand.shape[1] != of.query.shape[1]:
             operand = operand.repeat_interleave(of.group, 1)
-        product = weights._outer(
-            streaming.transposed_product(of, weights._flat_logsumexp, operand)
-        )
+        product = weights._outer(streaming.transposed_product(of, weights._flat_logsumexp, operand))
         return product.squeeze(-1) if x.ndim == 1 else product
 
     def __rmatmul__(self, x: Tensor) -> Tensor:

@@ -117,7 +117,11 @@ def _takes_flash(query: Tensor, key: Tensor, causal: bool, bias: Tensor | None) 
 
 
 def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
-    return tensor.repeat_interleave(heads // tensor.shape[1], 1) if tensor.shape[1] != heads else tensor
+    return (
+        tensor.repeat_interleave(heads // tensor.shape[1], 1)
+        if tensor.shape[1] != heads
+        else tensor
+    )
 
 
 def _aligned(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:

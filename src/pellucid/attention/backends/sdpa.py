@@ -139,7 +139,9 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     query, key = scores.query, scores.key
     if value.shape[1] != key.shape[1]:  # `weights @ x` with an x for each query head
         key = key.repeat_interleave(scores.group, 1)
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+    if torch.is_grad_enabled() and (
+        query.requires_grad or key.requires_grad or value.requires_grad
+    ):
         return _Fused.apply(query, key, value, scores)  # type: ignore[no-any-return, no-untyped-call]
     return _run(query, key, value, scores, pieces(scores))
 

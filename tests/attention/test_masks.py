@@ -1,0 +1,162 @@
+"""Masks by their definition: who is seen, what is skipped, how they combine and print."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pellucid
+from pellucid import PellucidError, masks
+from pellucid.attention.backends import sdpa
+from pellucid.attention.functional import attention_weights
+from pellucid.attention.masks import Extent
+from tests.attention.cases import by_rule, mask_rules, random
+
+
+@given(data=st.data(), batch=st.integers(1, 3), queries=st.integers(1, 11), keys=st.integers(1, 13))
+def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int) -> None:
+    mask, rule = data.draw(mask_rules((batch,), queries, keys))
+    visible = by_rule(rule, batch, queries, keys)[:, 0]
+    extent = Extent(torch.Size((batch,)), 1, queries, keys, torch.device("cpu"))
+    bound = mask.bind(extent)
+    start = data.draw(st.integers(0, queries - 1))
+    stop = data.draw(st.integers(start + 1, queries))
+    for item in range(batch):
+        one = bound if bound.batch is None else bound.at(item)
+        tile = one.tile(slice(0, 1), slice(0, queries), slice(0, keys), torch.device("cpu"))
+        assert torch.equal(tile[0], visible[item])
+        some, every = one.spans(start, stop, keys)
+        rows = visible[item, start:stop]
+        inside = torch.zeros(keys, dtype=torch.bool)
+        for a, b in some:
+            inside[a:b] = True
+        assert not rows[:, ~inside].any()
+        for a, b in every:
+            assert rows[:, a:b].all()
+        for a, b in some:
+            part = one.restrict(slice(start, stop), slice(a, b), keys)
+            if part is None:
+                assert rows[:, a:b].all()
+            else:
+                size = (slice(0, stop - start), slice(0, b - a))
+                assert torch.equal(
+                    part.tile(slice(0, 1), *size, torch.device("cpu"))[0], rows[:, a:b]
+                )
+
+
+def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
+    """The share of the matrix that the kernels are asked for, and in how many calls."""
+    q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
+    plan = sdpa.pieces(attention_weights(q, k, mask)._of)
+    area = sum(
+        (p.items.stop - p.items.start)
+        * (p.rows.stop - p.rows.start)
+        * (p.cols.stop - p.cols.start)
+        * (0.5 if p.causal else 1)
+        for p in plan
+    )
+    return area / (batch * queries * keys), len(plan)
+
+
+def test_hidden_blocks_cost_nothing() -> None:
+    assert work(masks.causal(), 4096, 4096) == (0.5, 1)
+    share, _ = work(masks.window(left=511, right=0), 4096, 4096)
+    assert share < 640 / 4096 + 0.01
+    assert work(masks.padding(1024), 4096, 4096) == (0.25, 1)
+    assert work(masks.padding(torch.tensor([1024, 2048])), 4096, 4096, batch=2) == (0.375, 2)
+    ids = torch.arange(4096) // 512
+    assert work(masks.documents(ids), 4096, 4096) == (1 / 8, 8)
+    assert work(masks.documents(ids) & masks.causal(), 4096, 4096) == (1 / 16, 8)
+    assert work(masks.causal() & masks.padding(4096), 4096, 4096) == (0.5, 1)
+    share, calls = work(masks.causal(offset=1000), 1000, 2000)
+    assert (share, calls) == (0.75, 2)
+    assert work(masks.window(left=5000, right=0), 4096, 4096) == (0.5, 1)
+    left_padded = masks.dense(torch.arange(4096)[None, None, None] >= 3072)
+    assert work(left_padded, 4096, 4096) == (0.25, 1)
+
+
+def test_a_window_of_one_sees_itself_only() -> None:
+    q, k, v = (random(1, 2, 7, 5, seed=i) for i in range(3))
+    context, weights = pellucid.attention(q, k, v, masks.window(left=0, right=0))
+    torch.testing.assert_close(context, v)
+    torch.testing.assert_close(weights.dense()[0, 0], torch.eye(7))
+
+
+def test_many_holes_are_gathered_into_one_call() -> None:
+    visible = torch.arange(101) % 2 == 0
+    k, v = random(1, 2, 101, 5, seed=1), random(1, 2, 101, 3, seed=2)
+    k[:, :, ~visible] = torch.nan
+    v[:, :, ~visible] = torch.nan
+    q = random(1, 2, 7, 5, seed=0)
+    assert len(sdpa.pieces(attention_weights(q, k, visible)._of)) == 1
+    context, weights = pellucid.attention(q, k, v, visible)
+    expected, _ = pellucid.attention(q, k[:, :, visible], v[:, :, visible])
+    torch.testing.assert_close(context, expected)
+    assert weights.received().isfinite().all()
+
+
+def test_masks_print_themselves() -> None:
+    assert repr(masks.causal()) == "causal()"
+    assert repr(masks.causal(3)) == "causal(offset=3)"
+    assert repr(masks.window(511, 0)) == "window(left=511, right=0)"
+    assert repr(~masks.padding(torch.tensor([3, 5]))) == "~padding([3, 5])"
+    assert repr(masks.causal() & masks.prefix(2) | masks.window(1, 1)) == (
+        "((causal() & prefix(2)) | window(left=1, right=1))"
+    )
+    assert repr(masks.dense(torch.ones(5, 7, dtype=torch.bool))) == "dense(5 x 7)"
+    assert repr(masks.documents(torch.tensor([0, 0, 1]))) == "documents(2 ids over 3 queries)"
+
+
+def test_tensors_combine_with_masks() -> None:
+    visible = torch.ones(5, 7, dtype=torch.bool)
+    assert repr(masks.causal() & visible) == "(causal() & dense(5 x 7))"
+    assert repr(visible | masks.causal()) == "(causal() | dense(5 x 7))"
+
+
+BAD = [
+    (lambda: masks.window(left=-1), "window needs left to be None or an int >= 0, got -1"),
+    (lambda: masks.window(right=1.5), "window needs right to be None or an int >= 0, got 1.5"),
+    (lambda: masks.padding(-3), "padding must not be negative, got -3"),
+    (lambda: masks.padding(torch.tensor([2, -1])), "padding must not be negative, got [2, -1]"),
+    (lambda: masks.padding(torch.tensor([2.0])), "padding must be an int or an int tensor"),
+    (lambda: masks.causal(True), "offset must be an int or an int tensor, got True"),
+    (lambda: masks.dense(torch.ones(5, 7)), "mask must be a pellucid mask or a bool tensor"),
+    (lambda: masks.documents(torch.ones(5)), "documents needs ids to be an int tensor"),
+    (lambda: masks.documents(torch.tensor(5)), "documents needs ids of shape (..., positions)"),
+]
+UNFIT = [
+    (masks.padding(9), "padding has a length of 9 but there are 7 keys"),
+    (
+        masks.padding(torch.tensor([1, 2, 3])),
+        "padding has 3 values, one a batch item, but the batch shape is (2,)",
+    ),
+    (masks.causal(torch.tensor([1, 2, 3])), "offset has 3 values"),
+    (
+        torch.ones(4, 7, dtype=torch.bool),
+        "mask of shape (4, 7) does not broadcast to (..., heads, queries, keys) = (2, 3, 5, 7)",
+    ),
+    (
+        masks.documents(torch.zeros(5).long()),
+        "documents has ids for 5 key positions but there are 7",
+    ),
+    (
+        masks.documents(torch.zeros(3, 5).long(), torch.zeros(7).long()),
+        "documents has query ids of shape (3, 5) but the batch shape is (2,)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_bad_masks(make: Any, message: str) -> None:
+    with pytest.raises(PellucidError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize(("mask", "message"), UNFIT)
+def test_masks_that_do_not_fit(mask: Any, message: str) -> None:
+    q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
+    with pytest.raises(PellucidError, match=re.escape(message)):
+        pellucid.attention(q, k, k, mask)

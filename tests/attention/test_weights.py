@@ -1,0 +1,369 @@
+"""Whatever is asked of lazy weights is what the dense ones would say."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import pellucid
+from pellucid import AttentionWeights, PellucidError, energies, masks
+from pellucid.attention import attention_weights, sweep
+from pellucid.attention.reference import stages
+from tests.attention.cases import Case, assert_within_budget, cases, random
+
+EPS = 2**-23
+
+
+def weights_of(case: Case) -> AttentionWeights:
+    return attention_weights(case.query, case.key, case.mask, **case.options)
+
+
+def pooled(dense: Tensor, rows: int, cols: int, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    strips = [
+        torch.stack([reduce(cell) for cell in strip.tensor_split(cols, -1)], -1)
+        for strip in dense.tensor_split(rows, -2)
+    ]
+    return torch.stack(strips, -2)
+
+
+@given(case=cases(), seed=st.integers(0, 99))
+def test_everything_asked_of_weights_is_the_dense_answer(case: Case, seed: int) -> None:
+    weights = weights_of(case)
+    exact, plain = case.reference(), case.reference(torch.float32)
+    scores = exact.masked
+
+    def close(found: Tensor, of: Callable[[Tensor], Tensor]) -> None:
+        assert_within_budget(found, of(plain.weights), of(exact.weights), EPS, scores)
+
+    close(weights.dense(), lambda w: w)
+    close(weights.received(), lambda w: w.sum(-2))
+    close(weights.entropy(), lambda w: torch.special.entr(w).sum(-1))
+    queries, keys = weights.shape[-2:]
+    some = slice(queries // 3, queries - queries // 4)
+    close(weights.received(some), lambda w: w[..., some, :].sum(-2))
+    k = min(3, keys)
+    close(weights.top(k).values, lambda w: w.topk(k).values)
+    rows, cols = min(queries, 4), min(keys, 5)
+    close(weights.pool(rows, cols), lambda w: pooled(w, rows, cols, lambda c: c.mean((-2, -1))))
+    close(
+        weights.pool(rows, cols, "max"), lambda w: pooled(w, rows, cols, lambda c: c.amax((-2, -1)))
+    )
+    x = random(keys, 3, seed=seed)
+    close(weights @ x, lambda w: w @ x.to(w.dtype))
+    y = random(queries, 3, seed=seed)
+    close(weights.T @ y, lambda w: w.mT @ y.to(w.dtype))
+    assert torch.equal(y.mT @ weights, (weights.T @ y).mT)
+    assert torch.equal(x.mT @ weights.T, (weights @ x).mT)
+
+
+@given(case=cases())
+def test_statistics_are_those_asked_for_one_by_one(case: Case) -> None:
+    weights = weights_of(case)
+    statistics = weights.statistics(top=3)
+    k = min(3, weights.shape[-1])
+    assert torch.equal(statistics.received, weights.received())
+    assert torch.equal(statistics.entropy, weights.entropy())
+    assert torch.equal(statistics.top.values, weights.top(k).values)
+    assert torch.equal(statistics.top.indices, weights.top(k).indices)
+    assert torch.equal(statistics.peak, weights.top(1).values[..., 0])
+
+
+@given(case=cases(), k=st.integers(1, 9))
+def test_top_indices_point_at_top_values(case: Case, k: int) -> None:
+    weights = weights_of(case)
+    k = min(k, weights.shape[-1])
+    values, indices = weights.top(k)
+    dense = weights.dense()
+    found = dense.gather(-1, indices.clamp_min(0)).masked_fill(indices < 0, 0)
+    torch.testing.assert_close(found, values)
+    assert ((indices < 0) == (values == 0)).all()
+    ordered = indices.sort(-1).values
+    repeated = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)
+    assert not repeated.any()
+
+
+def test_mean_distance_counts_from_where_the_query_stands() -> None:
+    q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
+    for offset in (0, 2):
+        weights = attention_weights(q, k, masks.causal(offset))
+        apart = (torch.arange(5)[:, None] + offset - torch.arange(7)).abs()
+        expected = (weights.dense() * apart).sum(-1)
+        torch.testing.assert_close(weights.statistics().mean_distance, expected)
+
+
+@given(case=cases(), data=st.data())
+def test_any_index_is_that_part_of_the_dense_tensor(case: Case, data: Any) -> None:
+    weights = weights_of(case)
+    dense = weights.dense()
+    index = tuple(data.draw(indices(dense.shape)))
+    torch.testing.assert_close(weights[index], dense[index])
+    stage = case.reference(torch.float32)
+    torch.testing.assert_close(weights.masked[index], stage.masked[index], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(weights.scores[index], stage.scores[index], atol=1e-4, rtol=1e-4)
+
+
+@st.composite
+def indices(draw: Any, shape: torch.Size) -> list[Any]:
+    index: list[Any] = []
+    picked = draw(st.sampled_from([(1,), (3,), (2, 1), (2, 3), ()]))
+    for size in shape:
+        kind = draw(st.sampled_from(["int", "slice", "slice", "all", "tensor"]))
+        if kind == "int":
+            index.append(draw(st.integers(-size, size - 1)))
+        elif kind == "slice":
+            index.append(
+                slice(
+                    draw(st.none() | st.integers(-size, size)),
+                    None,
+                    draw(st.sampled_from([None, 1, 2])),
+                )
+            )
+        elif kind == "all":
+            index.append(slice(None))
+        else:
+            seed = draw(st.integers(0, 99))
+            generator = torch.Generator().manual_seed(seed)
+            index.append(torch.randint(-size, size, picked, generator=generator))
+        if draw(st.integers(0, 5)) == 0:
+            index.append(None)
+    cut = draw(st.integers(0, len(index)))
+    if draw(st.booleans()) and sum(part is not None for part in index[:cut]) < len(shape):
+        index = [*index[:cut], ...]
+    return index
+
+
+@pytest.mark.parametrize("mask", [None, masks.causal(2), masks.window(1, 1) | masks.prefix(1)])
+@pytest.mark.parametrize(
+    "options", [{}, {"softcap": 1.5}, {"sinks": True}, {"bias": True}], ids=str
+)
+def test_gradients_of_all_that_is_lazy(mask: Any, options: dict[str, Any]) -> None:
+    q, k = (random(1, 4, n, 3, seed=n).double().requires_grad_() for n in (5, 7))
+    k = k[:, :2].detach().requires_grad_()
+    v = random(1, 2, 7, 2, seed=3).double().requires_grad_()
+    extra = {
+        "sinks": random(4, seed=4).double().requires_grad_(),
+        "bias": random(4, 5, 7, seed=5).double().requires_grad_(),
+    }
+    names = [name for name, on in options.items() if on is True]
+    y = random(5, 2, seed=6).double()
+
+    def everything(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        given = {**options, **dict(zip(names, rest, strict=True))}
+        context, weights = pellucid.attention(q, k, v, mask, **given)
+        return (
+            context,
+            weights.logsumexp.masked_fill(weights.logsumexp == -math.inf, 0),
+            weights[0, 1, 2:4, ::2],
+            weights[0, torch.tensor([0, 3]), 2, torch.tensor([1, 0])],
+            weights.received(),
+            weights.received(slice(1, 4)),
+            weights.entropy(),
+            weights.top(2).values,
+            weights.pool(2, 3),
+            weights.statistics(2).mean_distance,
+            weights @ v,
+            weights.T @ y,
+            weights.scaled[0, 0],
+        )
+
+    inputs = (q, k, v, *(extra[name] for name in names))
+    torch.autograd.gradcheck(everything, inputs)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "blockwise", "reference"])
+def test_gradients_where_rows_and_keys_are_hidden(backend: str) -> None:
+    q, k, v = (random(2, 2, n, 3, seed=n).double().requires_grad_() for n in (5, 7, 7))
+    mask = masks.causal(-2) & masks.padding(torch.tensor([1, 6]))
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        context, weights = pellucid.attention(q, k, v, mask, backend=backend)
+        return context, weights.received(), weights.entropy(), weights[:, :, 1:]
+
+    torch.autograd.gradcheck(run, (q, k, v))
+
+
+def test_a_loss_on_entropy_trains() -> None:
+    q, k = (random(1, 2, n, 3, seed=n).requires_grad_() for n in (11, 13))
+    optimizer = torch.optim.SGD([q, k], lr=0.5)
+    before = attention_weights(q, k).entropy().mean()
+    for _ in range(20):
+        optimizer.zero_grad()
+        attention_weights(q, k).entropy().mean().backward()
+        optimizer.step()
+    assert attention_weights(q, k).entropy().mean() < before - 0.1
+
+
+class Gaussian(energies.Energy):
+    """A user's own energy."""
+
+    is_dot_product = False
+
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        return -torch.cdist(query, key).square()
+
+
+W, V, U = random(5, 3, seed=0).double(), random(7, 3, seed=1).double(), random(3, seed=2).double()
+ENERGIES: list[tuple[Any, Callable[[Tensor, Tensor], Tensor], float]] = [
+    ("dot_product", lambda q, k: q @ k.mT, 1.0),
+    ("scaled_dot_product", lambda q, k: q @ k.mT, 5**-0.5),
+    (
+        "cosine",
+        lambda q, k: (q / q.norm(dim=-1, keepdim=True)) @ (k / k.norm(dim=-1, keepdim=True)).mT,
+        1.0,
+    ),
+    (
+        energies.Bilinear(random(5, 5, seed=3).double()),
+        lambda q, k: q @ random(5, 5, seed=3).double() @ k.mT,
+        1.0,
+    ),
+    (
+        energies.Additive(W, V[:5], U),
+        lambda q, k: torch.tanh((q @ W)[..., :, None, :] + (k @ V[:5])[..., None, :, :]) @ U,
+        1.0,
+    ),
+    (Gaussian(), lambda q, k: -((q[..., :, None, :] - k[..., None, :, :]) ** 2).sum(-1), 1.0),
+    (lambda q, k: (q @ k.mT).relu(), lambda q, k: (q @ k.mT).relu(), 1.0),
+]
+
+
+@pytest.mark.parametrize(("score", "formula", "scale"), ENERGIES)
+@pytest.mark.parametrize("backend", ["auto", "blockwise", "reference"])
+def test_energies(score: Any, formula: Any, scale: float, backend: str) -> None:
+    q, k, v = (random(2, 3, n, 5, seed=n).double().requires_grad_() for n in (7, 11, 11))
+    visible = torch.ones(7, 11).tril(3).bool()
+    exact = stages(q, k, v, visible, scale=scale, score=formula)
+    context, weights = pellucid.attention(q, k, v, masks.causal(3), score=score, backend=backend)
+    torch.testing.assert_close(context, exact.context)
+    torch.testing.assert_close(weights.dense(), exact.weights)
+    torch.testing.assert_close(weights.scores[...], exact.scores)
+    torch.testing.assert_close(weights.received(), exact.weights.sum(-2))
+    loss = context.square().sum() + weights[..., 1, :].square().sum()
+    expected = exact.context.square().sum() + exact.weights[..., 1, :].square().sum()
+    for found, wanted in zip(
+        torch.autograd.grad(loss, (q, k, v)), torch.autograd.grad(expected, (q, k, v)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "additive"])
+def test_trainable_energies_get_gradients(kind: str) -> None:
+    q, k, v = (random(1, 2, n, 5, seed=n).double() for n in (3, 7, 7))
+
+    def run(*parameters: Tensor) -> Tensor:
+        energy = (
+            energies.Bilinear(*parameters) if kind == "bilinear" else energies.Additive(*parameters)
+        )
+        return pellucid.attention(q, k, v, score=energy)[0]
+
+    shapes = [(5, 5)] if kind == "bilinear" else [(5, 3), (5, 3), (3,)]
+    parameters = [
+        random(*shape, seed=i).double().requires_grad_() for i, shape in enumerate(shapes)
+    ]
+    torch.autograd.gradcheck(run, parameters)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 701, 1009), (1, 1, 257, 256), (3, 2, 5, 300)])
+@pytest.mark.parametrize("mask", [None, masks.causal(5), masks.window(200, 3) | masks.prefix(2)])
+def test_the_compiled_sweep_says_what_torch_says(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], mask: Any
+) -> None:
+    pytest.importorskip("numba")
+    batch, heads, queries, keys = shape
+    q, k = random(batch, heads, queries, 11, seed=0), random(batch, heads, keys, 11, seed=1)
+    weights = attention_weights(q, k, mask, scale=2.0)  # wide scores: some weights underflow
+    monkeypatch.setattr(sweep, "WORTHWHILE", 1)
+    swept = weights.statistics(top=13)
+    monkeypatch.setattr(sweep, "best", lambda scores, otherwise: otherwise)
+    plain = weights.statistics(top=13)
+    exact = stages(q.double(), k.double(), k.double(), None, scale=2.0).scaled
+    largest = 1 + float(exact.abs().max())
+    for name in ("received", "entropy", "peak", "mean_distance"):
+        found, wanted = getattr(swept, name), getattr(plain, name)
+        torch.testing.assert_close(found, wanted, rtol=8 * EPS * largest, atol=8 * EPS * largest)
+    torch.testing.assert_close(swept.top.values, plain.top.values, rtol=8 * EPS * largest, atol=0)
+    # Weights that underflow are 0 in the sweep, subnormal in torch.
+    same = (swept.top.indices == plain.top.indices) | (plain.top.values < 1e-30)
+    ties = plain.top.values.diff(dim=-1).abs() < 1e-7
+    assert same[..., 1:][~ties].all()
+
+
+def test_the_sweep_lets_nan_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(sweep, "WORTHWHILE", 1)
+    q, k = random(1, 1, 5, 11, seed=0), random(1, 1, 7, 11, seed=1)
+    q[0, 0, 3] = torch.nan
+    weights = attention_weights(q, k)
+    assert weights.entropy()[0, 0].isnan().tolist() == [False, False, False, True, False]
+    assert weights.received().isnan().all()
+
+
+def test_several_threads_say_what_one_says() -> None:
+    q, k, v = (random(2, 3, n, 11, seed=i) for i, n in enumerate((307, 401, 401)))
+    weights = attention_weights(q, k, masks.causal(100), softcap=3.0)
+    y = random(307, 5, seed=4)
+
+    def all_of_it() -> list[Tensor]:
+        statistics = weights.statistics(top=5)
+        context = pellucid.attention(q, k, v, masks.causal(100), softcap=3.0)[0]
+        return [*statistics.top, statistics.received, weights.pool(7, 11), weights.T @ y, context]
+
+    alone = all_of_it()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = all_of_it()
+        with torch.inference_mode():
+            assert weights.received().isfinite().all()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(alone, together, strict=True):
+        torch.testing.assert_close(two, one)
+
+
+def test_an_error_in_a_worker_reaches_the_caller() -> None:
+    def broken(query: Tensor, key: Tensor) -> Tensor:
+        raise ZeroDivisionError("in the user's own energy")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad(), pytest.raises(ZeroDivisionError, match="own energy"):
+            pellucid.attention(*(random(1, 2, 7, 5, seed=0),) * 3, score=broken)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_dense_refuses_above_its_limit_and_says_what_it_needs() -> None:
+    weights = attention_weights(torch.zeros(1, 8, 16384, 64), torch.zeros(1, 8, 16384, 64))
+    with pytest.raises(PellucidError, match=r"needs 8\.0 GiB, above the limit of 1\.0 GiB"):
+        weights.dense()
+    small = attention_weights(random(1, 5, 3, seed=0), random(1, 7, 3, seed=1))
+    assert small.dense(limit=140).shape == (1, 5, 7)
+    assert small.T.dense(limit=None).shape == (1, 7, 5)
+    with pytest.raises(PellucidError, match="needs 140 B"):
+        small.dense(limit=139)
+
+
+def test_it_reads_well() -> None:
+    q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
+    weights = attention_weights(q, k, masks.causal(2))
+    assert "shape=(2, 3, 5, 7)" in repr(weights)
+    assert "causal(offset=2)" in repr(weights)
+    assert repr(weights.T).endswith(".T")
+    assert len(weights) == 2
+    assert weights.ndim == 4
+    assert weights.T.shape == (2, 3, 7, 5)
+    assert weights.T.T is weights
+
+
+def test_the_notebook_preview_is_small_however_long_the_text() -> None:
+    q, k = random(1, 2, 3001, 3, seed=0), random(1, 2, 3001, 3, seed=1)
+    html = attention_weights(q, k)._repr_html_()
+    assert html.count("data:image/png;base64,") == 2
+    assert len(html) < 10_000
