@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from urllib.error import HTTPError
 
 import pytest
 import torch
@@ -193,6 +194,20 @@ def test_what_is_not_a_model(tmp_path, checkpoint):
     (pickled / "model.safetensors").unlink()
     torch.save({}, pickled / "pytorch_model.bin")
     refused(pickled, "cannot be opened: .*model.safetensors")
+
+
+def test_a_hub_out_of_reach_is_noticed_at_once(monkeypatch):
+    constants = pytest.importorskip("huggingface_hub").constants
+    assert not checkpoint_module._hub_answers()  # the tests themselves are offline
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    assert not checkpoint_module._hub_answers()
+
+    def refuse(request, timeout):
+        raise HTTPError(request.full_url, 403, "Forbidden", None, None)
+
+    monkeypatch.setattr(checkpoint_module, "urlopen", refuse)
+    assert checkpoint_module._hub_answers()  # an answer, if not a friendly one
 
 
 def test_what_is_not_installed(monkeypatch):

@@ -98,6 +98,13 @@ def test_the_speaker_tells_of_its_own_row():
         "What 'the' (0) takes along is 60% of the value of 'cat', 30% of the value of 'the' (2) "
         "and 10% of its own value: (1.00, 2.00, 3.00, …)."
     )
+    spread = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    assert Speaker(("a", "b", "c", "d"), 0).softmax(spread) == (
+        "'a' gives 10% of its attention to itself, 40% to 'd', 30% to 'c' and 20% to 'b'."
+    )
+    assert Speaker(("a", "b", "c", "d"), 3).softmax(spread.expand(4, 4)) == (
+        "'d' gives 40% of its attention to itself, 30% to 'c', 20% to 'b' and 10% to the rest."
+    )
     scores = torch.tensor([[4.0, -8.0, 2.0]])
     assert "key of itself best: their product is 4.00" in say.score(scores)
     assert "from size 8.00 to 4.00" in say.scale(scores, 0.5, 4)

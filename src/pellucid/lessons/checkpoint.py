@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 
@@ -43,6 +45,8 @@ def open_checkpoint(model: str | None) -> Checkpoint:
     source = _minilm() if model is None else _source(model)
     options = {"trust_remote_code": False}
     with _quiet():
+        if not Path(source).is_dir() and not _hub_answers():
+            options["local_files_only"] = True
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
             network = transformers.AutoModel.from_pretrained(
@@ -87,6 +91,21 @@ def _complaint(source: str, error: Exception) -> str:
         f"model '{source}' is no directory here, and the Hugging Face hub does not give it: "
         f"{reason}"
     )
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; where not, transformers would try again for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -111,6 +111,6 @@ def _sharpened(nearest: list[str], answers: Tensor, present: bool) -> str:
     end = "the database's" if present else "there where the database had none"
     return (
         f"At sharpness {SHARPNESS[0]} every row counts alike; at {SHARPNESS[1]} the answer is a "
-        f"mix, {mixed:.1f} nm; at {SHARPNESS[-1]} only {listing(nearest)} still counts, and the "
-        f"answer, {sharp:.1f} nm, is {end}."
+        f"mix, {mixed:.1f} nm; at {SHARPNESS[-1]} all weight is on {listing(nearest)}, "
+        f"and the answer, {sharp:.1f} nm, is {end}."
     )

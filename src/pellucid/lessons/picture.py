@@ -8,8 +8,8 @@ _WIDTH = 680.0
 _MARGIN = 32.0
 _MOST = 48
 """The most rows and columns drawn; of a longer text the picture shows the beginning."""
-_LETTER = 0.61
-"""The width of a monospace letter over its size."""
+_SIZE, _LETTER = 14.0, 0.61
+"""The size of the labels, and the width of a monospace letter over it."""
 
 
 def to_svg(walk: Walk, *, styled: bool = True) -> str:
@@ -40,17 +40,16 @@ def to_svg(walk: Walk, *, styled: bool = True) -> str:
 def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
     """The cells and their labels; with the picture's width and where the grid ends."""
     rows, columns = matrix.row_labels[:_MOST], matrix.column_labels[:_MOST]
-    size = 14.0 if len(columns) <= 24 else 11.0
     longest = max(len(short(label, 14)) for label in (*rows, *columns))
-    left = _MARGIN + max(len(short(label, 14)) for label in rows) * size * _LETTER + 12
+    left = _MARGIN + max(len(short(label, 14)) for label in rows) * _SIZE * _LETTER + 12
     # Labels lie flat where they fit above their column, and lean over to the right where not.
     cell_width = min(112.0, (_WIDTH - _MARGIN - left) / len(columns))
-    flat = longest * size * _LETTER < cell_width - 4
-    lean = 0.0 if flat else 0.72 * longest * size * _LETTER
+    flat = longest * _SIZE * _LETTER < cell_width - 4
+    lean = 0.0 if flat else 0.72 * longest * _SIZE * _LETTER
     right = max(_MARGIN, lean - 8)
-    cell_width = min(112.0, max(17.0, (_WIDTH - right - left) / len(columns)))
-    cell_height = min(50.0, max(17.0, 0.62 * cell_width))
-    y0 = top + size + 6 + lean
+    cell_width = min(112.0, max(32.0, (_WIDTH - right - left) / len(columns)))
+    cell_height = min(50.0, max(24.0, 0.62 * cell_width))
+    y0 = top + _SIZE + 6 + lean
     parts = []
     for column, label in enumerate(columns):
         x = left + (column + 0.5) * cell_width
@@ -59,12 +58,12 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
             if flat
             else f'transform="translate({x:.1f} {y0 - 8:.1f}) rotate(-45)"'
         )
-        parts.append(_label(label, place, size))
-    gap = 3.0 if cell_width > 30 else 1.0
+        parts.append(_label(label, place))
+    gap, font = (3.0 if cell_width > 36 else 1.5), min(16.0, 0.34 * cell_width)
     for row, label in enumerate(rows):
         y = y0 + row * cell_height + (cell_height - gap) / 2
-        place = f'x="{left - 10:.1f}" y="{y + 0.35 * size:.1f}" text-anchor="end"'
-        parts.append(_label(label, place, size))
+        place = f'x="{left - 10:.1f}" y="{y + 0.35 * _SIZE:.1f}" text-anchor="end"'
+        parts.append(_label(label, place))
     for row, numbers in enumerate(matrix.values[:_MOST]):
         for column, number in enumerate(numbers[:_MOST]):
             x, y = left + column * cell_width, y0 + row * cell_height
@@ -75,14 +74,12 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
                 f'height="{cell_height - gap:.1f}" rx="{min(5, cell_width / 8):.1f}" '
                 f'class="w{shade}"><title>{safe(said)}</title></rect>'
             )
-            if cell_width >= 30:
-                font = min(16.0, 0.34 * cell_width)
-                parts.append(
-                    f'<text x="{x + (cell_width - gap) / 2:.1f}" '
-                    f'y="{y + (cell_height - gap) / 2 + 0.35 * font:.1f}" text-anchor="middle" '
-                    f'font-size="{font:.1f}" style="pointer-events:none" class="t{shade}">'
-                    f"{safe(matrix.text(number))}</text>"
-                )
+            parts.append(
+                f'<text x="{x + (cell_width - gap) / 2:.1f}" '
+                f'y="{y + (cell_height - gap) / 2 + 0.35 * font:.1f}" text-anchor="middle" '
+                f'font-size="{font:.1f}" style="pointer-events:none" class="t{shade}">'
+                f"{safe(matrix.text(number))}</text>"
+            )
     bottom = y0 + len(rows) * cell_height
     width = max(_WIDTH, left + len(columns) * cell_width + right)
     left_out = len(matrix.column_labels) - len(columns)
@@ -93,10 +90,10 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
     return parts, width, bottom
 
 
-def _label(label: str, place: str, size: float) -> str:
+def _label(label: str, place: str) -> str:
     cut = short(label, 14)
     whole = f"<title>{safe(label)}</title>" if cut != label else ""
-    return f'<text {place} font-size="{size:g}" class="mono">{whole}{safe(cut)}</text>'
+    return f'<text {place} font-size="{_SIZE:g}" class="mono">{whole}{safe(cut)}</text>'
 
 
 def _legend(matrix: Matrix, y: float) -> list[str]:

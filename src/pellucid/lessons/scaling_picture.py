@@ -52,8 +52,8 @@ def to_svg(scaling: Scaling) -> str:
     title = "Why divide the scores by √d_k?"
     body = lines(title, 32, 46, 22, 700, "title")
     body += lines(
-        f"{scaling.samples} random queries with {scaling.keys} keys each; d_k grows to the right. "
-        "Vaswani et al. 2017, section 3.2.1, footnote 4.",
+        f"{scaling.samples} random queries, {scaling.keys} keys each; after Vaswani et al. 2017, "
+        "section 3.2.1, footnote 4.",
         32,
         72,
         13,
@@ -109,6 +109,10 @@ def _panel(
             f'<text x="{left - 8:g}" y="{y(tick) + 4:.1f}" font-size="11" text-anchor="end" '
             f'class="soft">{tick:g}</text>'
         )
+    parts.append(
+        f'<text x="{left - 8:g}" y="{top + height + 18:g}" font-size="11" text-anchor="end" '
+        'class="soft">d_k</text>'
+    )
     for d_k in dims:
         parts.append(
             f'<text x="{x(d_k):.1f}" y="{top + height + 18:g}" font-size="11" '

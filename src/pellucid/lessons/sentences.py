@@ -96,27 +96,37 @@ class Speaker:
 
     def softmax(self, weights: Tensor) -> str:
         """About the (tokens, tokens) weights: 'write' gives 36% ... to itself and 40% to 'a'."""
-        row = weights[self.position]
-        others = [i for i in self._strongest(row) if i != self.position]
-        itself = f"{percent(row[self.position].item())} of its attention to itself"
-        rest = [f"{percent(row[i].item())} to {self.quote(i)}" for i in others]
-        return f"{self.name} gives {listing([itself, *rest])}."
+        row = weights[self.position].tolist()
+        strongest = self._strongest(row)
+        listed = [self.position, *(i for i in strongest if i != self.position)]
+        parts = [
+            f"{percent(row[i])} "
+            + ("of its attention to itself" if i == self.position else f"to {self.quote(i)}")
+            for i in listed
+        ]
+        return f"{self.name} gives {listing(parts + _rest(row, listed, 'to'))}."
 
     def mix(self, weights: Tensor, context: Tensor) -> str:
         """About the (tokens, value_dim) context."""
-        row = weights[self.position]
+        row = weights[self.position].tolist()
+        listed = self._strongest(row)
         parts = [
-            f"{percent(row[i].item())} of "
+            f"{percent(row[i])} of "
             + ("its own value" if i == self.position else f"the value of {self.quote(i)}")
-            for i in self._strongest(row)
+            for i in listed
         ]
         numbers = ", ".join(f"{number:.2f}" for number in context[self.position, :3].tolist())
         more = ", …" if context.shape[-1] > 3 else ""
-        if row[self._strongest(row)].sum() < 0.995:
-            parts.append("a little of the rest")
-        return f"What {self.name} takes along is {listing(parts)}: ({numbers}{more})."
+        whole = listing(parts + _rest(row, listed, "of"))
+        return f"What {self.name} takes along is {whole}: ({numbers}{more})."
 
-    def _strongest(self, row: Tensor) -> list[int]:
+    def _strongest(self, row: list[float]) -> list[int]:
         """The positions of the (at most three) largest weights worth a word, largest first."""
-        order = row.argsort(descending=True, stable=True)[:3].tolist()
+        order = sorted(range(len(row)), key=lambda i: -row[i])[:3]
         return [i for i in order if row[i] >= 0.05] or order[:1]
+
+
+def _rest(row: list[float], listed: list[int], word: str) -> list[str]:
+    """What the positions that are not listed have together, if it is worth a word."""
+    rest = sum(weight for i, weight in enumerate(row) if i not in listed)
+    return [f"{percent(rest)} {word} the rest"] if rest >= 0.01 else []

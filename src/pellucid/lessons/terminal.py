@@ -1,6 +1,7 @@
 """A walk in the terminal: as wide as there is room, and readable without colour."""
 
 import math
+import os
 from dataclasses import replace
 from textwrap import fill
 
@@ -18,6 +19,8 @@ _MOST = 16
 """More rows than this are not all shown,"""
 _MOST_HEAT = 32
 """nor more rows or columns than this of the heat map."""
+# Terminals that say what their background is say so here; most are dark.
+_RAMP = colours.LIGHT if os.environ.get("COLORFGBG", "").endswith((";7", ";15")) else colours.DARK
 _LABEL = 12
 """The widest label, in characters."""
 
@@ -161,6 +164,7 @@ def _cell(number: float, matrix: Matrix) -> Text:
     text = matrix.text(number)
     if matrix.kind != "percent":
         return Text(text)
-    paper = colours.shade(number, colours.LIGHT)
-    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if number else "dim"
+    paper = colours.shade(number, _RAMP)
+    # What is next to nothing stays as dark or light as the terminal is.
+    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if number > 0.03 else "dim"
     return Text(text.center(_width(matrix)), style=style)
