@@ -50,6 +50,14 @@ def _configs():
         "t5": transformers.T5Config(
             vocab_size=307, d_model=33, d_kv=11, d_ff=37, num_layers=2, num_heads=3
         ),
+        "vit": transformers.ViTConfig(
+            hidden_size=33,
+            num_hidden_layers=1,
+            num_attention_heads=3,
+            intermediate_size=37,
+            image_size=8,
+            patch_size=4,
+        ),
         # Its attention is written out in the model, without the interface.
         "gptj": transformers.GPTJConfig(
             n_embd=32, n_layer=2, n_head=2, rotary_dim=4, n_positions=53, vocab_size=307

@@ -72,6 +72,13 @@ def test_an_encoder_with_a_causal_mask():
     assert "no token sees what comes after it" in " ".join(step.sentence for step in causal.steps)
 
 
+def test_a_decoder_is_causal_already(checkpoint):
+    model = str(checkpoint("gpt2"))
+    plain, causal = (walk_model(SENTENCE, model=model, causal=given) for given in (False, True))
+    assert plain.steps == causal.steps
+    assert plain.about == causal.about
+
+
 def test_minilm_is_explained_without_a_choice():
     walk = walk_model("Write a poem")
     assert walk.tokens == ("[CLS]", "write", "a", "poem", "[SEP]")
@@ -173,6 +180,11 @@ def test_a_word_that_is_not_there():
 def test_a_model_whose_attention_cannot_be_seen(checkpoint):
     with pytest.raises(ArgumentError, match=r"tiny-gptj made no .* unseen: h\.0\.attn, h\.1\.attn"):
         walk_model(SENTENCE, model=str(checkpoint("gptj")))
+
+
+def test_a_model_that_does_not_read_text(checkpoint):
+    with pytest.raises(ArgumentError, match="tiny-vit does not run on text: "):
+        walk_model(SENTENCE, model=str(checkpoint("vit")))
 
 
 def test_what_is_not_a_model(tmp_path, checkpoint):

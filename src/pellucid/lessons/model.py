@@ -49,7 +49,7 @@ def walk_model(
     """
     if not sentence.strip():
         raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
-    if not sentence.isprintable() and sentence != sentence.encode(errors="ignore").decode():
+    if sentence != sentence.encode(errors="ignore").decode():
         raise ArgumentError("sentence holds bytes that are not UTF-8 text")
     checkpoint = open_checkpoint(model)
     reading = _read(sentence, checkpoint)
@@ -62,7 +62,8 @@ def walk_model(
     query_head = record.query[0, head].double()
     key_head, value_head = record.key[0, pair].double(), record.value[0, pair].double()
     visible = record.weights.masked[0, head] > -torch.inf
-    if causal:
+    added = causal and bool(visible.triu(1).any())
+    if added:
         visible = visible.tril()
 
     tokens = reading.tokens
@@ -77,7 +78,7 @@ def walk_model(
         about.append(
             f"{heads} heads share {count(pairs, 'key and value head')}: this reads {pair}."
         )
-    if causal:
+    if added:
         about.append("With a causal mask put on the head's own queries, keys and values.")
     return Walk(
         title=sentence,
@@ -166,8 +167,12 @@ def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
 def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
     """The self-attention of each layer, in order."""
     ids = reading.ids[None]
-    with torch.no_grad(), watch(checkpoint.model) as seen:
-        checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    try:
+        with torch.no_grad(), watch(checkpoint.model) as seen:
+            checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except Exception as error:  # a model of images, say; each complains in its own way
+        reason = short(" ".join(str(error).split()), 200)
+        raise ArgumentError(f"model {checkpoint.name} does not run on text: {reason}") from error
     tokens = ids.shape[1]
     records = [record for record in seen if record.query.shape[2] == record.key.shape[2] == tokens]
     if not records:
