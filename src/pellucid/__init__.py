@@ -30,7 +30,7 @@ _HOME = {
     "masks": "pellucid.attention.masks",
     "watch": "pellucid.lens:watch",
 }
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the tests of attention share: inputs of every kind, masks by their definition, error budgets."""
+"""What the tests of attention share: inputs of every kind, masks by definition, error budgets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

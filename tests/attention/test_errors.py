@@ -69,7 +69,7 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"mask": torch.ones(5, 7)},
         TypeError,
-        "mask must be a pellucid mask or a bool tensor (True = may be seen), got a torch.float32 tensor",
+        "mask must be a pellucid mask or a bool tensor (True = may be seen), got a torch.float",
     ),
     (
         {"mask": "causal"},
@@ -94,7 +94,7 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"backend": "sdpa", "softcap": 2.0},
         ValueError,
-        "backend 'sdpa' cannot do this: no fused kernel in PyTorch has a softcap; blockwise, reference can",
+        "'sdpa' cannot do this: no fused kernel in PyTorch has a softcap; blockwise, reference can",
     ),
     ({"backend": "sdpa", "dropout": 0.5}, ValueError, "backend 'sdpa' cannot do this: dropout"),
     (

@@ -53,7 +53,7 @@ class ScaledDotProduct(Energy):
 
 
 class Cosine(Energy):
-    """score = cos(query, key), in [-1, 1]; `scale` is an inverse temperature (Graves et al. 2014)."""
+    """score = cos(query, key), in [-1, 1], times `scale` (Graves et al. 2014)."""
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         _same_key_dim(query, key)

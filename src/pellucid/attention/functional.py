@@ -37,10 +37,10 @@ def attention(
         context = weights @ value
 
     The context comes from a fused kernel where one can do what is asked, and block by block
-    otherwise; memory grows with n either way. Both results are differentiable. A row whose every key
-    is hidden has zero weights and zero context. What a key or value holds that is hidden from every
-    query never matters, NaN and inf included; a non-finite one hidden from only some queries behaves
-    as in the kernel underneath, and a visible one spreads as it does in torch.
+    otherwise; memory grows with n either way. Both results are differentiable. A row whose every
+    key is hidden has zero weights and zero context. What a key or value holds that is hidden from
+    every query never matters, NaN and inf included; a non-finite one hidden from only some queries
+    behaves as in the kernel underneath, and a visible one spreads as it does in torch.
 
     Args:
         query: (..., heads, queries, key_dim), float64, float32, bfloat16 or float16.
@@ -53,9 +53,11 @@ def attention(
         scale: 1/sqrt(key_dim) unless given, or what the energy prefers.
         softcap: bounds the scaled scores by softcap * tanh(scaled / softcap) (Gemma 2, 2024).
         sinks: (heads,), an extra logit a head that takes part in the softmax and has no value.
-        score: "scaled_dot_product", "dot_product", "cosine", one of `pellucid.energies`, or a function.
+        score: "scaled_dot_product", "dot_product", "cosine", one of `pellucid.energies`, or a
+            function.
         dropout: drops weights in the context only; the weights returned are those before it.
-        backend: "auto", "sdpa", "blockwise" or "reference"; one that cannot do what is asked raises.
+        backend: "auto", "sdpa", "blockwise" or "reference"; one that cannot do what is asked
+            raises.
 
     Returns:
         context (..., heads, queries, value_dim), and the weights (..., heads, queries, keys), lazy.
@@ -65,7 +67,7 @@ def attention(
             wanted and what came.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1, equation 1; the
-    logsumexp that makes each weight exp(score - logsumexp): Dao et al. 2022, "FlashAttention".
+    logsumexp that makes each weight exp(score - logsumexp): Dao 2023, "FlashAttention-2".
     """
     scores = _scores(query, key, mask, bias, scale, softcap, sinks, score)
     _check_tensor("value", value, query)
@@ -96,7 +98,7 @@ def attention_weights(
     sinks: Tensor | None = None,
     score: str | Energy | Callable[[Tensor, Tensor], Tensor] = "scaled_dot_product",
 ) -> AttentionWeights:
-    """The weights alone; nothing is computed before it is asked for. Arguments as in `attention`."""
+    """The weights alone, nothing computed before it is asked for; arguments as in `attention`."""
     return AttentionWeights(_scores(query, key, mask, bias, scale, softcap, sinks, score))
 
 
@@ -121,8 +123,8 @@ def _scores(
             batch_shape = torch.broadcast_shapes(batch_shape, key.shape[:-3])
         except RuntimeError:
             raise ShapeError(
-                f"the batch shape of query {tuple(batch_shape)} does not broadcast with that of key "
-                f"{tuple(key.shape[:-3])}"
+                f"the batch shape of query {tuple(batch_shape)} does not broadcast with that of "
+                f"key {tuple(key.shape[:-3])}"
             ) from None
     if softcap is not None and not softcap > 0:
         raise ArgumentError(f"softcap must be above 0, got {softcap}")
@@ -160,7 +162,8 @@ def _flatten(name: str, tensor: Tensor, batch_shape: torch.Size) -> Tensor:
         tensor = tensor.expand(*batch_shape, *tensor.shape[-3:])
     except RuntimeError:
         raise ShapeError(
-            f"{name} of shape {tuple(tensor.shape)} does not fit the batch shape {tuple(batch_shape)}"
+            f"{name} of shape {tuple(tensor.shape)} does not fit the batch shape "
+            f"{tuple(batch_shape)}"
         ) from None
     return tensor.reshape(-1, *tensor.shape[-3:])
 

@@ -60,7 +60,7 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
                 raise TypeMismatchError(f"a slice needs a step above 0, got {part.step}")
             axes.append(slice(*part.indices(size)))
             result.append(axis)
-        elif isinstance(part, Tensor) and part.ndim > 0 or isinstance(part, list):
+        elif isinstance(part, list) or (isinstance(part, Tensor) and part.ndim > 0):
             axes.append(_positions(part, axis, size, device))
             result.append(axis)
         else:
@@ -145,7 +145,7 @@ def _together(
     axes: list[slice | Tensor],
     tensors: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """Tensors on several axes pick in step: (picked, *other axes), and a tensor of the picked shape."""
+    """Tensors on several axes pick in step: (picked, *other axes), and one of the picked shape."""
     device = scores.query.device
     parts = [part for part in axes if isinstance(part, Tensor)]
     try:

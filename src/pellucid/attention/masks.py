@@ -101,6 +101,8 @@ class Mask:
         raise NotImplementedError
 
 
+UNBOUNDED = 2**62
+"""A reach that no text has."""
 PerItem = int | Tensor
 """One number for all, or an int64 tensor with one a batch item."""
 
@@ -135,21 +137,21 @@ class Band(Mask):
     def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         offset = self.offset[item] if isinstance(self.offset, Tensor) else self.offset
         distance = key - query - offset
-        if self.left is None and self.right is None:
-            return torch.ones_like(distance, dtype=torch.bool)
-        low = distance >= -self.left if self.left is not None else None
-        high = distance <= self.right if self.right is not None else None
-        return (
-            low & high if low is not None and high is not None else (low if high is None else high)
-        )
+        left, right = self._reach
+        return (distance >= -left) & (distance <= right)
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         first, last = start + int(self.offset), stop - 1 + int(self.offset)
-        low = (0, 0) if self.left is None else (first - self.left, last - self.left)
-        high = (
-            (keys, keys) if self.right is None else (last + self.right + 1, first + self.right + 1)
+        left, right = self._reach
+        return Spans(
+            some=intervals.clip(first - left, last + right + 1, keys),
+            every=intervals.clip(last - left, first + right + 1, keys),
         )
-        return Spans(*(intervals.clip(a, b, keys) for a, b in zip(low, high, strict=True)))
+
+    @property
+    def _reach(self) -> tuple[int, int]:
+        left, right = (UNBOUNDED if reach is None else reach for reach in (self.left, self.right))
+        return left, right
 
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         offset = int(self.offset) + rows.start - cols.start
@@ -470,7 +472,8 @@ def dense(visible: Tensor) -> Mask:
     """
     if not isinstance(visible, Tensor) or visible.dtype != torch.bool:
         raise TypeMismatchError(
-            f"mask must be a pellucid mask or a bool tensor (True = may be seen), got {_kind(visible)}"
+            "mask must be a pellucid mask or a bool tensor (True = may be seen), "
+            f"got {_kind(visible)}"
         )
     return Dense(visible)
 

@@ -1,9 +1,9 @@
 """What can be said of all weights together, one block at a time.
 
 Every function takes `Scores` and the logsumexp of each row, makes the weights of a block as
-exp(score - logsumexp), reduces them and lets them go. Under autograd a block is computed again in the
-backward pass, so a loss on any of these trains in O(n) memory. On the CPU, without gradients, a
-compiled sweep does the reducing.
+exp(score - logsumexp), reduces them and lets them go. Under autograd a block is computed again in
+the backward pass, so a loss on any of these trains in O(n) memory. On the CPU, without gradients,
+a compiled sweep does the reducing.
 """
 
 from collections.abc import Iterator
@@ -49,8 +49,8 @@ def statistics(
 ) -> Part:
     """The statistics asked for, by name; "values" and "indices" too where top is not 0.
 
-    received is (batch, heads, keys), over the given ranges of queries; the others are (batch, heads,
-    queries), with a last dimension of `top` for values and indices.
+    received is (batch, heads, keys), over the given ranges of queries; the others are (batch,
+    heads, queries), with a last dimension of `top` for values and indices.
     """
     batch, heads, rows, keys = scores.shape
     device, dtype = scores.query.device, scores.dtype
@@ -172,7 +172,7 @@ def pool(
     queries: slice,
     keys: slice,
 ) -> Tensor:
-    """(batch, heads, rows, cols): a rectangle of the weights in bins whose sizes differ by one at most."""
+    """(batch, heads, rows, cols): a rectangle of the weights, in bins as even as can be."""
     height, width = queries.stop - queries.start, keys.stop - keys.start
     batch, heads = scores.shape[:2]
     picture = scores.query.new_zeros(batch, heads, rows, cols, dtype=scores.dtype)

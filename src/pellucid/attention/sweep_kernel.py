@@ -44,7 +44,7 @@ _freely: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True)
 
 @_exactly
 def _weigh(logits: Any, shift: Any, logs: Any, weights: Any) -> None:
-    """logs = logits - shift, and weights = exp(logs) to 2 units in the last place (Cephes, expf)."""
+    """logs = logits - shift, weights = exp(logs) to 2 units in the last place (Cephes, expf)."""
     for j in range(logits.shape[0]):
         x = logits[j] - shift
         x = LOWEST if x < LOWEST else x

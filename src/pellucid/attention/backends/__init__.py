@@ -5,8 +5,8 @@ A backend is a module with two functions:
     refuse(scores, value, dropout) -> str | None          why it cannot do what is asked
     forward(scores, value, dropout) -> (context, logsumexp)
 
-with value (batch, kv_heads or heads, keys, value_dim), context (batch, heads, queries, value_dim) in
-value's dtype and logsumexp (batch, heads, queries) in `scores.dtype`, sinks not yet counted in either.
+with value (batch, kv_heads or heads, keys, value_dim), context (batch, heads, queries, value_dim)
+in value's dtype and logsumexp (batch, heads, queries) in `scores.dtype`, both without the sinks.
 """
 
 from types import ModuleType

@@ -1,7 +1,7 @@
 """Attention a block of rows at a time, in plain torch: anything the formula allows, O(n) memory.
 
-Each block is whole rows, so it needs no running softmax (compare Rabe & Staats 2021, "Self-attention
-Does Not Need O(n^2) Memory"); for gradients it is computed again instead of kept.
+Each block is whole rows, so it needs no running softmax (compare Rabe & Staats 2021,
+"Self-attention Does Not Need O(n^2) Memory"); for gradients it is computed again instead of kept.
 """
 
 from functools import partial

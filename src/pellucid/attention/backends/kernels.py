@@ -1,8 +1,9 @@
 """PyTorch's fused kernels as two functions, forward and backward, with the logsumexp in the open.
 
-`torch.nn.functional.scaled_dot_product_attention` calls these same operators and drops the logsumexp.
-Shapes: query (batch, heads, queries, d), key and value (batch, kv_heads, keys, d), bias broadcasts to
-(batch, heads, queries, keys) and holds -inf where hidden, logsumexp (batch, heads, queries).
+`torch.nn.functional.scaled_dot_product_attention` calls these same operators and drops the
+logsumexp. Shapes: query (batch, heads, queries, d), key and value (batch, kv_heads, keys, d), bias
+broadcasts to (batch, heads, queries, keys) and holds -inf where hidden, logsumexp (batch, heads,
+queries).
 """
 
 import torch

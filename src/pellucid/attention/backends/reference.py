@@ -12,18 +12,18 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
 
 
 def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
-    batch, heads, queries, keys = scores.shape
+    query, key, value_in = (x.to(scores.dtype) for x in (scores.query, scores.key, value))
     visible = None
     if scores.mask is not None:
-        item, head, query, key = torch.meshgrid(
-            *(torch.arange(n, device=value.device) for n in scores.shape), indexing="ij"
-        )
-        visible = scores.mask.sees(item, head, query, key)
-        seen = visible.expand(scores.shape).any(2).unsqueeze(-1)  # (batch, heads, keys, 1)
+        places = [torch.arange(n, device=value.device) for n in scores.shape]
+        visible = scores.mask.sees(*torch.meshgrid(*places, indexing="ij"))
+        visible = visible.expand(scores.shape)
+        nowhere = ~visible.any(2).any(1)[:, None, :, None]  # may hold anything, NaN included
+        key, value_in = key.masked_fill(nowhere, 0), value_in.masked_fill(nowhere, 0)
     stages = reference.stages(
-        scores.query.to(scores.dtype),
-        scores.key.to(scores.dtype),
-        value.to(scores.dtype),
+        query,
+        key,
+        value_in,
         visible,
         bias=scores.bias,
         scale=scores.scale,
@@ -32,5 +32,7 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     )
     context = stages.context
     if dropout:
-        context = torch.nn.functional.dropout(stages.weights, dropout) @ value
+        heads_each = scores.shape[1] // value.shape[1]
+        dropped = torch.nn.functional.dropout(stages.weights, dropout)
+        context = dropped @ value_in.repeat_interleave(heads_each, 1)
     return context.to(value.dtype), stages.masked.logsumexp(-1)

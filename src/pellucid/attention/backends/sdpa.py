@@ -1,9 +1,9 @@
 """Attention by PyTorch's fused kernels, which keep the logsumexp that the public function drops.
 
-A mask is covered with pieces: rectangles that one kernel call can do, whole, causal, or with a small
-tile of the mask. What no query of a range sees is not touched. Pieces that share rows are merged by
-their logsumexp (Dao et al. 2022, "FlashAttention", section 3.1); since the backward kernels take
-the merged context and logsumexp, their gradients simply add up.
+A mask is covered with pieces: rectangles that one kernel call can do, whole, causal, or with a
+small tile of the mask. What no query of a range sees is not touched. Pieces that share rows are
+merged by their logsumexp (Dao 2023, "FlashAttention-2", section 3.1); since the backward kernels
+take the merged context and logsumexp, their gradients simply add up.
 """
 
 from collections.abc import Iterator
@@ -149,7 +149,7 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
 def _run(
     query: Tensor, key: Tensor, value: Tensor, scores: Scores, plan: list[Piece]
 ) -> tuple[Tensor, Tensor]:
-    batch, heads, queries, keys = scores.shape
+    batch, heads, queries, _ = scores.shape
     whole = (slice(0, batch), slice(0, queries))
     if len(plan) == 1 and (plan[0].items, plan[0].rows) == whole:
         return _run_piece(query, key, value, scores, plan[0])
@@ -189,8 +189,15 @@ def _bias(scores: Scores, piece: Piece) -> Tensor | None:
     if scores.bias is not None:
         bias = scores.bias[piece.queries][..., piece.keys[-1]].to(scores.query.dtype)
     if piece.mask is not None:
-        size = (slice(0, x.stop - x.start) for x in (piece.rows, piece.cols))
-        tile = piece.mask.tile(slice(0, scores.shape[1]), *size, scores.query.device)
+        heads, rows, cols = (
+            slice(0, n)
+            for n in (
+                scores.shape[1],
+                piece.rows.stop - piece.rows.start,
+                piece.cols.stop - piece.cols.start,
+            )
+        )
+        tile = piece.mask.tile(heads, rows, cols, scores.query.device)
         tile = tile if piece.only is None else tile[..., piece.only]
         blank = scores.query.new_zeros(()) if bias is None else bias
         bias = torch.where(tile, blank, -torch.inf)
@@ -212,7 +219,7 @@ class _Fused(torch.autograd.Function):
         return context, logsumexp
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_context: Tensor | None, of_lse: Tensor | None) -> tuple[Any, ...]:
         query, key, value, context, logsumexp = ctx.saved_tensors
         inputs = [query, key, value]
@@ -222,10 +229,9 @@ class _Fused(torch.autograd.Function):
         if of_lse is not None:
             # The kernel's gradient of a score is weight * (grad . value - grad . out). One more
             # column, 1 in value, 0 in out, adds weight * of_lse: the gradient of the logsumexp.
-            grow = lambda x, column: torch.cat([x, column.to(x.dtype).expand(*x.shape[:-1], 1)], -1)  # noqa: E731
-            inputs[2] = grow(value, value.new_ones(()))
-            context = grow(context, context.new_zeros(()))
-            of_context = grow(of_context, of_lse.unsqueeze(-1))
+            inputs[2] = _with_column(value, value.new_ones(1))
+            context = _with_column(context, context.new_zeros(1))
+            of_context = _with_column(of_context, of_lse.unsqueeze(-1))
         for piece in ctx.plan:
             rows, cols = piece.queries, piece.keys
             bias = _bias(ctx.scores, piece)
@@ -246,3 +252,7 @@ class _Fused(torch.autograd.Function):
             for grad, place, more in zip(grads, (rows, cols, cols), found, strict=True):
                 grad[place] += more[..., : grad.shape[-1]]
         return *grads, None
+
+
+def _with_column(tensor: Tensor, column: Tensor) -> Tensor:
+    return torch.cat([tensor, column.to(tensor.dtype).expand(*tensor.shape[:-1], 1)], -1)
