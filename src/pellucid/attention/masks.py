@@ -129,6 +129,8 @@ class Band(Mask):
         return len(self.offset) if isinstance(self.offset, Tensor) else None
 
     def bind(self, extent: Extent) -> Mask:
+        if isinstance(self.offset, int):
+            return self
         return Band(self.left, self.right, _bind_per_item(self.offset, "offset", extent))
 
     def at(self, item: int) -> Mask:
@@ -159,6 +161,8 @@ class Band(Mask):
         # A bound that hides nothing in here is dropped: a window wider than the text is causal.
         left = self.left if self.left is not None and last_row + offset > self.left else None
         right = self.right if self.right is not None and offset + self.right < last_col else None
+        if left is None and right is not None:
+            return Band(None, 0, offset + right)
         return Band(left, right, offset)
 
 

@@ -14,13 +14,14 @@ from pellucid.attention.masks import Mask
 
 Stage = Literal["scores", "scaled", "capped", "masked"]
 
-BLOCK_NUMBERS = 2**20
-"""Scores in one block on the CPU: 4 MiB in float32, near enough to a core's cache."""
+BLOCK_NUMBERS = 2**21
+"""Scores in one block on the CPU, 8 MiB in float32: thin ones waste the matrix product, which
+packs all its columns anew each time, and large ones the cache."""
 BLOCK_NUMBERS_ELSEWHERE = 2**25
 """Scores in one block on an accelerator, where a small one would leave most of it idle."""
 LEAST_ROWS = 32
 """Rows of a block however long they are: thinner matrix products waste the machine."""
-MASKED_ROWS = 128
+MASKED_ROWS = 256
 """Most rows of a block under a mask, which pays for every key that any of them sees."""
 MOST_PARTS = 8
 """Ranges that are masked one by one before masking all columns at once is cheaper."""

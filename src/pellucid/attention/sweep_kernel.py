@@ -134,6 +134,7 @@ def sweep(
     """Reduce blocks of scores, (count, rows, cols); a result of no size is not wanted."""
     count, rows, cols = blocks.shape
     k = values.shape[2]
+    weighs = received.shape[1] + entropy.shape[1] + distance.shape[1] > 0
     where = columns.astype(f32)
     logs, weights = np.empty(STRETCH, f32), np.empty(STRETCH, f32)
     best = np.empty(STRETCH, f32)
@@ -146,7 +147,8 @@ def sweep(
             for start in range(0, cols, STRETCH):
                 stop = min(cols, start + STRETCH)
                 log, weight = logs[: stop - start], weights[: stop - start]
-                _weigh(logits[start:stop], shift, log, weight)
+                if weighs:
+                    _weigh(logits[start:stop], shift, log, weight)
                 if received.shape[1]:
                     _add(weight, received[b, start:stop])
                 if entropy.shape[1]:

@@ -101,13 +101,18 @@ def backward(
     return of_query[..., :key_dim], of_key[..., :key_dim], of_value[..., :value_dim]
 
 
-def _one_head_dim(*tensors: Tensor) -> list[Tensor]:
+def _one_head_dim(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All with the same last dimension, contiguous in it: the kernels read nothing else right."""
-    width = max(x.shape[-1] for x in tensors)
-    if tensors[0].device.type == "cuda":
+    width = max(query.shape[-1], value.shape[-1])
+    if query.device.type == "cuda":
         width += -width % 8
-    padded = (x if x.shape[-1] == width else pad(x, (0, width - x.shape[-1])) for x in tensors)
-    return [x if x.stride(-1) == 1 else x.contiguous() for x in padded]
+    return _widened(query, width), _widened(key, width), _widened(value, width)
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    if tensor.shape[-1] != width:
+        return pad(tensor, (0, width - tensor.shape[-1]))
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _takes_flash(query: Tensor, key: Tensor, causal: bool, bias: Tensor | None) -> bool:
