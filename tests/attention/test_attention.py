@@ -217,7 +217,7 @@ def test_many_blocks_equal_one(monkeypatch: pytest.MonkeyPatch, backend: str) ->
     expected = weights.statistics(top=5), weights.pool(7, 11), weights.T @ v[:, :, :101]
     monkeypatch.setattr("pellucid.attention.scores.BLOCK_NUMBERS", 211)
     monkeypatch.setattr("pellucid.attention.scores.LEAST_ROWS", 3)
-    monkeypatch.setattr("pellucid.attention.backends.sdpa.BAND_ROWS", 7)
+    monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 7)
     context, weights = pellucid.attention(q, k, v, mask, backend=backend)
     torch.testing.assert_close(context, whole)
     found = weights.statistics(top=5), weights.pool(7, 11), weights.T @ v[:, :, :101]

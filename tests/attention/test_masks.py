@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import pellucid
 from pellucid import PellucidError, masks
-from pellucid.attention.backends import sdpa
+from pellucid.attention.backends.pieces import pieces
 from pellucid.attention.functional import attention_weights
 from pellucid.attention.masks import Extent
+from pellucid.attention.reference import stages
 from tests.attention.cases import by_rule, mask_rules, random
 
 
@@ -50,11 +51,11 @@ def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int
 def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
     """The share of the matrix that the kernels are asked for, and in how many calls."""
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
-    plan = sdpa.pieces(attention_weights(q, k, mask)._of)
+    plan = pieces(attention_weights(q, k, mask)._of)
     area = sum(
         (p.items.stop - p.items.start)
         * (p.rows.stop - p.rows.start)
-        * (p.cols.stop - p.cols.start)
+        * p.width
         * (0.5 if p.causal else 1)
         for p in plan
     )
@@ -68,8 +69,8 @@ def test_hidden_blocks_cost_nothing() -> None:
     assert work(masks.padding(1024), 4096, 4096) == (0.25, 1)
     assert work(masks.padding(torch.tensor([1024, 2048])), 4096, 4096, batch=2) == (0.375, 2)
     ids = torch.arange(4096) // 512
-    assert work(masks.documents(ids), 4096, 4096) == (1 / 8, 8)
-    assert work(masks.documents(ids) & masks.causal(), 4096, 4096) == (1 / 16, 8)
+    assert work(masks.documents(ids), 4096, 4096) == (1 / 8, 1)
+    assert work(masks.documents(ids) & masks.causal(), 4096, 4096) == (1 / 16, 1)
     assert work(masks.causal() & masks.padding(4096), 4096, 4096) == (0.5, 1)
     share, calls = work(masks.causal(offset=1000), 1000, 2000)
     assert (share, calls) == (0.75, 2)
@@ -91,11 +92,33 @@ def test_many_holes_are_gathered_into_one_call() -> None:
     k[:, :, ~visible] = torch.nan
     v[:, :, ~visible] = torch.nan
     q = random(1, 2, 7, 5, seed=0)
-    assert len(sdpa.pieces(attention_weights(q, k, visible)._of)) == 1
+    assert len(pieces(attention_weights(q, k, visible)._of)) == 1
     context, weights = pellucid.attention(q, k, v, visible)
     expected, _ = pellucid.attention(q, k[:, :, visible], v[:, :, visible])
     torch.testing.assert_close(context, expected)
     assert weights.received().isfinite().all()
+
+
+def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, calls = work(masks.window(left=511, right=0), 8192, 8192)
+    assert calls <= 8  # the first rows see fewer keys; the others are alike
+    monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 3)
+    monkeypatch.setattr("pellucid.attention.backends.pieces.LEAST_ROWS", 2)
+    q, k, v = (random(2, 3, 17, 5, seed=i).double().requires_grad_() for i in range(3))
+    for mask in (masks.window(4, 1), masks.documents(torch.arange(17) // 4)):
+        assert max(p.bands for p in pieces(attention_weights(q, k, mask)._of)) > 2
+        distance = torch.arange(17) - torch.arange(17)[:, None]
+        same = torch.arange(17)[:, None] // 4 == torch.arange(17) // 4
+        visible = (distance >= -4) & (distance <= 1) if "window" in repr(mask) else same
+        found = pellucid.attention(q, k, v, mask)
+        wanted = stages(q, k, v, visible)
+        torch.testing.assert_close(found[0], wanted.context)
+        losses = [
+            context.square().sum() + weights[:, :, ::5].square().sum()
+            for context, weights in (found, (wanted.context, wanted.weights))
+        ]
+        grads = [torch.autograd.grad(loss, (q, k, v)) for loss in losses]
+        torch.testing.assert_close(*grads)
 
 
 def test_masks_print_themselves() -> None:

@@ -114,7 +114,7 @@ class Scores:
                 seen = seen.any(-2, keepdim=True)
             key = key.masked_fill(~seen.unsqueeze(-1), 0)
             query = query.masked_fill(~visible.any(-1, keepdim=True), 0)
-        group = query.shape[-3] // kv_heads
+        group = query.shape[-3] // max(1, kv_heads)  # an index may leave no heads
         if group > 1:  # heads that share a key become more rows of one product
             query = query.unflatten(-3, (kv_heads, group)).flatten(-3, -2)
         if self.energy.is_dot_product and stage != "scores":

@@ -59,9 +59,9 @@ def summarise(
 
 @cache
 def _kernel() -> Any:
-    """The compiled sweep, or None without Numba."""
+    """The compiled sweep, or None without Numba, or where it can keep nothing on disk."""
     try:
         from pellucid.attention import sweep_kernel
-    except ImportError:
+    except (ImportError, RuntimeError):
         return None
     return sweep_kernel.sweep
