@@ -1,0 +1,56 @@
+"""The same claims on an accelerator: its fused kernels against the float64 reference."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import pellucid
+from pellucid import masks
+from tests.attention.cases import Case, assert_within_budget, random
+
+pytestmark = pytest.mark.gpu
+
+MASKS: list[tuple[Any, torch.Tensor | None]] = [
+    (None, None),
+    (masks.causal(), torch.ones(101, 103).tril().bool()),
+    (masks.causal(offset=2), torch.ones(101, 103).tril(2).bool()),
+    (masks.window(17, 5), torch.ones(101, 103).tril(5).triu(-17).bool()),
+    (masks.padding(53), (torch.arange(103) < 53).expand(101, 103)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("mask", "visible"), MASKS)
+@pytest.mark.parametrize("biased", [False, True])
+def test_kernels_and_streams(dtype: torch.dtype, mask: Any, visible: Any, biased: bool) -> None:
+    q, k, v = (
+        random(2, heads, n, 16, seed=n, dtype=dtype).cuda()
+        for heads, n in ((6, 101), (3, 103), (3, 103))
+    )
+    options = {"bias": random(6, 101, 103, seed=5, dtype=dtype).cuda()} if biased else {}
+    visible = None if visible is None else visible.cuda()
+    case = Case(q, k, v, mask, visible, options)
+    exact, plain, single = (case.reference(t) for t in (torch.float64, dtype, torch.float32))
+    for x in (q, k, v):
+        x.requires_grad_()
+    context, weights = pellucid.attention(q, k, v, mask, **options, backend="sdpa")
+    rounding = torch.finfo(dtype).eps
+    assert_within_budget(context, plain.context, exact.context, rounding, exact.masked)
+    tf32 = 2**-11  # torch may take float32 products in TF32
+    for found, of in (
+        (weights.dense(), lambda w: w),
+        (weights.received(), lambda w: w.sum(-2)),
+        (weights.entropy(), lambda w: torch.special.entr(w).sum(-1)),
+        (weights.top(3).values, lambda w: w.topk(3).values),
+    ):
+        assert_within_budget(found, of(single.weights), of(exact.weights), tf32, exact.masked)
+    loss = context.double().square().sum() + weights.entropy().double().sum()
+    found_grads = torch.autograd.grad(loss, (q, k, v))
+    q64, k64, v64 = (x.detach().double().requires_grad_() for x in (q, k, v))
+    options64 = {name: x.double() for name, x in options.items()}
+    context, weights = pellucid.attention(q64, k64, v64, visible, **options64, backend="blockwise")
+    wanted = torch.autograd.grad(context.square().sum() + weights.entropy().sum(), (q64, k64, v64))
+    for grad, exact_grad in zip(found_grads, wanted, strict=True):
+        error = (grad.double() - exact_grad).norm() / exact_grad.norm()
+        assert error < 32 * max(rounding, tf32)
