@@ -17,8 +17,9 @@ Stage = Literal["scores", "scaled", "capped", "masked"]
 BLOCK_NUMBERS = 2**21
 """Scores in one block on the CPU, 8 MiB in float32: thin ones waste the matrix product, which
 packs all its columns anew each time, and large ones the cache."""
-BLOCK_NUMBERS_ELSEWHERE = 2**25
-"""Scores in one block on an accelerator, where a small one would leave most of it idle."""
+NUMBERS_AT_ONCE = 2**25
+"""Scores in all blocks that are worked on together, 128 MiB in float32: those of many cores, or the
+one block of an accelerator."""
 LEAST_ROWS = 32
 """Rows of a block however long they are: thinner matrix products waste the machine."""
 MASKED_ROWS = 256
@@ -155,8 +156,9 @@ class Scores:
         self, items: slice, queries: slice, keys: slice, mask: Mask | None
     ) -> Iterator[Block]:
         heads, all_keys = self.shape[1], self.shape[3]
-        cpu = self.query.device.type == "cpu"
-        numbers = BLOCK_NUMBERS if cpu else BLOCK_NUMBERS_ELSEWHERE
+        numbers = NUMBERS_AT_ONCE
+        if self.query.device.type == "cpu":
+            numbers = min(BLOCK_NUMBERS, NUMBERS_AT_ONCE // torch.get_num_threads())
         numbers = max(1, numbers // self.energy.numbers_per_score)
         step = max(LEAST_ROWS, numbers // max(1, keys.stop - keys.start))
         step = step if mask is None else min(step, MASKED_ROWS)
