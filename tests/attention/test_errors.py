@@ -83,6 +83,16 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"bias": zeros(5, 7).long()}, TypeError, "bias must be float64"),
     ({"sinks": zeros(3)}, ValueError, "sinks must have shape (heads,) = (6,), got (3,)"),
+    ({"softcap": "a"}, TypeError, "softcap must be a number, got 'a'"),
+    ({"softcap": float("inf")}, ValueError, "softcap must be finite, got inf"),
+    ({"scale": torch.tensor(2.0)}, TypeError, "scale must be a number, got tensor(2.)"),
+    ({"scale": float("nan")}, ValueError, "scale must be finite, got nan"),
+    ({"score": energies.DotProduct}, TypeError, "score must be a name, an energy or a function"),
+    (
+        {"score": energies.Bilinear(zeros(11, 11).double())},
+        TypeError,
+        "Bilinear has W in torch.float64",
+    ),
     ({"softcap": 0.0}, ValueError, "softcap must be above 0, got 0.0"),
     ({"dropout": 1.0}, ValueError, "dropout must be in [0, 1), got 1.0"),
     ({"dropout": -0.1}, ValueError, "dropout must be in [0, 1), got -0.1"),
@@ -147,9 +157,21 @@ QUESTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: WEIGHTS[0, 0, 0, 0, 0], IndexError, "too many indices: 5 for shape (2, 6, 5, 7)"),
     (lambda: WEIGHTS[..., ...], TypeError, "only one ellipsis"),
     (lambda: WEIGHTS[..., ::-1], TypeError, "a slice needs a step above 0, got -1"),
-    (lambda: WEIGHTS["a"], TypeError, "axis 0 takes an int, a slice or an integer tensor, got 'a'"),
-    (lambda: WEIGHTS[1.5], TypeError, "axis 0 takes an int, a slice or an integer tensor, got 1.5"),
-    (lambda: WEIGHTS[True], TypeError, "axis 0 takes an int"),
+    (
+        lambda: WEIGHTS["a"],
+        TypeError,
+        "the index of axis 0 must be an int, a slice or integers, got 'a'",
+    ),
+    (
+        lambda: WEIGHTS[1.5],
+        TypeError,
+        "the index of axis 0 must be an int, a slice or integers, got 1.5",
+    ),
+    (
+        lambda: WEIGHTS[True],
+        TypeError,
+        "the index of axis 0 must be an int, a slice or integers, got True",
+    ),
     (
         lambda: WEIGHTS[torch.tensor([0, 1]), torch.tensor([0, 1, 2])],
         IndexError,
@@ -165,11 +187,15 @@ QUESTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "region needs a slice of queries with step 1 that holds any",
     ),
+    (lambda: WEIGHTS.top(2.0), TypeError, "top must be an int, got 2.0"),  # type: ignore[arg-type]
+    (lambda: WEIGHTS.top(True), TypeError, "top must be an int, got True"),
+    (lambda: WEIGHTS.pool(2, 2, region=3), TypeError, "region must be two slices"),  # type: ignore[arg-type]
+    (lambda: WEIGHTS @ torch.tensor(1.0), ValueError, "got a single number"),
     (lambda: WEIGHTS.received([5]), IndexError, "queries must be from -5 to 4, got [5]"),
     (
         lambda: WEIGHTS.received(torch.tensor([0.5])),
         TypeError,
-        "queries must be positions, got a torch.float32 tensor",
+        "queries must be an int, a slice or integers, got tensor([0.5000])",
     ),
     (
         lambda: WEIGHTS @ zeros(6, 2),
@@ -195,6 +221,13 @@ def test_bad_questions(ask: Callable[[], Any], kind: type[Exception], message: s
     with pytest.raises(PellucidError, match=re.escape(message)) as caught:
         ask()
     assert isinstance(caught.value, kind)
+
+
+def test_numpy_does_not_unroll_the_matrix() -> None:
+    with pytest.raises(TypeError, match="operand"):
+        WEIGHTS @ zeros(7, 2).numpy()
+    with pytest.raises(TypeError, match="operand"):
+        zeros(2, 5).numpy() @ WEIGHTS
 
 
 def test_products_with_what_is_no_tensor() -> None:

@@ -69,6 +69,7 @@ class Bilinear(Energy):
     """(query_dim, key_dim), or (heads, query_dim, key_dim)."""
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        _like("Bilinear", "W", self.W, query)
         if self.W.shape[-2:] != (query.shape[-1], key.shape[-1]):
             raise ShapeError(
                 f"Bilinear has W of shape {tuple(self.W.shape)} but query has key_dim "
@@ -95,8 +96,12 @@ class Additive(Energy):
         return len(self.v)
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        _like("Additive", "v", self.v, query)
+        if self.v.ndim != 1:
+            raise ShapeError(f"Additive needs v of shape (hidden,), got {tuple(self.v.shape)}")
         hidden = len(self.v)
         for name, W, x in (("W_query", self.W_query, query), ("W_key", self.W_key, key)):
+            _like("Additive", name, W, query)
             if W.shape != (x.shape[-1], hidden):
                 raise ShapeError(
                     f"Additive needs {name} of shape {(x.shape[-1], hidden)} = (dim, hidden), "
@@ -143,9 +148,19 @@ def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energ
         return _NAMED[score]
     if isinstance(score, Energy):
         return score
-    if callable(score):
+    if callable(score) and not isinstance(score, type):  # an energy's class is no energy yet
         return _FromFunction(score)
     raise TypeMismatchError(f"score must be a name, an energy or a function, got {score!r}")
+
+
+def _like(energy: str, name: str, parameter: Tensor, query: Tensor) -> None:
+    if not isinstance(parameter, Tensor):
+        raise TypeMismatchError(f"{energy} needs {name} to be a tensor, got {parameter!r}")
+    if (parameter.dtype, parameter.device) != (query.dtype, query.device):
+        raise TypeMismatchError(
+            f"query is {query.dtype} on {query.device} but {energy} has {name} in "
+            f"{parameter.dtype} on {parameter.device}"
+        )
 
 
 def _same_key_dim(query: Tensor, key: Tensor) -> None:

@@ -1,17 +1,20 @@
 """`attention` and `attention_weights`: what goes in is checked here, once."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import backends
-from pellucid.attention.energies import Energy, as_energy
+from pellucid.attention.energies import DotProduct, Energy, ScaledDotProduct, as_energy
 from pellucid.attention.masks import Extent, Mask, as_mask, broadcast_to_extent
 from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
+PLAIN = (DotProduct, ScaledDotProduct)
+"""The energies that compare query and key as they are."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -40,7 +43,8 @@ def attention(
     otherwise; memory grows with n either way. Both results are differentiable. A row whose every
     key is hidden has zero weights and zero context. What a key or value holds that is hidden from
     every query never matters, NaN and inf included; a non-finite one hidden from only some queries
-    behaves as in the kernel underneath, and a visible one spreads as it does in torch.
+    behaves as in the kernel underneath, and a visible one spreads as it does in torch. Autocast is
+    not applied: the context has the dtype of query.
 
     Args:
         query: (..., heads, queries, key_dim), float64, float32, bfloat16 or float16.
@@ -76,7 +80,7 @@ def attention(
             f"value must have the kv_heads and keys of key, {tuple(key.shape[-3:-1])}; got "
             f"{tuple(value.shape[-3:-1])} in value of shape {tuple(value.shape)}"
         )
-    if not 0 <= dropout < 1:
+    if not 0 <= _number("dropout", dropout) < 1:
         raise ArgumentError(f"dropout must be in [0, 1), got {dropout}")
     value = _flatten("value", value, scores.batch_shape)
     run = backends.choose(backend, scores, value, dropout)
@@ -126,15 +130,28 @@ def _scores(
                 f"the batch shape of query {tuple(batch_shape)} does not broadcast with that of "
                 f"key {tuple(key.shape[:-3])}"
             ) from None
-    if softcap is not None and not softcap > 0:
+    if softcap is not None and not _number("softcap", softcap) > 0:
         raise ArgumentError(f"softcap must be above 0, got {softcap}")
+    if scale is not None:
+        _number("scale", scale)
     energy = as_energy(score)
     queries, keys, key_dim = query.shape[-2], key.shape[-2], query.shape[-1]
-    query, key = energy.project(query, key)
     extent = Extent(batch_shape, heads, queries, keys, query.device)
+    bound = None if mask is None else as_mask(mask).bind(extent)
+    if type(energy) in PLAIN:
+        query, key = energy.project(query, key)
+    else:
+        if bound is not None:  # padding may hold NaN, which the projection's gradient would spread
+            odd = ~key.isfinite().all(-1) & ~_seen_keys(bound, extent)
+            key = key.masked_fill(odd.unsqueeze(-1), 0)
+        with torch.autocast(query.device.type, enabled=False):
+            query, key = energy.project(query, key)
     if bias is not None:
         _check_float("bias", bias, query.device)
         bias = broadcast_to_extent("bias", bias, extent)
+        best = torch.promote_types(query.dtype, torch.float32)
+        if torch.promote_types(bias.dtype, best) != best:
+            bias = bias.to(best)
     if sinks is not None:
         _check_float("sinks", sinks, query.device)
         if sinks.shape != (heads,):
@@ -148,10 +165,28 @@ def _scores(
         scale=energy.default_scale(key_dim) if scale is None else float(scale),
         softcap=softcap,
         bias=bias,
-        mask=None if mask is None else as_mask(mask).bind(extent),
+        mask=bound,
         sinks=sinks,
         batch_shape=batch_shape,
     )
+
+
+def _seen_keys(mask: Mask, extent: Extent) -> Tensor:
+    """(..., 1, keys) bool: the keys that some query may see."""
+    one = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
+    seen = torch.zeros(len(one), 1, extent.keys, dtype=torch.bool, device=extent.device)
+    for flags, part in zip(seen, one, strict=True):
+        for start, stop in part.spans(0, extent.queries, extent.keys).some:
+            flags[:, start:stop] = True
+    return seen[0] if mask.batch is None else seen.reshape(*extent.batch_shape, 1, extent.keys)
+
+
+def _number(name: str, value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeMismatchError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ArgumentError(f"{name} must be finite, got {value}")
+    return value
 
 
 def _flatten(name: str, tensor: Tensor, batch_shape: torch.Size) -> Tensor:

@@ -60,7 +60,7 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
                 raise TypeMismatchError(f"a slice needs a step above 0, got {part.step}")
             axes.append(slice(*part.indices(size)))
             result.append(axis)
-        elif isinstance(part, list) or (isinstance(part, Tensor) and part.ndim > 0):
+        elif hasattr(part, "__len__") and not (isinstance(part, Tensor) and part.ndim == 0):
             axes.append(_positions(part, axis, size, device))
             result.append(axis)
         else:
@@ -70,20 +70,30 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
 
 
 def _positions(part: Any, axis: int, size: int, device: torch.device) -> Tensor:
-    try:
-        places = torch.as_tensor(part, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        places = torch.empty(0)
-    integer = not (places.is_floating_point() or places.is_complex() or places.dtype == torch.bool)
-    if not integer or isinstance(part, bool):
-        raise TypeMismatchError(
-            f"axis {axis} takes an int, a slice or an integer tensor, got {part!r}"
-        )
+    places = as_positions(f"the index of axis {axis}", part).to(device)
     wrong = (places < -size) | (places >= size)
     if bool(wrong.any()):
         worst = int(places[wrong].flatten()[0])
         raise OutOfRangeError(f"index {worst} is out of range for axis {axis} with size {size}")
-    return torch.where(places < 0, places + size, places).to(torch.int64)
+    return torch.where(places < 0, places + size, places)
+
+
+def as_positions(name: str, given: Any) -> Tensor:
+    """An int or several as int64.
+
+    Raises:
+        TypeMismatchError: something else.
+    """
+    try:
+        empty = not isinstance(given, Tensor) and hasattr(given, "__len__") and len(given) == 0
+        places = torch.as_tensor(list(given) if isinstance(given, range) else given)
+    except (TypeError, ValueError, RuntimeError):
+        places, empty = torch.empty(()), False
+    if empty:
+        return places.to(torch.int64)
+    if places.is_floating_point() or places.is_complex() or places.dtype == torch.bool:
+        raise TypeMismatchError(f"{name} must be an int, a slice or integers, got {given!r}")
+    return places.to(torch.int64)
 
 
 def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> Tensor:

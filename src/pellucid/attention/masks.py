@@ -62,6 +62,9 @@ class Mask:
 
     __rand__, __ror__ = __and__, __or__
 
+    def __bool__(self) -> bool:
+        raise TypeMismatchError("a mask is neither true nor false: combine masks with & | ~")
+
     def bind(self, extent: Extent) -> "Mask":
         """The mask for these sizes, batch dimensions flattened; raises where it does not fit."""
         raise NotImplementedError
@@ -245,6 +248,9 @@ class Documents(Mask):
             return self.query_ids[query] == self.key_ids[key]
         return self.query_ids[item, query] == self.key_ids[item, key]
 
+    def tile(self, heads: slice, rows: slice, cols: slice, device: torch.device) -> Tensor:
+        return (self.query_ids[rows, None] == self.key_ids[cols]).unsqueeze(0)
+
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         present = self.query_ids[start:stop].unique()
         some = intervals.runs(torch.isin(self.key_ids, present))
@@ -366,7 +372,13 @@ class Or(Pair):
         return Spans(*map(intervals.union, left, right))
 
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
-        return Or(self.left._cut(rows, cols, keys), self.right._cut(rows, cols, keys))
+        inside: Intervals = ((cols.start, cols.stop),)
+        kept = [
+            part._cut(rows, cols, keys)
+            for part in (self.left, self.right)
+            if intervals.intersection(part.spans(rows.start, rows.stop, keys).some, inside)
+        ]
+        return kept[0] if len(kept) == 1 else Or(*kept) if kept else Below(0, "prefix")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -429,7 +441,7 @@ def window(left: int | None = None, right: int | None = None, offset: PerItem = 
         ArgumentError: left or right is negative.
     """
     for name, reach in (("left", left), ("right", right)):
-        if reach is not None and (not isinstance(reach, int) or reach < 0):
+        if reach is not None and (type(reach) is not int or reach < 0):
             raise ArgumentError(f"window needs {name} to be None or an int >= 0, got {reach!r}")
     return Band(left, right, _per_item(offset, "offset", negative=True))
 

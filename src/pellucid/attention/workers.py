@@ -68,13 +68,18 @@ def _each_in_parallel(
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(threads, "pellucid", initializer=torch.set_num_threads, initargs=(1,))
-    # The number of threads is each thread's own, but a thread that starts takes the last one set:
-    # start all workers now, and set it back for whoever comes later.
+    pool = ThreadPoolExecutor(threads, "pellucid", initializer=_work_alone)
+    # The number of threads is each thread's own, but a thread takes the last one set by anybody
+    # when it first asks: start all workers now, and set it back for whoever comes later.
     barrier = Barrier(threads)
     list(pool.map(lambda _: barrier.wait(), range(threads)))
     torch.set_num_threads(threads)
     return pool
+
+
+def _work_alone() -> None:
+    torch.set_num_threads(1)
+    assert torch.get_num_threads() == 1  # asked for, and so settled, before it is set back
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork, and a pool without them hangs

@@ -31,11 +31,18 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
 
 def _block(scores: Scores, value: Tensor, dropout: float, block: Block) -> tuple[Tensor, Tensor]:
     masked = scores.of_block(block)
-    logsumexp = masked.logsumexp(-1)
+    logsumexp = of_rows(masked)
     weights = torch.exp(masked - finite(logsumexp).unsqueeze(-1))
     weights = torch.nn.functional.dropout(weights, dropout)
     seen = pick_columns(scores.of_heads(value[block.items], block.heads), block.cols, -2)
     return (weights @ seen.to(weights.dtype)).to(value.dtype), logsumexp
+
+
+def of_rows(masked: Tensor) -> Tensor:
+    """The logsumexp of each row, -inf for a wholly hidden one, whose gradient is 0 and not NaN."""
+    hidden = masked.amax(-1) == -torch.inf
+    filled = masked.masked_fill(hidden.unsqueeze(-1), 0) if hidden.any() else masked
+    return filled.logsumexp(-1).masked_fill(hidden, -torch.inf)
 
 
 def finite(logsumexp: Tensor) -> Tensor:

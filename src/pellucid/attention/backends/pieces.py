@@ -155,7 +155,7 @@ def _cuts(mask: Mask, queries: int) -> list[int]:
 def _cover(
     mask: Mask, items: slice, start: int, stop: int, keys: int, biased: bool
 ) -> Iterator[Piece]:
-    some = mask.spans(start, stop, keys).some
+    some, every = mask.spans(start, stop, keys)
     rows = slice(start, stop)
     inner = [mask.restrict(rows, slice(*span), keys) for span in some]
     # With a bias, whether a row sees anything must be read off the sum of bias and mask.
@@ -170,10 +170,22 @@ def _cover(
         yield Piece(items, rows, hull, mask=mask.restrict(rows, hull, keys), only=only)
         return
     for (low, high), part in zip(some, inner, strict=True):
+        clear = max(intervals.intersection(((low, high),), every), key=_size, default=(0, 0))
         if part is not None and _is_causal(part) and not biased:
             yield from _causal(part, items, rows, slice(low, high))
+        elif part is not None and _size(clear) > max(2 * BAND_ROWS, 3 * (high - low) // 4):
+            # Nearly all of it is seen by all: a mask for the rest alone.
+            yield Piece(items, rows, slice(*clear))
+            for side in ((low, clear[0]), (clear[1], high)):
+                if _size(side):
+                    rest = mask.restrict(rows, slice(*side), keys)
+                    yield Piece(items, rows, slice(*side), mask=rest)
         else:
             yield Piece(items, rows, slice(low, high), mask=part)
+
+
+def _size(interval: tuple[int, int]) -> int:
+    return interval[1] - interval[0]
 
 
 def _is_causal(mask: Mask | None) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pellucid.attention.backends import kernels
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.backends.pieces import Piece, pieces
 from pellucid.attention.scores import Scores
+from pellucid.errors import BackendError
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
@@ -21,6 +21,8 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
         return f"no fused kernel knows the energy {type(scores.energy).__name__}"
     if scores.softcap is not None:
         return "no fused kernel in PyTorch has a softcap"
+    if not scores.scale > 0:
+        return f"the fused kernels hide keys by scores that a scale of {scores.scale} turns round"
     if dropout:
         return "dropout inside the fused kernels hides which weights were dropped"
     if scores.bias is not None and scores.bias.requires_grad and torch.is_grad_enabled():
@@ -45,18 +47,18 @@ def _run(
         return _run_piece(query, key, value, scores, plan[0])
     context = value.new_zeros(batch, heads, queries, value.shape[-1])
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
-    done = set()
+    written = torch.zeros(batch, queries, dtype=torch.bool)
     for piece in plan:
         place = (piece.items, slice(None), piece.rows)
         part, part_lse = _run_piece(query, key, value, scores, piece)
-        if (rows := (piece.items.start, piece.rows.start)) in done:
+        if written[piece.items, piece.rows].any():
             total = torch.logaddexp(logsumexp[place], part_lse)
             before, after = (
                 torch.exp(lse - finite(total)).unsqueeze(-1) for lse in (logsumexp[place], part_lse)
             )
             part, part_lse = (context[place] * before + part * after).to(value.dtype), total
         context[place], logsumexp[place] = part, part_lse
-        done.add(rows)
+        written[piece.items, piece.rows] = True
     return context, logsumexp
 
 
@@ -103,8 +105,9 @@ class _Fused(torch.autograd.Function):
         return context, logsumexp
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_context: Tensor | None, of_lse: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # create_graph=True; to go on would drop terms in silence
+            raise BackendError("fused kernels have no second derivative; backend='blockwise' has")
         query, key, value, context, logsumexp = ctx.saved_tensors
         scores: Scores = ctx.scores
         of_query, of_key, of_value = (
