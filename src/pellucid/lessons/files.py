@@ -1,34 +1,70 @@
-"""Write a file whole or not at all."""
+"""What leaves the program: files whole or not at all, and text without control characters."""
 
 import os
+import stat
+import unicodedata
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from pellucid.errors import FileError
 
+# C0, DEL and C1: a terminal may take these for commands. A line break or tab is harmless.
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
+_CONTROLS |= {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): " "}
+
+
+def printable(text: str) -> str:
+    """The text with each control character replaced, as long as before."""
+    return text.translate(_CONTROLS)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see: only spaces, control and zero-width characters."""
+    return all(unicodedata.category(letter) in ("Zs", "Zl", "Zp", "Cc", "Cf") for letter in text)
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` in UTF-8 to `path`; a reader sees the old file or the new, never half of one.
 
+    Through a symbolic link the file that it names is written, and a file keeps its rights.
+
     Raises:
-        FileError: the file cannot be written there.
+        FileError: the file cannot be written there, or what is there is not a file.
     """
-    if path.is_dir():
-        raise FileError(f"cannot write '{path}': it is a directory")
     try:
+        rights = _rights(path)
+        target = Path(os.path.realpath(path))
         with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+            "w", encoding="utf-8", dir=target.parent, prefix=".pellucid-", delete=False
         ) as aside:
             try:
                 aside.write(text)
                 aside.close()
-                # A temporary file is private to its owner; a result is as public as any new file.
-                mask = os.umask(0)
-                os.umask(mask)
-                os.chmod(aside.name, 0o666 & ~mask)
-                os.replace(aside.name, path)
+                os.chmod(aside.name, rights)
+                os.replace(aside.name, target)
             except BaseException:
                 os.unlink(aside.name)
                 raise
+    except FileError:
+        raise
     except OSError as error:
-        raise FileError(f"cannot write '{path}': {error.strerror}") from error
+        raise FileError(f"cannot write '{_short(path)}': {error.strerror}") from error
+
+
+def _rights(path: Path) -> int:
+    """Those of the file that is there, or of any new file."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise FileError(f"cannot write '{_short(path)}': it is {what}")
+    return stat.S_IMODE(mode)
+
+
+def _short(path: Path) -> str:
+    name = str(path)
+    return name if len(name) <= 200 else f"{name[:99]}…{name[-100:]}"

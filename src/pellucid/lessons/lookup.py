@@ -27,14 +27,15 @@ def _direction(angle: float) -> tuple[float, float]:
 
 
 def walk_lookup(word: str = "orange") -> Walk:
-    """Look a colour's wavelength up, as a database does and as attention does.
+    """Look a colour's wavelength up, letter case aside, as a database and as attention does.
 
     Raises:
         UnknownNameError: not a colour that has a place on the wheel here.
     """
     angles = {name: angle for name, (angle, _) in TABLE.items()} | ABSENT
+    given, word = word, word.casefold()
     if word not in angles:
-        raise UnknownNameError(f"query '{word}' is not a colour here: {', '.join(angles)}")
+        raise UnknownNameError(f"query '{given}' is not a colour here: {', '.join(angles)}")
     names = tuple(TABLE)
     key = torch.tensor([_direction(angles[name]) for name in names], dtype=torch.float64)
     value = torch.tensor([[TABLE[name][1]] for name in names], dtype=torch.float64)
