@@ -160,6 +160,17 @@ def test_examples_take_their_options(run):
         (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: all-MiniLM-L6-v2 has 6"),
         (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),
         (["scaling", "--dims", "1,two"], "--dims must be numbers between commas, not '1,two'"),
+        (["explain", "Hi", "--model", "a" * 5000], "File name too long"),
+        (["explain", "--example", "poem", "--html", "a" * 5000], "File name too long"),
+        (["explain", "--example", "poem", "--svg", "a" * 5000], "File name too long"),
+        (["explain", "--example", "poem", "--svg", "a", "--html", "./a"], "cannot both be 'a'"),
+        (["explain", " \t\u200b\x07"], "sentence is empty"),
+        (["explain", "Hi", "--query", ""], "--query is empty"),
+        (["explain", "--example", "lookup", "--query", ""], "--query is empty"),
+        (["explain", "Hi", "--query", "\x1b[31m"], "query '\ufffd[31m' is not among"),
+        (["explain", "--example", "\x1b[31m"], "no example '\ufffd[31m'"),
+        (["scaling", "--seed", str(2**64)], "--seed must be from -2**63 to 2**64 - 1, not 18446"),
+        (["scaling", "--seed", str(-(2**63) - 1)], "--seed must be from -2**63"),
         (["scaling", "--keys", "1"], "keys must be at least 2, not 1"),
     ],
 )
@@ -173,10 +184,74 @@ def test_an_expected_failure_is_one_line(run, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["explain", "--bogus"], ["frobnicate"], ["scaling", "--keys", "x"]]
+    ("arguments", "message"),
+    [
+        (["explain", "--bogus"], "No such option: --bogus"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["scaling", "--keys", "few"], "'few'"),
+        (["scaling", "--keys=few"], "'few'"),
+        (["explain", "--example", "journey", "--weights", "heavy"], "'heavy'"),
+        (["explain", "Hi", "--layer"], "requires an argument"),
+        (["scaling", "more"], "more"),
+        (
+            ["explain", "Write", "a", "poem"],
+            'explain takes one sentence; put it in quotes: "Write a poem"',
+        ),
+    ],
 )
-def test_wrong_usage(run, arguments):
+def test_wrong_usage_is_one_line(run, arguments, message):
     status, out, err = run(*arguments)
     assert status == 2
     assert out == ""
-    assert "Traceback" not in err
+    assert err.startswith("pellucid: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert message in err
+
+
+def test_no_arguments_show_the_help(run):
+    assert run() == run("--help")
+
+
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1])
+def test_the_outermost_seeds(run, seed):
+    assert run("scaling", "--seed", str(seed), "--samples", "13")[0] == 0
+
+
+def test_lookup_ignores_case(run):
+    given = [run("explain", "--example", "lookup", "--query", word) for word in ("amber", "AMBER")]
+    assert given[0] == given[1]
+    assert given[0][0] == 0
+
+
+def test_control_characters_do_not_reach_the_terminal(run, tmp_path):
+    path = tmp_path / "a\x1b.svg"
+    status, out, err = run("explain", "Write \x1b[31m\x9b red", "--svg", str(path))
+    assert status == 0
+    for letter in ("\x1b", "\x9b"):
+        assert letter not in out
+        assert letter not in err
+        assert letter not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["explain", "--example", "poem"],
+        ["explain", "--example", "poem", "--json"],
+        ["scaling", "--samples", "13"],
+    ],
+)
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [(">/dev/full", "No space left on device"), (">&-", "standard output is closed")],
+)
+def test_output_that_cannot_be_written(arguments, to, message):
+    if to == ">/dev/full" and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {to}', "sh", *COMMAND, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"pellucid: cannot write the output: {message}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import FileError
-from pellucid.lessons.files import write_whole
+from pellucid.lessons.files import is_blank, printable, write_whole
 
 
 def test_a_new_file_has_the_usual_rights(tmp_path):
@@ -40,3 +40,61 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
 def test_places_that_cannot_be_written(tmp_path, place, message):
     with pytest.raises(FileError, match=message):
         write_whole(tmp_path / Path(place), "text")
+
+
+def test_a_link_stays_a_link(tmp_path):
+    real, link, dangling = (tmp_path / name for name in ("real", "link", "dangling"))
+    real.write_text("old")
+    link.symlink_to(real)
+    dangling.symlink_to("made")
+    write_whole(link, "new")
+    write_whole(dangling, "new")
+    assert link.is_symlink()
+    assert dangling.is_symlink()
+    assert real.read_text() == (tmp_path / "made").read_text() == "new"
+
+
+@pytest.mark.parametrize("rights", [0o600, 0o664])
+def test_a_file_keeps_its_rights(tmp_path, rights):
+    path = tmp_path / "poem.svg"
+    path.touch()
+    path.chmod(rights)
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == rights
+
+
+def test_what_is_no_file_is_left_alone(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, Path(os.devnull)):
+        with pytest.raises(FileError, match="it is not a regular file"):
+            write_whole(place, "text")
+    assert pipe.is_fifo()
+    assert not Path(os.devnull).is_file()
+
+
+def test_long_names(tmp_path):
+    longest = tmp_path / ("a" * 255)
+    write_whole(longest, "text")
+    assert longest.read_text() == "text"
+    with pytest.raises(FileError, match="File name too long") as caught:
+        write_whole(tmp_path / ("a" * 5000), "text")
+    assert len(str(caught.value)) < 300
+
+
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(FileError, match="cannot write"):
+        write_whole(tmp_path / "a", "text")
+
+
+def test_control_characters_are_replaced():
+    assert printable("a\x1b[31m\x7f\x9b\rb\n\tä🙂") == "a\ufffd[31m\ufffd\ufffd b\n\tä🙂"
+
+
+@pytest.mark.parametrize("text", ["", " \t\n", "\u200b\ufeff", "\x1b\x07", "\u2028\u3000\xa0"])
+def test_blank(text):
+    assert is_blank(text)
+    assert not is_blank(f"{text}.")

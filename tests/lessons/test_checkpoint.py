@@ -1,0 +1,93 @@
+"""A checkpoint is opened whole, or refused in one clear line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pellucid.errors import FileError
+from pellucid.lessons.checkpoint import open_checkpoint
+from pellucid.lessons.model import walk_model
+
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.fixture
+def changed(checkpoint, tmp_path):
+    """A function that copies a checkpoint and changes its tensors; gives the copy."""
+
+    def change(edit, family="bert"):
+        copy = tmp_path / "copy"
+        shutil.copytree(checkpoint(family), copy)
+        tensors = load_file(copy / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+        return str(copy)
+
+    return change
+
+
+def test_a_missing_tensor_is_named(changed):
+    model = changed(lambda tensors: tensors.pop(QUERY))
+    with pytest.raises(FileError, match=rf"its weights lack {QUERY}$"):
+        open_checkpoint(model)
+
+
+def test_many_missing_tensors_are_counted(changed):
+    def empty(tensors):
+        tensors.clear()
+        tensors["other"] = torch.zeros(1)
+
+    with pytest.raises(FileError, match=r"its weights lack embeddings\..* and \d+ more$") as caught:
+        open_checkpoint(changed(empty))
+    assert "pooler" not in str(caught.value)
+
+
+def test_a_tensor_of_another_shape_is_named(changed):
+    model = changed(lambda tensors: tensors.update({QUERY: torch.zeros(3, 5)}))
+    with pytest.raises(FileError, match=rf"have another shape than config.json says for {QUERY}$"):
+        open_checkpoint(model)
+
+
+@pytest.mark.parametrize(("family", "part"), [("bert", "pooler."), ("t5", "decoder.")])
+def test_what_no_attention_needs_may_be_missing(changed, family, part):
+    def drop(tensors):
+        gone = [name for name in tensors if name.startswith(part)]
+        assert gone
+        for name in gone:
+            del tensors[name]
+
+    assert open_checkpoint(changed(drop, family)).tokenizer is not None
+
+
+def test_a_directory_without_a_tokenizer(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(
+        checkpoint("bert"), copy, ignore=lambda *_: {"tokenizer.json", "tokenizer_config.json"}
+    )
+    with pytest.raises(FileError, match=r"model '.*copy' has no tokenizer: "):
+        open_checkpoint(str(copy))
+
+
+def test_a_model_may_have_no_limit(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint("t5"), copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": -1}))
+    assert open_checkpoint(str(copy)).limit == 53  # the tokenizer's
+    given = json.loads((copy / "tokenizer_config.json").read_text())
+    given.pop("model_max_length")
+    (copy / "tokenizer_config.json").write_text(json.dumps(given))
+    assert open_checkpoint(str(copy)).limit is None
+
+
+def test_a_name_too_long():
+    with pytest.raises(FileError, match="File name too long"):
+        open_checkpoint("a" * 5000)
+
+
+def test_tokens_hold_no_control_characters(checkpoint):
+    walk = walk_model("Write \x1b[31m \x9b rain", model=str(checkpoint("gpt2")))
+    assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in "".join(walk.tokens))
