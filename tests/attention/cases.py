@@ -126,13 +126,16 @@ def random(
 
 @st.composite
 def cases(
-    draw: Any, dtypes: tuple[torch.dtype, ...] = (torch.float32,), fused: bool = False
+    draw: Any,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,),
+    fused: bool = False,
+    queries_and_keys: tuple[tuple[int, ...], tuple[int, ...]] = ((1, 5, 37), (1, 7, 41)),
 ) -> Case:
     """Any call; with fused, only what the fused kernels can do."""
     batch_shape = draw(st.sampled_from([(), (1,), (2,), (2, 3)]))
     kv_heads = draw(st.sampled_from([1, 2, 3]))
     heads = kv_heads * draw(st.sampled_from([1, 2]))
-    queries, keys = draw(st.sampled_from([1, 5, 37])), draw(st.sampled_from([1, 7, 41]))
+    queries, keys = (draw(st.sampled_from(sizes)) for sizes in queries_and_keys)
     key_dim, value_dim = draw(st.sampled_from([3, 11])), draw(st.sampled_from([2, 11, 13]))
     dtype = draw(st.sampled_from(dtypes))
     layouts = st.sampled_from(["plain", "heads_last", "dim_strided", "expanded"])

@@ -13,6 +13,7 @@ from pellucid.errors import (
     FileError,
     MissingExtraError,
     OutOfRangeError,
+    TooLargeError,
     UnknownNameError,
 )
 from pellucid.lessons import checkpoint as checkpoint_module
@@ -105,7 +106,11 @@ def test_what_is_left_open_is_chosen_among_what_is_left():
 def test_a_word_of_several_tokens_wherever_it_stands():
     walk = walk_model("Unflappable cats, unflappable dogs", query="UNFLAPPABLE", layer=0, head=5)
     (weights,) = (m for step in walk.steps for m in step.matrices if m.name == "weights")
-    assert weights.row_labels == ("un", "##fl", "##app", "##able") * 2
+    pieces = ("un", "##fl", "##app", "##able")
+    places = (*range(1, 5), *range(7, 11))
+    assert weights.row_labels == tuple(
+        f"{piece} ({place})" for piece, place in zip(pieces * 2, places, strict=True)
+    )
     assert len(weights.column_labels) == len(walk.tokens) == 13
     said = next(step.sentence for step in walk.steps if step.name == "softmax")
     assert said.startswith("'un' (1) gives ")
@@ -127,7 +132,27 @@ def test_a_token_that_is_no_text_is_shown_as_the_vocabulary_spells_it(checkpoint
 
 def test_one_word_has_nobody_else_to_look_at():
     walk = walk_model("poem")
-    assert "No head looks from one word to another" in walk.about[1]
+    assert "No word here has another to look at" in walk.about[1]
+
+
+def test_a_causal_walk_chooses_under_its_own_mask():
+    walk = walk_model("Write a poem", causal=True)
+    weights = numbers(walk, "weights")
+    torch.testing.assert_close(weights, weights.tril())
+    to_others = float(weights[2, 1] + weights[3, 1:3].sum()) / 2  # 'write' sees no other word
+    assert f"give {100 * to_others:.0f}% of their attention" in walk.about[1]
+
+
+def test_punctuation_is_no_word():
+    walk = walk_model("Hello, world.")
+    said = next(step.sentence for step in walk.steps if step.name == "softmax")
+    assert said.startswith(("'hello'", "'world'"))
+
+
+def test_a_text_too_long_to_walk_through(monkeypatch):
+    monkeypatch.setattr("pellucid.lessons.model.MOST_TOKENS", 4)
+    with pytest.raises(TooLargeError, match="a walk shows every number, of at most 4"):
+        walk_model(SENTENCE)
 
 
 def test_transformers_is_left_as_talkative_as_it_was(capfd):
@@ -197,6 +222,7 @@ def test_what_is_not_a_model(tmp_path, checkpoint):
     refused(tmp_path / "nowhere", "is no directory")
     refused("no/such-model", "the Hugging Face hub does not give it")
     (tmp_path / "config.json").write_text("{")
+    (tmp_path / "tokenizer.json").write_text("{}")
     refused(tmp_path, "cannot be opened: .*not a valid JSON")
     refused(tmp_path / "config.json", "is a file")
 

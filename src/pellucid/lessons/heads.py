@@ -37,17 +37,17 @@ class Worth:
 
 
 def worth(weights: Tensor, visible: Tensor, words: Tensor) -> list[Worth]:
-    """How much each head of a layer has to show.
+    """How much each head of a layer has to show; empty where no word sees another.
 
     Args:
         weights: (heads, tokens, tokens).
         visible: (heads, tokens, tokens) bool, False where a mask hides the key.
-        words: (tokens,) bool, False for the model's own marks such as [CLS].
+        words: (tokens,) bool, False for punctuation and the model's own marks such as [CLS].
     """
     others = words & ~torch.eye(len(words), dtype=torch.bool, device=words.device)
     rows = words & (visible.any(dim=0) & others).any(dim=-1)
     if not rows.any():
-        return [Worth(0.0, 0.0)] * len(weights)
+        return []
     entropy = torch.special.entr(weights).sum(dim=-1)
     most = visible.sum(dim=-1).clamp(min=2).log()
     to_others = (weights * others).sum(dim=-1)[:, rows].mean(dim=-1)

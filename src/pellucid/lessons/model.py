@@ -7,12 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError, OutOfRangeError
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
 from pellucid.lessons.checkpoint import Checkpoint, open_checkpoint
 from pellucid.lessons.heads import Worth, worth
 from pellucid.lessons.sentences import Speaker, count, short
-from pellucid.lessons.walk import ROLES, Step, Walk, attention_steps, find_token, matrix
+from pellucid.lessons.walk import (
+    ROLES,
+    Step,
+    Walk,
+    attention_steps,
+    find_token,
+    matrix,
+    rows_shown,
+)
+
+MOST_TOKENS = 1024
+"""Tokens of a walk: all its numbers are held, n x n of them a head and step."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +33,10 @@ class _Reading:
     ids: Tensor
     """(tokens,)"""
     tokens: tuple[str, ...]
+    marks: int
+    """How many tokens are the model's own, such as [CLS]."""
     words: Tensor
-    """(tokens,) bool, False for the model's own marks such as [CLS]."""
+    """(tokens,) bool, False for those and for punctuation."""
     spans: tuple[tuple[int, int], ...]
     """Where in the sentence each token stands; empty if the tokenizer does not say."""
 
@@ -55,7 +68,7 @@ def walk_model(
     reading = _read(sentence, checkpoint)
     focus = _find_word(query, sentence, reading) if query else ()
     records = _run(checkpoint, reading)
-    layer, head, why = _choose(records, reading.words, layer, head, checkpoint.name)
+    layer, head, why = _choose(records, reading.words, causal, layer, head, checkpoint.name)
     record = records[layer]
     heads, pairs = record.query.shape[1], record.key.shape[1]
     pair = head * pairs // heads
@@ -67,7 +80,8 @@ def walk_model(
         visible = visible.tril()
 
     tokens = reading.tokens
-    speaker = focus[0] if focus else _speaker(record.weights[0, head] * visible, reading.words)
+    weights = _weights(record, causal)[head]
+    speaker = focus[0] if focus else _speaker(weights, reading.words)
     usual = record.scale is None or math.isclose(record.scale, query_head.shape[1] ** -0.5)
     about = [
         f"{checkpoint.name}, layer {layer} (of 0 to {len(records) - 1}), "
@@ -133,11 +147,23 @@ def _read(sentence: str, checkpoint: Checkpoint) -> _Reading:
             f"sentence has {len(ids)} tokens, but {checkpoint.name} takes at most "
             f"{checkpoint.limit}"
         )
+    if len(ids) > MOST_TOKENS:
+        raise TooLargeError(
+            f"sentence has {len(ids)} tokens; a walk shows every number, of at most {MOST_TOKENS}. "
+            "For longer texts use pellucid.watch"
+        )
     special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+    tokens = tuple(_label(tokenizer, number) for number in ids)
     return _Reading(
         ids=torch.tensor(ids),
-        tokens=tuple(_label(tokenizer, number) for number in ids),
-        words=~torch.tensor(special, dtype=torch.bool),
+        tokens=tokens,
+        marks=sum(special),
+        words=torch.tensor(
+            [
+                not mark and any(letter.isalnum() for letter in token)
+                for mark, token in zip(special, tokens, strict=True)
+            ]
+        ),
         spans=tuple(encoded["offset_mapping"]) if tokenizer.is_fast else (),
     )
 
@@ -184,9 +210,14 @@ def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
 
 
 def _choose(
-    records: list[Record], words: Tensor, layer: int | None, head: int | None, model: str
+    records: list[Record],
+    words: Tensor,
+    causal: bool,
+    layer: int | None,
+    head: int | None,
+    model: str,
 ) -> tuple[int, int, str]:
-    """The layer, the head and why; what is given stays as it is."""
+    """The layer, the head and why, under the mask that is shown; what is given stays as it is."""
     _check("layer", layer, len(records), model)
     _check("head", head, records[layer or 0].query.shape[1], model)
     best: tuple[int, int, Worth] | None = None
@@ -194,20 +225,32 @@ def _choose(
     for number, record in enumerate(records):
         if layer not in (None, number):
             continue
-        found = worth(record.weights[0], record.weights.masked[0] > -torch.inf, words)
+        visible = record.weights.masked[0] > -torch.inf
+        found = worth(_weights(record, causal), visible.tril() if causal else visible, words)
         for place, value in enumerate(found):
             if head not in (None, place):
                 continue
             heads += 1
             if best is None or value.total > best[2].total:
                 best = (number, place, value)
-    assert best is not None
+    if best is None:
+        alone = "No word here has another to look at, by which heads could be told apart."
+        return layer or 0, head or 0, alone
     number, place, value = best
     if layer is not None and head is not None:
         return number, place, f"The head you chose is {value.why()}."
     if value.total == 0:
         return number, place, "No head looks from one word to another here: this is the first."
     return number, place, f"Chosen of {count(heads, 'head')} as the most telling: {value.why()}."
+
+
+def _weights(record: Record, causal: bool) -> Tensor:
+    """(heads, tokens, tokens); with a causal mask put on them, if that is asked."""
+    weights = record.weights[0]
+    if not causal:
+        return weights
+    kept = weights.tril()  # what the hidden keys had goes to the others, and to any sink, in step
+    return kept / (1 - (weights - kept).sum(dim=-1, keepdim=True)).clamp_min(1e-12)
 
 
 def _speaker(weights: Tensor, words: Tensor) -> int:
@@ -226,8 +269,7 @@ def _check(name: str, given: int | None, available: int, model: str) -> None:
 
 def _token_step(reading: _Reading) -> Step:
     tokens = len(reading.tokens)
-    marks = tokens - int(reading.words.sum())
-    own = f", {marks} of them its own marks" if marks else ""
+    own = f", {reading.marks} of them its own marks" if reading.marks else ""
     return Step(
         name="tokens",
         formula="ids = tokenizer(sentence)",
@@ -240,11 +282,10 @@ def _projected(
     tokens: tuple[str, ...], speaker: int, role: str, numbers: Tensor, focus: tuple[int, ...]
 ) -> Step:
     letter = ROLES[role]
-    shown = list(focus or range(len(tokens)))
-    labels = tuple(tokens[i] for i in shown)
+    shown, labels = rows_shown(tokens, focus)
     return Step(
         name=role,
-        formula=f"{letter} = X · W_{role}, as the model computed it",
+        formula=f"{letter} = X · W_{role}, with the bias and rotation that the model adds, if any",
         sentence=Speaker(tokens, speaker).vectors(role, numbers),
         matrices=(matrix(letter, numbers[shown], labels, decimals=2),),
     )

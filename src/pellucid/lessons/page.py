@@ -12,7 +12,7 @@ _LOOK = """
 :root{color-scheme:light dark}
 body{margin:0;background:var(--paper);color:var(--ink);line-height:1.5}
 main{max-width:760px;margin:0 auto;padding:24px 20px 64px}
-svg{max-width:100%;height:auto;display:block;margin:0 auto 8px}
+svg{display:block;margin:0 auto 8px}
 section{border-top:1px solid var(--line);padding:20px 0 8px}
 h1{font-size:20px;margin:16px 0 0}
 h2{font-size:17px;margin:0 0 4px}
@@ -44,7 +44,7 @@ def to_html(walk: Walk) -> str:
 </head>
 <body class="pellucid">
 <main>
-{to_svg(walk, styled=False)}
+<div class="scroll">{to_svg(walk, styled=False)}</div>
 <h1>Step by step</h1>
 {steps}
 </main>

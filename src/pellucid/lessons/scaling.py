@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.lessons.sentences import percent
 
 DIMS = (1, 4, 16, 64, 256, 1024)
@@ -101,8 +101,12 @@ def measure_scaling(
     for name, given in (("keys", keys), ("samples", samples)):
         if given < 2:
             raise ArgumentError(f"{name} must be at least 2, not {given}")
+    if keys * max(dims) > _CHUNK:
+        raise TooLargeError(
+            f"{keys} keys of {max(dims)} numbers are {keys * max(dims)} at once; at most {_CHUNK}"
+        )
     rows = []
-    for d_k in dims:
+    for d_k in sorted(set(dims)):
         scores = _scores(d_k, keys, samples, seed)
         rows.append(
             Row(

@@ -75,8 +75,8 @@ class Speaker:
         """About the step from raw to scaled scores."""
         largest = scores[self.position].abs().max().item()
         root = (
-            f"Divided by √{key_dim} = {key_dim**0.5:.2f}, to stay near size one however long "
-            "the vectors are"
+            f"Divided by √{key_dim} = {key_dim**0.5:.2f}, so that scores do not grow with how many "
+            "numbers a vector has"
             if abs(factor * key_dim**0.5 - 1) < 1e-6
             else f"Multiplied by {factor:.4g}, this model's own scale"
         )

@@ -118,7 +118,8 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
     longest = max(4, min(40, room - label - 7))
     parts: list[RenderableType] = []
     for name, numbers in zip(matrix.row_labels, matrix.values, strict=True):
-        strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:most]
+        room_for = len(numbers) if len(numbers) <= most + 1 else most  # "1 more" is a line as well
+        strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:room_for]
         left = len(numbers) - len(strongest)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         table.add_column(Text(name), no_wrap=True, header_style="bold", max_width=_LABEL)

@@ -119,6 +119,20 @@ def find_token(tokens: tuple[str, ...], word: str) -> tuple[int, ...]:
     return found
 
 
+def rows_shown(
+    tokens: tuple[str, ...], focus: tuple[int, ...]
+) -> tuple[list[int], tuple[str, ...]]:
+    """The rows of a matrix that are shown, all without a focus, and what they are called.
+
+    Among all rows a word that stands twice is known by its place; alone it needs its position.
+    """
+    if not focus:
+        return list(range(len(tokens))), tokens
+    twice = {token for token in tokens if tokens.count(token) > 1}
+    names = (f"{tokens[i]} ({i})" if tokens[i] in twice else tokens[i] for i in focus)
+    return list(focus), tuple(names)
+
+
 def attention_steps(
     tokens: tuple[str, ...],
     query: Tensor,
@@ -160,8 +174,7 @@ def attention_steps(
         softcap=softcap,
         sinks=None if sink is None else sink.reshape(1),
     )
-    shown = list(focus or range(len(tokens)))
-    labels = tuple(tokens[i] for i in shown)
+    shown, labels = rows_shown(tokens, focus)
     say = sentences.Speaker(tokens, speaker)
 
     def rows(name: str, numbers: Tensor, columns: tuple[str, ...] | None = tokens) -> Matrix:
