@@ -5,6 +5,7 @@ Nothing heavy is imported before the command that needs it, so that `pellucid --
 
 import os
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -215,7 +216,8 @@ def main() -> None:
         complaint = _usage(error, sys.argv[1:])
     from pellucid.lessons.files import printable
 
-    typer.echo(f"pellucid: {printable(' '.join(complaint.split()))}", err=True)
+    with suppress(OSError):  # where stderr cannot be written either, the status has to say it
+        typer.echo(f"pellucid: {printable(' '.join(complaint.split()))}", err=True)
     sys.exit(2)
 
 
