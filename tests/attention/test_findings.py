@@ -1,4 +1,4 @@
-"""Where attention once went wrong: each is a rule that a reviewer broke."""
+"""Where attention once went wrong, and random small calls seldom look."""
 
 import math
 from typing import Any

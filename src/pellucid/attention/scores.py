@@ -125,9 +125,7 @@ class Scores:
             scores = scores if stage == "scores" else scores * self.scale
         if group > 1:
             scores = scores.unflatten(-2, (group, rows)).flatten(-4, -3)
-        if stage == "scores":
-            return scores
-        if stage == "scaled":
+        if stage in ("scores", "scaled"):
             return scores
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
