@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pellucid import masks
+from pellucid.attention.masks import Rows
 from pellucid.attention.reference import Stages, stages
 
 Rule = Callable[[int, int, int], bool]
@@ -26,7 +27,7 @@ def mask_rules(
     draw: Any, batch_shape: tuple[int, ...], queries: int, keys: int, depth: int = 2
 ) -> tuple[Any, Rule]:
     """A mask and its definition, the latter written without the former."""
-    kinds = ["causal", "window", "padding", "prefix", "documents", "dense"]
+    kinds = ["causal", "window", "padding", "flags", "rows", "prefix", "documents", "dense"]
     kind = draw(st.sampled_from(kinds + (["and", "or", "not"] if depth else [])))
     batch = torch.Size(batch_shape).numel()
     per_item = bool(batch_shape) and draw(st.booleans())
@@ -54,6 +55,14 @@ def mask_rules(
     if kind in ("padding", "prefix"):
         given, n = numbers(0, keys)
         return getattr(masks, kind)(given), lambda b, i, j: j < n[b]
+    if kind in ("flags", "rows"):
+        size = keys if kind == "flags" else queries
+        flags = draw(key_flags(batch if per_item else 1, size))
+        given = flags if per_item else flags[0]
+        flags = flags.expand(batch, -1)
+        if kind == "rows":
+            return Rows(given), lambda b, i, j: bool(flags[b, i])
+        return masks.padding(given), lambda b, i, j: bool(flags[b, j])
     if kind == "documents":
         seed = draw(st.integers(0, 2**16))
         shape = (batch if per_item else 1, queries + keys)
@@ -82,6 +91,18 @@ def mask_rules(
     if kind == "and":
         return left_mask & right_mask, lambda b, i, j: left_rule(b, i, j) and right_rule(b, i, j)
     return left_mask | right_mask, lambda b, i, j: left_rule(b, i, j) or right_rule(b, i, j)
+
+
+@st.composite
+def key_flags(draw: Any, batch: int, size: int) -> Tensor:
+    """(batch, size) bool: padding on the left, on the right, or holes anywhere."""
+    side = draw(st.sampled_from(["left", "right", "holes"]))
+    if side == "holes":
+        seed = draw(st.integers(0, 2**16))
+        return torch.rand(batch, size, generator=torch.Generator().manual_seed(seed)) < 0.7
+    counts = draw(st.lists(st.integers(0, size), min_size=batch, max_size=batch))
+    real = torch.arange(size) < torch.tensor(counts)[:, None]
+    return real.flip(-1) if side == "left" else real
 
 
 @dataclass(repr=False)

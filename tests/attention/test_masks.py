@@ -12,7 +12,7 @@ import pellucid
 from pellucid import PellucidError, masks
 from pellucid.attention.backends.pieces import pieces
 from pellucid.attention.functional import attention_weights
-from pellucid.attention.masks import Extent
+from pellucid.attention.masks import Extent, Rows
 from pellucid.attention.reference import stages
 from tests.attention.cases import by_rule, mask_rules, random
 
@@ -133,6 +133,29 @@ def test_masks_print_themselves() -> None:
     assert repr(masks.documents(torch.tensor([0, 0, 1]))) == "documents(2 ids over 3 queries)"
 
 
+def test_padding_by_flags_is_read_as_it_is() -> None:
+    keys = torch.arange(11)
+    right = keys < torch.tensor([3, 11])[:, None]
+    assert repr(masks.padding(right)) == repr(masks.padding(torch.tensor([3, 11])))
+    assert repr(masks.padding(right[0])) == "padding(3)"
+    left = keys >= torch.tensor([0, 4])[:, None]
+    assert repr(masks.padding(left)) == "padding(left [0, 4] of 11)"
+    assert repr(masks.padding(left[1])) == "padding(left 4 of 11)"
+    assert repr(masks.padding(keys % 3 > 0)) == "padding(7 of 11 keys)"
+    assert repr(masks.padding(torch.stack([right[0], left[1]]))) == "padding(10 of 22 keys)"
+    assert repr(masks.padding(torch.ones(2, dtype=torch.int64))) == "padding([1, 1])"  # lengths
+    assert repr(Rows(keys < 4)) == "rows(4 of 11 queries)"
+
+
+def test_padding_by_flags_costs_what_is_real() -> None:
+    left = torch.arange(4096) >= torch.tensor([3072, 2048])[:, None]
+    assert work(masks.padding(left), 4096, 4096, batch=2) == (0.375, 2)
+    assert work(masks.padding(left[0]), 4096, 4096) == (0.25, 1)
+    share, _ = work(masks.causal() & masks.padding(left[0]), 4096, 4096)
+    assert share == 1 / 32
+    assert work(Rows(left[0]), 4096, 4096) == (0.25, 1)
+
+
 def test_tensors_combine_with_masks() -> None:
     visible = torch.ones(5, 7, dtype=torch.bool)
     assert repr(masks.causal() & visible) == "(causal() & dense(5 x 7))"
@@ -144,6 +167,7 @@ BAD = [
     (lambda: masks.window(right=1.5), "window needs right to be None or an int >= 0, got 1.5"),
     (lambda: masks.padding(-3), "padding must not be negative, got -3"),
     (lambda: masks.padding(torch.tensor([2, -1])), "padding must not be negative, got [2, -1]"),
+    (lambda: masks.padding(torch.tensor(True)), "padding needs flags of shape (..., keys)"),
     (lambda: masks.padding(torch.tensor([2.0])), "padding must be an int or an int tensor"),
     (lambda: masks.causal(True), "offset must be an int or an int tensor, got True"),
     (lambda: masks.dense(torch.ones(5, 7)), "mask must be a pellucid mask or a bool tensor"),
@@ -157,6 +181,16 @@ UNFIT = [
         "padding has 3 values, one a batch item, but the batch shape is (2,)",
     ),
     (masks.causal(torch.tensor([1, 2, 3])), "offset has 3 values"),
+    (
+        masks.padding(torch.ones(2, 5, dtype=torch.bool)),
+        "padding has 5 key flags but there are 7",
+    ),
+    (masks.padding(torch.arange(5) > 1), "padding has 5 key flags but there are 7"),
+    (
+        masks.padding(torch.arange(7).expand(3, 7) > 1),
+        "padding has flags of shape (3, 7), one row a batch item, but the batch shape is (2,)",
+    ),
+    (Rows(torch.arange(7) > 1), "rows has 7 query flags but there are 5"),
     (
         torch.ones(4, 7, dtype=torch.bool),
         "mask of shape (4, 7) does not broadcast to (..., heads, queries, keys) = (2, 3, 5, 7)",

@@ -137,6 +137,93 @@ def indices(draw: Any, shape: torch.Size) -> list[Any]:
     return index
 
 
+@given(case=cases(), data=st.data())
+def test_some_rows_are_those_rows_of_all(case: Case, data: Any) -> None:
+    whole = weights_of(case)
+    size = whole.shape[-2]
+    start = data.draw(st.integers(0, size - 1))
+    stop = data.draw(st.integers(start + 1, size))
+    if data.draw(st.booleans()):
+        whole.logsumexp  # noqa: B018  known before, or found for these rows alone
+    negative = slice(start - size, None if stop == size else stop - size)
+    part = whole.rows(data.draw(st.sampled_from([slice(start, stop), negative])))
+    assert part.shape == (*whole.shape[:-2], stop - start, whole.shape[-1])
+    exact, plain = (
+        case.reference(dtype).weights[..., start:stop, :]
+        for dtype in (torch.float64, torch.float32)
+    )
+    scores = case.reference().masked
+    assert_within_budget(part.dense(), plain, exact, EPS, scores)
+    assert_within_budget(part.received(), plain.sum(-2), exact.sum(-2), EPS, scores)
+    x = random(whole.shape[-1], 3, seed=0)
+    assert_within_budget(part @ x, plain @ x, exact @ x.double(), EPS, scores)
+    torch.testing.assert_close(part.logsumexp, whole.logsumexp[..., start:stop])
+    of_all = whole.statistics(2 if whole.shape[-1] > 1 else 1)
+    found = part.statistics(2 if whole.shape[-1] > 1 else 1)
+    torch.testing.assert_close(
+        found.mean_distance, of_all.mean_distance[..., start:stop], rtol=1e-4, atol=1e-4
+    )
+
+
+@given(case=cases(queries_and_keys=((37, 53), (7, 41))), data=st.data())
+def test_few_rows_are_answered_alone(case: Case, data: Any) -> None:
+    known = weights_of(case)
+    known.logsumexp  # noqa: B018
+    size = known.shape[-2]
+    start = data.draw(st.integers(0, size - 4))
+    some = slice(start, start + 4)
+    near = torch.tensor([[start + 3, start], [start + 1, start - size]])
+    asked: list[Callable[[AttentionWeights], Tensor]] = [
+        lambda w: w[..., start, :],
+        lambda w: w[..., some, 1:3],
+        lambda w: w[..., slice(start, start + 4, 3), :],
+        lambda w: w[..., near, 2],
+        lambda w: w[..., near, near % 7],
+        lambda w: w.received(some),
+        lambda w: w.received([start, start + 2]),
+        lambda w: w.pool(2, 3, region=(some, slice(1, None))),
+    ]
+    for question in asked:
+        fresh = weights_of(case)
+        torch.testing.assert_close(question(fresh), question(known), rtol=1e-4, atol=1e-6)
+        assert fresh._logsumexp is None
+
+
+def test_rows_asked_for_again_and_again_end_in_one_pass() -> None:
+    weights = weights_of(Case(*(random(1, 2, 80, 5, seed=i) for i in range(3))))
+    rows = [weights[0, 0, i] for i in range(11)]
+    assert weights._logsumexp is not None
+    assert_within_budget(torch.stack(rows), weights[0, 0, :11], weights[0, 0, :11].double(), EPS)
+
+
+def test_few_rows_of_a_call_without_gradients_get_theirs() -> None:
+    q, k, v = (random(1, 2, 37, 5, seed=i).double().requires_grad_() for i in range(3))
+    with torch.no_grad():
+        _, weights = pellucid.attention(q, k, v, masks.causal())
+    expected = torch.autograd.grad(stages(q, k, v, torch.ones(37, 37).tril().bool()).weights[
+        0, 0, 7].square().sum(), q)  # fmt: skip
+    assert torch.equal(weights[0, 0, 7] > 0, torch.arange(37) < 8)
+    torch.testing.assert_close(torch.autograd.grad(weights[0, 0, 7].square().sum(), q), expected)
+    part = weights.rows(slice(7, 8))
+    torch.testing.assert_close(torch.autograd.grad(part[0, 0, 0].square().sum(), q), expected)
+
+
+def test_rows_print_where_they_stand() -> None:
+    q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
+    offsets = torch.tensor([1, 2])
+    assert "mask=causal(offset=5)" in repr(
+        attention_weights(q, k, masks.causal(2)).rows(slice(3, 4))
+    )
+    item = attention_weights(q, k, masks.causal(offsets)).rows(slice(3, None))
+    assert "mask=causal(offset=[4, 5])" in repr(item)
+    assert "mask=window(offset=4)" in repr(attention_weights(q, k).rows(slice(-1, None)))
+    for bad in (slice(2, 2), slice(0, 5, 2), slice(None, None, -1)):
+        with pytest.raises(PellucidError, match="queries must be a slice with step 1"):
+            attention_weights(q, k).rows(bad)
+    with pytest.raises(PellucidError, match="queries must be a slice, got 3"):
+        attention_weights(q, k).rows(3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("mask", [None, masks.causal(2), masks.window(1, 1) | masks.prefix(1)])
 @pytest.mark.parametrize(
     "options", [{}, {"softcap": 1.5}, {"sinks": True}, {"bias": True}], ids=str
@@ -169,6 +256,7 @@ def test_gradients_of_all_that_is_lazy(mask: Any, options: dict[str, Any]) -> No
             weights @ v,
             weights.T @ y,
             weights.scaled[0, 0],
+            weights.rows(slice(1, 3)).entropy(),
         )
 
     inputs = (q, k, v, *(extra[name] for name in names))

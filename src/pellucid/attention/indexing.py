@@ -96,10 +96,33 @@ def as_positions(name: str, given: Any) -> Tensor:
     return places.to(torch.int64)
 
 
+def hull(rows: slice | Tensor) -> slice:
+    """The range from the first to the last position that one axis of a parsed index selects."""
+    if isinstance(rows, Tensor):
+        ends = (int(rows.min()), int(rows.max())) if rows.numel() else (0, -1)
+    else:
+        chosen = range(rows.start, rows.stop, rows.step)
+        ends = (chosen[0], chosen[-1]) if chosen else (0, -1)
+    return slice(ends[0], ends[1] + 1)
+
+
+def counted_from(first: int, index: Parsed) -> Parsed:
+    """The same index into the matrix that begins with a later row."""
+    *outer, rows, cols = index.axes
+    if isinstance(rows, Tensor):
+        rows = rows - first
+    elif first:  # then it selects rows, all of them from `first` on
+        rows = slice(rows.start - first, rows.stop - first, rows.step)
+    return Parsed([*outer, rows, cols], index.result)
+
+
 def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> Tensor:
-    """The indexed part of one stage, or of the weights, for which logsumexp is needed."""
+    """The indexed part of one stage, or of the weights, for which logsumexp is needed.
+
+    index is as the user gave it, or parsed.
+    """
     shape = (*scores.batch_shape, *scores.shape[1:])
-    parsed = parse(index, shape, scores.query.device)
+    parsed = index if isinstance(index, Parsed) else parse(index, shape, scores.query.device)
     tensors = [axis for axis, part in enumerate(parsed.axes) if isinstance(part, Tensor)]
     if len(tensors) < 2:
         block = _separate(scores, logsumexp, stage, parsed.axes)

@@ -8,6 +8,7 @@ as well as its parts do.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -94,6 +95,10 @@ class Mask:
         """Queries at which what is visible changes all at once: good places to cut."""
         return set()
 
+    def of_rows(self, rows: slice) -> "Mask":
+        """The mask of some of the queries, counted from the first of them, all items at once."""
+        raise NotImplementedError
+
     def restrict(self, rows: slice, cols: slice, keys: int) -> "Mask | None":
         """The mask of a rectangle, counted from its corner; None where all of it is visible."""
         if intervals.covers(self.spans(rows.start, rows.stop, keys).every, cols.start, cols.stop):
@@ -119,12 +124,12 @@ class Band(Mask):
     offset: PerItem
 
     def __repr__(self) -> str:
-        offset = (
-            "" if isinstance(self.offset, int) and self.offset == 0 else f"offset={self.offset}"
-        )
+        where = self.offset.tolist() if isinstance(self.offset, Tensor) else self.offset
+        offset = f"offset={where}" if where else ""
         if self.left is None and self.right == 0:
             return f"causal({offset})"
         sides = f"left={self.left}, right={self.right}"
+        sides = "" if self.left is None and self.right is None else sides
         return f"window({', '.join(filter(None, (sides, offset)))})"
 
     @property
@@ -153,6 +158,9 @@ class Band(Mask):
             every=intervals.clip(last - left, first + right + 1, keys),
         )
 
+    def of_rows(self, rows: slice) -> Mask:
+        return Band(self.left, self.right, self.offset + rows.start)
+
     @property
     def _reach(self) -> tuple[int, int]:
         left, right = (UNBOUNDED if reach is None else reach for reach in (self.left, self.right))
@@ -175,6 +183,8 @@ class Below(Mask):
 
     limit: PerItem
     name: str
+    flagged: int | None = None
+    """How many keys there must be, where the limit was read from one flag a key."""
 
     def __repr__(self) -> str:
         limit = self.limit.tolist() if isinstance(self.limit, Tensor) else self.limit
@@ -185,6 +195,8 @@ class Below(Mask):
         return len(self.limit) if isinstance(self.limit, Tensor) else None
 
     def bind(self, extent: Extent) -> Mask:
+        if self.flagged is not None:
+            _check_flags(self.name, self.flagged, "key", extent.keys)
         limit = _bind_per_item(self.limit, self.name, extent)
         longest = int(limit.max()) if isinstance(limit, Tensor) and limit.numel() else limit
         if self.name == "padding" and isinstance(longest, int) and longest > extent.keys:
@@ -201,8 +213,101 @@ class Below(Mask):
         visible = intervals.clip(0, int(self.limit), keys)
         return Spans(visible, visible)
 
+    def of_rows(self, rows: slice) -> Mask:
+        return self
+
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Below(max(0, int(self.limit) - cols.start), self.name)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flags(Mask):
+    """One flag a position, the same for all that stands across from it."""
+
+    flags: Tensor
+    """bool, (positions,) or (batch, positions)."""
+
+    name = ""
+    along = ""
+    """What the positions are, "key" or "query"."""
+
+    @property
+    def batch(self) -> int | None:  # type: ignore[override]
+        return len(self.flags) if self.flags.ndim == 2 else None
+
+    def bind(self, extent: Extent) -> Mask:
+        size = extent.keys if self.along == "key" else extent.queries
+        batch = extent.batch_shape.numel()
+        _check_flags(self.name, self.flags.shape[-1], self.along, size)
+        if self.flags.shape[:-1].numel() not in (1, batch):
+            raise ShapeError(
+                f"{self.name} has flags of shape {tuple(self.flags.shape)}, one row a batch item, "
+                f"but the batch shape is {tuple(extent.batch_shape)}"
+            )
+        flags = self.flags.to(extent.device).reshape(-1, size)
+        alike = bool((flags == flags[:1]).all())  # one rule then serves all items
+        return type(self)(flags[0] if alike and len(flags) else flags)
+
+    def at(self, item: int) -> Mask:
+        return self if self.batch is None else type(self)(self.flags[item])
+
+    def _at_places(self, item: Tensor, place: Tensor) -> Tensor:
+        return self.flags[place] if self.batch is None else self.flags[item, place]
+
+
+class Present(Flags):
+    """Every query sees the keys that are flagged."""
+
+    name, along = "padding", "key"
+
+    def __repr__(self) -> str:
+        keys = self.flags.shape[-1]
+        hidden = keys - self.flags.sum(-1)
+        left = torch.arange(keys, device=hidden.device) >= hidden.unsqueeze(-1)
+        if torch.equal(self.flags, left):
+            return f"padding(left {hidden.tolist()} of {keys})"
+        return f"padding({int(self.flags.sum())} of {self.flags.numel()} keys)"
+
+    def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self._at_places(item, key)
+
+    def spans(self, start: int, stop: int, keys: int) -> Spans:
+        return Spans(self._visible, self._visible)
+
+    @cached_property
+    def _visible(self) -> Intervals:
+        return intervals.runs(self.flags)
+
+    def of_rows(self, rows: slice) -> Mask:
+        return self
+
+    def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
+        return Present(self.flags[cols])
+
+
+class Rows(Flags):
+    """A query that is flagged sees every key, and the others none."""
+
+    name, along = "rows", "query"
+
+    def __repr__(self) -> str:
+        return f"rows({int(self.flags.sum())} of {self.flags.numel()} queries)"
+
+    def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self._at_places(item, query)
+
+    def spans(self, start: int, stop: int, keys: int) -> Spans:
+        seen, everything = self.flags[start:stop], intervals.clip(0, keys, keys)
+        return Spans(everything if seen.any() else (), everything if seen.all() else ())
+
+    def breaks(self) -> set[int]:
+        return {edge for run in intervals.runs(self.flags) for edge in run}
+
+    def of_rows(self, rows: slice) -> Mask:
+        return Rows(self.flags[..., rows])
+
+    def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
+        return Rows(self.flags[rows])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -259,6 +364,9 @@ class Documents(Mask):
     def breaks(self) -> set[int]:
         return set((torch.diff(self.query_ids).nonzero().flatten() + 1).tolist())
 
+    def of_rows(self, rows: slice) -> Mask:
+        return Documents(self.query_ids[..., rows], self.key_ids)
+
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Documents(self.query_ids[rows], self.key_ids[cols])
 
@@ -300,6 +408,9 @@ class Dense(Mask):
             rows = rows[:, :1]
         return Spans(*(intervals.runs(seen) for seen in (rows.any(1).any(0), rows.all(1).all(0))))
 
+    def of_rows(self, rows: slice) -> Mask:
+        return Dense(self.visible[:, :, rows])
+
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Dense(self.visible[:, :, rows, cols])
 
@@ -327,6 +438,9 @@ class Pair(Mask):
 
     def breaks(self) -> set[int]:
         return self.left.breaks() | self.right.breaks()
+
+    def of_rows(self, rows: slice) -> Mask:
+        return type(self)(self.left.of_rows(rows), self.right.of_rows(rows))
 
 
 class And(Pair):
@@ -413,6 +527,9 @@ class Not(Mask):
     def breaks(self) -> set[int]:
         return self.hidden.breaks()
 
+    def of_rows(self, rows: slice) -> Mask:
+        return Not(self.hidden.of_rows(rows))
+
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Not(self.hidden._cut(rows, cols, keys))
 
@@ -447,12 +564,26 @@ def window(left: int | None = None, right: int | None = None, offset: PerItem = 
 
 
 def padding(lengths: PerItem) -> Mask:
-    """Every query sees the first `lengths` keys; what stands after them never matters.
+    """Every query sees the real keys; what padding holds never matters.
 
     Args:
-        lengths: real keys, an int or one a batch item, (batch,).
+        lengths: how many keys are real, the first ones: an int or one a batch item, (batch,). Or
+            bool, (keys,) or (batch, keys), True = real, with padding on any side: what a tokenizer
+            gives, as `attention_mask.bool()`.
     """
+    if isinstance(lengths, Tensor) and lengths.dtype == torch.bool:
+        if lengths.ndim == 0:
+            raise ShapeError("padding needs flags of shape (..., keys), got a single one")
+        return present(lengths)
     return Below(_per_item(lengths, "padding"), "padding")
+
+
+def present(flags: Tensor) -> Mask:
+    """Padding by one flag a key, which are lengths where it is all on the right."""
+    keys, real = flags.shape[-1], flags.sum(-1)
+    if torch.equal(flags, torch.arange(keys, device=flags.device) < real.unsqueeze(-1)):
+        return Below(real if flags.ndim > 1 else int(real), "padding", flagged=keys)
+    return Present(flags)
 
 
 def prefix(n: PerItem) -> Mask:
@@ -509,6 +640,21 @@ def broadcast_to_extent(name: str, tensor: Tensor, extent: Extent) -> Tensor:
             f"keys) = {(*batch_shape, heads, queries, keys)}"
         ) from None
     return expanded.reshape(-1, heads, queries, keys)
+
+
+def mask_of_rows(mask: Mask | None, rows: slice) -> Mask | None:
+    """The mask of some of the queries, which knows where the first of them stands."""
+    if mask is not None:
+        mask = mask.of_rows(rows)
+    if rows.start == 0 or (mask is not None and mask.offset is not None):
+        return mask
+    place = Band(None, None, rows.start)  # hides nothing
+    return place if mask is None else And(mask, place)
+
+
+def _check_flags(name: str, count: int, along: str, wanted: int) -> None:
+    if count != wanted:
+        raise ShapeError(f"{name} has {count} {along} flags but there are {wanted}")
 
 
 def _per_item(value: PerItem, name: str, negative: bool = False) -> PerItem:

@@ -10,6 +10,7 @@ from torch import Tensor
 from pellucid.attention import backends, indexing, intervals, streaming
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.intervals import Intervals
+from pellucid.attention.masks import mask_of_rows
 from pellucid.attention.preview import preview
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
@@ -25,6 +26,8 @@ __all__ = ["AttentionWeights", "Statistics", "Top"]
 
 DENSE_LIMIT = 2**30
 """Bytes that `dense()` makes without being told to: 1 GiB."""
+FEW_ROWS = 8
+"""Fewer than one in so many rows find their logsumexp alone; for more, all are found at once."""
 MOST_RANGES = 16
 """Ranges of queries that are gone through one by one; more are picked out of a whole pass."""
 PREVIEW_CELLS = 24
@@ -137,6 +140,7 @@ class AttentionWeights(LazyMatrix):
         super().__init__(scores, "weights")
         self._backend = backend
         self._has_graph = torch.is_grad_enabled()
+        self._rows_found = 0
         self._logsumexp = None if logsumexp is None else self._with_sinks(logsumexp)
 
     def _with_sinks(self, logsumexp: Tensor) -> Tensor:
@@ -153,9 +157,14 @@ class AttentionWeights(LazyMatrix):
         return context * share.unsqueeze(-1).to(context.dtype)
 
     @property
-    def _flat_logsumexp(self) -> Tensor:
+    def _is_known(self) -> bool:
+        """Whether the logsumexp is here, and not a constant to autograd that must not be one."""
         lost = torch.is_grad_enabled() and not self._has_graph and self._of.requires_grad
-        if self._logsumexp is None or lost:  # one made under no_grad is a constant to autograd
+        return self._logsumexp is not None and not lost
+
+    @property
+    def _flat_logsumexp(self) -> Tensor:
+        if self._logsumexp is None or not self._is_known:
             self._has_graph = torch.is_grad_enabled()
             exact = self._exact
             run = backends.choose(self._backend, exact, exact.key, 0.0)
@@ -197,8 +206,63 @@ class AttentionWeights(LazyMatrix):
         """capped + bias, -inf where the mask hides a key: what the softmax sees."""
         return LazyMatrix(self._of, "masked")
 
+    def rows(self, queries: slice) -> "AttentionWeights":
+        """The weights of some queries alone, (..., heads, chosen queries, keys), as lazy as these.
+
+        Whatever is asked of them costs those queries alone, their logsumexp included where it is
+        not known yet. Distances count from where the queries stand here.
+
+        Args:
+            queries: a slice with step 1 that holds any; negative ends count from the last query.
+
+        Raises:
+            ArgumentError: the slice is empty or has another step.
+            TypeMismatchError: it is no slice.
+        """
+        if not isinstance(queries, slice):
+            raise TypeMismatchError(f"queries must be a slice, got {queries!r}")
+        start, stop, step = queries.indices(self._of.shape[2])
+        if step != 1 or stop <= start:
+            raise ArgumentError(
+                f"queries must be a slice with step 1 that holds any of {self._of.shape[2]}, "
+                f"got {queries}"
+            )
+        chosen = slice(start, stop)
+        query, bias = self._of.query[:, :, chosen], self._of.bias
+        bias = None if bias is None else bias[:, :, chosen]
+        mask = mask_of_rows(self._of.mask, chosen)
+        part = AttentionWeights(replace(self._of, query=query, bias=bias, mask=mask), self._backend)
+        if self._logsumexp is not None:
+            part._logsumexp, part._has_graph = self._logsumexp[:, :, chosen], self._has_graph
+        return part
+
+    def _knowing(self, queries: slice) -> tuple["AttentionWeights", int]:
+        """Weights in which these queries' logsumexp costs least, and their first query here.
+
+        Who asks for a few rows again and again pays at most for one pass more than all at once.
+        """
+        count, size = queries.stop - queries.start, self._of.shape[2]
+        if self._is_known or count < 1 or (self._rows_found + count) * FEW_ROWS > size:
+            return self, 0
+        self._rows_found += count
+        return self.rows(queries), queries.start
+
     def __getitem__(self, index: Any) -> Tensor:
-        return indexing.select(self._of, self._flat_logsumexp, self._name, index)
+        """Exactly that part, a tensor; costs no more than the part.
+
+        Where the logsumexp is not known yet, few rows that lie together find their own; more than
+        an eighth of all rows, asked for at once or over time, find that of all, which is kept.
+
+        Args:
+            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+
+        Raises:
+            OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
+        """
+        parsed = indexing.parse(index, self.shape, self.device)
+        part, first = self._knowing(indexing.hull(parsed.axes[-2]))
+        parsed = indexing.counted_from(first, parsed)
+        return indexing.select(part._of, part._flat_logsumexp, self._name, parsed)
 
     @property
     def T(self) -> "Transposed":  # noqa: N802
@@ -246,9 +310,14 @@ class AttentionWeights(LazyMatrix):
         """Attention that each key gets: the sum of its column, (..., heads, keys).
 
         Args:
-            queries: the queries to count, a slice or a set of positions; all unless given.
+            queries: the queries to count, a slice or a set of positions; all unless given. Few
+                that lie together cost what they alone cost.
         """
         ranges = None if queries is None else self._ranges(queries)
+        if ranges:
+            part, first = self._knowing(slice(ranges[0][0], ranges[-1][1]))
+            if part is not self:
+                return part.received(intervals.positions(ranges, torch.device("cpu")) - first)
         if ranges is not None and len(ranges) > MOST_RANGES:
             chosen = torch.zeros(self._of.shape[2], dtype=self.dtype, device=self.device)
             chosen[intervals.positions(ranges, self.device)] = 1
@@ -326,8 +395,10 @@ class AttentionWeights(LazyMatrix):
                 )
             spans.append(slice(start, stop))
         rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
-        picture = streaming.pool(self._of, self._flat_logsumexp, rows, cols, reduce, *spans)
-        return self._outer(picture)
+        part, first = self._knowing(spans[0])
+        queries = slice(spans[0].start - first, spans[0].stop - first)
+        lse = part._flat_logsumexp
+        return self._outer(streaming.pool(part._of, lse, rows, cols, reduce, queries, spans[1]))
 
     def _statistics(
         self,
