@@ -395,10 +395,10 @@ class AttentionWeights(LazyMatrix):
                 )
             spans.append(slice(start, stop))
         rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
-        part, first = self._knowing(spans[0])
-        queries = slice(spans[0].start - first, spans[0].stop - first)
-        lse = part._flat_logsumexp
-        return self._outer(streaming.pool(part._of, lse, rows, cols, reduce, queries, spans[1]))
+        knowing, first = self._knowing(spans[0])
+        chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
+        lse = knowing._flat_logsumexp
+        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
 
     def _statistics(
         self,
