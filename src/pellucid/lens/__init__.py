@@ -1,5 +1,7 @@
 """See through models that someone else wrote: record the attention of every layer, lazily."""
 
-from pellucid.lens.watch import Record, Watch, watch
+from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.watch import Watch, watch
 
-__all__ = ["Record", "Watch", "watch"]
+__all__ = ["Record", "Recording", "Watch", "watch"]

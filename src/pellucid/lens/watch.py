@@ -1,116 +1,94 @@
-"""watch(): record every attention call of a model that someone else wrote.
+"""watch(): record every attention of a model that someone else wrote.
 
     with pellucid.watch(model) as seen:
         model(**inputs)
     seen["encoder.layer.0.attention.self"][0, 3]  # the weights of head 3
 
-Models of Hugging Face's transformers ask `AttentionInterface.get_interface` for the function that
-computes their attention. While a watch is open that answer is wrapped: the wrapper keeps references
-to what the function was given and calls it unchanged. Recording costs nothing but those references;
-masks are read and weights computed when somebody asks.
+While a watch is open, the functions that compute attention are wrapped (see `taps`). They run as
+ever; what they were given is referred to, not copied, and weights are computed when somebody asks.
 """
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, wraps
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention import AttentionWeights, attention_weights, masks
-from pellucid.errors import TypeMismatchError, UnknownNameError
+from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.lens import selection, taps
+from pellucid.lens.recognise import Recognised, recognise
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.replay import contradiction
+from pellucid.lens.visibility import Visibility, tensors
 
-_READABLE = ("eager", "sdpa")
-"""The implementations whose masks this file can read."""
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """One attention call. The tensors are the model's own, still in its graph, not copies."""
-
-    name: str
-    """The qualified name of the module that made the call, as in `model.named_modules()`."""
-    query: Tensor
-    """(batch, heads, queries, key_dim), after any rotary embedding."""
-    key: Tensor
-    """(batch, kv_heads, keys, key_dim), after any cache."""
-    value: Tensor
-    """(batch, kv_heads, keys, value_dim)."""
-    scale: float | None
-    softcap: float | None
-    sinks: Tensor | None
-    """(heads,) or None."""
-    given_mask: Tensor | None
-    """The mask as the model passed it: bool (True = may be seen), or float and additive."""
-    given_bias: Tensor | None
-    """A position bias, (batch or 1, heads, queries, keys), as T5 has."""
-    is_causal: bool
-    """Whether the call asked for a causal mask without passing one."""
-
-    @cached_property
-    def mask(self) -> masks.Mask | None:
-        """Which query may see which key; None where every query sees every key."""
-        if self.given_mask is None:
-            return masks.causal() if self.is_causal else None
-        visible = self._visible(self.given_mask)
-        if visible.all():
-            return None
-        queries, keys = visible.shape[-2:]
-        offset = keys - queries
-        if (visible == torch.ones_like(visible).tril(offset)).all():
-            return masks.causal(offset)
-        return masks.dense(visible)
-
-    @cached_property
-    def bias(self) -> Tensor | None:
-        """What is added to the scaled scores, apart from the mask; None where that is nothing."""
-        added = self.given_bias
-        mask = self.given_mask
-        if mask is not None and mask.dtype != torch.bool:
-            rest = mask.masked_fill(~self._visible(mask), 0)
-            if rest.any():
-                added = rest if added is None else added + rest
-        return added
-
-    @cached_property
-    def weights(self) -> AttentionWeights:
-        """(batch, heads, queries, keys), computed only where asked."""
-        return attention_weights(
-            self.query,
-            self.key,
-            self.mask,
-            bias=self.bias,
-            scale=self.scale,
-            softcap=self.softcap,
-            sinks=self.sinks,
-        )
-
-    @staticmethod
-    def _visible(mask: Tensor) -> Tensor:
-        # An additive mask hides with the dtype's lowest number, or near it where a bias was added.
-        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+MASKS_KEPT = 4
+"""Masks that are known again by their memory: those of the layers of one forward pass."""
+READ_KEPT = 4
+"""Rows of token ids that are kept to tell which tokens a later call is about."""
 
 
-class Watch:
-    """What `watch` gives: iterate over it for the records, index it by a module's name."""
+@dataclass(eq=False)
+class Growing:
+    """A generation in progress."""
 
-    def __init__(self, model: nn.Module) -> None:
+    record: Record
+    update: taps.CacheUpdate
+    """The latest one that is part of the record."""
+    first: int
+    """Which of all keys is the record's first; others were forgotten before the watch began."""
+
+
+class Watch(Recording):
+    """What `watch` gives: a recording that grows while it is open."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: selection.Layers | None,
+        values: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        tokenizer: Any,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeMismatchError(
                 f"model must be a torch.nn.Module, not {type(model).__module__}."
                 f"{type(model).__qualname__}"
             )
-        self._model = model
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._records: list[Record] = []
-        self._unreadable: dict[str, str] = {}
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeMismatchError(f"dtype must be a float dtype, got {dtype}")
+        super().__init__(type(model).__name__, tokenizer=tokenizer)
+        self._model: nn.Module | None = model
+        self._chosen = None if layers is None else selection.names(model, layers)
+        self._values = values
+        self._device = None if device is None else torch.device(device)
+        self._dtype = dtype
+        self._lost: dict[str, str] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """All that only an open watch needs."""
+        self._names: dict[int, str] = {}
+        self._embedding: Tensor | None = None
+        self._growing: dict[tuple[str, int, int], Growing] = {}
+        self._broken: dict[int, str] = {}
+        self._proven: set[str] = set()
+        self._refused: set[str] = set()
+        self._recognised: list[tuple[Any, Any, Any]] = []
+        self._agreed: list[tuple[Any, Any, Any]] = []
+        self._read: list[Tensor] = []
 
     def __enter__(self) -> "Watch":
-        _open.append(self)
-        _tap()
+        if self._model is None:
+            raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
+        self._names = {id(module): name for name, module in self._model.named_modules()}
+        self._embedding = selection.token_embedding(self._model)
+        taps.add(self)
         return self
 
     def __exit__(
@@ -119,156 +97,270 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _open.remove(self)
-        if not _open:
-            _untap()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[Record]:
-        """The records, in the order of the calls."""
-        return iter(self._records)
-
-    def __getitem__(self, name: str) -> AttentionWeights:
-        """The weights of a module's latest call."""
-        for record in reversed(self._records):
-            if record.name == name:
-                return record.weights
-        names = ", ".join(dict.fromkeys(record.name for record in self._records)) or "none"
-        raise UnknownNameError(f"no attention of a module '{name}' was recorded; recorded: {names}")
+        taps.remove(self)
+        self._unseen = self.unseen
+        self._model = None  # what was recorded outlives the model, and does not keep it alive
+        self._forget()
 
     @property
     def unseen(self) -> dict[str, str]:
         """Modules that look like attention and made no recordable call, each with the reason."""
+        if self._model is None:
+            return self._unseen
         recorded = {record.name for record in self._records}
-        alike = {
-            name
-            for name, module in self._model.named_modules()
-            if "attention" in type(module).__name__.lower()
-        }
-        # A wrapper around a module that was recorded (BertAttention) is seen through it. Of nested
-        # ones that were not, the innermost is the one to look at.
-        lost = {name for name in alike if not any(_within(inner, name) for inner in recorded)}
-        silent = (name for name in lost if not any(_within(other, name) for other in lost - {name}))
-        reasons = dict.fromkeys(sorted(silent), "made no call through transformers' interface")
-        return reasons | self._unreadable
+        silent = selection.silent(self._model, recorded | self._lost.keys(), self._chosen)
+        return dict.fromkeys(silent, "made no attention call that is known here") | self._lost
 
-    def __repr__(self) -> str:
-        head = ("name", "heads", "queries", "keys", "mask")
-        rows = [head, *(_row(record) for record in self._records)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        title = f"{type(self._model).__name__}: {len(self)} attention calls recorded"
-        missed = [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
-        return "\n".join([title, *(lines if self._records else []), *missed])
+    # What the taps tell.
 
-    def _observe(
-        self, implementation: str, module: nn.Module, tensors: tuple[Any, ...], options: Any
-    ) -> None:
-        name = self._names.get(id(module))
-        if name is None:  # a call of some other model
+    def name_of(self, module: nn.Module) -> str | None:
+        return self._names.get(id(module))
+
+    def files(self) -> Iterable[ModuleType]:
+        assert self._model is not None
+        names = {type(module).__module__ for module in self._model.modules()}
+        return [sys.modules[name] for name in names if name in sys.modules]
+
+    def missed(self, name: str, reason: str) -> None:
+        if self._chosen is None or name in self._chosen:
+            self._lost[name] = reason
+
+    def read(self, ids: Tensor, weight: Tensor) -> None:
+        if weight is self._embedding and ids.ndim:
+            self._read = [ids.reshape(-1, ids.shape[-1]), *self._read[: READ_KEPT - 1]]
+
+    def disturbed(self, cache: int, what: str) -> None:
+        for place in [place for place in self._growing if place[1] == cache]:
+            record = self._growing.pop(place).record
+            if what != "reset":
+                self._broken[cache] = (
+                    f"cannot be joined, since '{what}' changed its cache, as beam search does; "
+                    "generate with num_beams=1, or watch one forward pass over what was generated"
+                )
+                self._records = [some for some in self._records if some is not record]
+                self.missed(record.name, self._broken[cache])
+
+    def heard(self, name: str, call: taps.Call) -> None:
+        update = call.update
+        if name in self._refused or (self._chosen is not None and name not in self._chosen):
             return
-        query, key, value, mask, *rest = tensors
-        if implementation not in _READABLE or rest:
-            how = "with positional options" if rest else f"with the '{implementation}' attention"
-            self._unreadable[name] = f"called {how}, which is not recorded yet; use 'sdpa'"
-            return
-        is_causal = False  # eager attention knows no mask but the one it is given
-        if implementation == "sdpa" and mask is None and query.shape[-2] > 1:
-            wanted = options.get("is_causal")
-            is_causal = bool(getattr(module, "is_causal", True) if wanted is None else wanted)
-        bias = options.get("position_bias")
-        if is_causal:  # a static cache is longer than what it holds; sdpa cuts it here as well
-            filled = query.shape[-2]
-            key, value = key[..., :filled, :], value[..., :filled, :]
-            bias = bias if bias is None else bias[..., :filled]
-        self._records.append(
-            Record(
-                name,
-                query,
-                key,
-                value,
-                scale=options.get("scaling"),
-                softcap=options.get("softcap"),
-                sinks=options.get("s_aux"),
-                given_mask=mask,
-                given_bias=bias,
-                is_causal=is_causal,
-            )
+        if update is not None and update.cache in self._broken:
+            self.missed(name, self._broken[update.cache])
+        elif update is not None and update.lossy:
+            self.missed(name, "reads a quantized cache, which is not recorded")
+        elif update is None or not self._grow(name, call, update):
+            self._begin(name, call, update)
+
+    # What is made of it.
+
+    def _begin(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> None:
+        """Record a call by itself, or the first of a generation."""
+        key, value = call.key, call.value
+        total = key.length
+        if update is not None:
+            before = update.before() if callable(update.before) else update.before
+            total = before + update.length
+            if key.length > total:  # a static cache is longer than what it holds
+                key, value = (Pieces.of(_own(x.tensor[..., :total, :])) for x in (key, value))
+            if before == 0 and update.new_keys is not None and update.new_values is not None:
+                key, value = Pieces.of(update.new_keys), Pieces.of(update.new_values)
+        queries, keys = call.query.length, key.length
+        visibility, bias = self._visibility(call, queries, keys)
+        cross = selection.is_cross(name) or (queries != keys == total and queries > 1)
+        ids = self._ids(call, queries)
+        key_ids = self._ids(call, keys, unlike=ids if cross else None)
+        record = Record(
+            name=name,
+            queries=self._kept(call.query),
+            keys=self._kept(key),
+            visibility=visibility,
+            biases=[] if bias is None else [self._moved(bias)],
+            scale=call.scale,
+            softcap=call.softcap,
+            sinks=None if call.sinks is None else self._moved(call.sinks.view_as(call.sinks)),
+            values=self._kept(value) if self._values else None,
+            contexts=self._kept(Pieces.of(call.context)) if self._keeps_context(call) else None,
+            query_tokens=None if ids is None else Pieces.of(ids, -1),
+            key_tokens=None if key_ids is None else Pieces.of(key_ids, -1),
+            is_cross=cross,
+            latest_queries=queries,
         )
+        if name not in self._proven:
+            wrong = contradiction(record, call, value.tensor)
+            if wrong is not None:
+                self._refused.add(name)
+                self.missed(name, wrong)
+                return
+            self._proven.add(name)
+        self._records.append(record)
+        if update is not None:
+            self._growing[name, update.cache, update.layer] = Growing(record, update, total - keys)
+
+    def _grow(self, name: str, call: taps.Call, update: taps.CacheUpdate) -> bool:
+        """Add a step to the generation that it belongs to; False where it belongs to none."""
+        growing = self._growing.get((name, update.cache, update.layer))
+        if growing is None:
+            return False
+        record, row, rows = growing.record, growing.record.queries.length, call.query.length
+        same_keys = growing.update is update  # those of an encoder, step after step
+        keys = record.keys.length
+        if not same_keys:
+            before = growing.first + keys if callable(update.before) else update.before
+            forgotten = growing.first + keys - before
+            if before == 0 or not 0 <= forgotten <= row or update.new_keys is None:
+                return False
+            if forgotten:
+                record.forget(forgotten)
+                row, keys = row - forgotten, keys - forgotten
+            keys += update.length
+        low = max(0, growing.first + keys - call.key.length) - growing.first
+        if low < 0:
+            return False
+        visibility = self._agreed_with(record.visibility, call, row, rows, low, keys)
+        if visibility is None:
+            return False
+        bias = call.bias
+        if bias is not None:
+            bias = nn.functional.pad(bias[..., : keys - low], (low, 0))
+        value = update.new_values
+        record.add(
+            visibility,
+            self._moved(call.query.tensor),
+            None if same_keys or update.new_keys is None else self._moved(update.new_keys),
+            value=None if value is None or not self._values else self._moved(value),
+            context=self._moved(call.context) if self._keeps_context(call) else None,
+            bias=None if bias is None else self._moved(bias),
+            ids=self._ids(call, rows),
+        )
+        growing.update = update
+        return True
+
+    def _visibility(
+        self, call: taps.Call, queries: int, keys: int
+    ) -> tuple[Visibility, Tensor | None]:
+        """The rule of a call and what is added to its scores; known again for the next layer."""
+        device = self._device or call.query.device
+        # A rule without tensors is told by how it prints.
+        told = str(call.rule) if not tensors(call.rule) else object()
+        known = (queries, keys, told, device, *map(_memory, call.given))
+        answer = next((made for was, _, made in self._recognised if was == known), None)
+        if answer is None:
+            rule, bias, uniform = call.rule, None, None
+            for given in call.given:
+                found = recognise(given[..., :keys].to(device), queries, keys)
+                rule = found.mask if rule is None else rule & found.mask if found.mask else rule
+                bias = _sum(bias, found.bias)
+                uniform = found.uniform if uniform is None else uniform
+            found = Recognised(rule, bias, uniform)
+            answer = Visibility.of(found, queries, keys, device), bias
+            # The masks stay referred to, so that no other takes their memory while it tells them.
+            latest = (known, call.given, answer)
+            self._recognised = [latest, *self._recognised[: MASKS_KEPT - 1]]
+        visibility, bias = answer
+        return visibility, _sum(None if call.bias is None else call.bias[..., :keys], bias)
+
+    def _agreed_with(
+        self, visibility: Visibility, call: taps.Call, row: int, rows: int, low: int, keys: int
+    ) -> Visibility | None:
+        """The rule with a step more, if there is one; known again for the next layer."""
+        if not call.given:
+            return visibility.grown(row, rows, low, keys, call.rule)
+        if call.rule is not None or len(call.given) > 1:
+            return None
+        given = call.given[0]
+        known = (id(visibility), row, rows, low, keys, _memory(given))
+        for was, _, answer in self._agreed:
+            if was == known:
+                return answer
+        seen = given[..., : keys - low]
+        if seen.is_floating_point():
+            shown = seen > torch.finfo(seen.dtype).min / 2
+            plain = not bool(seen.masked_fill(~shown, 0).any())
+            seen = shown
+        else:
+            plain = True
+        answer = None
+        if plain and seen.ndim == 4 and seen.shape[1] == 1:
+            answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
+        self._agreed = [(known, (given, visibility), answer), *self._agreed[: MASKS_KEPT - 1]]
+        return answer
+
+    def _ids(self, call: taps.Call, length: int, unlike: Tensor | None = None) -> Tensor | None:
+        """(batch, length) ids of the tokens that were read last and are so many."""
+        batch = math.prod(call.query.outer[:-1])
+        for ids in self._read:
+            if ids.shape == (batch, length) and ids is not unlike:
+                return ids
+        return None
+
+    def _keeps_context(self, call: taps.Call) -> bool:
+        return self._values and call.context is not None and call.projection is None
+
+    def _kept(self, pieces: Pieces) -> Pieces:
+        if self._device is None and self._dtype is None:
+            only = pieces.held
+            return Pieces.of(_own(only[0])) if only else pieces
+        return Pieces.of(self._moved(pieces.tensor))
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(device=self._device, dtype=self._dtype)
 
 
-def watch(model: nn.Module) -> Watch:
+def watch(
+    model: nn.Module,
+    layers: selection.Layers | None = None,
+    *,
+    values: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    tokenizer: Any = None,
+) -> Watch:
     """Record the attention of `model` while the context is open.
 
+        with pellucid.watch(model) as seen:
+            model(**inputs)
+
     The model is not changed, and nothing is left behind on exit or on an exception. Watches may
-    nest or overlap. This first version sees models of Hugging Face's transformers that use its
-    attention interface with the sdpa or eager implementation; what it cannot see it lists in
-    `unseen`.
+    nest and overlap, and see the calls of every thread. It sees Hugging Face models through the
+    attention interface, whatever the implementation; whoever calls
+    `F.scaled_dot_product_attention`; `nn.MultiheadAttention` and `nn.TransformerEncoder`, on their
+    fast path too. What looks like attention and made no call that could be recorded stands in
+    `seen.unseen`. The first call of each module is proven: a few rows are computed again from what
+    was recorded, and a module whose output is something else is unseen, with the reason.
+
+    The steps of a generation are joined to one record a layer, each key held once.
+
+    Args:
+        model: any `torch.nn.Module`. A compiled one runs as it was before it was compiled.
+        layers: what to keep: layer numbers, from the end where negative (the first number in a
+            module's name), names of modules, or patterns of names such as "decoder.*.self_attn".
+        values: keep what attention moves, values and contexts, as `lens.attribution` needs; that
+            is as much again as queries and keys.
+        device: where to keep queries and keys, "cpu" to spare an accelerator's memory.
+        dtype: what to keep them in; a shorter one saves memory and costs digits.
+        tokenizer: of Hugging Face, to show tokens as it writes them.
+
+    Raises:
+        TypeMismatchError: model is no module, or dtype no float type.
+        UnknownNameError: no module has what `layers` asks for; the message lists near names.
     """
-    return Watch(model)
+    return Watch(model, layers, values, device, dtype, tokenizer)
 
 
-def _within(inner: str, outer: str) -> bool:
-    """Whether the module called `inner` is `outer` or a part of it."""
-    return inner == outer or outer == "" or inner.startswith(outer + ".")
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one that is written in place, as a static cache is."""
+    if tensor.is_inference():  # which does not count its changes; a part of something may change
+        written = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.itemsize
+    else:
+        written = tensor._version > 0
+    return tensor.clone() if written else tensor
 
 
-def _row(record: Record) -> tuple[str, ...]:
-    heads, kv_heads = record.query.shape[-3], record.key.shape[-3]
-    mask = "none" if record.mask is None else str(record.mask)
-    return (
-        record.name,
-        str(heads) if heads == kv_heads else f"{heads}/{kv_heads}",
-        str(record.query.shape[-2]),
-        str(record.key.shape[-2]),
-        mask if record.bias is None else f"{mask} + bias",
-    )
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells a tensor from every other that is alive, and from itself after a change."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version
 
 
-_open: list[Watch] = []
-_original: list[tuple[type[Any], Callable[..., Any]]] = []
-"""The interface and its own get_interface while it is wrapped; empty otherwise."""
-
-
-def _tap() -> None:
-    # A model of transformers exists only once this module is loaded: no need to load it for others.
-    modeling = sys.modules.get("transformers.modeling_utils")
-    if modeling is None or _original:
-        return
-    interface = modeling.AttentionInterface
-    original = interface.get_interface
-    _original.append((interface, original))
-
-    @wraps(original)
-    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Any:
-        function = original(self, attn_implementation, default)
-
-        @wraps(function)
-        def tapped(
-            module: nn.Module,
-            query: Tensor,
-            key: Tensor,
-            value: Tensor,
-            attention_mask: Any = None,
-            *rest: Any,
-            **options: Any,
-        ) -> Any:
-            tensors = (query, key, value, attention_mask, *rest)
-            for opened in _open:
-                opened._observe(attn_implementation or "eager", module, tensors, options)
-            return function(module, *tensors, **options)
-
-        return tapped
-
-    interface.get_interface = get_interface
-
-
-def _untap() -> None:
-    while _original:
-        interface, original = _original.pop()
-        interface.get_interface = original
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return one if other is None else other if one is None else one + other

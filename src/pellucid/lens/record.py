@@ -1,0 +1,226 @@
+"""What is kept of one attention: query, key and the rule that makes weights of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import AttentionWeights, attention_weights
+from pellucid.attention.masks import Mask
+from pellucid.lens.visibility import Visibility, tensors
+
+Part = Tensor | Callable[[], Tensor]
+"""A tensor, or how to make it when it is asked for."""
+
+
+class Pieces:
+    """A tensor that grows along one axis. What is added is referred to, and joined when asked."""
+
+    def __init__(
+        self, part: Part, shape: Sequence[int], device: torch.device, axis: int = -2
+    ) -> None:
+        """A first part, and its shape, of which `axis` grows."""
+        self._parts: list[Part] = [part]
+        self._axis = axis
+        self.length = shape[axis]
+        self.outer = tuple(shape[:axis])
+        self.device = device
+
+    @classmethod
+    def of(cls, tensor: Tensor, axis: int = -2) -> "Pieces":
+        return cls(tensor, tensor.shape, tensor.device, axis)
+
+    def append(self, part: Tensor) -> None:
+        self._parts.append(part)
+        self.length += part.shape[self._axis]
+
+    def cut(self, length: int) -> None:
+        """Forget what comes after the first `length`."""
+        if length < self.length:  # a copy, so that what is forgotten is freed
+            self._parts = [self.tensor.narrow(self._axis, 0, length).clone()]
+            self.length = length
+
+    @property
+    def tensor(self) -> Tensor:
+        made = [part if isinstance(part, Tensor) else part() for part in self._parts]
+        self._parts = [made[0] if len(made) == 1 else torch.cat(made, self._axis)]
+        return self._parts[0]
+
+    @property
+    def held(self) -> list[Tensor]:
+        """What is kept now, for counting; what is not made yet is not kept."""
+        return [part for part in self._parts if isinstance(part, Tensor)]
+
+
+@dataclass(eq=False, kw_only=True)
+class Record:
+    """The attention of one module: of one call, or of all steps of one generation together.
+
+    Query and key are the model's own tensors, still in its graph, not copies; weights are computed
+    from them when they are asked for.
+    """
+
+    name: str
+    """The qualified name of the module that attends, as in `model.named_modules()`."""
+    queries: Pieces
+    keys: Pieces
+    visibility: Visibility
+    biases: list[Tensor] = field(default_factory=list)
+    """A bias for each call, (batch or 1, heads or 1, queries, keys); none, or one a call."""
+    scale: float | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    """(heads,) or None."""
+    values: Pieces | None = None
+    contexts: Pieces | None = None
+    query_tokens: Pieces | None = None
+    key_tokens: Pieces | None = None
+    is_cross: bool = False
+    """Whether keys come from another sequence than queries, as from an encoder."""
+    latest_queries: int
+    """Queries of the latest call: of a generation, the newest tokens."""
+    output_weight: Tensor | None = None
+    """(model_dim, heads * value_dim), the projection that the context goes through next."""
+    _weights: AttentionWeights | None = field(default=None, repr=False)
+
+    @property
+    def query(self) -> Tensor:
+        """(..., heads, queries, key_dim), after any rotary embedding."""
+        return self.queries.tensor
+
+    @property
+    def key(self) -> Tensor:
+        """(..., kv_heads, keys, key_dim), after any rotary embedding, each key once."""
+        return self.keys.tensor
+
+    @property
+    def value(self) -> Tensor | None:
+        """(..., kv_heads, keys, value_dim); kept by `watch(model, values=True)`."""
+        return None if self.values is None else self.values.tensor
+
+    @property
+    def context(self) -> Tensor | None:
+        """(..., heads, queries, value_dim), what the model's attention returned; as `value`."""
+        return None if self.contexts is None else self.contexts.tensor
+
+    @property
+    def query_ids(self) -> Tensor | None:
+        """(batch, queries) token ids, where they are known."""
+        return _whole(self.query_tokens, self.queries.length)
+
+    @property
+    def key_ids(self) -> Tensor | None:
+        """(batch, keys) token ids, where they are known."""
+        return _whole(self.key_tokens, self.keys.length)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(..., heads, queries, keys), without making anything."""
+        return torch.Size((*self.queries.outer, self.queries.length, self.keys.length))
+
+    @property
+    def mask(self) -> Mask | None:
+        """Which query may see which key; None where every query sees every key."""
+        return self.visibility.mask(self.queries.length, self.keys.length)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the scaled scores apart from the mask; None where that is nothing.
+
+        Position bias of a generation comes a step at a time; here the steps stand one below
+        another, with zeros for the keys that were not there yet.
+        """
+        if not self.biases:
+            return None
+        keys = self.keys.length
+        rows = [nn.functional.pad(bias, (0, keys - bias.shape[-1])) for bias in self.biases]
+        self.biases = [rows[0] if len(rows) == 1 else torch.cat(rows, -2)]
+        return self.biases[0]
+
+    @property
+    def weights(self) -> AttentionWeights:
+        """(..., heads, queries, keys), computed only where asked."""
+        if self._weights is None or self._weights.shape != self.shape:
+            query, bias = self.query, self.bias
+            uniform = self.visibility.uniform_rows(self.queries.length)
+            if uniform is not None:  # equal scores, for a softmax that is uniform
+                uniform = uniform[:, None, :, None]
+                query = query.masked_fill(uniform, 0)
+                bias = None if bias is None else bias.masked_fill(uniform, 0)
+            self._weights = attention_weights(
+                query,
+                self.key,
+                self.mask,
+                bias=bias,
+                scale=self.scale,
+                softcap=self.softcap,
+                sinks=self.sinks,
+            )
+        return self._weights
+
+    def add(
+        self,
+        visibility: Visibility,
+        query: Tensor,
+        key: Tensor | None,
+        *,
+        value: Tensor | None = None,
+        context: Tensor | None = None,
+        bias: Tensor | None = None,
+        ids: Tensor | None = None,
+    ) -> None:
+        """Another step: its queries and, unless they are the same as before, its keys."""
+        self.visibility = visibility
+        self.latest_queries = query.shape[-2]
+        self._weights = None
+        self.queries.append(query)
+        if key is not None:
+            self.keys.append(key)
+            if self.values is not None and value is not None:
+                self.values.append(value)
+        if self.contexts is not None and context is not None:
+            self.contexts.append(context)
+        if bias is not None:
+            self.biases.append(bias)
+        for tokens in (self.query_tokens, None if key is None else self.key_tokens):
+            if tokens is not None and ids is not None:
+                tokens.append(ids)
+
+    def forget(self, count: int) -> None:
+        """Take back the latest queries and their keys, as a cache that is cropped does."""
+        queries, keys = self.queries.length - count, self.keys.length - count
+        bias = self.bias
+        self.biases = [] if bias is None else [bias[..., :queries, :keys]]
+        for pieces, length in (
+            (self.queries, queries),
+            (self.contexts, queries),
+            (self.query_tokens, queries),
+            (self.keys, keys),
+            (self.values, keys),
+            (self.key_tokens, keys),
+        ):
+            if pieces is not None:
+                pieces.cut(length)
+
+    def tensors(self) -> list[Tensor]:
+        """Whatever is kept alive."""
+        pieces = (
+            self.queries,
+            self.keys,
+            self.values,
+            self.contexts,
+            self.query_tokens,
+            self.key_tokens,
+        )
+        held = [tensor for some in pieces if some is not None for tensor in some.held]
+        return [*held, *self.biases, *tensors(self.visibility.fixed)]
+
+    @property
+    def latest(self) -> AttentionWeights:
+        """The weights of the latest call alone: of a generation, what the newest tokens see."""
+        return self.weights.rows(slice(-self.latest_queries, None))
+
+
+def _whole(tokens: Pieces | None, length: int) -> Tensor | None:
+    return tokens.tensor if tokens is not None and tokens.length == length else None

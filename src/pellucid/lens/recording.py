@@ -1,0 +1,147 @@
+"""A recording: what many attentions saw, to be asked by name, printed and saved."""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.attention import AttentionWeights
+from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.errors import UnknownNameError
+from pellucid.lens.record import Record
+from pellucid.lens.visibility import bands
+
+MOST_NAMES = 5
+
+
+class Recording:
+    """Records, one an attention, in the order of their first calls.
+
+    Iterate over it for the records; index it by a module's name for the weights of its latest call
+    (of a generation, all its steps together).
+    """
+
+    def __init__(
+        self, model: str, records: Iterable[Record] = (), *, tokenizer: Any = None
+    ) -> None:
+        self.model = model
+        """The class of the model that was watched."""
+        self._records = list(records)
+        self._unseen: dict[str, str] = {}
+        self._vocabulary: dict[int, str] = {}
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records, in the order of the calls."""
+        return iter(list(self._records))
+
+    def __getitem__(self, name: str) -> AttentionWeights:
+        """The weights of a module's latest call.
+
+        Raises:
+            UnknownNameError: nothing of that name was recorded; the message lists near names.
+        """
+        return self.record(name).weights
+
+    def record(self, name: str) -> Record:
+        """The record of a module's latest call.
+
+        Raises:
+            UnknownNameError: nothing of that name was recorded; the message lists near names.
+        """
+        for record in reversed(self._records):
+            if record.name == name:
+                return record
+        raise UnknownNameError(
+            f"no attention of a module '{name}' was recorded{self._why_not(name)}"
+        )
+
+    def latest(self) -> list[Record]:
+        """The latest record of each module, in the order of the calls."""
+        return list({record.name: record for record in self._records}.values())
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """Modules that look like attention and made no recordable call, each with the reason."""
+        return self._unseen
+
+    @property
+    def names(self) -> list[str]:
+        """The modules of which something was recorded, in the order of their first calls."""
+        return list(dict.fromkeys(record.name for record in self._records))
+
+    def strings(self, ids: Tensor) -> list[str]:
+        """Token ids, (n,), as the tokenizer writes them; as numbers where no tokenizer is known."""
+        numbers = ids.tolist()
+        new = sorted(set(numbers) - self._vocabulary.keys())
+        if new and self._tokenizer is not None:
+            names = self._tokenizer.convert_ids_to_tokens(new)
+            self._vocabulary |= {
+                n: str(n) if name is None else name for n, name in zip(new, names, strict=True)
+            }
+        return [self._vocabulary.get(number, str(number)) for number in numbers]
+
+    def __repr__(self) -> str:
+        count = len(self)
+        title = f"{self.model}: {count} attention{'' if count == 1 else 's'} recorded"
+        missed = [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
+        if not self._records:
+            return "\n".join([title, *missed])
+        head = ("name", "heads", "queries", "keys", "mask", "window")
+        rows = [head, *map(_row, self._records)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        dense = sum(record.shape.numel() * 4 for record in self._records)
+        footer = (
+            f"holds {readable_bytes(self.bytes_held())}; "
+            f"all weights as tensors would be {readable_bytes(dense)}"
+        )
+        return "\n".join([title, *lines, footer, *missed])
+
+    def bytes_held(self) -> int:
+        """Bytes of memory that the recording keeps alive, each piece of memory counted once."""
+        storages = {}
+        for record in self._records:
+            for tensor in record.tensors():
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+        return sum(storages.values())
+
+    def _why_not(self, name: str) -> str:
+        if name in self.unseen:
+            return f": it {self.unseen[name]}"
+        near = get_close_matches(name, self.names, MOST_NAMES, cutoff=0.3)
+        if near:
+            return f"; near: {', '.join(near)}"
+        names = self.names
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        return f"; recorded: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    *_, heads, queries, keys = record.shape
+    kv_heads = record.keys.outer[-1]
+    mask = "none" if record.mask is None else str(record.mask)
+    return (
+        record.name,
+        str(heads) if heads == kv_heads else f"{heads}/{kv_heads}",
+        str(queries),
+        str(keys),
+        f"{mask} + bias" if record.biases else mask,
+        _window(record),
+    )
+
+
+def _window(record: Record) -> str:
+    """Tokens that a sliding window shows each query, its own among them; - without a window."""
+    for band in bands(record.mask):
+        if band.left is not None:
+            return str(band.left + 1 + (band.right or 0))
+    return "-"

@@ -1,0 +1,90 @@
+"""Which modules of a model are meant, and which of them look like attention."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from pellucid.errors import TypeMismatchError, UnknownNameError
+
+Layers = int | str | Iterable[int | str]
+"""Layer numbers, names of modules, or patterns of names."""
+
+CROSS = re.compile(r"cross|encdec|encoder_attn|multihead_attn", re.IGNORECASE)
+"""What the names of cross-attention have in common: BERT, T5, BART and Marian, PyTorch."""
+
+
+def names(model: nn.Module, layers: Layers) -> set[str]:
+    """The modules that `layers` asks for, and all that is inside them.
+
+    Raises:
+        UnknownNameError: one of them asks for nothing that is there.
+        TypeMismatchError: one of them is neither a number nor a name.
+    """
+    known = [name for name, _ in model.named_modules()]
+    numbers = {name: number for name in known if (number := _layer(name)) is not None}
+    chosen: set[str] = set()
+    for wanted in [layers] if isinstance(layers, int | str) else layers:
+        if isinstance(wanted, bool) or not isinstance(wanted, int | str):
+            raise TypeMismatchError(f"layers must be numbers or names, got {wanted!r}")
+        if isinstance(wanted, int):
+            count = max(numbers.values(), default=-1) + 1
+            found = [name for name, number in numbers.items() if number == wanted % max(1, count)]
+            if not -count <= wanted < count:
+                raise UnknownNameError(f"there is no layer {wanted}: the model has {count} layers")
+        else:
+            found = [name for name in known if fnmatchcase(name, wanted)]
+            if not found:
+                near = ", ".join(get_close_matches(wanted, known, 5, cutoff=0.3)) or "none"
+                raise UnknownNameError(f"no module is called '{wanted}'; near: {near}")
+        chosen.update(found)
+    return {name for name in known if any(_within(name, outer) for outer in chosen)}
+
+
+def silent(model: nn.Module, accounted: set[str], chosen: set[str] | None) -> list[str]:
+    """Modules that look like attention, none of whose calls is accounted for."""
+    alike = {
+        name
+        for name, module in model.named_modules()
+        if re.search("attention|attn", type(module).__name__, re.IGNORECASE)
+        and (chosen is None or name in chosen)
+    }
+    # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
+    # part of one. Of nested ones that were not, the innermost is the one to look at.
+    lost = {
+        name
+        for name in alike
+        if not any(_within(other, name) or _within(name, other) for other in accounted)
+    }
+    return sorted(name for name in lost if not any(_within(other, name) for other in lost - {name}))
+
+
+def token_embedding(model: nn.Module) -> Tensor | None:
+    """The embedding that reads token ids: what the model says it is, or else its first."""
+    found = None
+    if hasattr(model, "get_input_embeddings"):
+        try:
+            found = model.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            pass
+    if not isinstance(found, nn.Embedding):
+        found = next((part for part in model.modules() if isinstance(part, nn.Embedding)), None)
+    return None if found is None else found.weight
+
+
+def is_cross(name: str) -> bool:
+    """Whether a module's name says that it attends to another sequence."""
+    return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name
+
+
+def _layer(name: str) -> int | None:
+    """The first number in a module's name."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return None if found is None else int(found[1])
+
+
+def _within(inner: str, outer: str) -> bool:
+    """Whether the module called `inner` is `outer` or a part of it."""
+    return inner == outer or outer == "" or inner.startswith(outer + ".")

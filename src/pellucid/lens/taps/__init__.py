@@ -1,0 +1,221 @@
+"""Where attention happens: functions that are wrapped while somebody listens.
+
+A tap replaces a function by one that calls it, unchanged, and tells what it was given to those who
+listen. Taps are put in when the first listener comes and taken out when the last one goes; a
+wrapper that somebody else has wrapped meanwhile stays, and is silent.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from types import FrameType, ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention.masks import Mask
+from pellucid.lens.record import Pieces
+
+
+@dataclass(eq=False, kw_only=True)
+class Call:
+    """One attention call, as it was made, in the terms of `pellucid.attention`."""
+
+    query: Pieces
+    """(..., heads, queries, key_dim)"""
+    key: Pieces
+    """(..., kv_heads, keys, key_dim)"""
+    value: Pieces
+    """(..., kv_heads, keys, value_dim)"""
+    given: tuple[Tensor, ...] = ()
+    """Masks that were passed, each broadcasts to (..., heads, queries, keys): bool (True = may be
+    seen), or float and additive."""
+    rule: Mask | None = None
+    """What is hidden besides, as a rule."""
+    bias: Tensor | None = None
+    """Broadcasts to (..., heads, queries, keys)."""
+    scale: float | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    """(heads,)"""
+    update: "CacheUpdate | None" = None
+    """Where the keys came from a cache."""
+    dropout: float = 0.0
+    projection: tuple[Tensor, Tensor | None] | None = None
+    """Weight and bias of the projection that is part of the call."""
+    context: Tensor | None = None
+    """What the call returned: (..., heads, queries, value_dim), or (..., queries, model_dim) after
+    the projection; None where it returned something else."""
+
+
+@dataclass(eq=False, kw_only=True)
+class CacheUpdate:
+    """New keys that were put into a cache, which gave back those that attention reads."""
+
+    cache: int
+    """Which cache, a number that no other has."""
+    layer: int
+    new_keys: Tensor | None
+    """None once the attention that they were made for was told."""
+    new_values: Tensor | None
+    length: int
+    """How many they are."""
+    before: int | Callable[[], int]
+    """Keys that came before these; or how to find out, where that may wait for a device."""
+    lossy: bool
+    """Whether what it gives back is not quite what was put in."""
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    def name_of(self, module: nn.Module) -> str | None:
+        """The name of a module of the watched model, None for others."""
+
+    def files(self) -> Iterable[ModuleType]:
+        """The Python modules that the classes of the watched model are defined in."""
+
+    def heard(self, name: str, call: Call) -> None:
+        """An attention call was made."""
+
+    def missed(self, name: str, reason: str) -> None:
+        """A call was made that cannot be told."""
+
+    def read(self, ids: Tensor, weight: Tensor) -> None:
+        """Rows of an embedding were looked up."""
+
+    def disturbed(self, cache: int, what: str) -> None:
+        """A cache was changed other than by adding to it."""
+
+
+Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
+"""A module or class, the name of a function in it, and what makes a wrapper of the function."""
+
+listeners: tuple[Listener, ...] = ()
+_lock = threading.RLock()
+_patches: "list[Patch]" = []
+_state = threading.local()
+
+
+@dataclass(eq=False)
+class Patch:
+    """A function that is replaced for a while."""
+
+    owner: Any
+    name: str
+    original: Callable[..., Any]
+    wrapper: Callable[..., Any]
+
+    def remove(self) -> None:
+        if vars(self.owner).get(self.name) is self.wrapper:
+            setattr(self.owner, self.name, self.original)
+
+
+def add(listener: Listener) -> None:
+    """Begin to tell a listener."""
+    global listeners
+    with _lock:
+        listeners = (*listeners, listener)
+        try:
+            _install()
+        except BaseException:
+            remove(listener)
+            raise
+
+
+def remove(listener: Listener) -> None:
+    """Tell it no more."""
+    global listeners
+    with _lock:
+        listeners = tuple(other for other in listeners if other is not listener)
+        if not listeners:
+            while _patches:
+                _patches.pop().remove()
+
+
+def _install() -> None:
+    from pellucid.lens.taps import functional, hugging_face, multi_head
+
+    for tap in (functional, multi_head, hugging_face):
+        for owner, name, make in tap.places():
+            patch(owner, name, make)
+
+
+def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Wrap a function of a module or class, unless it is wrapped already."""
+    if any(done.owner is owner and done.name == name for done in _patches):
+        return
+    original = vars(owner)[name]
+    wrapper = wraps(original)(make(original))
+    _patches.append(Patch(owner, name, original, wrapper))
+    setattr(owner, name, wrapper)
+
+
+def callers(module: nn.Module | None = None) -> list[tuple[Listener, str]]:
+    """Who should hear of a call that is being made, and the name of the module that makes it.
+
+    The module is found on the stack where it is not given: the innermost one that is part of a
+    listener's model. Nobody hears of what happens inside a call that is told as a whole, or of
+    what a backward pass computes again.
+    """
+    if not listeners or getattr(_state, "busy", False) or _in_backward():
+        return []
+    if module is not None:
+        named = ((listener, listener.name_of(module)) for listener in listeners)
+        return [(listener, name) for listener, name in named if name is not None]
+    waiting, found = list(listeners), []
+    for inner in _modules(sys._getframe(2)):
+        for listener in list(waiting):
+            name = listener.name_of(inner)
+            if name is not None:
+                found.append((listener, name))
+                waiting.remove(listener)
+        if not waiting:
+            break
+    return found
+
+
+def _modules(frame: FrameType | None) -> Iterator[nn.Module]:
+    """The modules whose methods are running, innermost first."""
+    last = None
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount:
+            first = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(first, nn.Module) and first is not last:
+                last = first
+                yield first
+        frame = frame.f_back
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined, no-any-return]
+
+
+@contextmanager
+def told_as_a_whole(really: bool = True) -> Iterator[None]:
+    """While a call that is told runs, the calls that it makes in turn are not."""
+    before = getattr(_state, "busy", False)
+    _state.busy = before or really
+    try:
+        yield
+    finally:
+        _state.busy = before
+
+
+def tell(found: list[tuple[Listener, str]], make: Callable[[], Call | str]) -> None:
+    """Tell of a call, or why it cannot be told. What goes wrong here must not reach the model."""
+    with told_as_a_whole():
+        for listener, name in found:
+            try:
+                call = make()
+                if isinstance(call, str):
+                    listener.missed(name, call)
+                else:
+                    listener.heard(name, call)
+            except Exception as error:
+                listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")

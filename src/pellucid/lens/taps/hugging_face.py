@@ -1,0 +1,234 @@
+"""Models of Hugging Face's transformers: its attention interface, and its caches.
+
+Models ask `AttentionInterface.get_interface` for the function that computes their attention; what
+they get is wrapped, so that sdpa, flash, flex, each model's own eager and whatever else is
+registered are all seen in the same place. New keys are taken where they enter a cache, so that
+steps of a generation can be joined without looking at the keys that came before.
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import masks
+from pellucid.lens import taps
+from pellucid.lens.record import Pieces
+
+DISTURBING = ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
+"""What can happen to a cache besides adding keys and forgetting the latest."""
+
+
+def places() -> Iterator[taps.Place]:
+    # A model of transformers exists only once these are loaded: no need to load them for others.
+    modeling = sys.modules.get("transformers.modeling_utils")
+    caches = sys.modules.get("transformers.cache_utils")
+    if modeling is not None and hasattr(modeling, "AttentionInterface"):
+        yield modeling.AttentionInterface, "get_interface", interface
+    if caches is not None:
+        yield caches.Cache, "update", update
+        for name in DISTURBING:
+            if name in vars(caches.Cache):
+                yield caches.Cache, name, partial(disturbance, name)
+
+
+def interface(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_interface(self: Any, implementation: str | None, default: Callable[..., Any]) -> Any:
+        function = original(self, implementation, default)
+
+        @wraps(function)
+        def attention(
+            module: nn.Module,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            attention_mask: Any = None,
+            *rest: Any,
+            **options: Any,
+        ) -> Any:
+            found = taps.callers(module)
+            with taps.told_as_a_whole(bool(found)):
+                result = function(module, query, key, value, attention_mask, *rest, **options)
+            if found:
+                tensors = (query, key, value, attention_mask, *rest)
+                taps.tell(
+                    found,
+                    lambda: _call(implementation or "eager", module, tensors, options, result[0]),
+                )
+            _updates.settle(key)
+            return result
+
+        return attention
+
+    return get_interface
+
+
+def _call(
+    implementation: str,
+    module: nn.Module,
+    tensors: tuple[Any, ...],
+    options: dict[str, Any],
+    output: Tensor,
+) -> taps.Call | str:
+    query, key, value, mask, *rest = tensors
+    if rest:
+        return "was called with positional options, which are not recorded"
+    if "paged" in implementation or options.get("cache") is not None:
+        return "reads a paged cache, which is not recorded; generate without continuous batching"
+    queries, keys = query.shape[-2], key.shape[-2]
+    bias = options.get("position_bias")
+    given: tuple[Tensor, ...] = ()
+    rule = None
+    if "flash" in implementation:
+        rule = _flash_rule(module, mask, options, query.shape[0], queries, keys)
+    elif isinstance(mask, Tensor):
+        given = (mask[..., :keys],)
+    elif mask is not None:
+        given = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
+    elif "sdpa" in implementation and queries > 1 and _is_causal(module, options):
+        rule = masks.causal()
+        if keys > queries:  # a static cache is longer than what it holds; sdpa cuts it here as well
+            key, value = key[..., :queries, :], value[..., :queries, :]
+            bias = bias if bias is None else bias[..., :queries]
+    return taps.Call(
+        query=Pieces.of(query),
+        key=Pieces.of(key),
+        value=Pieces.of(value),
+        given=given,
+        rule=rule,
+        bias=None if bias is None else bias[..., : key.shape[-2]],
+        scale=options.get("scaling"),
+        softcap=options.get("softcap"),
+        sinks=options.get("s_aux"),
+        update=_updates.get(tensors[1]),
+        dropout=options.get("dropout", 0.0),
+        context=output.transpose(1, 2),
+    )
+
+
+def _is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
+    wanted = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if wanted is None else wanted)
+
+
+def _flash_rule(
+    module: nn.Module,
+    present: Tensor | None,
+    options: dict[str, Any],
+    batch: int,
+    queries: int,
+    keys: int,
+) -> masks.Mask | None:
+    """What flash attention hides: it is told in words, and aligns the last query with the last key."""
+    rule: masks.Mask | None = None
+    causal = _is_causal(module, options) and (queries > 1)
+    window = options.get("sliding_window")
+    if window is not None and keys > window:
+        right = 0 if _is_causal(module, options) else window - 1
+        rule = masks.window(window - 1, right, offset=keys - queries)
+    elif causal:
+        rule = masks.causal(keys - queries)
+    parts = [rule]
+    if present is not None:
+        parts.append(masks.padding(present[:, -keys:].bool()))
+    packed = options.get("cu_seq_lens_k")
+    positions = options.get("position_ids")
+    if packed is not None and batch == 1:
+        at = torch.arange(keys, device=packed.device)
+        parts.append(masks.documents(torch.searchsorted(packed, at, right=True)))
+    elif positions is not None and batch == 1 and queries == keys and present is None:
+        starts = positions.flatten().diff(prepend=positions.flatten()[:1]) != 1
+        if bool(starts[1:].any()):
+            parts.append(masks.documents(starts.cumsum(0)))
+    held = [part for part in parts if part is not None]
+    for part in held[1:]:
+        held[0] = held[0] & part
+    return held[0] if held else None
+
+
+def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch.device) -> Tensor:
+    """(batch, 1, queries, keys) bool, of flex attention's rule."""
+    item = torch.arange(batch, device=device)[:, None, None]
+    row, col = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
+    seen = mask.mask_mod(item, torch.zeros_like(item), row, col)
+    return seen.expand(batch, queries, keys).unsqueeze(1)
+
+
+class _Updates:
+    """The latest update of each cache's layers, found by the keys that it gave back.
+
+    What the cache gave back is known by its id while it lives, and kept alive by nothing here.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[weakref.ref[Tensor], taps.CacheUpdate]] = {}
+        self._serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._next = count()
+
+    def serial(self, cache: Any) -> int:
+        """A number for a cache, which no other ever has."""
+        if cache not in self._serials:
+            self._serials[cache] = next(self._next)
+        return self._serials[cache]
+
+    def note(self, returned: Tensor, update: taps.CacheUpdate) -> None:
+        at = id(returned)
+        self._of[at] = (weakref.ref(returned, lambda _: self._of.pop(at, None)), update)
+
+    def get(self, returned: Tensor) -> taps.CacheUpdate | None:
+        found = self._of.get(id(returned))
+        return None if found is None else found[1]
+
+    def settle(self, returned: Tensor) -> None:
+        """The attention that this was for has been told."""
+        update = self.get(returned)
+        if update is not None:
+            update.new_keys = update.new_values = None
+
+
+_updates = _Updates()
+
+
+def update(original: Callable[..., Any]) -> Callable[..., Any]:
+    def update(
+        self: Any,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: Any,
+        **options: Any,
+    ) -> Any:
+        length = key_states.shape[-2]
+        returned = original(self, key_states, value_states, layer_idx, *args, **options)
+        layer = self.layers[layer_idx]
+        after = layer.get_seq_length()
+        _updates.note(
+            returned[0],
+            taps.CacheUpdate(
+                cache=_updates.serial(self),
+                layer=layer_idx,
+                new_keys=key_states,
+                new_values=value_states,
+                length=length,
+                # A static cache counts on its device.
+                before=after - length if isinstance(after, int) else lambda: int(after) - length,
+                lossy="Quantized" in type(layer).__name__,
+            ),
+        )
+        return returned
+
+    return update
+
+
+def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def disturb(self: Any, *args: Any, **options: Any) -> Any:
+        for listener in taps.listeners:
+            listener.disturbed(_updates.serial(self), name)
+        return original(self, *args, **options)
+
+    return disturb

@@ -1,0 +1,290 @@
+"""`nn.MultiheadAttention` and `nn.TransformerEncoderLayer`, on their slow and their fast paths.
+
+The slow path projects query and key in Python: what comes out of the projection is kept. The fast
+path does all in one native call, and it stays in use: its input is kept instead, and projected
+once more when somebody asks, which is refused when the parameters have changed by then.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import masks
+from pellucid.errors import ArgumentError
+from pellucid.lens import taps
+from pellucid.lens.record import Pieces
+
+_projected = threading.local()
+"""The query, key and value that the call in progress on this thread has projected."""
+
+
+def places() -> Iterator[taps.Place]:
+    yield nn.functional, "multi_head_attention_forward", slow_path
+    yield nn.functional, "_in_projection_packed", projection
+    yield nn.functional, "_in_projection", projection
+    yield torch, "_native_multi_head_attention", fast_path
+    yield torch, "_transformer_encoder_layer_fwd", fast_layer
+
+
+def projection(original: Callable[..., Any]) -> Callable[..., Any]:
+    def project(*args: Any, **options: Any) -> Any:
+        _projected.latest = original(*args, **options)
+        return _projected.latest
+
+    return project
+
+
+def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    def multi_head_attention_forward(*args: Any, **options: Any) -> Any:
+        found = taps.callers()
+        try:
+            with taps.told_as_a_whole(bool(found)):
+                result = original(*args, **options)
+            if found:
+                bound = signature.bind(*args, **options)
+                bound.apply_defaults()
+                make = partial(_slow_call, _projected.latest, result[0], **bound.arguments)
+                taps.tell(found, make)
+        finally:
+            _projected.latest = None
+        return result
+
+    return multi_head_attention_forward
+
+
+def _slow_call(
+    projected: list[Tensor],
+    output: Tensor,
+    *,
+    num_heads: int,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool,
+    key_padding_mask: Tensor | None,
+    need_weights: bool,
+    attn_mask: Tensor | None,
+    static_k: Tensor | None,
+    static_v: Tensor | None,
+    is_causal: bool,
+    **others: Any,
+) -> taps.Call | str:
+    if static_k is not None or static_v is not None:
+        return "was called with static keys, which are not recorded"
+    query, key, value = projected  # each (length, batch, heads * dim)
+    keys = len(key)
+    if bias_k is not None and bias_v is not None:
+        key = torch.cat([key, bias_k.expand(1, *key.shape[1:])])
+        value = torch.cat([value, bias_v.expand(1, *value.shape[1:])])
+    if add_zero_attn:
+        key, value = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (key, value))
+    rule = None
+    if is_causal and key_padding_mask is None and not need_weights:
+        rule, attn_mask = masks.causal(), None  # torch trusts the hint and drops the mask
+    given = []
+    for hidden, shape in (
+        (
+            attn_mask,
+            (
+                query.shape[1] if attn_mask is not None and attn_mask.ndim == 3 else 1,
+                -1,
+                len(query),
+                keys,
+            ),
+        ),
+        (key_padding_mask, (-1, 1, 1, keys)),
+    ):
+        if hidden is not None:
+            shown = ~hidden if hidden.dtype == torch.bool else hidden
+            shown = nn.functional.pad(
+                shown.reshape(shape), (0, len(key) - keys), value=float(hidden.dtype == torch.bool)
+            )
+            given.append(shown)
+    query, key, value = (_heads(x.transpose(0, 1), num_heads) for x in (query, key, value))
+    return taps.Call(
+        query=Pieces.of(query),
+        key=Pieces.of(key),
+        value=Pieces.of(value),
+        given=tuple(given),
+        rule=rule,
+        dropout=dropout_p if training else 0.0,
+        projection=(out_proj_weight, out_proj_bias),
+        context=output.unsqueeze(0) if output.ndim == 2 else output.transpose(0, 1),
+    )
+
+
+def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
+    def native(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        embed_dim: int,
+        heads: int,
+        weight: Tensor,
+        bias: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+        mask: Tensor | None = None,
+        need_weights: bool = True,
+        average_attn_weights: bool = True,
+        mask_type: int | None = None,
+    ) -> Any:
+        found = taps.callers()
+        result = original(
+            query,
+            key,
+            value,
+            embed_dim,
+            heads,
+            weight,
+            bias,
+            out_weight,
+            out_bias,
+            mask,
+            need_weights,
+            average_attn_weights,
+            mask_type,
+        )
+        if found:
+            project = Projection(weight, bias, heads)
+            inputs = (query, key, value)
+            made = partial(_fast_call, project, inputs, mask, mask_type, (out_weight, out_bias))
+            taps.tell(found, lambda: made(None if query.is_nested else result[0]))
+        return result
+
+    return native
+
+
+def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
+    def layer(
+        source: Tensor,
+        embed_dim: int,
+        heads: int,
+        weight: Tensor,
+        bias: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+        use_gelu: bool,
+        norm_first: bool,
+        eps: float,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        *rest: Any,
+    ) -> Any:
+        found = taps.callers()
+        result = original(
+            source,
+            embed_dim,
+            heads,
+            weight,
+            bias,
+            out_weight,
+            out_bias,
+            use_gelu,
+            norm_first,
+            eps,
+            norm_weight,
+            norm_bias,
+            *rest,
+        )
+        if found:
+            norm = (norm_weight, norm_bias, eps) if norm_first else None
+            project = Projection(weight, bias, heads, norm)
+            mask, mask_type = rest[-2:]
+            inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in found]
+            made = partial(_fast_call, project, (source,) * 3, mask, mask_type)
+            taps.tell(inside, lambda: made((out_weight, out_bias), None))
+        return result
+
+    return layer
+
+
+class Projection:
+    """The packed projection of a fast path, to be done again from its input."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        heads: int,
+        norm: tuple[Tensor, Tensor, float] | None = None,
+    ) -> None:
+        # Their own tensors, of the same memory: the model may be moved, and these stay.
+        self._weight, self._bias = weight.detach(), bias.detach()
+        self._norm = norm
+        self.heads = heads
+        self._versions = self._read_versions()
+
+    def _read_versions(self) -> list[int]:
+        tensors = [self._weight, self._bias, *(self._norm[:2] if self._norm else ())]
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+    def __call__(self, which: int, source: Tensor) -> Tensor:
+        """(batch, heads, length, dim): query, key or value, for which = 0, 1, 2."""
+        if self._read_versions() != self._versions:
+            raise ArgumentError(
+                "the model's parameters have changed since this was recorded on PyTorch's fast "
+                "path, which keeps inputs; ask before they change, or record in train mode"
+            )
+        with torch.no_grad():
+            if source.is_nested:
+                source = source.to_padded_tensor(0.0)
+            if self._norm is not None:
+                weight, bias, eps = self._norm
+                source = nn.functional.layer_norm(source, weight.shape, weight, bias, eps)
+            rows = slice(which * source.shape[-1], (which + 1) * source.shape[-1])
+            projected = nn.functional.linear(source, self._weight[rows], self._bias[rows])
+            return _heads(projected, self.heads)
+
+
+def _fast_call(
+    project: Projection,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    mask: Tensor | None,
+    mask_type: int | None,
+    out_projection: tuple[Tensor, Tensor | None],
+    output: Tensor | None,
+) -> taps.Call:
+    rule = None
+    if inputs[0].is_nested:
+        lengths = inputs[0]._nested_tensor_size()[:, 0]
+        rule = masks.padding(lengths)
+        shapes = [(len(lengths), int(lengths.max()), inputs[0].size(-1))] * 3
+    else:
+        shapes = [tuple(x.shape) for x in inputs]
+    query, key, value = (
+        Pieces(
+            partial(project, which, source),
+            (batch, project.heads, length, width // project.heads),
+            source.device,
+        )
+        for which, (source, (batch, length, width)) in enumerate(zip(inputs, shapes, strict=True))
+    )
+    given: tuple[Tensor, ...] = ()
+    if mask is not None:  # whatever is not zero is hidden there
+        shown = ~mask.bool()
+        given = (shown[:, None, None] if mask_type == 1 else shown,)
+    return taps.Call(
+        query=query,
+        key=key,
+        value=value,
+        given=given,
+        rule=rule,
+        projection=out_projection,
+        context=output,
+    )
+
+
+def _heads(tensor: Tensor, heads: int) -> Tensor:
+    """(batch, length, heads * dim) to (batch, heads, length, dim)."""
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,207 @@
+"""Which query saw which key, for an attention that may grow a step at a time.
+
+The steps of a generation are joined into one rule where that is exact: a band (causal, or a
+window) over keys of which some may be padding. Such a rule covers keys that are still to come, so
+all there is to do at a step is to check that it saw what the rule says.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import masks
+from pellucid.attention.masks import And, Band, Below, Extent, Mask, Not, Or, Present, Rows
+from pellucid.lens.recognise import Recognised
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Visibility:
+    """The rule of one attention."""
+
+    fixed: Mask | None
+    """As it was recognised, for the queries and keys of the first call."""
+    uniform: Tensor | None
+    """(batch or 1, queries) bool: rows hidden by a finite number everywhere, whose softmax is
+    uniform over all keys, as padding has in Hugging Face's eager attention."""
+    first: tuple[int, int]
+    """Queries and keys of the first call."""
+    device: torch.device
+    grows: bool = False
+    band: Band | None = None
+    present: Tensor | None = None
+    """(batch or 1, keys of the first call) bool: those that are no padding; None = all."""
+
+    @classmethod
+    def of(cls, found: Recognised, queries: int, keys: int, device: torch.device) -> "Visibility":
+        """Of a first call. It can grow where the rule is a band over keys that are present."""
+        plain = cls(found.mask, found.uniform, (queries, keys), device)
+        rule = found.mask
+        if isinstance(rule, Or) and isinstance(rule.right, Rows):
+            rule = rule.left
+        parts = _conjunction(rule)
+        bands = [part for part in parts if isinstance(part, Band)]
+        others = [part for part in parts if not isinstance(part, Band)]
+        if len(bands) > 1 or not all(map(_is_about_keys, others)):
+            return plain
+        band = bands[0] if bands else None
+        if band is not None and (isinstance(band.offset, Tensor) or band.right != 0):
+            return plain
+        if not parts and queries == keys == 1:
+            band = Band(None, 0, 0)  # one token alone: what comes will see it
+        present = None
+        for part in others:
+            flags = _tile(part, 1, keys, slice(0, 1), device)[:, 0, 0]
+            present = flags if present is None else present & flags
+        return replace(plain, grows=True, band=band, present=present)
+
+    def mask(self, queries: int, keys: int) -> Mask | None:
+        """The rule for so many queries and keys."""
+        if (queries, keys) == self.first:
+            return self.fixed
+        rule: Mask | None = self.band
+        if self.present is not None:
+            padding = masks.padding(_longer(self.present, keys))
+            rule = padding if rule is None else rule & padding
+        rows = self.uniform_rows(queries)
+        if rows is not None and rule is not None:
+            rule = rule | (Rows(rows) & masks.prefix(self.first[1]))
+        return rule
+
+    def uniform_rows(self, queries: int) -> Tensor | None:
+        """(batch or 1, queries) bool; None where there is none."""
+        if self.uniform is None:
+            return None
+        return nn.functional.pad(self.uniform, (0, queries - self.first[0]))
+
+    def grown(
+        self, row: int, rows: int, low: int, keys: int, seen: Tensor | Mask | None
+    ) -> "Visibility | None":
+        """The rule with `rows` more queries; None where no such rule holds.
+
+        Args:
+            row: queries so far.
+            rows: queries of this step.
+            low: the first key that this step was given; a sliding cache forgets those before.
+            keys: all keys, with those of this step.
+            seen: what the step saw of the keys from `low` on, (batch or 1, 1, rows, keys - low)
+                bool, or a mask of that rectangle; None = all of it.
+        """
+        if not self.grows:
+            return None
+        if self.band is None:
+            return self if self._says(None, row, rows, low, keys, seen) else None
+        for left in dict.fromkeys((self.band.left, self._new_left(row, rows, low, keys, seen))):
+            band = replace(self.band, left=left)
+            if self._says(band, row, rows, low, keys, seen):
+                return self if left == self.band.left else replace(self, band=band)
+        return None
+
+    def _new_left(
+        self, row: int, rows: int, low: int, keys: int, seen: Tensor | Mask | None
+    ) -> int | None:
+        """How far back queries see, if it shows at this step and did not before."""
+        assert self.band is not None
+        place = row + int(self.band.offset)  # of this step's first query among the keys
+        if self.band.left is not None:
+            return self.band.left
+        if isinstance(seen, Mask):
+            bands = [part for part in _conjunction(seen) if isinstance(part, Band)]
+            left = bands[0].left if bands else None
+        elif rows > 1:
+            left = None
+        elif seen is None:
+            left = place - low
+        else:
+            left = place - low - int(seen.any(0).flatten().int().argmax())
+        hid_nothing = left is None or place - 1 <= left
+        return left if hid_nothing else None
+
+    def _says(
+        self,
+        band: Band | None,
+        row: int,
+        rows: int,
+        low: int,
+        keys: int,
+        seen: Tensor | Mask | None,
+    ) -> bool:
+        """Whether the rule with this band shows these queries what they saw."""
+        if rows == 1 and seen is None:
+            some = ((0, keys),) if band is None else band.spans(row, row + 1, keys).some
+            return some == ((low, keys),) and low >= self._clear_from
+        if low and (band is None or band.left is None or row + int(band.offset) - band.left < low):
+            return False  # it would see keys that the step was not given
+        present = None if self.present is None else _longer(self.present, keys)[:, low:]
+        device = self.device
+        col = torch.arange(low, keys, device=device)
+        for start in range(0, rows, ROWS_AT_ONCE):
+            part = slice(start, min(start + ROWS_AT_ONCE, rows))
+            query = torch.arange(row + part.start, row + part.stop, device=device)[:, None]
+            said = torch.ones(1, 1, len(query), keys - low, dtype=torch.bool, device=device)
+            if band is not None:
+                said = said & band.sees(col, col, query, col)
+            if present is not None:
+                said = said & present[:, None, None]
+            if seen is None:
+                was = torch.ones_like(said)
+            elif isinstance(seen, Tensor):
+                was = seen[:, :, part]
+            else:
+                was = _tile(seen, rows, keys - low, part, device)
+            if not bool((said == was).all()):
+                return False
+        return True
+
+    @cached_property
+    def _clear_from(self) -> int:
+        """The first key from which on all are present."""
+        if self.present is None:
+            return 0
+        hidden = (~self.present).any(0).nonzero()
+        return int(hidden[-1]) + 1 if len(hidden) else 0
+
+
+def _conjunction(rule: Mask | None) -> list[Mask]:
+    if isinstance(rule, And):
+        return _conjunction(rule.left) + _conjunction(rule.right)
+    return [] if rule is None else [rule]
+
+
+def _is_about_keys(part: Mask) -> bool:
+    """Whether every query sees the same keys."""
+    return isinstance(part.hidden if isinstance(part, Not) else part, Below | Present)
+
+
+def bands(rule: Mask | None) -> list[Band]:
+    """The bands (causal, windows) that a rule is made of."""
+    return [part for part in _parts(rule) if isinstance(part, Band)]
+
+
+def tensors(rule: Mask | None) -> list[Tensor]:
+    """The tensors that a rule keeps."""
+    return [
+        value for part in _parts(rule) for value in vars(part).values() if isinstance(value, Tensor)
+    ]
+
+
+def _parts(rule: Mask | None) -> list[Mask]:
+    if rule is None:
+        return []
+    inner = [value for value in vars(rule).values() if isinstance(value, Mask)]
+    return [rule, *(part for mask in inner for part in _parts(mask))]
+
+
+def _tile(mask: Mask, queries: int, keys: int, rows: slice, device: torch.device) -> Tensor:
+    """(batch or 1, 1, rows, keys) bool."""
+    bound = mask.bind(Extent(torch.Size((mask.batch or 1,)), 1, queries, keys, device))
+    items = [bound] if bound.batch is None else [bound.at(item) for item in range(bound.batch)]
+    return torch.stack([item.tile(slice(0, 1), rows, slice(0, keys), device) for item in items])
+
+
+def _longer(flags: Tensor, length: int) -> Tensor:
+    """With True for what is new."""
+    return nn.functional.pad(flags, (0, length - flags.shape[-1]), value=True)
