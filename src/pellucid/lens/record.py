@@ -44,8 +44,9 @@ class Pieces:
     @property
     def tensor(self) -> Tensor:
         made = [part if isinstance(part, Tensor) else part() for part in self._parts]
-        self._parts = [made[0] if len(made) == 1 else torch.cat(made, self._axis)]
-        return self._parts[0]
+        whole = made[0] if len(made) == 1 else torch.cat(made, self._axis)
+        self._parts = [whole]
+        return whole
 
     @property
     def held(self) -> list[Tensor]:

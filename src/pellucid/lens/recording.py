@@ -79,15 +79,13 @@ class Recording:
         numbers = ids.tolist()
         new = sorted(set(numbers) - self._vocabulary.keys())
         if new and self._tokenizer is not None:
-            names = self._tokenizer.convert_ids_to_tokens(new)
-            self._vocabulary |= {
-                n: str(n) if name is None else name for n, name in zip(new, names, strict=True)
-            }
+            for number, name in zip(new, self._tokenizer.convert_ids_to_tokens(new), strict=True):
+                self._vocabulary[number] = str(number) if name is None else name
         return [self._vocabulary.get(number, str(number)) for number in numbers]
 
     def __repr__(self) -> str:
         count = len(self)
-        title = f"{self.model}: {count} attention{'' if count == 1 else 's'} recorded"
+        title = f"{self.model}: {count} attention call{'' if count == 1 else 's'} recorded"
         missed = [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
         if not self._records:
             return "\n".join([title, *missed])

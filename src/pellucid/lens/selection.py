@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,12 +65,9 @@ def silent(model: nn.Module, accounted: set[str], chosen: set[str] | None) -> li
 
 def token_embedding(model: nn.Module) -> Tensor | None:
     """The embedding that reads token ids: what the model says it is, or else its first."""
-    found = None
-    if hasattr(model, "get_input_embeddings"):
-        try:
-            found = model.get_input_embeddings()
-        except (AttributeError, NotImplementedError):
-            pass
+    found: Any = None
+    with suppress(AttributeError, NotImplementedError):  # of transformers only, and not of all
+        found = model.get_input_embeddings()  # type: ignore[operator]
     if not isinstance(found, nn.Embedding):
         found = next((part for part in model.modules() if isinstance(part, nn.Embedding)), None)
     return None if found is None else found.weight

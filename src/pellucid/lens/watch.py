@@ -80,7 +80,7 @@ class Watch(Recording):
         self._proven: set[str] = set()
         self._refused: set[str] = set()
         self._recognised: list[tuple[Any, Any, Any]] = []
-        self._agreed: list[tuple[Any, Any, Any]] = []
+        self._agreed: list[tuple[Any, Any, Visibility | None]] = []
         self._read: list[Tensor] = []
 
     def __enter__(self) -> "Watch":
@@ -167,6 +167,7 @@ class Watch(Recording):
         queries, keys = call.query.length, key.length
         visibility, bias = self._visibility(call, queries, keys)
         cross = selection.is_cross(name) or (queries != keys == total and queries > 1)
+        context = self._context(call)
         ids = self._ids(call, queries)
         key_ids = self._ids(call, keys, unlike=ids if cross else None)
         record = Record(
@@ -179,7 +180,7 @@ class Watch(Recording):
             softcap=call.softcap,
             sinks=None if call.sinks is None else self._moved(call.sinks.view_as(call.sinks)),
             values=self._kept(value) if self._values else None,
-            contexts=self._kept(Pieces.of(call.context)) if self._keeps_context(call) else None,
+            contexts=None if context is None else self._kept(Pieces.of(context)),
             query_tokens=None if ids is None else Pieces.of(ids, -1),
             key_tokens=None if key_ids is None else Pieces.of(key_ids, -1),
             is_cross=cross,
@@ -222,13 +223,13 @@ class Watch(Recording):
         bias = call.bias
         if bias is not None:
             bias = nn.functional.pad(bias[..., : keys - low], (low, 0))
-        value = update.new_values
+        value, context = update.new_values, self._context(call)
         record.add(
             visibility,
             self._moved(call.query.tensor),
             None if same_keys or update.new_keys is None else self._moved(update.new_keys),
             value=None if value is None or not self._values else self._moved(value),
-            context=self._moved(call.context) if self._keeps_context(call) else None,
+            context=None if context is None else self._moved(context),
             bias=None if bias is None else self._moved(bias),
             ids=self._ids(call, rows),
         )
@@ -269,9 +270,9 @@ class Watch(Recording):
             return None
         given = call.given[0]
         known = (id(visibility), row, rows, low, keys, _memory(given))
-        for was, _, answer in self._agreed:
+        for was, _, agreed in self._agreed:
             if was == known:
-                return answer
+                return agreed
         seen = given[..., : keys - low]
         if seen.is_floating_point():
             shown = seen > torch.finfo(seen.dtype).min / 2
@@ -279,7 +280,7 @@ class Watch(Recording):
             seen = shown
         else:
             plain = True
-        answer = None
+        answer: Visibility | None = None
         if plain and seen.ndim == 4 and seen.shape[1] == 1:
             answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
         self._agreed = [(known, (given, visibility), answer), *self._agreed[: MASKS_KEPT - 1]]
@@ -293,8 +294,9 @@ class Watch(Recording):
                 return ids
         return None
 
-    def _keeps_context(self, call: taps.Call) -> bool:
-        return self._values and call.context is not None and call.projection is None
+    def _context(self, call: taps.Call) -> Tensor | None:
+        """What to keep of what a call returned."""
+        return call.context if self._values and call.projection is None else None
 
     def _kept(self, pieces: Pieces) -> Pieces:
         if self._device is None and self._dtype is None:

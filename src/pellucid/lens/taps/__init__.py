@@ -193,7 +193,7 @@ def _modules(frame: FrameType | None) -> Iterator[nn.Module]:
 
 
 def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined, no-any-return]
+    return torch._C._current_graph_task_id() != -1
 
 
 @contextmanager

@@ -9,14 +9,16 @@ steps of a generation can be joined without looking at the keys that came before
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import partial, reduce, wraps
 from itertools import count
+from operator import and_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attention import masks
+from pellucid.attention.masks import Rows
 from pellucid.lens import taps
 from pellucid.lens.record import Pieces
 
@@ -124,38 +126,36 @@ def _flash_rule(
     queries: int,
     keys: int,
 ) -> masks.Mask | None:
-    """What flash attention hides: it is told in words, and aligns the last query with the last key."""
-    rule: masks.Mask | None = None
-    causal = _is_causal(module, options) and (queries > 1)
-    window = options.get("sliding_window")
-    if window is not None and keys > window:
-        right = 0 if _is_causal(module, options) else window - 1
-        rule = masks.window(window - 1, right, offset=keys - queries)
-    elif causal:
-        rule = masks.causal(keys - queries)
-    parts = [rule]
-    if present is not None:
-        parts.append(masks.padding(present[:, -keys:].bool()))
-    packed = options.get("cu_seq_lens_k")
+    """What flash attention hides, which is told in words and aligns last query and last key."""
+    causal = _is_causal(module, options)
+    window, packed = options.get("sliding_window"), options.get("cu_seq_lens_k")
     positions = options.get("position_ids")
-    if packed is not None and batch == 1:
+    parts: list[masks.Mask] = []
+    if window is not None and keys > window:
+        right = 0 if causal else window - 1
+        parts.append(masks.window(window - 1, right, offset=keys - queries))
+    elif causal and queries > 1:
+        parts.append(masks.causal(keys - queries))
+    if present is not None:
+        present = present[:, -keys:].bool()
+        parts.append(masks.padding(present))
+        if queries == keys and not (causal and bool(present[:, -1].all())):
+            parts.append(Rows(present))  # queries that are padding are not computed at all
+    elif batch == 1 and packed is not None:
         at = torch.arange(keys, device=packed.device)
         parts.append(masks.documents(torch.searchsorted(packed, at, right=True)))
-    elif positions is not None and batch == 1 and queries == keys and present is None:
-        starts = positions.flatten().diff(prepend=positions.flatten()[:1]) != 1
-        if bool(starts[1:].any()):
+    elif batch == 1 and positions is not None and queries == keys:
+        starts = positions.flatten().diff(prepend=positions.flatten()[:1] - 1) != 1
+        if bool(starts.any()):
             parts.append(masks.documents(starts.cumsum(0)))
-    held = [part for part in parts if part is not None]
-    for part in held[1:]:
-        held[0] = held[0] & part
-    return held[0] if held else None
+    return reduce(and_, parts) if parts else None
 
 
 def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch.device) -> Tensor:
     """(batch, 1, queries, keys) bool, of flex attention's rule."""
     item = torch.arange(batch, device=device)[:, None, None]
     row, col = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
-    seen = mask.mask_mod(item, torch.zeros_like(item), row, col)
+    seen: Tensor = mask.mask_mod(item, torch.zeros_like(item), row, col)
     return seen.expand(batch, queries, keys).unsqueeze(1)
 
 

@@ -92,30 +92,17 @@ def _slow_call(
     if is_causal and key_padding_mask is None and not need_weights:
         rule, attn_mask = masks.causal(), None  # torch trusts the hint and drops the mask
     given = []
-    for hidden, shape in (
-        (
-            attn_mask,
-            (
-                query.shape[1] if attn_mask is not None and attn_mask.ndim == 3 else 1,
-                -1,
-                len(query),
-                keys,
-            ),
-        ),
-        (key_padding_mask, (-1, 1, 1, keys)),
-    ):
-        if hidden is not None:
-            shown = ~hidden if hidden.dtype == torch.bool else hidden
-            shown = nn.functional.pad(
-                shown.reshape(shape), (0, len(key) - keys), value=float(hidden.dtype == torch.bool)
-            )
-            given.append(shown)
-    query, key, value = (_heads(x.transpose(0, 1), num_heads) for x in (query, key, value))
+    if attn_mask is not None:  # (queries, keys) or (batch * heads, queries, keys)
+        each_head = attn_mask.ndim == 3
+        given.append(attn_mask.unflatten(0, (-1, num_heads)) if each_head else attn_mask)
+    if key_padding_mask is not None:
+        given.append(key_padding_mask.reshape(-1, 1, 1, keys))
+    query_, key_, value_ = (_heads(x.transpose(0, 1), num_heads) for x in (query, key, value))
     return taps.Call(
-        query=Pieces.of(query),
-        key=Pieces.of(key),
-        value=Pieces.of(value),
-        given=tuple(given),
+        query=Pieces.of(query_),
+        key=Pieces.of(key_),
+        value=Pieces.of(value_),
+        given=tuple(_shown(mask, len(key)) for mask in given),
         rule=rule,
         dropout=dropout_p if training else 0.0,
         projection=(out_proj_weight, out_proj_bias),
@@ -259,9 +246,9 @@ def _fast_call(
     if inputs[0].is_nested:
         lengths = inputs[0]._nested_tensor_size()[:, 0]
         rule = masks.padding(lengths)
-        shapes = [(len(lengths), int(lengths.max()), inputs[0].size(-1))] * 3
+        shapes = [[len(lengths), int(lengths.max()), inputs[0].size(-1)]] * 3
     else:
-        shapes = [tuple(x.shape) for x in inputs]
+        shapes = [list(x.shape) for x in inputs]
     query, key, value = (
         Pieces(
             partial(project, which, source),
@@ -285,6 +272,14 @@ def _fast_call(
     )
 
 
+def _shown(hidden: Tensor, keys: int) -> Tensor:
+    """torch's masks say True where a key is hidden; keys that were added behind are seen."""
+    if hidden.dtype != torch.bool:
+        return nn.functional.pad(hidden, (0, keys - hidden.shape[-1]))
+    return nn.functional.pad(~hidden, (0, keys - hidden.shape[-1]), value=True)
+
+
 def _heads(tensor: Tensor, heads: int) -> Tensor:
     """(batch, length, heads * dim) to (batch, heads, length, dim)."""
-    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = tensor.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
