@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
+
 # The same sums in the same order on every machine, and no fight for cores between workers.
 torch.set_num_threads(1)
 

@@ -100,7 +100,7 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Show one attention head at work, number by number."""
-    from pellucid.lessons.files import is_blank, printable
+    from pellucid.common.files import is_blank, printable
 
     if words and len(words) > 1:
         raise ArgumentError(f'explain takes one sentence; put it in quotes: "{" ".join(words)}"')
@@ -192,7 +192,7 @@ def _save(walk: "Walk", html: Path | None, svg: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from pellucid.lessons.files import printable, write_whole
+    from pellucid.common.files import printable, write_whole
 
     write_whole(path, text)
     typer.echo(f"wrote {printable(str(path))}", err=True)
@@ -214,7 +214,7 @@ def main() -> None:
         complaint = str(error)
     except _UsageError as error:
         complaint = _usage(error, sys.argv[1:])
-    from pellucid.lessons.files import printable
+    from pellucid.common.files import printable
 
     with suppress(OSError):  # where stderr cannot be written either, the status has to say it
         typer.echo(f"pellucid: {printable(' '.join(complaint.split()))}", err=True)

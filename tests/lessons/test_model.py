@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 
+from pellucid.common import checkpoint as checkpoint_module
+from pellucid.common.checkpoint import open_checkpoint
 from pellucid.errors import (
     ArgumentError,
     FileError,
@@ -16,8 +18,6 @@ from pellucid.errors import (
     TooLargeError,
     UnknownNameError,
 )
-from pellucid.lessons import checkpoint as checkpoint_module
-from pellucid.lessons.checkpoint import open_checkpoint
 from pellucid.lessons.model import walk_model
 from pellucid.lessons.walk import Walk
 

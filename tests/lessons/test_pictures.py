@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.lessons import colours
+from pellucid.common import colours
 from pellucid.lessons.drawing import LEVELS, level
 from pellucid.lessons.examples import NAMES, walk_example
 from pellucid.lessons.page import to_html

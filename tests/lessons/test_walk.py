@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pellucid.attention.reference import stages
+from pellucid.common.wording import count, listing, percent, short
 from pellucid.lessons.examples import walk_example
-from pellucid.lessons.sentences import Speaker, count, listing, percent, short
+from pellucid.lessons.sentences import Speaker
 from pellucid.lessons.walk import attention_steps, to_json
 
 TOKENS, KEY_DIM, VALUE_DIM = 5, 3, 7

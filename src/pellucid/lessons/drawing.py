@@ -4,7 +4,7 @@ import re
 from html import escape
 from textwrap import wrap
 
-from pellucid.lessons import colours
+from pellucid.common import colours
 
 LEVELS = 20
 """In how many steps the colour scale is cut; each step is a CSS class, so that one picture can

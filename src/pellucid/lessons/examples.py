@@ -11,9 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pellucid.common.wording import count, percent
 from pellucid.errors import ArgumentError, UnknownNameError
 from pellucid.lessons import lookup
-from pellucid.lessons.sentences import Speaker, count, percent
+from pellucid.lessons.sentences import Speaker
 from pellucid.lessons.walk import ROLES, Step, Walk, attention_steps, find_token, matrix
 
 Weights = Literal["parameters", "linear"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.lessons.sentences import percent
+from pellucid.common.wording import percent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pellucid.attention.reference import stages
+from pellucid.common.wording import listing
 from pellucid.errors import UnknownNameError
-from pellucid.lessons.sentences import listing
 from pellucid.lessons.walk import Matrix, Step, Walk, matrix
 
 # Colours by their angle on the colour wheel, and a wavelength that looks so.

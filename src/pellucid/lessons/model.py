@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pellucid.common.checkpoint import Checkpoint, open_checkpoint
+from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
-from pellucid.lessons.checkpoint import Checkpoint, open_checkpoint
 from pellucid.lessons.heads import Worth, worth
-from pellucid.lessons.sentences import Speaker, count, short
+from pellucid.lessons.sentences import Speaker
 from pellucid.lessons.walk import (
     ROLES,
     Step,
@@ -72,6 +73,7 @@ def walk_model(
     record = records[layer]
     heads, pairs = record.query.shape[1], record.key.shape[1]
     pair = head * pairs // heads
+    assert record.value is not None  # it was asked for
     query_head = record.query[0, head].double()
     key_head, value_head = record.key[0, pair].double(), record.value[0, pair].double()
     visible = record.weights.masked[0, head] > -torch.inf
@@ -194,7 +196,7 @@ def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
     """The self-attention of each layer, in order."""
     ids = reading.ids[None]
     try:
-        with torch.no_grad(), watch(checkpoint.model) as seen:
+        with torch.no_grad(), watch(checkpoint.model, values=True) as seen:
             checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids))
     except Exception as error:  # a model of images, say; each complains in its own way
         reason = short(" ".join(str(error).split()), 200)

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, TooLargeError
-from pellucid.lessons.sentences import percent
 
 DIMS = (1, 4, 16, 64, 256, 1024)
 HARDLY_ANY = 0.01

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.common.wording import percent
 from pellucid.lessons.scaling import HARDLY_ANY, Measures, Row, Scaling, Theory
-from pellucid.lessons.sentences import percent
 from pellucid.lessons.terminal import say
 
 _COLUMNS = ("variance", "entropy", "largest", "gradient", "lost")

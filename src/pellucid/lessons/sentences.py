@@ -4,29 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-
-def percent(fraction: float) -> str:
-    """A fraction as whole percents, never rounded to 0% or 100% when it is neither."""
-    if 0 < fraction < 0.005:
-        return "<1%"
-    if 0.995 <= fraction < 1:
-        return ">99%"
-    return f"{100 * fraction:.0f}%"
-
-
-def listing(parts: list[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def short(text: str, length: int) -> str:
-    """Text cut to a length, the cut marked."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def count(number: int, noun: str) -> str:
-    """'1 token', '2 tokens'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+from pellucid.common.wording import count, listing, percent
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.lessons import colours
-from pellucid.lessons.sentences import percent, short
+from pellucid.common import colours
+from pellucid.common.wording import percent, short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
 _MOST = 16

@@ -12,8 +12,9 @@ from typing import Literal
 from torch import Tensor
 
 from pellucid.attention.reference import stages
+from pellucid.common.wording import percent
 from pellucid.errors import UnknownNameError
-from pellucid.lessons import sentences
+from pellucid.lessons.sentences import Speaker
 
 Kind = Literal["number", "percent", "count"]
 ROLES = {"query": "Q", "key": "K", "value": "V"}
@@ -34,7 +35,7 @@ class Matrix:
     def text(self, number: float) -> str:
         """One of its numbers, as a person reads it."""
         if self.kind == "percent":
-            return sentences.percent(number)
+            return percent(number)
         if self.kind == "count":
             return f"{number:.0f}"
         return "−∞" if number == -math.inf else f"{number:z.{self.decimals}f}"
@@ -175,7 +176,7 @@ def attention_steps(
         sinks=None if sink is None else sink.reshape(1),
     )
     shown, labels = rows_shown(tokens, focus)
-    say = sentences.Speaker(tokens, speaker)
+    say = Speaker(tokens, speaker)
 
     def rows(name: str, numbers: Tensor, columns: tuple[str, ...] | None = tokens) -> Matrix:
         return matrix(name, numbers[0, shown], labels, columns, decimals=decimals)

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tokenizers
 import torch
-import transformers
 
 SENTENCE = "Write a poem about rain"
 
 
 def _byte_pairs():
+    import tokenizers  # late, after tests/conftest.py has said that there is no hub
+    import transformers
+
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -25,6 +26,8 @@ def _byte_pairs():
 
 
 def _configs():
+    import transformers
+
     sizes = {"vocab_size": 307, "max_position_embeddings": 53}
     return {
         "bert": transformers.BertConfig(
@@ -71,6 +74,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     made: dict[str, Path] = {}
 
     def make(family: str) -> Path:
+        import transformers
+
         if family not in made:
             path = tmp_path_factory.mktemp("checkpoints") / f"tiny-{family}"
             torch.manual_seed(31)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pellucid.common.checkpoint import open_checkpoint
 from pellucid.errors import FileError
-from pellucid.lessons.checkpoint import open_checkpoint
 from pellucid.lessons.model import walk_model
 
 QUERY = "encoder.layer.1.attention.self.query.weight"

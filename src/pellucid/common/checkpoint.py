@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 
 import torch
 
+from pellucid.common.files import printable
+from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError
-from pellucid.lessons.files import printable
-from pellucid.lessons.sentences import short
 
 _INSTALL = "pip install 'pellucid[hf,minilm]'"
 _TOKENIZERS = (

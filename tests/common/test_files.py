@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pellucid.common.files import is_blank, printable, write_whole
 from pellucid.errors import FileError
-from pellucid.lessons.files import is_blank, printable, write_whole
 
 
 def test_a_new_file_has_the_usual_rights(tmp_path):

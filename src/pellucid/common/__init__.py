@@ -1,0 +1,1 @@
+"""What commands share: pieces of sentences, colours, files, opening a checkpoint."""
