@@ -150,6 +150,14 @@ class Band(Mask):
         left, right = self._reach
         return (distance >= -left) & (distance <= right)
 
+    def tile(self, heads: slice, rows: slice, cols: slice, device: torch.device) -> Tensor:
+        size = (1, rows.stop - rows.start, cols.stop - cols.start)
+        seen = torch.ones(size, dtype=torch.bool, device=device)
+        diagonal = int(self.offset) + rows.start - cols.start
+        if self.left is not None:
+            seen.triu_(diagonal - self.left)
+        return seen if self.right is None else seen.tril_(diagonal + self.right)
+
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         first, last = start + int(self.offset), stop - 1 + int(self.offset)
         left, right = self._reach

@@ -151,22 +151,25 @@ class _Rule:
 
 def _proves(reader: _Reader, mask: Mask | None, holes: Tensor | None = None) -> bool:
     """Whether the mask, and the flags of keys in `holes`, (items or 1, keys), are the tensor."""
-    items, heads, _, keys = reader.whole.shape
-    each = (mask is not None and mask.batch is not None) or (holes is not None and len(holes) > 1)
-    for first in range(items if each else 1):
-        whole = reader.whole[first : first + 1] if each else reader.whole
-        rule = mask.at(first) if mask is not None and mask.batch is not None else mask
-        flags = None if holes is None else holes[min(first, len(holes) - 1)]
-        for rows in reader.chunks(len(whole), heads):
-            if not _agree(reader, whole[:, :, rows], rule, flags, rows, keys):
-                return False
-    return True
+    _, heads, _, keys = reader.whole.shape
+    flags = None if holes is None else holes[:, None, None]
+    parts = [(reader.whole, mask, flags)]
+    if mask is not None and mask.batch is not None:
+        parts = [
+            (part, mask.at(item), flags if flags is None or len(flags) == 1 else flags[item])
+            for item, part in enumerate(reader.whole.split(1))
+        ]
+    return all(
+        _agree(reader, whole[:, :, rows], rule, of_keys, rows, keys)
+        for whole, rule, of_keys in parts
+        for rows in reader.chunks(len(whole), heads)
+    )
 
 
 def _agree(
     reader: _Reader, block: Tensor, rule: Mask | None, flags: Tensor | None, rows: slice, keys: int
 ) -> bool:
-    """Whether some rows are as the rule of one item says."""
+    """Whether some rows are as a rule says, which is one item's or serves all."""
     everything = intervals.clip(0, keys, keys)
     some, every = everything, everything
     if rule is not None:
@@ -176,12 +179,14 @@ def _agree(
             return False
     for start, stop in every:
         part = block[..., start:stop]
-        if not (reader.is_seen(part) if flags is None else reader.agrees(part, flags[start:stop])):
+        if not (
+            reader.is_seen(part) if flags is None else reader.agrees(part, flags[..., start:stop])
+        ):
             return False
     for start, stop in intervals.intersection(some, intervals.complement(every, keys)):
         assert rule is not None
         tile = rule.tile(slice(0, 1), rows, slice(start, stop), block.device)
-        tile = tile if flags is None else tile & flags[start:stop]
+        tile = tile if flags is None else tile & flags[..., start:stop]
         if not reader.agrees(block[..., start:stop], tile):
             return False
     return True
@@ -192,6 +197,8 @@ def _plain(reader: _Reader) -> _Rule | None:
     _, _, rows, keys = reader.whole.shape
     if not reader.whole.numel():
         return _Rule(None, None)
+    if rows == 1:
+        return _one_row(reader)
     ends = reader.seen(reader.whole[:, :, :: max(1, rows - 1)][:, :, :2])
     counts = ends.sum(-1)
     low, high = (counts.amin((0, 1)).tolist(), counts.amax((0, 1)).tolist())
@@ -202,10 +209,23 @@ def _plain(reader: _Reader) -> _Rule | None:
         return _Rule(None, None) if _proves(reader, None) else None
     offset = last - rows if last < keys else first - 1
     as_causal = [min(max(0, i + offset + 1), keys) for i in (0, rows - 1)]
-    if rows == 1 or [first, last] != as_causal or not _proves(reader, Band(None, 0, offset)):
+    if [first, last] != as_causal or not _proves(reader, Band(None, 0, offset)):
         return None
     empty = torch.arange(rows, device=reader.whole.device) + offset < 0
     return _Rule(Band(None, 0, offset), empty.unsqueeze(0) if offset < 0 else None)
+
+
+def _one_row(reader: _Reader) -> _Rule | None:
+    """The same keys for every query, or a query alone: padding, as it stands there."""
+    present = reader.seen(reader.whole[:, 0, 0])
+    if not reader.agrees(reader.whole, present[:, None, None]):
+        return None
+    if _all(present):
+        return _Rule(None, None)
+    empty = ~present.any(-1, keepdim=True)
+    alike = bool((present == present[:1]).all())
+    mask = masks.present(present[0] if alike else present)
+    return _Rule(mask, empty if bool(empty.any()) else None)
 
 
 class _Outline(NamedTuple):
@@ -227,15 +247,14 @@ def _outline(reader: _Reader) -> _Outline:
     items, _, rows, keys = reader.whole.shape
     first, last = reader.whole.new_empty(2, items, rows, dtype=torch.int64).unbind()
     present = torch.zeros(items, keys, dtype=torch.uint8, device=reader.whole.device)
-    for item in range(items):
-        for part in reader.chunks():
-            seen = reader.seen(reader.whole[item, 0, part]).view(torch.uint8)
-            first[item, part] = seen.argmax(-1)
-            last[item, part] = keys - 1 - seen.flip(-1).argmax(-1)
-            present[item] |= seen.amax(0)
-            none = seen.amax(-1) == 0
-            first[item, part].masked_fill_(none, FAR)
-            last[item, part].masked_fill_(none, -1)
+    for part in reader.chunks(items):
+        seen = reader.seen(reader.whole[:, 0, part]).view(torch.uint8)
+        first[:, part] = seen.argmax(-1)
+        last[:, part] = keys - 1 - seen.flip(-1).argmax(-1)
+        present |= seen.amax(1)
+        none = seen.amax(-1) == 0
+        first[:, part].masked_fill_(none, FAR)
+        last[:, part].masked_fill_(none, -1)
     return _Outline(first, last, present.bool())
 
 
@@ -281,7 +300,7 @@ def _by_outline(reader: _Reader) -> _Rule | None:
         if not _all(present):
             padding = masks.present(present[0] if alike else present)
             runs = torch.diff(present.to(torch.int8)).ne(0).sum(-1).amax() // 2 + 1
-            if isinstance(padding, Present) and int(runs) > MOST_RUNS:
+            if not alike or (isinstance(padding, Present) and int(runs) > MOST_RUNS):
                 holes = present[:1] if alike else present
         rule = _joined([*parts, *([padding] if padding is not None else [])])
         if _proves(reader, mask if holes is not None else rule, holes):
@@ -317,7 +336,7 @@ def _proposals(outline: _Outline) -> Iterator[tuple[Mask | None, Tensor]]:
             yield _unless_open(band), _without_far_keys(present, low, high, rows)
 
     query_ids, key_ids = _documents(outline)
-    if bool((key_ids != 0).any()):
+    if bool((key_ids != 0).any() | outline.empty.any()):
         _, start, stop = _ranges(query_ids, key_ids)
         counted = outline.empty
         start, stop = start.masked_fill(counted, FAR), stop.masked_fill(counted, 0)
