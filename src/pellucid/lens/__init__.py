@@ -2,6 +2,7 @@
 
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
+from pellucid.lens.rollout import rollout
 from pellucid.lens.watch import Watch, watch
 
-__all__ = ["Record", "Recording", "Watch", "watch"]
+__all__ = ["Record", "Recording", "Watch", "rollout", "watch"]
