@@ -250,19 +250,37 @@ def test_what_cannot_be_seen_is_named():
     assert list(seen.unseen) == ["self_attn"]
 
 
-def test_an_implementation_it_cannot_read_is_named():
-    interface = transformers.modeling_utils.AttentionInterface
-    interface.register("elsewhere", interface._global_mapping["sdpa"])
-    try:
-        model = build("bert", "sdpa")
-        model.config._attn_implementation = "elsewhere"
-        with torch.no_grad(), pellucid.watch(model) as seen:
-            model(some_ids())
-    finally:
-        del interface._global_mapping["elsewhere"]
+def elsewhere(module, query, key, value, attention_mask, scaling, **options):
+    """Attention of somebody's own, which looks past the masks."""
+    weights = torch.softmax(query @ key.mT * scaling, -1)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def test_other_implementations_are_recorded(monkeypatch):
+    model = with_implementation(monkeypatch, "elsewhere", elsewhere)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+    assert len(seen) == LAYERS
+
+
+def test_one_that_does_something_else_is_named(monkeypatch):
+    model = with_implementation(
+        monkeypatch,
+        "narrowed",
+        lambda *args, **options: elsewhere(*args, **(options | {"scaling": 0.7})),
+    )
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
     assert len(seen) == 0
     assert list(seen.unseen) == [f"encoder.layer.{i}.attention.self" for i in range(LAYERS)]
-    assert all("'elsewhere'" in reason for reason in seen.unseen.values())
+    assert all("more than attention" in reason for reason in seen.unseen.values())
+
+
+def with_implementation(monkeypatch, name, function):
+    model = build("bert", "sdpa")
+    monkeypatch.setitem(transformers.AttentionInterface._global_mapping, name, function)
+    model.config._attn_implementation = name
+    return model
 
 
 def test_the_table():
@@ -271,8 +289,9 @@ def test_the_table():
         model(some_ids())
     title, heading, row, *_ = repr(seen).splitlines()
     assert title == "LlamaModel: 2 attention calls recorded"
-    assert heading.split() == ["name", "heads", "queries", "keys", "mask"]
-    assert row.split() == ["layers.0.self_attn", "6/2", "11", "11", "causal()"]
+    assert heading.split() == ["name", "heads", "queries", "keys", "mask", "window"]
+    assert row.split() == ["layers.0.self_attn", "6/2", "11", "11", "causal()", "-"]
+    assert repr(seen).splitlines()[-1].startswith("holds 13.9 KiB; ")
 
 
 def test_only_modules_can_be_watched():

@@ -1,6 +1,6 @@
 """What is kept of one attention: query, key and the rule that makes weights of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,26 +10,27 @@ from pellucid.attention import AttentionWeights, attention_weights
 from pellucid.attention.masks import Mask
 from pellucid.lens.visibility import Visibility, tensors
 
-Part = Tensor | Callable[[], Tensor]
-"""A tensor, or how to make it when it is asked for."""
+
+@dataclass(frozen=True, eq=False)
+class Lazy:
+    """A tensor that is made when somebody asks."""
+
+    shape: tuple[int, ...]
+    device: torch.device
+    make: Callable[[], Tensor]
+
+
+Part = Tensor | Lazy
 
 
 class Pieces:
     """A tensor that grows along one axis. What is added is referred to, and joined when asked."""
 
-    def __init__(
-        self, part: Part, shape: Sequence[int], device: torch.device, axis: int = -2
-    ) -> None:
-        """A first part, and its shape, of which `axis` grows."""
+    def __init__(self, part: Part, axis: int = -2) -> None:
         self._parts: list[Part] = [part]
         self._axis = axis
-        self.length = shape[axis]
-        self.outer = tuple(shape[:axis])
-        self.device = device
-
-    @classmethod
-    def of(cls, tensor: Tensor, axis: int = -2) -> "Pieces":
-        return cls(tensor, tensor.shape, tensor.device, axis)
+        self.length = part.shape[axis]
+        self.outer = tuple(part.shape[:axis])
 
     def append(self, part: Tensor) -> None:
         self._parts.append(part)
@@ -43,7 +44,7 @@ class Pieces:
 
     @property
     def tensor(self) -> Tensor:
-        made = [part if isinstance(part, Tensor) else part() for part in self._parts]
+        made = [part.make() if isinstance(part, Lazy) else part for part in self._parts]
         whole = made[0] if len(made) == 1 else torch.cat(made, self._axis)
         self._parts = [whole]
         return whole

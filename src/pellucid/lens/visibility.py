@@ -39,9 +39,7 @@ class Visibility:
     def of(cls, found: Recognised, queries: int, keys: int, device: torch.device) -> "Visibility":
         """Of a first call. It can grow where the rule is a band over keys that are present."""
         plain = cls(found.mask, found.uniform, (queries, keys), device)
-        rule = found.mask
-        if isinstance(rule, Or) and isinstance(rule.right, Rows):
-            rule = rule.left
+        rule = hidden(found.mask, found.uniform)
         parts = _conjunction(rule)
         bands = [part for part in parts if isinstance(part, Band)]
         others = [part for part in parts if not isinstance(part, Band)]
@@ -92,6 +90,8 @@ class Visibility:
         """
         if not self.grows:
             return None
+        if seen is None and rows == 1 and self._sees_all(row, low, keys):
+            return self  # nearly every step of nearly every generation
         if self.band is None:
             return self if self._says(None, row, rows, low, keys, seen) else None
         for left in dict.fromkeys((self.band.left, self._new_left(row, rows, low, keys, seen))):
@@ -99,6 +99,15 @@ class Visibility:
             if self._says(band, row, rows, low, keys, seen):
                 return self if left == self.band.left else replace(self, band=band)
         return None
+
+    def _sees_all(self, row: int, low: int, keys: int) -> bool:
+        """Whether the rule shows a query exactly the keys from `low` on."""
+        band = self.band
+        if band is None:
+            return low == 0 == self._clear_from
+        place = row + int(band.offset)
+        first = 0 if band.left is None else max(0, place - band.left)
+        return place == keys - 1 and first == low >= self._clear_from
 
     def _new_left(
         self, row: int, rows: int, low: int, keys: int, seen: Tensor | Mask | None
@@ -130,9 +139,6 @@ class Visibility:
         seen: Tensor | Mask | None,
     ) -> bool:
         """Whether the rule with this band shows these queries what they saw."""
-        if rows == 1 and seen is None:
-            some = ((0, keys),) if band is None else band.spans(row, row + 1, keys).some
-            return some == ((low, keys),) and low >= self._clear_from
         if low and (band is None or band.left is None or row + int(band.offset) - band.left < low):
             return False  # it would see keys that the step was not given
         present = None if self.present is None else _longer(self.present, keys)[:, low:]
@@ -174,6 +180,14 @@ def _conjunction(rule: Mask | None) -> list[Mask]:
 def _is_about_keys(part: Mask) -> bool:
     """Whether every query sees the same keys."""
     return isinstance(part.hidden if isinstance(part, Not) else part, Below | Present)
+
+
+def hidden(rule: Mask | None, uniform: Tensor | None) -> Mask | None:
+    """The rule without the rows that are shown everything for being uniform."""
+    if uniform is None or rule is None:
+        return rule
+    shown = isinstance(rule, Or) and isinstance(rule.right, Rows)
+    return rule.left if isinstance(rule, Or) and shown else rule & ~Rows(uniform)
 
 
 def bands(rule: Mask | None) -> list[Band]:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.attention.masks import Rows
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps
 from pellucid.lens.recognise import Recognised, recognise
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.record import Part, Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.replay import contradiction
-from pellucid.lens.visibility import Visibility, tensors
+from pellucid.lens.visibility import Visibility, hidden, tensors
 
 MASKS_KEPT = 4
 """Masks that are known again by their memory: those of the layers of one forward pass."""
@@ -156,15 +157,16 @@ class Watch(Recording):
     def _begin(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> None:
         """Record a call by itself, or the first of a generation."""
         key, value = call.key, call.value
-        total = key.length
+        total = key.shape[-2]
         if update is not None:
             before = update.before() if callable(update.before) else update.before
             total = before + update.length
-            if key.length > total:  # a static cache is longer than what it holds
-                key, value = (Pieces.of(_own(x.tensor[..., :total, :])) for x in (key, value))
             if before == 0 and update.new_keys is not None and update.new_values is not None:
-                key, value = Pieces.of(update.new_keys), Pieces.of(update.new_values)
-        queries, keys = call.query.length, key.length
+                key, value = update.new_keys, update.new_values
+            elif isinstance(key, Tensor) and isinstance(value, Tensor):
+                # A static cache is longer than what it holds.
+                key, value = key[..., :total, :], value[..., :total, :]
+        queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._visibility(call, queries, keys)
         cross = selection.is_cross(name) or (queries != keys == total and queries > 1)
         context = self._context(call)
@@ -180,14 +182,14 @@ class Watch(Recording):
             softcap=call.softcap,
             sinks=None if call.sinks is None else self._moved(call.sinks.view_as(call.sinks)),
             values=self._kept(value) if self._values else None,
-            contexts=None if context is None else self._kept(Pieces.of(context)),
-            query_tokens=None if ids is None else Pieces.of(ids, -1),
-            key_tokens=None if key_ids is None else Pieces.of(key_ids, -1),
+            contexts=None if context is None else self._kept(context),
+            query_tokens=None if ids is None else Pieces(ids, -1),
+            key_tokens=None if key_ids is None else Pieces(key_ids, -1),
             is_cross=cross,
             latest_queries=queries,
         )
         if name not in self._proven:
-            wrong = contradiction(record, call, value.tensor)
+            wrong = contradiction(record, call, Pieces(value).tensor)
             if wrong is not None:
                 self._refused.add(name)
                 self.missed(name, wrong)
@@ -200,9 +202,9 @@ class Watch(Recording):
     def _grow(self, name: str, call: taps.Call, update: taps.CacheUpdate) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
         growing = self._growing.get((name, update.cache, update.layer))
-        if growing is None:
+        if growing is None or not isinstance(call.query, Tensor):
             return False
-        record, row, rows = growing.record, growing.record.queries.length, call.query.length
+        record, row, rows = growing.record, growing.record.queries.length, call.query.shape[-2]
         same_keys = growing.update is update  # those of an encoder, step after step
         keys = record.keys.length
         if not same_keys:
@@ -214,7 +216,7 @@ class Watch(Recording):
                 record.forget(forgotten)
                 row, keys = row - forgotten, keys - forgotten
             keys += update.length
-        low = max(0, growing.first + keys - call.key.length) - growing.first
+        low = max(0, growing.first + keys - call.key.shape[-2]) - growing.first
         if low < 0:
             return False
         visibility = self._agreed_with(record.visibility, call, row, rows, low, keys)
@@ -226,7 +228,7 @@ class Watch(Recording):
         value, context = update.new_values, self._context(call)
         record.add(
             visibility,
-            self._moved(call.query.tensor),
+            self._moved(call.query),
             None if same_keys or update.new_keys is None else self._moved(update.new_keys),
             value=None if value is None or not self._values else self._moved(value),
             context=None if context is None else self._moved(context),
@@ -243,7 +245,8 @@ class Watch(Recording):
         device = self._device or call.query.device
         # A rule without tensors is told by how it prints.
         told = str(call.rule) if not tensors(call.rule) else object()
-        known = (queries, keys, told, device, *map(_memory, call.given))
+        rare = (call.sinks is None, call.hides_with_a_number)
+        known = (queries, keys, told, rare, device, *map(_memory, call.given))
         answer = next((made for was, _, made in self._recognised if was == known), None)
         if answer is None:
             rule, bias, uniform = call.rule, None, None
@@ -252,6 +255,12 @@ class Watch(Recording):
                 rule = found.mask if rule is None else rule & found.mask if found.mask else rule
                 bias = _sum(bias, found.bias)
                 uniform = found.uniform if uniform is None else uniform
+                if call.hides_with_a_number and given.dtype == torch.bool:
+                    blank = ~given.any(-1).any(1).expand(-1, queries)
+                    if bool(blank.any()):
+                        uniform, rule = blank, None if rule is None else rule | Rows(blank)
+            if call.sinks is not None:  # which take all of a row that no key is left in
+                rule, uniform = hidden(rule, uniform), None
             found = Recognised(rule, bias, uniform)
             answer = Visibility.of(found, queries, keys, device), bias
             # The masks stay referred to, so that no other takes their memory while it tells them.
@@ -288,7 +297,7 @@ class Watch(Recording):
 
     def _ids(self, call: taps.Call, length: int, unlike: Tensor | None = None) -> Tensor | None:
         """(batch, length) ids of the tokens that were read last and are so many."""
-        batch = math.prod(call.query.outer[:-1])
+        batch = math.prod(call.query.shape[:-3])
         for ids in self._read:
             if ids.shape == (batch, length) and ids is not unlike:
                 return ids
@@ -298,13 +307,14 @@ class Watch(Recording):
         """What to keep of what a call returned."""
         return call.context if self._values and call.projection is None else None
 
-    def _kept(self, pieces: Pieces) -> Pieces:
+    def _kept(self, part: Part) -> Pieces:
         if self._device is None and self._dtype is None:
-            only = pieces.held
-            return Pieces.of(_own(only[0])) if only else pieces
-        return Pieces.of(self._moved(pieces.tensor))
+            return Pieces(_own(part) if isinstance(part, Tensor) else part)
+        return Pieces(self._moved(Pieces(part).tensor))
 
     def _moved(self, tensor: Tensor) -> Tensor:
+        if self._device is None and self._dtype is None:
+            return tensor
         return tensor.to(device=self._device, dtype=self._dtype)
 
 

@@ -8,7 +8,6 @@ wrapper that somebody else has wrapped meanwhile stays, and is silent.
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from types import FrameType, ModuleType
@@ -18,22 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
-from pellucid.lens.record import Pieces
+from pellucid.lens.record import Part
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True, slots=True)
 class Call:
     """One attention call, as it was made, in the terms of `pellucid.attention`."""
 
-    query: Pieces
+    query: Part
     """(..., heads, queries, key_dim)"""
-    key: Pieces
+    key: Part
     """(..., kv_heads, keys, key_dim)"""
-    value: Pieces
+    value: Part
     """(..., kv_heads, keys, value_dim)"""
     given: tuple[Tensor, ...] = ()
     """Masks that were passed, each broadcasts to (..., heads, queries, keys): bool (True = may be
     seen), or float and additive."""
+    hides_with_a_number: bool = False
+    """Whether a bool mask hides by adding a large negative number rather than -inf, so that a row
+    without any key is uniform over all of them."""
     rule: Mask | None = None
     """What is hidden besides, as a rule."""
     bias: Tensor | None = None
@@ -52,7 +54,7 @@ class Call:
     the projection; None where it returned something else."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False, slots=True)
 class CacheUpdate:
     """New keys that were put into a cache, which gave back those that attention reads."""
 
@@ -155,7 +157,7 @@ def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[.
     setattr(owner, name, wrapper)
 
 
-def callers(module: nn.Module | None = None) -> list[tuple[Listener, str]]:
+def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     """Who should hear of a call that is being made, and the name of the module that makes it.
 
     The module is found on the stack where it is not given: the innermost one that is part of a
@@ -164,10 +166,14 @@ def callers(module: nn.Module | None = None) -> list[tuple[Listener, str]]:
     """
     if not listeners or getattr(_state, "busy", False) or _in_backward():
         return []
+    found = []
     if module is not None:
-        named = ((listener, listener.name_of(module)) for listener in listeners)
-        return [(listener, name) for listener, name in named if name is not None]
-    waiting, found = list(listeners), []
+        for listener in listeners:
+            name = listener.name_of(module)
+            if name is not None:
+                found.append((listener, name))
+        return found
+    waiting = list(listeners)
     for inner in _modules(sys._getframe(2)):
         for listener in list(waiting):
             name = listener.name_of(inner)
@@ -196,26 +202,40 @@ def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-@contextmanager
-def told_as_a_whole(really: bool = True) -> Iterator[None]:
-    """While a call that is told runs, the calls that it makes in turn are not."""
+def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """Call a function that is told as a whole: of the calls that it makes in turn nobody hears."""
     before = getattr(_state, "busy", False)
-    _state.busy = before or really
+    _state.busy = True
     try:
-        yield
+        return function(*args, **options)
     finally:
         _state.busy = before
 
 
-def tell(found: list[tuple[Listener, str]], make: Callable[[], Call | str]) -> None:
-    """Tell of a call, or why it cannot be told. What goes wrong here must not reach the model."""
-    with told_as_a_whole():
-        for listener, name in found:
-            try:
-                call = make()
-                if isinstance(call, str):
-                    listener.missed(name, call)
-                else:
-                    listener.heard(name, call)
-            except Exception as error:
-                listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")
+def tell(
+    found: "list[tuple[Listener, str]]",
+    make: Callable[..., Call | str],
+    /,
+    *args: Any,
+    **options: Any,
+) -> None:
+    """Tell of the call that `make` describes, or why it cannot be told.
+
+    What goes wrong here must not reach the model.
+    """
+    try:
+        call = make(*args, **options)
+    except Exception as error:
+        call = _failed(error)
+    for listener, name in found:
+        if isinstance(call, str):
+            listener.missed(name, call)
+            continue
+        try:
+            as_a_whole(listener.heard, name, call)
+        except Exception as error:
+            listener.missed(name, _failed(error))
+
+
+def _failed(error: Exception) -> str:
+    return f"could not be recorded: {type(error).__name__}: {error}"

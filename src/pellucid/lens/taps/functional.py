@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.lens import taps
-from pellucid.lens.record import Pieces
 
 
 def places() -> Iterator[taps.Place]:
@@ -28,9 +27,8 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
         found = taps.callers()
         if not found:
             return original(*args, **options)
-        with taps.told_as_a_whole():
-            context = original(*args, **options)
-        taps.tell(found, lambda: _call(context, *args, **options))
+        context = taps.as_a_whole(original, *args, **options)
+        taps.tell(found, _call, context, *args, **options)
         return context
 
     return scaled_dot_product_attention
@@ -52,9 +50,9 @@ def _call(
     if query.ndim == 2:
         query, key, value, context = (x.unsqueeze(0) for x in (query, key, value, context))
     return taps.Call(
-        query=Pieces.of(query),
-        key=Pieces.of(key),
-        value=Pieces.of(value),
+        query=query,
+        key=key,
+        value=value,
         given=() if attn_mask is None else (attn_mask,),
         rule=masks.causal() if is_causal else None,
         scale=scale,

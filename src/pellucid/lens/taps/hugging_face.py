@@ -9,7 +9,7 @@ steps of a generation can be joined without looking at the keys that came before
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial, reduce, wraps
+from functools import partial, reduce
 from itertools import count
 from operator import and_
 from typing import Any
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from pellucid.attention import masks
 from pellucid.attention.masks import Rows
 from pellucid.lens import taps
-from pellucid.lens.record import Pieces
 
 DISTURBING = ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
 """What can happen to a cache besides adding keys and forgetting the latest."""
@@ -42,32 +41,32 @@ def places() -> Iterator[taps.Place]:
 def interface(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_interface(self: Any, implementation: str | None, default: Callable[..., Any]) -> Any:
         function = original(self, implementation, default)
-
-        @wraps(function)
-        def attention(
-            module: nn.Module,
-            query: Tensor,
-            key: Tensor,
-            value: Tensor,
-            attention_mask: Any = None,
-            *rest: Any,
-            **options: Any,
-        ) -> Any:
-            found = taps.callers(module)
-            with taps.told_as_a_whole(bool(found)):
-                result = function(module, query, key, value, attention_mask, *rest, **options)
-            if found:
-                tensors = (query, key, value, attention_mask, *rest)
-                taps.tell(
-                    found,
-                    lambda: _call(implementation or "eager", module, tensors, options, result[0]),
-                )
-            _updates.settle(key)
-            return result
-
-        return attention
+        return partial(_attention, function, implementation or "eager")
 
     return get_interface
+
+
+def _attention(
+    function: Callable[..., Any],
+    implementation: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any = None,
+    *rest: Any,
+    **options: Any,
+) -> Any:
+    tensors = (query, key, value, attention_mask, *rest)
+    found = taps.callers(module)
+    if not found:
+        return function(module, *tensors, **options)
+    result = taps.as_a_whole(function, module, *tensors, **options)
+    update = _updates.get(key)
+    taps.tell(found, _call, implementation, module, tensors, options, update, result[0])
+    if update is not None:  # what the listeners keep of it is theirs
+        update.new_keys = update.new_values = None
+    return result
 
 
 def _call(
@@ -75,6 +74,7 @@ def _call(
     module: nn.Module,
     tensors: tuple[Any, ...],
     options: dict[str, Any],
+    update: taps.CacheUpdate | None,
     output: Tensor,
 ) -> taps.Call | str:
     query, key, value, mask, *rest = tensors
@@ -98,16 +98,17 @@ def _call(
             key, value = key[..., :queries, :], value[..., :queries, :]
             bias = bias if bias is None else bias[..., :queries]
     return taps.Call(
-        query=Pieces.of(query),
-        key=Pieces.of(key),
-        value=Pieces.of(value),
+        query=query,
+        key=key,
+        value=value,
         given=given,
+        hides_with_a_number="sdpa" in implementation and bias is not None,
         rule=rule,
         bias=None if bias is None else bias[..., : key.shape[-2]],
         scale=options.get("scaling"),
         softcap=options.get("softcap"),
         sinks=options.get("s_aux"),
-        update=_updates.get(tensors[1]),
+        update=update,
         dropout=options.get("dropout", 0.0),
         context=output.transpose(1, 2),
     )
@@ -172,9 +173,10 @@ class _Updates:
 
     def serial(self, cache: Any) -> int:
         """A number for a cache, which no other ever has."""
-        if cache not in self._serials:
-            self._serials[cache] = next(self._next)
-        return self._serials[cache]
+        number = self._serials.get(cache)
+        if number is None:
+            number = self._serials[cache] = next(self._next)
+        return number
 
     def note(self, returned: Tensor, update: taps.CacheUpdate) -> None:
         at = id(returned)
@@ -183,12 +185,6 @@ class _Updates:
     def get(self, returned: Tensor) -> taps.CacheUpdate | None:
         found = self._of.get(id(returned))
         return None if found is None else found[1]
-
-    def settle(self, returned: Tensor) -> None:
-        """The attention that this was for has been told."""
-        update = self.get(returned)
-        if update is not None:
-            update.new_keys = update.new_values = None
 
 
 _updates = _Updates()
@@ -207,19 +203,12 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
         layer = self.layers[layer_idx]
         after = layer.get_seq_length()
-        _updates.note(
-            returned[0],
-            taps.CacheUpdate(
-                cache=_updates.serial(self),
-                layer=layer_idx,
-                new_keys=key_states,
-                new_values=value_states,
-                length=length,
-                # A static cache counts on its device.
-                before=after - length if isinstance(after, int) else lambda: int(after) - length,
-                lossy="Quantized" in type(layer).__name__,
-            ),
-        )
+        # A static cache counts on its device, which we would wait for.
+        before = after - length if isinstance(after, int) else lambda: int(after) - length
+        lossy = "Quantized" in type(layer).__name__
+        serial = _updates.serial(self)
+        new = taps.CacheUpdate(serial, layer_idx, key_states, value_states, length, before, lossy)
+        _updates.note(returned[0], new)
         return returned
 
     return update

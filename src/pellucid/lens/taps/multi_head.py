@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
 from pellucid.lens import taps
-from pellucid.lens.record import Pieces
+from pellucid.lens.record import Lazy
 
 _projected = threading.local()
 """The query, key and value that the call in progress on this thread has projected."""
@@ -45,13 +45,12 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
     def multi_head_attention_forward(*args: Any, **options: Any) -> Any:
         found = taps.callers()
         try:
-            with taps.told_as_a_whole(bool(found)):
-                result = original(*args, **options)
-            if found:
-                bound = signature.bind(*args, **options)
-                bound.apply_defaults()
-                make = partial(_slow_call, _projected.latest, result[0], **bound.arguments)
-                taps.tell(found, make)
+            if not found:
+                return original(*args, **options)
+            result = taps.as_a_whole(original, *args, **options)
+            bound = signature.bind(*args, **options)
+            bound.apply_defaults()
+            taps.tell(found, _slow_call, _projected.latest, result[0], bound.arguments)
         finally:
             _projected.latest = None
         return result
@@ -59,53 +58,37 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
     return multi_head_attention_forward
 
 
-def _slow_call(
-    projected: list[Tensor],
-    output: Tensor,
-    *,
-    num_heads: int,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    training: bool,
-    key_padding_mask: Tensor | None,
-    need_weights: bool,
-    attn_mask: Tensor | None,
-    static_k: Tensor | None,
-    static_v: Tensor | None,
-    is_causal: bool,
-    **others: Any,
-) -> taps.Call | str:
-    if static_k is not None or static_v is not None:
+def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any]) -> taps.Call | str:
+    if options["static_k"] is not None or options["static_v"] is not None:
         return "was called with static keys, which are not recorded"
+    heads, dropout = options["num_heads"], options["dropout_p"]
+    bias_k, bias_v = options["bias_k"], options["bias_v"]
+    attn_mask, key_padding_mask = options["attn_mask"], options["key_padding_mask"]
     query, key, value = projected  # each (length, batch, heads * dim)
     keys = len(key)
     if bias_k is not None and bias_v is not None:
         key = torch.cat([key, bias_k.expand(1, *key.shape[1:])])
         value = torch.cat([value, bias_v.expand(1, *value.shape[1:])])
-    if add_zero_attn:
+    if options["add_zero_attn"]:
         key, value = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (key, value))
     rule = None
-    if is_causal and key_padding_mask is None and not need_weights:
+    if options["is_causal"] and key_padding_mask is None and not options["need_weights"]:
         rule, attn_mask = masks.causal(), None  # torch trusts the hint and drops the mask
     given = []
     if attn_mask is not None:  # (queries, keys) or (batch * heads, queries, keys)
         each_head = attn_mask.ndim == 3
-        given.append(attn_mask.unflatten(0, (-1, num_heads)) if each_head else attn_mask)
+        given.append(attn_mask.unflatten(0, (-1, heads)) if each_head else attn_mask)
     if key_padding_mask is not None:
         given.append(key_padding_mask.reshape(-1, 1, 1, keys))
-    query_, key_, value_ = (_heads(x.transpose(0, 1), num_heads) for x in (query, key, value))
+    query, key, value = (_heads(x.transpose(0, 1), heads) for x in (query, key, value))
     return taps.Call(
-        query=Pieces.of(query_),
-        key=Pieces.of(key_),
-        value=Pieces.of(value_),
-        given=tuple(_shown(mask, len(key)) for mask in given),
+        query=query,
+        key=key,
+        value=value,
+        given=tuple(_shown(mask, key.shape[-2]) for mask in given),
         rule=rule,
-        dropout=dropout_p if training else 0.0,
-        projection=(out_proj_weight, out_proj_bias),
+        dropout=dropout if options["training"] else 0.0,
+        projection=(options["out_proj_weight"], options["out_proj_bias"]),
         context=output.unsqueeze(0) if output.ndim == 2 else output.transpose(0, 1),
     )
 
@@ -145,8 +128,9 @@ def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
         if found:
             project = Projection(weight, bias, heads)
             inputs = (query, key, value)
-            made = partial(_fast_call, project, inputs, mask, mask_type, (out_weight, out_bias))
-            taps.tell(found, lambda: made(None if query.is_nested else result[0]))
+            output = None if query.is_nested else result[0]
+            out = (out_weight, out_bias)
+            taps.tell(found, _fast_call, project, inputs, mask, mask_type, out, output)
         return result
 
     return native
@@ -189,8 +173,8 @@ def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
             project = Projection(weight, bias, heads, norm)
             mask, mask_type = rest[-2:]
             inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in found]
-            made = partial(_fast_call, project, (source,) * 3, mask, mask_type)
-            taps.tell(inside, lambda: made((out_weight, out_bias), None))
+            out = (out_weight, out_bias)
+            taps.tell(inside, _fast_call, project, (source,) * 3, mask, mask_type, out, None)
         return result
 
     return layer
@@ -250,10 +234,10 @@ def _fast_call(
     else:
         shapes = [list(x.shape) for x in inputs]
     query, key, value = (
-        Pieces(
-            partial(project, which, source),
+        Lazy(
             (batch, project.heads, length, width // project.heads),
             source.device,
+            partial(project, which, source),
         )
         for which, (source, (batch, length, width)) in enumerate(zip(inputs, shapes, strict=True))
     )
