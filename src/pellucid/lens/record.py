@@ -191,6 +191,9 @@ class Record:
 
     def forget(self, count: int) -> None:
         """Take back the latest queries and their keys, as a cache that is cropped does."""
+        if count <= 0:
+            return
+        self._weights = None
         queries, keys = self.queries.length - count, self.keys.length - count
         bias = self.bias
         self.biases = [] if bias is None else [bias[..., :queries, :keys]]

@@ -10,7 +10,8 @@ ever; what they were given is referred to, not copied, and weights are computed 
 
 import math
 import sys
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
@@ -38,10 +39,12 @@ class Growing:
     """A generation in progress."""
 
     record: Record
-    update: taps.CacheUpdate
-    """The latest one that is part of the record."""
+    cache: int
+    layer: int
     first: int
     """Which of all keys is the record's first; others were forgotten before the watch began."""
+    key: "weakref.ref[Tensor]"
+    """What the latest call was given as keys."""
 
 
 class Watch(Recording):
@@ -76,8 +79,9 @@ class Watch(Recording):
         """All that only an open watch needs."""
         self._names: dict[int, str] = {}
         self._embedding: Tensor | None = None
-        self._growing: dict[tuple[str, int, int], Growing] = {}
-        self._broken: dict[int, str] = {}
+        self._growing: dict[tuple[str, int], Growing] = {}
+        self._updates: dict[str, taps.CacheUpdate] = {}
+        self._broken: dict[str, str] = {}
         self._proven: set[str] = set()
         self._refused: set[str] = set()
         self._recognised: list[tuple[Any, Any, Any]] = []
@@ -130,26 +134,37 @@ class Watch(Recording):
         if weight is self._embedding and ids.ndim:
             self._read = [ids.reshape(-1, ids.shape[-1]), *self._read[: READ_KEPT - 1]]
 
+    def cached(self, name: str, update: taps.CacheUpdate) -> None:
+        self._updates[name] = update
+        if update.before == 0:
+            self._broken.pop(name, None)
+
+    def cropped(self, cache: int, length: Callable[[int], int]) -> None:
+        for growing in self._growing.values():
+            if growing.cache == cache:
+                growing.record.forget(
+                    growing.first + growing.record.keys.length - length(growing.layer)
+                )
+
     def disturbed(self, cache: int, what: str) -> None:
-        for place in [place for place in self._growing if place[1] == cache]:
+        for place in [place for place, growing in self._growing.items() if growing.cache == cache]:
             record = self._growing.pop(place).record
             if what != "reset":
-                self._broken[cache] = (
+                self._broken[record.name] = (
                     f"cannot be joined, since '{what}' changed its cache, as beam search does; "
                     "generate with num_beams=1, or watch one forward pass over what was generated"
                 )
                 self._records = [some for some in self._records if some is not record]
-                self.missed(record.name, self._broken[cache])
 
     def heard(self, name: str, call: taps.Call) -> None:
-        update = call.update
+        update = self._updates.pop(name, None)
         if name in self._refused or (self._chosen is not None and name not in self._chosen):
             return
-        if update is not None and update.cache in self._broken:
-            self.missed(name, self._broken[update.cache])
+        if name in self._broken:
+            self.missed(name, self._broken[name])
         elif update is not None and update.lossy:
             self.missed(name, "reads a quantized cache, which is not recorded")
-        elif update is None or not self._grow(name, call, update):
+        elif not self._grow(name, call, update):
             self._begin(name, call, update)
 
     # What is made of it.
@@ -161,10 +176,11 @@ class Watch(Recording):
         if update is not None:
             before = update.before() if callable(update.before) else update.before
             total = before + update.length
-            if before == 0 and update.new_keys is not None and update.new_values is not None:
-                key, value = update.new_keys, update.new_values
-            elif isinstance(key, Tensor) and isinstance(value, Tensor):
-                # A static cache is longer than what it holds.
+            assert isinstance(key, Tensor)
+            assert isinstance(value, Tensor)
+            if before == 0 and update.returned() is key:
+                key, value = update.keys, update.values
+            else:  # a static cache is longer than what it holds
                 key, value = key[..., :total, :], value[..., :total, :]
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._visibility(call, queries, keys)
@@ -196,27 +212,37 @@ class Watch(Recording):
                 return
             self._proven.add(name)
         self._records.append(record)
-        if update is not None:
-            self._growing[name, update.cache, update.layer] = Growing(record, update, total - keys)
+        if update is not None and isinstance(call.key, Tensor):
+            self._growing[name, update.layer] = Growing(
+                record, update.cache, update.layer, total - keys, weakref.ref(call.key)
+            )
 
-    def _grow(self, name: str, call: taps.Call, update: taps.CacheUpdate) -> bool:
+    def _grow(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
-        growing = self._growing.get((name, update.cache, update.layer))
-        if growing is None or not isinstance(call.query, Tensor):
+        query, key, value = call.query, call.key, call.value
+        if update is None:  # the keys of an encoder are the same, step after step
+            growing = self._same_keys(name, key)
+        else:
+            growing = self._growing.get((name, update.layer))
+        if growing is None or not isinstance(query, Tensor):
             return False
-        record, row, rows = growing.record, growing.record.queries.length, call.query.shape[-2]
-        same_keys = growing.update is update  # those of an encoder, step after step
-        keys = record.keys.length
-        if not same_keys:
+        record, row, rows = growing.record, growing.record.queries.length, query.shape[-2]
+        keys, new_key, new_value = record.keys.length, None, None
+        if update is not None:
             before = growing.first + keys if callable(update.before) else update.before
             forgotten = growing.first + keys - before
-            if before == 0 or not 0 <= forgotten <= row or update.new_keys is None:
+            if growing.cache != update.cache or before == 0 or forgotten:
                 return False
-            if forgotten:
-                record.forget(forgotten)
-                row, keys = row - forgotten, keys - forgotten
             keys += update.length
-        low = max(0, growing.first + keys - call.key.shape[-2]) - growing.first
+            if update.returned() is key:
+                new_key, new_value = update.keys, update.values
+            elif isinstance(key, Tensor) and isinstance(value, Tensor):
+                # Attention reads what was made of the cache; the last rows of that are new.
+                end = min(key.shape[-2], before + update.length)
+                new_key, new_value = (
+                    x[..., end - update.length : end, :].clone() for x in (key, value)
+                )
+        low = max(0, growing.first + keys - key.shape[-2]) - growing.first
         if low < 0:
             return False
         visibility = self._agreed_with(record.visibility, call, row, rows, low, keys)
@@ -225,18 +251,25 @@ class Watch(Recording):
         bias = call.bias
         if bias is not None:
             bias = nn.functional.pad(bias[..., : keys - low], (low, 0))
-        value, context = update.new_values, self._context(call)
+        context = self._context(call)
         record.add(
             visibility,
-            self._moved(call.query),
-            None if same_keys or update.new_keys is None else self._moved(update.new_keys),
-            value=None if value is None or not self._values else self._moved(value),
+            self._moved(query),
+            None if new_key is None else self._moved(new_key),
+            value=None if new_value is None or not self._values else self._moved(new_value),
             context=None if context is None else self._moved(context),
             bias=None if bias is None else self._moved(bias),
             ids=self._ids(call, rows),
         )
-        growing.update = update
+        if isinstance(key, Tensor):
+            growing.key = weakref.ref(key)
         return True
+
+    def _same_keys(self, name: str, key: Part) -> Growing | None:
+        for growing in self._growing.values():
+            if growing.record.name == name and growing.key() is key:
+                return growing
+        return None
 
     def _visibility(
         self, call: taps.Call, queries: int, keys: int

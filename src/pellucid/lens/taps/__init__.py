@@ -7,6 +7,7 @@ wrapper that somebody else has wrapped meanwhile stays, and is silent.
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -44,8 +45,6 @@ class Call:
     softcap: float | None = None
     sinks: Tensor | None = None
     """(heads,)"""
-    update: "CacheUpdate | None" = None
-    """Where the keys came from a cache."""
     dropout: float = 0.0
     projection: tuple[Tensor, Tensor | None] | None = None
     """Weight and bias of the projection that is part of the call."""
@@ -56,18 +55,19 @@ class Call:
 
 @dataclass(eq=False, slots=True)
 class CacheUpdate:
-    """New keys that were put into a cache, which gave back those that attention reads."""
+    """New keys that a module put into a cache, which gave back those that attention reads."""
 
     cache: int
     """Which cache, a number that no other has."""
     layer: int
-    new_keys: Tensor | None
-    """None once the attention that they were made for was told."""
-    new_values: Tensor | None
+    keys: Tensor
+    values: Tensor
+    """What was put in, (batch, kv_heads, length, dim)."""
     length: int
-    """How many they are."""
     before: int | Callable[[], int]
     """Keys that came before these; or how to find out, where that may wait for a device."""
+    returned: "weakref.ref[Tensor]"
+    """The keys that the cache gave back."""
     lossy: bool
     """Whether what it gives back is not quite what was put in."""
 
@@ -90,8 +90,14 @@ class Listener(Protocol):
     def read(self, ids: Tensor, weight: Tensor) -> None:
         """Rows of an embedding were looked up."""
 
+    def cached(self, name: str, update: CacheUpdate) -> None:
+        """A module put keys into a cache; its next call reads them."""
+
+    def cropped(self, cache: int, length: Callable[[int], int]) -> None:
+        """A cache has forgotten its latest keys, and now holds so many in each layer."""
+
     def disturbed(self, cache: int, what: str) -> None:
-        """A cache was changed other than by adding to it."""
+        """A cache was changed in another way."""
 
 
 Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]

@@ -33,6 +33,7 @@ def places() -> Iterator[taps.Place]:
         yield modeling.AttentionInterface, "get_interface", interface
     if caches is not None:
         yield caches.Cache, "update", update
+        yield caches.Cache, "crop", crop
         for name in DISTURBING:
             if name in vars(caches.Cache):
                 yield caches.Cache, name, partial(disturbance, name)
@@ -62,10 +63,7 @@ def _attention(
     if not found:
         return function(module, *tensors, **options)
     result = taps.as_a_whole(function, module, *tensors, **options)
-    update = _updates.get(key)
-    taps.tell(found, _call, implementation, module, tensors, options, update, result[0])
-    if update is not None:  # what the listeners keep of it is theirs
-        update.new_keys = update.new_values = None
+    taps.tell(found, _call, implementation, module, tensors, options, result[0])
     return result
 
 
@@ -74,7 +72,6 @@ def _call(
     module: nn.Module,
     tensors: tuple[Any, ...],
     options: dict[str, Any],
-    update: taps.CacheUpdate | None,
     output: Tensor,
 ) -> taps.Call | str:
     query, key, value, mask, *rest = tensors
@@ -108,7 +105,6 @@ def _call(
         scale=options.get("scaling"),
         softcap=options.get("softcap"),
         sinks=options.get("s_aux"),
-        update=update,
         dropout=options.get("dropout", 0.0),
         context=output.transpose(1, 2),
     )
@@ -160,34 +156,16 @@ def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch
     return seen.expand(batch, queries, keys).unsqueeze(1)
 
 
-class _Updates:
-    """The latest update of each cache's layers, found by the keys that it gave back.
-
-    What the cache gave back is known by its id while it lives, and kept alive by nothing here.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[int, tuple[weakref.ref[Tensor], taps.CacheUpdate]] = {}
-        self._serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._next = count()
-
-    def serial(self, cache: Any) -> int:
-        """A number for a cache, which no other ever has."""
-        number = self._serials.get(cache)
-        if number is None:
-            number = self._serials[cache] = next(self._next)
-        return number
-
-    def note(self, returned: Tensor, update: taps.CacheUpdate) -> None:
-        at = id(returned)
-        self._of[at] = (weakref.ref(returned, lambda _: self._of.pop(at, None)), update)
-
-    def get(self, returned: Tensor) -> taps.CacheUpdate | None:
-        found = self._of.get(id(returned))
-        return None if found is None else found[1]
+_serials: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
+_next = count()
 
 
-_updates = _Updates()
+def _serial(cache: Any) -> int:
+    """A number for a cache, which no other ever has."""
+    number = _serials.get(cache)
+    if number is None:
+        number = _serials[cache] = next(_next)
+    return number
 
 
 def update(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,25 +177,43 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **options: Any,
     ) -> Any:
-        length = key_states.shape[-2]
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
-        layer = self.layers[layer_idx]
-        after = layer.get_seq_length()
-        # A static cache counts on its device, which we would wait for.
-        before = after - length if isinstance(after, int) else lambda: int(after) - length
-        lossy = "Quantized" in type(layer).__name__
-        serial = _updates.serial(self)
-        new = taps.CacheUpdate(serial, layer_idx, key_states, value_states, length, before, lossy)
-        _updates.note(returned[0], new)
+        found = taps.callers()
+        if found:
+            layer, length = self.layers[layer_idx], key_states.shape[-2]
+            after = layer.get_seq_length()
+            new = taps.CacheUpdate(
+                _serial(self),
+                layer_idx,
+                key_states,
+                value_states,
+                length,
+                # A static cache counts on its device, which we would wait for.
+                after - length if isinstance(after, int) else lambda: int(after) - length,
+                weakref.ref(returned[0]),
+                "Quantized" in type(layer).__name__,
+            )
+            for listener, name in found:
+                listener.cached(name, new)
         return returned
 
     return update
 
 
+def crop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def crop(self: Any, *args: Any, **options: Any) -> Any:
+        result = original(self, *args, **options)
+        for listener in taps.listeners:
+            listener.cropped(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
+        return result
+
+    return crop
+
+
 def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def disturb(self: Any, *args: Any, **options: Any) -> Any:
         for listener in taps.listeners:
-            listener.disturbed(_updates.serial(self), name)
+            listener.disturbed(_serial(self), name)
         return original(self, *args, **options)
 
     return disturb
