@@ -1,5 +1,6 @@
 """See through models that someone else wrote: record the attention of every layer, lazily."""
 
+from pellucid.lens.align import align
 from pellucid.lens.attribution import attribution, gradient_times_weights, output_projection
 from pellucid.lens.eviction import h2o_scores, snapkv_scores
 from pellucid.lens.record import Record
@@ -11,6 +12,7 @@ __all__ = [
     "Record",
     "Recording",
     "Watch",
+    "align",
     "attribution",
     "gradient_times_weights",
     "h2o_scores",

@@ -193,6 +193,7 @@ class Record:
         """Take back the latest queries and their keys, as a cache that is cropped does."""
         if count <= 0:
             return
+        count = min(count, self.queries.length)
         self._weights = None
         queries, keys = self.queries.length - count, self.keys.length - count
         bias = self.bias

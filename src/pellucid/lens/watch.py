@@ -172,7 +172,7 @@ class Watch(Recording):
     def _begin(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> None:
         """Record a call by itself, or the first of a generation."""
         key, value = call.key, call.value
-        total = key.shape[-2]
+        total, before = key.shape[-2], 0
         if update is not None:
             before = update.before() if callable(update.before) else update.before
             total = before + update.length
@@ -184,7 +184,7 @@ class Watch(Recording):
                 key, value = key[..., :total, :], value[..., :total, :]
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._visibility(call, queries, keys)
-        cross = selection.is_cross(name) or (queries != keys == total and queries > 1)
+        cross = selection.is_cross(name) or (before == 0 and queries != keys)
         context = self._context(call)
         ids = self._ids(call, queries)
         key_ids = self._ids(call, keys, unlike=ids if cross else None)
@@ -226,13 +226,15 @@ class Watch(Recording):
             growing = self._growing.get((name, update.layer))
         if growing is None or not isinstance(query, Tensor):
             return False
-        record, row, rows = growing.record, growing.record.queries.length, query.shape[-2]
-        keys, new_key, new_value = record.keys.length, None, None
+        record, rows, new_key, new_value = growing.record, query.shape[-2], None, None
         if update is not None:
-            before = growing.first + keys if callable(update.before) else update.before
-            forgotten = growing.first + keys - before
-            if growing.cache != update.cache or before == 0 or forgotten:
+            total = growing.first + record.keys.length
+            before = total if callable(update.before) else update.before
+            if growing.cache != update.cache or not max(growing.first, 1) <= before <= total:
                 return False
+            record.forget(total - before)
+        row, keys = record.queries.length, record.keys.length
+        if update is not None:
             keys += update.length
             if update.returned() is key:
                 new_key, new_value = update.keys, update.values
