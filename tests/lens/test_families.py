@@ -1,7 +1,5 @@
 """What `watch` records of many families is what each model's own eager attention says."""
 
-import re
-
 import pytest
 import torch
 import transformers
@@ -21,7 +19,7 @@ from tests.lens.families import (
 )
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 import pellucid
 from pellucid.attention import attention_weights
@@ -34,20 +32,6 @@ CASES = [
     for implementation in family.implementations
     for padding in (("none", "left", "right") if family.reads_text else ("none",))
 ]
-
-KNOWN_BUGS = {
-    r"test_a_gen.*gemma 2.*-static-left.": "padding rows of a static cache, in eager",
-    r"test_generation_in_eager.*(gpt2|llama).*-static-left.": "padding rows of a static cache",
-    r"test_tokens_that_are_guessed.*gpt-neox.": "what was rejected last is not taken back",
-}
-
-
-@pytest.fixture(autouse=True)
-def _known_bugs(request):
-    for pattern, reason in KNOWN_BUGS.items():
-        if re.fullmatch(pattern, request.node.name):
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
 
 SOME = ["gpt2", "llama, grouped heads", "mistral, a window", "bart", "t5"]
 
@@ -425,13 +409,13 @@ def test_beams_are_refused(name):
 def test_tokens_that_are_guessed_and_taken_back(name, monkeypatch):
     """Prompt lookup proposes tokens, reads them in one step, and crops the cache."""
     taken_back = []
-    crop = DynamicCache.crop
+    crop = DynamicLayer.crop
 
-    def counted(self, length):
-        taken_back.append(self.get_seq_length() - length)
-        return crop(self, length)
+    def counted(self, tokens_to_remove):
+        taken_back.append(-tokens_to_remove)
+        return crop(self, tokens_to_remove)
 
-    monkeypatch.setattr(DynamicCache, "crop", counted)
+    monkeypatch.setattr(DynamicLayer, "crop", counted)
     model = build(name, FAMILIES[name].default, generating=True)
     ids = some_ids(5, 1).repeat(1, 3)
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
