@@ -172,7 +172,7 @@ def test_wide_letters_and_long_words_keep_their_columns():
 
 
 def test_errors_say_what_to_do():
-    with pytest.raises(ArgumentError, match="needs the cross-attention.*recorded: nothing"):
+    with pytest.raises(ArgumentError, match=r"needs the cross-attention.*recorded: nothing"):
         align(Recording("Nothing"))
     seen = watched(Tokenizer())
     with pytest.raises(OutOfRangeError, match="item is 2"):
@@ -186,7 +186,9 @@ def test_errors_say_what_to_do():
     with pytest.raises(UnknownNameError, match="'encoder'"):
         align(seen, layers="encoder")
     with pytest.raises(OutOfRangeError, match="source_words has 'x' at"):
-        align(seen, source_words=[Word("x", (17,))])
+        align(seen, source_words=[Word("x", (7,))])
+    with pytest.raises(OutOfRangeError, match="target_words has 'x' at"):
+        align(seen, target_words=[Word("x", (7,))], shift=False)
     with pytest.raises(ArgumentError, match="no words of the target"):
         align(seen, target_words=[Word("x", (0,))])
 

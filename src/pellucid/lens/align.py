@@ -110,15 +110,17 @@ def align(
         OutOfRangeError: there is no such item, head or position.
         UnknownNameError: `layers` asks for what was not recorded.
 
-    Source: Bahdanau et al. 2015, section 5.2.1 (soft alignment); Garg et al. 2019, "Jointly Learning
-    to Align and Translate with Transformer Models", section 4.1 (the mean over the heads of a layer).
+    Source: Bahdanau et al. 2015, section 5.2.1 (soft alignment); Garg et al. 2019, "Jointly
+    Learning to Align and Translate with Transformer Models", section 4.1 (the mean over the heads
+    of a layer).
     """
     records = choice.chosen(_cross(seen), layers)
     targets, sources = records[0].shape[-2:]
     if not -records[0].shape[0] <= item < records[0].shape[0]:
         raise OutOfRangeError(f"item is {item}, but the batch has {records[0].shape[0]}")
-    source_words = _words(seen, records, "source", item, source_words)
-    target_words = _words(seen, records, "target", item, target_words)
+    source_words = _words(seen, records, "source", item, source_words, sources)
+    # With shift a word may end with the token that the last row wrote, which none read.
+    target_words = _words(seen, records, "target", item, target_words, targets + shift)
     shown = _shown(records[0], item)
     source_words = [x for x in source_words if all(shown[at] for at in x.positions)]
     if shift:
@@ -155,13 +157,12 @@ def _words(
     side: str,
     item: int,
     given: Sequence[Word] | None,
+    length: int,
 ) -> list[Word]:
     """The words of one side, special tokens left out where they are found here."""
-    length = records[0].shape[-1 if side == "source" else -2]
     if given is not None:
         for word in given:
-            # With shift a word may end with the token that the last row wrote, which none read.
-            if not word.positions or not 0 <= min(word.positions) <= max(word.positions) <= length:
+            if not word.positions or not 0 <= min(word.positions) <= max(word.positions) < length:
                 raise OutOfRangeError(
                     f"{side}_words has '{word.text}' at {word.positions}, but there are {length} "
                     "tokens"
