@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pellucid.attention import masks as masks
     from pellucid.attention.weights import AttentionWeights as AttentionWeights
     from pellucid.errors import PellucidError as PellucidError
+    from pellucid.lens import Recording as Recording
     from pellucid.lens import watch as watch
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AttentionWeights": "pellucid.attention:AttentionWeights",
     "PellucidError": "pellucid.errors:PellucidError",
+    "Recording": "pellucid.lens:Recording",
     "attention": "pellucid.attention",  # a package that is also a function; see its last lines
     "energies": "pellucid.attention.energies",
     "layers": "pellucid.layers",

@@ -188,18 +188,19 @@ class _Equal:
             parts = [slice(cols.start, clear.start), slice(clear.stop, cols.stop)]
         for part in parts:
             if part.start < part.stop:
-                hidden = self._sees_not(self.rows[rows, None], self.cols[part])
+                hidden = ~self._sees(self.rows[rows, None], self.cols[part])
                 if not alike:
                     hidden = hidden | (self.token_of_col[part] != self.token_of_row[rows, None])
                 yield slice(part.start - cols.start, part.stop - cols.start), hidden
 
-    def _sees_not(self, row: Tensor, col: Tensor) -> Tensor:
-        """(heads or 1, ...) bool for positions that broadcast together."""
+    def _sees(self, row: Tensor, col: Tensor) -> Tensor:
+        """(heads or 1, rows, columns) bool for positions that broadcast to (rows, columns)."""
+        whole = torch.broadcast_shapes((1, 1, 1), row.shape, col.shape)
         if self.mask is None:
-            return torch.zeros(1, 1, 1, dtype=torch.bool, device=row.device)
+            return torch.ones(whole, dtype=torch.bool, device=row.device)
         head = torch.arange(self.of.shape[1], device=row.device)[:, None, None]
         seen = self.mask.sees(torch.zeros_like(head), head, row, col)
-        return ~seen if seen.ndim == 3 else ~seen.unsqueeze(0)
+        return seen.expand(torch.broadcast_shapes(whole, seen.shape))
 
     def block(self, block: Block) -> tuple[Tensor, Tensor]:
         """The share of each row, (heads, rows), and whether it sees a column, likewise."""
@@ -213,8 +214,8 @@ class _Equal:
         own = (col == self.own[rows, None]).nonzero()
         seen = share.new_full((heads, height), width)
         for _, flags in hidden:
-            seen -= flags.expand(-1, height, -1).sum(-1)
-        seen[:, own[:, 0]] -= (~self._sees_not(row[own[:, 0], None], col[own[:, 1], None]))[..., 0]
+            seen -= flags.sum(-1)
+        seen[:, own[:, 0]] -= self._sees(row[own[:, 0], None], col[own[:, 1], None])[..., 0].int()
         step = max(1, BLOCK_NUMBERS // (height * width))
         for first in range(0, heads, step):
             some = slice(first, min(first + step, heads))

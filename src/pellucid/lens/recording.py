@@ -1,5 +1,6 @@
 """A recording: what many attentions saw, to be asked by name, printed and saved."""
 
+import os
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from pellucid.attention import AttentionWeights
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.errors import UnknownNameError
+from pellucid.lens import store
 from pellucid.lens.record import Record
 from pellucid.lens.visibility import bands
 
@@ -82,6 +84,23 @@ class Recording:
             for number, name in zip(new, self._tokenizer.convert_ids_to_tokens(new), strict=True):
                 self._vocabulary[number] = str(number) if name is None else name
         return [self._vocabulary.get(number, str(number)) for number in numbers]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it, tokens included, to a safetensors file that grows with n.
+
+        Raises:
+            FileError: the file cannot be written there; what was there stays.
+        """
+        store.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Recording":
+        """Read what `save` wrote; the model is not needed.
+
+        Raises:
+            FileError: no such file, or one that is cut off, of another version, or no recording.
+        """
+        return store.load(path, Recording)
 
     def __repr__(self) -> str:
         count = len(self)

@@ -10,7 +10,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torc
 """How far a replay may be from what the model got, over the largest number in it."""
 
 
-def contradiction(record: Record, call: Call, value: Tensor) -> str | None:
+def contradiction(
+    record: Record, call: Call, value: Tensor, without: Tensor | None = None
+) -> str | None:
     """How the record contradicts what the call returned; None where it does not.
 
     A few rows of the first and the last item are computed again: the first, which shows whether
@@ -18,6 +20,7 @@ def contradiction(record: Record, call: Call, value: Tensor) -> str | None:
 
     Args:
         value: (..., kv_heads, keys, value_dim), of the keys that were recorded.
+        without: (batch or 1, queries) bool, rows that are left out.
     """
     if call.context is None or call.dropout or not value.numel():
         return None
@@ -36,6 +39,14 @@ def contradiction(record: Record, call: Call, value: Tensor) -> str | None:
                 assert weight is not None
                 ours = nn.functional.linear(ours.transpose(0, 1).flatten(1), weight, bias)
             theirs = actual[item][..., rows.to(actual.device), :].to(ours)
+            if without is not None:
+                left = ~without[item[0] if len(without) > 1 else 0, rows]
+                axis = 0 if call.projection is not None else 1
+                ours, theirs = (
+                    x.index_select(axis, left.nonzero().flatten()) for x in (ours, theirs)
+                )
+                if not ours.numel():
+                    continue
             # What a row is that sees nothing, zero or NaN, is the kernel's own choice.
             ours, theirs = ours.nan_to_num(), theirs.nan_to_num()
             error, size = float((ours - theirs).abs().max()), float(theirs.abs().max())

@@ -1,0 +1,234 @@
+"""Recordings as files: safetensors, with everything that is no tensor in the header as JSON.
+
+A file grows with n: queries and keys, the rules of the masks, token ids, and the tokens as the
+tokenizer wrote them. Nothing is ever unpickled.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pellucid.attention.masks import (
+    And,
+    Band,
+    Below,
+    Dense,
+    Documents,
+    Mask,
+    Not,
+    Or,
+    Present,
+    Rows,
+)
+from pellucid.errors import FileError, MissingExtraError
+from pellucid.lens.recognise import Recognised
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.visibility import Visibility
+
+if TYPE_CHECKING:
+    from pellucid.lens.recording import Recording
+
+FORMAT = "pellucid recording"
+VERSION = 1
+HEADER = "pellucid"
+RULES: dict[str, type[Mask]] = {
+    rule.__name__: rule for rule in (And, Band, Below, Dense, Documents, Not, Or, Present, Rows)
+}
+TENSORS = {
+    "queries": -2,
+    "keys": -2,
+    "values": -2,
+    "contexts": -2,
+    "query_tokens": -1,
+    "key_tokens": -1,
+}
+"""What a record holds in pieces, and the axis along which each grows."""
+
+
+class _Shelf:
+    """Tensors by name, those that several records share once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[int, str] = {}
+        self._alive: list[Tensor] = []
+
+    def put(self, tensor: Tensor) -> str:
+        name = self._names.get(id(tensor))
+        if name is None:
+            name = self._names[id(tensor)] = str(len(self.tensors))
+            self._alive.append(tensor)
+            whole = tensor.detach().contiguous()
+            # A part of something larger would be written with all of it.
+            part = whole.untyped_storage().nbytes() != whole.numel() * whole.itemsize
+            self.tensors[name] = whole.clone() if part else whole
+        return name
+
+
+def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
+    """Write a recording; a reader sees the old file or the new, never half of one.
+
+    Raises:
+        FileError: the file cannot be written there.
+        MissingExtraError: safetensors is not installed.
+    """
+    shelf = _Shelf()
+    records = [_described(record, shelf) for record in recording]
+    ids = {
+        number
+        for record in recording
+        for tokens in (record.query_ids, record.key_ids)
+        if tokens is not None
+        for number in tokens.unique().tolist()
+    }
+    known = sorted(ids)
+    strings = recording.strings(torch.tensor(known, dtype=torch.int64))
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": recording.model,
+        "unseen": recording.unseen,
+        "vocabulary": {n: text for n, text in zip(known, strings, strict=True) if text != str(n)},
+        "records": records,
+    }
+    write = _safetensors().torch.save_file
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise FileError(f"cannot write '{path}': it is a directory")
+        with NamedTemporaryFile(dir=target.parent, prefix=".pellucid-", delete=False) as aside:
+            pass
+        try:
+            write(shelf.tensors, aside.name, metadata={HEADER: json.dumps(header)})
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(aside.name, 0o666 & ~mask)
+            os.replace(aside.name, target)
+        except BaseException:
+            os.unlink(aside.name)
+            raise
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Recording":
+    """Read what `save` wrote.
+
+    Raises:
+        FileError: there is no such file, it is cut off, of another version, or not a recording.
+        MissingExtraError: safetensors is not installed.
+    """
+    library = _safetensors()
+    if not os.path.isfile(path):
+        raise FileError(f"there is no file '{path}'")
+    try:
+        with library.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (library.SafetensorError, OSError, ValueError) as error:
+        raise FileError(
+            f"'{path}' is no recording, or was cut off: safetensors says: {error}"
+        ) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise FileError(f"'{path}' is a safetensors file, but not a recording of Pellucid")
+    if header.get("version") != VERSION:
+        raise FileError(
+            f"'{path}' is a recording of version {header.get('version')}, and this Pellucid reads "
+            f"version {VERSION}"
+        )
+    try:
+        recording = make(header["model"], [_restored(one, tensors) for one in header["records"]])
+        recording._unseen = dict(header["unseen"])
+        recording._vocabulary = {int(n): text for n, text in header["vocabulary"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
+    return recording
+
+
+def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
+    pieces = {name: getattr(record, name) for name in TENSORS}
+    uniform = record.visibility.uniform_rows(record.queries.length)
+    bias = record.bias
+    return {
+        "name": record.name,
+        "tensors": {n: shelf.put(some.tensor) for n, some in pieces.items() if some is not None},
+        "mask": _rule(record.mask, shelf),
+        "uniform": None if uniform is None else shelf.put(uniform),
+        "bias": None if bias is None else shelf.put(bias),
+        "sinks": None if record.sinks is None else shelf.put(record.sinks),
+        "scale": record.scale,
+        "softcap": record.softcap,
+        "is_cross": record.is_cross,
+        "latest_queries": record.latest_queries,
+    }
+
+
+def _restored(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
+    def tensor(name: str | None) -> Tensor | None:
+        return None if name is None else tensors[name]
+
+    held: dict[str, Any] = {
+        name: Pieces(tensors[at], TENSORS[name]) for name, at in told["tensors"].items()
+    }
+    queries, keys = held["queries"], held["keys"]
+    found = Recognised(_mask(told["mask"], tensors), None, tensor(told["uniform"]))
+    bias = tensor(told["bias"])
+    device = queries.tensor.device
+    return Record(
+        name=str(told["name"]),
+        **held,
+        visibility=Visibility.of(found, queries.length, keys.length, device),
+        biases=[] if bias is None else [bias],
+        sinks=tensor(told["sinks"]),
+        scale=told["scale"],
+        softcap=told["softcap"],
+        is_cross=bool(told["is_cross"]),
+        latest_queries=int(told["latest_queries"]),
+    )
+
+
+def _rule(rule: Mask | None, shelf: _Shelf) -> Any:
+    """A rule as JSON: its kind, and its parts."""
+    if rule is None:
+        return None
+    parts: dict[str, Any] = {}
+    for name, value in vars(rule).items():
+        if isinstance(value, Mask):
+            parts[name] = {"rule": _rule(value, shelf)}
+        elif isinstance(value, Tensor):
+            parts[name] = {"tensor": shelf.put(value)}
+        else:
+            parts[name] = value
+    return {"kind": type(rule).__name__, **parts}
+
+
+def _mask(told: Any, tensors: dict[str, Tensor]) -> Mask | None:
+    if told is None:
+        return None
+    parts = {}
+    for name, value in told.items():
+        if name == "kind":
+            continue
+        if isinstance(value, dict):
+            value = tensors[value["tensor"]] if "tensor" in value else _mask(value["rule"], tensors)
+        parts[name] = value
+    return RULES[told["kind"]](**parts)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError:
+        raise MissingExtraError(
+            "saving and loading recordings needs safetensors: pip install 'pellucid[hf]'"
+        ) from None
+    return safetensors

@@ -1,0 +1,93 @@
+"""Recordings that outlive the program: saved, opened without the model, and refused if broken."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.lens.test_watch import CONFIGS, build, some_ids
+
+import pellucid
+from pellucid.errors import FileError
+
+
+class Tokenizer:
+    def convert_ids_to_tokens(self, ids):
+        return [f"w{number}" for number in ids]
+
+
+def watched(name, padded=False):
+    model = build(name, "eager")
+    ids = some_ids()
+    present = torch.ones_like(ids)
+    present[1, :4] = 0 if padded else 1
+    with torch.no_grad(), pellucid.watch(model, values=True, tokenizer=Tokenizer()) as seen:
+        model(ids, attention_mask=present)
+    return seen, ids
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_recording_comes_back_whole(name, padded, tmp_path):
+    seen, ids = watched(name, padded)
+    path = tmp_path / "x.safetensors"
+    seen.save(path)
+    again = pellucid.Recording.load(path)
+    assert repr(again) == repr(seen)
+    assert again.unseen == seen.unseen
+    for record, other in zip(seen, again, strict=True):
+        assert torch.equal(record.weights.dense(), other.weights.dense())
+        assert torch.equal(record.value, other.value)
+        assert torch.equal(record.context, other.context)
+        assert torch.equal(other.query_ids, ids)
+        assert str(record.mask) == str(other.mask)
+    assert again.strings(ids[0]) == [f"w{number}" for number in ids[0].tolist()]
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_part_of_a_fused_projection_is_written_alone(tmp_path):
+    seen, _ = watched("gpt2")
+    for tokens in (11, 22):
+        model = build("gpt2", "sdpa")
+        with torch.no_grad(), pellucid.watch(model) as seen:
+            model(some_ids(tokens=tokens))
+        seen.save(tmp_path / str(tokens))
+    small, large = ((tmp_path / str(tokens)).stat().st_size for tokens in (11, 22))
+    # Twice the tokens, at most twice the file: the header and the names stay as they are.
+    assert small < large <= 2 * small
+    held = sum(r.query.nbytes + r.key.nbytes + r.query_ids.nbytes for r in seen)
+    assert large < held + 4096
+
+
+def test_files_that_are_no_recording(tmp_path):
+    seen, _ = watched("bert")
+    path = tmp_path / "x.safetensors"
+    seen.save(path)
+    whole = path.read_bytes()
+    for length in (0, 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileError, match="no recording, or was cut off"):
+            pellucid.Recording.load(path)
+    with pytest.raises(FileError, match="there is no file"):
+        pellucid.Recording.load(tmp_path / "nowhere")
+    save_file({"a": torch.ones(2)}, path)
+    with pytest.raises(FileError, match="not a recording of Pellucid"):
+        pellucid.Recording.load(path)
+    for header, said in (
+        ({"format": "pellucid recording", "version": 2}, "of version 2, and this Pellucid reads"),
+        ({"format": "pellucid recording", "version": 1}, "contradicts itself"),
+    ):
+        save_file({"a": torch.ones(2)}, path, metadata={"pellucid": json.dumps(header)})
+        with pytest.raises(FileError, match=said):
+            pellucid.Recording.load(path)
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    seen, _ = watched("bert")
+    with pytest.raises(FileError, match="it is a directory"):
+        seen.save(tmp_path)
+    with pytest.raises(FileError, match="cannot write"):
+        seen.save(tmp_path / "no" / "such")
+    seen.save(tmp_path / "x")
+    assert load_file(tmp_path / "x")
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
