@@ -26,6 +26,7 @@ def test_the_names_do_not_change_by_accident():
     assert sorted(pellucid.__all__) == [
         "AttentionWeights",
         "PellucidError",
+        "Recording",
         "__version__",
         "attention",
         "energies",

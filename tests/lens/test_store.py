@@ -46,7 +46,6 @@ def test_a_recording_comes_back_whole(name, padded, tmp_path):
 
 
 def test_a_part_of_a_fused_projection_is_written_alone(tmp_path):
-    seen, _ = watched("gpt2")
     for tokens in (11, 22):
         model = build("gpt2", "sdpa")
         with torch.no_grad(), pellucid.watch(model) as seen:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pellucid.attention import AttentionWeights, attention_weights
+from pellucid.attention import AttentionWeights, attention_weights, streaming
 from pellucid.attention.weights import DENSE_LIMIT, Top
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError, UnknownNameError
 from pellucid.lens import choice
@@ -140,17 +140,18 @@ class Attribution(Contributions):
     def top(self, k: int) -> Top:
         """Each query's k largest contributions, largest first, each (..., heads, queries, k).
 
-        Exact, in one streamed pass: as a softmax whose scores are raised by ln ||f(x_j)||.
+        Exact, in one streamed pass over scores that are raised by ln ||f(x_j)||.
 
         Raises:
             ArgumentError: k is below 1 or above the number of keys.
         """
-        of = self.weights._of
+        weights, of = self.weights, self.weights._of
         raised = self.norms.log().reshape(-1, *self.norms.shape[-2:]).unsqueeze(-2).expand(of.shape)
-        bias = raised if of.bias is None else of.bias + raised
-        # Sinks only lower all weights of a row alike, and `total` knows by how much.
-        shares = AttentionWeights(replace(of, bias=bias, sinks=None)).top(k)
-        return Top(shares.values * self.total().unsqueeze(-1), shares.indices)
+        scores = replace(of, bias=raised if of.bias is None else of.bias + raised)
+        # exp(score + ln norm - logsumexp): the logsumexp stays that of the weights.
+        k = weights._checked_top(k)
+        found = streaming.statistics(scores, weights._flat_logsumexp, frozenset(), k)
+        return Top(weights._outer(found["values"]), weights._outer(found["indices"]))
 
 
 class GradientTimesWeights(Contributions):

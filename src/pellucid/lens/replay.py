@@ -40,11 +40,8 @@ def contradiction(
                 ours = nn.functional.linear(ours.transpose(0, 1).flatten(1), weight, bias)
             theirs = actual[item][..., rows.to(actual.device), :].to(ours)
             if without is not None:
-                left = ~without[item[0] if len(without) > 1 else 0, rows]
-                axis = 0 if call.projection is not None else 1
-                ours, theirs = (
-                    x.index_select(axis, left.nonzero().flatten()) for x in (ours, theirs)
-                )
+                left = (~without[item[0] if len(without) > 1 else 0, rows]).nonzero().flatten()
+                ours, theirs = (x.index_select(-2, left) for x in (ours, theirs))
                 if not ours.numel():
                     continue
             # What a row is that sees nothing, zero or NaN, is the kernel's own choice.

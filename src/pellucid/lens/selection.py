@@ -25,7 +25,7 @@ def names(model: nn.Module, layers: Layers) -> set[str]:
         UnknownNameError: one of them asks for nothing that is there.
         TypeMismatchError: one of them is neither a number nor a name.
     """
-    known = [name for name, _ in model.named_modules()]
+    known = list(named(model).values())
     numbers = {name: number for name in known if (number := _layer(name)) is not None}
     chosen: set[str] = set()
     for wanted in [layers] if isinstance(layers, int | str) else layers:
@@ -45,13 +45,26 @@ def names(model: nn.Module, layers: Layers) -> set[str]:
     return {name for name in known if any(_within(name, outer) for outer in chosen)}
 
 
+def named(model: nn.Module) -> dict[int, str]:
+    """The names of all modules by their ids; what compiling puts in between has none of its own."""
+    return {id(part): _plain(name) for name, part in model.named_modules()}
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model or a part of it was compiled."""
+    return any(
+        getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_orig_mod")
+        for part in model.modules()
+    )
+
+
 def silent(model: nn.Module, accounted: set[str], chosen: set[str] | None) -> list[str]:
     """Modules that look like attention, none of whose calls is accounted for."""
     alike = {
-        name
+        _plain(name)
         for name, module in model.named_modules()
         if re.search("attention|attn", type(module).__name__, re.IGNORECASE)
-        and (chosen is None or name in chosen)
+        and (chosen is None or _plain(name) in chosen)
     }
     # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
     # part of one. Of nested ones that were not, the innermost is the one to look at.
@@ -76,6 +89,10 @@ def token_embedding(model: nn.Module) -> Tensor | None:
 def is_cross(name: str) -> bool:
     """Whether a module's name says that it attends to another sequence."""
     return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip(".")
 
 
 def _layer(name: str) -> int | None:

@@ -73,6 +73,7 @@ class Watch(Recording):
         self._device = None if device is None else torch.device(device)
         self._dtype = dtype
         self._lost: dict[str, str] = {}
+        self._eagerly: Any = None
         self._forget()
 
     def _forget(self) -> None:
@@ -91,9 +92,16 @@ class Watch(Recording):
     def __enter__(self) -> "Watch":
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
-        self._names = {id(module): name for name, module in self._model.named_modules()}
+        self._names = selection.named(self._model)
         self._embedding = selection.token_embedding(self._model)
-        taps.add(self)
+        if selection.is_compiled(self._model):  # what a compiled graph does, no tap can see
+            self._eagerly = torch.compiler.set_stance("force_eager")
+            self._eagerly.__enter__()
+        try:
+            taps.add(self)
+        except BaseException:
+            self._run_compiled()
+            raise
         return self
 
     def __exit__(
@@ -103,6 +111,7 @@ class Watch(Recording):
         traceback: TracebackType | None,
     ) -> None:
         taps.remove(self)
+        self._run_compiled()
         self._unseen = self.unseen
         self._model = None  # what was recorded outlives the model, and does not keep it alive
         self._forget()
@@ -115,6 +124,11 @@ class Watch(Recording):
         recorded = {record.name for record in self._records}
         silent = selection.silent(self._model, recorded | self._lost.keys(), self._chosen)
         return dict.fromkeys(silent, "made no attention call that is known here") | self._lost
+
+    def _run_compiled(self) -> None:
+        if self._eagerly is not None:
+            self._eagerly.__exit__(None, None, None)
+            self._eagerly = None
 
     # What the taps tell.
 
@@ -380,7 +394,8 @@ def watch(
     The steps of a generation are joined to one record a layer, each key held once.
 
     Args:
-        model: any `torch.nn.Module`. A compiled one runs as it was before it was compiled.
+        model: any `torch.nn.Module`. A compiled one runs eagerly while it is watched, as do all
+            other compiled functions of the program: their outputs differ by rounding.
         layers: what to keep: layer numbers, from the end where negative (the first number in a
             module's name), names of modules, or patterns of names such as "decoder.*.self_attn".
         values: keep what attention moves, values and contexts, as `lens.attribution` needs; that
