@@ -3,12 +3,15 @@
 from pellucid.lens.align import align
 from pellucid.lens.attribution import attribution, gradient_times_weights, output_projection
 from pellucid.lens.eviction import h2o_scores, snapkv_scores
+from pellucid.lens.heads import HeadTable, heads
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.rollout import rollout
 from pellucid.lens.watch import Watch, watch
+from pellucid.lens.words import words
 
 __all__ = [
+    "HeadTable",
     "Record",
     "Recording",
     "Watch",
@@ -16,8 +19,10 @@ __all__ = [
     "attribution",
     "gradient_times_weights",
     "h2o_scores",
+    "heads",
     "output_projection",
     "rollout",
     "snapkv_scores",
     "watch",
+    "words",
 ]
