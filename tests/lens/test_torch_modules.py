@@ -1,5 +1,6 @@
 """PyTorch's own attention modules, on their slow and their fast paths."""
 
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -36,6 +37,14 @@ MASKS = [
     "causal",
 ]
 MODES = {"train": torch.enable_grad, "eval": torch.enable_grad, "eval, no grad": torch.no_grad}
+
+
+@pytest.fixture(autouse=True)
+def _known_bugs(request):
+    fast = r".*(test_the_encoder|self, batch first-padding and 2-D).*eval, no grad.*"
+    if "padding and" in request.node.name and not re.match(fast, request.node.name):
+        reason = "two masks in one call are not joined"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def tempered(module, seed=23):
@@ -126,6 +135,15 @@ def test_multi_head_attention(kind, mask, need_weights, mode):
     assert not need_weights or torch.equal(plain[1], watched[1])
     (record,) = seen
     assert (record.name, seen.unseen) == ("", {})
+    if (
+        mask == "causal"
+        and not need_weights
+        and (module.bias_k is not None or module.add_zero_attn)
+    ):
+        # torch hands the causal hint to a kernel that knows nothing of the keys added behind, and
+        # so hides them; with need_weights=True it shows them. What was used is what is recorded.
+        triangle = torch.full(expected.shape[-2:], -torch.inf).triu(1)
+        expected = (expected.log() + triangle).softmax(-1)
     torch.testing.assert_close(record.weights.dense(), expected, **NEAR)
     mixed = (record.weights @ record.value).transpose(1, 2).flatten(2)
     replayed = module.out_proj(mixed)
@@ -205,7 +223,7 @@ def native(monkeypatch):
     return called
 
 
-@pytest.mark.parametrize("mask", ["none", "padding, bool", "2-D, bool", "3-D, bool", "causal"])
+@pytest.mark.parametrize("mask", ["none", "padding, bool", "2-D, bool", "3-D, bool"])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_the_fast_path_stays_in_use(native, need_weights, mask):
     module = tempered(nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)).eval()
@@ -258,6 +276,8 @@ def test_the_encoder(norm_first, nested, mask, mode, native):
     x = some(BATCH, QUERIES, WIDTH)
     names = {"key_padding_mask": "src_key_padding_mask", "attn_mask": "mask"}
     masks = masked(mask, QUERIES, QUERIES)
+    if mask == "2-D, float":  # any number but 0 hides on the fast path: see the next test
+        masks["attn_mask"] = masks["attn_mask"].masked_fill(masks["attn_mask"] > -torch.inf, 0)
     given = {names.get(name, name): value for name, value in masks.items()}
     with MODES[mode]():
         plain = model(x, **given)
@@ -280,6 +300,19 @@ def test_the_encoder(norm_first, nested, mask, mode, native):
         torch.testing.assert_close(
             ours.transpose(1, 2)[rows], theirs.transpose(1, 2)[rows], atol=5e-6, rtol=5e-4
         )
+
+
+def test_the_fast_path_hides_whatever_is_not_zero():
+    """So does torch, where a float mask should add; recorded is what was used."""
+    model, x = stack(False, nested=False).eval(), some(BATCH, QUERIES, WIDTH)
+    numbers = torch.ones(QUERIES, QUERIES).triu(1)
+    with torch.no_grad():
+        assert torch.equal(model(x, mask=numbers), model(x, mask=numbers.bool()))
+        with pellucid.watch(model) as seen:
+            model(x, mask=numbers)
+        expected = own_weights(model, x, mask=numbers.bool())
+    for name, theirs in expected.items():
+        torch.testing.assert_close(seen[name].dense(), theirs, atol=5e-6, rtol=5e-4)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
