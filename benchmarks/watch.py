@@ -1,0 +1,225 @@
+"""What watching must reach: each figure as a ratio to its peer in the same run, beside its bar.
+
+    python -m benchmarks.watch [--only FIGURE] [--json FILE]
+
+The model is an encoder of the size of all-MiniLM-L6-v2 (6 layers, 384 wide, 12 heads) with random
+weights and room for 16,384 tokens, and a decoder of the same size for generation; float32, batch 1,
+every core. The peer of watching is the same model unwatched; that of the statistics is the same
+model in Hugging Face's eager attention with `output_attentions=True` and the same sums over it.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from torch import nn
+
+import pellucid
+from benchmarks import measure
+from benchmarks.heart import Row, duration, over, show
+
+LAYERS, WIDTH, HEADS, LONG, VOCABULARY = 6, 384, 12, 16_384, 30_522
+LENGTHS = (512, 2048, 4096, LONG)
+STATISTICS_AT = 4096
+PROMPT, NEW = 128, 256
+VERY_LONG = 65_536
+
+
+def encoder(implementation: str) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=LONG,
+    )
+    return transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()  # type: ignore[no-any-return]
+
+
+def some_ids(length: int) -> torch.Tensor:
+    return torch.randint(0, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(3))
+
+
+def time_watched() -> Iterator[Row]:
+    model = encoder("sdpa")
+    for length in LENGTHS:
+        ids = some_ids(length)
+
+        def watched(ids: torch.Tensor = ids) -> None:
+            with pellucid.watch(model):
+                model(ids)
+
+        found = measure.beside({"": watched}, partial(model, ids), budget=20, least=2)[""]
+        yield over("watch()", f"encoder, n = {length:,}", found, 1.05, "not watched")
+
+
+def memory_kept() -> Iterator[Row]:
+    model = encoder("sdpa")
+    with pellucid.watch(model) as seen:
+        model(some_ids(LONG))
+    needed = sum(record.query.nbytes + record.key.nbytes for record in seen)
+    kept = seen.bytes_held()
+    yield Row(
+        figure="memory of watch()",
+        setting=f"encoder, n = {LONG:,}",
+        ours=f"{kept / 1e6:.0f} MB",
+        peer=f"query and key {needed / 1e6:.0f} MB",
+        value=kept / needed,
+        bar=1.1,
+    )
+
+
+def statistics_of_all_heads() -> Iterator[Row]:
+    ids = some_ids(STATISTICS_AT)
+    model, eager = encoder("sdpa"), encoder("eager")
+
+    def ours() -> list[torch.Tensor]:
+        with pellucid.watch(model) as seen:
+            model(ids)
+        found = [record.weights.statistics(top=1) for record in seen]
+        return [x for one in found for x in (one.received, one.entropy)]
+
+    def theirs() -> list[torch.Tensor]:
+        found = []
+        for weights in eager(ids, output_attentions=True).attentions:
+            found += [weights.sum(-2), -(weights * weights.clamp_min(1e-38).log()).sum(-1)]
+        return found
+
+    for one, other in zip(ours(), theirs(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+    extra = []
+    for call in (ours, theirs):
+        gc.collect()
+        with measure.PeakMemory() as memory:
+            call()
+        extra.append(memory.extra)
+    found = measure.beside({"ours": ours}, theirs, budget=30, least=2)["ours"]
+    setting = f"received and entropy, all heads, n = {STATISTICS_AT:,}"
+    yield Row(
+        figure="eager output_attentions over watch()",
+        setting=f"{setting}: time",
+        ours=duration(found.ours),
+        peer=f"eager {duration(found.peer)}",
+        value=1 / found.ratio,
+        bar=4,
+        at_least=True,
+    )
+    yield Row(
+        figure="eager output_attentions over watch()",
+        setting=f"{setting}: memory",
+        ours=f"{extra[0] / 1e6:.0f} MB",
+        peer=f"eager {extra[1] / 1e6:,.0f} MB",
+        value=extra[1] / max(1, extra[0]),
+        bar=30,
+        at_least=True,
+    )
+
+
+def generation() -> Iterator[Row]:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=PROMPT + NEW,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = some_ids(PROMPT)
+
+    def generate() -> None:
+        model.generate(  # type: ignore[operator]
+            ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+
+    def watched() -> pellucid.lens.Watch:
+        with pellucid.watch(model) as seen:
+            generate()
+        return seen
+
+    seen = watched()
+    cache = 2 * sum(record.key.nbytes for record in seen)
+    setting = f"{NEW} tokens after {PROMPT}"
+    found = measure.beside({"": watched}, generate, budget=60, least=7)[""]
+    yield over("generate() under watch()", f"{setting}: time", found, 1.05, "not watched")
+    yield Row(
+        figure="generate() under watch()",
+        setting=f"{setting}: memory",
+        ours=f"{seen.bytes_held() / 1e6:.2f} MB",
+        peer=f"KV cache {cache / 1e6:.2f} MB",
+        value=seen.bytes_held() / cache,
+        bar=1.2,
+    )
+
+
+def very_long() -> Iterator[Row]:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).train()
+    x = torch.randn(1, VERY_LONG, WIDTH)
+
+    with measure.PeakMemory() as memory, pellucid.watch(layer) as seen:
+        layer(x, x, x, need_weights=False)
+    weights = seen[seen.names[0]]
+    questions = {
+        "any row": lambda: weights[0, :, 40_009],
+        "any tile": lambda: weights[0, :, 40_009:40_109, 1_009:1_109],
+        "received": lambda: weights.received(),
+    }
+    for name, ask in questions.items():
+        with measure.PeakMemory() as asking:
+            start = time.perf_counter()
+            answer = ask()
+            took = time.perf_counter() - start
+        if name == "received":
+            assert abs(float(answer.double().sum()) / (HEADS * VERY_LONG) - 1) < 1e-3
+        yield Row(
+            figure=f"{name} at {VERY_LONG:,} tokens",
+            setting=f"one layer of {HEADS} heads, watched",
+            ours=duration(took),
+            value=(memory.extra + asking.extra) / 2**30,
+            unit="GiB",
+            bar=4.0,
+        )
+
+
+SECTIONS = (time_watched, memory_kept, statistics_of_all_heads, generation, very_long)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.watch", description=__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="SECTION", help="sections whose name has this"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    with torch.no_grad():
+        for section in SECTIONS:
+            if given.only not in section.__name__:
+                continue
+            for row in section():
+                rows.append(row)
+                print(f"{row.figure}, {row.setting}: {row.value:.3g} {row.unit}", file=sys.stderr)
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    title = f"torch {torch.__version__}, transformers {transformers.__version__}, float32, "
+    show(rows, f"{title}{platform.machine()}, {torch.get_num_threads()} threads", console)
+    if given.json:
+        facts = {"rows": [asdict(row) for row in rows]}
+        given.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
