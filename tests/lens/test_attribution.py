@@ -258,6 +258,29 @@ def test_only_what_the_target_depends_on_is_given():
         gradient_times_weights(seen, elsewhere)
 
 
+def test_steps_of_a_generation_have_to_be_one_pass():
+    model, ids = build("llama"), some_ids()
+    cache = transformers.DynamicCache(config=model.config)
+    with pellucid.watch(model, values=True) as seen:
+        model(ids[:, :7], past_key_values=cache)
+        target = model(ids[:, 7:], past_key_values=cache).last_hidden_state[0, -1, 3]
+    with pytest.raises(ArgumentError, match="watch one pass over all of its tokens"):
+        gradient_times_weights(seen, target)
+
+
+def test_a_projection_in_the_same_call_leaves_no_context_but_has_norms():
+    layer = torch.nn.MultiheadAttention(6, 2, batch_first=True)
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(3))
+    with pellucid.watch(layer, values=True) as seen:
+        target = layer(x, x, x)[0].sum()
+    (record,) = seen
+    weight = output_projection(layer, record)
+    expected = dense_norms(record, weight, torch.float32)
+    torch.testing.assert_close(attribution(record, weight).norms, expected)
+    with pytest.raises(ArgumentError, match="in the same call"):
+        gradient_times_weights(seen, target)
+
+
 def test_errors_say_what_to_do():
     model = build("bert")
     seen = watched(model, values=False)

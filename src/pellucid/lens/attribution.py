@@ -305,9 +305,14 @@ def gradient_times_weights(
             answer.append(GradientTimesWeights(record, gradient.to(context), record.value))
     if not answer:
         names = ", ".join(dict.fromkeys(record.name for record in records)) or "nothing"
+        joined = any(record.latest_queries < record.shape[-2] for record in records)
         raise ArgumentError(
-            f"target does not depend on what was recorded ({names}): choose it from the output of "
-            "the call that was watched"
+            f"target does not depend on what was recorded ({names}): "
+            + (
+                "steps of a generation were joined; watch one pass over all of its tokens"
+                if joined
+                else "choose it from the output of the call that was watched"
+            )
         )
     return answer
 
