@@ -14,7 +14,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def generation() -> Iterator[Row]:
     ids = some_ids(PROMPT)
 
     def generate() -> None:
-        model.generate(  # type: ignore[operator]
+        model.generate(
             ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0
         )
 
@@ -153,7 +153,7 @@ def generation() -> Iterator[Row]:
     seen = watched()
     cache = 2 * sum(record.key.nbytes for record in seen)
     setting = f"{NEW} tokens after {PROMPT}"
-    found = measure.beside({"": watched}, generate, budget=60, least=7)[""]
+    found = measure.beside({"": watched}, generate, budget=20, least=5)[""]
     yield over("generate() under watch()", f"{setting}: time", found, 1.05, "not watched")
     yield Row(
         figure="generate() under watch()",
@@ -173,10 +173,10 @@ def very_long() -> Iterator[Row]:
     with measure.PeakMemory() as memory, pellucid.watch(layer) as seen:
         layer(x, x, x, need_weights=False)
     weights = seen[seen.names[0]]
-    questions = {
+    questions: dict[str, Callable[[], torch.Tensor]] = {
         "any row": lambda: weights[0, :, 40_009],
         "any tile": lambda: weights[0, :, 40_009:40_109, 1_009:1_109],
-        "received": lambda: weights.received(),
+        "received": weights.received,
     }
     for name, ask in questions.items():
         with measure.PeakMemory() as asking:
@@ -201,7 +201,7 @@ SECTIONS = (time_watched, memory_kept, statistics_of_all_heads, generation, very
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watch", description=__doc__)
     parser.add_argument(
-        "--only", default="", metavar="SECTION", help="sections whose name has this"
+        "--only", default="", metavar="SECTION", help="sections named so"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     given = parser.parse_args()
