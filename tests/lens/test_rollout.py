@@ -1,5 +1,7 @@
 """Rollout against the paper's product of dense matrices, in float64."""
 
+import importlib
+
 import pytest
 import torch
 import transformers
@@ -21,6 +23,16 @@ def build(kind, implementation="sdpa", **options):
         sizes = {"hidden_size": 33, "num_attention_heads": 3, "intermediate_size": 37}
         config = transformers.BertConfig(
             vocab_size=VOCABULARY, num_hidden_layers=LAYERS, initializer_range=0.5, **sizes
+        )
+    elif kind == "mistral":
+        sizes = {"hidden_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2}
+        config = transformers.MistralConfig(
+            vocab_size=VOCABULARY,
+            num_hidden_layers=LAYERS,
+            intermediate_size=37,
+            sliding_window=5,
+            initializer_range=0.5,
+            **sizes,
         )
     elif kind == "albert":  # one layer, used by all
         config = transformers.AlbertConfig(
@@ -89,8 +101,11 @@ def attentions(kind, ids, dtype, **inputs):
 
 @pytest.mark.parametrize("residual", [0.5, 0.0, 0.3, 1.0])
 @pytest.mark.parametrize("heads", ["mean", "max", "min"])
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
-def test_it_is_the_papers_product(kind, heads, residual):
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "mistral"])
+def test_it_is_the_papers_product(kind, heads, residual, monkeypatch):
+    # Blocks of a few rows, as those of long texts are.
+    module = importlib.import_module("pellucid.lens.rollout")
+    monkeypatch.setattr(module, "BLOCK_NUMBERS", 5 * 2 * 4 * TOKENS)
     ids = some_ids()
     exact, plain = (
         by_the_paper(attentions(kind, ids, dtype), heads, residual)

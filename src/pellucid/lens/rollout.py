@@ -188,19 +188,31 @@ def _by_blocks(
     blocks = [slice(start, min(start + step, span.stop)) for start in starts]
     weights.logsumexp  # noqa: B018  found once, before the blocks are shared out
 
-    def through(rows: slice) -> Tensor:
-        block = (1 - residual) * fuse(weights[..., rows, :])  # (..., rows, keys)
-        block.diagonal(rows.start, -2, -1).add_(residual)
+    def through(rows: slice) -> tuple[slice, Tensor]:
+        cols = _reach(weights, rows)
+        block = (1 - residual) * fuse(weights[..., rows, cols])  # (..., rows, cols)
+        block.diagonal(rows.start - cols.start, -2, -1).add_(residual)
         block = block / _nonzero(block.sum(-1, keepdim=True))
-        return flow[..., rows] @ block
+        return cols, flow[..., rows] @ block
 
     differentiable = torch.is_grad_enabled() and (
         flow.requires_grad or weights.logsumexp.requires_grad
     )
     total = torch.zeros_like(flow)
-    for _, piece in each(through, blocks, weights.device, differentiable):
-        total = total + piece
+    for _, (cols, piece) in each(through, blocks, weights.device, differentiable):
+        total[..., cols] += piece
     return total
+
+
+def _reach(weights: AttentionWeights, rows: slice) -> slice:
+    """From the first to the last key that any of the rows may see, their own places included."""
+    mask, keys = weights._of.mask, weights.shape[-1]
+    if mask is None:
+        return slice(0, keys)
+    items = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
+    spans = [span for item in items for span in item.spans(rows.start, rows.stop, keys).some]
+    starts, stops = zip((rows.start, rows.stop), *spans, strict=True)
+    return slice(min(starts), max(stops))
 
 
 def _nonzero(sums: Tensor) -> Tensor:
