@@ -13,7 +13,7 @@ import torch
 
 from pellucid.common.files import printable
 from pellucid.common.wording import short
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
 _INSTALL = "pip install 'pellucid[hf,minilm]'"
 _TOKENIZERS = (
@@ -41,11 +41,28 @@ class Checkpoint:
     limit: int | None
     """The most tokens the model takes, if it has a limit."""
 
+    def run(self, **inputs: torch.Tensor) -> None:
+        """Run the model, for those who watch it.
 
-def open_checkpoint(model: str | None) -> Checkpoint:
+        Raises:
+            ArgumentError: it does not run on text.
+        """
+        try:
+            with torch.no_grad(), _quiet():
+                self.model(**inputs)
+        except Exception as error:  # a model of images, say; each complains in its own way
+            reason = short(" ".join(str(error).split()), 200)
+            raise ArgumentError(f"model {self.name} does not run on text: {reason}") from error
+
+
+def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
     """Open a directory or a name on the Hugging Face hub; all-MiniLM-L6-v2 if none is given.
 
     Only safetensors weights are read, and no code that a checkpoint brings along is run.
+
+    Args:
+        model: the directory or name.
+        whole: of an encoder-decoder, both; else its encoder alone.
 
     Raises:
         MissingExtraError: transformers, or the package with the default model, is not installed.
@@ -77,9 +94,10 @@ def open_checkpoint(model: str | None) -> Checkpoint:
         except Exception as error:  # each layer of transformers has its own kinds
             raise FileError(_complaint(source, error)) from error
     config = network.config
-    _check_loaded(source, loaded, (*_UNUSED, "decoder") if config.is_encoder_decoder else _UNUSED)
+    halved = config.is_encoder_decoder and not whole
+    _check_loaded(source, loaded, (*_UNUSED, "decoder") if halved else _UNUSED)
     name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
-    if config.is_encoder_decoder:
+    if halved:
         network = network.get_encoder()
         name += " (its encoder)"
     limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
@@ -103,8 +121,10 @@ class _Printable:
     def decode(self, ids: list[int]) -> str:
         return printable(self._tokenizer.decode(ids))
 
-    def convert_ids_to_tokens(self, number: int) -> str:
-        return printable(str(self._tokenizer.convert_ids_to_tokens(number)))
+    def convert_ids_to_tokens(self, ids: int | list[int]) -> Any:
+        if isinstance(ids, list):
+            return [self.convert_ids_to_tokens(number) for number in ids]
+        return printable(str(self._tokenizer.convert_ids_to_tokens(ids)))
 
 
 def _check_tokenizer(source: str) -> None:

@@ -1,6 +1,7 @@
 """What each head does: one row of numbers a head, and a name where it is clear."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
@@ -44,7 +45,7 @@ class HeadRow:
     """One head: averages over its queries. NaN is what makes no sense for it, or is not known."""
 
     layer: int
-    """Which attention, from 0 in the order of the first calls."""
+    """The number in the module's name where that tells all apart, else its place in the order."""
     head: int
     name: str
     """The module's."""
@@ -187,12 +188,21 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
     """
     records = seen.latest()
     rows: list[HeadRow] = []
-    for layer, record in enumerate(records):
+    for done, (layer, record) in enumerate(zip(_layers(records), records, strict=True), start=1):
         with torch.no_grad():
             rows += _rows(seen, record, layer)
         if progress is not None:
-            progress(layer + 1, len(records))
+            progress(done, len(records))
     return HeadTable(rows)
+
+
+def _layers(records: Sequence[Record]) -> Sequence[int]:
+    """A number for each: the first in its name, or its place where two names have the same."""
+    found = [re.search(r"(?:^|\.)(\d+)(?:\.|$)", record.name) for record in records]
+    numbers = {int(match[1]) for match in found if match}
+    if len(numbers) < len(records):
+        return range(len(records))
+    return [int(match[1]) for match in found if match]
 
 
 def _rows(seen: Recording, record: Record, layer: int) -> list[HeadRow]:

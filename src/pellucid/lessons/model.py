@@ -195,12 +195,8 @@ def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
 def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
     """The self-attention of each layer, in order."""
     ids = reading.ids[None]
-    try:
-        with torch.no_grad(), watch(checkpoint.model, values=True) as seen:
-            checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except Exception as error:  # a model of images, say; each complains in its own way
-        reason = short(" ".join(str(error).split()), 200)
-        raise ArgumentError(f"model {checkpoint.name} does not run on text: {reason}") from error
+    with watch(checkpoint.model, values=True) as seen:
+        checkpoint.run(input_ids=ids, attention_mask=torch.ones_like(ids))
     tokens = ids.shape[1]
     records = [record for record in seen if record.query.shape[2] == record.key.shape[2] == tokens]
     if not records:

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.common.terminal import say
 from pellucid.common.wording import percent
 from pellucid.lessons.scaling import HARDLY_ANY, Measures, Row, Scaling, Theory
-from pellucid.lessons.terminal import say
 
 _COLUMNS = ("variance", "entropy", "largest", "gradient", "lost")
 _SOURCE = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, footnote 4"

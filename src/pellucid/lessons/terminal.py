@@ -1,9 +1,7 @@
 """A walk in the terminal: as wide as there is room, and readable without colour."""
 
 import math
-import os
 from dataclasses import replace
-from textwrap import fill
 
 from rich.cells import cell_len
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -11,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.common import colours
+from pellucid.common.terminal import say, shaded
 from pellucid.common.wording import percent, short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
@@ -19,8 +17,6 @@ _MOST = 16
 """More rows than this are not all shown,"""
 _MOST_HEAT = 32
 """nor more rows or columns than this of the heat map."""
-# Terminals that say what their background is say so here; most are dark.
-_RAMP = colours.LIGHT if os.environ.get("COLORFGBG", "").endswith((";7", ";15")) else colours.DARK
 _LABEL = 12
 """The widest label, in characters."""
 
@@ -36,13 +32,6 @@ def show(walk: Walk, console: Console) -> None:
     if len(walk.heat[1].row_labels) > _MOST_HEAT:
         console.print()
         say("Too long to show whole: --query WORD looks at one word.", console, style="dim")
-
-
-def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
-    """Print text, broken at the terminal's width without trailing blanks."""
-    margin = " " * indent
-    broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
-    console.print(Text(broken, style=style))
 
 
 def _show_step(number: int, step: Step, console: Console) -> None:
@@ -165,7 +154,4 @@ def _cell(number: float, matrix: Matrix) -> Text:
     text = matrix.text(number)
     if matrix.kind != "percent":
         return Text(text)
-    paper = colours.shade(number, _RAMP)
-    # What is next to nothing stays as dark or light as the terminal is.
-    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if number > 0.03 else "dim"
-    return Text(text.center(_width(matrix)), style=style)
+    return shaded(text.center(_width(matrix)), number)
