@@ -1,0 +1,465 @@
+"""`pellucid watch` and `pellucid heads`: read, look, and say it in the terminal."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.common.checkpoint import Checkpoint, open_checkpoint
+from pellucid.common.files import is_blank, printable
+from pellucid.common.terminal import say, shaded
+from pellucid.common.wording import count, percent, short
+from pellucid.errors import ArgumentError, FileError
+from pellucid.lens.heads import HeadRow, HeadTable, heads
+from pellucid.lens.links import WordLink, links
+from pellucid.lens.recording import Recording
+from pellucid.lens.selection import Layers
+from pellucid.lens.watch import watch
+
+LETTERS = {
+    "previous token": ("P", "cyan"),
+    "next token": ("N", "blue"),
+    "itself": ("S", "green"),
+    "first token": ("F", "yellow"),
+    "duplicates": ("D", "magenta"),
+    "induction": ("I", "bold red"),
+    "punctuation": ("M", "bright_black"),
+    "broad": ("b", "bright_black"),
+    "": ("·", "bright_black"),
+}
+"""How the map shows each role."""
+MEANING = {"punctuation": "punctuation or marks", "broad": "broad", "": "no clear role"}
+SHARES = {
+    "first": "first",
+    "itself": "self",
+    "previous": "prev",
+    "next": "next",
+    "duplicates": "dupl",
+    "induction": "indu",
+    "punctuation": "punc",
+}
+"""The columns of shares, and their titles in a narrow table."""
+MOST_ROWS = 100
+"""A table of more heads than this is of the clearest alone."""
+CLEAREST = 5
+"""Heads of each role in a table of the clearest."""
+MOST_UNSEEN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What there is to say of a text that a model has read."""
+
+    model: str
+    tokens: int
+    target_tokens: int | None
+    recording: Recording
+    table: HeadTable
+    strongest: list[WordLink]
+
+
+def read_text(text: str | None, file: Path | None) -> str:
+    """What is to be read, from the command line or from a file.
+
+    Raises:
+        ArgumentError: both or neither are given, or it is empty.
+        FileError: the file cannot be read, or is not UTF-8.
+    """
+    if (text is None) == (file is None):
+        raise ArgumentError('give either a text, like "Write a poem", or --file')
+    if file is None:
+        assert text is not None
+        if text != text.encode(errors="ignore").decode():
+            raise ArgumentError("the text holds bytes that are not UTF-8")
+        if is_blank(text):
+            raise ArgumentError('the text is empty; give some words, like "Write a poem"')
+        return text
+    try:
+        found = file.read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read '{short(str(file), 200)}': {error.strerror}") from error
+    try:
+        read = found.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The mark at the start, if there is one, is no part of what was decoded.
+        place = error.start + 3 * found.startswith(b"\xef\xbb\xbf")
+        raise FileError(
+            f"'{file}' is not UTF-8 text: byte {place} is 0x{found[place]:02x}"
+        ) from error
+    if is_blank(read):
+        raise FileError(f"'{file}' is empty: there is nothing to read")
+    return read
+
+
+def parse_layers(given: str | None) -> Layers | None:
+    """Layer numbers and names between commas."""
+    if given is None:
+        return None
+    parts = [part.strip() for part in given.split(",")]
+    if not all(parts):
+        raise ArgumentError(f"--layers must be numbers or names between commas, not '{given}'")
+    return [int(part) if part.removeprefix("-").isdecimal() else part for part in parts]
+
+
+def look(
+    text: str,
+    *,
+    target: str | None = None,
+    model: str | None = None,
+    layers: Layers | None = None,
+    max_tokens: int | None = None,
+    top: int = 10,
+    save: Path | None = None,
+) -> Seen:
+    """Let a model read a text, and look at every head.
+
+    Args:
+        text: what it reads.
+        target: what the decoder of an encoder-decoder reads; the text as well unless given.
+        model: a directory or hub name; all-MiniLM-L6-v2 if None.
+        layers: as for `watch`.
+        max_tokens: cut what is longer.
+        top: how many of the strongest links to find.
+        save: where to write the recording.
+
+    Raises:
+        ArgumentError: the text is too long for the model, or nothing of it can be seen.
+        FileError: the model cannot be opened, or the recording not written.
+    """
+    if top < 0:
+        raise ArgumentError(f"--top must be 0 or more, not {top}")
+    if max_tokens is not None and max_tokens < 1:
+        raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
+    with _steps() as step:
+        step("opening the model", 0, 1)
+        checkpoint = open_checkpoint(model, whole=True)
+        inputs = _inputs(text, target, checkpoint, max_tokens)
+        tokens = inputs["input_ids"].shape[1]
+        step(f"reading {count(tokens, 'token')}", 0, 1)
+        with watch(checkpoint.model, layers, tokenizer=checkpoint.tokenizer) as seen:
+            checkpoint.run(**inputs)
+        if not len(seen):
+            unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
+            raise ArgumentError(
+                f"model {checkpoint.name} made no attention call that can be recorded; "
+                f"unseen: {unseen}"
+            )
+        if save is not None:
+            seen.save(save)
+        table = heads(seen, progress=lambda done, all_: step("looking at heads", done, all_))
+        strongest: list[WordLink] = []
+        if top:
+            strongest = links(
+                seen, table, top, progress=lambda done, all_: step("looking for links", done, all_)
+            )
+    target_ids = inputs.get("decoder_input_ids")
+    return Seen(
+        model=checkpoint.name,
+        tokens=tokens,
+        target_tokens=None if target_ids is None else target_ids.shape[1],
+        recording=seen,
+        table=table,
+        strongest=strongest,
+    )
+
+
+def _inputs(
+    text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
+) -> dict[str, torch.Tensor]:
+    """What the model is called with: (1, tokens) each."""
+    config = checkpoint.model.config
+    if target is not None and not config.is_encoder_decoder:
+        raise ArgumentError(
+            f"--target goes with an encoder-decoder, and {checkpoint.name} has no decoder beside "
+            "its encoder"
+        )
+    ids = _ids("text", text, checkpoint, max_tokens)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if config.is_encoder_decoder:
+        if target is not None and is_blank(target):
+            raise ArgumentError("--target is empty; give what the decoder is to read")
+        ids = _ids("target", text if target is None else target, checkpoint, max_tokens)
+        start = getattr(config, "decoder_start_token_id", None)
+        start = config.pad_token_id if start is None else start
+        if start is not None:  # as in training: from each token the next is to be told
+            ids = torch.cat([torch.tensor([[start]]), ids[:, :-1]], 1)
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
+def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -> torch.Tensor:
+    """(1, tokens) ids of a text that the model has room for."""
+    side = {"text_target": text} if name == "target" else {"text": text}
+    try:
+        ids = checkpoint.tokenizer(
+            **side,
+            verbose=False,  # its own warning about the length would only precede our error
+            truncation=max_tokens is not None,
+            max_length=max_tokens,
+        )["input_ids"]
+    except Exception as error:  # of tokenizers, with no kind of its own
+        reason = short(" ".join(str(error).split()), 200)
+        raise ArgumentError(
+            f"the tokenizer of {checkpoint.name} cannot read this: {reason}"
+        ) from error
+    if not ids:
+        raise ArgumentError(f"the {name} has no tokens that {checkpoint.name} knows")
+    limit = checkpoint.limit
+    if limit is not None and len(ids) > limit:
+        raise ArgumentError(
+            f"the {name} has {len(ids):,} tokens, but {checkpoint.name} has {limit:,} positions; "
+            f"--max-tokens {limit} reads the first {limit:,}"
+        )
+    return torch.tensor([ids])
+
+
+@contextmanager
+def _steps() -> Iterator[Any]:
+    """What to call with a step's name, how much is done and of how much; shown on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def step(name: str, done: int, of: int) -> None:
+            bar.update(task, description=name, completed=done, total=of if done else None)
+
+        yield step
+
+
+def table_of(recording: Recording) -> HeadTable:
+    """The heads of a saved recording.
+
+    Raises:
+        FileError: it holds no attention.
+    """
+    if not len(recording):
+        raise FileError("the recording holds no attention")
+    with _steps() as step:
+        return heads(recording, progress=lambda done, all_: step("looking at heads", done, all_))
+
+
+def show(seen: Seen, console: Console) -> None:
+    """Print all of it."""
+    read = count(seen.tokens, "token")
+    if seen.target_tokens is not None:
+        read += f", its decoder {count(seen.target_tokens, 'token')}"
+    say(f"{seen.model} reads {read}", console, style="bold")
+    console.print()
+    show_map(seen.table, console)
+    show_table(seen.table, console)
+    if seen.strongest:
+        console.print()
+        _show_links(seen.strongest, console)
+    show_unseen(seen.recording, console)
+    console.print()
+    say(_footer(seen.recording), console, style="dim")
+
+
+def show_recording(recording: Recording, table: HeadTable, console: Console) -> None:
+    """Print the heads of a recording, all of them, in the order of the table."""
+    say(f"{printable(recording.model)}: {count(len(table), 'head')}", console, style="bold")
+    console.print()
+    show_map(table, console)
+    show_table(table, console, most=len(table))
+    show_unseen(recording, console)
+    console.print()
+    say(_footer(recording), console, style="dim")
+
+
+def show_map(table: HeadTable, console: Console) -> None:
+    """Print a letter a head, a line a layer."""
+    layers: dict[tuple[int, str], list[HeadRow]] = {}
+    for row in sorted(table, key=lambda row: (row.layer, row.head)):
+        layers.setdefault((row.layer, row.name), []).append(row)
+    side = max(len(str(layer)) for layer, _ in layers)
+    widest = max(map(len, layers.values()))
+    gap = " " if side + 2 + 2 * widest <= console.width else ""
+    say("What the heads do", console, style="bold")
+    for (layer, name), rows in layers.items():
+        line = Text(f"{layer:>{side}} ", style="dim")
+        for row in rows:
+            letter, style = LETTERS[row.role]
+            line.append(gap + letter, style=style)
+        room = console.width - side - 4 - (1 + len(gap)) * widest
+        if room >= 16:
+            line.append(" " * ((1 + len(gap)) * (widest - len(rows)) + 3))
+            line.append(_ending(printable(name), room), style="dim")
+        line.truncate(console.width)
+        console.print(line)
+    present = {row.role for row in table}
+    legend = ", ".join(
+        f"{letter} {MEANING.get(role, role)}"
+        for role, (letter, _) in LETTERS.items()
+        if role in present
+    )
+    say(legend, console, style="dim")
+
+
+def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> None:
+    """Print a line a head; of more than `most`, those of each role where it is clearest."""
+    shown = table if len(table) <= most else clearest(table)
+    console.print()
+    head = "Every head" if len(shown) == len(table) else "The clearest heads of each role"
+    say(head, console, style="bold")
+    # Columns that say nothing of any head are left out.
+    shares = [name for name in SHARES if any(row.to_dict()[name] is not None for row in table)]
+    wide = console.width >= 100
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    grid.add_column("head", justify="right", no_wrap=True)
+    for title in ("entropy", "distance") if wide else ("nats", "apart"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    for name in shares:
+        title = name if wide else SHARES[name]
+        grid.add_column(title, justify="right", no_wrap=True, min_width=max(4, len(title)))
+    grid.add_column("role", no_wrap=True)
+    before = None
+    for row in shown:
+        # A gap between layers, where the lines are in the order of layers.
+        new = before is not None and before != row.layer
+        if new and list(shown) == sorted(shown, key=lambda row: (row.layer, row.head)):
+            grid.add_row()
+        before = row.layer
+        grid.add_row(
+            f"{row.layer}.{row.head}",
+            _number(row.entropy),
+            _number(row.distance),
+            *(_share(row, name, len(name if wide else SHARES[name])) for name in shares),
+            Text(row.role, style=LETTERS[row.role][1]),
+        )
+    console.print(grid)
+    what = "prev, next, dupl(icates) and indu(ction)" if not wide else "previous to induction"
+    say(
+        f"Where attention goes, on average: to the first token, the query itself, its neighbours, "
+        f"other places with its token, the place after its last one, punctuation. {what} count the "
+        "queries that see such a place. "
+        f"{'entropy' if wide else 'nats'}: how widely a head looks; "
+        f"{'distance' if wide else 'apart'}: how far, in tokens.",
+        console,
+        style="dim",
+    )
+    if len(shown) < len(table):
+        say(
+            f"{len(shown)} of {count(len(table), 'head')}; --save FILE and `pellucid heads FILE` "
+            "show all.",
+            console,
+            style="dim",
+        )
+
+
+def clearest(table: HeadTable) -> HeadTable:
+    """Of each role the heads that have most of it."""
+    column = {
+        "previous token": "previous",
+        "next token": "next",
+        "first token": "first",
+        "broad": "entropy",
+    }
+    rows: list[HeadRow] = []
+    for role in LETTERS:
+        if role:
+            alike = HeadTable([row for row in table if row.role == role])
+            rows += alike.sort(column.get(role, role))[:CLEAREST]
+    return HeadTable(rows)
+
+
+def _show_links(strongest: list[WordLink], console: Console) -> None:
+    say("The strongest links between words", console, style="bold")
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    longest = max(8, (console.width - 34) // 2)
+    for justify in ("right", "left", "left", "right", "left", "left"):
+        grid.add_column(justify=justify, no_wrap=True)
+    room = max(4, min(24, console.width - 2 * min(longest, 20) - 20))
+    for link in strongest:
+        grid.add_row(
+            _word(link.query, link.query_position, longest),
+            Text("→", style="dim"),
+            _word(link.key, link.key_position, longest),
+            Text(percent(link.weight)),
+            Text("█" * max(1, round(link.weight * room)), style="blue"),
+            Text(f"{link.layer}.{link.head}", style="dim"),
+        )
+    console.print(grid)
+
+
+def _word(text: str, position: int, longest: int) -> Text:
+    found = Text(short(printable(text), longest))
+    found.append(f" {position}", style="dim")
+    return found
+
+
+def show_unseen(recording: Recording, console: Console) -> None:
+    """Print what could not be seen, and why."""
+    unseen = recording.unseen
+    if not unseen:
+        return
+    console.print()
+    say("Unseen", console, style="bold")
+    for name, reason in list(unseen.items())[:MOST_UNSEEN]:
+        say(f"{printable(name)}: {printable(reason)}", console)
+    if len(unseen) > MOST_UNSEEN:
+        say(f"and {len(unseen) - MOST_UNSEEN} more", console)
+
+
+def _held(recording: Recording) -> tuple[int, int]:
+    """Bytes that are held, and that the weights as tensors would be."""
+    return recording.bytes_held(), sum(record.shape.numel() * 4 for record in recording)
+
+
+def _footer(recording: Recording) -> str:
+    held, dense = map(readable_bytes, _held(recording))
+    return f"{count(len(recording), 'attention')} in {held}; as weights they would be {dense}."
+
+
+def to_json(seen: Seen) -> str:
+    """All of it, for scripts."""
+    recording = seen.recording
+    return _json(
+        model=seen.model,
+        tokens=seen.tokens,
+        target_tokens=seen.target_tokens,
+        heads=seen.table.to_dicts(),
+        links=[asdict(link) for link in seen.strongest],
+        recording=recording,
+    )
+
+
+def recording_to_json(recording: Recording, table: HeadTable) -> str:
+    """The heads of a recording, for scripts."""
+    return _json(model=recording.model, heads=table.to_dicts(), recording=recording)
+
+
+def _json(*, recording: Recording, **parts: Any) -> str:
+    held, dense = _held(recording)
+    facts = {"unseen": recording.unseen, "bytes_held": held, "bytes_dense": dense}
+    return json.dumps(parts | facts, ensure_ascii=False, allow_nan=False, indent=2)
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _share(row: HeadRow, name: str, width: int) -> Text:
+    value = getattr(row, name)
+    if value != value:
+        return Text("-", style="dim")
+    value = min(max(value, 0.0), 1.0)
+    return shaded(percent(value).rjust(max(4, width)), value)
+
+
+def _ending(text: str, length: int) -> str:
+    """The end of a text, which is what tells long names apart."""
+    return text if len(text) <= length else "…" + text[len(text) - length + 1 :]
