@@ -297,3 +297,30 @@ def test_the_table():
 def test_only_modules_can_be_watched():
     with pytest.raises(TypeMismatchError, match=r"torch\.nn\.Module, not builtins\.str"):
         pellucid.watch("bert")
+
+
+@pytest.mark.parametrize("mask", [None, pellucid.masks.causal(), torch.rand(7, 7) < 0.7])
+def test_our_own_layers_are_watched_like_any_other(mask):
+    layer = pellucid.layers.MultiHeadAttention(22, 2)
+    x = torch.randn(3, 7, 22)
+    expected, weights = layer(x, mask=mask)
+    with pellucid.watch(layer, values=True) as seen:
+        output, _ = layer(x, mask=mask)
+    assert torch.equal(output, expected)
+    (record,) = seen
+    assert seen.unseen == {}
+    torch.testing.assert_close(record.weights.dense(), weights.dense())
+    torch.testing.assert_close(record.weights @ record.value, record.context)
+    assert pellucid.layers.multi_head.attention is pellucid.attention.attention
+
+
+def test_two_masks_of_torchs_own_attention():
+    layer = torch.nn.MultiheadAttention(22, 2, batch_first=True)
+    x = torch.randn(3, 7, 22)
+    hidden = torch.arange(7) >= torch.tensor([[5], [7], [6]])
+    later = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    given = {"key_padding_mask": hidden, "attn_mask": later}
+    _, weights = layer(x, x, x, average_attn_weights=False, **given)
+    with pellucid.watch(layer) as seen:
+        layer(x, x, x, **given)
+    torch.testing.assert_close(seen[""].dense(), weights)

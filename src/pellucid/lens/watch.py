@@ -303,7 +303,8 @@ class Watch(Recording):
             rule, bias, uniform = call.rule, None, None
             for given in call.given:
                 found = recognise(given[..., :keys].to(device), queries, keys)
-                rule = found.mask if rule is None else rule & found.mask if found.mask else rule
+                if found.mask is not None:
+                    rule = found.mask if rule is None else rule & found.mask
                 bias = _sum(bias, found.bias)
                 uniform = found.uniform if uniform is None else uniform
                 if call.hides_with_a_number and given.dtype == torch.bool:

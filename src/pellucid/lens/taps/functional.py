@@ -1,25 +1,35 @@
-"""Direct callers of `F.scaled_dot_product_attention`, and of the embedding that reads tokens."""
+"""Direct callers of `F.scaled_dot_product_attention` and of `pellucid.attention`, by name.
 
+And the embedding that reads the tokens.
+"""
+
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
+from pellucid.attention import attention as pellucid_attention
 from pellucid.attention import masks
+from pellucid.attention.energies import as_energy
+from pellucid.attention.functional import PLAIN
 from pellucid.lens import taps
 
 
 def places() -> Iterator[taps.Place]:
     """What to wrap, in torch and where a watched model's own files have imported it by name."""
     functional = nn.functional
-    original = functional.scaled_dot_product_attention
+    wrappers: dict[Any, Callable[..., Any]] = {
+        functional.scaled_dot_product_attention: attention,
+        pellucid_attention: own,
+    }
     yield functional, "scaled_dot_product_attention", attention
+    yield functional, "embedding", embedding
     for listener in taps.listeners:
         for file in listener.files():
             for name, value in list(vars(file).items()):
-                if value is original and file is not functional:
-                    yield file, name, attention
-    yield functional, "embedding", embedding
+                if inspect.isroutine(value) and value in wrappers and file is not functional:
+                    yield file, name, wrappers[value]
 
 
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,6 +68,49 @@ def _call(
         scale=scale,
         dropout=dropout_p,
         context=context,
+    )
+
+
+def own(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`pellucid.attention`, as our own layers and whoever imports it by name call it."""
+
+    def attention(*args: Any, **options: Any) -> Any:
+        found = taps.callers()
+        if not found:
+            return original(*args, **options)
+        result = taps.as_a_whole(original, *args, **options)
+        taps.tell(found, _own_call, result[0], *args, **options)
+        return result
+
+    return attention
+
+
+def _own_call(
+    context: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: masks.Mask | Tensor | None = None,
+    *,
+    scale: float | None = None,
+    score: Any = "scaled_dot_product",
+    dropout: float = 0.0,
+    backend: str = "auto",
+    **options: Any,
+) -> taps.Call | str:
+    energy = as_energy(score)
+    if type(energy) not in PLAIN:
+        return f"scores by {type(energy).__name__}, which is not recorded; its weights are returned"
+    return taps.Call(
+        query=query,
+        key=key,
+        value=value,
+        given=(mask,) if isinstance(mask, Tensor) else (),
+        rule=mask if isinstance(mask, masks.Mask) else None,
+        scale=energy.default_scale(query.shape[-1]) if scale is None else scale,
+        dropout=dropout,
+        context=context,
+        **options,
     )
 
 
