@@ -1,6 +1,5 @@
 """PyTorch's own attention modules, on their slow and their fast paths."""
 
-import re
 from contextlib import contextmanager
 
 import pytest
@@ -37,14 +36,6 @@ MASKS = [
     "causal",
 ]
 MODES = {"train": torch.enable_grad, "eval": torch.enable_grad, "eval, no grad": torch.no_grad}
-
-
-@pytest.fixture(autouse=True)
-def _known_bugs(request):
-    fast = r".*(test_the_encoder|self, batch first-padding and 2-D).*eval, no grad.*"
-    if "padding and" in request.node.name and not re.match(fast, request.node.name):
-        reason = "two masks in one call are not joined"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def tempered(module, seed=23):
