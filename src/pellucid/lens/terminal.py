@@ -53,6 +53,8 @@ MOST_ROWS = 100
 CLEAREST = 5
 """Heads of each role in a table of the clearest."""
 MOST_UNSEEN = 20
+WIDE, NARROW = 100, 60
+"""Columns of a terminal from which on the table has its full titles, and all its columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,11 +317,14 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
     say(head, console, style="bold")
     # Columns that say nothing of any head are left out.
     shares = [name for name in SHARES if any(row.to_dict()[name] is not None for row in table)]
-    wide = console.width >= 100
+    wide = console.width >= WIDE
+    numbers = {"entropy": "nats", "distance": "apart"} if console.width >= NARROW else {}
+    if not wide:  # as many as there is room for beside the head, the numbers and the role
+        shares = shares[: max(1, (console.width - 21 - 6 * len(numbers)) // 5)]
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     grid.add_column("head", justify="right", no_wrap=True)
-    for title in ("entropy", "distance") if wide else ("nats", "apart"):
-        grid.add_column(title, justify="right", no_wrap=True)
+    for name, title in numbers.items():
+        grid.add_column(name if wide else title, justify="right", no_wrap=True)
     for name in shares:
         title = name if wide else SHARES[name]
         grid.add_column(title, justify="right", no_wrap=True, min_width=max(4, len(title)))
@@ -333,22 +338,12 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
         before = row.layer
         grid.add_row(
             f"{row.layer}.{row.head}",
-            _number(row.entropy),
-            _number(row.distance),
+            *(_number(getattr(row, name)) for name in numbers),
             *(_share(row, name, len(name if wide else SHARES[name])) for name in shares),
             Text(row.role, style=LETTERS[row.role][1]),
         )
     console.print(grid)
-    what = "prev, next, dupl(icates) and indu(ction)" if not wide else "previous to induction"
-    say(
-        f"Where attention goes, on average: to the first token, the query itself, its neighbours, "
-        f"other places with its token, the place after its last one, punctuation. {what} count the "
-        "queries that see such a place. "
-        f"{'entropy' if wide else 'nats'}: how widely a head looks; "
-        f"{'distance' if wide else 'apart'}: how far, in tokens.",
-        console,
-        style="dim",
-    )
+    say(_explained(wide, shares, numbers), console, style="dim")
     if len(shown) < len(table):
         say(
             f"{len(shown)} of {count(len(table), 'head')}; --save FILE and `pellucid heads FILE` "
@@ -356,6 +351,25 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
             console,
             style="dim",
         )
+
+
+def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
+    """What the columns are."""
+    goes = {
+        "first": "the first token",
+        "itself": "the query itself",
+        "previous": "the token before",
+        "next": "the token after",
+        "duplicates": "others like it",
+        "induction": "what came after its last like",
+        "punctuation": "punctuation and marks",
+    }
+    parts = [f"{name if wide else SHARES[name]} to {goes[name]}" for name in shares]
+    told = f"The share of attention that goes: {', '.join(parts)}."
+    for name, title in numbers.items():
+        what = {"entropy": "how widely a head looks, in nats", "distance": "how far, in tokens"}
+        told += f" {(name if wide else title).capitalize()}: {what[name]}."
+    return told
 
 
 def clearest(table: HeadTable) -> HeadTable:

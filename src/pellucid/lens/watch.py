@@ -73,7 +73,6 @@ class Watch(Recording):
         self._device = None if device is None else torch.device(device)
         self._dtype = dtype
         self._lost: dict[str, str] = {}
-        self._eagerly: Any = None
         self._forget()
 
     def _forget(self) -> None:
@@ -94,14 +93,7 @@ class Watch(Recording):
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = selection.named(self._model)
         self._embedding = selection.token_embedding(self._model)
-        if selection.is_compiled(self._model):  # what a compiled graph does, no tap can see
-            self._eagerly = torch.compiler.set_stance("force_eager")
-            self._eagerly.__enter__()
-        try:
-            taps.add(self)
-        except BaseException:
-            self._run_compiled()
-            raise
+        taps.add(self, eagerly=selection.is_compiled(self._model))
         return self
 
     def __exit__(
@@ -111,7 +103,6 @@ class Watch(Recording):
         traceback: TracebackType | None,
     ) -> None:
         taps.remove(self)
-        self._run_compiled()
         self._unseen = self.unseen
         self._model = None  # what was recorded outlives the model, and does not keep it alive
         self._forget()
@@ -124,11 +115,6 @@ class Watch(Recording):
         recorded = {record.name for record in self._records}
         silent = selection.silent(self._model, recorded | self._lost.keys(), self._chosen)
         return dict.fromkeys(silent, "made no attention call that is known here") | self._lost
-
-    def _run_compiled(self) -> None:
-        if self._eagerly is not None:
-            self._eagerly.__exit__(None, None, None)
-            self._eagerly = None
 
     # What the taps tell.
 

@@ -106,6 +106,9 @@ Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
 listeners: tuple[Listener, ...] = ()
 _lock = threading.RLock()
 _patches: "list[Patch]" = []
+_eager: list[Listener] = []
+"""Those for whom compiled code runs eagerly."""
+_stance: Any = None
 _state = threading.local()
 
 
@@ -123,13 +126,18 @@ class Patch:
             setattr(self.owner, self.name, self.original)
 
 
-def add(listener: Listener) -> None:
-    """Begin to tell a listener."""
-    global listeners
+def add(listener: Listener, eagerly: bool = False) -> None:
+    """Begin to tell a listener; eagerly = its model is compiled, and no tap sees into its graph."""
+    global listeners, _stance
     with _lock:
         listeners = (*listeners, listener)
         try:
             _install()
+            if eagerly:
+                _eager.append(listener)
+                if _stance is None:
+                    _stance = torch.compiler.set_stance("force_eager")
+                    _stance.__enter__()
         except BaseException:
             remove(listener)
             raise
@@ -137,9 +145,13 @@ def add(listener: Listener) -> None:
 
 def remove(listener: Listener) -> None:
     """Tell it no more."""
-    global listeners
+    global listeners, _stance
     with _lock:
         listeners = tuple(other for other in listeners if other is not listener)
+        _eager[:] = [other for other in _eager if other is not listener]
+        if not _eager and _stance is not None:
+            _stance.__exit__(None, None, None)
+            _stance = None
         if not listeners:
             while _patches:
                 _patches.pop().remove()
