@@ -219,7 +219,7 @@ def watch_text(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Watch a model read a text: what each head does, and its strongest links."""
+    """Watch a model read: what each head does."""
     from pellucid.common.files import printable
     from pellucid.lens import terminal
 
@@ -247,14 +247,14 @@ def watch_text(
 @app.command("heads")
 def show_heads(
     recording: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What `pellucid watch --save FILE` wrote.")
+        Path, typer.Argument(metavar="FILE", help="A recording that `pellucid watch` saved.")
     ],
     sort: Annotated[
         str, typer.Option(metavar="COLUMN", help="Order the heads by a column.")
     ] = "layer",
     json: JsonOption = False,
 ) -> None:
-    """Show what each head of a saved recording does."""
+    """Show the heads of a saved recording."""
     from pellucid.lens import terminal
     from pellucid.lens.heads import COLUMNS
     from pellucid.lens.recording import Recording

@@ -1,0 +1,230 @@
+"""`pellucid watch` and `pellucid heads`, run as a user runs them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pellucid import cli
+
+TEXT = "Write a poem about rain"
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command in this process; gives the status, what it printed and what it complained."""
+
+    def command(*arguments, width=80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["pellucid", *map(str, arguments)])
+        capfd.readouterr()  # what making a checkpoint printed
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must fail; gives its one line."""
+
+    def command(*arguments):
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("pellucid: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("pellucid: ").strip()
+
+    return command
+
+
+@pytest.mark.parametrize("command", ["watch", "heads"])
+def test_the_options_are_those_documented(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
+        "watch": {
+            "--file", "--target", "--model", "--layers", "--max-tokens", "--top", "--save",
+            "--json", "--help",
+        },
+        "heads": {"--sort", "--json", "--help"},
+    }[command]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_text_at_every_width(run, width):
+    status, out, err = run("watch", TEXT, width=width)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= width
+    told = " ".join(out.split())
+    for part in ("all-MiniLM-L6-v2 reads 7 tokens", "What the heads do", "Every head", "5.11"):
+        assert part in told
+    assert "The strongest links between words" in told
+    assert "6 attentions in " in told
+    assert "…" not in out
+    assert "\x1b" not in out
+
+
+def test_json_is_all_of_it(run):
+    status, out, err = run("watch", TEXT, "--json", "--layers", "1,-1", "--top", "3")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found["tokens"] == 7
+    assert {row["layer"] for row in found["heads"]} == {1, 5}
+    assert len(found["heads"]) == 24
+    assert len(found["links"]) == 3
+    assert found["unseen"] == {}
+    assert found["bytes_dense"] == 2 * 12 * 7 * 7 * 4
+
+
+def test_a_recording_is_saved_and_shown(run, tmp_path):
+    path = tmp_path / "rain.safetensors"
+    status, out, err = run("watch", TEXT, "--save", path, "--json")
+    assert (status, err) == (0, f"wrote {path}\n")
+    first = json.loads(out)["heads"]
+    status, out, err = run("heads", path, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["heads"] == first
+    _, out, _ = run("heads", path, "--sort", "previous", "--json")
+    shares = [row["previous"] for row in json.loads(out)["heads"]]
+    assert shares == sorted(shares, reverse=True)
+    status, out, err = run("heads", path)
+    assert (status, err) == (0, "")
+    assert "BertModel: 72 heads" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_file_is_read(run, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\ufeff" + TEXT, encoding="utf-8")
+    status, out, _ = run("watch", "--file", path, "--top", 0)
+    assert status == 0
+    assert "reads 7 tokens" in out
+    assert "links" not in out
+
+
+def test_what_is_too_long_can_be_cut(run, refused, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("rain " * 600, encoding="utf-8")
+    assert refused("watch", "--file", path) == (
+        "the text has 602 tokens, but all-MiniLM-L6-v2 has 512 positions; "
+        "--max-tokens 512 reads the first 512"
+    )
+    status, out, err = run("watch", "--file", path, "--max-tokens", 29, "--layers", 0)
+    assert (status, err) == (0, "")
+    assert "reads 29 tokens" in out
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_decoder(run, checkpoint, family):
+    status, out, err = run("watch", TEXT, "--model", checkpoint(family))
+    assert (status, err) == (0, "")
+    assert "next" not in out.split("Every head")[1].split("role")[0]  # which it never sees
+
+
+def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
+    path = checkpoint("t5")
+    status, out, err = run("watch", TEXT, "--model", path, "--target", "a rain", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    names = [row["name"] for row in found["heads"]]
+    assert found["tokens"] != found["target_tokens"]
+    assert sum("EncDecAttention" in name for name in names) == 6
+    cross = next(row for row in found["heads"] if "EncDecAttention" in row["name"])
+    assert cross["itself"] is None
+    assert cross["first"] is not None
+    assert [row["layer"] for row in found["heads"]] == sorted(
+        row["layer"] for row in found["heads"]
+    )
+    both = json.loads(run("watch", TEXT, "--model", path, "--json")[1])
+    assert both["tokens"] == both["target_tokens"]
+    assert run("watch", TEXT, "--model", path, "--target", "a")[0] == 0
+    assert "--target is empty" in refused("watch", TEXT, "--model", path, "--target", " ")
+    assert "--target goes with an encoder-decoder" in refused("watch", TEXT, "--target", "a")
+
+
+def test_a_large_model_is_shown_by_its_clearest_heads():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from pellucid.lens import terminal
+    from pellucid.lens.heads import HeadRow, HeadTable
+
+    facts = dict.fromkeys(("entropy", "distance", "first", "itself", "next", "duplicates"), 0.1)
+    rows = [
+        HeadRow(
+            layer=layer, head=head, name=f"h.{layer}.attn", induction=0.0, punctuation=0.0,
+            previous=head / 31, role="previous token" if head > 20 else "", **facts,
+        )
+        for layer in range(5) for head in range(32)
+    ]  # fmt: skip
+    written = StringIO()
+    terminal.show_map(HeadTable(rows), Console(file=written, width=80))
+    terminal.show_table(HeadTable(rows), Console(file=written, width=80))
+    told = written.getvalue()
+    assert "The clearest heads of each role" in told
+    assert "5 of 160 heads" in told
+    assert told.count("100%") == 5
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "give either a text, like"),
+        (["a", "--file", "b"], "give either a text, like"),
+        (["a", "b"], 'watch takes one text; put it in quotes: "a b"'),
+        ([" "], "the text is empty"),
+        (["--file", "nowhere"], "cannot read 'nowhere': No such file"),
+        (["--file", "."], "cannot read '.': Is a directory"),
+        (["a", "--layers", "0,,1"], "--layers must be numbers or names between commas"),
+        (["a", "--layers", "17"], "there is no layer 17"),
+        (["a", "--layers", "pooler"], "made no attention call that can be recorded"),
+        (["a", "--top", "-1"], "--top must be 0 or more, not -1"),
+        (["a", "--max-tokens", "0"], "--max-tokens must be 1 or more, not 0"),
+        (["a", "--model", "/nowhere"], "model '/nowhere' is no directory"),
+        (["a", "--save", "/nowhere/a"], "cannot write '/nowhere/a'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(refused, arguments, complaint):
+    assert complaint in refused("watch", *arguments)
+
+
+def test_files_that_are_no_text(refused, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"abc\xff\xfe")
+    assert refused("watch", "--file", path).endswith("is not UTF-8 text: byte 3 is 0xff")
+    path.write_bytes(b"\xef\xbb\xbfab\xff")
+    assert refused("watch", "--file", path).endswith("is not UTF-8 text: byte 5 is 0xff")
+    path.write_bytes(b" \n")
+    assert refused("watch", "--file", path).endswith("is empty: there is nothing to read")
+
+
+def test_a_model_that_cannot_be_watched(refused, checkpoint):
+    assert "does not run on text" in refused("watch", TEXT, "--model", checkpoint("vit"))
+
+
+def test_recordings_that_are_none(run, refused, tmp_path):
+    assert "no file" in refused("heads", tmp_path / "nowhere")
+    (tmp_path / "other").write_text("not a recording")
+    assert "is no recording" in refused("heads", tmp_path / "other")
+    run("watch", TEXT, "--save", tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:9999])
+    assert "cut off" in refused("heads", tmp_path / "cut")
+    assert "--sort must be one of layer, head" in refused(
+        "heads", tmp_path / "whole", "--sort", "a"
+    )
+
+
+def test_a_pipe_gets_no_progress_and_no_colour():
+    done = subprocess.run(
+        [sys.executable, "-m", "pellucid", "watch", TEXT, "--layers", "0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
