@@ -83,7 +83,8 @@ class Record:
     latest_queries: int
     """Queries of the latest call: of a generation, the newest tokens."""
     output_weight: Tensor | None = None
-    """(model_dim, heads * value_dim), the projection that the context goes through next."""
+    """(model_dim, heads * value_dim), what the context goes through next, where the call shows it:
+    that of `nn.MultiheadAttention`."""
     _weights: AttentionWeights | None = field(default=None, repr=False)
 
     @property

@@ -203,6 +203,7 @@ class Watch(Recording):
             key_tokens=None if key_ids is None else Pieces(key_ids, -1),
             is_cross=cross,
             latest_queries=queries,
+            output_weight=None if call.projection is None else call.projection[0].detach(),
         )
         if name not in self._proven:
             # An empty slot of a static cache has a share of a padding row; it is not kept.
