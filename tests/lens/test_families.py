@@ -7,6 +7,7 @@ from tests.lens.families import (
     BATCH,
     FAMILIES,
     GENERATING,
+    LAYERS,
     SOURCE,
     TOKENS,
     build,
@@ -32,6 +33,22 @@ CASES = [
     for implementation in family.implementations
     for padding in (("none", "left", "right") if family.reads_text else ("none",))
 ]
+
+KNOWN_BUGS = {
+    "test_an_assistant_that_drafts[gpt2]": "the assistant is taken for the model",
+    "test_an_assistant_that_drafts[llama, grouped heads]": "the assistant is taken for the model",
+    "test_a_prompt_that_is_read_in_chunks[mistral, a window-none]": "a window shows in a chunk",
+    "test_a_prompt_that_is_read_in_chunks[mistral, a window-left]": "a window shows in a chunk",
+    "test_a_generation_that_began_before_the_watch": "later keys are shown to earlier queries",
+}
+
+
+@pytest.fixture(autouse=True)
+def _known_bugs(request):
+    if request.node.name in KNOWN_BUGS:
+        reason = KNOWN_BUGS[request.node.name]
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
 
 SOME = ["gpt2", "llama, grouped heads", "mistral, a window", "bart", "t5"]
 
@@ -424,3 +441,128 @@ def test_tokens_that_are_guessed_and_taken_back(name, monkeypatch):
             sequence = generate(model, given, prompt_lookup_num_tokens=3)
         assert any(count > 0 for count in taken_back)
         assert_triangles(name, seen, given, sequence)
+
+
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("name", SOME[:3])
+def test_a_prompt_that_is_read_in_chunks(name, padding):
+    model, given = build(name, FAMILIES[name].default, generating=True), prompt(name, padding)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            sequence = generate(model, given, prefill_chunk_size=4)
+        assert_triangles(name, seen, given, sequence)
+
+
+@pytest.mark.parametrize("name", SOME[:3])
+def test_a_conversation_in_several_turns(name):
+    """Each turn goes on with the cache of the one before: one triangle of them all."""
+    model, given = build(name, FAMILIES[name].default, generating=True), prompt(name)
+    cache, ids = transformers.DynamicCache(config=model.config), given["input_ids"]
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            for turn in (3, 5):
+                more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                sequence = generate(model, more, past_key_values=cache)
+                ids = torch.cat([sequence, some_ids(turn)], 1)
+            more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            sequence = generate(model, more, past_key_values=cache)
+        assert_triangles(name, seen, given, sequence)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama, grouped heads"])
+def test_a_cache_that_is_cut_by_hand(name):
+    """As one who tries several continuations does: what is cut is forgotten."""
+    model, ids = build(name, FAMILIES[name].default, generating=True), some_ids()
+    other = some_ids(5)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            cache = model(ids, use_cache=True).past_key_values
+            cache.crop(7 - TOKENS)
+            model(other, past_key_values=cache)
+        assert_triangles(
+            name,
+            seen,
+            {"input_ids": ids[:, :7], "attention_mask": torch.ones_like(ids[:, :7])},
+            torch.cat([ids[:, :7], other, ids[:, :1]], 1),
+        )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama, grouped heads"])
+def test_an_assistant_that_drafts(name):
+    model = build(name, FAMILIES[name].default, generating=True)
+    assistant = build(name, FAMILIES[name].default, generating=True)
+    with torch.no_grad():
+        for parameter in assistant.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    assistant.generation_config.eos_token_id = None
+    ids = some_ids(TOKENS, 1)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            sequence = generate(model, given, assistant_model=assistant)
+        assert_triangles(name, seen, given, sequence)
+
+
+def test_a_generation_without_a_cache():
+    """Every step is a whole pass, and a record."""
+    name = "llama, grouped heads"
+    model, given = build(name, "sdpa", generating=True), prompt(name)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            sequence = generate(model, given, use_cache=False)
+        assert len(seen) == NEW * LAYERS
+        for place, own in full_pass(name, given, sequence).items():
+            torch.testing.assert_close(seen[place].dense(), own[0], **NEAR)
+
+
+def test_a_generation_that_began_before_the_watch():
+    name = "llama, grouped heads"
+    model, ids = build(name, "sdpa", generating=True), some_ids()
+    with torch.no_grad():
+        cache = model(ids[:, :5], use_cache=True).past_key_values
+        with pellucid.watch(model) as seen:
+            for at in range(5, TOKENS):
+                model(ids[:, at : at + 1], past_key_values=cache)
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        expected = full_pass(name, given, torch.cat([ids, ids[:, :1]], 1))
+    assert len(seen) == LAYERS
+    for place, own in expected.items():
+        torch.testing.assert_close(seen[place].dense(), own[0][:, :, 5:], **NEAR)
+
+
+@pytest.mark.parametrize("name", ["llama, grouped heads", "mistral, a window"])
+def test_some_layers_of_a_generation(name):
+    model, given = build(name, FAMILIES[name].default, generating=True), prompt(name, "left")
+    with torch.no_grad():
+        with pellucid.watch(model, layers=-1) as seen:
+            sequence = generate(model, given)
+        expected = full_pass(name, given, sequence)
+    assert seen.names == [f"model.layers.{LAYERS - 1}.self_attn"]
+    ours, theirs = seen[seen.names[0]].dense(), expected[seen.names[0]][0]
+    torch.testing.assert_close(ours[0], theirs[0], **NEAR)
+    torch.testing.assert_close(ours[1, :, 4:], theirs[1, :, 4:], **NEAR)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_replay_of_a_generation(name):
+    model, given = build(name, FAMILIES[name].default, generating=True), prompt(name, "left")
+    with torch.no_grad(), pellucid.watch(model, values=True) as seen:
+        generate(model, given)
+    for record in seen:
+        near = {"atol": 2e-6 * float(record.value.abs().max()), "rtol": 1e-4}
+        torch.testing.assert_close(record.weights @ record.value, record.context, **near)
+        assert record.value.shape[-2] == record.shape[-1]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama, grouped heads", "t5", "bart"])
+def test_tokens_of_a_generation(name):
+    """Which token each query and each key stands for."""
+    model, given = build(name, FAMILIES[name].default, generating=True), prompt(name)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        sequence = generate(model, given)
+    for record in seen:
+        queries = given["input_ids"] if record.shape[-2] == SOURCE else sequence[:, :-1]
+        keys = given["input_ids"] if record.shape[-1] == SOURCE else sequence[:, :-1]
+        assert torch.equal(record.query_ids, queries)
+        assert torch.equal(record.key_ids, keys)
+        assert record.is_cross == (record.shape[-2] != record.shape[-1] == SOURCE)
