@@ -141,9 +141,7 @@ def generation() -> Iterator[Row]:
     ids = some_ids(PROMPT)
 
     def generate() -> None:
-        model.generate(
-            ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
+        model.generate(ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
 
     def watched() -> pellucid.lens.Watch:
         with pellucid.watch(model) as seen:
@@ -200,9 +198,7 @@ SECTIONS = (time_watched, memory_kept, statistics_of_all_heads, generation, very
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watch", description=__doc__)
-    parser.add_argument(
-        "--only", default="", metavar="SECTION", help="sections named so"
-    )
+    parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     given = parser.parse_args()
     rows: list[Row] = []
