@@ -64,7 +64,8 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
             axes.append(_positions(part, axis, size, device))
             result.append(axis)
         else:
-            place = int(_positions(part, axis, size, device))
+            plain = type(part) is int and -size <= part < size
+            place = part % size if plain else int(_positions(part, axis, size, device))
             axes.append(slice(place, place + 1, 1))
     return Parsed(axes, result)
 
@@ -146,29 +147,30 @@ def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> 
 
 
 def _separate(
-    scores: Scores, logsumexp: Tensor | None, stage: str, axes: list[slice | Tensor]
+    scores: Scores, logsumexp: Tensor | None, stage: Any, axes: list[slice | Tensor]
 ) -> Tensor:
     """Every axis on its own: (*batch, heads, rows, cols) of what each selects."""
     *outer, head, row, col = axes
     batch_shape, heads = scores.batch_shape, scores.shape[1]
-    at = [_as_positions(part, scores.query.device) for part in axes]
-    item = torch.zeros((), dtype=torch.int64, device=scores.query.device)
-    for axis, size in enumerate(batch_shape):
-        item = item.unsqueeze(-1) * size + at[axis]
-    whole = isinstance(head, slice) and head == slice(0, heads, 1)
+    device = scores.query.device
     query, key = (x.reshape(*batch_shape, *x.shape[1:]) for x in (scores.query, scores.key))
     query = _take(query, [*outer, head, row])
     key_head: slice | Tensor = head
     if scores.group > 1:  # all heads read all key heads; some heads, each a copy of its own
-        key_head = slice(0, key.shape[-3], 1) if whole else at[-3] // scores.group
+        if isinstance(head, slice) and head == slice(0, heads, 1):
+            key_head = slice(0, key.shape[-3], 1)
+        else:
+            key_head = _as_positions(head, device) // scores.group
     key = _take(key, [*outer, key_head, col])
-    item, head, row, col = (
-        item[..., None, None, None],
-        at[-3][:, None, None],
-        at[-2][:, None],
-        at[-1],
-    )
-    return _finish(scores, logsumexp, stage, query, key, (item, head, row, col))
+    if scores.bias is None and scores.mask is None and logsumexp is None:
+        return scores.compute(query, key, None, None, stage)  # wherever they stand
+
+    *items, heads_at, rows_at, cols_at = [_as_positions(part, device) for part in axes]
+    item = torch.zeros((), dtype=torch.int64, device=device)
+    for size, places in zip(batch_shape, items, strict=True):
+        item = item.unsqueeze(-1) * size + places
+    at = (item[..., None, None, None], heads_at[:, None, None], rows_at[:, None], cols_at)
+    return _finish(scores, logsumexp, stage, query, key, at)
 
 
 def _together(

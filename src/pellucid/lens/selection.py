@@ -17,15 +17,25 @@ Layers = int | str | Iterable[int | str]
 CROSS = re.compile(r"cross|encdec|encoder_attn|multihead_attn", re.IGNORECASE)
 """What the names of cross-attention have in common: BERT, T5, BART and Marian, PyTorch."""
 
+ALIKE = re.compile("attention|attn", re.IGNORECASE)
+"""What the classes of attention have in their names."""
+Parts = list[tuple[str, nn.Module]]
+"""The modules of a model and their names. What compiling puts in between has none of its own."""
 
-def names(model: nn.Module, layers: Layers) -> set[str]:
+
+def parts(model: nn.Module) -> Parts:
+    """All modules of a model."""
+    return [(_plain(name), part) for name, part in model.named_modules()]
+
+
+def names(parts: Parts, layers: Layers) -> set[str]:
     """The modules that `layers` asks for, and all that is inside them.
 
     Raises:
         UnknownNameError: one of them asks for nothing that is there.
         TypeMismatchError: one of them is neither a number nor a name.
     """
-    known = list(named(model).values())
+    known = [name for name, _ in parts]
     numbers = {name: number for name in known if (number := _layer(name)) is not None}
     chosen: set[str] = set()
     for wanted in [layers] if isinstance(layers, int | str) else layers:
@@ -45,26 +55,22 @@ def names(model: nn.Module, layers: Layers) -> set[str]:
     return {name for name in known if any(_within(name, outer) for outer in chosen)}
 
 
-def named(model: nn.Module) -> dict[int, str]:
-    """The names of all modules by their ids; what compiling puts in between has none of its own."""
-    return {id(part): _plain(name) for name, part in model.named_modules()}
-
-
-def is_compiled(model: nn.Module) -> bool:
+def is_compiled(parts: Parts) -> bool:
     """Whether the model or a part of it was compiled."""
     return any(
-        getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_orig_mod")
-        for part in model.modules()
+        vars(part).get("_compiled_call_impl") is not None or "_orig_mod" in part._modules
+        for _, part in parts
     )
 
 
-def silent(model: nn.Module, accounted: set[str], chosen: set[str] | None) -> list[str]:
+def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
     """Modules that look like attention, none of whose calls is accounted for."""
+    kinds = {type(part) for _, part in parts}
+    alike_kinds = {kind for kind in kinds if ALIKE.search(kind.__name__)}
     alike = {
-        _plain(name)
-        for name, module in model.named_modules()
-        if re.search("attention|attn", type(module).__name__, re.IGNORECASE)
-        and (chosen is None or _plain(name) in chosen)
+        name
+        for name, part in parts
+        if type(part) in alike_kinds and (chosen is None or name in chosen)
     }
     # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
     # part of one. Of nested ones that were not, the innermost is the one to look at.
@@ -92,6 +98,8 @@ def is_cross(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
+    if "_orig_mod" not in name:
+        return name
     return re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip(".")
 
 

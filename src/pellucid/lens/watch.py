@@ -68,7 +68,8 @@ class Watch(Recording):
             raise TypeMismatchError(f"dtype must be a float dtype, got {dtype}")
         super().__init__(type(model).__name__, tokenizer=tokenizer)
         self._model: nn.Module | None = model
-        self._chosen = None if layers is None else selection.names(model, layers)
+        self._parts = selection.parts(model)
+        self._chosen = None if layers is None else selection.names(self._parts, layers)
         self._values = values
         self._device = None if device is None else torch.device(device)
         self._dtype = dtype
@@ -91,9 +92,9 @@ class Watch(Recording):
     def __enter__(self) -> "Watch":
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
-        self._names = selection.named(self._model)
+        self._names = {id(part): name for name, part in self._parts}
         self._embedding = selection.token_embedding(self._model)
-        taps.add(self, eagerly=selection.is_compiled(self._model))
+        taps.add(self, eagerly=selection.is_compiled(self._parts))
         return self
 
     def __exit__(
@@ -104,7 +105,8 @@ class Watch(Recording):
     ) -> None:
         taps.remove(self)
         self._unseen = self.unseen
-        self._model = None  # what was recorded outlives the model, and does not keep it alive
+        # What was recorded outlives the model, and does not keep it alive.
+        self._model, self._parts = None, []
         self._forget()
 
     @property
@@ -113,7 +115,7 @@ class Watch(Recording):
         if self._model is None:
             return self._unseen
         recorded = {record.name for record in self._records}
-        silent = selection.silent(self._model, recorded | self._lost.keys(), self._chosen)
+        silent = selection.silent(self._parts, recorded | self._lost.keys(), self._chosen)
         return dict.fromkeys(silent, "made no attention call that is known here") | self._lost
 
     # What the taps tell.
@@ -122,8 +124,7 @@ class Watch(Recording):
         return self._names.get(id(module))
 
     def files(self) -> Iterable[ModuleType]:
-        assert self._model is not None
-        names = {type(module).__module__ for module in self._model.modules()}
+        names = {type(part).__module__ for _, part in self._parts}
         return [sys.modules[name] for name in names if name in sys.modules]
 
     def missed(self, name: str, reason: str) -> None:

@@ -3,7 +3,6 @@
 And the embedding that reads the tokens.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,17 +18,16 @@ from pellucid.lens import taps
 def places() -> Iterator[taps.Place]:
     """What to wrap, in torch and where a watched model's own files have imported it by name."""
     functional = nn.functional
-    wrappers: dict[Any, Callable[..., Any]] = {
-        functional.scaled_dot_product_attention: attention,
-        pellucid_attention: own,
-    }
+    wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))
     yield functional, "scaled_dot_product_attention", attention
     yield functional, "embedding", embedding
     for listener in taps.listeners:
         for file in listener.files():
-            for name, value in list(vars(file).items()):
-                if inspect.isroutine(value) and value in wrappers and file is not functional:
-                    yield file, name, wrappers[value]
+            if file is not functional:
+                for name, value in list(vars(file).items()):
+                    for function, wrapper in wrappers:
+                        if value is function:
+                            yield file, name, wrapper
 
 
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:
