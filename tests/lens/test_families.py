@@ -34,22 +34,6 @@ CASES = [
     for padding in (("none", "left", "right") if family.reads_text else ("none",))
 ]
 
-KNOWN_BUGS = {
-    "test_an_assistant_that_drafts[gpt2]": "the assistant is taken for the model",
-    "test_an_assistant_that_drafts[llama, grouped heads]": "the assistant is taken for the model",
-    "test_a_prompt_that_is_read_in_chunks[mistral, a window-none]": "a window shows in a chunk",
-    "test_a_prompt_that_is_read_in_chunks[mistral, a window-left]": "a window shows in a chunk",
-    "test_a_generation_that_began_before_the_watch": "later keys are shown to earlier queries",
-}
-
-
-@pytest.fixture(autouse=True)
-def _known_bugs(request):
-    if request.node.name in KNOWN_BUGS:
-        reason = KNOWN_BUGS[request.node.name]
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 SOME = ["gpt2", "llama, grouped heads", "mistral, a window", "bart", "t5"]
 
 FLEX = [

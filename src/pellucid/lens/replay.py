@@ -30,10 +30,11 @@ def contradiction(
     step = max(1, (queries - 1) // 2)
     with torch.no_grad():
         for item in {tuple(0 for _ in batch), tuple(size - 1 for size in batch)}:
-            rows: Rows = slice((queries - 1) % step, queries, step)
+            spread = slice((queries - 1) % step, queries, step)
+            rows: Rows = spread
             if without is not None:
                 blank = _of_item(without, item).tolist()
-                rows = [row for row in range(queries)[rows] if not blank[row]]
+                rows = [row for row in range(queries)[spread] if not blank[row]]
                 if not rows:
                     continue
             ours = _replay(record, call, value[item], item, rows)
@@ -92,12 +93,12 @@ def _seen(mask: Mask, record: Record, item: tuple[int, ...], rows: Rows) -> Tens
         number = number * size + at
     head, row, col = (torch.arange(size, device=device) for size in (heads, queries, keys))
     seen = bound.sees(number, head[:, None, None], row[rows].unsqueeze(-1), col)
-    return torch.atleast_2d(seen)
+    return seen if seen.ndim > 1 else seen.unsqueeze(0)
 
 
 def _of_item(flags: Tensor, item: tuple[int, ...]) -> Tensor:
     """(queries,) bool, of flags that are (batch or 1, queries)."""
-    return flags[item[0] if len(flags) > 1 else 0]
+    return flags[int(item[0]) if len(flags) > 1 else 0]
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Which modules of a model are meant, and which of them look like attention."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -80,6 +80,16 @@ def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[s
         if not any(_within(other, name) or _within(name, other) for other in accounted)
     }
     return sorted(name for name in lost if not any(_within(other, name) for other in lost - {name}))
+
+
+def kind(module: nn.Module) -> Hashable:
+    """What modules have in common that differ in their parameters and their layer only."""
+    settings = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str) and not re.search("layer|idx", name)
+    }
+    return type(module), frozenset(settings.items())
 
 
 def token_embedding(model: nn.Module) -> Tensor | None:

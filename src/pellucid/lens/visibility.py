@@ -48,8 +48,8 @@ class Visibility:
         band = bands[0] if bands else None
         if band is not None and (isinstance(band.offset, Tensor) or band.right != 0):
             return plain
-        if not parts and queries == keys == 1:
-            band = Band(None, 0, 0)  # one token alone: what comes will see it
+        if band is None and queries == 1:  # one row, and what comes after may see more
+            band = Band(None, 0, keys - 1)
         present = None
         for part in others:
             flags = _tile(part, 1, keys, slice(0, 1), device)[:, 0, 0]
@@ -107,7 +107,7 @@ class Visibility:
             return low == 0 == self._clear_from
         place = row + int(band.offset)
         first = 0 if band.left is None else max(0, place - band.left)
-        return place == keys - 1 and first == low >= self._clear_from
+        return place >= keys - 1 and first == low >= self._clear_from
 
     def _new_left(
         self, row: int, rows: int, low: int, keys: int, seen: Tensor | Mask | None
@@ -120,12 +120,11 @@ class Visibility:
         if isinstance(seen, Mask):
             bands = [part for part in _conjunction(seen) if isinstance(part, Band)]
             left = bands[0].left if bands else None
-        elif rows > 1:
-            left = None
         elif seen is None:
-            left = place - low
-        else:
-            left = place - low - int(seen.any(0).flatten().int().argmax())
+            left = place - low if rows == 1 else None
+        else:  # the last row is the one from which a window hides most
+            first = seen[:, :, -1].any(0).flatten().int().argmax()
+            left = place + rows - 1 - low - int(first)
         hid_nothing = left is None or place - 1 <= left
         return left if hid_nothing else None
 

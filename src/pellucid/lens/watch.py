@@ -69,6 +69,7 @@ class Watch(Recording):
         super().__init__(type(model).__name__, tokenizer=tokenizer)
         self._model: nn.Module | None = model
         self._parts = selection.parts(model)
+        self._modules = dict(self._parts)
         self._chosen = None if layers is None else selection.names(self._parts, layers)
         self._values = values
         self._device = None if device is None else torch.device(device)
@@ -81,9 +82,8 @@ class Watch(Recording):
         self._names: dict[int, str] = {}
         self._embedding: Tensor | None = None
         self._growing: dict[tuple[str, int], Growing] = {}
-        self._updates: dict[str, taps.CacheUpdate] = {}
         self._broken: dict[str, str] = {}
-        self._proven: set[str] = set()
+        self._proven: set[Any] = set()
         self._refused: set[str] = set()
         self._recognised: list[tuple[Any, Any, Any]] = []
         self._agreed: list[tuple[Any, Any, Visibility | None]] = []
@@ -106,7 +106,7 @@ class Watch(Recording):
         taps.remove(self)
         self._unseen = self.unseen
         # What was recorded outlives the model, and does not keep it alive.
-        self._model, self._parts = None, []
+        self._model, self._parts, self._modules = None, [], {}
         self._forget()
 
     @property
@@ -135,11 +135,6 @@ class Watch(Recording):
         if weight is self._embedding and ids.ndim:
             self._read = [ids.reshape(-1, ids.shape[-1]), *self._read[: READ_KEPT - 1]]
 
-    def cached(self, name: str, update: taps.CacheUpdate) -> None:
-        self._updates[name] = update
-        if update.before == 0:
-            self._broken.pop(name, None)
-
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
         for growing in self._growing.values():
             if growing.cache == cache:
@@ -158,21 +153,23 @@ class Watch(Recording):
                 self._records = [some for some in self._records if some is not record]
 
     def heard(self, name: str, call: taps.Call) -> None:
-        update = self._updates.pop(name, None)
+        update = call.update
         if name in self._refused or (self._chosen is not None and name not in self._chosen):
             return
+        if update is not None and update.before == 0:
+            self._broken.pop(name, None)
         if name in self._broken:
             self.missed(name, self._broken[name])
         elif update is not None and update.lossy:
             self.missed(name, "reads a quantized cache, which is not recorded")
-        elif not self._grow(name, call, update):
-            self._begin(name, call, update)
+        elif not self._grow(name, call):
+            self._begin(name, call)
 
     # What is made of it.
 
-    def _begin(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> None:
+    def _begin(self, name: str, call: taps.Call) -> None:
         """Record a call by itself, or the first of a generation."""
-        key, value = call.key, call.value
+        key, value, update = call.key, call.value, call.update
         total, before = key.shape[-2], 0
         if update is not None:
             before = update.before() if callable(update.before) else update.before
@@ -206,7 +203,8 @@ class Watch(Recording):
             latest_queries=queries,
             output_weight=None if call.projection is None else call.projection[0].detach(),
         )
-        if name not in self._proven:
+        kind = (selection.kind(self._modules[name]), call.form, record.mask is None, bias is None)
+        if kind not in self._proven:
             # An empty slot of a static cache has a share of a padding row; it is not kept.
             blank = visibility.uniform if keys < call.key.shape[-2] else None
             wrong = contradiction(record, call, Pieces(value).tensor, blank)
@@ -214,16 +212,16 @@ class Watch(Recording):
                 self._refused.add(name)
                 self.missed(name, wrong)
                 return
-            self._proven.add(name)
+            self._proven.add(kind)
         self._records.append(record)
         if update is not None and isinstance(call.key, Tensor):
             self._growing[name, update.layer] = Growing(
                 record, update.cache, update.layer, total - keys, weakref.ref(call.key)
             )
 
-    def _grow(self, name: str, call: taps.Call, update: taps.CacheUpdate | None) -> bool:
+    def _grow(self, name: str, call: taps.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
-        query, key, value = call.query, call.key, call.value
+        query, key, value, update = call.query, call.key, call.value, call.update
         if update is None:  # the keys of an encoder are the same, step after step
             growing = self._same_keys(name, key)
         else:
@@ -377,8 +375,9 @@ def watch(
     attention interface, whatever the implementation; whoever calls
     `F.scaled_dot_product_attention`; `nn.MultiheadAttention` and `nn.TransformerEncoder`, on their
     fast path too. What looks like attention and made no call that could be recorded stands in
-    `seen.unseen`. The first call of each module is proven: a few rows are computed again from what
-    was recorded, and a module whose output is something else is unseen, with the reason.
+    `seen.unseen`. What is recorded is proven, once for all modules of a class that are configured
+    and called alike: a few rows are computed again from the record, and a module whose output is
+    something else is unseen, with the reason.
 
     The steps of a generation are joined to one record a layer, each key held once.
 

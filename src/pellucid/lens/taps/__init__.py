@@ -8,7 +8,7 @@ wrapper that somebody else has wrapped meanwhile stays, and is silent.
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from types import FrameType, ModuleType
@@ -19,6 +19,25 @@ from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
 from pellucid.lens.record import Part
+
+
+@dataclass(eq=False, slots=True)
+class CacheUpdate:
+    """New keys that a module put into a cache, which gave back those that attention reads."""
+
+    cache: int
+    """Which cache, a number that no other has."""
+    layer: int
+    keys: Tensor
+    values: Tensor
+    """What was put in, (batch, kv_heads, length, dim)."""
+    length: int
+    before: int | Callable[[], int]
+    """Keys that came before these; or how to find out, where that may wait for a device."""
+    returned: "weakref.ref[Tensor]"
+    """The keys that the cache gave back."""
+    lossy: bool
+    """Whether what it gives back is not quite what was put in."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -51,25 +70,16 @@ class Call:
     context: Tensor | None = None
     """What the call returned: (..., heads, queries, value_dim), or (..., queries, model_dim) after
     the projection; None where it returned something else."""
+    update: CacheUpdate | None = None
+    """What the module has put into a cache for this call, if it has."""
 
-
-@dataclass(eq=False, slots=True)
-class CacheUpdate:
-    """New keys that a module put into a cache, which gave back those that attention reads."""
-
-    cache: int
-    """Which cache, a number that no other has."""
-    layer: int
-    keys: Tensor
-    values: Tensor
-    """What was put in, (batch, kv_heads, length, dim)."""
-    length: int
-    before: int | Callable[[], int]
-    """Keys that came before these; or how to find out, where that may wait for a device."""
-    returned: "weakref.ref[Tensor]"
-    """The keys that the cache gave back."""
-    lossy: bool
-    """Whether what it gives back is not quite what was put in."""
+    @property
+    def form(self) -> Hashable:
+        """What calls have in common that differ in their numbers only."""
+        parts = (self.rule, self.bias, self.sinks, self.projection, self.context)
+        is_one_row = self.query.shape[-2] == 1
+        given = (part is None for part in parts)
+        return (self.scale, self.softcap, len(self.given), is_one_row, *given)
 
 
 class Listener(Protocol):
@@ -89,9 +99,6 @@ class Listener(Protocol):
 
     def read(self, ids: Tensor, weight: Tensor) -> None:
         """Rows of an embedding were looked up."""
-
-    def cached(self, name: str, update: CacheUpdate) -> None:
-        """A module put keys into a cache; its next call reads them."""
 
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
         """A cache has forgotten its latest keys, and now holds so many in each layer."""
@@ -158,9 +165,9 @@ def remove(listener: Listener) -> None:
 
 
 def _install() -> None:
-    from pellucid.lens.taps import functional, hugging_face, multi_head
+    from pellucid.lens.taps import caches, functional, hugging_face, multi_head
 
-    for tap in (functional, multi_head, hugging_face):
+    for tap in (functional, multi_head, hugging_face, caches):
         for owner, name, make in tap.places():
             patch(owner, name, make)
 
@@ -192,10 +199,14 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
                 found.append((listener, name))
         return found
     waiting = list(listeners)
-    for inner in _modules(sys._getframe(2)):
+    innermost = None
+    for inner, method in _modules(sys._getframe(2)):
+        innermost = inner if innermost is None else innermost
         for listener in list(waiting):
             name = listener.name_of(inner)
-            if name is not None:
+            # A helper may be no part of the model that calls it. But what calls another model from
+            # its `generate` is not the one that attends: that one drafts for it.
+            if name is not None and (inner is innermost or method == "forward"):
                 found.append((listener, name))
                 waiting.remove(listener)
         if not waiting:
@@ -203,16 +214,14 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     return found
 
 
-def _modules(frame: FrameType | None) -> Iterator[nn.Module]:
-    """The modules whose methods are running, innermost first."""
-    last = None
+def _modules(frame: FrameType | None) -> Iterator[tuple[nn.Module, str]]:
+    """The modules whose methods are running, innermost first, and which method."""
     while frame is not None:
         code = frame.f_code
         if code.co_argcount:
             first = frame.f_locals.get(code.co_varnames[0])
-            if isinstance(first, nn.Module) and first is not last:
-                last = first
-                yield first
+            if isinstance(first, nn.Module):
+                yield first, code.co_name
         frame = frame.f_back
 
 

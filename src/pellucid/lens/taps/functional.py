@@ -13,6 +13,7 @@ from pellucid.attention import masks
 from pellucid.attention.energies import as_energy
 from pellucid.attention.functional import PLAIN
 from pellucid.lens import taps
+from pellucid.lens.taps import caches
 
 
 def places() -> Iterator[taps.Place]:
@@ -35,8 +36,9 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
         found = taps.callers()
         if not found:
             return original(*args, **options)
+        update = caches.claim()
         context = taps.as_a_whole(original, *args, **options)
-        taps.tell(found, _call, context, *args, **options)
+        taps.tell(found, _call, context, update, *args, **options)
         return context
 
     return scaled_dot_product_attention
@@ -44,6 +46,7 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _call(
     context: Tensor,
+    update: taps.CacheUpdate | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -66,6 +69,7 @@ def _call(
         scale=scale,
         dropout=dropout_p,
         context=context,
+        update=update,
     )
 
 

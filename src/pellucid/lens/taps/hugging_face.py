@@ -1,16 +1,13 @@
-"""Models of Hugging Face's transformers: its attention interface, and its caches.
+"""Models of Hugging Face's transformers: its attention interface.
 
 Models ask `AttentionInterface.get_interface` for the function that computes their attention; what
 they get is wrapped, so that sdpa, flash, flex, each model's own eager and whatever else is
-registered are all seen in the same place. New keys are taken where they enter a cache, so that
-steps of a generation can be joined without looking at the keys that came before.
+registered are all seen in the same place.
 """
 
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from itertools import count
 from operator import and_
 from typing import Any
 
@@ -20,23 +17,14 @@ from torch import Tensor, nn
 from pellucid.attention import masks
 from pellucid.attention.masks import Rows
 from pellucid.lens import taps
-
-DISTURBING = ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
-"""What can happen to a cache besides adding keys and forgetting the latest."""
+from pellucid.lens.taps import caches
 
 
 def places() -> Iterator[taps.Place]:
-    # A model of transformers exists only once these are loaded: no need to load them for others.
+    # A model of transformers exists only once this is loaded: no need to load it for others.
     modeling = sys.modules.get("transformers.modeling_utils")
-    caches = sys.modules.get("transformers.cache_utils")
     if modeling is not None and hasattr(modeling, "AttentionInterface"):
         yield modeling.AttentionInterface, "get_interface", interface
-    if caches is not None:
-        yield caches.Cache, "update", update
-        yield caches.Cache, "crop", crop
-        for name in DISTURBING:
-            if name in vars(caches.Cache):
-                yield caches.Cache, name, partial(disturbance, name)
 
 
 def interface(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,11 +47,12 @@ def _attention(
     **options: Any,
 ) -> Any:
     tensors = (query, key, value, attention_mask, *rest)
+    update = caches.claim(module)
     found = taps.callers(module)
     if not found:
         return function(module, *tensors, **options)
     result = taps.as_a_whole(function, module, *tensors, **options)
-    taps.tell(found, _call, implementation, module, tensors, options, result[0])
+    taps.tell(found, _call, implementation, module, tensors, options, result[0], update)
     return result
 
 
@@ -73,6 +62,7 @@ def _call(
     tensors: tuple[Any, ...],
     options: dict[str, Any],
     output: Tensor,
+    update: taps.CacheUpdate | None,
 ) -> taps.Call | str:
     query, key, value, mask, *rest = tensors
     if rest:
@@ -107,6 +97,7 @@ def _call(
         sinks=options.get("s_aux"),
         dropout=options.get("dropout", 0.0),
         context=output.transpose(1, 2),
+        update=update,
     )
 
 
@@ -154,66 +145,3 @@ def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch
     row, col = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
     seen: Tensor = mask.mask_mod(item, torch.zeros_like(item), row, col)
     return seen.expand(batch, queries, keys).unsqueeze(1)
-
-
-_serials: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
-_next = count()
-
-
-def _serial(cache: Any) -> int:
-    """A number for a cache, which no other ever has."""
-    number = _serials.get(cache)
-    if number is None:
-        number = _serials[cache] = next(_next)
-    return number
-
-
-def update(original: Callable[..., Any]) -> Callable[..., Any]:
-    def update(
-        self: Any,
-        key_states: Tensor,
-        value_states: Tensor,
-        layer_idx: int,
-        *args: Any,
-        **options: Any,
-    ) -> Any:
-        returned = original(self, key_states, value_states, layer_idx, *args, **options)
-        found = taps.callers()
-        if found:
-            layer, length = self.layers[layer_idx], key_states.shape[-2]
-            after = layer.get_seq_length()
-            new = taps.CacheUpdate(
-                _serial(self),
-                layer_idx,
-                key_states,
-                value_states,
-                length,
-                # A static cache counts on its device, which we would wait for.
-                after - length if isinstance(after, int) else lambda: int(after) - length,
-                weakref.ref(returned[0]),
-                "Quantized" in type(layer).__name__,
-            )
-            for listener, name in found:
-                listener.cached(name, new)
-        return returned
-
-    return update
-
-
-def crop(original: Callable[..., Any]) -> Callable[..., Any]:
-    def crop(self: Any, *args: Any, **options: Any) -> Any:
-        result = original(self, *args, **options)
-        for listener in taps.listeners:
-            listener.cropped(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
-        return result
-
-    return crop
-
-
-def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    def disturb(self: Any, *args: Any, **options: Any) -> Any:
-        for listener in taps.listeners:
-            listener.disturbed(_serial(self), name)
-        return original(self, *args, **options)
-
-    return disturb

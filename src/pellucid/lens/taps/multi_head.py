@@ -8,7 +8,7 @@ once more when somebody asks, which is refused when the parameters have changed 
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def projection(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(original)
+    signature = _signature(original)
 
     def multi_head_attention_forward(*args: Any, **options: Any) -> Any:
         found = taps.callers()
@@ -56,6 +56,11 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return multi_head_attention_forward
+
+
+@cache  # which takes longer to find out than all other taps take to put in
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any]) -> taps.Call | str:
