@@ -75,19 +75,6 @@ def nothing_stays():
     assert torch._dynamo.eval_frame._stance.stance == stance
 
 
-KNOWN_BUGS = {
-    "test_watches_of_compiled_models_close_in_any_order[order0]": "the stance is left behind",
-    "test_a_compiled_model_stays_compiled[the plain one-the whole]": "given up after some watches",
-}
-
-
-@pytest.fixture(autouse=True)
-def _known_bugs(request):
-    if request.node.name in KNOWN_BUGS:
-        reason = KNOWN_BUGS[request.node.name]
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 def last(output):
     first = output[0] if not isinstance(output, torch.Tensor) else output
     assert isinstance(first, torch.Tensor)
@@ -654,7 +641,6 @@ def test_a_compiled_model_stays_compiled(watched, way):
     assert compiled_meanwhile <= 1
 
 
-@pytest.mark.xfail(reason="the one that opened first closes first", strict=False)
 @QUIET
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.usefixtures("compiler")

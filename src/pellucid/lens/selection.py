@@ -1,6 +1,7 @@
 """Which modules of a model are meant, and which of them look like attention."""
 
 import re
+import sys
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from difflib import get_close_matches
@@ -56,8 +57,12 @@ def names(parts: Parts, layers: Layers) -> set[str]:
 
 
 def is_compiled(parts: Parts) -> bool:
-    """Whether the model or a part of it was compiled."""
-    return any(
+    """Whether the model or a part of it was compiled, or is wrapped by something that was."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    graphs = sys.modules["torch._dynamo.eval_frame"]._debug_get_cache_entry_list
+    codes = {getattr(type(part).forward, "__code__", None) for _, part in parts} - {None}
+    return any(graphs(code) for code in codes) or any(
         vars(part).get("_compiled_call_impl") is not None or "_orig_mod" in part._modules
         for _, part in parts
     )
