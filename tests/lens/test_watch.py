@@ -283,6 +283,59 @@ def with_implementation(monkeypatch, name, function):
     return model
 
 
+@pytest.mark.parametrize("name", ["bert", "llama, grouped heads", "gpt2"])
+def test_the_kernel_tells_the_logsumexp(name, monkeypatch):
+    """One number a row, which the kernel has found anyway: no question costs a pass for it."""
+    model = build(name, "sdpa")
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+    monkeypatch.setattr(pellucid.attention.backends, "choose", None)  # who makes a pass asks here
+    for record in seen:
+        query, key = record.query.double(), record.key.double()
+        expected = pellucid.attention.attention_weights(query, key, record.mask).masked[...]
+        found = record.weights.logsumexp
+        torch.testing.assert_close(found.double(), expected.logsumexp(-1), atol=1e-5, rtol=1e-6)
+        torch.testing.assert_close(
+            record.weights.dense().double(), expected.softmax(-1), atol=1e-6, rtol=1e-5
+        )
+
+
+def test_a_logsumexp_is_kept_only_where_it_is_that_of_the_record():
+    model = build("bert", "sdpa")
+    present = torch.ones_like(some_ids())
+    present[1, 7:] = 0
+    with torch.no_grad(), pellucid.watch(model) as padded:
+        model(some_ids(), attention_mask=present)
+    with torch.no_grad(), pellucid.watch(model, dtype=torch.float16) as shortened:
+        model(some_ids())
+    with pellucid.watch(model) as learning:
+        model(some_ids())
+    assert {record.logsumexps for seen in (padded, shortened, learning) for record in seen} == {
+        None
+    }
+
+
+def test_a_logsumexp_that_was_kept_is_no_constant_to_autograd():
+    layer = Alone().eval()
+    x = torch.randn(2, 7, 12)
+    with torch.no_grad(), pellucid.watch(layer) as seen:
+        layer(x)
+    record = seen.record("")
+    assert record.logsumexps is not None
+    query = record.query.requires_grad_()  # the record's own tensor
+    (gradient,) = torch.autograd.grad(record.weights[0, 0, 3, 2], query)
+    again = query.detach().requires_grad_()
+    dense = (again @ record.key.mT * again.shape[-1] ** -0.5).softmax(-1)
+    (expected,) = torch.autograd.grad(dense[0, 0, 3, 2], again)
+    torch.testing.assert_close(gradient, expected, atol=1e-7, rtol=1e-4)
+
+
+class Alone(torch.nn.Module):
+    def forward(self, x):
+        heads = x.unflatten(-1, (3, 4)).transpose(1, 2)
+        return torch.nn.functional.scaled_dot_product_attention(heads, heads + 1, heads)
+
+
 def test_the_table():
     model = build("llama, grouped heads", "sdpa")
     with torch.no_grad(), pellucid.watch(model) as seen:
@@ -291,7 +344,7 @@ def test_the_table():
     assert title == "LlamaModel: 2 attention calls recorded"
     assert heading.split() == ["name", "heads", "queries", "keys", "mask", "window"]
     assert row.split() == ["layers.0.self_attn", "6/2", "11", "11", "causal()", "-"]
-    assert repr(seen).splitlines()[-1].startswith("holds 13.9 KiB; ")
+    assert repr(seen).splitlines()[-1].startswith("holds 15.0 KiB; ")
 
 
 def test_only_modules_can_be_watched():

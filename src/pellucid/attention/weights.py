@@ -156,6 +156,14 @@ class AttentionWeights(LazyMatrix):
         share = torch.exp(logsumexp - finite(self._with_sinks(logsumexp)))
         return context * share.unsqueeze(-1).to(context.dtype)
 
+    def know(self, logsumexp: Tensor) -> None:
+        """Take a logsumexp that was found elsewhere, (..., heads, queries), sinks included.
+
+        A constant: autograd, where it is on, has it found again.
+        """
+        self._logsumexp = logsumexp.reshape(self._of.shape[:3])
+        self._has_graph = False
+
     @property
     def _is_known(self) -> bool:
         """Whether the logsumexp is here, and not a constant to autograd that must not be one."""

@@ -74,6 +74,8 @@ class Record:
     softcap: float | None = None
     sinks: Tensor | None = None
     """(heads,) or None."""
+    logsumexps: Pieces | None = None
+    """(..., heads, queries), where the model's kernel told; else it is found when first needed."""
     values: Pieces | None = None
     contexts: Pieces | None = None
     query_tokens: Pieces | None = None
@@ -160,6 +162,8 @@ class Record:
                 softcap=self.softcap,
                 sinks=self.sinks,
             )
+            if self.logsumexps is not None:
+                self._weights.know(self.logsumexps.tensor)
         return self._weights
 
     def add(
@@ -171,6 +175,7 @@ class Record:
         value: Tensor | None = None,
         context: Tensor | None = None,
         bias: Tensor | None = None,
+        logsumexp: Tensor | None = None,
         ids: Tensor | None = None,
     ) -> None:
         """Another step: its queries and, unless they are the same as before, its keys."""
@@ -186,6 +191,10 @@ class Record:
             self.contexts.append(context)
         if bias is not None:
             self.biases.append(bias)
+        if logsumexp is None:
+            self.logsumexps = None
+        elif self.logsumexps is not None:
+            self.logsumexps.append(logsumexp)
         for tokens in (self.query_tokens, None if key is None else self.key_tokens):
             if tokens is not None and ids is not None:
                 tokens.append(ids)
@@ -201,6 +210,7 @@ class Record:
         self.biases = [] if bias is None else [bias[..., :queries, :keys]]
         for pieces, length in (
             (self.queries, queries),
+            (self.logsumexps, queries),
             (self.contexts, queries),
             (self.query_tokens, queries),
             (self.keys, keys),
@@ -215,6 +225,7 @@ class Record:
         pieces = (
             self.queries,
             self.keys,
+            self.logsumexps,
             self.values,
             self.contexts,
             self.query_tokens,

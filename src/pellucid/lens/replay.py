@@ -70,7 +70,10 @@ def _replay(record: Record, call: Call, value: Tensor, item: tuple[int, ...], ro
     mask = record.mask
     if mask is not None:
         scores = scores.masked_fill(~_seen(mask, record, item, rows), -torch.inf)
-    if record.sinks is None:
+    if record.logsumexps is not None:
+        logsumexp = record.logsumexps.tensor[item][:, rows].to(scores)
+        weights = torch.exp(scores - logsumexp.unsqueeze(-1))
+    elif record.sinks is None:
         weights = scores.softmax(-1)
     else:
         sinks = record.sinks[:, None, None].to(scores).expand(heads, count, 1)

@@ -43,6 +43,7 @@ RULES: dict[str, type[Mask]] = {
 TENSORS = {
     "queries": -2,
     "keys": -2,
+    "logsumexps": -1,
     "values": -2,
     "contexts": -2,
     "query_tokens": -1,

@@ -195,6 +195,7 @@ class Watch(Recording):
             scale=call.scale,
             softcap=call.softcap,
             sinks=None if call.sinks is None else self._moved(call.sinks.view_as(call.sinks)),
+            logsumexps=None if (found := self._logsumexp(call)) is None else Pieces(found, -1),
             values=self._kept(value) if self._values else None,
             contexts=None if context is None else self._kept(context),
             query_tokens=None if ids is None else Pieces(ids, -1),
@@ -263,6 +264,7 @@ class Watch(Recording):
             value=None if new_value is None or not self._values else self._moved(new_value),
             context=None if context is None else self._moved(context),
             bias=None if bias is None else self._moved(bias),
+            logsumexp=self._logsumexp(call),
             ids=self._ids(call, rows),
         )
         if isinstance(key, Tensor):
@@ -344,6 +346,18 @@ class Watch(Recording):
     def _context(self, call: taps.Call) -> Tensor | None:
         """What to keep of what a call returned."""
         return call.context if self._values and call.projection is None else None
+
+    def _logsumexp(self, call: taps.Call) -> Tensor | None:
+        """What the kernel found, if that is the logsumexp of what is recorded."""
+        found = call.logsumexp
+        added = (*call.given, call.bias, call.softcap, call.sinks, self._dtype)
+        if (
+            found is None
+            or found.shape != call.query.shape[:-1]
+            or any(x is not None for x in added)
+        ):
+            return None
+        return self._moved(found)
 
     def _kept(self, part: Part) -> Pieces:
         if self._device is None and self._dtype is None:

@@ -72,6 +72,8 @@ class Call:
     the projection; None where it returned something else."""
     update: CacheUpdate | None = None
     """What the module has put into a cache for this call, if it has."""
+    logsumexp: Tensor | None = None
+    """(..., heads, queries) of the scores, where the kernel that was called has told."""
 
     @property
     def form(self) -> Hashable:
@@ -189,7 +191,7 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     listener's model. Nobody hears of what happens inside a call that is told as a whole, or of
     what a backward pass computes again.
     """
-    if not listeners or getattr(_state, "busy", False) or _in_backward():
+    if not listeners or is_told_as_a_whole() or _in_backward():
         return []
     found = []
     if module is not None:
@@ -231,12 +233,24 @@ def _in_backward() -> bool:
 
 def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """Call a function that is told as a whole: of the calls that it makes in turn nobody hears."""
-    before = getattr(_state, "busy", False)
+    before = is_told_as_a_whole()
+    if not before:
+        _state.logsumexps = []
     _state.busy = True
     try:
         return function(*args, **options)
     finally:
         _state.busy = before
+
+
+def is_told_as_a_whole() -> bool:
+    """Whether what happens now is part of a call that is."""
+    return getattr(_state, "busy", False)
+
+
+def note(logsumexp: Tensor | None) -> None:
+    """A kernel was called for a call that is told as a whole; what it found, if it tells."""
+    _state.logsumexps.append(logsumexp)
 
 
 def tell(
@@ -250,8 +264,11 @@ def tell(
 
     What goes wrong here must not reach the model.
     """
+    logsumexps = _state.logsumexps
     try:
         call = make(*args, **options)
+        if isinstance(call, Call) and len(logsumexps) == 1:
+            call.logsumexp = logsumexps[0]
     except Exception as error:
         call = _failed(error)
     for listener, name in found:
