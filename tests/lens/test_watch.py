@@ -8,6 +8,7 @@ import torch
 import transformers
 
 import pellucid
+from pellucid.attention import attention
 from pellucid.errors import TypeMismatchError, UnknownNameError
 
 VOCABULARY, TOKENS, LAYERS = 61, 11, 2
@@ -316,7 +317,7 @@ def test_a_logsumexp_is_kept_only_where_it_is_that_of_the_record():
 
 
 def test_a_logsumexp_that_was_kept_is_no_constant_to_autograd():
-    layer = Alone().eval()
+    layer = Alone(lambda *parts: torch.nn.functional.scaled_dot_product_attention(*parts))
     x = torch.randn(2, 7, 12)
     with torch.no_grad(), pellucid.watch(layer) as seen:
         layer(x)
@@ -330,10 +331,31 @@ def test_a_logsumexp_that_was_kept_is_no_constant_to_autograd():
     torch.testing.assert_close(gradient, expected, atol=1e-7, rtol=1e-4)
 
 
+WAYS = {
+    "the package": lambda *parts: pellucid.attention(*parts, pellucid.masks.causal()),
+    "its function": lambda *parts: pellucid.attention.attention(*parts, pellucid.masks.causal()),
+    "by name": lambda *parts: attention(*parts, pellucid.masks.causal()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_our_own_attention_is_seen(way):
+    layer, x = Alone(WAYS[way]), torch.randn(2, 7, 12)
+    with torch.no_grad(), pellucid.watch(layer) as seen:
+        _, weights = layer(x)
+    assert seen.unseen == {}
+    torch.testing.assert_close(seen[""].dense(), weights.dense(), atol=1e-7, rtol=1e-6)
+    assert seen.record("").logsumexps is not None
+
+
 class Alone(torch.nn.Module):
+    def __init__(self, attend):
+        super().__init__()
+        self.attend = attend
+
     def forward(self, x):
         heads = x.unflatten(-1, (3, 4)).transpose(1, 2)
-        return torch.nn.functional.scaled_dot_product_attention(heads, heads + 1, heads)
+        return self.attend(heads, heads + 1, heads)
 
 
 def test_the_table():

@@ -6,6 +6,7 @@ The package is also the function: `pellucid.attention(query, key, value)` and
 
 import sys
 from types import ModuleType
+from typing import Any
 
 from pellucid.attention import energies, masks
 from pellucid.attention.functional import attention, attention_weights
@@ -17,7 +18,8 @@ __all__ = ["AttentionWeights", "attention", "attention_weights", "energies", "ma
 class _CallableModule(ModuleType):
     # Importing any submodule binds `pellucid.attention` to this module, so a function of that name
     # cannot live beside it; the module answers the call instead.
-    __call__ = staticmethod(attention)
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.attention(*args, **options)  # looked up, for a recorder may have wrapped it
 
 
 sys.modules[__name__].__class__ = _CallableModule

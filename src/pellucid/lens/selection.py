@@ -20,13 +20,28 @@ CROSS = re.compile(r"cross|encdec|encoder_attn|multihead_attn", re.IGNORECASE)
 
 ALIKE = re.compile("attention|attn", re.IGNORECASE)
 """What the classes of attention have in their names."""
+SETTINGS = {bool, int, float, str}
+"""What a module is configured by."""
 Parts = list[tuple[str, nn.Module]]
 """The modules of a model and their names. What compiling puts in between has none of its own."""
 
 
 def parts(model: nn.Module) -> Parts:
-    """All modules of a model."""
-    return [(_plain(name), part) for name, part in model.named_modules()]
+    """All modules of a model, in the order of `model.named_modules()`."""
+    found: Parts = []
+    seen: set[int] = set()
+
+    def walk(part: nn.Module, name: str) -> None:
+        if id(part) not in seen:
+            seen.add(id(part))
+            found.append((name, part))
+            for own, inner in part._modules.items():
+                if inner is not None:
+                    outer = name and f"{name}."
+                    walk(inner, name if own == "_orig_mod" else outer + own)
+
+    walk(model, "")
+    return found
 
 
 def names(parts: Parts, layers: Layers) -> set[str]:
@@ -61,11 +76,11 @@ def is_compiled(parts: Parts) -> bool:
     if "torch._dynamo" not in sys.modules:
         return False
     graphs = sys.modules["torch._dynamo.eval_frame"]._debug_get_cache_entry_list
-    codes = {getattr(type(part).forward, "__code__", None) for _, part in parts} - {None}
-    return any(graphs(code) for code in codes) or any(
-        vars(part).get("_compiled_call_impl") is not None or "_orig_mod" in part._modules
-        for _, part in parts
-    )
+    for kind in {type(part) for _, part in parts}:
+        code = getattr(kind.forward, "__code__", None)
+        if code is not None and graphs(code):
+            return True
+    return any(part._compiled_call_impl or "_orig_mod" in part._modules for _, part in parts)
 
 
 def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
@@ -92,7 +107,7 @@ def kind(module: nn.Module) -> Hashable:
     settings = {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, bool | int | float | str) and not re.search("layer|idx", name)
+        if type(value) in SETTINGS and "layer" not in name and "idx" not in name
     }
     return type(module), frozenset(settings.items())
 
@@ -110,12 +125,6 @@ def token_embedding(model: nn.Module) -> Tensor | None:
 def is_cross(name: str) -> bool:
     """Whether a module's name says that it attends to another sequence."""
     return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name
-
-
-def _plain(name: str) -> str:
-    if "_orig_mod" not in name:
-        return name
-    return re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip(".")
 
 
 def _layer(name: str) -> int | None:

@@ -1,8 +1,9 @@
-"""Direct callers of `F.scaled_dot_product_attention` and of `pellucid.attention`, by name.
+"""Direct callers of `F.scaled_dot_product_attention` and of `pellucid.attention`.
 
 And the embedding that reads the tokens.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
+from pellucid.attention import AttentionWeights, masks
 from pellucid.attention import attention as pellucid_attention
-from pellucid.attention import masks
 from pellucid.attention.energies import as_energy
 from pellucid.attention.functional import PLAIN
 from pellucid.lens import taps
@@ -24,10 +25,11 @@ EXACT = (torch.float32, torch.float64)
 
 def places() -> Iterator[taps.Place]:
     """What to wrap, in torch and where a watched model's own files have imported it by name."""
-    functional = nn.functional
+    functional, package = nn.functional, sys.modules["pellucid.attention"]
     wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))
     yield functional, "scaled_dot_product_attention", attention
     yield functional, "embedding", embedding
+    yield package, "attention", own
     for listener in taps.listeners:
         for file in listener.files():
             if file is not functional:
@@ -118,21 +120,22 @@ def _call(
 
 
 def own(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`pellucid.attention`, as our own layers and whoever imports it by name call it."""
+    """`attention` of `pellucid.attention`, as our own layers call it."""
 
     def attention(*args: Any, **options: Any) -> Any:
         found = taps.callers()
         if not found:
             return original(*args, **options)
-        result = taps.as_a_whole(original, *args, **options)
-        taps.tell(found, _own_call, result[0], *args, **options)
-        return result
+        context, weights = taps.as_a_whole(original, *args, **options)
+        taps.tell(found, _own_call, context, weights, *args, **options)
+        return context, weights
 
     return attention
 
 
 def _own_call(
     context: Tensor,
+    weights: AttentionWeights,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -144,6 +147,7 @@ def _own_call(
     backend: str = "auto",
     **options: Any,
 ) -> taps.Call | str:
+    exact = query.dtype in EXACT and not torch.is_grad_enabled()
     energy = as_energy(score)
     if type(energy) not in PLAIN:
         return f"scores by {type(energy).__name__}, which is not recorded; its weights are returned"
@@ -156,6 +160,7 @@ def _own_call(
         scale=energy.default_scale(query.shape[-1]) if scale is None else scale,
         dropout=dropout,
         context=context,
+        logsumexp=weights.logsumexp if exact else None,
         **options,
     )
 
