@@ -3,6 +3,8 @@
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -23,32 +25,40 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(letter) in ("Zs", "Zl", "Zp", "Cc", "Cf") for letter in text)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` in UTF-8 to `path`; a reader sees the old file or the new, never half of one.
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file to write, which takes its place at `path` when the block is left without an error.
 
-    Through a symbolic link the file that it names is written, and a file keeps its rights.
+    A reader sees the old file or the new, never half of one. Through a symbolic link the file that
+    it names is written, and a file keeps its rights.
 
     Raises:
         FileError: the file cannot be written there, or what is there is not a file.
     """
+    path = Path(path)
     try:
         rights = _rights(path)
         target = Path(os.path.realpath(path))
-        with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".pellucid-", delete=False
-        ) as aside:
-            try:
-                aside.write(text)
-                aside.close()
-                os.chmod(aside.name, rights)
-                os.replace(aside.name, target)
-            except BaseException:
-                os.unlink(aside.name)
-                raise
+        with NamedTemporaryFile(dir=target.parent, prefix=".pellucid-", delete=False) as file:
+            aside = Path(file.name)
+        try:
+            yield aside
+            os.chmod(aside, rights)
+            os.replace(aside, target)
+        except BaseException:
+            aside.unlink()
+            raise
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"cannot write '{_short(path)}': {error.strerror}") from error
+        reason = error.strerror or error
+        raise FileError(f"cannot write '{_short(path)}': {reason}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` in UTF-8 to `path`, as `written_whole` does."""
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def _rights(path: Path) -> int:

@@ -7,8 +7,6 @@ tokenizer wrote them. Nothing is ever unpickled.
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +24,7 @@ from pellucid.attention.masks import (
     Present,
     Rows,
 )
+from pellucid.common.files import written_whole
 from pellucid.errors import FileError, MissingExtraError
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Pieces, Record
@@ -98,26 +97,12 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "vocabulary": {n: text for n, text in zip(known, strings, strict=True) if text != str(n)},
         "records": records,
     }
-    write = _safetensors().torch.save_file
-    target = Path(os.path.realpath(path))
-    try:
-        if target.is_dir():
-            raise FileError(f"cannot write '{path}': it is a directory")
-        with NamedTemporaryFile(dir=target.parent, prefix=".pellucid-", delete=False) as aside:
-            pass
+    library = _safetensors()
+    with written_whole(path) as aside:
         try:
-            write(shelf.tensors, aside.name, metadata={HEADER: json.dumps(header)})
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(aside.name, 0o666 & ~mask)
-            os.replace(aside.name, target)
-        except BaseException:
-            os.unlink(aside.name)
-            raise
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"cannot write '{path}': {error.strerror or error}") from error
+            library.torch.save_file(shelf.tensors, aside, metadata={HEADER: json.dumps(header)})
+        except library.SafetensorError as error:  # as of a full disk
+            raise FileError(f"cannot write '{path}': safetensors says: {error}") from error
 
 
 def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Recording":
