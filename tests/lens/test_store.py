@@ -73,7 +73,7 @@ def test_files_that_are_no_recording(tmp_path):
     with pytest.raises(FileError, match="not a recording of Pellucid"):
         pellucid.Recording.load(path)
     for header, said in (
-        ({"format": "pellucid recording", "version": 2}, "of version 2, and this Pellucid reads"),
+        ({"format": "pellucid recording", "version": 2}, "of version 2; this Pellucid reads"),
         ({"format": "pellucid recording", "version": 1}, "contradicts itself"),
     ):
         save_file({"a": torch.ones(2)}, path, metadata={"pellucid": json.dumps(header)})

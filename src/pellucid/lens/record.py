@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import AttentionWeights, attention_weights
 from pellucid.attention.masks import Mask
+from pellucid.errors import ArgumentError
 from pellucid.lens.visibility import Visibility, tensors
 
 
@@ -24,30 +25,44 @@ Part = Tensor | Lazy
 
 
 class Pieces:
-    """A tensor that grows along one axis. What is added is referred to, and joined when asked."""
+    """A tensor that grows along one axis. What is added is referred to, and joined when asked.
+
+    Whoever changes in place what was added here meets an error, and no wrong numbers.
+    """
 
     def __init__(self, part: Part, axis: int = -2) -> None:
         self._parts: list[Part] = [part]
+        self._versions = [_version(part)]
         self._axis = axis
         self.length = part.shape[axis]
         self.outer = tuple(part.shape[:axis])
 
     def append(self, part: Tensor) -> None:
         self._parts.append(part)
+        self._versions.append(_version(part))
         self.length += part.shape[self._axis]
 
     def cut(self, length: int) -> None:
         """Forget what comes after the first `length`."""
         if length < self.length:  # a copy, so that what is forgotten is freed
-            self._parts = [self.tensor.narrow(self._axis, 0, length).clone()]
+            self._keep(self.tensor.narrow(self._axis, 0, length).clone())
             self.length = length
 
     @property
     def tensor(self) -> Tensor:
+        if self._versions != [_version(part) for part in self._parts]:
+            raise ArgumentError(
+                "what was recorded has been changed in place since, by the model or its user; "
+                "watch(model, device=...) with another device, or dtype=..., keeps copies"
+            )
         made = [part.make() if isinstance(part, Lazy) else part for part in self._parts]
         whole = made[0] if len(made) == 1 else torch.cat(made, self._axis)
-        self._parts = [whole]
+        if whole is not self._parts[0]:
+            self._keep(whole)
         return whole
+
+    def _keep(self, whole: Tensor) -> None:
+        self._parts, self._versions = [whole], [_version(whole)]
 
     @property
     def held(self) -> list[Tensor]:
@@ -199,11 +214,16 @@ class Record:
             if tokens is not None and ids is not None:
                 tokens.append(ids)
 
-    def forget(self, count: int) -> None:
-        """Take back the latest queries and their keys, as a cache that is cropped does."""
+    def forget(self, count: int) -> bool:
+        """Take back the latest queries and their keys, as a cache that is cropped does.
+
+        False where nothing would be left of them, or what is left had seen what is taken back: then
+        the record stays as it is, what the model used.
+        """
         if count <= 0:
-            return
-        count = min(count, self.queries.length)
+            return True
+        if count >= self.queries.length or not self.visibility.can_forget(self.keys.length - count):
+            return False
         self._weights = None
         queries, keys = self.queries.length - count, self.keys.length - count
         bias = self.bias
@@ -219,6 +239,7 @@ class Record:
         ):
             if pieces is not None:
                 pieces.cut(length)
+        return True
 
     def tensors(self) -> list[Tensor]:
         """Whatever is kept alive."""
@@ -238,6 +259,11 @@ class Record:
     def latest(self) -> AttentionWeights:
         """The weights of the latest call alone: of a generation, what the newest tokens see."""
         return self.weights.rows(slice(-self.latest_queries, None))
+
+
+def _version(part: Part) -> int:
+    """How often a tensor was written to; those of inference mode do not count it."""
+    return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
 
 
 def _whole(tokens: Pieces | None, length: int) -> Tensor | None:

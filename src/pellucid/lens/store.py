@@ -56,18 +56,24 @@ class _Shelf:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._names: dict[int, str] = {}
+        self._names: dict[tuple[Any, ...], str] = {}
+        self._memories: set[int] = set()
         self._alive: list[Tensor] = []
 
     def put(self, tensor: Tensor) -> str:
-        name = self._names.get(id(tensor))
+        what = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        name = self._names.get(what)
         if name is None:
-            name = self._names[id(tensor)] = str(len(self.tensors))
+            name = self._names[what] = str(len(self.tensors))
             self._alive.append(tensor)
             whole = tensor.detach().contiguous()
-            # A part of something larger would be written with all of it.
-            part = whole.untyped_storage().nbytes() != whole.numel() * whole.itemsize
-            self.tensors[name] = whole.clone() if part else whole
+            memory = whole.untyped_storage()
+            # A part of something larger would be written with all of it, and what overlaps not at
+            # all.
+            part = memory.nbytes() != whole.numel() * whole.itemsize
+            whole = whole.clone() if part or memory.data_ptr() in self._memories else whole
+            self._memories.add(whole.untyped_storage().data_ptr())
+            self.tensors[name] = whole
         return name
 
 
@@ -127,14 +133,17 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         raise FileError(f"'{path}' is a safetensors file, but not a recording of Pellucid")
     if header.get("version") != VERSION:
         raise FileError(
-            f"'{path}' is a recording of version {header.get('version')}, and this Pellucid reads "
+            f"'{path}' is a recording of version {header.get('version')!r}; this Pellucid reads "
             f"version {VERSION}"
         )
     try:
         recording = make(header["model"], [_restored(one, tensors) for one in header["records"]])
+        for record in recording:
+            first = (0,) * (len(record.shape) - 2)
+            record.weights[(*first, slice(1), slice(1))]  # which tries whether its parts fit
         recording._unseen = dict(header["unseen"])
         recording._vocabulary = {int(n): text for n, text in header["vocabulary"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
     return recording
 

@@ -34,6 +34,8 @@ class Visibility:
     band: Band | None = None
     present: Tensor | None = None
     """(batch or 1, keys of the first call) bool: those that are no padding; None = all."""
+    looks_ahead: bool = False
+    """Whether the queries of the first call saw all its keys, and those that follow are causal."""
 
     @classmethod
     def of(cls, found: Recognised, queries: int, keys: int, device: torch.device) -> "Visibility":
@@ -61,6 +63,8 @@ class Visibility:
         if (queries, keys) == self.first:
             return self.fixed
         rule: Mask | None = self.band
+        if rule is not None and self.looks_ahead:
+            rule = rule | self._first_block(queries)
         if self.present is not None:
             padding = masks.padding(_longer(self.present, keys))
             rule = padding if rule is None else rule & padding
@@ -68,6 +72,16 @@ class Visibility:
         if rows is not None and rule is not None:
             rule = rule | (Rows(rows) & masks.prefix(self.first[1]))
         return rule
+
+    def _first_block(self, queries: int) -> Mask:
+        """All keys of the first call, for its queries."""
+        flags = torch.arange(queries, device=self.device) < self.first[0]
+        return Rows(flags.unsqueeze(0)) & masks.prefix(self.first[1])
+
+    def can_forget(self, keys: int) -> bool:
+        """Whether no query of the first call saw keys beyond so many."""
+        sees_ahead = self.looks_ahead or self.band is None
+        return not sees_ahead or keys >= self.first[1]
 
     def uniform_rows(self, queries: int) -> Tensor | None:
         """(batch or 1, queries) bool; None where there is none."""
@@ -92,6 +106,10 @@ class Visibility:
             return None
         if seen is None and rows == 1 and self._sees_all(row, low, keys):
             return self  # nearly every step of nearly every generation
+        if self.band is None and keys > self.first[1]:
+            band = Band(None, 0, self.first[1] - self.first[0])
+            causal = replace(self, band=band, looks_ahead=True)
+            return causal.grown(row, rows, low, keys, seen)
         if self.band is None:
             return self if self._says(None, row, rows, low, keys, seen) else None
         for left in dict.fromkeys((self.band.left, self._new_left(row, rows, low, keys, seen))):
@@ -104,7 +122,7 @@ class Visibility:
         """Whether the rule shows a query exactly the keys from `low` on."""
         band = self.band
         if band is None:
-            return low == 0 == self._clear_from
+            return low == 0 == self._clear_from and keys == self.first[1]
         place = row + int(band.offset)
         first = 0 if band.left is None else max(0, place - band.left)
         return place >= keys - 1 and first == low >= self._clear_from

@@ -81,7 +81,7 @@ class Watch(Recording):
         """All that only an open watch needs."""
         self._names: dict[int, str] = {}
         self._embedding: Tensor | None = None
-        self._growing: dict[tuple[str, int], Growing] = {}
+        self._growing: dict[tuple[str, int, int], Growing] = {}
         self._broken: dict[str, str] = {}
         self._proven: set[Any] = set()
         self._refused: set[str] = set()
@@ -136,16 +136,19 @@ class Watch(Recording):
             self._read = [ids.reshape(-1, ids.shape[-1]), *self._read[: READ_KEPT - 1]]
 
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
-        for growing in self._growing.values():
+        for place, growing in list(self._growing.items()):
             if growing.cache == cache:
-                growing.record.forget(
-                    growing.first + growing.record.keys.length - length(growing.layer)
-                )
+                record = growing.record
+                count = growing.first + record.keys.length - length(growing.layer)
+                if not record.forget(count):
+                    del self._growing[place]  # what comes is a record of its own
 
-    def disturbed(self, cache: int, what: str) -> None:
-        for place in [place for place, growing in self._growing.items() if growing.cache == cache]:
+    def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
+        for place, growing in list(self._growing.items()):
+            if growing.cache != cache or layer not in (None, growing.layer):
+                continue
             record = self._growing.pop(place).record
-            if what != "reset":
+            if what not in ("reset", "edit"):  # after these, what comes is a record of its own
                 self._broken[record.name] = (
                     f"cannot be joined, since '{what}' changed its cache, as beam search does; "
                     "generate with num_beams=1, or watch one forward pass over what was generated"
@@ -213,10 +216,11 @@ class Watch(Recording):
                 self._refused.add(name)
                 self.missed(name, wrong)
                 return
-            self._proven.add(kind)
+            if not call.dropout:  # which leaves nothing to be proven by
+                self._proven.add(kind)
         self._records.append(record)
         if update is not None and isinstance(call.key, Tensor):
-            self._growing[name, update.layer] = Growing(
+            self._growing[name, update.layer, update.cache] = Growing(
                 record, update.cache, update.layer, total - keys, weakref.ref(call.key)
             )
 
@@ -226,16 +230,15 @@ class Watch(Recording):
         if update is None:  # the keys of an encoder are the same, step after step
             growing = self._same_keys(name, key)
         else:
-            growing = self._growing.get((name, update.layer))
+            growing = self._growing.get((name, update.layer, update.cache))
         if growing is None or not isinstance(query, Tensor):
             return False
         record, rows, new_key, new_value = growing.record, query.shape[-2], None, None
         if update is not None:
             total = growing.first + record.keys.length
             before = total if callable(update.before) else update.before
-            if growing.cache != update.cache or not max(growing.first, 1) <= before <= total:
+            if not max(growing.first, 1) <= before <= total or not record.forget(total - before):
                 return False
-            record.forget(total - before)
         row, keys = record.queries.length, record.keys.length
         if update is not None:
             keys += update.length
@@ -414,12 +417,11 @@ def watch(
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of one that is written in place, as a static cache is."""
-    if tensor.is_inference():  # which does not count its changes; a part of something may change
-        written = tensor.untyped_storage().nbytes() > tensor.numel() * tensor.itemsize
-    else:
-        written = tensor._version > 0
-    return tensor.clone() if written else tensor
+    """The tensor, or a copy of one that is written in place, as a static cache is.
+
+    In inference mode nobody counts what is written, and so all is copied.
+    """
+    return tensor.clone() if tensor.is_inference() or tensor._version else tensor
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:

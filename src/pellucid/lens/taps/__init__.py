@@ -105,8 +105,8 @@ class Listener(Protocol):
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
         """A cache has forgotten its latest keys, and now holds so many in each layer."""
 
-    def disturbed(self, cache: int, what: str) -> None:
-        """A cache was changed in another way."""
+    def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
+        """A cache, or one layer of it, was changed in another way."""
 
 
 Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
@@ -137,9 +137,11 @@ class Patch:
 
 def add(listener: Listener, eagerly: bool = False) -> None:
     """Begin to tell a listener; eagerly = its model is compiled, and no tap sees into its graph."""
-    global listeners, _stance
+    global listeners, _stance, _teller
     with _lock:
         listeners = (*listeners, listener)
+        if _teller is _tell and "torch._dynamo" in sys.modules:
+            _teller = torch.compiler.disable(_tell)
         try:
             _install()
             if eagerly:
@@ -154,6 +156,8 @@ def add(listener: Listener, eagerly: bool = False) -> None:
 
 def remove(listener: Listener) -> None:
     """Tell it no more."""
+    from pellucid.lens.taps import caches
+
     global listeners, _stance
     with _lock:
         listeners = tuple(other for other in listeners if other is not listener)
@@ -164,6 +168,7 @@ def remove(listener: Listener) -> None:
         if not listeners:
             while _patches:
                 _patches.pop().remove()
+            caches.forget()
 
 
 def _install() -> None:
@@ -188,10 +193,10 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     """Who should hear of a call that is being made, and the name of the module that makes it.
 
     The module is found on the stack where it is not given: the innermost one that is part of a
-    listener's model. Nobody hears of what happens inside a call that is told as a whole, or of
-    what a backward pass computes again.
+    listener's model. Nobody hears of what happens inside a call that is told as a whole, of what a
+    backward pass computes again, or of what a transform of torch.func sees in place of tensors.
     """
-    if not listeners or is_told_as_a_whole() or _in_backward():
+    if not listeners or is_told_as_a_whole() or _in_backward() or is_transformed():
         return []
     found = []
     if module is not None:
@@ -202,7 +207,7 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
         return found
     waiting = list(listeners)
     innermost = None
-    for inner, method in _modules(sys._getframe(2)):
+    for inner, method in running_modules(sys._getframe(2)):
         innermost = inner if innermost is None else innermost
         for listener in list(waiting):
             name = listener.name_of(inner)
@@ -216,7 +221,7 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     return found
 
 
-def _modules(frame: FrameType | None) -> Iterator[tuple[nn.Module, str]]:
+def running_modules(frame: FrameType | None) -> Iterator[tuple[nn.Module, str]]:
     """The modules whose methods are running, innermost first, and which method."""
     while frame is not None:
         code = frame.f_code
@@ -231,6 +236,11 @@ def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def is_transformed() -> bool:
+    """Whether this happens inside vmap, grad or another transform of torch.func."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """Call a function that is told as a whole: of the calls that it makes in turn nobody hears."""
     before = is_told_as_a_whole()
@@ -239,6 +249,9 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
     _state.busy = True
     try:
         return function(*args, **options)
+    except BaseException:
+        _state.logsumexps = []
+        raise
     finally:
         _state.busy = before
 
@@ -262,9 +275,19 @@ def tell(
 ) -> None:
     """Tell of the call that `make` describes, or why it cannot be told.
 
-    What goes wrong here must not reach the model.
+    What goes wrong here must not reach the model, and is nothing to compile.
     """
-    logsumexps = _state.logsumexps
+    _teller(found, make, *args, **options)
+
+
+def _tell(
+    found: "list[tuple[Listener, str]]",
+    make: Callable[..., Call | str],
+    /,
+    *args: Any,
+    **options: Any,
+) -> None:
+    logsumexps, _state.logsumexps = getattr(_state, "logsumexps", []), []
     try:
         call = make(*args, **options)
         if isinstance(call, Call) and len(logsumexps) == 1:
@@ -279,6 +302,9 @@ def tell(
             as_a_whole(listener.heard, name, call)
         except Exception as error:
             listener.missed(name, _failed(error))
+
+
+_teller: Callable[..., None] = _tell
 
 
 def _failed(error: Exception) -> str:

@@ -21,6 +21,8 @@ DISTURBING = ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select
 
 _latest = threading.local()
 """What went into a cache last on this thread, and no call has read yet."""
+_left_as: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+"""The state of each layer of a cache after it was last updated or cropped."""
 _serials: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
 _next = count()
 
@@ -44,23 +46,32 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **options: Any,
     ) -> Any:
+        module, _ = next(taps.running_modules(sys._getframe(1)), (None, ""))
+        known = [
+            one for one in taps.listeners if module is not None and one.name_of(module) is not None
+        ]
+        if not known:
+            return original(self, key_states, value_states, layer_idx, *args, **options)
+        if layer_idx < len(self.layers):
+            layer = self.layers[layer_idx]
+            if _state_of(layer) != _left_as.get(layer, _state_of(layer)):
+                for listener in known:  # somebody evicts keys, or writes over them
+                    listener.disturbed(_serial(self), "edit", layer_idx)
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
-        if taps.listeners:
-            _latest.update = (self, layer_idx, key_states, value_states, returned[0])
+        _left_as[self.layers[layer_idx]] = _state_of(self.layers[layer_idx])
+        _latest.update = (module, self, layer_idx, key_states, value_states, returned[0])
         return returned
 
     return update
 
 
-def claim(module: nn.Module | None = None) -> taps.CacheUpdate | None:
-    """What went into a cache for the call that is being made, by this module if it is known."""
+def claim(is_calling: Callable[[nn.Module], bool]) -> taps.CacheUpdate | None:
+    """What the module that is calling has put into a cache for this call."""
     latest = getattr(_latest, "update", None)
-    if latest is None:
+    forget()
+    if latest is None or not is_calling(latest[0]):
         return None
-    _latest.update = None
-    cache, number, keys, values, returned = latest
-    if getattr(module, "layer_idx", number) != number:
-        return None  # whoever put that in has not attended to it
+    _, cache, number, keys, values, returned = latest
     layer, length = cache.layers[number], keys.shape[-2]
     after = layer.get_seq_length()
     return taps.CacheUpdate(
@@ -76,9 +87,25 @@ def claim(module: nn.Module | None = None) -> taps.CacheUpdate | None:
     )
 
 
+def forget() -> None:
+    """No call is to come that reads the latest update."""
+    _latest.update = None
+
+
+def _state_of(layer: Any) -> Any:
+    """What tells whether the keys of a layer are as they were."""
+    keys = getattr(layer, "keys", None)
+    if not isinstance(keys, Tensor):
+        return None
+    return keys.data_ptr(), keys.shape, 0 if keys.is_inference() else keys._version
+
+
 def crop(original: Callable[..., Any]) -> Callable[..., Any]:
     def crop(self: Any, *args: Any, **options: Any) -> Any:
         result = original(self, *args, **options)
+        for layer in self.layers:
+            if layer in _left_as:
+                _left_as[layer] = _state_of(layer)
         for listener in taps.listeners:
             listener.cropped(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
         return result

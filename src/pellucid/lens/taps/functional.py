@@ -46,7 +46,7 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
         found = taps.callers()
         if not found:
             return original(*args, **options)
-        update = caches.claim()
+        update = caches.claim(lambda module: any(who.name_of(module) == at for who, at in found))
         context = taps.as_a_whole(_attention, original, *args, **options)
         taps.tell(found, _call, context, update, *args, **options)
         return context
@@ -76,10 +76,11 @@ def _kernel(
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
     """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
-    plain = all(type(x) is Tensor and x.device.type == "cpu" for x in (query, key, value))
+    parts = (query, key, value)
+    plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
     if not plain or query.dtype not in EXACT or attn_mask is not None or dropout_p:
         return None
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or taps.is_transformed():
         return None
     chosen = torch._fused_sdp_choice(
         query, key, value, None, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa

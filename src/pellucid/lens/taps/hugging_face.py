@@ -47,7 +47,7 @@ def _attention(
     **options: Any,
 ) -> Any:
     tensors = (query, key, value, attention_mask, *rest)
-    update = caches.claim(module)
+    update = caches.claim(lambda other: other is module)
     found = taps.callers(module)
     if not found:
         return function(module, *tensors, **options)

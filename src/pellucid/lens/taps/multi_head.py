@@ -115,7 +115,8 @@ def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
         mask_type: int | None = None,
     ) -> Any:
         found = taps.callers()
-        result = original(
+        result = taps.as_a_whole(
+            original,
             query,
             key,
             value,
@@ -158,7 +159,8 @@ def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
         *rest: Any,
     ) -> Any:
         found = taps.callers()
-        result = original(
+        result = taps.as_a_whole(
+            original,
             source,
             embed_dim,
             heads,
