@@ -32,6 +32,7 @@ class Recording:
         self._records = list(records)
         self._unseen: dict[str, str] = {}
         self._vocabulary: dict[int, str] = {}
+        self._special: frozenset[int] = frozenset()
         self._tokenizer = tokenizer
 
     def __len__(self) -> int:
@@ -75,6 +76,11 @@ class Recording:
     def names(self) -> list[str]:
         """The modules of which something was recorded, in the order of their first calls."""
         return list(dict.fromkeys(record.name for record in self._records))
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of special tokens ([CLS], a language's mark), as far as a tokenizer has said."""
+        return self._special | frozenset(getattr(self._tokenizer, "all_special_ids", ()))
 
     def strings(self, ids: Tensor) -> list[str]:
         """Token ids, (n,), as the tokenizer writes them; as numbers where no tokenizer is known."""

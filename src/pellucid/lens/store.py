@@ -101,6 +101,7 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "model": recording.model,
         "unseen": recording.unseen,
         "vocabulary": {n: text for n, text in zip(known, strings, strict=True) if text != str(n)},
+        "special": sorted(recording.special_ids),
         "records": records,
     }
     library = _safetensors()
@@ -125,7 +126,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         with library.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (library.SafetensorError, OSError, ValueError) as error:
+    except (library.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FileError(
             f"'{path}' is no recording, or was cut off: safetensors says: {error}"
         ) from error
@@ -137,12 +138,13 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
             f"version {VERSION}"
         )
     try:
-        recording = make(header["model"], [_restored(one, tensors) for one in header["records"]])
-        for record in recording:
-            first = (0,) * (len(record.shape) - 2)
-            record.weights[(*first, slice(1), slice(1))]  # which tries whether its parts fit
-        recording._unseen = dict(header["unseen"])
-        recording._vocabulary = {int(n): text for n, text in header["vocabulary"].items()}
+        records = [_restored(one, tensors) for one in header["records"]]
+        for record in records:
+            _try(record)
+        recording = make(_text(header["model"]), records)
+        recording._unseen = {_text(k): _text(v) for k, v in header["unseen"].items()}
+        recording._vocabulary = {int(n): _text(name) for n, name in header["vocabulary"].items()}
+        recording._special = frozenset(map(int, header["special"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
     return recording
@@ -151,7 +153,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
 def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
     pieces = {name: getattr(record, name) for name in TENSORS}
     uniform = record.visibility.uniform_rows(record.queries.length)
-    bias = record.bias
+    bias, output_weight = record.bias, record.output_weight
     return {
         "name": record.name,
         "tensors": {n: shelf.put(some.tensor) for n, some in pieces.items() if some is not None},
@@ -159,6 +161,7 @@ def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
         "uniform": None if uniform is None else shelf.put(uniform),
         "bias": None if bias is None else shelf.put(bias),
         "sinks": None if record.sinks is None else shelf.put(record.sinks),
+        "output_weight": None if output_weight is None else shelf.put(output_weight),
         "scale": record.scale,
         "softcap": record.softcap,
         "is_cross": record.is_cross,
@@ -178,16 +181,38 @@ def _restored(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     bias = tensor(told["bias"])
     device = queries.tensor.device
     return Record(
-        name=str(told["name"]),
+        name=_text(told["name"]),
         **held,
         visibility=Visibility.of(found, queries.length, keys.length, device),
         biases=[] if bias is None else [bias],
         sinks=tensor(told["sinks"]),
+        output_weight=tensor(told["output_weight"]),
         scale=told["scale"],
         softcap=told["softcap"],
         is_cross=bool(told["is_cross"]),
         latest_queries=int(told["latest_queries"]),
     )
+
+
+def _try(record: Record) -> None:
+    """Raise where the parts of a record do not fit each other."""
+    first = (0,) * (len(record.shape) - 2)
+    record.weights[(*first, slice(1), slice(1))]
+    if not 1 <= record.latest_queries <= record.queries.length:
+        raise ValueError(f"the latest {record.latest_queries} of {record.queries.length} queries")
+    sizes = {"query_tokens": record.queries.length, "key_tokens": record.keys.length}
+    for name, length in sizes.items():
+        tokens: Pieces | None = getattr(record, name)
+        if tokens is not None and tokens.tensor.dtype != torch.int64:
+            raise TypeError(f"{name} of type {tokens.tensor.dtype}")
+        if tokens is not None and tokens.length > length:
+            raise ValueError(f"{tokens.length} {name} for {length} positions")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _rule(rule: Mask | None, shelf: _Shelf) -> Any:
