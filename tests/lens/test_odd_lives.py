@@ -294,3 +294,65 @@ def test_recordings_that_contradict_themselves_are_refused(part, value, tmp_path
     save_file(tensors, path, metadata={"pellucid": json.dumps(header)})
     with pytest.raises(FileError, match="contradicts itself"):
         pellucid.Recording.load(path)
+
+
+def sharing_model(implementation):
+    """The last two layers read the keys of the two before."""
+    torch.manual_seed(0)
+    config = transformers.Gemma3nTextConfig(
+        vocab_size=VOCABULARY,
+        vocab_size_per_layer_input=VOCABULARY,
+        hidden_size=18,
+        hidden_size_per_layer_input=7,
+        intermediate_size=23,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=6,
+        max_position_embeddings=53,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        activation_sparsity_pattern=[0.0] * 4,
+        laurel_rank=5,
+        altup_num_inputs=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=None,
+    )
+    make = transformers.Gemma3nForCausalLM._from_config
+    return make(config, attn_implementation=implementation).eval()
+
+
+def test_layers_that_read_the_keys_of_others():
+    """One record a layer, and what two of them read is held once; a crop takes back all alike."""
+    model, eager, ids = sharing_model("sdpa"), sharing_model("eager"), some_ids()
+    cache = transformers.DynamicCache(config=model.config)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            model(ids[:, :4], past_key_values=cache)
+            for at in range(4, len(ids[0])):
+                model(ids[:, at : at + 1], past_key_values=cache)
+        expected = eager(ids, output_attentions=True, use_cache=False).attentions
+    assert len(seen) == 4
+    for record, own in zip(seen, expected, strict=True):
+        torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
+    places = [f"model.layers.{layer}.self_attn" for layer in range(4)]
+    held = [seen.record(place).keys for place in places]
+    assert held[2] is held[0]
+    assert held[3] is held[1]
+
+
+def test_a_crop_of_keys_that_two_layers_read():
+    model, eager, ids = sharing_model("sdpa"), sharing_model("eager"), some_ids()
+    cache, again = transformers.DynamicCache(), torch.cat([ids[:, :3], ids[:, 6:]], 1)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            model(ids[:, :5], past_key_values=cache)
+            cache.crop(-2)
+            for at in range(3, len(again[0])):
+                model(again[:, at : at + 1], past_key_values=cache)
+        expected = eager(again, output_attentions=True, use_cache=False).attentions
+    assert len(seen) == 4
+    for record, own in zip(seen, expected, strict=True):
+        torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)

@@ -214,7 +214,7 @@ class Record:
             if tokens is not None and ids is not None:
                 tokens.append(ids)
 
-    def forget(self, count: int) -> bool:
+    def forget(self, count: int, keys_too: bool = True) -> bool:
         """Take back the latest queries and their keys, as a cache that is cropped does.
 
         False where nothing would be left of them, or what is left had seen what is taken back: then
@@ -222,10 +222,11 @@ class Record:
         """
         if count <= 0:
             return True
-        if count >= self.queries.length or not self.visibility.can_forget(self.keys.length - count):
+        queries = self.queries.length - count
+        keys = self.keys.length - (count if keys_too else 0)
+        if queries <= 0 or not self.visibility.can_forget(keys):
             return False
         self._weights = None
-        queries, keys = self.queries.length - count, self.keys.length - count
         bias = self.bias
         self.biases = [] if bias is None else [bias[..., :queries, :keys]]
         for pieces, length in (

@@ -45,6 +45,12 @@ class Growing:
     """Which of all keys is the record's first; others were forgotten before the watch began."""
     key: "weakref.ref[Tensor]"
     """What the latest call was given as keys."""
+    reads: "Growing | None" = None
+    """Another layer's, whose keys this one reads, as the last layers of Gemma 3n do."""
+
+    @property
+    def is_reader(self) -> bool:
+        return self.reads is not None
 
 
 class Watch(Recording):
@@ -136,12 +142,17 @@ class Watch(Recording):
             self._read = [ids.reshape(-1, ids.shape[-1]), *self._read[: READ_KEPT - 1]]
 
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
-        for place, growing in list(self._growing.items()):
-            if growing.cache == cache:
-                record = growing.record
-                count = growing.first + record.keys.length - length(growing.layer)
-                if not record.forget(count):
-                    del self._growing[place]  # what comes is a record of its own
+        counts = {
+            place: growing.first + growing.record.keys.length - length(growing.layer)
+            for place, growing in self._growing.items()
+            if growing.cache == cache
+        }
+        for place, count in sorted(
+            counts.items(), key=lambda item: self._growing[item[0]].is_reader
+        ):
+            growing = self._growing[place]
+            if not growing.record.forget(count, keys_too=not growing.is_reader):
+                del self._growing[place]  # what comes is a record of its own
 
     def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
         for place, growing in list(self._growing.items()):
@@ -183,16 +194,25 @@ class Watch(Recording):
                 key, value = update.keys, update.values
             else:  # a static cache is longer than what it holds
                 key, value = key[..., :total, :], value[..., :total, :]
+        source = self._source(key) if update is None else None
+        if source is not None and key.shape[-2] < source.record.keys.length:
+            source = None  # a window has left some behind
+        if source is not None:
+            assert isinstance(key, Tensor)
+            assert isinstance(value, Tensor)
+            length = source.record.keys.length
+            total = source.first + length
+            key, value = key[..., :length, :], value[..., :length, :]
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._visibility(call, queries, keys)
-        cross = selection.is_cross(name) or (before == 0 and queries != keys)
+        cross = selection.is_cross(name) or (before == 0 and queries != keys and source is None)
         context = self._context(call)
         ids = self._ids(call, queries)
         key_ids = self._ids(call, keys, unlike=ids if cross else None)
         record = Record(
             name=name,
             queries=self._kept(call.query),
-            keys=self._kept(key),
+            keys=self._kept(key) if source is None else source.record.keys,
             visibility=visibility,
             biases=[] if bias is None else [self._moved(bias)],
             scale=call.scale,
@@ -218,17 +238,20 @@ class Watch(Recording):
                 return
             if not call.dropout:  # which leaves nothing to be proven by
                 self._proven.add(kind)
+        if source is not None:  # what is read by two layers grows once
+            record.values, record.key_tokens = source.record.values, source.record.key_tokens
         self._records.append(record)
-        if update is not None and isinstance(call.key, Tensor):
-            self._growing[name, update.layer, update.cache] = Growing(
-                record, update.cache, update.layer, total - keys, weakref.ref(call.key)
+        origin = update or source
+        if origin is not None and isinstance(call.key, Tensor):
+            self._growing[name, origin.layer, origin.cache] = Growing(
+                record, origin.cache, origin.layer, total - keys, weakref.ref(call.key), source
             )
 
     def _grow(self, name: str, call: taps.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
         query, key, value, update = call.query, call.key, call.value, call.update
-        if update is None:  # the keys of an encoder are the same, step after step
-            growing = self._same_keys(name, key)
+        if update is None:
+            growing = self._reader_of(name, key)
         else:
             growing = self._growing.get((name, update.layer, update.cache))
         if growing is None or not isinstance(query, Tensor):
@@ -238,6 +261,11 @@ class Watch(Recording):
             total = growing.first + record.keys.length
             before = total if callable(update.before) else update.before
             if not max(growing.first, 1) <= before <= total or not record.forget(total - before):
+                return False
+        elif growing.is_reader:  # its keys have grown already; queries taken back are behind them
+            offset = record.visibility.first[1] - record.visibility.first[0]
+            surplus = record.queries.length + rows + offset - record.keys.length
+            if surplus < 0 or not record.forget(surplus, keys_too=False):
                 return False
         row, keys = record.queries.length, record.keys.length
         if update is not None:
@@ -274,9 +302,21 @@ class Watch(Recording):
             growing.key = weakref.ref(key)
         return True
 
-    def _same_keys(self, name: str, key: Part) -> Growing | None:
+    def _reader_of(self, name: str, key: Part) -> Growing | None:
+        """What a call goes on with that puts no keys into a cache.
+
+        It reads those of an encoder, the same step after step, or those of another layer.
+        """
         for growing in self._growing.values():
             if growing.record.name == name and growing.key() is key:
+                return growing
+        source = self._source(key)
+        return None if source is None else self._growing.get((name, source.layer, source.cache))
+
+    def _source(self, key: Part) -> Growing | None:
+        """The layer that has put these keys into a cache."""
+        for growing in self._growing.values():
+            if not growing.is_reader and growing.key() is key:
                 return growing
         return None
 
