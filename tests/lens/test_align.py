@@ -148,6 +148,17 @@ def test_a_generation_is_aligned_as_one_pass_over_what_it_wrote():
     torch.testing.assert_close(found.weights, expected.weights, atol=1e-5, rtol=1e-4)
 
 
+def test_after_a_beam_search_the_reason_is_told():
+    model = transformers.MarianMTModel._from_config(build().config).eval()
+    source = torch.tensor(SOURCE)
+    inputs = {"input_ids": source, "attention_mask": (source != 0).long()}
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model.generate(**inputs, num_beams=3, max_new_tokens=5, min_new_tokens=5)
+    why = r"; unseen: model\.decoder\.layers\.0\.encoder_attn, which .*num_beams=1"
+    with pytest.raises(ArgumentError, match=f"needs the cross-attention.*{why}"):
+        align(seen)
+
+
 def test_it_shows_what_is_strongest():
     weights = torch.tensor([[0.9, 0.05, 0.0], [0.1, 0.3, 0.6]])
     found = Alignment(weights, ["the", "cat", "<b>"], ["die", "Katze"])
@@ -181,6 +192,10 @@ def test_errors_say_what_to_do():
         align(seen, heads=3)
     with pytest.raises(TypeMismatchError, match="heads must be ints"):
         align(seen, heads=["first"])
+    with pytest.raises(TypeMismatchError, match=r"heads must be ints, got 1\.0"):
+        align(seen, heads=1.0)
+    with pytest.raises(TypeMismatchError, match=r"seen must be a Recording, .* got MarianModel"):
+        align(build())
     with pytest.raises(ArgumentError, match="at least one"):
         align(seen, heads=[])
     with pytest.raises(UnknownNameError, match="'encoder'"):

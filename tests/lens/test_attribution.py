@@ -11,6 +11,7 @@ from pellucid.errors import (
     OutOfRangeError,
     ShapeError,
     TooLargeError,
+    TypeMismatchError,
     UnknownNameError,
 )
 from pellucid.lens import attribution, gradient_times_weights, output_projection
@@ -219,6 +220,20 @@ def test_gradients_are_those_of_an_eager_models_weights(name):
         assert one.gradient.shape == (*one.shape[:-1], seen.record(one.name).value.shape[-1])
     # Asking again finds the graph still there.
     assert torch.equal(gradient_times_weights(seen, target)[0].gradient, given[0].gradient)
+
+
+def test_received_takes_the_queries_that_weights_take():
+    model = build("bert")
+    with pellucid.watch(model, values=True) as seen:
+        target = model(some_ids()).last_hidden_state[1, 5, 7]
+    given = gradient_times_weights(seen, target)[0]
+    torch.testing.assert_close(given.received([-1, 4]), given.dense()[:, :, [-1, 4]].sum(-2))
+    torch.testing.assert_close(given.received(3), given.dense()[:, :, 3])
+    for queries in ([99], [-TOKENS - 1], TOKENS):
+        with pytest.raises(OutOfRangeError, match="queries must be from -11 to 10, got"):
+            given.received(queries)
+    with pytest.raises(TypeMismatchError, match="queries must be an int, a slice or integers"):
+        given.received([1.5])
 
 
 def test_gradients_of_a_direct_caller_and_of_what_was_moved():

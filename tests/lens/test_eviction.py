@@ -128,6 +128,72 @@ def test_in_the_middle_of_a_generation():
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_padding_has_no_vote(kind, implementation, side):
+    torch.manual_seed(23)
+    sizes = {"vocab_size": 61, "num_hidden_layers": 2, "intermediate_size": 37}
+    sizes |= {"hidden_size": 66, "num_attention_heads": 6, "initializer_range": 0.5}
+    if kind == "llama":
+        config = transformers.LlamaConfig(num_key_value_heads=2, head_dim=10, **sizes)
+    else:
+        config = transformers.BertConfig(**sizes)
+    model = transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()
+    ids = torch.randint(0, 61, (2, 13), generator=torch.Generator().manual_seed(3))
+    real = slice(6, 13) if side == "left" else slice(0, 7)
+    flags = torch.ones(2, 13, dtype=torch.int64)
+    flags[1] = 0
+    flags[1, real] = 1
+    places = torch.arange(13)[None]
+    with torch.no_grad():
+        with pellucid.watch(model) as together:
+            model(ids, attention_mask=flags, position_ids=places)
+        with pellucid.watch(model) as alone:
+            model(ids[1:, real], position_ids=places[:, real])
+    padding = flags[1] == 0
+    for record, single in zip(together, alone, strict=True):
+        scores, expected = h2o_scores(record), h2o_scores(single)
+        torch.testing.assert_close(scores[1:, :, real], expected, atol=1e-5, rtol=1e-4)
+        assert not scores[1][:, padding].any()
+        torch.testing.assert_close(scores[0], _of_item(record, 0), atol=1e-5, rtol=1e-4)
+
+
+def _of_item(record, item):
+    """The scores where every query has a vote."""
+    received = record.weights.received()[item]
+    shared = record.key.shape[-3]
+    return received.unflatten(0, (shared, -1)).mean(1)
+
+
+def test_padding_has_no_vote_in_a_generation():
+    torch.manual_seed(23)
+    config = transformers.LlamaConfig(
+        hidden_size=66,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=10,
+        vocab_size=61,
+        num_hidden_layers=2,
+        intermediate_size=37,
+        initializer_range=0.5,
+        pad_token_id=0,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(1, 61, (2, 11), generator=torch.Generator().manual_seed(3))
+    flags = torch.ones_like(ids)
+    flags[1, :4] = 0
+    options = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5}
+    with torch.no_grad():
+        with pellucid.watch(model) as together:
+            model.generate(ids, attention_mask=flags, **options)
+        with pellucid.watch(model) as alone:
+            model.generate(ids[1:, 4:], attention_mask=flags[1:, 4:], **options)
+    for record, single in zip(together, alone, strict=True):
+        scores, expected = h2o_scores(record), h2o_scores(single)
+        torch.testing.assert_close(scores[1:, :, 4:], expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", ["snapkv", "h2o"])
 def test_dropping_the_lowest_moves_the_output_less_than_dropping_at_random(method):
     generator = torch.Generator().manual_seed(3)

@@ -11,7 +11,7 @@ from torch import nn
 
 import pellucid
 from pellucid.attention.reference import stages
-from pellucid.errors import UnknownNameError
+from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.heads import COLUMNS, HeadTable, heads
 
 TOKENS = ["[CLS]", "the", "cat", ",", "sat", "on", "mat", "[SEP]", "##s", "."]
@@ -202,6 +202,65 @@ def test_a_head_that_looks_everywhere_is_broad(causal):
         assert table[0].entropy == pytest.approx(math.log(13), abs=0.1)
 
 
+class Sequence(nn.Module):
+    """Modules of the given names, called one after another."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+        for name in names:
+            *outer, own = name.split(".")
+            place = self
+            for part in outer:
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place._modules[part]
+            place.add_module(own, Model())
+
+    def forward(self, ids, query, key):
+        for name in self.names:
+            self.get_submodule(name)(ids, query, key)
+
+
+def labels(*names):
+    query, key = some(1, 2, 13, 5), some(1, 2, 13, 5, seed=1)
+    model = Sequence(names)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(IDS, query, key)
+    assert len(seen) == len(names), seen.unseen
+    return [row.label for row in heads(seen) if row.head == 0]
+
+
+def test_layers_keep_their_numbers():
+    encoder = ["encoder.0.attn", "encoder.7.attn"]
+    assert labels(*encoder) == ["0", "7"]
+    assert labels(*encoder, "decoder.3.attn") == ["0", "7", "3"]
+    decoder = ["decoder.0.attn", "decoder.0.cross_attn", "decoder.7.attn", "decoder.7.cross_attn"]
+    assert labels(*encoder, *decoder) == ["e0", "e7", "d0", "x0", "d7", "x7"]
+    assert labels("h.0.attn", "h.0.crossattention") == ["0", "x0"]
+    assert labels("left.0.attn", "right.0.attn") == ["0", "1"]  # nothing tells these apart
+    assert labels("first.attn", "second.attn") == ["0", "1"]
+
+
+def test_the_order_of_layers_is_that_of_calls():
+    names = ["encoder.0.attn", "encoder.1.attn"]
+    for layer in "01":
+        names += [f"decoder.{layer}.attn", f"decoder.{layer}.cross_attn"]
+    model, query = Sequence(names), some(1, 2, 13, 5)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(IDS, query, query)
+    table = heads(seen)
+    assert list(table.sort("entropy").sort("layer")) == list(table)
+    assert [line.split()[0] for line in repr(table).splitlines()[1:6]] == [
+        "e0", "e0", "e1", "e1", "d0",
+    ]  # fmt: skip
+
+
+def test_what_is_no_recording_is_refused():
+    with pytest.raises(TypeMismatchError, match=r"seen must be a Recording, .* got Model"):
+        heads(Model())
+
+
 def test_what_needs_tokens_is_unknown_without_them():
     query, key = some(1, 2, 13, 5), some(1, 2, 13, 5, seed=1)
     row = heads(watched(IDS, query, key))[0]  # ids, but nobody who can spell them
@@ -219,7 +278,7 @@ def test_cross_attention_has_no_places_of_its_own():
     weights = seen.latest()[0].weights.dense().double()
     assert seen.latest()[0].is_cross
     for head, row in enumerate(heads(seen)):
-        unknown = {name for name in COLUMNS[4:] if math.isnan(getattr(row, name))}
+        unknown = {name for name in COLUMNS[5:] if math.isnan(getattr(row, name))}
         assert unknown >= {"distance", "itself", "previous", "next", "duplicates", "induction"}
         assert row.first == pytest.approx(weights[0, head, :, 0].mean().item())
 

@@ -8,8 +8,14 @@ import transformers
 from tests.attention.cases import assert_within_budget
 
 import pellucid
-from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, UnknownNameError
-from pellucid.lens import rollout
+from pellucid.errors import (
+    ArgumentError,
+    OutOfRangeError,
+    TooLargeError,
+    TypeMismatchError,
+    UnknownNameError,
+)
+from pellucid.lens import Recording, rollout
 from pellucid.lens.rollout import FEW_QUERIES
 
 VOCABULARY, TOKENS, LAYERS = 61, 37, 3
@@ -249,3 +255,19 @@ def test_errors_say_what_to_do():
         pass
     with pytest.raises(ArgumentError, match="recorded: nothing"):
         rollout(nothing)
+    for other in (build("gpt2"), [3], 3):
+        with pytest.raises(TypeMismatchError, match=r"seen must be a Recording, .* or its records"):
+            rollout(other)
+
+
+def test_what_was_not_seen_is_told():
+    ids = some_ids(11)
+    for name in ("h.2.attn", "decoder.layers.0.self_attn"):
+        nothing = Recording("Model")
+        nothing.unseen[name] = "was not told"
+        with pytest.raises(ArgumentError, match=rf"nothing; unseen: {name}, which was not told"):
+            rollout(nothing)
+    seen = watched(build("gpt2"), ids)
+    seen.unseen["decoder.0.attn"] = "was not told"
+    with pytest.raises(UnknownNameError, match=r"'decoder\.\*'.*; unseen: decoder\.0\.attn, which"):
+        rollout(seen, layers="decoder.*")

@@ -1,7 +1,7 @@
 """Soft word alignment: which source words a target word was made of, from cross-attention."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pellucid.common import colours
-from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
-from pellucid.lens import choice
+from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError, UnknownNameError
+from pellucid.lens import choice, selection
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
@@ -108,13 +108,18 @@ def align(
         ArgumentError: no cross-attention was recorded, its tokens are not known, or no words are
             left.
         OutOfRangeError: there is no such item, head or position.
+        TypeMismatchError: seen is no recording, or heads are no ints.
         UnknownNameError: `layers` asks for what was not recorded.
 
     Source: Bahdanau et al. 2015, section 5.2.1 (soft alignment); Garg et al. 2019, "Jointly
     Learning to Align and Translate with Transformer Models", section 4.1 (the mean over the heads
     of a layer).
     """
-    records = choice.chosen(_cross(seen), layers)
+    if not isinstance(seen, Recording):
+        raise TypeMismatchError(
+            f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
+        )
+    records = choose(seen, _cross(seen), layers, cross=True)
     targets, sources = records[0].shape[-2:]
     if not -records[0].shape[0] <= item < records[0].shape[0]:
         raise OutOfRangeError(f"item is {item}, but the batch has {records[0].shape[0]}")
@@ -138,12 +143,34 @@ def align(
     )
 
 
+def why_unseen(seen: Recording, *, cross: bool) -> str:
+    """The end of a complaint: the first cross- or self-attention that was not seen, and why."""
+    for name, reason in seen.unseen.items():
+        if selection.is_cross(name) == cross:
+            return f"; unseen: {name}, which {reason}"
+    return ""
+
+
+def choose(
+    seen: Recording, records: list[Record], layers: Layers | None, *, cross: bool
+) -> list[Record]:
+    """The records that `layers` asks for; where there are none, why some were not seen."""
+    try:
+        return choice.chosen(records, layers)
+    except UnknownNameError as error:
+        reason = why_unseen(seen, cross=cross)
+        if not reason:
+            raise
+        raise UnknownNameError(f"{error}{reason}") from error
+
+
 def _cross(seen: Recording) -> list[Record]:
     cross = [record for record in seen.latest() if record.is_cross]
     if not cross:
         found = ", ".join(seen.names[:5]) or "nothing"
         raise ArgumentError(
             f"align needs the cross-attention of an encoder-decoder; recorded: {found}"
+            + why_unseen(seen, cross=True)
         )
     if len({record.shape[-2:] for record in cross}) > 1:
         shapes = ", ".join(f"{x.name} {tuple(x.shape)}" for x in cross)
@@ -206,7 +233,7 @@ def _mean(records: list[Record], heads: int | Sequence[int] | None, item: int) -
 def _heads(given: int | Sequence[int] | None, count: int) -> Sequence[int]:
     if given is None:
         return range(count)
-    chosen = [given] if isinstance(given, int) else list(given)
+    chosen = list(given) if isinstance(given, Iterable) else [given]
     for head in chosen:
         if type(head) is not int:
             raise TypeMismatchError(f"heads must be ints, got {head!r}")

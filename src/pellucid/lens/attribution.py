@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pellucid.attention import AttentionWeights, attention_weights, streaming
+from pellucid.attention import AttentionWeights, attention_weights, indexing, streaming
 from pellucid.attention.weights import DENSE_LIMIT, Top
-from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError, UnknownNameError
+from pellucid.errors import (
+    ArgumentError,
+    OutOfRangeError,
+    ShapeError,
+    TypeMismatchError,
+    UnknownNameError,
+)
 from pellucid.lens import choice
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
@@ -94,13 +100,25 @@ class Contributions:
 
         Args:
             queries: the queries to count, a slice or a set of positions; all unless given.
+
+        Raises:
+            OutOfRangeError: a query past the end.
+            TypeMismatchError: queries are neither.
         """
         weights, left = self.weights, self._left
         if isinstance(queries, slice) and queries.step in (None, 1):
             weights, left = weights.rows(queries), left[..., queries, :]
         elif queries is not None:
-            counted = torch.zeros(self.shape[-2], 1, dtype=left.dtype, device=left.device)
-            counted[queries] = 1
+            size = self.shape[-2]
+            places = queries
+            if not isinstance(places, slice):
+                places = indexing.as_positions("queries", queries).to(left.device)
+                if bool(((places < -size) | (places >= size)).any()):
+                    raise OutOfRangeError(
+                        f"queries must be from {-size} to {size - 1}, got {queries}"
+                    )
+            counted = torch.zeros(size, 1, dtype=left.dtype, device=left.device)
+            counted[places] = 1
             left = left * counted
         return self._with_right(weights.T @ left)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.lens.heads import real_tokens
 from pellucid.lens.record import Record
 
 __all__ = ["h2o_scores", "snapkv_scores"]
@@ -76,8 +77,13 @@ def h2o_scores(weights: AttentionWeights | Record) -> Tensor:
 
         scores = weights.sum(over the queries), averaged over the heads of each group
 
+    Given a record, queries that are padding have no vote, as far as its mask tells which those are:
+    an item of a padded batch has the scores that it has alone, and padding has 0. Weights alone do
+    not tell, and all their queries vote.
+
     Under a causal mask earlier keys have met more queries, and so gather more: the method counts on
-    it, and keeps the most recent keys besides. Costs one pass over the weights.
+    it, and keeps the most recent keys besides. Costs a pass over the weights, and up to two more
+    where there is padding.
 
     Args:
         weights: (..., heads, queries, keys), or the record that has them.
@@ -91,7 +97,12 @@ def h2o_scores(weights: AttentionWeights | Record) -> Tensor:
     Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large
     Language Models", section 4, algorithm 1.
     """
-    weights = _weights(weights)
+    record, weights = weights, _weights(weights)
+    if isinstance(record, Record) and record.mask is not None:
+        _, real = real_tokens(record)
+        if not bool(real.all()):
+            votes = real.to(weights.dtype).reshape(*weights.shape[:-3], 1, 1, -1)
+            return _of_groups((votes @ weights).squeeze(-2), weights)
     return _of_groups(weights.received(), weights)
 
 

@@ -14,7 +14,8 @@ from pellucid.attention import AttentionWeights
 from pellucid.attention.masks import And, Band
 from pellucid.common import colours
 from pellucid.common.wording import percent
-from pellucid.errors import UnknownNameError
+from pellucid.errors import TypeMismatchError, UnknownNameError
+from pellucid.lens import selection
 from pellucid.lens.places import Places
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
@@ -38,6 +39,9 @@ _ROLES = {
     "induction": "induction",
 }
 _SHARES = ("first", *_ROLES, "punctuation")
+_STACKS = {"encoder": "e", "decoder": "d"}
+"""The letters of the parts of a model that number their layers each from 0."""
+CROSS_STACK = "x"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +49,16 @@ class HeadRow:
     """One head: averages over its queries. NaN is what makes no sense for it, or is not known."""
 
     layer: int
-    """The number in the module's name where that tells all apart, else its place in the order."""
+    """The number in the module's name where that (with `stack`) tells all apart, else its place in
+    the order."""
     head: int
     name: str
     """The module's."""
     role: str
     """What the head does, where that is clear; "" where not. See `heads`."""
+    stack: str = ""
+    """Where layers of several stacks share numbers: "e" of an encoder, "d" of a decoder, "x"
+    cross-attention."""
     entropy: float
     """How widely it looks, nats."""
     distance: float
@@ -69,6 +77,17 @@ class HeadRow:
     """To the position after the last earlier one with the query's token."""
     punctuation: float
     """To punctuation, line breaks and the model's own marks."""
+
+    @property
+    def label(self) -> str:
+        """The layer as tables show it: its number, after the letter of its stack."""
+        return f"{self.stack}{self.layer}"
+
+    @property
+    def place(self) -> tuple[bool, int, bool, str, int]:
+        """Where it stands in the order of layers, in which a decoder follows its encoder."""
+        decodes = self.stack in (_STACKS["decoder"], CROSS_STACK)
+        return decodes, self.layer, self.stack == CROSS_STACK, self.name, self.head
 
     def to_dict(self) -> dict[str, Any]:
         """The row by its columns' names; None for NaN."""
@@ -113,6 +132,8 @@ class HeadTable(Sequence[HeadRow]):
 
         def place(row: HeadRow) -> Any:
             value = getattr(row, by)
+            if by == "layer":
+                return row.place
             if by == "role":
                 return (not value, value)
             return (math.isnan(value), -value) if isinstance(value, float) else value
@@ -126,7 +147,7 @@ class HeadTable(Sequence[HeadRow]):
         for row in self._rows:
             numbers = [_number(getattr(row, name)) for name in ("entropy", "distance")]
             shares = [_share(getattr(row, name)) for name in _SHARES]
-            lines.append((str(row.layer), str(row.head), *numbers, *shares, row.role))
+            lines.append((row.label, str(row.head), *numbers, *shares, row.role))
         return lines
 
     def __repr__(self) -> str:
@@ -185,27 +206,49 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
     Args:
         seen: what `watch` recorded.
         progress: called after each module with how many are done, and of how many.
+
+    Raises:
+        TypeMismatchError: seen is no recording.
     """
+    if not isinstance(seen, Recording):
+        raise TypeMismatchError(
+            f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
+        )
     records = seen.latest()
     rows: list[HeadRow] = []
-    for done, (layer, record) in enumerate(zip(_layers(records), records, strict=True), start=1):
+    for done, (place, record) in enumerate(zip(_layers(records), records, strict=True), start=1):
         with torch.no_grad():
-            rows += _rows(seen, record, layer)
+            rows += _rows(seen, record, *place)
         if progress is not None:
             progress(done, len(records))
     return HeadTable(rows)
 
 
-def _layers(records: Sequence[Record]) -> Sequence[int]:
-    """A number for each: the first in its name, or its place where two names have the same."""
+def _layers(records: Sequence[Record]) -> list[tuple[str, int]]:
+    """The letter of its stack, "" where numbers tell all apart, and a number for each.
+
+    The number is the first in its name, or its place in the order where even letters do not tell
+    two apart.
+    """
     found = [re.search(r"(?:^|\.)(\d+)(?:\.|$)", record.name) for record in records]
-    numbers = {int(match[1]) for match in found if match}
-    if len(numbers) < len(records):
-        return range(len(records))
-    return [int(match[1]) for match in found if match]
+    numbers = [int(match[1]) for match in found if match]
+    if len(numbers) == len(records):
+        for stacks in ([""] * len(records), list(map(_stack, records))):
+            places = list(zip(stacks, numbers, strict=True))
+            if len(set(places)) == len(records):
+                return places
+    return [("", number) for number in range(len(records))]
 
 
-def _rows(seen: Recording, record: Record, layer: int) -> list[HeadRow]:
+def _stack(record: Record) -> str:
+    """The letter of the part of a model that an attention belongs to."""
+    if record.is_cross or selection.is_cross(record.name):
+        return CROSS_STACK
+    part = next((part for part in record.name.split(".") if part in _STACKS), None)
+    return "" if part is None else _STACKS[part]
+
+
+def _rows(seen: Recording, record: Record, stack: str, layer: int) -> list[HeadRow]:
     """The rows of one attention."""
     weights, own = _placed(record)
     of = weights._of
@@ -214,19 +257,8 @@ def _rows(seen: Recording, record: Record, layer: int) -> list[HeadRow]:
         x.reshape(-1, *x.shape[-2:])
         for x in (found.received, found.entropy, found.mean_distance, found.peak)
     )
-    uniform = record.visibility.uniform_rows(of.shape[2])
-    if uniform is not None:  # rows that are hidden, and whose weights are none of the mask's
-        told = (~uniform).to(weights.dtype).expand(of.shape[0], -1)
-        received = (told.reshape(*of.batch_shape, 1, 1, -1) @ weights).reshape(received.shape)
-    real = received.sum(1) > 0  # (batch, keys)
-    if not record.is_cross:
-        everything = Places(weights, own, torch.ones_like(real))
-        seen_by_itself = everything.shown(own).any(1)
-        if uniform is not None:
-            seen_by_itself &= ~uniform
-        for item, flags in enumerate(seen_by_itself):
-            real[item, own[item, flags]] = True
-    counted = (peak > 0) & _real_queries(record, own, real, uniform)[:, None]
+    real, told = _real(record, weights, own, received)
+    counted = (peak > 0) & told[:, None]
 
     def mean(values: Tensor, among: Tensor | None = None) -> list[float]:
         """Of (batch, heads, queries), a number a head."""
@@ -258,9 +290,42 @@ def _rows(seen: Recording, record: Record, layer: int) -> list[HeadRow]:
     rows = []
     for head, values in enumerate(zip(*columns.values(), strict=True)):
         numbers = dict(zip(names, values, strict=True))
-        row = HeadRow(layer=layer, head=head, name=record.name, role="", **numbers)
+        row = HeadRow(layer=layer, head=head, name=record.name, role="", stack=stack, **numbers)
         rows.append(replace(row, role=_role(row, most[head])))
     return rows
+
+
+def real_tokens(record: Record) -> tuple[Tensor, Tensor]:
+    """(batch, keys) and (batch, queries) bool: those that are no padding, as far as masks tell.
+
+    A key is real that a query sees, its own or another; a query, whose key is. In cross-attention
+    every query is taken for real, but for rows that are hidden whole. Batch dimensions are
+    flattened into one. Costs a pass over the weights.
+    """
+    with torch.no_grad():
+        weights, own = _placed(record)
+        received = weights.received()
+        return _real(record, weights, own, received.reshape(-1, *received.shape[-2:]))
+
+
+def _real(
+    record: Record, weights: AttentionWeights, own: Tensor, received: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`real_tokens` where it is known what each key received, (batch, heads, keys)."""
+    of = weights._of
+    uniform = record.visibility.uniform_rows(of.shape[2])
+    if uniform is not None:  # rows that are hidden, and whose weights are none of the mask's
+        told = (~uniform).to(weights.dtype).expand(of.shape[0], -1)
+        received = (told.reshape(*of.batch_shape, 1, 1, -1) @ weights).reshape(received.shape)
+    real = received.sum(1) > 0  # (batch, keys)
+    if not record.is_cross:
+        everything = Places(weights, own, torch.ones_like(real))
+        seen_by_itself = everything.shown(own).any(1)
+        if uniform is not None:
+            seen_by_itself &= ~uniform
+        for item, flags in enumerate(seen_by_itself):
+            real[item, own[item, flags]] = True
+    return real, _real_queries(record, own, real, uniform)
 
 
 def _placed(record: Record) -> tuple[AttentionWeights, Tensor]:

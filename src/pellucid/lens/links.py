@@ -36,6 +36,8 @@ class WordLink:
     key_position: int
     """The tokens between which the weight is."""
     weight: float
+    stack: str = ""
+    """As that of a `HeadRow`."""
 
 
 def links(
@@ -80,6 +82,7 @@ def links(
                         query_position=query,
                         key_position=key,
                         weight=weight,
+                        stack=row.stack,
                     )
                 )
         if progress is not None:

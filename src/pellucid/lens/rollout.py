@@ -1,7 +1,7 @@
 """Attention rollout: how much of each input token is in each output, through all layers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -13,8 +13,9 @@ from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.attention.weights import DENSE_LIMIT
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.attention.workers import each
-from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, TypeMismatchError
 from pellucid.lens import choice
+from pellucid.lens.align import choose, why_unseen
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
@@ -75,6 +76,7 @@ def rollout(
         ArgumentError: the records do not chain, an unknown `heads`, or a residual outside 0 to 1.
         OutOfRangeError: a query past the end.
         TooLargeError: the answer would take more than the limit, and how much.
+        TypeMismatchError: seen is neither a recording nor records.
         UnknownNameError: `layers` asks for what was not recorded.
 
     Source: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3
@@ -106,15 +108,19 @@ def rollout(
 
 def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Record]:
     """The records of one stack, first layer first."""
-    given = seen.latest() if isinstance(seen, Recording) else list(seen)
+    given = _given(seen)
     square = [x for x in given if not x.is_cross and x.shape[-2] == x.shape[-1]]
     if not square:
         found = ", ".join(f"{x.name} {tuple(x.shape)}" for x in given[:5]) or "nothing"
         raise ArgumentError(
             "rollout needs self-attention of as many queries as keys, recorded from the first "
             f"token on; recorded: {found}"
+            + (why_unseen(seen, cross=False) if isinstance(seen, Recording) else "")
         )
-    chain = choice.chosen(square, layers)
+    if isinstance(seen, Recording):
+        chain = choose(seen, square, layers, cross=False)
+    else:
+        chain = choice.chosen(square, layers)
     kinds = {(choice.prefix(x.name), *x.shape[:-3], *x.shape[-2:]): x for x in reversed(chain)}
     stacks = dict.fromkeys(choice.prefix(x.name) for x in chain)
     fit = len({kind[1:] for kind in kinds}) == 1
@@ -127,6 +133,18 @@ def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Re
     if isinstance(seen, Recording):
         _refuse_repeated(seen, chain)
     return chain
+
+
+def _given(seen: Recording | Sequence[Record]) -> list[Record]:
+    if isinstance(seen, Recording):
+        return seen.latest()
+    records = list(seen) if isinstance(seen, Iterable) else []
+    if isinstance(seen, Iterable) and all(isinstance(record, Record) for record in records):
+        return records
+    raise TypeMismatchError(
+        f"seen must be a Recording, as pellucid.watch gives, or its records, got "
+        f"{type(seen).__name__}"
+    )
 
 
 def _refuse_repeated(seen: Recording, chain: list[Record]) -> None:
