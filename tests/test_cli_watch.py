@@ -1,6 +1,7 @@
 """`pellucid watch` and `pellucid heads`, run as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -117,6 +118,48 @@ def test_what_is_too_long_can_be_cut(run, refused, tmp_path):
     assert "reads 29 tokens" in out
 
 
+def test_what_is_cut_keeps_some_of_the_text(run, refused):
+    for few in (1, 2):
+        assert refused("watch", TEXT, "--max-tokens", few) == (
+            "--max-tokens must be 3 or more for all-MiniLM-L6-v2, which adds 2 special tokens; "
+            f"got {few}"
+        )
+    assert "reads 3 tokens" in run("watch", TEXT, "--max-tokens", 3)[1]
+
+
+def test_a_model_without_positions_reads_what_its_tokenizer_calls_long(run, checkpoint):
+    text = "Write a poem about rain. " * 11
+    _, out, err = run("watch", text, "--model", checkpoint("t5"), "--layers", "encoder.*", "--json")
+    assert err == ""
+    assert json.loads(out)["tokens"] > 53
+
+
+def test_a_tokenizer_of_another_model(refused, checkpoint, tmp_path):
+    import torch
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=13, hidden_size=33, num_hidden_layers=1, num_attention_heads=3,
+        intermediate_size=37,
+    )  # fmt: skip
+    torch.manual_seed(31)
+    shutil.copytree(checkpoint("bert"), tmp_path / "copy", ignore=lambda *_: {"model.safetensors"})
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "copy")
+    told = refused("watch", TEXT, "--model", tmp_path / "copy")
+    assert told.startswith("tokenizer and model of copy do not fit together: the text has token ")
+    assert told.endswith(", but the model's vocabulary ends at 12")
+
+
+def test_the_weights_are_compared_where_they_are_larger(run):
+    assert "as weights" not in run("watch", "rain", "--layers", "0")[1]
+    assert "as weights they would be" in run("watch", "rain " * 300, "--layers", "0")[1]
+
+
+def test_the_legend_says_that_shares_overlap(run):
+    told = " ".join(run("watch", TEXT, "--layers", "0")[1].split())
+    assert "Shares overlap, and need not sum to 100%." in told
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_decoder(run, checkpoint, family):
     status, out, err = run("watch", TEXT, "--model", checkpoint(family))
@@ -135,9 +178,16 @@ def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
     cross = next(row for row in found["heads"] if "EncDecAttention" in row["name"])
     assert cross["itself"] is None
     assert cross["first"] is not None
-    assert [row["layer"] for row in found["heads"]] == sorted(
-        row["layer"] for row in found["heads"]
-    )
+    layers = list(dict.fromkeys((row["stack"], row["layer"]) for row in found["heads"]))
+    assert layers == [("e", 0), ("e", 1), ("d", 0), ("x", 0), ("d", 1), ("x", 1)]
+    kept = {row["name"]: row["stack"] for row in found["heads"]}
+    assert all(link["stack"] == kept[link["name"]] for link in found["links"])
+    told = " ".join(run("watch", TEXT, "--model", path)[1].split())
+    for part in ("x1.0", "d0.2", "x0 ", "e encoder, d decoder, x cross-attention"):
+        assert part in told
+    told = run("watch", TEXT, "--model", path, "--layers", "encoder.*")[1]
+    assert "1.2" in told
+    assert "e1" not in told
     both = json.loads(run("watch", TEXT, "--model", path, "--json")[1])
     assert both["tokens"] == both["target_tokens"]
     assert run("watch", TEXT, "--model", path, "--target", "a")[0] == 0
@@ -167,7 +217,7 @@ def test_a_large_model_is_shown_by_its_clearest_heads():
     told = written.getvalue()
     assert "The clearest heads of each role" in told
     assert "5 of 160 heads" in told
-    assert told.count("100%") == 5
+    assert told.split("The share of")[0].count("100%") == 5
     assert max(map(len, told.splitlines())) <= 80
 
 

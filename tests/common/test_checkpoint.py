@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from pellucid.common.checkpoint import open_checkpoint
-from pellucid.errors import FileError
+from pellucid.errors import ArgumentError, FileError
 from pellucid.lessons.model import walk_model
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -72,15 +73,53 @@ def test_a_directory_without_a_tokenizer(checkpoint, tmp_path):
 
 
 def test_a_model_may_have_no_limit(checkpoint, tmp_path):
+    assert open_checkpoint(str(checkpoint("t5"))).limit is None  # though its tokenizer names one
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint("t5"), copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": -1}))
-    assert open_checkpoint(str(copy)).limit == 53  # the tokenizer's
-    given = json.loads((copy / "tokenizer_config.json").read_text())
-    given.pop("model_max_length")
-    (copy / "tokenizer_config.json").write_text(json.dumps(given))
     assert open_checkpoint(str(copy)).limit is None
+    assert open_checkpoint(str(checkpoint("gpt2"))).limit == 53
+
+
+@pytest.mark.parametrize("family", ["Roberta", "XLMRoberta", "Camembert", "MPNet", "Longformer"])
+def test_positions_that_begin_after_padding(checkpoint, tmp_path, family):
+    """Such a model takes exactly as many tokens as the limit says."""
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=307,
+        hidden_size=33,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=37,
+        max_position_embeddings=59,
+        **({"attention_window": [2]} if family == "Longformer" else {}),
+    )
+    shutil.copytree(checkpoint("bert"), tmp_path / "copy", ignore=lambda *_: {"model.safetensors"})
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "copy")
+    found = open_checkpoint(str(tmp_path / "copy"))
+    assert found.limit == 59 - config.pad_token_id - 1 == 57
+    if family != "Longformer":  # which pads to whole windows
+        found.run(input_ids=torch.full((1, 57), 7))
+        with pytest.raises(ArgumentError, match="does not run on text"):
+            found.run(input_ids=torch.full((1, 58), 7))
+
+
+def test_pickled_weights_are_not_opened(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint("bert"), copy)
+    (copy / "pytorch_model.bin").write_bytes(b"what it holds is never read")
+    assert open_checkpoint(str(copy)).limit == 53
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(FileError, match=r"pickled weights \(pytorch_model\.bin\).*save_pretrained"):
+        open_checkpoint(str(copy))
+
+
+def test_a_model_of_images_is_refused(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint("vit"), copy, ignore=lambda *_: {"tokenizer.json"})
+    for path in (copy, checkpoint("vit")):
+        with pytest.raises(ArgumentError, match=r"does not run on text: it reads pixel_values$"):
+            open_checkpoint(str(path))
 
 
 def test_a_name_too_long():

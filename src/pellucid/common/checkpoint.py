@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,6 +27,7 @@ _TOKENIZERS = (
     "tekken.json",
 )
 """The files of which a tokenizer has at least one."""
+_PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth")
 _UNUSED = ("pooler", "lm_head", "cls", "classifier")
 """Parts after the last layer, which no attention needs."""
 
@@ -39,7 +41,7 @@ class Checkpoint:
     """A transformers.PreTrainedModel: the encoder or the decoder, in float32."""
     tokenizer: Any
     limit: int | None
-    """The most tokens the model takes, if it has a limit."""
+    """The most tokens the model has positions for, if it has a limit."""
 
     def run(self, **inputs: torch.Tensor) -> None:
         """Run the model, for those who watch it.
@@ -67,18 +69,22 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
     Raises:
         MissingExtraError: transformers, or the package with the default model, is not installed.
         FileError: there is no such model, or what is there is not one.
+        ArgumentError: it reads no text.
     """
     try:
         import transformers
     except ImportError as error:
         raise MissingExtraError(f"this needs transformers: {_INSTALL}") from error
     source = _minilm() if model is None else _source(model)
+    name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
     options = {"trust_remote_code": False}
     with _quiet():
         if not Path(source).is_dir() and not _hub_answers():
             options["local_files_only"] = True
         try:
-            transformers.AutoConfig.from_pretrained(source, **options)
+            config = transformers.AutoConfig.from_pretrained(source, **options)
+            _check_reads_text(name, config)
+            _check_weights(source)
             _check_tokenizer(source)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
             network, loaded = transformers.AutoModel.from_pretrained(
@@ -89,21 +95,38 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
                 ignore_mismatched_sizes=True,  # _check_loaded names them
                 **options,
             )
-        except FileError:
+        except (FileError, ArgumentError):
             raise
         except Exception as error:  # each layer of transformers has its own kinds
             raise FileError(_complaint(source, error)) from error
     config = network.config
     halved = config.is_encoder_decoder and not whole
     _check_loaded(source, loaded, (*_UNUSED, "decoder") if halved else _UNUSED)
-    name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
     if halved:
         network = network.get_encoder()
         name += " (its encoder)"
-    limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
-    # Tokenizers without a limit say so with a number like 1e30, models with one like -1.
-    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
-    return Checkpoint(name, network.eval(), _Printable(tokenizer), min(known, default=None))
+    return Checkpoint(name, network.eval(), _Printable(tokenizer), _limit(network))
+
+
+def _limit(network: Any) -> int | None:
+    """The most tokens that a model has positions for; None where it has no such limit.
+
+    What its tokenizer says of a length is a habit of training, and no limit of the model.
+    """
+    config = network.config
+    owners = (config, getattr(config, "encoder", None), getattr(config, "text_config", None))
+    names = ("max_position_embeddings", "max_encoder_position_embeddings")
+    told = (getattr(owner, name, None) for owner in owners for name in names)
+    positions = next((number for number in told if isinstance(number, int)), -1)
+    if positions <= 0:  # -1 stands for no limit
+        return None
+    for name, part in network.named_modules():
+        padding = getattr(part, "padding_idx", None)
+        # RoBERTa and its kin count from the place after that of padding.
+        is_positions = "position" in name.rpartition(".")[2]
+        if is_positions and padding is not None and len(part.weight) == positions:
+            return int(positions - padding - 1)
+    return int(positions)
 
 
 class _Printable:
@@ -125,6 +148,32 @@ class _Printable:
         if isinstance(ids, list):
             return [self.convert_ids_to_tokens(number) for number in ids]
         return printable(str(self._tokenizer.convert_ids_to_tokens(ids)))
+
+
+def _check_reads_text(name: str, config: Any) -> None:
+    """Complain of a model that takes no token ids, as one of images does not."""
+    from transformers import MODEL_MAPPING
+
+    kind: Any = MODEL_MAPPING.get(type(config), None)
+    if kind is None or isinstance(kind, tuple):  # unknown, or one of several
+        return
+    taken = signature(kind.forward).parameters
+    if "input_ids" not in taken:
+        reads = getattr(kind, "main_input_name", "input_ids")
+        told = f"it reads {reads}" if reads in taken else "it takes no token ids"
+        raise ArgumentError(f"model {name} does not run on text: {told}")
+
+
+def _check_weights(source: str) -> None:
+    """Complain of a directory whose weights are pickled alone."""
+    path = Path(source)
+    pickled = [found.name for pattern in _PICKLED for found in sorted(path.glob(pattern))]
+    if path.is_dir() and pickled and not any(path.glob("*.safetensors")):
+        raise FileError(
+            f"model '{source}' cannot be opened: it has no model.safetensors, and pickled weights "
+            f"({pickled[0]}) can run code; if you trust them, convert them with transformers: "
+            "AutoModel.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
+        )
 
 
 def _check_tokenizer(source: str) -> None:

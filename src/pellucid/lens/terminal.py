@@ -38,6 +38,8 @@ LETTERS = {
     "": ("·", "bright_black"),
 }
 """How the map shows each role."""
+STACKS = {"e": "encoder", "d": "decoder", "x": "cross-attention"}
+"""What the letters before layers' numbers stand for."""
 MEANING = {"punctuation": "punctuation or marks", "broad": "broad", "": "no clear role"}
 SHARES = {
     "first": "first",
@@ -202,6 +204,13 @@ def _inputs(
 def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -> torch.Tensor:
     """(1, tokens) ids of a text that the model has room for."""
     side = {"text_target": text} if name == "target" else {"text": text}
+    if max_tokens is not None:
+        marks = checkpoint.tokenizer.num_special_tokens_to_add()
+        if max_tokens <= marks:
+            raise ArgumentError(
+                f"--max-tokens must be {marks + 1} or more for {checkpoint.name}, which adds "
+                f"{count(marks, 'special token')}; got {max_tokens}"
+            )
     try:
         ids = checkpoint.tokenizer(
             **side,
@@ -216,6 +225,12 @@ def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -
         ) from error
     if not ids:
         raise ArgumentError(f"the {name} has no tokens that {checkpoint.name} knows")
+    known = _known_tokens(name, checkpoint)
+    if known is not None and max(ids) >= known:
+        raise ArgumentError(
+            f"tokenizer and model of {checkpoint.name} do not fit together: the {name} has token "
+            f"{max(ids):,}, but the model's vocabulary ends at {known - 1:,}"
+        )
     limit = checkpoint.limit
     if limit is not None and len(ids) > limit:
         raise ArgumentError(
@@ -223,6 +238,16 @@ def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -
             f"--max-tokens {limit} reads the first {limit:,}"
         )
     return torch.tensor([ids])
+
+
+def _known_tokens(name: str, checkpoint: Checkpoint) -> int | None:
+    """The size of the vocabulary of the model, or of its decoder for the target."""
+    model = checkpoint.model
+    try:
+        part = model.get_decoder() if name == "target" else model
+        return getattr(part.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):  # models of kinds that do not tell
+        return None
 
 
 @contextmanager
@@ -283,10 +308,10 @@ def show_recording(recording: Recording, table: HeadTable, console: Console) -> 
 
 def show_map(table: HeadTable, console: Console) -> None:
     """Print a letter a head, a line a layer."""
-    layers: dict[tuple[int, str], list[HeadRow]] = {}
-    for row in sorted(table, key=lambda row: (row.layer, row.head)):
-        layers.setdefault((row.layer, row.name), []).append(row)
-    side = max(len(str(layer)) for layer, _ in layers)
+    layers: dict[tuple[str, str], list[HeadRow]] = {}
+    for row in table.sort("layer"):
+        layers.setdefault((row.label, row.name), []).append(row)
+    side = max(len(layer) for layer, _ in layers)
     widest = max(map(len, layers.values()))
     gap = " " if side + 2 + 2 * widest <= console.width else ""
     say("What the heads do", console, style="bold")
@@ -308,6 +333,10 @@ def show_map(table: HeadTable, console: Console) -> None:
         if role in present
     )
     say(legend, console, style="dim")
+    stacks = {row.stack for row in table}
+    stacks_told = ", ".join(f"{x} {what}" for x, what in STACKS.items() if x in stacks)
+    if stacks_told:
+        say(f"Before a layer's number: {stacks_told}.", console, style="dim")
 
 
 def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> None:
@@ -331,14 +360,15 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
         grid.add_column(title, justify="right", no_wrap=True, min_width=max(4, len(title)))
     grid.add_column("role", no_wrap=True)
     before = None
+    in_order = list(shown) == list(shown.sort("layer"))
     for row in shown:
         # A gap between layers, where the lines are in the order of layers.
-        new = before is not None and before != row.layer
-        if new and list(shown) == sorted(shown, key=lambda row: (row.layer, row.head)):
+        new = before is not None and before != row.label
+        if new and in_order:
             grid.add_row()
-        before = row.layer
+        before = row.label
         grid.add_row(
-            f"{row.layer}.{row.head}",
+            f"{row.label}.{row.head}",
             *(_number(getattr(row, name)) for name in numbers),
             *(_share(row, name, len(name if wide else SHARES[name])) for name in shares),
             Text(row.role, style=LETTERS[row.role][1]),
@@ -366,7 +396,8 @@ def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
         "punctuation": "punctuation and marks",
     }
     parts = [f"{name if wide else SHARES[name]} to {goes[name]}" for name in shares]
-    told = f"The share of attention that goes: {', '.join(parts)}."
+    told = f"The share of attention that goes: {', '.join(parts)}. "
+    told += "Shares overlap, and need not sum to 100%."
     for name, title in numbers.items():
         what = {"entropy": "how widely a head looks, in nats", "distance": "how far, in tokens"}
         told += f" {(name if wide else title).capitalize()}: {what[name]}."
@@ -403,7 +434,7 @@ def _show_links(strongest: list[WordLink], console: Console) -> None:
             _word(link.key, link.key_position, longest),
             Text(percent(link.weight)),
             Text("█" * max(1, round(link.weight * room)), style="blue"),
-            Text(f"{link.layer}.{link.head}", style="dim"),
+            Text(f"{link.stack}{link.layer}.{link.head}", style="dim"),
         )
     console.print(grid)
 
@@ -433,8 +464,11 @@ def _held(recording: Recording) -> tuple[int, int]:
 
 
 def _footer(recording: Recording) -> str:
-    held, dense = map(readable_bytes, _held(recording))
-    return f"{count(len(recording), 'attention')} in {held}; as weights they would be {dense}."
+    held, dense = _held(recording)
+    told = f"{count(len(recording), 'attention')} in {readable_bytes(held)}"
+    if dense > held:
+        told += f"; as weights they would be {readable_bytes(dense)}"
+    return f"{told}."
 
 
 def to_json(seen: Seen) -> str:
