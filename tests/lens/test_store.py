@@ -69,6 +69,8 @@ def test_files_that_are_no_recording(tmp_path):
             pellucid.Recording.load(path)
     with pytest.raises(FileError, match="there is no file"):
         pellucid.Recording.load(tmp_path / "nowhere")
+    with pytest.raises(FileError, match="it is a directory"):
+        pellucid.Recording.load(tmp_path)
     save_file({"a": torch.ones(2)}, path)
     with pytest.raises(FileError, match="not a recording of Pellucid"):
         pellucid.Recording.load(path)

@@ -202,7 +202,7 @@ def _words(
             f"the {side} tokens are not known, as the model was given no token ids; pass "
             f"{side}_words"
         )
-    special = set(getattr(seen._tokenizer, "all_special_ids", ()))
+    special = seen.special_ids
     numbers = ids[item].tolist()
     return [
         word

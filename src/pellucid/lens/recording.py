@@ -122,10 +122,10 @@ class Recording:
             for row in rows
         ]
         dense = sum(record.shape.numel() * 4 for record in self._records)
-        footer = (
-            f"holds {readable_bytes(self.bytes_held())}; "
-            f"all weights as tensors would be {readable_bytes(dense)}"
-        )
+        held = self.bytes_held()
+        footer = f"holds {readable_bytes(held)}"
+        if dense > held:
+            footer += f"; all weights as tensors would be {readable_bytes(dense)}"
         return "\n".join([title, *lines, footer, *missed])
 
     def bytes_held(self) -> int:

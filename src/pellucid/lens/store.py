@@ -120,8 +120,11 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         MissingExtraError: safetensors is not installed.
     """
     library = _safetensors()
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise FileError(f"there is no file '{path}'")
+    if not os.path.isfile(path):
+        what = "a directory" if os.path.isdir(path) else "no regular file"
+        raise FileError(f"cannot read '{path}': it is {what}")
     try:
         with library.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))

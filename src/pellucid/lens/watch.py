@@ -183,30 +183,11 @@ class Watch(Recording):
 
     def _begin(self, name: str, call: taps.Call) -> None:
         """Record a call by itself, or the first of a generation."""
-        key, value, update = call.key, call.value, call.update
-        total, before = key.shape[-2], 0
-        if update is not None:
-            before = update.before() if callable(update.before) else update.before
-            total = before + update.length
-            assert isinstance(key, Tensor)
-            assert isinstance(value, Tensor)
-            if before == 0 and update.returned() is key:
-                key, value = update.keys, update.values
-            else:  # a static cache is longer than what it holds
-                key, value = key[..., :total, :], value[..., :total, :]
-        source = self._source(key) if update is None else None
-        if source is not None and key.shape[-2] < source.record.keys.length:
-            source = None  # a window has left some behind
-        if source is not None:
-            assert isinstance(key, Tensor)
-            assert isinstance(value, Tensor)
-            length = source.record.keys.length
-            total = source.first + length
-            key, value = key[..., :length, :], value[..., :length, :]
+        key, value, before, source = self._whole(call)
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._visibility(call, queries, keys)
         cross = selection.is_cross(name) or (before == 0 and queries != keys and source is None)
-        context = self._context(call)
+        context, logsumexp = self._context(call), self._logsumexp(call)
         ids = self._ids(call, queries)
         key_ids = self._ids(call, keys, unlike=ids if cross else None)
         record = Record(
@@ -218,7 +199,7 @@ class Watch(Recording):
             scale=call.scale,
             softcap=call.softcap,
             sinks=None if call.sinks is None else self._moved(call.sinks.view_as(call.sinks)),
-            logsumexps=None if (found := self._logsumexp(call)) is None else Pieces(found, -1),
+            logsumexps=None if logsumexp is None else Pieces(logsumexp, -1),
             values=self._kept(value) if self._values else None,
             contexts=None if context is None else self._kept(context),
             query_tokens=None if ids is None else Pieces(ids, -1),
@@ -227,25 +208,58 @@ class Watch(Recording):
             latest_queries=queries,
             output_weight=None if call.projection is None else call.projection[0].detach(),
         )
-        kind = (selection.kind(self._modules[name]), call.form, record.mask is None, bias is None)
-        if kind not in self._proven:
-            # An empty slot of a static cache has a share of a padding row; it is not kept.
-            blank = visibility.uniform if keys < call.key.shape[-2] else None
-            wrong = contradiction(record, call, Pieces(value).tensor, blank)
-            if wrong is not None:
-                self._refused.add(name)
-                self.missed(name, wrong)
-                return
-            if not call.dropout:  # which leaves nothing to be proven by
-                self._proven.add(kind)
         if source is not None:  # what is read by two layers grows once
             record.values, record.key_tokens = source.record.values, source.record.key_tokens
+        if not self._is_proven(record, call, value, bias is None):
+            return
         self._records.append(record)
-        origin = update or source
-        if origin is not None and isinstance(call.key, Tensor):
-            self._growing[name, origin.layer, origin.cache] = Growing(
-                record, origin.cache, origin.layer, total - keys, weakref.ref(call.key), source
-            )
+        origin = call.update or source
+        if origin is None or not isinstance(call.key, Tensor):
+            return
+        first = origin.first if isinstance(origin, Growing) else before + origin.length - keys
+        self._growing[name, origin.layer, origin.cache] = Growing(
+            record, origin.cache, origin.layer, first, weakref.ref(call.key), source
+        )
+
+    def _whole(self, call: taps.Call) -> tuple[Part, Part, int, Growing | None]:
+        """All keys and values that a call reads, and where they come from.
+
+        Returns:
+            keys, values, how many keys the cache had before, and the layer that the keys were taken
+            from where it is another.
+        """
+        key, value, update = call.key, call.value, call.update
+        if update is not None:
+            before = update.before() if callable(update.before) else update.before
+            if before == 0 and update.returned() is key:
+                return update.keys, update.values, before, None
+            return *_cut(key, value, before + update.length), before, None
+        source = self._source(key)
+        if source is None or key.shape[-2] < source.record.keys.length:  # a window left some behind
+            return key, value, 0, None
+        return *_cut(key, value, source.record.keys.length), 0, source
+
+    def _is_proven(self, record: Record, call: taps.Call, value: Part, is_plain: bool) -> bool:
+        """Whether the record gives what the model got; tried once for each kind of module."""
+        kind = (
+            selection.kind(self._modules[record.name]),
+            call.form,
+            record.mask is None,
+            is_plain,
+        )
+        if kind in self._proven:
+            return True
+        # An empty slot of a static cache has a share of a padding row; it is not kept.
+        is_cut = record.keys.length < call.key.shape[-2]
+        blank = record.visibility.uniform if is_cut else None
+        wrong = contradiction(record, call, Pieces(value).tensor, blank)
+        if wrong is not None:
+            self._refused.add(record.name)
+            self.missed(record.name, wrong)
+            return False
+        if not call.dropout:  # which leaves nothing to be proven by
+            self._proven.add(kind)
+        return True
 
     def _grow(self, name: str, call: taps.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
@@ -454,6 +468,13 @@ def watch(
         UnknownNameError: no module has what `layers` asks for; the message lists near names.
     """
     return Watch(model, layers, values, device, dtype, tokenizer)
+
+
+def _cut(key: Part, value: Part, length: int) -> tuple[Tensor, Tensor]:
+    """Without the slots of a static cache that hold nothing yet."""
+    assert isinstance(key, Tensor)
+    assert isinstance(value, Tensor)
+    return key[..., :length, :], value[..., :length, :]
 
 
 def _own(tensor: Tensor) -> Tensor:
