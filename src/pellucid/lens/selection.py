@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -122,6 +123,7 @@ def token_embedding(model: nn.Module) -> Tensor | None:
     return None if found is None else found.weight
 
 
+@cache
 def is_cross(name: str) -> bool:
     """Whether a module's name says that it attends to another sequence."""
     return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from types import FrameType, ModuleType
 from typing import Any, Protocol
 
@@ -184,9 +184,14 @@ def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[.
     if any(done.owner is owner and done.name == name for done in _patches):
         return
     original = vars(owner)[name]
-    wrapper = wraps(original)(make(original))
+    wrapper = _wrapper(original, make)
     _patches.append(Patch(owner, name, original, wrapper))
     setattr(owner, name, wrapper)
+
+
+@cache
+def _wrapper(original: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
+    return wraps(original)(make(original))
 
 
 def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":

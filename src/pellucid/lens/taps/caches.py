@@ -16,9 +16,6 @@ from torch import Tensor, nn
 
 from pellucid.lens import taps
 
-DISTURBING = ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
-"""What can happen to a cache besides adding keys and forgetting the latest."""
-
 _latest = threading.local()
 """What went into a cache last on this thread, and no call has read yet."""
 _left_as: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
@@ -32,9 +29,8 @@ def places() -> Iterator[taps.Place]:
     if caches is not None:
         yield caches.Cache, "update", update
         yield caches.Cache, "crop", crop
-        for name in DISTURBING:
-            if name in vars(caches.Cache):
-                yield caches.Cache, name, partial(disturbance, name)
+        for name in DISTURBING.keys() & vars(caches.Cache).keys():
+            yield caches.Cache, name, DISTURBING[name]
 
 
 def update(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,3 +124,10 @@ def _serial(cache: Any) -> int:
     if number is None:
         number = _serials[cache] = next(_next)
     return number
+
+
+DISTURBING = {
+    name: partial(disturbance, name)
+    for name in ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
+}
+"""What can happen to a cache besides adding keys and forgetting the latest."""
