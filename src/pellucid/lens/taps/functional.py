@@ -82,6 +82,8 @@ def _kernel(
         return None
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or taps.is_transformed():
         return None
+    if query.shape[-2] == 1:  # a step of a generation, which this would hold up more than it saves
+        return None
     chosen = torch._fused_sdp_choice(
         query, key, value, None, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
     )
