@@ -324,19 +324,24 @@ def sharing_model(implementation):
     return make(config, attn_implementation=implementation).eval()
 
 
-def test_layers_that_read_the_keys_of_others():
-    """One record a layer, and what two of them read is held once; a crop takes back all alike."""
-    model, eager, ids = sharing_model("sdpa"), sharing_model("eager"), some_ids()
-    cache = transformers.DynamicCache(config=model.config)
+def assert_eager(seen, ids):
+    """One record a layer, of the weights that the model's own eager attention has."""
     with torch.no_grad():
-        with pellucid.watch(model) as seen:
-            model(ids[:, :4], past_key_values=cache)
-            for at in range(4, len(ids[0])):
-                model(ids[:, at : at + 1], past_key_values=cache)
-        expected = eager(ids, output_attentions=True, use_cache=False).attentions
+        expected = sharing_model("eager")(ids, output_attentions=True, use_cache=False).attentions
     assert len(seen) == 4
     for record, own in zip(seen, expected, strict=True):
         torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
+
+
+def test_layers_that_read_the_keys_of_others():
+    """One record a layer, and what two of them read is held once; a crop takes back all alike."""
+    model, ids = sharing_model("sdpa"), some_ids()
+    cache = transformers.DynamicCache(config=model.config)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(ids[:, :4], past_key_values=cache)
+        for at in range(4, len(ids[0])):
+            model(ids[:, at : at + 1], past_key_values=cache)
+    assert_eager(seen, ids)
     places = [f"model.layers.{layer}.self_attn" for layer in range(4)]
     held = [seen.record(place).keys for place in places]
     assert held[2] is held[0]
@@ -344,15 +349,11 @@ def test_layers_that_read_the_keys_of_others():
 
 
 def test_a_crop_of_keys_that_two_layers_read():
-    model, eager, ids = sharing_model("sdpa"), sharing_model("eager"), some_ids()
+    model, ids = sharing_model("sdpa"), some_ids()
     cache, again = transformers.DynamicCache(), torch.cat([ids[:, :3], ids[:, 6:]], 1)
-    with torch.no_grad():
-        with pellucid.watch(model) as seen:
-            model(ids[:, :5], past_key_values=cache)
-            cache.crop(-2)
-            for at in range(3, len(again[0])):
-                model(again[:, at : at + 1], past_key_values=cache)
-        expected = eager(again, output_attentions=True, use_cache=False).attentions
-    assert len(seen) == 4
-    for record, own in zip(seen, expected, strict=True):
-        torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(ids[:, :5], past_key_values=cache)
+        cache.crop(-2)
+        for at in range(3, len(again[0])):
+            model(again[:, at : at + 1], past_key_values=cache)
+    assert_eager(seen, again)

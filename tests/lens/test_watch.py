@@ -369,6 +369,17 @@ def test_the_table():
     assert repr(seen).splitlines()[-1] == "holds 15.0 KiB"
 
 
+def test_a_watch_that_was_not_opened_says_so():
+    seen = pellucid.watch(build("bert", "sdpa"))
+    assert len(seen.unseen) == LAYERS
+    assert all("with pellucid.watch(model)" in reason for reason in seen.unseen.values())
+
+
+def test_records_are_asked_for_by_name():
+    with pytest.raises(TypeMismatchError, match="by its module's name, got 0"):
+        pellucid.watch(build("bert", "sdpa"))[0]
+
+
 def test_only_modules_can_be_watched():
     with pytest.raises(TypeMismatchError, match=r"torch\.nn\.Module, not builtins\.str"):
         pellucid.watch("bert")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.attention.weights import _bytes as readable_bytes
-from pellucid.errors import UnknownNameError
+from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens import store
 from pellucid.lens.record import Record
 from pellucid.lens.visibility import bands
@@ -55,7 +55,10 @@ class Recording:
 
         Raises:
             UnknownNameError: nothing of that name was recorded; the message lists near names.
+            TypeMismatchError: name is no text.
         """
+        if not isinstance(name, str):
+            raise TypeMismatchError(f"a record is asked for by its module's name, got {name!r}")
         for record in reversed(self._records):
             if record.name == name:
                 return record

@@ -122,7 +122,11 @@ class Watch(Recording):
             return self._unseen
         recorded = {record.name for record in self._records}
         silent = selection.silent(self._parts, recorded | self._lost.keys(), self._chosen)
-        return dict.fromkeys(silent, "made no attention call that is known here") | self._lost
+        if self._names:
+            reason = "made no attention call that is known here"
+        else:
+            reason = "was not watched: say `with pellucid.watch(model) as seen:`"
+        return dict.fromkeys(silent, reason) | self._lost
 
     # What the taps tell.
 
