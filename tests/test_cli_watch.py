@@ -278,3 +278,11 @@ def test_a_pipe_gets_no_progress_and_no_colour():
     )
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
+
+
+def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rain.txt").write_text(TEXT)
+    status, out, err = run("watch", "rain.txt")
+    assert (status, bool(out)) == (0, True)
+    assert err == "pellucid: reading the name 'rain.txt'; the file is --file 'rain.txt'\n"

@@ -225,6 +225,9 @@ def watch_text(
 
     if text and len(text) > 1:
         raise ArgumentError(f'watch takes one text; put it in quotes: "{" ".join(text)}"')
+    if text and len(text[0]) < 256 and os.path.isfile(text[0]):
+        name = printable(text[0])
+        typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
     seen = terminal.look(
         terminal.read_text(text[0] if text else None, file),
         target=target,
