@@ -32,14 +32,14 @@ class Pieces:
 
     def __init__(self, part: Part, axis: int = -2) -> None:
         self._parts: list[Part] = [part]
-        self._versions = [_version(part)]
+        self._versions = [version_of(part)]
         self._axis = axis
         self.length = part.shape[axis]
         self.outer = tuple(part.shape[:axis])
 
     def append(self, part: Tensor) -> None:
         self._parts.append(part)
-        self._versions.append(_version(part))
+        self._versions.append(version_of(part))
         self.length += part.shape[self._axis]
 
     def cut(self, length: int) -> None:
@@ -50,7 +50,7 @@ class Pieces:
 
     @property
     def tensor(self) -> Tensor:
-        if self._versions != [_version(part) for part in self._parts]:
+        if self._versions != [version_of(part) for part in self._parts]:
             raise ArgumentError(
                 "what was recorded has been changed in place since, by the model or its user; "
                 "watch(model, device=...) with another device, or dtype=..., keeps copies"
@@ -62,7 +62,7 @@ class Pieces:
         return whole
 
     def _keep(self, whole: Tensor) -> None:
-        self._parts, self._versions = [whole], [_version(whole)]
+        self._parts, self._versions = [whole], [version_of(whole)]
 
     @property
     def held(self) -> list[Tensor]:
@@ -262,7 +262,7 @@ class Record:
         return self.weights.rows(slice(-self.latest_queries, None))
 
 
-def _version(part: Part) -> int:
+def version_of(part: Part) -> int:
     """How often a tensor was written to; those of inference mode do not count it."""
     return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
 

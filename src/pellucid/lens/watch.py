@@ -23,7 +23,7 @@ from pellucid.attention.masks import Rows
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps
 from pellucid.lens.recognise import Recognised, recognise
-from pellucid.lens.record import Part, Pieces, Record
+from pellucid.lens.record import Part, Pieces, Record, version_of
 from pellucid.lens.recording import Recording
 from pellucid.lens.replay import contradiction
 from pellucid.lens.visibility import Visibility, hidden, tensors
@@ -398,7 +398,8 @@ class Watch(Recording):
 
     def _ids(self, call: taps.Call, length: int, unlike: Tensor | None = None) -> Tensor | None:
         """(batch, length) ids of the tokens that were read last and are so many."""
-        batch = math.prod(call.query.shape[:-3])
+        outer = call.query.shape[:-3]
+        batch = outer[0] if len(outer) == 1 else math.prod(outer)
         for ids in self._read:
             if ids.shape == (batch, length) and ids is not unlike:
                 return ids
@@ -411,14 +412,10 @@ class Watch(Recording):
     def _logsumexp(self, call: taps.Call) -> Tensor | None:
         """What the kernel found, if that is the logsumexp of what is recorded."""
         found = call.logsumexp
-        added = (*call.given, call.bias, call.softcap, call.sinks, self._dtype)
-        if (
-            found is None
-            or found.shape != call.query.shape[:-1]
-            or any(x is not None for x in added)
-        ):
+        if found is None or found.shape != call.query.shape[:-1]:
             return None
-        return self._moved(found)
+        added = (*call.given, call.bias, call.softcap, call.sinks, self._dtype)
+        return None if any(x is not None for x in added) else self._moved(found)
 
     def _kept(self, part: Part) -> Pieces:
         if self._device is None and self._dtype is None:
@@ -491,8 +488,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
     """What tells a tensor from every other that is alive, and from itself after a change."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version_of(tensor)
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

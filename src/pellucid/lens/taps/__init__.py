@@ -137,11 +137,11 @@ class Patch:
 
 def add(listener: Listener, eagerly: bool = False) -> None:
     """Begin to tell a listener; eagerly = its model is compiled, and no tap sees into its graph."""
-    global listeners, _stance, _teller
+    global listeners, _stance, _tell_uncompiled
     with _lock:
         listeners = (*listeners, listener)
-        if _teller is _tell and "torch._dynamo" in sys.modules:
-            _teller = torch.compiler.disable(_tell)
+        if _tell_uncompiled is _tell and "torch._dynamo" in sys.modules:
+            _tell_uncompiled = torch.compiler.disable(_tell)
         try:
             _install()
             if eagerly:
@@ -201,7 +201,14 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     listener's model. Nobody hears of what happens inside a call that is told as a whole, of what a
     backward pass computes again, or of what a transform of torch.func sees in place of tensors.
     """
-    if not listeners or is_told_as_a_whole() or _in_backward() or is_transformed():
+    # All of this runs between any two layers of a model, where each Python function that is called
+    # costs some microseconds: hence few of them.
+    if (
+        not listeners
+        or getattr(_state, "busy", False)
+        or torch._C._current_graph_task_id() != -1
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
         return []
     found = []
     if module is not None:
@@ -235,10 +242,6 @@ def running_modules(frame: FrameType | None) -> Iterator[tuple[nn.Module, str]]:
             if isinstance(first, nn.Module):
                 yield first, code.co_name
         frame = frame.f_back
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
 
 
 def is_transformed() -> bool:
@@ -282,7 +285,8 @@ def tell(
 
     What goes wrong here must not reach the model, and is nothing to compile.
     """
-    _teller(found, make, *args, **options)
+    teller = _tell_uncompiled if torch.compiler.is_compiling() else _tell
+    teller(found, make, *args, **options)
 
 
 def _tell(
@@ -299,17 +303,21 @@ def _tell(
             call.logsumexp = logsumexps[0]
     except Exception as error:
         call = _failed(error)
-    for listener, name in found:
-        if isinstance(call, str):
-            listener.missed(name, call)
-            continue
-        try:
-            as_a_whole(listener.heard, name, call)
-        except Exception as error:
-            listener.missed(name, _failed(error))
+    _state.busy = True
+    try:
+        for listener, name in found:
+            if isinstance(call, str):
+                listener.missed(name, call)
+                continue
+            try:
+                listener.heard(name, call)
+            except Exception as error:
+                listener.missed(name, _failed(error))
+    finally:
+        _state.busy = False
 
 
-_teller: Callable[..., None] = _tell
+_tell_uncompiled: Callable[..., None] = _tell
 
 
 def _failed(error: Exception) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -15,13 +16,40 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.lens import taps
+from pellucid.lens.record import version_of
 
 _latest = threading.local()
-"""What went into a cache last on this thread, and no call has read yet."""
-_left_as: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
-"""The state of each layer of a cache after it was last updated or cropped."""
+"""What went into a cache last on this thread and no call has read yet, and who heard of it."""
 _serials: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
 _next = count()
+_layers: "weakref.WeakKeyDictionary[Any, _Layer]" = weakref.WeakKeyDictionary()
+
+
+@dataclass(eq=False, slots=True)
+class _Layer:
+    """What is known of a layer of a cache that a watched module has put keys into."""
+
+    cache: int
+    is_lossy: bool
+    keys: "weakref.ref[Tensor] | None" = None
+    """As its last update or crop left them."""
+    version: int = 0
+    reader: "weakref.ref[nn.Module] | None" = None
+    """The module that updated it last, if it also read that: it will do so again. To look for it
+    on the stack costs more than all else that happens here."""
+
+    def leave(self, layer: Any) -> None:
+        keys = getattr(layer, "keys", None)
+        self.keys = None
+        if isinstance(keys, Tensor):
+            self.keys, self.version = weakref.ref(keys), version_of(keys)
+
+    def is_as_left(self, layer: Any) -> bool:
+        """Whether the layer has the same keys, and nobody has written over them."""
+        keys = getattr(layer, "keys", None)
+        if self.keys is None or not isinstance(keys, Tensor):
+            return self.keys is None and not isinstance(keys, Tensor)
+        return keys is self.keys() and self.version == version_of(keys)
 
 
 def places() -> Iterator[taps.Place]:
@@ -42,45 +70,55 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **options: Any,
     ) -> Any:
-        module, _ = next(taps.running_modules(sys._getframe(1)), (None, ""))
-        known = [
-            one for one in taps.listeners if module is not None and one.name_of(module) is not None
-        ]
-        if not known:
+        known = _layers.get(self.layers[layer_idx]) if layer_idx < len(self.layers) else None
+        module = None if known is None or known.reader is None else known.reader()
+        if module is None:
+            module, _ = next(taps.running_modules(sys._getframe(1)), (None, ""))
+        found = [] if module is None else taps.callers(module)
+        if not found:
             return original(self, key_states, value_states, layer_idx, *args, **options)
-        if layer_idx < len(self.layers):
-            layer = self.layers[layer_idx]
-            if _state_of(layer) != _left_as.get(layer, _state_of(layer)):
-                for listener in known:  # somebody evicts keys, or writes over them
-                    listener.disturbed(_serial(self), "edit", layer_idx)
+        if known is not None and not known.is_as_left(self.layers[layer_idx]):
+            for listener, _ in found:  # somebody evicts keys, or writes over them
+                listener.disturbed(known.cache, "edit", layer_idx)
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
-        _left_as[self.layers[layer_idx]] = _state_of(self.layers[layer_idx])
-        _latest.update = (module, self, layer_idx, key_states, value_states, returned[0])
+        layer, length = self.layers[layer_idx], key_states.shape[-2]
+        if known is None:
+            known = _layers[layer] = _Layer(_serial(self), "Quantized" in type(layer).__name__)
+        known.leave(layer)
+        after = layer.get_seq_length()
+        made = taps.CacheUpdate(
+            known.cache,
+            layer_idx,
+            key_states,
+            value_states,
+            length,
+            # A static cache counts on its device, which we would wait for.
+            after - length if isinstance(after, int) else lambda: int(after) - length,
+            weakref.ref(returned[0]),
+            known.is_lossy,
+        )
+        _latest.update = module, found, made, known
         return returned
 
     return update
 
 
-def claim(is_calling: Callable[[nn.Module], bool]) -> taps.CacheUpdate | None:
-    """What the module that is calling has put into a cache for this call."""
+def claim(
+    module: nn.Module | None = None,
+) -> "tuple[taps.CacheUpdate | None, list[tuple[taps.Listener, str]]]":
+    """What a module that attends has put into a cache for this call, and who should hear of both.
+
+    The module is found on the stack where it is not given (see `taps.callers`).
+    """
     latest = getattr(_latest, "update", None)
-    forget()
-    if latest is None or not is_calling(latest[0]):
-        return None
-    _, cache, number, keys, values, returned = latest
-    layer, length = cache.layers[number], keys.shape[-2]
-    after = layer.get_seq_length()
-    return taps.CacheUpdate(
-        _serial(cache),
-        number,
-        keys,
-        values,
-        length,
-        # A static cache counts on its device, which we would wait for.
-        after - length if isinstance(after, int) else lambda: int(after) - length,
-        weakref.ref(returned),
-        "Quantized" in type(layer).__name__,
-    )
+    _latest.update = None
+    if latest is None:
+        return None, taps.callers(module)
+    updater, heard, update, layer = latest
+    found = heard if updater is module else taps.callers(module)
+    is_its_own = found == heard
+    layer.reader = weakref.ref(updater) if is_its_own else None
+    return update if is_its_own else None, found
 
 
 def forget() -> None:
@@ -88,20 +126,12 @@ def forget() -> None:
     _latest.update = None
 
 
-def _state_of(layer: Any) -> Any:
-    """What tells whether the keys of a layer are as they were."""
-    keys = getattr(layer, "keys", None)
-    if not isinstance(keys, Tensor):
-        return None
-    return keys.data_ptr(), keys.shape, 0 if keys.is_inference() else keys._version
-
-
 def crop(original: Callable[..., Any]) -> Callable[..., Any]:
     def crop(self: Any, *args: Any, **options: Any) -> Any:
         result = original(self, *args, **options)
         for layer in self.layers:
-            if layer in _left_as:
-                _left_as[layer] = _state_of(layer)
+            if layer in _layers:
+                _layers[layer].leave(layer)
         for listener in taps.listeners:
             listener.cropped(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
         return result

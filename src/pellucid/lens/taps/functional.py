@@ -42,11 +42,13 @@ def places() -> Iterator[taps.Place]:
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:
     def scaled_dot_product_attention(*args: Any, **options: Any) -> Any:
         if taps.is_told_as_a_whole():
+            if args and _is_one_row(args[0]):
+                taps.note(None)
+                return original(*args, **options)
             return _attention(original, *args, **options)
-        found = taps.callers()
+        update, found = caches.claim()
         if not found:
             return original(*args, **options)
-        update = caches.claim(lambda module: any(who.name_of(module) == at for who, at in found))
         context = taps.as_a_whole(_attention, original, *args, **options)
         taps.tell(found, _call, context, update, *args, **options)
         return context
@@ -76,13 +78,13 @@ def _kernel(
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
     """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
+    if _is_one_row(query):
+        return None
     parts = (query, key, value)
     plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
     if not plain or query.dtype not in EXACT or attn_mask is not None or dropout_p:
         return None
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or taps.is_transformed():
-        return None
-    if query.shape[-2] == 1:  # a step of a generation, which this would hold up more than it saves
         return None
     chosen = torch._fused_sdp_choice(
         query, key, value, None, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -91,6 +93,11 @@ def _kernel(
         return None
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return partial(kernel, query, key, value, 0.0, is_causal, attn_mask=None, scale=scale)
+
+
+def _is_one_row(query: Any) -> bool:
+    """Whether this is a step of a generation, which would be held up more than it saves."""
+    return type(query) is Tensor and not query.is_nested and query.shape[-2] == 1
 
 
 def _call(

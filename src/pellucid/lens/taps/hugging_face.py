@@ -47,8 +47,7 @@ def _attention(
     **options: Any,
 ) -> Any:
     tensors = (query, key, value, attention_mask, *rest)
-    update = caches.claim(lambda other: other is module)
-    found = taps.callers(module)
+    update, found = caches.claim(module)
     if not found:
         return function(module, *tensors, **options)
     result = taps.as_a_whole(function, module, *tensors, **options)
@@ -76,7 +75,7 @@ def _call(
     if "flash" in implementation:
         rule = _flash_rule(module, mask, options, query.shape[0], queries, keys)
     elif isinstance(mask, Tensor):
-        given = (mask[..., :keys],)
+        given = (mask if mask.shape[-1] == keys else mask[..., :keys],)
     elif mask is not None:
         given = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
     elif "sdpa" in implementation and queries > 1 and _is_causal(module, options):
