@@ -167,7 +167,7 @@ def generation() -> Iterator[Row]:
     seen = watched()
     cache = 2 * sum(record.key.nbytes for record in seen)
     setting = f"{NEW} tokens after {PROMPT}"
-    found = measure.beside({"": watched}, generate, budget=20, least=5)[""]
+    found = measure.beside({"": watched}, generate, budget=60, least=5)[""]
     yield over("generate() under watch()", f"{setting}: time", found, 1.05, "not watched")
     yield Row(
         figure="generate() under watch()",
