@@ -222,10 +222,10 @@ def test_a_call_with_dropout_proves_nothing():
     model = More().train()
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(torch.randn(2, 3, 7, 5))
-        assert seen._proven == set()
+        assert seen._prover.proven == set()
         model.eval()
         model(torch.randn(2, 3, 7, 5))
-        assert len(seen._proven) == 1
+        assert len(seen._prover.proven) == 1
 
 
 def test_a_recording_of_two_passes_is_saved(tmp_path):

@@ -1,10 +1,13 @@
 """A recorder that proves itself: what was recorded must give what the model got."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Extent, Mask
-from pellucid.lens.record import Record
+from pellucid.lens import selection
+from pellucid.lens.record import Part, Pieces, Record
 from pellucid.lens.taps import Call
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -12,9 +15,33 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torc
 Rows = slice | list[int]
 
 
-def contradiction(
-    record: Record, call: Call, value: Tensor, without: Tensor | None = None
-) -> str | None:
+class Prover:
+    """Proves records, one for each kind of module that is called alike."""
+
+    def __init__(self) -> None:
+        self.proven: set[Hashable] = set()
+
+    def contradiction(
+        self, module: nn.Module, record: Record, call: Call, value: Part
+    ) -> str | None:
+        """How the record of a module's call contradicts it; None where it does not, or need not.
+
+        Args:
+            value: (..., kv_heads, keys, value_dim), of the keys that were recorded.
+        """
+        kind = (selection.kind(module), call.form, record.mask is None, not record.biases)
+        if kind in self.proven:
+            return None
+        # An empty slot of a static cache has a share of a padding row; it is not kept.
+        is_cut = record.keys.length < call.key.shape[-2]
+        blank = record.visibility.uniform if is_cut else None
+        wrong = _contradiction(record, call, Pieces(value).tensor, blank)
+        if wrong is None and not call.dropout:  # which leaves nothing to be proven by
+            self.proven.add(kind)
+        return wrong
+
+
+def _contradiction(record: Record, call: Call, value: Tensor, without: Tensor | None) -> str | None:
     """How the record contradicts what the call returned; None where it does not.
 
     A few rows of the first and the last item are computed again, by the formula: the last, one in

@@ -19,17 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention.masks import Rows
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps
-from pellucid.lens.recognise import Recognised, recognise
-from pellucid.lens.record import Part, Pieces, Record, version_of
+from pellucid.lens.mask_reader import MaskReader
+from pellucid.lens.record import Part, Pieces, Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.replay import contradiction
-from pellucid.lens.visibility import Visibility, hidden, tensors
+from pellucid.lens.replay import Prover
 
-MASKS_KEPT = 4
-"""Masks that are known again by their memory: those of the layers of one forward pass."""
 READ_KEPT = 4
 """Rows of token ids that are kept to tell which tokens a later call is about."""
 
@@ -45,12 +41,8 @@ class Growing:
     """Which of all keys is the record's first; others were forgotten before the watch began."""
     key: "weakref.ref[Tensor]"
     """What the latest call was given as keys."""
-    reads: "Growing | None" = None
-    """Another layer's, whose keys this one reads, as the last layers of Gemma 3n do."""
-
-    @property
-    def is_reader(self) -> bool:
-        return self.reads is not None
+    is_reader: bool
+    """Whether its keys are another layer's, as those of the last layers of Gemma 3n are."""
 
 
 class Watch(Recording):
@@ -89,11 +81,10 @@ class Watch(Recording):
         self._embedding: Tensor | None = None
         self._growing: dict[tuple[str, int, int], Growing] = {}
         self._broken: dict[str, str] = {}
-        self._proven: set[Any] = set()
         self._refused: set[str] = set()
-        self._recognised: list[tuple[Any, Any, Any]] = []
-        self._agreed: list[tuple[Any, Any, Visibility | None]] = []
         self._read: list[Tensor] = []
+        self._masks = MaskReader(self._device)
+        self._prover = Prover()
 
     def __enter__(self) -> "Watch":
         if self._model is None:
@@ -189,7 +180,7 @@ class Watch(Recording):
         """Record a call by itself, or the first of a generation."""
         key, value, before, source = self._whole(call)
         queries, keys = call.query.shape[-2], key.shape[-2]
-        visibility, bias = self._visibility(call, queries, keys)
+        visibility, bias = self._masks.rule_of(call, queries, keys)
         cross = selection.is_cross(name) or (before == 0 and queries != keys and source is None)
         context, logsumexp = self._context(call), self._logsumexp(call)
         ids = self._ids(call, queries)
@@ -214,7 +205,10 @@ class Watch(Recording):
         )
         if source is not None:  # what is read by two layers grows once
             record.values, record.key_tokens = source.record.values, source.record.key_tokens
-        if not self._is_proven(record, call, value, bias is None):
+        wrong = self._prover.contradiction(self._modules[name], record, call, value)
+        if wrong is not None:
+            self._refused.add(name)
+            self.missed(name, wrong)
             return
         self._records.append(record)
         origin = call.update or source
@@ -222,7 +216,7 @@ class Watch(Recording):
             return
         first = origin.first if isinstance(origin, Growing) else before + origin.length - keys
         self._growing[name, origin.layer, origin.cache] = Growing(
-            record, origin.cache, origin.layer, first, weakref.ref(call.key), source
+            record, origin.cache, origin.layer, first, weakref.ref(call.key), source is not None
         )
 
     def _whole(self, call: taps.Call) -> tuple[Part, Part, int, Growing | None]:
@@ -242,28 +236,6 @@ class Watch(Recording):
         if source is None or key.shape[-2] < source.record.keys.length:  # a window left some behind
             return key, value, 0, None
         return *_cut(key, value, source.record.keys.length), 0, source
-
-    def _is_proven(self, record: Record, call: taps.Call, value: Part, is_plain: bool) -> bool:
-        """Whether the record gives what the model got; tried once for each kind of module."""
-        kind = (
-            selection.kind(self._modules[record.name]),
-            call.form,
-            record.mask is None,
-            is_plain,
-        )
-        if kind in self._proven:
-            return True
-        # An empty slot of a static cache has a share of a padding row; it is not kept.
-        is_cut = record.keys.length < call.key.shape[-2]
-        blank = record.visibility.uniform if is_cut else None
-        wrong = contradiction(record, call, Pieces(value).tensor, blank)
-        if wrong is not None:
-            self._refused.add(record.name)
-            self.missed(record.name, wrong)
-            return False
-        if not call.dropout:  # which leaves nothing to be proven by
-            self._proven.add(kind)
-        return True
 
     def _grow(self, name: str, call: taps.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
@@ -299,7 +271,7 @@ class Watch(Recording):
         low = max(0, growing.first + keys - key.shape[-2]) - growing.first
         if low < 0:
             return False
-        visibility = self._agreed_with(record.visibility, call, row, rows, low, keys)
+        visibility = self._masks.grown(record.visibility, call, row, rows, low, keys)
         if visibility is None:
             return False
         bias = call.bias
@@ -337,64 +309,6 @@ class Watch(Recording):
             if not growing.is_reader and growing.key() is key:
                 return growing
         return None
-
-    def _visibility(
-        self, call: taps.Call, queries: int, keys: int
-    ) -> tuple[Visibility, Tensor | None]:
-        """The rule of a call and what is added to its scores; known again for the next layer."""
-        device = self._device or call.query.device
-        # A rule without tensors is told by how it prints.
-        told = str(call.rule) if not tensors(call.rule) else object()
-        rare = (call.sinks is None, call.hides_with_a_number)
-        known = (queries, keys, told, rare, device, *map(_memory, call.given))
-        answer = next((made for was, _, made in self._recognised if was == known), None)
-        if answer is None:
-            rule, bias, uniform = call.rule, None, None
-            for given in call.given:
-                found = recognise(given[..., :keys].to(device), queries, keys)
-                if found.mask is not None:
-                    rule = found.mask if rule is None else rule & found.mask
-                bias = _sum(bias, found.bias)
-                uniform = found.uniform if uniform is None else uniform
-                if call.hides_with_a_number and given.dtype == torch.bool:
-                    blank = ~given.any(-1).any(1).expand(-1, queries)
-                    if bool(blank.any()):
-                        uniform, rule = blank, None if rule is None else rule | Rows(blank)
-            if call.sinks is not None:  # which take all of a row that no key is left in
-                rule, uniform = hidden(rule, uniform), None
-            found = Recognised(rule, bias, uniform)
-            answer = Visibility.of(found, queries, keys, device), bias
-            # The masks stay referred to, so that no other takes their memory while it tells them.
-            latest = (known, call.given, answer)
-            self._recognised = [latest, *self._recognised[: MASKS_KEPT - 1]]
-        visibility, bias = answer
-        return visibility, _sum(None if call.bias is None else call.bias[..., :keys], bias)
-
-    def _agreed_with(
-        self, visibility: Visibility, call: taps.Call, row: int, rows: int, low: int, keys: int
-    ) -> Visibility | None:
-        """The rule with a step more, if there is one; known again for the next layer."""
-        if not call.given:
-            return visibility.grown(row, rows, low, keys, call.rule)
-        if call.rule is not None or len(call.given) > 1:
-            return None
-        given = call.given[0]
-        known = (id(visibility), row, rows, low, keys, _memory(given))
-        for was, _, agreed in self._agreed:
-            if was == known:
-                return agreed
-        seen = given[..., : keys - low]
-        if seen.is_floating_point():
-            shown = seen > torch.finfo(seen.dtype).min / 2
-            plain = not bool(seen.masked_fill(~shown, 0).any())
-            seen = shown
-        else:
-            plain = True
-        answer: Visibility | None = None
-        if plain and seen.ndim == 4 and seen.shape[1] == 1:
-            answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
-        self._agreed = [(known, (given, visibility), answer), *self._agreed[: MASKS_KEPT - 1]]
-        return answer
 
     def _ids(self, call: taps.Call, length: int, unlike: Tensor | None = None) -> Tensor | None:
         """(batch, length) ids of the tokens that were read last and are so many."""
@@ -484,12 +398,3 @@ def _own(tensor: Tensor) -> Tensor:
     In inference mode nobody counts what is written, and so all is copied.
     """
     return tensor.clone() if tensor.is_inference() or tensor._version else tensor
-
-
-def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """What tells a tensor from every other that is alive, and from itself after a change."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version_of(tensor)
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return one if other is None else other if one is None else one + other

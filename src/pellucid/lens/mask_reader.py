@@ -1,0 +1,104 @@
+"""Masks of calls, read as rules and known again.
+
+The layers of a model are given the same few masks one after another. A mask is told by where it
+lies in memory, so it is read for the first layer alone.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.attention.masks import Rows
+from pellucid.lens.recognise import Recognised, recognise
+from pellucid.lens.record import version_of
+from pellucid.lens.taps import Call
+from pellucid.lens.visibility import Visibility, hidden, tensors
+
+KEPT = 4
+"""Masks that are known again: those of the layers of one forward pass."""
+
+
+class MaskReader:
+    """Reads the masks of calls, each once."""
+
+    def __init__(self, device: torch.device | None) -> None:
+        """device: where rules are kept; None = where the queries are."""
+        self._device = device
+        # What tells a mask, the mask itself, and what was made of it. The masks stay referred to,
+        # so that no other takes their memory while it tells them.
+        self._rules: list[tuple[Any, Any, tuple[Visibility, Tensor | None]]] = []
+        self._steps: list[tuple[Any, Any, Visibility | None]] = []
+
+    def rule_of(self, call: Call, queries: int, keys: int) -> tuple[Visibility, Tensor | None]:
+        """The rule of a call, and what is added to its scores besides.
+
+        The latter broadcasts to (batch, heads, queries, keys); None where that is nothing.
+        """
+        device = self._device or call.query.device
+        # A rule without tensors is told by how it prints.
+        told = str(call.rule) if not tensors(call.rule) else object()
+        rare = (call.sinks is None, call.hides_with_a_number)
+        known = (queries, keys, told, rare, device, *map(_memory, call.given))
+        answer = next((made for was, _, made in self._rules if was == known), None)
+        if answer is None:
+            found = _read(call, queries, keys, device)
+            answer = Visibility.of(found, queries, keys, device), found.bias
+            self._rules = [(known, call.given, answer), *self._rules[: KEPT - 1]]
+        visibility, bias = answer
+        return visibility, _sum(None if call.bias is None else call.bias[..., :keys], bias)
+
+    def grown(
+        self, visibility: Visibility, call: Call, row: int, rows: int, low: int, keys: int
+    ) -> Visibility | None:
+        """The rule with a step more; None where the masks of the step say something else.
+
+        Args: as those of `Visibility.grown`.
+        """
+        if not call.given:
+            return visibility.grown(row, rows, low, keys, call.rule)
+        if call.rule is not None or len(call.given) > 1:
+            return None
+        given = call.given[0]
+        known = (id(visibility), row, rows, low, keys, _memory(given))
+        for was, _, made in self._steps:
+            if was == known:
+                return made
+        seen = given[..., : keys - low]
+        plain = True
+        if seen.is_floating_point():
+            shown = seen > torch.finfo(seen.dtype).min / 2
+            plain = not bool(seen.masked_fill(~shown, 0).any())
+            seen = shown
+        answer: Visibility | None = None
+        if plain and seen.ndim == 4 and seen.shape[1] == 1:
+            answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
+        self._steps = [(known, (given, visibility), answer), *self._steps[: KEPT - 1]]
+        return answer
+
+
+def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognised:
+    """What all masks of a call say together."""
+    rule, bias, uniform = call.rule, None, None
+    for given in call.given:
+        found = recognise(given[..., :keys].to(device), queries, keys)
+        if found.mask is not None:
+            rule = found.mask if rule is None else rule & found.mask
+        bias = _sum(bias, found.bias)
+        uniform = found.uniform if uniform is None else uniform
+        if call.hides_with_a_number and given.dtype == torch.bool:
+            blank = ~given.any(-1).any(1).expand(-1, queries)
+            if bool(blank.any()):
+                uniform, rule = blank, None if rule is None else rule | Rows(blank)
+    if call.sinks is not None:  # which take all of a row that no key is left in
+        rule, uniform = hidden(rule, uniform), None
+    return Recognised(rule, bias, uniform)
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells a tensor from every other that is alive, and from itself after a change."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version_of(tensor)
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return one if other is None else other if one is None else one + other
