@@ -99,92 +99,79 @@ def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any])
 
 
 def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
-    def native(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        embed_dim: int,
-        heads: int,
-        weight: Tensor,
-        bias: Tensor,
-        out_weight: Tensor,
-        out_bias: Tensor,
-        mask: Tensor | None = None,
-        need_weights: bool = True,
-        average_attn_weights: bool = True,
-        mask_type: int | None = None,
-    ) -> Any:
+    def native(*args: Any, **options: Any) -> Any:
         found = taps.callers()
-        result = taps.as_a_whole(
-            original,
-            query,
-            key,
-            value,
-            embed_dim,
-            heads,
-            weight,
-            bias,
-            out_weight,
-            out_bias,
-            mask,
-            need_weights,
-            average_attn_weights,
-            mask_type,
-        )
+        result = taps.as_a_whole(original, *args, **options)
         if found:
-            project = Projection(weight, bias, heads)
-            inputs = (query, key, value)
-            output = None if query.is_nested else result[0]
-            out = (out_weight, out_bias)
-            taps.tell(found, _fast_call, project, inputs, mask, mask_type, out, output)
+            taps.tell(found, _native_call, result[0], *args, **options)
         return result
 
     return native
 
 
+def _native_call(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    heads: int,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    mask: Tensor | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+) -> taps.Call:
+    return _fast_call(
+        Projection(weight, bias, heads),
+        (query, key, value),
+        mask,
+        mask_type,
+        (out_weight, out_bias),
+        None if query.is_nested else output,
+    )
+
+
 def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
-    def layer(
-        source: Tensor,
-        embed_dim: int,
-        heads: int,
-        weight: Tensor,
-        bias: Tensor,
-        out_weight: Tensor,
-        out_bias: Tensor,
-        use_gelu: bool,
-        norm_first: bool,
-        eps: float,
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        *rest: Any,
-    ) -> Any:
+    def layer(*args: Any) -> Any:
         found = taps.callers()
-        result = taps.as_a_whole(
-            original,
-            source,
-            embed_dim,
-            heads,
-            weight,
-            bias,
-            out_weight,
-            out_bias,
-            use_gelu,
-            norm_first,
-            eps,
-            norm_weight,
-            norm_bias,
-            *rest,
-        )
+        result = taps.as_a_whole(original, *args)
         if found:
-            norm = (norm_weight, norm_bias, eps) if norm_first else None
-            project = Projection(weight, bias, heads, norm)
-            mask, mask_type = rest[-2:]
             inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in found]
-            out = (out_weight, out_bias)
-            taps.tell(inside, _fast_call, project, (source,) * 3, mask, mask_type, out, None)
+            taps.tell(inside, _layer_call, *args)
         return result
 
     return layer
+
+
+def _layer_call(
+    source: Tensor,
+    embed_dim: int,
+    heads: int,
+    weight: Tensor,
+    bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *rest: Any,
+) -> taps.Call:
+    norm = (norm_weight, norm_bias, eps) if norm_first else None
+    mask, mask_type = rest[-2:]
+    return _fast_call(
+        Projection(weight, bias, heads, norm),
+        (source,) * 3,
+        mask,
+        mask_type,
+        (out_weight, out_bias),
+        None,
+    )
 
 
 class Projection:
