@@ -203,11 +203,7 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     Source: Kobayashi et al. 2020, "Attention is Not Only a Weight: Analyzing Transformers with
     Vector Norms", section 3.
     """
-    if record.value is None:
-        raise ArgumentError(
-            f"'{record.name}' was recorded without values: pellucid.watch(model, values=True)"
-        )
-    value = record.value.to(record.weights.dtype)  # (..., kv_heads, keys, value_dim)
+    value = _value(record).to(record.weights.dtype)  # (..., kv_heads, keys, value_dim)
     heads, value_dim = record.shape[-3], value.shape[-1]
     output_weight = record.output_weight if output_weight is None else output_weight
     if output_weight is None:
@@ -319,8 +315,7 @@ def gradient_times_weights(
         gradients = [(next(found), undo) for _, undo in way]
         gradient = next((undo(g) for g, undo in gradients if g is not None), None)
         if gradient is not None:
-            assert record.value is not None
-            answer.append(GradientTimesWeights(record, gradient.to(context), record.value))
+            answer.append(GradientTimesWeights(record, gradient.to(context), _value(record)))
     if not answer:
         names = ", ".join(dict.fromkeys(record.name for record in records)) or "nothing"
         joined = any(record.latest_queries < record.shape[-2] for record in records)
@@ -335,12 +330,17 @@ def gradient_times_weights(
     return answer
 
 
-def _context(record: Record) -> Tensor:
-    """The context of a record that gradients can be asked for."""
+def _value(record: Record) -> Tensor:
     if record.value is None:
         raise ArgumentError(
             f"'{record.name}' was recorded without values: pellucid.watch(model, values=True)"
         )
+    return record.value
+
+
+def _context(record: Record) -> Tensor:
+    """The context of a record that gradients can be asked for."""
+    _value(record)  # told first: without values there is no context either
     if record.context is None:
         raise ArgumentError(
             f"'{record.name}' projects its context in the same call, so there is none to take a "

@@ -1,13 +1,12 @@
 """Which records of a recording are meant."""
 
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.record import Record
-from pellucid.lens.selection import Layers
+from pellucid.lens.selection import LAYER, Layers
 
 __all__ = ["chosen", "prefix"]
 
@@ -28,7 +27,7 @@ def chosen(records: Sequence[Record], layers: Layers | None) -> list[Record]:
         return list(records)
     wanted: Iterable[int | str] = [layers] if isinstance(layers, int | str) else layers
     names = list(dict.fromkeys(record.name for record in records))
-    numbers = {name: int(match[1]) for name in names if (match := _number(name))}
+    numbers = {name: int(match[1]) for name in names if (match := LAYER.search(name))}
     kept: set[str] = set()
     for one in wanted:
         if isinstance(one, bool) or not isinstance(one, int | str):
@@ -50,9 +49,5 @@ def chosen(records: Sequence[Record], layers: Layers | None) -> list[Record]:
 
 def prefix(name: str) -> str:
     """What comes before the layer's number in a module's name: the stack that it is part of."""
-    found = _number(name)
+    found = LAYER.search(name)
     return name[: found.start(1)] if found else ""
-
-
-def _number(name: str) -> re.Match[str] | None:
-    return re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)

@@ -1,7 +1,6 @@
 """What each head does: one row of numbers a head, and a name where it is clear."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
@@ -230,7 +229,7 @@ def _layers(records: Sequence[Record]) -> list[tuple[str, int]]:
     The number is the first in its name, or its place in the order where even letters do not tell
     two apart.
     """
-    found = [re.search(r"(?:^|\.)(\d+)(?:\.|$)", record.name) for record in records]
+    found = [selection.LAYER.search(record.name) for record in records]
     numbers = [int(match[1]) for match in found if match]
     if len(numbers) == len(records):
         for stacks in ([""] * len(records), list(map(_stack, records))):

@@ -71,14 +71,13 @@ def links(
         if sides[0] and sides[1] and any(told):
             for head, query, key, weight in _of_record(record, told, *sides):
                 row = rows[record.name, head]
-                pair = sides[0][query].text, sides[1][key].text
                 found.append(
                     WordLink(
                         layer=row.layer,
                         head=head,
                         name=record.name,
-                        query=pair[0],
-                        key=pair[1],
+                        query=sides[0][query].text,
+                        key=sides[1][key].text,
                         query_position=query,
                         key_position=key,
                         weight=weight,

@@ -8,6 +8,7 @@ for one chunk of rows at a time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -301,7 +302,6 @@ def _by_outline(reader: _Reader) -> _Rule | None:
         return None  # some rows of a rule would be a rule
     outline = _outline(reader)
     for mask, present in _proposals(outline):
-        parts = [] if mask is None else [mask]
         alike = bool((present == present[:1]).all())
         holes: Tensor | None = None
         padding: Mask | None = None
@@ -310,18 +310,16 @@ def _by_outline(reader: _Reader) -> _Rule | None:
             runs = torch.diff(present.to(torch.int8)).ne(0).sum(-1).amax() // 2 + 1
             if not alike or (isinstance(padding, Present) and int(runs) > MOST_RUNS):
                 holes = present[:1] if alike else present
-        rule = _joined([*parts, *([padding] if padding is not None else [])])
+        rule = _joined(mask, padding)
         if _proves(reader, mask if holes is not None else rule, holes):
             empty = outline.empty
             return _Rule(rule, empty if bool(empty.any()) else None)
     return None
 
 
-def _joined(parts: list[Mask]) -> Mask | None:
-    rule = None
-    for part in parts:
-        rule = part if rule is None else And(rule, part)
-    return rule
+def _joined(*parts: Mask | None) -> Mask | None:
+    rules = [part for part in parts if part is not None]
+    return reduce(And, rules) if rules else None
 
 
 def _proposals(outline: _Outline) -> Iterator[tuple[Mask | None, Tensor]]:
@@ -356,11 +354,8 @@ def _proposals(outline: _Outline) -> Iterator[tuple[Mask | None, Tensor]]:
                 key_ids = torch.where(present, key_ids, query_ids)
             if bool((query_ids == query_ids[:1]).all() & (key_ids == key_ids[:1]).all()):
                 query_ids, key_ids = query_ids[0], key_ids[0]
-            parts = [_unless_open(band), Documents(query_ids, key_ids)]
-            yield (
-                _joined([part for part in parts if part is not None]),
-                _without_far_keys(present, low, high, rows),
-            )
+            rule = _joined(_unless_open(band), Documents(query_ids, key_ids))
+            yield rule, _without_far_keys(present, low, high, rows)
 
     length = (outline.last[:, :1] + 1).clamp_min(0)  # what row 0 sees is the prefix, or causal
     beyond = outline.last >= length

@@ -229,31 +229,22 @@ class Record:
         self._weights = None
         bias = self.bias
         self.biases = [] if bias is None else [bias[..., :queries, :keys]]
-        for pieces, length in (
-            (self.queries, queries),
-            (self.logsumexps, queries),
-            (self.contexts, queries),
-            (self.query_tokens, queries),
-            (self.keys, keys),
-            (self.values, keys),
-            (self.key_tokens, keys),
-        ):
-            if pieces is not None:
-                pieces.cut(length)
+        of_queries, of_keys = self._pieces()
+        for pieces in of_queries:
+            pieces.cut(queries)
+        for pieces in of_keys:
+            pieces.cut(keys)
         return True
+
+    def _pieces(self) -> tuple[list[Pieces], list[Pieces]]:
+        """What grows with the queries, and what grows with the keys."""
+        of_queries = (self.queries, self.logsumexps, self.contexts, self.query_tokens)
+        of_keys = (self.keys, self.values, self.key_tokens)
+        return [x for x in of_queries if x is not None], [x for x in of_keys if x is not None]
 
     def tensors(self) -> list[Tensor]:
         """Whatever is kept alive."""
-        pieces = (
-            self.queries,
-            self.keys,
-            self.logsumexps,
-            self.values,
-            self.contexts,
-            self.query_tokens,
-            self.key_tokens,
-        )
-        held = [tensor for some in pieces if some is not None for tensor in some.held]
+        held = [x for some in self._pieces() for pieces in some for x in pieces.held]
         return [*held, *self.biases, *tensors(self.visibility.fixed)]
 
     @property

@@ -18,7 +18,8 @@ Layers = int | str | Iterable[int | str]
 
 CROSS = re.compile(r"cross|encdec|encoder_attn|multihead_attn", re.IGNORECASE)
 """What the names of cross-attention have in common: BERT, T5, BART and Marian, PyTorch."""
-
+LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+"""The number of a layer: the first in a module's name."""
 ALIKE = re.compile("attention|attn", re.IGNORECASE)
 """What the classes of attention have in their names."""
 SETTINGS = {bool, int, float, str}
@@ -53,7 +54,7 @@ def names(parts: Parts, layers: Layers) -> set[str]:
         TypeMismatchError: one of them is neither a number nor a name.
     """
     known = [name for name, _ in parts]
-    numbers = {name: number for name in known if (number := _layer(name)) is not None}
+    numbers = {name: int(match[1]) for name in known if (match := LAYER.search(name))}
     chosen: set[str] = set()
     for wanted in [layers] if isinstance(layers, int | str) else layers:
         if isinstance(wanted, bool) or not isinstance(wanted, int | str):
@@ -127,12 +128,6 @@ def token_embedding(model: nn.Module) -> Tensor | None:
 def is_cross(name: str) -> bool:
     """Whether a module's name says that it attends to another sequence."""
     return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name
-
-
-def _layer(name: str) -> int | None:
-    """The first number in a module's name."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
-    return None if found is None else int(found[1])
 
 
 def _within(inner: str, outer: str) -> bool:

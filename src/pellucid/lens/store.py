@@ -60,7 +60,9 @@ class _Shelf:
         self._memories: set[int] = set()
         self._alive: list[Tensor] = []
 
-    def put(self, tensor: Tensor) -> str:
+    def put(self, tensor: Tensor | None) -> str | None:
+        if tensor is None:
+            return None
         what = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         name = self._names.get(what)
         if name is None:
@@ -155,16 +157,14 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
 
 def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
     pieces = {name: getattr(record, name) for name in TENSORS}
-    uniform = record.visibility.uniform_rows(record.queries.length)
-    bias, output_weight = record.bias, record.output_weight
     return {
         "name": record.name,
         "tensors": {n: shelf.put(some.tensor) for n, some in pieces.items() if some is not None},
         "mask": _rule(record.mask, shelf),
-        "uniform": None if uniform is None else shelf.put(uniform),
-        "bias": None if bias is None else shelf.put(bias),
-        "sinks": None if record.sinks is None else shelf.put(record.sinks),
-        "output_weight": None if output_weight is None else shelf.put(output_weight),
+        "uniform": shelf.put(record.visibility.uniform_rows(record.queries.length)),
+        "bias": shelf.put(record.bias),
+        "sinks": shelf.put(record.sinks),
+        "output_weight": shelf.put(record.output_weight),
         "scale": record.scale,
         "softcap": record.softcap,
         "is_cross": record.is_cross,
