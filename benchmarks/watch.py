@@ -28,7 +28,14 @@ import pellucid
 from benchmarks import measure
 from benchmarks.heart import Row, duration, over, show
 
-LAYERS, WIDTH, HEADS, LONG, VOCABULARY = 6, 384, 12, 16_384, 30_522
+WIDTH, HEADS, LONG, VOCABULARY = 384, 12, 16_384, 30_522
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 6,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 4 * WIDTH,
+}
 LENGTHS = (512, 2048, 4096, LONG)
 STATISTICS_AT = 4096
 PROMPT, NEW = 128, 256
@@ -37,14 +44,7 @@ VERY_LONG = 65_536
 
 def encoder(implementation: str) -> nn.Module:
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * WIDTH,
-        max_position_embeddings=LONG,
-    )
+    config = transformers.BertConfig(**SIZES, max_position_embeddings=LONG)
     return transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()  # type: ignore[no-any-return]
 
 
@@ -145,14 +145,7 @@ def statistics_of_all_heads() -> Iterator[Row]:
 
 def generation() -> Iterator[Row]:
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * WIDTH,
-        max_position_embeddings=PROMPT + NEW,
-    )
+    config = transformers.LlamaConfig(**SIZES, max_position_embeddings=PROMPT + NEW)
     model = transformers.LlamaForCausalLM(config).eval()
     ids = some_ids(PROMPT)
 

@@ -12,6 +12,15 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import h2o_scores, snapkv_scores
 
 BATCH, HEADS, KV_HEADS, QUERIES, DIM = 2, 6, 2, 37, 11
+BERT = {
+    "vocab_size": 61,
+    "hidden_size": 66,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "intermediate_size": 37,
+    "initializer_range": 0.5,
+}
+LLAMA = {**BERT, "num_key_value_heads": 2, "head_dim": 10}
 ROUNDING = torch.finfo(torch.float32).eps
 
 
@@ -99,16 +108,7 @@ def test_they_train():
 
 def test_in_the_middle_of_a_generation():
     torch.manual_seed(23)
-    config = transformers.LlamaConfig(
-        hidden_size=66,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=10,
-        vocab_size=61,
-        num_hidden_layers=2,
-        intermediate_size=37,
-        initializer_range=0.5,
-    )
+    config = transformers.LlamaConfig(**LLAMA)
     model = transformers.AutoModel.from_config(config).eval()
     ids = torch.randint(0, 61, (2, 13), generator=torch.Generator().manual_seed(3))
     cache = transformers.DynamicCache(config=config)
@@ -133,12 +133,10 @@ def test_in_the_middle_of_a_generation():
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_padding_has_no_vote(kind, implementation, side):
     torch.manual_seed(23)
-    sizes = {"vocab_size": 61, "num_hidden_layers": 2, "intermediate_size": 37}
-    sizes |= {"hidden_size": 66, "num_attention_heads": 6, "initializer_range": 0.5}
     if kind == "llama":
-        config = transformers.LlamaConfig(num_key_value_heads=2, head_dim=10, **sizes)
+        config = transformers.LlamaConfig(**LLAMA)
     else:
-        config = transformers.BertConfig(**sizes)
+        config = transformers.BertConfig(**BERT)
     model = transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()
     ids = torch.randint(0, 61, (2, 13), generator=torch.Generator().manual_seed(3))
     real = slice(6, 13) if side == "left" else slice(0, 7)
@@ -168,17 +166,7 @@ def _of_item(record, item):
 
 def test_padding_has_no_vote_in_a_generation():
     torch.manual_seed(23)
-    config = transformers.LlamaConfig(
-        hidden_size=66,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=10,
-        vocab_size=61,
-        num_hidden_layers=2,
-        intermediate_size=37,
-        initializer_range=0.5,
-        pad_token_id=0,
-    )
+    config = transformers.LlamaConfig(**LLAMA, pad_token_id=0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     ids = torch.randint(1, 61, (2, 11), generator=torch.Generator().manual_seed(3))
     flags = torch.ones_like(ids)
