@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid import layers as layers
     from pellucid import lens as lens
+    from pellucid import models as models
     from pellucid.attention import attention as attention
     from pellucid.attention import energies as energies
     from pellucid.attention import masks as masks
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.lens import Recording as Recording
     from pellucid.lens import watch as watch
+    from pellucid.models import load as load
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,8 @@ _HOME = {
     "energies": "pellucid.attention.energies",
     "layers": "pellucid.layers",
     "lens": "pellucid.lens",
+    "load": "pellucid.models:load",
+    "models": "pellucid.models",
     "masks": "pellucid.attention.masks",
     "watch": "pellucid.lens:watch",
 }

@@ -1,0 +1,161 @@
+"""The block that every transformer here is a stack of: attention, perhaps more attention, and a
+feed-forward part, each added to what came in (Vaswani et al. 2017, section 3.1).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.attention import attention, masks
+from pellucid.layers.cache import Slot
+from pellucid.layers.config import Config
+from pellucid.layers.positions import turned
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sight:
+    """What the attention of a stack's blocks has in common in one forward pass."""
+
+    mask: masks.Mask | Tensor | None = None
+    """Which tokens see which, of the stack itself."""
+    bias: Tensor | None = None
+    """Of positions, (batch or 1, heads, queries, keys)."""
+    turn: tuple[Tensor, Tensor] | None = None
+    """Of rotary positions, for the new tokens."""
+    memory: Tensor | None = None
+    """(batch, source tokens, width), what an encoder made."""
+    memory_mask: masks.Mask | Tensor | None = None
+
+
+class HeadAttention(nn.Module):
+    """Grouped heads over projections of their own, with positions that turn and a cache.
+
+        query, key, value = split(x @ W_query.T), split(y @ W_key.T), split(y @ W_value.T)
+        output = concat(attention(query, key, value)) @ W_output.T
+
+    where y is x itself, or the memory for cross-attention.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, heads, pairs, dim = config.width, config.heads, config.key_heads, config.dim
+        bias = config.bias if config.qkv_bias is None else config.qkv_bias
+        self.query = nn.Linear(width, heads * dim, bias)
+        self.key = nn.Linear(width, pairs * dim, bias)
+        self.value = nn.Linear(width, pairs * dim, bias)
+        bias = config.bias if config.output_bias is None else config.output_bias
+        self.output = nn.Linear(heads * dim, width, bias)
+        self.query_norm = norm(config, dim) if config.head_norm else None
+        self.key_norm = norm(config, dim) if config.head_norm else None
+        self.dim, self.scale, self.dropout = dim, config.attention_scale, config.dropout
+
+    def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
+        """Self-attention: (batch, tokens, width), after what the slot of a cache has already."""
+        query, key = self._split(self.query, x), self._split(self.key, x)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if sight.turn is not None:
+            query, key = turned(query, sight.turn), turned(key, sight.turn)
+        value = self._split(self.value, x)
+        if slot is not None:
+            key, value = slot.add(key, value)
+        return self._attend(query, key, value, sight.mask, sight.bias)
+
+    def look_at(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
+        """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
+        assert sight.memory is not None
+        pair = None if slot is None else slot.memory
+        if pair is None:
+            pair = self._split(self.key, sight.memory), self._split(self.value, sight.memory)
+            if slot is not None:
+                slot.memory = pair
+        return self._attend(self._split(self.query, x), *pair, sight.memory_mask, None)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: masks.Mask | Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        context, _ = attention(
+            query,
+            key,
+            value,
+            mask,
+            bias=bias,
+            scale=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        # (batch, heads, tokens, dim) to (batch, tokens, heads * dim)
+        output: Tensor = self.output(context.transpose(-3, -2).flatten(-2))
+        return output
+
+    def _split(self, projection: nn.Linear, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to (batch, its heads, tokens, dim)."""
+        projected: Tensor = projection(x).unflatten(-1, (-1, self.dim))
+        return projected.transpose(-3, -2)
+
+
+class FeedForward(nn.Module):
+    """down(activation(up(x))), or down(activation(gate(x)) * up(x)), each token by itself."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.width, config.hidden, config.bias) if config.gated else None
+        self.up = nn.Linear(config.width, config.hidden, config.bias)
+        self.down = nn.Linear(config.hidden, config.width, config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            inner = self.activation(self.up(x))
+        else:
+            inner = self.activation(self.gate(x)) * self.up(x)
+        output: Tensor = self.down(inner)
+        return output
+
+
+class Block(nn.Module):
+    """One layer of an encoder or a decoder; with cross-attention, of one that reads a memory."""
+
+    def __init__(self, config: Config, cross: bool = False) -> None:
+        super().__init__()
+        self.attention, self.attention_norm = HeadAttention(config), norm(config)
+        self.cross = HeadAttention(config) if cross else None
+        self.cross_norm = norm(config) if cross else None
+        self.feed_forward, self.feed_forward_norm = FeedForward(config), norm(config)
+        self.norm_first, self.dropout = config.norm_first, nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
+        """(batch, tokens, width) to the same."""
+        x = self._add(x, self.attention_norm, lambda y: self.attention(y, sight, slot))
+        if self.cross is not None and self.cross_norm is not None:
+            cross = self.cross
+            x = self._add(x, self.cross_norm, lambda y: cross.look_at(y, sight, slot))
+        return self._add(x, self.feed_forward_norm, self.feed_forward)
+
+    def _add(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm_first:
+            added: Tensor = x + self.dropout(part(norm(x)))
+        else:
+            added = norm(x + self.dropout(part(x)))
+        return added
+
+
+def norm(config: Config, size: int | None = None) -> nn.Module:
+    """A norm over the last `size` numbers, those of a token unless given."""
+    size = config.width if size is None else size
+    made = torch.nn.LayerNorm if config.norm == "layer" else torch.nn.RMSNorm
+    return made(size, eps=config.norm_eps)

@@ -1,0 +1,85 @@
+"""Keys and values of tokens that were read already, so that each is computed once.
+
+Room for them is set aside at the start, and each item of a batch may have read another number of
+tokens: its next one goes where its own end, and what stands behind is hidden and written over.
+"""
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError
+from pellucid.layers.config import Config
+
+
+class Slot:
+    """What one block keeps."""
+
+    def __init__(self, cache: "Cache", shape: tuple[int, ...], like: Tensor) -> None:
+        self._cache = cache
+        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        """(batch, kv_heads, capacity, dim)"""
+        self.memory: tuple[Tensor, Tensor] | None = None
+        """Keys and values of the memory, for cross-attention."""
+
+    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new keys and values in their places; gives all that any item has by now."""
+        start, count = self._cache.start, key.shape[-2]
+        if isinstance(start, int):
+            end = start + count
+            self.keys[:, :, start:end], self.values[:, :, start:end] = key, value
+        else:
+            end = int(start.max()) + count
+            item = torch.arange(len(start), device=start.device)[:, None]
+            place = start[:, None] + torch.arange(count, device=start.device)
+            self.keys[item, :, place] = key.transpose(1, 2)
+            self.values[item, :, place] = value.transpose(1, 2)
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Cache:
+    """What a decoder keeps of a batch of texts."""
+
+    def __init__(self, config: Config, batch: int, capacity: int, like: Tensor) -> None:
+        """Set aside room.
+
+        Args:
+            config: of the model.
+            batch: how many texts.
+            capacity: the most tokens that any of them will have.
+            like: a tensor of the device and dtype to use.
+        """
+        layers = config.layers if config.decoder_layers is None else config.decoder_layers
+        shape = (batch, config.key_heads, capacity, config.dim)
+        self.capacity = capacity
+        self.start: int | Tensor = 0
+        """Tokens that each text has: one number, or (batch,) where they differ."""
+        self.slots = [Slot(self, shape, like) for _ in range(layers)]
+
+    def claim(self, count: int) -> int:
+        """Make sure that there is room for so many tokens more; gives the longest text's length.
+
+        Raises:
+            ArgumentError: there is not.
+        """
+        longest = self.start if isinstance(self.start, int) else int(self.start.max())
+        if longest + count > self.capacity:
+            raise ArgumentError(
+                f"the cache has room for {self.capacity} tokens, and {longest} + {count} are needed"
+            )
+        return longest + count
+
+    def advance(self, count: int | Tensor) -> None:
+        """Count what was read: so many tokens of each text, or (batch,) where they differ."""
+        start = self.start + count
+        if isinstance(start, Tensor) and bool((start == start[0]).all()):
+            start = int(start[0])
+        self.start = start
+
+    def select(self, items: Tensor) -> None:
+        """Go on with these texts in place of those there were, as beam search does."""
+        if isinstance(self.start, Tensor):
+            self.start = self.start[items]
+        for slot in self.slots:
+            slot.keys, slot.values = slot.keys[items], slot.values[items]
+            if slot.memory is not None:
+                slot.memory = (slot.memory[0][items], slot.memory[1][items])

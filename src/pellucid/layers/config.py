@@ -1,0 +1,147 @@
+"""What a transformer is made of: every choice that tells one model from another, and no family."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from pellucid.errors import ArgumentError, TypeMismatchError
+
+Kind = Literal["encoder", "decoder", "encoder-decoder"]
+Norm = Literal["layer", "rms"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Position = Literal["sinusoidal", "learned", "rotary", "relative", "alibi", "none"]
+Pooling = Literal["mean", "first"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The shape of a model. The defaults are those of Vaswani et al. 2017, the base model.
+
+    Raises:
+        ArgumentError: sizes that do not fit together, or a choice that is not known.
+        TypeMismatchError: a size that is no int.
+    """
+
+    kind: Kind
+    vocabulary: int
+    width: int = 512
+    """Of a token between the blocks: d_model."""
+    layers: int = 6
+    """Blocks of the encoder or of the decoder; of an encoder-decoder, of the encoder."""
+    decoder_layers: int | None = None
+    """Of an encoder-decoder; as many as `layers` unless given."""
+    heads: int = 8
+    kv_heads: int | None = None
+    """Key and value heads, a divisor of `heads` (Ainslie et al. 2023, "GQA"); as many unless
+    given."""
+    head_dim: int | None = None
+    """width // heads unless given."""
+    hidden: int = 2048
+    """Width inside a feed-forward part."""
+    norm: Norm = "layer"
+    norm_eps: float = 1e-5
+    norm_first: bool = False
+    """Before attention and feed-forward (Xiong et al. 2020), which needs one more at the end; or
+    after what they make has been added."""
+    embedding_norm: bool = False
+    head_norm: bool = False
+    """Whether queries and keys are normalised in each head (Qwen 3)."""
+    activation: Activation = "relu"
+    gated: bool = False
+    """Whether the feed-forward part is multiplied by a gate: SwiGLU with "silu" (Shazeer 2020)."""
+    bias: bool = True
+    """Of the linear layers, where the two below do not say otherwise."""
+    qkv_bias: bool | None = None
+    output_bias: bool | None = None
+    """Of the projection after attention."""
+    position: Position = "sinusoidal"
+    positions: int | None = 512
+    """The most tokens there are positions for; None = no limit, where the scheme has none."""
+    position_offset: int = 0
+    """Rows of a learned table before that of the first token (2 in RoBERTa and BART)."""
+    interleaved: bool = True
+    """Sine and cosine by turns, as in the paper; or all sines first (Marian)."""
+    rope_theta: float = 10_000.0
+    rope_scaling: tuple[tuple[str, Any], ...] = ()
+    """How rotary frequencies are stretched: pairs of name and value (see `layers.positions`)."""
+    relative_buckets: int = 32
+    relative_distance: int = 128
+    """T5's: distances beyond it share a bucket."""
+    window: int | None = None
+    """A query sees so many tokens, itself the last; None = all before it."""
+    types: int = 0
+    """Kinds of segment with an embedding each (BERT)."""
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    """1 / sqrt(head_dim) unless given."""
+    tied: bool = True
+    """Whether the output reads the token embedding."""
+    logit_scale: float = 1.0
+    logit_bias: bool = False
+    dropout: float = 0.0
+    pooling: Pooling = "mean"
+    """Of a sentence embedding."""
+    start: int | None = None
+    """Id that a decoder or target begins with."""
+    stop: tuple[int, ...] = ()
+    """Ids that end a text."""
+    padding: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), _CHOICES.get(field.name))
+        if self.heads % self.key_heads:
+            raise ArgumentError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.head_dim is None and self.width % self.heads:
+            raise ArgumentError(
+                f"width {self.width} does not divide into {self.heads} heads; give head_dim"
+            )
+        if self.position == "rotary" and self.dim % 2:
+            raise ArgumentError(f"rotary positions turn pairs: head_dim {self.dim} must be even")
+        if self.position == "sinusoidal" and self.width % 2:
+            raise ArgumentError(f"sinusoidal positions need an even width, not {self.width}")
+        if self.position == "learned" and self.positions is None:
+            raise ArgumentError("learned positions need a number of positions")
+        if not 0 <= self.dropout < 1:
+            raise ArgumentError(f"dropout must be in [0, 1), not {self.dropout}")
+        if self.position == "relative" and self.relative_distance <= self.relative_buckets:
+            raise ArgumentError(
+                f"relative_distance {self.relative_distance} must be above relative_buckets "
+                f"{self.relative_buckets}"
+            )
+
+    @property
+    def key_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def dim(self) -> int:
+        """Of a query, a key and a value in one head."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+
+_CHOICES = {
+    name: get_args(choice)
+    for name, choice in (
+        ("kind", Kind),
+        ("norm", Norm),
+        ("activation", Activation),
+        ("position", Position),
+        ("pooling", Pooling),
+    )
+}
+_SIZES = {
+    name
+    for name, kind in Config.__annotations__.items()
+    if kind in (int, int | None) and name not in ("start", "padding")
+}
+_MAY_BE_ZERO = {"types", "position_offset", "decoder_layers"}
+
+
+def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
+    if choices is not None and value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    if name in _SIZES and value is not None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeMismatchError(f"{name} must be an int, not {value!r}")
+        if value < (name not in _MAY_BE_ZERO):
+            raise ArgumentError(f"{name} must be at least 1, not {value}")

@@ -1,0 +1,134 @@
+"""How a family of checkpoints is described: what its config means, and what its tensors are called.
+
+A family is one file here: `read` makes our `Config` of its config.json, `write` the other way
+round, and `names` pairs our modules with its own. Everything else is done for all in one place.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid.errors import FileError
+from pellucid.layers.config import Activation, Config
+
+Names = Mapping[Any, str]
+"""Our module (several, where theirs is one, stacked) to their module; {} is a layer's number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One kind of checkpoint that transformers writes."""
+
+    types: tuple[str, ...]
+    """What config.json may give as model_type."""
+    read: Callable[[Mapping[str, Any]], Config]
+    """Raises FileError for what a `Config` cannot say."""
+    write: Callable[[Config], dict[str, Any] | None]
+    """The config.json of this shape; None where the family has no such shape."""
+    names: Names
+    prefix: str = ""
+    """Before all names but those in `outside`, in checkpoints that have a head."""
+    outside: tuple[str, ...] = ("lm_head", "final_logits_bias")
+    transposed: tuple[str, ...] = ()
+    """Ends of their modules whose weight is (in, out)."""
+    ignored: str = r"$^"
+    """A regular expression: tensors that no model needs, or that are copies of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of theirs belongs."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    is_transposed: bool
+
+
+def places(family: Family, model: nn.Module) -> Iterator[Place]:
+    """Each tensor that a checkpoint of this model has, and the parameters it is made of.
+
+    Parameters that no name stands for go without saying: their own name is used.
+    """
+    own = dict(model.named_parameters())  # one that is shared by two modules comes once
+    done: set[str] = set()
+    for ours, theirs in family.names.items():
+        group = (ours,) if isinstance(ours, str) else ours
+        first = re.compile(re.escape(group[0]).replace(r"\{\}", r"(\d+)") + r"(\.\w+)?")
+        for name in own:
+            match = first.fullmatch(name)
+            if match is None:
+                continue
+            *number, suffix = match.groups(default="")
+            mine = tuple(one.format(*number) + suffix for one in group)
+            their = theirs.format(*number)
+            if not their.startswith(family.outside):
+                their = family.prefix + their
+            is_transposed = suffix == ".weight" and theirs.endswith(family.transposed or ("\0",))
+            done.update(mine)
+            yield Place(their + suffix, mine, is_transposed)
+    for name in own.keys() - done:
+        yield Place(name, (name,), False)
+
+
+def of_theirs(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """Our tensors, taken out of theirs."""
+    if place.is_transposed:
+        tensor = tensor.T
+    if len(shapes) == 1:
+        return [tensor.reshape(shapes[0])]
+    return list(tensor.split([shape[0] for shape in shapes]))
+
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def activation(name: str) -> Activation:
+    """Ours, by their name."""
+    if name not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise FileError(f"its activation is {name!r}; known are {known}")
+    return _ACTIVATIONS[name]
+
+
+def activation_name(ours: Activation) -> str:
+    """Theirs, by our name."""
+    return {"gelu_tanh": "gelu_new"}.get(ours, ours)
+
+
+def expect(config: Mapping[str, Any], **values: Any) -> None:
+    """Refuse a config that says something else; what it does not say is as expected.
+
+    Raises:
+        FileError: naming what is not supported.
+    """
+    for name, value in values.items():
+        given = config.get(name, value)
+        if given != value:
+            raise FileError(f"its config.json has {name} = {given!r}; only {value!r} is known")
+
+
+def ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """One id, or several, or none."""
+    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
+
+
+def one_or_all(ids: tuple[int, ...]) -> int | list[int] | None:
+    """As config.json writes them."""
+    return None if not ids else ids[0] if len(ids) == 1 else list(ids)
+
+
+def shape_of(config: Config, **wanted: Any) -> bool:
+    """Whether a config has these values, so that a family can say it."""
+    return all(getattr(config, name) == value for name, value in wanted.items())

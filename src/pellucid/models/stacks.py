@@ -1,0 +1,377 @@
+"""Three transformers on one block: encoder-only, decoder-only, encoder-decoder.
+
+    Encoder         ids -> one vector a token that knows its neighbours
+    Decoder         ids -> logits of the next token, at every place
+    EncoderDecoder  source ids, target ids -> logits of the next target token
+
+No code here knows the name of a family: what tells them apart stands in `Config`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import masks
+from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.layers.block import Block, Sight, norm
+from pellucid.layers.cache import Cache
+from pellucid.layers.config import Config, Kind
+from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids
+from pellucid.text.tokenizer import Tokenizer
+
+
+class Stack(nn.Module):
+    """Embedding, blocks and, where norms come first, a norm at the end."""
+
+    def __init__(self, config: Config, causal: bool, layers: int, cross: bool = False) -> None:
+        super().__init__()
+        self.config, self.causal = config, causal
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = None
+        if config.position == "learned" and config.positions is not None:
+            rows = config.positions + config.position_offset
+            self.positions = nn.Embedding(rows, config.width)
+        self.types = nn.Embedding(config.types, config.width) if config.types else None
+        self.embedding_norm = norm(config) if config.embedding_norm else None
+        self.rotary = self.relative = None
+        if config.position == "rotary":
+            self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
+        if config.position == "relative":
+            buckets, distance = config.relative_buckets, config.relative_distance
+            self.relative = RelativeBias(config.heads, buckets, distance, causal)
+        self.blocks = nn.ModuleList(Block(config, cross) for _ in range(layers))
+        self.final_norm = norm(config) if config.norm_first else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        mask: masks.Mask | Tensor | None = None,
+        positions: Tensor | None = None,
+        types: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: masks.Mask | Tensor | None = None,
+        cache: Cache | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, tokens, width) for ids (batch, tokens).
+
+        Args:
+            ids: token ids.
+            mask: which tokens may see which, besides what the stack itself hides.
+            positions: (batch or 1, tokens) where each token stands; one after the other unless
+                given.
+            types: (batch, tokens) kind of segment; 0 unless given.
+            memory: (batch, source tokens, width), what an encoder made.
+            memory_mask: which of those may be seen.
+            cache: of the tokens that came before; these are added to it.
+            lengths: with a cache, how many ids of each text are no padding, (batch,); all unless
+                given.
+        """
+        config, tokens = self.config, ids.shape[-1]
+        start = 0 if cache is None else cache.start
+        if positions is None:
+            positions = torch.arange(tokens, device=ids.device).unsqueeze(0)
+            positions = positions + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
+        longest = tokens if cache is None else cache.claim(tokens)
+        limit = config.positions
+        if limit is not None and longest > limit and int(positions.max()) >= limit:
+            raise OutOfRangeError(
+                f"the text has {longest} tokens, but the model has positions for {limit}"
+            )
+        bias = None
+        if self.relative is not None:
+            bias = self.relative(positions, longest)
+        elif config.position == "alibi":
+            bias = alibi(config.heads, positions, longest)
+        sight = Sight(
+            mask=self._mask(mask, start, tokens),
+            bias=bias,
+            turn=None if self.rotary is None else self.rotary(positions),
+            memory=memory,
+            memory_mask=memory_mask,
+        )
+        x = self._embed(ids, positions, types)
+        for number, block in enumerate(self.blocks):
+            x = block(x, sight, None if cache is None else cache.slots[number])
+        if cache is not None:
+            cache.advance(tokens if lengths is None else lengths)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def _embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        config = self.config
+        x: Tensor = self.tokens(ids)
+        if config.embedding_scale != 1:
+            x = x * config.embedding_scale
+        if self.positions is not None:
+            x = x + self.positions(positions + config.position_offset)
+        elif config.position == "sinusoidal":
+            x = x + sinusoids(positions, config.width, config.interleaved).to(x)
+        if self.types is not None:
+            x = x + (self.types.weight[0] if types is None else self.types(types))
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        dropped: Tensor = self.dropout(x)
+        return dropped
+
+    def _mask(
+        self, mask: masks.Mask | Tensor | None, start: int | Tensor, tokens: int
+    ) -> masks.Mask | Tensor | None:
+        if not self.causal:
+            return mask
+        window = self.config.window
+        if window is not None:
+            own: masks.Mask = masks.window(window - 1, 0, start)
+        elif isinstance(start, int) and tokens == 1:  # one that comes last sees all before it
+            return mask
+        else:
+            own = masks.causal(start)
+        return own if mask is None else own & mask
+
+
+class Transformer(nn.Module):
+    """What the three have in common."""
+
+    kind: Kind
+
+    def __init__(self, config: Config) -> None:
+        """Make the parts, with random weights.
+
+        Raises:
+            ArgumentError: the config is that of another kind of model.
+        """
+        super().__init__()
+        if config.kind != self.kind:
+            raise ArgumentError(f"config is of an {config.kind}, not of an {self.kind}")
+        self.config = config
+        self.tokenizer: Tokenizer | None = None
+        """What turns text into its ids, where it was read with one."""
+
+    def initialise(self) -> None:
+        """Draw all weights anew: normal with a deviation of 0.02, and less where many blocks add up
+        (Radford et al. 2019, "GPT-2", section 2.3); biases zero, norms one.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                blocks = self.config.layers if name.endswith((".output", ".down")) else 0.5
+                nn.init.normal_(module.weight, std=0.02 / (2 * blocks) ** 0.5)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def share(self) -> None:
+        """Make one of the parameters that two parts have in common."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def save(self, directory: str | Path) -> None:
+        """Write the model as `pellucid.load` and, for a known family's shape, transformers read it.
+
+        Raises:
+            FileError: the directory cannot be written to.
+        """
+        from pellucid.models import checkpoints
+
+        checkpoints.save(self, Path(directory))
+
+    def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
+        """As `forward`; with watch=True the recording of all attention too, (output, recording)."""
+        if not watch:
+            return super().__call__(*args, **options)
+        from pellucid.lens import watch as watched
+
+        with watched(self) as seen:
+            output = super().__call__(*args, **options)
+        return output, seen
+
+
+class Encoder(Transformer):
+    """Every token sees every other: context-aware embeddings (Devlin et al. 2019, "BERT")."""
+
+    kind = "encoder"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.encoder = Stack(config, causal=False, layers=config.layers)
+        self.initialise()
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: masks.Mask | Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        types: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, tokens, width) for ids (batch, tokens).
+
+        Args:
+            ids: token ids.
+            mask: which may be seen: `masks.padding(lengths)` of a padded batch, or
+                `masks.documents(...)` of texts one after the other in one row; or a bool tensor
+                that broadcasts to (batch, heads, tokens, tokens).
+            positions: (batch or 1, tokens), which begin anew with each text of a row.
+            types: (batch, tokens) kind of segment, for models that know any.
+
+        Raises:
+            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+        """
+        _check_ids("ids", ids, self.config)
+        x: Tensor = self.encoder(ids, mask=mask, positions=positions, types=types)
+        return x
+
+
+class _Speaker(Transformer):
+    """A model that gives logits of the next token."""
+
+    head: nn.Linear | None
+    bias: nn.Parameter | None
+    decoder: Stack
+
+    def _add_head(self, config: Config) -> None:
+        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, False)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.logit_bias else None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., vocabulary) of what the last block made, (..., width)."""
+        if self.config.logit_scale != 1:
+            x = x * self.config.logit_scale
+        table = self.decoder.tokens if self.head is None else self.head
+        return nn.functional.linear(x, table.weight, self.bias)
+
+    def cache(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for so many texts of so many tokens."""
+        return Cache(self.config, batch, capacity, self.decoder.tokens.weight)
+
+
+class Decoder(_Speaker):
+    """Every token sees those before it: the next one follows (Radford et al. 2019, "GPT-2")."""
+
+    kind = "decoder"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.decoder = Stack(config, causal=True, layers=config.layers)
+        self._add_head(config)
+        self.initialise()
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: masks.Mask | Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        lengths: Tensor | None = None,
+        last: bool = False,
+    ) -> Tensor:
+        """(batch, tokens, vocabulary) logits of each next token, for ids (batch, tokens).
+
+        Args:
+            ids: token ids; of texts of several lengths, padded behind.
+            mask: which may be seen besides: documents, say. Padding behind needs none.
+            positions: (batch or 1, tokens); one after the other unless given.
+            cache: of the tokens that came before; these are added to it.
+            lengths: with a cache, how many ids of each text are no padding, (batch,).
+            last: give those of each text's last token alone, (batch, vocabulary).
+
+        Raises:
+            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+        """
+        _check_ids("ids", ids, self.config)
+        x = self.decoder(ids, mask=mask, positions=positions, cache=cache, lengths=lengths)
+        return self.logits(_last(x, lengths) if last else x)
+
+
+class EncoderDecoder(_Speaker):
+    """A decoder that looks at what an encoder made of the source (Vaswani et al. 2017)."""
+
+    kind = "encoder-decoder"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        layers = config.layers if config.decoder_layers is None else config.decoder_layers
+        self.encoder = Stack(config, causal=False, layers=config.layers)
+        self.decoder = Stack(config, causal=True, layers=layers, cross=True)
+        self.share()
+        self._add_head(config)
+        self.initialise()
+
+    def share(self) -> None:
+        self.decoder.tokens = self.encoder.tokens  # one vocabulary for both
+
+    def forward(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_mask: masks.Mask | Tensor | None = None,
+        target_mask: masks.Mask | Tensor | None = None,
+    ) -> Tensor:
+        """(batch, target tokens, vocabulary) logits of each next target token.
+
+        Args:
+            source: ids, (batch, source tokens).
+            target: ids, (batch, target tokens), which begin with `config.start`.
+            source_mask: which of the source may be seen, as `masks.padding(lengths)`.
+            target_mask: which of the target; padding behind needs none.
+
+        Raises:
+            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+        """
+        memory = self.encode(source, source_mask)
+        return self.decode(target, memory, source_mask, target_mask)
+
+    def encode(self, source: Tensor, mask: masks.Mask | Tensor | None = None) -> Tensor:
+        """The memory, (batch, source tokens, width)."""
+        _check_ids("source", source, self.config)
+        x: Tensor = self.encoder(source, mask=mask)
+        return x
+
+    def decode(
+        self,
+        target: Tensor,
+        memory: Tensor,
+        source_mask: masks.Mask | Tensor | None = None,
+        target_mask: masks.Mask | Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+        last: bool = False,
+    ) -> Tensor:
+        """Logits for target ids, as `forward`; with a cache, of those that come next."""
+        _check_ids("target", target, self.config)
+        x = self.decoder(
+            target, mask=target_mask, memory=memory, memory_mask=source_mask, cache=cache
+        )
+        return self.logits(_last(x, None) if last else x)
+
+
+KINDS: dict[Kind, type[Encoder | Decoder | EncoderDecoder]] = {
+    model.kind: model for model in (Encoder, Decoder, EncoderDecoder)
+}
+
+
+def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """(batch, width), of the last token that is no padding."""
+    if lengths is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), lengths - 1]
+
+
+def _check_ids(name: str, ids: Any, config: Config) -> None:
+    if not isinstance(ids, Tensor):
+        raise TypeMismatchError(f"{name} must be a tensor, not {type(ids).__name__}")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeMismatchError(f"{name} must be int64 or int32, not {ids.dtype}")
+    if ids.ndim != 2 or 0 in ids.shape:
+        raise ShapeError(f"{name} must be (batch, tokens), not of shape {tuple(ids.shape)}")
+    if ids.device.type == "cpu":  # elsewhere a look would wait for the device
+        low, high = (int(x) for x in ids.aminmax())
+        if low < 0 or high >= config.vocabulary:
+            wrong = low if low < 0 else high
+            raise OutOfRangeError(
+                f"{name} has the id {wrong}, but the vocabulary is 0 to {config.vocabulary - 1}"
+            )

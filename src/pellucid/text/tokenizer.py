@@ -1,0 +1,63 @@
+"""Text to ids and back, by Hugging Face's tokenizers, for which nearly all models have files."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pellucid.errors import FileError, MissingExtraError
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer:
+    """What a checkpoint's tokenizer files say."""
+
+    def __init__(self, inner: Any) -> None:
+        """Wrap a `tokenizers.Tokenizer`."""
+        inner.no_padding()
+        inner.no_truncation()  # a text is cut where somebody says so, and not in silence
+        self.inner = inner
+
+    @classmethod
+    def load(cls, directory: Path) -> "Tokenizer | None":
+        """The tokenizer of a checkpoint, or None where it has none.
+
+        Raises:
+            FileError: its files are damaged.
+            MissingExtraError: tokenizers is not installed.
+        """
+        path = directory / FILE
+        if not path.is_file():
+            return None
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise FileError(f"its {FILE} cannot be read: {error}") from error
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json."""
+        from pellucid.common.files import write_whole
+
+        write_whole(directory / FILE, self.inner.to_str(pretty=True))
+
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Ids of each text, with the model's own marks around it unless told otherwise."""
+        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [one.ids for one in found]
+
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        """The text of ids, without the model's own marks unless asked."""
+        text: str = self.inner.decode(list(ids), skip_special_tokens=not special)
+        return text
+
+    def token(self, number: int) -> str:
+        """A token as the vocabulary spells it."""
+        found: str | None = self.inner.id_to_token(number)
+        return f"<{number}>" if found is None else found
+
+    def __len__(self) -> int:
+        return int(self.inner.get_vocab_size())
