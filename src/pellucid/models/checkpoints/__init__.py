@@ -7,7 +7,7 @@ docs/add-a-family.md. Only safetensors are read, and no code that a checkpoint b
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,29 @@ from pellucid.common.files import written_whole
 from pellucid.common.wording import count
 from pellucid.errors import FileError, MissingExtraError, PellucidError
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import bert
-from pellucid.models.checkpoints.family import Family, of_theirs, places
+from pellucid.models.checkpoints import bart, bert, gpt2, llama, marian, t5
+from pellucid.models.checkpoints.family import Family, Place, names_of, of_theirs, places
+from pellucid.models.checkpoints.tensors import WEIGHTS, Tensors, json_in
 from pellucid.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from pellucid.models.stacks import Decoder, Encoder, EncoderDecoder, Transformer
 
-FAMILIES = (bert.FAMILY,)
+FAMILIES = (
+    bert.FAMILY,
+    bert.ROBERTA_FAMILY,
+    gpt2.FAMILY,
+    llama.FAMILY,
+    t5.FAMILY,
+    bart.FAMILY,
+    marian.FAMILY,
+)
 OWN = "pellucid"
-"""The model_type of a shape that is no known family's."""
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-ANY_NAMES = Family(types=(OWN,), read=lambda _: _own(_), write=lambda _: None, names={})
+"""The model_type of a shape that is no known family's; in those of others, the name of an entry
+with our own config."""
+GENERATION = "generation_config.json"
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+ANY_NAMES = Family(types=(OWN,), read=lambda said: _own(said), write=lambda _: None, names={})
 
 
 def load(
@@ -53,10 +64,14 @@ def load(
     directory = directory_of(path)
     try:
         config, family = read_config(directory)
+        stored = Tensors(directory, config.kind)
+        config = _as_stored(config, family, stored)
         with torch.device("meta"):  # no memory and no random numbers for what is read
             model = KINDS[config.kind](config)
-        state = _ours(directory, family, model, dtype)
+        state = _ours(stored, family, model, dtype)
         model.tokenizer = Tokenizer.load(directory)
+    except MissingExtraError:
+        raise
     except PellucidError as error:
         raise FileError(f"model '{path}' cannot be loaded: {error}") from error
     model.load_state_dict(state, strict=False, assign=True)
@@ -65,56 +80,113 @@ def load(
 
 
 def read_config(directory: Path) -> tuple[Config, Family]:
-    """What config.json says.
+    """What config.json says, and generation_config.json of ids that it does not.
 
     Raises:
         FileError: it is not there, no JSON, of no known family, or says what a `Config` cannot.
     """
-    said = _json(directory / "config.json")
-    kind = said.get("model_type")
-    if kind == OWN:
-        return _own(said), ANY_NAMES
-    for family in FAMILIES:
-        if kind in family.types:
-            try:
-                return family.read(said), family
-            except KeyError as error:
-                raise FileError(f"its config.json has no {error}") from error
-    known = ", ".join(name for family in FAMILIES for name in family.types)
-    raise FileError(f"its config.json has model_type {kind!r}; known families are {known}")
+    said = json_in(directory, "config.json")
+    kind, quantised = said.get("model_type"), said.get("quantization_config")
+    if quantised:
+        raise FileError(
+            "its weights are quantised (quantization_config); those of before are needed"
+        )
+    families = {name: family for family in (*FAMILIES, ANY_NAMES) for name in family.types}
+    if kind not in families:
+        known = ", ".join(name for name in families if name != OWN)
+        raise FileError(f"its config.json has model_type {kind!r}; known families are {known}")
+    family = families[kind]
+    try:
+        return _own_of(said, family) or family.read(_with_ids(said, directory)), family
+    except KeyError as error:
+        raise FileError(f"its config.json has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FileError(f"its config.json has a value that does not fit: {error}") from error
+
+
+def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """With the ids that only the settings of generation say."""
+    if not (directory / GENERATION).is_file():
+        return said
+    also = json_in(directory, GENERATION)
+    names = [name for name in IDS if said.get(name) is None and also.get(name) is not None]
+    return said | {name: also[name] for name in names}
+
+
+def _own_of(said: Mapping[str, Any], family: Family) -> Config | None:
+    """Our own config, kept beside theirs, unless theirs has been changed since."""
+    if OWN not in said:
+        return None
+    own = _own(said[OWN])
+    theirs = family.write(own)
+    return own if theirs is not None and theirs.items() <= said.items() else None
+
+
+def _as_stored(config: Config, family: Family, stored: Tensors) -> Config:
+    """What the tensors say, and do so rather than config.json.
+
+    A head that differs from the embedding is one of its own, and a checkpoint of the model without
+    its head has no bias for it.
+    """
+    theirs = names_of(family, config)
+    head, bias = theirs.get("head", "") + ".weight", theirs.get("bias", "")
+    if config.tied and head in stored:
+        for one, others in family.copies.items():
+            name = _found(one, family, stored)
+            if head in others and name and not torch.equal(stored[name], stored[head]):
+                config = replace(config, tied=False)
+    if config.logit_bias and bias and bias not in stored:
+        config = replace(config, logit_bias=False)
+    return config
 
 
 def save(model: "Transformer", directory: Path) -> None:
     """See `Transformer.save`."""
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingExtraError("saving needs safetensors: pip install 'pellucid[hf]'") from error
-    described = {"model_type": OWN, **_said(model.config)}
+    described: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
     family = ANY_NAMES
     for one in FAMILIES:
         written = one.write(model.config)
         if written is not None:
-            described, family = written | {"pellucid": _said(model.config)}, one
+            described, family = written | {OWN: asdict(model.config)}, one
             break
+    theirs = _theirs(model, family)
+    described["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Both are written before either takes its place.
+        with (
+            written_whole(directory / WEIGHTS) as weights,
+            written_whole(directory / "config.json") as config,
+        ):
+            save_file(theirs, weights, metadata={"format": "pt"})
+            config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    except FileError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot write '{directory}': {reason}") from error
+    if model.tokenizer is not None:
+        model.tokenizer.save(directory)
+
+
+def _theirs(model: "Transformer", family: Family) -> dict[str, Tensor]:
+    """Tensors as the family has them."""
     own = {name: value.detach() for name, value in model.named_parameters()}
     theirs = {}
     for place in places(family, model):
         parts = [own[name] for name in place.ours]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T if place.is_transposed else whole
-        theirs[place.theirs] = whole.contiguous().cpu()
-    described["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
-    with written_whole(directory / WEIGHTS) as aside:
-        save_file(theirs, aside, metadata={"format": "pt"})
-    with written_whole(directory / "config.json") as aside:
-        aside.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    if model.tokenizer is not None:
-        model.tokenizer.save(directory)
+        whole = whole.unsqueeze(0) if place.theirs in family.rows else whole
+        # An encoder has no head, before which a prefix would stand.
+        name = place.theirs.removeprefix(family.prefix if model.kind == "encoder" else "")
+        theirs[name] = whole.contiguous().cpu()
+    return theirs
 
 
 def _own(said: Mapping[str, Any]) -> Config:
@@ -126,88 +198,65 @@ def _own(said: Mapping[str, Any]) -> Config:
     return Config(**given)
 
 
-def _said(config: Config) -> dict[str, Any]:
-    return asdict(config)
-
-
 def _ours(
-    directory: Path, family: Family, model: "Transformer", dtype: torch.dtype
+    stored: Tensors, family: Family, model: "Transformer", dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The parameters of the model, read from the tensors of a checkpoint."""
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingExtraError("loading needs safetensors: pip install 'pellucid[hf]'") from error
     own = dict(model.named_parameters())
+    wanted = list(places(family, model))
+    theirs = {place.theirs for place in wanted}
     state: dict[str, Tensor] = {}
     wrong: list[str] = []
-    files = _files(directory)
     used: set[str] = set()
-    found: dict[str, Path] = {}
-    try:
-        for file in files:
-            with safe_open(file, framework="pt") as opened:
-                found |= dict.fromkeys(opened.keys(), file)
-        wanted = list(places(family, model))
-        has_prefix = any(name.startswith(family.prefix) for name in found)
-        for place in wanted:
-            name = place.theirs if has_prefix else place.theirs.removeprefix(family.prefix)
-            if name not in found and family.prefix + name in found:
-                name = family.prefix + name
-            if name not in found:
-                wrong.append(f"{name} is missing")
-                continue
-            used.add(name)
-            with safe_open(found[name], framework="pt") as opened:
-                tensor = opened.get_tensor(name)
-            shapes = [tuple(own[one].shape) for one in place.ours]
-            rows = sum(shape[0] for shape in shapes)
-            needed = (rows, *shapes[0][1:])
-            given = tuple(tensor.T.shape if place.is_transposed else tensor.shape)
-            if tuple(x for x in given if x != 1) != tuple(x for x in needed if x != 1):
-                wrong.append(f"{name} is {tuple(tensor.shape)}, not {needed}")
-                continue
-            for one, part in zip(place.ours, of_theirs(tensor, place, shapes), strict=True):
-                state[one] = part.to(dtype).contiguous()
-    except SafetensorError as error:
-        raise FileError(f"its weights are damaged: {error}") from error
+    for place in wanted:
+        name = _found(place.theirs, family, stored)
+        if name is None:
+            wrong.append(f"{place.theirs} is missing")
+            continue
+        used.add(name)
+        tensor = stored[name]
+        for copy in family.copies.get(place.theirs, ()):
+            other = None if copy in theirs else _stored_as(copy, family, stored)
+            if other is not None and other not in used:
+                used.add(other)
+                if not torch.equal(tensor, stored[other]):
+                    wrong.append(f"{other} is not the same as {name}")
+        shapes = [tuple(own[one].shape) for one in place.ours]
+        reason = _misfit(tensor, place, shapes)
+        if reason is not None:
+            wrong.append(f"{name} is {reason}")
+            continue
+        for one, part in zip(place.ours, of_theirs(tensor, place, shapes), strict=True):
+            state[one] = part.to(dtype).contiguous()
     ignored = re.compile(family.ignored)
-    extra = [name for name in found.keys() - used if not ignored.search(name)]
+    extra = [name for name in stored if name not in used and not ignored.search(name)]
     wrong += [f"{name} belongs to no part of it" for name in sorted(extra)]
     if wrong:
         raise FileError(f"{count(len(wrong), 'tensor')} do not fit: {'; '.join(wrong)}")
     return state
 
 
-def _files(directory: Path) -> list[Path]:
-    index = directory / INDEX
-    if index.is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
-        files = [directory / str(name) for name in names]
-    else:
-        files = [directory / WEIGHTS]
-    for file in files:
-        if file.resolve().parent != directory.resolve() and not file.is_symlink():
-            raise FileError(f"its index names a file elsewhere, {file.name}")
-        if not file.is_file():
-            pickled = sorted(x.name for x in directory.glob("*.bin"))
-            if pickled:
-                raise FileError(
-                    f"its weights are pickled ({pickled[0]}), which can run code; if you trust "
-                    "them, convert them with transformers: "
-                    "AutoModel.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
-                )
-            raise FileError(f"it has no {file.name}")
-    return files
+def _stored_as(theirs: str, family: Family, stored: Tensors) -> str | None:
+    """The name, with or without what stands before it in checkpoints with a head."""
+    for name in (theirs, theirs.removeprefix(family.prefix)):
+        if name in stored:
+            return name
+    return None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileError(f"it has no {path.name}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileError(f"its {path.name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise FileError(f"its {path.name} is no JSON object")
-    return found
+def _found(theirs: str, family: Family, stored: Tensors) -> str | None:
+    """The tensor or, where a checkpoint has left that out, a copy of it."""
+    names = (_stored_as(one, family, stored) for one in (theirs, *family.copies.get(theirs, ())))
+    return next((name for name in names if name is not None), None)
+
+
+def _misfit(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> str | None:
+    """What it is instead of what is needed."""
+    if not tensor.is_floating_point():
+        return f"of {tensor.dtype}, no floating-point numbers"
+    needed = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    if place.is_transposed:
+        needed = needed[::-1]
+    if tuple(x for x in tensor.shape if x != 1) != tuple(x for x in needed if x != 1):
+        return f"{tuple(tensor.shape)}, not {needed}"
+    return None

@@ -52,32 +52,27 @@ def read(config: Mapping[str, Any]) -> Config:
 
 
 def write(config: Config) -> dict[str, Any] | None:
-    plain = shape_of(
+    return None if config.position_offset else _written(config, "bert", "BertModel")
+
+
+def write_roberta(config: Config) -> dict[str, Any] | None:
+    is_one = config.position_offset and config.padding == config.position_offset - 1
+    return _written(config, "roberta", "RobertaModel") if is_one else None
+
+
+def _written(config: Config, name: str, kind: str) -> dict[str, Any] | None:
+    fits = shape_of(
         config,
+        says="positions position_offset types",
         kind="encoder",
-        norm="layer",
-        norm_first=False,
         embedding_norm=True,
-        head_norm=False,
-        gated=False,
-        qkv_bias=None,
-        output_bias=None,
-        bias=True,
         position="learned",
-        kv_heads=None,
-        head_dim=None,
-        embedding_scale=1.0,
-        attention_scale=None,
     )
-    offset = config.position_offset
-    if not plain or not config.types or config.positions is None:
+    if not fits or not config.types or config.positions is None:
         return None
-    if offset and config.padding != offset - 1:
-        return None
-    name = "roberta" if offset else "bert"
     return {
         "model_type": name,
-        "architectures": ["RobertaModel" if offset else "BertModel"],
+        "architectures": [kind],
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
         "num_hidden_layers": config.layers,
@@ -85,7 +80,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "intermediate_size": config.hidden,
         "layer_norm_eps": config.norm_eps,
         "hidden_act": activation_name(config.activation),
-        "max_position_embeddings": config.positions + offset,
+        "max_position_embeddings": config.positions + config.position_offset,
         "type_vocab_size": config.types,
         "pad_token_id": config.padding,
         "hidden_dropout_prob": config.dropout,
@@ -94,10 +89,18 @@ def write(config: Config) -> dict[str, Any] | None:
 
 
 ROBERTA = ("roberta", "xlm-roberta", "camembert")
+OTHERS = (
+    r"pooler\.|^cls\.|^lm_head\.|classifier\.|^qa_outputs\."
+    r"|embeddings\.(position_ids|token_type_ids)$"
+)
 FAMILY = Family(
-    types=("bert", *ROBERTA),
+    types=("bert",), read=read, write=write, names=NAMES, prefix="bert.", ignored=OTHERS
+)
+ROBERTA_FAMILY = Family(
+    types=ROBERTA,
     read=read,
-    write=write,
+    write=write_roberta,
     names=NAMES,
-    ignored=r"pooler\.|cls\.|lm_head\.|classifier\.|embeddings\.position_ids|embeddings\.token_type_ids",
+    prefix="roberta.",
+    ignored=OTHERS,
 )

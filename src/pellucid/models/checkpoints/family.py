@@ -6,13 +6,16 @@ round, and `names` pairs our modules with its own. Everything else is done for a
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.errors import FileError
 from pellucid.layers.config import Activation, Config
+
+if TYPE_CHECKING:
+    from pellucid.models.stacks import Transformer
 
 Names = Mapping[Any, str]
 """Our module (several, where theirs is one, stacked) to their module; {} is a layer's number."""
@@ -28,14 +31,19 @@ class Family:
     """Raises FileError for what a `Config` cannot say."""
     write: Callable[[Config], dict[str, Any] | None]
     """The config.json of this shape; None where the family has no such shape."""
-    names: Names
+    names: Names | Callable[[Config], Names]
     prefix: str = ""
     """Before all names but those in `outside`, in checkpoints that have a head."""
     outside: tuple[str, ...] = ("lm_head", "final_logits_bias")
     transposed: tuple[str, ...] = ()
     """Ends of their modules whose weight is (in, out)."""
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Their tensors, and the names under which some checkpoints have the same ones; each is written
+    once."""
+    rows: tuple[str, ...] = ()
+    """Their tensors of shape (1, n) that are ours of shape (n)."""
     ignored: str = r"$^"
-    """A regular expression: tensors that no model needs, or that are copies of others."""
+    """A regular expression: tensors that no model here needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +55,18 @@ class Place:
     is_transposed: bool
 
 
-def places(family: Family, model: nn.Module) -> Iterator[Place]:
+def names_of(family: Family, config: Config) -> Names:
+    return family.names(config) if callable(family.names) else family.names
+
+
+def places(family: Family, model: "Transformer") -> Iterator[Place]:
     """Each tensor that a checkpoint of this model has, and the parameters it is made of.
 
     Parameters that no name stands for go without saying: their own name is used.
     """
     own = dict(model.named_parameters())  # one that is shared by two modules comes once
     done: set[str] = set()
-    for ours, theirs in family.names.items():
+    for ours, theirs in names_of(family, model.config).items():
         group = (ours,) if isinstance(ours, str) else ours
         first = re.compile(re.escape(group[0]).replace(r"\{\}", r"(\d+)") + r"(\.\w+)?")
         for name in own:
@@ -129,6 +141,50 @@ def one_or_all(ids: tuple[int, ...]) -> int | list[int] | None:
     return None if not ids else ids[0] if len(ids) == 1 else list(ids)
 
 
-def shape_of(config: Config, **wanted: Any) -> bool:
-    """Whether a config has these values, so that a family can say it."""
-    return all(getattr(config, name) == value for name, value in wanted.items())
+def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
+    """Whether a family can say this config: no part of it would get lost.
+
+    Args:
+        config: to be written.
+        says: names of fields that may have any value, besides those that every family can say.
+        wanted: fields that must have this value. All others must have that of `Config` itself, so
+            that a field which comes later is refused until a family knows it.
+    """
+    plain, free = _plain(config), {*_SAID_BY_ALL, *says.split()}
+    for one in fields(config):
+        if one.name in free:
+            continue
+        if getattr(plain, one.name) != wanted.get(one.name, one.default):
+            return False
+    return True
+
+
+_SAID_BY_ALL = (
+    *("kind", "vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
+    *("dropout", "pooling", "start", "stop", "padding"),
+)
+_ONLY_WITH = {
+    "sinusoidal": ("interleaved",),
+    "learned": ("position_offset",),
+    "rotary": ("rope_theta", "rope_scaling"),
+    "relative": ("relative_buckets", "relative_distance"),
+}
+_ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "window")
+
+
+def _plain(config: Config) -> Config:
+    """The same model, with each field that makes no difference as `Config` itself has it."""
+    same = {
+        "head_dim": config.head_dim == config.width / config.heads,
+        "kv_heads": config.kv_heads == config.heads,
+        "qkv_bias": config.qkv_bias == config.bias,
+        "output_bias": config.output_bias == config.bias,
+        "attention_scale": config.attention_scale == config.dim**-0.5,
+        "decoder_layers": config.kind != "encoder-decoder"
+        or config.decoder_layers == config.layers,
+    }
+    for position, names in _ONLY_WITH.items():
+        same |= dict.fromkeys(names, config.position != position)
+    same |= dict.fromkeys(_ONLY_WITH_LOGITS, config.kind == "encoder")
+    defaults: dict[str, Any] = {one.name: one.default for one in fields(config)}
+    return replace(config, **{name: defaults[name] for name, is_same in same.items() if is_same})

@@ -1,0 +1,128 @@
+"""BART (Lewis et al. 2020). What it has in common with Marian is told here for both."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.layers.config import Config
+from pellucid.models.checkpoints.family import (
+    Family,
+    activation,
+    activation_name,
+    expect,
+    ids,
+    one_or_all,
+    shape_of,
+)
+
+
+def _stack(stack: str) -> dict[str, str]:
+    block, layer = stack + ".blocks.{}.", stack + ".layers.{}."
+    names = {
+        stack + ".positions": stack + ".embed_positions",
+        stack + ".embedding_norm": stack + ".layernorm_embedding",
+        block + "attention_norm": layer + "self_attn_layer_norm",
+        block + "cross_norm": layer + "encoder_attn_layer_norm",
+        block + "feed_forward.up": layer + "fc1",
+        block + "feed_forward.down": layer + "fc2",
+        block + "feed_forward_norm": layer + "final_layer_norm",
+    }
+    for ours, theirs in (("attention", "self_attn"), ("cross", "encoder_attn")):
+        for part in ("query", "key", "value"):
+            names[f"{block}{ours}.{part}"] = f"{layer}{theirs}.{part[0]}_proj"
+        names[f"{block}{ours}.output"] = f"{layer}{theirs}.out_proj"
+    return names
+
+
+NAMES = {
+    "encoder.tokens": "shared",
+    **_stack("encoder"),
+    **_stack("decoder"),
+    "head": "lm_head",
+    "bias": "final_logits_bias",
+}
+COPIES = {
+    "model.shared.weight": (
+        "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+        "lm_head.weight",
+    )
+}
+
+
+def both(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Config` that BART and Marian say alike."""
+    expect(config, normalize_before=False, add_final_layer_norm=False)
+    for size in ("attention_heads", "ffn_dim"):  # one config is that of both stacks
+        expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
+    return {
+        "kind": "encoder-decoder",
+        "vocabulary": config["vocab_size"],
+        "width": config["d_model"],
+        "layers": config["encoder_layers"],
+        "decoder_layers": config["decoder_layers"],
+        "heads": config["encoder_attention_heads"],
+        "hidden": config["encoder_ffn_dim"],
+        "activation": activation(config.get("activation_function", "gelu")),
+        "positions": config["max_position_embeddings"],
+        "embedding_scale": config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0,
+        "tied": config.get("tie_word_embeddings", True),
+        "logit_bias": True,
+        "start": config.get("decoder_start_token_id"),
+        "stop": ids(config.get("eos_token_id")),
+        "padding": config.get("pad_token_id"),
+    }
+
+
+def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
+    """The config.json of either; None where neither has this shape."""
+    if config.embedding_scale not in (1.0, config.width**0.5) or config.norm_eps != 1e-5:
+        return None
+    return {
+        "model_type": name,
+        "architectures": [kind],
+        "vocab_size": config.vocabulary,
+        "d_model": config.width,
+        "encoder_layers": config.layers,
+        "decoder_layers": config.decoder_layers or config.layers,
+        "encoder_attention_heads": config.heads,
+        "decoder_attention_heads": config.heads,
+        "encoder_ffn_dim": config.hidden,
+        "decoder_ffn_dim": config.hidden,
+        "activation_function": activation_name(config.activation),
+        "max_position_embeddings": config.positions,
+        "scale_embedding": config.embedding_scale != 1.0,
+        "tie_word_embeddings": config.tied,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": config.start,
+        "eos_token_id": one_or_all(config.stop),
+        "pad_token_id": config.padding,
+        "dropout": config.dropout,
+    }
+
+
+def read(config: Mapping[str, Any]) -> Config:
+    return Config(embedding_norm=True, position="learned", position_offset=2, **both(config))
+
+
+def write(config: Config) -> dict[str, Any] | None:
+    fits = shape_of(
+        config,
+        says="decoder_layers positions embedding_scale tied logit_bias",
+        kind="encoder-decoder",
+        embedding_norm=True,
+        position="learned",
+        position_offset=2,
+    )
+    return write_both(config, "bart", "BartForConditionalGeneration") if fits else None
+
+
+FAMILY = Family(
+    types=("bart",),
+    read=read,
+    write=write,
+    names=NAMES,
+    prefix="model.",
+    copies=COPIES,
+    rows=("final_logits_bias",),
+    ignored=r"^classification_head\.",
+)

@@ -1,0 +1,175 @@
+"""Llama (Touvron et al. 2023), and those built as it is: Mistral, Qwen 2 and Qwen 3, SmolLM."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.errors import FileError
+from pellucid.layers.config import Config
+from pellucid.models.checkpoints.family import (
+    Family,
+    activation,
+    activation_name,
+    ids,
+    one_or_all,
+    shape_of,
+)
+
+BLOCK, LAYER = "decoder.blocks.{}.", "layers.{}."
+NAMES = {
+    "decoder.tokens": "embed_tokens",
+    BLOCK + "attention.query": LAYER + "self_attn.q_proj",
+    BLOCK + "attention.key": LAYER + "self_attn.k_proj",
+    BLOCK + "attention.value": LAYER + "self_attn.v_proj",
+    BLOCK + "attention.output": LAYER + "self_attn.o_proj",
+    BLOCK + "attention.query_norm": LAYER + "self_attn.q_norm",
+    BLOCK + "attention.key_norm": LAYER + "self_attn.k_norm",
+    BLOCK + "attention_norm": LAYER + "input_layernorm",
+    BLOCK + "feed_forward.gate": LAYER + "mlp.gate_proj",
+    BLOCK + "feed_forward.up": LAYER + "mlp.up_proj",
+    BLOCK + "feed_forward.down": LAYER + "mlp.down_proj",
+    BLOCK + "feed_forward_norm": LAYER + "post_attention_layernorm",
+    "decoder.final_norm": "norm",
+    "head": "lm_head",
+}
+
+
+def read(config: Mapping[str, Any]) -> Config:
+    name = config["model_type"]
+    theta, scaling = _rope(config)
+    attention_bias = name == "qwen2" or bool(config.get("attention_bias", False))
+    return Config(
+        kind="decoder",
+        vocabulary=config["vocab_size"],
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config.get("num_key_value_heads"),
+        head_dim=config.get("head_dim"),
+        hidden=config["intermediate_size"],
+        norm="rms",
+        norm_eps=config.get("rms_norm_eps", 1e-6),
+        norm_first=True,
+        head_norm=name == "qwen3",
+        activation=activation(config.get("hidden_act", "silu")),
+        gated=True,
+        bias=config.get("mlp_bias", False),
+        qkv_bias=attention_bias,
+        output_bias=attention_bias and name != "qwen2",
+        position="rotary",
+        positions=config.get("max_position_embeddings"),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        window=_window(config),
+        tied=config.get("tie_word_embeddings", False),
+        start=config.get("bos_token_id"),
+        stop=ids(config.get("eos_token_id")),
+        padding=config.get("pad_token_id"),
+    )
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, tuple[tuple[str, Any], ...]]:
+    """The base, and how frequencies are stretched: one entry since transformers 5, two before."""
+    said = {**(config.get("rope_parameters") or config.get("rope_scaling") or {})}
+    theta = float(said.pop("rope_theta", config.get("rope_theta", 10_000.0)))
+    kind = said.pop("rope_type", said.pop("type", "default"))
+    return theta, () if kind == "default" else (("rope_type", kind), *sorted(said.items()))
+
+
+def _window(config: Mapping[str, Any]) -> Any:
+    name, window = config["model_type"], config.get("sliding_window")
+    if name == "mistral":
+        return window
+    if name == "llama" or window is None or not config.get("use_sliding_window", False):
+        return None
+    layers, full = config["num_hidden_layers"], config.get("max_window_layers", 28)
+    types = config.get("layer_types") or [
+        "sliding_attention" if layer >= full else "full_attention" for layer in range(layers)
+    ]
+    if len(set(types)) > 1:
+        raise FileError("some of its layers have a window and some have none; only all or none can")
+    return window if types[0] == "sliding_attention" else None
+
+
+def write(config: Config) -> dict[str, Any] | None:
+    fits = shape_of(
+        config,
+        says=(
+            "kv_heads head_dim head_norm bias qkv_bias output_bias positions rope_theta "
+            "rope_scaling window tied"
+        ),
+        kind="decoder",
+        norm="rms",
+        norm_first=True,
+        gated=True,
+        position="rotary",
+    )
+    name = _name(config) if fits else None
+    if name is None:
+        return None
+    described = {
+        "model_type": name,
+        "architectures": [CLASSES[name]],
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.key_heads,
+        "head_dim": config.dim,
+        "intermediate_size": config.hidden,
+        "rms_norm_eps": config.norm_eps,
+        "hidden_act": activation_name(config.activation),
+        "rope_theta": config.rope_theta,
+        "rope_scaling": dict(config.rope_scaling) or None,
+        "tie_word_embeddings": config.tied,
+        "bos_token_id": config.start,
+        "eos_token_id": one_or_all(config.stop),
+        "pad_token_id": config.padding,
+        "attention_dropout": config.dropout,
+    }
+    if config.positions is not None:
+        described["max_position_embeddings"] = config.positions
+    if name in ("llama", "qwen3"):
+        described["attention_bias"] = _qkv_bias(config)
+    if name == "llama":
+        described["mlp_bias"] = config.bias
+    else:
+        described["sliding_window"] = config.window
+    if name.startswith("qwen"):
+        described |= {"use_sliding_window": config.window is not None, "max_window_layers": 0}
+    return described
+
+
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+def _name(config: Config) -> str | None:
+    """Which of them has this shape."""
+    qkv = _qkv_bias(config)
+    output = config.bias if config.output_bias is None else config.output_bias
+    if config.head_norm:
+        return "qwen3" if qkv == output and not config.bias else None
+    if qkv and not output and not config.bias:
+        return "qwen2"
+    if config.window is None and qkv == output and config.width % config.heads == 0:
+        return "llama"
+    return None if config.bias or qkv or output else "mistral"
+
+
+def _qkv_bias(config: Config) -> bool:
+    return config.bias if config.qkv_bias is None else config.qkv_bias
+
+
+FAMILY = Family(
+    types=tuple(CLASSES),
+    read=read,
+    write=write,
+    names=NAMES,
+    prefix="model.",
+    copies={"model.embed_tokens.weight": ("lm_head.weight",)},
+    ignored=r"rotary_emb\.inv_freq$|^score\.",
+)

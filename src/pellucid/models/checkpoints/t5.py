@@ -1,0 +1,129 @@
+"""T5 (Raffel et al. 2020), with its version 1.1, FLAN-T5 and mT5."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.layers.config import Config
+from pellucid.models.checkpoints.family import (
+    Family,
+    activation,
+    activation_name,
+    ids,
+    one_or_all,
+    shape_of,
+)
+
+RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias"
+
+
+def names(config: Config) -> dict[str, str]:
+    stacks = _stack("encoder", 1, config.gated) | _stack("decoder", 2, config.gated)
+    return {"encoder.tokens": "shared", **stacks, "head": "lm_head"}
+
+
+def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
+    """Names of a stack in whose blocks the feed-forward part is layer number `last`."""
+    up = "wi_1" if is_gated else "wi"
+    block, layer = stack + ".blocks.{}.", stack + ".block.{}.layer."
+    found = {
+        stack + ".relative.table": f"{stack}.{RELATIVE}",
+        block + "attention_norm": layer + "0.layer_norm",
+        block + "feed_forward.gate": f"{layer}{last}.DenseReluDense.wi_0",
+        block + "feed_forward.up": f"{layer}{last}.DenseReluDense.{up}",
+        block + "feed_forward.down": f"{layer}{last}.DenseReluDense.wo",
+        block + "feed_forward_norm": f"{layer}{last}.layer_norm",
+        block + "cross_norm": layer + "1.layer_norm",
+        stack + ".final_norm": stack + ".final_layer_norm",
+    }
+    for ours, theirs in (("attention", "0.SelfAttention"), ("cross", "1.EncDecAttention")):
+        for part in ("query", "key", "value", "output"):
+            found[f"{block}{ours}.{part}"] = f"{layer}{theirs}.{part[0]}"
+    return found
+
+
+def read(config: Mapping[str, Any]) -> Config:
+    made = config.get("feed_forward_proj", "relu")
+    is_tied = config.get("tie_word_embeddings", True)
+    # What transformers takes for the sign of version 1.1; mT5 never scales.
+    is_scaled = config["model_type"] == "t5" and config.get("scale_decoder_outputs", is_tied)
+    return Config(
+        kind="encoder-decoder",
+        vocabulary=config["vocab_size"],
+        width=config["d_model"],
+        layers=config["num_layers"],
+        decoder_layers=config.get("num_decoder_layers"),
+        heads=config["num_heads"],
+        head_dim=config["d_kv"],
+        hidden=config["d_ff"],
+        norm="rms",
+        norm_eps=config.get("layer_norm_epsilon", 1e-6),
+        norm_first=True,
+        activation=activation("gelu_new" if made == "gated-gelu" else made.split("-")[-1]),
+        gated=made.startswith("gated-"),
+        bias=False,
+        position="relative",
+        positions=None,
+        relative_buckets=config.get("relative_attention_num_buckets", 32),
+        relative_distance=config.get("relative_attention_max_distance", 128),
+        attention_scale=1.0,
+        tied=is_tied,
+        logit_scale=config["d_model"] ** -0.5 if is_scaled else 1.0,
+        start=config.get("decoder_start_token_id", config.get("pad_token_id", 0)),
+        stop=ids(config.get("eos_token_id")),
+        padding=config.get("pad_token_id"),
+    )
+
+
+def write(config: Config) -> dict[str, Any] | None:
+    fits = shape_of(
+        config,
+        says=("decoder_layers head_dim gated positions relative_buckets relative_distance tied"),
+        kind="encoder-decoder",
+        norm="rms",
+        norm_first=True,
+        bias=False,
+        position="relative",
+        attention_scale=1.0,
+        logit_scale=config.width**-0.5 if config.tied else 1.0,
+    )
+    if not fits:
+        return None
+    made = activation_name(config.activation)
+    if config.gated:  # by "gated-gelu" they mean the other one
+        made = "gated-" + {"gelu_new": "gelu", "gelu": "gelu_python"}.get(made, made)
+    return {
+        "model_type": "t5",
+        "architectures": ["T5ForConditionalGeneration"],
+        "vocab_size": config.vocabulary,
+        "d_model": config.width,
+        "num_layers": config.layers,
+        "num_decoder_layers": config.decoder_layers or config.layers,
+        "num_heads": config.heads,
+        "d_kv": config.dim,
+        "d_ff": config.hidden,
+        "layer_norm_epsilon": config.norm_eps,
+        "feed_forward_proj": made,
+        "relative_attention_num_buckets": config.relative_buckets,
+        "relative_attention_max_distance": config.relative_distance,
+        "tie_word_embeddings": config.tied,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": config.start,
+        "eos_token_id": one_or_all(config.stop),
+        "pad_token_id": config.padding,
+        "dropout_rate": config.dropout,
+    }
+
+
+FAMILY = Family(
+    types=("t5", "mt5"),
+    read=read,
+    write=write,
+    names=names,
+    copies={
+        "shared.weight": (
+            "encoder.embed_tokens.weight",
+            "decoder.embed_tokens.weight",
+            "lm_head.weight",
+        )
+    },
+)

@@ -1,0 +1,111 @@
+"""The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.errors import FileError, MissingExtraError
+from pellucid.layers.config import Kind
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class Tensors:
+    """What a directory's files hold, by name; each is read when it is asked for."""
+
+    def __init__(self, directory: Path, kind: Kind) -> None:
+        """Read which there are.
+
+        Args:
+            directory: of the checkpoint.
+            kind: of the model, which decides how pickled weights could be converted.
+
+        Raises:
+            FileError: there are no safetensors, or they are damaged.
+            MissingExtraError: safetensors is not installed.
+        """
+        self._files: dict[str, Path] = {}
+        for file in _files(directory, kind):
+            with _opened(file) as opened:
+                self._files |= dict.fromkeys(opened.keys(), file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __getitem__(self, name: str) -> Tensor:
+        with _opened(self._files[name]) as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+
+def json_in(directory: Path, name: str) -> dict[str, Any]:
+    """The object in a file of the checkpoint.
+
+    Raises:
+        FileError: there is no such file, or something else is in it.
+    """
+    try:
+        found = json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"it has no {name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"its {name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise FileError(f"its {name} is no JSON object")
+    return found
+
+
+def _files(directory: Path, kind: Kind) -> list[Path]:
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if not (directory / INDEX).is_file():
+        _refuse_pickles(directory, kind)
+        raise FileError(f"it has no {WEIGHTS}")
+    named = json_in(directory, INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise FileError(f"its {INDEX} names no files")
+    files = sorted({str(name) for name in named.values()})
+    for name in files:
+        if Path(name).name != name:
+            raise FileError(f"its {INDEX} names a file elsewhere: {name}")
+        if not (directory / name).is_file():
+            raise FileError(f"its {INDEX} names {name}, and there is no such file")
+    return [directory / name for name in files]
+
+
+_WHOLE = {
+    "encoder": "AutoModel",
+    "decoder": "AutoModelForCausalLM",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+}
+"""Classes of transformers that read all the weights there are."""
+
+
+def _refuse_pickles(directory: Path, kind: Kind) -> None:
+    found = sorted(one.name for end in ("*.bin", "*.pt", "*.pth") for one in directory.glob(end))
+    if found:
+        raise FileError(
+            f"its weights are pickled ({found[0]}), which can run code; if you trust them, convert "
+            "them with transformers: "
+            f"{_WHOLE[kind]}.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingExtraError("loading needs safetensors: pip install 'pellucid[hf]'") from error
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"its {file.name} is damaged: {error}") from error
