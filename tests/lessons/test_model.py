@@ -89,7 +89,7 @@ def test_minilm_is_explained_without_a_choice():
     assert walk.facts["model"] == "all-MiniLM-L6-v2"
     layer, head = walk.facts["layer"], walk.facts["head"]
     assert "Chosen of 72 heads as the most telling: worth 0." in walk.about[1]
-    directory = checkpoint_module._minilm()
+    directory = checkpoint_module.minilm()
     expected = own_attentions(directory, "Write a poem")[layer][head].double()
     torch.testing.assert_close(numbers(walk, "weights"), expected, atol=5e-6, rtol=1e-4)
     assert numbers(walk, "Q").shape == (5, 32)

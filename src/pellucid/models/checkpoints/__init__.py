@@ -18,7 +18,7 @@ from pellucid.common.files import written_whole
 from pellucid.common.wording import count
 from pellucid.errors import FileError, MissingExtraError, PellucidError
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import bart, bert, gpt2, llama, marian, t5
+from pellucid.models.checkpoints import bart, bert, gpt2, llama, marian, pooling, t5
 from pellucid.models.checkpoints.family import Family, Place, names_of, of_theirs, places
 from pellucid.models.checkpoints.tensors import WEIGHTS, Tensors, json_in
 from pellucid.text.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def load(
     try:
         config, family = read_config(directory)
         stored = Tensors(directory, config.kind)
-        config = _as_stored(config, family, stored)
+        config = pooling.read(directory, _as_stored(config, family, stored))
         with torch.device("meta"):  # no memory and no random numbers for what is read
             model = KINDS[config.kind](config)
         state = _ours(stored, family, model, dtype)
@@ -172,6 +172,7 @@ def save(model: "Transformer", directory: Path) -> None:
         raise FileError(f"cannot write '{directory}': {reason}") from error
     if model.tokenizer is not None:
         model.tokenizer.save(directory)
+    pooling.write(directory, model.config)
 
 
 def _theirs(model: "Transformer", family: Family) -> dict[str, Tensor]:

@@ -51,15 +51,27 @@ def json_in(directory: Path, name: str) -> dict[str, Any]:
     Raises:
         FileError: there is no such file, or something else is in it.
     """
+    found = _json(directory, name)
+    if not isinstance(found, dict):
+        raise FileError(f"its {name} is no JSON object")
+    return found
+
+
+def json_list_in(directory: Path, name: str) -> list[Any]:
+    """The list in a file of the checkpoint; raises as `json_in`."""
+    found = _json(directory, name)
+    if not isinstance(found, list):
+        raise FileError(f"its {name} is no JSON list")
+    return found
+
+
+def _json(directory: Path, name: str) -> Any:
     try:
-        found = json.loads((directory / name).read_text(encoding="utf-8"))
+        return json.loads((directory / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"it has no {name}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"its {name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise FileError(f"its {name} is no JSON object")
-    return found
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:

@@ -1,0 +1,107 @@
+"""How a text's embedding is made of its tokens': the files of sentence-transformers.
+
+    modules.json                 Transformer, Pooling and perhaps Normalize, and where each one is
+    1_Pooling/config.json        mean, or the first token
+    sentence_bert_config.json    the most tokens of a text
+
+What they say stands in `Config`. What is written here, sentence-transformers reads.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pellucid.common.files import write_whole
+from pellucid.common.wording import listing
+from pellucid.errors import FileError
+from pellucid.layers.config import Config, Pooling
+from pellucid.models.checkpoints.tensors import json_in, json_list_in
+
+MODULES, LENGTH, TOKENIZER = "modules.json", "sentence_bert_config.json", "tokenizer_config.json"
+MODES: dict[str, Pooling] = {"mean": "mean", "cls": "first"}
+PARTS = ("Transformer", "Pooling", "Normalize")
+
+
+def read(directory: Path, config: Config) -> Config:
+    """The config with what these files say, where there are any.
+
+    Raises:
+        FileError: they cannot be read, or say what a `Config` cannot.
+    """
+    if config.kind != "encoder" or not (directory / MODULES).is_file():
+        return config
+    parts = {}
+    for part in json_list_in(directory, MODULES):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise FileError(f"its {MODULES} is no list of modules")
+        parts[part["type"].rpartition(".")[2]] = str(part.get("path", ""))
+    unknown = sorted(parts.keys() - set(PARTS))
+    if unknown:
+        raise FileError(f"its {MODULES} has {listing(unknown)}; known are {listing(list(PARTS))}")
+    if "Pooling" in parts:
+        name = f"{parts['Pooling']}/config.json"
+        config = replace(config, pooling=_pooling(name, json_in(directory, name)))
+    most = _most_tokens(directory)
+    if most is not None and config.positions is not None:
+        most = min(most, config.positions)
+    return replace(config, normalised="Normalize" in parts, most_tokens=most)
+
+
+def write(directory: Path, config: Config) -> None:
+    """Write these files for an encoder.
+
+    Raises:
+        FileError: the directory cannot be written to.
+    """
+    if config.kind != "encoder":
+        return
+    names = PARTS if config.normalised else PARTS[:2]
+    modules = []
+    for number, name in enumerate(names):
+        path = f"{number}_{name}" if number else ""
+        kind = f"sentence_transformers.models.{name}"
+        modules.append({"idx": number, "name": str(number), "path": path, "type": kind})
+    pooling = {
+        "word_embedding_dimension": config.width,
+        "pooling_mode_cls_token": config.pooling == "first",
+        "pooling_mode_mean_tokens": config.pooling == "mean",
+    }
+    most = config.positions if config.most_tokens is None else config.most_tokens
+    length = {"max_seq_length": most, "do_lower_case": False}
+    try:
+        (directory / "1_Pooling").mkdir(exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
+    for file, said in (("1_Pooling/config.json", pooling), (LENGTH, length), (MODULES, modules)):
+        write_whole(directory / file, json.dumps(said, indent=2) + "\n")
+
+
+def _pooling(name: str, said: Mapping[str, Any]) -> Pooling:
+    modes = said.get("pooling_mode")
+    if modes is None:  # as older ones say it, a flag for each
+        flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+        modes = [
+            flags.get(flag, flag)
+            for flag, is_on in said.items()
+            if flag.startswith("pooling_mode_") and is_on is True
+        ]
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in MODES:
+        raise FileError(f"its {name} pools by {modes}; known are {listing(list(MODES))}")
+    return MODES[modes[0]]
+
+
+def _most_tokens(directory: Path) -> int | None:
+    """As sentence-transformers says it, or else the tokenizer; None where neither does."""
+    for name, key in ((LENGTH, "max_seq_length"), (TOKENIZER, "model_max_length")):
+        if (directory / name).is_file():
+            said = json_in(directory, name)
+            if name == LENGTH and said.get("do_lower_case"):
+                raise FileError(f"its {name} has do_lower_case = true; only false is known")
+            most = said.get(key)
+            # A tokenizer without a limit says 1e30.
+            if isinstance(most, int | float) and 0 < most < 2**31:
+                return int(most)
+    return None
