@@ -18,7 +18,8 @@ class Config:
 
     Raises:
         ArgumentError: sizes that do not fit together, or a choice that is not known.
-        TypeMismatchError: a size that is no int.
+        TypeMismatchError: a size or an id that is no int, a number that is none, a choice that is
+            neither true nor false.
     """
 
     kind: Kind
@@ -140,13 +141,23 @@ _SIZES = {
     if kind in (int, int | None) and name not in ("start", "padding")
 }
 _MAY_BE_ZERO = {"types", "position_offset", "decoder_layers"}
+_TYPES: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (int, "an int"),
+    float: (int | float, "a number"),
+}
 
 
 def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
     if choices is not None and value not in choices:
         raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    if name in _SIZES and value is not None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeMismatchError(f"{name} must be an int, not {value!r}")
-        if value < (name not in _MAY_BE_ZERO):
-            raise ArgumentError(f"{name} must be at least 1, not {value}")
+    kind = Config.__annotations__[name]
+    for one, (types, word) in _TYPES.items():
+        if kind == one or (kind == one | None and value is not None):
+            is_other = isinstance(value, bool) and one is not bool  # which Python takes for an int
+            if is_other or not isinstance(value, types):
+                raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
+    if name == "stop" and not all(isinstance(one, int) for one in value):
+        raise TypeMismatchError(f"stop must be ids, not {value!r}")
+    if name in _SIZES and value is not None and value < (name not in _MAY_BE_ZERO):
+        raise ArgumentError(f"{name} must be at least 1, not {value}")

@@ -34,6 +34,19 @@ def sinusoids(positions: Tensor, width: int, interleaved: bool = True) -> Tensor
     return both.to(torch.get_default_dtype())
 
 
+_SCALINGS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+"""Kinds of rotary scaling, and the numbers that each needs."""
+
+
 class Rotary(nn.Module):
     """Turns each pair of a query's or key's numbers by an angle that grows with the position."""
 
@@ -49,7 +62,7 @@ class Rotary(nn.Module):
                 Hugging Face writes them; None = none.
 
         Raises:
-            ArgumentError: another rope_type.
+            ArgumentError: another rope_type, or one without its numbers.
         """
         super().__init__()
         # On the CPU even where a model is made without memory, to be filled from a checkpoint.
@@ -57,12 +70,17 @@ class Rotary(nn.Module):
         frequencies = 1.0 / theta**exponent
         scaling = scaling or {}
         kind = scaling.get("rope_type", "default")
+        if kind not in _SCALINGS:
+            raise ArgumentError(f"rotary scaling must be {', '.join(_SCALINGS)}, not {kind!r}")
+        for name in _SCALINGS[kind]:
+            if not isinstance(scaling.get(name), int | float):
+                raise ArgumentError(
+                    f"rotary scaling {kind!r} needs a number {name}, not {scaling.get(name)!r}"
+                )
         if kind == "linear":
             frequencies = frequencies / scaling["factor"]
         elif kind == "llama3":
             frequencies = _stretched(frequencies, scaling)
-        elif kind != "default":
-            raise ArgumentError(f"rotary scaling must be default, linear or llama3, not {kind!r}")
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,8 @@ def read(directory: Path, config: Config) -> Config:
         name = f"{parts['Pooling']}/config.json"
         config = replace(config, pooling=_pooling(name, json_in(directory, name)))
     most = _most_tokens(directory)
-    if most is not None and config.positions is not None:
-        most = min(most, config.positions)
+    if most is not None and config.positions is not None and most >= config.positions:
+        most = None  # no limit besides that of the positions
     return replace(config, normalised="Normalize" in parts, most_tokens=most)
 
 

@@ -1,0 +1,229 @@
+"""Tiny random checkpoints of every family, and what transformers makes of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+LAYERS, VOCABULARY, BATCH, SOURCE, TARGET = 2, 101, 2, 23, 11
+WINDOW = 5
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": 37,
+    "max_position_embeddings": 53,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+HEADS = {"hidden_size": 33, "num_attention_heads": 3}
+GROUPED = {"hidden_size": 66, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10}
+QWEN2 = {"hidden_size": 60, "num_attention_heads": 6, "num_key_value_heads": 2, **SIZES}
+PAIR = {
+    "vocab_size": VOCABULARY,
+    "d_model": 34,
+    "encoder_layers": LAYERS,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 37,
+    "max_position_embeddings": 53,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+}
+T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 33,
+    "d_kv": 7,
+    "d_ff": 37,
+    "num_layers": LAYERS,
+    "num_decoder_layers": 3,
+    "num_heads": 3,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    # Distances of which the buckets have more than one.
+    "relative_attention_num_buckets": 10,
+    "relative_attention_max_distance": 13,
+}
+STRETCHED = {
+    "rope_type": "llama3",
+    "rope_theta": 1000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    config: Callable[[], Any]
+    kind: str = "decoder"
+    base: str = "model"
+    """What the model without a head is called in that with one."""
+    has_own_head: bool = False
+
+    @property
+    def maker(self) -> Any:
+        return {
+            "encoder": transformers.AutoModel,
+            "decoder": transformers.AutoModelForCausalLM,
+            "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+        }[self.kind]
+
+
+def _pair(config: Callable[[], Any], **others: Any) -> Family:
+    return Family(config, kind="encoder-decoder", **others)
+
+
+_t = transformers
+FAMILIES = {
+    "bert": Family(lambda: _t.BertConfig(**HEADS, **SIZES), "encoder", "bert"),
+    "roberta": Family(lambda: _t.RobertaConfig(**HEADS, **SIZES), "encoder", "roberta"),
+    "gpt2": Family(
+        lambda: _t.GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=33,
+            n_layer=LAYERS,
+            n_head=3,
+            n_inner=37,
+            n_positions=53,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        base="transformer",
+    ),
+    "gpt2, scores as they are": Family(
+        lambda: _t.GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=33,
+            n_layer=LAYERS,
+            n_head=3,
+            n_positions=53,
+            scale_attn_weights=False,
+            bos_token_id=1,
+            eos_token_id=[2, 3],
+        ),
+        base="transformer",
+    ),
+    "llama": Family(lambda: _t.LlamaConfig(**GROUPED, **SIZES)),
+    "llama, biases": Family(
+        lambda: _t.LlamaConfig(attention_bias=True, mlp_bias=True, **HEADS, **SIZES, head_dim=14)
+    ),
+    "llama, tied": Family(lambda: _t.LlamaConfig(tie_word_embeddings=True, **GROUPED, **SIZES)),
+    "llama, stretched": Family(
+        lambda: _t.LlamaConfig(rope_parameters=dict(STRETCHED), **GROUPED, **SIZES)
+    ),
+    "llama, linear": Family(
+        lambda: _t.LlamaConfig(
+            rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 3.0},
+            **GROUPED,
+            **SIZES,
+        )
+    ),
+    "mistral": Family(lambda: _t.MistralConfig(sliding_window=WINDOW, **GROUPED, **SIZES)),
+    "mistral, no window": Family(
+        lambda: _t.MistralConfig(sliding_window=None, **{**GROUPED, **SIZES, "hidden_size": 67})
+    ),
+    "qwen2": Family(lambda: _t.Qwen2Config(**QWEN2)),
+    "qwen2, a window": Family(
+        lambda: _t.Qwen2Config(
+            use_sliding_window=True, sliding_window=WINDOW, max_window_layers=0, **QWEN2
+        )
+    ),
+    "qwen3": Family(lambda: _t.Qwen3Config(**GROUPED, **SIZES)),
+    "qwen3, tied": Family(
+        lambda: _t.Qwen3Config(
+            tie_word_embeddings=True, attention_bias=True, **{**GROUPED, **SIZES, "hidden_size": 67}
+        )
+    ),
+    "marian": _pair(
+        lambda: _t.MarianConfig(activation_function="swish", scale_embedding=True, **PAIR)
+    ),
+    "bart": _pair(lambda: _t.BartConfig(**PAIR)),
+    "bart, scaled": _pair(lambda: _t.BartConfig(scale_embedding=True, **PAIR)),
+    "t5": _pair(lambda: _t.T5Config(**T5), base=""),
+    "t5, gated": _pair(
+        lambda: _t.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **T5),
+        base="",
+        has_own_head=True,
+    ),
+    "mt5": _pair(lambda: _t.MT5Config(**T5), base="", has_own_head=True),
+}
+NAMES = list(FAMILIES)
+
+
+def build(name: str) -> Any:
+    """transformers' model in eval mode, all of its numbers random and the same every time."""
+    family = FAMILIES[name]
+    torch.manual_seed(23)
+    model = family.maker.from_config(family.config()).eval()
+    if family.has_own_head:  # which transformers 5 ties unless the two differ
+        model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # sines and cosines
+                continue
+            noise = torch.randn(parameter.shape)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * 1.2 / parameter.shape[-1] ** 0.5)
+            else:
+                parameter.copy_(0.3 * noise + parameter.nan_to_num())
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
+    return model
+
+
+def written(name: str, directory: Path, **options: Any) -> Path:
+    """A directory with the checkpoint."""
+    build(name).save_pretrained(directory, **options)
+    return directory
+
+
+def read(name: str, directory: Path, **options: Any) -> Any:
+    """The checkpoint as transformers reads it."""
+    return FAMILIES[name].maker.from_pretrained(directory, **options).eval()
+
+
+def ids(length: int = SOURCE, batch: int = BATCH) -> Tensor:
+    """Of words, none of which has a meaning of its own."""
+    return torch.randint(4, VOCABULARY, (batch, length), generator=torch.manual_seed(length))
+
+
+def theirs(name: str, model: Any) -> Tensor:
+    """Hidden states or logits of transformers' model."""
+    with torch.no_grad():
+        if FAMILIES[name].kind == "encoder":
+            return model(ids()).last_hidden_state
+        if FAMILIES[name].kind == "decoder":
+            return model(ids()).logits
+        return model(input_ids=ids(), decoder_input_ids=ids(TARGET)).logits
+
+
+def ours(name: str, model: Any, **options: Any) -> Any:
+    """The same of ours."""
+    inputs = (ids(), ids(TARGET)) if FAMILIES[name].kind == "encoder-decoder" else (ids(),)
+    with torch.no_grad():
+        return model(*inputs, **options)
+
+
+def exact(model: nn.Module) -> nn.Module:
+    """In float64 throughout: the root-mean-square norms of transformers count in float32."""
+    for part in model.modules():
+        if type(part).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+            part.forward = _norm_of(part)
+    return model.double()
+
+
+def _norm_of(part: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, x.shape[-1:], part.weight, part.variance_epsilon)
+
+    return forward

@@ -1,0 +1,408 @@
+"""Models that transformers wrote are read with the same results, and the other way round."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from torch import nn
+
+import pellucid
+from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
+from tests.models.families import (
+    FAMILIES,
+    NAMES,
+    QWEN2,
+    SOURCE,
+    TARGET,
+    WINDOW,
+    build,
+    exact,
+    ids,
+    ours,
+    read,
+    theirs,
+    written,
+)
+
+EPS = torch.finfo(torch.float32).eps
+PAIRS = [name for name in NAMES if FAMILIES[name].kind == "encoder-decoder"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    before = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    yield
+    transformers.logging.set_verbosity(before[0])
+    if before[1]:
+        transformers.logging.enable_progress_bar()
+
+
+def parameters_of(model):
+    return dict(model.named_parameters())
+
+
+def assert_same(name, one, other):
+    mine, others = parameters_of(one), parameters_of(other)
+    assert mine.keys() == others.keys()
+    assert [part for part in mine if not torch.equal(mine[part], others[part])] == []
+    assert one.config == other.config
+    assert torch.equal(ours(name, one), ours(name, other))
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_transformers_wrote_gives_the_same_here(name, tmp_path):
+    """Our error may not be more than twice theirs and a rounding; the truth is float64."""
+    written(name, tmp_path)
+    truth = theirs(name, exact(read(name, tmp_path, dtype=torch.float64)))
+    expected = theirs(name, read(name, tmp_path))
+    got = ours(name, pellucid.load(tmp_path))
+    size = truth.abs().max()
+    assert got.dtype == torch.float32
+    assert (got - expected).abs().max() <= 1e-5 * size
+    allowed = 2 * (expected - truth).abs().max() + 8 * EPS * size
+    assert (got - truth).abs().max() <= allowed
+    assert (ours(name, pellucid.load(tmp_path, dtype=torch.float64)) - truth).abs().max() <= (
+        1e-10 * size
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
+    model = pellucid.load(written(name, tmp_path / "theirs"))
+    model.save(tmp_path / "ours")
+    assert_same(name, model, pellucid.load(tmp_path / "ours"))
+    kind = FAMILIES[name].maker
+    again, found = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    missing = {part for part in found["missing_keys"] if not part.startswith("pooler.")}
+    assert (missing, found["unexpected_keys"], found["mismatched_keys"]) == (set(), set(), set())
+    assert torch.equal(theirs(name, again.eval()), theirs(name, build(name)))
+    own = {**json.loads((tmp_path / "ours/config.json").read_text())}
+    assert own["model_type"] == ("t5" if name == "mt5" else name.split(",")[0])
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
+def test_a_checkpoint_in_pieces(name, tmp_path):
+    whole = pellucid.load(written(name, tmp_path / "whole"))
+    pieces = written(name, tmp_path / "pieces", max_shard_size="20KB")
+    assert len(list(pieces.glob("*.safetensors"))) > 2
+    assert_same(name, whole, pellucid.load(pieces))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if FAMILIES[name].base and name != "gpt2, scores as they are"]
+)
+def test_with_and_without_a_head(name, tmp_path):
+    """The same model under the names of a checkpoint with a head, and of one without."""
+    family, config = FAMILIES[name], FAMILIES[name].config()
+    whole = build(name)
+    if family.kind == "encoder":
+        bare, whole = whole, transformers.AutoModelForMaskedLM.from_config(config).eval()
+        getattr(whole, family.base).load_state_dict(bare.state_dict(), strict=False)
+    else:
+        bare = getattr(whole, family.base)
+    whole.save_pretrained(tmp_path / "whole")
+    bare.save_pretrained(tmp_path / "bare")
+    model = pellucid.load(tmp_path / "whole")
+    if family.kind == "decoder" and not config.tie_word_embeddings:
+        with pytest.raises(OSError, match=r"1 tensor do(es)? not fit: lm_head.weight is missing"):
+            pellucid.load(tmp_path / "bare")
+        return
+    without = pellucid.load(tmp_path / "bare")
+    if family.kind == "encoder-decoder":  # the bias of the logits belongs to the head
+        assert without.bias is None
+        model.bias = None
+    assert torch.equal(ours(name, model), ours(name, without))
+
+
+def test_a_head_of_its_own_is_used_whatever_the_config_says(tmp_path):
+    model = build("gpt2")
+    written("gpt2", tmp_path)
+    tensors = model.state_dict()
+    del tensors["lm_head.weight"]
+    safetensors.torch.save_file(
+        {**tensors, "lm_head.weight": torch.eye(101, 33)}, tmp_path / "model.safetensors"
+    )
+    got = pellucid.load(tmp_path)
+    assert not got.config.tied
+    expected = theirs("gpt2", read("gpt2", tmp_path))
+    torch.testing.assert_close(ours("gpt2", got), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", "bart"])
+def test_copies_are_copies(name, tmp_path):
+    """Some checkpoints have the embedding under each of its names, or under another than ours."""
+    whole = pellucid.load(written(name, tmp_path))
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    shared = {"gpt2": "transformer.wte", "t5": "shared", "bart": "model.shared"}[name] + ".weight"
+    table = tensors[shared]
+    others = {
+        "gpt2": ["lm_head"],
+        "t5": ["encoder.embed_tokens", "decoder.embed_tokens", "lm_head"],
+        "bart": ["model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"],
+    }[name]
+    copies = {f"{one}.weight": table.clone() for one in others}
+    safetensors.torch.save_file(tensors | copies, tmp_path / "model.safetensors")
+    assert_same(name, whole, pellucid.load(tmp_path))
+    del tensors[shared]
+    safetensors.torch.save_file(tensors | copies, tmp_path / "model.safetensors")
+    assert_same(name, whole, pellucid.load(tmp_path))
+    if name != "gpt2":
+        wrong = copies | {others[1] + ".weight": table + 1, shared: table}
+        safetensors.torch.save_file(tensors | wrong, tmp_path / "model.safetensors")
+        with pytest.raises(OSError, match=rf"{others[1]}\.weight is not the same as {shared}"):
+            pellucid.load(tmp_path)
+
+
+def test_old_masks_of_gpt2_are_left_out(tmp_path):
+    whole = pellucid.load(written("gpt2", tmp_path))
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    masks = {f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, 53, 53) for layer in range(2)}
+    safetensors.torch.save_file(tensors | masks, tmp_path / "model.safetensors")
+    assert_same("gpt2", whole, pellucid.load(tmp_path))
+
+
+# What configs say
+
+
+def change(directory, **values):
+    path = directory / "config.json"
+    said = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({name: value for name, value in said.items() if value != "gone"}))
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, linear", "llama, stretched"])
+def test_rotary_positions_as_older_configs_say_them(name, tmp_path):
+    model = pellucid.load(written(name, tmp_path))
+    rope = json.loads((tmp_path / "config.json").read_text())["rope_parameters"]
+    theta = rope.pop("rope_theta")
+    if rope["rope_type"] == "linear":  # older still
+        rope = {"type": "linear", "factor": rope["factor"]}
+    scaling = None if name == "llama" else rope
+    change(tmp_path, rope_parameters="gone", rope_theta=theta, rope_scaling=scaling)
+    assert_same(name, model, pellucid.load(tmp_path))
+
+
+def test_a_window_hides_what_is_further_away(tmp_path):
+    model = pellucid.load(written("mistral", tmp_path))
+    assert model.config.window == WINDOW
+    changed = ids()
+    changed[:, 0] = 4 + (changed[:, 0] - 3) % 97
+    with torch.no_grad():
+        before, after = model(ids()), model(changed)
+    reach = model.config.layers * (WINDOW - 1)  # each layer sees so many tokens further
+    assert torch.equal(before[:, reach + 1 :], after[:, reach + 1 :])
+    assert not torch.equal(before[:, reach], after[:, reach])
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        {"max_window_layers": 1},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+    ],
+)
+@pytest.mark.parametrize("kind", [transformers.Qwen2Config, transformers.Qwen3Config])
+def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
+    config = kind(use_sliding_window=True, sliding_window=WINDOW, **windows, **QWEN2)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(OSError, match="some of its layers have a window and some have none"):
+        pellucid.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
+        ("marian", {"decoder_vocab_size": 17}, "decoder_vocab_size = 17; only 101 is known"),
+        ("marian", {"normalize_before": True}, "normalize_before = True"),
+        ("bart", {"decoder_ffn_dim": 41}, "decoder_ffn_dim = 41; only 37 is known"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ("gpt2", {"activation_function": "tanh"}, "its activation is 'tanh'; known are relu, "),
+        ("bert", {"is_decoder": True}, "is_decoder = True"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
+            "rotary scaling must be default, linear, llama3, not 'yarn'",
+        ),
+        ("llama", {"rope_parameters": {"rope_type": "linear"}}, "needs a number factor, not None"),
+        ("llama", {"quantization_config": {"bits": 4}}, "its weights are quantised"),
+    ],
+)
+def test_what_a_family_can_be_and_ours_cannot_is_refused(name, values, reason, tmp_path):
+    written(name, tmp_path)
+    change(tmp_path, **values)
+    with pytest.raises(OSError, match="cannot be loaded") as caught:
+        pellucid.load(tmp_path)
+    assert reason in str(caught.value)
+
+
+def test_ids_that_only_the_settings_of_generation_say(tmp_path):
+    written("llama", tmp_path)
+    settings = {"eos_token_id": [5, 7], "bos_token_id": 11}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    change(tmp_path, eos_token_id="gone")
+    config = pellucid.load(tmp_path).config
+    assert (config.stop, config.start, config.padding) == ((5, 7), 1, 0)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_where_a_target_begins_and_ends(name, tmp_path):
+    config = pellucid.load(written(name, tmp_path)).config
+    start = 3 if name.startswith(("bart", "marian")) else 0
+    assert (config.start, config.stop, config.padding) == (start, (2,), 0)
+
+
+# Writing
+
+
+def test_our_own_fields_come_back_with_a_family_s_config(tmp_path):
+    model = Encoder(
+        Config(
+            kind="encoder",
+            vocabulary=31,
+            width=12,
+            layers=1,
+            heads=2,
+            hidden=14,
+            embedding_norm=True,
+            position="learned",
+            positions=17,
+            types=2,
+            dropout=0.25,
+        )
+    )
+    model.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
+    assert pellucid.load(tmp_path).config == model.config
+    # Once somebody has changed theirs, theirs counts.
+    change(tmp_path, layer_norm_eps=0.5)
+    again = pellucid.load(tmp_path).config
+    assert (again.norm_eps, again.dropout) == (0.5, 0.0)
+
+
+SHAPES = {
+    "alibi": Config(kind="decoder", vocabulary=31, width=12, heads=3, position="alibi"),
+    "the paper's": Config(kind="encoder-decoder", vocabulary=31, width=12, heads=3),
+    "no positions": Config(kind="encoder", vocabulary=31, width=12, heads=3, position="none"),
+    "gpt2 with a window": Config(
+        kind="decoder",
+        vocabulary=31,
+        width=12,
+        heads=3,
+        norm_first=True,
+        position="learned",
+        window=3,
+    ),
+    "gpt2 with gates": Config(
+        kind="decoder",
+        vocabulary=31,
+        width=12,
+        heads=3,
+        norm_first=True,
+        position="learned",
+        gated=True,
+    ),
+    "llama with a scale": Config(
+        kind="decoder",
+        vocabulary=31,
+        width=12,
+        heads=3,
+        kv_heads=1,
+        norm="rms",
+        norm_first=True,
+        gated=True,
+        position="rotary",
+        rope_scaling=(("rope_type", "linear"), ("factor", 2.0)),
+        logit_scale=0.5,
+    ),
+    "t5, tied and not scaled": Config(
+        kind="encoder-decoder",
+        vocabulary=31,
+        width=12,
+        heads=3,
+        norm="rms",
+        norm_first=True,
+        bias=False,
+        position="relative",
+        attention_scale=1.0,
+        stop=(2, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_that_no_family_has_comes_back_as_it_was(name, tmp_path):
+    config = SHAPES[name]
+    kinds = {"encoder": Encoder, "decoder": Decoder, "encoder-decoder": EncoderDecoder}
+    torch.manual_seed(5)
+    model = kinds[config.kind](config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "pellucid"
+    again = pellucid.load(tmp_path)
+    assert again.config == config
+    inputs = [ids(7) % 31, ids(5) % 31][: 1 + (config.kind == "encoder-decoder")]
+    with torch.no_grad():
+        assert torch.equal(model(*inputs), again(*inputs))
+    mine, others = parameters_of(model), parameters_of(again)
+    assert [part for part in mine if not torch.equal(mine[part], others[part])] == []
+
+
+# Watching
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attention_is_watched(name, tmp_path):
+    model = pellucid.load(written(name, tmp_path))
+    plain = ours(name, model)
+    output, seen = ours(name, model, watch=True)
+    with pellucid.watch(model) as also:
+        ours(name, model)
+    wanted = [f"{FAMILIES[name].kind}.blocks.{layer}.attention" for layer in range(2)]
+    if FAMILIES[name].kind == "encoder-decoder":
+        wanted = [f"encoder.blocks.{layer}.attention" for layer in range(2)]
+        for layer in range(3):
+            wanted += [f"decoder.blocks.{layer}.{part}" for part in ("attention", "cross")]
+    assert seen.names == also.names == wanted
+    assert not seen.unseen
+    torch.testing.assert_close(output, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "mistral", "t5", "marian"])
+def test_the_weights_are_those_of_transformers(name, tmp_path):
+    written(name, tmp_path)
+    model = read(name, tmp_path, attn_implementation="eager")
+    given = {"input_ids": ids()}
+    if FAMILIES[name].kind == "encoder-decoder":
+        given["decoder_input_ids"] = ids(TARGET)
+    with torch.no_grad():
+        found = model(**given, output_attentions=True)
+    _, seen = ours(name, pellucid.load(tmp_path), watch=True)
+    if FAMILIES[name].kind == "encoder-decoder":
+        expected = {
+            "encoder.blocks.{}.attention": found.encoder_attentions,
+            "decoder.blocks.{}.attention": found.decoder_attentions,
+            "decoder.blocks.{}.cross": found.cross_attentions,
+        }
+    else:
+        expected = {FAMILIES[name].kind + ".blocks.{}.attention": found.attentions}
+    for place, layers in expected.items():
+        for layer, weights in enumerate(layers):
+            got = seen[place.format(layer)].dense()
+            assert got.shape[-1] in (SOURCE, TARGET)
+            torch.testing.assert_close(got, weights, rtol=1e-4, atol=2e-6)
+
+
+def test_nothing_of_theirs_is_left_in_ours(tmp_path):
+    model = pellucid.load(written("bert", tmp_path))
+    assert all(type(part).__module__.startswith(("pellucid", "torch")) for part in model.modules())
+    assert not any(isinstance(value, nn.Buffer) for value in model.buffers())
