@@ -89,10 +89,10 @@ def read_config(directory: Path) -> tuple[Config, Family]:
     kind, quantised = said.get("model_type"), said.get("quantization_config")
     if quantised:
         raise FileError(
-            "its weights are quantised (quantization_config); those of before are needed"
+            "its weights are quantised, as its config.json says; the plain ones are needed"
         )
     families = {name: family for family in (*FAMILIES, ANY_NAMES) for name in family.types}
-    if kind not in families:
+    if not isinstance(kind, str) or kind not in families:
         known = ", ".join(name for name in families if name != OWN)
         raise FileError(f"its config.json has model_type {kind!r}; known families are {known}")
     family = families[kind]
@@ -158,21 +158,21 @@ def save(model: "Transformer", directory: Path) -> None:
     described["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Both are written before either takes its place.
+        # All are written before the weights and the config take their places.
         with (
             written_whole(directory / WEIGHTS) as weights,
             written_whole(directory / "config.json") as config,
         ):
             save_file(theirs, weights, metadata={"format": "pt"})
             config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            if model.tokenizer is not None:
+                model.tokenizer.save(directory)
+            pooling.write(directory, model.config)
     except FileError:
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write '{directory}': {reason}") from error
-    if model.tokenizer is not None:
-        model.tokenizer.save(directory)
-    pooling.write(directory, model.config)
 
 
 def _theirs(model: "Transformer", family: Family) -> dict[str, Tensor]:
@@ -233,7 +233,8 @@ def _ours(
     extra = [name for name in stored if name not in used and not ignored.search(name)]
     wrong += [f"{name} belongs to no part of it" for name in sorted(extra)]
     if wrong:
-        raise FileError(f"{count(len(wrong), 'tensor')} do not fit: {'; '.join(wrong)}")
+        do = "does" if len(wrong) == 1 else "do"
+        raise FileError(f"{count(len(wrong), 'tensor')} {do} not fit: {'; '.join(wrong)}")
     return state
 
 

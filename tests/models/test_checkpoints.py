@@ -1,0 +1,335 @@
+"""What is wrong with a checkpoint is said, and nothing is half written."""
+
+import errno
+import json
+import os
+import resource
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import torch
+
+import pellucid
+from pellucid.errors import FileError
+from pellucid.models import Config, Decoder, Encoder
+
+UNFIT = "its config.json has a value that does not fit: "
+SHAPE = {
+    "vocabulary": 31,
+    "width": 12,
+    "layers": 2,
+    "heads": 3,
+    "hidden": 14,
+    "position": "learned",
+    "positions": 17,
+}
+BERT = Config(kind="encoder", embedding_norm=True, types=2, **SHAPE)
+GPT2 = Config(kind="decoder", norm_first=True, **SHAPE)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "model"
+    Encoder(BERT).save(path)
+    return path
+
+
+def problem(directory):
+    """The message of what is wrong; it names the directory."""
+    with pytest.raises(FileError) as caught:
+        pellucid.load(directory)
+    message = str(caught.value)
+    assert message.startswith(f"model '{directory}' ")
+    assert "\n" not in message
+    return message.removeprefix(f"model '{directory}' ").removeprefix("cannot be loaded: ")
+
+
+def change(directory, **values):
+    path = directory / "config.json"
+    said = {**json.loads(path.read_text()), **values}
+    said.pop("pellucid", None)
+    path.write_text(json.dumps({name: value for name, value in said.items() if value != "gone"}))
+
+
+def tensors_of(directory):
+    return safetensors.torch.load_file(directory / "model.safetensors")
+
+
+def put(directory, tensors):
+    safetensors.torch.save_file(tensors, directory / "model.safetensors")
+
+
+# Tensors
+
+
+def test_all_tensors_that_do_not_fit_are_named(directory):
+    tensors = tensors_of(directory)
+    del tensors["embeddings.word_embeddings.weight"], tensors["encoder.layer.1.output.dense.bias"]
+    tensors["encoder.layer.0.intermediate.dense.weight"] = torch.zeros(14, 13)
+    tensors["encoder.layer.2.output.dense.weight"] = torch.zeros(3)
+    tensors["encoder.layer.0.output.dense.bias"] = torch.zeros(12, dtype=torch.int8)
+    put(directory, tensors)
+    assert problem(directory) == (
+        "5 tensors do not fit: bert.embeddings.word_embeddings.weight is missing; "
+        "encoder.layer.0.intermediate.dense.weight is (14, 13), not (14, 12); "
+        "encoder.layer.0.output.dense.bias is of torch.int8, no floating-point numbers; "
+        "bert.encoder.layer.1.output.dense.bias is missing; "
+        "encoder.layer.2.output.dense.weight belongs to no part of it"
+    )
+
+
+def test_a_tensor_of_three_of_ours(tmp_path):
+    Decoder(GPT2).save(tmp_path)
+    tensors = tensors_of(tmp_path)
+    assert tensors["transformer.h.0.attn.c_attn.weight"].shape == (12, 36)
+    tensors["transformer.h.0.attn.c_attn.weight"] = torch.zeros(36, 12)
+    put(tmp_path, tensors)
+    assert problem(tmp_path) == (
+        "1 tensor does not fit: transformer.h.0.attn.c_attn.weight is (36, 12), not (12, 36)"
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_that_was_cut_off(directory, share):
+    file = directory / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    assert problem(directory).startswith("its model.safetensors is damaged: ")
+
+
+def test_no_weights(directory):
+    (directory / "model.safetensors").unlink()
+    assert problem(directory) == "it has no model.safetensors"
+
+
+@pytest.mark.parametrize(("config", "kind"), [(BERT, "AutoModel"), (GPT2, "AutoModelForCausalLM")])
+def test_pickled_weights_are_not_opened(config, kind, tmp_path):
+    {"encoder": Encoder, "decoder": Decoder}[config.kind](config).save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything at all")
+    message = problem(tmp_path)
+    assert "its weights are pickled (pytorch_model.bin), which can run code" in message
+    assert f" {kind}.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)" in message
+
+
+# An index of several files
+
+
+def index(directory, names):
+    (directory / "model.safetensors").rename(directory / "one.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def test_an_index_leads_to_the_tensors(directory):
+    before = pellucid.load(directory)
+    index(directory, dict.fromkeys(tensors_of(directory), "one.safetensors"))
+    after = dict(pellucid.load(directory).named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in before.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"a": "two.safetensors"}, "names two.safetensors, and there is no such file"),
+        ({"a": "../one.safetensors"}, "names a file elsewhere: ../one.safetensors"),
+        ({"a": "/etc/passwd"}, "names a file elsewhere: /etc/passwd"),
+        ({"a": ".."}, "names .., and there is no such file"),
+        ({}, "names no files"),
+        (["one.safetensors"], "names no files"),
+        ({"a": 7}, "names 7, and there is no such file"),
+    ],
+)
+def test_an_index_that_leads_nowhere(directory, names, reason):
+    index(directory, names)
+    assert problem(directory) == f"its model.safetensors.index.json {reason}"
+
+
+def test_one_file_counts_before_the_index_of_others(directory):
+    """As with transformers: a model that is saved over one in pieces is not mixed with it."""
+    before = pellucid.load(directory)
+    index(directory, dict.fromkeys(tensors_of(directory), "one.safetensors"))
+    Encoder(BERT).save(directory)
+    after = pellucid.load(directory)
+    assert not torch.equal(before.encoder.tokens.weight, after.encoder.tokens.weight)
+
+
+# config.json
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "it has no config.json"),
+        ("{", "its config.json cannot be read: "),
+        ("[" * 100_000, "its config.json cannot be read: "),
+        ("[1, 2]", "its config.json is no JSON object"),
+        (b"\xff\xfe", "its config.json cannot be read: "),
+    ],
+)
+def test_a_config_that_is_none(directory, text, reason):
+    path = directory / "config.json"
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert problem(directory).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"vocab_size": "gone"}, "its config.json has no 'vocab_size'"),
+        ({"hidden_size": 13}, UNFIT + "width 13 does not divide into 3 heads; give head_dim"),
+        ({"num_hidden_layers": 0}, UNFIT + "layers must be at least 1, not 0"),
+        ({"num_attention_heads": "three"}, UNFIT + "heads must be an int, not 'three'"),
+        ({"layer_norm_eps": "little"}, UNFIT + "norm_eps must be a number, not 'little'"),
+        ({"max_position_embeddings": None}, UNFIT),
+        ({"hidden_act": "sine"}, "its activation is 'sine'; known are relu, gelu, "),
+        ({"hidden_act": ["gelu"]}, UNFIT),
+        (
+            {"position_embedding_type": "relative_key"},
+            "its config.json has position_embedding_type = 'relative_key'; only 'absolute' is ",
+        ),
+    ],
+)
+def test_a_config_with_values_that_do_not_fit(directory, values, reason):
+    change(directory, **values)
+    assert problem(directory).startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["mamba", None, 7, ["bert"], "gone"])
+def test_an_unknown_family(directory, name):
+    change(directory, model_type=name)
+    shown = None if name == "gone" else name
+    assert problem(directory) == (
+        f"its config.json has model_type {shown!r}; known families are bert, roberta, xlm-roberta, "
+        "camembert, gpt2, llama, mistral, qwen2, qwen3, t5, mt5, bart, marian"
+    )
+
+
+def test_our_own_config_that_is_damaged(tmp_path):
+    Decoder(Config(kind="decoder", vocabulary=31, width=12, heads=3, position="alibi")).save(
+        tmp_path
+    )
+    change(tmp_path, position="anywhere")
+    assert problem(tmp_path).startswith(UNFIT + "position must be one of sinusoidal, learned, ")
+    change(tmp_path, position="alibi", stop=7)
+    assert problem(tmp_path).startswith(UNFIT)
+
+
+# Where a checkpoint is
+
+
+def test_a_path_that_is_no_directory(directory):
+    assert problem(directory / "nowhere") == "is no directory"
+    assert problem(directory / "config.json").startswith("is a file; give the model's directory")
+
+
+def test_a_hub_name_without_a_network(monkeypatch):
+    def unreachable(name, **_):
+        raise ConnectionError(f"no way to {name}. Please try again later")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    assert problem("someone/model") == (
+        "is no directory here, and the Hugging Face hub does not give it: no way to someone/model"
+    )
+
+
+def test_a_hub_name_is_fetched(directory, monkeypatch):
+    asked = []
+
+    def fetched(name, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(directory)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    model = pellucid.load("someone/model")
+    assert model.config == BERT
+    [(name, patterns)] = asked
+    assert name == "someone/model"
+    assert not any(Path("pytorch_model.bin").match(pattern) for pattern in patterns)
+    assert not any(Path("modeling.py").match(pattern) for pattern in patterns)
+
+
+def test_a_hub_s_directory_of_links(directory, tmp_path):
+    """Its files are links to where their bytes lie."""
+    linked = tmp_path / "snapshots"
+    linked.mkdir()
+    for file in directory.iterdir():
+        (linked / file.name).symlink_to(file)
+    assert pellucid.load(linked).config == BERT
+
+
+# Saving
+
+
+def files(directory):
+    return {one.name: one.read_bytes() for one in directory.iterdir() if one.is_file()}
+
+
+def test_saving_where_a_file_is(tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(FileError, match=r"cannot write '.*model': File exists"):
+        Encoder(BERT).save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_saving_to_a_directory_that_may_not_be_written(directory, monkeypatch, code):
+    def refused(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    before = files(directory)
+    monkeypatch.setattr("pellucid.common.files.NamedTemporaryFile", refused)
+    with pytest.raises(FileError, match=rf"cannot write '.*': {os.strerror(code)}"):
+        Encoder(BERT).save(directory)
+    assert files(directory) == before
+
+
+@pytest.mark.parametrize("room", [1, 200])
+def test_saving_to_a_directory_that_is_full(directory, room):
+    """What was there stays as it was, and nothing else is left."""
+    before = files(directory)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = Encoder(BERT)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(FileError, match="cannot write '") as caught:
+            model.save(directory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert files(directory) == before
+
+
+def test_a_config_that_cannot_be_written_leaves_the_weights_too(directory, monkeypatch):
+    before = files(directory)
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(FileError, match="No space left on device"):
+        Encoder(BERT).save(directory)
+    assert files(directory) == before
+
+
+def test_a_model_is_saved_over_the_one_it_was_read_from(directory):
+    model = pellucid.load(directory)
+    with torch.no_grad():
+        model.encoder.tokens.weight.add_(1)
+    model.save(directory)
+    assert torch.equal(pellucid.load(directory).encoder.tokens.weight, model.encoder.tokens.weight)
+    assert sorted(files(directory)) == [
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "sentence_bert_config.json",
+    ]
+
+
+def test_half_precision_is_kept(directory):
+    model = pellucid.load(directory, dtype=torch.bfloat16)
+    model.save(directory)
+    assert json.loads((directory / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {value.dtype for value in tensors_of(directory).values()} == {torch.bfloat16}
