@@ -1,10 +1,10 @@
 """Text to ids and back, by Hugging Face's tokenizers, for which nearly all models have files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.errors import FileError, MissingExtraError, PellucidError
 
 FILE = "tokenizer.json"
 
@@ -26,17 +26,27 @@ class Tokenizer:
             FileError: its files are damaged.
             MissingExtraError: tokenizers is not installed.
         """
-        path = directory / FILE
-        if not path.is_file():
+        from pellucid.text import sentence_pieces, vocabularies
+
+        readers: dict[str, Callable[[Path], Any]] = {
+            FILE: vocabularies.whole,
+            "source.spm": sentence_pieces.marian,
+            "spiece.model": sentence_pieces.t5,
+            "vocab.txt": vocabularies.word_pieces,
+            "merges.txt": vocabularies.byte_pairs,
+        }
+        file = next((name for name in readers if (directory / name).is_file()), None)
+        if file is None:
             return None
         try:
-            import tokenizers
+            made = readers[file](directory)
+        except PellucidError:
+            raise
         except ImportError as error:
             raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
-        try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises nothing more special
-            raise FileError(f"its {FILE} cannot be read: {error}") from error
+            raise FileError(f"its {file} cannot be read: {error}") from error
+        return made if isinstance(made, Tokenizer) else cls(made)
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""
@@ -48,6 +58,13 @@ class Tokenizer:
         """Ids of each text, with the model's own marks around it unless told otherwise."""
         found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special)
         return [one.ids for one in found]
+
+    def encode_cut(self, text: str, most: int) -> list[int]:
+        """Ids of a text with the model's own marks, its end cut off so that there are `most`."""
+        found = self.inner.encode(text, add_special_tokens=False)
+        found.truncate(most - self.inner.num_special_tokens_to_add(is_pair=False))
+        ids: list[int] = self.inner.post_process(found).ids
+        return ids
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ids, without the model's own marks unless asked."""

@@ -1,0 +1,142 @@
+"""Tokenizers of checkpoints with models of SentencePiece (Kudo and Richardson 2018).
+
+spiece.model                           T5
+source.spm, target.spm, vocab.json     Marian: one model for each language, one set of ids
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pellucid.common.files import written_whole
+from pellucid.errors import FileError, MissingExtraError
+from pellucid.models.checkpoints.tensors import json_in
+from pellucid.text.tokenizer import Tokenizer
+
+END, UNKNOWN = "</s>", "<unk>"
+MARKS = (END, UNKNOWN, "<pad>")
+SPACE = "▁"
+EXTRA = 100
+"""Marks of T5 for what is left out, after the pieces of its model, the last one first."""
+
+
+class PieceTokenizer(Tokenizer):
+    """Pieces of the source's language become ids, and ids become text of the target's."""
+
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        source: Any,
+        target: Any,
+        ids: Mapping[str, int],
+        mark: str,
+    ) -> None:
+        """Put it together.
+
+        Args:
+            files: what to save, by name.
+            source: a `sentencepiece.SentencePieceProcessor`.
+            target: another, or the same.
+            ids: of all tokens.
+            mark: a regular expression of tokens that are no part of the text around them.
+        """
+        self.files, self.source, self.target = files, source, target
+        self.ids, self.tokens = ids, {number: token for token, number in ids.items()}
+        self.mark = re.compile(f"({mark})")
+
+    def save(self, directory: Path) -> None:
+        for name, content in self.files.items():
+            with written_whole(directory / name) as aside:
+                aside.write_bytes(content)
+
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        return [self._ids(text) + [self.ids[END]] * special for text in texts]
+
+    def encode_cut(self, text: str, most: int) -> list[int]:
+        return [*self._ids(text)[: most - 1], self.ids[END]]
+
+    def _ids(self, text: str) -> list[int]:
+        pieces: list[str] = []
+        for part in self.mark.split(text):
+            is_mark = self.mark.fullmatch(part)
+            pieces += [part] if is_mark else self.source.encode(part, out_type=str)
+        return [self.ids.get(piece, self.ids[UNKNOWN]) for piece in pieces]
+
+    def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
+        tokens = [self.token(number) for number in ids]
+        if not special:
+            tokens = [token for token in tokens if not self._is_mark(token)]
+        texts: list[str] = []
+        for is_mark, some in groupby(tokens, self._is_mark):
+            group = list(some)
+            texts += group if is_mark else [self._text(group)]
+        return " ".join(texts)
+
+    def _is_mark(self, token: str) -> bool:
+        return token in MARKS or self.mark.fullmatch(token) is not None
+
+    def _text(self, pieces: list[str]) -> str:
+        # A piece that the target's model does not know is left as it is, the mark of a space too.
+        text: str = self.target.decode_pieces(pieces).replace(SPACE, " ")
+        return text.strip()
+
+    def token(self, number: int) -> str:
+        return self.tokens.get(number, f"<{number}>")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def t5(directory: Path) -> PieceTokenizer:
+    """The tokenizer of spiece.model.
+
+    Raises:
+        FileError: it is damaged.
+        MissingExtraError: sentencepiece is not installed.
+    """
+    content, model = _read(directory, "spiece.model")
+    tokens = [model.id_to_piece(number) for number in range(model.get_piece_size())]
+    tokens += [f"<extra_id_{number}>" for number in reversed(range(EXTRA))]
+    ids = {token: number for number, token in enumerate(tokens)}
+    _expect("spiece.model", ids)
+    return PieceTokenizer({"spiece.model": content}, model, model, ids, r"<extra_id_\d+>")
+
+
+def marian(directory: Path) -> PieceTokenizer:
+    """The tokenizer of source.spm, target.spm and vocab.json.
+
+    Raises:
+        FileError: they are damaged, or one is missing.
+        MissingExtraError: sentencepiece is not installed.
+    """
+    ids = json_in(directory, "vocab.json")
+    _expect("vocab.json", ids)
+    source, reader = _read(directory, "source.spm")
+    target, writer = _read(directory, "target.spm")
+    vocabulary = (directory / "vocab.json").read_bytes()
+    files = {"source.spm": source, "target.spm": target, "vocab.json": vocabulary}
+    return PieceTokenizer(files, reader, writer, ids, "^>>.*?<<")  # the language that is wanted
+
+
+def _read(directory: Path, name: str) -> tuple[bytes, Any]:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise MissingExtraError(
+            f"its {name} needs sentencepiece: pip install 'pellucid[hf]'"
+        ) from error
+    try:
+        content = (directory / name).read_bytes()
+        model = sentencepiece.SentencePieceProcessor()
+        model.load_from_serialized_proto(content)
+        return content, model
+    except (OSError, RuntimeError) as error:
+        raise FileError(f"its {name} cannot be read: {error}") from error
+
+
+def _expect(file: str, ids: Mapping[str, Any]) -> None:
+    for mark in (END, UNKNOWN):
+        if not isinstance(ids.get(mark), int):
+            raise FileError(f"its {file} has no id of {mark}")
