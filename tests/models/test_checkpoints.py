@@ -1,8 +1,10 @@
 """What is wrong with a checkpoint is said, and nothing is half written."""
 
+import dataclasses
 import errno
 import json
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 import pellucid
 from pellucid.errors import FileError
 from pellucid.models import Config, Decoder, Encoder
+from pellucid.models.checkpoints.family import Family
 
 UNFIT = "its config.json has a value that does not fit: "
 SHAPE = {
@@ -333,3 +336,23 @@ def test_half_precision_is_kept(directory):
     model.save(directory)
     assert json.loads((directory / "config.json").read_text())["dtype"] == "bfloat16"
     assert {value.dtype for value in tensors_of(directory).values()} == {torch.bfloat16}
+
+
+# docs/add-a-family.md
+
+
+def test_the_page_shows_the_file_as_it_is():
+    root = Path(__file__).parent.parent.parent
+    page = (root / "docs/add-a-family.md").read_text(encoding="utf-8")
+    file = (root / "src/pellucid/models/checkpoints/gpt2.py").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    docstring, _, code = file.partition("\n\n")
+    assert docstring.startswith('"""GPT-2')
+    assert "".join(shown).replace("\n", "") == code.replace("\n", "")
+    fields = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert fields == {one.name for one in dataclasses.fields(Family)} - {
+        "read",
+        "write",
+        "names",
+        "outside",
+    }

@@ -1,7 +1,10 @@
 """Models that transformers wrote are read with the same results, and the other way round."""
 
+import dataclasses
 import json
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import safetensors.torch
 import torch
@@ -9,7 +12,9 @@ import transformers
 from torch import nn
 
 import pellucid
-from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
+from pellucid.models import Config, Encoder
+from pellucid.models.checkpoints import FAMILIES as CHECKPOINTS
+from pellucid.models.stacks import KINDS
 from tests.models.families import (
     FAMILIES,
     NAMES,
@@ -340,9 +345,8 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_that_no_family_has_comes_back_as_it_was(name, tmp_path):
     config = SHAPES[name]
-    kinds = {"encoder": Encoder, "decoder": Decoder, "encoder-decoder": EncoderDecoder}
     torch.manual_seed(5)
-    model = kinds[config.kind](config).eval()
+    model = KINDS[config.kind](config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -406,3 +410,100 @@ def test_nothing_of_theirs_is_left_in_ours(tmp_path):
     model = pellucid.load(written("bert", tmp_path))
     assert all(type(part).__module__.startswith(("pellucid", "torch")) for part in model.modules())
     assert not any(isinstance(value, nn.Buffer) for value in model.buffers())
+
+
+# What each family claims
+
+VALUES = {
+    "layers": [1, 3],
+    "decoder_layers": [None, 2, 5],
+    "kv_heads": [None, 1],
+    "head_dim": [None, 2, 8],
+    "norm": ["layer", "rms"],
+    "norm_eps": [1e-5, 1e-12],
+    "norm_first": [False, True],
+    "embedding_norm": [False, True],
+    "head_norm": [False, True],
+    "activation": ["relu", "gelu", "gelu_tanh", "silu"],
+    "gated": [False, True],
+    "bias": [False, True],
+    "qkv_bias": [None, False, True],
+    "output_bias": [None, False, True],
+    "position": ["sinusoidal", "learned", "rotary", "relative", "alibi", "none"],
+    "positions": [53, 61],
+    "position_offset": [0, 1, 2],
+    "interleaved": [False, True],
+    "rope_theta": [1e4, 5e5],
+    "rope_scaling": [(), (("rope_type", "linear"), ("factor", 2.0))],
+    "relative_buckets": [8, 32],
+    "relative_distance": [128, 64],
+    "window": [None, 5],
+    "types": [0, 2],
+    "embedding_scale": [1.0, 0.5, 8.0],
+    "attention_scale": [None, 1.0, 0.3],
+    "tied": [False, True],
+    "logit_scale": [1.0, 0.125],
+    "logit_bias": [False, True],
+    "padding": [None, 0, 1],
+    "stop": [(), (2,), (2, 5)],
+    "start": [None, 3],
+}
+NOT_SAID = {"dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"}
+
+
+@st.composite
+def configs(draw):
+    """A family's shape, and up to three fields of it changed."""
+    family = FAMILIES[draw(st.sampled_from(NAMES))]
+    base = next(one for one in CHECKPOINTS if family.config().model_type in one.types)
+    config = base.read(family.config().to_dict())
+    names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=3))
+    changed = {name: draw(st.sampled_from(VALUES[name])) for name in names}
+    try:
+        return dataclasses.replace(config, **changed)
+    except pellucid.PellucidError:
+        return config
+
+
+@hypothesis.given(configs())
+@hypothesis.settings(max_examples=600)
+def test_what_a_family_claims_it_can_say(config):
+    """At most one family claims a shape, and what it writes it reads as the same shape."""
+    claims = [(one, one.write(config)) for one in CHECKPOINTS]
+    claims = [(one, said) for one, said in claims if said is not None]
+    assert len(claims) <= 1
+    for one, said in claims:
+        assert said["model_type"] in one.types
+        again = one.read(json.loads(json.dumps(said)))
+        unsaid = NOT_SAID | {"logit_bias"}  # which is as the tensors say
+        unsaid |= {"positions"} if config.position == "relative" else set()
+        unsaid |= {"kv_heads", "head_dim", "qkv_bias", "output_bias", "decoder_layers"}
+        for field in dataclasses.fields(Config):
+            if field.name not in unsaid and field.name not in unused(config):
+                assert getattr(again, field.name) == getattr(config, field.name), field.name
+        assert shapes(again) == shapes(config)
+
+
+def unused(config):
+    """Fields that make no difference to this config."""
+    found = set()
+    for position, names in {
+        "sinusoidal": ["interleaved"],
+        "learned": ["position_offset"],
+        "rotary": ["rope_theta", "rope_scaling"],
+        "relative": ["relative_buckets", "relative_distance"],
+    }.items():
+        found |= set(names) if config.position != position else set()
+    if config.kind == "encoder":
+        found |= {"window", "tied", "logit_scale"}
+    if config.attention_scale == config.dim**-0.5:
+        found.add("attention_scale")
+    return found
+
+
+def shapes(config):
+    """Names and shapes of all parameters, but that of the logits' bias."""
+    config = dataclasses.replace(config, logit_bias=False)
+    with torch.device("meta"):
+        model = KINDS[config.kind](config)
+    return {name: tuple(value.shape) for name, value in model.named_parameters()}
