@@ -372,6 +372,14 @@ class Documents(Mask):
     def breaks(self) -> set[int]:
         return set((torch.diff(self.query_ids).nonzero().flatten() + 1).tolist())
 
+    def lengths(self) -> list[int]:
+        """Of each document, where queries and keys are those of the same ones, each in one run;
+        else nothing.
+        """
+        found, lengths = self.query_ids.unique_consecutive(return_counts=True)
+        is_one = self.query_ids is self.key_ids or torch.equal(self.query_ids, self.key_ids)
+        return lengths.tolist() if is_one and found.unique().numel() == len(found) else []
+
     def of_rows(self, rows: slice) -> Mask:
         return Documents(self.query_ids[..., rows], self.key_ids)
 

@@ -6,13 +6,13 @@ none. Rectangles that repeat along a diagonal, as those of a window do, become o
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.masks import Band, Mask
+from pellucid.attention.masks import Band, Documents, Mask
 from pellucid.attention.scores import Scores
 
 BAND_ROWS = 128
@@ -114,6 +114,10 @@ def pieces(scores: Scores) -> list[Piece]:
     plain = mask.batch is None and scores.bias is None
     if plain and _is_causal(mask) and mask.offset == 0:  # most calls there are
         return [Piece(everything, slice(0, queries), slice(0, min(queries, keys)), causal=True)]
+    if plain and isinstance(mask, Documents) and queries == keys:
+        blocks = list(_blocks(mask, everything))
+        if blocks and len(blocks) < 3 + queries // LEAST_ROWS:
+            return blocks
     parts = (
         [(everything, mask)]
         if mask.batch is None
@@ -127,6 +131,17 @@ def pieces(scores: Scores) -> list[Piece]:
         for piece in _cover(part, items, start, stop, keys, biased)
     )
     return list(found) if biased else _joined(found)
+
+
+def _blocks(mask: Documents, items: slice) -> Iterator[Piece]:
+    """A piece for each row of documents of one length; none where some id comes back later on."""
+    lengths = mask.lengths()
+    start = 0
+    for length, group in groupby(lengths):
+        bands = len(list(group))
+        stop = start + bands * length
+        yield Piece(items, slice(start, stop), slice(start, start + length), bands=bands)
+        start = stop
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:

@@ -45,7 +45,8 @@ def _run(
     batch, heads, queries, _ = scores.shape
     if len(plan) == 1 and (plan[0].items, plan[0].rows) == (slice(0, batch), slice(0, queries)):
         return _run_piece(query, key, value, scores, plan[0])
-    context = value.new_zeros(batch, heads, queries, value.shape[-1])
+    # As the kernels lay it out, and as whoever joins the heads wants it.
+    context = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
     written = torch.zeros(batch, queries, dtype=torch.bool)
     for piece in plan:
