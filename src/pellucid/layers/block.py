@@ -61,9 +61,8 @@ class HeadAttention(nn.Module):
 
     def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Self-attention: (batch, tokens, width), after what the slot of a cache has already."""
-        query, key = self._split(self.query, x), self._split(self.key, x)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+        query = self._split(self.query, x, self.query_norm)
+        key = self._split(self.key, x, self.key_norm)
         if sight.turn is not None:
             query, key = turned(query, sight.turn), turned(key, sight.turn)
         value = self._split(self.value, x)
@@ -76,10 +75,12 @@ class HeadAttention(nn.Module):
         assert sight.memory is not None
         pair = None if slot is None else slot.memory
         if pair is None:
-            pair = self._split(self.key, sight.memory), self._split(self.value, sight.memory)
+            key = self._split(self.key, sight.memory, self.key_norm)
+            pair = key, self._split(self.value, sight.memory)
             if slot is not None:
-                slot.memory = pair
-        return self._attend(self._split(self.query, x), *pair, sight.memory_mask, None)
+                pair = slot.memory = pair[0].contiguous(), pair[1].contiguous()
+        query = self._split(self.query, x, self.query_norm)
+        return self._attend(query, *pair, sight.memory_mask, None)
 
     def _attend(
         self,
@@ -102,10 +103,10 @@ class HeadAttention(nn.Module):
         output: Tensor = self.output(context.transpose(-3, -2).flatten(-2))
         return output
 
-    def _split(self, projection: nn.Linear, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to (batch, its heads, tokens, dim)."""
+    def _split(self, projection: nn.Linear, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """(batch, tokens, width) to (batch, its heads, tokens, dim), each head normalised."""
         projected: Tensor = projection(x).unflatten(-1, (-1, self.dim))
-        return projected.transpose(-3, -2)
+        return (projected if norm is None else norm(projected)).transpose(-3, -2)
 
 
 class FeedForward(nn.Module):
@@ -116,13 +117,13 @@ class FeedForward(nn.Module):
         self.gate = nn.Linear(config.width, config.hidden, config.bias) if config.gated else None
         self.up = nn.Linear(config.width, config.hidden, config.bias)
         self.down = nn.Linear(config.hidden, config.width, config.bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.kind = config.activation
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
-            inner = self.activation(self.up(x))
+            inner = ACTIVATIONS[self.kind](self.up(x))
         else:
-            inner = self.activation(self.gate(x)) * self.up(x)
+            inner = ACTIVATIONS[self.kind](self.gate(x)) * self.up(x)
         output: Tensor = self.down(inner)
         return output
 

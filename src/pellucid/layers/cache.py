@@ -4,6 +4,8 @@ Room for them is set aside at the start, and each item of a batch may have read 
 tokens: its next one goes where its own end, and what stands behind is hidden and written over.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,8 @@ class Cache:
         self.capacity = capacity
         self.start: int | Tensor = 0
         """Tokens that each text has: one number, or (batch,) where they differ."""
+        self.step: Any = None
+        """What `layers.step` keeps from one token to the next."""
         self.slots = [Slot(self, shape, like) for _ in range(layers)]
 
     def claim(self, count: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.layers import step
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
@@ -95,8 +96,12 @@ class Stack(nn.Module):
             memory_mask=memory_mask,
         )
         x = self._embed(ids, positions, types)
-        for number, block in enumerate(self.blocks):
-            x = block(x, sight, None if cache is None else cache.slots[number])
+        one = step.of(self, x, sight, cache) if cache is not None and mask is None else None
+        if one is not None and cache is not None:
+            x = one(x, sight, cache)
+        else:
+            for number, block in enumerate(self.blocks):
+                x = block(x, sight, None if cache is None else cache.slots[number])
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
         return x if self.final_norm is None else self.final_norm(x)
@@ -241,7 +246,7 @@ class _Speaker(Transformer):
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
         table = self.decoder.tokens if self.head is None else self.head
-        return nn.functional.linear(x, table.weight, self.bias)
+        return step.linear(x, table.weight, self.bias)
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many texts of so many tokens."""

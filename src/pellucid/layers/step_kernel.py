@@ -1,0 +1,374 @@
+"""One new token through one block, compiled by Numba on first use and kept on disk afterwards.
+
+A token alone multiplies every weight once, so the time is that of reading them from memory. Each
+loop here reads a row of weights as it lies and does the rest meanwhile; torch, an operation at a
+time, reaches about half of what the memory gives.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+f32 = np.float32
+RELU, GELU, GELU_TANH, SILU = range(4)
+
+
+# A row of the table of addresses: first the linear parts of a block, each with the address of its
+# weight (out, in), of its scales (out,) if it is int8, and of its bias (out,); then the norms, each
+# with that of its weight and of its bias; then what the cache keeps. 0 where there is none.
+QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = range(0, 27, 3)
+OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = range(27, 39, 2)
+KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES = range(39, 43)
+FIELDS = 43
+
+
+class Shape(NamedTuple):
+    """What all blocks have in common."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    hidden: int
+    norm_first: int
+    activation: int
+    eps: float
+    scale: float
+
+
+@intrinsic
+def _at(typing_context: Any, address: Any, like: Any) -> Any:
+    """A pointer to numbers like those of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_data_type(like.dtype)
+        return builder.inttoptr(arguments[0], kind.as_pointer())
+
+    return types.CPointer(like.dtype)(types.int64, like), generate
+
+
+_freely: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True, cache=True)
+_together: Any = njit(
+    fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True, cache=True, parallel=True
+)
+
+
+@_freely
+def _dot(left: Any, right: Any) -> Any:
+    total = f32(0.0)
+    for j in range(right.shape[0]):
+        total += left[j] * right[j]
+    return total
+
+
+@_freely
+def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, out: Any) -> None:
+    """One of so many equal parts of x @ weight.T * scale + bias, for x (rows, in).
+
+    Four rows of weights that lie far apart are read at once: the memory serves four streams faster
+    than one.
+    """
+    size = weight.shape[0]
+    low, high = size * part // parts, size * (part + 1) // parts
+    quarter = (high - low) // 4
+    for row in range(x.shape[0]):
+        y, found = x[row], out[row]
+        for i in range(low, low + quarter):
+            first, second = weight[i], weight[i + quarter]
+            third, fourth = weight[i + 2 * quarter], weight[i + 3 * quarter]
+            a, b, c, d = f32(0.0), f32(0.0), f32(0.0), f32(0.0)
+            for j in range(y.shape[0]):
+                a += f32(first[j]) * y[j]
+                b += f32(second[j]) * y[j]
+                c += f32(third[j]) * y[j]
+                d += f32(fourth[j]) * y[j]
+            found[i], found[i + quarter] = a, b
+            found[i + 2 * quarter], found[i + 3 * quarter] = c, d
+        for i in range(low + 4 * quarter, high):
+            a = f32(0.0)
+            for j in range(y.shape[0]):
+                a += f32(weight[i, j]) * y[j]
+            found[i] = a
+        if scale.shape[0]:
+            for i in range(low, high):
+                found[i] *= scale[i]
+        if bias.shape[0]:
+            for i in range(low, high):
+                found[i] += bias[i]
+
+
+@_freely
+def _matrix(address: Any, rows: Any, cols: Any, like: Any) -> Any:
+    return carray(_at(address, like), (rows, cols))
+
+
+@_freely
+def _vector(address: Any, size: Any) -> Any:
+    return carray(_at(address, np.empty(0, f32)), (size if address else 0,))
+
+
+@_together
+def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) -> None:
+    """out (rows, out) = x @ weight.T * scale + bias, for x (rows, in).
+
+    Args:
+        weight: (out, in), float32 or int8.
+        scale: (out,) for int8, else empty.
+        bias: (out,), or empty.
+        x, out: float32.
+        parts: how many cores share the work.
+    """
+    for part in prange(parts):
+        _share(weight, scale, bias, part, parts, x, out)
+
+
+@_freely
+def _project(table: Any, field: Any, size: Any, x: Any, out: Any, like: Any, parts: Any) -> None:
+    weight = _matrix(table[field], size, x.shape[1], like)
+    scale, bias = _vector(table[field + 1], size), _vector(table[field + 2], size)
+    project(weight, scale, bias, x, out, parts)
+
+
+@_together
+def _project_heads(
+    table: Any,
+    queries: Any,
+    keys: Any,
+    x: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    like: Any,
+    parts: Any,
+) -> None:
+    of_query = _matrix(table[QUERY], queries, x.shape[1], like)
+    of_key = _matrix(table[KEY], keys, x.shape[1], like)
+    of_value = _matrix(table[VALUE], keys, x.shape[1], like)
+    query_scale, query_bias = _vector(table[QUERY + 1], queries), _vector(table[QUERY + 2], queries)
+    key_scale, key_bias = _vector(table[KEY + 1], keys), _vector(table[KEY + 2], keys)
+    value_scale, value_bias = _vector(table[VALUE + 1], keys), _vector(table[VALUE + 2], keys)
+    for part in prange(parts):
+        _share(of_query, query_scale, query_bias, part, parts, x, query)
+        _share(of_key, key_scale, key_bias, part, parts, x, key)
+        _share(of_value, value_scale, value_bias, part, parts, x, value)
+
+
+@_freely
+def _activated(x: Any, kind: Any) -> Any:
+    if kind == RELU:
+        return max(x, f32(0.0))
+    if kind == SILU:
+        return x / (f32(1.0) + math.exp(-x))
+    if kind == GELU:
+        return f32(0.5) * x * (f32(1.0) + math.erf(x * f32(0.7071067811865476)))
+    inner = f32(0.7978845608028654) * (x + f32(0.044715) * x * x * x)
+    return f32(0.5) * x * (f32(1.0) + math.tanh(inner))
+
+
+@_together
+def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, parts: Any) -> None:
+    size = inner.shape[1]
+    of_up = _matrix(table[UP], size, x.shape[1], like)
+    up_scale, up_bias = _vector(table[UP + 1], size), _vector(table[UP + 2], size)
+    is_gated = table[GATE] != 0
+    of_gate = _matrix(table[GATE], size, x.shape[1], like)
+    gate_scale, gate_bias = _vector(table[GATE + 1], size), _vector(table[GATE + 2], size)
+    for part in prange(parts):
+        _share(of_up, up_scale, up_bias, part, parts, x, inner)
+        if is_gated:
+            _share(of_gate, gate_scale, gate_bias, part, parts, x, gate)
+        for row in range(x.shape[0]):
+            for i in range(size * part // parts, size * (part + 1) // parts):
+                if is_gated:
+                    inner[row, i] *= _activated(gate[row, i], kind)
+                else:
+                    inner[row, i] = _activated(inner[row, i], kind)
+
+
+@_freely
+def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
+    """out (rows, size): a layer norm of x, or an RMS norm where there is no bias."""
+    size = x.shape[1]
+    weight, bias = _vector(table[field], size), _vector(table[field + 1], size)
+    for row in range(x.shape[0]):
+        mean = f32(0.0)
+        if bias.shape[0]:
+            for j in range(size):
+                mean += x[row, j]
+            mean /= f32(size)
+        square = f32(0.0)
+        for j in range(size):
+            square += (x[row, j] - mean) * (x[row, j] - mean)
+        factor = f32(1.0) / f32(math.sqrt(square / f32(size) + f32(eps)))
+        for j in range(size):
+            out[row, j] = (x[row, j] - mean) * factor * weight[j]
+        if bias.shape[0]:
+            for j in range(size):
+                out[row, j] += bias[j]
+
+
+@_freely
+def _turn(x: Any, cosine: Any, sine: Any) -> None:
+    """Rotate each head of x (heads, dim) in place, by angles (dim,)."""
+    half = x.shape[1] // 2
+    for head in range(x.shape[0]):
+        for j in range(half):
+            first, second = x[head, j], x[head, j + half]
+            x[head, j] = first * cosine[j] - second * sine[j]
+            x[head, j + half] = second * cosine[j + half] + first * sine[j + half]
+
+
+@_together
+def _attend(
+    query: Any,
+    keys: Any,
+    values: Any,
+    first: Any,
+    stop: Any,
+    bias: Any,
+    scale: Any,
+    scores: Any,
+    out: Any,
+) -> None:
+    """softmax(query @ keys.T * scale + bias) @ values, one query a row and head.
+
+    Args:
+        query: (rows, heads, dim).
+        keys, values: (rows, kv_heads, capacity, dim).
+        first, stop: (rows,) int64, the range of keys that each row sees.
+        bias: (rows or 1, heads, capacity), or of no size.
+        scale: of the scores.
+        scores: (rows, heads, capacity), room to work in.
+        out: (rows, heads, dim).
+    """
+    rows, heads, dim = query.shape
+    group = heads // keys.shape[1]
+    for at in prange(rows * heads):
+        row, head = at // heads, at % heads
+        own, low, high = scores[row, head], first[row], stop[row]
+        key, value = keys[row, head // group], values[row, head // group]
+        best = f32(-np.inf)
+        for j in range(low, high):
+            score = _dot(query[row, head], key[j]) * scale
+            if bias.shape[0]:
+                score += bias[min(row, bias.shape[0] - 1), head, j]
+            own[j] = score
+            best = max(best, score)
+        total = f32(0.0)
+        for j in range(low, high):
+            own[j] = f32(math.exp(own[j] - best))
+            total += own[j]
+        mixed = out[row, head]
+        mixed[:] = f32(0.0)
+        for j in range(low, high):
+            weight = own[j] / total
+            for i in range(dim):
+                mixed[i] += weight * value[j, i]
+
+
+@_freely
+def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
+    """What a part reads: x (rows, width), normalised where that comes first."""
+    if not shape.norm_first:
+        return x
+    y = np.empty_like(x)
+    _normalise(table, norm, shape.eps, x, y)
+    return y
+
+
+@_freely
+def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
+    """Add to x what a part has made, and normalise where that comes after."""
+    for row in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[row, j] += part[row, j]
+    if not shape.norm_first:
+        _normalise(table, norm, shape.eps, x, x)
+
+
+@_freely
+def _normalise_heads(table: Any, norm: Any, shape: Any, x: Any) -> None:
+    """Normalise each head of x (rows, heads * dim) in place, if there is such a norm."""
+    if table[norm]:
+        split = x.reshape(-1, shape.dim)
+        _normalise(table, norm, shape.eps, split, split)
+
+
+@njit(nogil=True, cache=True)
+def blocks(
+    table: Any,
+    shape: Any,
+    like: Any,
+    x: Any,
+    capacity: Any,
+    first: Any,
+    stop: Any,
+    bias: Any,
+    cosine: Any,
+    sine: Any,
+    memory: Any,
+    memory_stop: Any,
+    parts: Any,
+) -> None:
+    """All blocks of a stack, one new token a row, in place.
+
+    Args:
+        table: (blocks, FIELDS) int64, addresses.
+        shape: a `Shape`.
+        like: an array of the weights' dtype.
+        x: (rows, width).
+        capacity: keys that the cache has room for.
+        first, stop: (rows,) int64, the range of keys that each row sees; the new one is the last.
+        bias: (rows or 1, heads, keys), added to the scores, or of no size.
+        cosine, sine: (rows, dim) of rotary positions, or of no size.
+        memory: how many keys there are of the source, 0 without cross-attention.
+        memory_stop: (rows,) int64, how many of them each row sees.
+        parts: how many cores share the work.
+    """
+    rows, width = x.shape
+    heads, pairs, dim = shape.heads, shape.kv_heads, shape.dim
+    query = np.empty((rows, heads * dim), f32)
+    key, value = np.empty((rows, pairs * dim), f32), np.empty((rows, pairs * dim), f32)
+    context = np.empty((rows, heads, dim), f32)
+    scores = np.empty((rows, heads, max(capacity, memory)), f32)
+    part = np.empty((rows, width), f32)
+    inner, gate = np.empty((rows, shape.hidden), f32), np.empty((rows, shape.hidden), f32)
+    nothing, start = np.empty((0, 0, 0), f32), np.zeros(rows, np.int64)
+    real = np.empty(0, f32)
+    split, flat = query.reshape(rows, heads, dim), context.reshape(rows, heads * dim)
+    split_key, split_value = key.reshape(rows, pairs, dim), value.reshape(rows, pairs, dim)
+    for number in range(table.shape[0]):
+        own = table[number]
+        size = (rows, pairs, capacity, dim)
+        keys, values = carray(_at(own[KEYS], real), size), carray(_at(own[VALUES], real), size)
+        y = _before(own, OWN_NORM, shape, x)
+        _project_heads(own, heads * dim, pairs * dim, y, query, key, value, like, parts)
+        _normalise_heads(own, QUERY_NORM, shape, query)
+        _normalise_heads(own, KEY_NORM, shape, key)
+        for row in range(rows):
+            if cosine.shape[0]:
+                _turn(split[row], cosine[row], sine[row])
+                _turn(split_key[row], cosine[row], sine[row])
+            keys[row, :, stop[row] - 1] = split_key[row]
+            values[row, :, stop[row] - 1] = split_value[row]
+        _attend(split, keys, values, first, stop, bias, f32(shape.scale), scores, context)
+        _project(own, OUTPUT, width, flat, part, like, parts)
+        _after(own, OWN_NORM, shape, x, part)
+        if memory:
+            size = (rows, pairs, memory, dim)
+            keys = carray(_at(own[MEMORY_KEYS], real), size)
+            values = carray(_at(own[MEMORY_VALUES], real), size)
+            y = _before(own, CROSS_NORM, shape, x)
+            _project(own, CROSS_QUERY, heads * dim, y, query, like, parts)
+            _normalise_heads(own, CROSS_QUERY_NORM, shape, query)
+            _attend(
+                split, keys, values, start, memory_stop, nothing, f32(shape.scale), scores, context
+            )
+            _project(own, CROSS_OUTPUT, width, flat, part, like, parts)
+            _after(own, CROSS_NORM, shape, x, part)
+        y = _before(own, FEED_NORM, shape, x)
+        _feed_up(own, shape.activation, y, inner, gate, like, parts)
+        _project(own, DOWN, width, inner, part, like, parts)
+        _after(own, FEED_NORM, shape, x, part)

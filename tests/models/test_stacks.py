@@ -1,0 +1,289 @@
+"""The three transformers: any config that builds runs, and every way to compute gives the same."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pellucid
+from pellucid import masks
+from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.layers import step
+from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
+
+VOCABULARY, TOKENS, BATCH = 53, 19, 3
+
+# float32 throughout: a few hundred sums of numbers about 1, in two orders.
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@st.composite
+def configs(draw, kind):
+    position = draw(
+        st.sampled_from(["sinusoidal", "learned", "rotary", "relative", "alibi", "none"])
+    )
+    pairs, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 3)]))
+    dim = draw(st.sampled_from([6, 10, 14]))
+    heads = pairs * group
+    width = heads * dim if draw(st.booleans()) else 22
+    causal = kind != "encoder"
+    return Config(
+        kind=kind,
+        vocabulary=VOCABULARY,
+        width=width,
+        layers=draw(st.integers(1, 2)),
+        decoder_layers=draw(st.sampled_from([None, 1, 2])) if kind == "encoder-decoder" else None,
+        heads=heads,
+        kv_heads=pairs,
+        head_dim=dim,
+        hidden=draw(st.sampled_from([17, 31])),
+        norm=draw(st.sampled_from(["layer", "rms"])),
+        norm_first=draw(st.booleans()),
+        embedding_norm=draw(st.booleans()),
+        head_norm=draw(st.booleans()),
+        activation=draw(st.sampled_from(["relu", "gelu", "gelu_tanh", "silu"])),
+        gated=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        qkv_bias=draw(st.sampled_from([None, True, False])),
+        output_bias=draw(st.sampled_from([None, True, False])),
+        position=position,
+        positions=draw(st.sampled_from([None, 37])) if position != "learned" else 37,
+        position_offset=draw(st.sampled_from([0, 2])),
+        interleaved=draw(st.booleans()),
+        relative_buckets=8,
+        relative_distance=13,
+        window=draw(st.sampled_from([None, 1, 5])) if causal else None,
+        types=draw(st.sampled_from([0, 2])),
+        embedding_scale=draw(st.sampled_from([1.0, 3.0])),
+        attention_scale=draw(st.sampled_from([None, 0.7])),
+        tied=draw(st.booleans()),
+        logit_scale=draw(st.sampled_from([1.0, 0.5])),
+        logit_bias=draw(st.booleans()),
+    )
+
+
+def of(kind, config, seed=0):
+    """A model whose every number matters: the usual start leaves biases at zero."""
+    torch.manual_seed(seed)
+    model = {"encoder": Encoder, "decoder": Decoder, "encoder-decoder": EncoderDecoder}[kind](
+        config
+    )
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def some_ids(batch=BATCH, tokens=TOKENS, seed=1):
+    return torch.randint(
+        0, VOCABULARY, (batch, tokens), generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def in_steps(model, ids, first, chunk, **options):
+    cache = model.cache(len(ids), ids.shape[1])
+    parts = [model(ids[:, :first], cache=cache, **options)]
+    for start in range(first, ids.shape[1], chunk):
+        parts.append(model(ids[:, start : start + chunk], cache=cache, **options))
+    return torch.cat(parts, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(config=configs("decoder"), first=st.integers(1, 9), chunk=st.sampled_from([1, 4]))
+def test_cached_decoding_equals_a_full_pass(config, first, chunk):
+    model, ids = of("decoder", config), some_ids()
+    with torch.no_grad():
+        torch.testing.assert_close(in_steps(model, ids, first, chunk), model(ids), **CLOSE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(config=configs("decoder"))
+def test_the_compiled_step_equals_the_blocks(config):
+    """Under autograd the blocks run, without it the compiled loops."""
+    pytest.importorskip("numba")
+    model, ids = of("decoder", config), some_ids()
+    with torch.no_grad():
+        compiled = in_steps(model, ids, 7, 1)
+    torch.testing.assert_close(compiled, in_steps(model, ids, 7, 1).detach(), **CLOSE)
+
+
+def test_the_compiled_step_is_what_runs():
+    pytest.importorskip("numba")
+    model = of(
+        "decoder", Config(kind="decoder", vocabulary=VOCABULARY, width=24, heads=3, hidden=17)
+    )
+    cache, ids = model.cache(BATCH, TOKENS), some_ids()
+    with torch.no_grad():
+        model(ids[:, :5], cache=cache)
+        assert cache.step is None
+        model(ids[:, 5:6], cache=cache)
+    assert isinstance(cache.step, step.Step)
+
+
+@settings(max_examples=25, deadline=None)
+@given(config=configs("decoder"), place=st.integers(1, TOKENS - 1))
+def test_a_decoder_never_sees_the_future(config, place):
+    model, ids = of("decoder", config), some_ids()
+    other = ids.clone()
+    other[:, place] = (other[:, place] + 1) % VOCABULARY
+    with torch.no_grad():
+        before, after = model(ids), model(other)
+    assert torch.equal(before[:, :place], after[:, :place])
+    assert not torch.equal(before[:, place:], after[:, place:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(config=configs("decoder"))
+def test_texts_of_several_lengths_share_a_cache(config):
+    model, ids, lengths = of("decoder", config), some_ids(), torch.tensor([3, 11, 7])
+    new = some_ids(tokens=5, seed=2)
+    with torch.no_grad():
+        cache = model.cache(BATCH, TOKENS)
+        found = [model(ids[:, :11], cache=cache, lengths=lengths, last=True)]
+        found += [model(new[:, i : i + 1], cache=cache, last=True) for i in range(5)]
+        for item, length in enumerate(lengths):
+            text = torch.cat([ids[item, :length], new[item]]).unsqueeze(0)
+            alone = model(text)[0, length - 1 :]
+            torch.testing.assert_close(torch.stack([one[item] for one in found]), alone, **CLOSE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(config=configs("encoder"))
+def test_padding_and_neighbours_never_matter_to_an_encoder(config):
+    model, ids, lengths = of("encoder", config), some_ids(), torch.tensor([5, 19, 11])
+    with torch.no_grad():
+        padded = model(ids, masks.padding(lengths))
+        in_a_row = torch.cat([ids[item, :length] for item, length in enumerate(lengths)])[None]
+        places = torch.cat([torch.arange(length) for length in lengths])[None]
+        owner = torch.repeat_interleave(torch.arange(BATCH), lengths)
+        packed = None
+        if config.position not in ("relative", "alibi"):  # whose bias is of places in the row
+            packed = model(in_a_row, masks.documents(owner), positions=places)[0]
+        start = 0
+        for item, length in enumerate(lengths.tolist()):
+            alone = model(ids[item : item + 1, :length])[0]
+            torch.testing.assert_close(padded[item, :length], alone, **CLOSE)
+            if packed is not None:
+                torch.testing.assert_close(packed[start : start + length], alone, **CLOSE)
+            start += length
+
+
+@settings(max_examples=25, deadline=None)
+@given(config=configs("encoder-decoder"))
+def test_an_encoder_decoder_in_steps_equals_a_full_pass(config):
+    model, source, target = of("encoder-decoder", config), some_ids(tokens=13), some_ids(seed=2)
+    mask = masks.padding(torch.tensor([13, 4, 9]))
+    with torch.no_grad():
+        full = model(source, target, mask)
+        memory = model.encode(source, mask)
+        cache = model.cache(BATCH, TOKENS)
+        steps = [
+            model.decode(target[:, i : i + 1], memory, mask, cache=cache) for i in range(TOKENS)
+        ]
+        torch.testing.assert_close(torch.cat(steps, 1), full, **CLOSE)
+        alone = model(source[1:2, :4], target[1:2])
+        torch.testing.assert_close(full[1:2], alone, **CLOSE)
+
+
+@settings(max_examples=15, deadline=None)
+@given(config=configs("decoder"))
+def test_a_cache_goes_on_with_chosen_texts(config):
+    model, ids, chosen = of("decoder", config), some_ids(), torch.tensor([2, 0, 0])
+    with torch.no_grad():
+        cache = model.cache(BATCH, TOKENS)
+        model(ids[:, :7], cache=cache)
+        cache.select(chosen)
+        found = model(ids[:, 7:8], cache=cache, last=True)
+        whole = torch.cat([ids[chosen, :7], ids[:, 7:8]], 1)
+        torch.testing.assert_close(found, model(whole)[:, -1], **CLOSE)
+
+
+@settings(max_examples=12, deadline=None)
+@given(config=configs("encoder-decoder"))
+def test_watching_sees_each_attention_and_changes_nothing(config):
+    model, source, target = of("encoder-decoder", config), some_ids(tokens=13), some_ids(seed=2)
+    with torch.no_grad():
+        plain = model(source, target)
+        watched, seen = model(source, target, watch=True)
+    assert torch.equal(plain, watched)
+    layers = config.layers if config.decoder_layers is None else config.decoder_layers
+    shapes = {tuple(record.weights.shape[2:]) for record in seen}
+    assert len(seen) == config.layers + 2 * layers
+    assert shapes == {(13, 13), (TOKENS, TOKENS), (TOKENS, 13)}
+    for record in seen:
+        total = record.weights.dense().sum(-1)
+        torch.testing.assert_close(total, torch.ones_like(total), **CLOSE)
+
+
+def test_generation_under_a_watch_is_one_triangle_a_layer():
+    model = of(
+        "decoder", Config(kind="decoder", vocabulary=VOCABULARY, width=24, heads=3, hidden=17)
+    )
+    ids = some_ids()
+    with torch.no_grad():
+        full, whole = model(ids, watch=True)
+        with pellucid.watch(model) as seen:
+            steps = in_steps(model, ids, 7, 1)
+    torch.testing.assert_close(steps, full, **CLOSE)
+    last = [record for record in seen if record.name == "decoder.blocks.0.attention"][-1]
+    expected = whole["decoder.blocks.0.attention"][:, :, -1:]
+    torch.testing.assert_close(last.weights[:, :, -1:], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
+def test_gradients_reach_every_parameter(kind):
+    config = Config(kind=kind, vocabulary=VOCABULARY, width=24, heads=3, hidden=17, types=2)
+    model = of(kind, config).train()
+    ids = (some_ids(), some_ids(seed=2)) if kind == "encoder-decoder" else (some_ids(),)
+    model(*ids).square().sum().backward()
+    assert [name for name, value in model.named_parameters() if value.grad is None] == []
+
+
+def test_the_start_is_small_and_its_loss_is_that_of_a_guess():
+    model = Decoder(Config(kind="decoder", vocabulary=VOCABULARY, norm_first=True)).eval()
+    ids = some_ids(batch=7, tokens=101)
+    with torch.no_grad():
+        logits = model(ids)[:, :-1].flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten())
+    assert abs(float(loss) - torch.tensor(float(VOCABULARY)).log().item()) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "reader"}, "kind must be one of encoder, decoder, encoder-decoder"),
+        ({"width": 30}, "width 30 does not divide into 8 heads"),
+        ({"kv_heads": 3}, "heads 8 is not a multiple of kv_heads 3"),
+        ({"layers": 0}, "layers must be at least 1, not 0"),
+        ({"position": "learned", "positions": None}, "need a number of positions"),
+        ({"position": "rotary", "head_dim": 7}, "head_dim 7 must be even"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
+        ({"norm": "batch"}, "norm must be one of layer, rms, not 'batch'"),
+    ],
+)
+def test_a_config_that_does_not_fit(change, message):
+    with pytest.raises(ArgumentError, match=message):
+        Config(**({"kind": "decoder", "vocabulary": VOCABULARY} | change))
+
+
+def test_a_size_that_is_no_int():
+    with pytest.raises(TypeMismatchError, match=r"width must be an int, not 1.5"):
+        Config(kind="decoder", vocabulary=VOCABULARY, width=1.5)
+
+
+def test_ids_that_are_none():
+    model = Decoder(Config(kind="decoder", vocabulary=VOCABULARY, positions=11, position="learned"))
+    with pytest.raises(OutOfRangeError, match="ids has the id 53, but the vocabulary is 0 to 52"):
+        model(torch.tensor([[VOCABULARY]]))
+    with pytest.raises(ShapeError, match=r"ids must be \(batch, tokens\), not of shape \(3,\)"):
+        model(torch.tensor([1, 2, 3]))
+    with pytest.raises(TypeMismatchError, match=r"int64 or int32, not torch\.float32"):
+        model(torch.ones(1, 3))
+    with pytest.raises(OutOfRangeError, match="12 tokens, but the model has positions for 11"):
+        model(torch.zeros(1, 12, dtype=torch.int64))
+    with pytest.raises(ArgumentError, match="room for 5 tokens, and 0 \\+ 7 are needed"):
+        model(torch.zeros(1, 7, dtype=torch.int64), cache=model.cache(1, 5))
+
+
+def test_a_config_of_another_kind():
+    with pytest.raises(ArgumentError, match="config is of an encoder, not of an decoder"):
+        Decoder(Config(kind="encoder", vocabulary=VOCABULARY))
