@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.common import colours
-from pellucid.lessons.drawing import LEVELS, level
+from pellucid.common.drawing import LEVELS, level
 from pellucid.lessons.examples import NAMES, walk_example
 from pellucid.lessons.page import to_html
 from pellucid.lessons.picture import to_svg

@@ -1,9 +1,13 @@
 """What every command prints with: text as wide as the terminal, and shares as shades."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from textwrap import fill
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from pellucid.common import colours
@@ -25,3 +29,19 @@ def shaded(text: str, share: float) -> Text:
     # What is next to nothing stays as dark or light as the terminal is.
     style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if share > 0.03 else "dim"
     return Text(text, style=style)
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """What to call with a step's name, how much is done and of how much; a bar on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def step(name: str, done: int, of: int) -> None:
+            bar.update(task, description=name, completed=done, total=of if done else None)
+
+        yield step

@@ -1,23 +1,19 @@
 """`pellucid watch` and `pellucid heads`: read, look, and say it in the terminal."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable
-from pellucid.common.terminal import say, shaded
+from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.errors import ArgumentError, FileError
 from pellucid.lens.heads import HeadRow, HeadTable, heads
@@ -144,7 +140,7 @@ def look(
         raise ArgumentError(f"--top must be 0 or more, not {top}")
     if max_tokens is not None and max_tokens < 1:
         raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
-    with _steps() as step:
+    with steps() as step:
         step("opening the model", 0, 1)
         checkpoint = open_checkpoint(model, whole=True)
         inputs = _inputs(text, target, checkpoint, max_tokens)
@@ -250,22 +246,6 @@ def _known_tokens(name: str, checkpoint: Checkpoint) -> int | None:
         return None
 
 
-@contextmanager
-def _steps() -> Iterator[Any]:
-    """What to call with a step's name, how much is done and of how much; shown on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
-        task = bar.add_task("", total=None)
-
-        def step(name: str, done: int, of: int) -> None:
-            bar.update(task, description=name, completed=done, total=of if done else None)
-
-        yield step
-
-
 def table_of(recording: Recording) -> HeadTable:
     """The heads of a saved recording.
 
@@ -274,7 +254,7 @@ def table_of(recording: Recording) -> HeadTable:
     """
     if not len(recording):
         raise FileError("the recording holds no attention")
-    with _steps() as step:
+    with steps() as step:
         return heads(recording, progress=lambda done, all_: step("looking at heads", done, all_))
 
 

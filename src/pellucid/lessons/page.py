@@ -1,6 +1,6 @@
 """A walk as one self-contained HTML page: the picture, and every step below it."""
 
-from pellucid.lessons.drawing import level, safe, style
+from pellucid.common.drawing import level, safe, style
 from pellucid.lessons.picture import to_svg
 from pellucid.lessons.walk import Matrix, Step, Walk
 

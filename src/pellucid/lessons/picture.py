@@ -1,7 +1,7 @@
 """A walk as a picture: the weights as a heat map, with the tokens and the percentages."""
 
+from pellucid.common.drawing import LEVELS, frame, level, lines, safe
 from pellucid.common.wording import short
-from pellucid.lessons.drawing import LEVELS, frame, level, lines, safe
 from pellucid.lessons.walk import Matrix, Walk
 
 _WIDTH = 680.0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pellucid.lessons.drawing import frame, lines, safe
+from pellucid.common.drawing import frame, lines, safe
 from pellucid.lessons.scaling import Measures, Scaling, Theory
 
 _WIDTH, _HEIGHT = 760.0, 596.0

@@ -1,0 +1,106 @@
+"""`pellucid watch` and `pellucid heads`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.commands.shared import JsonOption, wrote
+from pellucid.errors import ArgumentError
+
+commands = typer.Typer()
+
+
+@commands.command("watch")
+def watch_text(
+    text: Annotated[
+        list[str] | None, typer.Argument(help='What the model reads, like "Write a poem".')
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the decoder of an encoder-decoder reads; the same text unless given.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A Hugging Face directory or name, encoder, decoder or both; "
+            "all-MiniLM-L6-v2 unless given."
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Which layers, numbers or names between commas, from the last where negative; "
+            "all unless given.",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Cut what is longer than that.")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="How many links between words.")] = 10,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the recording, a safetensors file.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Watch a model read: what each head does."""
+    from pellucid.common.files import printable
+    from pellucid.lens import terminal
+
+    if text and len(text) > 1:
+        raise ArgumentError(f'watch takes one text; put it in quotes: "{" ".join(text)}"')
+    if text and len(text[0]) < 256 and os.path.isfile(text[0]):
+        name = printable(text[0])
+        typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
+    seen = terminal.look(
+        terminal.read_text(text[0] if text else None, file),
+        target=target,
+        model=model,
+        layers=terminal.parse_layers(layers),
+        max_tokens=max_tokens,
+        top=top,
+        save=save,
+    )
+    if save is not None:
+        wrote(save)
+    if json:
+        typer.echo(terminal.to_json(seen))
+    else:
+        from rich.console import Console
+
+        terminal.show(seen, Console(highlight=False))
+
+
+@commands.command("heads")
+def show_heads(
+    recording: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A recording that `pellucid watch` saved.")
+    ],
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Order the heads by a column.")
+    ] = "layer",
+    json: JsonOption = False,
+) -> None:
+    """Show the heads of a saved recording."""
+    from pellucid.lens import terminal
+    from pellucid.lens.heads import COLUMNS
+    from pellucid.lens.recording import Recording
+
+    if sort not in COLUMNS:
+        raise ArgumentError(f"--sort must be one of {', '.join(COLUMNS)}, not '{sort}'")
+    seen = Recording.load(recording)
+    table = terminal.table_of(seen).sort(sort)
+    if json:
+        typer.echo(terminal.recording_to_json(seen, table))
+    else:
+        from rich.console import Console
+
+        terminal.show_recording(seen, table, Console(highlight=False))

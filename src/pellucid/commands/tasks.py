@@ -1,0 +1,5 @@
+"""`pellucid embed`."""
+
+import typer
+
+commands = typer.Typer()

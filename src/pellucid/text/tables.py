@@ -1,0 +1,97 @@
+"""Columns written to a file of the kind that its name says, whole or not at all."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.common.files import printable, write_whole, written_whole
+from pellucid.common.wording import listing
+from pellucid.errors import ArgumentError, FileError, MissingExtraError
+
+Column = Sequence[Any] | np.ndarray[Any, Any]
+"""Strings, numbers, or a (rows, width) array with a vector a row."""
+
+
+def check_kind(path: Path, kinds: Sequence[str]) -> None:
+    """Refuse a file of another kind, before any work is done for it.
+
+    Raises:
+        ArgumentError: its name ends in none of the kinds.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    if path.suffix.lower() not in kinds:
+        known = listing(list(kinds)).replace(" and ", " or ")
+        raise ArgumentError(f"--output must end in {known}, not '{printable(path.name)}'")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow()
+
+
+def write(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write columns of one length as .csv, .json (a list of objects), .parquet or .npy.
+
+    A .npy file is the one array among them, and nothing else.
+
+    Raises:
+        FileError: it cannot be written there.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        write_whole(path, _csv(columns))
+    elif kind == ".json":
+        write_whole(path, to_json(columns) + "\n")
+    elif kind == ".npy":
+        (array,) = (column for column in columns.values() if isinstance(column, np.ndarray))
+        with written_whole(path) as aside, aside.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    else:
+        _parquet(path, columns)
+
+
+def to_json(columns: Mapping[str, Column]) -> str:
+    """A list with an object a row."""
+    lists = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns.values()]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
+    body = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    return f"[\n{body}\n]" if rows else "[]"
+
+
+def _csv(columns: Mapping[str, Column]) -> str:
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return written.getvalue()
+
+
+def _parquet(path: Path, columns: Mapping[str, Column]) -> None:
+    pyarrow = _pyarrow()
+    from pyarrow import parquet
+
+    arrays = {}
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray):
+            flat = pyarrow.array(np.ascontiguousarray(column).reshape(-1))
+            arrays[name] = pyarrow.FixedSizeListArray.from_arrays(flat, column.shape[1])
+        else:
+            arrays[name] = pyarrow.array(column)
+    with written_whole(path) as aside:
+        try:
+            parquet.write_table(pyarrow.table(arrays), aside)
+        except pyarrow.ArrowException as error:
+            raise FileError(f"cannot write '{path}': {error}") from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet files need pyarrow: pip install 'pellucid[tables]'"
+        ) from error
+    return pyarrow
