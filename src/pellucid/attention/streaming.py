@@ -118,13 +118,13 @@ def summarise_in_torch(
         found["distance"] = torch.linalg.vecdot(weights, apart.expand_as(weights))
     if top:
         with torch.no_grad():
-            places = _top_places(logs, min(top, weights.shape[-1]))
+            places = top_places(logs, min(top, weights.shape[-1]))
         found["values"] = weights.gather(-1, places)
         found["indices"] = columns[places].masked_fill(found["values"] == 0, -1)
     return found
 
 
-def _top_places(values: Tensor, k: int) -> Tensor:
+def top_places(values: Tensor, k: int) -> Tensor:
     """Where the k largest of each row stand, largest first; as torch.topk, several times faster.
 
     The k largest lie in the k groups whose maxima are largest, so only those are searched. Column

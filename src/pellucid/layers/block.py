@@ -79,8 +79,10 @@ class HeadAttention(nn.Module):
             pair = key, self._split(self.value, sight.memory)
             if slot is not None:
                 pair = slot.memory = pair[0].contiguous(), pair[1].contiguous()
-        query = self._split(self.query, x, self.query_norm)
-        return self._attend(query, *pair, sight.memory_mask, None)
+        # Beams that have one memory are so many more queries to it.
+        shared = x.reshape(len(pair[0]), -1, x.shape[-1])
+        query = self._split(self.query, shared, self.query_norm)
+        return self._attend(query, *pair, sight.memory_mask, None).view(x.shape)
 
     def _attend(
         self,

@@ -79,11 +79,35 @@ class Cache:
             start = int(start[0])
         self.start = start
 
-    def select(self, items: Tensor) -> None:
-        """Go on with these texts in place of those there were, as beam search does."""
+    def select(self, items: Tensor, beams: int = 1) -> None:
+        """Go on with these texts in place of those there were, as beam search does.
+
+        Args:
+            items: (texts,) int64, which of those there were.
+            beams: how many texts, one after the other, have the same memory from now on; it is kept
+                once for all of them.
+        """
+        rows = len(self.slots[0].keys)
+        longest = self.start if isinstance(self.start, int) else int(self.start.max())
         if isinstance(self.start, Tensor):
             self.start = self.start[items]
+        same = torch.arange(rows, device=items.device)
         for slot in self.slots:
-            slot.keys, slot.values = slot.keys[items], slot.values[items]
+            if not torch.equal(items, same):
+                slot.keys = _chosen(slot.keys, items, longest)
+                slot.values = _chosen(slot.values, items, longest)
             if slot.memory is not None:
-                slot.memory = (slot.memory[0][items], slot.memory[1][items])
+                sources = len(slot.memory[0])
+                wanted = items[::beams] // (rows // sources)
+                if not torch.equal(wanted, same[:sources]):
+                    slot.memory = slot.memory[0][wanted], slot.memory[1][wanted]
+
+
+def _chosen(kept: Tensor, items: Tensor, length: int) -> Tensor:
+    """The chosen texts of (texts, heads, capacity, dim), whose first `length` places are filled."""
+    used = kept[:, :, :length].index_select(0, items)
+    if len(items) > len(kept):
+        kept = kept.new_empty(len(items), *kept.shape[1:])
+    kept = kept[: len(items)]
+    kept[:, :, :length] = used
+    return kept

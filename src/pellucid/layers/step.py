@@ -156,18 +156,19 @@ class Step:
         if sight.turn is not None:
             turns = (part.flatten(1).expand(rows, -1).contiguous() for part in sight.turn)
             cosine, sine = (part.numpy() for part in turns)
-        memory, memory_stop = 0, stop
+        sources, memory, memory_stop = rows, 0, stop
         for row, slot in zip(self.table, cache.slots, strict=True):
             row[kernel.KEYS], row[kernel.VALUES] = slot.keys.data_ptr(), slot.values.data_ptr()
             if slot.memory is not None:
-                memory = slot.memory[0].shape[-2]
+                sources, memory = len(slot.memory[0]), slot.memory[0].shape[-2]
                 row[kernel.MEMORY_KEYS] = slot.memory[0].data_ptr()
                 row[kernel.MEMORY_VALUES] = slot.memory[1].data_ptr()
         if memory:
             memory_stop = np.full(rows, memory)
             if isinstance(sight.memory_mask, Below):
                 limit = sight.memory_mask.limit
-                memory_stop[:] = limit.numpy() if isinstance(limit, Tensor) else limit
+                each = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
+                memory_stop[:] = each.repeat(rows // sources)
         with _cores() as parts:
             kernel.blocks(
                 self.table,
@@ -180,6 +181,7 @@ class Step:
                 bias,
                 cosine,
                 sine,
+                sources,
                 memory,
                 memory_stop,
                 parts,

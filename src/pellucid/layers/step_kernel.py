@@ -236,7 +236,7 @@ def _attend(
 
     Args:
         query: (rows, heads, dim).
-        keys, values: (rows, kv_heads, capacity, dim).
+        keys, values: (sources, kv_heads, capacity, dim); rows that follow each other share one.
         first, stop: (rows,) int64, the range of keys that each row sees.
         bias: (rows or 1, heads, capacity), or of no size.
         scale: of the scores.
@@ -248,7 +248,8 @@ def _attend(
     for at in prange(rows * heads):
         row, head = at // heads, at % heads
         own, low, high = scores[row, head], first[row], stop[row]
-        key, value = keys[row, head // group], values[row, head // group]
+        source = row * keys.shape[0] // rows
+        key, value = keys[source, head // group], values[source, head // group]
         best = f32(-np.inf)
         for j in range(low, high):
             score = _dot(query[row, head], key[j]) * scale
@@ -308,6 +309,7 @@ def blocks(
     bias: Any,
     cosine: Any,
     sine: Any,
+    sources: Any,
     memory: Any,
     memory_stop: Any,
     parts: Any,
@@ -323,7 +325,8 @@ def blocks(
         first, stop: (rows,) int64, the range of keys that each row sees; the new one is the last.
         bias: (rows or 1, heads, keys), added to the scores, or of no size.
         cosine, sine: (rows, dim) of rotary positions, or of no size.
-        memory: how many keys there are of the source, 0 without cross-attention.
+        sources: how many there are, each of as many rows.
+        memory: how many keys there are of a source, 0 without cross-attention.
         memory_stop: (rows,) int64, how many of them each row sees.
         parts: how many cores share the work.
     """
@@ -357,7 +360,7 @@ def blocks(
         _project(own, OUTPUT, width, flat, part, like, parts)
         _after(own, OWN_NORM, shape, x, part)
         if memory:
-            size = (rows, pairs, memory, dim)
+            size = (sources, pairs, memory, dim)
             keys = carray(_at(own[MEMORY_KEYS], real), size)
             values = carray(_at(own[MEMORY_VALUES], real), size)
             y = _before(own, CROSS_NORM, shape, x)

@@ -1,0 +1,173 @@
+"""Beam search against transformers', and against trying every text."""
+
+import itertools
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pellucid
+from pellucid.errors import ArgumentError
+from pellucid.models import Config, EncoderDecoder
+from pellucid.tasks.beam import search
+
+START, STOP, VOCABULARY = 3, 2, 101
+
+
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory):
+    """A random model whose texts end now and then, and ours with its weights."""
+    torch.manual_seed(1)
+    config = transformers.MarianConfig(
+        vocab_size=VOCABULARY,
+        d_model=34,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=37,
+        decoder_ffn_dim=37,
+        max_position_embeddings=53,
+        pad_token_id=0,
+        eos_token_id=STOP,
+        decoder_start_token_id=START,
+        forced_eos_token_id=None,
+    )
+    theirs = transformers.MarianMTModel(config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "embed_positions" not in name:  # a table of sines, which nobody trains
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    theirs.final_logits_bias[0, STOP] = 3.5
+    directory = tmp_path_factory.mktemp("marian")
+    theirs.save_pretrained(directory)
+    return theirs, pellucid.load(directory)
+
+
+def sources(count, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 14, (count,), generator=generator)
+    ids = torch.randint(4, VOCABULARY, (count, 13), generator=generator)
+    return ids[:, : int(lengths.max())], lengths
+
+
+@pytest.mark.parametrize("beams", [2, 3, 5])
+@pytest.mark.parametrize("penalty", [1.0, 0.6, 2.0])
+@pytest.mark.parametrize("forced", [None, STOP])
+def test_as_transformers(marian, beams, penalty, forced):
+    theirs, ours = marian
+    ids, lengths = sources(7)
+    present = torch.arange(ids.shape[1]) < lengths[:, None]
+    with torch.no_grad():
+        expected = theirs.generate(
+            ids.where(present, 0),
+            attention_mask=present.long(),
+            num_beams=beams,
+            length_penalty=penalty,
+            max_new_tokens=17,
+            num_return_sequences=beams,
+            bad_words_ids=[[0]],
+            forced_eos_token_id=forced,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+    found = search(
+        ours,
+        ids,
+        lengths,
+        beams=beams,
+        length_penalty=penalty,
+        max_tokens=17,
+        banned=[0],
+        forced_stop=forced,
+    )
+    flat = [beam for one in found for beam in one]
+    texts = [_until_stop(row[1:].tolist()) for row in expected.sequences]
+    assert [list(beam.ids) for beam in flat] == texts
+    lengths_found = {len(beam.ids) for beam in flat}
+    assert len(lengths_found) > 1  # some end before others
+    scores = torch.tensor([beam.score for beam in flat])
+    torch.testing.assert_close(scores, expected.sequences_scores, rtol=1e-4, atol=1e-4)
+
+
+def _until_stop(ids):
+    return ids[: ids.index(STOP) + 1] if STOP in ids else ids
+
+
+def test_a_batch_is_as_each_alone(marian):
+    _, model = marian
+    ids, lengths = sources(5, seed=8)
+    together = search(model, ids, lengths, beams=3, max_tokens=11)
+    for item, length in enumerate(lengths.tolist()):
+        alone = search(
+            model, ids[item : item + 1, :length], lengths[item : item + 1], beams=3, max_tokens=11
+        )
+        assert [beam.ids for beam in alone[0]] == [beam.ids for beam in together[item]]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), penalty=st.sampled_from([0.0, 0.6, 1.0]))
+def test_with_room_for_all_it_is_exhaustive(seed, penalty):
+    """With as many beams as there are texts, the best one is found."""
+    torch.manual_seed(seed)
+    config = Config(
+        kind="encoder-decoder",
+        vocabulary=5,
+        width=14,
+        layers=1,
+        heads=2,
+        hidden=11,
+        start=4,
+        stop=(2,),
+    )
+    model = EncoderDecoder(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    source, most = torch.tensor([[1, 3, 0]]), 3
+    best = max(
+        (score / len(text) ** penalty, text)
+        for text in _texts(most)
+        for score in [_score(model, source, text)]
+    )
+    found = search(
+        model, source, torch.tensor([3]), beams=5**most, max_tokens=most, length_penalty=penalty
+    )[0][0]
+    assert found.ids == best[1]
+    assert found.score == pytest.approx(best[0], rel=1e-4)
+
+
+def _texts(most):
+    for length in range(1, most + 1):
+        for text in itertools.product(range(5), repeat=length):
+            ends = text[-1] == 2 or length == most
+            if ends and 2 not in text[:-1]:
+                yield text
+
+
+def _score(model, source, text):
+    with torch.no_grad():
+        logits = model(source, torch.tensor([[4, *text[:-1]]]))[0]
+    return float(logits.log_softmax(-1)[range(len(text)), list(text)].sum())
+
+
+def test_one_beam_is_greedy(marian):
+    _, model = marian
+    ids, lengths = sources(1)
+    found = search(model, ids[:, : int(lengths)], lengths, beams=1, max_tokens=9)[0][0].ids
+    text = [START]
+    with torch.no_grad():
+        for number in found:
+            logits = model(ids[:, : int(lengths)], torch.tensor([text]))[0, -1]
+            assert int(logits.argmax()) == number
+            text.append(number)
+
+
+def test_bad_input(marian):
+    _, model = marian
+    ids, lengths = sources(1)
+    with pytest.raises(ArgumentError, match="must be at least 1: 0 and 256"):
+        search(model, ids, lengths, beams=0)
+    bare = EncoderDecoder(Config(kind="encoder-decoder", vocabulary=5, width=16))
+    with pytest.raises(ArgumentError, match="no start and stop"):
+        search(bare, ids, lengths)
