@@ -128,6 +128,7 @@ def choose(
 def _penalised(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
     if logits.ndim != 2:
         raise ShapeError(f"logits must be (batch, vocabulary), not of shape {tuple(logits.shape)}")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     penalty = sampling.repetition_penalty
     if penalty == 1:
         return logits
