@@ -1,27 +1,50 @@
 """One vector a text, with no padding computed: texts of all lengths lie end to end in one row.
 
 Texts are sorted by length and put one after the other, so many tokens a batch rather than so many
-texts. `masks.documents` keeps each to itself, and those of one length are one kernel call.
+texts. `masks.documents` keeps each to itself, and those of one length are one kernel call. Each
+core has batches of its own, and waits for nobody.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.attention import masks
-from pellucid.common.files import is_blank
-from pellucid.common.wording import count
+from pellucid.attention.workers import each
+from pellucid.common.checkpoint import minilm
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.models.stacks import Encoder
+from pellucid.models import Encoder, load
 
-BATCH_TOKENS = 4096
-"""Of one forward pass: enough to fill the cores, and little enough to stay near them."""
+BATCH_TOKENS = 2048
+"""Of one forward pass, which has a core to itself: enough for the matrix products, and few enough
+that all cores are busy to the end.
+"""
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
+
+
+def open_encoder(path: str | Path | None = None) -> Encoder:
+    """An encoder with its tokenizer; all-MiniLM-L6-v2 unless another is given.
+
+    Args:
+        path: a directory or a name on the Hugging Face hub.
+
+    Raises:
+        FileError: there is no such model, or it cannot be loaded.
+        ArgumentError: it is no encoder, or has no tokenizer.
+        MissingExtraError: what is needed to load it, or the default model, is not installed.
+    """
+    model = load(minilm() if path is None else path)
+    if not isinstance(model, Encoder):
+        raise ArgumentError(f"model '{path}' is a {model.kind}; embeddings need an encoder")
+    if model.tokenizer is None:
+        raise ArgumentError(f"model '{path}' has no tokenizer")
+    return model
 
 
 def embed(
@@ -54,12 +77,13 @@ def embed(
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
     if batch_tokens < 1:
         raise ArgumentError(f"batch_tokens must be at least 1, not {batch_tokens}")
-    ids = _ids(model, texts, strict)
+    ids = ids_of(model, texts, strict)
     found = torch.empty(len(ids), model.config.width)
     done = 0
     with torch.inference_mode():
-        for batch in _batches([len(one) for one in ids], batch_tokens):
-            found[batch] = _embedded(model, [ids[number] for number in batch]).float().cpu()
+        batches = _batches([len(one) for one in ids], batch_tokens)
+        for batch, vectors in each(partial(_embedded, model, ids), batches, model.device, False):
+            found[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
@@ -80,9 +104,10 @@ def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _embedded(model: Encoder, ids: list[list[int]]) -> Tensor:
+def _embedded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> Tensor:
     """(texts, width) of one batch."""
     device, config = model.device, model.config
+    ids = [all_ids[number] for number in batch]
     lengths = torch.tensor([len(one) for one in ids])
     starts = lengths.cumsum(0) - lengths
     text = torch.repeat_interleave(lengths)  # of each token, the number of its text
@@ -98,42 +123,3 @@ def _embedded(model: Encoder, ids: list[list[int]]) -> Tensor:
     else:
         pooled = torch.segment_reduce(tokens, "mean", lengths=lengths.to(device), axis=0)
     return F.normalize(pooled, dim=-1) if config.normalised else pooled
-
-
-def _ids(model: Encoder, texts: Sequence[str], strict: bool) -> list[list[int]]:
-    """Of each text, as many as the model reads."""
-    assert model.tokenizer is not None
-    if isinstance(texts, str):
-        raise TypeMismatchError("texts must be several str, not a single one; put it in a list")
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeMismatchError(f"texts[{number}] must be a str, not {type(text).__name__}")
-        if is_blank(text):
-            raise ArgumentError(f"texts[{number}] is empty")
-    try:
-        ids = model.tokenizer.encode(texts)
-    except UnicodeEncodeError as error:
-        raise ArgumentError(f"texts hold what is no Unicode text: {error.reason}") from error
-    config = model.config
-    most = config.positions if config.most_tokens is None else config.most_tokens
-    long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
-    for number, one in enumerate(ids):
-        if not one:
-            raise ArgumentError(f"texts[{number}] has no tokens that the model knows")
-    if not long:
-        return ids
-    assert most is not None
-    longest = max(long, key=lambda number: len(ids[number]))
-    if strict:
-        raise ArgumentError(
-            f"texts[{longest}] has {len(ids[longest]):,} tokens, but the model reads {most:,}"
-        )
-    lost = sum(len(ids[number]) - most for number in long)
-    warnings.warn(
-        f"{count(len(long), 'text')} of {len(ids)} cut to the {most:,} tokens that the model "
-        f"reads: {lost:,} tokens are lost; the longest text has {len(ids[longest]):,}",
-        stacklevel=3,
-    )
-    for number in long:
-        ids[number] = model.tokenizer.encode_cut(texts[number], most)
-    return ids
