@@ -1,4 +1,4 @@
-"""What every picture shares: escaped text, broken lines, and one look for light and for dark."""
+"""What pictures and pages share: escaped text, broken lines, one look for light and for dark."""
 
 import re
 from html import escape
@@ -80,3 +80,45 @@ def frame(title: str, width: float, height: float, body: list[str], *, styled: b
         + "\n".join(body)
         + "</svg>\n"
     )
+
+
+_LOOK = """
+:root{color-scheme:light dark}
+body{margin:0;background:var(--paper);color:var(--ink);line-height:1.5}
+main{max-width:760px;margin:0 auto;padding:24px 20px 64px}
+svg{display:block;margin:0 auto 8px}
+section{border-top:1px solid var(--line);padding:20px 0 8px}
+h1{font-size:20px;margin:16px 0 0}
+h2{font-size:17px;margin:0 0 4px}
+h2 span{color:var(--soft);font-weight:400;margin-right:8px}
+code{font-size:14px;color:var(--soft)}
+p{margin:8px 0 12px}
+.matrices{display:flex;flex-wrap:wrap;gap:12px 36px}
+.scroll{overflow-x:auto;max-width:100%;padding-bottom:8px}
+table{border-collapse:separate;border-spacing:2px;font-size:13px;font-variant-numeric:tabular-nums}
+caption{text-align:left;font-weight:600;padding:0 0 2px 6px}
+th{font-weight:400;color:var(--soft);padding:2px 8px;text-align:right;white-space:nowrap}
+tbody th{text-align:left;color:var(--ink);position:sticky;left:0;background:var(--paper)}
+td{padding:3px 8px;text-align:right;border-radius:4px;white-space:nowrap}
+td.p{text-align:center;min-width:34px}
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML page; it loads nothing and runs nothing, and says so to the browser."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{safe(title)} · Pellucid</title>
+<style>{style()}{_LOOK}</style>
+</head>
+<body class="pellucid">
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
