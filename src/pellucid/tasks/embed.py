@@ -18,6 +18,7 @@ from pellucid.attention.workers import each
 from pellucid.common.checkpoint import minilm
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models import Encoder, load
+from pellucid.tasks.reading import ids_of
 
 BATCH_TOKENS = 2048
 """Of one forward pass, which has a core to itself: enough for the matrix products, and few enough
@@ -52,6 +53,7 @@ def embed(
     texts: Sequence[str],
     *,
     strict: bool = False,
+    names: Sequence[str] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -65,6 +67,7 @@ def embed(
         model: an encoder that was loaded with its tokenizer.
         texts: any number of them, none blank.
         strict: refuse a text that is longer than the model reads, rather than cut it and warn.
+        names: what to call each text in an error; "texts[2]" and so on unless given.
         batch_tokens: how many tokens there are in a forward pass, at the most; a text that has
             more is alone in one.
         progress: called after each pass, with the texts done and all.
@@ -77,7 +80,7 @@ def embed(
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
     if batch_tokens < 1:
         raise ArgumentError(f"batch_tokens must be at least 1, not {batch_tokens}")
-    ids = ids_of(model, texts, strict)
+    ids = ids_of(model, texts, strict, names)
     found = torch.empty(len(ids), model.config.width)
     done = 0
     with torch.inference_mode():

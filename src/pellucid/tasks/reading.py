@@ -9,13 +9,16 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models.stacks import Transformer
 
 
-def ids_of(model: Transformer, texts: Sequence[str], strict: bool) -> list[list[int]]:
+def ids_of(
+    model: Transformer, texts: Sequence[str], strict: bool, names: Sequence[str] | None = None
+) -> list[list[int]]:
     """The ids of each text, as many as the model reads.
 
     Args:
         model: with a tokenizer.
         texts: none blank.
         strict: refuse a text that is too long, rather than cut it and warn.
+        names: what to call each in an error, as "line 3 of a.txt"; "texts[2]" unless given.
 
     Raises:
         ArgumentError: a text is blank, is no Unicode text, or, with `strict`, too long.
@@ -24,11 +27,15 @@ def ids_of(model: Transformer, texts: Sequence[str], strict: bool) -> list[list[
     assert model.tokenizer is not None
     if isinstance(texts, str):
         raise TypeMismatchError("texts must be several str, not a single one; put it in a list")
+
+    def name(number: int) -> str:
+        return f"texts[{number}]" if names is None else names[number]
+
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeMismatchError(f"texts[{number}] must be a str, not {type(text).__name__}")
+            raise TypeMismatchError(f"{name(number)} must be a str, not {type(text).__name__}")
         if is_blank(text):
-            raise ArgumentError(f"texts[{number}] is empty")
+            raise ArgumentError(f"{name(number)} is empty")
     try:
         ids = model.tokenizer.encode(texts)
     except UnicodeEncodeError as error:
@@ -38,14 +45,14 @@ def ids_of(model: Transformer, texts: Sequence[str], strict: bool) -> list[list[
     long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
     for number, one in enumerate(ids):
         if not one:
-            raise ArgumentError(f"texts[{number}] has no tokens that the model knows")
+            raise ArgumentError(f"{name(number)} has no tokens that the model knows")
     if not long:
         return ids
     assert most is not None
     longest = max(long, key=lambda number: len(ids[number]))
     if strict:
         raise ArgumentError(
-            f"texts[{longest}] has {len(ids[longest]):,} tokens, but the model reads {most:,}"
+            f"{name(longest)} has {len(ids[longest]):,} tokens, but the model reads {most:,}"
         )
     lost = sum(len(ids[number]) - most for number in long)
     warnings.warn(
