@@ -23,6 +23,7 @@ from pellucid.common.wording import listing, short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
 STDIN = Path("-")
+ARGUMENTS = "the command line"
 USUAL = ("text", "sentence")
 """Columns that are read where no other is named."""
 _BOM = b"\xef\xbb\xbf"
@@ -42,6 +43,13 @@ class Items:
     blank: list[int]
     """Lines that were left out."""
 
+    @property
+    def names(self) -> list[str]:
+        """What to call each text in an error."""
+        if self.source == ARGUMENTS:
+            return ["the text"] if len(self.lines) == 1 else [f"text {n}" for n in self.lines]
+        return [f"line {line} of '{self.source}'" for line in self.lines]
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
@@ -57,14 +65,14 @@ def from_arguments(texts: Sequence[str]) -> Items:
     Raises:
         ArgumentError: one is blank or no UTF-8.
     """
-    for number, text in enumerate(texts, start=1):
-        which = "the text" if len(texts) == 1 else f"text {number}"
+    lines = list(range(1, len(texts) + 1))
+    items = Items(source=ARGUMENTS, texts=list(texts), lines=lines, labels=[], blank=[])
+    for which, text in zip(items.names, texts, strict=True):
         if text != text.encode(errors="ignore").decode():
             raise ArgumentError(f"{which} holds bytes that are not UTF-8")
         if is_blank(text):
             raise ArgumentError(f'{which} is empty; give some words, like "Write a poem"')
-    lines = list(range(1, len(texts) + 1))
-    return Items(source="arguments", texts=list(texts), lines=lines, labels=[], blank=[])
+    return items
 
 
 def from_file(path: Path, column: str | None = None, label: str | None = None) -> Items:
@@ -86,9 +94,8 @@ def from_file(path: Path, column: str | None = None, label: str | None = None) -
     if path == STDIN and (column is not None or label is not None):
         kind = ".csv"
     source = "standard input" if path == STDIN else short(printable(str(path)), 200)
-    readers = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}
-    if kind in readers:
-        found, *others = readers[kind](path, source, column, label)
+    if kind in _READERS:
+        found, *others = _READERS[kind](path, source, column, label)
     elif column is not None or label is not None:
         raise ArgumentError(
             f"'{source}' has a text a line and no columns; those of .csv, .tsv, .jsonl and "
@@ -117,6 +124,8 @@ def from_file(path: Path, column: str | None = None, label: str | None = None) -
 
 
 def _bytes_of(path: Path, source: str) -> bytes:
+    if path == STDIN and sys.stdin is None:
+        raise FileError("cannot read standard input: it is closed")
     try:
         return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     except OSError as error:
@@ -262,3 +271,11 @@ def _near(name: str, header: Sequence[str]) -> str:
     near = [lowered[one] for one in get_close_matches(name.casefold(), lowered, n=3, cutoff=0.6)]
     shown = [f"'{short(printable(one), 40)}'" for one in near or header[:20]]
     return f"{'near it' if near else 'there'} is {listing(shown)}" if shown else "it has none"
+
+
+_READERS = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}
+
+
+def has_columns(path: Path) -> bool:
+    """Whether the name is that of a file with columns."""
+    return path.suffix.lower() in _READERS

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def check_kind(path: Path, kinds: Sequence[str]) -> None:
 
 
 def write(path: Path, columns: Mapping[str, Column]) -> None:
-    """Write columns of one length as .csv, .json (a list of objects), .parquet or .npy.
+    """Write columns of one length as .csv, .parquet or .npy.
 
     A .npy file is the one array among them, and nothing else.
 
@@ -43,22 +42,12 @@ def write(path: Path, columns: Mapping[str, Column]) -> None:
     kind = path.suffix.lower()
     if kind == ".csv":
         write_whole(path, _csv(columns))
-    elif kind == ".json":
-        write_whole(path, to_json(columns) + "\n")
     elif kind == ".npy":
         (array,) = (column for column in columns.values() if isinstance(column, np.ndarray))
         with written_whole(path) as aside, aside.open("wb") as file:
             np.save(file, array, allow_pickle=False)
     else:
         _parquet(path, columns)
-
-
-def to_json(columns: Mapping[str, Column]) -> str:
-    """A list with an object a row."""
-    lists = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns.values()]
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
-    body = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    return f"[\n{body}\n]" if rows else "[]"
 
 
 def _csv(columns: Mapping[str, Column]) -> str:
