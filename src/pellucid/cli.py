@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pellucid import __version__
-from pellucid.commands import lens, lessons, tasks
+from pellucid.commands import generation, lens, lessons, tasks
 from pellucid.errors import FileError, PellucidError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (lessons, lens, tasks):
+for part in (lessons, lens, tasks, generation):
     app.registered_commands += part.commands.registered_commands
 
 

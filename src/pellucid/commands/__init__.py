@@ -1,8 +1,9 @@
 """The commands, a module for each kind of work.
 
-    lessons    explain, scaling
-    lens       watch, heads
-    tasks      embed, similar, cluster, classify
+    lessons       explain, scaling
+    lens          watch, heads
+    tasks         embed, similar, cluster, classify
+    generation    generate
 
 Each module has a `commands`, which `pellucid.cli` puts together. A command parses and prints; the
 work is done by what it calls, and nothing heavy is imported before it runs.

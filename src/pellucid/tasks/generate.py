@@ -68,6 +68,8 @@ class Piece:
 
     prompt: int
     sample: int
+    id: int
+    """Of the token; at the end it may be a stop id, which is no part of the text."""
     text: str
     """What comes next, and will not change; often a word, sometimes nothing."""
     done: Generated | None = None
@@ -154,7 +156,7 @@ def stream(
         raise ArgumentError(f"at temperature 0 all {samples} samples are the same; ask for one")
     if seed is not None and not 0 <= seed < 2**63:
         raise ArgumentError(f"seed must be from 0 to 2**63 - 1, not {seed}")
-    _check_model(model)
+    model = as_decoder(model)
     if isinstance(stop, str) or not all(isinstance(one, str) for one in stop):
         raise TypeMismatchError(f"stop must be several str, not {stop!r}")
     if "" in stop:
@@ -250,7 +252,7 @@ def _one_batch(
         for row, (text, number) in enumerate(zip(texts, chosen.tolist(), strict=True)):
             new, ending = text.add(number, max_tokens, config)
             done = None if ending is None else text.done(ending, begun)
-            yield Piece(prompt=text.prompt, sample=text.sample, text=new, done=done)
+            yield Piece(prompt=text.prompt, sample=text.sample, id=number, text=new, done=done)
             if ending is None:
                 running.append(row)
         if not running:
@@ -307,7 +309,12 @@ def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
     return seen.to(device)
 
 
-def _check_model(model: Any) -> None:
+def as_decoder(model: Any) -> Decoder:
+    """The model, if it is one that writes text.
+
+    Raises:
+        TypeMismatchError: it is another.
+    """
     if isinstance(model, EncoderDecoder):
         raise TypeMismatchError(
             "model must be a Decoder; this is an EncoderDecoder, which pellucid translate is for"
@@ -316,6 +323,7 @@ def _check_model(model: Any) -> None:
         raise TypeMismatchError(
             f"model must be a Decoder, which writes text, not {type(model).__name__}"
         )
+    return model
 
 
 def _ids_of(

@@ -1,0 +1,158 @@
+"""`pellucid generate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.commands.shared import JsonOption, write
+from pellucid.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pellucid.tasks.sampling import Sampling
+
+commands = typer.Typer()
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as a shell has it: 128 and the number of the signal."""
+
+
+@commands.command()
+def generate(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(help='How the text begins, like "Once"; else --file or standard input.'),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read prompts from a UTF-8 file, one a line."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A directory with a decoder, or its name on the hub.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", help="The most tokens that are written.")
+    ] = 128,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="0 takes the likeliest token each time; more is more daring. 0 unless given, or 1 "
+            "where an option below asks to draw.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", help="Draw from the K likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Draw from the likeliest tokens that together reach P."),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Draw from tokens P times as likely as the likeliest."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Where random numbers start; the same seed, the same text.")
+    ] = None,
+    samples: Annotated[int, typer.Option(metavar="N", help="How many texts of each prompt.")] = 1,
+    repetition_penalty: Annotated[
+        float, typer.Option(metavar="R", help="Above 1, tokens that were there are less likely.")
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End before this text; may be given several times."),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show what each new word looked at as it was written.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a prompt that is too long rather than cut it.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write on where a prompt ends."""
+    sampling = _sampling(
+        temperature, repetition_penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p
+    )
+    prompts = _prompts(prompt, file)
+    if model is None:
+        raise ArgumentError(
+            "generate needs --model, a directory with a decoder such as GPT-2's or its name on the "
+            "Hugging Face hub: Pellucid comes with none yet"
+        )
+    import secrets
+
+    from pellucid.common.terminal import steps
+    from pellucid.models import load
+    from pellucid.tasks import generate_terminal as terminal
+    from pellucid.tasks.generate import as_decoder
+
+    with steps() as step:
+        step("opening the model", 0, 1)
+        loaded = as_decoder(load(model))
+    written = terminal.write(
+        loaded,
+        prompts,
+        shows=output is None and not json,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        stop=stop or (),
+        samples=samples,
+        seed=secrets.randbits(32) if seed is None else seed,
+        strict=strict,
+    )
+    if json or output is not None:
+        text = terminal.to_text(written)
+        if json:
+            text = terminal.to_json(written, model, loaded if show else None)
+        if output is None:
+            typer.echo(text)
+        else:
+            write(output, text + "\n")
+    if show and not json:
+        from rich.console import Console
+
+        terminal.show(loaded, written, Console(highlight=False))
+    if written.is_interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
+    """From the command line, a file or standard input."""
+    import sys
+
+    from pellucid.text import items
+
+    if prompt and len(prompt) > 1:
+        raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
+    if prompt and file is not None:
+        raise ArgumentError("give either a prompt or --file, not both")
+    if prompt:
+        return items.from_arguments(prompt).texts
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise ArgumentError('give a prompt, like "Once", or --file')
+    return items.from_file(items.STDIN if file is None else file).texts
+
+
+def _sampling(
+    temperature: float | None,
+    penalty: float,
+    seed: int | None,
+    samples: int,
+    **cuts: float | None,
+) -> "Sampling":
+    """What the options say together."""
+    from pellucid.tasks.sampling import Sampling
+
+    given = {name: value for name, value in cuts.items() if value is not None}
+    if temperature is None:
+        temperature = 1.0 if given or samples > 1 or seed is not None else 0.0
+    elif temperature == 0 and given:
+        name = next(iter(given)).replace("_", "-")
+        raise ArgumentError(f"--{name} has nothing to choose from at --temperature 0")
+    return Sampling(temperature=temperature, repetition_penalty=penalty, **given)  # type: ignore[arg-type]

@@ -1,0 +1,284 @@
+"""`pellucid generate`: text on the terminal as it is written, and what it looked at."""
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as Line
+
+from pellucid.common import colours
+from pellucid.common.files import printable
+from pellucid.common.terminal import say
+from pellucid.common.wording import count, percent, short
+from pellucid.models.stacks import Decoder
+from pellucid.tasks.generate import Generated, Piece, stream
+from pellucid.tasks.sampling import Sampling
+from pellucid.tasks.sources import Look, Looks, looks
+
+PALETTE: tuple[colours.Colour, ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
+"""Colours that stay apart in every kind of colour blindness (Okabe and Ito 2008)."""
+MOST_ROWS = 60
+SOURCES = 3
+"""Of each word that are shown."""
+# Those that JSON leaves as they are, and a terminal may take for commands.
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+@dataclass(eq=False)
+class Text:
+    """A text that is or was being written."""
+
+    prompt: str
+    sample: int
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    done: Generated | None = None
+    """None where it was interrupted."""
+
+    def add(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.ids.append(piece.id)
+        if piece.done is not None:
+            self.done, self.ids = piece.done, piece.done.ids
+
+
+@dataclass(eq=False)
+class Written:
+    """All that was written, in order."""
+
+    texts: list[Text]
+    options: dict[str, Any]
+    seconds: float = 0.0
+    is_interrupted: bool = False
+
+    @property
+    def begun(self) -> list[Text]:
+        return [text for text in self.texts if text.ids or text.done is not None]
+
+
+class Typist:
+    """Prints texts one after another, the first of them as it grows."""
+
+    def __init__(self, texts: Sequence[Text], out: TextIO) -> None:
+        self._texts, self._out = texts, out
+        self._turn = 0
+        self._printed: str | None = None
+        """What has been printed of the text whose turn it is; None = not begun."""
+
+    def go_on(self) -> None:
+        """Print what there is."""
+        while self._turn < len(self._texts):
+            text = self._texts[self._turn]
+            if not text.ids and text.done is None:
+                return
+            if self._printed is None:
+                self._out.write("\n" * (self._turn > 0) + printable(text.prompt))
+                self._printed = ""
+            self._out.write(printable(text.text[len(self._printed) :]))
+            self._out.flush()
+            self._printed = text.text
+            if text.done is None:
+                return
+            self.end()
+            self._turn += 1
+
+    def end(self) -> None:
+        """End the line."""
+        if self._printed is not None:
+            self._out.write("\n")
+            self._out.flush()
+            self._printed = None
+
+
+def write(
+    model: Decoder,
+    prompts: Sequence[str],
+    *,
+    shows: bool,
+    samples: int,
+    **options: Any,
+) -> Written:
+    """Write texts until they end or somebody presses Ctrl-C.
+
+    Args:
+        model: that writes.
+        prompts: what it reads.
+        shows: print the texts as they are written.
+        samples: of each prompt.
+        options: those of `generate`.
+    """
+    texts = [Text(prompt, sample) for prompt in prompts for sample in range(samples)]
+    written = Written(texts, options)
+    typist = Typist(texts, sys.stdout)
+    begun = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pieces = stream(model, prompts, samples=samples, **options)
+    for warning in caught:
+        _note(f"pellucid: {warning.message}")
+    try:
+        for piece in pieces:
+            texts[piece.prompt * samples + piece.sample].add(piece)
+            if shows:
+                typist.go_on()
+    except KeyboardInterrupt:
+        written.is_interrupted = True
+        if shows:
+            typist.end()
+    written.seconds = time.perf_counter() - begun
+    _report(written, model)
+    return written
+
+
+def _report(written: Written, model: Decoder) -> None:
+    """What there is to know of it that is no part of the text."""
+    ended = [text.done.stopped for text in written.texts if text.done is not None]
+    if written.is_interrupted:
+        _note(f"pellucid: interrupted; {count(len(ended), 'text')} of {len(written.texts)} ended")
+    full = ended.count("positions")
+    if full:
+        _note(
+            f"pellucid: {count(full, 'text')} of {len(written.texts)} ended since the model has "
+            f"positions for {model.config.positions:,} tokens"
+        )
+    if sys.stderr.isatty():
+        tokens = sum(len(text.ids) for text in written.texts)
+        rate = tokens / written.seconds
+        _note(f"{count(tokens, 'token')} in {written.seconds:.1f} s, {rate:.0f} tokens/s")
+
+
+def _note(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def to_text(written: Written) -> str:
+    """The texts as they are printed, control characters and all."""
+    return "\n\n".join(text.prompt + text.text for text in written.begun)
+
+
+def to_json(written: Written, name: str, model: Decoder | None = None) -> str:
+    """All of it, for scripts; with the model, what each new word looked at too."""
+    options = {
+        name: asdict(value) if isinstance(value, Sampling) else value
+        for name, value in written.options.items()
+    }
+    texts: list[dict[str, Any]] = [
+        {
+            "prompt": text.prompt,
+            "sample": text.sample,
+            "text": text.text,
+            "ids": text.ids,
+            "stopped": "interrupted" if text.done is None else text.done.stopped,
+            "seconds": None if text.done is None else text.done.seconds,
+            "tokens_per_second": None if text.done is None else text.done.tokens_per_second,
+        }
+        for text in written.begun
+    ]
+    if model is not None:
+        for text, said in zip(written.begun, texts, strict=True):
+            said["looks"] = [
+                _said(one, found) for found in _looks(model, text) for one in found.new
+            ]
+    facts = {"model": name, **options, "texts": texts}
+    return json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=2).translate(_CONTROLS)
+
+
+def _looks(model: Decoder, text: Text) -> list[Looks]:
+    """What the words of a text looked at; nothing where nothing is known of it."""
+    if text.done is None or not text.ids:
+        return []
+    return [looks(model, text.done.prompt_ids, text.done.ids)]
+
+
+def _said(look: Look, found: Looks) -> dict[str, Any]:
+    return {
+        "word": found.words[look.word],
+        "sources": [
+            {"word": found.words[one.word], "share": one.share} for one in look.sources[:SOURCES]
+        ],
+    }
+
+
+def show(model: Decoder, written: Written, console: Console) -> None:
+    """Print what each new word looked at: the text in colours, where there are any, and a table."""
+    for text in written.begun:
+        for found in _looks(model, text):
+            console.print()
+            if not found.new:
+                say("No word was written.", console, style="dim")
+                continue
+            say("What each new word looked at as it was written", console, style="bold")
+            if console.color_system is not None and not console.no_color:
+                console.print()
+                _show_colours(found, console)
+            console.print()
+            _show_table(found, console)
+            rest = 1 - sum(one.share for look in found.new for one in look.sources) / len(found.new)
+            say(
+                "Shares are of all attention, the mean over layers and heads. Left out, with "
+                f"{percent(rest)} of it: the word just before, the first word, punctuation and "
+                "marks.",
+                console,
+                style="dim",
+            )
+
+
+def _show_colours(found: Looks, console: Console) -> None:
+    """Print the text, each new word in the colour of the word that it looked at most."""
+    main = {look.word: look.sources[0] for look in found.new if look.sources}
+    weight: dict[str, float] = {}
+    for source in main.values():
+        name = found.words[source.word].casefold()
+        weight[name] = weight.get(name, 0) + source.share
+    best = sorted(weight, key=lambda name: -weight[name])[: len(PALETTE)]
+    styles = {
+        name: f"{colours.css(colours.ink(colour))} on {colours.css(colour)}"
+        for name, colour in zip(best, PALETTE, strict=False)
+    }
+    line = Line()
+    for piece, owner in zip(found.pieces, found.owners, strict=True):
+        style = styles.get(found.words[main[owner].word].casefold(), "") if owner in main else "dim"
+        blank = len(piece) - len(piece.lstrip())
+        line.append(printable(piece[:blank]))
+        line.append(printable(piece[blank:]), style=style)
+    console.print(line)
+    console.print()
+    legend = Line("Looked most at ", style="dim")
+    for name, style in styles.items():
+        legend.append(f" {short(printable(name), 20)} ", style=style)
+        legend.append(" ")
+    if len(weight) > len(styles):
+        legend.append("or another word, without colour", style="dim")
+    console.print(legend)
+
+
+def _show_table(found: Looks, console: Console) -> None:
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
+    widest = max(4, min(20, console.width // 4))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for look in found.new[:MOST_ROWS]:
+        parts = [
+            f"{short(printable(found.words[one.word]), widest)} {percent(one.share)}"
+            for one in look.sources[:SOURCES]
+        ]
+        while len(parts) > 1 and len(", ".join(parts)) > console.width - widest - 3:
+            parts.pop()
+        word = short(printable(found.words[look.word]), widest)
+        grid.add_row(Line(word), Line("←", style="dim"), Line(", ".join(parts) or "-"))
+    console.print(grid)
+    if len(found.new) > MOST_ROWS:
+        say(
+            f"{MOST_ROWS} of {count(len(found.new), 'new word')}; --json has all.",
+            console,
+            style="dim",
+        )

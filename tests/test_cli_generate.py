@@ -1,0 +1,385 @@
+"""`pellucid generate`, run as a user runs it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import pellucid
+from pellucid import cli
+from pellucid.models import Config, Encoder
+from pellucid.tasks import generate_terminal
+from pellucid.tasks.generate import generate, stream
+from pellucid.tasks.generate_terminal import Text, Typist
+from pellucid.tasks.sampling import Sampling
+from pellucid.tasks.sources import looks
+from tests import writers
+
+COMMAND = [sys.executable, "-m", "pellucid", "generate"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The name of a directory with a model."""
+    directory = tmp_path_factory.mktemp("writer")
+    writers.writer().save(directory)
+    return str(directory)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command in this process; gives the status, what it printed and what it complained."""
+
+    def command(*arguments: str, width: int = 80) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["pellucid", "generate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return command
+
+
+def printable(text):
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text).replace("\r", " ")
+
+
+def test_the_options_are_those_documented(run):
+    status, out, _ = run("--help", width=100)
+    assert status == 0
+    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
+        "--file", "--model", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p",
+        "--seed", "--samples", "--repetition-penalty", "--stop", "--show", "--strict", "--output",
+        "--json", "--help",
+    }  # fmt: skip
+
+
+def test_greedy_unless_asked_to_draw(run, model):
+    expected = generate(pellucid.load(model), ["Once upon"], max_tokens=9)
+    status, out, err = run("Once upon", "--model", model, "--max-tokens", "9")
+    assert (status, err) == (0, "")
+    assert out == printable(f"Once upon{expected[0].text}\n")
+
+
+def test_sampling_options_reach_the_model(run, model):
+    sampling = Sampling(temperature=1.3, top_k=40, top_p=0.9, min_p=0.01, repetition_penalty=1.2)
+    expected = generate(
+        pellucid.load(model), ["Once"], max_tokens=9, sampling=sampling, samples=2, seed=5
+    )
+    options = "--temperature 1.3 --top-k 40 --top-p 0.9 --min-p 0.01 --repetition-penalty 1.2"
+    more = "--samples 2 --seed 5 --max-tokens 9 --json"
+    status, out, err = run("Once", "--model", model, *options.split(), *more.split())
+    assert (status, err) == (0, "")
+    said = json.loads(out)
+    assert [text["text"] for text in said["texts"]] == [one.text for one in expected]
+    assert [text["ids"] for text in said["texts"]] == [one.ids for one in expected]
+    assert said["seed"] == 5
+    assert said["sampling"]["top_p"] == 0.9
+
+
+def test_a_seed_that_was_chosen_is_said_and_writes_the_same_again(run, model):
+    options = ("Once", "--model", model, "--max-tokens", "9", "--temperature", "1", "--json")
+    first = json.loads(run(*options)[1])
+    again = json.loads(run(*options, "--seed", str(first["seed"]))[1])
+    assert again["texts"][0]["ids"] == first["texts"][0]["ids"]
+
+
+def test_several_stop_strings(run, model):
+    whole = json.loads(run("Once", "--model", model, "--json")[1])["texts"][0]["text"]
+    place = next(place for place in range(5, 50) if whole.find(whole[place : place + 3]) == place)
+    word = whole[place : place + 3]
+    status, out, _ = run("Once", "--model", model, "--stop", "zzz", "--stop", word, "--json")
+    [text] = json.loads(out)["texts"]
+    assert status == 0
+    assert text["text"] == whole[:place]
+    assert text["stopped"] == "stop string"
+
+
+def test_prompts_of_a_file_and_of_standard_input(run, model, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("Once upon\n\nThe ball\n", encoding="utf-8")
+    status, out, _ = run("--file", str(file), "--model", model, "--max-tokens", "5")
+    one, other = (
+        run(prompt, "--model", model, "--max-tokens", "5")[1]
+        for prompt in ("Once upon", "The ball")
+    )
+    assert status == 0
+    assert out == f"{one}\n{other}"
+    done = subprocess.run(
+        [*COMMAND, "--model", model, "--max-tokens", "5"],
+        input=file.read_bytes(),
+        capture_output=True,
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == out
+
+
+def test_a_file_is_written_whole_and_with_all_characters(run, model, tmp_path):
+    file = tmp_path / "out.txt"
+    options = ("--model", model, "--max-tokens", "40")
+    shown = run("Once", *options)[1]
+    status, out, err = run("Once", *options, "-o", str(file))
+    assert (status, out, err) == (0, "", f"wrote {file}\n")
+    assert printable(file.read_text(encoding="utf-8")) == shown
+    assert run("Once", *options, "-o", str(file), "--json")[0] == 0
+    assert json.loads(file.read_text(encoding="utf-8"))["texts"][0]["stopped"]
+
+
+def test_control_characters_never_reach_the_terminal(run, tmp_path):
+    """A model that says nothing but ESC, as often as it may."""
+    model = writers.writer(logit_bias=True)
+    [[escape]] = model.tokenizer.encode(["\x1b"])
+    model.bias.data[escape] = 1e6
+    model.save(tmp_path)
+    options = ("--model", str(tmp_path), "--max-tokens", "7")
+    status, out, _ = run("Once", *options)
+    assert (status, out) == (0, "Once" + 7 * "\ufffd" + "\n")
+    [text] = json.loads(run("Once", *options, "--json")[1])["texts"]
+    assert text["text"] == 7 * "\x1b"
+    assert "\x1b" not in run("Once", *options, "--show")[1]
+
+
+def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
+    file = tmp_path / "long.txt"
+    file.write_text(writers.TEXT.replace("\n", " ") * 3, encoding="utf-8")
+    options = ("--file", str(file), "--model", model, "--max-tokens", "5")
+    status, out, err = run(*options)
+    assert status == 0
+    assert out
+    assert re.fullmatch(
+        r"pellucid: 1 prompt of 1 cut to the last 59 tokens, .* \d+ tokens are lost; .*\n", err
+    )
+    status, out, err = run(*options, "--strict")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"pellucid: prompts\[0\] has \d+ tokens, but .* positions for 64\n", err)
+
+
+def test_the_end_of_the_positions_is_said(run, model):
+    status, _, err = run("Once", "--model", model, "--max-tokens", "500")
+    assert status == 0
+    assert "1 text of 1 ended since the model has positions for 64 tokens" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Once"], "generate needs --model, a directory with a decoder"),
+        (["Once", "upon", "--model", "m"], 'one prompt; put it in quotes: "Once upon"'),
+        (["", "--model", "m"], "the text is empty"),
+        ([" \n", "--model", "m"], "the text is empty"),
+        (["a\udcff", "--model", "m"], "bytes that are not UTF-8"),
+        (["Once", "--file", "x", "--model", "m"], "give either a prompt or --file, not both"),
+        (["Once", "--model", "/nowhere/at/all"], "model '/nowhere/at/all' is no directory"),
+        (["Once", "--model", "m", "--temperature", "-1"], "temperature must be 0 (greedy) or a"),
+        (["Once", "--model", "m", "--top-p", "0"], "top_p must be above 0 and at most 1, not 0"),
+        (["Once", "--model", "m", "--top-p", "1.01"], "top_p must be above 0 and at most 1, not 1"),
+        (["Once", "--model", "m", "--top-k", "0"], "top_k must be at least 1, not 0"),
+        (["Once", "--model", "m", "--min-p", "2"], "min_p must be from 0 to 1, not 2"),
+        (
+            ["Once", "--model", "m", "--temperature", "0", "--top-k", "3"],
+            "--top-k has nothing to choose from at --temperature 0",
+        ),
+        (["Once", "--model", "m", "--max-tokens", "two"], "Input should be a valid integer"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("pellucid: ")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-tokens", "0"], "max_tokens must be at least 1, not 0"),
+        (["--samples", "0"], "samples must be at least 1, not 0"),
+        (["--samples", "2", "--temperature", "0"], "all 2 samples are the same"),
+        (["--seed", "-1"], "seed must be from 0 to"),
+        (["--stop", ""], "stop holds an empty string"),
+    ],
+)
+def test_what_is_wrong_with_numbers(run, model, options, message):
+    status, out, err = run("Once", "--model", model, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_files_that_are_no_prompts(run, model, tmp_path):
+    file = tmp_path / "bytes.txt"
+    for content, message in [(b"a\xff", "is not UTF-8 text: byte 1"), (b"\n \n", "is empty")]:
+        file.write_bytes(content)
+        status, out, err = run("--file", str(file), "--model", model)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+
+
+def test_a_model_that_writes_no_text(run, tmp_path):
+    Encoder(Config(kind="encoder", vocabulary=11, width=8, heads=2, hidden=8)).save(tmp_path)
+    status, _, err = run("Once", "--model", str(tmp_path))
+    assert status == 2
+    assert "must be a Decoder, which writes text, not Encoder" in err
+
+
+def endless(directory):
+    """A model that goes on for as long as one likes."""
+    writers.writer(position="rotary", positions=None, stop=()).save(directory)
+    return str(directory)
+
+
+def test_ctrl_c_ends_with_what_was_written(tmp_path):
+    options = ["Once", "--model", endless(tmp_path / "m"), "--max-tokens", "200000"]
+    with subprocess.Popen(
+        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.read(20).startswith(b"Once")  # as it is written, not at the end
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.endswith(b"\n")
+    assert err == b"pellucid: interrupted; 0 texts of 1 ended\n"
+
+
+def test_ctrl_c_leaves_a_file_with_what_was_written(run, model, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        for number, piece in enumerate(stream(*arguments, **options)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield piece
+
+    [whole] = generate(pellucid.load(model), ["Once"], max_tokens=5)
+    monkeypatch.setattr(generate_terminal, "stream", interrupted)
+    file = tmp_path / "out"
+    for options in ([], ["--json"]):
+        status, out, err = run("Once", "--model", model, "-o", str(file), "--show", *options)
+        assert (status, out) == (130, "")
+        assert err == f"pellucid: interrupted; 0 texts of 1 ended\nwrote {file}\n"
+        said = file.read_text(encoding="utf-8")
+        if options:
+            [text] = json.loads(said)["texts"]
+            assert (text["ids"], text["stopped"]) == (whole.ids, "interrupted")
+            said = text["prompt"] + text["text"]
+        assert whole.text.startswith(said.strip().removeprefix("Once"))
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    options = ["Once", "--model", endless(tmp_path / "m"), "--max-tokens", "2000"]
+    with subprocess.Popen(
+        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_on_a_terminal_the_speed_is_said(model):
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "Once", "--model", model, "--max-tokens", "9"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        timeout=120,
+    )
+    os.close(theirs)
+    told = b""
+    while b"tokens/s" not in told:
+        told += os.read(ours, 4096)
+    os.close(ours)
+    assert done.returncode == 0
+    assert re.search(rb"9 tokens in [\d.]+ s, \d+ tokens/s", told)
+
+
+class Screen:
+    """What was printed, call by call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def write(self, text):
+        self.calls.append(text)
+
+    def flush(self):
+        pass
+
+
+def test_texts_are_printed_in_order_the_first_as_it_grows():
+    screen, texts = Screen(), [Text("a", 0), Text("b\x1b", 0)]
+    typist = Typist(texts, screen)
+    typist.go_on()
+    assert screen.calls == []
+    texts[1].text, texts[1].ids, texts[1].done = " two\x9b", [1], object()
+    texts[0].text, texts[0].ids = " on", [2]
+    typist.go_on()
+    assert "".join(screen.calls) == "a on"
+    texts[0].text = " one"
+    typist.go_on()
+    assert "".join(screen.calls) == "a one"
+    texts[0].done = object()
+    typist.go_on()
+    assert "".join(screen.calls) == "a one\n\nb\ufffd two\ufffd\n"
+
+
+@pytest.mark.parametrize("width", [30, 50, 120])
+def test_show_is_a_table_without_colour_at_every_width(run, model, width):
+    options = ("--model", model, "--max-tokens", "30", "--show")
+    status, out, err = run("Once upon a time there was a girl", *options, width=width)
+    assert (status, err) == (0, "")
+    text, table = out.split("What each new word")
+    assert text.startswith("Once upon a time")
+    assert "\x1b" not in out
+    assert max(map(len, table.splitlines()[1:])) <= width
+    assert "←" in table
+    assert re.search(r"← (\w|\ufffd).* \d+%", table)
+
+
+def test_show_has_colours_where_the_terminal_has(run, model, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    status, out, _ = run("Once upon a time", "--model", model, "--max-tokens", "30", "--show")
+    assert status == 0
+    assert "Looked most at" in out
+    assert "\x1b[" in out
+
+
+def test_json_has_what_show_shows(run, model):
+    options = ("--model", model, "--max-tokens", "30", "--json")
+    assert "looks" not in json.loads(run("Once upon a time", *options)[1])["texts"][0]
+    [text] = json.loads(run("Once upon a time", *options, "--show")[1])["texts"]
+    assert text["looks"]
+    for look in text["looks"]:
+        assert sum(source["share"] for source in look["sources"]) < 1
+
+
+def test_looks_are_the_rows_of_the_tokens_before():
+    """Against dense weights, word by word."""
+    model = writers.writer()
+    prompt, whole = model.tokenizer.encode(
+        ["Once upon a time", "Once upon a time there was a red ball"]
+    )
+    found = looks(model, prompt, whole[len(prompt) :])
+    assert "".join(found.pieces) == "Once upon a time there was a red ball"
+    assert [found.words[look.word] for look in found.new] == ["there", "was", "a", "red", "ball"]
+    with torch.no_grad():
+        _, seen = model(torch.tensor([whole]), watch=True)
+    weights = torch.stack([record.weights.dense()[0].mean(0) for record in seen]).mean(0)
+    red = next(look for look in found.new if found.words[look.word] == "red")
+    places = [place for place, owner in enumerate(found.owners) if owner == red.word]
+    rows = torch.stack([weights[place - 1] for place in places]).mean(0)
+    shares = {}
+    for place, owner in enumerate(found.owners):
+        shares[owner] = shares.get(owner, 0.0) + float(rows[place])
+    wanted = {
+        owner: share
+        for owner, share in shares.items()
+        if owner not in (0, red.word, red.word - 1) and share > 0
+    }
+    assert {source.word: source.share for source in red.sources} == pytest.approx(wanted, rel=1e-4)
+    assert [source.word for source in red.sources] == sorted(wanted, key=lambda word: -wanted[word])
