@@ -68,6 +68,7 @@ def test_as_transformers(marian, beams, penalty, forced):
             max_new_tokens=17,
             num_return_sequences=beams,
             bad_words_ids=[[0]],
+            renormalize_logits=True,  # as published checkpoints of Marian say
             forced_eos_token_id=forced,
             return_dict_in_generate=True,
             output_scores=True,
@@ -104,6 +105,44 @@ def test_a_batch_is_as_each_alone(marian):
             model, ids[item : item + 1, :length], lengths[item : item + 1], beams=3, max_tokens=11
         )
         assert [beam.ids for beam in alone[0]] == [beam.ids for beam in together[item]]
+
+
+@pytest.mark.parametrize("forced", [None, STOP])
+def test_each_source_has_a_limit_of_its_own(marian, forced):
+    _, model = marian
+    ids, lengths = sources(5, seed=8)
+    limits = torch.tensor([2, 11, 1, 5, 99])  # there are positions for 53
+    together = search(model, ids, lengths, beams=3, max_tokens=limits, forced_stop=forced)
+    for item, (length, limit) in enumerate(zip(lengths.tolist(), limits.tolist(), strict=True)):
+        [alone] = search(
+            model,
+            ids[item : item + 1, :length],
+            lengths[item : item + 1],
+            beams=3,
+            max_tokens=limit,
+            forced_stop=forced,
+        )
+        assert [beam.ids for beam in alone] == [beam.ids for beam in together[item]]
+        assert all(len(beam.ids) <= min(limit, 53) for beam in alone)
+        assert forced is None or all(beam.ids[-1] == STOP for beam in alone)
+
+
+def test_what_is_banned_takes_no_probability(marian):
+    """Marian's padding has a logit of 0, which may be above all others."""
+    _, model = marian
+    ids, lengths = sources(3)
+    assert model.bias is not None
+    found = []
+    for bias in (0.0, 9.0):
+        with torch.no_grad():
+            model.bias[0] = bias
+        found.append(search(model, ids, lengths, beams=3, max_tokens=9, banned=[0]))
+    with torch.no_grad():
+        model.bias[0] = 0
+    for low, high in zip(*found, strict=True):
+        assert [beam.ids for beam in low] == [beam.ids for beam in high]
+        scores = ([beam.score for beam in beams] for beams in (low, high))
+        assert next(scores) == pytest.approx(next(scores), rel=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
@@ -166,8 +205,10 @@ def test_one_beam_is_greedy(marian):
 def test_bad_input(marian):
     _, model = marian
     ids, lengths = sources(1)
-    with pytest.raises(ArgumentError, match="must be at least 1: 0 and 256"):
+    with pytest.raises(ArgumentError, match="beams must be at least 1, not 0"):
         search(model, ids, lengths, beams=0)
+    with pytest.raises(ArgumentError, match="max_tokens must be at least 1, not 0"):
+        search(model, ids, lengths, max_tokens=torch.tensor([0]))
     bare = EncoderDecoder(Config(kind="encoder-decoder", vocabulary=5, width=16))
     with pytest.raises(ArgumentError, match="no start and stop"):
         search(bare, ids, lengths)

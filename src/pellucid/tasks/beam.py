@@ -49,7 +49,7 @@ def search(
     lengths: Tensor,
     *,
     beams: int = 4,
-    max_tokens: int = 256,
+    max_tokens: int | Tensor = 256,
     length_penalty: float = 1.0,
     banned: Sequence[int] = (),
     forced_stop: int | None = None,
@@ -65,52 +65,60 @@ def search(
         sources: ids, (sources, tokens), padded behind.
         lengths: (sources,) tokens of each that are no padding.
         beams: how many texts run at once for each source.
-        max_tokens: the most that are written, the stop included.
+        max_tokens: the most that are written, the stop included; of each source alike, or
+            (sources,). No more than the model has positions for.
         length_penalty: above 0 favours long texts.
-        banned: ids that are never written.
+        banned: ids that are never written, as if the model did not know them: the probabilities of
+            all others sum to 1.
         forced_stop: the id that ends a text that has reached max_tokens, whatever its probability.
 
     Raises:
         ArgumentError: beams or max_tokens below 1, or a model without a start or stop.
     """
     config = model.config
-    if beams < 1 or max_tokens < 1:
-        raise ArgumentError(f"beams and max_tokens must be at least 1: {beams} and {max_tokens}")
+    limits = torch.as_tensor(max_tokens, device=sources.device).expand(len(sources))
+    if beams < 1:
+        raise ArgumentError(f"beams must be at least 1, not {beams}")
+    if bool((limits < 1).any()):
+        raise ArgumentError(f"max_tokens must be at least 1, not {int(limits.min())}")
     if config.start is None or not config.stop:
         raise ArgumentError("the model's config has no start and stop, which a search needs")
     if config.positions is not None:
-        max_tokens = min(max_tokens, config.positions)
+        limits = limits.clamp(max=config.positions)
     with torch.no_grad():
         mask = None if bool((lengths == sources.shape[1]).all()) else masks.padding(lengths)
         memory = model.encode(sources, mask)
-        cache = model.cache(len(sources), max_tokens)
+        longest = int(limits.max())
+        cache = model.cache(len(sources), longest)
         running = [_Source(place) for place in range(len(sources))]
         found: list[list[Beam]] = [[] for _ in running]
         written = sources.new_empty(len(running), 1, 0)
         scores = torch.zeros(len(running), 1, device=sources.device)
         latest = sources.new_full((len(running), 1), config.start)
-        for length in range(1, max_tokens + 1):
-            if length == max_tokens and forced_stop is not None:
-                values, parents = scores.sort(-1, descending=True)
-                ids = torch.full_like(parents, forced_stop)
-            else:
-                logits = model.decode(latest, memory, mask, cache=cache, last=True).float()
-                count = beams * max(2, 1 + len(config.stop))
-                values, parents, ids = _best(logits, scores, count, list(banned))
-            is_stop = torch.isin(ids, ids.new_tensor(config.stop)) | (length == max_tokens)
+        for length in range(1, longest + 1):
+            is_last = limits == length
+            logits = model.decode(latest, memory, mask, cache=cache, last=True).float()
+            logits[:, list(banned)] = NEVER
+            if forced_stop is not None:
+                forced = is_last.repeat_interleave(scores.shape[1])
+                logits[forced] = NEVER
+                logits[forced, forced_stop] = 0
+            values, parents, ids = _best(logits, scores, beams * max(2, 1 + len(config.stop)))
+            is_stop = torch.isin(ids, ids.new_tensor(config.stop)) | is_last[:, None]
             _finish(running, written, values, parents, ids, is_stop, beams, length**length_penalty)
             # The best that go on; a text that has ended does not.
             order = values.masked_fill(is_stop, NEVER).topk(min(beams, values.shape[1]), -1)
             scores = order.values
             parents, ids = parents.gather(1, order.indices), ids.gather(1, order.indices)
+            best = (scores[:, 0] / length**length_penalty).tolist()
             on = [
                 index
-                for index, source in enumerate(running)
-                if not source.is_done(float(scores[index, 0]) / length**length_penalty, beams)
+                for index, (source, ends) in enumerate(zip(running, is_last.tolist(), strict=True))
+                if not ends and not source.is_done(best[index], beams)
             ]
             for index in set(range(len(running))) - set(on):
                 found[running[index].place] = running[index].finished
-            if not on or length == max_tokens:
+            if not on:
                 break
             chosen = torch.tensor(on, device=sources.device)
             rows = chosen[:, None] * written.shape[1] + parents[chosen]
@@ -118,17 +126,13 @@ def search(
             cache.select(rows.flatten(), written.shape[1])
             if len(on) < len(running):
                 running, scores = [running[index] for index in on], scores[chosen]
-                memory, lengths = memory[chosen], lengths[chosen]
+                memory, lengths, limits = memory[chosen], lengths[chosen], limits[chosen]
                 mask = None if mask is None else masks.padding(lengths)
             latest = written[:, :, -1].reshape(-1, 1)
-    for source in running:
-        found[source.place] = source.finished
     return found
 
 
-def _best(
-    logits: Tensor, scores: Tensor, count: int, banned: list[int]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _best(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest continuations of each source: scores, beams and ids, (sources, count) each.
 
     They are among the likeliest of each beam, so that no probability of all others is written down.
@@ -137,10 +141,8 @@ def _best(
         logits: (sources * beams, vocabulary).
         scores: (sources, beams) so far.
         count: how many.
-        banned: ids that are left out; the others' probabilities stay as they are.
     """
     beams, total = scores.shape[1], logits.logsumexp(-1, keepdim=True)
-    logits[:, banned] = NEVER
     places = top_places(logits, min(count, logits.shape[1]))
     values = logits.gather(1, places) - total
     values = values.view(len(scores), beams, -1) + scores.unsqueeze(-1)
