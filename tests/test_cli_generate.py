@@ -104,20 +104,21 @@ def test_several_stop_strings(run, model):
 def test_prompts_of_a_file_and_of_standard_input(run, model, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("Once upon\n\nThe ball\n", encoding="utf-8")
-    status, out, _ = run("--file", str(file), "--model", model, "--max-tokens", "5")
+    status, out, err = run("--file", str(file), "--model", model, "--max-tokens", "5")
     one, other = (
         run(prompt, "--model", model, "--max-tokens", "5")[1]
         for prompt in ("Once upon", "The ball")
     )
     assert status == 0
     assert out == f"{one}\n{other}"
+    assert err == f"pellucid: left out 1 empty line of '{file}': 2\n"
     done = subprocess.run(
         [*COMMAND, "--model", model, "--max-tokens", "5"],
         input=file.read_bytes(),
         capture_output=True,
         env={**os.environ, "PYTHONUTF8": "1"},
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
     assert done.stdout.decode() == out
 
 
@@ -128,8 +129,11 @@ def test_a_file_is_written_whole_and_with_all_characters(run, model, tmp_path):
     status, out, err = run("Once", *options, "-o", str(file))
     assert (status, out, err) == (0, "", f"wrote {file}\n")
     assert printable(file.read_text(encoding="utf-8")) == shown
-    assert run("Once", *options, "-o", str(file), "--json")[0] == 0
-    assert json.loads(file.read_text(encoding="utf-8"))["texts"][0]["stopped"]
+    file = tmp_path / "out.json"
+    status, out, _ = run("Once", *options, "-o", str(file), "--json")
+    [told], [kept] = json.loads(out)["texts"], json.loads(file.read_bytes())["texts"]
+    assert status == 0
+    assert told["text"] == kept["text"]
 
 
 def test_control_characters_never_reach_the_terminal(run, tmp_path):
@@ -158,7 +162,7 @@ def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
     )
     status, out, err = run(*options, "--strict")
     assert (status, out) == (2, "")
-    assert re.fullmatch(r"pellucid: prompts\[0\] has \d+ tokens, but .* positions for 64\n", err)
+    assert re.fullmatch(r"pellucid: line 1 of '.*' has \d+ tokens, but .* positions for 64\n", err)
 
 
 def test_the_end_of_the_positions_is_said(run, model):
@@ -175,7 +179,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["", "--model", "m"], "the text is empty"),
         ([" \n", "--model", "m"], "the text is empty"),
         (["a\udcff", "--model", "m"], "bytes that are not UTF-8"),
-        (["Once", "--file", "x", "--model", "m"], "give either a prompt or --file, not both"),
+        (["Once", "--file", "x", "--model", "m"], "give either texts or --file, not both"),
         (["Once", "--model", "/nowhere/at/all"], "model '/nowhere/at/all' is no directory"),
         (["Once", "--model", "m", "--temperature", "-1"], "temperature must be 0 (greedy) or a"),
         (["Once", "--model", "m", "--top-p", "0"], "top_p must be above 0 and at most 1, not 0"),
@@ -257,13 +261,13 @@ def test_ctrl_c_leaves_a_file_with_what_was_written(run, model, tmp_path, monkey
 
     [whole] = generate(pellucid.load(model), ["Once"], max_tokens=5)
     monkeypatch.setattr(generate_terminal, "stream", interrupted)
-    file = tmp_path / "out"
-    for options in ([], ["--json"]):
-        status, out, err = run("Once", "--model", model, "-o", str(file), "--show", *options)
+    for name in ("out.txt", "out.json"):
+        file = tmp_path / name
+        status, out, err = run("Once", "--model", model, "-o", str(file), "--show")
         assert (status, out) == (130, "")
         assert err == f"pellucid: interrupted; 0 texts of 1 ended\nwrote {file}\n"
         said = file.read_text(encoding="utf-8")
-        if options:
+        if name == "out.json":
             [text] = json.loads(said)["texts"]
             assert (text["ids"], text["stopped"]) == (whole.ids, "interrupted")
             said = text["prompt"] + text["text"]

@@ -298,7 +298,7 @@ def test_what_cannot_be_asked():
             generate(model, prompts)
     for prompts, message in [
         ("Once", "not a single one; put it in a list"),
-        ([3], r"prompts\[0\] must be a str, not 3"),
+        ([3], r"prompts\[0\] must be a str, not int"),
         (torch.zeros(1, 3), r"int64 or int32, not torch\.float32"),
     ]:
         with pytest.raises(TypeMismatchError, match=message):

@@ -25,7 +25,7 @@ def generate(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Read prompts from a UTF-8 file, one a line."),
+        typer.Option(metavar="FILE", help="Read prompts from a file, one a line; or -."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A directory with a decoder, or its name on the hub.")
@@ -71,7 +71,12 @@ def generate(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to a file instead, as JSON where it ends so.",
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -79,7 +84,8 @@ def generate(
     sampling = _sampling(
         temperature, repetition_penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p
     )
-    prompts = _prompts(prompt, file)
+    if prompt and len(prompt) > 1:
+        raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
     if model is None:
         raise ArgumentError(
             "generate needs --model, a directory with a decoder such as GPT-2's or its name on the "
@@ -91,13 +97,16 @@ def generate(
     from pellucid.models import load
     from pellucid.tasks import generate_terminal as terminal
     from pellucid.tasks.generate import as_decoder
+    from pellucid.tasks.terminal import read
 
+    prompts = read(prompt, file, strict=strict)
     with steps() as step:
         step("opening the model", 0, 1)
         loaded = as_decoder(load(model))
     written = terminal.write(
         loaded,
-        prompts,
+        prompts.texts,
+        names=prompts.names,
         shows=output is None and not json,
         max_tokens=max_tokens,
         sampling=sampling,
@@ -106,37 +115,18 @@ def generate(
         seed=secrets.randbits(32) if seed is None else seed,
         strict=strict,
     )
-    if json or output is not None:
-        text = terminal.to_text(written)
-        if json:
-            text = terminal.to_json(written, model, loaded if show else None)
-        if output is None:
-            typer.echo(text)
-        else:
-            write(output, text + "\n")
+    is_json = output is not None and output.suffix.lower() == ".json"
+    said = terminal.to_json(written, model, loaded if show else None) if json or is_json else ""
+    if output is not None:
+        write(output, (said if is_json else terminal.to_text(written)) + "\n")
+    if json:
+        typer.echo(said)
     if show and not json:
         from rich.console import Console
 
         terminal.show(loaded, written, Console(highlight=False))
     if written.is_interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
-    """From the command line, a file or standard input."""
-    import sys
-
-    from pellucid.text import items
-
-    if prompt and len(prompt) > 1:
-        raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
-    if prompt and file is not None:
-        raise ArgumentError("give either a prompt or --file, not both")
-    if prompt:
-        return items.from_arguments(prompt).texts
-    if file is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise ArgumentError('give a prompt, like "Once", or --file')
-    return items.from_file(items.STDIN if file is None else file).texts
 
 
 def _sampling(

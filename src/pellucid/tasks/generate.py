@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.common.files import is_blank
 from pellucid.common.wording import count
 from pellucid.errors import (
     ArgumentError,
@@ -26,6 +25,7 @@ from pellucid.errors import (
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
 from pellucid.models.stacks import Decoder, EncoderDecoder
+from pellucid.tasks.reading import checked
 from pellucid.tasks.sampling import GREEDY, Sampling, choose
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.unfolding import Unfolding
@@ -86,6 +86,7 @@ def generate(
     samples: int = 1,
     seed: int | None = None,
     strict: bool = False,
+    names: Sequence[str] | None = None,
     batch: int = BATCH,
     on_token: Callable[[Piece], None] | None = None,
 ) -> list[Generated]:
@@ -101,6 +102,8 @@ def generate(
         seed: where random numbers start: sample number n of a prompt is the same with the same
             seed, up to rounding, whatever is written beside it. Others each time unless given.
         strict: refuse a prompt that is longer than the model reads, rather than cut and warn.
+        names: what to call each prompt in an error, as "line 3 of a.txt"; "prompts[2]" unless
+            given.
         batch: how many texts are written at a time.
         on_token: called with each `Piece` as it is written.
 
@@ -122,6 +125,7 @@ def generate(
         samples=samples,
         seed=seed,
         strict=strict,
+        names=names,
         batch=batch,
     ):
         if on_token is not None:
@@ -141,6 +145,7 @@ def stream(
     samples: int = 1,
     seed: int | None = None,
     strict: bool = False,
+    names: Sequence[str] | None = None,
     batch: int = BATCH,
 ) -> Iterator[Piece]:
     """As `generate`, but each piece of text as soon as it is certain.
@@ -163,7 +168,7 @@ def stream(
         raise ArgumentError("stop holds an empty string, which comes at once")
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
-    ids = _ids_of(model, prompts, max_tokens, strict)
+    ids = _ids_of(model, prompts, max_tokens, strict, names)
     seed = secrets.randbits(62) if seed is None else seed
     texts = [
         _Text(number, sample, one, model.tokenizer, stop, seed)
@@ -327,7 +332,11 @@ def as_decoder(model: Any) -> Decoder:
 
 
 def _ids_of(
-    model: Decoder, prompts: Sequence[str] | Tensor, max_tokens: int, strict: bool
+    model: Decoder,
+    prompts: Sequence[str] | Tensor,
+    max_tokens: int,
+    strict: bool,
+    names: Sequence[str] | None,
 ) -> list[list[int]]:
     """What the model reads of each prompt."""
     if isinstance(prompts, Tensor):
@@ -338,8 +347,10 @@ def _ids_of(
                 f"prompts must be (batch, tokens), not of shape {tuple(prompts.shape)}"
             )
         ids, marks = prompts.tolist(), [0] * len(prompts)
+        names = [f"prompts[{number}]" for number in range(len(ids))] if names is None else names
     else:
-        ids, marks = _encoded(model, prompts)
+        names = checked("prompts", prompts, names)
+        ids, marks = _encoded(model, prompts, names)
     most = model.config.positions
     long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
     if most is None or not long:
@@ -347,7 +358,7 @@ def _ids_of(
     longest = max(long, key=lambda number: len(ids[number]))
     if strict:
         raise ArgumentError(
-            f"prompts[{longest}] has {len(ids[longest]):,} tokens, but the model has positions for "
+            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model has positions for "
             f"{most:,}"
         )
     kept = most - min(max_tokens, most // 2)  # the rest is for what is written
@@ -364,25 +375,18 @@ def _ids_of(
     return ids
 
 
-def _encoded(model: Decoder, prompts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+def _encoded(
+    model: Decoder, prompts: Sequence[str], names: Sequence[str]
+) -> tuple[list[list[int]], list[int]]:
     """Ids of texts, and how many of each are the model's own marks, which stand in front."""
     if model.tokenizer is None:
         raise TypeMismatchError("model has no tokenizer; load it with one, or give ids")
-    if isinstance(prompts, str):
-        raise TypeMismatchError("prompts must be several str, not a single one; put it in a list")
-    for number, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise TypeMismatchError(f"prompts[{number}] must be a str, not {prompt!r}")
-        if is_blank(prompt):
-            raise ArgumentError(f"prompts[{number}] is empty")
-        if prompt != prompt.encode(errors="ignore").decode():  # half a surrogate pair
-            raise ArgumentError(f"prompts[{number}] is no Unicode text")
     whole = model.tokenizer.encode(prompts)
     plain = model.tokenizer.encode(prompts, special=False)
     ids, marks = [], []
     for number, (one, text) in enumerate(zip(whole, plain, strict=True)):
         if not text:
-            raise ArgumentError(f"prompts[{number}] has no tokens that the model knows")
+            raise ArgumentError(f"{names[number]} has no tokens that the model knows")
         # Marks behind the text would say that it has ended.
         places = range(len(one) - len(text) + 1)
         front = next((place for place in places if one[place : place + len(text)] == text), None)

@@ -169,6 +169,7 @@ def to_json(written: Written, name: str, model: Decoder | None = None) -> str:
     options = {
         name: asdict(value) if isinstance(value, Sampling) else value
         for name, value in written.options.items()
+        if name not in ("names", "strict")
     }
     texts: list[dict[str, Any]] = [
         {

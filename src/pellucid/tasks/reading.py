@@ -9,6 +9,32 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models.stacks import Transformer
 
 
+def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None) -> Sequence[str]:
+    """What to call each text in an error, where all of them are texts with something to read.
+
+    Args:
+        kind: what the argument is called.
+        texts: any number of them.
+        names: what to call each; "kind[2]" unless given.
+
+    Raises:
+        ArgumentError: a text is blank, or no Unicode text.
+        TypeMismatchError: a text is no str, or they are a single one.
+    """
+    if isinstance(texts, str):
+        raise TypeMismatchError(f"{kind} must be several str, not a single one; put it in a list")
+    if names is None:
+        names = [f"{kind}[{number}]" for number in range(len(texts))]
+    for name, text in zip(names, texts, strict=True):
+        if not isinstance(text, str):
+            raise TypeMismatchError(f"{name} must be a str, not {type(text).__name__}")
+        if is_blank(text):
+            raise ArgumentError(f"{name} is empty")
+        if text != text.encode(errors="ignore").decode():  # half of a surrogate pair
+            raise ArgumentError(f"{name} is no Unicode text")
+    return names
+
+
 def ids_of(
     model: Transformer, texts: Sequence[str], strict: bool, names: Sequence[str] | None = None
 ) -> list[list[int]]:
@@ -25,34 +51,21 @@ def ids_of(
         TypeMismatchError: a text is no str.
     """
     assert model.tokenizer is not None
-    if isinstance(texts, str):
-        raise TypeMismatchError("texts must be several str, not a single one; put it in a list")
-
-    def name(number: int) -> str:
-        return f"texts[{number}]" if names is None else names[number]
-
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeMismatchError(f"{name(number)} must be a str, not {type(text).__name__}")
-        if is_blank(text):
-            raise ArgumentError(f"{name(number)} is empty")
-    try:
-        ids = model.tokenizer.encode(texts)
-    except UnicodeEncodeError as error:
-        raise ArgumentError(f"texts hold what is no Unicode text: {error.reason}") from error
+    names = checked("texts", texts, names)
+    ids = model.tokenizer.encode(texts)
     config = model.config
     most = config.positions if config.most_tokens is None else config.most_tokens
     long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
     for number, one in enumerate(ids):
         if not one:
-            raise ArgumentError(f"{name(number)} has no tokens that the model knows")
+            raise ArgumentError(f"{names[number]} has no tokens that the model knows")
     if not long:
         return ids
     assert most is not None
     longest = max(long, key=lambda number: len(ids[number]))
     if strict:
         raise ArgumentError(
-            f"{name(longest)} has {len(ids[longest]):,} tokens, but the model reads {most:,}"
+            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model reads {most:,}"
         )
     lost = sum(len(ids[number]) - most for number in long)
     warnings.warn(
