@@ -19,6 +19,7 @@ from torch import Tensor
 from pellucid.common.files import written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError, ShapeError
+from pellucid.tasks.cluster import one_thread, require_sklearn
 
 FORMAT = "pellucid head 1"
 FOLDS = 5
@@ -51,7 +52,8 @@ class Head:
             MissingExtraError: scikit-learn is not installed.
         """
         _check(embeddings, labels)
-        fitted = _regression().fit(embeddings.numpy(), list(labels))
+        with one_thread():
+            fitted = _regression().fit(embeddings.numpy(), list(labels))
         weight, bias = (torch.from_numpy(x).float() for x in (fitted.coef_, fitted.intercept_))
         if len(weight) == 1:  # of two labels: softmax(-s/2, s/2) is sigmoid(s)
             weight, bias = (torch.cat([-x / 2, x / 2]) for x in (weight, bias))
@@ -170,7 +172,8 @@ def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evalua
     if folds < 2:
         return None
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    said = cross_val_predict(_regression(), embeddings.numpy(), list(labels), cv=split)
+    with one_thread():
+        said = cross_val_predict(_regression(), embeddings.numpy(), list(labels), cv=split)
     names = tuple(sorted(set(labels)))
     pairs = Counter(zip(labels, map(str, said), strict=True))
     confusion = tuple(tuple(pairs[true, given] for given in names) for true in names)
@@ -178,6 +181,7 @@ def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evalua
 
 
 def _check(embeddings: Tensor, labels: Sequence[str]) -> None:
+    require_sklearn()
     if embeddings.ndim != 2 or len(embeddings) != len(labels):
         raise ShapeError(
             f"embeddings must be (texts, width) with a label each; got {tuple(embeddings.shape)} "
@@ -190,10 +194,8 @@ def _check(embeddings: Tensor, labels: Sequence[str]) -> None:
 
 
 def _regression() -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError("this needs scikit-learn: pip install 'pellucid[tasks]'") from error
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=STRENGTH, max_iter=1000)
 
 

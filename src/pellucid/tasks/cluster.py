@@ -7,6 +7,7 @@ one whose groups lie furthest apart for their size (Rousseeuw 1987, "Silhouettes
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ SAMPLE = 2000
 TELLING = 3
 """Words in a group's label."""
 _WORD = re.compile(r"[^\W\d_](?:[\w'’-]*\w)?")
+_POSSESSIVE = re.compile(r"['’]s$")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -69,7 +71,7 @@ def cluster(
         ArgumentError: there are fewer different texts than groups.
         MissingExtraError: scikit-learn is not installed.
     """
-    _require_sklearn()
+    require_sklearn()
     if embeddings.ndim != 2 or len(embeddings) != len(texts):
         raise ShapeError(
             f"embeddings must be (texts, width) for {len(texts)} texts; got "
@@ -84,13 +86,11 @@ def cluster(
         )
     if not texts:
         raise ArgumentError("there are no texts to group")
-    if groups is None:
-        # A group of one text each would say nothing.
-        tried = range(2, min(MOST_GROUPS, different - 1) + 1)
+    # Where no number is given: groups of one text each would say nothing.
+    tried = range(2, min(MOST_GROUPS, different - 1) + 1) if groups is None else [groups]
+    with one_thread():
         found = [_grouped(points, k, seed) for k in tried] or [_grouped(points, 1, seed)]
-        labels, silhouette = max(found, key=lambda one: -2.0 if one[1] is None else one[1])
-    else:
-        labels, silhouette = _grouped(points, groups, seed)
+    labels, silhouette = max(found, key=lambda one: -2.0 if one[1] is None else one[1])
     return _named(texts, points, labels, silhouette)
 
 
@@ -104,7 +104,8 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
 
     counts = []
     for texts in documents:
-        words = (word.casefold() for text in texts for word in _WORD.findall(text))
+        found = (word for text in texts for word in _WORD.findall(text))
+        words = (_POSSESSIVE.sub("", word).casefold() for word in found)
         counts.append(Counter(w for w in words if len(w) > 1 and w not in ENGLISH_STOP_WORDS))
     total: Counter[str] = sum(counts, Counter())
     mean = total.total() / max(1, len(counts))
@@ -114,6 +115,13 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
     ]
 
 
+def one_thread() -> AbstractContextManager[Any]:
+    """Keep scikit-learn to one thread: what it does here is so small that threads mostly wait."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)  # type: ignore[no-any-return]
+
+
 def _grouped(points: Array, k: int, seed: int) -> tuple[Array, float | None]:
     """The group of each point, and the silhouette."""
     from sklearn.cluster import KMeans
@@ -121,7 +129,7 @@ def _grouped(points: Array, k: int, seed: int) -> tuple[Array, float | None]:
 
     if k == 1:
         return np.zeros(len(points), np.int32), None
-    labels = KMeans(k, n_init=4, random_state=seed).fit_predict(points)
+    labels = KMeans(k, n_init=8, random_state=seed).fit_predict(points)
     if not 2 <= len(np.unique(labels)) < len(points):
         return labels, None
     if len(points) <= SAMPLE:
@@ -150,7 +158,8 @@ def _named(
     return Clustering(groups, tuple(group_of[n] for n in range(len(texts))), silhouette)
 
 
-def _require_sklearn() -> None:
+def require_sklearn() -> None:
+    """Say how to install scikit-learn where it is not."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

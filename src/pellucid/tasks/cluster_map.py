@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pellucid.common.drawing import frame, lines, page, safe
 from pellucid.common.wording import count, short
-from pellucid.tasks.cluster import Clustering, Group
+from pellucid.tasks.cluster import Clustering, Group, one_thread
 
 COLOURS = ("#2b7eb3", "#c2570c", "#1f7a60", "#a8569b", "#8a6700", "#5b6fc4", "#b3404a", "#5e7d86")
 """Of the groups, in turn. They carry a number too: nobody has to tell the hues apart."""
@@ -54,7 +54,9 @@ def places(embeddings: Tensor, seed: int = 0) -> Places:
         method = "by their distance"
     elif different in BY_NEIGHBOURS:
         perplexity = min(30.0, (len(points) - 1) / 3)
-        xy = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+        with one_thread():
+            xy = tsne.fit_transform(points)
         method = "by t-SNE: near on the map is similar, far apart says little"
     else:
         xy = PCA(2, random_state=seed).fit_transform(points)

@@ -240,7 +240,7 @@ def show_groups(found: Items, made: Clustering, console: Console) -> None:
         line.append(f"  {count(len(group.members), 'text')}", style="dim")
         console.print(line)
         central = " ".join(printable(found.texts[group.central]).split())
-        say(f"“{short(central, 220)}”", console, indent=5)
+        say(short(central, 220), console, indent=5)
     console.print()
     if made.silhouette is not None:
         how = (
