@@ -284,6 +284,33 @@ def test_ids_that_are_none():
         model(torch.zeros(1, 7, dtype=torch.int64), cache=model.cache(1, 5))
 
 
+@settings(max_examples=25, deadline=None)
+@given(config=configs("decoder"))
+def test_weights_of_a_byte_are_their_rounding(config):
+    """In int8 a model is the one whose weights are those whole numbers times the scales."""
+    model, ids = of("decoder", config), some_ids()
+    rounded = Decoder(config).eval()
+    rounded.load_state_dict(model.state_dict())
+    for part in rounded.modules():
+        if isinstance(part, torch.nn.Linear) or part is rounded.decoder.tokens:
+            scale = part.weight.data.abs().amax(-1, keepdim=True) / 127
+            part.weight.data = (part.weight.data / scale).round() * scale
+    eighth = model.to_int8()
+    with torch.no_grad():
+        expected = rounded(ids)
+        torch.testing.assert_close(eighth(ids), expected, **CLOSE)
+        torch.testing.assert_close(in_steps(eighth, ids, 7, 1), expected, **CLOSE)
+
+
+def test_a_model_in_int8_is_not_saved(tmp_path):
+    model = of(
+        "decoder", Config(kind="decoder", vocabulary=VOCABULARY, width=24, heads=3, hidden=17)
+    )
+    with pytest.raises(ArgumentError, match="save it before to_int8"):
+        model.to_int8().save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_config_of_another_kind():
     with pytest.raises(ArgumentError, match="config is of an encoder, not of an decoder"):
         Decoder(Config(kind="encoder", vocabulary=VOCABULARY))

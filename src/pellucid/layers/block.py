@@ -78,7 +78,7 @@ class HeadAttention(nn.Module):
             key = self._split(self.key, sight.memory, self.key_norm)
             pair = key, self._split(self.value, sight.memory)
             if slot is not None:
-                pair = slot.memory = pair[0].contiguous(), pair[1].contiguous()
+                pair = slot.remember(*pair)
         # Beams that have one memory are so many more queries to it.
         shared = x.reshape(len(pair[0]), -1, x.shape[-1])
         query = self._split(self.query, shared, self.query_norm)

@@ -16,8 +16,8 @@ from pellucid.layers.config import Config
 class Slot:
     """What one block keeps."""
 
-    def __init__(self, cache: "Cache", shape: tuple[int, ...], like: Tensor) -> None:
-        self._cache = cache
+    def __init__(self, cache: "Cache", layer: int, shape: tuple[int, ...], like: Tensor) -> None:
+        self.cache, self.layer = cache, layer
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
         """(batch, kv_heads, capacity, dim)"""
         self.memory: tuple[Tensor, Tensor] | None = None
@@ -25,7 +25,7 @@ class Slot:
 
     def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put new keys and values in their places; gives all that any item has by now."""
-        start, count = self._cache.start, key.shape[-2]
+        start, count = self.cache.start, key.shape[-2]
         if isinstance(start, int):
             end = start + count
             self.keys[:, :, start:end], self.values[:, :, start:end] = key, value
@@ -36,6 +36,11 @@ class Slot:
             self.keys[item, :, place] = key.transpose(1, 2)
             self.values[item, :, place] = value.transpose(1, 2)
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def remember(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values of the memory; gives them as they are kept."""
+        self.memory = key.contiguous(), value.contiguous()
+        return self.memory
 
 
 class Cache:
@@ -57,7 +62,7 @@ class Cache:
         """Tokens that each text has: one number, or (batch,) where they differ."""
         self.step: Any = None
         """What `layers.step` keeps from one token to the next."""
-        self.slots = [Slot(self, shape, like) for _ in range(layers)]
+        self.slots = [Slot(self, layer, shape, like) for layer in range(layers)]
 
     def claim(self, count: int) -> int:
         """Make sure that there is room for so many tokens more; gives the longest text's length.

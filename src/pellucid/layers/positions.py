@@ -92,10 +92,11 @@ class Rotary(nn.Module):
 
 def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Queries or keys (..., heads, tokens, dim), turned by what `Rotary` gives."""
-    cosine, sine = (part.to(x.dtype) for part in turn)
+    half = x.shape[-1] // 2
+    cosine, sine = (part[..., :half].to(x.dtype) for part in turn)  # both halves turn alike
     first, second = x.chunk(2, -1)
-    made: Tensor = x * cosine + torch.cat([-second, first], -1) * sine
-    return made
+    turned_first = torch.addcmul(first * cosine, second, sine, value=-1)
+    return torch.cat([turned_first, torch.addcmul(second * cosine, first, sine)], -1)
 
 
 def _stretched(frequencies: Tensor, scaling: Mapping[str, Any]) -> Tensor:

@@ -56,16 +56,26 @@ def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: Cache) -> "Step | Non
     return step
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `F.linear`; of a few rows at the speed of the memory."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Tensor:
+    """As `F.linear`; of a few rows at the speed of the memory.
+
+    Args:
+        x: (..., in).
+        weight: (out, in), float; or int8, with a scale (out,).
+        bias: (out,).
+        scale: of the rows of weight.
+    """
     kernel = _kernel()
     rows = x.flatten(0, -2)
     if weight.numel() < WORTHWHILE or not _fits(rows):
-        return nn.functional.linear(x, weight, bias)
+        if scale is None:
+            return nn.functional.linear(x, weight, bias)
+        made = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
+        return made if bias is None else made + bias
     out = np.empty((len(rows), len(weight)), np.float32)
-    offset = NOTHING if bias is None else bias.numpy()
+    vectors = (NOTHING if one is None else one.numpy() for one in (scale, bias))
     with _cores() as parts:
-        kernel.project(weight.numpy(), NOTHING, offset, rows.contiguous().numpy(), out, parts)
+        kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
     return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
 
 

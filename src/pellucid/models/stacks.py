@@ -8,14 +8,14 @@ No code here knows the name of a family: what tells them apart stands in `Config
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import step
+from pellucid.layers import int8, step
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
@@ -173,14 +173,24 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def to_int8(self) -> Self:
+        """Keep a byte a weight, in place: a quarter of the memory, and decoding as much faster as
+        memory is what it waits for. The model then reads and writes, but does not train or save.
+        """
+        int8.quantise(self)
+        return self.eval()
+
     def save(self, directory: str | Path) -> None:
         """Write the model as `pellucid.load` and, for a known family's shape, transformers read it.
 
         Raises:
             FileError: the directory cannot be written to.
+            ArgumentError: the model is in int8.
         """
         from pellucid.models import checkpoints
 
+        if any(isinstance(part, int8.Int8Linear) for part in self.modules()):
+            raise ArgumentError("a model in int8 cannot be saved; save it before to_int8()")
         checkpoints.save(self, Path(directory))
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
@@ -246,11 +256,11 @@ class _Speaker(Transformer):
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
         table = self.decoder.tokens if self.head is None else self.head
-        return step.linear(x, table.weight, self.bias)
+        return step.linear(x, table.weight, self.bias, getattr(table, "scale", None))
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many texts of so many tokens."""
-        return Cache(self.config, batch, capacity, self.decoder.tokens.weight)
+        return Cache(self.config, batch, capacity, next(self.decoder.parameters()))
 
 
 class Decoder(_Speaker):
