@@ -96,7 +96,7 @@ def their_greedy(model: Any, ids: torch.Tensor, count: int) -> list[int]:
 
 def memory_rate() -> float:
     """Bytes a second that a product of a matrix and a vector reads, at the best."""
-    from pellucid.layers import step
+    from pellucid.kernels import step
 
     matrix, vector = torch.randn(2**17, 1024), torch.randn(1, 1024)
     found = measure.beside(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import step
+from pellucid.kernels import step
 from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
 
 VOCABULARY, TOKENS, BATCH = 53, 19, 3

@@ -10,7 +10,7 @@ from tests.writers import writer
 
 import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import step
+from pellucid.kernels import step
 from pellucid.models import Config, Encoder, EncoderDecoder
 from pellucid.tasks.generate import generate, stream
 from pellucid.tasks.sampling import Sampling

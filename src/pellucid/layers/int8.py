@@ -9,7 +9,7 @@ through a layer stay float.
 import torch
 from torch import Tensor, nn
 
-from pellucid.layers.step import linear
+from pellucid.kernels.step import linear
 
 
 class Int8Linear(nn.Module):

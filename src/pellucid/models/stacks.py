@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import int8, step
+from pellucid.kernels import step
+from pellucid.layers import int8
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind

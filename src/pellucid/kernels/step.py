@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Below
-from pellucid.layers.cache import Cache
 
 if TYPE_CHECKING:
     from pellucid.layers.block import Block, Sight
+    from pellucid.layers.cache import Cache
 
 MOST_ROWS = 8
 """Texts beyond which a matrix product for all of them is faster than a row of weights at a time."""
@@ -29,7 +29,7 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 NOTHING = np.empty(0, np.float32)
 
 
-def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: Cache) -> "Step | None":
+def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: "Cache") -> "Step | None":
     """What does the work of the blocks, where it can do all that they would.
 
     Args:
@@ -149,7 +149,7 @@ class Step:
         self.alive.append(tensor)
         return tensor.data_ptr()
 
-    def __call__(self, x: Tensor, sight: "Sight", cache: Cache) -> Tensor:
+    def __call__(self, x: Tensor, sight: "Sight", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
         kernel = _kernel()
         rows, start = len(x), cache.start
@@ -222,7 +222,7 @@ def _is_watched() -> bool:
 def _kernel() -> Any:
     """The compiled loops, or None without Numba, or where it can keep nothing on disk."""
     try:
-        from pellucid.layers import step_kernel
+        from pellucid.kernels import step_kernel
     except (ImportError, RuntimeError):
         return None
     return step_kernel
