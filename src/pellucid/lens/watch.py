@@ -155,9 +155,10 @@ class Watch(Recording):
                 continue
             record = self._growing.pop(place).record
             if what not in ("reset", "edit"):  # after these, what comes is a record of its own
+                alone = "one text at a time" if what == "select" else "with num_beams=1"
                 self._broken[record.name] = (
                     f"cannot be joined, since '{what}' changed its cache, as beam search does; "
-                    "generate with num_beams=1, or watch one forward pass over what was generated"
+                    f"generate {alone}, or watch one forward pass over what was generated"
                 )
                 self._records = [some for some in self._records if some is not record]
 

@@ -1,4 +1,4 @@
-"""The caches of Hugging Face's transformers.
+"""The caches of Hugging Face's transformers, and our own.
 
 New keys are taken where they enter a cache, so that the steps of a generation can be joined without
 looking at the keys that came before: a module puts its new keys into the cache, and then attends.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from types import FrameType
 from typing import Any
 
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ def places() -> Iterator[taps.Place]:
         yield caches.Cache, "crop", crop
         for name in DISTURBING.keys() & vars(caches.Cache).keys():
             yield caches.Cache, name, DISTURBING[name]
+    own = sys.modules.get("pellucid.layers.cache")
+    if own is not None:
+        yield own.Slot, "add", add
+        yield own.Slot, "remember", remember
+        yield own.Cache, "select", select
 
 
 def update(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,10 +77,7 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         known = _layers.get(self.layers[layer_idx]) if layer_idx < len(self.layers) else None
-        module = None if known is None or known.reader is None else known.reader()
-        if module is None:
-            module, _ = next(taps.running_modules(sys._getframe(1)), (None, ""))
-        found = [] if module is None else taps.callers(module)
+        module, found = _updater(known, sys._getframe(1))
         if not found:
             return original(self, key_states, value_states, layer_idx, *args, **options)
         if known is not None and not known.is_as_left(self.layers[layer_idx]):
@@ -101,6 +104,82 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         return returned
 
     return update
+
+
+def add(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Slot.add` of `pellucid.layers.cache`."""
+
+    def add(self: Any, key: Tensor, value: Tensor) -> Any:
+        known, before = _layers.get(self), self.cache.start
+        module, found = _updater(known, sys._getframe(1))
+        if not found:
+            return original(self, key, value)
+        # Where texts of a batch have several lengths, a step is a record of its own: its queries
+        # stand at other places in each.
+        is_even = isinstance(before, int)
+        if known is not None and not (is_even and known.is_as_left(self)):
+            for listener, _ in found:
+                listener.disturbed(known.cache, "edit", self.layer)
+        returned = original(self, key, value)
+        if known is None:
+            known = _layers[self] = _Layer(_serial(self.cache), is_lossy=False)
+        known.leave(self)
+        if is_even:
+            _latest.update = module, found, _of_slot(self, key, value, before, returned), known
+        return returned
+
+    return add
+
+
+def remember(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Slot.remember`: the keys of a memory, which are read again at each step."""
+
+    def remember(self: Any, key: Tensor, value: Tensor) -> Any:
+        module, found = _updater(None, sys._getframe(1))
+        returned = original(self, key, value)
+        if found:
+            made = _of_slot(self, returned[0], returned[1], 0, returned)
+            _latest.update = module, found, made, _Layer(made.cache, is_lossy=False)
+        return returned
+
+    return remember
+
+
+def select(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Cache.select`: texts that leave, or are put in another order."""
+
+    def select(self: Any, items: Tensor, *args: Any, **options: Any) -> Any:
+        if not bool((items.diff() > 0).all()):
+            for listener in taps.listeners:
+                listener.disturbed(_serial(self), "select")
+        return original(self, items, *args, **options)
+
+    return select
+
+
+def _of_slot(
+    slot: Any, key: Tensor, value: Tensor, before: int, returned: tuple[Tensor, Tensor]
+) -> taps.CacheUpdate:
+    return taps.CacheUpdate(
+        _serial(slot.cache),
+        slot.layer,
+        key,
+        value,
+        key.shape[-2],
+        before,
+        weakref.ref(returned[0]),
+        lossy=False,
+    )
+
+
+def _updater(
+    known: _Layer | None, frame: FrameType
+) -> tuple[nn.Module | None, "list[tuple[taps.Listener, str]]"]:
+    """The module that puts keys into a layer of a cache, and who should hear of it."""
+    module = None if known is None or known.reader is None else known.reader()
+    if module is None:
+        module, _ = next(taps.running_modules(frame), (None, ""))
+    return module, [] if module is None else taps.callers(module)
 
 
 def claim(
