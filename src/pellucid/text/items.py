@@ -217,7 +217,7 @@ def _parquet(path: Path, source: str, *names: str | None) -> list[_Column]:
             "Parquet files need pyarrow: pip install 'pellucid[tables]'"
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             header = list(file.schema_arrow.names)
             wanted = [header[place] for place in _places(source, header, names)]
             table = file.read(columns=wanted)

@@ -1,0 +1,307 @@
+"""`pellucid embed`, `similar`, `cluster` and `classify`, run as a user runs them."""
+
+import csv
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from pellucid import cli
+
+COMMANDS = ("embed", "similar", "cluster", "classify")
+CATS = ["A cat sleeps on the mat", "The cat chases mice", "My cat purrs", "A grey cat meows"]
+SOUPS = ["Boil the soup", "The soup needs salt", "A bowl of soup", "Stir the soup slowly"]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command in this process; gives the status, what it printed and what it complained."""
+
+    def command(*arguments, width=80, stdin=None):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["pellucid", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must fail; gives its one line."""
+
+    def command(*arguments, **options):
+        status, out, err = run(*arguments, **options)
+        assert (status, out) == (2, "")
+        assert err.startswith("pellucid: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("pellucid: ").strip()
+
+    return command
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join([*CATS, *SOUPS]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def examples(tmp_path):
+    path = tmp_path / "examples.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = [(text, kind) for kind, texts in (("cat", CATS), ("soup", SOUPS)) for text in texts]
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_are_those_documented(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    common = {"--column", "--model", "--strict", "--output", "--json", "--help"}
+    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} - common == {
+        "embed": {"--file"},
+        "similar": {"--top"},
+        "cluster": {"--groups", "--seed", "--html", "--svg"},
+        "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"},
+    }[command]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_width(run, lines, examples, tmp_path, width):
+    for arguments in (
+        ("embed", *CATS, "long " * 50),
+        ("similar", "soup", lines),
+        ("cluster", lines),
+        ("classify", "--examples", examples, "--file", lines),
+    ):
+        status, out, err = run(*arguments, width=width)
+        assert (status, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= width
+        assert "\x1b" not in out
+
+
+def test_embeddings_shown(run):
+    _, out, _ = run("embed", *CATS)
+    assert "all-MiniLM-L6-v2: 4 texts, 384 numbers each" in out
+    assert "How similar they are" in out
+    assert "How similar" not in run("embed", CATS[0])[1]
+
+
+def test_embeddings_written(run, tmp_path, lines):
+    array, table, said = (tmp_path / f"out.{kind}" for kind in ("npy", "parquet", "json"))
+    for path in (array, table, said):
+        assert run("embed", "--file", lines, "-o", path) == (0, "", f"wrote {path}\n")
+    found = np.load(array)
+    assert (found.shape, found.dtype) == ((8, 384), np.float32)
+    columns = pyarrow.parquet.read_table(table).to_pydict()
+    assert columns["text"] == [*CATS, *SOUPS]
+    assert columns["line"] == list(range(1, 9))
+    np.testing.assert_array_equal(np.array(columns["embedding"], np.float32), found)
+    status, out, _ = run("embed", "--file", table, "--json")
+    assert (status, out) == (0, said.read_text(encoding="utf-8"))
+    items = json.loads(out)["items"]
+    np.testing.assert_allclose([item["embedding"] for item in items], found, atol=1e-6)
+
+
+def test_standard_input(run):
+    status, out, err = run("embed", "--json", stdin=b"one\n\ntwo\n")
+    assert (status, err) == (0, "pellucid: left out 1 empty line of 'standard input': 2\n")
+    assert [item["line"] for item in json.loads(out)["items"]] == [1, 3]
+    _, out, _ = run("similar", "two", "-", "--column", "b", "--json", stdin=b"a,b\n1,one\n2,two\n")
+    found = json.loads(out)["matches"]
+    assert [match["text"] for match in found] == ["two", "one"]
+    assert found[0] == {"rank": 1, "score": pytest.approx(1), "line": 3, "text": "two"}
+    status, out, _ = run("cluster", "--json", stdin="\n".join([*CATS, *SOUPS]).encode())
+    assert {tuple(group["words"][:1]) for group in json.loads(out)["groups"]} == {
+        ("cat",), ("soup",),
+    }  # fmt: skip
+
+
+def test_what_is_too_long_is_cut_or_refused(run, refused, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("rain\n\n" + "long " * 300, encoding="utf-8")
+    status, _, err = run("embed", "--file", path)
+    assert status == 0
+    assert err.splitlines() == [
+        f"pellucid: left out 1 empty line of '{path}': 2",
+        "pellucid: 1 text of 2 cut to the 256 tokens that the model reads: 46 tokens are lost; "
+        "the longest text has 302",
+    ]
+    assert refused("embed", "--file", path, "--strict") == f"'{path}' has 1 empty line: 2"
+    path.write_text("rain\n" + "long " * 300, encoding="utf-8")
+    assert refused("embed", "--file", path, "--strict") == (
+        f"line 2 of '{path}' has 302 tokens, but the model reads 256"
+    )
+
+
+def test_similar_ranks(run, lines, tmp_path):
+    _, out, err = run("similar", "a cooking recipe", lines, "--top", 4)
+    assert err == ""
+    assert "Nearest to “a cooking recipe”: 4 of 8 texts" in out
+    assert "cat" not in out
+    path = tmp_path / "out.csv"
+    run("similar", "a cooking recipe", lines, "-o", path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["text"] for row in rows[:4]} == set(SOUPS)
+    assert [row["rank"] for row in rows] == [str(n) for n in range(1, 9)]
+
+
+def test_cluster_says_and_draws(run, lines, tmp_path):
+    svg, html, table = (tmp_path / f"map.{kind}" for kind in ("svg", "html", "parquet"))
+    status, out, err = run("cluster", lines, "--svg", svg, "--html", html)
+    assert (status, err) == (0, f"wrote {svg}\nwrote {html}\n")
+    assert "8 texts in 2 groups" in out
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert html.read_text(encoding="utf-8").count("<li>") == 8
+    assert run("cluster", lines, "-k", 3, "-o", table)[1] == ""
+    found = pyarrow.parquet.read_table(table).to_pydict()
+    assert (found["text"], set(found["group"])) == ([*CATS, *SOUPS], {1, 2, 3})
+
+
+def test_classify_learns_saves_and_reads(run, refused, examples, tmp_path):
+    head = tmp_path / "head.safetensors"
+    status, out, err = run("classify", "--examples", examples, "--save", head)
+    assert (status, err) == (0, f"wrote {head}\n")
+    told = " ".join(out.split())
+    assert "8 examples of 2 labels" in told
+    assert "Held out: 100% right, 68% to 100% with 95% confidence" in told
+    assert "1 cat 4 0" in told
+    _, first, _ = run(
+        "classify", "--examples", examples, "A kitten", "A bowl of hot broth", "--json"
+    )
+    found = json.loads(first)
+    assert found["held_out"]["confusion"] == [[4, 0], [0, 4]]
+    assert [item["label"] for item in found["items"]] == ["cat", "soup"]
+    _, later, _ = run(
+        "classify", "--head", head, "--json", stdin=b"A kitten\nA bowl of hot broth\n"
+    )
+    for one, other in zip(found["items"], json.loads(later)["items"], strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def test_a_label_with_one_example(run, tmp_path):
+    path = tmp_path / "examples.csv"
+    path.write_text("text,label\na cat,cat\na dog,dog\nthe dog,dog\n", encoding="utf-8")
+    status, out, _ = run("classify", "--examples", path, "a kitten")
+    assert status == 0
+    assert "No held-out accuracy" in out
+    assert "of 'cat'." in " ".join(out.split())
+
+
+def test_a_head_of_another_encoder(run, refused, examples, checkpoint, tmp_path):
+    head = tmp_path / "head"
+    run("classify", "--examples", examples, "--save", head)
+    assert refused("classify", "--head", head, "--model", checkpoint("bert"), "rain") == (
+        "the head was fitted on embeddings of all-MiniLM-L6-v2, and tiny-bert gives others"
+    )
+
+
+def test_many_labels_are_listed(run, tmp_path):
+    path = tmp_path / "examples.csv"
+    rows = [f"number {n} {m},label {n}" for n in range(11) for m in ("a", "b")]
+    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    _, out, _ = run("classify", "--examples", path)
+    assert "What was mistaken most" in out
+    assert " taken for label " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["embed", "a", "--file", "b"], "give either texts or --file, not both"),
+        (["embed", " "], "the text is empty"),
+        (["embed", "a", ""], "text 2 is empty"),
+        (["embed", "--file", "nowhere"], "cannot read 'nowhere': No such file"),
+        (["embed", "a", "-o", "out.txt"], "--output must end in .npy, .parquet or .json"),
+        (["embed", "a", "--model", "/nowhere"], "model '/nowhere' is no directory"),
+        (["embed", "a", "-o", "/nowhere/a.npy"], "cannot write '/nowhere/a.npy'"),
+        (["similar"], "Missing argument 'query'"),
+        (["similar", " ", "{texts}"], "the text is empty"),
+        (["similar", "a", "{texts}", "--top", "0"], "--top must be 1 or more, not 0"),
+        (["similar", "a", "{texts}", "--column", "b"], "has a text a line and no columns"),
+        (["similar", "a", "{examples}", "--column", "txet"], "near it is 'text'"),
+        (["cluster", "{texts}", "-k", "0"], "--groups must be 1 or more, not 0"),
+        (["cluster", "{texts}", "-k", "9"], "groups must be from 1 to 8"),
+        (["cluster", "{texts}", "--seed", "-1"], "--seed must be from 0"),
+        (
+            ["cluster", "{texts}", "--svg", "a", "--html", "./a"],
+            "cannot both be 'a'",
+        ),
+        (["classify", "a"], "give either --examples, labelled texts, or --head"),
+        (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
+        (["classify", "--head", "{texts}", "a"], "is no head"),
+        (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
+        (["classify", "--examples", "{examples}", "--label", "kind"], "has no column 'kind'"),
+        (["classify", "--examples", "{examples}", "-o", "a.csv"], "--output is for texts"),
+    ],
+)
+def test_what_cannot_be_is_one_line(refused, lines, examples, arguments, complaint):
+    given = [word.format(texts=lines, examples=examples) for word in arguments]
+    assert complaint in refused(*given)
+
+
+def test_bytes_that_are_no_text(refused, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"abc\nd\xff")
+    assert refused("embed", "--file", path).endswith("byte 5, in line 2, is 0xff")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [["embed", "a", "--json"], ["embed", "a"]])
+def test_a_full_disk_behind_standard_output(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pellucid", *command],
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "pellucid: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "json", "csv"])
+def test_nothing_is_half_written(refused, lines, tmp_path, monkeypatch, kind):
+    path = tmp_path / "out" / f"a.{kind}"
+    path.parent.mkdir()
+    path.write_text("what was there")
+    # A file may not grow beyond this, as if the disk were full.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    command = ("similar", "cat", lines) if kind == "csv" else ("embed", "--file", lines)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        status = subprocess.run(
+            [sys.executable, "-m", "pellucid", *map(str, command), "-o", str(path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert (status.returncode, status.stdout) == (2, "")
+    assert "cannot write" in status.stderr
+    assert status.stderr.count("\n") == 1
+    assert path.read_text() == "what was there"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rain.txt").write_text("rain")
+    status, _, err = run("embed", "rain.txt")
+    assert status == 0
+    assert err == "pellucid: reading the name 'rain.txt'; the file is --file 'rain.txt'\n"
