@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pellucid.attention import masks
 from pellucid.attention.streaming import top_places
-from pellucid.errors import ArgumentError
+from pellucid.common.wording import count
+from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.models import EncoderDecoder
 
 NEVER = float("-inf")
@@ -74,6 +75,7 @@ def search(
 
     Raises:
         ArgumentError: beams or max_tokens below 1, or a model without a start or stop.
+        TooLargeError: there is no memory for so many tokens.
     """
     config = model.config
     limits = torch.as_tensor(max_tokens, device=sources.device).expand(len(sources))
@@ -89,7 +91,13 @@ def search(
         mask = None if bool((lengths == sources.shape[1]).all()) else masks.padding(lengths)
         memory = model.encode(sources, mask)
         longest = int(limits.max())
-        cache = model.cache(len(sources), longest)
+        try:
+            cache = model.cache(len(sources), longest)
+        except RuntimeError as error:  # torch has no error of its own for that on the CPU
+            raise TooLargeError(
+                f"there is no memory for {count(len(sources), 'text')} of {longest:,} tokens; "
+                "lower max_tokens"
+            ) from error
         running = [_Source(place) for place in range(len(sources))]
         found: list[list[Beam]] = [[] for _ in running]
         written = sources.new_empty(len(running), 1, 0)
@@ -132,21 +140,21 @@ def search(
     return found
 
 
-def _best(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The likeliest continuations of each source: scores, beams and ids, (sources, count) each.
+def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The likeliest continuations of each source: scores, beams and ids, (sources, most) each.
 
     They are among the likeliest of each beam, so that no probability of all others is written down.
 
     Args:
         logits: (sources * beams, vocabulary).
         scores: (sources, beams) so far.
-        count: how many.
+        most: how many.
     """
     beams, total = scores.shape[1], logits.logsumexp(-1, keepdim=True)
-    places = top_places(logits, min(count, logits.shape[1]))
+    places = top_places(logits, min(most, logits.shape[1]))
     values = logits.gather(1, places) - total
     values = values.view(len(scores), beams, -1) + scores.unsqueeze(-1)
-    best = values.flatten(1).topk(min(count, values[0].numel()), -1)
+    best = values.flatten(1).topk(min(most, values[0].numel()), -1)
     width = values.shape[-1]
     ids = places.view(len(scores), -1).gather(1, best.indices)
     return best.values, best.indices // width, ids

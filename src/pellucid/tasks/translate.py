@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.align import Alignment, align
 from pellucid.lens.words import words
@@ -14,6 +16,11 @@ from pellucid.tasks.reading import ids_of
 
 BATCH_TOKENS = 2048
 """Source tokens that are translated together: enough for the cores, and little to hold."""
+ROWS = 512
+"""Translations that run at once, beams included: each has a score for every token there is."""
+LIMITS = {"beams": ROWS, "max_tokens": 2**31 - 1, "batch_tokens": 2**31 - 1}
+LENGTH_PENALTY = 10.0
+"""The most, up and down: beyond it powers of lengths are no numbers any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +32,7 @@ class Translation:
     score: float
     """Of the search: log-probability over length ** length_penalty."""
     source_ids: list[int]
+    """As the model read them."""
     ids: list[int]
     """As written, without the start, with the stop."""
 
@@ -37,39 +45,56 @@ def translate(
     length_penalty: float = 1.0,
     max_tokens: int | None = None,
     strict: bool = False,
+    names: Sequence[str] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Translation]:
     """The likeliest translation of each text that beam search finds, in the order given.
 
     Texts of about the same length are translated together; what one becomes does not depend on
-    the others, up to rounding.
+    the others, up to rounding. What a model has to be told stands in the text: one for T5 begins
+    with "translate English to German: ", one for a Marian of several languages with ">>deu<< ".
+
+    Padding is never written, and takes no probability from what is.
 
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
         texts: any number of them, none blank.
-        beams: translations that run at once for each text; 1 is greedy.
-        length_penalty: above 1 favours long translations.
-        max_tokens: of a translation; twice the longest text of its batch and 20 more unless given.
+        beams: translations that run at once for each text, up to 512; 1 is greedy.
+        length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is the
+            mean log-probability of a token.
+        max_tokens: of a translation, its stop included, which comes last whatever its probability;
+            three times those of the text and 50 more unless given.
         strict: refuse a text that is longer than the model reads, rather than cut it and warn.
-        batch_tokens: source tokens of a batch, padding included.
+        names: what to call each text in an error; "texts[2]" and so on unless given.
+        batch_tokens: source tokens of a batch, padding included; a text that has more is alone.
         progress: called after each batch, with the texts done and all.
 
     Raises:
-        ArgumentError: a text is blank, is no Unicode text, or, with `strict`, too long; or beams or
-            max_tokens below 1.
+        ArgumentError: a text is blank, is no Unicode text or, with `strict`, too long; or a number
+            is outside what is allowed.
         TypeMismatchError: the model is no encoder-decoder with a tokenizer, or a text no str.
+        TooLargeError: there is no memory for so many tokens.
     """
-    _check(model)
-    sources = ids_of(model, texts, strict)
-    found: list[Translation | None] = [None] * len(sources)
-    done = 0
-    for batch in _batches([len(ids) for ids in sources], batch_tokens):
+    _check_model(model)
+    assert model.tokenizer is not None
+    _check_number("beams", beams)
+    _check_number("batch_tokens", batch_tokens)
+    if max_tokens is not None:
+        _check_number("max_tokens", max_tokens)
+    if isinstance(length_penalty, bool) or not isinstance(length_penalty, int | float):
+        raise TypeMismatchError(f"length_penalty must be a number, not {length_penalty!r}")
+    if not -LENGTH_PENALTY <= length_penalty <= LENGTH_PENALTY:
+        raise ArgumentError(
+            f"length_penalty must be from {-LENGTH_PENALTY:g} to {LENGTH_PENALTY:g}, "
+            f"not {length_penalty}"
+        )
+    sources = ids_of(model, texts, strict, names)
+    found: dict[int, Translation] = {}
+    for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
         read = [sources[number] for number in batch]
-        for number, best in zip(
-            batch, _best(model, read, beams, length_penalty, max_tokens), strict=True
-        ):
-            assert model.tokenizer is not None
+        written = _best(model, read, beams, length_penalty, max_tokens)
+        for number, best in zip(batch, written, strict=True):
             found[number] = Translation(
                 source=texts[number],
                 text=model.tokenizer.decode(best.ids),
@@ -77,18 +102,22 @@ def translate(
                 source_ids=sources[number],
                 ids=list(best.ids),
             )
-        done += len(batch)
         if progress is not None:
-            progress(done, len(sources))
-    return [one for one in found if one is not None]
+            progress(len(found), len(sources))
+    return [found[number] for number in range(len(sources))]
 
 
 def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
     """Which source words each word of a translation was made of: the mean of all cross-attention.
 
-    One pass over source and translation, watched; see `lens.align`.
+    (target words, source words), the model's own marks left out on both sides. One pass over source
+    and translation, watched; see `pellucid.lens.align`, which can choose layers and heads.
+
+    Raises:
+        ArgumentError: there are no words on one side: the translation is empty, say.
+        TypeMismatchError: the model is no encoder-decoder with a tokenizer.
     """
-    _check(model)
+    _check_model(model)
     assert model.config.start is not None
     assert model.tokenizer is not None
     device, written = model.device, [model.config.start, *translation.ids]
@@ -104,7 +133,8 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
     for ids in (translation.source_ids, written):
         all_words = words([token(number) for number in ids])
         plain = (one for one in all_words if not any(ids[at] in marks for at in one.positions))
-        sides.append([one for one in plain if not one.is_special])
+        # A space is left alone before what the tokenizer does not know.
+        sides.append([one for one in plain if not (one.is_special or is_blank(one.text))])
     return align(seen, source_words=sides[0], target_words=sides[1])
 
 
@@ -115,45 +145,48 @@ def _best(
     length_penalty: float,
     max_tokens: int | None,
 ) -> Iterator[Beam]:
-    config = model.config
+    config, device = model.config, model.device
+    padding = config.padding
     lengths = torch.tensor([len(ids) for ids in sources])
-    longest = int(lengths.max())
-    padded = torch.full((len(sources), longest), config.padding or 0)
+    padded = torch.full((len(sources), int(lengths.max())), padding or 0)
     for row, ids in zip(padded, sources, strict=True):
         row[: len(ids)] = torch.tensor(ids)
     found = search(
         model,
-        padded.to(model.device),
-        lengths.to(model.device),
+        padded.to(device),
+        lengths.to(device),
         beams=beams,
-        max_tokens=2 * longest + 20 if max_tokens is None else max_tokens,
+        max_tokens=3 * lengths + 50 if max_tokens is None else max_tokens,
         length_penalty=length_penalty,
-        banned=_banned(model),
+        banned=[] if padding is None or padding in config.stop else [padding],
+        forced_stop=config.stop[0],
     )
     return (best[0] for best in found)
 
 
-def _banned(model: EncoderDecoder) -> list[int]:
-    """Padding, which is no text, though a model may give it a probability."""
-    padding = model.config.padding
-    return [] if padding is None or padding in model.config.stop else [padding]
-
-
-def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
-    """Numbers of texts, the longest first, as many as padded to the longest have `most` tokens."""
+def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]:
+    """Numbers of texts, the longest first: so many, and padded to the longest so many tokens."""
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     start = 0
     while start < len(order):
-        count = max(1, most // lengths[order[start]])
+        count = max(1, min(texts, tokens // lengths[order[start]]))
         yield order[start : start + count]
         start += count
 
 
-def _check(model: EncoderDecoder) -> None:
-    if not isinstance(model, EncoderDecoder) or model.tokenizer is None:
+def _check_model(model: Any) -> None:
+    if not isinstance(model, EncoderDecoder):
         raise TypeMismatchError(
-            "model must be an EncoderDecoder that was loaded with its tokenizer, as translation "
-            f"needs; it is a {type(model).__name__}"
+            f"model must be an EncoderDecoder, which translates, not {type(model).__name__}"
         )
+    if model.tokenizer is None:
+        raise TypeMismatchError("model must have been loaded with its tokenizer, to read text")
     if model.config.start is None or not model.config.stop:
         raise ArgumentError("the model's config has no start and stop, which translation needs")
+
+
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeMismatchError(f"{name} must be an int, not {number!r}")
+    if not 1 <= number <= LIMITS[name]:
+        raise ArgumentError(f"{name} must be from 1 to {LIMITS[name]:,}, not {number}")
