@@ -5,13 +5,26 @@
     similar         the texts that are nearest to a query
     cluster         groups of similar texts, each with telling words
     Head            a classifier on embeddings, fitted on a few labelled examples
+    generate        text that goes on where a prompt ends; `stream`, as it is written
 
-Each has a command; see docs/tasks.md.
+Each has a command; see docs/tasks.md and docs/generate.md.
 """
 
 from pellucid.tasks.classify import Head, evaluate
 from pellucid.tasks.cluster import cluster
 from pellucid.tasks.embed import embed, open_encoder
+from pellucid.tasks.generate import generate, stream
+from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.similar import similar
 
-__all__ = ["Head", "cluster", "embed", "evaluate", "open_encoder", "similar"]
+__all__ = [
+    "Head",
+    "Sampling",
+    "cluster",
+    "embed",
+    "evaluate",
+    "generate",
+    "open_encoder",
+    "similar",
+    "stream",
+]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text as Line
 
 from pellucid.common import colours
@@ -262,21 +262,21 @@ def _show_colours(found: Looks, console: Console) -> None:
 
 
 def _show_table(found: Looks, console: Console) -> None:
-    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
     widest = max(4, min(20, console.width // 4))
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
-    for look in found.new[:MOST_ROWS]:
+    shown = found.new[:MOST_ROWS]
+    names = [short(printable(found.words[look.word]), widest) for look in shown]
+    side = max(map(cell_len, names))
+    for name, look in zip(names, shown, strict=True):
         parts = [
             f"{short(printable(found.words[one.word]), widest)} {percent(one.share)}"
             for one in look.sources[:SOURCES]
         ]
-        while len(parts) > 1 and len(", ".join(parts)) > console.width - widest - 3:
+        while len(parts) > 1 and cell_len(", ".join(parts)) > console.width - side - 3:
             parts.pop()
-        word = short(printable(found.words[look.word]), widest)
-        grid.add_row(Line(word), Line("←", style="dim"), Line(", ".join(parts) or "-"))
-    console.print(grid)
+        line = Line(" " * (side - cell_len(name)) + name)
+        line.append(" ← ", style="dim").append(", ".join(parts) or "-")
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
     if len(found.new) > MOST_ROWS:
         say(
             f"{MOST_ROWS} of {count(len(found.new), 'new word')}; --json has all.",
