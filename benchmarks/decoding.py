@@ -29,7 +29,7 @@ from benchmarks.heart import Row, duration, show
 from pellucid.tasks.beam import search
 
 PROMPT, NEW, PREFILL = 32, 64, 512
-SENTENCES, BEAMS, MOST = 64, 4, 64
+SENTENCES, BEAMS, MOST = 64, 4, 32
 LLAMA = transformers.LlamaConfig(
     vocab_size=49_152,
     hidden_size=576,

@@ -15,6 +15,9 @@ from pellucid.attention.backends.pieces import Piece, pieces
 from pellucid.attention.scores import Scores
 from pellucid.errors import BackendError
 
+SMALL = 2**13
+"""Queries times keys below which a call of the kernel costs more than its sums."""
+
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     if not scores.energy.is_dot_product:
@@ -36,7 +39,32 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
         key = key.repeat_interleave(scores.group, 1)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
         return _Fused.apply(query, key, value, scores)  # type: ignore[no-any-return, no-untyped-call]
+    if _are_small(scores) and _are_finite(key, value):
+        return _run_kernel(query, key, value, scores, False, _bias_of_items(scores))
     return _run(query, key, value, scores, pieces(scores))
+
+
+def _are_small(scores: Scores) -> bool:
+    """Whether a call for each item would cost more than one that computes what is hidden too."""
+    batch, _, queries, keys = scores.shape
+    masked = scores.mask is not None and scores.mask.batch is not None
+    return masked and batch > 1 and queries * keys <= SMALL and scores.query.device.type == "cpu"
+
+
+def _are_finite(*tensors: Tensor) -> bool:
+    """False where padding may hold what a weight of zero would not hide."""
+    return all(bool(tensor.sum().isfinite()) for tensor in tensors)
+
+
+def _bias_of_items(scores: Scores) -> Tensor:
+    """What the kernel adds to the scores of all items, (batch, heads or 1, queries, keys)."""
+    assert scores.mask is not None
+    item, head, row, col = (torch.arange(size) for size in scores.shape)
+    seen = scores.mask.sees(item[:, None, None, None], head[:, None, None], row.unsqueeze(-1), col)
+    query = scores.query
+    blank = query.new_zeros(()) if scores.bias is None else scores.bias.to(query.dtype)
+    bias = torch.where(seen, blank, -torch.inf)
+    return bias.expand(*bias.shape[:2], *scores.shape[2:]).contiguous()
 
 
 def _run(
@@ -69,12 +97,24 @@ def _run_piece(
     bias = _bias(scores, piece)
     if not piece.is_all_of(scores):
         query, key, value = piece.queries_of(query), piece.keys_of(key), piece.keys_of(value)
-    context, logsumexp = kernels.forward(query, key, value, piece.causal, bias, scores.scale)
+    context, logsumexp = _run_kernel(query, key, value, scores, piece.causal, bias)
+    return piece.rows_in_order(context), piece.rows_in_order(logsumexp)
+
+
+def _run_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scores: Scores,
+    causal: bool,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    context, logsumexp = kernels.forward(query, key, value, causal, bias, scores.scale)
     if bias is not None:  # what the kernels make of a row that sees nothing differs
         hidden = bias.amax(-1) == -torch.inf
         context = context.masked_fill(hidden.unsqueeze(-1), 0)
         logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
-    return piece.rows_in_order(context), piece.rows_in_order(logsumexp)
+    return context, logsumexp
 
 
 def _bias(scores: Scores, piece: Piece) -> Tensor | None:
