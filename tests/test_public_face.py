@@ -32,7 +32,10 @@ def test_the_names_do_not_change_by_accident():
         "energies",
         "layers",
         "lens",
+        "load",
         "masks",
+        "models",
+        "tasks",
         "watch",
     ]
     assert set(pellucid.__all__) <= set(dir(pellucid))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pellucid import layers as layers
     from pellucid import lens as lens
     from pellucid import models as models
+    from pellucid import tasks as tasks
     from pellucid.attention import attention as attention
     from pellucid.attention import energies as energies
     from pellucid.attention import masks as masks
@@ -32,8 +33,9 @@ _HOME = {
     "layers": "pellucid.layers",
     "lens": "pellucid.lens",
     "load": "pellucid.models:load",
-    "models": "pellucid.models",
     "masks": "pellucid.attention.masks",
+    "models": "pellucid.models",
+    "tasks": "pellucid.tasks",
     "watch": "pellucid.lens:watch",
 }
 __all__ = [*_HOME, "__version__"]
