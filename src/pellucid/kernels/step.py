@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ WORTHWHILE = 2**20
 """Weights below which loading the compiled code costs more than it saves."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 """In the order of the kernel's numbers."""
+_alone = Lock()
+"""Without OpenMP, Numba ends the process if two threads call it at once."""
 NOTHING = np.empty(0, np.float32)
 
 
@@ -201,16 +204,17 @@ class Step:
 
 @contextmanager
 def _cores() -> Iterator[int]:
-    """How many cores to use, as many as torch does."""
+    """How many cores to use, as many as torch does; they are ours alone meanwhile."""
     import numba
 
-    before = numba.get_num_threads()
-    parts = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(parts)
-    try:
-        yield parts
-    finally:
-        numba.set_num_threads(before)
+    with _alone:
+        before = numba.get_num_threads()
+        parts = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(parts)
+        try:
+            yield parts
+        finally:
+            numba.set_num_threads(before)
 
 
 def _is_watched() -> bool:
