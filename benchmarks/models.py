@@ -1,0 +1,129 @@
+"""What the tasks of the models must reach: each figure beside its peer in the same run.
+
+    python -m benchmarks.models [--only FIGURE] [--json FILE]
+
+all-MiniLM-L6-v2 with its trained weights, float32, every core. The peer is sentence-transformers on
+the same texts, at whichever of its batch sizes is fastest here; that both give the same embeddings
+is checked on the way.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed is installed
+
+import sentence_transformers
+import torch
+from rich.console import Console
+
+from benchmarks import measure
+from benchmarks.heart import Row, duration, show
+from pellucid.common.checkpoint import minilm
+from pellucid.tasks import embed, open_encoder
+
+TEXTS, TRIED = 1500, 300
+PEER_BATCHES = (8, 16, 32, 64)
+ROOT = Path(__file__).parent.parent
+
+
+def texts(number: int) -> list[str]:
+    """Stretches of the documents of this repository, from a few words to some two hundred.
+
+    Their lengths are spread as those of real collections are: many short, few long.
+    """
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    said = " ".join(page.read_text(encoding="utf-8") for page in pages)
+    words = re.findall(r"[^\W\d_]+[.,;]?", said)
+    draw = random.Random(0)
+    found = []
+    for _ in range(number):
+        length = round(min(170, max(3, draw.lognormvariate(3.3, 0.9))))
+        start = draw.randrange(len(words) - length)
+        found.append(" ".join(words[start : start + length]))
+    return found
+
+
+def embedding() -> Iterator[Row]:
+    ours = open_encoder()
+    theirs = sentence_transformers.SentenceTransformer(minilm(), device="cpu")
+    all_texts = texts(TEXTS)
+    some = all_texts[:TRIED]
+
+    def peer(batch_size: int, given: list[str] = all_texts) -> torch.Tensor:
+        found: torch.Tensor = theirs.encode(
+            given, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
+        )
+        return found
+
+    with torch.inference_mode():
+        found = torch.cosine_similarity(embed(ours, all_texts[:1000]), peer(32, all_texts[:1000]))
+    yield Row(
+        figure="embeddings",
+        setting="the least cosine with the peer's, of 1,000 texts",
+        ours=f"{float(found.min()):.7f}",
+        value=float(found.min()),
+        unit="",
+        bar=0.99999,
+        at_least=True,
+    )
+    tried: dict[int, Callable[[], object]] = {n: partial(peer, n, some) for n in PEER_BATCHES}
+    times = {
+        n: min(measure.seconds(call, 1, _nothing) for _ in range(2)) for n, call in tried.items()
+    }
+    best = min(times, key=lambda n: times[n])
+    compared = measure.beside(
+        {"": lambda: embed(ours, all_texts)}, partial(peer, best), budget=90, least=3
+    )[""]
+    assert ours.tokenizer is not None
+    tokens = sum(map(len, ours.tokenizer.encode(all_texts)))
+    yield Row(
+        figure="sentence-transformers over embed()",
+        setting=f"{TEXTS:,} texts of mixed length, {tokens:,} tokens",
+        ours=duration(compared.ours),
+        peer=f"in batches of {best} {duration(compared.peer)}",
+        value=1 / compared.ratio,
+        bar=1.45,
+        at_least=True,
+    )
+
+
+def _nothing() -> None:
+    pass
+
+
+SECTIONS = (embedding,)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
+    parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    for section in SECTIONS:
+        if given.only not in section.__name__:
+            continue
+        for row in section():
+            rows.append(row)
+            print(f"{row.figure}, {row.setting}: {row.value:.7g} {row.unit}", file=sys.stderr)
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    title = (
+        f"torch {torch.__version__}, sentence-transformers {sentence_transformers.__version__}, "
+    )
+    show(rows, f"{title}{platform.machine()}, {torch.get_num_threads()} threads", console)
+    if given.json:
+        facts = {"rows": [asdict(row) for row in rows]}
+        given.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
