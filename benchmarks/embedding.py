@@ -1,6 +1,6 @@
 """What the tasks of the models must reach: each figure beside its peer in the same run.
 
-    python -m benchmarks.models [--only FIGURE] [--json FILE]
+    python -m benchmarks.embedding [--only FIGURE] [--json FILE]
 
 all-MiniLM-L6-v2 with its trained weights, float32, every core. The peer is sentence-transformers on
 the same texts, at whichever of its batch sizes is fastest here; that both give the same embeddings
@@ -104,7 +104,7 @@ SECTIONS = (embedding,)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding", description=__doc__)
     parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     given = parser.parse_args()
