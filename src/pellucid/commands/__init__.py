@@ -3,7 +3,7 @@
     lessons       explain, scaling
     lens          watch, heads
     tasks         embed, similar, cluster, classify
-    generation    generate
+    generation    generate, translate
 
 Each module has a `commands`, which `pellucid.cli` puts together. A command parses and prints; the
 work is done by what it calls, and nothing heavy is imported before it runs.

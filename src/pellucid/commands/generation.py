@@ -1,11 +1,12 @@
-"""`pellucid generate`."""
+"""`pellucid generate` and `pellucid translate`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import JsonOption, write
+from pellucid.commands.shared import JsonOption, write, wrote
+from pellucid.commands.tasks import ColumnOption, FileOption, StrictOption, output_option
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+TRANSLATIONS = (".txt", ".csv", ".json", ".parquet")
+ALIGNMENTS = (".json", ".parquet")
+"""Files that hold a grid of numbers for each text."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as a shell has it: 128 and the number of the signal."""
 
@@ -127,6 +131,77 @@ def generate(
         terminal.show(loaded, written, Console(highlight=False))
     if written.is_interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@commands.command("translate")
+def translate_texts(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT", help="Texts, in quotes; else those of --file or of standard input."
+        ),
+    ] = None,
+    file: FileOption = None,
+    column: ColumnOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A directory with an encoder-decoder, or its name on the hub."),
+    ] = None,
+    beams: Annotated[
+        int, typer.Option(metavar="N", help="Translations that run at once; 1 is greedy.")
+    ] = 4,
+    length_penalty: Annotated[
+        float, typer.Option(metavar="P", help="Above 0 favours long translations.")
+    ] = 1.0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Of a translation; thrice those of its text and 50 unless given."
+        ),
+    ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Show which words each word was made of.")
+    ] = False,
+    strict: StrictOption = False,
+    output: Annotated[Path | None, output_option(*TRANSLATIONS)] = None,
+    json: JsonOption = False,
+) -> None:
+    """Turn texts of one language into another."""
+    from pellucid.common.files import printable
+    from pellucid.tasks import terminal as shared
+    from pellucid.tasks import translate_terminal as terminal
+    from pellucid.text import tables
+
+    if output is not None:
+        tables.check_kind(output, TRANSLATIONS)
+        if align and output.suffix.lower() not in ALIGNMENTS:
+            raise ArgumentError(
+                f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
+            )
+    if model is None:
+        raise ArgumentError(
+            "translate needs --model, a directory with an encoder-decoder such as Marian's or its "
+            "name on the Hugging Face hub: Pellucid comes with none yet"
+        )
+    found = shared.read(texts, file, column, strict=strict)
+    loaded = terminal.opened(model)
+    options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
+    done = terminal.translated(loaded, found, strict=strict, **options)
+    grids = terminal.aligned(loaded, done) if align else None
+    columns = terminal.columns(found, done, grids)
+    said = {"model": shared.name_of(model), **options, "items": terminal.rows(columns)}
+    if output is not None:
+        terminal.put(output, said, found, done, columns)
+        wrote(output)
+    if json:
+        typer.echo(shared.to_json(said))
+    elif output is None and grids is not None:
+        from rich.console import Console
+
+        terminal.show_aligned(done, grids, Console(highlight=False))
+    elif output is None:
+        for line in terminal.lines(found, done):
+            typer.echo(printable(line))
 
 
 def _sampling(

@@ -6,8 +6,10 @@
     cluster         groups of similar texts, each with telling words
     Head            a classifier on embeddings, fitted on a few labelled examples
     generate        text that goes on where a prompt ends; `stream`, as it is written
+    translate       texts of one language into another; `open_translator` opens Marian or T5
+    alignment       which words each word of a translation was made of
 
-Each has a command; see docs/tasks.md and docs/generate.md.
+Each has a command; see docs/tasks.md, docs/generate.md and docs/translate.md.
 """
 
 from pellucid.tasks.classify import Head, evaluate
@@ -16,15 +18,20 @@ from pellucid.tasks.embed import embed, open_encoder
 from pellucid.tasks.generate import generate, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.similar import similar
+from pellucid.tasks.translate import Translation, alignment, open_translator, translate
 
 __all__ = [
     "Head",
     "Sampling",
+    "Translation",
+    "alignment",
     "cluster",
     "embed",
     "evaluate",
     "generate",
     "open_encoder",
+    "open_translator",
     "similar",
     "stream",
+    "translate",
 ]

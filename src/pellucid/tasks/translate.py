@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.align import Alignment, align
 from pellucid.lens.words import words
-from pellucid.models.stacks import EncoderDecoder
+from pellucid.models import EncoderDecoder, load
 from pellucid.tasks.beam import Beam, search
 from pellucid.tasks.reading import ids_of
 
@@ -35,6 +36,26 @@ class Translation:
     """As the model read them."""
     ids: list[int]
     """As written, without the start, with the stop."""
+
+
+def open_translator(path: str | Path) -> EncoderDecoder:
+    """An encoder-decoder with its tokenizer: Marian, T5 or BART, say.
+
+    Args:
+        path: a directory or a name on the Hugging Face hub.
+
+    Raises:
+        FileError: there is no such model, or it cannot be loaded.
+        ArgumentError: it is no encoder-decoder, or has no tokenizer.
+        MissingExtraError: what is needed to load it is not installed.
+    """
+    model = load(path)
+    if not isinstance(model, EncoderDecoder):
+        kind = {"encoder": "an encoder", "decoder": "a decoder"}[model.kind]
+        raise ArgumentError(f"model '{path}' is {kind}; translation needs an encoder-decoder")
+    if model.tokenizer is None:
+        raise ArgumentError(f"model '{path}' has no tokenizer")
+    return model
 
 
 def translate(

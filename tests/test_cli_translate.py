@@ -1,0 +1,330 @@
+"""`pellucid translate`, run as a user runs it."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from pyarrow import parquet
+from rich.cells import cell_len
+
+import pellucid
+from pellucid import cli
+from pellucid.models import Config, Encoder
+from pellucid.tasks import alignment, translate
+from pellucid.tasks.translate import Translation
+from pellucid.tasks.translate_terminal import show_aligned
+from tests import translators, writers
+
+TEXTS = translators.ENGLISH.splitlines()
+SPANISH = translators.SPANISH.splitlines()
+COMMAND = [sys.executable, "-m", "pellucid", "translate"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The name of a directory with a model."""
+    return str(translators.marian(tmp_path_factory.mktemp("marian")))
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the command in this process; gives the status, what it printed and what it complained."""
+
+    def command(*arguments, stdin="", width=80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["pellucid", "translate", *map(str, arguments)])
+        piped = stdin if isinstance(stdin, bytes) else stdin.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
+        capfd.readouterr()  # what making a checkpoint printed
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must fail; gives its one line."""
+
+    def command(*arguments, **options):
+        status, out, err = run(*arguments, **options)
+        assert (status, out) == (2, "")
+        assert err.startswith("pellucid: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("pellucid: ").strip()
+
+    return command
+
+
+def test_the_options_are_those_documented(run):
+    status, out, _ = run("--help", width=100)
+    assert status == 0
+    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
+        "--file", "--column", "--model", "--beams", "--length-penalty", "--max-tokens", "--align",
+        "--strict", "--output", "--json", "--help",
+    }  # fmt: skip
+
+
+# Texts
+
+
+def test_arguments(run, model):
+    assert run(TEXTS[0], "--model", model) == (0, f"{SPANISH[0]}\n", "")
+    status, out, err = run(*TEXTS, "--model", model)
+    assert (status, out.splitlines(), err) == (0, SPANISH, "")
+
+
+def test_standard_input_and_lines_that_are_empty(run, model):
+    """Line n of what comes out is what line n became."""
+    status, out, err = run("--model", model, stdin=f"{TEXTS[0]}\n\n{TEXTS[2]}\n  \n")
+    assert (status, out) == (0, f"{SPANISH[0]}\n\n{SPANISH[2]}\n\n")
+    assert err == "pellucid: left out 2 empty lines of 'standard input': 2 and 4\n"
+
+
+def test_files(run, model, tmp_path):
+    path = tmp_path / "en.txt"
+    path.write_text("\n".join(TEXTS[:2]))
+    assert run("--file", path, "--model", model)[1].splitlines() == SPANISH[:2]
+    table = tmp_path / "en.csv"
+    table.write_text(f'number,english\n1,{TEXTS[0]}\n2,"{TEXTS[1]}"\n')
+    found = run("--file", table, "--column", "english", "--model", model)
+    assert (found[0], found[1].splitlines()) == (0, SPANISH[:2])
+
+
+def test_in_a_pipe():
+    """Without any model, all the way through."""
+    done = subprocess.run([*COMMAND, "a"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("pellucid: translate needs --model, a directory with an encoder-")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bar_on_a_terminal_alone(model):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "80"}
+    options = {"stdout": subprocess.PIPE, "stderr": theirs, "env": environment}
+    with subprocess.Popen([*COMMAND, TEXTS[0], "--model", model], **options) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+        assert process.stdout.read().decode() == f"{SPANISH[0]}\n"
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"translating 1 text" in shown
+
+
+# Options
+
+
+def test_options_reach_the_search(run, model):
+    text = "The river carried the lamp."
+    loaded = pellucid.load(model)
+    found = run(text, "--model", model, "--json", "--beams", 2, "--max-tokens", 7)
+    said = json.loads(found[1])
+    [one] = translate(loaded, [text], beams=2, max_tokens=7)
+    assert (said["beams"], said["max_tokens"], said["length_penalty"]) == (2, 7, 1.0)
+    assert said["items"] == [
+        {"line": 1, "source": text, "text": one.text, "score": pytest.approx(one.score, rel=1e-4)}
+    ]
+    said = json.loads(run(text, "--model", model, "--json", "--length-penalty", 0)[1])
+    [one] = translate(loaded, [text], length_penalty=0)
+    assert said["items"][0]["score"] == pytest.approx(one.score, rel=1e-4)
+
+
+def test_json(run, model):
+    status, out, err = run(*TEXTS[:3], "--model", model, "--json")
+    assert (status, err) == (0, "")
+    said = json.loads(out)
+    assert said["model"] == os.path.basename(model)
+    assert [item["text"] for item in said["items"]] == SPANISH[:3]
+    assert [item["source"] for item in said["items"]] == TEXTS[:3]
+    assert all(-0.1 < item["score"] < 0 for item in said["items"])
+
+
+def test_too_long(run, refused, model, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text(f"{TEXTS[0]}\n{TEXTS[1] * 9}\n")
+    status, out, err = run("--file", path, "--model", model)
+    assert (status, out.splitlines()[0]) == (0, SPANISH[0])
+    assert re.fullmatch(r"pellucid: 1 text of 2 cut to the 61 tokens that the model .*\n", err)
+    complaint = refused("--file", path, "--model", model, "--strict")
+    assert complaint.startswith(f"line 2 of '{path}' has ")
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "json", "parquet"])
+def test_output(run, model, tmp_path, kind):
+    path = tmp_path / f"es.{kind}"
+    given = f"{TEXTS[0]}\n\n{TEXTS[2]}\n"
+    status, out, err = run("--model", model, "-o", path, stdin=given)
+    assert (status, out) == (0, "")
+    assert err.splitlines()[1:] == [f"wrote {path}"]
+    if kind == "txt":
+        assert path.read_text() == f"{SPANISH[0]}\n\n{SPANISH[2]}\n"
+        return
+    rows = {
+        "csv": lambda: list(csv.DictReader(io.StringIO(path.read_text()))),
+        "json": lambda: json.loads(path.read_text())["items"],
+        "parquet": lambda: parquet.read_table(path).to_pylist(),
+    }[kind]()
+    assert [int(row["line"]) for row in rows] == [1, 3]
+    assert [row["text"] for row in rows] == [SPANISH[0], SPANISH[2]]
+    assert [row["source"] for row in rows] == [TEXTS[0], TEXTS[2]]
+    assert all(-0.1 < float(row["score"]) < 0 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_output_of_an_alignment(run, model, tmp_path, kind):
+    path = tmp_path / f"es.{kind}"
+    assert run(TEXTS[0], "--model", model, "--align", "-o", path)[0] == 0
+    said = parquet.read_table(path).to_pylist if kind == "parquet" else None
+    [row] = said() if said else json.loads(path.read_text())["items"]
+    check_row(row, model)
+
+
+def check_row(row, model):
+    loaded = pellucid.load(model)
+    expected = alignment(loaded, translate(loaded, [TEXTS[0]])[0])
+    assert row["source_words"] == expected.source == [*TEXTS[0][:-1].split(), "."]
+    assert row["words"] == expected.target == [*SPANISH[0][:-1].split(), "."]
+    weights = torch.tensor(row["weights"])
+    torch.testing.assert_close(weights, expected.weights, rtol=1e-3, atol=1e-5)
+
+
+# Alignment
+
+
+def test_alignment_as_json(run, model):
+    status, out, err = run(TEXTS[0], "--model", model, "--align", "--json")
+    assert (status, err) == (0, "")
+    [row] = json.loads(out)["items"]
+    check_row(row, model)
+
+
+@pytest.mark.parametrize("width", [24, 50, 80, 200])
+def test_alignment_at_every_width(run, model, width):
+    status, out, err = run(TEXTS[0], TEXTS[5], "--model", model, "--align", width=width)
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    assert max(map(cell_len, out.splitlines())) <= width
+    assert all(line == line.rstrip() for line in out.splitlines())
+    told = " ".join(out.split())
+    assert SPANISH[0] in told
+    assert SPANISH[5] in told
+    assert "percent of its attention" in told
+
+
+def test_the_numbers_of_a_grid(run, model):
+    _, out, _ = run(TEXTS[0], "--model", model, "--align", width=200)
+    loaded = pellucid.load(model)
+    expected = alignment(loaded, translate(loaded, [TEXTS[0]])[0])
+    head, *rows = [line.split() for line in out.splitlines()[2 : 3 + len(expected.target)]]
+    assert head == expected.source
+    assert [row[0] for row in rows] == expected.target
+    for row, weights in zip(rows, expected.weights.tolist(), strict=True):
+        numbers = [0 if cell == "·" else int(cell) for cell in row[1:]]
+        assert numbers == pytest.approx([100 * weight for weight in weights], abs=0.6)
+
+
+def test_alignment_has_colours_where_the_terminal_has(run, model, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[" in run(TEXTS[0], "--model", model, "--align")[1]
+
+
+def test_a_translation_without_words(run, model):
+    found = run(TEXTS[0], "--model", model, "--align", "--max-tokens", 1)
+    assert found[0] == 0
+    assert "It has no words." in found[1]
+    said = json.loads(run(TEXTS[0], "--model", model, "--align", "--max-tokens", 1, "--json")[1])
+    assert said["items"][0]["weights"] == said["items"][0]["words"] == []
+
+
+def test_what_a_terminal_may_take_for_a_command_is_not_printed(capsys):
+    from rich.console import Console
+
+    from pellucid.lens.align import Alignment
+
+    one = Translation(source="a", text="b\x1b[2Jc", score=0.0, source_ids=[1], ids=[1])
+    grid = Alignment(torch.tensor([[0.5, 0.001]]), ["\x1b[2J", "一二三四五六七八九"], ["\x9bk"])
+    show_aligned([one], [grid], Console(highlight=False, width=80))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    assert "一二三四五六…" in out
+    assert "·" in out
+
+
+# What cannot be
+
+
+def test_models(refused, model, tmp_path):
+    assert refused(TEXTS[0]).startswith("translate needs --model, a directory with an encoder-deco")
+    assert "is no directory" in refused(TEXTS[0], "--model", tmp_path / "none")
+    decoder = tmp_path / "decoder"
+    writers.writer().save(decoder)
+    complaint = refused(TEXTS[0], "--model", decoder)
+    assert complaint == f"model '{decoder}' is a decoder; translation needs an encoder-decoder"
+    encoder = tmp_path / "encoder"
+    Encoder(Config(kind="encoder", vocabulary=5, width=16, layers=1)).save(encoder)
+    assert "is an encoder; translation needs" in refused(TEXTS[0], "--model", encoder)
+    bare = tmp_path / "bare"
+    loaded = pellucid.load(model)
+    loaded.tokenizer = None
+    loaded.save(bare)
+    assert refused(TEXTS[0], "--model", bare) == f"model '{bare}' has no tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--beams", "0"], "beams must be from 1 to 512, not 0"),
+        (["--beams", "many"], "Invalid value for '--beams': "),
+        (["--max-tokens", "0"], "max_tokens must be from 1 to 2,147,483,647, not 0"),
+        (["--max-tokens", "-3"], "max_tokens must be from 1 to"),
+        (["--length-penalty", "nan"], "length_penalty must be from -10 to 10, not nan"),
+        (["--length-penalty", "99"], "length_penalty must be from -10 to 10, not 99.0"),
+        (["-o", "out.pdf"], "--output must end in .txt, .csv, .json or .parquet, not 'out.pdf'"),
+        (["-o", "out.txt", "--align"], "what --align shows goes into .json or .parquet, not 'out"),
+        (["-o", "no/such/out.txt"], "cannot write 'no/such/out.txt': No such file or directory"),
+        (["--file", "a.txt"], "give either texts or --file, not both"),
+    ],
+)
+def test_options(refused, model, options, complaint):
+    assert refused(TEXTS[0], "--model", model, *options).startswith(complaint)
+
+
+def test_texts(refused, model, tmp_path):
+    assert refused("", "--model", model).startswith("the text is empty")
+    assert refused("a", " ", "--model", model).startswith("text 2 is empty")
+    assert "'standard input' is empty" in refused("--model", model)
+    assert "is not UTF-8 text: byte 2, in line 1" in refused("--model", model, stdin=b"ab\xff\n")
+    missing = tmp_path / "none.txt"
+    complaint = refused("--model", model, "--file", missing)
+    assert complaint == f"cannot read '{missing}': No such file or directory"
+    lines = tmp_path / "a.txt"
+    lines.write_text("a\n\nb\n")
+    assert "has a text a line and no columns" in refused(
+        "--model", model, "--file", lines, "--column", "english"
+    )
+    assert "has 1 empty line: 2" in refused("--model", model, "--file", lines, "--strict")
+    table = tmp_path / "a.csv"
+    table.write_text("number,english\n1,a\n")
+    assert "has no column 'englsh'; near it is 'english'" in refused(
+        "--model", model, "--file", table, "--column", "englsh"
+    )
+    assert "say which with --column" in refused("--model", model, "--file", table)
