@@ -96,6 +96,28 @@ def test_the_compiled_step_writes_the_same(options, monkeypatch):
     assert [one.ids for one in compiled] == [one.ids for one in plain]
 
 
+@pytest.mark.parametrize("left", [float("nan"), 3e38])
+@pytest.mark.parametrize("options", [{}, {"position": "rotary", "kv_heads": 1, "window": 5}])
+def test_what_a_cache_held_before_never_matters(options, left, monkeypatch):
+    """Room that no token has taken yet is hidden, whatever stands there."""
+    model, prompts = writer(**options), ["Once upon", "the ball rolled away", "She"]
+    alone = [generate(model, [prompt], max_tokens=NEW)[0].ids for prompt in prompts]
+    empty = model.cache
+
+    def used(*arguments):
+        cache = empty(*arguments)
+        for slot in cache.slots:
+            for kept in (slot.keys.view(-1), slot.values.view(-1)):
+                kept[::2], kept[1::2] = left, -left
+        return cache
+
+    monkeypatch.setattr(model, "cache", used)
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr(step, "of", lambda *_: None)
+        assert [one.ids for one in generate(model, prompts, max_tokens=NEW)] == alone
+
+
 def test_a_text_that_has_ended_leaves_the_batch():
     """Rows end at different times; those that go on write what they write alone."""
     model, prompts = writer(stop=(46, 100)), ["Once upon", "the ball", "She", "naïve café"]

@@ -18,7 +18,8 @@ class Slot:
 
     def __init__(self, cache: "Cache", layer: int, shape: tuple[int, ...], like: Tensor) -> None:
         self.cache, self.layer = cache, layer
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        # Zeros, since what is hidden is computed with too where that is faster.
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         """(batch, kv_heads, capacity, dim)"""
         self.memory: tuple[Tensor, Tensor] | None = None
         """Keys and values of the memory, for cross-attention."""
@@ -112,7 +113,7 @@ def _chosen(kept: Tensor, items: Tensor, length: int) -> Tensor:
     """The chosen texts of (texts, heads, capacity, dim), whose first `length` places are filled."""
     used = kept[:, :, :length].index_select(0, items)
     if len(items) > len(kept):
-        kept = kept.new_empty(len(items), *kept.shape[1:])
+        kept = kept.new_zeros(len(items), *kept.shape[1:])
     kept = kept[: len(items)]
     kept[:, :, :length] = used
     return kept

@@ -17,6 +17,8 @@ from pellucid.errors import BackendError
 
 SMALL = 2**13
 """Queries times keys below which a call of the kernel costs more than its sums."""
+LARGE = 1e15
+"""Numbers of a key whose products with a query cannot overflow."""
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
@@ -39,7 +41,7 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
         key = key.repeat_interleave(scores.group, 1)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
         return _Fused.apply(query, key, value, scores)  # type: ignore[no-any-return, no-untyped-call]
-    if _are_small(scores) and _are_finite(key, value):
+    if _are_small(scores) and _are_harmless(key, value):
         return _run_kernel(query, key, value, scores, False, _bias_of_items(scores))
     return _run(query, key, value, scores, pieces(scores))
 
@@ -51,9 +53,13 @@ def _are_small(scores: Scores) -> bool:
     return masked and batch > 1 and queries * keys <= SMALL and scores.query.device.type == "cpu"
 
 
-def _are_finite(*tensors: Tensor) -> bool:
-    """False where padding may hold what a weight of zero would not hide."""
-    return all(bool(tensor.sum().isfinite()) for tensor in tensors)
+def _are_harmless(key: Tensor, value: Tensor) -> bool:
+    """False where padding may hold what a weight of zero would not hide.
+
+    A value that is not finite, or a key so large that its score may not be.
+    """
+    low, high = key.aminmax()
+    return bool((torch.maximum(-low, high) < LARGE) & value.sum().isfinite())
 
 
 def _bias_of_items(scores: Scores) -> Tensor:
