@@ -155,15 +155,12 @@ def test_padding_and_neighbours_never_matter_to_an_encoder(config):
         in_a_row = torch.cat([ids[item, :length] for item, length in enumerate(lengths)])[None]
         places = torch.cat([torch.arange(length) for length in lengths])[None]
         owner = torch.repeat_interleave(torch.arange(BATCH), lengths)
-        packed = None
-        if config.position not in ("relative", "alibi"):  # whose bias is of places in the row
-            packed = model(in_a_row, masks.documents(owner), positions=places)[0]
+        packed = model(in_a_row, masks.documents(owner), positions=places)[0]
         start = 0
         for item, length in enumerate(lengths.tolist()):
             alone = model(ids[item : item + 1, :length])[0]
             torch.testing.assert_close(padded[item, :length], alone, **CLOSE)
-            if packed is not None:
-                torch.testing.assert_close(packed[start : start + length], alone, **CLOSE)
+            torch.testing.assert_close(packed[start : start + length], alone, **CLOSE)
             start += length
 
 

@@ -129,9 +129,9 @@ class RelativeBias(nn.Module):
         self.distance = distance
         self.causal = causal
 
-    def forward(self, queries: Tensor, keys: int) -> Tensor:
-        """(batch or 1, heads, queries, keys) for query positions (batch or 1, queries)."""
-        apart = torch.arange(keys, device=queries.device) - queries.unsqueeze(-1)
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(batch or 1, heads, queries, keys) for positions (batch or 1, queries), and keys."""
+        apart = keys.unsqueeze(-2) - queries.unsqueeze(-1)
         bias: Tensor = self.table(self._bucket(apart))
         return bias.movedim(-1, -3)
 
@@ -149,17 +149,17 @@ class RelativeBias(nn.Module):
         return later + torch.where(back < single, back, far.clamp_max(buckets - 1))
 
 
-def alibi(heads: int, queries: Tensor, keys: int) -> Tensor:
+def alibi(heads: int, queries: Tensor, keys: Tensor) -> Tensor:
     """(batch or 1, heads, queries, keys): minus the distance, times a slope of each head.
 
     Args:
         heads: any number; slopes are a geometric series for a power of two, and for others those of
             the next power below with every other one of the next above, as in the paper's code.
         queries: positions, (batch or 1, queries).
-        keys: how many.
+        keys: positions, (batch or 1, keys).
     """
     power = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (heads - power), 2)]
-    apart = (torch.arange(keys, device=queries.device) - queries.unsqueeze(-1)).abs()
+    apart = (keys.unsqueeze(-2) - queries.unsqueeze(-1)).abs()
     return -torch.tensor(slopes, device=queries.device)[:, None, None] * apart.unsqueeze(-3)

@@ -84,11 +84,14 @@ class Stack(nn.Module):
             raise OutOfRangeError(
                 f"the text has {longest} tokens, but the model has positions for {limit}"
             )
+        keys = positions
+        if cache is not None:
+            keys = torch.arange(longest, device=ids.device).unsqueeze(0)
         bias = None
         if self.relative is not None:
-            bias = self.relative(positions, longest)
+            bias = self.relative(positions, keys)
         elif config.position == "alibi":
-            bias = alibi(config.heads, positions, longest)
+            bias = alibi(config.heads, positions, keys)
         sight = Sight(
             mask=self._mask(mask, start, tokens),
             bias=bias,
