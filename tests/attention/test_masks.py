@@ -99,6 +99,38 @@ def test_many_holes_are_gathered_into_one_call() -> None:
     assert weights.received().isfinite().all()
 
 
+def test_documents_of_one_length_are_one_call() -> None:
+    lengths = torch.tensor([31, 31, 31, 29, 17, 17])
+    for names in ([0, 1, 2, 3, 4, 5], [9, 3, 5, 0, 7, 2]):
+        ids = torch.tensor(names).repeat_interleave(lengths)
+        share, calls = work(masks.documents(ids), 156, 156)
+        assert calls == 3
+        assert share == int((lengths**2).sum()) / 156**2
+    # One that goes on after another is no block.
+    ids = torch.tensor([0, 1, 0]).repeat_interleave(torch.tensor([53, 59, 44]))
+    q, k, v = (random(1, 3, 156, 5, seed=i) for i in range(3))
+    context, _ = pellucid.attention(q, k, v, masks.documents(ids))
+    expected, _ = pellucid.attention(q, k, v, ids[:, None] == ids, backend="reference")
+    torch.testing.assert_close(context, expected)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 23), min_size=1, max_size=9),
+    order=st.randoms(use_true_random=False),
+)
+def test_documents_in_one_row_are_as_alone(lengths: list[int], order: Any) -> None:
+    names = list(range(len(lengths)))
+    order.shuffle(names)
+    ids = torch.tensor(names).repeat_interleave(torch.tensor(lengths))
+    q, k, v = (random(1, 2, len(ids), 5, seed=i) for i in range(3))
+    context, weights = pellucid.attention(q, k, v, masks.documents(ids))
+    found = context.split(lengths, 2)
+    parts = zip(*(x.split(lengths, 2) for x in (q, k, v)), strict=True)
+    for one, part in zip(found, parts, strict=True):
+        torch.testing.assert_close(one, pellucid.attention(*part)[0])
+    torch.testing.assert_close(weights @ v, context)
+
+
 def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     _, calls = work(masks.window(left=511, right=0), 8192, 8192)
     assert calls <= 8  # the first rows see fewer keys; the others are alike
