@@ -118,7 +118,7 @@ def translate(
         for number, best in zip(batch, written, strict=True):
             found[number] = Translation(
                 source=texts[number],
-                text=model.tokenizer.decode(best.ids),
+                text=model.tokenizer.decode(best.ids).strip(),
                 score=best.score,
                 source_ids=sources[number],
                 ids=list(best.ids),
