@@ -182,6 +182,7 @@ def translation() -> Iterator[Row]:
             num_beams=BEAMS,
             max_new_tokens=MOST,
             bad_words_ids=[[58_100]],
+            renormalize_logits=True,
         )
         return [[x for x in row[1:].tolist() if x != 58_100] for row in found]
 

@@ -164,7 +164,7 @@ class Transformer(nn.Module):
         (Radford et al. 2019, "GPT-2", section 2.3); biases zero, norms one.
         """
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
+            if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
                 blocks = self.config.layers if name.endswith((".output", ".down")) else 0.5
                 nn.init.normal_(module.weight, std=0.02 / (2 * blocks) ** 0.5)
             if isinstance(module, nn.Linear) and module.bias is not None:

@@ -16,6 +16,8 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.models import EncoderDecoder
 
+AT_ONCE = 2**19
+"""Logits that are looked through at once: as many as stay near a core."""
 NEVER = float("-inf")
 
 
@@ -146,18 +148,27 @@ def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Te
     They are among the likeliest of each beam, so that no probability of all others is written down.
 
     Args:
-        logits: (sources * beams, vocabulary).
+        logits: (sources * beams, vocabulary), which are used up.
         scores: (sources, beams) so far.
         most: how many.
     """
-    beams, total = scores.shape[1], logits.logsumexp(-1, keepdim=True)
-    places = top_places(logits, min(most, logits.shape[1]))
-    values = logits.gather(1, places) - total
-    values = values.view(len(scores), beams, -1) + scores.unsqueeze(-1)
+    rows = max(1, AT_ONCE // logits.shape[1])
+    likeliest = [_likeliest(some, min(most, logits.shape[1])) for some in logits.split(rows)]
+    values, places = (torch.cat(parts) for parts in zip(*likeliest, strict=True))
+    values = values.view(*scores.shape, -1) + scores.unsqueeze(-1)
     best = values.flatten(1).topk(min(most, values[0].numel()), -1)
     width = values.shape[-1]
     ids = places.view(len(scores), -1).gather(1, best.indices)
     return best.values, best.indices // width, ids
+
+
+def _likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and ids, (rows, most) each, of logits (rows, vocabulary), in place."""
+    places = top_places(logits, most)
+    values = logits.gather(1, places)
+    largest = values[:, :1]
+    total = largest + logits.sub_(largest).exp_().sum(-1, keepdim=True).log()
+    return values - total, places
 
 
 def _finish(
