@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from pellucid.errors import ArgumentError
 
 
+def table(rows: int, width: int) -> nn.Embedding:
+    """Rows that train. Whoever makes a model draws them: torch's own draw of a table without memory
+    would load its compiler.
+    """
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return made
+
+
 def sinusoids(positions: Tensor, width: int, interleaved: bool = True) -> Tensor:
     """(..., width) for positions (...): sines and cosines of wavelengths 2 pi to 10,000 * 2 pi.
 
@@ -125,7 +133,7 @@ class RelativeBias(nn.Module):
             causal: whether keys that come later are hidden anyway.
         """
         super().__init__()
-        self.table = nn.Embedding(buckets, heads)
+        self.table = table(buckets, heads)
         self.distance = distance
         self.causal = causal
 

@@ -20,7 +20,7 @@ from pellucid.layers import int8
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
-from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids
+from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -30,12 +30,12 @@ class Stack(nn.Module):
     def __init__(self, config: Config, causal: bool, layers: int, cross: bool = False) -> None:
         super().__init__()
         self.config, self.causal = config, causal
-        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.tokens = table(config.vocabulary, config.width)
         self.positions = None
         if config.position == "learned" and config.positions is not None:
             rows = config.positions + config.position_offset
-            self.positions = nn.Embedding(rows, config.width)
-        self.types = nn.Embedding(config.types, config.width) if config.types else None
+            self.positions = table(rows, config.width)
+        self.types = table(config.types, config.width) if config.types else None
         self.embedding_norm = norm(config) if config.embedding_norm else None
         self.rotary = self.relative = None
         if config.position == "rotary":
@@ -259,8 +259,8 @@ class _Speaker(Transformer):
         """(..., vocabulary) of what the last block made, (..., width)."""
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
-        table = self.decoder.tokens if self.head is None else self.head
-        return step.linear(x, table.weight, self.bias, getattr(table, "scale", None))
+        head = self.decoder.tokens if self.head is None else self.head
+        return step.linear(x, head.weight, self.bias, getattr(head, "scale", None))
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many texts of so many tokens."""
