@@ -9,6 +9,7 @@ import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.kernels import step
+from pellucid.layers import int8
 from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
 
 VOCABULARY, TOKENS, BATCH = 53, 19, 3
@@ -297,6 +298,106 @@ def test_weights_of_a_byte_are_their_rounding(config):
         expected = rounded(ids)
         torch.testing.assert_close(eighth(ids), expected, **CLOSE)
         torch.testing.assert_close(in_steps(eighth, ids, 7, 1), expected, **CLOSE)
+
+
+def a_decoder(**choices):
+    sizes = {"width": 24, "heads": 3, "hidden": 17, "layers": 2}
+    return of("decoder", Config(kind="decoder", vocabulary=VOCABULARY, **(sizes | choices)))
+
+
+def hooked(model):
+    model.decoder.blocks[1].feed_forward.register_forward_hook(lambda part, given, made: made * 3)
+
+
+def patched(model):
+    part = model.decoder.blocks[0].feed_forward
+    forward = part.forward
+    part.forward = lambda x: forward(x) * 3
+
+
+def replaced(model):
+    down = model.decoder.blocks[0].feed_forward.down
+    down.weight = torch.nn.Parameter(down.weight.detach() * 3)
+
+
+def refilled(model):
+    down = model.decoder.blocks[0].feed_forward.down
+    down.weight.data = down.weight.detach().T.contiguous().T * 3
+
+
+def without_a_norm(model):
+    model.decoder.blocks[1].attention_norm = torch.nn.Identity()
+
+
+def partly_int8(model):
+    int8.quantise(model.decoder.blocks[1])
+
+
+def of_another_kind(model):
+    class Tripled(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 3
+
+    feed = model.decoder.blocks[0].feed_forward
+    other = Tripled(feed.down.in_features, feed.down.out_features).eval()
+    other.load_state_dict(feed.down.state_dict())
+    feed.down = other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [hooked, patched, replaced, refilled, without_a_norm, partly_int8, of_another_kind],
+)
+def test_a_model_that_is_changed_while_it_writes(change):
+    """Compiled loops see what the blocks would, or leave it to them."""
+    model, ids = a_decoder(), some_ids()
+    with torch.no_grad():
+        caches = [model.cache(BATCH, TOKENS) for _ in range(2)]
+        for cache in caches:
+            for start, stop in ((0, 7), (7, 8)):
+                model(ids[:, start:stop], cache=cache)
+        change(model)
+        found = model(ids[:, 8:9], cache=caches[0])
+        with torch.enable_grad():  # under which the blocks run
+            expected = model(ids[:, 8:9], cache=caches[1]).detach()
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_a_head_with_a_hook_is_called():
+    model, ids = a_decoder(tied=False), some_ids()
+    with torch.no_grad():
+        before = model(ids)
+        model.head.register_forward_hook(lambda part, given, made: made * 3)
+        torch.testing.assert_close(model(ids), before * 3, **CLOSE)
+
+
+def test_a_cache_that_does_not_fit():
+    model, ids = a_decoder(), some_ids()
+    with torch.no_grad():
+        cache = model.cache(1, TOKENS)
+        model(ids[:1], cache=model.cache(1, TOKENS))
+        with pytest.raises(ShapeError, match="the cache is of 1 texts, but there are 3"):
+            model(ids, cache=cache)
+        for other in (a_decoder(heads=2), a_decoder(layers=1)):
+            with pytest.raises(ArgumentError, match="the cache was made for another model"):
+                model(ids[:1], cache=other.cache(1, TOKENS))
+        for lengths, message in (([3, 20, 1], "lengths must be 1 to 19"), ([0, 1, 1], "1 to 19")):
+            with pytest.raises(ArgumentError, match=message):
+                model(ids, cache=model.cache(3, TOKENS), lengths=torch.tensor(lengths))
+
+
+def test_a_cache_serves_one_model_after_another():
+    model, other, ids = a_decoder(), a_decoder(), some_ids()
+    for parameter in other.parameters():
+        parameter.data *= 1.5
+    with torch.no_grad():
+        caches = [model.cache(BATCH, TOKENS) for _ in range(2)]
+        for cache in caches:
+            model(ids[:, :7], cache=cache)
+            model(ids[:, 7:8], cache=cache)
+        found = other(ids[:, 8:9], cache=caches[0])
+        with torch.enable_grad():
+            torch.testing.assert_close(found, other(ids[:, 8:9], cache=caches[1]).detach(), **CLOSE)
 
 
 def test_a_model_in_int8_is_not_saved(tmp_path):

@@ -1,5 +1,6 @@
 """What is written is what transformers writes, and what is said of it is so."""
 
+import itertools
 import warnings
 
 import pytest
@@ -118,9 +119,22 @@ def test_what_a_cache_held_before_never_matters(options, left, monkeypatch):
         assert [one.ids for one in generate(model, prompts, max_tokens=NEW)] == alone
 
 
+PROMPTS = ["Once upon", "the ball", "She", "naïve café"]
+
+
+def writer_that_stops():
+    """Stop ids that end the texts of PROMPTS at three different times, at the least."""
+    texts = [one.ids for one in generate(writer(), PROMPTS, max_tokens=40)]
+    for stop in itertools.combinations(sorted({number for text in texts for number in text}), 2):
+        ends = {next((i for i, x in enumerate(text) if x in stop), 40) for text in texts}
+        if len(ends) > 2:
+            return writer(stop=stop)
+    raise AssertionError("these texts end together, whatever the stop")
+
+
 def test_a_text_that_has_ended_leaves_the_batch():
     """Rows end at different times; those that go on write what they write alone."""
-    model, prompts = writer(stop=(46, 100)), ["Once upon", "the ball", "She", "naïve café"]
+    model, prompts = writer_that_stops(), PROMPTS
     together = generate(model, prompts, max_tokens=40)
     assert len({len(one.ids) for one in together}) > 2
     for prompt, found in zip(prompts, together, strict=True):
@@ -129,12 +143,12 @@ def test_a_text_that_has_ended_leaves_the_batch():
 
 
 def test_the_batch_gets_smaller(monkeypatch):
-    model, rows = writer(stop=(46, 100)), []
+    model, rows = writer_that_stops(), []
     forward = model.forward
     monkeypatch.setattr(
         model, "forward", lambda ids, **options: rows.append(len(ids)) or forward(ids, **options)
     )
-    generate(model, ["Once upon", "the ball", "She", "naïve café"], max_tokens=40)
+    generate(model, PROMPTS, max_tokens=40)
     assert rows[0] == 4
     assert rows == sorted(rows, reverse=True)
     assert rows[-1] < 4

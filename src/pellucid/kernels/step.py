@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from pellucid.attention.masks import Below
 
@@ -52,11 +53,23 @@ def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: "Cache") -> "Step | N
         or not isinstance(sight.memory_mask, Below | None)
     ):
         return None
-    if cache.step is None:
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in stack.modules())
-        cache.step = False if hooked else Step(stack)
-    step: Step | None = cache.step or None
-    return step
+    for slot in cache.slots:
+        if not all(
+            part.dtype == x.dtype and part.is_contiguous() and len(x) % len(part) == 0
+            for part in (slot.keys, slot.values, *(slot.memory or ()))
+        ):
+            return None
+    known: Step | None = cache.step
+    if known is None or not known.is_as_it_was(stack):
+        try:
+            known = cache.step = Step(stack)
+        except _UnfitError:
+            known = cache.step = None
+    return known
+
+
+class _UnfitError(Exception):
+    """The blocks do something that the kernel does not."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Tensor:
@@ -111,46 +124,98 @@ class Step:
             eps=config.norm_eps,
             scale=scale,
         )
+        self.stack, self.eps = stack, config.norm_eps
+        self.width, self.hidden = config.width, config.hidden
+        self.heads, self.pairs = config.heads * config.dim, config.key_heads * config.dim
+        self.parts = list(stack.blocks.modules())
+        self.children = [
+            (part._modules, name, child)
+            for part in self.parts
+            for name, child in part._modules.items()
+        ]
+        self.tensors: list[tuple[Any, str, Tensor, int]] = []
+        """What the table points to, and who owns it under which name."""
+        self.kind = stack.blocks[0].feed_forward.up.weight.dtype
         self.table = np.zeros((len(stack.blocks), kernel.FIELDS), np.int64)
-        self.alive: list[Tensor] = []
-        """What the table points to."""
+        if self.kind not in (torch.float32, torch.int8) or not _are_ours(self.parts):
+            raise _UnfitError
         for row, block in zip(self.table, stack.blocks, strict=True):
             self._enter(row, block)
-        self.like = np.empty(0, stack.blocks[0].feed_forward.up.weight.numpy().dtype)
+        self.like = torch.empty(0, dtype=self.kind).numpy()
+        if not self.is_as_it_was(stack):
+            raise _UnfitError
+
+    def is_as_it_was(self, stack: nn.Module) -> bool:
+        """Whether the table still says where the weights are, and nobody looks in between."""
+        return (
+            stack is self.stack
+            and not _global_forward_hooks
+            and not _global_forward_pre_hooks
+            and not any(
+                part.training
+                or part._forward_hooks
+                or part._forward_pre_hooks
+                or "forward" in part.__dict__
+                for part in self.parts
+            )
+            and all(owner.get(name) is child for owner, name, child in self.children)
+            and all(
+                owner.get(name) is tensor
+                and tensor.data_ptr() == address
+                and tensor.is_contiguous()
+                for owner, name, tensor, address in self.tensors
+            )
+        )
 
     def _enter(self, row: Any, block: "Block") -> None:
         kernel = _kernel()
         own, cross, feed = block.attention, block.cross, block.feed_forward
-        linears = {
-            kernel.QUERY: own.query,
-            kernel.KEY: own.key,
-            kernel.VALUE: own.value,
-            kernel.OUTPUT: own.output,
-            kernel.CROSS_QUERY: None if cross is None else cross.query,
-            kernel.CROSS_OUTPUT: None if cross is None else cross.output,
-            kernel.GATE: feed.gate,
-            kernel.UP: feed.up,
-            kernel.DOWN: feed.down,
-        }
-        norms = {
-            kernel.OWN_NORM: block.attention_norm,
-            kernel.QUERY_NORM: own.query_norm,
-            kernel.KEY_NORM: own.key_norm,
-            kernel.CROSS_NORM: block.cross_norm,
-            kernel.CROSS_QUERY_NORM: None if cross is None else cross.query_norm,
-            kernel.FEED_NORM: block.feed_forward_norm,
-        }
-        for parts, names in ((linears, ("weight", "scale", "bias")), (norms, ("weight", "bias"))):
-            for field, part in parts.items():
-                for place, name in enumerate(names):
-                    tensor = getattr(part, name, None)
-                    if tensor is not None:
-                        row[field + place] = self._address(tensor)
+        width, hidden, heads, pairs = self.width, self.hidden, self.heads, self.pairs
+        linears = [
+            (kernel.QUERY, own.query, heads, width),
+            (kernel.KEY, own.key, pairs, width),
+            (kernel.VALUE, own.value, pairs, width),
+            (kernel.OUTPUT, own.output, width, heads),
+            (kernel.UP, feed.up, hidden, width),
+            (kernel.DOWN, feed.down, width, hidden),
+        ]
+        norms = [
+            (kernel.OWN_NORM, block.attention_norm, width),
+            (kernel.FEED_NORM, block.feed_forward_norm, width),
+            (kernel.QUERY_NORM, own.query_norm, own.dim),
+            (kernel.KEY_NORM, own.key_norm, own.dim),
+        ]
+        if feed.gate is not None:
+            linears.append((kernel.GATE, feed.gate, hidden, width))
+        if cross is not None:
+            linears.append((kernel.CROSS_QUERY, cross.query, heads, width))
+            linears.append((kernel.CROSS_OUTPUT, cross.output, width, heads))
+            norms.append((kernel.CROSS_NORM, block.cross_norm, width))
+            norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, own.dim))
+        for field, linear, out, size in linears:
+            row[field] = self._address(linear, "weight", (out, size), self.kind)
+            if self.kind == torch.int8:
+                row[field + 1] = self._address(linear, "scale", (out,))
+            if linear.bias is not None:
+                row[field + 2] = self._address(linear, "bias", (out,))
+        for field, norm, size in norms:
+            if norm is not None:
+                if norm.eps != self.eps:
+                    raise _UnfitError
+                row[field] = self._address(norm, "weight", (size,))
+                if isinstance(norm, nn.LayerNorm):
+                    row[field + 1] = self._address(norm, "bias", (size,))
 
-    def _address(self, tensor: Tensor) -> int:
-        tensor = tensor.detach().contiguous()
-        self.alive.append(tensor)
-        return tensor.data_ptr()
+    def _address(
+        self, owner: Any, name: str, shape: tuple[int, ...], kind: torch.dtype = torch.float32
+    ) -> int:
+        kept = owner._parameters if name in owner._parameters else owner._buffers
+        tensor = kept.get(name)
+        if tensor is None or tensor.shape != shape or tensor.dtype != kind or tensor.is_meta:
+            raise _UnfitError
+        address: int = tensor.data_ptr()
+        self.tensors.append((kept, name, tensor, address))
+        return address
 
     def __call__(self, x: Tensor, sight: "Sight", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
@@ -200,6 +265,33 @@ class Step:
                 parts,
             )
         return x.unsqueeze(1)
+
+
+def is_plain(part: nn.Module) -> bool:
+    """Whether a module is of torch or ours, and nobody has hooked or changed it."""
+    return _are_ours([part]) and not (
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or "forward" in part.__dict__
+        or _global_forward_hooks
+        or _global_forward_pre_hooks
+    )
+
+
+def _are_ours(parts: list[nn.Module]) -> bool:
+    """Whether these are the modules that the kernel stands in for, and no relatives of them."""
+    return all(
+        type(part) in _ours() and type(part).forward is _ours()[type(part)] for part in parts
+    )
+
+
+@cache
+def _ours() -> dict[type, Any]:
+    from pellucid.layers.block import Block, FeedForward, HeadAttention
+    from pellucid.layers.int8 import Int8Linear
+
+    known = (Block, HeadAttention, FeedForward, Int8Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm)
+    return {kind: kind.forward for kind in (*known, nn.Dropout, nn.ModuleList)}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, ShapeError
 from pellucid.layers.config import Config
 
 
@@ -65,12 +65,24 @@ class Cache:
         """What `kernels.step` keeps from one token to the next."""
         self.slots = [Slot(self, layer, shape, like) for layer in range(layers)]
 
-    def claim(self, count: int) -> int:
+    def claim(self, config: Config, texts: int, count: int) -> int:
         """Make sure that there is room for so many tokens more; gives the longest text's length.
 
+        Args:
+            config: of the model that asks.
+            texts: how many it reads.
+            count: new tokens of each.
+
         Raises:
-            ArgumentError: there is not.
+            ArgumentError: there is no room, or the cache was made for another model.
+            ShapeError: it is of another number of texts.
         """
+        batch, heads, _, dim = self.slots[0].keys.shape
+        layers = config.layers if config.decoder_layers is None else config.decoder_layers
+        if (len(self.slots), heads, dim) != (layers, config.key_heads, config.dim):
+            raise ArgumentError("the cache was made for another model")
+        if texts != batch:
+            raise ShapeError(f"the cache is of {batch} texts, but there are {texts}")
         longest = self.start if isinstance(self.start, int) else int(self.start.max())
         if longest + count > self.capacity:
             raise ArgumentError(

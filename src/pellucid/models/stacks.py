@@ -78,7 +78,7 @@ class Stack(nn.Module):
         if positions is None:
             positions = torch.arange(tokens, device=ids.device).unsqueeze(0)
             positions = positions + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
-        longest = tokens if cache is None else cache.claim(tokens)
+        longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
         limit = config.positions
         if limit is not None and longest > limit and int(positions.max()) >= limit:
             raise OutOfRangeError(
@@ -87,6 +87,8 @@ class Stack(nn.Module):
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
+        if lengths is not None:
+            _check_lengths(lengths, ids)
         bias = None
         if self.relative is not None:
             bias = self.relative(positions, keys)
@@ -260,6 +262,9 @@ class _Speaker(Transformer):
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
         head = self.decoder.tokens if self.head is None else self.head
+        if self.head is not None and not step.is_plain(self.head):  # somebody looks, or changes it
+            made: Tensor = self.head(x)
+            return made if self.bias is None else made + self.bias
         return step.linear(x, head.weight, self.bias, getattr(head, "scale", None))
 
     def cache(self, batch: int, capacity: int) -> Cache:
@@ -378,6 +383,14 @@ def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x[:, -1]
     return x[torch.arange(len(x), device=x.device), lengths - 1]
+
+
+def _check_lengths(lengths: Tensor, ids: Tensor) -> None:
+    texts, tokens = ids.shape
+    if lengths.shape != (texts,):
+        raise ShapeError(f"lengths must be ({texts},), not of shape {tuple(lengths.shape)}")
+    if not bool(((lengths > 0) & (lengths <= tokens)).all()):
+        raise ArgumentError(f"lengths must be 1 to {tokens}, not {lengths.tolist()}")
 
 
 def _check_ids(name: str, ids: Any, config: Config) -> None:

@@ -20,7 +20,7 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models import Encoder, load
 from pellucid.tasks.reading import ids_of
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 2048
 """Of one forward pass, which has a core to itself: enough for the matrix products, and few enough
 that all cores are busy to the end.
 """
