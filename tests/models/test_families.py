@@ -248,13 +248,19 @@ def test_what_a_family_can_be_and_ours_cannot_is_refused(name, values, reason, t
     assert reason in str(caught.value)
 
 
-def test_ids_that_only_the_settings_of_generation_say(tmp_path):
+def test_mistral_whose_layers_see_all_has_no_window(tmp_path):
+    written("mistral", tmp_path)
+    change(tmp_path, layer_types=["full_attention"] * 2)
+    assert pellucid.load(tmp_path).config.window is None
+
+
+def test_ids_that_the_settings_of_generation_say_go_before(tmp_path):
     written("llama", tmp_path)
     settings = {"eos_token_id": [5, 7], "bos_token_id": 11}
     (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     change(tmp_path, eos_token_id="gone")
     config = pellucid.load(tmp_path).config
-    assert (config.stop, config.start, config.padding) == ((5, 7), 1, 0)
+    assert (config.stop, config.start, config.padding) == ((5, 7), 11, 0)
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -192,3 +192,10 @@ def test_what_is_no_number():
         probabilities(torch.zeros(3), PLAIN)
     with pytest.raises(ShapeError, match=r"seen must be of the shape of logits \(1, 3\), not None"):
         probabilities(torch.zeros(1, 3), Sampling(repetition_penalty=2))
+
+
+def test_logits_that_are_no_numbers():
+    logits = torch.tensor([[0.0, torch.nan, 1.0]])
+    for sampling in (Sampling(temperature=0), Sampling()):
+        with pytest.raises(ArgumentError, match="no numbers"):
+            choose(logits, sampling, [torch.Generator()])

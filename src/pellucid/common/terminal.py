@@ -37,7 +37,10 @@ def steps() -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+        *columns,
+        console=console,
+        transient=True,
+        disable=sys.stderr is None or not sys.stderr.isatty(),
     ) as bar:
         task = bar.add_task("", total=None)
 

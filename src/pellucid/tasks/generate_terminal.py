@@ -149,7 +149,7 @@ def _report(written: Written, model: Decoder) -> None:
             f"pellucid: {count(full, 'text')} of {len(written.texts)} ended since the model has "
             f"positions for {model.config.positions:,} tokens"
         )
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         tokens = sum(len(text.ids) for text in written.texts)
         rate = tokens / written.seconds
         _note(f"{count(tokens, 'token')} in {written.seconds:.1f} s, {rate:.0f} tokens/s")

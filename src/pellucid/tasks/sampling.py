@@ -119,7 +119,17 @@ def choose(
     generators: Sequence[torch.Generator],
     seen: Tensor | None = None,
 ) -> Tensor:
-    """(batch,) ids of the next tokens; arguments as those of `probabilities` and `draw`."""
+    """(batch,) ids of the next tokens; arguments as those of `probabilities` and `draw`.
+
+    Raises:
+        ArgumentError: logits hold NaN.
+        ShapeError: logits or seen of another shape.
+    """
+    if bool(logits.isnan().any()):
+        raise ArgumentError(
+            "the model gives logits that are no numbers (NaN): its weights are damaged, or its "
+            f"dtype is too small for them ({logits.dtype})"
+        )
     if sampling.is_greedy:
         return _penalised(logits, sampling, seen).argmax(-1)
     return draw(probabilities(logits, sampling, seen), generators)

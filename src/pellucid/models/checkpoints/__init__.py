@@ -105,11 +105,11 @@ def read_config(directory: Path) -> tuple[Config, Family]:
 
 
 def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """With the ids that only the settings of generation say."""
+    """With the ids that the settings of generation say, which go before, as in transformers."""
     if not (directory / GENERATION).is_file():
         return said
     also = json_in(directory, GENERATION)
-    names = [name for name in IDS if said.get(name) is None and also.get(name) is not None]
+    names = [name for name in IDS if also.get(name) is not None]
     return said | {name: also[name] for name in names}
 
 

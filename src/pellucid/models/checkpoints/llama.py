@@ -77,11 +77,12 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, tuple[tuple[str, Any], ...]
 
 def _window(config: Mapping[str, Any]) -> Any:
     name, window = config["model_type"], config.get("sliding_window")
-    if name == "mistral":
-        return window
-    if name == "llama" or window is None or not config.get("use_sliding_window", False):
+    if name == "llama" or window is None:
         return None
-    layers, full = config["num_hidden_layers"], config.get("max_window_layers", 28)
+    if name != "mistral" and not config.get("use_sliding_window", False):
+        return None
+    layers = config["num_hidden_layers"]
+    full = 0 if name == "mistral" else config.get("max_window_layers", 28)
     types = config.get("layer_types") or [
         "sliding_attention" if layer >= full else "full_attention" for layer in range(layers)
     ]

@@ -20,6 +20,7 @@ from pellucid.layers.config import Config, Pooling
 from pellucid.models.checkpoints.tensors import json_in, json_list_in
 
 MODULES, LENGTH, TOKENIZER = "modules.json", "sentence_bert_config.json", "tokenizer_config.json"
+PROMPTS = "config_sentence_transformers.json"
 MODES: dict[str, Pooling] = {"mean": "mean", "cls": "first"}
 PARTS = ("Transformer", "Pooling", "Normalize")
 
@@ -40,6 +41,12 @@ def read(directory: Path, config: Config) -> Config:
     unknown = sorted(parts.keys() - set(PARTS))
     if unknown:
         raise FileError(f"its {MODULES} has {listing(unknown)}; known are {listing(list(PARTS))}")
+    if (directory / PROMPTS).is_file():
+        name = json_in(directory, PROMPTS).get("default_prompt_name")
+        if name is not None:
+            raise FileError(
+                f"its {PROMPTS} puts the prompt '{name}' before each text; none is known"
+            )
     if "Pooling" in parts:
         name = f"{parts['Pooling']}/config.json"
         config = replace(config, pooling=_pooling(name, json_in(directory, name)))
