@@ -7,25 +7,19 @@ Random weights, which transformers has made and both have loaded: a Llama shape 
 `transformers.generate`; that both write the same is checked on the way.
 """
 
-import argparse
-import json
-import platform
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from rich.console import Console
 
 import pellucid
 from benchmarks import measure
-from benchmarks.heart import Row, duration, show
+from benchmarks.command import run
+from benchmarks.heart import Row, duration
 from pellucid.tasks.beam import search
 
 PROMPT, NEW, PREFILL = 32, 64, 512
@@ -210,26 +204,5 @@ def translation() -> Iterator[Row]:
 SECTIONS = (decoding, prefill, translation)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__)
-    parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    given = parser.parse_args()
-    rows: list[Row] = []
-    with torch.no_grad():
-        for section in SECTIONS:
-            if given.only not in section.__name__:
-                continue
-            for row in section():
-                rows.append(row)
-                print(f"{row.figure}, {row.setting}: {row.value:.3g} {row.unit}", file=sys.stderr)
-    console = Console() if sys.stdout.isatty() else Console(width=130)
-    title = f"torch {torch.__version__}, transformers {transformers.__version__}, float32, "
-    show(rows, f"{title}{platform.machine()}, {torch.get_num_threads()} threads", console)
-    if given.json:
-        facts = {"rows": [asdict(row) for row in rows]}
-        given.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run("benchmarks.decoding", __doc__, f"transformers {transformers.__version__}", SECTIONS)

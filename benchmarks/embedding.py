@@ -7,15 +7,10 @@ the same texts, at whichever of its batch sizes is fastest here; that both give 
 is checked on the way.
 """
 
-import argparse
-import json
 import os
-import platform
 import random
 import re
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +18,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed is installed
 
 import sentence_transformers
 import torch
-from rich.console import Console
 
 from benchmarks import measure
-from benchmarks.heart import Row, duration, show
+from benchmarks.command import run
+from benchmarks.heart import Row, duration
 from pellucid.common.checkpoint import minilm
 from pellucid.tasks import embed, open_encoder
 
@@ -103,27 +98,10 @@ def _nothing() -> None:
 SECTIONS = (embedding,)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding", description=__doc__)
-    parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    given = parser.parse_args()
-    rows: list[Row] = []
-    for section in SECTIONS:
-        if given.only not in section.__name__:
-            continue
-        for row in section():
-            rows.append(row)
-            print(f"{row.figure}, {row.setting}: {row.value:.7g} {row.unit}", file=sys.stderr)
-    console = Console() if sys.stdout.isatty() else Console(width=130)
-    title = (
-        f"torch {torch.__version__}, sentence-transformers {sentence_transformers.__version__}, "
-    )
-    show(rows, f"{title}{platform.machine()}, {torch.get_num_threads()} threads", console)
-    if given.json:
-        facts = {"rows": [asdict(row) for row in rows]}
-        given.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        "benchmarks.embedding",
+        __doc__,
+        f"sentence-transformers {sentence_transformers.__version__}",
+        SECTIONS,
+    )

@@ -8,25 +8,19 @@ every core. The peer of watching is the same model unwatched; that of the statis
 model in Hugging Face's eager attention with `output_attentions=True` and the same sums over it.
 """
 
-import argparse
 import gc
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 import transformers
-from rich.console import Console
 from torch import nn
 
 import pellucid
 from benchmarks import measure
-from benchmarks.heart import Row, duration, over, show
+from benchmarks.command import run
+from benchmarks.heart import Row, duration, over
 
 WIDTH, HEADS, LONG, VOCABULARY = 384, 12, 16_384, 30_522
 SIZES = {
@@ -205,26 +199,5 @@ def very_long() -> Iterator[Row]:
 SECTIONS = (time_watched, memory_kept, statistics_of_all_heads, generation, very_long)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.watch", description=__doc__)
-    parser.add_argument("--only", default="", metavar="SECTION", help="sections named so")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    given = parser.parse_args()
-    rows: list[Row] = []
-    with torch.no_grad():
-        for section in SECTIONS:
-            if given.only not in section.__name__:
-                continue
-            for row in section():
-                rows.append(row)
-                print(f"{row.figure}, {row.setting}: {row.value:.3g} {row.unit}", file=sys.stderr)
-    console = Console() if sys.stdout.isatty() else Console(width=130)
-    title = f"torch {torch.__version__}, transformers {transformers.__version__}, float32, "
-    show(rows, f"{title}{platform.machine()}, {torch.get_num_threads()} threads", console)
-    if given.json:
-        facts = {"rows": [asdict(row) for row in rows]}
-        given.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run("benchmarks.watch", __doc__, f"transformers {transformers.__version__}", SECTIONS)
