@@ -23,12 +23,17 @@ def directory_of(path: str | Path) -> Path:
         raise FileError(f"model '{path}' is no directory")
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise MissingExtraError(
             f"model '{path}' is no directory, and the hub needs: pip install 'pellucid[hf]'"
         ) from error
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(WANTED)))
+    except LocalEntryNotFoundError as error:
+        raise FileError(
+            f"model '{path}' is no directory here, and the Hugging Face hub cannot be reached"
+        ) from error
     except Exception as error:  # the hub has kinds of its own, and so has each layer beneath
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise FileError(
