@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.common.files import is_blank, printable, write_whole
+from pellucid.common.files import check_writable, is_blank, printable, write_whole
 from pellucid.errors import FileError
 
 
@@ -38,8 +38,18 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
     ("place", "message"), [("nowhere/x.svg", "No such file or directory"), (".", "is a directory")]
 )
 def test_places_that_cannot_be_written(tmp_path, place, message):
-    with pytest.raises(FileError, match=message):
-        write_whole(tmp_path / Path(place), "text")
+    for check in (check_writable, lambda path: write_whole(path, "text")):
+        with pytest.raises(FileError, match=message):
+            check(tmp_path / place)
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_to_check_a_place_changes_nothing(tmp_path, old):
+    path = tmp_path / "poem.svg"
+    if old is not None:
+        path.write_text(old)
+    check_writable(path)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ([] if old is None else [old])
 
 
 def test_a_link_stays_a_link(tmp_path):
@@ -94,7 +104,15 @@ def test_control_characters_are_replaced():
     assert printable("a\x1b[31m\x7f\x9b\rb\n\tä🙂") == "a\ufffd[31m\ufffd\ufffd b\n\tä🙂"
 
 
-@pytest.mark.parametrize("text", ["", " \t\n", "\u200b\ufeff", "\x1b\x07", "\u2028\u3000\xa0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", " \t\n", "\u200b\ufeff", "\x1b\x07", "\u2028\u3000\xa0", "\xad\u2060", "\u3164\U000e0041"],
+)
 def test_blank(text):
     assert is_blank(text)
     assert not is_blank(f"{text}.")
+
+
+@pytest.mark.parametrize("sign", ["\u0600", "\u0605", "\u06dd", "\u070f", "\u08e2", "\U000110bd"])
+def test_format_characters_that_are_to_be_seen(sign):
+    assert not is_blank(sign)

@@ -6,13 +6,25 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 from pellucid.errors import FileError
 
 # C0, DEL and C1: a terminal may take these for commands. A line break or tab is harmless.
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
 _CONTROLS |= {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): " "}
+# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): what has no shape of its
+# own. Not every format character is among them: the number signs of Arabic are to be seen.
+_INVISIBLE = frozenset(
+    chr(code)
+    for first, last in (
+        (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5),
+        (0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
+        (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8),
+        (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
 
 
 def printable(text: str) -> str:
@@ -22,7 +34,10 @@ def printable(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see: only spaces, control and zero-width characters."""
-    return all(unicodedata.category(letter) in ("Zs", "Zl", "Zp", "Cc", "Cf") for letter in text)
+    return all(
+        letter in _INVISIBLE or unicodedata.category(letter) in ("Zs", "Zl", "Zp", "Cc")
+        for letter in text
+    )
 
 
 @contextmanager
@@ -36,7 +51,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileError: the file cannot be written there, or what is there is not a file.
     """
     path = Path(path)
-    try:
+    with _reported(path):
         rights = _rights(path)
         target = Path(os.path.realpath(path))
         with NamedTemporaryFile(dir=target.parent, prefix=".pellucid-", delete=False) as file:
@@ -48,17 +63,37 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException:
             aside.unlink()
             raise
-    except FileError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise FileError(f"cannot write '{_short(path)}': {reason}") from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that `written_whole` cannot write, before any work is done for it.
+
+    Raises:
+        FileError: as `written_whole`.
+    """
+    path = Path(path)
+    with _reported(path):
+        _rights(path)
+        with TemporaryFile(dir=Path(os.path.realpath(path)).parent, prefix=".pellucid-"):
+            pass
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` in UTF-8 to `path`, as `written_whole` does."""
     with written_whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """What the system says against writing a file, as an error of ours."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileError(f"cannot write '{_short(path)}': {reason}") from error
 
 
 def _rights(path: Path) -> int:
