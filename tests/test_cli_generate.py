@@ -204,8 +204,8 @@ def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-tokens", "0"], "max_tokens must be at least 1, not 0"),
-        (["--samples", "0"], "samples must be at least 1, not 0"),
+        (["--max-tokens", "0"], "max_tokens must be from 1 to 2,147,483,647, not 0"),
+        (["--samples", "0"], "samples must be from 1 to 65,536, not 0"),
         (["--samples", "2", "--temperature", "0"], "all 2 samples are the same"),
         (["--seed", "-1"], "seed must be from 0 to"),
         (["--stop", ""], "stop holds an empty string"),

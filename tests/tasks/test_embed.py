@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pellucid import models
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.lens import watch
 from pellucid.tasks import embed, open_encoder
 
 WORDS = "rain falls on the old river and she sings of light, stone; why? because 42 birds left"
@@ -54,6 +55,20 @@ def test_workers_give_the_same(minilm):
     finally:
         torch.set_num_threads(1)
     torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+
+
+def test_a_watch_sees_one_batch_after_another(minilm):
+    """Whatever the cores, each layer once for each batch, in the order of the layers."""
+    torch.set_num_threads(2)
+    try:
+        with watch(minilm) as seen:
+            embed(minilm, texts_of(3, 31), batch_tokens=100)
+    finally:
+        torch.set_num_threads(1)
+    layers = [record.name for record in seen]
+    passes = len(layers) // minilm.config.layers
+    assert passes > 2
+    assert layers == layers[: minilm.config.layers] * passes
 
 
 @pytest.fixture(scope="module")

@@ -317,8 +317,8 @@ def test_ids_need_no_tokenizer():
 def test_what_cannot_be_asked():
     model = writer()
     for options, message in [
-        ({"max_tokens": 0}, "max_tokens must be at least 1, not 0"),
-        ({"samples": 0}, "samples must be at least 1, not 0"),
+        ({"max_tokens": 0}, "max_tokens must be from 1 to 2,147,483,647, not 0"),
+        ({"samples": 0}, "samples must be from 1 to 65,536, not 0"),
         ({"samples": 3}, "at temperature 0 all 3 samples are the same"),
         ({"seed": -1}, "seed must be from 0"),
         ({"stop": [""]}, "stop holds an empty string"),

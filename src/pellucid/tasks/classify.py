@@ -19,7 +19,8 @@ from torch import Tensor
 from pellucid.common.files import written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError, ShapeError
-from pellucid.tasks.cluster import one_thread, require_sklearn
+from pellucid.tasks.checks import check_whole
+from pellucid.tasks.cluster import SEEDS, one_thread, require_sklearn
 
 FORMAT = "pellucid head 1"
 FOLDS = 5
@@ -164,7 +165,9 @@ def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evalua
 
     Raises:
         ShapeError, ArgumentError, MissingExtraError: as `Head.fit`.
+        ArgumentError, TypeMismatchError: seed is no int from 0 to 2**32 - 1.
     """
+    check_whole("seed", seed, 0, SEEDS)
     _check(embeddings, labels)
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 

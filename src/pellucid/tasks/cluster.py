@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.errors import ArgumentError, MissingExtraError, ShapeError
+from pellucid.tasks.checks import check_whole
 
 MOST_GROUPS = 12
 """That are tried where no number is given."""
+SEEDS = 2**32 - 1
+"""The largest seed that scikit-learn takes."""
 SAMPLE = 2000
 """Texts that a silhouette is taken over, at the most: it compares all with all."""
 TELLING = 3
@@ -68,7 +71,8 @@ def cluster(
 
     Raises:
         ShapeError: there is not one embedding for each text.
-        ArgumentError: there are fewer different texts than groups.
+        ArgumentError: there are fewer different texts than groups, or seed is below 0 or too large.
+        TypeMismatchError: groups or seed is no int.
         MissingExtraError: scikit-learn is not installed.
     """
     require_sklearn()
@@ -78,8 +82,11 @@ def cluster(
             f"{tuple(embeddings.shape)}"
         )
     points: Array = F.normalize(embeddings.float(), dim=-1).numpy()
+    check_whole("seed", seed, 0, SEEDS)
+    if groups is not None:
+        check_whole("groups", groups)
     different = len(np.unique(points.round(6), axis=0))
-    if groups is not None and not 1 <= groups <= different:
+    if groups is not None and groups > different:
         raise ArgumentError(
             f"groups must be from 1 to {different}, as many as there are different texts; "
             f"got {groups}"

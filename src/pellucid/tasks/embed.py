@@ -5,7 +5,7 @@ texts. `masks.documents` keeps each to itself, and those of one length are one k
 core has batches of its own, and waits for nobody.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from pellucid.attention import masks
 from pellucid.attention.workers import each
 from pellucid.common.checkpoint import minilm
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.lens import taps
 from pellucid.models import Encoder, load
+from pellucid.tasks.checks import check_whole
 from pellucid.tasks.reading import ids_of
 
 BATCH_TOKENS = 2048
@@ -74,23 +76,35 @@ def embed(
 
     Raises:
         ArgumentError: a text is blank, is no Unicode text, or, with `strict`, too long.
-        TypeMismatchError: the model is no encoder with a tokenizer, or a text no str.
+        TypeMismatchError: the model is no encoder with a tokenizer, a text no str, or batch_tokens
+            no int.
     """
     if not isinstance(model, Encoder) or model.tokenizer is None:
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
-    if batch_tokens < 1:
-        raise ArgumentError(f"batch_tokens must be at least 1, not {batch_tokens}")
+    check_whole("batch_tokens", batch_tokens)
     ids = ids_of(model, texts, strict, names)
     found = torch.empty(len(ids), model.config.width)
     done = 0
     with torch.inference_mode():
         batches = _batches([len(one) for one in ids], batch_tokens)
-        for batch, vectors in each(partial(_embedded, model, ids), batches, model.device, False):
+        for batch, vectors in _each(partial(_embedded, model, ids), batches, model.device):
             found[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
     return found
+
+
+def _each(
+    embedded: Callable[[list[int]], Tensor], batches: Iterable[list[int]], device: torch.device
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Every batch with its vectors, on all cores unless somebody watches.
+
+    What a watch records are calls one after another: those of two workers would be mixed up.
+    """
+    if taps.listeners:
+        return ((batch, embedded(batch)) for batch in batches)
+    return each(embedded, batches, device, False)
 
 
 def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:

@@ -25,6 +25,7 @@ from pellucid.errors import (
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
 from pellucid.models.stacks import Decoder, EncoderDecoder
+from pellucid.tasks.checks import LONGEST, check_whole
 from pellucid.tasks.reading import checked
 from pellucid.tasks.sampling import GREEDY, Sampling, choose
 from pellucid.text.tokenizer import Tokenizer
@@ -33,6 +34,8 @@ from pellucid.text.unfolding import Unfolding
 BATCH = 8
 """Texts that are written at a time: so many share one reading of the weights at little cost."""
 MAX_TOKENS = 128
+SAMPLES = 2**16
+"""The most of a prompt."""
 
 Ending = Literal["stop id", "stop string", "max_tokens", "positions"]
 
@@ -152,16 +155,8 @@ def stream(
 
     What is wrong with the arguments is said at once, and not when the first piece is asked for.
     """
-    for name, number in (("max_tokens", max_tokens), ("samples", samples), ("batch", batch)):
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeMismatchError(f"{name} must be an int, not {number!r}")
-        if number < 1:
-            raise ArgumentError(f"{name} must be at least 1, not {number}")
-    if samples > 1 and sampling.is_greedy:
-        raise ArgumentError(f"at temperature 0 all {samples} samples are the same; ask for one")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ArgumentError(f"seed must be from 0 to 2**63 - 1, not {seed}")
     model = as_decoder(model)
+    check_numbers(max_tokens=max_tokens, sampling=sampling, samples=samples, seed=seed, batch=batch)
     if isinstance(stop, str) or not all(isinstance(one, str) for one in stop):
         raise TypeMismatchError(f"stop must be several str, not {stop!r}")
     if "" in stop:
@@ -176,6 +171,26 @@ def stream(
         for sample in range(samples)
     ]
     return _written(model, texts, max_tokens, sampling, batch)
+
+
+def check_numbers(
+    *, max_tokens: int, sampling: Sampling, samples: int, seed: int | None, batch: int = BATCH
+) -> None:
+    """Refuse what `generate` cannot be asked for, as it does itself.
+
+    Raises:
+        TypeMismatchError: a number that is none, or sampling that is no `Sampling`.
+        ArgumentError: one outside what is allowed, or several samples that are all the same.
+    """
+    check_whole("max_tokens", max_tokens, most=LONGEST)
+    check_whole("samples", samples, most=SAMPLES)
+    check_whole("batch", batch)
+    if seed is not None:
+        check_whole("seed", seed, 0, 2**63 - 1)
+    if not isinstance(sampling, Sampling):
+        raise TypeMismatchError(f"sampling must be a Sampling, not {sampling!r}")
+    if samples > 1 and sampling.is_greedy:
+        raise ArgumentError(f"at temperature 0 all {samples} samples are the same; ask for one")
 
 
 @dataclass(eq=False)

@@ -18,13 +18,15 @@ def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None)
         names: what to call each; "kind[2]" unless given.
 
     Raises:
-        ArgumentError: a text is blank, or no Unicode text.
+        ArgumentError: a text is blank, or no Unicode text; or there is not one name for each.
         TypeMismatchError: a text is no str, or they are a single one.
     """
     if isinstance(texts, str):
         raise TypeMismatchError(f"{kind} must be several str, not a single one; put it in a list")
     if names is None:
         names = [f"{kind}[{number}]" for number in range(len(texts))]
+    if len(names) != len(texts):
+        raise ArgumentError(f"names must be as many as {kind}, {len(texts)}, not {len(names)}")
     for name, text in zip(names, texts, strict=True):
         if not isinstance(text, str):
             raise TypeMismatchError(f"{name} must be a str, not {type(text).__name__}")

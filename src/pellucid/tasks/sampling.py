@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
+from pellucid.tasks.checks import check_whole
 
 LIKELY = 256
 """Tokens among which those that top-p keeps are looked for first: to sort all costs far more."""
@@ -45,10 +46,7 @@ class Sampling:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeMismatchError(f"{name} must be a number, not {value!r}")
         if self.top_k is not None:
-            if isinstance(self.top_k, bool) or not isinstance(self.top_k, int):
-                raise TypeMismatchError(f"top_k must be an int, not {self.top_k!r}")
-            if self.top_k < 1:
-                raise ArgumentError(f"top_k must be at least 1, not {self.top_k}")
+            check_whole("top_k", self.top_k)
         if not 0 <= self.temperature < math.inf:
             raise ArgumentError(
                 f"temperature must be 0 (greedy) or a number above, not {self.temperature}"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.errors import ArgumentError, ShapeError
+from pellucid.errors import ShapeError
+from pellucid.tasks.checks import check_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,15 @@ def similar(query: Tensor, embeddings: Tensor, top: int | None = None) -> list[M
     Raises:
         ShapeError: the two do not fit together.
         ArgumentError: top is below 1.
+        TypeMismatchError: top is no int.
     """
     if embeddings.ndim != 2 or query.shape != embeddings.shape[1:]:
         raise ShapeError(
             f"query must be (width,) and embeddings (texts, width); got {tuple(query.shape)} and "
             f"{tuple(embeddings.shape)}"
         )
-    if top is not None and top < 1:
-        raise ArgumentError(f"top must be at least 1, not {top}")
+    if top is not None:
+        check_whole("top", top)
     scores = F.normalize(embeddings, dim=-1) @ F.normalize(query, dim=-1)
     order = scores.argsort(descending=True, stable=True)[:top].tolist()
     return [Match(number, min(1.0, float(scores[number]))) for number in order]
