@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from tests import writers
 
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.tasks import Sampling, cluster, evaluate, generate, similar
-from tests import writers
 
 NO_INTS = [1.5, "1", True, math.nan, math.inf]
 POINTS = torch.eye(4)
