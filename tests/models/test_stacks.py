@@ -97,6 +97,35 @@ def test_cached_decoding_equals_a_full_pass(config, first, chunk):
 
 
 @settings(max_examples=25, deadline=None)
+@given(config=configs("decoder"), first=st.integers(1, 9))
+def test_the_last_token_alone_is_the_last_of_all(config, first):
+    """What the last block leaves out is read by nobody: nor by the tokens that come after."""
+    model, ids = of("decoder", config), some_ids()
+    with torch.no_grad():
+        cache = model.cache(BATCH, TOKENS)
+        found = [model(part, cache=cache, last=True) for part in (ids[:, :first], ids[:, first:])]
+        full = model(ids)
+    torch.testing.assert_close(torch.stack(found, 1), full[:, [first - 1, -1]], **CLOSE)
+
+
+def test_nothing_is_left_out_where_somebody_looks():
+    model = of("decoder", Config(kind="decoder", vocabulary=VOCABULARY, width=24, heads=3))
+    shapes = []
+
+    def look(part, given, made):
+        shapes.append(made.shape)
+
+    with torch.no_grad():
+        handle = model.decoder.blocks[-1].register_forward_hook(look)
+        model(some_ids(), cache=model.cache(BATCH, TOKENS), last=True)
+        handle.remove()
+        with pellucid.watch(model) as seen:
+            model(some_ids(), cache=model.cache(BATCH, TOKENS), last=True)
+    assert shapes == [(BATCH, TOKENS, 24)]
+    assert {record.weights.shape[-2] for record in seen} == {TOKENS}
+
+
+@settings(max_examples=25, deadline=None)
 @given(config=configs("decoder"))
 def test_the_compiled_step_equals_the_blocks(config):
     """Under autograd the blocks run, without it the compiled loops."""
@@ -280,6 +309,66 @@ def test_ids_that_are_none():
         model(torch.zeros(1, 12, dtype=torch.int64))
     with pytest.raises(ArgumentError, match="room for 5 tokens, and 0 \\+ 7 are needed"):
         model(torch.zeros(1, 7, dtype=torch.int64), cache=model.cache(1, 5))
+
+
+WHOLE = torch.arange(3)[None]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"positions": WHOLE + 9}, OutOfRangeError, "positions has 11, but the model knows 0 to"),
+        ({"positions": WHOLE - 1}, OutOfRangeError, "positions has -1, but the model knows 0 to"),
+        ({"positions": WHOLE[0]}, ShapeError, r"positions must be \(1 or 1, 3\), not of"),
+        ({"positions": WHOLE / 2}, TypeMismatchError, "positions must be int64 or int32, not"),
+        ({"types": WHOLE}, OutOfRangeError, "types has 2, but the model knows 0 to 1"),
+        ({"types": [[0, 1, 0]]}, TypeMismatchError, "types must be a tensor, not list"),
+    ],
+)
+def test_positions_and_types_that_are_none(given, error, message):
+    config = Config(
+        kind="encoder", vocabulary=VOCABULARY, position="learned", positions=11, types=2
+    )
+    with pytest.raises(error, match=message):
+        Encoder(config)(WHOLE, **given)
+
+
+def test_types_for_a_model_without_any():
+    with pytest.raises(OutOfRangeError, match="types were given, but the model knows none"):
+        Encoder(Config(kind="encoder", vocabulary=VOCABULARY))(WHOLE, types=WHOLE * 0)
+
+
+@pytest.mark.parametrize("position", ["relative", "alibi", "rotary", "learned"])
+def test_positions_with_a_cache(position):
+    """They are right, or refused where the scores would need those of the tokens before."""
+    model, ids = a_decoder(position=position), some_ids()
+    places = torch.arange(TOKENS)[None] + 3
+    with torch.no_grad():
+        cache, expected = model.cache(BATCH, TOKENS), model(ids, positions=places)
+        if position in ("relative", "alibi"):
+            with pytest.raises(ArgumentError, match=f"a cache where they are {position}: it does"):
+                model(ids, positions=places, cache=cache)
+            return
+        parts = [model(ids[:, :7], positions=places[:, :7], cache=cache)]
+        parts += [
+            model(ids[:, at : at + 1], positions=places[:, at : at + 1], cache=cache)
+            for at in range(7, TOKENS)
+        ]
+    torch.testing.assert_close(torch.cat(parts, 1), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((1, -1), "capacity must be at least 1, not -1"),
+        ((1, 0), "capacity must be at least 1, not 0"),
+        ((0, 5), "batch must be at least 1, not 0"),
+        ((1, 2.0), "capacity must be an int, not 2.0"),
+    ],
+)
+def test_a_cache_of_no_room(sizes, message):
+    with pytest.raises((ArgumentError, TypeMismatchError), match=message):
+        a_decoder().cache(*sizes)
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError, ShapeError
+from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 from pellucid.layers.config import Config
 
 
@@ -55,7 +55,16 @@ class Cache:
             batch: how many texts.
             capacity: the most tokens that any of them will have.
             like: a tensor of the device and dtype to use.
+
+        Raises:
+            ArgumentError: batch or capacity below 1.
+            TypeMismatchError: either is no int.
         """
+        for name, size in (("batch", batch), ("capacity", capacity)):
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeMismatchError(f"{name} must be an int, not {size!r}")
+            if size < 1:
+                raise ArgumentError(f"{name} must be at least 1, not {size}")
         layers = config.layers if config.decoder_layers is None else config.decoder_layers
         shape = (batch, config.key_heads, capacity, config.dim)
         self.capacity = capacity

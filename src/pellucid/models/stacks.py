@@ -72,18 +72,33 @@ class Stack(nn.Module):
             cache: of the tokens that came before; these are added to it.
             lengths: with a cache, how many ids of each text are no padding, (batch,); all unless
                 given.
+
+        Raises:
+            OutOfRangeError: more tokens or greater positions than the model has, or a type that
+                it does not know.
+            ArgumentError: positions with a cache, where a bias of the scores tells them.
+            ShapeError, TypeMismatchError: positions or types of another shape or dtype.
         """
         config, tokens = self.config, ids.shape[-1]
         start = 0 if cache is None else cache.start
+        longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
+        if types is not None:
+            _check_table("types", types, ids, config.types)
         if positions is None:
+            if config.positions is not None and longest > config.positions:
+                raise OutOfRangeError(
+                    f"the text has {longest} tokens, but the model has positions for "
+                    f"{config.positions}"
+                )
             positions = torch.arange(tokens, device=ids.device).unsqueeze(0)
             positions = positions + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
-        longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
-        limit = config.positions
-        if limit is not None and longest > limit and int(positions.max()) >= limit:
-            raise OutOfRangeError(
-                f"the text has {longest} tokens, but the model has positions for {limit}"
-            )
+        else:
+            _check_table("positions", positions, ids, config.positions)
+            if cache is not None and config.position in ("relative", "alibi"):
+                raise ArgumentError(
+                    f"positions cannot be given with a cache where they are {config.position}: "
+                    "it does not keep where its tokens stand"
+                )
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
@@ -393,11 +408,33 @@ def _check_lengths(lengths: Tensor, ids: Tensor) -> None:
         raise ArgumentError(f"lengths must be 1 to {tokens}, not {lengths.tolist()}")
 
 
+def _check_whole(name: str, numbers: Any) -> None:
+    if not isinstance(numbers, Tensor):
+        raise TypeMismatchError(f"{name} must be a tensor, not {type(numbers).__name__}")
+    if numbers.dtype not in (torch.int64, torch.int32):
+        raise TypeMismatchError(f"{name} must be int64 or int32, not {numbers.dtype}")
+
+
+def _check_table(name: str, numbers: Any, ids: Tensor, rows: int | None) -> None:
+    """Positions or types of ids: whole numbers, below `rows` unless that is None."""
+    _check_whole(name, numbers)
+    batch, tokens = ids.shape
+    if numbers.shape not in ((batch, tokens), (1, tokens)):
+        raise ShapeError(
+            f"{name} must be ({batch} or 1, {tokens}), not of shape {tuple(numbers.shape)}"
+        )
+    if rows == 0:
+        raise OutOfRangeError(f"{name} were given, but the model knows none")
+    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
+        low, high = (int(x) for x in numbers.aminmax())
+        if low < 0 or (rows is not None and high >= rows):
+            wrong = low if low < 0 else high
+            known = "0 and above" if rows is None else f"0 to {rows - 1}"
+            raise OutOfRangeError(f"{name} has {wrong}, but the model knows {known}")
+
+
 def _check_ids(name: str, ids: Any, config: Config) -> None:
-    if not isinstance(ids, Tensor):
-        raise TypeMismatchError(f"{name} must be a tensor, not {type(ids).__name__}")
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeMismatchError(f"{name} must be int64 or int32, not {ids.dtype}")
+    _check_whole(name, ids)
     if ids.ndim != 2 or 0 in ids.shape:
         raise ShapeError(f"{name} must be (batch, tokens), not of shape {tuple(ids.shape)}")
     if ids.device.type == "cpu":  # elsewhere a look would wait for the device
