@@ -278,6 +278,11 @@ def is_plain(part: nn.Module) -> bool:
     )
 
 
+def is_unseen(block: nn.Module) -> bool:
+    """Whether nobody would notice that a part of a block's work is left out."""
+    return not _is_watched() and all(is_plain(part) for part in block.modules())
+
+
 def _are_ours(parts: list[nn.Module]) -> bool:
     """Whether these are the modules that the kernel stands in for, and no relatives of them."""
     return all(

@@ -3,13 +3,14 @@ feed-forward part, each added to what came in (Vaswani et al. 2017, section 3.1)
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.attention import attention, masks
+from pellucid.kernels.step import is_plain
 from pellucid.layers.cache import Slot
 from pellucid.layers.config import Config
 from pellucid.layers.positions import turned
@@ -35,6 +36,14 @@ class Sight:
     memory: Tensor | None = None
     """(batch, source tokens, width), what an encoder made."""
     memory_mask: masks.Mask | Tensor | None = None
+
+    def part(self, tokens: slice, mask: masks.Mask | Tensor | None) -> "Sight":
+        """That of some of the tokens, which see what this mask says."""
+        bias = None if self.bias is None else self.bias[..., tokens, :]
+        turn = None
+        if self.turn is not None:
+            turn = self.turn[0][..., tokens, :], self.turn[1][..., tokens, :]
+        return replace(self, mask=mask, bias=bias, turn=turn)
 
 
 class HeadAttention(nn.Module):
@@ -62,13 +71,16 @@ class HeadAttention(nn.Module):
     def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Self-attention: (batch, tokens, width), after what the slot of a cache has already."""
         query = self._split(self.query, x, self.query_norm)
-        key = self._split(self.key, x, self.key_norm)
         if sight.turn is not None:
-            query, key = turned(query, sight.turn), turned(key, sight.turn)
-        value = self._split(self.value, x)
-        if slot is not None:
-            key, value = slot.add(key, value)
-        return self._attend(query, key, value, sight.mask, sight.bias)
+            query = turned(query, sight.turn)
+        return self._attend(query, *self.keep(x, sight, slot), sight.mask, sight.bias)
+
+    def keep(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values of x, put into the slot of a cache; gives all that are there by now."""
+        key, value = self._split(self.key, x, self.key_norm), self._split(self.value, x)
+        if sight.turn is not None:
+            key = turned(key, sight.turn)
+        return (key, value) if slot is None else slot.add(key, value)
 
     def look_at(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
@@ -124,6 +136,9 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:
             inner = ACTIVATIONS[self.kind](self.up(x))
+        elif self.kind == "silu" and not torch.is_grad_enabled() and is_plain(self.gate):
+            # In place: fresh memory for so wide a tensor costs more than the arithmetic.
+            inner = F.silu(self.gate(x), inplace=True).mul_(self.up(x))
         else:
             inner = ACTIVATIONS[self.kind](self.gate(x)) * self.up(x)
         output: Tensor = self.down(inner)
@@ -148,6 +163,10 @@ class Block(nn.Module):
             cross = self.cross
             x = self._add(x, self.cross_norm, lambda y: cross.look_at(y, sight, slot))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
+
+    def keep(self, x: Tensor, sight: Sight, slot: Slot) -> None:
+        """Put into a cache what others will see of x, whose own output nobody reads."""
+        self.attention.keep(self.attention_norm(x) if self.norm_first else x, sight, slot)
 
     def _add(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm_first:

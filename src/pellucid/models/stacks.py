@@ -58,8 +58,9 @@ class Stack(nn.Module):
         memory_mask: masks.Mask | Tensor | None = None,
         cache: Cache | None = None,
         lengths: Tensor | None = None,
+        last: bool = False,
     ) -> Tensor:
-        """(batch, tokens, width) for ids (batch, tokens).
+        """(batch, tokens, width) for ids (batch, tokens); (batch, 1, width) with last=True.
 
         Args:
             ids: token ids.
@@ -72,6 +73,7 @@ class Stack(nn.Module):
             cache: of the tokens that came before; these are added to it.
             lengths: with a cache, how many ids of each text are no padding, (batch,); all unless
                 given.
+            last: give that of each text's last token alone.
 
         Raises:
             OutOfRangeError: more tokens or greater positions than the model has, or a type that
@@ -121,10 +123,22 @@ class Stack(nn.Module):
         if one is not None and cache is not None:
             x = one(x, sight, cache)
         else:
-            for number, block in enumerate(self.blocks):
-                x = block(x, sight, None if cache is None else cache.slots[number])
+            slots = [None] * len(self.blocks) if cache is None else cache.slots
+            *before, end = self.blocks
+            for block, slot in zip(before, slots, strict=False):
+                x = block(x, sight, slot)
+            alone = last and tokens > 1 and mask is None and lengths is None
+            if alone and cache is not None and step.is_unseen(end):
+                # Of the other tokens only the keys and values are read again.
+                end.keep(x[:, :-1], sight.part(slice(-1), None), slots[-1])
+                cache.advance(tokens - 1)
+                x, tokens = x[:, -1:], 1
+                sight = sight.part(slice(-1, None), self._mask(None, cache.start, 1))
+            x = end(x, sight, slots[-1])
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
+        if last:
+            x = _last(x, lengths)
         return x if self.final_norm is None else self.final_norm(x)
 
     def _embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
@@ -322,8 +336,10 @@ class Decoder(_Speaker):
             ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
         """
         _check_ids("ids", ids, self.config)
-        x = self.decoder(ids, mask=mask, positions=positions, cache=cache, lengths=lengths)
-        return self.logits(_last(x, lengths) if last else x)
+        x = self.decoder(
+            ids, mask=mask, positions=positions, cache=cache, lengths=lengths, last=last
+        )
+        return self.logits(x.squeeze(1) if last else x)
 
 
 class EncoderDecoder(_Speaker):
@@ -383,9 +399,14 @@ class EncoderDecoder(_Speaker):
         """Logits for target ids, as `forward`; with a cache, of those that come next."""
         _check_ids("target", target, self.config)
         x = self.decoder(
-            target, mask=target_mask, memory=memory, memory_mask=source_mask, cache=cache
+            target,
+            mask=target_mask,
+            memory=memory,
+            memory_mask=source_mask,
+            cache=cache,
+            last=last,
         )
-        return self.logits(_last(x, None) if last else x)
+        return self.logits(x.squeeze(1) if last else x)
 
 
 KINDS: dict[Kind, type[Encoder | Decoder | EncoderDecoder]] = {
@@ -394,10 +415,10 @@ KINDS: dict[Kind, type[Encoder | Decoder | EncoderDecoder]] = {
 
 
 def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """(batch, width), of the last token that is no padding."""
+    """(batch, 1, width), of the last token that is no padding."""
     if lengths is None:
-        return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths - 1]
+        return x[:, -1:]
+    return x[torch.arange(len(x), device=x.device), lengths - 1].unsqueeze(1)
 
 
 def _check_lengths(lengths: Tensor, ids: Tensor) -> None:
