@@ -128,9 +128,9 @@ class Stack(nn.Module):
             for block, slot in zip(before, slots, strict=False):
                 x = block(x, sight, slot)
             alone = last and tokens > 1 and mask is None and lengths is None
-            if alone and cache is not None and step.is_unseen(end):
+            if alone and cache is not None and isinstance(end, Block) and step.is_unseen(end):
                 # Of the other tokens only the keys and values are read again.
-                end.keep(x[:, :-1], sight.part(slice(-1), None), slots[-1])
+                end.keep(x[:, :-1], sight.part(slice(-1), None), cache.slots[-1])
                 cache.advance(tokens - 1)
                 x, tokens = x[:, -1:], 1
                 sight = sight.part(slice(-1, None), self._mask(None, cache.start, 1))
