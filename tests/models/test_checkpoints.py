@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 import pellucid
-from pellucid.errors import FileError
+from pellucid.errors import ArgumentError, FileError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder
 from pellucid.models.checkpoints.family import Family
 
@@ -188,6 +188,19 @@ def test_a_config_that_is_none(directory, text, reason):
         ({"num_attention_heads": "three"}, UNFIT + "heads must be an int, not 'three'"),
         ({"layer_norm_eps": "little"}, UNFIT + "norm_eps must be a number, not 'little'"),
         ({"max_position_embeddings": None}, UNFIT),
+        (
+            {"num_hidden_layers": 10**9},
+            "its config.json says vocabulary 31, width 12, layers 1,000,",
+        ),
+        (
+            {"hidden_size": 3 * 10**12},
+            "its config.json says vocabulary 31, width 3,000,000,000,000",
+        ),
+        ({"intermediate_size": 14.5}, UNFIT + "hidden must be an int, not 14.5"),
+        ({"layer_norm_eps": 0}, UNFIT + "norm_eps must be above 0, not 0"),
+        ({"layer_norm_eps": -1e-5}, UNFIT + "norm_eps must be above 0, not -1e-05"),
+        ({"layer_norm_eps": float("nan")}, UNFIT + "norm_eps must be finite, not nan"),
+        ({"pad_token_id": 31}, UNFIT + "padding 31 is not in the vocabulary, 0 to 30"),
         ({"hidden_act": "sine"}, "its activation is 'sine'; known are relu, gelu, "),
         ({"hidden_act": ["gelu"]}, UNFIT),
         (
@@ -199,6 +212,26 @@ def test_a_config_that_is_none(directory, text, reason):
 def test_a_config_with_values_that_do_not_fit(directory, values, reason):
     change(directory, **values)
     assert problem(directory).startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_ids_outside_the_vocabulary(name, file, tmp_path):
+    Decoder(GPT2).save(tmp_path)
+    change(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text()) if file == "config.json" else {}
+    (tmp_path / file).write_text(json.dumps(said | {name: 31}))
+    ours = {"eos_token_id": "stop", "bos_token_id": "start"}[name]
+    assert problem(tmp_path) == UNFIT + f"{ours} 31 is not in the vocabulary, 0 to 30"
+    (tmp_path / file).write_text(json.dumps(said | {name: -1}))  # that there is none
+    config = pellucid.load(tmp_path).config
+    assert (config.start, config.stop) == (None, ())
+
+
+def test_a_mark_of_utf_8_before_a_config(directory):
+    path = directory / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert pellucid.load(directory).config == BERT
 
 
 @pytest.mark.parametrize("name", ["mamba", None, 7, ["bert"], "gone"])
@@ -227,6 +260,35 @@ def test_our_own_config_that_is_damaged(tmp_path):
 def test_a_path_that_is_no_directory(directory):
     assert problem(directory / "nowhere") == "is no directory"
     assert problem(directory / "config.json").startswith("is a file; give the model's directory")
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (None, TypeMismatchError, "path must be a str or a Path, not None"),
+        (5, TypeMismatchError, "path must be a str or a Path, not 5"),
+        ("", FileError, "path is empty; give the model's directory or its hub name"),
+        ("a" * 5000, FileError, "model 'a{79}…' cannot be looked for: File name too long"),
+    ],
+)
+def test_a_path_that_is_none(path, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        pellucid.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "banana"}, TypeMismatchError, "dtype must be one of torch.float32, .*'banana'"),
+        ({"dtype": torch.int32}, TypeMismatchError, "dtype must be one of .*, not torch.int32"),
+        ({"device": 5}, TypeMismatchError, "device must be a torch.device or its name, not 5"),
+        ({"device": "banana"}, ArgumentError, "device 'banana' cannot be used here: Expected one"),
+        ({"device": "cuda:77"}, ArgumentError, "device 'cuda:77' cannot be used here: "),
+    ],
+)
+def test_a_target_that_is_none(directory, options, error, message):
+    with pytest.raises(error, match=message):
+        pellucid.load(directory, **options)
 
 
 def test_a_hub_name_without_a_network(monkeypatch):

@@ -10,8 +10,10 @@ import safetensors.torch
 import torch
 import transformers
 from torch import nn
+from transformers.models.t5.modeling_t5 import T5Attention
 
 import pellucid
+from pellucid.layers.positions import RelativeBias
 from pellucid.models import Config, Encoder
 from pellucid.models.checkpoints import FAMILIES as CHECKPOINTS
 from pellucid.models.stacks import KINDS
@@ -20,6 +22,7 @@ from tests.models.families import (
     NAMES,
     QWEN2,
     SOURCE,
+    STRETCHED,
     TARGET,
     WINDOW,
     build,
@@ -237,6 +240,24 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
             "rotary scaling must be default, linear, llama3, not 'yarn'",
         ),
         ("llama", {"rope_parameters": {"rope_type": "linear"}}, "needs a number factor, not None"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "linear", "factor": 0}},
+            "rotary scaling's factor must be above 0, not 0",
+        ),
+        (
+            "llama",
+            {"rope_parameters": {**STRETCHED, "factor": -8.0}},
+            "rotary scaling's factor must be above 0, not -8.0",
+        ),
+        (
+            "llama",
+            {"rope_parameters": {**STRETCHED, "high_freq_factor": 1.0}},
+            "high_freq_factor 1.0 must be above its low_freq_factor 1.0",
+        ),
+        ("llama", {"rope_parameters": {"rope_theta": 0}}, "rope_theta must be above 0, not 0.0"),
+        ("t5", {"relative_attention_max_distance": 5}, "distance must be above 5, since the first"),
+        ("t5", {"relative_attention_num_buckets": 3}, "relative_buckets must be at least 4, not 3"),
         ("llama", {"quantization_config": {"bits": 4}}, "its weights are quantised"),
     ],
 )
@@ -268,6 +289,14 @@ def test_where_a_target_begins_and_ends(name, tmp_path):
     config = pellucid.load(written(name, tmp_path)).config
     start = 3 if name.startswith(("bart", "marian")) else 0
     assert (config.start, config.stop, config.padding) == (start, (2,), 0)
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(10, 7), (10, 10), (6, 4), (7, 5)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_few_distances_share_buckets_as_in_transformers(buckets, distance, causal):
+    apart = torch.arange(-23, 24)
+    expected = T5Attention._relative_position_bucket(apart, not causal, buckets, distance)
+    assert torch.equal(RelativeBias(3, buckets, distance, causal)._bucket(apart), expected)
 
 
 # Writing

@@ -1,5 +1,6 @@
 """What a transformer is made of: every choice that tells one model from another, and no family."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -109,10 +110,35 @@ class Config:
             raise ArgumentError("learned positions need a number of positions")
         if not 0 <= self.dropout < 1:
             raise ArgumentError(f"dropout must be in [0, 1), not {self.dropout}")
-        if self.position == "relative" and self.relative_distance <= self.relative_buckets:
+        for name in ("norm_eps", "rope_theta"):
+            if getattr(self, name) <= 0:
+                raise ArgumentError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("start", "stop", "padding"):
+            self._check_ids(name)
+        if self.position == "relative":
+            self._check_buckets()
+
+    def _check_ids(self, name: str) -> None:
+        value = getattr(self, name)
+        for one in value if name == "stop" else () if value is None else (value,):
+            if not 0 <= one < self.vocabulary:
+                raise ArgumentError(
+                    f"{name} {one} is not in the vocabulary, 0 to {self.vocabulary - 1}"
+                )
+
+    def _check_buckets(self) -> None:
+        """Some of the buckets are single distances, and the others grow from there."""
+        both_ways = 1 if self.kind == "decoder" else 2  # an encoder's keys come later too
+        if self.relative_buckets < 2 * both_ways:
             raise ArgumentError(
-                f"relative_distance {self.relative_distance} must be above relative_buckets "
-                f"{self.relative_buckets}"
+                f"relative_buckets must be at least {2 * both_ways}, not {self.relative_buckets}"
+            )
+        single = self.relative_buckets // (4 if self.kind == "encoder" else 2)
+        if self.relative_distance <= single:
+            raise ArgumentError(
+                f"relative_distance must be above {single}, since the first {single} of "
+                f"{self.relative_buckets} relative_buckets are a distance each, "
+                f"not {self.relative_distance}"
             )
 
     @property
@@ -157,7 +183,13 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
             is_other = isinstance(value, bool) and one is not bool  # which Python takes for an int
             if is_other or not isinstance(value, types):
                 raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
-    if name == "stop" and not all(isinstance(one, int) for one in value):
-        raise TypeMismatchError(f"stop must be ids, not {value!r}")
-    if name in _SIZES and value is not None and value < (name not in _MAY_BE_ZERO):
-        raise ArgumentError(f"{name} must be at least 1, not {value}")
+            if one is float and not math.isfinite(value):
+                raise ArgumentError(f"{name} must be finite, not {value}")
+    if name == "stop" and not (
+        isinstance(value, tuple)
+        and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    ):
+        raise TypeMismatchError(f"stop must be a tuple of ids, not {value!r}")
+    least = 0 if name in _MAY_BE_ZERO else 1
+    if name in _SIZES and value is not None and value < least:
+        raise ArgumentError(f"{name} must be at least {least}, not {value}")

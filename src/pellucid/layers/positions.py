@@ -70,7 +70,7 @@ class Rotary(nn.Module):
                 Hugging Face writes them; None = none.
 
         Raises:
-            ArgumentError: another rope_type, or one without its numbers.
+            ArgumentError: another rope_type, or one without its numbers, all of them above 0.
         """
         super().__init__()
         # On the CPU even where a model is made without memory, to be filled from a checkpoint.
@@ -81,10 +81,13 @@ class Rotary(nn.Module):
         if kind not in _SCALINGS:
             raise ArgumentError(f"rotary scaling must be {', '.join(_SCALINGS)}, not {kind!r}")
         for name in _SCALINGS[kind]:
-            if not isinstance(scaling.get(name), int | float):
+            number = scaling.get(name)
+            if isinstance(number, bool) or not isinstance(number, int | float):
                 raise ArgumentError(
-                    f"rotary scaling {kind!r} needs a number {name}, not {scaling.get(name)!r}"
+                    f"rotary scaling {kind!r} needs a number {name}, not {number!r}"
                 )
+            if not 0 < number < math.inf:
+                raise ArgumentError(f"rotary scaling's {name} must be above 0, not {number}")
         if kind == "linear":
             frequencies = frequencies / scaling["factor"]
         elif kind == "llama3":
@@ -113,6 +116,10 @@ def _stretched(frequencies: Tensor, scaling: Mapping[str, Any]) -> Tensor:
     low, high, factor = (
         scaling[name] for name in ("low_freq_factor", "high_freq_factor", "factor")
     )
+    if high <= low:
+        raise ArgumentError(
+            f"rotary scaling's high_freq_factor {high} must be above its low_freq_factor {low}"
+        )
     turns = length * frequencies / (2 * math.pi)
     share = ((turns - low) / (high - low)).clamp(0, 1)
     stretched: Tensor = frequencies * (share + (1 - share) / factor)

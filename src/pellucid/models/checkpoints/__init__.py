@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from pellucid.common.files import written_whole
-from pellucid.common.wording import count
-from pellucid.errors import FileError, MissingExtraError, PellucidError
+from pellucid.common.wording import count, listing
+from pellucid.errors import (
+    ArgumentError,
+    FileError,
+    MissingExtraError,
+    PellucidError,
+    TypeMismatchError,
+)
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints import bart, bert, gpt2, llama, marian, pooling, t5
 from pellucid.models.checkpoints.family import Family, Place, names_of, of_theirs, places
@@ -35,11 +41,14 @@ FAMILIES = (
     bart.FAMILY,
     marian.FAMILY,
 )
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OWN = "pellucid"
 """The model_type of a shape that is no known family's; in those of others, the name of an entry
 with our own config."""
 GENERATION = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+NO_ID = -1
+"""What some say of an id that there is none of: the padding of the first Llama, say."""
 ANY_NAMES = Family(types=(OWN,), read=lambda said: _own(said), write=lambda _: None, names={})
 
 
@@ -50,10 +59,12 @@ def load(
 
     Args:
         path: a directory with config.json and safetensors, or a name on the hub.
-        dtype: of the parameters.
+        dtype: of the parameters, one of `DTYPES`.
         device: where they live.
 
     Raises:
+        TypeMismatchError: path, dtype or device is none.
+        ArgumentError: there is no such device here.
         FileError: there is no such model, it is of no known family, its weights are pickled, or
             tensors are missing, too many, or of another shape than the config says; all are named.
         MissingExtraError: safetensors is not installed.
@@ -61,10 +72,12 @@ def load(
     from pellucid.models.checkpoints.source import directory_of
     from pellucid.models.stacks import KINDS
 
+    _check_target(dtype, device)
     directory = directory_of(path)
     try:
         config, family = read_config(directory)
         stored = Tensors(directory, config.kind)
+        _check_size(config, stored)
         config = pooling.read(directory, _as_stored(config, family, stored))
         with torch.device("meta"):  # no memory and no random numbers for what is read
             model = KINDS[config.kind](config)
@@ -77,6 +90,37 @@ def load(
     model.load_state_dict(state, strict=False, assign=True)
     model.share()
     return model.to(device).eval()
+
+
+def _check_target(dtype: Any, device: Any) -> None:
+    """Before anything is read or fetched."""
+    if dtype not in DTYPES:
+        known = listing([str(one) for one in DTYPES])
+        raise TypeMismatchError(f"dtype must be one of {known}, not {dtype!r}")
+    if not isinstance(device, torch.device | str):
+        raise TypeMismatchError(f"device must be a torch.device or its name, not {device!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # without CUDA torch asserts that there is some
+        reason = str(error).partition("\n")[0]
+        raise ArgumentError(f"device '{device}' cannot be used here: {reason}") from error
+
+
+def _check_size(config: Config, stored: Tensors) -> None:
+    """Refuse a config of far more numbers than are stored, before any of it is built."""
+    tables = config.vocabulary + config.types
+    if config.position == "learned":
+        tables += config.positions or 0
+    blocks = config.layers
+    if config.kind == "encoder-decoder":
+        blocks += config.layers if config.decoder_layers is None else config.decoder_layers
+    least = config.width * (tables + blocks * (config.hidden + config.heads * config.dim))
+    if least > stored.numbers:
+        raise FileError(
+            f"its config.json says vocabulary {config.vocabulary:,}, width {config.width:,}, "
+            f"layers {config.layers:,}, heads {config.heads:,} and hidden {config.hidden:,}, "
+            f"which are at least {least:,} numbers, but its weights are {stored.numbers:,}"
+        )
 
 
 def read_config(directory: Path) -> tuple[Config, Family]:
@@ -106,11 +150,9 @@ def read_config(directory: Path) -> tuple[Config, Family]:
 
 def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
     """With the ids that the settings of generation say, which go before, as in transformers."""
-    if not (directory / GENERATION).is_file():
-        return said
-    also = json_in(directory, GENERATION)
-    names = [name for name in IDS if also.get(name) is not None]
-    return said | {name: also[name] for name in names}
+    also = json_in(directory, GENERATION) if (directory / GENERATION).is_file() else {}
+    found = said | {name: also[name] for name in IDS if also.get(name) is not None}
+    return found | {name: None for name in IDS if found.get(name) == NO_ID}
 
 
 def _own_of(said: Mapping[str, Any], family: Family) -> Config | None:

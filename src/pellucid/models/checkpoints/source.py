@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.common.wording import short
+from pellucid.errors import FileError, MissingExtraError, TypeMismatchError
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm")
+SHOWN = 80
+"""Characters of a name that is none."""
 
 
 def directory_of(path: str | Path) -> Path:
@@ -12,13 +15,24 @@ def directory_of(path: str | Path) -> Path:
 
     Raises:
         FileError: there is no such directory, and the hub gives none.
+        TypeMismatchError: the path is neither a str nor a Path.
         MissingExtraError: huggingface_hub is not installed.
     """
+    if not isinstance(path, str | Path):
+        raise TypeMismatchError(f"path must be a str or a Path, not {path!r}")
+    if not str(path):
+        raise FileError("path is empty; give the model's directory or its hub name")
     directory = Path(path)
-    if directory.is_file():
-        raise FileError(f"model '{path}' is a file; give the model's directory or its hub name")
-    if directory.is_dir():
-        return directory
+    try:
+        if directory.is_file():
+            raise FileError(f"model '{path}' is a file; give the model's directory or its hub name")
+        if directory.is_dir():
+            return directory
+    except FileError:
+        raise
+    except OSError as error:  # a name that is too long for any file, say
+        name = short(str(path), SHOWN)
+        raise FileError(f"model '{name}' cannot be looked for: {error.strerror}") from error
     if directory.is_absolute() or str(path).startswith((".", "~")):  # no hub name looks so
         raise FileError(f"model '{path}' is no directory")
     try:

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,13 @@ class Tensors:
             MissingExtraError: safetensors is not installed.
         """
         self._files: dict[str, Path] = {}
+        self.numbers = 0
+        """In all of them together."""
         for file in _files(directory, kind):
             with _opened(file) as opened:
-                self._files |= dict.fromkeys(opened.keys(), file)
+                names = list(opened.keys())
+                self.numbers += sum(math.prod(opened.get_slice(one).get_shape()) for one in names)
+                self._files |= dict.fromkeys(names, file)
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -67,7 +72,8 @@ def json_list_in(directory: Path, name: str) -> list[Any]:
 
 def _json(directory: Path, name: str) -> Any:
     try:
-        return json.loads((directory / name).read_text(encoding="utf-8"))
+        # Some editors put a mark before the text, which is no part of it.
+        return json.loads((directory / name).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise FileError(f"it has no {name}") from None
     except (OSError, ValueError, RecursionError) as error:
