@@ -148,6 +148,7 @@ FAMILIES = {
         lambda: _t.MarianConfig(activation_function="swish", scale_embedding=True, **PAIR)
     ),
     "bart": _pair(lambda: _t.BartConfig(**PAIR)),
+    "bart, a head of its own": _pair(lambda: _t.BartConfig(**PAIR), base="", has_own_head=True),
     "bart, scaled": _pair(lambda: _t.BartConfig(scale_embedding=True, **PAIR)),
     "t5": _pair(lambda: _t.T5Config(**T5), base=""),
     "t5, gated": _pair(
@@ -155,7 +156,9 @@ FAMILIES = {
         base="",
         has_own_head=True,
     ),
-    "mt5": _pair(lambda: _t.MT5Config(**T5), base="", has_own_head=True),
+    "t5, a head of its own": _pair(lambda: _t.T5Config(**T5), base="", has_own_head=True),
+    "mt5": _pair(lambda: _t.MT5Config(**T5), base=""),
+    "mt5, a head of its own": _pair(lambda: _t.MT5Config(**T5), base="", has_own_head=True),
 }
 NAMES = list(FAMILIES)
 

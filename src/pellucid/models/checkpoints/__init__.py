@@ -229,6 +229,9 @@ def _theirs(model: "Transformer", family: Family) -> dict[str, Tensor]:
         # An encoder has no head, before which a prefix would stand.
         name = place.theirs.removeprefix(family.prefix if model.kind == "encoder" else "")
         theirs[name] = whole.contiguous().cpu()
+    if not model.config.tied:
+        for name, copies in family.copies.items():
+            theirs |= {one: theirs[name].clone() for one in copies if one in family.untied}
     return theirs
 
 

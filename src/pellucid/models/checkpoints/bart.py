@@ -40,13 +40,8 @@ NAMES = {
     "head": "lm_head",
     "bias": "final_logits_bias",
 }
-COPIES = {
-    "model.shared.weight": (
-        "model.encoder.embed_tokens.weight",
-        "model.decoder.embed_tokens.weight",
-        "lm_head.weight",
-    )
-}
+SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+COPIES = {"model.shared.weight": (*SHARED, "lm_head.weight")}
 
 
 def both(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,6 +118,7 @@ FAMILY = Family(
     names=NAMES,
     prefix="model.",
     copies=COPIES,
+    untied=SHARED,
     rows=("final_logits_bias",),
     ignored=r"^classification_head\.",
 )

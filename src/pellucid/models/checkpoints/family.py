@@ -40,6 +40,9 @@ class Family:
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Their tensors, and the names under which some checkpoints have the same ones; each is written
     once."""
+    untied: tuple[str, ...] = ()
+    """Copies that are written too where the output has weights of its own: transformers then takes
+    each of them for one of its own, and draws what is not there."""
     rows: tuple[str, ...] = ()
     """Their tensors of shape (1, n) that are ours of shape (n)."""
     ignored: str = r"$^"

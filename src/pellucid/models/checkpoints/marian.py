@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints.bart import COPIES, NAMES, both, write_both
+from pellucid.models.checkpoints.bart import COPIES, NAMES, SHARED, both, write_both
 from pellucid.models.checkpoints.family import Family, expect, shape_of
 
 
@@ -36,6 +36,7 @@ FAMILY = Family(
     names=NAMES,
     prefix="model.",
     copies=COPIES,
+    untied=SHARED,
     rows=("final_logits_bias",),
     ignored=r"embed_positions\.weight$",  # sines and cosines
 )

@@ -44,7 +44,8 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
 def read(config: Mapping[str, Any]) -> Config:
     made = config.get("feed_forward_proj", "relu")
     is_tied = config.get("tie_word_embeddings", True)
-    # What transformers takes for the sign of version 1.1; mT5 never scales.
+    # Version 1.1, which never scales, has an output of its own. Since transformers 5 that is a
+    # setting by itself; mT5 never scales either.
     is_scaled = config["model_type"] == "t5" and config.get("scale_decoder_outputs", is_tied)
     return Config(
         kind="encoder-decoder",
@@ -77,16 +78,18 @@ def read(config: Mapping[str, Any]) -> Config:
 def write(config: Config) -> dict[str, Any] | None:
     fits = shape_of(
         config,
-        says=("decoder_layers head_dim gated positions relative_buckets relative_distance tied"),
+        says=(
+            "decoder_layers head_dim gated positions relative_buckets relative_distance tied "
+            "logit_scale"
+        ),
         kind="encoder-decoder",
         norm="rms",
         norm_first=True,
         bias=False,
         position="relative",
         attention_scale=1.0,
-        logit_scale=config.width**-0.5 if config.tied else 1.0,
     )
-    if not fits:
+    if not fits or config.logit_scale not in (1.0, config.width**-0.5):
         return None
     made = activation_name(config.activation)
     if config.gated:  # by "gated-gelu" they mean the other one
@@ -106,6 +109,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "relative_attention_num_buckets": config.relative_buckets,
         "relative_attention_max_distance": config.relative_distance,
         "tie_word_embeddings": config.tied,
+        "scale_decoder_outputs": config.logit_scale != 1.0,
         "is_encoder_decoder": True,
         "decoder_start_token_id": config.start,
         "eos_token_id": one_or_all(config.stop),
