@@ -38,7 +38,13 @@ def _configs():
             **sizes,
         ),
         "gpt2": transformers.GPT2Config(
-            n_embd=33, n_layer=2, n_head=3, n_positions=53, vocab_size=307
+            n_embd=33,
+            n_layer=2,
+            n_head=3,
+            n_positions=53,
+            vocab_size=307,
+            bos_token_id=1,
+            eos_token_id=2,
         ),
         # Six query heads on two key and value heads.
         "llama": transformers.LlamaConfig(
