@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
+from tests.command_line import refused, run  # noqa: F401  and two more
 
 # The same sums in the same order on every machine, and no fight for cores between workers.
 torch.set_num_threads(1)

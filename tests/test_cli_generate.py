@@ -7,12 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 import pellucid
-from pellucid import cli
 from pellucid.models import Config, Encoder
 from pellucid.tasks import generate_terminal
 from pellucid.tasks.generate import generate, stream
@@ -20,6 +20,7 @@ from pellucid.tasks.generate_terminal import Text, Typist
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import looks
 from tests import writers
+from tests.command_line import options_of
 
 COMMAND = [sys.executable, "-m", "pellucid", "generate"]
 
@@ -33,17 +34,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command in this process; gives the status, what it printed and what it complained."""
-
-    def command(*arguments: str, width: int = 80) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["pellucid", "generate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capfd.readouterr()
-
-    return command
+def run(run):
+    """Run `pellucid generate`."""
+    return partial(run, "generate")
 
 
 def printable(text):
@@ -53,10 +46,10 @@ def printable(text):
 def test_the_options_are_those_documented(run):
     status, out, _ = run("--help", width=100)
     assert status == 0
-    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
-        "--file", "--model", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p",
-        "--seed", "--samples", "--repetition-penalty", "--stop", "--show", "--strict", "--output",
-        "--json", "--help",
+    assert options_of(out) == {
+        "--file", "--column", "--model", "--max-tokens", "--temperature", "--top-k", "--top-p",
+        "--min-p", "--seed", "--samples", "--repetition-penalty", "--stop", "--show", "--strict",
+        "--output", "--json", "--help",
     }  # fmt: skip
 
 
@@ -315,7 +308,7 @@ class Screen:
 
 
 def test_texts_are_printed_in_order_the_first_as_it_grows():
-    screen, texts = Screen(), [Text("a", 0), Text("b\x1b", 0)]
+    screen, texts = Screen(), [Text(1, "a", 0), Text(2, "b\x1b", 0)]
     typist = Typist(texts, screen)
     typist.go_on()
     assert screen.calls == []

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from pyarrow import parquet
 from rich.cells import cell_len
 
 import pellucid
-from pellucid import cli
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
 from pellucid.tasks.translate import Translation
 from pellucid.tasks.translate_terminal import show_aligned
 from tests import translators, writers
+from tests.command_line import options_of
 
 TEXTS = translators.ENGLISH.splitlines()
 SPANISH = translators.SPANISH.splitlines()
@@ -34,40 +35,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command in this process; gives the status, what it printed and what it complained."""
-
-    def command(*arguments, stdin="", width=80):
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["pellucid", "translate", *map(str, arguments)])
-        piped = stdin if isinstance(stdin, bytes) else stdin.encode()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
-        capfd.readouterr()  # what making a checkpoint printed
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capfd.readouterr()
-
-    return command
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must fail; gives its one line."""
-
-    def command(*arguments, **options):
-        status, out, err = run(*arguments, **options)
-        assert (status, out) == (2, "")
-        assert err.startswith("pellucid: ")
-        assert err.count("\n") == 1
-        return err.removeprefix("pellucid: ").strip()
-
-    return command
+def run(run):
+    """Run `pellucid translate`."""
+    return partial(run, "translate")
 
 
 def test_the_options_are_those_documented(run):
     status, out, _ = run("--help", width=100)
     assert status == 0
-    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
+    assert options_of(out) == {
         "--file", "--column", "--model", "--beams", "--length-penalty", "--max-tokens", "--align",
         "--strict", "--output", "--json", "--help",
     }  # fmt: skip

@@ -7,45 +7,16 @@ import sys
 
 import pytest
 
-from pellucid import cli
+from tests.command_line import options_of
 
 TEXT = "Write a poem about rain"
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command in this process; gives the status, what it printed and what it complained."""
-
-    def command(*arguments, width=80):
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["pellucid", *map(str, arguments)])
-        capfd.readouterr()  # what making a checkpoint printed
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capfd.readouterr()
-
-    return command
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must fail; gives its one line."""
-
-    def command(*arguments):
-        status, out, err = run(*arguments)
-        assert (status, out) == (2, "")
-        assert err.startswith("pellucid: ")
-        assert err.count("\n") == 1
-        return err.removeprefix("pellucid: ").strip()
-
-    return command
 
 
 @pytest.mark.parametrize("command", ["watch", "heads"])
 def test_the_options_are_those_documented(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0
-    assert {word for word in out.split() if word.startswith("--") and len(word) > 2} == {
+    assert options_of(out) == {
         "watch": {
             "--file", "--target", "--model", "--layers", "--max-tokens", "--top", "--save",
             "--json", "--help",

@@ -1,12 +1,22 @@
 """`pellucid generate` and `pellucid translate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.shared import JsonOption, write, wrote
-from pellucid.commands.tasks import ColumnOption, FileOption, StrictOption, output_option
+from pellucid.commands.shared import (
+    TEXTS,
+    ColumnOption,
+    FileOption,
+    JsonOption,
+    StrictOption,
+    check_files,
+    give,
+    model_option,
+    output_option,
+    plain_console,
+)
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -14,7 +24,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-TRANSLATIONS = (".txt", ".csv", ".json", ".parquet")
 ALIGNMENTS = (".json", ".parquet")
 """Files that hold a grid of numbers for each text."""
 INTERRUPTED = 130
@@ -27,12 +36,10 @@ def generate(
         list[str] | None,
         typer.Argument(help='How the text begins, like "Once"; else --file or standard input.'),
     ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read prompts from a file, one a line; or -."),
-    ] = None,
+    file: FileOption = None,
+    column: ColumnOption = None,
     model: Annotated[
-        str | None, typer.Option(help="A directory with a decoder, or its name on the hub.")
+        str | None, model_option("A directory with a decoder, or its name on the hub.")
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(metavar="N", help="The most tokens that are written.")
@@ -70,18 +77,8 @@ def generate(
     show: Annotated[
         bool, typer.Option("--show", help="Show what each new word looked at as it was written.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a prompt that is too long rather than cut it.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write to a file instead, as JSON where it ends so.",
-        ),
-    ] = None,
+    strict: StrictOption = False,
+    output: Annotated[Path | None, output_option(*TEXTS)] = None,
     json: JsonOption = False,
 ) -> None:
     """Write on where a prompt ends."""
@@ -97,38 +94,36 @@ def generate(
         )
     import secrets
 
-    from pellucid.common.terminal import steps
     from pellucid.models import load
     from pellucid.tasks import generate_terminal as terminal
-    from pellucid.tasks.generate import as_decoder
-    from pellucid.tasks.terminal import read
+    from pellucid.tasks.generate import as_decoder, check_numbers
+    from pellucid.tasks.terminal import opened, read
 
-    prompts = read(prompt, file, strict=strict)
-    with steps() as step:
-        step("opening the model", 0, 1)
-        loaded = as_decoder(load(model))
+    check_files(TEXTS, output=output)
+    seed = secrets.randbits(32) if seed is None else seed
+    numbers: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "sampling": sampling,
+        "samples": samples,
+        "seed": seed,
+    }
+    check_numbers(**numbers)
+    prompts = read(prompt, file, column, strict=strict)
+    loaded = opened(model, lambda name: as_decoder(load(name)))
+    shows = output is None and not json
     written = terminal.write(
-        loaded,
-        prompts.texts,
-        names=prompts.names,
-        shows=output is None and not json,
-        max_tokens=max_tokens,
-        sampling=sampling,
-        stop=stop or (),
-        samples=samples,
-        seed=secrets.randbits(32) if seed is None else seed,
-        strict=strict,
+        loaded, prompts, shows=shows, stop=stop or (), strict=strict, **numbers
     )
-    is_json = output is not None and output.suffix.lower() == ".json"
-    said = terminal.to_json(written, model, loaded if show else None) if json or is_json else ""
-    if output is not None:
-        write(output, (said if is_json else terminal.to_text(written)) + "\n")
-    if json:
-        typer.echo(said)
+    give(
+        output,
+        json,
+        said=lambda: terminal.said(written, model, loaded if show else None),
+        columns=lambda: terminal.columns(written),
+        text=lambda: terminal.to_text(written) + "\n",
+        show=lambda: None,  # it was shown as it was written
+    )
     if show and not json:
-        from rich.console import Console
-
-        terminal.show(loaded, written, Console(highlight=False))
+        terminal.show(loaded, written, plain_console())
     if written.is_interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -145,7 +140,7 @@ def translate_texts(
     column: ColumnOption = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A directory with an encoder-decoder, or its name on the hub."),
+        model_option("A directory with an encoder-decoder, or its name on the hub."),
     ] = None,
     beams: Annotated[
         int, typer.Option(metavar="N", help="Translations that run at once; 1 is greedy.")
@@ -163,45 +158,39 @@ def translate_texts(
         bool, typer.Option("--align", help="Show which words each word was made of.")
     ] = False,
     strict: StrictOption = False,
-    output: Annotated[Path | None, output_option(*TRANSLATIONS)] = None,
+    output: Annotated[Path | None, output_option(*TEXTS)] = None,
     json: JsonOption = False,
 ) -> None:
     """Turn texts of one language into another."""
-    from pellucid.common.files import printable
     from pellucid.tasks import terminal as shared
     from pellucid.tasks import translate_terminal as terminal
-    from pellucid.text import tables
+    from pellucid.tasks.translate import open_translator
 
-    if output is not None:
-        tables.check_kind(output, TRANSLATIONS)
-        if align and output.suffix.lower() not in ALIGNMENTS:
-            raise ArgumentError(
-                f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
-            )
+    check_files(TEXTS, output=output)
+    if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
+        raise ArgumentError(
+            f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
+        )
     if model is None:
         raise ArgumentError(
             "translate needs --model, a directory with an encoder-decoder such as Marian's or its "
             "name on the Hugging Face hub: Pellucid comes with none yet"
         )
     found = shared.read(texts, file, column, strict=strict)
-    loaded = terminal.opened(model)
+    loaded = shared.opened(model, open_translator)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
     done = terminal.translated(loaded, found, strict=strict, **options)
     grids = terminal.aligned(loaded, done) if align else None
     columns = terminal.columns(found, done, grids)
-    said = {"model": shared.name_of(model), **options, "items": terminal.rows(columns)}
-    if output is not None:
-        terminal.put(output, said, found, done, columns)
-        wrote(output)
-    if json:
-        typer.echo(shared.to_json(said))
-    elif output is None and grids is not None:
-        from rich.console import Console
-
-        terminal.show_aligned(done, grids, Console(highlight=False))
-    elif output is None:
-        for line in terminal.lines(found, done):
-            typer.echo(printable(line))
+    about = {"model": shared.name_of(model), **options}
+    give(
+        output,
+        json,
+        said=lambda: about | {"items": shared.rows_of(columns)},
+        columns=lambda: columns,
+        text=lambda: "".join(f"{line}\n" for line in terminal.lines(found, done)),
+        show=lambda: terminal.show(found, done, grids, plain_console()),
+    )
 
 
 def _sampling(

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.shared import JsonOption, wrote
+from pellucid.commands.shared import (
+    JsonOption,
+    check_files,
+    model_option,
+    plain_console,
+    wrote,
+)
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -29,8 +35,8 @@ def watch_text(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A Hugging Face directory or name, encoder, decoder or both; "
+        model_option(
+            "A Hugging Face directory or name, encoder, decoder or both; "
             "all-MiniLM-L6-v2 unless given."
         ),
     ] = None,
@@ -57,6 +63,7 @@ def watch_text(
 
     if text and len(text) > 1:
         raise ArgumentError(f'watch takes one text; put it in quotes: "{" ".join(text)}"')
+    check_files(save=save)
     if text and len(text[0]) < 256 and os.path.isfile(text[0]):
         name = printable(text[0])
         typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
@@ -74,9 +81,7 @@ def watch_text(
     if json:
         typer.echo(terminal.to_json(seen))
     else:
-        from rich.console import Console
-
-        terminal.show(seen, Console(highlight=False))
+        terminal.show(seen, plain_console())
 
 
 @commands.command("heads")
@@ -101,6 +106,4 @@ def show_heads(
     if json:
         typer.echo(terminal.recording_to_json(seen, table))
     else:
-        from rich.console import Console
-
-        terminal.show_recording(seen, table, Console(highlight=False))
+        terminal.show_recording(seen, table, plain_console())

@@ -1,13 +1,12 @@
 """`pellucid explain` and `pellucid scaling`."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import JsonOption, write
+from pellucid.commands.shared import JsonOption, check_files, model_option, write
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ def explain(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A Hugging Face directory or name, encoder or decoder; "
-            "all-MiniLM-L6-v2 unless given."
+        model_option(
+            "A Hugging Face directory or name, encoder or decoder; all-MiniLM-L6-v2 unless given."
         ),
     ] = None,
     layer: Annotated[
@@ -78,8 +76,7 @@ def explain(
         if is_blank(query):
             raise ArgumentError("--query is empty; give one word of the sentence")
         query = printable(query)
-    if html is not None and svg is not None and os.path.realpath(html) == os.path.realpath(svg):
-        raise ArgumentError(f"--html and --svg cannot both be '{html}'")
+    check_files(html=html, svg=svg)
     if example is not None:
         for name, given in (("model", model), ("layer", layer), ("head", head)):
             if given is not None:
@@ -130,6 +127,7 @@ def scaling(
         raise ArgumentError(f"--dims must be numbers between commas, not '{dims}'") from None
     if not -(2**63) <= seed < 2**64:
         raise ArgumentError(f"--seed must be from -2**63 to 2**64 - 1, not {seed}")
+    check_files(svg=svg)
     from pellucid.lessons.scaling import measure_scaling, to_json
 
     measured = measure_scaling(sizes, keys=keys, samples=samples, seed=seed)

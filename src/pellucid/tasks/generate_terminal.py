@@ -1,11 +1,10 @@
 """`pellucid generate`: text on the terminal as it is written, and what it looked at."""
 
-import json
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -14,12 +13,16 @@ from rich.text import Text as Line
 
 from pellucid.common import colours
 from pellucid.common.files import printable
-from pellucid.common.terminal import say
+from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.models.stacks import Decoder
-from pellucid.tasks.generate import Generated, Piece, stream
+from pellucid.tasks.compiling import saying
+from pellucid.tasks.generate import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
+from pellucid.tasks.terminal import note, noted
+from pellucid.text import tables
+from pellucid.text.items import Items
 
 PALETTE: tuple[colours.Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
@@ -28,20 +31,25 @@ PALETTE: tuple[colours.Colour, ...] = (
 MOST_ROWS = 60
 SOURCES = 3
 """Of each word that are shown."""
-# Those that JSON leaves as they are, and a terminal may take for commands.
-_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 @dataclass(eq=False)
 class Text:
     """A text that is or was being written."""
 
+    line: int
+    """Of the prompt."""
     prompt: str
     sample: int
     text: str = ""
     ids: list[int] = field(default_factory=list)
     done: Generated | None = None
     """None where it was interrupted."""
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended."""
+        return "interrupted" if self.done is None else self.done.stopped
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
@@ -100,7 +108,7 @@ class Typist:
 
 def write(
     model: Decoder,
-    prompts: Sequence[str],
+    prompts: Items,
     *,
     shows: bool,
     samples: int,
@@ -115,24 +123,31 @@ def write(
         samples: of each prompt.
         options: those of `generate`.
     """
-    texts = [Text(prompt, sample) for prompt in prompts for sample in range(samples)]
+    texts = [
+        Text(line, prompt, sample)
+        for line, prompt in zip(prompts.lines, prompts.texts, strict=True)
+        for sample in range(samples)
+    ]
     written = Written(texts, options)
-    typist = Typist(texts, sys.stdout)
+    typist = Typist(texts, sys.stdout) if shows else None
     begun = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pieces = stream(model, prompts, samples=samples, **options)
-    for warning in caught:
-        _note(f"pellucid: {warning.message}")
+    with noted():
+        pieces = stream(model, prompts.texts, names=prompts.names, samples=samples, **options)
     try:
+        # The first step may have to be compiled, and that is said where no text stands yet.
+        with steps() as step, saying(step):
+            step(f"reading {count(len(prompts.texts), 'prompt')}", 0, 1)
+            for piece in islice(pieces, 2 * min(BATCH, len(texts))):
+                texts[piece.prompt * samples + piece.sample].add(piece)
         for piece in pieces:
-            texts[piece.prompt * samples + piece.sample].add(piece)
-            if shows:
+            if typist is not None:
                 typist.go_on()
+            texts[piece.prompt * samples + piece.sample].add(piece)
     except KeyboardInterrupt:
         written.is_interrupted = True
-        if shows:
-            typist.end()
+    if typist is not None:
+        typist.go_on()
+        typist.end()
     written.seconds = time.perf_counter() - begun
     _report(written, model)
     return written
@@ -142,21 +157,20 @@ def _report(written: Written, model: Decoder) -> None:
     """What there is to know of it that is no part of the text."""
     ended = [text.done.stopped for text in written.texts if text.done is not None]
     if written.is_interrupted:
-        _note(f"pellucid: interrupted; {count(len(ended), 'text')} of {len(written.texts)} ended")
+        note(f"interrupted; {count(len(ended), 'text')} of {len(written.texts)} ended")
     full = ended.count("positions")
     if full:
-        _note(
-            f"pellucid: {count(full, 'text')} of {len(written.texts)} ended since the model has "
+        note(
+            f"{count(full, 'text')} of {len(written.texts)} ended since the model has "
             f"positions for {model.config.positions:,} tokens"
         )
     if sys.stderr is not None and sys.stderr.isatty():
         tokens = sum(len(text.ids) for text in written.texts)
         rate = tokens / written.seconds
-        _note(f"{count(tokens, 'token')} in {written.seconds:.1f} s, {rate:.0f} tokens/s")
-
-
-def _note(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+        print(
+            f"{count(tokens, 'token')} in {written.seconds:.1f} s, {rate:.0f} tokens/s",
+            file=sys.stderr,
+        )
 
 
 def to_text(written: Written) -> str:
@@ -164,32 +178,41 @@ def to_text(written: Written) -> str:
     return "\n\n".join(text.prompt + text.text for text in written.begun)
 
 
-def to_json(written: Written, name: str, model: Decoder | None = None) -> str:
+def columns(written: Written) -> dict[str, tables.Column]:
+    """What a table has of each text."""
+    return {
+        "line": [text.line for text in written.begun],
+        "prompt": [text.prompt for text in written.begun],
+        "sample": [text.sample for text in written.begun],
+        "text": [text.text for text in written.begun],
+        "stopped": [text.stopped for text in written.begun],
+    }
+
+
+def said(written: Written, name: str, model: Decoder | None = None) -> dict[str, Any]:
     """All of it, for scripts; with the model, what each new word looked at too."""
     options = {
         name: asdict(value) if isinstance(value, Sampling) else value
         for name, value in written.options.items()
-        if name not in ("names", "strict")
+        if name != "strict"
     }
     texts: list[dict[str, Any]] = [
         {
+            "line": text.line,
             "prompt": text.prompt,
             "sample": text.sample,
             "text": text.text,
             "ids": text.ids,
-            "stopped": "interrupted" if text.done is None else text.done.stopped,
+            "stopped": text.stopped,
             "seconds": None if text.done is None else text.done.seconds,
             "tokens_per_second": None if text.done is None else text.done.tokens_per_second,
         }
         for text in written.begun
     ]
     if model is not None:
-        for text, said in zip(written.begun, texts, strict=True):
-            said["looks"] = [
-                _said(one, found) for found in _looks(model, text) for one in found.new
-            ]
-    facts = {"model": name, **options, "texts": texts}
-    return json.dumps(facts, ensure_ascii=False, allow_nan=False, indent=2).translate(_CONTROLS)
+        for text, row in zip(written.begun, texts, strict=True):
+            row["looks"] = [_said(one, found) for found in _looks(model, text) for one in found.new]
+    return {"model": name, **options, "texts": texts}
 
 
 def _looks(model: Decoder, text: Text) -> list[Looks]:

@@ -3,9 +3,10 @@
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.common.files import printable, write_whole
+from pellucid.common.files import printable
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, listing, percent, short
 from pellucid.errors import ArgumentError
@@ -21,16 +22,21 @@ from pellucid.models import Encoder
 from pellucid.tasks.classify import Evaluation, Head
 from pellucid.tasks.cluster import Clustering
 from pellucid.tasks.cluster_map import title_of
-from pellucid.tasks.embed import embed, open_encoder
+from pellucid.tasks.embed import embed
 from pellucid.tasks.similar import Match, similar
 from pellucid.text import items, tables
 from pellucid.text.items import Items
+
+Name = TypeVar("Name")
+Model = TypeVar("Model")
 
 DEFAULT = "all-MiniLM-L6-v2"
 FEW = 8
 """Texts whose similarities are shown, and labels whose confusions are a table."""
 MOST_ROWS = 40
 """Lines of a table; more are for --json or a file."""
+# Those that JSON leaves as they are, and a terminal may take for commands.
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 CLEAR, VAGUE = 0.25, 0.1
 """Silhouettes above which groups stand apart, and below which they run into each other."""
 
@@ -53,7 +59,7 @@ def read(
     if texts:
         if len(texts) == 1 and len(texts[0]) < 256 and Path(texts[0]).is_file():
             name = printable(texts[0])
-            _note(f"pellucid: reading the name '{name}'; the file is --file '{name}'")
+            note(f"reading the name '{name}'; the file is --file '{name}'")
         return items.from_arguments(texts)
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise ArgumentError('give texts, like "Write a poem", or a file, or pipe one in')
@@ -65,31 +71,27 @@ def read(
         lines = count(len(found.blank), "empty line")
         if strict:
             raise ArgumentError(f"'{found.source}' has {lines}: {which}")
-        _note(f"pellucid: left out {lines} of '{found.source}': {which}")
+        note(f"left out {lines} of '{found.source}': {which}")
     return found
 
 
-def opened(model: str | None) -> Encoder:
-    """The encoder, with a word on the terminal while it is read."""
+def opened(model: Name, reader: Callable[[Name], Model]) -> Model:
+    """What the reader makes of the model's name, with a word on the terminal meanwhile."""
     with steps() as step:
         step("opening the model", 0, 1)
-        return open_encoder(model)
+        return reader(model)
 
 
 def embedded(model: Encoder, found: Items, *, strict: bool = False) -> torch.Tensor:
     """(texts, width), with a bar on a terminal, and what was cut said on stderr."""
-    with steps() as step, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        vectors = embed(
+    with noted(), steps() as step:
+        return embed(
             model,
             found.texts,
             strict=strict,
             names=found.names,
             progress=lambda done, of: step(f"embedding {count(of, 'text')}", done, of),
         )
-    for warning in caught:
-        _note(f"pellucid: {printable(str(warning.message))}")
-    return vectors
 
 
 def name_of(model: str | None) -> str:
@@ -97,16 +99,9 @@ def name_of(model: str | None) -> str:
     return DEFAULT if model is None else printable(Path(model).name or model)
 
 
-def put(output: Path, said: Mapping[str, Any], columns: Mapping[str, tables.Column]) -> None:
-    """Write what --json prints, or the columns, as the name of the file says."""
-    if output.suffix.lower() == ".json":
-        write_whole(output, to_json(said) + "\n")
-    else:
-        tables.write(output, columns)
-
-
 def to_json(said: Mapping[str, Any]) -> str:
-    return json.dumps(said, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(said, ensure_ascii=False, allow_nan=False, indent=1)
+    return text.translate(_CONTROLS)
 
 
 # Embeddings
@@ -151,11 +146,15 @@ def show_embeddings(
 # Similarity
 
 
-def matches(model: Encoder, query: str, found: Items, top: int, strict: bool) -> list[Match]:
-    """The texts that are nearest to the query."""
+def asked(query: str, top: int) -> Items:
+    """The query, where it and how many texts are wanted make sense."""
     if top < 1:
         raise ArgumentError(f"--top must be 1 or more, not {top}")
-    asked = items.from_arguments([query])
+    return items.from_arguments([query])
+
+
+def matches(model: Encoder, asked: Items, found: Items, top: int, strict: bool) -> list[Match]:
+    """The texts that are nearest to the query."""
     vectors = embedded(model, found, strict=strict)
     return similar(embedded(model, asked, strict=strict)[0], vectors, top)
 
@@ -176,7 +175,7 @@ def matches_said(
         "model": name_of(model),
         "query": query,
         "texts": len(found.texts),
-        "matches": _rows(match_columns(found, ranked)),
+        "matches": rows_of(match_columns(found, ranked)),
     }
 
 
@@ -226,7 +225,7 @@ def groups_said(found: Items, made: Clustering, model: str | None) -> dict[str, 
             }
             for group in made.groups
         ],
-        "items": _rows(group_columns(found, made)),
+        "items": rows_of(group_columns(found, made)),
     }
 
 
@@ -345,7 +344,7 @@ def label_columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, t
 
 
 def labels_said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str, Any]]:
-    rows = _rows(label_columns(found, head, likely))
+    rows = rows_of(label_columns(found, head, likely))
     for row, shares in zip(rows, likely.tolist(), strict=True):
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
     return rows
@@ -385,7 +384,8 @@ def check_head(head: Head, probe: torch.Tensor, model: str | None) -> None:
         )
 
 
-def _rows(columns: Mapping[str, tables.Column]) -> list[dict[str, Any]]:
+def rows_of(columns: Mapping[str, tables.Column]) -> list[dict[str, Any]]:
+    """What --json says of each text."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -397,5 +397,16 @@ def _one_line(text: str) -> Text:
     return Text(" ".join(printable(text).split()))
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
+@contextmanager
+def noted() -> Iterator[None]:
+    """Warnings are notes, once the block is over."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        note(str(warning.message))
+
+
+def note(text: str) -> None:
+    """Say on stderr what is no part of the answer."""
+    print(f"pellucid: {printable(text)}", file=sys.stderr)

@@ -1,35 +1,26 @@
 """`pellucid translate`: translations as lines, and the words that each was made of as a grid."""
 
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.common.files import printable, write_whole
+from pellucid.common.files import printable
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens.align import WIDEST, Alignment
 from pellucid.models import EncoderDecoder
-from pellucid.tasks import terminal
-from pellucid.tasks.translate import Translation, alignment, open_translator, translate
+from pellucid.tasks.compiling import saying
+from pellucid.tasks.terminal import noted
+from pellucid.tasks.translate import Translation, alignment, translate
 from pellucid.text import tables
 from pellucid.text.items import Items
 
 NARROWEST = 3
 """Columns of the terminal that 100 takes."""
-
-
-def opened(model: str) -> EncoderDecoder:
-    """The model, with a word on the terminal while it is read."""
-    with steps() as step:
-        step("opening the model", 0, 1)
-        return open_translator(model)
 
 
 def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Translation]:
@@ -40,18 +31,14 @@ def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Tran
         found: the texts.
         options: those of `translate`.
     """
-    with steps() as step, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        done = translate(
+    with noted(), steps() as step, saying(step):
+        return translate(
             model,
             found.texts,
             names=found.names,
             progress=lambda done, of: step(f"translating {count(of, 'text')}", done, of),
             **options,
         )
-    for warning in caught:
-        print(f"pellucid: {printable(str(warning.message))}", file=sys.stderr)
-    return done
 
 
 def aligned(model: EncoderDecoder, done: Sequence[Translation]) -> list[Alignment | None]:
@@ -86,11 +73,6 @@ def columns(
     return made
 
 
-def rows(made: Mapping[str, tables.Column]) -> list[dict[str, Any]]:
-    """What --json prints of each text."""
-    return [dict(zip(made, row, strict=True)) for row in zip(*made.values(), strict=True)]
-
-
 def lines(found: Items, done: Sequence[Translation]) -> list[str]:
     """A line for each line of the file: those that are empty stay so."""
     texts = dict.fromkeys(found.blank, "")
@@ -99,18 +81,18 @@ def lines(found: Items, done: Sequence[Translation]) -> list[str]:
     return [texts[line] for line in sorted(texts)]
 
 
-def put(
-    output: Path,
-    said: Mapping[str, Any],
+def show(
     found: Items,
     done: Sequence[Translation],
-    made: Mapping[str, tables.Column],
+    grids: Sequence[Alignment | None] | None,
+    console: Console,
 ) -> None:
-    """Write a file of the kind that its name says."""
-    if output.suffix.lower() == ".txt":
-        write_whole(output, "".join(f"{line}\n" for line in lines(found, done)))
-    else:
-        terminal.put(output, said, made)
+    """Print translations, with their grids if there are any."""
+    if grids is not None:
+        show_aligned(done, grids, console)
+        return
+    for line in lines(found, done):
+        print(printable(line))
 
 
 def show_aligned(
