@@ -21,6 +21,7 @@ from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
+from pellucid.models.checkpoints.generation import Generation
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -189,6 +190,8 @@ class Transformer(nn.Module):
         self.config = config
         self.tokenizer: Tokenizer | None = None
         """What turns text into its ids, where it was read with one."""
+        self.generation = Generation()
+        """What the checkpoint it was read from says of how its texts are written."""
 
     def initialise(self) -> None:
         """Draw all weights anew: normal with a deviation of 0.02, and less where many blocks add up

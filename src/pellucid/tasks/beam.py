@@ -55,7 +55,9 @@ def search(
     max_tokens: int | Tensor = 256,
     length_penalty: float = 1.0,
     banned: Sequence[int] = (),
+    forced_start: int | None = None,
     forced_stop: int | None = None,
+    early: bool = False,
 ) -> list[list[Beam]]:
     """The best texts for each source, best first.
 
@@ -73,7 +75,10 @@ def search(
         length_penalty: above 0 favours long texts.
         banned: ids that are never written, as if the model did not know them: the probabilities of
             all others sum to 1.
+        forced_start: the id that each text begins with, whatever its probability.
         forced_stop: the id that ends a text that has reached max_tokens, whatever its probability.
+        early: end a source as soon as it has `beams` texts, though one that still runs could become
+            better.
 
     Raises:
         ArgumentError: beams or max_tokens below 1, or a model without a start or stop.
@@ -109,6 +114,9 @@ def search(
             is_last = limits == length
             logits = model.decode(latest, memory, mask, cache=cache, last=True).float()
             logits[:, list(banned)] = NEVER
+            if forced_start is not None and length == 1:
+                logits[:] = NEVER
+                logits[:, forced_start] = 0
             if forced_stop is not None:
                 forced = is_last.repeat_interleave(scores.shape[1])
                 logits[forced] = NEVER
@@ -124,7 +132,7 @@ def search(
             on = [
                 index
                 for index, (source, ends) in enumerate(zip(running, is_last.tolist(), strict=True))
-                if not ends and not source.is_done(best[index], beams)
+                if not ends and not source.is_done(NEVER if early else best[index], beams)
             ]
             for index in set(range(len(running))) - set(on):
                 found[running[index].place] = running[index].finished

@@ -1,5 +1,6 @@
 """Texts of one language into another, by an encoder-decoder and beam search."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import torch
 
 from pellucid.common.files import is_blank
+from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.align import Alignment, align
 from pellucid.lens.words import words
 from pellucid.models import EncoderDecoder, load
+from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
 from pellucid.tasks.reading import ids_of
 
@@ -20,6 +23,7 @@ BATCH_TOKENS = 2048
 ROWS = 512
 """Translations that run at once, beams included: each has a score for every token there is."""
 LIMITS = {"beams": ROWS, "max_tokens": 2**31 - 1, "batch_tokens": 2**31 - 1}
+BEAMS = 4
 LENGTH_PENALTY = 10.0
 """The most, up and down: beyond it powers of lengths are no numbers any more."""
 
@@ -62,8 +66,8 @@ def translate(
     model: EncoderDecoder,
     texts: Sequence[str],
     *,
-    beams: int = 4,
-    length_penalty: float = 1.0,
+    beams: int | None = None,
+    length_penalty: float | None = None,
     max_tokens: int | None = None,
     strict: bool = False,
     names: Sequence[str] | None = None,
@@ -78,14 +82,20 @@ def translate(
 
     Padding is never written, and takes no probability from what is.
 
+    What is not given is as the checkpoint says in its generation_config.json, and so are the first
+    token of a translation and whether a search ends early (see `model.generation`). What it says
+    besides and nothing here heeds, `no_repeat_ngram_size` say, is named in a warning.
+
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
         texts: any number of them, none blank.
-        beams: translations that run at once for each text, up to 512; 1 is greedy.
-        length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is the
-            mean log-probability of a token.
-        max_tokens: of a translation, its stop included, which comes last whatever its probability;
-            three times those of the text and 50 more unless given.
+        beams: translations that run at once for each text, up to 512; 1 is greedy. 4 where the
+            checkpoint says nothing.
+        length_penalty: above 0 favours long translations, below 0 short ones; at 1, as where the
+            checkpoint says nothing, the score is the mean log-probability of a token.
+        max_tokens: of a translation, its stop included, which comes last whatever its probability.
+            Three times those of the text and 50 more unless given, and no more than the checkpoint
+            says.
         strict: refuse a text that is longer than the model reads, rather than cut it and warn.
         names: what to call each text in an error; "texts[2]" and so on unless given.
         batch_tokens: source tokens of a batch, padding included; a text that has more is alone.
@@ -99,6 +109,11 @@ def translate(
     """
     _check_model(model)
     assert model.tokenizer is not None
+    asked = model.generation
+    if beams is None:
+        beams = BEAMS if asked.num_beams is None else asked.num_beams
+    if length_penalty is None:
+        length_penalty = 1.0 if asked.length_penalty is None else asked.length_penalty
     _check_number("beams", beams)
     _check_number("batch_tokens", batch_tokens)
     if max_tokens is not None:
@@ -111,6 +126,7 @@ def translate(
             f"not {length_penalty}"
         )
     sources = ids_of(model, texts, strict, names)
+    _warn_of_unheeded(asked)
     found: dict[int, Translation] = {}
     for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
         read = [sources[number] for number in batch]
@@ -177,12 +193,39 @@ def _best(
         padded.to(device),
         lengths.to(device),
         beams=beams,
-        max_tokens=3 * lengths + 50 if max_tokens is None else max_tokens,
+        max_tokens=_limits(lengths, model.generation) if max_tokens is None else max_tokens,
         length_penalty=length_penalty,
         banned=[] if padding is None or padding in config.stop else [padding],
+        forced_start=model.generation.forced_bos_token_id,
         forced_stop=config.stop[0],
+        early=bool(model.generation.early_stopping),
     )
     return (best[0] for best in found)
+
+
+def _limits(lengths: torch.Tensor, asked: Generation) -> torch.Tensor:
+    """The most tokens of each translation where the caller says none."""
+    limits = 3 * lengths + 50
+    if asked.max_new_tokens is not None:
+        return limits.clamp(max=asked.max_new_tokens)
+    if asked.max_length is not None:
+        return limits.clamp(max=asked.max_length - 1)  # the start counts there
+    return limits
+
+
+def _warn_of_unheeded(asked: Generation) -> None:
+    """Once for a checkpoint's settings: Python shows the same warning of one place only once."""
+    unheeded = dict(asked.others)
+    if asked.do_sample:
+        unheeded["do_sample"] = True
+    if asked.repetition_penalty not in (None, 1):
+        unheeded["repetition_penalty"] = asked.repetition_penalty
+    if unheeded:
+        said = listing([f"{name} = {value}" for name, value in sorted(unheeded.items())])
+        warnings.warn(
+            f"the model's generation_config.json says {said}, which translation does not heed",
+            stacklevel=3,
+        )
 
 
 def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]:

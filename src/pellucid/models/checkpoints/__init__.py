@@ -24,7 +24,16 @@ from pellucid.errors import (
     TypeMismatchError,
 )
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import bart, bert, gpt2, llama, marian, pooling, t5
+from pellucid.models.checkpoints import (
+    bart,
+    bert,
+    generation,
+    gpt2,
+    llama,
+    marian,
+    pooling,
+    t5,
+)
 from pellucid.models.checkpoints.family import Family, Place, names_of, of_theirs, places
 from pellucid.models.checkpoints.tensors import WEIGHTS, Tensors, json_in
 from pellucid.text.tokenizer import Tokenizer
@@ -45,7 +54,6 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OWN = "pellucid"
 """The model_type of a shape that is no known family's; in those of others, the name of an entry
 with our own config."""
-GENERATION = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 NO_ID = -1
 """What some say of an id that there is none of: the padding of the first Llama, say."""
@@ -83,6 +91,7 @@ def load(
             model = KINDS[config.kind](config)
         state = _ours(stored, family, model, dtype)
         model.tokenizer = Tokenizer.load(directory)
+        model.generation = generation.read(directory, config)
     except MissingExtraError:
         raise
     except PellucidError as error:
@@ -150,7 +159,8 @@ def read_config(directory: Path) -> tuple[Config, Family]:
 
 def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
     """With the ids that the settings of generation say, which go before, as in transformers."""
-    also = json_in(directory, GENERATION) if (directory / GENERATION).is_file() else {}
+    file = directory / generation.FILE
+    also = json_in(directory, file.name) if file.is_file() else {}
     found = said | {name: also[name] for name in IDS if also.get(name) is not None}
     return found | {name: None for name in IDS if found.get(name) == NO_ID}
 
@@ -210,6 +220,7 @@ def save(model: "Transformer", directory: Path) -> None:
             if model.tokenizer is not None:
                 model.tokenizer.save(directory)
             pooling.write(directory, model.config)
+            generation.write(directory, model.generation, model.config)
     except FileError:
         raise
     except (OSError, SafetensorError) as error:
