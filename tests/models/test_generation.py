@@ -32,7 +32,7 @@ def bart(tmp_path_factory):
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(**PAIR)).eval()
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    model.final_logits_bias[0, 2] = 5.0
+    model.final_logits_bias[0, 2] = 4.0
     directory = tmp_path_factory.mktemp("bart")
     tokens = {f"t{number}": number for number in range(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="t4"))
@@ -68,6 +68,7 @@ def generated(directory):
     "change",
     [
         {},
+        {"length_penalty": 2.0},
         {"forced_bos_token_id": None, "length_penalty": 2.0},
         {"num_beams": 1},
         {"early_stopping": True, "length_penalty": 3.0},
