@@ -10,6 +10,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import transformers
+from transformers.tokenization_utils_base import generate_merges
 
 from pellucid.errors import FileError, MissingExtraError
 from pellucid.text.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ def assert_cut(ours):
     for most in (marks + 1, marks + 7):
         cut = ours.encode_cut(README, most)
         assert len(cut) == most
-        before = whole.index(plain[0]) if marks == 2 else 0
+        before = whole.index(plain[0])
         assert cut == whole[:before] + plain[: most - marks] + whole[before + len(plain) :]
 
 
@@ -189,8 +190,7 @@ def pieces(size, **others):
         vocab_size=size,
         hard_vocab_limit=False,
         minloglevel=2,
-        bos_id=-1,
-        **others,
+        **{"bos_id": -1, **others},
     )
     return model.getvalue()
 
@@ -217,6 +217,56 @@ def test_t5(tmp_path):
     assert ours.token(10**6) == "<1000000>"
     assert_cut(ours)
     assert_saved(ours, tmp_path / "saved")
+
+
+LLAMA = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "bos_id": 1,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"add_bos_token": False, "add_eos_token": True}])
+def test_llama(settings, tmp_path):
+    content = pieces(450, **LLAMA)
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.load(tmp_path)
+    model = sentencepiece.SentencePieceProcessor(model_proto=content)
+    ids = {model.id_to_piece(number): number for number in range(model.get_piece_size())}
+    # What transformers reads of the file where protobuf is installed.
+    theirs = transformers.LlamaTokenizer(
+        vocab=ids, merges=generate_merges(ids), **({"add_bos_token": True} | settings)
+    )
+    assert_same(ours, theirs)
+    for text in TEXTS:
+        if not text.startswith(" ") and "<s>" not in text:
+            assert ours.encode([text], special=False) == [model.encode(text)]
+    assert_cut(ours)
+    assert_saved(ours, tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"model_type": "unigram"},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"remove_extra_whitespaces": True},
+        {"add_dummy_prefix": False},
+    ],
+)
+def test_a_model_of_another_kind_than_llama_s(others, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(pieces(450, **(LLAMA | others)))
+    with pytest.raises(FileError, match=r"its tokenizer\.model is of a kind .*save_pretrained"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_model_that_is_none(tmp_path):
+    (tmp_path / "tokenizer.model").write_text("IQ== 0")
+    with pytest.raises(FileError, match=r"cannot be read: .*no tokenizer\.json, .*save_pretrained"):
+        Tokenizer.load(tmp_path)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 spiece.model                           T5
 source.spm, target.spm, vocab.json     Marian: one model for each language, one set of ids
+tokenizer.model                        Llama: pairs of pieces, which tokenizers can put together too
 """
 
 import re
@@ -14,10 +15,13 @@ from pellucid.common.files import written_whole
 from pellucid.errors import FileError, MissingExtraError
 from pellucid.models.checkpoints.tensors import json_in
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.vocabularies import ADVICE, settings_of
 
 END, UNKNOWN = "</s>", "<unk>"
 MARKS = (END, UNKNOWN, "<pad>")
 SPACE = "▁"
+ODD = "é ﬁ 漢字  two spaces\ta tab\na line 🙂"
+"""What other tokenizers of this kind change before they look for pieces, or do not know."""
 EXTRA = 100
 """Marks of T5 for what is left out, after the pieces of its model, the last one first."""
 
@@ -118,6 +122,70 @@ def marian(directory: Path) -> PieceTokenizer:
     vocabulary = (directory / "vocab.json").read_bytes()
     files = {"source.spm": source, "target.spm": target, "vocab.json": vocabulary}
     return PieceTokenizer(files, reader, writer, ids, "^>>.*?<<")  # the language that is wanted
+
+
+def llama(directory: Path) -> Any:
+    """A `tokenizers.Tokenizer` that does what the model in tokenizer.model does.
+
+    Raises:
+        FileError: the model is damaged, or does what this cannot, as shown by an example.
+        MissingExtraError: sentencepiece is not installed.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    settings = settings_of(directory, ("LlamaTokenizer",))
+    try:
+        _, model = _read(directory, "tokenizer.model")
+    except FileError as error:
+        raise FileError(f"{error}; it has no tokenizer.json, and {ADVICE}") from error
+    size = model.get_piece_size()
+    ids = {model.id_to_piece(number): number for number in range(size)}
+    # Those that come first in the vocabulary were put together first.
+    splits = ((piece[:place], piece[place:]) for piece in ids for place in range(1, len(piece)))
+    merges = [(left, right) for left, right in splits if left in ids and right in ids]
+    unknown = model.id_to_piece(model.unk_id())
+    made = Tokenizer(models.BPE(ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*parts, decoders.Strip(" ", left=1, right=0)])
+    plain = [piece for piece, number in ids.items() if not _is_mark_of(model, number)]
+    text = "".join(plain).replace(SPACE, " ").strip() + ODD
+    added = [int(number) for number in settings.get("added_tokens_decoder", {})]
+    if made.encode(text).ids != model.encode(text) or any(number >= size for number in added):
+        raise FileError(
+            "its tokenizer.model is of a kind that is read from tokenizer.json alone, and there "
+            f"is none; {ADVICE}"
+        )
+    _add_marks(made, model, settings)
+    return made
+
+
+def _add_marks(made: Any, model: Any, settings: Mapping[str, Any]) -> None:
+    """Pieces that are no text, and those of them that stand around one, as in transformers."""
+    from tokenizers import processors
+
+    numbers = [number for number in range(model.get_piece_size()) if model.is_control(number)]
+    made.add_special_tokens([model.id_to_piece(one) for one in (*numbers, model.unk_id())])
+    before, after = model.bos_id(), model.eos_id()
+    parts, marks = ["$A"], []
+    if settings.get("add_bos_token", True) and before >= 0:
+        marks.append((model.id_to_piece(before), before))
+        parts.insert(0, marks[-1][0])
+    if settings.get("add_eos_token", False) and after >= 0:
+        marks.append((model.id_to_piece(after), after))
+        parts.append(marks[-1][0])
+    if marks:
+        made.post_processor = processors.TemplateProcessing(
+            single=" ".join(parts), special_tokens=marks
+        )
+
+
+def _is_mark_of(model: Any, number: int) -> bool:
+    """Whether a piece stands for no characters of its own."""
+    return any(
+        is_one(number)
+        for is_one in (model.is_control, model.is_unknown, model.is_byte, model.is_unused)
+    )
 
 
 def _read(directory: Path, name: str) -> tuple[bytes, Any]:

@@ -34,6 +34,7 @@ class Tokenizer:
             "spiece.model": sentence_pieces.t5,
             "vocab.txt": vocabularies.word_pieces,
             "merges.txt": vocabularies.byte_pairs,
+            "tokenizer.model": sentence_pieces.llama,
         }
         file = next((name for name in readers if (directory / name).is_file()), None)
         if file is None:

@@ -11,6 +11,9 @@ from pellucid.errors import FileError
 from pellucid.models.checkpoints.tensors import json_in
 
 SETTINGS = "tokenizer_config.json"
+ADVICE = (
+    "transformers writes one: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
+)
 
 
 def whole(directory: Path) -> Any:
@@ -28,7 +31,7 @@ def word_pieces(directory: Path) -> Any:
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    settings = _settings(directory, ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"))
+    settings = settings_of(directory, ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"))
     # Line ends alone part tokens: some tokens are other characters that end a line.
     lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
     ids = {token: number for number, token in enumerate(lines[: -1 if lines[-1] == "" else None])}
@@ -59,7 +62,7 @@ def byte_pairs(directory: Path) -> Any:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    settings = _settings(directory, ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"))
+    settings = settings_of(directory, ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"))
     ids = json_in(directory, "vocab.json")
     is_text_alone = "<|endoftext|>" in ids
     needed = ["<|endoftext|>"] if is_text_alone else ["<s>", "</s>"]
@@ -81,7 +84,7 @@ def byte_pairs(directory: Path) -> Any:
     return made
 
 
-def _settings(directory: Path, known: tuple[str, ...]) -> dict[str, Any]:
+def settings_of(directory: Path, known: tuple[str, ...]) -> dict[str, Any]:
     """tokenizer_config.json, if there is one and it is of a tokenizer that is known."""
     if not (directory / SETTINGS).is_file():
         return {}
@@ -89,8 +92,7 @@ def _settings(directory: Path, known: tuple[str, ...]) -> dict[str, Any]:
     name = str(found.get("tokenizer_class", known[0])).removesuffix("Fast")
     if name not in known:
         raise FileError(
-            f"its tokenizer is a {name}, which is read from tokenizer.json alone; transformers "
-            "writes one: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
+            f"its tokenizer is a {name}, which is read from tokenizer.json alone; {ADVICE}"
         )
     return found
 
