@@ -7,24 +7,16 @@ from typing import Any
 
 import torch
 import transformers
+from tests import sizes
+from tests.sizes import BATCH, GROUPED, HEADS, LAYERS, VOCABULARY, WINDOW
 from torch import Tensor, nn
 
-LAYERS, VOCABULARY, TOKENS, SOURCE, BATCH = 2, 101, 11, 13, 2
-WINDOW = 5
+TOKENS, SOURCE = 11, 13
 GAIN = 1.3
 """Standard deviation of what a projection gives: weights far from even, so that a slip shows."""
 
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": 37,
-    "max_position_embeddings": 53,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
-HEADS = {"hidden_size": 33, "num_attention_heads": 3}
-GROUPED = {"hidden_size": 66, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10}
+SIZES = {**sizes.SIZES, "eos_token_id": None}
+"""Texts that are generated end where they are told to."""
 EXPERTS = {**GROUPED, **SIZES, "hidden_size": 68, "intermediate_size": 36}
 """The grouped product of experts wants rows of whole 16 bytes."""
 PAIR = {
@@ -134,16 +126,7 @@ FAMILIES = {
     ),
     # Decoders.
     "gpt2": _decoder(
-        lambda: _t.GPT2Config(
-            n_embd=33,
-            n_layer=LAYERS,
-            n_head=3,
-            n_positions=53,
-            vocab_size=VOCABULARY,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=None,
-        ),
+        lambda: _t.GPT2Config(**{**sizes.GPT2, "pad_token_id": 0, "eos_token_id": None}),
         "h.{}.attn",
         generates="transformer.",
     ),

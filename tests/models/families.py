@@ -9,19 +9,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-LAYERS, VOCABULARY, BATCH, SOURCE, TARGET = 2, 101, 2, 23, 11
-WINDOW = 5
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": 37,
-    "max_position_embeddings": 53,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-HEADS = {"hidden_size": 33, "num_attention_heads": 3}
-GROUPED = {"hidden_size": 66, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10}
+from tests.sizes import BATCH, GPT2, GROUPED, HEADS, LAYERS, SIZES, VOCABULARY, WINDOW
+
+SOURCE, TARGET = 23, 11
 QWEN2 = {"hidden_size": 60, "num_attention_heads": 6, "num_key_value_heads": 2, **SIZES}
 PAIR = {
     "vocab_size": VOCABULARY,
@@ -88,29 +78,11 @@ FAMILIES = {
     "bert": Family(lambda: _t.BertConfig(**HEADS, **SIZES), "encoder", "bert"),
     "roberta": Family(lambda: _t.RobertaConfig(**HEADS, **SIZES), "encoder", "roberta"),
     "gpt2": Family(
-        lambda: _t.GPT2Config(
-            vocab_size=VOCABULARY,
-            n_embd=33,
-            n_layer=LAYERS,
-            n_head=3,
-            n_inner=37,
-            n_positions=53,
-            bos_token_id=1,
-            eos_token_id=2,
-        ),
+        lambda: _t.GPT2Config(n_inner=37, **GPT2),
         base="transformer",
     ),
     "gpt2, scores as they are": Family(
-        lambda: _t.GPT2Config(
-            vocab_size=VOCABULARY,
-            n_embd=33,
-            n_layer=LAYERS,
-            n_head=3,
-            n_positions=53,
-            scale_attn_weights=False,
-            bos_token_id=1,
-            eos_token_id=[2, 3],
-        ),
+        lambda: _t.GPT2Config(scale_attn_weights=False, **{**GPT2, "eos_token_id": [2, 3]}),
         base="transformer",
     ),
     "llama": Family(lambda: _t.LlamaConfig(**GROUPED, **SIZES)),

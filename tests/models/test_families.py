@@ -327,33 +327,28 @@ def test_our_own_fields_come_back_with_a_family_s_config(tmp_path):
     assert (again.norm_eps, again.dropout) == (0.5, 0.0)
 
 
+SMALL = {"vocabulary": 31, "width": 12, "heads": 3}
 SHAPES = {
-    "alibi": Config(kind="decoder", vocabulary=31, width=12, heads=3, position="alibi"),
-    "the paper's": Config(kind="encoder-decoder", vocabulary=31, width=12, heads=3),
-    "no positions": Config(kind="encoder", vocabulary=31, width=12, heads=3, position="none"),
+    "alibi": Config(kind="decoder", **SMALL, position="alibi"),
+    "the paper's": Config(kind="encoder-decoder", **SMALL),
+    "no positions": Config(kind="encoder", **SMALL, position="none"),
     "gpt2 with a window": Config(
         kind="decoder",
-        vocabulary=31,
-        width=12,
-        heads=3,
+        **SMALL,
         norm_first=True,
         position="learned",
         window=3,
     ),
     "gpt2 with gates": Config(
         kind="decoder",
-        vocabulary=31,
-        width=12,
-        heads=3,
+        **SMALL,
         norm_first=True,
         position="learned",
         gated=True,
     ),
     "llama with a scale": Config(
         kind="decoder",
-        vocabulary=31,
-        width=12,
-        heads=3,
+        **SMALL,
         kv_heads=1,
         norm="rms",
         norm_first=True,
@@ -364,9 +359,7 @@ SHAPES = {
     ),
     "t5, scaled otherwise": Config(
         kind="encoder-decoder",
-        vocabulary=31,
-        width=12,
-        heads=3,
+        **SMALL,
         norm="rms",
         norm_first=True,
         bias=False,

@@ -5,13 +5,14 @@ from typing import Any
 
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import (
+    TARGET_START,
     Family,
     activation,
     activation_name,
     expect,
-    ids,
-    one_or_all,
+    marks,
     shape_of,
+    write_marks,
 )
 
 
@@ -41,7 +42,6 @@ NAMES = {
     "bias": "final_logits_bias",
 }
 SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
-COPIES = {"model.shared.weight": (*SHARED, "lm_head.weight")}
 
 
 def both(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,9 +62,7 @@ def both(config: Mapping[str, Any]) -> dict[str, Any]:
         "embedding_scale": config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0,
         "tied": config.get("tie_word_embeddings", True),
         "logit_bias": True,
-        "start": config.get("decoder_start_token_id"),
-        "stop": ids(config.get("eos_token_id")),
-        "padding": config.get("pad_token_id"),
+        **marks(config, TARGET_START),
     }
 
 
@@ -88,9 +86,7 @@ def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
         "scale_embedding": config.embedding_scale != 1.0,
         "tie_word_embeddings": config.tied,
         "is_encoder_decoder": True,
-        "decoder_start_token_id": config.start,
-        "eos_token_id": one_or_all(config.stop),
-        "pad_token_id": config.padding,
+        **write_marks(config, TARGET_START),
         "dropout": config.dropout,
     }
 
@@ -117,7 +113,7 @@ FAMILY = Family(
     write=write,
     names=NAMES,
     prefix="model.",
-    copies=COPIES,
+    copies={"model.shared.weight": (*SHARED, "lm_head.weight")},
     untied=SHARED,
     rows=("final_logits_bias",),
     ignored=r"^classification_head\.",

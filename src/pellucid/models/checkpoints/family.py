@@ -134,14 +134,20 @@ def expect(config: Mapping[str, Any], **values: Any) -> None:
             raise FileError(f"its config.json has {name} = {given!r}; only {value!r} is known")
 
 
-def ids(value: int | list[int] | None) -> tuple[int, ...]:
-    """One id, or several, or none."""
-    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
+START, TARGET_START = "bos_token_id", "decoder_start_token_id"
 
 
-def one_or_all(ids: tuple[int, ...]) -> int | list[int] | None:
-    """As config.json writes them."""
-    return None if not ids else ids[0] if len(ids) == 1 else list(ids)
+def marks(config: Mapping[str, Any], start: str = START) -> dict[str, Any]:
+    """Fields of `Config`: the ids that begin, end and fill up a text."""
+    stop = config.get("eos_token_id")  # one id, or several, or none
+    stops = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+    return {"start": config.get(start), "stop": stops, "padding": config.get("pad_token_id")}
+
+
+def write_marks(config: Config, start: str = START) -> dict[str, Any]:
+    """The same as config.json writes them."""
+    stop = config.stop[0] if len(config.stop) == 1 else list(config.stop) or None
+    return {start: config.start, "eos_token_id": stop, "pad_token_id": config.padding}
 
 
 def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:

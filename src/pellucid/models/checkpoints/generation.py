@@ -10,7 +10,7 @@ from typing import Any
 
 from pellucid.common.files import write_whole
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints.family import one_or_all
+from pellucid.models.checkpoints.family import START, TARGET_START, write_marks
 from pellucid.models.checkpoints.tensors import json_in
 
 FILE = "generation_config.json"
@@ -111,11 +111,6 @@ def write(directory: Path, generation: Generation, config: Config) -> None:
         return
     said = {one.name: getattr(generation, one.name) for one in fields(generation)}
     said |= said.pop("others")
-    start = "decoder_start_token_id" if config.kind == "encoder-decoder" else "bos_token_id"
-    said |= {
-        start: config.start,
-        "eos_token_id": one_or_all(config.stop),
-        "pad_token_id": config.padding,
-    }
+    said |= write_marks(config, TARGET_START if config.kind == "encoder-decoder" else START)
     said = {name: value for name, value in said.items() if value is not None}
     write_whole(directory / FILE, json.dumps(said, indent=2) + "\n")

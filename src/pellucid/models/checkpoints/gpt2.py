@@ -9,9 +9,9 @@ from pellucid.models.checkpoints.family import (
     activation,
     activation_name,
     expect,
-    ids,
-    one_or_all,
+    marks,
     shape_of,
+    write_marks,
 )
 
 BLOCK = "decoder.blocks.{}."
@@ -49,9 +49,7 @@ def read(config: Mapping[str, Any]) -> Config:
         positions=config["n_positions"],
         attention_scale=None if config.get("scale_attn_weights", True) else 1.0,
         tied=config.get("tie_word_embeddings", True),
-        start=config.get("bos_token_id"),
-        stop=ids(config.get("eos_token_id")),
-        padding=config.get("pad_token_id"),
+        **marks(config),
     )
 
 
@@ -78,9 +76,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "n_positions": config.positions,
         "scale_attn_weights": config.attention_scale is None,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": config.start,
-        "eos_token_id": one_or_all(config.stop),
-        "pad_token_id": config.padding,
+        **write_marks(config),
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,

@@ -9,9 +9,9 @@ from pellucid.models.checkpoints.family import (
     Family,
     activation,
     activation_name,
-    ids,
-    one_or_all,
+    marks,
     shape_of,
+    write_marks,
 )
 
 BLOCK, LAYER = "decoder.blocks.{}.", "layers.{}."
@@ -61,9 +61,7 @@ def read(config: Mapping[str, Any]) -> Config:
         rope_scaling=scaling,
         window=_window(config),
         tied=config.get("tie_word_embeddings", False),
-        start=config.get("bos_token_id"),
-        stop=ids(config.get("eos_token_id")),
-        padding=config.get("pad_token_id"),
+        **marks(config),
     )
 
 
@@ -122,9 +120,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "rope_theta": config.rope_theta,
         "rope_scaling": dict(config.rope_scaling) or None,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": config.start,
-        "eos_token_id": one_or_all(config.stop),
-        "pad_token_id": config.padding,
+        **write_marks(config),
         "attention_dropout": config.dropout,
     }
     if config.positions is not None:

@@ -1,18 +1,19 @@
 """Marian (Junczys-Dowmunt et al. 2018), with which the models of OPUS-MT translate."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints.bart import COPIES, NAMES, SHARED, both, write_both
-from pellucid.models.checkpoints.family import Family, expect, shape_of
+from pellucid.models.checkpoints import bart
+from pellucid.models.checkpoints.family import expect, shape_of
 
 
 def read(config: Mapping[str, Any]) -> Config:
     expect(config, share_encoder_decoder_embeddings=True, normalize_embedding=False)
     if config.get("decoder_vocab_size") is not None:  # one vocabulary for both
         expect(config, decoder_vocab_size=config["vocab_size"])
-    return Config(position="sinusoidal", interleaved=False, **both(config))
+    return Config(position="sinusoidal", interleaved=False, **bart.both(config))
 
 
 def write(config: Config) -> dict[str, Any] | None:
@@ -26,17 +27,13 @@ def write(config: Config) -> dict[str, Any] | None:
     # A table of positions is made there, so that there is a last one.
     if not fits or config.positions is None:
         return None
-    return write_both(config, "marian", "MarianMTModel")
+    return bart.write_both(config, "marian", "MarianMTModel")
 
 
-FAMILY = Family(
+FAMILY = replace(  # its tensors are called as BART's
+    bart.FAMILY,
     types=("marian",),
     read=read,
     write=write,
-    names=NAMES,
-    prefix="model.",
-    copies=COPIES,
-    untied=SHARED,
-    rows=("final_logits_bias",),
     ignored=r"embed_positions\.weight$",  # sines and cosines
 )

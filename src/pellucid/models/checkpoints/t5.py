@@ -5,12 +5,13 @@ from typing import Any
 
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import (
+    TARGET_START,
     Family,
     activation,
     activation_name,
-    ids,
-    one_or_all,
+    marks,
     shape_of,
+    write_marks,
 )
 
 RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias"
@@ -69,9 +70,7 @@ def read(config: Mapping[str, Any]) -> Config:
         attention_scale=1.0,
         tied=is_tied,
         logit_scale=config["d_model"] ** -0.5 if is_scaled else 1.0,
-        start=config.get("decoder_start_token_id", config.get("pad_token_id", 0)),
-        stop=ids(config.get("eos_token_id")),
-        padding=config.get("pad_token_id"),
+        **marks({TARGET_START: config.get("pad_token_id", 0), **config}, TARGET_START),
     )
 
 
@@ -111,9 +110,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "tie_word_embeddings": config.tied,
         "scale_decoder_outputs": config.logit_scale != 1.0,
         "is_encoder_decoder": True,
-        "decoder_start_token_id": config.start,
-        "eos_token_id": one_or_all(config.stop),
-        "pad_token_id": config.padding,
+        **write_marks(config, TARGET_START),
         "dropout_rate": config.dropout,
     }
 
