@@ -284,6 +284,10 @@ def test_the_start_is_small_and_its_loss_is_that_of_a_guess():
         ({"position": "learned", "positions": None}, "need a number of positions"),
         ({"position": "rotary", "head_dim": 7}, "head_dim 7 must be even"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
+        ({"norm_eps": float("inf")}, "norm_eps must be finite, not inf"),
+        ({"rope_theta": -1.0}, "rope_theta must be above 0, not -1.0"),
+        ({"start": VOCABULARY}, f"start {VOCABULARY} is not in the vocabulary, 0 to 52"),
+        ({"padding": -1}, "padding -1 is not in the vocabulary, 0 to 52"),
         ({"norm": "batch"}, "norm must be one of layer, rms, not 'batch'"),
     ],
 )
@@ -292,9 +296,19 @@ def test_a_config_that_does_not_fit(change, message):
         Config(**({"kind": "decoder", "vocabulary": VOCABULARY} | change))
 
 
-def test_a_size_that_is_no_int():
-    with pytest.raises(TypeMismatchError, match=r"width must be an int, not 1.5"):
-        Config(kind="decoder", vocabulary=VOCABULARY, width=1.5)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 1.5}, "width must be an int, not 1.5"),
+        ({"stop": 7}, "stop must be a tuple of ids, not 7"),
+        ({"stop": (True,)}, r"stop must be a tuple of ids, not \(True,\)"),
+        ({"rope_scaling": {"factor": 2.0}}, "rope_scaling must be pairs of name and value, not"),
+        ({"rope_scaling": (1, 2)}, "rope_scaling must be pairs of name and value, not"),
+    ],
+)
+def test_a_value_of_another_type(change, message):
+    with pytest.raises(TypeMismatchError, match=message):
+        Config(**({"kind": "decoder", "vocabulary": VOCABULARY} | change))
 
 
 def test_ids_that_are_none():

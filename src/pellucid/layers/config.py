@@ -190,6 +190,12 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
         and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
     ):
         raise TypeMismatchError(f"stop must be a tuple of ids, not {value!r}")
+    if name == "rope_scaling" and not (isinstance(value, tuple) and all(map(_is_pair, value))):
+        raise TypeMismatchError(f"rope_scaling must be pairs of name and value, not {value!r}")
     least = 0 if name in _MAY_BE_ZERO else 1
     if name in _SIZES and value is not None and value < least:
         raise ArgumentError(f"{name} must be at least {least}, not {value}")
+
+
+def _is_pair(one: Any) -> bool:
+    return isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)
