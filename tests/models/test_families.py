@@ -258,6 +258,11 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
         ("llama", {"rope_parameters": {"rope_theta": 0}}, "rope_theta must be above 0, not 0.0"),
         ("t5", {"relative_attention_max_distance": 5}, "distance must be above 5, since the first"),
         ("t5", {"relative_attention_num_buckets": 3}, "relative_buckets must be at least 4, not 3"),
+        (
+            "t5",
+            {"relative_attention_num_buckets": 10**20, "relative_attention_max_distance": 10**21},
+            "relative_buckets 100,000,000,000,000,000,000, which makes at least",
+        ),
         ("llama", {"quantization_config": {"bits": 4}}, "its weights are quantised"),
     ],
 )

@@ -55,6 +55,10 @@ OWN = "pellucid"
 """The model_type of a shape that is no known family's; in those of others, the name of an entry
 with our own config."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+SIZES = (
+    *("vocabulary", "width", "layers", "decoder_layers", "heads", "head_dim", "hidden"),
+    *("positions", "types", "relative_buckets"),
+)
 NO_ID = -1
 """What some say of an id that there is none of: the padding of the first Llama, say."""
 ANY_NAMES = Family(types=(OWN,), read=lambda said: _own(said), write=lambda _: None, names={})
@@ -124,11 +128,14 @@ def _check_size(config: Config, stored: Tensors) -> None:
     if config.kind == "encoder-decoder":
         blocks += config.layers if config.decoder_layers is None else config.decoder_layers
     least = config.width * (tables + blocks * (config.hidden + config.heads * config.dim))
+    if config.position == "relative":
+        least += config.relative_buckets * config.heads
     if least > stored.numbers:
+        sizes = {name: getattr(config, name) for name in SIZES}
+        said = [f"{name} {size:,}" for name, size in sizes.items() if size]
         raise FileError(
-            f"its config.json says vocabulary {config.vocabulary:,}, width {config.width:,}, "
-            f"layers {config.layers:,}, heads {config.heads:,} and hidden {config.hidden:,}, "
-            f"which are at least {least:,} numbers, but its weights are {stored.numbers:,}"
+            f"its config.json says {listing(said)}, which makes at least {least:,} numbers, but "
+            f"its weights are {stored.numbers:,}"
         )
 
 
