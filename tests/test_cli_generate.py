@@ -1,5 +1,7 @@
 """`pellucid generate`, run as a user runs it."""
 
+import csv
+import io
 import json
 import os
 import pty
@@ -11,6 +13,8 @@ from functools import partial
 
 import pytest
 import torch
+from pyarrow import parquet
+from tokenizers.processors import TemplateProcessing
 
 import pellucid
 from pellucid.models import Config, Encoder
@@ -129,6 +133,39 @@ def test_a_file_is_written_whole_and_with_all_characters(run, model, tmp_path):
     assert told["text"] == kept["text"]
 
 
+@pytest.fixture
+def prompts(tmp_path):
+    """The name of a table with two prompts."""
+    path = tmp_path / "prompts.csv"
+    path.write_text("number,opening\n1,Once upon\n2,\n3,The ball\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_columns_are_read_and_written(run, model, prompts, tmp_path, kind):
+    file = tmp_path / f"out.{kind}"
+    options = ("--column", "opening", "--model", model, "--max-tokens", "5", "-o", str(file))
+    status, out, err = run("--file", prompts, *options)
+    assert (status, out) == (0, "")
+    assert err.splitlines()[1:] == [f"wrote {file}"]
+    rows = {
+        "csv": lambda: list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))),
+        "json": lambda: json.loads(file.read_bytes())["texts"],
+        "parquet": lambda: parquet.read_table(file).to_pylist(),
+    }[kind]()
+    expected = generate(pellucid.load(model), ["Once upon", "The ball"], max_tokens=5)
+    assert [int(row["line"]) for row in rows] == [2, 4] if kind != "parquet" else [1, 2]
+    assert [row["prompt"] for row in rows] == ["Once upon", "The ball"]
+    assert [row["text"] for row in rows] == [one.text for one in expected]
+    assert {row["stopped"] for row in rows} == {"max_tokens"}
+
+
+def test_columns_that_are_not_there(refused, model, prompts):
+    options = ("--model", model, "--file", prompts)
+    assert "has the columns 'number' and 'opening'; say which" in refused(*options)
+    assert "near it is 'opening'" in refused(*options, "--column", "openin")
+
+
 def test_control_characters_never_reach_the_terminal(run, tmp_path):
     """A model that says nothing but ESC, as often as it may."""
     model = writers.writer(logit_bias=True)
@@ -184,6 +221,14 @@ def test_the_end_of_the_positions_is_said(run, model):
             "--top-k has nothing to choose from at --temperature 0",
         ),
         (["Once", "--model", "m", "--max-tokens", "two"], "Input should be a valid integer"),
+        (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
+        (["Once", "--model", "m", "--seed", "-1"], "seed must be from 0 to"),
+        (["Once", "--model", "m", "--temperature", "nan"], "temperature must be 0 (greedy) or"),
+        (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be a number above 0, not"),
+        (["Once", "--model", "m", "--samples", "-2"], "samples must be from 1 to 65,536, not -2"),
+        (["Once", "--model", ""], "--model is empty"),
+        (["Once", "--model", "m", "-o", "a.pdf"], "must end in .txt, .csv, .json or .parquet"),
+        (["Once", "--model", "m", "-o", "no/a.csv"], "cannot write 'no/a.csv': No such file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message):
@@ -335,6 +380,25 @@ def test_show_is_a_table_without_colour_at_every_width(run, model, width):
     assert max(map(len, table.splitlines()[1:])) <= width
     assert "←" in table
     assert re.search(r"← (\w|\ufffd).* \d+%", table)
+
+
+def test_show_says_where_there_is_nothing_to_show(run, model):
+    """The second word has the first before it and no other."""
+    _, out, _ = run("Once", "--model", model, "--max-tokens", "9", "--show")
+    first = out.partition("as it was written")[2].split("\n")[2]
+    assert re.fullmatch(r" *\S+ ← no word but those left out", first)
+    assert "the word just before, the first word, punctuation" in " ".join(out.split())
+
+
+def test_show_of_a_prompt_with_a_mark_in_front(run, tmp_path):
+    model = writers.writer()
+    model.tokenizer.inner.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", 0)]
+    )
+    model.save(tmp_path)
+    _, out, _ = run("Once upon", "--model", str(tmp_path), "--max-tokens", "9", "--show")
+    assert "the word just before, punctuation and marks" in " ".join(out.split())
+    assert "end|" not in out
 
 
 def test_show_has_colours_where_the_terminal_has(run, model, monkeypatch):

@@ -202,7 +202,10 @@ def test_many_labels_are_listed(run, tmp_path):
         (["embed", "a", "-o", "out.txt"], "--output must end in .npy, .parquet or .json"),
         (["embed", "a", "--model", "/nowhere"], "model '/nowhere' is no directory"),
         (["embed", "a", "-o", "/nowhere/a.npy"], "cannot write '/nowhere/a.npy'"),
+        (["embed", "a", "--model", " "], "--model is empty; give a model's directory"),
+        (["embed", "a", "--model", "{texts}"], "texts.txt' is a file; give the model's directory"),
         (["similar"], "Missing argument 'query'"),
+        (["similar", "{texts}"], "is a file, and what to look for comes before it: pellucid simil"),
         (["similar", " ", "{texts}"], "the text is empty"),
         (["similar", "a", "{texts}", "--top", "0"], "--top must be 1 or more, not 0"),
         (["similar", "a", "{texts}", "--column", "b"], "has a text a line and no columns"),
@@ -218,6 +221,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "--head", "{texts}", "a"], "is no head"),
         (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
+        (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),
         (["classify", "--examples", "{examples}", "--label", "kind"], "has no column 'kind'"),
         (["classify", "--examples", "{examples}", "-o", "a.csv"], "--output is for texts"),
     ],
@@ -225,6 +229,47 @@ def test_many_labels_are_listed(run, tmp_path):
 def test_what_cannot_be_is_one_line(refused, lines, examples, arguments, complaint):
     given = [word.format(texts=lines, examples=examples) for word in arguments]
     assert complaint in refused(*given)
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("embed a -o {nowhere}.npy", "No such file or directory"),
+        ("similar a {texts} -o {folder}.csv", "it is a directory"),
+        ("cluster {texts} --svg {good} --html {nowhere}", "No such file or directory"),
+        ("cluster {texts} --html {good} -o {nowhere}.csv", "No such file or directory"),
+        ("classify --examples {examples} --save {folder}.csv", "it is a directory"),
+        ("classify a --examples {examples} --save {good} -o {folder}.csv", "it is a directory"),
+        ("watch a --save {nowhere}", "No such file or directory"),
+        ("explain a --svg {good} --html {nowhere}", "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(
+    refused, lines, examples, tmp_path, monkeypatch, command, complaint
+):
+    """No model is opened, and nothing written beside."""
+    folder, good, nowhere = (tmp_path / name for name in ("folder", "good", "no/where"))
+    folder.with_suffix(".csv").mkdir()
+    for work in ("tasks.terminal.opened", "lens.terminal.look", "lessons.model.walk_model"):
+        monkeypatch.setattr(f"pellucid.{work}", pytest.fail)
+    places = {"folder": folder, "good": good, "nowhere": nowhere}
+    given = command.format(texts=lines, examples=examples, **places)
+    assert complaint in refused(*given.split())
+    assert not good.exists()
+
+
+def test_a_classification_that_fails_saves_no_head(refused, examples, tmp_path):
+    head = tmp_path / "head"
+    command = ("classify", "--examples", examples, "--save", head, "--strict")
+    assert "has 302 tokens" in refused(*command, "long " * 300)
+    assert not head.exists()
+
+
+def test_control_characters_stay_out_of_json(run):
+    """Those that JSON would leave as they are: a terminal may take them for commands."""
+    _, out, _ = run("embed", "rain \x9b\x7f", "--json")
+    assert json.loads(out)["items"][0]["text"] == "rain \x9b\x7f"
+    assert "\x9b" not in out
 
 
 def test_bytes_that_are_no_text(refused, tmp_path):

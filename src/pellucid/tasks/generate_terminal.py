@@ -15,6 +15,7 @@ from pellucid.common import colours
 from pellucid.common.files import printable
 from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
+from pellucid.lens.words import is_special
 from pellucid.models.stacks import Decoder
 from pellucid.tasks.compiling import saying
 from pellucid.tasks.generate import BATCH, Generated, Piece, stream
@@ -246,10 +247,11 @@ def show(model: Decoder, written: Written, console: Console) -> None:
             console.print()
             _show_table(found, console)
             rest = 1 - sum(one.share for look in found.new for one in look.sources) / len(found.new)
+            # Where a mark stands in front, it is that which takes attention nobody has use for.
+            first = "" if is_special(found.words[found.owners[0]]) else "the first word, "
             say(
                 "Shares are of all attention, the mean over layers and heads. Left out, with "
-                f"{percent(rest)} of it: the word just before, the first word, punctuation and "
-                "marks.",
+                f"{percent(rest)} of it: the word just before, {first}punctuation and marks.",
                 console,
                 style="dim",
             )
@@ -275,9 +277,12 @@ def _show_colours(found: Looks, console: Console) -> None:
         line.append(printable(piece[blank:]), style=style)
     console.print(line)
     console.print()
-    legend = Line("Looked most at ", style="dim")
+    legend = Line().append("Looked most at ", style="dim")
+    spelt = {
+        found.words[source.word].casefold(): found.words[source.word] for source in main.values()
+    }
     for name, style in styles.items():
-        legend.append(f" {short(printable(name), 20)} ", style=style)
+        legend.append(f" {short(printable(spelt[name]), 20)} ", style=style)
         legend.append(" ")
     if len(weight) > len(styles):
         legend.append("or another word, without colour", style="dim")
@@ -297,7 +302,9 @@ def _show_table(found: Looks, console: Console) -> None:
         while len(parts) > 1 and cell_len(", ".join(parts)) > console.width - side - 3:
             parts.pop()
         line = Line(" " * (side - cell_len(name)) + name)
-        line.append(" ← ", style="dim").append(", ".join(parts) or "-")
+        line.append(" ← ", style="dim").append(", ".join(parts))
+        if not parts:
+            line.append("no word but those left out", style="dim")
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
     if len(found.new) > MOST_ROWS:

@@ -57,7 +57,7 @@ class Sampling:
             raise ArgumentError(f"min_p must be from 0 to 1, not {self.min_p}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ArgumentError(
-                f"repetition_penalty must be above 0, not {self.repetition_penalty}"
+                f"repetition_penalty must be a number above 0, not {self.repetition_penalty}"
             )
 
     @property

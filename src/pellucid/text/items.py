@@ -97,6 +97,7 @@ def from_file(path: Path, column: str | None = None, label: str | None = None) -
     if kind in _READERS:
         found, *others = _READERS[kind](path, source, column, label)
     elif column is not None or label is not None:
+        _bytes_of(path, source)  # of a file that cannot be read there is no more to say
         raise ArgumentError(
             f"'{source}' has a text a line and no columns; those of .csv, .tsv, .jsonl and "
             ".parquet files have names"
