@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -117,6 +118,16 @@ def test_options_reach_the_search(run, model):
     said = json.loads(run(text, "--model", model, "--json", "--length-penalty", 0)[1])
     [one] = translate(loaded, [text], length_penalty=0)
     assert said["items"][0]["score"] == pytest.approx(one.score, rel=1e-4)
+
+
+def test_what_the_model_asks_for_counts_where_nothing_is_given(run, model, tmp_path):
+    """And what is given counts before it."""
+    loaded = pellucid.load(model)
+    loaded.generation = replace(loaded.generation, num_beams=2, length_penalty=0.6)
+    loaded.save(tmp_path)
+    for options, expected in [((), (2, 0.6)), (("--beams", 3), (3, 0.6))]:
+        said = json.loads(run(TEXTS[0], "--model", tmp_path, "--json", *options)[1])
+        assert (said["beams"], said["length_penalty"]) == expected
 
 
 def test_json(run, model):

@@ -143,11 +143,20 @@ def translate_texts(
         model_option("A directory with an encoder-decoder, or its name on the hub."),
     ] = None,
     beams: Annotated[
-        int, typer.Option(metavar="N", help="Translations that run at once; 1 is greedy.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Translations that run at once; 1 is greedy. As the model asks, or 4, unless "
+            "given.",
+        ),
+    ] = None,
     length_penalty: Annotated[
-        float, typer.Option(metavar="P", help="Above 0 favours long translations.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Above 0 favours long translations. As the model asks, or 1, unless given.",
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -164,7 +173,7 @@ def translate_texts(
     """Turn texts of one language into another."""
     from pellucid.tasks import terminal as shared
     from pellucid.tasks import translate_terminal as terminal
-    from pellucid.tasks.translate import open_translator
+    from pellucid.tasks.translate import open_translator, search_of
 
     check_files(TEXTS, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
@@ -178,6 +187,7 @@ def translate_texts(
         )
     found = shared.read(texts, file, column, strict=strict)
     loaded = shared.opened(model, open_translator)
+    beams, length_penalty = search_of(loaded, beams, length_penalty)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
     done = terminal.translated(loaded, found, strict=strict, **options)
     grids = terminal.aligned(loaded, done) if align else None

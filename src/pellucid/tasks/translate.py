@@ -16,13 +16,13 @@ from pellucid.lens.words import words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
+from pellucid.tasks.checks import LONGEST, check_whole
 from pellucid.tasks.reading import ids_of
 
 BATCH_TOKENS = 2048
 """Source tokens that are translated together: enough for the cores, and little to hold."""
 ROWS = 512
 """Translations that run at once, beams included: each has a score for every token there is."""
-LIMITS = {"beams": ROWS, "max_tokens": 2**31 - 1, "batch_tokens": 2**31 - 1}
 BEAMS = 4
 LENGTH_PENALTY = 10.0
 """The most, up and down: beyond it powers of lengths are no numbers any more."""
@@ -109,24 +109,12 @@ def translate(
     """
     _check_model(model)
     assert model.tokenizer is not None
-    asked = model.generation
-    if beams is None:
-        beams = BEAMS if asked.num_beams is None else asked.num_beams
-    if length_penalty is None:
-        length_penalty = 1.0 if asked.length_penalty is None else asked.length_penalty
-    _check_number("beams", beams)
-    _check_number("batch_tokens", batch_tokens)
+    beams, length_penalty = search_of(model, beams, length_penalty)
+    check_whole("batch_tokens", batch_tokens, most=LONGEST)
     if max_tokens is not None:
-        _check_number("max_tokens", max_tokens)
-    if isinstance(length_penalty, bool) or not isinstance(length_penalty, int | float):
-        raise TypeMismatchError(f"length_penalty must be a number, not {length_penalty!r}")
-    if not -LENGTH_PENALTY <= length_penalty <= LENGTH_PENALTY:
-        raise ArgumentError(
-            f"length_penalty must be from {-LENGTH_PENALTY:g} to {LENGTH_PENALTY:g}, "
-            f"not {length_penalty}"
-        )
+        check_whole("max_tokens", max_tokens, most=LONGEST)
     sources = ids_of(model, texts, strict, names)
-    _warn_of_unheeded(asked)
+    _warn_of_unheeded(model.generation)
     found: dict[int, Translation] = {}
     for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
         read = [sources[number] for number in batch]
@@ -142,6 +130,30 @@ def translate(
         if progress is not None:
             progress(len(found), len(sources))
     return [found[number] for number in range(len(sources))]
+
+
+def search_of(
+    model: EncoderDecoder, beams: int | None = None, length_penalty: float | None = None
+) -> tuple[int, float]:
+    """How many beams `translate` searches with and its length penalty, where these are given.
+
+    Raises:
+        ArgumentError, TypeMismatchError: as `translate`.
+    """
+    asked = model.generation
+    if beams is None:
+        beams = BEAMS if asked.num_beams is None else asked.num_beams
+    if length_penalty is None:
+        length_penalty = 1.0 if asked.length_penalty is None else asked.length_penalty
+    check_whole("beams", beams, most=ROWS)
+    if isinstance(length_penalty, bool) or not isinstance(length_penalty, int | float):
+        raise TypeMismatchError(f"length_penalty must be a number, not {length_penalty!r}")
+    if not -LENGTH_PENALTY <= length_penalty <= LENGTH_PENALTY:
+        raise ArgumentError(
+            f"length_penalty must be from {-LENGTH_PENALTY:g} to {LENGTH_PENALTY:g}, "
+            f"not {length_penalty}"
+        )
+    return beams, length_penalty
 
 
 def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
@@ -247,10 +259,3 @@ def _check_model(model: Any) -> None:
         raise TypeMismatchError("model must have been loaded with its tokenizer, to read text")
     if model.config.start is None or not model.config.stop:
         raise ArgumentError("the model's config has no start and stop, which translation needs")
-
-
-def _check_number(name: str, number: Any) -> None:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeMismatchError(f"{name} must be an int, not {number!r}")
-    if not 1 <= number <= LIMITS[name]:
-        raise ArgumentError(f"{name} must be from 1 to {LIMITS[name]:,}, not {number}")
