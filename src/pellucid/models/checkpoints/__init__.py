@@ -57,7 +57,7 @@ with our own config."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 SIZES = (
     *("vocabulary", "width", "layers", "decoder_layers", "heads", "head_dim", "hidden"),
-    *("positions", "types", "relative_buckets"),
+    *("positions", "types"),
 )
 NO_ID = -1
 """What some say of an id that there is none of: the padding of the first Llama, say."""
@@ -131,7 +131,8 @@ def _check_size(config: Config, stored: Tensors) -> None:
     if config.position == "relative":
         least += config.relative_buckets * config.heads
     if least > stored.numbers:
-        sizes = {name: getattr(config, name) for name in SIZES}
+        names = (*SIZES, "relative_buckets") if config.position == "relative" else SIZES
+        sizes = {name: getattr(config, name) for name in names}
         said = [f"{name} {size:,}" for name, size in sizes.items() if size]
         raise FileError(
             f"its config.json says {listing(said)}, which makes at least {least:,} numbers, but "
