@@ -66,7 +66,7 @@ class HeadAttention(nn.Module):
         self.output = nn.Linear(heads * dim, width, bias)
         self.query_norm = norm(config, dim) if config.head_norm else None
         self.key_norm = norm(config, dim) if config.head_norm else None
-        self.dim, self.scale, self.dropout = dim, config.attention_scale, config.dropout
+        self.dim, self.scale, self.dropout = dim, config.attention_scale, config.weights_dropout
 
     def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Self-attention: (batch, tokens, width), after what the slot of a cache has already."""

@@ -80,6 +80,9 @@ class Config:
     logit_scale: float = 1.0
     logit_bias: bool = False
     dropout: float = 0.0
+    """Of what a token's embedding and each part of a block make, while training."""
+    attention_dropout: float | None = None
+    """Of attention weights, which no fused kernel of the CPU drops; as `dropout` unless given."""
     pooling: Pooling = "mean"
     """What the embedding of a text is: the mean over its tokens, or its first token."""
     normalised: bool = False
@@ -108,8 +111,9 @@ class Config:
             raise ArgumentError(f"sinusoidal positions need an even width, not {self.width}")
         if self.position == "learned" and self.positions is None:
             raise ArgumentError("learned positions need a number of positions")
-        if not 0 <= self.dropout < 1:
-            raise ArgumentError(f"dropout must be in [0, 1), not {self.dropout}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ArgumentError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         for name in ("norm_eps", "rope_theta"):
             if getattr(self, name) <= 0:
                 raise ArgumentError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -149,6 +153,10 @@ class Config:
     def dim(self) -> int:
         """Of a query, a key and a value in one head."""
         return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def weights_dropout(self) -> float:
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
 
 
 _CHOICES = {

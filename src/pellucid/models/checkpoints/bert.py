@@ -84,7 +84,7 @@ def _written(config: Config, name: str, kind: str) -> dict[str, Any] | None:
         "type_vocab_size": config.types,
         "pad_token_id": config.padding,
         "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.weights_dropout,
     }
 
 

@@ -170,7 +170,16 @@ def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
 
 _SAID_BY_ALL = (
     *("kind", "vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
-    *("dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"),
+    *(
+        "dropout",
+        "attention_dropout",
+        "pooling",
+        "normalised",
+        "most_tokens",
+        "start",
+        "stop",
+        "padding",
+    ),
 )
 _ONLY_WITH = {
     "sinusoidal": ("interleaved",),

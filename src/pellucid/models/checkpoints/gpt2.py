@@ -79,7 +79,7 @@ def write(config: Config) -> dict[str, Any] | None:
         **write_marks(config),
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
+        "attn_pdrop": config.weights_dropout,
     }
 
 

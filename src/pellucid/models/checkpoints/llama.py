@@ -121,7 +121,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "rope_scaling": dict(config.rope_scaling) or None,
         "tie_word_embeddings": config.tied,
         **write_marks(config),
-        "attention_dropout": config.dropout,
+        "attention_dropout": config.weights_dropout,
     }
     if config.positions is not None:
         described["max_position_embeddings"] = config.positions

@@ -1,0 +1,67 @@
+"""Several processes that train one model, by torch.distributed; or one that trains alone."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Who takes part; under torchrun as many as it has started."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def join(cls) -> "Processes":
+        """Meet the others that torchrun has started, or be alone."""
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        if "RANK" not in os.environ:
+            return cls(device=device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, objective: nn.Module, shard: bool) -> Any:
+        """What to call in place of the objective, so that gradients are those of all."""
+        if shard:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(self.device.type, (self.count,))
+            for part in objective.modules():
+                if type(part).__name__ == "Block":
+                    fully_shard(part, mesh=mesh)
+            fully_shard(objective, mesh=mesh)
+            return objective
+        if self.count > 1:
+            return nn.parallel.DistributedDataParallel(objective)
+        return objective
+
+    def total(self, *numbers: float) -> list[float]:
+        """The sums of these numbers over all processes."""
+        if self.count == 1:
+            return list(numbers)
+        added = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(added)
+        return added.tolist()
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be held in parts, put together."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,0 +1,283 @@
+"""The loop: forward, back, clip, step; judge, show and save now and then.
+
+A step is a function of the seed, its number and the weights before it: it draws its random numbers
+from a seed of its own, and reads what `batches` says. So a run that is stopped anywhere goes on bit
+for bit, and several processes learn what one would.
+"""
+
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from pellucid.common.files import write_whole
+from pellucid.errors import PellucidError
+from pellucid.training import state
+from pellucid.training.distributed import Processes, whole
+from pellucid.training.objectives import Objective, Part
+from pellucid.training.report import Report
+from pellucid.training.settings import Settings
+
+MOST_SKIPPED = 10
+"""Steps in a row whose loss is no number, after which a run stops."""
+
+
+class DivergedError(PellucidError, ArithmeticError):
+    """The loss is no number any more."""
+
+
+class Interrupted(KeyboardInterrupt):  # noqa: N818
+    """Somebody pressed Ctrl-C; everything is saved."""
+
+
+class Trainer:
+    """A run: an objective, its optimiser and where it stands."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        settings: Settings,
+        directory: Path,
+        report: Report,
+        processes: Processes | None = None,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            objective: the model, and what it learns from.
+            settings: how.
+            directory: where checkpoints and the log go.
+            report: what tells people how it goes.
+            processes: who takes part.
+        """
+        self.processes = processes or Processes.join()
+        self.settings, self.directory, self.report = settings, directory, report
+        self.objective = objective.to(self.processes.device)
+        if settings.checkpointing:
+            objective.model.checkpoint_blocks()
+        if settings.compile:
+            objective.compile()
+        self.call = self.processes.wrap(objective, settings.shard)
+        self.optimiser = optimiser(objective, settings)
+        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.best: float | None = None
+        self.mean = _Mean(objective.model, settings.average)
+
+    def run(self, resume: bool = False) -> dict[str, float]:
+        """Train to the last step; gives the measures of the weights that are kept.
+
+        Raises:
+            DivergedError: the loss was no number ten times in a row; the batch is saved.
+            Interrupted: by Ctrl-C, after a checkpoint.
+            FileError: something cannot be written, or no checkpoint is whole.
+        """
+        settings = self.settings
+        if resume:
+            self._go_back()
+        measures: dict[str, float] = {}
+        with _interruptible() as interrupted:
+            while self.step < settings.steps:
+                loss, norm = self._update()
+                self.step += 1
+                self.report.step(self.step, loss, norm, settings.rate(self.step - 1), self.skipped)
+                (stop,) = self.processes.total(float(interrupted()))
+                last = self.step == settings.steps
+                if last or self.step % settings.evaluate_every == 0:
+                    measures = self._judge()
+                if stop or last or self.step % settings.save_every == 0:
+                    self._save()
+                if stop and not last:
+                    raise Interrupted
+        return measures
+
+    def _update(self) -> tuple[float, float]:
+        """One step; gives the mean loss in nats and the length of the gradient."""
+        settings, processes = self.settings, self.processes
+        self.objective.train()
+        batch = self.objective.batch(self.step)
+        count = self.objective.targets(batch)
+        mine = batch[processes.rank :: processes.count]
+        # One that has nothing to learn takes part all the same: the others wait for it.
+        share = processes.count / count if len(mine) else 0.0
+        parts = self.objective.cut(mine if len(mine) else batch[:1], settings.part_tokens)
+        torch.manual_seed(self._draw())
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.rate(self.step)
+        total = 0.0
+        for number, part in enumerate(parts):
+            with self._alone(number < len(parts) - 1), self._precision():
+                loss = self.call(part) * share  # what wraps it divides by the number of processes
+            loss.backward()
+            total += float(loss.detach()) / processes.count
+        (total,) = processes.total(total)
+        norm = float(whole(nn.utils.clip_grad_norm_(self.objective.parameters(), settings.clip)))
+        if math.isfinite(total) and math.isfinite(norm):
+            self.optimiser.step()
+            self.mean.update(self.step)
+            self.skipped_in_a_row = 0
+        else:
+            self._skip(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        return total, norm
+
+    def _draw(self) -> int:
+        """A seed of this step and process alone, for dropout."""
+        numbers = (self.settings.seed, self.step, self.processes.rank)
+        return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] // 2)
+
+    def _alone(self, is_alone: bool) -> Any:
+        """Gradients of all but the last part of a step stay with the process."""
+        return self.call.no_sync() if is_alone and hasattr(self.call, "no_sync") else nullcontext()
+
+    def _precision(self) -> Any:
+        device, wanted = self.processes.device.type, self.settings.precision
+        if wanted == "auto":
+            has = device == "cuda" and torch.cuda.is_bf16_supported()
+            wanted = "bfloat16" if has else "float32"
+        return torch.autocast(device, torch.bfloat16) if wanted == "bfloat16" else nullcontext()
+
+    def _skip(self, batch: Part) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row < MOST_SKIPPED:
+            return
+        path = self.directory / "bad-batch.json"
+        write_whole(path, json.dumps({"step": self.step, "batch": [int(one) for one in batch]}))
+        raise DivergedError(
+            f"the loss was no number {MOST_SKIPPED} times in a row, up to step {self.step + 1}; "
+            f"what it read then is in '{path}'; a lower learning rate may help"
+        )
+
+    def _judge(self) -> dict[str, float]:
+        """Measure, and keep the weights if they are the best so far."""
+        objective = self.objective
+        objective.eval()
+        with self.mean.in_place(), torch.no_grad():
+            measures = objective.measure(self.report.judging)
+            value = measures[objective.judged_by]
+            sign = -1 if objective.higher_is_better else 1
+            is_best = self.best is None or sign * value < sign * self.best
+            if is_best:
+                self.best = value
+                self._keep()
+            sample = objective.sample() if self.processes.is_first else ""
+        self.report.judged(self.step, measures, is_best, sample)
+        return measures
+
+    def _keep(self) -> None:
+        """Write the model as people will load it."""
+        weights = get_model_state_dict(
+            self.objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+        if self.processes.is_first:
+            self.objective.save(self.directory.parent, weights)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "best": self.best,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+
+    def _save(self) -> None:
+        folder = self.directory / "checkpoints"
+        state.save(
+            folder,
+            (self.objective.model, self.optimiser, self.mean.tensors),
+            self._about(),
+            self.processes,
+        )
+        if self.processes.is_first:
+            state.clear(folder, self.settings.keep)
+
+    def _go_back(self) -> None:
+        parts = (self.objective.model, self.optimiser, self.mean.tensors)
+        about = state.load(self.directory / "checkpoints", parts, self.processes)
+        if about is None:
+            return
+        self.step, self.best = about["step"], about["best"]
+        self.skipped, self.skipped_in_a_row = about["skipped"], about["skipped_in_a_row"]
+        self.report.resumed(self.step, about["damaged"])
+
+
+class _Mean:
+    """A running mean of the weights over the steps (Polyak and Juditsky 1992)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.tensors: dict[str, Tensor] = {}
+        if decay:
+            self.tensors = {name: one.detach().clone() for name, one in model.named_parameters()}
+
+    def update(self, step: int) -> None:
+        # Early on the mean is over few steps, not mostly over the random start.
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, one in self.model.named_parameters():
+            if name in self.tensors:
+                self.tensors[name].lerp_(one.detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The mean in place of the weights, until the block is left."""
+        if not self.tensors:
+            yield
+            return
+        kept = {name: one.detach().clone() for name, one in self.model.named_parameters()}
+        self._set(self.tensors)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    def _set(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, one in self.model.named_parameters():
+                if name in tensors:
+                    one.copy_(tensors[name])
+
+
+def optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW that lets matrices decay, and neither norms nor biases."""
+    matrices = [one for one in model.parameters() if one.requires_grad and one.ndim >= 2]
+    vectors = [one for one in model.parameters() if one.requires_grad and one.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        fused=True,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is kept until a step is done; a second one is not."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

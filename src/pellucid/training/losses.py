@@ -1,0 +1,108 @@
+"""What training makes small."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROWS = 512
+"""Whose logits are in memory at once."""
+IGNORED = -1
+"""A target that counts for nothing."""
+
+
+def cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """The sum, over tokens, of -log softmax(x @ weight.T + bias)[target].
+
+    As `torch.nn.functional.cross_entropy` of the logits with reduction="sum", but never with the
+    logits of more than `ROWS` tokens in memory: the gradients are worked out on the way forward.
+
+    Args:
+        x: (tokens, width).
+        weight: (vocabulary, width).
+        targets: (tokens,) ids; `IGNORED` where there is none.
+        bias: (vocabulary,).
+        smoothing: share of each target that goes to all of the vocabulary alike.
+
+    Returns:
+        One number, in nats.
+    """
+    total: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, targets, smoothing, torch.is_grad_enabled()
+    )
+    return total
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        needs: bool,
+    ) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        # In bfloat16 a sum over many rows would lose what comes last.
+        to_x = torch.empty_like(x) if needs else None
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if needs else None
+        to_bias = torch.zeros_like(bias, dtype=torch.float32) if needs and bias is not None else None
+        if x.dtype == torch.float64:
+            total = total.double()
+            to_weight = None if to_weight is None else to_weight.double()
+            to_bias = None if to_bias is None else to_bias.double()
+        vocabulary = len(weight)
+        for start in range(0, len(x), ROWS):
+            rows = slice(start, start + ROWS)
+            logits = torch.nn.functional.linear(x[rows], weight, bias)
+            logits = logits.to(total.dtype)
+            target, counts = targets[rows].clamp_min(0), targets[rows] != IGNORED
+            normaliser = logits.logsumexp(-1)
+            loss = normaliser - logits.gather(1, target[:, None]).squeeze(1) * (1 - smoothing)
+            if smoothing:
+                loss -= logits.mean(-1) * smoothing
+            total += loss[counts].sum()
+            if to_x is None or to_weight is None:
+                continue
+            # softmax(logits) - target, in place of the logits
+            logits.sub_(normaliser[:, None]).exp_()
+            if smoothing:
+                logits.sub_(smoothing / vocabulary)
+            at = torch.arange(len(target), device=x.device)
+            logits[at, target] -= 1 - smoothing
+            if not bool(counts.all()):
+                logits[~counts] = 0
+            change = logits.to(x.dtype)
+            torch.mm(change, weight.to(x.dtype), out=to_x[rows])
+            if to_weight.dtype == x.dtype:
+                to_weight.addmm_(change.T, x[rows])
+            else:
+                to_weight += change.T @ x[rows]
+            if to_bias is not None:
+                to_bias += logits.sum(0)
+        ctx.save_for_backward(to_x, to_weight, to_bias)
+        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,) = grads
+        to_x, to_weight, to_bias = ctx.saved_tensors
+        of_weight, of_bias = ctx.dtypes
+        return (
+            to_x * grad.to(to_x.dtype),
+            (to_weight * grad).to(of_weight),
+            None if to_bias is None else (to_bias * grad).to(of_bias),
+            None,
+            None,
+            None,
+        )
