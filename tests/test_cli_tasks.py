@@ -204,7 +204,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["embed", "a", "-o", "/nowhere/a.npy"], "cannot write '/nowhere/a.npy'"),
         (["embed", "a", "--model", " "], "--model is empty; give a model's directory"),
         (["embed", "a", "--model", "{texts}"], "texts.txt' is a file; give the model's directory"),
-        (["similar"], "Missing argument 'query'"),
+        (["similar"], "Missing argument 'QUERY'"),
         (["similar", "{texts}"], "is a file, and what to look for comes before it: pellucid simil"),
         (["similar", " ", "{texts}"], "the text is empty"),
         (["similar", "a", "{texts}", "--top", "0"], "--top must be 1 or more, not 0"),

@@ -34,7 +34,10 @@ INTERRUPTED = 130
 def generate(
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(help='How the text begins, like "Once"; else --file or standard input.'),
+        typer.Argument(
+            metavar="PROMPT",
+            help='How the text begins, like "Once"; else those of --file or of standard input.',
+        ),
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
@@ -64,7 +67,8 @@ def generate(
         typer.Option(metavar="P", help="Draw from tokens P times as likely as the likeliest."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Where random numbers start; the same seed, the same text.")
+        int | None,
+        typer.Option(metavar="N", help="Where random numbers start; the same seed, the same text."),
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="How many texts of each prompt.")] = 1,
     repetition_penalty: Annotated[

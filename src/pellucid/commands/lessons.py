@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import JsonOption, check_files, model_option, write
+from pellucid.commands.shared import JsonOption, SeedOption, check_files, model_option, write
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def scaling(
     ] = "1,4,16,64,256,1024",
     keys: Annotated[int, typer.Option(help="How many keys each query has.")] = 64,
     samples: Annotated[int, typer.Option(help="How many random queries.")] = 512,
-    seed: Annotated[int, typer.Option(help="Where the random numbers start.")] = 0,
+    seed: SeedOption = 0,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
     json: JsonOption = False,
 ) -> None:

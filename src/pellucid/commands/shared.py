@@ -12,6 +12,7 @@ from pellucid.errors import ArgumentError
 if TYPE_CHECKING:
     from pellucid.text.tables import Column
 
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Where the random numbers start.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, for scripts.")]
 Texts = Annotated[
     list[str] | None,
@@ -46,7 +47,7 @@ def output_option(*kinds: str) -> Any:
 
 def model_option(about: str) -> Any:
     """--model, a directory or a name, not empty."""
-    return typer.Option(help=about, callback=_named)
+    return typer.Option(metavar="MODEL", help=about, callback=_named)
 
 
 def _named(model: str | None) -> str | None:

@@ -11,6 +11,7 @@ from pellucid.commands.shared import (
     ColumnOption,
     FileOption,
     JsonOption,
+    SeedOption,
     StrictOption,
     Texts,
     check_files,
@@ -63,7 +64,7 @@ def embed_texts(
 
 @commands.command("similar")
 def rank_texts(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     file: Input = None,
     column: ColumnOption = None,
     top: Annotated[int, typer.Option(metavar="N", help="How many texts.")] = 10,
@@ -101,7 +102,7 @@ def group_texts(
         int | None,
         typer.Option("--groups", "-k", metavar="N", help="How many; what fits best if not given."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Where the random numbers start.")] = 0,
+    seed: SeedOption = 0,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page: the map and every group.")
     ] = None,
@@ -158,7 +159,7 @@ def label_texts(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the head, a safetensors file.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Where the random numbers start.")] = 0,
+    seed: SeedOption = 0,
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
