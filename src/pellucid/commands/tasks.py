@@ -204,7 +204,7 @@ def label_texts(
     likely = None
     if found is not None:
         likely = fitted.probabilities(terminal.embedded(encoder, found, strict=strict))
-    # All that can fail has been done: nothing is printed or written before.
+    # Nothing is printed or written before all that can fail has been done.
     if save is not None:
         fitted.save(save)
         wrote(save)
@@ -212,18 +212,17 @@ def label_texts(
         terminal.show_evaluation(judged, learnt, console)
         if found is not None and output is None:
             console.print()
-    if found is not None:
-        assert likely is not None
-        items = terminal.labels_said(found, fitted, likely)
-        give(
-            output,
-            json,
-            said=lambda: said | {"items": items},
-            columns=lambda: terminal.label_columns(found, fitted, likely),
-            show=lambda: terminal.show_labels(found, fitted, likely, console),
-        )
-    elif json:
-        typer.echo(terminal.to_json(said))
+    if found is None or likely is None:
+        if json:
+            typer.echo(terminal.to_json(said))
+        return
+    give(
+        output,
+        json,
+        said=lambda: said | {"items": terminal.labels_said(found, fitted, likely)},
+        columns=lambda: terminal.label_columns(found, fitted, likely),
+        show=lambda: terminal.show_labels(found, fitted, likely, console),
+    )
 
 
 def _check_seed(seed: int) -> None:

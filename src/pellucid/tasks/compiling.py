@@ -9,7 +9,7 @@ COMPILING = "compiling the fast step, once on this machine"
 
 
 @contextmanager
-def saying(step: Callable[[str, int, int], None]) -> Iterator[None]:
+def compilation_named(step: Callable[[str, int, int], None]) -> Iterator[None]:
     """Name the step that goes on, whenever Numba compiles something rather than finds it on disk.
 
     Args:

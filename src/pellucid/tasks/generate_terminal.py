@@ -17,7 +17,7 @@ from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.lens.words import is_special
 from pellucid.models.stacks import Decoder
-from pellucid.tasks.compiling import saying
+from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generate import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
@@ -136,7 +136,7 @@ def write(
         pieces = stream(model, prompts.texts, names=prompts.names, samples=samples, **options)
     try:
         # The first step may have to be compiled, and that is said where no text stands yet.
-        with steps() as step, saying(step):
+        with steps() as step, compilation_named(step):
             step(f"reading {count(len(prompts.texts), 'prompt')}", 0, 1)
             for piece in islice(pieces, 2 * min(BATCH, len(texts))):
                 texts[piece.prompt * samples + piece.sample].add(piece)

@@ -13,7 +13,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens.align import WIDEST, Alignment
 from pellucid.models import EncoderDecoder
-from pellucid.tasks.compiling import saying
+from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.terminal import noted
 from pellucid.tasks.translate import Translation, alignment, translate
 from pellucid.text import tables
@@ -31,7 +31,7 @@ def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Tran
         found: the texts.
         options: those of `translate`.
     """
-    with noted(), steps() as step, saying(step):
+    with noted(), steps() as step, compilation_named(step):
         return translate(
             model,
             found.texts,
