@@ -390,6 +390,16 @@ def test_show_says_where_there_is_nothing_to_show(run, model):
     assert "the word just before, the first word, punctuation" in " ".join(out.split())
 
 
+def test_show_says_which_text_it_is_about(run, model):
+    options = ("--model", model, "--max-tokens", "5", "--show")
+    told = run("--file", "-", *options, stdin="Once upon\nThe ball\n")[1]
+    assert re.findall("^Text .*", told, re.MULTILINE) == [
+        "Text 1 of 2: Once upon",
+        "Text 2 of 2: The ball",
+    ]
+    assert "Text 1" not in run("Once upon", *options)[1]
+
+
 def test_show_of_a_prompt_with_a_mark_in_front(run, tmp_path):
     model = writers.writer()
     model.tokenizer.inner.post_processor = TemplateProcessing(

@@ -234,9 +234,12 @@ def _said(look: Look, found: Looks) -> dict[str, Any]:
 
 def show(model: Decoder, written: Written, console: Console) -> None:
     """Print what each new word looked at: the text in colours, where there are any, and a table."""
-    for text in written.begun:
+    for number, text in enumerate(written.begun, start=1):
         for found in _looks(model, text):
             console.print()
+            if len(written.begun) > 1:
+                prompt = short(" ".join(printable(text.prompt).split()), 60)
+                say(f"Text {number} of {len(written.begun)}: {prompt}", console, style="bold")
             if not found.new:
                 say("No word was written.", console, style="dim")
                 continue
