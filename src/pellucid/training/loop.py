@@ -34,7 +34,7 @@ class DivergedError(PellucidError, ArithmeticError):
     """The loss is no number any more."""
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818
+class Interrupted(KeyboardInterrupt):
     """Somebody pressed Ctrl-C; everything is saved."""
 
 
@@ -178,7 +178,7 @@ class Trainer:
             self.objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
         if self.processes.is_first:
-            self.objective.save(self.directory.parent, weights)
+            self.objective.save(self.directory.parent, weights)  # type: ignore[arg-type]
 
     def _about(self) -> dict[str, Any]:
         return {

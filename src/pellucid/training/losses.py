@@ -51,20 +51,19 @@ class _CrossEntropy(torch.autograd.Function):
         smoothing: float,
         needs: bool,
     ) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
         # In bfloat16 a sum over many rows would lose what comes last.
+        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+        total = torch.zeros((), dtype=kind, device=x.device)
         to_x = torch.empty_like(x) if needs else None
-        to_weight = torch.zeros_like(weight, dtype=torch.float32) if needs else None
-        to_bias = torch.zeros_like(bias, dtype=torch.float32) if needs and bias is not None else None
-        if x.dtype == torch.float64:
-            total = total.double()
-            to_weight = None if to_weight is None else to_weight.double()
-            to_bias = None if to_bias is None else to_bias.double()
+        to_weight = torch.zeros_like(weight, dtype=kind) if needs else None
+        to_bias = None
+        if needs and bias is not None:
+            to_bias = torch.zeros_like(bias, dtype=kind)
         vocabulary = len(weight)
         for start in range(0, len(x), ROWS):
             rows = slice(start, start + ROWS)
             logits = torch.nn.functional.linear(x[rows], weight, bias)
-            logits = logits.to(total.dtype)
+            logits = logits.to(kind)
             target, counts = targets[rows].clamp_min(0), targets[rows] != IGNORED
             normaliser = logits.logsumexp(-1)
             loss = normaliser - logits.gather(1, target[:, None]).squeeze(1) * (1 - smoothing)

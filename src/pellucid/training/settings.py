@@ -88,7 +88,7 @@ class Settings:
 
 
 def _check_type(name: str, kind: Any, value: Any) -> None:
-    kinds = {int: int, float: (int, float), bool: bool}
+    kinds: dict[Any, Any] = {int: int, float: (int, float), bool: bool}
     if kind not in kinds:
         return
     is_other = isinstance(value, bool) and kind is not bool  # which Python takes for an int

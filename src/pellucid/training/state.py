@@ -1,7 +1,7 @@
 """Where a run stands, on disk: whole or not at all, and told from damaged ones by checksums.
 
-    DIR/training/checkpoints/step-000250/   what torch.distributed.checkpoint writes, one file a
-                                            process, and about.json with the checksum of each
+DIR/training/checkpoints/step-000250/   what torch.distributed.checkpoint writes, one file a
+process, and about.json with the checksum of each
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
 from pellucid.common.files import write_whole
 from pellucid.errors import FileError
@@ -24,9 +26,7 @@ Parts = tuple[Any, Any, dict[str, Tensor]]
 """The model, its optimiser, and tensors besides."""
 
 
-def save(
-    directory: Path, parts: Parts, about: dict[str, Any], processes: Processes
-) -> None:
+def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Processes) -> None:
     """Write a checkpoint of the step that `about` names.
 
     Raises:
@@ -40,7 +40,7 @@ def save(
     processes.wait()
     reason = ""
     try:
-        checkpoint.save(
+        write_tensors(
             _tensors(parts),
             checkpoint_id=aside,
             no_dist=processes.count == 1,
@@ -60,9 +60,7 @@ def save(
     processes.wait()
 
 
-def load(
-    directory: Path, parts: Parts, processes: Processes
-) -> dict[str, Any] | None:
+def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] | None:
     """Go back to the newest checkpoint that is whole; None where there is none at all.
 
     Returns:
@@ -80,7 +78,7 @@ def load(
             continue
         found = _tensors(parts)
         try:
-            checkpoint.load(found, checkpoint_id=path, no_dist=processes.count == 1)
+            read_tensors(found, checkpoint_id=path, no_dist=processes.count == 1)
         except (RuntimeError, ValueError, checkpoint.api.CheckpointException) as error:
             raise FileError(f"'{path}' is of another model: {error}") from error
         model, optimiser, _ = parts

@@ -28,6 +28,8 @@ def byte_pairs(texts: Iterable[str], size: int, *, ends: str) -> Tokenizer:
     try:
         from tokenizers import (
             Tokenizer as Inner,
+        )
+        from tokenizers import (
             decoders,
             models,
             normalizers,

@@ -1,0 +1,16 @@
+"""What each kind of model is trained for, and by what it is judged."""
+
+from pellucid.training.objectives.base import Objective, Part
+from pellucid.training.objectives.encoding import Classification, Contrastive, Masked
+from pellucid.training.objectives.next_token import NextToken
+from pellucid.training.objectives.translation import Translation
+
+__all__ = [
+    "Classification",
+    "Contrastive",
+    "Masked",
+    "NextToken",
+    "Objective",
+    "Part",
+    "Translation",
+]

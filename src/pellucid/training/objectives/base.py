@@ -1,0 +1,77 @@
+"""What training asks of an objective."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid.models.stacks import Transformer
+from pellucid.training.losses import cross_entropy
+
+Part = Sequence[int]
+"""What one forward pass reads: numbers of texts, or places where stretches begin."""
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
+
+
+class Objective(nn.Module):
+    """A model, the texts it learns from, and those it is judged by.
+
+    `forward` is what training makes small, so that whatever wraps a module (data parallel,
+    sharding, compiling) wraps all of it.
+    """
+
+    model: Transformer
+    judged_by: str
+    """The measure that says which weights are the best."""
+    higher_is_better = False
+
+    def batch(self, step: int) -> Part:
+        """What an update reads."""
+        raise NotImplementedError
+
+    def cut(self, part: Part, most: int) -> list[Part]:
+        """The same in forward passes of at most so many tokens."""
+        raise NotImplementedError
+
+    def targets(self, part: Part) -> int:
+        """How many losses `forward` adds up."""
+        raise NotImplementedError
+
+    def tokens(self, part: Part) -> int:
+        """How many tokens `forward` reads."""
+        raise NotImplementedError
+
+    def forward(self, part: Part) -> Tensor:
+        """The sum of the losses, in nats."""
+        raise NotImplementedError
+
+    def measure(self, progress: Progress | None = None) -> dict[str, float]:
+        """How good the model is on texts that it did not learn from; quick."""
+        raise NotImplementedError
+
+    def examine(self, progress: Progress | None = None) -> dict[str, Any]:
+        """All that can be said of a model that is done, however long it takes."""
+        return self.measure(progress)
+
+    def sample(self) -> str:
+        """Something that the model makes, for people to see how it comes along."""
+        return ""
+
+    def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
+        """Write the model with these weights as `pellucid.load` reads it."""
+        model = type(self.model)(self.model.config)
+        model.load_state_dict(weights)
+        model.tokenizer = self.model.tokenizer
+        model.save(directory)
+
+
+def output(model: Any, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of what a model's last block made, (..., width), and the targets (...)."""
+    head = model.decoder.tokens if model.head is None else model.head
+    if model.config.logit_scale != 1:
+        x = x * model.config.logit_scale
+    return cross_entropy(
+        x.flatten(0, -2), head.weight, targets.flatten(), bias=model.bias, smoothing=smoothing
+    )

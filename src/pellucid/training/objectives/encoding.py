@@ -1,0 +1,264 @@
+"""What an encoder can learn: the tokens that are hidden from it, which texts go together, and what
+people call a text.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.models import Encoder
+from pellucid.training.batches import Bunches, Packed, cut, pack
+from pellucid.training.losses import IGNORED, cross_entropy
+from pellucid.training.objectives.base import Objective, Part, Progress
+from pellucid.training.sequences import Sequences
+
+HIDDEN = 0.15
+"""Share of tokens that a masked encoder has to say (Devlin et al. 2019, section 3.1)."""
+TEMPERATURE = 0.05
+"""Of similarities (Gao et al. 2021, "SimCSE", section 3)."""
+JUDGED_TOKENS = 8192
+
+
+class _Texts(Objective):
+    """Texts of which many lie in one row."""
+
+    model: Encoder
+
+    def __init__(self, model: Encoder, lengths: np.ndarray, batch_tokens: int, seed: int) -> None:
+        super().__init__()
+        self.model, self.lengths = model, np.minimum(lengths, model.config.positions or lengths)
+        self.bunches = Bunches(self.lengths, batch_tokens, seed)
+
+    def batch(self, step: int) -> Part:
+        texts: Part = self.bunches.texts(step).tolist()
+        return texts
+
+    def cut(self, part: Part, most: int) -> list[Part]:
+        return [piece.tolist() for piece in cut(np.array(part), self.lengths, most)]
+
+    def targets(self, part: Part) -> int:
+        return len(part)
+
+    def tokens(self, part: Part) -> int:
+        return int(self.lengths[part].sum())
+
+    def packed(self, texts: Sequences, part: Part) -> Packed:
+        """As much of each text as there are positions for."""
+        return pack([texts[number][: self.model.config.positions] for number in part])
+
+    def encoded(self, packed: Packed) -> Tensor:
+        """(tokens, width)"""
+        packed = packed.to(self.model.device)
+        x: Tensor = self.model.encoder(packed.ids, mask=packed.mask, positions=packed.positions)
+        return x.squeeze(0)
+
+    def pooled(self, packed: Packed) -> Tensor:
+        """(texts, width), as `pellucid.tasks.embed` makes of a text."""
+        x = self.encoded(packed)
+        assert packed.texts is not None
+        assert packed.positions is not None
+        if self.model.config.pooling == "first":
+            return x[packed.positions[0].to(x.device) == 0]
+        texts = packed.texts[0].to(x.device)
+        sums = x.new_zeros(int(texts[-1]) + 1, x.shape[-1]).index_add(0, texts, x)
+        return sums / texts.bincount()[:, None]
+
+
+class Masked(_Texts):
+    """The tokens that were hidden, from those around them (Devlin et al. 2019, section 3.1)."""
+
+    judged_by = "loss"
+
+    def __init__(
+        self,
+        model: Encoder,
+        texts: Sequences,
+        held_out: Sequences,
+        *,
+        mask: int,
+        batch_tokens: int,
+        seed: int = 0,
+    ) -> None:
+        """Learn from texts; `mask` is the id that stands for what is hidden."""
+        super().__init__(model, texts.lengths, batch_tokens, seed)
+        self.texts, self.held_out, self.mask = texts, held_out, mask
+        self.bias = nn.Parameter(torch.zeros(model.config.vocabulary))
+
+    def targets(self, part: Part) -> int:
+        # As many as are hidden in the mean, so that nobody needs to have drawn them.
+        return max(1, round(HIDDEN * self.tokens(part)))
+
+    def forward(self, part: Part) -> Tensor:
+        loss, _ = self._loss(self.packed(self.texts, part), None)
+        return loss
+
+    def _loss(self, packed: Packed, generator: torch.Generator | None) -> tuple[Tensor, int]:
+        ids = packed.ids
+        chosen = torch.rand(ids.shape, generator=generator) < HIDDEN
+        targets = ids.where(chosen, IGNORED)
+        # Of those chosen, 8 of 10 are hidden, one is another token, and one is left as it is.
+        fate = torch.rand(ids.shape, generator=generator)
+        others = torch.randint(self.model.config.vocabulary, ids.shape, generator=generator)
+        ids = ids.where(~(chosen & (fate < 0.8)), self.mask)
+        ids = ids.where(~(chosen & (fate >= 0.9)), others)
+        shown = Packed(ids=ids, texts=packed.texts, positions=packed.positions)
+        x = self.encoded(shown)
+        loss = cross_entropy(
+            x[chosen[0].to(x.device)],
+            self.model.encoder.tokens.weight,
+            targets[chosen].to(x.device),
+            bias=self.bias,
+        )
+        return loss, int(chosen.sum())
+
+    def measure(self, progress: Progress | None = None) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)  # the same tokens each time
+        nats, count, done = 0.0, 0, 0
+        lengths = np.minimum(self.held_out.lengths, self.model.config.positions or 2**62)
+        for part in cut(np.arange(len(lengths)), lengths, JUDGED_TOKENS):
+            with torch.no_grad():
+                loss, hidden = self._loss(self.packed(self.held_out, part.tolist()), generator)
+            nats, count, done = nats + float(loss), count + hidden, done + len(part)
+            if progress is not None:
+                progress(done, len(lengths))
+        loss_each = nats / max(count, 1)
+        return {"loss": loss_each, "perplexity": math.exp(loss_each)}
+
+
+class Contrastive(_Texts):
+    """Each text is told from the others of a batch by the one it belongs to, and the other way
+    round (Gao et al. 2021, "SimCSE", equation 5; van den Oord et al. 2018).
+    """
+
+    judged_by = "found_first"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        model: Encoder,
+        pairs: tuple[Sequences, Sequences],
+        held_out: tuple[Sequences, Sequences],
+        *,
+        batch_tokens: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, pairs[0].lengths + pairs[1].lengths, batch_tokens, seed)
+        self.pairs, self.held_out = pairs, held_out
+
+    def forward(self, part: Part) -> Tensor:
+        sides = [F.normalize(self.pooled(self.packed(texts, part)), dim=-1) for texts in self.pairs]
+        similar = sides[0] @ sides[1].T / TEMPERATURE
+        own = torch.arange(len(similar), device=similar.device)
+        both = F.cross_entropy(similar, own, reduction="sum") + F.cross_entropy(
+            similar.T, own, reduction="sum"
+        )
+        return both / 2
+
+    def measure(self, progress: Progress | None = None) -> dict[str, float]:
+        """How often the other half of a held-out pair is the most similar of all, and the mean of
+        one over its place (mean reciprocal rank).
+        """
+        sides = [self._embedded(texts, progress) for texts in self.held_out]
+        similar = sides[0] @ sides[1].T
+        places = (similar > similar.diagonal()[:, None]).sum(1) + 1
+        return {
+            "found_first": float((places == 1).float().mean()),
+            "reciprocal_rank": float((1 / places).mean()),
+        }
+
+    def _embedded(self, texts: Sequences, progress: Progress | None) -> Tensor:
+        found = []
+        with torch.no_grad():
+            for part in cut(np.arange(len(texts)), texts.lengths, JUDGED_TOKENS):
+                pooled = self.pooled(self.packed(texts, part.tolist()))
+                found.append(F.normalize(pooled, dim=-1))
+                if progress is not None:
+                    progress(int(part[-1]) + 1, len(texts))
+        return torch.cat(found)
+
+
+class Classification(_Texts):
+    """What people call a text, from its embedding: softmax(embedding @ weight.T + bias)."""
+
+    judged_by = "accuracy"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        model: Encoder,
+        texts: Sequences,
+        labels: np.ndarray,
+        held_out: tuple[Sequences, np.ndarray],
+        names: tuple[str, ...],
+        *,
+        batch_tokens: int,
+        seed: int = 0,
+        smoothing: float = 0.0,
+    ) -> None:
+        """Learn from labelled texts.
+
+        Args:
+            model: an encoder, whose `config.pooling` says what a text's embedding is.
+            texts: to learn from.
+            labels: of each, the number of its name.
+            held_out: the same, to be judged by.
+            names: of the labels.
+            batch_tokens: of an update.
+            seed: of the order.
+            smoothing: of labels.
+        """
+        super().__init__(model, texts.lengths, batch_tokens, seed)
+        self.texts, self.labels, self.held_out, self.names = texts, labels, held_out, names
+        self.smoothing = smoothing
+        self.head = nn.Linear(model.config.width, len(names))
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.02)
+        self.dropout = nn.Dropout(model.config.dropout)
+
+    def _logits(self, texts: Sequences, part: Part) -> Tensor:
+        pooled = self.pooled(self.packed(texts, part))
+        if self.model.config.normalised:
+            pooled = F.normalize(pooled, dim=-1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+    def forward(self, part: Part) -> Tensor:
+        logits = self._logits(self.texts, part)
+        labels = torch.from_numpy(self.labels[part]).to(logits.device)
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.smoothing)
+
+    def measure(self, progress: Progress | None = None) -> dict[str, float]:
+        """Accuracy, the mean F1 of the labels, and the mean loss in nats."""
+        table, nats = self._judged(progress)
+        right = table.diagonal()
+        f1 = 2 * right / np.maximum(table.sum(0) + table.sum(1), 1)
+        return {
+            "accuracy": float(right.sum() / table.sum()),
+            "macro_f1": float(f1.mean()),
+            "loss": nats / float(table.sum()),
+        }
+
+    def examine(self, progress: Progress | None = None) -> dict[str, Any]:
+        table, _ = self._judged(progress)
+        return {**self.measure(), "labels": list(self.names), "confusion": table.tolist()}
+
+    def _judged(self, progress: Progress | None) -> tuple[np.ndarray, float]:
+        """(labels, labels), true by given; and the sum of the losses."""
+        texts, labels = self.held_out
+        table = np.zeros((len(self.names), len(self.names)), np.int64)
+        nats, done = 0.0, 0
+        lengths = np.minimum(texts.lengths, self.model.config.positions or 2**62)
+        for part in cut(np.argsort(lengths, kind="stable"), lengths, JUDGED_TOKENS):
+            with torch.no_grad():
+                logits = self._logits(texts, part.tolist()).float()
+            wanted = torch.from_numpy(labels[part]).to(logits.device)
+            nats += float(F.cross_entropy(logits, wanted, reduction="sum"))
+            np.add.at(table, (labels[part], logits.argmax(-1).cpu().numpy()), 1)
+            done += len(part)
+            if progress is not None:
+                progress(done, len(lengths))
+        return table, nats

@@ -1,0 +1,86 @@
+"""A decoder learns to say what comes next."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pellucid.models import Decoder
+from pellucid.training.batches import Packed, Windows
+from pellucid.training.losses import IGNORED
+from pellucid.training.objectives.base import Objective, Part, Progress, output
+from pellucid.training.sequences import Sequences
+
+
+class NextToken(Objective):
+    """A decoder says at each place what comes next (Radford et al. 2018, section 3.1)."""
+
+    model: Decoder
+    judged_by = "bits_per_byte"
+
+    def __init__(
+        self,
+        model: Decoder,
+        texts: Sequences,
+        held_out: Sequences,
+        *,
+        batch_tokens: int,
+        seed: int = 0,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        assert model.config.positions is not None
+        self.context = min(model.config.positions, len(texts.ids) - 1)
+        rows = max(1, batch_tokens // self.context)
+        self.windows = Windows(texts, self.context, rows, seed)
+        self.held_out, self.smoothing = held_out, smoothing
+
+    def batch(self, step: int) -> Part:
+        return self.windows.starts(step)
+
+    def cut(self, part: Part, most: int) -> list[Part]:
+        rows = max(1, most // self.context)
+        return [part[first : first + rows] for first in range(0, len(part), rows)]
+
+    def targets(self, part: Part) -> int:
+        return len(part) * self.context
+
+    tokens = targets
+
+    def forward(self, part: Part) -> Tensor:
+        packed, targets = self.windows.read(part)
+        return output(
+            self.model, self._through(packed), targets.to(self.model.device), self.smoothing
+        )
+
+    def _through(self, packed: Packed) -> Tensor:
+        model = self.model
+        packed = packed.to(model.device)
+        x: Tensor = model.decoder(packed.ids, mask=packed.mask, positions=packed.positions)
+        return x
+
+    def measure(self, progress: Progress | None = None) -> dict[str, float]:
+        """Every held-out token is judged once, with at least half a context before it where there
+        is so much.
+        """
+        last = len(self.held_out.ids) - 1
+        context = min(self.context, last)
+        windows, half = Windows(self.held_out, context, 1, 0), max(1, context // 2)
+        nats = 0.0
+        done = 0
+        starts = [*range(0, last - context, half), last - context]
+        for start in starts:
+            packed, targets = windows.read([start])
+            targets = targets.clone()
+            targets[:, : done - start] = IGNORED
+            with torch.no_grad():
+                nats += float(output(self.model, self._through(packed), targets))
+            done = start + context
+            if progress is not None:
+                progress(done, last)
+        return {
+            "loss": nats / last,
+            "perplexity": math.exp(nats / last),
+            "bits_per_byte": nats / math.log(2) / self.held_out.bytes,
+        }
