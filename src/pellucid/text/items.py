@@ -5,28 +5,45 @@
     .jsonl         a field of the object on each line
     anything else  one text a line
 
-Blank ones are left out, and counted; each text knows the line or row that it came from.
+All but Parquet may be packed besides: .gz, .bz2, .xz or .zst. Blank texts are left out, and
+counted; each text knows the line or row that it came from. Files are read as they are asked for,
+so that `pellucid.training.corpus` reads with the same functions what no memory holds.
 """
 
+import bz2
+import codecs
 import csv
+import gzip
 import io
 import json
+import lzma
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pellucid.common.files import is_blank, printable
-from pellucid.common.wording import listing, short
+from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
 STDIN = Path("-")
 ARGUMENTS = "the command line"
 USUAL = ("text", "sentence")
 """Columns that are read where no other is named."""
-_BOM = b"\xef\xbb\xbf"
+BLOCK = 2**17
+"""Bytes that are read at once."""
+_LOOKED_AT = 100
+"""Objects of a .jsonl file that say which fields there are."""
+
+Row = tuple[int, list[str | None]]
+"""The line that a row begins in (or its number, in Parquet), from 1, and its cells."""
+Choose = Callable[[Sequence[str]], list[int]]
+"""Which columns to read, as their places in the header; or an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +66,6 @@ class Items:
         if self.source == ARGUMENTS:
             return ["the text"] if len(self.lines) == 1 else [f"text {n}" for n in self.lines]
         return [f"line {line} of '{self.source}'" for line in self.lines]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Column:
-    """What a file says under one name."""
-
-    cells: list[str | None]
-    lines: list[int]
 
 
 def from_arguments(texts: Sequence[str]) -> Items:
@@ -90,164 +99,288 @@ def from_file(path: Path, column: str | None = None, label: str | None = None) -
         ArgumentError: there is no such column, or a file of lines that has none.
         MissingExtraError: pyarrow is not installed, and the file is Parquet.
     """
-    kind = path.suffix.lower()
-    if path == STDIN and (column is not None or label is not None):
-        kind = ".csv"
-    source = "standard input" if path == STDIN else short(printable(str(path)), 200)
-    if kind in _READERS:
-        found, *others = _READERS[kind](path, source, column, label)
-    elif column is not None or label is not None:
-        _bytes_of(path, source)  # of a file that cannot be read there is no more to say
-        raise ArgumentError(
-            f"'{source}' has a text a line and no columns; those of .csv, .tsv, .jsonl and "
-            ".parquet files have names"
-        )
+    source = name_of(path)
+    if kind(path) in _READERS or column is not None or label is not None:
+        rows = list(table(path, named(path, column, label)))
     else:
-        found, others = _lines(_text_of(path, source)), []
-    kept = [n for n, cell in enumerate(found.cells) if cell is not None and not is_blank(cell)]
+        rows = [(line, [text]) for line, text in _lines(path)]
+    kept = [(line, cells) for line, cells in rows if not _is_nothing(cells[0])]
     if not kept:
-        raise FileError(f"'{source}' is empty: there is nothing to read")
-    labels: list[str] = []
-    if others:
-        for number in kept:
-            cell = others[0].cells[number]
-            if cell is None or is_blank(cell):
-                raise FileError(f"'{source}' has no {label} in line {found.lines[number]}")
-            labels.append(cell.strip())
-    whole = set(kept)
+        raise nothing_in(path)
+    labels = []
+    for line, (_, *others) in kept:
+        for cell in others:
+            if _is_nothing(cell):
+                raise FileError(f"'{source}' has no {label} in line {line}")
+            labels.append(str(cell).strip())
     return Items(
         source=source,
-        texts=[str(found.cells[number]) for number in kept],
-        lines=[found.lines[number] for number in kept],
+        texts=[str(cells[0]) for _, cells in kept],
+        lines=[line for line, _ in kept],
         labels=labels,
-        blank=[line for number, line in enumerate(found.lines) if number not in whole],
+        blank=[line for line, cells in rows if _is_nothing(cells[0])],
     )
 
 
-def _bytes_of(path: Path, source: str) -> bytes:
+def _is_nothing(cell: str | None) -> bool:
+    return cell is None or is_blank(cell)
+
+
+def nothing_in(path: Path) -> FileError:
+    """To raise of a file in which there is no text."""
+    return FileError(f"'{name_of(path)}' is empty: there is nothing to read")
+
+
+def name_of(path: Path) -> str:
+    """What to call a file in an error."""
+    return "standard input" if path == STDIN else short(printable(str(path)), 200)
+
+
+def kind(path: Path) -> str:
+    """The ending of a file's name, without that of its packing: ".csv" of "a.csv.gz"."""
+    ending = path.suffix.lower()
+    return path.with_suffix("").suffix.lower() if ending in _PACKED else ending
+
+
+def has_columns(path: Path) -> bool:
+    """Whether the name is that of a file with columns."""
+    return kind(path) in _READERS
+
+
+def table(path: Path, choose: Choose, *, headed: bool = True) -> Iterator[Row]:
+    """Rows of a file, as they are asked for.
+
+    Args:
+        path: of which kind, its name says; standard input is CSV, and without a header any other
+            file has its fields between tabs.
+        choose: which columns, by the header; by the first row, where there is none.
+        headed: whether the first row is a header. Fields of .jsonl and .parquet have names always.
+
+    Raises:
+        FileError: it cannot be read, or is not what its name says; a row has more fields than
+            another, or one that is no text.
+        ArgumentError: a file of lines has no columns; and what `choose` raises.
+        MissingExtraError: pyarrow is not installed, and the file is Parquet or packed as .zst.
+    """
+    ending = ".csv" if path == STDIN and headed else kind(path)
+    if ending in _READERS:
+        return _READERS[ending](path, choose, headed)
+    if not headed:
+        return _fields(path, choose, headed, _tabbed(path))
+    with _opened(path):  # of a file that cannot be read there is no more to say
+        raise ArgumentError(
+            f"'{name_of(path)}' has a text a line and no columns; those of .csv, .tsv, .jsonl and "
+            ".parquet files have names"
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked."""
+    source = name_of(path)
     if path == STDIN and sys.stdin is None:
         raise FileError("cannot read standard input: it is closed")
     try:
-        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read '{source}': {error.strerror or error}") from error
+        if path == STDIN:
+            yield sys.stdin.buffer
+        else:
+            with _PACKED.get(path.suffix.lower(), _plain)(path) as file:
+                yield file
+    except FileError:
+        raise
+    except EOFError as error:
+        raise FileError(f"'{source}' is cut short: it ends before its packing does") from error
+    except (OSError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError(f"cannot read '{source}': {reason}") from error
 
 
-def _text_of(path: Path, source: str) -> str:
-    found = _bytes_of(path, source)
+def _plain(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _zstandard(path: Path) -> BinaryIO:
+    # By pyarrow, which tells a file that is cut short; the zstandard package does not.
+    stream: BinaryIO = _pyarrow(".zst").CompressedInputStream(str(path), "zstd")
+    return stream
+
+
+def _pyarrow(kind: str) -> Any:
     try:
-        return found.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The mark at the start, if there is one, is no part of what was decoded.
-        place = error.start + len(_BOM) * found.startswith(_BOM)
-        line = found[:place].count(b"\n") + 1
-        raise FileError(
-            f"'{source}' is not UTF-8 text: byte {place}, in line {line}, is 0x{found[place]:02x}"
-        ) from error
-
-
-def _lines(text: str) -> _Column:
-    cells: list[str | None] = list(io.StringIO(text, newline=None).read().split("\n"))
-    if cells[-1] == "":  # the end of the last line
-        cells.pop()
-    return _Column(cells=cells, lines=list(range(1, len(cells) + 1)))
-
-
-def _csv(path: Path, source: str, *names: str | None) -> list[_Column]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    rows = list(_csv_rows(_text_of(path, source), source, delimiter))
-    if not rows:
-        raise FileError(f"'{source}' is empty: there is nothing to read")
-    (_, header), *body = rows
-    for line, row in body:
-        if len(row) != len(header):
-            raise FileError(
-                f"line {line} of '{source}' has {len(row)} fields, but its header has "
-                f"{len(header)}; a field that holds a '{delimiter}' goes in double quotes"
-            )
-    return [
-        _Column(cells=[row[place] for _, row in body], lines=[line for line, _ in body])
-        for place in _places(source, header, names)
-    ]
-
-
-def _csv_rows(text: str, source: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the line that it begins in; lines with nothing on them are no rows."""
-    limit = csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise FileError(f"'{source}' is no CSV from line {line} on: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _jsonl(path: Path, source: str, *names: str | None) -> list[_Column]:
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    read = _lines(_text_of(path, source))
-    for line, cell in zip(read.lines, read.cells, strict=True):
-        if cell is None or is_blank(cell):
-            continue
-        try:
-            row = json.loads(cell)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"line {line} of '{source}' is no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise FileError(f"line {line} of '{source}' is no JSON object")
-        rows.append(row)
-        lines.append(line)
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    return [
-        _Column(cells=_strings([row.get(name) for row in rows], name, lines, source), lines=lines)
-        for name in (fields[place] for place in _places(source, fields, names))
-    ]
-
-
-def _parquet(path: Path, source: str, *names: str | None) -> list[_Column]:
-    try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError as error:
+        what = "Parquet" if kind == ".parquet" else kind
         raise MissingExtraError(
-            "Parquet files need pyarrow: pip install 'pellucid[tables]'"
+            f"{what} files need pyarrow: pip install 'pellucid[tables]'"
         ) from error
+    return pyarrow
+
+
+_PACKED: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _zstandard,
+}
+
+
+def text_blocks(path: Path) -> Iterator[str]:
+    """The text of a file in blocks of about `BLOCK` bytes, its line ends as they are.
+
+    Raises:
+        FileError: it cannot be read, or is not UTF-8: with the first byte that is wrong, from 0,
+            and its line, from 1.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    end, line = 0, 1
+    with _opened(path) as file:
+        while True:
+            block = file.read(BLOCK)
+            end += len(block)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                # What was decoded ends with the block, but may begin before it.
+                found, start = error.object, error.start
+                line += found[:start].count(b"\n")
+                raise FileError(
+                    f"'{name_of(path)}' is not UTF-8 text: byte {end - len(found) + start}, "
+                    f"in line {line}, is 0x{found[start]:02x}"
+                ) from error
+            line += text.count("\n")
+            if text:
+                yield text
+            if not block:
+                return
+
+
+def _ended_lines(path: Path) -> Iterator[str]:
+    r"""Lines with their ends: \n, \r or \r\n."""
+    newlines = io.IncrementalNewlineDecoder(None, translate=False)  # no \r\n in two blocks
+    waiting: list[str] = []
+    for block in chain(text_blocks(path), [""]):
+        for line in io.StringIO(newlines.decode(block, final=not block), newline=""):
+            waiting.append(line)
+            if line.endswith(("\n", "\r")):
+                yield "".join(waiting)
+                waiting.clear()
+    if waiting:
+        yield "".join(waiting)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(_ended_lines(path), 1):
+        yield number, line.rstrip("\r\n")
+
+
+def _csv(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
+    delimiter = "\t" if kind(path) == ".tsv" else ","
+    return _fields(path, choose, headed, _csv_rows(path, delimiter), delimiter)
+
+
+def _fields(
+    path: Path,
+    choose: Choose,
+    headed: bool,
+    rows: Iterator[tuple[int, list[str]]],
+    delimiter: str = "",
+) -> Iterator[Row]:
+    first = next(rows, None)
+    if first is None:
+        raise nothing_in(path)
+    width, places = len(first[1]), choose(first[1])
+    for line, row in rows if headed else chain([first], rows):
+        if len(row) != width:
+            quotes = f"; a field that holds a '{delimiter}' goes in double quotes"
+            raise FileError(
+                f"line {line} of '{name_of(path)}' has {count(len(row), 'field')}, but its "
+                f"{'header' if headed else 'first line'} has {width}{quotes if delimiter else ''}"
+            )
+        yield line, [row[place] for place in places]
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the line that it begins in; lines with nothing on them are no rows."""
+    reader = csv.reader(_ended_lines(path), delimiter=delimiter, strict=True)
+    row: list[str] | None = []
+    while row is not None:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(sys.maxsize)  # of all readers there are: so for a row alone
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise FileError(f"'{name_of(path)}' is no CSV from line {line} on: {error}") from error
+        finally:
+            csv.field_size_limit(limit)
+        if row:
+            yield line, row
+
+
+def _tabbed(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for line, text in _lines(path):
+        if not is_blank(text):
+            yield line, text.split("\t")
+
+
+def _jsonl(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
+    objects = _objects(path)
+    first = list(islice(objects, _LOOKED_AT))
+    if not first:
+        raise nothing_in(path)
+    fields = list(dict.fromkeys(name for _, one in first for name in one))
+    names = [fields[place] for place in choose(fields)]
+    for line, one in chain(first, objects):
+        yield line, [_string(one.get(name), name, line, path) for name in names]
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in _lines(path):
+        if is_blank(text):
+            continue
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"line {line} of '{name_of(path)}' is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise FileError(f"line {line} of '{name_of(path)}' is no JSON object")
+        yield line, found
+
+
+def _parquet(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
+    pyarrow = _pyarrow(".parquet")
+    source = name_of(path)
+    line = 0
     try:
         with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             header = list(file.schema_arrow.names)
-            wanted = [header[place] for place in _places(source, header, names)]
-            table = file.read(columns=wanted)
-        cells = [table.column(name).to_pylist() for name in wanted]
+            names = [header[place] for place in choose(header)]
+            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(names))):
+                columns = [batch.column(name).to_pylist() for name in names]
+                for cells in zip(*columns, strict=True):
+                    line += 1
+                    strings = zip(cells, names, strict=True)
+                    yield line, [_string(cell, name, line, path) for cell, name in strings]
     except UnicodeDecodeError as error:
         raise FileError(f"'{source}' holds what is not UTF-8 text") from error
+    except FileError:
+        raise
     except (OSError, pyarrow.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FileError(f"cannot read '{source}': {reason}") from error
-    lines = list(range(1, table.num_rows + 1))
-    return [
-        _Column(cells=_strings(column, name, lines, source), lines=lines)
-        for name, column in zip(wanted, cells, strict=True)
-    ]
 
 
-def _strings(
-    cells: Iterable[Any], name: str, lines: Sequence[int], source: str
-) -> list[str | None]:
-    """Cells that are text, or nothing."""
-    found: list[str | None] = []
-    for line, cell in zip(lines, cells, strict=True):
-        if isinstance(cell, int) and not isinstance(cell, bool):  # as labels are
-            cell = str(cell)
-        if cell is not None and not isinstance(cell, str):
-            kind = type(cell).__name__
-            raise FileError(f"{name} in line {line} of '{source}' is no text but a {kind}")
-        found.append(cell)
-    return found
+def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
+    """A cell that is text, or nothing."""
+    if isinstance(cell, int) and not isinstance(cell, bool):  # as labels are
+        cell = str(cell)
+    if cell is None:
+        return None
+    if not isinstance(cell, str):
+        kind = type(cell).__name__
+        raise FileError(f"{name} in line {line} of '{name_of(path)}' is no text but a {kind}")
+    if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
+        raise FileError(f"{name} in line {line} of '{name_of(path)}' holds half a character")
+    return cell
 
 
 def _places(source: str, header: Sequence[str], names: Sequence[str | None]) -> list[int]:
@@ -274,9 +407,22 @@ def _near(name: str, header: Sequence[str]) -> str:
     return f"{'near it' if near else 'there'} is {listing(shown)}" if shown else "it has none"
 
 
+def named(path: Path, *names: str | None) -> Choose:
+    """Columns by their names; the first may be None, for the usual one or the only one."""
+    return lambda header: _places(name_of(path), header, names)
+
+
+def numbered(path: Path, *numbers: int) -> Choose:
+    """Columns by their numbers, from 1."""
+
+    def places(header: Sequence[str]) -> list[int]:
+        for number in numbers:
+            if not 1 <= number <= len(header):
+                has = count(len(header), "column")
+                raise ArgumentError(f"'{name_of(path)}' has no column {number}; it has {has}")
+        return [number - 1 for number in numbers]
+
+    return places
+
+
 _READERS = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}
-
-
-def has_columns(path: Path) -> bool:
-    """Whether the name is that of a file with columns."""
-    return path.suffix.lower() in _READERS
