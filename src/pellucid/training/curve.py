@@ -1,11 +1,12 @@
 """The loss of a run as a picture: of the texts that it learns from, and of those held out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
 from pellucid.common.drawing import frame, lines, safe
 
@@ -21,12 +22,12 @@ SMOOTHING = 0.02
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def to_svg(training: Sequence[Sequence[float]], held_out: Sequence[Sequence[float]]) -> str:
+def to_svg(training: ArrayLike, held_out: ArrayLike) -> str:
     """The curves as a self-contained SVG.
 
     Args:
-        training: pairs of a step and its loss in nats, in order; at least one, all finite.
-        held_out: likewise of the evaluations, as many as there have been.
+        training: (steps, 2), each a step and its loss in nats, in order; at least one, all finite.
+        held_out: (evaluations, 2), likewise; there may be none.
     """
     raw = np.array(training, dtype=float).reshape(-1, 2)
     smooth = np.column_stack([raw[:, 0], smoothed(raw[:, 1])])
