@@ -1,18 +1,24 @@
 """Sequences of ids end to end in a file that is mapped into memory, however large it is."""
 
 import json
-from collections.abc import Iterable, Sequence
+import operator
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.common.files import write_whole, written_whole
-from pellucid.errors import FileError
+from pellucid.common.files import write_whole
+from pellucid.errors import ArgumentError, FileError
 
-CHUNK = 2**20
-"""Ids that are written at once."""
+CHUNK = 2**18
+"""Numbers that are written at once."""
 
 
 class Sequences:
@@ -27,61 +33,151 @@ class Sequences:
         try:
             said = json.loads((directory / "about.json").read_text())
             self.ids = np.memmap(directory / "ids", said["dtype"], "r")
+            """(ids,), uint16 or uint32"""
             self.ends = np.memmap(directory / "ends", np.int64, "r")
             """Where each sequence ends among the ids."""
             whole = len(self.ids) == said["ids"] and len(self.ends) == said["sequences"]
-        except (OSError, ValueError, KeyError) as error:
+            self.bytes: int = said["bytes"]
+            """UTF-8 bytes of the text that they were made from."""
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(f"'{directory}' holds no sequences: {error}") from error
         if not whole:
             raise FileError(f"'{directory}' is damaged: it is not as long as it was")
-        self.bytes: int = said["bytes"]
-        """UTF-8 bytes of the text that they were made from."""
 
     @classmethod
     def build(
-        cls, directory: Path, sequences: Iterable[Sequence[int]], vocabulary: int, size: int = 0
+        cls,
+        directory: Path,
+        sequences: Iterable[Sequence[int]],
+        vocabulary: int,
+        size: int = 0,
+        progress: Callable[[int], None] | None = None,
     ) -> "Sequences":
-        """Write sequences, one after the other; whole or not at all.
+        """Write sequences, one after the other, as `Builder` does.
 
         Args:
             directory: where to.
             sequences: ids of each; none may be empty.
             vocabulary: how many ids there are, which says how many bytes each takes.
             size: UTF-8 bytes of their text.
+            progress: called with how many there are so far, now and then.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        dtype = np.uint16 if vocabulary <= 2**16 else np.uint32
-        ends: list[int] = []
-        end = 0
-        with written_whole(directory / "ids") as aside, aside.open("wb") as file:
-            waiting: list[int] = []
-            for sequence in sequences:
-                waiting += sequence
-                end += len(sequence)
-                ends.append(end)
-                if len(waiting) >= CHUNK:
-                    file.write(np.array(waiting, dtype).tobytes())
-                    waiting.clear()
-            file.write(np.array(waiting, dtype).tobytes())
-        with written_whole(directory / "ends") as aside:
-            aside.write_bytes(np.array(ends, np.int64).tobytes())
-        about = {"dtype": np.dtype(dtype).name, "ids": end, "sequences": len(ends), "bytes": size}
-        write_whole(directory / "about.json", json.dumps(about))
+        with building(directory, vocabulary) as builder:
+            for number, sequence in enumerate(sequences, 1):
+                builder.extend(sequence)
+                builder.end()
+                if progress is not None and number % 1000 == 0:
+                    progress(number)
+            builder.bytes = size
         return cls(directory)
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, number: int) -> Tensor:
-        """(ids,) int64 of one sequence."""
-        end = int(self.ends[number])
-        return self.span(end - int(self.lengths[number]), end)
+        """(ids,) int64 of one sequence; from the last one where `number` is negative."""
+        number = operator.index(number)
+        number += len(self) * (number < 0)
+        if not 0 <= number < len(self):
+            raise IndexError(number)  # which ends an iteration, too
+        start = int(self.ends[number - 1]) if number else 0
+        return self.span(start, int(self.ends[number]))
 
     def span(self, start: int, end: int) -> Tensor:
         """(end - start,) int64, across the ends of sequences."""
         return torch.from_numpy(self.ids[start:end].astype(np.int64))
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(sequences,)"""
         return np.diff(self.ends, prepend=0)
+
+
+class Builder:
+    """Writes sequences in parts of any length, and keeps none of them in memory."""
+
+    def __init__(self, ids: BinaryIO, ends: BinaryIO, vocabulary: int) -> None:
+        """Write to two files; `building` opens them."""
+        self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
+        self.bytes = 0
+        """UTF-8 bytes of the text, for whoever builds to say."""
+        self._ids, self._waiting_ids = ids, array(self.dtype.char)
+        self._ends, self._waiting_ends = ends, array("q")
+        self._count = self._last_end = self._sequences = 0
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Write more ids of the sequence that has not ended."""
+        self._waiting_ids.extend(ids)
+        self._count += len(ids)
+        if len(self._waiting_ids) >= CHUNK:
+            _write(self._waiting_ids, self._ids)
+
+    def end(self) -> None:
+        """End the sequence.
+
+        Raises:
+            ArgumentError: it is empty.
+        """
+        if self._count == self._last_end:
+            raise ArgumentError(f"sequence {self._sequences + 1} is empty")
+        self._last_end = self._count
+        self._sequences += 1
+        self._waiting_ends.append(self._count)
+        if len(self._waiting_ends) >= CHUNK:
+            _write(self._waiting_ends, self._ends)
+
+    def finish(self) -> dict[str, int | str]:
+        """Write what is left; gives what `Sequences` wants to know.
+
+        Raises:
+            ArgumentError: there is no sequence.
+        """
+        if not self._sequences:
+            raise ArgumentError("there are no sequences to write")
+        assert self._count == self._last_end, "the last sequence has not ended"
+        _write(self._waiting_ids, self._ids)
+        _write(self._waiting_ends, self._ends)
+        return {
+            "dtype": self.dtype.name,
+            "ids": self._count,
+            "sequences": self._sequences,
+            "bytes": self.bytes,
+        }
+
+
+def _write(waiting: array, file: BinaryIO) -> None:  # type: ignore[type-arg]
+    waiting.tofile(file)
+    del waiting[:]
+
+
+@contextmanager
+def building(directory: Path, vocabulary: int) -> Iterator[Builder]:
+    """A builder whose sequences are in `directory` when the block is left without an error.
+
+    Until then, what was there is as it was.
+
+    Args:
+        directory: where to; what is there is replaced as a whole.
+        vocabulary: how many ids there are: two bytes each for up to 65,536, and else four.
+
+    Raises:
+        ArgumentError: a sequence is empty, or there is none.
+        FileError: it cannot be written.
+    """
+    aside = directory.with_name(directory.name + ".partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        with (aside / "ids").open("wb") as ids, (aside / "ends").open("wb") as ends:
+            builder = Builder(ids, ends, vocabulary)
+            yield builder
+            about = builder.finish()
+        write_whole(aside / "about.json", json.dumps(about))
+        shutil.rmtree(directory, ignore_errors=True)
+        aside.replace(directory)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, FileError):
+            reason = error.strerror or error
+            raise FileError(f"cannot write '{directory}': {reason}") from error
+        raise
