@@ -4,32 +4,73 @@ Byte pairs (Sennrich et al. 2016; over bytes as in GPT-2, so that there is nothi
 spelled), by Hugging Face's tokenizers, whose file everybody can read.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from pellucid.errors import ArgumentError, MissingExtraError
 from pellucid.text.tokenizer import Tokenizer
 
 END = "<|end|>"
 """Begins a text, and so ends the one before."""
+HIDDEN = "<|hidden|>"
+"""Stands for a token that a masked encoder has to say."""
+LEAST, MOST = 512, 16_384
+"""Tokens of a vocabulary whose size nobody asked for."""
+READ = 100_000_000
+"""Characters that a vocabulary is learnt from, at the most."""
+_WORD = 64
+"""Bytes of a word, at the most, that pairs are counted in: the work grows with their square."""
 
 
-def byte_pairs(texts: Iterable[str], size: int, *, ends: str) -> Tokenizer:
-    """A vocabulary of at most `size` tokens.
+def suggested_size(characters: int) -> int:
+    """The root of the number of characters, as a multiple of 64 between `LEAST` and `MOST`.
+
+    New words come ever more slowly as a text goes on, about as its root (Heaps 1978); 1 MB of text
+    has 1,024 tokens so, and from 268 MB on it has as many as there may be.
+    """
+    return min(max(round(math.sqrt(characters) / 64) * 64, LEAST), MOST)
+
+
+def sampled(texts: Iterable[str], characters: int, most: int) -> Iterator[str]:
+    """Texts from all over a stream, which together have about `most` characters.
 
     Args:
-        texts: to learn from.
-        size: at least 257: every byte, and `END`.
+        texts: the stream.
+        characters: that it has.
+        most: all texts are kept where it has no more.
+    """
+    seen = kept = 0
+    for text in texts:
+        if kept * characters <= seen * most:
+            kept += len(text)
+            yield text
+        seen += len(text)
+
+
+def byte_pairs(
+    texts: Iterable[str],
+    size: int | None = None,
+    *,
+    ends: str,
+    marks: Sequence[str] = (END,),
+    characters: int | None = None,
+) -> Tokenizer:
+    """A vocabulary, the same each time. Text is brought to NFC, and nothing else of it is lost.
+
+    Args:
+        texts: to learn from; of more than 100 million characters, a sample from all over them.
+        size: tokens, at least those of every byte and the marks; `suggested_size` unless given.
         ends: where END goes: "$A" is the text in "<|end|> $A", say.
+        marks: tokens besides, that no text is spelled with.
+        characters: how many there are in the texts, which are then read as a stream.
 
     Raises:
-        ArgumentError: size is too small.
+        ArgumentError: size is too small, or larger than the texts allow.
         MissingExtraError: tokenizers is not installed.
     """
     try:
         from tokenizers import (
-            Tokenizer as Inner,
-        )
-        from tokenizers import (
+            Regex,
             decoders,
             models,
             normalizers,
@@ -37,22 +78,38 @@ def byte_pairs(texts: Iterable[str], size: int, *, ends: str) -> Tokenizer:
             processors,
             trainers,
         )
+        from tokenizers import Tokenizer as Inner
     except ImportError as error:
         raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
-    if size < 257:
-        raise ArgumentError(f"vocabulary must be at least 257, every byte and an end, not {size}")
+    least = 256 + len(marks)
+    if size is not None and size < least:
+        raise ArgumentError(
+            f"vocabulary must be at least {least}, every byte and {' and '.join(marks)}, not {size}"
+        )
+    if characters is None:
+        texts = list(texts)
+        characters = sum(map(len, texts))
     inner = Inner(models.BPE())
     inner.normalizer = normalizers.NFC()
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    parts = pre_tokenizers.Split(Regex(f".{{{_WORD}}}"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([words, parts])
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[END],
+        vocab_size=suggested_size(characters) if size is None else size,
+        min_frequency=2,  # what comes once is no pattern
+        special_tokens=list(marks),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator(texts, trainer)
+    inner.train_from_iterator(sampled(texts, characters, READ), trainer)
+    inner.pre_tokenizer = words
+    if size is not None and inner.get_vocab_size() < size:
+        raise ArgumentError(
+            f"a vocabulary of {size:,} tokens was asked for, but the texts give no more than "
+            f"{inner.get_vocab_size():,}"
+        )
     inner.post_processor = processors.TemplateProcessing(
-        single=ends, special_tokens=[(END, inner.token_to_id(END))]
+        single=ends, special_tokens=[(mark, inner.token_to_id(mark)) for mark in marks]
     )
     return Tokenizer(inner)
