@@ -201,7 +201,7 @@ def _plain(path: Path) -> BinaryIO:
 
 def _zstandard(path: Path) -> BinaryIO:
     # By pyarrow, which tells a file that is cut short; the zstandard package does not.
-    stream: BinaryIO = _pyarrow(".zst").CompressedInputStream(str(path), "zstd")
+    stream: BinaryIO = _pyarrow(".zst").CompressedInputStream(path.open("rb"), "zstd")
     return stream
 
 
