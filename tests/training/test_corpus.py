@@ -20,7 +20,7 @@ from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.text import items
 from pellucid.training import corpus
 from pellucid.training.corpus import Piece, Tally, documents, prepare, prepare_rows, rows
-from pellucid.training.vocabulary import END, HIDDEN
+from pellucid.training.vocabulary import END, MASK
 
 PACKINGS = {
     "": bytes,
@@ -277,7 +277,7 @@ def test_documents_longer_than_may_be_are_several(written, tmp_path):
         tmp_path / "made",
         held_out=[file],
         longest=17,
-        marks=(END, HIDDEN),
+        marks=[MASK],
         ends=f"{END} $A {END}",
     )
     assert set(made.training.lengths[:-1]) == {17}
@@ -308,11 +308,14 @@ def test_what_was_made_is_made_once(written, tmp_path):
         made = prepare([file], tmp_path / "made", progress=told)
         assert stages == ([] if again else ["reading", "vocabulary", "training", "held-out"])
     assert made.left_out == Tally()
+    (tmp_path / "made" / "training" / "ids").write_bytes(b"x")
+    prepare([file], tmp_path / "made", progress=told)
+    assert len(stages) == 4, "what is damaged is made anew"
     prepare([file], tmp_path / "made", vocabulary=300, progress=told)
-    assert len(stages) == 4
+    assert len(stages) == 8
     file.write_text(text + "More.")
     again = prepare([file], tmp_path / "made", tokenizer=made.tokenizer, progress=told)
-    assert stages[4:] == ["reading", "training", "held-out"]
+    assert stages[8:] == ["reading", "training", "held-out"]
     assert again.tokenizer is made.tokenizer
 
 
@@ -442,6 +445,9 @@ def test_too_few_rows(written, tmp_path):
         make("a,b\n" * 20)
     with pytest.raises(FileError, match=r"all rows of '.*' have the label 'b'; a classifier needs"):
         make("".join(f"{number},b\n" for number in range(20)))
+    rows = "".join(f"{number},{number % 2}\n" for number in range(20))
+    with pytest.raises(FileError, match="each row for training has more than 2 tokens"):
+        make(rows.replace(",", " and more,"), longest=2)
     other = written("b.csv", "text,label\na,z\n")
     with pytest.raises(FileError, match="the held-out label 'z' is not among those to learn from"):
-        make("".join(f"{number},{number % 2}\n" for number in range(20)), held_out=[other])
+        make(rows, held_out=[other])

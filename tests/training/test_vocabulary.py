@@ -11,8 +11,8 @@ from pellucid.errors import ArgumentError
 from pellucid.training import vocabulary
 from pellucid.training.vocabulary import (
     END,
-    HIDDEN,
     LEAST,
+    MASK,
     MOST,
     byte_pairs,
     sampled,
@@ -25,7 +25,7 @@ TEXT = "the cat sat on the mat, and the dog on the log; " * 3
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return byte_pairs([TEXT], ends=BEGINS, marks=(END, HIDDEN))
+    return byte_pairs([TEXT], ends=BEGINS, marks=[MASK])
 
 
 @given(st.text(st.characters(codec="utf-8")))
@@ -43,11 +43,11 @@ def test_letters_and_their_accents_are_one(tokenizer):
 def test_common_words_are_tokens(tokenizer):
     (ids,) = tokenizer.encode(["the cat"], special=False)
     assert [tokenizer.token(number) for number in ids] == ["the", "Ġcat"]
-    assert [tokenizer.token(number) for number in (0, 1)] == [END, HIDDEN]
+    assert [tokenizer.token(number) for number in (0, 1)] == [END, MASK]
 
 
 def test_the_same_text_gives_the_same_vocabulary(tokenizer):
-    again = byte_pairs(iter([TEXT]), ends=BEGINS, marks=(END, HIDDEN), characters=len(TEXT))
+    again = byte_pairs(iter([TEXT]), ends=BEGINS, marks=[MASK], characters=len(TEXT))
     assert again.inner.to_str() == tokenizer.inner.to_str()
 
 

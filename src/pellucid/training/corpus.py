@@ -50,7 +50,7 @@ LEAST_CHARACTERS = 1000
 LEAST_TEXTS = 10
 """Different ones in rows, of which some are held out."""
 
-_BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**23
+_BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**22
 _ABOUT = "about.json"
 _VERSION = 1
 """Of what is kept in a directory; another is made anew."""
@@ -59,6 +59,7 @@ Progress = Callable[[str, int, int | None], None]
 """What is being done, how many characters of text were read for it, and of how many, if known."""
 _Read = TypeVar("_Read", bound=tuple[object, ...])
 """A piece or a row."""
+_Made = TypeVar("_Made")
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
@@ -227,12 +228,14 @@ def prepare(
     column: str | None = None,
     vocabulary: int | None = None,
     ends: str = f"{END} $A",
-    marks: Sequence[str] = (END,),
+    marks: Sequence[str] = (),
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
     progress: Progress = _silent,
 ) -> Prepared:
     """Make documents into ids in a directory; or open what is there, if it is of the same.
+
+    One process does so at a time.
 
     Unless files are held out, the last documents are, as few as have 5 % of the text; where they
     have more than a fifth of it, as when there is only one, it is the last 5 % of the text.
@@ -244,7 +247,7 @@ def prepare(
         column: of the text.
         vocabulary: its size; `vocabulary.suggested_size` unless given.
         ends: where END goes.
-        marks: tokens that no text is spelled with.
+        marks: more tokens that no text is spelled with, such as MASK.
         longest: tokens of a sequence with its marks; longer documents become several.
         tokenizer: the one to use, instead of one that is learnt.
         progress: told now and then.
@@ -293,13 +296,15 @@ def prepare(
         _write(_told(others, "held-out", None, progress), used, directory / "held-out", longest)
         return {"blank": tally.blank}
 
-    found = _made_once(directory, made_from, make)
-    return Prepared(
-        tokenizer=tokenizer or _learnt(directory),
-        training=Sequences(directory / "training"),
-        held_out=Sequences(directory / "held-out"),
-        left_out=Tally(**found),
-    )
+    def opened(found: dict[str, Any]) -> Prepared:
+        return Prepared(
+            tokenizer=_learnt(directory) if tokenizer is None else tokenizer,
+            training=Sequences(directory / "training"),
+            held_out=Sequences(directory / "held-out"),
+            left_out=Tally(blank=found["blank"]),
+        )
+
+    return _made_once(directory, made_from, make, opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,13 +449,15 @@ def prepare_rows(
     held_out: Sequence[Path] = (),
     vocabulary: int | None = None,
     ends: str = f"$A {END}",
-    marks: Sequence[str] = (END,),
+    marks: Sequence[str] = (),
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
     seed: int = 0,
     progress: Progress = _silent,
 ) -> PreparedRows:
     """Make rows into ids in a directory; or open what is there, if it is of the same.
+
+    One process does so at a time.
 
     Unless files are held out, a random 5 % of the rows are, at the most 2,000. Rows whose first
     texts are the same are all held out, or none.
@@ -463,7 +470,7 @@ def prepare_rows(
         held_out: files to be judged by.
         vocabulary: its size, which all columns share; `vocabulary.suggested_size` unless given.
         ends: where END goes.
-        marks: tokens that no text is spelled with.
+        marks: more tokens that no text is spelled with, such as MASK.
         longest: tokens of a text with its marks; rows with a longer one are left out.
         tokenizer: the one to use, instead of one that is learnt.
         seed: says which rows are held out.
@@ -534,20 +541,21 @@ def prepare_rows(
             _write_rows(read, used, directory / what, texts, numbers, longest, tally)
         return {"names": names, "blank": tally.blank, "too_long": tally.too_long}
 
-    found = _made_once(directory, made_from, make)
-
-    def opened(which: Path) -> Rows:
+    def side(which: Path) -> Rows:
         labels = Sequences(which / "labels").ids.astype(np.int64) if labelled else None
         parts = tuple(Sequences(which / f"column-{number + 1}") for number in range(texts))
         return Rows(texts=parts, labels=labels)
 
-    return PreparedRows(
-        tokenizer=tokenizer or _learnt(directory),
-        training=opened(directory / "training"),
-        held_out=opened(directory / "held-out"),
-        names=tuple(found.pop("names")),
-        left_out=Tally(**found),
-    )
+    def opened(found: dict[str, Any]) -> PreparedRows:
+        return PreparedRows(
+            tokenizer=_learnt(directory) if tokenizer is None else tokenizer,
+            training=side(directory / "training"),
+            held_out=side(directory / "held-out"),
+            names=tuple(found["names"]),
+            left_out=Tally(found["blank"], found["too_long"]),
+        )
+
+    return _made_once(directory, made_from, make, opened)
 
 
 class _Draw:
@@ -612,6 +620,7 @@ def _write_rows(
         labels = (
             stack.enter_context(building(directory / "labels", len(numbers))) if numbers else None
         )
+        kept = 0
         for batch in _batches(read):
             columns = list(zip(*batch, strict=True))[:texts]
             found = zip(*(_encode(tokenizer, column) for column in columns), strict=True)
@@ -619,6 +628,7 @@ def _write_rows(
                 if max(map(len, sequences)) > room:
                     tally.too_long += 1
                     continue
+                kept += 1
                 for text, ids, builder in zip(row[:texts], sequences, builders, strict=True):
                     builder.bytes += len(text.encode())
                     builder.extend([*before, *ids, *after])
@@ -631,6 +641,8 @@ def _write_rows(
                         )
                     labels.extend([numbers[row[-1]]])
                     labels.end()
+        if not kept:
+            raise FileError(f"each row for {directory.name} has more than {longest} tokens")
 
 
 def _size(read: tuple[object, ...]) -> int:
@@ -666,17 +678,22 @@ def _facts(path: Path) -> list[str | int]:
 
 
 def _made_once(
-    directory: Path, made_from: dict[str, Any], make: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """What `make` has found, now or when the same was made before."""
+    directory: Path,
+    made_from: dict[str, Any],
+    make: Callable[[], dict[str, Any]],
+    opened: Callable[[dict[str, Any]], _Made],
+) -> _Made:
+    """Open what was made before, if it was of the same and is whole; or make it.
+
+    What `make` has found is kept for `opened`, and written last: so nothing unfinished has it.
+    """
     file = directory / _ABOUT
     try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads(file.read_text(encoding="utf-8"))
         if about["made_from"] == made_from:
-            found: dict[str, Any] = about["found"]
-            return found
+            return opened(about["found"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing is there, or not all of it
+        pass  # nothing is there, or something else, or not all of it
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
@@ -684,13 +701,13 @@ def _made_once(
         raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
     found = make()
     write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
-    return found
+    return opened(found)
 
 
 def _learnt(directory: Path) -> Tokenizer:
     found = Tokenizer.load(directory)
     if found is None:
-        raise FileError(f"'{directory}' has no tokenizer any more; remove it, to make it anew")
+        raise FileError(f"'{directory}' has no tokenizer any more")
     return found
 
 

@@ -7,13 +7,14 @@ spelled), by Hugging Face's tokenizers, whose file everybody can read.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, MissingExtraError
 from pellucid.text.tokenizer import Tokenizer
 
 END = "<|end|>"
 """Begins a text, and so ends the one before."""
-HIDDEN = "<|hidden|>"
-"""Stands for a token that a masked encoder has to say."""
+MASK = "<|mask|>"
+"""Stands for a token that is hidden from a masked encoder."""
 LEAST, MOST = 512, 16_384
 """Tokens of a vocabulary whose size nobody asked for."""
 READ = 100_000_000
@@ -52,16 +53,16 @@ def byte_pairs(
     size: int | None = None,
     *,
     ends: str,
-    marks: Sequence[str] = (END,),
+    marks: Sequence[str] = (),
     characters: int | None = None,
 ) -> Tokenizer:
     """A vocabulary, the same each time. Text is brought to NFC, and nothing else of it is lost.
 
     Args:
         texts: to learn from; of more than 100 million characters, a sample from all over them.
-        size: tokens, at least those of every byte and the marks; `suggested_size` unless given.
+        size: tokens, at least END, the marks and every byte; `suggested_size` unless given.
         ends: where END goes: "$A" is the text in "<|end|> $A", say.
-        marks: tokens besides, that no text is spelled with.
+        marks: more tokens that no text is spelled with, such as MASK.
         characters: how many there are in the texts, which are then read as a stream.
 
     Raises:
@@ -81,10 +82,11 @@ def byte_pairs(
         from tokenizers import Tokenizer as Inner
     except ImportError as error:
         raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
+    marks = [END, *marks]
     least = 256 + len(marks)
     if size is not None and size < least:
         raise ArgumentError(
-            f"vocabulary must be at least {least}, every byte and {' and '.join(marks)}, not {size}"
+            f"vocabulary must be at least {least}, every byte and {listing(marks)}, not {size}"
         )
     if characters is None:
         texts = list(texts)
@@ -98,7 +100,7 @@ def byte_pairs(
     trainer = trainers.BpeTrainer(
         vocab_size=suggested_size(characters) if size is None else size,
         min_frequency=2,  # what comes once is no pattern
-        special_tokens=list(marks),
+        special_tokens=marks,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
