@@ -67,7 +67,9 @@ def test_each_kind_of_file_packed_or_not(written, packing):
         ("a.tsv", table([["id", "text"], *(["1", text] for text in texts)], "\t")),
         ("a.jsonl", lines),
     ):
-        assert list(documents([written(name + packing, pack(content.encode()))])) == wanted
+        path = written(name + packing, pack(content.encode()))
+        assert list(documents([path])) == wanted
+        assert items.from_file(path).texts == texts
     plain = written("a.txt" + packing, pack("\ufeffone\r\ntwo é\n".encode()))
     assert list(documents([plain, plain])) == [Piece("one\ntwo é\n", True)] * 2
 

@@ -205,13 +205,12 @@ def _zstandard(path: Path) -> BinaryIO:
     return stream
 
 
-def _pyarrow(kind: str) -> Any:
+def _pyarrow(files: str) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        what = "Parquet" if kind == ".parquet" else kind
         raise MissingExtraError(
-            f"{what} files need pyarrow: pip install 'pellucid[tables]'"
+            f"{files} files need pyarrow: pip install 'pellucid[tables]'"
         ) from error
     return pyarrow
 
@@ -347,7 +346,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parquet(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
-    pyarrow = _pyarrow(".parquet")
+    pyarrow = _pyarrow("Parquet")
     source = name_of(path)
     line = 0
     try:
@@ -376,8 +375,8 @@ def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
     if cell is None:
         return None
     if not isinstance(cell, str):
-        kind = type(cell).__name__
-        raise FileError(f"{name} in line {line} of '{name_of(path)}' is no text but a {kind}")
+        what = type(cell).__name__
+        raise FileError(f"{name} in line {line} of '{name_of(path)}' is no text but a {what}")
     if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
         raise FileError(f"{name} in line {line} of '{name_of(path)}' holds half a character")
     return cell

@@ -524,7 +524,7 @@ def prepare_rows(
                 read = (
                     row
                     for row in rows(files, columns, labelled=labelled)
-                    if (draw.number(row[0]) in chosen) == is_held_out
+                    if (bool(chosen) and draw.number(row[0]) in chosen) == is_held_out
                 )
             return _told(read, what, total, progress)
 
