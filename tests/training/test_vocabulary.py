@@ -4,7 +4,7 @@ import random
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pellucid.errors import ArgumentError
@@ -29,11 +29,17 @@ def tokenizer():
 
 
 @given(st.text(st.characters(codec="utf-8")))
+@example("\x00\ufeff \r\n\t<|end|\u1100\u1161\u0323\u0301\U0010ffff")
 def test_nothing_is_lost(tokenizer, text):
     text = unicodedata.normalize("NFC", text)
+    assume(END not in text and MASK not in text)
     (ids,) = tokenizer.encode([text])
     assert tokenizer.decode(ids[1:]) == text
     assert tokenizer.token(ids[0]) == END
+
+
+def test_what_spells_a_mark_is_one(tokenizer):
+    assert tokenizer.encode([f"a{MASK}"], special=False)[0][1:] == [1]
 
 
 def test_letters_and_their_accents_are_one(tokenizer):

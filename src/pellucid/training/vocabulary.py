@@ -56,7 +56,8 @@ def byte_pairs(
     marks: Sequence[str] = (),
     characters: int | None = None,
 ) -> Tokenizer:
-    """A vocabulary, the same each time. Text is brought to NFC, and nothing else of it is lost.
+    """A vocabulary, the same each time. Text is brought to NFC, and nothing else of it is lost;
+    but where it spells out END or a mark, that is what is read.
 
     Args:
         texts: to learn from; of more than 100 million characters, a sample from all over them.
