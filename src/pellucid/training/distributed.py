@@ -36,13 +36,15 @@ class Processes:
         """What to call in place of the objective, so that gradients are those of all."""
         if shard:
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
+            from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
             mesh = init_device_mesh(self.device.type, (self.count,))
             for part in objective.modules():
                 if type(part).__name__ == "Block":
                     fully_shard(part, mesh=mesh)
-            fully_shard(objective, mesh=mesh)
+            fully_shard(objective, mesh=mesh, reshard_after_forward=True)
+            for name in ("measure", "examine", "sample"):  # these read the weights too
+                register_fsdp_forward_method(objective, name)
             return objective
         if self.count > 1:
             return nn.parallel.DistributedDataParallel(objective)

@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.utils.checkpoint import checkpoint
 
 from pellucid.common.files import write_whole
 from pellucid.errors import PellucidError
+from pellucid.layers.block import Block
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
 from pellucid.training.objectives import Objective, Part
@@ -62,14 +65,14 @@ class Trainer:
         self.settings, self.directory, self.report = settings, directory, report
         self.objective = objective.to(self.processes.device)
         if settings.checkpointing:
-            objective.model.checkpoint_blocks()
+            _recompute(objective)
         if settings.compile:
             objective.compile()
         self.call = self.processes.wrap(objective, settings.shard)
         self.optimiser = optimiser(objective, settings)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.best: float | None = None
-        self.mean = _Mean(objective.model, settings.average)
+        self.mean = _Mean(objective, settings.average)
 
     def run(self, resume: bool = False) -> dict[str, float]:
         """Train to the last step; gives the measures of the weights that are kept.
@@ -83,38 +86,38 @@ class Trainer:
         if resume:
             self._go_back()
         measures: dict[str, float] = {}
-        with _interruptible() as interrupted:
+        with self.report, _interruptible() as interrupted:
             while self.step < settings.steps:
-                loss, norm = self._update()
+                loss, norm, tokens = self._update()
+                rate = settings.rate(self.step)
                 self.step += 1
-                self.report.step(self.step, loss, norm, settings.rate(self.step - 1), self.skipped)
+                self.report.step(self.step, loss, norm, rate, self.skipped, tokens)
                 (stop,) = self.processes.total(float(interrupted()))
                 last = self.step == settings.steps
                 if last or self.step % settings.evaluate_every == 0:
                     measures = self._judge()
                 if stop or last or self.step % settings.save_every == 0:
                     self._save()
+                    self.report.saved()
                 if stop and not last:
                     raise Interrupted
         return measures
 
-    def _update(self) -> tuple[float, float]:
-        """One step; gives the mean loss in nats and the length of the gradient."""
+    def _update(self) -> tuple[float, float, int]:
+        """One step; gives the mean loss in nats, the length of the gradient and the tokens."""
         settings, processes = self.settings, self.processes
         self.objective.train()
         batch = self.objective.batch(self.step)
         count = self.objective.targets(batch)
-        mine = batch[processes.rank :: processes.count]
-        # One that has nothing to learn takes part all the same: the others wait for it.
-        share = processes.count / count if len(mine) else 0.0
-        parts = self.objective.cut(mine if len(mine) else batch[:1], settings.part_tokens)
+        parts = self._mine(batch)
         torch.manual_seed(self._draw())
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate(self.step)
         total = 0.0
-        for number, part in enumerate(parts):
+        for number, (part, weight) in enumerate(parts):
             with self._alone(number < len(parts) - 1), self._precision():
-                loss = self.call(part) * share  # what wraps it divides by the number of processes
+                # What wraps the objective divides by the number of processes.
+                loss = self.call(part) * (weight * processes.count / count)
             loss.backward()
             total += float(loss.detach()) / processes.count
         (total,) = processes.total(total)
@@ -126,7 +129,19 @@ class Trainer:
         else:
             self._skip(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        return total, norm
+        return total, norm, self.objective.tokens(batch)
+
+    def _mine(self, batch: Part) -> list[tuple[Part, float]]:
+        """The parts of a batch that this process reads, and what each weighs.
+
+        All take part as often as the others wait for them: at least once, and where the weights are
+        sharded in each part. Who has nothing more to read reads something that weighs nothing.
+        """
+        count, most = self.processes.count, self.settings.part_tokens
+        shares = [self.objective.cut(batch[rank::count], most) for rank in range(count)]
+        times = max(map(len, shares)) if self.settings.shard else 1
+        parts = [(part, 1.0) for part in shares[self.processes.rank]]
+        return parts + [(batch[:1], 0.0)] * (times - len(parts))
 
     def _draw(self) -> int:
         """A seed of this step and process alone, for dropout."""
@@ -168,17 +183,20 @@ class Trainer:
             if is_best:
                 self.best = value
                 self._keep()
-            sample = objective.sample() if self.processes.is_first else ""
+            sample = objective.sample()
         self.report.judged(self.step, measures, is_best, sample)
         return measures
 
     def _keep(self) -> None:
         """Write the model as people will load it."""
         weights = get_model_state_dict(
-            self.objective.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+            self.objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
         if self.processes.is_first:
             self.objective.save(self.directory.parent, weights)  # type: ignore[arg-type]
+
+    def _parts(self) -> state.Parts:
+        return self.objective, self.optimiser, self.mean.tensors
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -190,18 +208,12 @@ class Trainer:
 
     def _save(self) -> None:
         folder = self.directory / "checkpoints"
-        state.save(
-            folder,
-            (self.objective.model, self.optimiser, self.mean.tensors),
-            self._about(),
-            self.processes,
-        )
+        state.save(folder, self._parts(), self._about(), self.processes)
         if self.processes.is_first:
             state.clear(folder, self.settings.keep)
 
     def _go_back(self) -> None:
-        parts = (self.objective.model, self.optimiser, self.mean.tensors)
-        about = state.load(self.directory / "checkpoints", parts, self.processes)
+        about = state.load(self.directory / "checkpoints", self._parts(), self.processes)
         if about is None:
             return
         self.step, self.best = about["step"], about["best"]
@@ -259,6 +271,13 @@ def optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
         betas=(settings.beta1, settings.beta2),
         fused=True,
     )
+
+
+def _recompute(model: nn.Module) -> None:
+    """Let each block run again on the way back, in place of keeping what it made."""
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +43,8 @@ def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Proces
     processes.wait()
     reason = ""
     try:
-        write_tensors(
-            _tensors(parts),
-            checkpoint_id=aside,
-            no_dist=processes.count == 1,
-        )
+        with _quiet():
+            write_tensors(_tensors(parts), checkpoint_id=aside, no_dist=processes.count == 1)
     except (OSError, RuntimeError, checkpoint.api.CheckpointException) as error:
         reason = str(error) or type(error).__name__
     (failed,) = processes.total(float(bool(reason)))
@@ -78,7 +78,8 @@ def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] 
             continue
         found = _tensors(parts)
         try:
-            read_tensors(found, checkpoint_id=path, no_dist=processes.count == 1)
+            with _quiet():
+                read_tensors(found, checkpoint_id=path, no_dist=processes.count == 1)
         except (RuntimeError, ValueError, checkpoint.api.CheckpointException) as error:
             raise FileError(f"'{path}' is of another model: {error}") from error
         model, optimiser, _ = parts
@@ -107,6 +108,14 @@ def clear(directory: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in directory.glob("*.partial"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch warns of a process that is alone, though it was told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 def _verified(path: Path) -> dict[str, Any] | None:

@@ -60,9 +60,10 @@ class Objective(nn.Module):
         return ""
 
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
-        """Write the model with these weights as `pellucid.load` reads it."""
+        """Write the model as `pellucid.load` reads it, with these weights of the objective."""
         model = type(self.model)(self.model.config)
-        model.load_state_dict(weights)
+        own = {name: one for name, one in weights.items() if name.startswith("model.")}
+        model.load_state_dict({name.removeprefix("model."): one for name, one in own.items()})
         model.tokenizer = self.model.tokenizer
         model.save(directory)
 

@@ -3,6 +3,7 @@ people call a text.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.models import Encoder
+from pellucid.tasks.classify import Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
 from pellucid.training.losses import IGNORED, cross_entropy
 from pellucid.training.objectives.base import Objective, Part, Progress
@@ -18,6 +20,7 @@ from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
 """Share of tokens that a masked encoder has to say (Devlin et al. 2019, section 3.1)."""
+HEAD = "head.safetensors"
 TEMPERATURE = 0.05
 """Of similarities (Gao et al. 2021, "SimCSE", section 3)."""
 JUDGED_TOKENS = 8192
@@ -245,6 +248,12 @@ class Classification(_Texts):
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
         table, _ = self._judged(progress)
         return {**self.measure(), "labels": list(self.names), "confusion": table.tolist()}
+
+    def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
+        """And the head beside the model, as `pellucid classify` reads it."""
+        super().save(directory, weights)
+        head = Head(labels=self.names, weight=weights["head.weight"], bias=weights["head.bias"])
+        head.save(directory / HEAD)
 
     def _judged(self, progress: Progress | None) -> tuple[np.ndarray, float]:
         """(labels, labels), true by given; and the sum of the losses."""

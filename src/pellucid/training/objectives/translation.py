@@ -120,6 +120,8 @@ class Translation(Objective):
         }
 
     def sample(self) -> str:
+        if self.model.tokenizer is None:
+            return ""
         return "\n".join(f"{made}  <- {wanted}" for made, wanted in self._translated(SHOWN, None))
 
     def _translated(self, most: int, progress: Progress | None) -> list[tuple[str, str]]:

@@ -1,0 +1,82 @@
+"""Two processes learn what one does, sharded or not, and either goes on where the other stopped."""
+
+import json
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pellucid.training.loop import Trainer
+from pellucid.training.report import Report
+from pellucid.training.settings import Settings
+from tests.training.tiny import objective
+
+STEPS = 5
+
+
+def trained(directory, kind, shard, steps, resume):
+    """Runs in each process; the first leaves the weights and the measures behind."""
+    settings = Settings(
+        steps=STEPS, batch_tokens=53, part_tokens=31, shard=shard, save_every=steps, average=0.9
+    )
+    folder = directory / "training"
+    folder.mkdir(parents=True, exist_ok=True)
+    rank = os.environ.get("RANK", "0")
+    made = objective(kind, directory / f"data-{rank}")
+    run = Trainer(made, settings, folder, Report(folder, STEPS, 53))
+    if resume:
+        run._go_back()
+    while run.step < steps:
+        run._update()
+        run.step += 1
+    run._save()
+    measures = run._judge()
+    if run.processes.is_first:
+        (directory / "measures.json").write_text(json.dumps(measures))
+
+
+def _process(rank, port, calls):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    for call in calls:
+        call()
+    torch.distributed.destroy_process_group()
+
+
+def in_two(*calls):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (port, calls), nprocs=2)
+
+
+def measures(directory: Path):
+    return json.loads((directory / "measures.json").read_text())
+
+
+def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path):
+    kinds = ("decoder", "translator")
+    calls = []
+    for kind in kinds:
+        trained(tmp_path / kind / "one", kind, False, STEPS, False)
+        trained(tmp_path / kind / "from-one", kind, False, 2, False)
+        for shard in (False, True):
+            place = tmp_path / kind / f"two-{shard}"
+            calls.append(partial(trained, place, kind, shard, STEPS, False))
+        calls.append(partial(trained, tmp_path / kind / "from-two", kind, True, 2, False))
+        calls.append(partial(trained, tmp_path / kind / "from-one", kind, True, STEPS, True))
+    in_two(*calls)
+    for kind in kinds:
+        trained(tmp_path / kind / "from-two", kind, False, STEPS, True)
+        expected = measures(tmp_path / kind / "one")
+        for other in ("two-False", "two-True", "from-one", "from-two"):
+            assert measures(tmp_path / kind / other) == pytest.approx(expected, rel=1e-5)

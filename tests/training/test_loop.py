@@ -1,0 +1,167 @@
+"""A run that stops goes on as if it had not, and what it keeps is whole."""
+
+import json
+import math
+import signal
+
+import pytest
+import torch
+
+import pellucid
+from pellucid.errors import FileError
+from pellucid.training import loop, state
+from pellucid.training.report import Report
+from pellucid.training.settings import Settings
+from tests.training.tiny import KINDS, objective
+
+STEPS = 7
+
+
+def trainer(kind, directory, *, model=None, **changes):
+    wanted = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "evaluate_every": 3}
+    settings = Settings(**(wanted | {"save_every": 2, "seed": 11, "average": 0.9} | changes))
+    (directory / "training").mkdir(parents=True, exist_ok=True)
+    report = Report(directory / "training", settings.steps, settings.batch_tokens)
+    made = objective(kind, directory / "data", **({"dropout": 0.1} | (model or {})))
+    return loop.Trainer(made, settings, directory / "training", report)
+
+
+def weights(one):
+    return {name: tensor.detach().clone() for name, tensor in one.objective.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_stops_goes_on_bit_for_bit(kind, tmp_path):
+    whole = trainer(kind, tmp_path / "whole")
+    expected = whole.run()
+    stopped = trainer(kind, tmp_path / "parts")
+    for _ in range(5):  # killed after step 5; what was saved last is step 4
+        stopped._update()
+        stopped.step += 1
+        if stopped.step == 4:
+            stopped._save()
+    again = trainer(kind, tmp_path / "parts")
+    assert again.run(resume=True) == expected
+    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
+    torch.testing.assert_close(again.mean.tensors, whole.mean.tensors, rtol=0, atol=0)
+
+
+def test_parts_of_a_batch_teach_what_it_teaches_whole(tmp_path):
+    one = trainer("decoder", tmp_path / "a", part_tokens=1000, model={"dropout": 0.0})
+    other = trainer("decoder", tmp_path / "b", part_tokens=1, model={"dropout": 0.0})
+    losses = [made._update()[0] for made in (one, other)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_blocks_that_run_again_teach_the_same(tmp_path):
+    one = trainer("translator", tmp_path / "a")
+    other = trainer("translator", tmp_path / "b", checkpointing=True)
+    for made in (one, other):
+        made._update()
+    torch.testing.assert_close(weights(one), weights(other))
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    run = trainer("decoder", tmp_path)
+    run.run()
+    folder = tmp_path / "training" / "checkpoints"
+    newest, before = sorted(folder.iterdir())[::-1]
+    (data,) = newest.glob("*.distcp")
+    content = bytearray(data.read_bytes())
+    content[-20] ^= 1
+    data.write_bytes(content)
+    again = trainer("decoder", tmp_path)
+    again._go_back()
+    assert before.name == f"step-{again.step:07d}"
+    (before / "about.json").unlink()
+    with pytest.raises(FileError, match="none of the checkpoints"):
+        trainer("decoder", tmp_path)._go_back()
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    run = trainer("decoder", tmp_path)
+    run._save()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "write_tensors", full)
+    run.step = 1
+    with pytest.raises(FileError, match="No space left"):
+        run._save()
+    assert [one.name for one in (tmp_path / "training" / "checkpoints").iterdir()] == [
+        "step-0000000"
+    ]
+
+
+def test_steps_without_a_loss_are_skipped_and_ten_stop_the_run(tmp_path, monkeypatch):
+    run = trainer("decoder", tmp_path, steps=20)
+    before = weights(run)
+    forward = run.objective.forward
+
+    def broken(part):
+        return forward(part) * (math.nan if broken.left else 1)
+
+    broken.left = 3
+    monkeypatch.setattr(run.objective, "forward", broken)
+    for _ in range(3):
+        run._update()
+    torch.testing.assert_close(weights(run), before, rtol=0, atol=0)
+    assert (run.skipped, run.skipped_in_a_row) == (3, 3)
+    broken.left = 0
+    run._update()
+    assert (run.skipped, run.skipped_in_a_row) == (3, 0)
+    broken.left = 1
+    with pytest.raises(loop.DivergedError, match="10 times in a row"):
+        run.run()
+    saved = json.loads((tmp_path / "training" / "bad-batch.json").read_text())
+    assert saved["batch"] == run.objective.batch(saved["step"])
+
+
+def test_ctrl_c_saves_and_says_so(tmp_path, monkeypatch):
+    run = trainer("decoder", tmp_path, save_every=100)
+    update = run._update
+
+    def pressed():
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return update()
+
+    monkeypatch.setattr(run, "_update", pressed)
+    with pytest.raises(loop.Interrupted):
+        run.run()
+    again = trainer("decoder", tmp_path)
+    again._go_back()
+    assert again.step == 3
+
+
+def test_what_is_kept_is_the_best_and_loads(tmp_path):
+    run = trainer("decoder", tmp_path)
+    run.run()
+    lines = (tmp_path / "training" / "log.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
+    judged = [line["held_out"] for line in log if "held_out" in line]
+    model = pellucid.load(tmp_path)
+    with torch.no_grad():
+        run.objective.model.load_state_dict(model.state_dict())
+        run.objective.eval()
+        found = run.objective.measure()["bits_per_byte"]
+    assert found == pytest.approx(min(line["bits_per_byte"] for line in judged), rel=1e-6)
+
+
+def test_matrices_decay_and_vectors_do_not(tmp_path):
+    run = trainer("translator", tmp_path, weight_decay=0.3)
+    for group in run.optimiser.param_groups:
+        assert {one.ndim >= 2 for one in group["params"]} == {group["weight_decay"] == 0.3}
+    count = sum(len(group["params"]) for group in run.optimiser.param_groups)
+    assert count == len(list(run.objective.parameters()))
+
+
+def test_the_rate_rises_and_falls():
+    settings = Settings(steps=100, learning_rate=2.0, warmup=0.1, floor=0.25)
+    rates = [settings.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * n for n in range(1, 11)])
+    assert rates[10] == 2.0
+    assert rates[55] == pytest.approx(0.5 + 1.5 / 2)
+    assert rates[-1] == pytest.approx(0.5, rel=1e-2)
+    assert rates[10:] == sorted(rates[10:], reverse=True)

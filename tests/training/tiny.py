@@ -1,0 +1,68 @@
+"""Small models and texts to train on."""
+
+import numpy as np
+import torch
+
+from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
+from pellucid.training.objectives import (
+    Classification,
+    Contrastive,
+    Masked,
+    NextToken,
+    Translation,
+)
+from pellucid.training.sequences import Sequences
+
+VOCABULARY, WIDTH, CONTEXT, END, MASK = 37, 24, 13, 0, 1
+
+
+def some_texts(directory, count=17, seed=0, longest=11, ends=True):
+    """Texts of several lengths that end (or begin) in the mark."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(2, longest, count)
+    texts = [generator.integers(2, VOCABULARY, length).tolist() for length in lengths]
+    marked = [[*text, END] if ends else [END, *text] for text in texts]
+    return Sequences.build(directory, marked, VOCABULARY, size=sum(3 * len(one) for one in texts))
+
+
+def config(kind, **options):
+    plain = {
+        "vocabulary": VOCABULARY,
+        "width": WIDTH,
+        "layers": 2,
+        "heads": 3,
+        "hidden": 29,
+        "norm_first": True,
+        "position": "rotary",
+        "positions": CONTEXT,
+        "start": END,
+        "stop": (END,),
+    }
+    return Config(kind=kind, **(plain | options))
+
+
+def objective(kind, directory, batch_tokens=53, seed=0, **options):
+    """Of each kind, with a model whose random start is that of its seed."""
+    torch.manual_seed(seed)
+    rest = {"batch_tokens": batch_tokens}
+    if kind == "decoder":
+        texts = some_texts(directory / "a", ends=False)
+        return NextToken(Decoder(config("decoder", **options)), texts, texts, **rest)
+    if kind == "translator":
+        pairs = some_texts(directory / "a"), some_texts(directory / "b", seed=1)
+        return Translation(
+            EncoderDecoder(config("encoder-decoder", **options)), pairs, pairs, **rest
+        )
+    model = Encoder(config("encoder", **options))
+    texts = some_texts(directory / "a")
+    if kind == "masked":
+        return Masked(model, texts, texts, mask=MASK, **rest)
+    if kind == "contrastive":
+        pairs = texts, some_texts(directory / "b", seed=1)
+        return Contrastive(model, pairs, pairs, **rest)
+    labels = np.arange(len(texts)) % 3
+    names = ("a", "b", "c")
+    return Classification(model, texts, labels, (texts, labels), names, **rest)
+
+
+KINDS = ("decoder", "translator", "masked", "contrastive", "classifier")
