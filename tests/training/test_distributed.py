@@ -63,7 +63,8 @@ def measures(directory: Path):
     return json.loads((directory / "measures.json").read_text())
 
 
-def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path):
+def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
     kinds = ("decoder", "translator")
     calls = []
     for kind in kinds:
