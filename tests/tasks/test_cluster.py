@@ -69,6 +69,14 @@ def test_telling_words_by_hand():
     assert telling_words([["the and 12 !"], []]) == [[], []]
 
 
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_texts_that_repeat_are_a_group_each(kinds):
+    points = torch.eye(kinds).repeat(4, 1)
+    found = cluster(["rain"] * len(points), points)
+    assert [len(group.members) for group in found.groups] == [4] * kinds
+    assert found.silhouette == 1
+
+
 def test_what_cannot_be_grouped():
     two = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     with pytest.raises(ArgumentError, match=r"groups must be from 1 to 2, .* got 3"):

@@ -94,7 +94,8 @@ def cluster(
     if not texts:
         raise ArgumentError("there are no texts to group")
     # Where no number is given: groups of one text each would say nothing.
-    tried = range(2, min(MOST_GROUPS, different - 1) + 1) if groups is None else [groups]
+    most = min(MOST_GROUPS, different, len(texts) - 1)
+    tried = range(2, most + 1) if groups is None else [groups]
     with one_thread():
         found = [_grouped(points, k, seed) for k in tried] or [_grouped(points, 1, seed)]
     labels, silhouette = max(found, key=lambda one: -2.0 if one[1] is None else one[1])
