@@ -309,7 +309,8 @@ def test_nothing_is_half_written(refused, lines, tmp_path, monkeypatch, kind):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert (status.returncode, status.stdout) == (2, "")
-    assert "cannot write" in status.stderr
+    assert status.stderr.startswith(f"pellucid: cannot write '{path}': ")
+    assert status.stderr.endswith("File too large\n")
     assert status.stderr.count("\n") == 1
     assert path.read_text() == "what was there"
     assert list(path.parent.iterdir()) == [path]

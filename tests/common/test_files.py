@@ -1,11 +1,18 @@
 """A file appears whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from pellucid.common.files import check_writable, is_blank, printable, write_whole
+from pellucid.common.files import (
+    check_writable,
+    is_blank,
+    printable,
+    write_whole,
+    written_whole,
+)
 from pellucid.errors import FileError
 
 
@@ -50,6 +57,17 @@ def test_to_check_a_place_changes_nothing(tmp_path, old):
         path.write_text(old)
     check_writable(path)
     assert [one.read_text() for one in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+def test_the_first_error_is_the_one_that_is_said(tmp_path):
+    def fill_the_disk():
+        with written_whole(tmp_path / "a") as aside:
+            aside.unlink()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(FileError, match="No space left"):
+        fill_the_disk()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -61,7 +61,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.chmod(aside, rights)
             os.replace(aside, target)
         except BaseException:
-            aside.unlink()
+            aside.unlink(missing_ok=True)  # some who cannot write it take it away themselves
             raise
 
 

@@ -44,8 +44,12 @@ def write(path: Path, columns: Mapping[str, Column]) -> None:
         write_whole(path, _csv(columns))
     elif kind == ".npy":
         (array,) = (column for column in columns.values() if isinstance(column, np.ndarray))
+        array = np.ascontiguousarray(array)
+        about = np.lib.format.header_data_from_array_1_0(array)
         with written_whole(path) as aside, aside.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+            # np.save would not say why a disk does not take it.
+            np.lib.format.write_array_header_1_0(file, about)
+            file.write(array.data)
     else:
         _parquet(path, columns)
 
