@@ -487,6 +487,9 @@ def test_a_cache_that_does_not_fit():
         for lengths, message in (([3, 20, 1], "lengths must be 1 to 19"), ([0, 1, 1], "1 to 19")):
             with pytest.raises(ArgumentError, match=message):
                 model(ids, cache=model.cache(3, TOKENS), lengths=torch.tensor(lengths))
+        for lengths in ([3, 11, 7], torch.tensor([3.0, 11.0, 7.0])):
+            with pytest.raises(TypeMismatchError, match="lengths must be"):
+                model(ids, cache=model.cache(3, TOKENS), lengths=lengths)
 
 
 def test_a_cache_serves_one_model_after_another():

@@ -424,7 +424,8 @@ def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x[torch.arange(len(x), device=x.device), lengths - 1].unsqueeze(1)
 
 
-def _check_lengths(lengths: Tensor, ids: Tensor) -> None:
+def _check_lengths(lengths: Any, ids: Tensor) -> None:
+    _check_whole("lengths", lengths)
     texts, tokens = ids.shape
     if lengths.shape != (texts,):
         raise ShapeError(f"lengths must be ({texts},), not of shape {tuple(lengths.shape)}")
