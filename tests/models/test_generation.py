@@ -138,6 +138,14 @@ def test_settings_are_saved_and_read_by_transformers(bart, tmp_path):
     assert {name: getattr(theirs, name) for name in settings | marks} == settings | marks
 
 
+def test_settings_of_another_model_are_not_left(bart, tmp_path):
+    pellucid.load(say(bart, **ASKED)).save(tmp_path)
+    model = pellucid.load(bart)
+    model.generation = Generation()
+    model.save(tmp_path)
+    assert pellucid.load(tmp_path).generation == Generation()
+
+
 def test_older_checkpoints_say_it_in_config_json(bart, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((bart / name).read_bytes())

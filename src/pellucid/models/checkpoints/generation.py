@@ -104,10 +104,13 @@ def read(directory: Path, config: Config) -> Generation:
 def write(directory: Path, generation: Generation, config: Config) -> None:
     """Write the settings, if there are any, with the ids that transformers looks for beside them.
 
+    Those of another model that was saved here before are not left.
+
+
     Raises:
         FileError: the directory cannot be written to.
     """
-    if generation == Generation():
+    if generation == Generation() and not (directory / FILE).exists():
         return
     said = {one.name: getattr(generation, one.name) for one in fields(generation)}
     said |= said.pop("others")
