@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pellucid import __version__
-from pellucid.commands import generation, lens, lessons, tasks
+from pellucid.commands import generation, lens, lessons, tasks, train
 from pellucid.errors import FileError, PellucidError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 for part in (lessons, lens, tasks, generation):
     app.registered_commands += part.commands.registered_commands
+app.add_typer(train.train)
 
 
 def _version(wanted: bool) -> None:

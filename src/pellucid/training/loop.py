@@ -103,6 +103,13 @@ class Trainer:
                     raise Interrupted
         return measures
 
+    def examine(self) -> dict[str, Any]:
+        """All that can be measured of the weights that were kept."""
+        self.objective.restore(self.directory.parent)
+        self.objective.to(self.processes.device).eval()
+        with torch.no_grad():
+            return self.objective.examine(self.report.judging)
+
     def _update(self) -> tuple[float, float, int]:
         """One step; gives the mean loss in nats, the length of the gradient and the tokens."""
         settings, processes = self.settings, self.processes

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from pellucid.models import load
 from pellucid.models.stacks import Transformer
 from pellucid.training.losses import cross_entropy
 
@@ -13,6 +15,11 @@ Part = Sequence[int]
 """What one forward pass reads: numbers of texts, or places where stretches begin."""
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
+
+
+def typical(lengths: np.ndarray) -> float:
+    """The length of the text that a token is of, in the mean over tokens."""
+    return float((lengths.astype(float) ** 2).sum() / lengths.sum())
 
 
 class Objective(nn.Module):
@@ -43,6 +50,12 @@ class Objective(nn.Module):
         """How many tokens `forward` reads."""
         raise NotImplementedError
 
+    def lengths(self) -> tuple[float, ...]:
+        """Tokens of a text as attention sees them, the sum of their squares over their sum; of a
+        source and of a target where there are both.
+        """
+        raise NotImplementedError
+
     def forward(self, part: Part) -> Tensor:
         """The sum of the losses, in nats."""
         raise NotImplementedError
@@ -66,6 +79,10 @@ class Objective(nn.Module):
         model.load_state_dict({name.removeprefix("model."): one for name, one in own.items()})
         model.tokenizer = self.model.tokenizer
         model.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Go on with the model that `save` wrote, in place of the one there is."""
+        self.model = load(directory)
 
 
 def output(model: Any, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:

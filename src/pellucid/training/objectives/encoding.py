@@ -15,7 +15,7 @@ from pellucid.models import Encoder
 from pellucid.tasks.classify import Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
 from pellucid.training.losses import IGNORED, cross_entropy
-from pellucid.training.objectives.base import Objective, Part, Progress
+from pellucid.training.objectives.base import Objective, Part, Progress, typical
 from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
@@ -33,21 +33,24 @@ class _Texts(Objective):
 
     def __init__(self, model: Encoder, lengths: np.ndarray, batch_tokens: int, seed: int) -> None:
         super().__init__()
-        self.model, self.lengths = model, np.minimum(lengths, model.config.positions or lengths)
-        self.bunches = Bunches(self.lengths, batch_tokens, seed)
+        self.model, self.each = model, np.minimum(lengths, model.config.positions or lengths)
+        self.bunches = Bunches(self.each, batch_tokens, seed)
 
     def batch(self, step: int) -> Part:
         texts: Part = self.bunches.texts(step).tolist()
         return texts
 
     def cut(self, part: Part, most: int) -> list[Part]:
-        return [piece.tolist() for piece in cut(np.array(part), self.lengths, most)]
+        return [piece.tolist() for piece in cut(np.array(part), self.each, most)]
 
     def targets(self, part: Part) -> int:
         return len(part)
 
     def tokens(self, part: Part) -> int:
-        return int(self.lengths[part].sum())
+        return int(self.each[part].sum())
+
+    def lengths(self) -> tuple[float, ...]:
+        return (typical(self.each),)
 
     def packed(self, texts: Sequences, part: Part) -> Packed:
         """As much of each text as there are positions for."""
@@ -254,6 +257,12 @@ class Classification(_Texts):
         super().save(directory, weights)
         head = Head(labels=self.names, weight=weights["head.weight"], bias=weights["head.bias"])
         head.save(directory / HEAD)
+
+    def restore(self, directory: Path) -> None:
+        super().restore(directory)
+        kept = Head.load(directory / HEAD)
+        self.head = nn.Linear(self.model.config.width, len(self.names))
+        self.head.load_state_dict({"weight": kept.weight, "bias": kept.bias})
 
     def _judged(self, progress: Progress | None) -> tuple[np.ndarray, float]:
         """(labels, labels), true by given; and the sum of the losses."""

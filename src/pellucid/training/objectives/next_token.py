@@ -48,6 +48,9 @@ class NextToken(Objective):
 
     tokens = targets
 
+    def lengths(self) -> tuple[float, ...]:
+        return (float(self.context),)
+
     def forward(self, part: Part) -> Tensor:
         packed, targets = self.windows.read(part)
         return output(

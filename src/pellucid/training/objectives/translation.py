@@ -10,7 +10,7 @@ from torch import Tensor
 from pellucid.attention import masks
 from pellucid.models import EncoderDecoder
 from pellucid.training.batches import Bunches, cut, pack
-from pellucid.training.objectives.base import Objective, Part, Progress, output
+from pellucid.training.objectives.base import Objective, Part, Progress, output, typical
 from pellucid.training.sequences import Sequences
 
 EXAMINED = 1000
@@ -49,8 +49,8 @@ class Translation(Objective):
         """
         super().__init__()
         self.model, self.pairs, self.held_out = model, pairs, held_out
-        self.lengths = pairs[0].lengths + pairs[1].lengths
-        self.bunches = Bunches(self.lengths, batch_tokens, seed)
+        self.together = pairs[0].lengths + pairs[1].lengths
+        self.bunches = Bunches(self.together, batch_tokens, seed)
         self.smoothing = smoothing
 
     def batch(self, step: int) -> Part:
@@ -58,13 +58,16 @@ class Translation(Objective):
         return texts
 
     def cut(self, part: Part, most: int) -> list[Part]:
-        return [piece.tolist() for piece in cut(np.array(part), self.lengths, most)]
+        return [piece.tolist() for piece in cut(np.array(part), self.together, most)]
 
     def targets(self, part: Part) -> int:
         return int(self.pairs[1].lengths[part].sum())
 
     def tokens(self, part: Part) -> int:
-        return int(self.lengths[part].sum())
+        return int(self.together[part].sum())
+
+    def lengths(self) -> tuple[float, ...]:
+        return tuple(typical(texts.lengths) for texts in self.pairs)
 
     def forward(self, part: Part) -> Tensor:
         x, targets = self._through(self.pairs, part)

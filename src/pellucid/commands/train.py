@@ -1,0 +1,247 @@
+"""`pellucid train`: from files of text to a model that works."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid.commands.shared import JsonOption
+from pellucid.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pellucid.training.runs import What
+
+train = typer.Typer(
+    name="train",
+    help="Train a model on files of text; see docs/train.md.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+INTERRUPTED = 130
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE...", help=".txt, .csv, .tsv, .jsonl or .parquet, also packed (.gz, .xz, ...)."
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Where the model goes.")
+]
+HeldOut = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Judge by this file, not by a share of the others."),
+]
+Base = Annotated[
+    Path | None, typer.Option("--from", metavar="DIR", help="Go on from a model, not from chance.")
+]
+Vocabulary = Annotated[
+    int | None, typer.Option(metavar="N", help="Subwords; as many as suit the text unless given.")
+]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Updates of the weights.")]
+Rate = Annotated[float | None, typer.Option(metavar="R", help="The highest learning rate.")]
+Width = Annotated[int | None, typer.Option(metavar="N", help="Numbers of a token.")]
+Layers = Annotated[int | None, typer.Option(metavar="N", help="Blocks.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Where the random numbers start.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A TOML file with any of the options, by their names."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any option by its name, like dropout=0.2."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in DIR.")]
+
+
+@train.command()
+def decoder(
+    output: Output,
+    files: Files = None,
+    held_out: HeldOut = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
+    ] = None,
+    base: Base = None,
+    vocabulary: Vocabulary = None,
+    steps: Steps = None,
+    learning_rate: Rate = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: Seed = None,
+    config: Config = None,
+    options: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: JsonOption = False,
+) -> None:
+    """Next-token prediction, judged by bits per byte of text that it has not seen."""
+    said = locals()
+    columns = () if column is None else (column,)
+    _train("decoder", columns, said)
+
+
+@train.command()
+def classifier(
+    output: Output,
+    files: Files = None,
+    held_out: HeldOut = None,
+    text: Annotated[str, typer.Option(metavar="NAME", help="Column of the text.")] = "text",
+    label: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
+    base: Base = None,
+    head_only: Annotated[
+        bool, typer.Option("--head-only", help="Train the head alone, not the model below it.")
+    ] = False,
+    vocabulary: Vocabulary = None,
+    steps: Steps = None,
+    learning_rate: Rate = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: Seed = None,
+    config: Config = None,
+    options: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: JsonOption = False,
+) -> None:
+    """What people call a text, judged by accuracy on texts that it has not seen."""
+    said = locals()
+    _train("classifier", (text, label), said)
+
+
+@train.command()
+def translator(
+    output: Output,
+    files: Files = None,
+    held_out: HeldOut = None,
+    source: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "source",
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "target",
+    base: Base = None,
+    vocabulary: Vocabulary = None,
+    steps: Steps = None,
+    learning_rate: Rate = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: Seed = None,
+    config: Config = None,
+    options: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: JsonOption = False,
+) -> None:
+    """From one language into another, judged by BLEU and chrF (sacrebleu) on unseen pairs."""
+    said = locals()
+    _train("translator", (_column(source), _column(target)), said)
+
+
+@train.command()
+def encoder(
+    output: Output,
+    files: Files = None,
+    held_out: HeldOut = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Learn which texts belong together, from two columns, not hidden tokens.",
+        ),
+    ] = None,
+    base: Base = None,
+    vocabulary: Vocabulary = None,
+    steps: Steps = None,
+    learning_rate: Rate = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: Seed = None,
+    config: Config = None,
+    options: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: JsonOption = False,
+) -> None:
+    """Hidden tokens, or with --pairs sentence embeddings, judged by retrieval of unseen pairs."""
+    said = locals()
+    if pairs is None:
+        _train("encoder", () if column is None else (column,), said)
+        return
+    if column is not None:
+        raise ArgumentError("--column is of one text; --pairs names both columns")
+    names = tuple(_column(name.strip()) for name in pairs.split(","))
+    _train("pairs", names, said)
+
+
+NAMED = ("steps", "learning_rate", "width", "layers", "seed")
+
+
+def _train(what: "What", columns: tuple[str | int, ...], said: dict[str, Any]) -> None:
+    from pellucid.common.terminal import steps as stages
+    from pellucid.training import loop
+    from pellucid.training.runs import Run, options_of, train
+
+    output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
+    run = None
+    if resume:
+        if files or said["overwrite"]:
+            raise ArgumentError("--resume goes on with the files and options of the run in DIR")
+    else:
+        if not files:
+            raise ArgumentError("give one file of text or more; - is not read here")
+        options = {} if said["config"] is None else options_of(said["config"])
+        options |= {name: said[name] for name in NAMED if said[name] is not None}
+        options |= dict(map(_option, said["options"] or ()))
+        run = Run(
+            what=what,
+            files=files,
+            held_out=tuple(said["held_out"] or ()),
+            columns=columns,
+            vocabulary=said["vocabulary"],
+            base=said["base"],
+            head_only=said.get("head_only", False),
+            options=options,
+        )
+    try:
+        with stages() as stage:
+            measures = train(
+                run,
+                output,
+                overwrite=said["overwrite"],
+                progress=lambda what, done, of: stage(what, done, of or 0),
+            )
+    except loop.Interrupted as error:
+        typer.echo(
+            f"stopped and saved; go on with: pellucid train {what} -o '{output}' --resume", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from error
+    _show(measures, said["json"])
+
+
+def _show(measures: dict[str, Any], as_json: bool) -> None:
+    from pellucid.tasks.terminal import to_json
+
+    if as_json:
+        typer.echo(to_json(measures))
+        return
+    for name, value in measures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+
+
+def _column(name: str) -> str | int:
+    return int(name) if name.isdecimal() else name
+
+
+def _option(said: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as TOML has it, or a word as it stands."""
+    import tomllib
+
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise ArgumentError(f"--set needs NAME=VALUE, not '{said}'")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
