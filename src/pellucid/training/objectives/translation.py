@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import masks
+from pellucid.errors import MissingExtraError
 from pellucid.models import EncoderDecoder
 from pellucid.training.batches import Bunches, cut, pack
 from pellucid.training.objectives.base import Objective, Part, Progress, output, typical
@@ -107,9 +108,13 @@ class Translation(Objective):
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
         """BLEU and chrF besides, of what beam search makes of up to 1,000 held-out sources."""
-        from sacrebleu.metrics.bleu import BLEU
-        from sacrebleu.metrics.chrf import CHRF
-
+        try:
+            from sacrebleu.metrics.bleu import BLEU
+            from sacrebleu.metrics.chrf import CHRF
+        except ImportError as error:
+            raise MissingExtraError(
+                "BLEU needs sacrebleu: pip install 'pellucid[train]'"
+            ) from error
         found = self._translated(EXAMINED, progress)
         made, wanted = [one for one, _ in found], [[one for _, one in found]]
         bleu, chrf = BLEU(), CHRF()
