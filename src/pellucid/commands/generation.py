@@ -98,9 +98,8 @@ def generate(
         )
     import secrets
 
-    from pellucid.models import load
     from pellucid.tasks import generate_terminal as terminal
-    from pellucid.tasks.generate import as_decoder, check_numbers
+    from pellucid.tasks.generate import check_numbers, open_writer
     from pellucid.tasks.terminal import opened, read
 
     check_files(TEXTS, output=output)
@@ -113,7 +112,7 @@ def generate(
     }
     check_numbers(**numbers)
     prompts = read(prompt, file, column, strict=strict)
-    loaded = opened(model, lambda name: as_decoder(load(name)))
+    loaded = opened(model, open_writer)
     shows = output is None and not json
     written = terminal.write(
         loaded, prompts, shows=shows, stop=stop or (), strict=strict, **numbers

@@ -80,9 +80,14 @@ class Stack(nn.Module):
             OutOfRangeError: more tokens or greater positions than the model has, or a type that
                 it does not know.
             ArgumentError: positions with a cache, where a bias of the scores tells them.
-            ShapeError, TypeMismatchError: positions or types of another shape or dtype.
+            ShapeError, TypeMismatchError: positions or types of another shape or dtype, or a cache
+                that is none.
         """
         config, tokens = self.config, ids.shape[-1]
+        if cache is not None and not isinstance(cache, Cache):
+            raise TypeMismatchError(
+                f"cache must be a Cache, as the model's cache() makes it, not {cache!r:.80}"
+            )
         start = 0 if cache is None else cache.start
         longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
         if types is not None:
@@ -222,7 +227,8 @@ class Transformer(nn.Module):
         """Write the model as `pellucid.load` and, for a known family's shape, transformers read it.
 
         Raises:
-            FileError: the directory cannot be written to.
+            FileError: the directory cannot be written to, or has a tokenizer though the model has
+                none.
             ArgumentError: the model is in int8.
         """
         from pellucid.models import checkpoints

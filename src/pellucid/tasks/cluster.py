@@ -39,7 +39,7 @@ class Group:
     number: int
     """From 1, the largest group first."""
     words: tuple[str, ...]
-    """That tell it apart, the most telling first."""
+    """That tell it apart, the most telling first; none where its texts have no words."""
     central: int
     """The text nearest to the middle of the group."""
     members: tuple[int, ...]
@@ -106,7 +106,8 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
     """Of each group of texts, the words that it has more of than the others.
 
     Class-based tf-idf (Grootendorst 2022, "BERTopic", section 3.3): the share of a word in the
-    group, times log(1 + words a group / how often it occurs in all).
+    group, times log(1 + words a group / how often it occurs in all). Words like "the" and "no" count
+    only in a group that has no others.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -114,7 +115,9 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
     for texts in documents:
         found = (word for text in texts for word in _WORD.findall(text))
         words = (_POSSESSIVE.sub("", word).casefold() for word in found)
-        counts.append(Counter(w for w in words if len(w) > 1 and w not in ENGLISH_STOP_WORDS))
+        every = Counter(words)
+        telling = {w for w in every if len(w) > 1 and w not in ENGLISH_STOP_WORDS} or every.keys()
+        counts.append(Counter({word: every[word] for word in telling}))
     total: Counter[str] = sum(counts, Counter())
     mean = total.total() / max(1, len(counts))
     return [

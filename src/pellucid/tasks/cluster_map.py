@@ -107,7 +107,7 @@ def to_svg(
     y = top + 24 + side * (high - low) + 30
     for group in found.groups:
         body += _badge(group.number, _MARGIN + 10, y - 5)
-        told = f"{title_of(group)} ({count(len(group.members), 'text')})"
+        told = f"{title_of(group, texts)} ({count(len(group.members), 'text')})"
         body += lines(short(told, 90), _MARGIN + 30, y, 14, wide - 30)
         y += 26
     return frame(heading, _WIDTH, y, body, styled=styled)
@@ -121,15 +121,15 @@ def to_html(texts: Sequence[str], found: Clustering, placed: Places, *, title: s
         left = len(group.members) - MOST_LISTED
         more = f"<p>and {left:,} more</p>" if left > 0 else ""
         parts.append(
-            f"<section><h2><span>{group.number}</span>{safe(title_of(group))}</h2>"
+            f"<section><h2><span>{group.number}</span>{safe(title_of(group, texts))}</h2>"
             f"<ol>{items}</ol>{more}</section>"
         )
     return page(title, "\n".join(parts))
 
 
-def title_of(group: Group) -> str:
-    """Its telling words."""
-    return ", ".join(group.words) or "no words of its own"
+def title_of(group: Group, texts: Sequence[str]) -> str:
+    """Its telling words, or else its most central text."""
+    return ", ".join(group.words) or short(" ".join(texts[group.central].split()), 40)
 
 
 def colour(group: int) -> str:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from pellucid.errors import (
 )
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
+from pellucid.models.checkpoints import load
 from pellucid.models.stacks import Decoder, EncoderDecoder
 from pellucid.tasks.checks import LONGEST, check_whole
 from pellucid.tasks.reading import checked
@@ -327,6 +329,24 @@ def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
     for row, text in zip(seen, texts, strict=True):
         row[torch.tensor(text.read)] = True
     return seen.to(device)
+
+
+def open_writer(path: str | Path) -> Decoder:
+    """A decoder with its tokenizer: GPT-2 or Llama, say.
+
+    Args:
+        path: a directory or a name on the Hugging Face hub.
+
+    Raises:
+        FileError: there is no such model, or it cannot be loaded.
+        TypeMismatchError: it is no decoder.
+        ArgumentError: it has no tokenizer.
+        MissingExtraError: what is needed to load it is not installed.
+    """
+    model = as_decoder(load(path))
+    if model.tokenizer is None:
+        raise ArgumentError(f"model '{path}' has no tokenizer")
+    return model
 
 
 def as_decoder(model: Any) -> Decoder:

@@ -201,7 +201,7 @@ def show_matches(query: str, found: Items, ranked: Sequence[Match], console: Con
 
 
 def group_columns(found: Items, made: Clustering) -> dict[str, tables.Column]:
-    labels = {group.number: title_of(group) for group in made.groups}
+    labels = {group.number: title_of(group, found.texts) for group in made.groups}
     return {
         "line": found.lines,
         "text": found.texts,
@@ -235,7 +235,7 @@ def show_groups(found: Items, made: Clustering, console: Console) -> None:
     for group in made.groups:
         console.print()
         line = Text(f"{group.number:>3}  ", style="dim")
-        line.append(printable(title_of(group)), style="bold")
+        line.append(printable(title_of(group, found.texts)), style="bold")
         line.append(f"  {count(len(group.members), 'text')}", style="dim")
         console.print(line)
         central = " ".join(printable(found.texts[group.central]).split())

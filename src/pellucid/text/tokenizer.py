@@ -7,6 +7,8 @@ from typing import Any
 from pellucid.errors import FileError, MissingExtraError, PellucidError
 
 FILE = "tokenizer.json"
+FILES = (FILE, "source.spm", "spiece.model", "vocab.txt", "merges.txt", "tokenizer.model")
+"""That a tokenizer is read from; the first that there is counts."""
 
 
 class Tokenizer:
@@ -28,6 +30,9 @@ class Tokenizer:
         """
         from pellucid.text import sentence_pieces, vocabularies
 
+        file = cls.file_in(directory)
+        if file is None:
+            return None
         readers: dict[str, Callable[[Path], Any]] = {
             FILE: vocabularies.whole,
             "source.spm": sentence_pieces.marian,
@@ -36,9 +41,6 @@ class Tokenizer:
             "merges.txt": vocabularies.byte_pairs,
             "tokenizer.model": sentence_pieces.llama,
         }
-        file = next((name for name in readers if (directory / name).is_file()), None)
-        if file is None:
-            return None
         try:
             made = readers[file](directory)
         except PellucidError:
@@ -48,6 +50,11 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises nothing more special
             raise FileError(f"its {file} cannot be read: {error}") from error
         return made if isinstance(made, Tokenizer) else cls(made)
+
+    @staticmethod
+    def file_in(directory: Path) -> str | None:
+        """The name of the file that `load` begins with; None where there is none."""
+        return next((name for name in FILES if (directory / name).is_file()), None)
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""

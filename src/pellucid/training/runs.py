@@ -12,6 +12,7 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -160,7 +161,12 @@ def train(
         _claim(directory, overwrite)
         run.save(inner / "run.json")
     processes.wait()
-    objective, settings = _made(run, inner / "data", processes, progress)
+    try:
+        objective, settings = _made(run, inner / "data", processes, progress)
+    except BaseException:
+        if not resume and processes.is_first:  # nothing was learnt that could be lost
+            _remove(directory)
+        raise
     report = _report(objective, settings, inner, processes)
     trainer = Trainer(objective, settings, inner, report, processes)
     trainer.run(resume)
@@ -190,6 +196,8 @@ def _remove(directory: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "head.safetensors"):
         (directory / name).unlink(missing_ok=True)
     (directory / "results.json").unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else's files may be there
+        directory.rmdir()
 
 
 def _made(

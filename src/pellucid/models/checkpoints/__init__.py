@@ -207,6 +207,12 @@ def save(model: "Transformer", directory: Path) -> None:
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingExtraError("saving needs safetensors: pip install 'pellucid[hf]'") from error
+    other = Tokenizer.file_in(directory) if model.tokenizer is None else None
+    if other is not None:  # it would be read back as this model's
+        raise FileError(
+            f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
+            f"{other}; take it away, or write elsewhere"
+        )
     described: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
     family = ANY_NAMES
     for one in FAMILIES:

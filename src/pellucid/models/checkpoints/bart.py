@@ -44,8 +44,13 @@ NAMES = {
 SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
 
-def both(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `Config` that BART and Marian say alike."""
+def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
+    """Fields of `Config` that BART and Marian say alike.
+
+    Args:
+        config: config.json.
+        ids: what the family means by those that are not in it.
+    """
     expect(config, normalize_before=False, add_final_layer_norm=False)
     for size in ("attention_heads", "ffn_dim"):  # one config is that of both stacks
         expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
@@ -58,11 +63,11 @@ def both(config: Mapping[str, Any]) -> dict[str, Any]:
         "heads": config["encoder_attention_heads"],
         "hidden": config["encoder_ffn_dim"],
         "activation": activation(config.get("activation_function", "gelu")),
-        "positions": config["max_position_embeddings"],
+        "positions": config.get("max_position_embeddings", 1024),
         "embedding_scale": config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0,
         "tied": config.get("tie_word_embeddings", True),
         "logit_bias": True,
-        **marks(config, TARGET_START),
+        **marks(config, TARGET_START, **ids),
     }
 
 
@@ -92,7 +97,8 @@ def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
 
 
 def read(config: Mapping[str, Any]) -> Config:
-    return Config(embedding_norm=True, position="learned", position_offset=2, **both(config))
+    said = both(config, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2)
+    return Config(embedding_norm=True, position="learned", position_offset=2, **said)
 
 
 def write(config: Config) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ NAMES = {
 
 def read(config: Mapping[str, Any]) -> Config:
     expect(config, position_embedding_type="absolute", is_decoder=False)
+    config = {"pad_token_id": 1 if config["model_type"] in ROBERTA else 0, **config}
     # RoBERTa counts positions from the one after that of padding.
     offset = config["pad_token_id"] + 1 if config["model_type"] in ROBERTA else 0
     return Config(
@@ -44,7 +45,7 @@ def read(config: Mapping[str, Any]) -> Config:
         embedding_norm=True,
         activation=activation(config.get("hidden_act", "gelu")),
         position="learned",
-        positions=config["max_position_embeddings"] - offset,
+        positions=config.get("max_position_embeddings", 512) - offset,
         position_offset=offset,
         types=config.get("type_vocab_size", 2),
         padding=config.get("pad_token_id"),

@@ -137,8 +137,16 @@ def expect(config: Mapping[str, Any], **values: Any) -> None:
 START, TARGET_START = "bos_token_id", "decoder_start_token_id"
 
 
-def marks(config: Mapping[str, Any], start: str = START) -> dict[str, Any]:
-    """Fields of `Config`: the ids that begin, end and fill up a text."""
+def marks(config: Mapping[str, Any], start: str = START, **defaults: int) -> dict[str, Any]:
+    """Fields of `Config`: the ids that begin, end and fill up a text.
+
+    Args:
+        config: config.json.
+        start: what it calls the first of them.
+        defaults: what the family means by those that are not in it, where there is such an id.
+    """
+    known = {name: one for name, one in defaults.items() if one < config["vocab_size"]}
+    config = {**known, **config}
     stop = config.get("eos_token_id")  # one id, or several, or none
     stops = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
     return {"start": config.get(start), "stop": stops, "padding": config.get("pad_token_id")}

@@ -46,10 +46,10 @@ def read(config: Mapping[str, Any]) -> Config:
         norm_first=True,
         activation=activation(config.get("activation_function", "gelu_new")),
         position="learned",
-        positions=config["n_positions"],
+        positions=config.get("n_positions", 1024),
         attention_scale=None if config.get("scale_attn_weights", True) else 1.0,
         tied=config.get("tie_word_embeddings", True),
-        **marks(config),
+        **marks(config, bos_token_id=50_256, eos_token_id=50_256),
     )
 
 

@@ -33,8 +33,24 @@ NAMES = {
 }
 
 
+_QWEN = {"num_key_value_heads": 32, "max_position_embeddings": 32_768, "sliding_window": 4096}
+DEFAULTS: dict[str, dict[str, int]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "qwen2": _QWEN,
+    "qwen3": {**_QWEN, "head_dim": 128},
+}
+"""What each of them means by a key that is not in config.json. One that is null is in it."""
+
+
 def read(config: Mapping[str, Any]) -> Config:
     name = config["model_type"]
+    config = {**DEFAULTS[name], **config}
+    ids = {} if name.startswith("qwen") else {"bos_token_id": 1, "eos_token_id": 2}
     theta, scaling = _rope(config)
     attention_bias = name == "qwen2" or bool(config.get("attention_bias", False))
     return Config(
@@ -61,7 +77,7 @@ def read(config: Mapping[str, Any]) -> Config:
         rope_scaling=scaling,
         window=_window(config),
         tied=config.get("tie_word_embeddings", False),
-        **marks(config),
+        **marks(config, **ids),
     )
 
 

@@ -13,7 +13,9 @@ def read(config: Mapping[str, Any]) -> Config:
     expect(config, share_encoder_decoder_embeddings=True, normalize_embedding=False)
     if config.get("decoder_vocab_size") is not None:  # one vocabulary for both
         expect(config, decoder_vocab_size=config["vocab_size"])
-    return Config(position="sinusoidal", interleaved=False, **bart.both(config))
+    last = 58_100
+    said = bart.both(config, pad_token_id=last, eos_token_id=0, decoder_start_token_id=last)
+    return Config(position="sinusoidal", interleaved=False, **said)
 
 
 def write(config: Config) -> dict[str, Any] | None:

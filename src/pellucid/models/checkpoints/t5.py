@@ -43,11 +43,12 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
 
 
 def read(config: Mapping[str, Any]) -> Config:
-    made = config.get("feed_forward_proj", "relu")
+    is_mt5 = config["model_type"] == "mt5"
+    made = config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu")
     is_tied = config.get("tie_word_embeddings", True)
     # Version 1.1, which never scales, has an output of its own. Since transformers 5 that is a
     # setting by itself; mT5 never scales either.
-    is_scaled = config["model_type"] == "t5" and config.get("scale_decoder_outputs", is_tied)
+    is_scaled = not is_mt5 and config.get("scale_decoder_outputs", is_tied)
     return Config(
         kind="encoder-decoder",
         vocabulary=config["vocab_size"],
@@ -70,7 +71,12 @@ def read(config: Mapping[str, Any]) -> Config:
         attention_scale=1.0,
         tied=is_tied,
         logit_scale=config["d_model"] ** -0.5 if is_scaled else 1.0,
-        **marks({TARGET_START: config.get("pad_token_id", 0), **config}, TARGET_START),
+        **marks(
+            {TARGET_START: config.get("pad_token_id", 0), **config},
+            TARGET_START,
+            pad_token_id=0,
+            eos_token_id=1,
+        ),
     )
 
 
