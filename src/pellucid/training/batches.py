@@ -111,15 +111,19 @@ class Bunches:
     Lengths that are alike make attention few large calls, since texts of one length are one.
     """
 
-    def __init__(self, lengths: np.ndarray, tokens: int, seed: int) -> None:
+    def __init__(
+        self, lengths: np.ndarray, tokens: int, seed: int, alike: np.ndarray | None = None
+    ) -> None:
         """Sort texts.
 
         Args:
             lengths: tokens of each text, (texts,).
             tokens: of an update.
             seed: of the order.
+            alike: what texts of an update have nearly the same of, (texts,); lengths unless given.
         """
         self.lengths, self.tokens, self.seed = lengths, tokens, seed
+        self.alike = lengths if alike is None else alike
         self.known: tuple[int, int, list[np.ndarray]] = 0, 0, self._bunches(0)
         """An epoch, its first step, and what it reads."""
 
@@ -134,9 +138,8 @@ class Bunches:
 
     def _bunches(self, epoch: int) -> list[np.ndarray]:
         shuffled = order(len(self.lengths), self.seed, epoch)
-        # By length, but those of one length as they were shuffled, and a little beyond it.
-        noise = np.random.default_rng((self.seed, epoch, 1)).uniform(0.9, 1.1, len(shuffled))
-        by_length = shuffled[np.argsort(self.lengths[shuffled] * noise, kind="stable")]
+        # Those of one length stay as they were shuffled.
+        by_length = shuffled[np.argsort(self.alike[shuffled], kind="stable")]
         bunches = list(cut(by_length, self.lengths, self.tokens))
         return [bunches[number] for number in order(len(bunches), self.seed + 1, epoch)]
 

@@ -51,7 +51,7 @@ class Translation(Objective):
         super().__init__()
         self.model, self.pairs, self.held_out = model, pairs, held_out
         self.together = pairs[0].lengths + pairs[1].lengths
-        self.bunches = Bunches(self.together, batch_tokens, seed)
+        self.bunches = Bunches(self.together, batch_tokens, seed, pairs[0].lengths)
         self.smoothing = smoothing
 
     def batch(self, step: int) -> Part:
