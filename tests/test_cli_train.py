@@ -105,3 +105,13 @@ def test_a_model_of_another_kind_is_no_base(files, tmp_path, run, refused):
     status, printed, err = run("train", "decoder", files["text"], "-o", tmp_path / "c", *options)
     assert status == 0, err
     assert "bits per byte" in printed
+
+
+def test_a_trained_classifier_labels_texts(files, tmp_path, run):
+    out = tmp_path / "model"
+    assert run("train", "classifier", files["labelled"], "-o", out, *SMALL)[0] == 0
+    status, printed, err = run("classify", "the red house", "--model", out, "--json")
+    assert status == 0, err
+    (item,) = json.loads(printed)["items"]
+    assert json.loads(printed)["labels"] == ["cold", "warm"]
+    assert sum(item["probabilities"].values()) == pytest.approx(1)

@@ -20,7 +20,7 @@ def mean_loss(made, part):
 )
 def test_the_start_is_a_guess(kind, choices, tmp_path):
     made = objective(kind, tmp_path)
-    assert mean_loss(made, made.batch(0)) == pytest.approx(math.log(choices), rel=0.01)
+    assert mean_loss(made, made.batch(0)) == pytest.approx(math.log(choices), rel=0.02)
 
 
 def test_the_start_of_a_masked_encoder_is_a_guess(tmp_path):

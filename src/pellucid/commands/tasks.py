@@ -165,9 +165,16 @@ def label_texts(
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
     json: JsonOption = False,
 ) -> None:
-    """Learn labels from a few examples, and give them to texts."""
+    """Learn labels from a few examples, and give them to texts; or give those that a model was
+    trained on.
+    """
+    if examples is None and head is None and model is not None:
+        head = _trained_head(model)
     if (examples is None) == (head is None):
-        raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
+        raise ArgumentError(
+            "give either --examples, labelled texts, or --head, a saved head, or the --model of "
+            "`pellucid train classifier`"
+        )
     if head is not None and save is not None:
         raise ArgumentError("--save goes with --examples; the head is saved already")
     from pellucid.tasks import open_encoder, terminal
@@ -223,6 +230,14 @@ def label_texts(
         columns=lambda: terminal.label_columns(found, fitted, likely),
         show=lambda: terminal.show_labels(found, fitted, likely, console),
     )
+
+
+def _trained_head(model: str) -> Path | None:
+    """The head that a model was trained with, if it lies beside it."""
+    from pellucid.tasks.classify import FILE
+
+    beside = Path(model) / FILE
+    return beside if beside.is_file() else None
 
 
 def _check_seed(seed: int) -> None:

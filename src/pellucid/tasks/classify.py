@@ -23,6 +23,8 @@ from pellucid.tasks.checks import check_whole
 from pellucid.tasks.cluster import SEEDS, one_thread, require_sklearn
 
 FORMAT = "pellucid head 1"
+FILE = "head.safetensors"
+"""Of a model that was trained with it."""
 FOLDS = 5
 STRENGTH = 10.0
 """How little the weights are held back: scikit-learn's C. Embeddings of length 1 need more than

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.models import Encoder
-from pellucid.tasks.classify import Head
+from pellucid.tasks.classify import FILE, Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
 from pellucid.training.losses import IGNORED, cross_entropy
 from pellucid.training.objectives.base import Objective, Part, Progress, typical
@@ -20,7 +20,6 @@ from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
 """Share of tokens that a masked encoder has to say (Devlin et al. 2019, section 3.1)."""
-HEAD = "head.safetensors"
 TEMPERATURE = 0.05
 """Of similarities (Gao et al. 2021, "SimCSE", section 3)."""
 JUDGED_TOKENS = 8192
@@ -256,11 +255,11 @@ class Classification(_Texts):
         """And the head beside the model, as `pellucid classify` reads it."""
         super().save(directory, weights)
         head = Head(labels=self.names, weight=weights["head.weight"], bias=weights["head.bias"])
-        head.save(directory / HEAD)
+        head.save(directory / FILE)
 
     def restore(self, directory: Path) -> None:
         super().restore(directory)
-        kept = Head.load(directory / HEAD)
+        kept = Head.load(directory / FILE)
         self.head = nn.Linear(self.model.config.width, len(self.names))
         self.head.load_state_dict({"weight": kept.weight, "bias": kept.bias})
 
