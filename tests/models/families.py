@@ -142,6 +142,11 @@ def build(name: str) -> Any:
     model = family.maker.from_config(family.config()).eval()
     if family.has_own_head:  # which transformers 5 ties unless the two differ
         model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return drawn(model)
+
+
+def drawn(model: Any) -> Any:
+    """The model, its numbers drawn anew so that each of them makes a difference."""
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.requires_grad:  # sines and cosines

@@ -393,6 +393,19 @@ def test_a_model_is_saved_over_the_one_it_was_read_from(directory):
     ]
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "spiece.model"])
+def test_a_tokenizer_of_another_model_is_neither_taken_nor_lost(directory, name):
+    (directory / name).write_text("anything at all")
+    before = files(directory)
+    with pytest.raises(FileError) as caught:
+        Encoder(BERT).save(directory)
+    assert str(caught.value) == (
+        f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
+        f"{name}; take it away, or write elsewhere"
+    )
+    assert files(directory) == before
+
+
 def test_half_precision_is_kept(directory):
     model = pellucid.load(directory, dtype=torch.bfloat16)
     model.save(directory)

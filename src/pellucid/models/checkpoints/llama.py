@@ -6,6 +6,7 @@ from typing import Any
 from pellucid.errors import FileError
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import (
+    START,
     Family,
     activation,
     activation_name,
@@ -77,7 +78,7 @@ def read(config: Mapping[str, Any]) -> Config:
         rope_scaling=scaling,
         window=_window(config),
         tied=config.get("tie_word_embeddings", False),
-        **marks(config, **ids),
+        **marks(config, START, **ids),
     )
 
 
