@@ -165,7 +165,7 @@ def test_examples_take_their_options(run):
         (["explain", "--example", "\x1b[31m"], "no example '\ufffd[31m'"),
         (["scaling", "--seed", str(2**64)], "--seed must be from -2**63 to 2**64 - 1, not 18446"),
         (["scaling", "--seed", str(-(2**63) - 1)], "--seed must be from -2**63"),
-        (["scaling", "--keys", "1"], "keys must be at least 2, not 1"),
+        (["scaling", "--keys", "1"], "--keys must be at least 2, not 1"),
     ],
 )
 def test_an_expected_failure_is_one_line(run, arguments, message):

@@ -211,21 +211,21 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["a\udcff", "--model", "m"], "bytes that are not UTF-8"),
         (["Once", "--file", "x", "--model", "m"], "give either texts or --file, not both"),
         (["Once", "--model", "/nowhere/at/all"], "model '/nowhere/at/all' is no directory"),
-        (["Once", "--model", "m", "--temperature", "-1"], "temperature must be 0 (greedy) or a"),
-        (["Once", "--model", "m", "--top-p", "0"], "top_p must be above 0 and at most 1, not 0"),
-        (["Once", "--model", "m", "--top-p", "1.01"], "top_p must be above 0 and at most 1, not 1"),
-        (["Once", "--model", "m", "--top-k", "0"], "top_k must be at least 1, not 0"),
-        (["Once", "--model", "m", "--min-p", "2"], "min_p must be from 0 to 1, not 2"),
+        (["Once", "--model", "m", "--temperature", "-1"], "--temperature must be 0 (greedy) or a"),
+        (["Once", "--model", "m", "--top-p", "0"], "--top-p must be above 0 and at most 1, not 0"),
+        (["Once", "--model", "m", "--top-p", "1.01"], "--top-p must be above 0 and at most 1"),
+        (["Once", "--model", "m", "--top-k", "0"], "--top-k must be at least 1, not 0"),
+        (["Once", "--model", "m", "--min-p", "2"], "--min-p must be from 0 to 1, not 2"),
         (
             ["Once", "--model", "m", "--temperature", "0", "--top-k", "3"],
             "--top-k has nothing to choose from at --temperature 0",
         ),
         (["Once", "--model", "m", "--max-tokens", "two"], "Input should be a valid integer"),
         (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
-        (["Once", "--model", "m", "--seed", "-1"], "seed must be from 0 to"),
-        (["Once", "--model", "m", "--temperature", "nan"], "temperature must be 0 (greedy) or"),
+        (["Once", "--model", "m", "--seed", "-1"], "--seed must be from 0 to"),
+        (["Once", "--model", "m", "--temperature", "nan"], "--temperature must be 0 (greedy) or"),
         (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be a number above 0, not"),
-        (["Once", "--model", "m", "--samples", "-2"], "samples must be from 1 to 65,536, not -2"),
+        (["Once", "--model", "m", "--samples", "-2"], "--samples must be from 1 to 65,536, not -2"),
         (["Once", "--model", ""], "--model is empty"),
         (["Once", "--model", "m", "-o", "a.pdf"], "must end in .txt, .csv, .json or .parquet"),
         (["Once", "--model", "m", "-o", "no/a.csv"], "cannot write 'no/a.csv': No such file"),
@@ -242,10 +242,10 @@ def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-tokens", "0"], "max_tokens must be from 1 to 2,147,483,647, not 0"),
-        (["--samples", "0"], "samples must be from 1 to 65,536, not 0"),
+        (["--max-tokens", "0"], "--max-tokens must be from 1 to 2,147,483,647, not 0"),
+        (["--samples", "0"], "--samples must be from 1 to 65,536, not 0"),
         (["--samples", "2", "--temperature", "0"], "all 2 samples are the same"),
-        (["--seed", "-1"], "seed must be from 0 to"),
+        (["--seed", "-1"], "--seed must be from 0 to"),
         (["--stop", ""], "stop holds an empty string"),
     ],
 )
@@ -269,6 +269,11 @@ def test_a_model_that_writes_no_text(run, tmp_path):
     status, _, err = run("Once", "--model", str(tmp_path))
     assert status == 2
     assert "must be a Decoder, which writes text, not Encoder" in err
+    bare = tmp_path / "bare"
+    loaded = writers.writer()
+    loaded.tokenizer = None
+    loaded.save(bare)
+    assert run("Once", "--model", bare)[2] == f"pellucid: model '{bare}' has no tokenizer\n"
 
 
 def endless(directory):

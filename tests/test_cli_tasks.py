@@ -211,7 +211,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["similar", "a", "{texts}", "--column", "b"], "has a text a line and no columns"),
         (["similar", "a", "{examples}", "--column", "txet"], "near it is 'text'"),
         (["cluster", "{texts}", "-k", "0"], "--groups must be 1 or more, not 0"),
-        (["cluster", "{texts}", "-k", "9"], "groups must be from 1 to 8"),
+        (["cluster", "{texts}", "-k", "9"], "--groups must be from 1 to 8"),
         (["cluster", "{texts}", "--seed", "-1"], "--seed must be from 0"),
         (
             ["cluster", "{texts}", "--svg", "a", "--html", "./a"],

@@ -57,7 +57,7 @@ def test_a_file_becomes_a_model(what, file, options, measure, kind, files, tmp_p
         ("decoder", "text " * 400, ["--vocabulary", "5000"], "5,000"),
         ("decoder", "text " * 400, ["--set", "depth=3"], "no option 'depth'"),
         ("decoder", "text " * 400, ["--set", "depth"], "NAME=VALUE"),
-        ("decoder", "text " * 400, ["--learning-rate", "-1"], "learning_rate must be above 0"),
+        ("decoder", "text " * 400, ["--learning-rate", "-1"], "--learning-rate must be above 0"),
         ("decoder", "text " * 400, ["--width", "0"], "width must be at least 1"),
         ("decoder", "text " * 400, ["--from", "/nowhere"], "nowhere"),
         ("decoder", "text " * 400, ["--config", "/nowhere.toml"], "nowhere.toml"),

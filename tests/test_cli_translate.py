@@ -279,12 +279,12 @@ def test_models(refused, model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--beams", "0"], "beams must be from 1 to 512, not 0"),
+        (["--beams", "0"], "--beams must be from 1 to 512, not 0"),
         (["--beams", "many"], "Invalid value for '--beams': "),
-        (["--max-tokens", "0"], "max_tokens must be from 1 to 2,147,483,647, not 0"),
-        (["--max-tokens", "-3"], "max_tokens must be from 1 to"),
-        (["--length-penalty", "nan"], "length_penalty must be from -10 to 10, not nan"),
-        (["--length-penalty", "99"], "length_penalty must be from -10 to 10, not 99.0"),
+        (["--max-tokens", "0"], "--max-tokens must be from 1 to 2,147,483,647, not 0"),
+        (["--max-tokens", "-3"], "--max-tokens must be from 1 to"),
+        (["--length-penalty", "nan"], "--length-penalty must be from -10 to 10, not nan"),
+        (["--length-penalty", "99"], "--length-penalty must be from -10 to 10, not 99.0"),
         (["-o", "out.pdf"], "--output must end in .txt, .csv, .json or .parquet, not 'out.pdf'"),
         (["-o", "out.txt", "--align"], "what --align shows goes into .json or .parquet, not 'out"),
         (["-o", "no/such/out.txt"], "cannot write 'no/such/out.txt': No such file or directory"),

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except PellucidError as error:
-        complaint = str(error)
+        complaint = _as_option(str(error), sys.argv[1:])
     except _UsageError as error:
         complaint = _usage(error, sys.argv[1:])
     from pellucid.common.files import printable
@@ -86,6 +86,18 @@ def _run(arguments: list[str]) -> int:
             return 1
         raise FileError(f"cannot write the output: {error.strerror or error}") from error
     return status or 0
+
+
+def _as_option(complaint: str, arguments: list[str]) -> str:
+    """The complaint, that "top_p must be" so and so, with the name that the command has for it."""
+    name, must, rest = complaint.partition(" must be ")
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    for option in command.params if must else ():
+        if option.name == name and option.opts[0].startswith("--"):
+            return f"{option.opts[0]}{must}{rest}"
+    return complaint
 
 
 def _usage(error: Exception, arguments: list[str]) -> str:

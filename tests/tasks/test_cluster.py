@@ -66,7 +66,20 @@ def test_telling_words_by_hand():
         ["b1b", "a1a"],
         ["c1c", "b1b"],
     ]
-    assert telling_words([["the and 12 !"], []]) == [[], []]
+    # Where there are no others, the most frequent count.
+    assert telling_words([["no and 12 no !"], ["12 !"], ["and rain"]]) == [
+        ["no", "and"],
+        [],
+        ["rain"],
+    ]
+
+
+def test_a_group_without_words_is_called_by_its_middle():
+    found = cluster(["no", "no", "1 +  2", "1 +  2"], torch.eye(2).repeat_interleave(2, 0))
+    titles = [
+        cluster_map.title_of(group, ["no", "no", "1 +  2", "1 +  2"]) for group in found.groups
+    ]
+    assert titles == ["no", "1 + 2"]
 
 
 @pytest.mark.parametrize("kinds", [2, 3])

@@ -106,8 +106,8 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
     """Of each group of texts, the words that it has more of than the others.
 
     Class-based tf-idf (Grootendorst 2022, "BERTopic", section 3.3): the share of a word in the
-    group, times log(1 + words a group / how often it occurs in all). Words like "the" and "no" count
-    only in a group that has no others.
+    group, times log(1 + words a group / how often it occurs in all). Words like "the" and "no"
+    count only in a group that has no others.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 

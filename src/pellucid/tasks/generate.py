@@ -25,8 +25,7 @@ from pellucid.errors import (
 )
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import load
-from pellucid.models.stacks import Decoder, EncoderDecoder
+from pellucid.models import Decoder, EncoderDecoder, load
 from pellucid.tasks.checks import LONGEST, check_whole
 from pellucid.tasks.reading import checked
 from pellucid.tasks.sampling import GREEDY, Sampling, choose
