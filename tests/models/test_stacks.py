@@ -105,7 +105,9 @@ def test_the_last_token_alone_is_the_last_of_all(config, first):
         cache = model.cache(BATCH, TOKENS)
         found = [model(part, cache=cache, last=True) for part in (ids[:, :first], ids[:, first:])]
         full = model(ids)
+        alone = model(ids, last=True)
     torch.testing.assert_close(torch.stack(found, 1), full[:, [first - 1, -1]], **CLOSE)
+    torch.testing.assert_close(alone, full[:, -1], **CLOSE)
 
 
 def test_nothing_is_left_out_where_somebody_looks():

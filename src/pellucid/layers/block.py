@@ -68,19 +68,24 @@ class HeadAttention(nn.Module):
         self.key_norm = norm(config, dim) if config.head_norm else None
         self.dim, self.scale, self.dropout = dim, config.attention_scale, config.weights_dropout
 
-    def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
-        """Self-attention: (batch, tokens, width), after what the slot of a cache has already."""
+    def forward(
+        self, x: Tensor, sight: Sight, slot: Slot | None = None, ending: Sight | None = None
+    ) -> Tensor:
+        """Self-attention: (batch, tokens, width), after what the slot of a cache has already; or
+        (batch, 1, width) of the last token, which has then a sight of its own.
+        """
+        key = self._split(self.key, x, self.key_norm)
+        if sight.turn is not None:
+            key = turned(key, sight.turn)
+        value = self._split(self.value, x)
+        if slot is not None:
+            key, value = slot.add(key, value)
+        if ending is not None:
+            x, sight = x[:, -1:], ending
         query = self._split(self.query, x, self.query_norm)
         if sight.turn is not None:
             query = turned(query, sight.turn)
-        return self._attend(query, *self.keep(x, sight, slot), sight.mask, sight.bias)
-
-    def keep(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> tuple[Tensor, Tensor]:
-        """Keys and values of x, put into the slot of a cache; gives all that are there by now."""
-        key, value = self._split(self.key, x, self.key_norm), self._split(self.value, x)
-        if sight.turn is not None:
-            key = turned(key, sight.turn)
-        return (key, value) if slot is None else slot.add(key, value)
+        return self._attend(query, key, value, sight.mask, sight.bias)
 
     def look_at(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
@@ -156,23 +161,34 @@ class Block(nn.Module):
         self.feed_forward, self.feed_forward_norm = FeedForward(config), norm(config)
         self.norm_first, self.dropout = config.norm_first, nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
-        """(batch, tokens, width) to the same."""
-        x = self._add(x, self.attention_norm, lambda y: self.attention(y, sight, slot))
+    def forward(
+        self, x: Tensor, sight: Sight, slot: Slot | None = None, ending: Sight | None = None
+    ) -> Tensor:
+        """(batch, tokens, width) to the same; or to (batch, 1, width), the last token alone, which
+        has then a sight of its own: others see of the rest only the keys and values.
+        """
+        kept = x if ending is None else x[:, -1:]
+        x = self._add(
+            x, self.attention_norm, lambda y: self.attention(y, sight, slot, ending), kept
+        )
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
             x = self._add(x, self.cross_norm, lambda y: cross.look_at(y, sight, slot))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
-    def keep(self, x: Tensor, sight: Sight, slot: Slot) -> None:
-        """Put into a cache what others will see of x, whose own output nobody reads."""
-        self.attention.keep(self.attention_norm(x) if self.norm_first else x, sight, slot)
-
-    def _add(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+    def _add(
+        self,
+        x: Tensor,
+        norm: nn.Module,
+        part: Callable[[Tensor], Tensor],
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """What a part makes of x, added to it, or to what is kept of it."""
+        kept = x if kept is None else kept
         if self.norm_first:
-            added: Tensor = x + self.dropout(part(norm(x)))
+            added: Tensor = kept + self.dropout(part(norm(x)))
         else:
-            added = norm(x + self.dropout(part(x)))
+            added = norm(kept + self.dropout(part(x)))
         return added
 
 

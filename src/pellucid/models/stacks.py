@@ -92,60 +92,81 @@ class Stack(nn.Module):
         longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
         if types is not None:
             _check_table("types", types, ids, config.types)
-        if positions is None:
-            if config.positions is not None and longest > config.positions:
-                raise OutOfRangeError(
-                    f"the text has {longest} tokens, but the model has positions for "
-                    f"{config.positions}"
-                )
-            positions = torch.arange(tokens, device=ids.device).unsqueeze(0)
-            positions = positions + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
-        else:
-            _check_table("positions", positions, ids, config.positions)
-            if cache is not None and config.position in ("relative", "alibi"):
-                raise ArgumentError(
-                    f"positions cannot be given with a cache where they are {config.position}: "
-                    "it does not keep where its tokens stand"
-                )
+        if lengths is not None:
+            _check_lengths(lengths, ids)
+        positions = self._places(ids, positions, start, longest, cache is not None)
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
-        if lengths is not None:
-            _check_lengths(lengths, ids)
-        bias = None
-        if self.relative is not None:
-            bias = self.relative(positions, keys)
-        elif config.position == "alibi":
-            bias = alibi(config.heads, positions, keys)
         sight = Sight(
             mask=self._mask(mask, start, tokens),
-            bias=bias,
+            bias=self._bias(positions, keys),
             turn=None if self.rotary is None else self.rotary(positions),
             memory=memory,
             memory_mask=memory_mask,
         )
+        ending = None
+        if last and tokens > 1 and mask is None and lengths is None:
+            ending = sight.part(slice(-1, None), self._mask(None, start + tokens - 1, 1))
         x = self._embed(ids, positions, types)
         one = step.of(self, x, sight, cache) if cache is not None and mask is None else None
         if one is not None and cache is not None:
             x = one(x, sight, cache)
         else:
-            slots = [None] * len(self.blocks) if cache is None else cache.slots
-            *before, end = self.blocks
-            for block, slot in zip(before, slots, strict=False):
-                x = block(x, sight, slot)
-            alone = last and tokens > 1 and mask is None and lengths is None
-            if alone and cache is not None and isinstance(end, Block) and step.is_unseen(end):
-                # Of the other tokens only the keys and values are read again.
-                end.keep(x[:, :-1], sight.part(slice(-1), None), cache.slots[-1])
-                cache.advance(tokens - 1)
-                x, tokens = x[:, -1:], 1
-                sight = sight.part(slice(-1, None), self._mask(None, cache.start, 1))
-            x = end(x, sight, slots[-1])
+            x = self._through(x, sight, cache, ending)
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
         if last:
             x = _last(x, lengths)
         return x if self.final_norm is None else self.final_norm(x)
+
+    def _through(
+        self, x: Tensor, sight: Sight, cache: Cache | None, ending: Sight | None
+    ) -> Tensor:
+        """All blocks; the last one for the last token alone, if it has a sight of its own."""
+        slots = [None] * len(self.blocks) if cache is None else cache.slots
+        *before, end = self.blocks
+        for block, slot in zip(before, slots, strict=False):
+            x = block(x, sight, slot)
+        if ending is None or not step.is_unseen(end):
+            made: Tensor = end(x, sight, slots[-1])
+            return made
+        shortened: Tensor = end(x, sight, slots[-1], ending)
+        return shortened
+
+    def _places(
+        self,
+        ids: Tensor,
+        positions: Tensor | None,
+        start: int | Tensor,
+        longest: int,
+        is_cached: bool,
+    ) -> Tensor:
+        """(batch or 1, tokens) where each token stands; those given, if they are possible."""
+        config = self.config
+        if positions is not None:
+            _check_table("positions", positions, ids, config.positions)
+            if is_cached and config.position in ("relative", "alibi"):
+                raise ArgumentError(
+                    f"positions cannot be given with a cache where they are {config.position}: "
+                    "it does not keep where its tokens stand"
+                )
+            return positions
+        if config.positions is not None and longest > config.positions:
+            raise OutOfRangeError(
+                f"the text has {longest} tokens, but the model has positions for {config.positions}"
+            )
+        places = torch.arange(ids.shape[-1], device=ids.device).unsqueeze(0)
+        return places + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
+
+    def _bias(self, positions: Tensor, keys: Tensor) -> Tensor | None:
+        """(batch or 1, heads, queries, keys), of positions that the scores are told of."""
+        if self.relative is not None:
+            bias: Tensor = self.relative(positions, keys)
+            return bias
+        if self.config.position == "alibi":
+            return alibi(self.config.heads, positions, keys)
+        return None
 
     def _embed(self, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
         config = self.config
