@@ -293,10 +293,11 @@ def _are_ours(parts: list[nn.Module]) -> bool:
 @cache
 def _ours() -> dict[type, Any]:
     from pellucid.layers.block import Block, FeedForward, HeadAttention
+    from pellucid.layers.dropout import Dropout
     from pellucid.layers.int8 import Int8Linear
 
     known = (Block, HeadAttention, FeedForward, Int8Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm)
-    return {kind: kind.forward for kind in (*known, nn.Dropout, nn.ModuleList)}
+    return {kind: kind.forward for kind in (*known, Dropout, nn.ModuleList)}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pellucid.attention import attention, masks
 from pellucid.kernels.step import is_plain
 from pellucid.layers.cache import Slot
 from pellucid.layers.config import Config
+from pellucid.layers.dropout import Dropout
 from pellucid.layers.positions import turned
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -159,7 +160,7 @@ class Block(nn.Module):
         self.cross = HeadAttention(config) if cross else None
         self.cross_norm = norm(config) if cross else None
         self.feed_forward, self.feed_forward_norm = FeedForward(config), norm(config)
-        self.norm_first, self.dropout = config.norm_first, nn.Dropout(config.dropout)
+        self.norm_first, self.dropout = config.norm_first, Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, sight: Sight, slot: Slot | None = None, ending: Sight | None = None

@@ -20,6 +20,7 @@ from pellucid.layers import int8
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
+from pellucid.layers.dropout import Dropout
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.text.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ class Stack(nn.Module):
             self.relative = RelativeBias(config.heads, buckets, distance, causal)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(layers))
         self.final_norm = norm(config) if config.norm_first else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.layers.dropout import Dropout
 from pellucid.models import Encoder
 from pellucid.tasks.classify import FILE, Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
@@ -222,7 +223,7 @@ class Classification(_Texts):
         self.head = nn.Linear(model.config.width, len(names))
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.02)
-        self.dropout = nn.Dropout(model.config.dropout)
+        self.dropout = Dropout(model.config.dropout)
 
     def _logits(self, texts: Sequences, part: Part) -> Tensor:
         pooled = self.pooled(self.packed(texts, part))
