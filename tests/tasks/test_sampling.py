@@ -175,7 +175,7 @@ def test_a_nucleus_wider_than_the_likely_is_found():
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1, not 1.1"),
         ({"min_p": -0.1}, "min_p must be from 0 to 1, not -0.1"),
         ({"min_p": 1.5}, "min_p must be from 0 to 1, not 1.5"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0, not 0.0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a number above 0, not 0.0"),
     ],
 )
 def test_numbers_outside_what_is_allowed(option, message):
