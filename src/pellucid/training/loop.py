@@ -188,7 +188,7 @@ class Trainer:
             sign = -1 if objective.higher_is_better else 1
             is_best = self.best is None or sign * value < sign * self.best
             if is_best:
-                self.best = value
+                self.best = value if math.isfinite(value) else None
                 self._keep()
             sample = objective.sample()
         self.report.judged(self.step, measures, is_best, sample)
