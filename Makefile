@@ -35,6 +35,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.training
 
 lint: $(INSTALLED) ## style, layout and types
 	$(BIN)/ruff check .
