@@ -18,8 +18,18 @@ from hypothesis import strategies as st
 from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.text import items
-from pellucid.training import corpus
-from pellucid.training.corpus import Piece, Tally, documents, prepare, prepare_rows, rows
+from pellucid.training.corpus import (
+    Piece,
+    Tally,
+    documents,
+    keeping,
+    of_documents,
+    of_rows,
+    prepare,
+    prepare_rows,
+    reading,
+    rows,
+)
 from pellucid.training.vocabulary import END, MASK
 
 PACKINGS = {
@@ -91,7 +101,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
     path.write_bytes(text.encode())
     same = io.StringIO(text, newline=None).read()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "PIECE", piece)
+        patch.setattr(reading, "PIECE", piece)
         patch.setattr(items, "BLOCK", block)
         if is_blank(text):
             with pytest.raises(FileError, match="is empty"):
@@ -105,7 +115,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
 
 
 def test_pieces_end_where_lines_or_words_do(written):
-    words = "word " * corpus.PIECE
+    words = "word " * reading.PIECE
     found = list(documents([written("a.txt", words.replace("word word ", "word word\n"))]))
     assert all(one.text.endswith("\n") for one in found)
     found = list(documents([written("a.txt", words)]))
@@ -254,16 +264,18 @@ def test_the_end_of_a_single_document_is_held_out(written, tmp_path):
 def test_the_share_that_is_held_out(lengths):
     pieces = [Piece("x" * length, True) for length in lengths]
     total = sum(lengths)
-    boundary = corpus._survey(pieces).boundary
+    boundary = of_documents._survey(pieces).boundary
     assert (1 - 0.2) * total - 1 <= boundary <= 0.95 * total
-    sides = [list(corpus._between(pieces, *ends)) for ends in ((0, boundary), (boundary, None))]
+    sides = [
+        list(of_documents._between(pieces, *ends)) for ends in ((0, boundary), (boundary, None))
+    ]
     assert sum(len(text) for side in sides for text, _ in side) == total
     assert all(side[0].begins for side in sides if side)
 
 
 def test_a_long_document_is_one_sequence(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "PIECE", 100)
-    monkeypatch.setattr(corpus, "_BATCH_TEXTS", 3)
+    monkeypatch.setattr(reading, "PIECE", 100)
+    monkeypatch.setattr(keeping, "_BATCH_TEXTS", 3)
     text = "\n".join(sentences(50))
     files = [written("a.txt", text), written("b.txt", text)]
     made = prepare(files, tmp_path / "made", held_out=files)
@@ -426,8 +438,8 @@ def test_pairs(written, tmp_path):
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=200), st.integers(0, 3), st.integers(1, 8))
 def test_what_is_drawn(numbers, seed, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "MOST_HELD_OUT_ROWS", most)
-        draw = corpus._Draw(seed)
+        patch.setattr(of_rows, "MOST_HELD_OUT_ROWS", most)
+        draw = of_rows._Draw(seed)
         for number in numbers:
             draw.add(str(number))
         chosen = draw.chosen()

@@ -1,0 +1,154 @@
+"""Texts as ids on disk, made once: what documents and rows have in common."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pellucid.common.files import write_whole
+from pellucid.common.wording import count
+from pellucid.errors import ArgumentError, FileError
+from pellucid.text.items import name_of
+from pellucid.text.tokenizer import Tokenizer
+
+HELD_OUT = 0.05
+"""Share of the texts to be judged by."""
+_BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**22
+_ABOUT = "about.json"
+_VERSION = 1
+"""Of what is kept in a directory; another is made anew."""
+
+Progress = Callable[[str, int, int | None], None]
+"""What is being done, how many characters of text were read for it, and of how many, if known."""
+_Read = TypeVar("_Read", bound=tuple[object, ...])
+"""A piece or a row."""
+_Made = TypeVar("_Made")
+
+
+def silent(what: str, done: int, total: int | None) -> None:
+    pass
+
+
+def identity(
+    files: Sequence[Path], held_out: Sequence[Path], tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    """What tells data from others."""
+    tokens = None
+    if tokenizer is not None:
+        spelled = "\n".join(tokenizer.token(number) for number in range(len(tokenizer)))
+        tokens = hashlib.sha256(spelled.encode()).hexdigest()
+    return {
+        "version": _VERSION,
+        "files": [_facts(path) for path in files],
+        "held_out": [_facts(path) for path in held_out],
+        "tokenizer": tokens,
+    }
+
+
+def _facts(path: Path) -> list[str | int]:
+    try:
+        found = path.stat()
+        return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+    except OSError as error:
+        raise FileError(f"cannot read '{name_of(path)}': {error.strerror or error}") from error
+
+
+def made_once(
+    directory: Path,
+    made_from: dict[str, Any],
+    make: Callable[[], dict[str, Any]],
+    opened: Callable[[dict[str, Any]], _Made],
+) -> _Made:
+    """Open what was made before, if it was of the same and is whole; or make it.
+
+    What `make` has found is kept for `opened`, and written last: so nothing unfinished has it.
+    """
+    file = directory / _ABOUT
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if about["made_from"] == made_from:
+            return opened(about["found"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing is there, or something else, or not all of it
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
+    found = make()
+    write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
+    return opened(found)
+
+
+def learnt(directory: Path) -> Tokenizer:
+    found = Tokenizer.load(directory)
+    if found is None:
+        raise FileError(f"'{directory}' has no tokenizer any more")
+    return found
+
+
+def reported(
+    texts: Iterable[_Read], what: str, total: int | None, progress: Progress
+) -> Iterator[_Read]:
+    """The same, and every million characters a word about it."""
+    done = told = 0
+    for text in texts:
+        yield text
+        done += size(text)
+        if done - told >= 2**20:
+            progress(what, done, total)
+            told = done
+    progress(what, done, total)
+
+
+def size(read: tuple[object, ...]) -> int:
+    """Characters of a piece or a row."""
+    return sum(len(part) for part in read if isinstance(part, str))
+
+
+def batches(texts: Iterable[_Read]) -> Iterator[list[_Read]]:
+    """So many that all cores have work, and so few that memory does not notice."""
+    waiting: list[_Read] = []
+    characters = 0
+    for text in texts:
+        waiting.append(text)
+        characters += size(text)
+        if len(waiting) == _BATCH_TEXTS or characters >= _BATCH_CHARACTERS:
+            yield waiting
+            waiting, characters = [], 0
+    if waiting:
+        yield waiting
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids without marks; a text that spells a mark does not get one."""
+    inner = getattr(tokenizer, "inner", None)
+    if inner is None:
+        return tokenizer.encode(texts, special=False)
+    was = inner.encode_special_tokens
+    inner.encode_special_tokens = True
+    try:
+        return tokenizer.encode(texts, special=False)
+    finally:
+        inner.encode_special_tokens = was
+
+
+def frame(tokenizer: Tokenizer, longest: int | None) -> tuple[list[int], list[int], int]:
+    """What a tokenizer puts before a text and after it, and how many ids fit between."""
+    (bare,), (whole,) = (tokenizer.encode(["a"], special=special) for special in (False, True))
+    start = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+    marks = len(whole) - len(bare)
+    if longest is not None and longest <= marks:
+        raise ArgumentError(f"longest must be more than {count(marks, 'mark')}, not {longest}")
+    room = sys.maxsize if longest is None else longest - marks
+    return whole[:start], whole[start + len(bare) :], room
+
+
+def these(files: Sequence[Path]) -> str:
+    return f"'{name_of(files[0])}'" if len(files) == 1 else f"the {count(len(files), 'file')}"
+
+
+def has(files: Sequence[Path]) -> str:
+    return "has" if len(files) == 1 else "have"
