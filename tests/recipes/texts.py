@@ -38,7 +38,7 @@ def long_review(number, label):
 
 REVIEWS = [
     *((long_review(number, number % 2), number % 2, reviews.LONG) for number in range(80)),
-    *((f"a {('dull', 'warm')[n % 2]} one , no {n}", n % 2, reviews.SHORT) for n in range(60)),
+    *((f"a {('dull', 'warm')[n % 2]} one , no {n}", n % 2, reviews.SHORT) for n in range(140)),
     (long_review(3, 1), 1, reviews.LONG),  # once more
     (f" {long_review(5, 1).upper()} ", 1, reviews.LONG),  # but for capitals
     ("Both at once.", 0, reviews.LONG),
