@@ -99,12 +99,13 @@ def test_options_come_from_a_file_and_the_command_line_goes_before(files, tmp_pa
 def test_a_model_of_another_kind_is_no_base(files, tmp_path, run, refused):
     base = tmp_path / "base"
     assert run("train", "decoder", files["text"], "-o", base, *SMALL)[0] == 0
-    options = ["--from", base, "--steps", "1"]
+    options = ["--from", base, "--steps", "1", "--set", "dropout=0.3"]
     complaint = refused("train", "classifier", files["labelled"], "-o", tmp_path / "b", *options)
     assert "kind decoder" in complaint
     status, printed, err = run("train", "decoder", files["text"], "-o", tmp_path / "c", *options)
     assert status == 0, err
     assert "bits per byte" in printed
+    assert pellucid.load(tmp_path / "c").config.dropout == 0.3
 
 
 def test_a_trained_classifier_labels_texts(files, tmp_path, run):

@@ -13,7 +13,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -230,7 +230,9 @@ def _made(
         model: Any = KINDS[config.kind](config)
         model.tokenizer = tokenizer
     else:
-        model = base.train()
+        model = KINDS[base.config.kind](replace(base.config, **asked))
+        model.load_state_dict(base.state_dict())
+        model.tokenizer = tokenizer
     return _objective(run, prepared, model, settings), settings
 
 
