@@ -1,15 +1,14 @@
 """`pellucid train`: from files of text to a model that works."""
 
+from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from pellucid.commands.shared import JsonOption
 from pellucid.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from pellucid.training.runs import What
 
 train = typer.Typer(
     name="train",
@@ -55,91 +54,76 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DI
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in DIR.")]
 
 
-@train.command()
-def decoder(
+def _shared(
     output: Output,
     files: Files = None,
     held_out: HeldOut = None,
+    base: Base = None,
+    vocabulary: Vocabulary = None,
+    steps: Steps = None,
+    learning_rate: Rate = None,
+    width: Width = None,
+    layers: Layers = None,
+    seed: Seed = None,
+    config: Config = None,
+    options: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    json: JsonOption = False,
+) -> None:
+    """The options that all commands have."""
+
+
+def _command(own: Callable[..., dict[str, Any]]) -> None:
+    """Add a command with the options of `own`, which says what they mean for a `Run`, and those
+    that all have.
+    """
+    parts = [signature(one).parameters for one in (_shared, own)]
+
+    def command(**said: Any) -> None:
+        _train(own.__name__, own(**{name: said[name] for name in parts[1]}), said)
+
+    command.__name__, command.__doc__ = own.__name__, own.__doc__
+    both = [*parts[0].values(), *parts[1].values()]
+    keywords = [one.replace(kind=one.KEYWORD_ONLY) for one in both]
+    command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in both}
+    train.command()(command)
+
+
+@_command
+def decoder(
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
     ] = None,
-    base: Base = None,
-    vocabulary: Vocabulary = None,
-    steps: Steps = None,
-    learning_rate: Rate = None,
-    width: Width = None,
-    layers: Layers = None,
-    seed: Seed = None,
-    config: Config = None,
-    options: Set = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    json: JsonOption = False,
-) -> None:
+) -> dict[str, Any]:
     """Next-token prediction, judged by bits per byte of text that it has not seen."""
-    said = locals()
-    columns = () if column is None else (column,)
-    _train("decoder", columns, said)
+    return {"what": "decoder", "columns": () if column is None else (column,)}
 
 
-@train.command()
+@_command
 def classifier(
-    output: Output,
-    files: Files = None,
-    held_out: HeldOut = None,
     text: Annotated[str, typer.Option(metavar="NAME", help="Column of the text.")] = "text",
     label: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
-    base: Base = None,
     head_only: Annotated[
         bool, typer.Option("--head-only", help="Train the head alone, not the model below it.")
     ] = False,
-    vocabulary: Vocabulary = None,
-    steps: Steps = None,
-    learning_rate: Rate = None,
-    width: Width = None,
-    layers: Layers = None,
-    seed: Seed = None,
-    config: Config = None,
-    options: Set = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    json: JsonOption = False,
-) -> None:
+) -> dict[str, Any]:
     """What people call a text, judged by accuracy on texts that it has not seen."""
-    said = locals()
-    _train("classifier", (text, label), said)
+    return {"what": "classifier", "columns": (text, label), "head_only": head_only}
 
 
-@train.command()
+@_command
 def translator(
-    output: Output,
-    files: Files = None,
-    held_out: HeldOut = None,
     source: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "source",
     target: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "target",
-    base: Base = None,
-    vocabulary: Vocabulary = None,
-    steps: Steps = None,
-    learning_rate: Rate = None,
-    width: Width = None,
-    layers: Layers = None,
-    seed: Seed = None,
-    config: Config = None,
-    options: Set = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    json: JsonOption = False,
-) -> None:
+) -> dict[str, Any]:
     """From one language into another, judged by BLEU and chrF (sacrebleu) on unseen pairs."""
-    said = locals()
-    _train("translator", (_column(source), _column(target)), said)
+    return {"what": "translator", "columns": (_column(source), _column(target))}
 
 
-@train.command()
+@_command
 def encoder(
-    output: Output,
-    files: Files = None,
-    held_out: HeldOut = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
     ] = None,
@@ -150,34 +134,20 @@ def encoder(
             help="Learn which texts belong together, from two columns, not hidden tokens.",
         ),
     ] = None,
-    base: Base = None,
-    vocabulary: Vocabulary = None,
-    steps: Steps = None,
-    learning_rate: Rate = None,
-    width: Width = None,
-    layers: Layers = None,
-    seed: Seed = None,
-    config: Config = None,
-    options: Set = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    json: JsonOption = False,
-) -> None:
+) -> dict[str, Any]:
     """Hidden tokens, or with --pairs sentence embeddings, judged by retrieval of unseen pairs."""
-    said = locals()
     if pairs is None:
-        _train("encoder", () if column is None else (column,), said)
-        return
+        return {"what": "encoder", "columns": () if column is None else (column,)}
     if column is not None:
         raise ArgumentError("--column is of one text; --pairs names both columns")
-    names = tuple(_column(name.strip()) for name in pairs.split(","))
-    _train("pairs", names, said)
+    return {"what": "pairs", "columns": tuple(_column(one.strip()) for one in pairs.split(","))}
 
 
 NAMED = ("steps", "learning_rate", "width", "layers", "seed")
 
 
-def _train(what: "What", columns: tuple[str | int, ...], said: dict[str, Any]) -> None:
+def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> None:
+    """What a command does, with its own part of a `Run` and the options that all have."""
     from pellucid.common.terminal import steps as stages
     from pellucid.training import loop
     from pellucid.training.runs import Run, options_of, train
@@ -194,14 +164,12 @@ def _train(what: "What", columns: tuple[str | int, ...], said: dict[str, Any]) -
         options |= {name: said[name] for name in NAMED if said[name] is not None}
         options |= dict(map(_option, said["options"] or ()))
         run = Run(
-            what=what,
             files=files,
             held_out=tuple(said["held_out"] or ()),
-            columns=columns,
             vocabulary=said["vocabulary"],
             base=said["base"],
-            head_only=said.get("head_only", False),
             options=options,
+            **wanted,
         )
     try:
         with stages() as stage:
@@ -213,7 +181,7 @@ def _train(what: "What", columns: tuple[str | int, ...], said: dict[str, Any]) -
             )
     except loop.Interrupted as error:
         typer.echo(
-            f"stopped and saved; go on with: pellucid train {what} -o '{output}' --resume", err=True
+            f"stopped and saved; go on with: pellucid train {name} -o '{output}' --resume", err=True
         )
         raise typer.Exit(INTERRUPTED) from error
     _show(measures, said["json"])

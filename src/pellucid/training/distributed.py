@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pellucid.layers.block import Block
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -40,7 +42,7 @@ class Processes:
 
             mesh = init_device_mesh(self.device.type, (self.count,))
             for part in objective.modules():
-                if type(part).__name__ == "Block":
+                if isinstance(part, Block):
                     fully_shard(part, mesh=mesh)
             fully_shard(objective, mesh=mesh, reshard_after_forward=True)
             for name in ("measure", "examine", "sample"):  # these read the weights too

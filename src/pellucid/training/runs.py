@@ -108,7 +108,8 @@ class Run:
             said["base"] = None if said["base"] is None else Path(said["base"])
             return cls(**said)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise FileError(f"there is no run to go on with: '{path}': {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise FileError(f"no run to go on with: cannot read '{path}': {reason}") from error
 
 
 def options_of(path: Path) -> dict[str, Any]:
