@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import masks
-from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.kernels import step
 from pellucid.layers import int8
 from pellucid.layers.block import Block, Sight, norm
@@ -23,6 +23,7 @@ from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
 from pellucid.models.checkpoints.generation import Generation
+from pellucid.models.checks import check_ids, check_lengths, check_table
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -92,9 +93,9 @@ class Stack(nn.Module):
         start = 0 if cache is None else cache.start
         longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
         if types is not None:
-            _check_table("types", types, ids, config.types)
+            check_table("types", types, ids, config.types)
         if lengths is not None:
-            _check_lengths(lengths, ids)
+            check_lengths(lengths, ids)
         positions = self._places(ids, positions, start, longest, cache is not None)
         keys = positions
         if cache is not None:
@@ -146,7 +147,7 @@ class Stack(nn.Module):
         """(batch or 1, tokens) where each token stands; those given, if they are possible."""
         config = self.config
         if positions is not None:
-            _check_table("positions", positions, ids, config.positions)
+            check_table("positions", positions, ids, config.positions)
             if is_cached and config.position in ("relative", "alibi"):
                 raise ArgumentError(
                     f"positions cannot be given with a cache where they are {config.position}: "
@@ -301,7 +302,7 @@ class Encoder(Transformer):
         Raises:
             ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
         """
-        _check_ids("ids", ids, self.config)
+        check_ids("ids", ids, self.config)
         x: Tensor = self.encoder(ids, mask=mask, positions=positions, types=types)
         return x
 
@@ -366,7 +367,7 @@ class Decoder(_Speaker):
         Raises:
             ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
         """
-        _check_ids("ids", ids, self.config)
+        check_ids("ids", ids, self.config)
         x = self.decoder(
             ids, mask=mask, positions=positions, cache=cache, lengths=lengths, last=last
         )
@@ -413,7 +414,7 @@ class EncoderDecoder(_Speaker):
 
     def encode(self, source: Tensor, mask: masks.Mask | Tensor | None = None) -> Tensor:
         """The memory, (batch, source tokens, width)."""
-        _check_ids("source", source, self.config)
+        check_ids("source", source, self.config)
         x: Tensor = self.encoder(source, mask=mask)
         return x
 
@@ -428,7 +429,7 @@ class EncoderDecoder(_Speaker):
         last: bool = False,
     ) -> Tensor:
         """Logits for target ids, as `forward`; with a cache, of those that come next."""
-        _check_ids("target", target, self.config)
+        check_ids("target", target, self.config)
         x = self.decoder(
             target,
             mask=target_mask,
@@ -450,50 +451,3 @@ def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x[:, -1:]
     return x[torch.arange(len(x), device=x.device), lengths - 1].unsqueeze(1)
-
-
-def _check_lengths(lengths: Any, ids: Tensor) -> None:
-    _check_whole("lengths", lengths)
-    texts, tokens = ids.shape
-    if lengths.shape != (texts,):
-        raise ShapeError(f"lengths must be ({texts},), not of shape {tuple(lengths.shape)}")
-    if not bool(((lengths > 0) & (lengths <= tokens)).all()):
-        raise ArgumentError(f"lengths must be 1 to {tokens}, not {lengths.tolist()}")
-
-
-def _check_whole(name: str, numbers: Any) -> None:
-    if not isinstance(numbers, Tensor):
-        raise TypeMismatchError(f"{name} must be a tensor, not {type(numbers).__name__}")
-    if numbers.dtype not in (torch.int64, torch.int32):
-        raise TypeMismatchError(f"{name} must be int64 or int32, not {numbers.dtype}")
-
-
-def _check_table(name: str, numbers: Any, ids: Tensor, rows: int | None) -> None:
-    """Positions or types of ids: whole numbers, below `rows` unless that is None."""
-    _check_whole(name, numbers)
-    batch, tokens = ids.shape
-    if numbers.shape not in ((batch, tokens), (1, tokens)):
-        raise ShapeError(
-            f"{name} must be ({batch} or 1, {tokens}), not of shape {tuple(numbers.shape)}"
-        )
-    if rows == 0:
-        raise OutOfRangeError(f"{name} were given, but the model knows none")
-    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
-        low, high = (int(x) for x in numbers.aminmax())
-        if low < 0 or (rows is not None and high >= rows):
-            wrong = low if low < 0 else high
-            known = "0 and above" if rows is None else f"0 to {rows - 1}"
-            raise OutOfRangeError(f"{name} has {wrong}, but the model knows {known}")
-
-
-def _check_ids(name: str, ids: Any, config: Config) -> None:
-    _check_whole(name, ids)
-    if ids.ndim != 2 or 0 in ids.shape:
-        raise ShapeError(f"{name} must be (batch, tokens), not of shape {tuple(ids.shape)}")
-    if ids.device.type == "cpu":  # elsewhere a look would wait for the device
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= config.vocabulary:
-            wrong = low if low < 0 else high
-            raise OutOfRangeError(
-                f"{name} has the id {wrong}, but the vocabulary is 0 to {config.vocabulary - 1}"
-            )
