@@ -19,9 +19,8 @@ STEPS = 5
 
 def trained(directory, kind, shard, steps, resume):
     """Runs in each process; the first leaves the weights and the measures behind."""
-    settings = Settings(
-        steps=STEPS, batch_tokens=53, part_tokens=31, shard=shard, save_every=steps, average=0.9
-    )
+    sizes = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "save_every": steps}
+    settings = Settings(**sizes, shard=shard, average=0.9, precision="float32")
     folder = directory / "training"
     folder.mkdir(parents=True, exist_ok=True)
     rank = os.environ.get("RANK", "0")

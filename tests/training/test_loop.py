@@ -19,7 +19,8 @@ STEPS = 7
 
 def trainer(kind, directory, *, model=None, **changes):
     wanted = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "evaluate_every": 3}
-    settings = Settings(**(wanted | {"save_every": 2, "seed": 11, "average": 0.9} | changes))
+    wanted |= {"save_every": 2, "seed": 11, "average": 0.9, "precision": "float32"}
+    settings = Settings(**(wanted | changes))
     (directory / "training").mkdir(parents=True, exist_ok=True)
     report = Report(directory / "training", settings.steps, settings.batch_tokens)
     made = objective(kind, directory / "data", **({"dropout": 0.1} | (model or {})))

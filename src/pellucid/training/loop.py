@@ -160,11 +160,9 @@ class Trainer:
         return self.call.no_sync() if is_alone and hasattr(self.call, "no_sync") else nullcontext()
 
     def _precision(self) -> Any:
-        device, wanted = self.processes.device.type, self.settings.precision
-        if wanted == "auto":
-            has = device == "cuda" and torch.cuda.is_bf16_supported()
-            wanted = "bfloat16" if has else "float32"
-        return torch.autocast(device, torch.bfloat16) if wanted == "bfloat16" else nullcontext()
+        dtype = self.settings.dtype(self.processes.device)
+        is_low = dtype is not torch.float32
+        return torch.autocast(self.processes.device.type, dtype) if is_low else nullcontext()
 
     def _skip(self, batch: Part) -> None:
         self.skipped += 1

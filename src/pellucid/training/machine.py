@@ -23,6 +23,18 @@ LONG_ENOUGH = 0.01
 """Seconds that are timed at once: starting and waiting for a device then count for little."""
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """What it multiplies matrices in fastest, of what training may be done in: bfloat16 on a GPU
+    that has it and on a CPU that has tiles for it (AMX), else float32.
+    """
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Without tiles a CPU takes as long for bfloat16, or longer.
+        has = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has else torch.float32
+
+
 def matrix_rate(
     rows: int,
     inner: int,

@@ -320,7 +320,10 @@ def _report(
 ) -> Report:
     config = objective.model.config
     rows = min(settings.part_tokens, 4096)
-    rate = machine.matrix_rate(rows, config.width, config.hidden, device=processes.device)
+    device = processes.device
+    rate = machine.matrix_rate(
+        rows, config.width, config.hidden, dtype=settings.dtype(device), device=device
+    )
     return Report(
         directory,
         settings.steps,

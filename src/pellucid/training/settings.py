@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import torch
+
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.training import machine
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -44,7 +47,7 @@ class Settings:
     (Polyak and Juditsky 1992); 0 = none."""
     seed: int = 0
     precision: Precision = "auto"
-    """What matrices are multiplied in; "auto" is bfloat16 on a GPU that has it, else float32."""
+    """What matrices are multiplied in; "auto" is what the device is fastest in."""
     checkpointing: bool = False
     """Whether blocks are run again on the way back, in place of keeping what they made
     (Chen et al. 2016)."""
@@ -76,6 +79,12 @@ class Settings:
     def _check(self, name: str, fits: bool, wanted: str) -> None:
         if not fits:
             raise ArgumentError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """What matrices are multiplied in there; weights are float32 all the same."""
+        if self.precision == "auto":
+            return machine.fast_dtype(device)
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0: up in a line, and down along half a cosine."""
