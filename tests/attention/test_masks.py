@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import pellucid
 from pellucid import PellucidError, masks
-from pellucid.attention.backends.pieces import pieces
+from pellucid.attention.backends.bunches import Bunch
+from pellucid.attention.backends.sdpa import plan
 from pellucid.attention.functional import attention_weights
 from pellucid.attention.masks import Extent, Rows
 from pellucid.attention.reference import stages
@@ -51,15 +52,15 @@ def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int
 def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
     """The share of the matrix that the kernels are asked for, and in how many calls."""
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
-    plan = pieces(attention_weights(q, k, mask)._of)
-    area = sum(
-        (p.items.stop - p.items.start)
-        * (p.rows.stop - p.rows.start)
-        * p.width
-        * (0.5 if p.causal else 1)
-        for p in plan
+    calls = plan(attention_weights(q, k, mask)._of)
+    areas = (
+        len(c.rows) * c.rows.shape[1] * c.keys.places.shape[1]
+        if isinstance(c, Bunch)
+        else (c.items.stop - c.items.start) * (c.rows.stop - c.rows.start) * c.width
+        for c in calls
     )
-    return area / (batch * queries * keys), len(plan)
+    area = sum(size * (0.5 if c.causal else 1) for size, c in zip(areas, calls, strict=True))
+    return area / (batch * queries * keys), len(calls)
 
 
 def test_hidden_blocks_cost_nothing() -> None:
@@ -92,20 +93,23 @@ def test_many_holes_are_gathered_into_one_call() -> None:
     k[:, :, ~visible] = torch.nan
     v[:, :, ~visible] = torch.nan
     q = random(1, 2, 7, 5, seed=0)
-    assert len(pieces(attention_weights(q, k, visible)._of)) == 1
+    assert len(plan(attention_weights(q, k, visible)._of)) == 1
     context, weights = pellucid.attention(q, k, v, visible)
     expected, _ = pellucid.attention(q, k[:, :, visible], v[:, :, visible])
     torch.testing.assert_close(context, expected)
     assert weights.received().isfinite().all()
 
 
-def test_documents_of_one_length_are_one_call() -> None:
+def test_documents_of_one_length_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = torch.tensor([31, 31, 31, 29, 17, 17])
     for names in ([0, 1, 2, 3, 4, 5], [9, 3, 5, 0, 7, 2]):
         ids = torch.tensor(names).repeat_interleave(lengths)
         share, calls = work(masks.documents(ids), 156, 156)
-        assert calls == 3
-        assert share == int((lengths**2).sum()) / 156**2
+        assert (share, calls) == (6 * 31**2 / 156**2, 1)  # so short that to fill up is quicker
+        with monkeypatch.context() as patch:
+            patch.setattr("pellucid.attention.backends.bunches.CALL", 0)
+            share, calls = work(masks.documents(ids), 156, 156)
+            assert (share, calls) == (int((lengths**2).sum()) / 156**2, 3)
     # One that goes on after another is no block.
     ids = torch.tensor([0, 1, 0]).repeat_interleave(torch.tensor([53, 59, 44]))
     q, k, v = (random(1, 3, 156, 5, seed=i) for i in range(3))
@@ -131,26 +135,60 @@ def test_documents_in_one_row_are_as_alone(lengths: list[int], order: Any) -> No
     torch.testing.assert_close(weights @ v, context)
 
 
+@pytest.mark.parametrize("dear", [0, 2**7, 2**16])
+@given(
+    data=st.data(),
+    batch=st.integers(1, 3),
+    kind=st.sampled_from(["documents", "causal", "across"]),
+)
+def test_documents_of_any_lengths_in_any_row(
+    dear: int, data: st.DataObject, batch: int, kind: str
+) -> None:
+    def ids(total: int) -> torch.Tensor:
+        rows = st.lists(st.integers(0, 5), min_size=total, max_size=total)
+        found = torch.tensor([data.draw(rows) for _ in range(batch)])
+        return found.sort(-1).values if data.draw(st.booleans()) else found
+
+    ours = ids(13)
+    theirs = ids(17) if kind == "across" else ours
+    mask, visible = masks.documents(ours, theirs), ours[:, None, :, None] == theirs[:, None, None]
+    if kind == "causal":
+        mask, visible = masks.causal() & mask, visible & torch.ones(13, 13, dtype=torch.bool).tril()
+    seen = visible.any(-1)
+    q, k, v = (random(batch, 3, n, 5, seed=n).double() for n in (13, *[theirs.shape[1]] * 2))
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pellucid.attention.backends.bunches.CALL", dear)
+        context, weights = pellucid.attention(q, k, v, mask)
+        loss = context.square().sum() + weights.logsumexp.masked_fill(~seen, 0).sum()
+        found = torch.autograd.grad(loss, leaves)
+    wanted = stages(q, k, v, visible)
+    torch.testing.assert_close(context, wanted.context)
+    scores = (q @ k.mT / 5**0.5).masked_fill(~visible & seen[..., None], -torch.inf)
+    sums = scores.logsumexp(-1).masked_fill(~seen, 0).sum()
+    expected = torch.autograd.grad(wanted.context.square().sum() + sums, leaves)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     _, calls = work(masks.window(left=511, right=0), 8192, 8192)
     assert calls <= 8  # the first rows see fewer keys; the others are alike
     monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 3)
     monkeypatch.setattr("pellucid.attention.backends.pieces.LEAST_ROWS", 2)
     q, k, v = (random(2, 3, 17, 5, seed=i).double().requires_grad_() for i in range(3))
-    for mask in (masks.window(4, 1), masks.documents(torch.arange(17) // 4)):
-        assert max(p.bands for p in pieces(attention_weights(q, k, mask)._of)) > 2
-        distance = torch.arange(17) - torch.arange(17)[:, None]
-        same = torch.arange(17)[:, None] // 4 == torch.arange(17) // 4
-        visible = (distance >= -4) & (distance <= 1) if "window" in repr(mask) else same
-        found = pellucid.attention(q, k, v, mask)
-        wanted = stages(q, k, v, visible)
-        torch.testing.assert_close(found[0], wanted.context)
-        losses = [
-            context.square().sum() + weights[:, :, ::5].square().sum()
-            for context, weights in (found, (wanted.context, wanted.weights))
-        ]
-        grads = [torch.autograd.grad(loss, (q, k, v)) for loss in losses]
-        torch.testing.assert_close(*grads)
+    mask = masks.window(4, 1)
+    assert max(p.bands for p in plan(attention_weights(q, k, mask)._of)) > 2
+    distance = torch.arange(17) - torch.arange(17)[:, None]
+    found = pellucid.attention(q, k, v, mask)
+    wanted = stages(q, k, v, (distance >= -4) & (distance <= 1))
+    torch.testing.assert_close(found[0], wanted.context)
+    losses = [
+        context.square().sum() + weights[:, :, ::5].square().sum()
+        for context, weights in (found, (wanted.context, wanted.weights))
+    ]
+    grads = [torch.autograd.grad(loss, (q, k, v)) for loss in losses]
+    torch.testing.assert_close(*grads)
 
 
 def test_masks_print_themselves() -> None:

@@ -372,14 +372,6 @@ class Documents(Mask):
     def breaks(self) -> set[int]:
         return set((torch.diff(self.query_ids).nonzero().flatten() + 1).tolist())
 
-    def lengths(self) -> list[int]:
-        """Of each document, where queries and keys are those of the same ones, each in one run;
-        else nothing.
-        """
-        found, lengths = self.query_ids.unique_consecutive(return_counts=True)
-        is_one = self.query_ids is self.key_ids or torch.equal(self.query_ids, self.key_ids)
-        return lengths.tolist() if is_one and found.unique().numel() == len(found) else []
-
     def of_rows(self, rows: slice) -> Mask:
         return Documents(self.query_ids[..., rows], self.key_ids)
 
@@ -639,6 +631,11 @@ def dense(visible: Tensor) -> Mask:
             f"got {_kind(visible)}"
         )
     return Dense(visible)
+
+
+def is_causal(mask: Mask | None) -> bool:
+    """Whether it hides what comes later, and nothing else."""
+    return isinstance(mask, Band) and mask.left is None and mask.right == 0
 
 
 def as_mask(mask: "Mask | Tensor") -> Mask:

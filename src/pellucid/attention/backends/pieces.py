@@ -6,13 +6,13 @@ none. Rectangles that repeat along a diagonal, as those of a window do, become o
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.masks import Band, Documents, Mask
+from pellucid.attention.masks import Band, Mask, is_causal
 from pellucid.attention.scores import Scores
 
 BAND_ROWS = 128
@@ -77,7 +77,15 @@ class Piece:
         bands: Tensor = part.unfold(2, self.width, self.height)  # (items, heads, bands, dim, width)
         return bands.mT.movedim(2, 1).flatten(0, 1)
 
-    def rows_in_order(self, found: Tensor) -> Tensor:
+    def put(self, total: Tensor, found: Tensor) -> None:
+        """Put what was found for `queries_of` where it came from."""
+        total[self.items, :, self.rows] = self._rows_in_order(found)
+
+    def add_to_queries(self, total: Tensor, found: Tensor) -> None:
+        """Add it instead, to what other pieces found."""
+        total[self.items, :, self.rows] += self._rows_in_order(found)
+
+    def _rows_in_order(self, found: Tensor) -> Tensor:
         """What `queries_of` took apart: (items, heads, rows, ...)."""
         if self.bands > 1:
             found = found.unflatten(0, (-1, self.bands)).movedim(1, 2).flatten(2, 3)
@@ -91,6 +99,20 @@ class Piece:
         for band, part in enumerate(found.unflatten(0, (-1, self.bands)).unbind(1)):
             start = self.cols.start + band * self.height
             total[self.items, :, start : start + self.width] += part
+
+    def bias(self, scores: Scores) -> Tensor | None:
+        """What the kernel adds to the scores: their bias, and -inf where the mask hides a key."""
+        bias = None
+        if scores.bias is not None:  # the pieces are then of one band
+            bias = self.queries_of(scores.bias)[..., self.columns].to(scores.query.dtype)
+        if self.mask is not None:
+            size = (slice(0, scores.shape[1]), slice(0, self.height), slice(0, self.width))
+            tile = self.mask.tile(*size, device=scores.query.device)
+            tile = tile if self.only is None else tile[..., self.only]
+            blank = scores.query.new_zeros(()) if bias is None else bias
+            bias = torch.where(tile, blank, -torch.inf)
+            bias = bias.unsqueeze(0) if bias.ndim == 3 else bias
+        return bias if bias is None or bias.stride(-1) == 1 else bias.contiguous()
 
     def continued_by(self, other: "Piece") -> bool:
         """Whether the other is one more band of this."""
@@ -111,13 +133,9 @@ def pieces(scores: Scores) -> list[Piece]:
         return []
     if mask is None:
         return [Piece(everything, slice(0, queries), slice(0, keys))]
-    plain = mask.batch is None and scores.bias is None
-    if plain and _is_causal(mask) and mask.offset == 0:  # most calls there are
+    is_plain = mask.batch is None and scores.bias is None
+    if is_plain and is_causal(mask) and mask.offset == 0:  # most calls there are
         return [Piece(everything, slice(0, queries), slice(0, min(queries, keys)), causal=True)]
-    if plain and isinstance(mask, Documents) and queries == keys:
-        blocks = list(_blocks(mask, everything))
-        if blocks and len(blocks) < 3 + queries // LEAST_ROWS:
-            return blocks
     parts = (
         [(everything, mask)]
         if mask.batch is None
@@ -131,17 +149,6 @@ def pieces(scores: Scores) -> list[Piece]:
         for piece in _cover(part, items, start, stop, keys, biased)
     )
     return list(found) if biased else _joined(found)
-
-
-def _blocks(mask: Documents, items: slice) -> Iterator[Piece]:
-    """A piece for each row of documents of one length; none where some id comes back later on."""
-    lengths = mask.lengths()
-    start = 0
-    for length, group in groupby(lengths):
-        bands = len(list(group))
-        stop = start + bands * length
-        yield Piece(items, slice(start, stop), slice(start, start + length), bands=bands)
-        start = stop
 
 
 def _joined(pieces: Iterable[Piece]) -> list[Piece]:
@@ -174,7 +181,7 @@ def _cover(
     rows = slice(start, stop)
     inner = [mask.restrict(rows, slice(*span), keys) for span in some]
     # With a bias, whether a row sees anything must be read off the sum of bias and mask.
-    easy = len(some) == 1 and (inner[0] is None or (_is_causal(inner[0]) and not biased))
+    easy = len(some) == 1 and (inner[0] is None or (is_causal(inner[0]) and not biased))
     if not easy and stop - start > BAND_ROWS:
         for at in range(start, stop, BAND_ROWS):
             yield from _cover(mask, items, at, min(at + BAND_ROWS, stop), keys, biased)
@@ -186,7 +193,7 @@ def _cover(
         return
     for (low, high), part in zip(some, inner, strict=True):
         clear = max(intervals.intersection(((low, high),), every), key=_size, default=(0, 0))
-        if part is not None and _is_causal(part) and not biased:
+        if part is not None and is_causal(part) and not biased:
             yield from _causal(part, items, rows, slice(low, high))
         elif part is not None and _size(clear) > max(2 * BAND_ROWS, 3 * (high - low) // 4):
             # Nearly all of it is seen by all: a mask for the rest alone.
@@ -201,10 +208,6 @@ def _cover(
 
 def _size(interval: tuple[int, int]) -> int:
     return interval[1] - interval[0]
-
-
-def _is_causal(mask: Mask | None) -> bool:
-    return isinstance(mask, Band) and mask.left is None and mask.right == 0
 
 
 def _causal(band: Mask, items: slice, rows: slice, cols: slice) -> Iterator[Piece]:

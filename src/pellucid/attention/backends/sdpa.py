@@ -11,9 +11,12 @@ from torch import Tensor
 
 from pellucid.attention.backends import kernels
 from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.backends.bunches import Bunch, bunches
 from pellucid.attention.backends.pieces import Piece, pieces
 from pellucid.attention.scores import Scores
 from pellucid.errors import BackendError
+
+Plan = list[Piece] | list[Bunch]
 
 SMALL = 2**13
 """Queries times keys below which a call of the kernel costs more than its sums."""
@@ -43,7 +46,13 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
         return _Fused.apply(query, key, value, scores)  # type: ignore[no-any-return, no-untyped-call]
     if _are_small(scores) and _are_harmless(key, value):
         return _run_kernel(query, key, value, scores, False, _bias_of_items(scores))
-    return _run(query, key, value, scores, pieces(scores))
+    return _run(query, key, value, scores, plan(scores))
+
+
+def plan(scores: Scores) -> Plan:
+    """What calls of the kernel are made."""
+    found = bunches(scores)
+    return pieces(scores) if found is None else found
 
 
 def _are_small(scores: Scores) -> bool:
@@ -74,37 +83,29 @@ def _bias_of_items(scores: Scores) -> Tensor:
 
 
 def _run(
-    query: Tensor, key: Tensor, value: Tensor, scores: Scores, plan: list[Piece]
+    query: Tensor, key: Tensor, value: Tensor, scores: Scores, calls: Plan
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, _ = scores.shape
-    if len(plan) == 1 and (plan[0].items, plan[0].rows) == (slice(0, batch), slice(0, queries)):
-        return _run_piece(query, key, value, scores, plan[0])
+    if len(calls) == 1 and isinstance(calls[0], Piece) and calls[0].is_all_of(scores):
+        bias = calls[0].bias(scores)
+        return _run_kernel(query, key, value, scores, calls[0].causal, bias)
     # As the kernels lay it out, and as whoever joins the heads wants it.
     context = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
     written = torch.zeros(batch, queries, dtype=torch.bool)
-    for piece in plan:
-        place = (piece.items, slice(None), piece.rows)
-        part, part_lse = _run_piece(query, key, value, scores, piece)
-        if written[piece.items, piece.rows].any():
-            total = torch.logaddexp(logsumexp[place], part_lse)
-            before, after = (
-                torch.exp(lse - finite(total)).unsqueeze(-1) for lse in (logsumexp[place], part_lse)
-            )
-            part, part_lse = (context[place] * before + part * after).to(value.dtype), total
-        context[place], logsumexp[place] = part, part_lse
-        written[piece.items, piece.rows] = True
+    for call in calls:
+        parts = call.queries_of(query), call.keys_of(key), call.keys_of(value)
+        part, part_lse = _run_kernel(*parts, scores, call.causal, call.bias(scores))
+        if written[call.items, call.rows].any():
+            before, before_lse = call.queries_of(context), call.queries_of(logsumexp)
+            total = torch.logaddexp(before_lse, part_lse)
+            shares = (torch.exp(lse - finite(total))[..., None] for lse in (before_lse, part_lse))
+            part = (before * next(shares) + part * next(shares)).to(value.dtype)
+            part_lse = total
+        call.put(context, part)
+        call.put(logsumexp, part_lse)
+        written[call.items, call.rows] = True
     return context, logsumexp
-
-
-def _run_piece(
-    query: Tensor, key: Tensor, value: Tensor, scores: Scores, piece: Piece
-) -> tuple[Tensor, Tensor]:
-    bias = _bias(scores, piece)
-    if not piece.is_all_of(scores):
-        query, key, value = piece.queries_of(query), piece.keys_of(key), piece.keys_of(value)
-    context, logsumexp = _run_kernel(query, key, value, scores, piece.causal, bias)
-    return piece.rows_in_order(context), piece.rows_in_order(logsumexp)
 
 
 def _run_kernel(
@@ -123,21 +124,6 @@ def _run_kernel(
     return context, logsumexp
 
 
-def _bias(scores: Scores, piece: Piece) -> Tensor | None:
-    """What the kernel adds to the scores: the bias, and -inf where the mask hides a key."""
-    bias = None
-    if scores.bias is not None:  # the pieces are then of one band
-        bias = piece.queries_of(scores.bias)[..., piece.columns].to(scores.query.dtype)
-    if piece.mask is not None:
-        size = (slice(0, scores.shape[1]), slice(0, piece.height), slice(0, piece.width))
-        tile = piece.mask.tile(*size, device=scores.query.device)
-        tile = tile if piece.only is None else tile[..., piece.only]
-        blank = scores.query.new_zeros(()) if bias is None else bias
-        bias = torch.where(tile, blank, -torch.inf)
-        bias = bias.unsqueeze(0) if bias.ndim == 3 else bias
-    return bias if bias is None or bias.stride(-1) == 1 else bias.contiguous()
-
-
 class _Fused(torch.autograd.Function):
     """Context and logsumexp, both differentiable."""
 
@@ -146,7 +132,7 @@ class _Fused(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, scores: Scores
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.scores, ctx.plan = scores, pieces(scores)
+        ctx.scores, ctx.plan = scores, plan(scores)
         context, logsumexp = _run(query, key, value, scores, ctx.plan)
         ctx.save_for_backward(query, key, value, context, logsumexp)
         return context, logsumexp
@@ -169,25 +155,25 @@ class _Fused(torch.autograd.Function):
             context = _with_column(context, context.new_zeros(1))
             of_context = _with_column(of_context, of_lse.unsqueeze(-1))
         shift = finite(logsumexp)
-        for piece in ctx.plan:
-            bias = _bias(scores, piece)
-            part, part_lse = piece.queries_of(query), piece.queries_of(shift)
+        for call in ctx.plan:
+            bias = call.bias(scores)
+            part, part_lse = call.queries_of(query), call.queries_of(shift)
             if bias is not None:  # a row that sees nothing may hold anything
                 part = part.masked_fill((part_lse == torch.inf).unsqueeze(-1), 0)
             found = kernels.backward(
-                piece.queries_of(of_context).contiguous(),
+                call.queries_of(of_context).contiguous(),
                 part,
-                piece.keys_of(key),
-                piece.keys_of(value),
-                piece.queries_of(context),
+                call.keys_of(key),
+                call.keys_of(value),
+                call.queries_of(context),
                 part_lse.contiguous(),
-                piece.causal,
+                call.causal,
                 bias,
                 scores.scale,
             )
-            of_query[piece.items, :, piece.rows] += piece.rows_in_order(found[0])
-            piece.add_to_keys(of_key, found[1])
-            piece.add_to_keys(of_value, found[2][..., : of_value.shape[-1]])
+            call.add_to_queries(of_query, found[0])
+            call.add_to_keys(of_key, found[1])
+            call.add_to_keys(of_value, found[2][..., : of_value.shape[-1]])
         return of_query.to(query), of_key.to(key), of_value.to(query), None
 
 
