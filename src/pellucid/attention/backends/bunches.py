@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.attention.masks import And, Documents, Mask, is_causal
 from pellucid.attention.scores import Scores
 
-CALL = 2**16
+CALL = 2**15
 """Scores that are worked out in the time that one more call takes."""
 
 
@@ -29,16 +29,26 @@ class Side:
     real: Tensor | None
     """(documents, tokens of the longest), False past a document's end; None where all are real."""
 
+    stretch: slice | None
+    """All the places of the one item, where they are one after the other: nothing is copied."""
+
     @classmethod
     def of(cls, runs: "Runs", device: torch.device) -> "Side":
         items, starts, lengths, _ = (torch.from_numpy(part).to(device) for part in runs)
-        within = torch.arange(int(runs.lengths.max()), device=device)
+        longest = int(runs.lengths.max())
+        within = torch.arange(longest, device=device)
         real = within < lengths[:, None]
         places = starts[:, None] + within * real
-        return cls(items[:, None], places, None if (runs.lengths == len(within)).all() else real)
+        is_even = bool((runs.lengths == longest).all())
+        first, last = runs.starts[0], runs.starts[-1]
+        is_one = (runs.items == runs.items[0]).all() and (np.diff(runs.starts) == longest).all()
+        stretch = slice(int(first), int(last) + longest) if is_even and is_one else None
+        return cls(items[:, None], places, None if is_even else real, stretch)
 
     def read(self, tensor: Tensor) -> Tensor:
         """(documents, heads, tokens, ...) of a (batch, heads, tokens, ...) tensor, 0 past ends."""
+        if self.stretch is not None:
+            return self._view(tensor)
         found = tensor.transpose(1, 2)[self.items, self.places]
         if self.real is not None:
             found[~self.real] = 0
@@ -46,11 +56,18 @@ class Side:
 
     def write(self, total: Tensor, found: Tensor) -> None:
         """What `read` took, back in its place."""
+        if self.stretch is not None:
+            self._view(total).copy_(found)
+            return
         items, places, found = self.items, self.places, found.transpose(1, 2)
         if self.real is not None:
             real = self.real
             items, places, found = items.expand_as(places)[real], places[real], found[real]
         total.transpose(1, 2)[items, places] = found
+
+    def _view(self, tensor: Tensor) -> Tensor:
+        view: Tensor = tensor[int(self.items[0]), :, self.stretch]
+        return view.unflatten(1, self.places.shape).transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +180,7 @@ def _alike(queries: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]
     """Documents by their lengths, (documents,): longer ones first, until to fill up one kind more
     would take longer than a call of its own.
     """
-    by_length = np.lexsort((keys, queries))[::-1]
+    by_length = np.lexsort((-keys, -queries))
     kinds = np.stack([queries, keys])[:, by_length]
     changes = (np.diff(kinds) != 0).any(0).nonzero()[0] + 1
     found: list[np.ndarray] = []
