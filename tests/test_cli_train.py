@@ -43,6 +43,11 @@ def test_a_file_becomes_a_model(what, file, options, measure, kind, files, tmp_p
     assert json.loads((out / "results.json").read_text()) == measures
     assert pellucid.load(out).kind == kind
     assert (out / "training" / "loss.svg").read_text().startswith("<svg")
+    *_, judged = (out / "training" / "log.jsonl").read_text().splitlines()
+    assert json.loads(judged)["attention"]["layer"] == 0
+    assert "  -> " in json.loads(judged)["sample"] or "  <- " in json.loads(judged)["sample"]
+    (picture,) = (out / "training" / "attention").iterdir()
+    assert picture.read_text().startswith("<svg")
     _, printed, err = run("train", what, "-o", out, "--resume", "--json")
     assert json.loads(printed) == measures, err
     complaint = refused("train", what, files[file], "-o", out, *SMALL, *options)

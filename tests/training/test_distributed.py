@@ -80,3 +80,5 @@ def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path, mo
         expected = measures(tmp_path / kind / "one")
         for other in ("two-False", "two-True", "from-one", "from-two"):
             assert measures(tmp_path / kind / other) == pytest.approx(expected, rel=1e-5)
+            pictures = tmp_path / kind / other / "training" / "attention"
+            assert (pictures / f"step-{STEPS:07d}.svg").exists()

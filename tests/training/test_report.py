@@ -10,11 +10,14 @@ import types
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from rich.console import Console
 
 from pellucid.errors import FileError
-from pellucid.training import report
-from pellucid.training.report import Mean, Report, duration
+from pellucid.training import board, line, report
+from pellucid.training.glance import Glance
+from pellucid.training.line import Mean, duration
+from pellucid.training.report import Report
 
 NAN = math.nan
 
@@ -31,13 +34,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(report, "perf_counter", clock)
+    for module in (line, report):
+        monkeypatch.setattr(module, "perf_counter", clock)
     return clock
 
 
 @pytest.fixture(autouse=True)
 def _no_board(monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(board, "find_spec", lambda name: None)
 
 
 def terminal(width=100, is_terminal=True):
@@ -65,7 +69,7 @@ def lines(directory):
 
 def shown(made, width):
     console = terminal(width)
-    console.print(made)
+    console.print(made.line)
     return console.file.getvalue()
 
 
@@ -131,6 +135,49 @@ def test_a_run_that_went_on_has_the_log_of_one_that_never_stopped(tmp_path, cloc
     with (tmp_path / "stopped" / "log.jsonl").open("a", errors="surrogateescape") as log:
         log.write(half)
     assert run("stopped", 5, 8, resumed=True) == whole
+
+
+def test_no_step_does_more_than_the_machine_can(tmp_path, clock):
+    """Its peak may have been measured while somebody else kept it busy."""
+    made = Report(tmp_path, 9, 400, work=3.0, peak=800.0, console=terminal(is_terminal=False))
+    steps(made, clock, 1, 1)
+    clock.now += 1
+    made.step(2, 3.0, 0.5, 1e-3, 0, tokens=200)
+    assert [line["share_of_peak"] for line in lines(tmp_path)] == [1.0, 0.5]
+    assert "75% of peak" in shown(made, 100) or "74% of peak" in shown(made, 100)
+
+
+def a_glance():
+    weights = torch.tensor([[0.25, 0.75, 0.0], [0.001, 0.0, 0.999]])
+    sides = {"rows": ("los", "gatos"), "columns": ("the", "cats", ".")}
+    names = {"text": "the cats . → los gatos", "layer": 1, "head": 2, "is_cross": True}
+    return Glance(weights=weights, entropy=0.28768, **sides, **names)
+
+
+def test_an_evaluation_shows_what_a_head_sees(tmp_path, clock):
+    console = terminal(width=40, is_terminal=False)
+    with Report(tmp_path, 9, 400, console=console) as made:
+        made.judged(3, {"loss": 2.5}, True, "", a_glance())
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
+        "step 3: loss 2.5  (best so far)",
+        "    cross-attention, layer 1, head 2, entropy 0.29 nats",
+        "           the  cats    .",
+        "      los   25    75    ·",
+        "    gatos    ·     ·  100",
+    ]
+    assert lines(tmp_path)[0]["attention"] == {"layer": 1, "head": 2, "entropy": 0.2877}
+    (picture,) = (tmp_path / "attention").iterdir()
+    assert picture.name == "step-0000003.svg"
+    said = " ".join(ElementTree.fromstring(picture.read_text()).itertext())
+    for part in ("After 3 steps", "the cats . → los gatos", "gatos → .: 99.9%", "75%"):
+        assert part in said
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_ours(tmp_path, clock):
+    (tmp_path / "attention").touch()
+    made = Report(tmp_path, 9, 400, console=terminal())
+    with pytest.raises(FileError, match="attention"):
+        made.judged(3, {"loss": 2.5}, True, "", a_glance())
 
 
 def test_a_run_that_begins_anew_has_a_new_log(tmp_path, clock):
@@ -240,7 +287,7 @@ def test_a_log_that_cannot_be_written_is_an_error_of_ours(tmp_path, clock):
 
 class Writer:
     def __init__(self, directory, purge_step):
-        self.scalars, self.is_closed, self.purge_step = [], False, purge_step
+        self.scalars, self.texts, self.is_closed, self.purge_step = [], [], False, purge_step
         Writer.made = self
 
     def add_scalar(self, name, number, step):
@@ -248,13 +295,16 @@ class Writer:
             raise OSError("no space left")
         self.scalars.append((name, number, step))
 
+    def add_text(self, name, text, step):
+        self.texts.append((name, text, step))
+
     def close(self):
         self.is_closed = True
 
 
 @pytest.fixture
 def _board(monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: name)
+    monkeypatch.setattr(board, "find_spec", lambda name: name)
     module = types.SimpleNamespace(SummaryWriter=Writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
 
@@ -264,7 +314,12 @@ def test_tensorboard_has_the_same_numbers(tmp_path, clock):
     with Report(tmp_path, 9, 400, console=terminal()) as made:
         made.resumed(4, [])
         steps(made, clock, 5, 5)
-        made.judged(5, {"loss": 2.0, "accuracy": NAN}, True, "x")
+        made.judged(5, {"loss": 2.0, "accuracy": NAN}, True, "x\ny", a_glance())
+        made.judged(7, {}, True, "")
+    (sample, attention) = Writer.made.texts
+    assert sample == ("sample", "    x\n    y", 5)
+    assert attention[0] == "attention"
+    assert "\n          los   25    75    ·\n" in attention[1]
     assert Writer.made.purge_step == 5
     assert Writer.made.is_closed
     assert Writer.made.scalars == [

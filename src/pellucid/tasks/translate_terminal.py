@@ -1,26 +1,21 @@
 """`pellucid translate`: translations as lines, and the words that each was made of as a grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.text import Text
 
 from pellucid.common.files import printable
-from pellucid.common.terminal import say, shaded, steps
+from pellucid.common.terminal import bands, say, steps
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
-from pellucid.lens.align import WIDEST, Alignment
+from pellucid.lens.align import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.terminal import noted
 from pellucid.tasks.translate import Translation, alignment, translate
 from pellucid.text import tables
 from pellucid.text.items import Items
-
-NARROWEST = 3
-"""Columns of the terminal that 100 takes."""
 
 
 def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Translation]:
@@ -106,7 +101,7 @@ def show_aligned(
             say("It has no words.", console, style="dim")
             console.print()
             continue
-        for part in _parts(grid, console.width):
+        for part in bands(grid.target, grid.source, grid.weights.tolist(), console.width):
             for line in part:
                 console.print(line, no_wrap=True)
             console.print()
@@ -117,35 +112,3 @@ def show_aligned(
         console,
         style="dim",
     )
-
-
-def _parts(grid: Alignment, width: int) -> Iterator[list[Text]]:
-    """The lines of a grid, as many source words at a time as the terminal is wide enough for."""
-    most = max(NARROWEST, min(WIDEST, width // 2 - 1))
-    source, target = ([_cut(word, most) for word in side] for side in (grid.source, grid.target))
-    side = max(map(cell_len, target))
-    widths = [max(NARROWEST, cell_len(word)) for word in source]
-    start = 0
-    while start < len(source):
-        stop, used = start + 1, side + 2 + widths[start]
-        while stop < len(source) and used + 2 + widths[stop] <= width:
-            used += 2 + widths[stop]
-            stop += 1
-        part = [Text(" " * side, style="dim")]
-        part += [Text(_padded(word, side)) for word in target]
-        for place in range(start, stop):
-            part[0].append(f"  {_padded(source[place], widths[place])}")
-            for line, share in zip(part[1:], grid.weights[:, place].tolist(), strict=True):
-                told = f"{100 * share:.0f}" if share >= 0.005 else "·"
-                line.append("  ").append_text(shaded(_padded(told, widths[place]), share))
-        yield part
-        start = stop
-
-
-def _cut(word: str, most: int) -> str:
-    word = " ".join(printable(word).split())
-    return word if cell_len(word) <= most else set_cell_size(word, most - 1).rstrip() + "…"
-
-
-def _padded(word: str, width: int) -> str:
-    return " " * (width - cell_len(word)) + word

@@ -45,7 +45,7 @@ class Processes:
                 if isinstance(part, Block):
                     fully_shard(part, mesh=mesh)
             fully_shard(objective, mesh=mesh, reshard_after_forward=True)
-            for name in ("measure", "examine", "sample"):  # these read the weights too
+            for name in ("measure", "examine", "sample", "glance"):  # these read the weights too
                 register_fsdp_forward_method(objective, name)
             return objective
         if self.count > 1:

@@ -188,8 +188,11 @@ class Trainer:
             if is_best:
                 self.best = value if math.isfinite(value) else None
                 self._keep()
-            sample = objective.sample()
-        self.report.judged(self.step, measures, is_best, sample)
+            # Weights that are held in parts are read by all at once.
+            shows = self.processes.is_first or self.settings.shard
+            sample = objective.sample() if shows else ""
+            glance = objective.glance() if shows else None
+        self.report.judged(self.step, measures, is_best, sample, glance)
         return measures
 
     def _keep(self) -> None:

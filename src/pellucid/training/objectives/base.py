@@ -1,5 +1,6 @@
 """What training asks of an objective."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 
 from pellucid.models import load
 from pellucid.models.stacks import Transformer
+from pellucid.training.glance import Glance, glance
 from pellucid.training.losses import cross_entropy
 
 Part = Sequence[int]
 """What one forward pass reads: numbers of texts, or places where stretches begin."""
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
+
+LINE = 60
+"""Letters of a text in a sample."""
 
 
 def typical(lengths: np.ndarray) -> float:
@@ -68,9 +73,24 @@ class Objective(nn.Module):
         """All that can be said of a model that is done, however long it takes."""
         return self.measure(progress)
 
+    def example(self) -> tuple[Tensor, ...]:
+        """Ids (tokens,) of a short text that is held out, the same each time; of a source and a
+        target, with its start, where there are both.
+        """
+        raise NotImplementedError
+
     def sample(self) -> str:
-        """Something that the model makes, for people to see how it comes along."""
+        """What the model makes of held-out texts, for people to see how it comes along."""
         return ""
+
+    def glance(self) -> Glance | None:
+        """What one head sees in `example`; it is for people to watch, and never ends a run."""
+        try:
+            return glance(self.model, *self.example())
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            warnings.warn(f"no attention is shown: {reason}", stacklevel=2)
+            return None
 
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """Write the model as `pellucid.load` reads it, with these weights of the objective."""

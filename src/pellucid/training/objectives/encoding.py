@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.common.wording import short
 from pellucid.layers.dropout import Dropout
 from pellucid.models import Encoder
 from pellucid.tasks.classify import FILE, Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
+from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED, cross_entropy
-from pellucid.training.objectives.base import Objective, Part, Progress, typical
+from pellucid.training.objectives.base import LINE, Objective, Part, Progress, typical
 from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
@@ -24,6 +26,8 @@ HIDDEN = 0.15
 TEMPERATURE = 0.05
 """Of similarities (Gao et al. 2021, "SimCSE", section 3)."""
 JUDGED_TOKENS = 8192
+SHOWN, AMONG, GUESSES = 3, 64, 3
+"""Texts of a sample, texts that one is found among, and guesses at a token that is hidden."""
 
 
 class _Texts(Objective):
@@ -31,9 +35,18 @@ class _Texts(Objective):
 
     model: Encoder
 
-    def __init__(self, model: Encoder, lengths: np.ndarray, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: Encoder,
+        lengths: np.ndarray,
+        batch_tokens: int,
+        seed: int,
+        shown: Sequences,
+    ) -> None:
+        """Learn from texts of such lengths; `shown` are those that people are shown some of."""
         super().__init__()
         self.model, self.each = model, np.minimum(lengths, model.config.positions or lengths)
+        self.shown = shown
         self.bunches = Bunches(self.each, batch_tokens, seed)
 
     def batch(self, step: int) -> Part:
@@ -51,6 +64,17 @@ class _Texts(Objective):
 
     def lengths(self) -> tuple[float, ...]:
         return (typical(self.each),)
+
+    def example(self) -> tuple[Tensor]:
+        ids = self.shown[short_one(self.shown.lengths)]
+        return (ids[: min(MOST, self.model.config.positions or MOST)],)
+
+    def text(self, ids: Tensor) -> str:
+        """As much of a text as has room in a line; "" where there is no tokenizer."""
+        tokenizer = self.model.tokenizer
+        if tokenizer is None:
+            return ""
+        return short(" ".join(tokenizer.decode(ids[:LINE].tolist()).split()), LINE)
 
     def packed(self, texts: Sequences, part: Part) -> Packed:
         """As much of each text as there are positions for."""
@@ -90,7 +114,7 @@ class Masked(_Texts):
         seed: int = 0,
     ) -> None:
         """Learn from texts; `mask` is the id that stands for what is hidden."""
-        super().__init__(model, texts.lengths, batch_tokens, seed)
+        super().__init__(model, texts.lengths, batch_tokens, seed, held_out)
         self.texts, self.held_out, self.mask = texts, held_out, mask
         self.bias = nn.Parameter(torch.zeros(model.config.vocabulary))
 
@@ -134,6 +158,20 @@ class Masked(_Texts):
         loss_each = nats / max(count, 1)
         return {"loss": loss_each, "perplexity": math.exp(loss_each)}
 
+    def sample(self) -> str:
+        """The likeliest tokens in the middle of the example, which is hidden."""
+        (ids,) = self.example()
+        place = len(ids) // 2
+        hidden = ids.clone()
+        hidden[place] = self.mask
+        x = self.encoded(pack([hidden]))[place]
+        likely = (self.model.encoder.tokens.weight @ x + self.bias).topk(GUESSES).indices
+        if self.model.tokenizer is None:
+            return ""
+        guesses = " | ".join(self.text(one) for one in likely[:, None])
+        before, wanted, after = map(self.text, (ids[:place], ids[place, None], ids[place + 1 :]))
+        return f"{before} [{guesses}] {after}  <- {wanted}"
+
 
 class Contrastive(_Texts):
     """Each text is told from the others of a batch by the one it belongs to, and the other way
@@ -152,7 +190,8 @@ class Contrastive(_Texts):
         batch_tokens: int,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, pairs[0].lengths + pairs[1].lengths, batch_tokens, seed)
+        lengths = pairs[0].lengths + pairs[1].lengths
+        super().__init__(model, lengths, batch_tokens, seed, held_out[0])
         self.pairs, self.held_out = pairs, held_out
 
     def forward(self, part: Part) -> Tensor:
@@ -175,6 +214,19 @@ class Contrastive(_Texts):
             "found_first": float((places == 1).float().mean()),
             "reciprocal_rank": float((1 / places).mean()),
         }
+
+    def sample(self) -> str:
+        """What is found of the first texts that are held out, for some of them."""
+        read, others = (
+            self.pooled(self.packed(texts, range(min(most, len(texts)))))
+            for texts, most in zip(self.held_out, (SHOWN, AMONG), strict=True)
+        )
+        found = (F.normalize(read, dim=-1) @ F.normalize(others, dim=-1).T).argmax(-1).tolist()
+        return "\n".join(
+            _said(self.text(self.held_out[1][made]), self.text(self.held_out[1][own]), text)
+            for own, made in enumerate(found)
+            if (text := self.text(self.held_out[0][own]))
+        )
 
     def _embedded(self, texts: Sequences, progress: Progress | None) -> Tensor:
         found = []
@@ -217,7 +269,7 @@ class Classification(_Texts):
             seed: of the order.
             smoothing: of labels.
         """
-        super().__init__(model, texts.lengths, batch_tokens, seed)
+        super().__init__(model, texts.lengths, batch_tokens, seed, held_out[0])
         self.texts, self.labels, self.held_out, self.names = texts, labels, held_out, names
         self.smoothing = smoothing
         self.head = nn.Linear(model.config.width, len(names))
@@ -252,6 +304,15 @@ class Classification(_Texts):
         table, _ = self._judged(progress)
         return {**self.measure(), "labels": list(self.names), "confusion": table.tolist()}
 
+    def sample(self) -> str:
+        texts, labels = self.held_out
+        made = self._logits(texts, range(min(SHOWN, len(texts)))).argmax(-1).tolist()
+        return "\n".join(
+            _said(self.names[one], self.names[labels[number]], text)
+            for number, one in enumerate(made)
+            if (text := self.text(texts[number]))
+        )
+
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
         """And the head beside the model, as `pellucid classify` reads it."""
         super().save(directory, weights)
@@ -280,3 +341,7 @@ class Classification(_Texts):
             if progress is not None:
                 progress(done, len(lengths))
         return table, nats
+
+
+def _said(made: str, wanted: str, text: str) -> str:
+    return f"{made}{'' if made == wanted else f' (wrong: {wanted})'}  <- {text}"

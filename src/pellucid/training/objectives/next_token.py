@@ -7,9 +7,16 @@ from torch import Tensor
 
 from pellucid.models import Decoder
 from pellucid.training.batches import Packed, Windows
+from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED
 from pellucid.training.objectives.base import Objective, Part, Progress, output
 from pellucid.training.sequences import Sequences
+
+SHOWN = 24
+"""Tokens that a sample goes on with."""
+PENALTY = 1.0
+"""Nats by which tokens that were there before are less likely in a sample, which would else go
+round in circles."""
 
 
 class NextToken(Objective):
@@ -62,6 +69,24 @@ class NextToken(Objective):
         packed = packed.to(model.device)
         x: Tensor = model.decoder(packed.ids, mask=packed.mask, positions=packed.positions)
         return x
+
+    def example(self) -> tuple[Tensor]:
+        return (self.held_out[short_one(self.held_out.lengths)][: min(MOST, self.context)],)
+
+    def sample(self) -> str:
+        """How the likeliest text goes on from where the example ends, if it does not repeat."""
+        (begun,) = self.example()
+        tokenizer, ids = self.model.tokenizer, begun.to(self.model.device)
+        if tokenizer is None:
+            return ""
+        while len(ids) < min(len(begun) + SHOWN, self.context):
+            logits = self.model(ids[None], last=True)[0]
+            logits[ids] -= PENALTY
+            ids = torch.cat([ids, logits.argmax(-1, keepdim=True)])
+            if int(ids[-1]) in self.model.config.stop:
+                break
+        made = " ".join(tokenizer.decode(ids[len(begun) :].tolist()).split())
+        return f"{tokenizer.decode(begun.tolist())}  -> {made}"
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
         """Every held-out token is judged once, with at least half a context before it where there

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import masks
+from pellucid.common.wording import short
 from pellucid.errors import MissingExtraError
 from pellucid.models import EncoderDecoder
 from pellucid.training.batches import Bunches, cut, pack
-from pellucid.training.objectives.base import Objective, Part, Progress, output, typical
+from pellucid.training.glance import short_one
+from pellucid.training.objectives.base import LINE, Objective, Part, Progress, output, typical
 from pellucid.training.sequences import Sequences
 
 EXAMINED = 1000
@@ -127,10 +129,17 @@ class Translation(Objective):
             "signatures": [str(bleu.get_signature()), str(chrf.get_signature())],
         }
 
+    def example(self) -> tuple[Tensor, Tensor]:
+        source, target = self.held_out
+        number = short_one(np.maximum(source.lengths, target.lengths))
+        start = torch.tensor([self.model.config.start])
+        return source[number], torch.cat([start, target[number]])
+
     def sample(self) -> str:
         if self.model.tokenizer is None:
             return ""
-        return "\n".join(f"{made}  <- {wanted}" for made, wanted in self._translated(SHOWN, None))
+        found = self._translated(SHOWN, None)
+        return "\n".join(f"{short(made, LINE)}  <- {short(wanted, LINE)}" for made, wanted in found)
 
     def _translated(self, most: int, progress: Progress | None) -> list[tuple[str, str]]:
         """What the model makes of the first held-out sources, and what it should be."""
