@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import pytest
@@ -343,6 +344,23 @@ def test_tensorboard_never_ends_a_run(tmp_path, clock, monkeypatch):
     with Report(tmp_path, 9, 400, console=terminal()) as made:
         steps(made, clock, 1, 4)
     assert len(lines(tmp_path)) == 4
+
+
+def test_tensorboard_itself_reads_what_was_written(tmp_path, clock, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(board, "find_spec", find_spec)
+    console = terminal(is_terminal=False)
+    with Report(tmp_path, 9, 400, console=console) as made:
+        steps(made, clock, 1, 3)
+        made.judged(3, {"loss": 2.5}, True, "fish", a_glance())
+    assert "TensorBoard" not in console.file.getvalue()
+    read = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = [(one.step, one.value) for one in read.Scalars("train/loss")]
+    assert losses == [(1, 3.0), (2, 3.0), (3, 3.0)]
+    assert [one.value for one in read.Scalars("held_out/loss")] == [2.5]
+    for name, said in {"sample": "    fish", "attention": "    gatos    ·     ·  100"}.items():
+        (text,) = read.Tensors(f"{name}/text_summary")
+        assert said in text.tensor_proto.string_val[0].decode()
 
 
 def test_reporting_needs_no_torch():

@@ -5,7 +5,8 @@ beside them has a classifier's labels
 DIR/results.json                                      what was measured at the end
 DIR/training/run.json                                 what was asked, which --resume reads
 DIR/training/data/                                    texts as ids
-DIR/training/checkpoints/, log.jsonl, loss.svg        how it went
+DIR/training/checkpoints/                             to go on from
+DIR/training/log.jsonl, loss.svg, attention/          how it went
 """
 
 import json
