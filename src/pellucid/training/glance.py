@@ -73,12 +73,12 @@ class Glance:
 
 
 def short_one(lengths: np.ndarray) -> int:
-    """The number of a text to look at: the longest of at most `MOST` tokens, or the shortest.
+    """The number of a text to look at: the first whose length is nearest to `MOST` tokens.
 
     Args:
         lengths: tokens of each text, (texts,).
     """
-    return int(np.where(lengths <= MOST, lengths, -lengths).argmax())
+    return int(np.abs(lengths - MOST).argmin())
 
 
 def glance(model: Transformer, *ids: Tensor) -> Glance | None:
