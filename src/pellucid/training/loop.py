@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pellucid.common.files import write_whole
 from pellucid.errors import PellucidError
-from pellucid.layers.block import Block
+from pellucid.layers.block import Block, HeadAttention, Sight
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
 from pellucid.training.objectives import Objective, Part
@@ -64,10 +64,10 @@ class Trainer:
         self.processes = processes or Processes.join()
         self.settings, self.directory, self.report = settings, directory, report
         self.objective = objective.to(self.processes.device)
+        if settings.compile:
+            _compile(objective)
         if settings.checkpointing:
             _recompute(objective)
-        if settings.compile:
-            objective.compile()
         self.call = self.processes.wrap(objective, settings.shard)
         self.optimiser = optimiser(objective, settings)
         self.step = self.skipped = self.skipped_in_a_row = 0
@@ -286,6 +286,28 @@ def _recompute(model: nn.Module) -> None:
     for block in model.modules():
         if isinstance(block, Block):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def _compile(model: nn.Module) -> None:
+    """Compile what blocks do in training, but for attention itself, whose calls hang on masks."""
+    for part in model.modules():
+        if isinstance(part, HeadAttention):
+            part._attend = torch.compiler.disable(part._attend)  # type: ignore[method-assign]
+        if isinstance(part, Block):
+            part.forward = _Compiled(part)  # type: ignore[method-assign]
+
+
+class _Compiled:
+    """A block's forward pass; when it is judged, or makes a sample, it runs as it was."""
+
+    def __init__(self, block: Block) -> None:
+        self.block, self.plain = block, block.forward
+        # Of any sizes from the first call on: what is made then must not hang on where a run began.
+        self.fast = torch.compile(block.forward, dynamic=True)
+
+    def __call__(self, x: Tensor, sight: Sight, *others: Any, **named: Any) -> Tensor:
+        does = self.fast if self.block.training else self.plain
+        return does(x, sight, *others, **named)
 
 
 @contextmanager

@@ -196,7 +196,9 @@ class Contrastive(_Texts):
 
     def forward(self, part: Part) -> Tensor:
         sides = [F.normalize(self.pooled(self.packed(texts, part)), dim=-1) for texts in self.pairs]
-        similar = sides[0] @ sides[1].T / TEMPERATURE
+        # In 32 bits: so low a temperature makes the error of a product 20 times as large.
+        with torch.autocast(sides[0].device.type, enabled=False):
+            similar = sides[0].float() @ sides[1].float().T / TEMPERATURE
         own = torch.arange(len(similar), device=similar.device)
         both = F.cross_entropy(similar, own, reduction="sum") + F.cross_entropy(
             similar.T, own, reduction="sum"
