@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.commands.shared import JsonOption
+from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError
 
 train = typer.Typer(
@@ -80,11 +81,14 @@ def _command(own: Callable[..., dict[str, Any]]) -> None:
     """
     parts = [signature(one).parameters for one in (_shared, own)]
 
-    def command(**said: Any) -> None:
+    def command(context: typer.Context, **said: Any) -> None:
+        if said["resume"]:
+            _check_alone(context)
         _train(own.__name__, own(**{name: said[name] for name in parts[1]}), said)
 
     command.__name__, command.__doc__ = own.__name__, own.__doc__
-    both = [*parts[0].values(), *parts[1].values()]
+    context = signature(command).parameters["context"]
+    both = [context, *parts[0].values(), *parts[1].values()]
     keywords = [one.replace(kind=one.KEYWORD_ONLY) for one in both]
     command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in both}
@@ -146,6 +150,21 @@ def encoder(
 NAMED = ("steps", "learning_rate", "width", "layers", "seed")
 
 
+def _check_alone(context: typer.Context) -> None:
+    """Refuse what is said besides --resume and does not go with it: nothing is ignored."""
+    said = []
+    for one in context.command.params:
+        source = context.get_parameter_source(str(one.name))
+        is_said = source is not None and source.name == "COMMANDLINE"
+        if is_said and one.name not in ("output", "resume", "json"):
+            said.append("FILE" if one.name == "files" else max(one.opts, key=len))
+    if said:
+        raise ArgumentError(
+            "--resume goes on with the files and options of the run in DIR; leave out "
+            f"{listing(said)}"
+        )
+
+
 def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> None:
     """What a command does, with its own part of a `Run` and the options that all have."""
     from pellucid.common.terminal import steps as stages
@@ -155,8 +174,13 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> None:
     output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
     run = None
     if resume:
-        if files or said["overwrite"]:
-            raise ArgumentError("--resume goes on with the files and options of the run in DIR")
+        began = Run.read(output / "training" / "run.json").what
+        began = "encoder" if began == "pairs" else began
+        if began != name:
+            raise ArgumentError(
+                f"the run in '{output}' is of another kind; go on with: "
+                f"pellucid train {began} -o '{output}' --resume"
+            )
     else:
         if not files:
             raise ArgumentError("give one file of text or more; - is not read here")

@@ -15,9 +15,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from pellucid.common.files import write_whole
@@ -26,6 +28,7 @@ from pellucid.errors import ArgumentError, FileError
 from pellucid.layers.config import Config, Kind
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
+from pellucid.text.items import name_of
 from pellucid.training import corpus, machine
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Trainer
@@ -92,7 +95,13 @@ class Run:
                 raise ArgumentError(f"{name} is that of the model to go on from")
 
     def save(self, path: Path) -> None:
-        write_whole(path, json.dumps(asdict(self), indent=2, default=str) + "\n")
+        """Write it so that it can be read in any directory."""
+        said = asdict(self)
+        for name in ("files", "held_out"):
+            said[name] = [one.resolve() for one in said[name]]
+        if self.base is not None and self.base.exists():
+            said["base"] = self.base.resolve()
+        write_whole(path, json.dumps(said, indent=2, default=str) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -164,7 +173,7 @@ def train(
         run.save(inner / "run.json")
     processes.wait()
     try:
-        objective, settings = _made(run, inner / "data", processes, progress)
+        objective, settings = _made(run, inner / "data", resume, processes, progress)
     except BaseException:
         if not resume and processes.is_first:  # nothing was learnt that could be lost
             _remove(directory)
@@ -205,6 +214,7 @@ def _remove(directory: Path) -> None:
 def _made(
     run: Run,
     data: Path,
+    resume: bool,
     processes: Processes,
     progress: Callable[[str, int, int | None], None],
 ) -> tuple[Objective, Settings]:
@@ -217,7 +227,8 @@ def _made(
         longest = base.config.positions
     if not processes.is_first:
         processes.wait()
-    prepared = _prepared(run, data, base, longest, progress)
+    make = partial(_prepared, run, data, base, longest, resume, progress)
+    prepared = _as_before(run, data, make) if processes.is_first else make()
     if processes.is_first:
         processes.wait()
     torch.manual_seed(int(wanted.get("seed", 0)))
@@ -250,14 +261,48 @@ def _base(run: Run) -> Any:
     return model
 
 
+def _as_before(run: Run, data: Path, make: Callable[[], Any]) -> Any:
+    """The texts that a run began with, made anew from its files if they are damaged."""
+    file = data.parent / "texts.sha256"
+    prepared = make()
+    try:
+        before = file.read_text()
+    except OSError:
+        write_whole(file, _checksum(prepared))
+        return prepared
+    if _checksum(prepared) != before:
+        corpus.forget(data)
+        prepared = make()
+    if _checksum(prepared) != before:
+        corpus.forget(data)  # for when the files are again what they were
+        names = [f"'{name_of(path)}'" for path in (*run.files, *run.held_out)]
+        raise FileError(
+            f"'{data}' does not have the texts that the run began with, and they cannot be made "
+            f"again of {listing(names)}, changed since"
+        )
+    return prepared
+
+
+def _checksum(prepared: Any) -> str:
+    parts: list[np.ndarray] = []
+    for side in (prepared.training, prepared.held_out):
+        for texts in getattr(side, "texts", (side,)):
+            parts += texts.ids, texts.ends
+        if getattr(side, "labels", None) is not None:
+            parts.append(side.labels)
+    return corpus.checksum(prepared.tokenizer, parts)
+
+
 def _prepared(
     run: Run,
     data: Path,
     base: Any,
     longest: int | None,
+    resume: bool,
     progress: Callable[[str, int, int | None], None],
 ) -> Any:
     shared: dict[str, Any] = {
+        "whatever": resume,
         "held_out": run.held_out,
         "vocabulary": run.vocabulary,
         "tokenizer": None if base is None else base.tokenizer,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pellucid.common.files import write_whole
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
@@ -17,6 +19,7 @@ HELD_OUT = 0.05
 """Share of the texts to be judged by."""
 _BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**22
 _ABOUT = "about.json"
+_SOURCES = ("files", "held_out")
 _VERSION = 1
 """Of what is kept in a directory; another is made anew."""
 
@@ -35,24 +38,29 @@ def identity(
     files: Sequence[Path], held_out: Sequence[Path], tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
     """What tells data from others."""
-    tokens = None
-    if tokenizer is not None:
-        spelled = "\n".join(tokenizer.token(number) for number in range(len(tokenizer)))
-        tokens = hashlib.sha256(spelled.encode()).hexdigest()
     return {
         "version": _VERSION,
         "files": [_facts(path) for path in files],
         "held_out": [_facts(path) for path in held_out],
-        "tokenizer": tokens,
+        "tokenizer": None if tokenizer is None else checksum(tokenizer, ()),
     }
 
 
-def _facts(path: Path) -> list[str | int]:
+def _facts(path: Path) -> list[str | int | None]:
     try:
         found = path.stat()
-        return [str(path.resolve()), found.st_size, found.st_mtime_ns]
-    except OSError as error:
-        raise FileError(f"cannot read '{name_of(path)}': {error.strerror or error}") from error
+    except OSError:
+        return [str(path.resolve()), None, None]
+    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+
+
+def checksum(tokenizer: Tokenizer, parts: Iterable[np.ndarray]) -> str:
+    """Of the tokens that there are, and of numbers."""
+    spelled = "\n".join(tokenizer.token(number) for number in range(len(tokenizer)))
+    found = hashlib.sha256(spelled.encode())
+    for part in parts:
+        found.update(part.data)
+    return found.hexdigest()
 
 
 def made_once(
@@ -60,18 +68,38 @@ def made_once(
     made_from: dict[str, Any],
     make: Callable[[], dict[str, Any]],
     opened: Callable[[dict[str, Any]], _Made],
+    *,
+    whatever: bool,
 ) -> _Made:
     """Open what was made before, if it was of the same and is whole; or make it.
 
     What `make` has found is kept for `opened`, and written last: so nothing unfinished has it.
+
+    Args:
+        directory: where it is.
+        made_from: what it was made from, or shall be.
+        make: makes it.
+        opened: opens it.
+        whatever: open it though the files have changed since, or are gone.
+
+    Raises:
+        FileError: it must be made, and a file is gone; or it cannot be written.
     """
     file = directory / _ABOUT
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        if about["made_from"] == made_from:
+        changes = _SOURCES if whatever else ()
+        if _without(about["made_from"], changes) == _without(made_from, changes):
             return opened(about["found"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing is there, or something else, or not all of it
+    for path, *_ in (one for name in _SOURCES for one in made_from[name]):
+        try:
+            Path(path).stat()
+        except OSError as error:
+            needed = f", and '{directory}' does not have all that was in it" if whatever else ""
+            reason = error.strerror or error
+            raise FileError(f"cannot read '{name_of(Path(path))}': {reason}{needed}") from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
@@ -80,6 +108,15 @@ def made_once(
     found = make()
     write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
     return opened(found)
+
+
+def forget(directory: Path) -> None:
+    """Have it made anew."""
+    (directory / _ABOUT).unlink(missing_ok=True)
+
+
+def _without(said: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name not in names}
 
 
 def learnt(directory: Path) -> Tokenizer:

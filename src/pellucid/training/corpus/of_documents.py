@@ -51,6 +51,7 @@ def prepare(
     marks: Sequence[str] = (),
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
+    whatever: bool = False,
     progress: Progress = silent,
 ) -> Prepared:
     """Make documents into ids in a directory; or open what is there, if it is of the same.
@@ -70,6 +71,7 @@ def prepare(
         marks: more tokens that no text is spelled with, such as MASK.
         longest: tokens of a sequence with its marks; longer documents become several.
         tokenizer: the one to use, instead of one that is learnt.
+        whatever: whether what is there is opened though the files have changed since, or are gone.
         progress: told now and then.
 
     Raises:
@@ -124,7 +126,7 @@ def prepare(
             left_out=Tally(blank=found["blank"]),
         )
 
-    return made_once(directory, made_from, make, opened)
+    return made_once(directory, made_from, make, opened, whatever=whatever)
 
 
 @dataclass(frozen=True, slots=True)

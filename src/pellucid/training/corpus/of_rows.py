@@ -73,6 +73,7 @@ def prepare_rows(
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
     seed: int = 0,
+    whatever: bool = False,
     progress: Progress = silent,
 ) -> PreparedRows:
     """Make rows into ids in a directory; or open what is there, if it is of the same.
@@ -94,6 +95,7 @@ def prepare_rows(
         longest: tokens of a text with its marks; rows with a longer one are left out.
         tokenizer: the one to use, instead of one that is learnt.
         seed: says which rows are held out.
+        whatever: whether what is there is opened though the files have changed since, or are gone.
         progress: told now and then.
 
     Raises:
@@ -175,7 +177,7 @@ def prepare_rows(
             left_out=Tally(found["blank"], found["too_long"]),
         )
 
-    return made_once(directory, made_from, make, opened)
+    return made_once(directory, made_from, make, opened, whatever=whatever)
 
 
 class _Draw:
