@@ -26,6 +26,10 @@ _INVISIBLE = frozenset(
     for code in range(first, last + 1)
 )  # fmt: skip
 
+_ASIDE = ".pellucid-"
+UNFINISHED = f"{_ASIDE}*"
+"""The names of files that `written_whole` writes, until they take their place."""
+
 
 def printable(text: str) -> str:
     """The text with each control character replaced, as long as before."""
@@ -54,7 +58,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _reported(path):
         rights = _rights(path)
         target = Path(os.path.realpath(path))
-        with NamedTemporaryFile(dir=target.parent, prefix=".pellucid-", delete=False) as file:
+        with NamedTemporaryFile(dir=target.parent, prefix=_ASIDE, delete=False) as file:
             aside = Path(file.name)
         try:
             yield aside
@@ -74,7 +78,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     with _reported(path):
         _rights(path)
-        with TemporaryFile(dir=Path(os.path.realpath(path)).parent, prefix=".pellucid-"):
+        with TemporaryFile(dir=Path(os.path.realpath(path)).parent, prefix=_ASIDE):
             pass
 
 

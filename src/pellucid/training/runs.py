@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import UNFINISHED, write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, FileError
 from pellucid.layers.config import Config, Kind
@@ -168,6 +168,8 @@ def train(
     resume = run is None
     if run is None:
         run = Run.read(inner / "run.json")
+        if processes.is_first:
+            _sweep(directory)
     elif processes.is_first:
         _claim(directory, overwrite)
         run.save(inner / "run.json")
@@ -207,8 +209,15 @@ def _remove(directory: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "head.safetensors"):
         (directory / name).unlink(missing_ok=True)
     (directory / "results.json").unlink(missing_ok=True)
+    _sweep(directory)
     with suppress(OSError):  # somebody else's files may be there
         directory.rmdir()
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what was killed while it was written."""
+    for path in (*directory.glob(UNFINISHED), *(directory / "training").rglob(UNFINISHED)):
+        path.unlink(missing_ok=True)
 
 
 def _made(
