@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: $(INSTALLED) ## a trained model's attention on "Write a poem", every number of it
-	$(BIN)/pellucid explain "Write a poem"
+run: $(INSTALLED) ## a trained model reads a sentence: one head's attention, every number of it
+	$(BIN)/pellucid explain "In the beginning God created the heavens and the earth"
 
 test: $(INSTALLED) ## the tests, a few minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

@@ -70,7 +70,7 @@ def test_explain_runs_a_real_model_in_a_pipe():
     assert done.returncode == 0
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-    for part in ("all-MiniLM-L6-v2", "scores = Q · Kᵀ", "of its attention to itself", "context"):
+    for part in ("Pellucid's decoder", "scores = Q · Kᵀ", "of its attention to itself", "context"):
         assert part in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 
@@ -99,17 +99,17 @@ def test_a_terminal_of_few_characters_gets_question_marks():
 
 @pytest.mark.parametrize("width", [40, 60, 120])
 def test_every_width(run, width):
-    status, out, err = run("explain", "The cat sat on the mat", "--query", "cat", width=width)
+    status, out, err = run("explain", "The king sat on the throne", "--query", "king", width=width)
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= width
-    assert "'cat' gives" in " ".join(out.split())
+    assert "'king' gives" in " ".join(out.split())
 
 
 def test_json_is_for_scripts(run):
-    status, out, err = run("explain", "Write a poem", "--layer", "1", "--head", "8", "--json")
+    status, out, err = run("explain", "I write a word", "--layer", "1", "--head", "3", "--json")
     assert (status, err) == (0, "")
     walk = json.loads(out)
-    assert walk["tokens"] == ["[CLS]", "write", "a", "poem", "[SEP]"]
+    assert walk["tokens"] == ["<|end|>", "I", "write", "a", "word"]
     assert walk["facts"]["layer"] == 1
     weights = next(step for step in walk["steps"] if step["name"] == "softmax")["matrices"][0]
     assert [sum(row) for row in weights["values"]] == pytest.approx([1] * 5)
@@ -151,7 +151,7 @@ def test_examples_take_their_options(run):
         (["explain", "--example", "poem", "--head", "1"], "--head goes with a sentence"),
         (["explain", "Hi", "--weights", "linear"], "--weights goes with --example"),
         (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is no directory"),
-        (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: all-MiniLM-L6-v2 has 6"),
+        (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: Pellucid's decoder has 6"),
         (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),
         (["scaling", "--dims", "1,two"], "--dims must be numbers between commas, not '1,two'"),
         (["explain", "Hi", "--model", "a" * 5000], "File name too long"),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.command_line import options_of
 
-TEXT = "Write a poem about rain"
+TEXT = "I will write about the rain"
 
 
 @pytest.mark.parametrize("command", ["watch", "heads"])
@@ -31,7 +31,7 @@ def test_a_text_at_every_width(run, width):
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= width
     told = " ".join(out.split())
-    for part in ("all-MiniLM-L6-v2 reads 7 tokens", "What the heads do", "Every head", "5.11"):
+    for part in ("Pellucid's decoder reads 7 tokens", "What the heads do", "Every head", "5.3"):
         assert part in told
     assert "The strongest links between words" in told
     assert "6 attentions in " in told
@@ -40,15 +40,15 @@ def test_a_text_at_every_width(run, width):
 
 
 def test_json_is_all_of_it(run):
-    status, out, err = run("watch", TEXT, "--json", "--layers", "1,-1", "--top", "3")
+    status, out, err = run("watch", TEXT, "--json", "--layers", "1,-1", "--top", "2")
     assert (status, err) == (0, "")
     found = json.loads(out)
     assert found["tokens"] == 7
     assert {row["layer"] for row in found["heads"]} == {1, 5}
-    assert len(found["heads"]) == 24
-    assert len(found["links"]) == 3
+    assert len(found["heads"]) == 8
+    assert len(found["links"]) == 2
     assert found["unseen"] == {}
-    assert found["bytes_dense"] == 2 * 12 * 7 * 7 * 4
+    assert found["bytes_dense"] == 2 * 4 * 7 * 7 * 4
 
 
 def test_a_recording_is_saved_and_shown(run, tmp_path):
@@ -64,7 +64,7 @@ def test_a_recording_is_saved_and_shown(run, tmp_path):
     assert shares == sorted(shares, reverse=True)
     status, out, err = run("heads", path)
     assert (status, err) == (0, "")
-    assert "BertModel: 72 heads" in out
+    assert "Decoder: 24 heads" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -79,10 +79,10 @@ def test_a_file_is_read(run, tmp_path):
 
 def test_what_is_too_long_can_be_cut(run, refused, tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("rain " * 600, encoding="utf-8")
+    path.write_text(" rain" * 600, encoding="utf-8")
     assert refused("watch", "--file", path) == (
-        "the text has 602 tokens, but all-MiniLM-L6-v2 has 512 positions; "
-        "--max-tokens 512 reads the first 512"
+        "the text has 601 tokens, but Pellucid's decoder has 256 positions; "
+        "--max-tokens 256 reads the first 256"
     )
     status, out, err = run("watch", "--file", path, "--max-tokens", 29, "--layers", 0)
     assert (status, err) == (0, "")
@@ -90,11 +90,9 @@ def test_what_is_too_long_can_be_cut(run, refused, tmp_path):
 
 
 def test_what_is_cut_keeps_some_of_the_text(run, refused):
-    for few in (1, 2):
-        assert refused("watch", TEXT, "--max-tokens", few) == (
-            "--max-tokens must be 3 or more for all-MiniLM-L6-v2, which adds 2 special tokens; "
-            f"got {few}"
-        )
+    assert refused("watch", TEXT, "--max-tokens", 1) == (
+        "--max-tokens must be 2 or more for Pellucid's decoder, which adds 1 special token; got 1"
+    )
     assert "reads 3 tokens" in run("watch", TEXT, "--max-tokens", 3)[1]
 
 
@@ -123,7 +121,7 @@ def test_a_tokenizer_of_another_model(refused, checkpoint, tmp_path):
 
 def test_the_weights_are_compared_where_they_are_larger(run):
     assert "as weights" not in run("watch", "rain", "--layers", "0")[1]
-    assert "as weights they would be" in run("watch", "rain " * 300, "--layers", "0")[1]
+    assert "as weights they would be" in run("watch", " rain" * 251, "--layers", "0")[1]
 
 
 def test_the_legend_says_that_shares_overlap(run):
@@ -203,7 +201,7 @@ def test_a_large_model_is_shown_by_its_clearest_heads():
         (["--file", "."], "cannot read '.': Is a directory"),
         (["a", "--layers", "0,,1"], "--layers must be numbers or names between commas"),
         (["a", "--layers", "17"], "there is no layer 17"),
-        (["a", "--layers", "pooler"], "made no attention call that can be recorded"),
+        (["a", "--layers", "decoder.final_norm"], "made no attention call that can be recorded"),
         (["a", "--top", "-1"], "--top must be 0 or more, not -1"),
         (["a", "--max-tokens", "0"], "--max-tokens must be 1 or more, not 0"),
         (["a", "--model", "/nowhere"], "model '/nowhere' is no directory"),

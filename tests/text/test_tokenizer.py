@@ -337,7 +337,3 @@ def test_what_is_not_installed_is_named_with_the_way_to_it(two_languages, monkey
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(MissingExtraError, match=r"its source\.spm needs sentencepiece: pip inst"):
         Tokenizer.load(two_languages)
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    (two_languages / "tokenizer.json").write_text("{}")
-    with pytest.raises(MissingExtraError, match=r"needs tokenizers: pip install 'pellucid\[hf\]'"):
-        Tokenizer.load(two_languages)

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from tests.test_cli_train import TEXTS
@@ -88,15 +89,14 @@ def test_damaged_texts_are_read_again(damage, touched, stopped, run):
 
 def hurt(out, damage):
     ids = out / "training" / "data" / "training" / "ids"
-    content = bytearray(ids.read_bytes())
+    content = ids.read_bytes()
     if damage == "all":
         for path in files_in(out / "training" / "data"):
             path.unlink()
     elif damage == "length":
         ids.write_bytes(content[:-2])
     else:
-        content[8] ^= 1
-        ids.write_bytes(content)
+        ids.write_bytes(np.frombuffer(content, np.uint16)[::-1].tobytes())
 
 
 @pytest.mark.parametrize("damage", ["length", "content", "all"])

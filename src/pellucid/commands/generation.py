@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pellucid import pretrained
 from pellucid.commands.shared import (
     TEXTS,
     ColumnOption,
@@ -42,7 +43,11 @@ def generate(
     file: FileOption = None,
     column: ColumnOption = None,
     model: Annotated[
-        str | None, model_option("A directory with a decoder, or its name on the hub.")
+        str | None,
+        model_option(
+            "A directory with a decoder, or its name on the hub; Pellucid's own, which knows the "
+            "English of the Bible, unless given."
+        ),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(metavar="N", help="The most tokens that are written.")
@@ -91,11 +96,6 @@ def generate(
     )
     if prompt and len(prompt) > 1:
         raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
-    if model is None:
-        raise ArgumentError(
-            "generate needs --model, a directory with a decoder such as GPT-2's or its name on the "
-            "Hugging Face hub: Pellucid comes with none yet"
-        )
     import secrets
 
     from pellucid.tasks import generate_terminal as terminal
@@ -112,6 +112,7 @@ def generate(
     }
     check_numbers(**numbers)
     prompts = read(prompt, file, column, strict=strict)
+    model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
     shows = output is None and not json
     written = terminal.write(
@@ -143,7 +144,10 @@ def translate_texts(
     column: ColumnOption = None,
     model: Annotated[
         str | None,
-        model_option("A directory with an encoder-decoder, or its name on the hub."),
+        model_option(
+            "A directory with an encoder-decoder, or its name on the hub; Pellucid's own, English "
+            "to Spanish, unless given."
+        ),
     ] = None,
     beams: Annotated[
         int | None,
@@ -183,11 +187,7 @@ def translate_texts(
         raise ArgumentError(
             f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
         )
-    if model is None:
-        raise ArgumentError(
-            "translate needs --model, a directory with an encoder-decoder such as Marian's or its "
-            "name on the Hugging Face hub: Pellucid comes with none yet"
-        )
+    model = model or str(pretrained.TRANSLATOR)
     found = shared.read(texts, file, column, strict=strict)
     loaded = shared.opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)

@@ -37,7 +37,7 @@ def watch_text(
         str | None,
         model_option(
             "A Hugging Face directory or name, encoder, decoder or both; "
-            "all-MiniLM-L6-v2 unless given."
+            "Pellucid's decoder unless given."
         ),
     ] = None,
     layers: Annotated[

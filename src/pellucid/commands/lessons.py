@@ -35,7 +35,7 @@ def explain(
     model: Annotated[
         str | None,
         model_option(
-            "A Hugging Face directory or name, encoder or decoder; all-MiniLM-L6-v2 unless given."
+            "A Hugging Face directory or name, encoder or decoder; Pellucid's decoder unless given."
         ),
     ] = None,
     layer: Annotated[

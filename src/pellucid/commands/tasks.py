@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid import pretrained
 from pellucid.commands.shared import (
     COLUMNS,
     ColumnOption,
@@ -166,9 +167,10 @@ def label_texts(
     json: JsonOption = False,
 ) -> None:
     """Learn labels from a few examples, and give them to texts; or give those that a model was
-    trained on.
+    trained on, which for Pellucid's own are whether somebody liked a film.
     """
-    if examples is None and head is None and model is not None:
+    if examples is None and head is None:
+        model = model or str(pretrained.SENTIMENT)
         head = _trained_head(model)
     if (examples is None) == (head is None):
         raise ArgumentError(

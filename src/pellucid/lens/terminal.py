@@ -126,7 +126,7 @@ def look(
     Args:
         text: what it reads.
         target: what the decoder of an encoder-decoder reads; the text as well unless given.
-        model: a directory or hub name; all-MiniLM-L6-v2 if None.
+        model: a directory or hub name; Pellucid's decoder if None.
         layers: as for `watch`.
         max_tokens: cut what is longer.
         top: how many of the strongest links to find.
@@ -178,14 +178,15 @@ def _inputs(
 ) -> dict[str, torch.Tensor]:
     """What the model is called with: (1, tokens) each."""
     config = checkpoint.model.config
-    if target is not None and not config.is_encoder_decoder:
+    is_both = getattr(config, "is_encoder_decoder", False)
+    if target is not None and not is_both:
         raise ArgumentError(
             f"--target goes with an encoder-decoder, and {checkpoint.name} has no decoder beside "
             "its encoder"
         )
     ids = _ids("text", text, checkpoint, max_tokens)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if config.is_encoder_decoder:
+    if is_both:
         if target is not None and is_blank(target):
             raise ArgumentError("--target is empty; give what the decoder is to read")
         ids = _ids("target", text if target is None else target, checkpoint, max_tokens)

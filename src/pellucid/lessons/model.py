@@ -55,7 +55,7 @@ def walk_model(
 
     Args:
         sentence: what the model reads.
-        model: a directory or hub name; all-MiniLM-L6-v2 if None.
+        model: a directory or hub name; Pellucid's decoder if None.
         layer: from 0; the one most worth looking at if None.
         head: from 0; likewise.
         query: show the rows of this word alone.

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.common.files import written_whole
 from pellucid.common.wording import short
-from pellucid.errors import ArgumentError, FileError, MissingExtraError, ShapeError
+from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks.checks import check_whole
 from pellucid.tasks.cluster import SEEDS, one_thread, require_sklearn
 
@@ -81,9 +83,7 @@ class Head:
 
         Raises:
             FileError: it cannot be written there.
-            MissingExtraError: safetensors is not installed.
         """
-        save_file, _, failed = _safetensors()
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         if self.probe is not None:
             tensors["probe"] = self.probe.contiguous()
@@ -91,7 +91,7 @@ class Head:
         with written_whole(path) as aside:
             try:
                 save_file(tensors, aside, metadata=said)
-            except failed as error:
+            except SafetensorError as error:
                 raise FileError(f"cannot write '{path}': {error}") from error
 
     @classmethod
@@ -100,9 +100,7 @@ class Head:
 
         Raises:
             FileError: there is no such file, or it is no head.
-            MissingExtraError: safetensors is not installed.
         """
-        _, safe_open, failed = _safetensors()
         name = short(str(path), 200)
         if not Path(path).is_file():
             raise FileError(f"there is no file '{name}'")
@@ -110,7 +108,7 @@ class Head:
             with safe_open(path, framework="pt") as file:
                 said = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (failed, OSError) as error:
+        except (SafetensorError, OSError) as error:
             raise FileError(f"'{name}' is no head: {error}") from error
         if said.get("format") != FORMAT:
             raise FileError(f"'{name}' is no head that `pellucid classify` saved")
@@ -202,12 +200,3 @@ def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=STRENGTH, max_iter=1000)
-
-
-def _safetensors() -> tuple[Any, Any, type[Exception]]:
-    try:
-        from safetensors import SafetensorError, safe_open
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise MissingExtraError("heads need safetensors: pip install 'pellucid[hf]'") from error
-    return save_file, safe_open, SafetensorError

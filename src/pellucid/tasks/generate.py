@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid import pretrained
 from pellucid.common.wording import count
 from pellucid.errors import (
     ArgumentError,
@@ -330,8 +331,8 @@ def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
     return seen.to(device)
 
 
-def open_writer(path: str | Path) -> Decoder:
-    """A decoder with its tokenizer: GPT-2 or Llama, say.
+def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
+    """A decoder with its tokenizer: Pellucid's own, or GPT-2 or Llama, say.
 
     Args:
         path: a directory or a name on the Hugging Face hub.

@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pellucid import pretrained
 from pellucid.common.files import is_blank
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
@@ -42,8 +43,9 @@ class Translation:
     """As written, without the start, with the stop."""
 
 
-def open_translator(path: str | Path) -> EncoderDecoder:
-    """An encoder-decoder with its tokenizer: Marian, T5 or BART, say.
+def open_translator(path: str | Path = pretrained.TRANSLATOR) -> EncoderDecoder:
+    """An encoder-decoder with its tokenizer: Pellucid's own, English to Spanish, or Marian, T5 or
+    BART, say.
 
     Args:
         path: a directory or a name on the Hugging Face hub.
@@ -157,7 +159,8 @@ def search_of(
 
 
 def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
-    """Which source words each word of a translation was made of: the mean of all cross-attention.
+    """Which source words each word of a translation was made of: the mean of the heads that the
+    model names for it (`model.generation.alignment_heads`), or of all cross-attention.
 
     (target words, source words), the model's own marks left out on both sides. One pass over source
     and translation, watched; see `pellucid.lens.align`, which can choose layers and heads.
@@ -184,7 +187,18 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
         plain = (one for one in all_words if not any(ids[at] in marks for at in one.positions))
         # A space is left alone before what the tokenizer does not know.
         sides.append([one for one in plain if not (one.is_special or is_blank(one.text))])
-    return align(seen, source_words=sides[0], target_words=sides[1])
+    named = model.generation.alignment_heads or [(None, None)]
+    grids = [
+        align(
+            seen,
+            layers=None if layer is None else [f"decoder.blocks.{layer}.cross"],
+            heads=head,
+            source_words=sides[0],
+            target_words=sides[1],
+        )
+        for layer, head in named
+    ]
+    return replace(grids[0], weights=torch.stack([grid.weights for grid in grids]).mean(0))
 
 
 def _best(

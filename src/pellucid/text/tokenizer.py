@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import FileError, MissingExtraError, PellucidError
+from pellucid.errors import FileError, PellucidError
 
 FILE = "tokenizer.json"
 FILES = (FILE, "source.spm", "spiece.model", "vocab.txt", "merges.txt", "tokenizer.model")
@@ -26,7 +26,7 @@ class Tokenizer:
 
         Raises:
             FileError: its files are damaged.
-            MissingExtraError: tokenizers is not installed.
+            MissingExtraError: sentencepiece is needed, and not installed.
         """
         from pellucid.text import sentence_pieces, vocabularies
 
@@ -45,8 +45,6 @@ class Tokenizer:
             made = readers[file](directory)
         except PellucidError:
             raise
-        except ImportError as error:
-            raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
         except Exception as error:  # tokenizers raises nothing more special
             raise FileError(f"its {file} cannot be read: {error}") from error
         return made if isinstance(made, Tokenizer) else cls(made)

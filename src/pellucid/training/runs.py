@@ -29,7 +29,7 @@ from pellucid.layers.config import Config, Kind
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
 from pellucid.text.items import name_of
-from pellucid.training import corpus, machine
+from pellucid.training import alignment, corpus, machine
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Trainer
 from pellucid.training.objectives import (
@@ -86,6 +86,8 @@ class Run:
             raise ArgumentError(
                 "vocabulary is that of the model to go on from; it cannot be chosen"
             )
+        if self.what != "translator" and self.options.get("guidance"):
+            raise ArgumentError("guidance is for a translator, whose heads look across")
         for name in self.options:
             if name not in _MODEL | _SETTINGS:
                 raise ArgumentError(
@@ -238,6 +240,10 @@ def _made(
         processes.wait()
     make = partial(_prepared, run, data, base, longest, resume, progress)
     prepared = _as_before(run, data, make) if processes.is_first else make()
+    links = None
+    if wanted.get("guidance"):
+        sources, targets = prepared.training.texts
+        links = alignment.kept(data / "links.npy", sources, targets, progress)
     if processes.is_first:
         processes.wait()
     torch.manual_seed(int(wanted.get("seed", 0)))
@@ -255,7 +261,7 @@ def _made(
         model = KINDS[base.config.kind](replace(base.config, **asked))
         model.load_state_dict(base.state_dict())
         model.tokenizer = tokenizer
-    return _objective(run, prepared, model, settings), settings
+    return _objective(run, prepared, model, settings, links), settings
 
 
 def _base(run: Run) -> Any:
@@ -339,14 +345,24 @@ def _tokens(prepared: Any) -> int:
     return sum(len(texts.ids) for texts in prepared.training.texts)
 
 
-def _objective(run: Run, prepared: Any, model: Any, settings: Settings) -> Objective:
+def _objective(
+    run: Run, prepared: Any, model: Any, settings: Settings, links: np.ndarray | None
+) -> Objective:
     rest: dict[str, Any] = {"batch_tokens": settings.batch_tokens, "seed": settings.seed}
     smoothing = settings.label_smoothing
     training, held_out = prepared.training, prepared.held_out
     if run.what == "decoder":
         return NextToken(model, training, held_out, smoothing=smoothing, **rest)
     if run.what == "translator":
-        return Translation(model, training.texts, held_out.texts, smoothing=smoothing, **rest)
+        return Translation(
+            model,
+            training.texts,
+            held_out.texts,
+            smoothing=smoothing,
+            links=links,
+            guidance=settings.guidance,
+            **rest,
+        )
     if run.what == "pairs":
         return Contrastive(model, training.texts, held_out.texts, **rest)
     if run.what == "encoder":

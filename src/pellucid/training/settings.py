@@ -42,6 +42,9 @@ class Settings:
     """The longest gradient, by its norm over all parameters (Pascanu et al. 2013)."""
     label_smoothing: float = 0.0
     """Share of each target that goes to all tokens alike (Szegedy et al. 2016, section 7)."""
+    guidance: float = 0.0
+    """Weight of a loss by which one head of a translator's cross-attention learns to look where
+    words come from (Garg et al. 2019; see `alignment`)."""
     average: float = 0.0
     """Decay, a step, of a running mean of the weights that is judged and kept in their place
     (Polyak and Juditsky 1992); 0 = none."""
@@ -68,7 +71,8 @@ class Settings:
         self._check("seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         for name in ("learning_rate", "clip"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        self._check("weight_decay", self.weight_decay >= 0, "at least 0")
+        for name in ("weight_decay", "guidance"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("beta1", "beta2", "label_smoothing", "average"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("warmup", "floor"):

@@ -7,8 +7,19 @@ spelled), by Hugging Face's tokenizers, whose file everybody can read.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from tokenizers import (
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from tokenizers import Tokenizer as Inner
+
 from pellucid.common.wording import listing
-from pellucid.errors import ArgumentError, MissingExtraError
+from pellucid.errors import ArgumentError
 from pellucid.text.tokenizer import Tokenizer
 
 END = "<|end|>"
@@ -68,21 +79,7 @@ def byte_pairs(
 
     Raises:
         ArgumentError: size is too small, or larger than the texts allow.
-        MissingExtraError: tokenizers is not installed.
     """
-    try:
-        from tokenizers import (
-            Regex,
-            decoders,
-            models,
-            normalizers,
-            pre_tokenizers,
-            processors,
-            trainers,
-        )
-        from tokenizers import Tokenizer as Inner
-    except ImportError as error:
-        raise MissingExtraError("this needs tokenizers: pip install 'pellucid[hf]'") from error
     marks = [END, *marks]
     least = 256 + len(marks)
     if size is not None and size < least:

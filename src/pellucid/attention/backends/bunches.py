@@ -66,8 +66,9 @@ class Side:
         total.transpose(1, 2)[items, places] = found
 
     def _view(self, tensor: Tensor) -> Tensor:
-        view: Tensor = tensor[int(self.items[0]), :, self.stretch]
-        return view.unflatten(1, self.places.shape).transpose(0, 1)
+        part: Tensor = tensor[int(self.items[0]), :, self.stretch]
+        part = part.unflatten(1, self.places.shape)
+        return part.transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

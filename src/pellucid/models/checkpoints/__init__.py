@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.common.files import written_whole
@@ -79,7 +81,7 @@ def load(
         ArgumentError: there is no such device here.
         FileError: there is no such model, it is of no known family, its weights are pickled, or
             tensors are missing, too many, or of another shape than the config says; all are named.
-        MissingExtraError: safetensors is not installed.
+        MissingExtraError: the hub, or the tokenizer, needs what is not installed.
     """
     from pellucid.models.checkpoints.source import directory_of
     from pellucid.models.stacks import KINDS
@@ -202,11 +204,6 @@ def _as_stored(config: Config, family: Family, stored: Tensors) -> Config:
 
 def save(model: "Transformer", directory: Path) -> None:
     """See `Transformer.save`."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise MissingExtraError("saving needs safetensors: pip install 'pellucid[hf]'") from error
     other = Tokenizer.file_in(directory) if model.tokenizer is None else None
     if other is not None:  # it would be read back as this model's
         raise FileError(

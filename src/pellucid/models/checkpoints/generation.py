@@ -40,6 +40,9 @@ class Generation:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
+    alignment_heads: tuple[tuple[int, int], ...] | None = None
+    """Layers and heads of cross-attention that know where words come from; Whisper's checkpoints
+    name theirs so."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Settings that would change what is written, and that nothing here heeds."""
 
@@ -86,6 +89,10 @@ def read(directory: Path, config: Config) -> Generation:
         value = said.get(one.name)
         if value is None or one.name == "others":
             continue
+        if one.name == "alignment_heads":
+            heads = _alignment_heads(value, config)
+            (found if heads else others)[one.name] = heads or value
+            continue
         kind: Any = _KINDS[one.type]
         is_so = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if is_so and not (one.name.endswith("_id") and not 0 <= value < config.vocabulary):
@@ -99,6 +106,16 @@ def read(directory: Path, config: Config) -> Generation:
         if value is not None and value not in plain and not is_padding:
             others[name] = value
     return Generation(**found, others=others)
+
+
+def _alignment_heads(said: Any, config: Config) -> tuple[tuple[int, int], ...] | None:
+    """What is said, if these heads are there."""
+    layers = config.layers if config.decoder_layers is None else config.decoder_layers
+    try:
+        heads = tuple((range(layers).index(x), range(config.heads).index(y)) for x, y in said)
+    except (TypeError, ValueError):
+        return None
+    return heads if config.kind == "encoder-decoder" else None
 
 
 def write(directory: Path, generation: Generation, config: Config) -> None:

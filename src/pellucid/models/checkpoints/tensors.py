@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,7 +28,6 @@ class Tensors:
 
         Raises:
             FileError: there are no safetensors, or they are damaged.
-            MissingExtraError: safetensors is not installed.
         """
         self._files: dict[str, Path] = {}
         self.numbers = 0
@@ -118,10 +118,6 @@ def _refuse_pickles(directory: Path, kind: Kind) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingExtraError("loading needs safetensors: pip install 'pellucid[hf]'") from error
     try:
         with safe_open(file, framework="pt") as opened:
             yield opened

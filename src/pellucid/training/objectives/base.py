@@ -97,7 +97,7 @@ class Objective(nn.Module):
         model = type(self.model)(self.model.config)
         own = {name: one for name, one in weights.items() if name.startswith("model.")}
         model.load_state_dict({name.removeprefix("model."): one for name, one in own.items()})
-        model.tokenizer = self.model.tokenizer
+        model.tokenizer, model.generation = self.model.tokenizer, self.model.generation
         model.save(directory)
 
     def restore(self, directory: Path) -> None:

@@ -1,6 +1,7 @@
 """An encoder-decoder learns to say in one language what it reads in another."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from torch import Tensor
 from pellucid.attention import masks
 from pellucid.common.wording import short
 from pellucid.errors import MissingExtraError
+from pellucid.layers.config import Config
+from pellucid.lens import watch
 from pellucid.models import EncoderDecoder
+from pellucid.training.attention_losses import end_to_end, guided_loss
 from pellucid.training.batches import Bunches, cut, pack
 from pellucid.training.glance import short_one
 from pellucid.training.objectives.base import LINE, Objective, Part, Progress, output, typical
@@ -19,6 +23,14 @@ from pellucid.training.sequences import Sequences
 EXAMINED = 1000
 """Held-out pairs that are translated for BLEU, at the most."""
 SHOWN = 3
+
+
+def guided(config: Config) -> tuple[int, int]:
+    """The layer and the head that learn where words come from: of the last layer but one, as Garg
+    et al. 2019 have it.
+    """
+    layers = config.layers if config.decoder_layers is None else config.decoder_layers
+    return max(0, layers - 2), 0
 
 
 class Translation(Objective):
@@ -39,6 +51,8 @@ class Translation(Objective):
         batch_tokens: int,
         seed: int = 0,
         smoothing: float = 0.0,
+        links: np.ndarray | None = None,
+        guidance: float = 0.0,
     ) -> None:
         """Learn from pairs.
 
@@ -49,12 +63,18 @@ class Translation(Objective):
             batch_tokens: tokens of an update, sources and targets together.
             seed: of the order.
             smoothing: of labels.
+            links: the place in its source that each target token comes from, as `alignment.links`
+                finds them, for a head that learns to look there.
+            guidance: weight of its loss.
         """
         super().__init__()
         self.model, self.pairs, self.held_out = model, pairs, held_out
         self.together = pairs[0].lengths + pairs[1].lengths
         self.bunches = Bunches(self.together, batch_tokens, seed, pairs[0].lengths)
-        self.smoothing = smoothing
+        self.smoothing, self.links, self.guidance = smoothing, links, guidance
+        self.guided = guided(model.config)
+        if links is not None:
+            model.generation = replace(model.generation, alignment_heads=(self.guided,))
 
     def batch(self, step: int) -> Part:
         texts: Part = self.bunches.texts(step).tolist()
@@ -73,8 +93,29 @@ class Translation(Objective):
         return tuple(typical(texts.lengths) for texts in self.pairs)
 
     def forward(self, part: Part) -> Tensor:
-        x, targets = self._through(self.pairs, part)
-        return output(self.model, x, targets, self.smoothing)
+        if self.links is None:
+            x, targets = self._through(self.pairs, part)
+            return output(self.model, x, targets, self.smoothing)
+        layer, head = self.guided
+        name = f"decoder.blocks.{layer}.cross"
+        with watch(self.model, layers=[name]) as seen:
+            x, targets = self._through(self.pairs, part)
+        told = output(self.model, x, targets, self.smoothing)
+        shown = guided_loss(seen[name], self._links(part), heads=head, reduction="sum")
+        return told + self.guidance * shown
+
+    def _links(self, part: Part) -> Tensor:
+        """Those of pairs that lie end to end, (links, 2): target and source."""
+        assert self.links is not None
+        found = []
+        for text in part:
+            end = int(self.pairs[1].ends[text])
+            start = end - int(self.pairs[1].lengths[text])
+            places = torch.tensor(self.links[start:end], dtype=torch.int64)
+            rows = (places >= 0).nonzero()
+            found.append(torch.cat([rows, places[rows]], 1))
+        sources, targets = (texts.lengths[part].tolist() for texts in self.pairs)
+        return end_to_end(found, targets, sources)
 
     def _through(self, pairs: tuple[Sequences, Sequences], part: Part) -> tuple[Tensor, Tensor]:
         """What the last block makes, (1, target tokens, width), and the targets."""

@@ -1,0 +1,166 @@
+"""Which source token each target token comes from, as the pairs alone tell.
+
+Word translation with a taste for the diagonal (Dyer et al. 2013, "A Simple, Fast, and Effective
+Reparameterization of IBM Model 2"), learnt by expectation maximisation once in each direction. Kept
+are links that both find (Och and Ney 2003, "A Systematic Comparison of Various Statistical
+Alignment Models", section 4.3).
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pellucid.common.files import written_whole
+from pellucid.training.sequences import Sequences
+
+ROUNDS = 5
+NOTHING = 0.08
+"""Share of the tokens that come from none."""
+TENSION = 4.0
+"""How strong the taste for the diagonal is."""
+PRIOR = 0.01
+"""Of each translation, before any is seen: a rare token does not take what is common."""
+SLOTS = 2**24
+"""Of the table of translations; in a vocabulary of more than 4,096 some share one."""
+CELLS = 2**18
+"""Worked on at once."""
+
+
+def links(
+    sources: Sequences,
+    targets: Sequences,
+    vocabulary: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> np.ndarray:
+    """(target tokens of all texts,) int32: the place in its source that each comes from, or -1.
+
+    Args:
+        sources: ids, below `vocabulary`.
+        targets: as many texts.
+        vocabulary: of both.
+        progress: called with the passes over the pairs that are done, and all.
+    """
+    passes = 2 * (ROUNDS + 1)
+    forth = _best(sources, targets, vocabulary, lambda done: progress(done, passes))
+    back = _best(targets, sources, vocabulary, lambda done: progress(ROUNDS + 1 + done, passes))
+    # What each target token comes from, and whether that comes from it in turn.
+    first_target = np.repeat(targets.ends - targets.lengths, targets.lengths)
+    first_source = np.repeat(sources.ends - sources.lengths, targets.lengths)
+    place = np.arange(len(forth)) - first_target
+    agreed = (forth >= 0) & (back[first_source + np.maximum(forth, 0)] == place)
+    return np.where(agreed, forth, -1).astype(np.int32)
+
+
+def kept(
+    path: Path,
+    sources: Sequences,
+    targets: Sequences,
+    progress: Callable[[str, int, int | None], None],
+) -> np.ndarray:
+    """What `links` finds, from a file that is written the first time."""
+    if not path.is_file():
+        size = 1 + max(int(texts.ids.max()) for texts in (sources, targets))
+        found = links(sources, targets, size, lambda *done: progress("aligning words", *done))
+        with written_whole(path) as aside, aside.open("wb") as file:
+            np.save(file, found)
+    loaded: np.ndarray = np.load(path, mmap_mode="r")
+    return loaded
+
+
+class _Chunk(NamedTuple):
+    """Some texts, padded: the table's slot and the prior of each pair of tokens."""
+
+    slots: np.ndarray
+    """(texts, made, 1 + given); the first of the given is nothing."""
+    prior: np.ndarray
+    """Likewise; 0 where either is padding."""
+    given: np.ndarray
+    """(texts, 1 + given) ids; `vocabulary` is nothing."""
+    places: np.ndarray
+    """(texts, made), of the made tokens among all there are."""
+    real: np.ndarray
+    """(texts, made), False where padded."""
+
+
+def _best(
+    given: Sequences, made: Sequences, vocabulary: int, progress: Callable[[int], None]
+) -> np.ndarray:
+    """(made tokens,): the place of the likeliest given one in its text; -1 = it comes from none."""
+    slots = min(SLOTS, (vocabulary + 1) * vocabulary)
+    likely = np.ones(slots, np.float32)
+    scale = np.ones(vocabulary + 1, np.float32)
+    for number in range(ROUNDS):
+        counts = np.zeros(slots, np.float32)
+        totals = np.zeros(vocabulary + 1)
+        for chunk in _chunks(given, made, vocabulary):
+            share = _share(chunk, likely, scale)
+            np.add.at(counts, chunk.slots, share)
+            np.add.at(totals, chunk.given, share.sum(1))
+        # The mean of the logarithm under a Dirichlet prior (variational Bayes).
+        likely = _exp_digamma(counts + PRIOR)
+        scale = 1 / np.maximum(_exp_digamma(totals + PRIOR * vocabulary), 1e-30)
+        progress(number + 1)
+    best = np.full(len(made.ids), -1, np.int64)
+    for chunk in _chunks(given, made, vocabulary):
+        found = _share(chunk, likely, scale).argmax(-1) - 1
+        best[chunk.places[chunk.real]] = found[chunk.real]
+    progress(ROUNDS + 1)
+    return best
+
+
+def _share(chunk: _Chunk, likely: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """How much of each made token comes from each given one; rows add up to 1."""
+    share = likely[chunk.slots] * scale[chunk.given][:, None] * chunk.prior
+    total = share.sum(-1, keepdims=True)
+    found: np.ndarray = share / np.where(total > 0, total, 1)
+    return found
+
+
+def _exp_digamma(numbers: np.ndarray) -> np.ndarray:
+    found: np.ndarray = torch.from_numpy(numbers).digamma_().exp_().numpy()
+    return found
+
+
+def _chunks(given: Sequences, made: Sequences, vocabulary: int) -> Iterator[_Chunk]:
+    by_length = np.lexsort((given.lengths, made.lengths))
+    start = 0
+    while start < len(by_length):
+        stop = start
+        longest = 0
+        while stop < len(by_length):
+            text = by_length[stop]
+            longest = max(longest, int(given.lengths[text]))
+            if stop > start and (stop - start + 1) * longest * made.lengths[text] > CELLS:
+                break
+            stop += 1
+        yield _chunk(given, made, by_length[start:stop], vocabulary)
+        start = stop
+
+
+def _chunk(given: Sequences, made: Sequences, texts: np.ndarray, vocabulary: int) -> _Chunk:
+    (ours, _, is_ours), (theirs, places, is_theirs) = (_padded(x, texts) for x in (given, made))
+    ours = np.pad(ours, ((0, 0), (1, 0)), constant_values=vocabulary)
+    columns = (np.arange(is_ours.shape[1]) + 1) / given.lengths[texts][:, None]
+    rows = (np.arange(is_theirs.shape[1]) + 1) / made.lengths[texts][:, None]
+    near = np.exp(-TENSION * np.abs(rows[:, :, None] - columns[:, None])) * is_ours[:, None]
+    near *= (1 - NOTHING) / near.sum(-1, keepdims=True)
+    prior = np.pad(near, ((0, 0), (0, 0), (1, 0)), constant_values=NOTHING)
+    return _Chunk(
+        slots=(ours[:, None] * vocabulary + theirs[:, :, None]) % SLOTS,
+        prior=(prior * is_theirs[:, :, None]).astype(np.float32),
+        given=ours,
+        places=places,
+        real=is_theirs,
+    )
+
+
+def _padded(texts: Sequences, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids and places among all, (texts, longest), and where they are real."""
+    lengths = texts.lengths[which][:, None]
+    within = np.arange(int(lengths.max()))
+    real = within < lengths
+    places = (texts.ends[which][:, None] - lengths) + np.minimum(within, lengths - 1)
+    return texts.ids[places].astype(np.int64), places, real
