@@ -4,7 +4,8 @@
 
 Random weights, which transformers has made and both have loaded: a Llama shape of 134M parameters
 (that of SmolLM), GPT-2 small, and Marian's base shape; float32, every core. The peer is
-`transformers.generate`; that both write the same is checked on the way.
+`transformers.generate`; that both write the same is checked on the way. What a byte a weight costs
+is told of the trained decoder in the package.
 """
 
 import tempfile
@@ -21,9 +22,12 @@ from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
 from pellucid.tasks.beam import search
+from pellucid.tasks.generate import generate, open_writer
+from pellucid.tasks.sampling import Sampling
 
 PROMPT, NEW, PREFILL = 32, 64, 512
 SENTENCES, BEAMS, MOST = 64, 4, 32
+TEXTS = 47
 LLAMA = transformers.LlamaConfig(
     vocab_size=49_152,
     hidden_size=576,
@@ -201,7 +205,36 @@ def translation() -> Iterator[Row]:
         )
 
 
-SECTIONS = (decoding, prefill, translation)
+def perplexity(model: Any, texts: torch.Tensor) -> float:
+    with torch.no_grad():
+        logits = model(texts[:, :-1])
+    return float(torch.nn.functional.cross_entropy(logits.mT, texts[:, 1:]).exp())
+
+
+def bytes_a_weight() -> Iterator[Row]:
+    model = open_writer()
+    config, tokenizer = model.config, model.tokenizer
+    assert config.positions is not None
+    assert tokenizer is not None
+    start = torch.tensor(tokenizer.encode([""])).expand(TEXTS, -1)
+    drawn = generate(
+        model, start, max_tokens=config.positions - 1, sampling=Sampling(temperature=1.0), seed=3
+    )
+    texts = torch.tensor([[*start[0].tolist(), *one.ids] for one in drawn if len(one.ids) > 250])
+    found = perplexity(model, texts)
+    small = perplexity(model.to_int8(), texts)
+    yield Row(
+        figure="perplexity of int8 over float32",
+        setting=f"the decoder in the package, {len(texts)} texts that it drew",
+        ours=f"{small:.3f}",
+        peer=f"float32 {found:.3f}",
+        value=small / found,
+        bar=1.01,
+        at_least=False,
+    )
+
+
+SECTIONS = (decoding, prefill, translation, bytes_a_weight)
 
 
 if __name__ == "__main__":
