@@ -90,12 +90,14 @@ def check(directory, whole, steps=STEPS):
     assert not [*directory.rglob(".pellucid-*"), *directory.rglob("*.partial")]
 
 
-def hurt_log(directory):
-    """As if the last line had been cut off while it was written."""
-    log = directory / "training" / "log.jsonl"
-    if log.exists():
-        with log.open("a") as file:
-            file.write('{"step": 3, "lo')
+def hurt(directory):
+    """As if it had been killed in the middle of what it wrote."""
+    training = directory / "training"
+    for folder in (directory, training, training / "data"):
+        (folder / ".pellucid-0").write_text("half")
+    (training / "checkpoints" / "step-9999999.partial").mkdir(parents=True, exist_ok=True)
+    with (training / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "lo')
 
 
 # In processes that have everything imported, and kill themselves
@@ -160,7 +162,7 @@ def test_a_run_survives_three_kills(what, files, ended, tmp_path):
     assert ended(begun(what, files, whole))
     for kill_at in (31, 101, 47):
         assert not ended(begun(what, files, parts), kill_at)
-        hurt_log(parts)
+        hurt(parts)
     assert ended(begun(what, files, parts))
     check(parts, whole)
 
@@ -205,7 +207,6 @@ def test_a_run_survives_kills_at_random_moments(what, files, tmp_path):
         kills += process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             break
-        hurt_log(parts)
     assert kills > 2
     with started(parts) as process:
         pass
