@@ -197,7 +197,7 @@ def test_a_run_survives_kills_at_random_moments(what, files, tmp_path):
     assert started(whole).wait() == 0
     draw, log = random.Random(what), parts / "training" / "log.jsonl"
     kills = 0
-    for _ in range(30):
+    for _ in range(13):
         before = log.stat().st_size if log.exists() else 0
         with started(parts) as process:
             while process.poll() is None and (not log.exists() or log.stat().st_size == before):
