@@ -61,12 +61,14 @@ def test_neither_pieces_nor_a_small_table_matter(tmp_path, monkeypatch, name, va
 
 def test_links_are_kept(tmp_path, monkeypatch):
     sources, targets, _ = pairs(tmp_path)
-    file, told = tmp_path / "links.npy", []
-    first = alignment.kept(file, sources, targets, lambda *said: told.append(said))
+    told = []
+    first = alignment.kept(tmp_path, sources, targets, lambda *said: told.append(said))
     assert told[-1] == ("aligning words", 12, 12)
     monkeypatch.setattr(alignment, "links", None)
-    again = alignment.kept(file, sources, targets, lambda *_: None)
+    again = alignment.kept(tmp_path, sources, targets, lambda *_: None)
     np.testing.assert_array_equal(first, again)
+    with pytest.raises(TypeError):  # other pairs have others
+        alignment.kept(tmp_path, sources, sources, lambda *_: None)
 
 
 def test_the_loss_is_that_of_the_words_and_of_the_head(tmp_path):

@@ -6,6 +6,7 @@ are links that both find (Och and Ney 2003, "A Systematic Comparison of Various 
 Alignment Models", section 4.3).
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,12 +56,16 @@ def links(
 
 
 def kept(
-    path: Path,
+    directory: Path,
     sources: Sequences,
     targets: Sequences,
     progress: Callable[[str, int, int | None], None],
 ) -> np.ndarray:
-    """What `links` finds, from a file that is written the first time."""
+    """What `links` finds, from a file that is written the first time, one for each set of pairs."""
+    read = hashlib.sha256()
+    for part in (sources.ids, sources.ends, targets.ids, targets.ends):
+        read.update(part.data)
+    path = directory / f"links-{read.hexdigest()[:16]}.npy"
     if not path.is_file():
         size = 1 + max(int(texts.ids.max()) for texts in (sources, targets))
         found = links(sources, targets, size, lambda *done: progress("aligning words", *done))

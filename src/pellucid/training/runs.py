@@ -243,7 +243,7 @@ def _made(
     links = None
     if wanted.get("guidance"):
         sources, targets = prepared.training.texts
-        links = alignment.kept(data / "links.npy", sources, targets, progress)
+        links = alignment.kept(data, sources, targets, progress)
     if processes.is_first:
         processes.wait()
     torch.manual_seed(int(wanted.get("seed", 0)))
