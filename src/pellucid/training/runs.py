@@ -10,10 +10,9 @@ DIR/training/log.jsonl, loss.svg, attention/          how it went
 """
 
 import json
-import shutil
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from pellucid.common.files import UNFINISHED, write_whole
+from pellucid.common.files import write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, FileError
 from pellucid.layers.config import Config, Kind
@@ -30,6 +29,7 @@ from pellucid.models import load
 from pellucid.models.stacks import KINDS
 from pellucid.text.items import name_of
 from pellucid.training import alignment, corpus, machine
+from pellucid.training.directory import alone, claim, remove, sweep
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Trainer
 from pellucid.training.objectives import (
@@ -166,21 +166,34 @@ def train(
         DivergedError, Interrupted: as `Trainer.run`.
     """
     processes = Processes.join()
+    with alone(directory, run is None) if processes.is_first else nullcontext():
+        return _train(run, directory, overwrite, processes, progress)
+
+
+def _train(
+    run: Run | None,
+    directory: Path,
+    overwrite: bool,
+    processes: Processes,
+    progress: Callable[[str, int, int | None], None],
+) -> dict[str, Any]:
     inner = directory / "training"
     resume = run is None
     if run is None:
         run = Run.read(inner / "run.json")
         if processes.is_first:
-            _sweep(directory)
+            sweep(directory)
     elif processes.is_first:
-        _claim(directory, overwrite)
+        claim(directory, overwrite)
         run.save(inner / "run.json")
     processes.wait()
     try:
         objective, settings = _made(run, inner / "data", resume, processes, progress)
     except BaseException:
         if not resume and processes.is_first:  # nothing was learnt that could be lost
-            _remove(directory)
+            remove(directory)
+            with suppress(OSError):  # somebody else's files may be there
+                directory.rmdir()
         raise
     report = _report(objective, settings, inner, processes)
     trainer = Trainer(objective, settings, inner, report, processes)
@@ -189,37 +202,6 @@ def train(
     if processes.is_first:
         write_whole(directory / "results.json", json.dumps(measures, indent=2) + "\n")
     return measures
-
-
-def _claim(directory: Path, overwrite: bool) -> None:
-    if directory.is_dir() and any(directory.iterdir()):
-        if not overwrite:
-            raise FileError(
-                f"'{directory}' has something in it; --resume goes on with it, --overwrite removes "
-                "what a run left there"
-            )
-        _remove(directory)
-    try:
-        (directory / "training").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write '{directory}': {error.strerror}") from error
-
-
-def _remove(directory: Path) -> None:
-    """What a run left, and nothing else that somebody may have put there."""
-    shutil.rmtree(directory / "training", ignore_errors=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "head.safetensors"):
-        (directory / name).unlink(missing_ok=True)
-    (directory / "results.json").unlink(missing_ok=True)
-    _sweep(directory)
-    with suppress(OSError):  # somebody else's files may be there
-        directory.rmdir()
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what was killed while it was written."""
-    for path in (*directory.glob(UNFINISHED), *(directory / "training").rglob(UNFINISHED)):
-        path.unlink(missing_ok=True)
 
 
 def _made(

@@ -1,5 +1,6 @@
 """What training asks of an objective."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,6 +104,11 @@ class Objective(nn.Module):
     def restore(self, directory: Path) -> None:
         """Go on with the model that `save` wrote, in place of the one there is."""
         self.model = load(directory)
+
+
+def perplexity(loss: float) -> float:
+    """Of a loss in nats; inf, and no error, where a run has gone astray."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 def output(model: Any, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -2,7 +2,6 @@
 people call a text.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pellucid.tasks.classify import FILE, Head
 from pellucid.training.batches import Bunches, Packed, cut, pack
 from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED, cross_entropy
-from pellucid.training.objectives.base import LINE, Objective, Part, Progress, typical
+from pellucid.training.objectives.base import LINE, Objective, Part, Progress, perplexity, typical
 from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
@@ -156,7 +155,7 @@ class Masked(_Texts):
             if progress is not None:
                 progress(done, len(lengths))
         loss_each = nats / max(count, 1)
-        return {"loss": loss_each, "perplexity": math.exp(loss_each)}
+        return {"loss": loss_each, "perplexity": perplexity(loss_each)}
 
     def sample(self) -> str:
         """The likeliest tokens in the middle of the example, which is hidden."""

@@ -9,7 +9,7 @@ from pellucid.models import Decoder
 from pellucid.training.batches import Packed, Windows
 from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED
-from pellucid.training.objectives.base import Objective, Part, Progress, output
+from pellucid.training.objectives.base import Objective, Part, Progress, output, perplexity
 from pellucid.training.sequences import Sequences
 
 SHOWN = 24
@@ -109,6 +109,6 @@ class NextToken(Objective):
                 progress(done, last)
         return {
             "loss": nats / last,
-            "perplexity": math.exp(nats / last),
+            "perplexity": perplexity(nats / last),
             "bits_per_byte": nats / math.log(2) / self.held_out.bytes,
         }

@@ -1,6 +1,5 @@
 """An encoder-decoder learns to say in one language what it reads in another."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,15 @@ from pellucid.models import EncoderDecoder
 from pellucid.training.attention_losses import end_to_end, guided_loss
 from pellucid.training.batches import Bunches, cut, pack
 from pellucid.training.glance import short_one
-from pellucid.training.objectives.base import LINE, Objective, Part, Progress, output, typical
+from pellucid.training.objectives.base import (
+    LINE,
+    Objective,
+    Part,
+    Progress,
+    output,
+    perplexity,
+    typical,
+)
 from pellucid.training.sequences import Sequences
 
 EXAMINED = 1000
@@ -147,7 +154,7 @@ class Translation(Objective):
             if progress is not None:
                 progress(done, len(lengths))
         loss = nats / len(self.held_out[1].ids)
-        return {"loss": loss, "perplexity": math.exp(loss)}
+        return {"loss": loss, "perplexity": perplexity(loss)}
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
         """BLEU and chrF besides, of what beam search makes of up to 1,000 held-out sources."""
