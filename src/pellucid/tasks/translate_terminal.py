@@ -107,8 +107,8 @@ def show_aligned(
             console.print()
     say(
         "A row is a word of the translation: how many percent of its attention each word of the "
-        "text got, the mean over layers and heads. Marks such as the end of the text have the "
-        "rest.",
+        "text got, in the head that the model names for it, or else the mean over layers and "
+        "heads. Marks such as the end of the text have the rest.",
         console,
         style="dim",
     )
