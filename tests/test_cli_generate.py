@@ -204,7 +204,6 @@ def test_the_end_of_the_positions_is_said(run, model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["Once"], "generate needs --model, a directory with a decoder"),
         (["Once", "upon", "--model", "m"], 'one prompt; put it in quotes: "Once upon"'),
         (["", "--model", "m"], "the text is empty"),
         ([" \n", "--model", "m"], "the text is empty"),
