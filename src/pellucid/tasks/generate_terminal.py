@@ -13,6 +13,7 @@ from rich.text import Text as Line
 
 from pellucid.common import colours
 from pellucid.common.files import printable
+from pellucid.common.interrupts import interruptible
 from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.lens.words import is_special
@@ -140,10 +141,14 @@ def write(
             step(f"reading {count(len(prompts.texts), 'prompt')}", 0, 1)
             for piece in islice(pieces, 2 * min(BATCH, len(texts))):
                 texts[piece.prompt * samples + piece.sample].add(piece)
-        for piece in pieces:
-            if typist is not None:
-                typist.go_on()
-            texts[piece.prompt * samples + piece.sample].add(piece)
+        # What a signal raises may be raised where it gets lost, as in a callback of C code.
+        with interruptible() as interrupted:
+            for piece in pieces:
+                if typist is not None:
+                    typist.go_on()
+                texts[piece.prompt * samples + piece.sample].add(piece)
+                if interrupted():
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         written.is_interrupted = True
     if typist is not None:

@@ -7,8 +7,7 @@ for bit, and several processes learn what one would.
 
 import json
 import math
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.utils.checkpoint import checkpoint
 
 from pellucid.common.files import write_whole
+from pellucid.common.interrupts import interruptible
 from pellucid.errors import PellucidError
 from pellucid.layers.block import Block, HeadAttention, Sight
 from pellucid.training import state
@@ -86,7 +86,7 @@ class Trainer:
         if resume:
             self._go_back()
         measures: dict[str, float] = {}
-        with self.report, _interruptible() as interrupted:
+        with self.report, interruptible() as interrupted:
             while self.step < settings.steps:
                 loss, norm, tokens = self._update()
                 rate = settings.rate(self.step)
@@ -308,25 +308,3 @@ class _Compiled:
     def __call__(self, x: Tensor, sight: Sight, *others: Any, **named: Any) -> Tensor:
         does = self.fast if self.block.training else self.plain
         return does(x, sight, *others, **named)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is kept until a step is done; a second one is not."""
-    pressed = False
-
-    def note(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread, which alone gets signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
