@@ -10,7 +10,6 @@ from torch import Tensor
 from pellucid.attention import masks
 from pellucid.common.wording import short
 from pellucid.errors import MissingExtraError
-from pellucid.layers.config import Config
 from pellucid.lens import watch
 from pellucid.models import EncoderDecoder
 from pellucid.training.attention_losses import end_to_end, guided_loss
@@ -30,14 +29,6 @@ from pellucid.training.sequences import Sequences
 EXAMINED = 1000
 """Held-out pairs that are translated for BLEU, at the most."""
 SHOWN = 3
-
-
-def guided(config: Config) -> tuple[int, int]:
-    """The layer and the head that learn where words come from: of the last layer but one, as Garg
-    et al. 2019 have it.
-    """
-    layers = config.layers if config.decoder_layers is None else config.decoder_layers
-    return max(0, layers - 2), 0
 
 
 class Translation(Objective):
@@ -79,7 +70,8 @@ class Translation(Objective):
         self.together = pairs[0].lengths + pairs[1].lengths
         self.bunches = Bunches(self.together, batch_tokens, seed, pairs[0].lengths)
         self.smoothing, self.links, self.guidance = smoothing, links, guidance
-        self.guided = guided(model.config)
+        # The layer and the head that are shown: of the last layer but one, as Garg et al. have it.
+        self.guided = max(0, len(model.decoder.blocks) - 2), 0
         if links is not None:
             model.generation = replace(model.generation, alignment_heads=(self.guided,))
 
