@@ -58,7 +58,7 @@ REVIEWS, LONGEST, TOGETHER = 25_000, 512, 32
 SMALLER = {"width": 256, "heads": 4, "hidden": 1024}
 """A classifier of the size that so many reviews are enough for."""
 UPDATES = 4
-SETTINGS = Settings(steps=1000, batch_tokens=ROWS * CONTEXT)
+SETTINGS = Settings(steps=1000, batch_tokens=ROWS * CONTEXT, precision="float32")
 
 Loss = Callable[[Sequence[int]], Tensor]
 
