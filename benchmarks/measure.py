@@ -1,12 +1,15 @@
 """Timing beside a peer on a noisy machine, and peak memory in a process of its own."""
 
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing.connection import Connection
 
 Call = Callable[[], object]
 
@@ -74,6 +77,27 @@ def beside(
             ratio=statistics.median(a / b for a, b in zip(samples, beside_it, strict=True)),
         )
     return found
+
+
+class Elsewhere:
+    """A call that is made in a process of its own, with that one's memory and settings."""
+
+    def __init__(self, make: Callable[[], Call]) -> None:
+        spawned = multiprocessing.get_context("spawn")
+        self.pipe, there = spawned.Pipe()
+        spawned.Process(target=_serve, args=(make, there), daemon=True).start()
+
+    def __call__(self) -> object:
+        self.pipe.send(None)
+        return self.pipe.recv()
+
+
+def _serve(make: Callable[[], Call], pipe: Connection) -> None:
+    call = make()
+    with suppress(EOFError):  # who asked is gone
+        while True:
+            pipe.recv()
+            pipe.send(call())
 
 
 def printed_by(code: str) -> float:

@@ -179,7 +179,7 @@ def next_token(directory: Path) -> NextToken:
     return NextToken(model, texts, texts, batch_tokens=ROWS * CONTEXT)
 
 
-def pair(directory: Path) -> tuple[NextToken, dict[str, Callable[[], float]]]:
+def pair(directory: Path) -> tuple[NextToken, dict[str, Callable[[], Any]]]:
     """Ours, and an update of ours and of the peer."""
     objective = next_token(directory)
     model = Plain(objective.model.decoder)
@@ -190,20 +190,27 @@ def pair(directory: Path) -> tuple[NextToken, dict[str, Callable[[], float]]]:
         logits = F.linear(model(packed.ids), model.tokens.weight)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    plain = plain_updates(model, loss)
+    change = plain_updates(model, loss)
     training = trainer(objective, directory, Processes())
     return objective, {
         "ours": partial(update, training),
-        "plain": lambda: plain(objective.batch(next(steps))),
+        "plain": lambda: change(objective.batch(next(steps))),
     }
+
+
+def plain(directory: Path) -> measure.Call:
+    """The peer's alone, for a process whose memory nobody has set up."""
+    return pair(directory)[1]["plain"]
 
 
 # --------------------------------------------------------------------------------------- figures
 
 
 def step() -> Iterator[Row]:
+    machine.keep_freed_memory()
     with TemporaryDirectory() as place:
         objective, updates = pair(Path(place))
+        updates["plain"] = measure.Elsewhere(partial(plain, Path(place) / "peer"))
         losses = {name: [one() for _ in range(ALIKE)] for name, one in updates.items()}
         np.testing.assert_allclose(losses["ours"], losses["plain"], rtol=1e-5)
         # As many operations as an update has, and as long: the machine's speed moves.

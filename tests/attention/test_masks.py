@@ -118,6 +118,15 @@ def test_documents_of_one_length_are_one_call(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(context, expected)
 
 
+def test_documents_that_nobody_shares_are_no_call() -> None:
+    q, k, v = random(1, 2, 3, 5, seed=0), random(1, 2, 7, 5, seed=1), random(1, 2, 7, 3, seed=2)
+    mask = masks.documents(torch.tensor([2, 2, 4]), torch.arange(7) // 3 + 7)
+    context, weights = pellucid.attention(q, k, v, mask)
+    assert not plan(weights._of)
+    assert torch.equal(context, torch.zeros(1, 2, 3, 3))
+    assert (weights.logsumexp == -torch.inf).all()
+
+
 @given(
     lengths=st.lists(st.integers(1, 23), min_size=1, max_size=9),
     order=st.randoms(use_true_random=False),

@@ -64,7 +64,7 @@ def measures(directory: Path):
 
 def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
-    kinds = ("decoder", "translator")
+    kinds = ("decoder", "translator", "guided")
     calls = []
     for kind in kinds:
         trained(tmp_path / kind / "one", kind, False, STEPS, False)

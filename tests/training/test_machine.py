@@ -1,5 +1,9 @@
 """What training costs, as torch itself counts the operations; and that a rate is measured."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,6 +11,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
 from pellucid.training.machine import matrix_rate, operations
+
+PAGES = """
+import resource
+import torch
+from pellucid.training.machine import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(7):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+fresh = faults()
+keep_freed_memory()
+torch.ones(2**24)
+print(fresh, faults())
+"""
 
 SHAPE = {
     "vocabulary": 53,
@@ -119,3 +138,11 @@ def test_a_rate_of_nothing_is_refused():
 @pytest.mark.gpu
 def test_the_rate_of_a_gpu():
     assert matrix_rate(512, 512, 512, dtype=torch.bfloat16, device="cuda") > 1e11
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
+def test_what_is_freed_is_taken_again_without_new_pages():
+    ran = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    fresh, kept = map(int, ran.stdout.split())
+    assert fresh > 7 * 20  # even where a page has 2 MB
+    assert kept < fresh / 7

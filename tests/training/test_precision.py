@@ -137,8 +137,9 @@ def compiler(monkeypatch):
 
 @QUIET
 @pytest.mark.usefixtures("compiler")
-def test_compiled_blocks_teach_the_same_and_resume(tmp_path):
-    check_compiled("decoder", tmp_path, anew=False)
+@pytest.mark.parametrize("kind", ["decoder", "guided"])
+def test_compiled_blocks_teach_the_same_and_resume(kind, tmp_path):
+    check_compiled(kind, tmp_path, anew=False)
 
 
 @pytest.mark.slow

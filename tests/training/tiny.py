@@ -48,8 +48,10 @@ def objective(kind, directory, batch_tokens=53, seed=0, **options):
     if kind == "decoder":
         texts = some_texts(directory / "a", ends=False)
         return NextToken(Decoder(config("decoder", **options)), texts, texts, **rest)
-    if kind == "translator":
+    if kind in ("translator", "guided"):
         pairs = some_texts(directory / "a"), some_texts(directory / "b", seed=1)
+        if kind == "guided":  # each word to the first two, in turns
+            rest |= {"links": np.arange(len(pairs[1].ids)) % 2, "guidance": 0.3}
         return Translation(
             EncoderDecoder(config("encoder-decoder", **options)), pairs, pairs, **rest
         )
@@ -65,4 +67,4 @@ def objective(kind, directory, batch_tokens=53, seed=0, **options):
     return Classification(model, texts, labels, (texts, labels), names, **rest)
 
 
-KINDS = ("decoder", "translator", "masked", "contrastive", "classifier")
+KINDS = ("decoder", "translator", "masked", "contrastive", "classifier", "guided")

@@ -155,6 +155,11 @@ class Config:
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @property
+    def longest(self) -> int | None:
+        """Tokens of a text that are read: of a longer one the first so many; None = any."""
+        return self.positions if self.most_tokens is None else self.most_tokens
+
+    @property
     def weights_dropout(self) -> float:
         return self.dropout if self.attention_dropout is None else self.attention_dropout
 

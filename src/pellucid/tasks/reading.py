@@ -56,7 +56,7 @@ def ids_of(
     names = checked("texts", texts, names)
     ids = model.tokenizer.encode(texts)
     config = model.config
-    most = config.positions if config.most_tokens is None else config.most_tokens
+    most = config.longest
     long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
     for number, one in enumerate(ids):
         if not one:

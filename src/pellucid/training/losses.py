@@ -64,19 +64,22 @@ class _CrossEntropy(torch.autograd.Function):
             rows = slice(start, start + ROWS)
             logits = torch.nn.functional.linear(x[rows], weight, bias)
             logits = logits.to(kind)
+            at = torch.arange(len(logits), device=x.device)
             target, counts = targets[rows].clamp_min(0), targets[rows] != IGNORED
-            normaliser = logits.logsumexp(-1)
-            loss = normaliser - logits.gather(1, target[:, None]).squeeze(1) * (1 - smoothing)
+            loss = logits[at, target] * (smoothing - 1)
             if smoothing:
                 loss -= logits.mean(-1) * smoothing
+            # softmax(logits) - target, in place of the logits
+            highest = logits.amax(-1, keepdim=True)
+            logits.sub_(highest).exp_()
+            each = logits.sum(-1, keepdim=True)
+            loss += (highest + each.log()).squeeze(1)
             total += loss[counts].sum()
             if to_x is None or to_weight is None:
                 continue
-            # softmax(logits) - target, in place of the logits
-            logits.sub_(normaliser[:, None]).exp_()
+            logits.div_(each)
             if smoothing:
                 logits.sub_(smoothing / vocabulary)
-            at = torch.arange(len(target), device=x.device)
             logits[at, target] -= 1 - smoothing
             if not bool(counts.all()):
                 logits[~counts] = 0

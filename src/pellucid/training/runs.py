@@ -56,6 +56,8 @@ KIND: dict[str, Kind] = {
 PAIR_POSITIONS, ENCODER_POSITIONS = 256, 512
 """Tokens of a text, at the most, where nobody says otherwise."""
 _MODEL = {one.name for one in fields(Config)} - {"kind", "vocabulary", "start", "stop", "padding"}
+_OPEN = {"dropout", "attention_dropout", "most_tokens"}
+"""What may be said anew of a model to go on from."""
 _SETTINGS = {one.name for one in fields(Settings)}
 
 
@@ -93,7 +95,7 @@ class Run:
                 raise ArgumentError(
                     f"there is no option '{name}'; there are {listing(sorted(_MODEL | _SETTINGS))}"
                 )
-            if self.base is not None and name in _MODEL - {"dropout", "attention_dropout"}:
+            if self.base is not None and name in _MODEL - _OPEN:
                 raise ArgumentError(f"{name} is that of the model to go on from")
 
     def save(self, path: Path) -> None:
@@ -187,6 +189,7 @@ def _train(
         claim(directory, overwrite)
         run.save(inner / "run.json")
     processes.wait()
+    machine.keep_freed_memory()
     try:
         objective, settings = _made(run, inner / "data", resume, processes, progress)
     except BaseException:

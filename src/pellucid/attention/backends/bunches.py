@@ -186,7 +186,7 @@ def _alike(queries: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]
     changes = (np.diff(kinds) != 0).any(0).nonzero()[0] + 1
     found: list[np.ndarray] = []
     filled = 0
-    for some in np.split(by_length, changes):
+    for some in np.split(by_length, changes) if len(queries) else ():
         joined = np.append(found[-1], some) if found else some
         sizes = queries[joined], keys[joined]
         now = len(joined) * sizes[0].max() * sizes[1].max() - (sizes[0] * sizes[1]).sum()

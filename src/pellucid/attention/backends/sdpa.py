@@ -82,13 +82,18 @@ def _bias_of_items(scores: Scores) -> Tensor:
     return bias.expand(*bias.shape[:2], *scores.shape[2:]).contiguous()
 
 
+def _only(calls: Plan, scores: Scores) -> Piece | None:
+    """The one call, where it is of the whole matrix."""
+    whole = len(calls) == 1 and isinstance(calls[0], Piece) and calls[0].is_all_of(scores)
+    return calls[0] if whole else None  # type: ignore[return-value]
+
+
 def _run(
     query: Tensor, key: Tensor, value: Tensor, scores: Scores, calls: Plan
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, _ = scores.shape
-    if len(calls) == 1 and isinstance(calls[0], Piece) and calls[0].is_all_of(scores):
-        bias = calls[0].bias(scores)
-        return _run_kernel(query, key, value, scores, calls[0].causal, bias)
+    if (only := _only(calls, scores)) is not None:
+        return _run_kernel(query, key, value, scores, only.causal, only.bias(scores))
     # As the kernels lay it out, and as whoever joins the heads wants it.
     context = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
@@ -143,9 +148,7 @@ class _Fused(torch.autograd.Function):
             raise BackendError("fused kernels have no second derivative; backend='blockwise' has")
         query, key, value, context, logsumexp = ctx.saved_tensors
         scores: Scores = ctx.scores
-        of_query, of_key, of_value = (
-            torch.zeros_like(x, dtype=scores.dtype) for x in (query, key, value)
-        )
+        wanted = query, key, value
         if of_context is None:
             of_context = torch.zeros_like(context)
         if of_lse is not None:
@@ -155,13 +158,14 @@ class _Fused(torch.autograd.Function):
             context = _with_column(context, context.new_zeros(1))
             of_context = _with_column(of_context, of_lse.unsqueeze(-1))
         shift = finite(logsumexp)
-        for call in ctx.plan:
+
+        def run(call: Piece | Bunch) -> tuple[Tensor, ...]:
             bias = call.bias(scores)
             part, part_lse = call.queries_of(query), call.queries_of(shift)
             if bias is not None:  # a row that sees nothing may hold anything
                 part = part.masked_fill((part_lse == torch.inf).unsqueeze(-1), 0)
             found = kernels.backward(
-                call.queries_of(of_context).contiguous(),
+                _dense(call.queries_of(of_context)),
                 part,
                 call.keys_of(key),
                 call.keys_of(value),
@@ -171,10 +175,23 @@ class _Fused(torch.autograd.Function):
                 bias,
                 scores.scale,
             )
-            call.add_to_queries(of_query, found[0])
-            call.add_to_keys(of_key, found[1])
-            call.add_to_keys(of_value, found[2][..., : of_value.shape[-1]])
-        return of_query.to(query), of_key.to(key), of_value.to(query), None
+            return *found[:2], found[2][..., : wanted[2].shape[-1]]
+
+        if (only := _only(ctx.plan, scores)) is not None:
+            grads = run(only)
+        else:
+            grads = tuple(torch.zeros_like(x, dtype=scores.dtype) for x in wanted)
+            for call in ctx.plan:
+                of_query, of_key, of_value = run(call)
+                call.add_to_queries(grads[0], of_query)
+                call.add_to_keys(grads[1], of_key)
+                call.add_to_keys(grads[2], of_value)
+        return *(found.to(x) for found, x in zip(grads, wanted, strict=True)), None
+
+
+def _dense(grad: Tensor) -> Tensor:
+    """As the kernels read it: numbers of a row side by side, and none in two places."""
+    return grad if grad.stride(-1) == 1 and 0 not in grad.stride() else grad.contiguous()
 
 
 def _with_column(tensor: Tensor, column: Tensor) -> Tensor:

@@ -75,8 +75,7 @@ def write(directory: Path, config: Config) -> None:
         "pooling_mode_cls_token": config.pooling == "first",
         "pooling_mode_mean_tokens": config.pooling == "mean",
     }
-    most = config.positions if config.most_tokens is None else config.most_tokens
-    length = {"max_seq_length": most, "do_lower_case": False}
+    length = {"max_seq_length": config.longest, "do_lower_case": False}
     try:
         (directory / "1_Pooling").mkdir(exist_ok=True)
     except OSError as error:

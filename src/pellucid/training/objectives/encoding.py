@@ -44,7 +44,7 @@ class _Texts(Objective):
     ) -> None:
         """Learn from texts of such lengths; `shown` are those that people are shown some of."""
         super().__init__()
-        self.model, self.each = model, np.minimum(lengths, model.config.positions or lengths)
+        self.model, self.each = model, np.minimum(lengths, model.config.longest or lengths)
         self.shown = shown
         self.bunches = Bunches(self.each, batch_tokens, seed)
 
@@ -66,7 +66,7 @@ class _Texts(Objective):
 
     def example(self) -> tuple[Tensor]:
         ids = self.shown[short_one(self.shown.lengths)]
-        return (ids[: min(MOST, self.model.config.positions or MOST)],)
+        return (ids[: min(MOST, self.model.config.longest or MOST)],)
 
     def text(self, ids: Tensor) -> str:
         """As much of a text as has room in a line; "" where there is no tokenizer."""
@@ -76,8 +76,8 @@ class _Texts(Objective):
         return short(" ".join(tokenizer.decode(ids[:LINE].tolist()).split()), LINE)
 
     def packed(self, texts: Sequences, part: Part) -> Packed:
-        """As much of each text as there are positions for."""
-        return pack([texts[number][: self.model.config.positions] for number in part])
+        """As much of each text as the model reads."""
+        return pack([texts[number][: self.model.config.longest] for number in part])
 
     def encoded(self, packed: Packed) -> Tensor:
         """(tokens, width)"""
@@ -147,7 +147,7 @@ class Masked(_Texts):
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)  # the same tokens each time
         nats, count, done = 0.0, 0, 0
-        lengths = np.minimum(self.held_out.lengths, self.model.config.positions or 2**62)
+        lengths = np.minimum(self.held_out.lengths, self.model.config.longest or 2**62)
         for part in cut(np.arange(len(lengths)), lengths, JUDGED_TOKENS):
             with torch.no_grad():
                 loss, hidden = self._loss(self.packed(self.held_out, part.tolist()), generator)
@@ -331,7 +331,7 @@ class Classification(_Texts):
         texts, labels = self.held_out
         table = np.zeros((len(self.names), len(self.names)), np.int64)
         nats, done = 0.0, 0
-        lengths = np.minimum(texts.lengths, self.model.config.positions or 2**62)
+        lengths = np.minimum(texts.lengths, self.model.config.longest or 2**62)
         for part in cut(np.argsort(lengths, kind="stable"), lengths, JUDGED_TOKENS):
             with torch.no_grad():
                 logits = self._logits(texts, part.tolist()).float()
