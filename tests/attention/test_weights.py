@@ -14,6 +14,7 @@ import pellucid
 from pellucid import AttentionWeights, PellucidError, energies, masks
 from pellucid.attention import attention_weights, sweep
 from pellucid.attention.reference import stages
+from pellucid.errors import OutOfRangeError, TypeMismatchError
 from tests.attention.cases import Case, assert_within_budget, cases, random
 
 EPS = 2**-23
@@ -163,6 +164,34 @@ def test_some_rows_are_those_rows_of_all(case: Case, data: Any) -> None:
     torch.testing.assert_close(
         found.mean_distance, of_all.mean_distance[..., start:stop], rtol=1e-4, atol=1e-4
     )
+
+
+@given(case=cases(), data=st.data())
+def test_one_head_is_that_head_of_all(case: Case, data: Any) -> None:
+    whole = weights_of(case)
+    place = tuple(data.draw(st.integers(-size, size - 1)) for size in whole.shape[:-2])
+    if data.draw(st.booleans()):
+        whole.logsumexp  # noqa: B018  known before, or found for this head alone
+    part = whole.one(*place)
+    assert part.shape == (1, *whole.shape[-2:])
+    exact, plain = (
+        case.reference(dtype).weights[place][None] for dtype in (torch.float64, torch.float32)
+    )
+    scores = case.reference().masked[place][None]
+    assert_within_budget(part.dense(), plain, exact, EPS, scores)
+    assert_within_budget(part.received(), plain.sum(-2), exact.sum(-2), EPS, scores)
+    x = random(whole.shape[-1], 3, seed=0)
+    assert_within_budget(part @ x, plain @ x, exact @ x.double(), EPS, scores)
+    torch.testing.assert_close(part.logsumexp, whole.logsumexp[place][None])
+
+
+def test_one_head_is_told_by_its_numbers() -> None:
+    weights = attention_weights(random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1))
+    for bad in ((), (0,), (0, 0, 0), (2, 0), (0, -4)):
+        with pytest.raises(OutOfRangeError):
+            weights.one(*bad)
+    with pytest.raises(TypeMismatchError, match=r"ints, got 1\.0"):
+        weights.one(0, 1.0)  # type: ignore[arg-type]
 
 
 @given(case=cases(queries_and_keys=((37, 53), (7, 41))), data=st.data())

@@ -99,6 +99,10 @@ class Mask:
         """The mask of some of the queries, counted from the first of them, all items at once."""
         raise NotImplementedError
 
+    def of_heads(self, heads: slice) -> "Mask":
+        """The mask of some of the heads; most are the same for all."""
+        return self
+
     def restrict(self, rows: slice, cols: slice, keys: int) -> "Mask | None":
         """The mask of a rectangle, counted from its corner; None where all of it is visible."""
         if intervals.covers(self.spans(rows.start, rows.stop, keys).every, cols.start, cols.stop):
@@ -419,6 +423,9 @@ class Dense(Mask):
     def of_rows(self, rows: slice) -> Mask:
         return Dense(self.visible[:, :, rows])
 
+    def of_heads(self, heads: slice) -> Mask:
+        return Dense(self.visible[:, heads])
+
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Dense(self.visible[:, :, rows, cols])
 
@@ -449,6 +456,9 @@ class Pair(Mask):
 
     def of_rows(self, rows: slice) -> Mask:
         return type(self)(self.left.of_rows(rows), self.right.of_rows(rows))
+
+    def of_heads(self, heads: slice) -> Mask:
+        return type(self)(self.left.of_heads(heads), self.right.of_heads(heads))
 
 
 class And(Pair):
@@ -537,6 +547,9 @@ class Not(Mask):
 
     def of_rows(self, rows: slice) -> Mask:
         return Not(self.hidden.of_rows(rows))
+
+    def of_heads(self, heads: slice) -> Mask:
+        return Not(self.hidden.of_heads(heads))
 
     def _cut(self, rows: slice, cols: slice, keys: int) -> Mask:
         return Not(self.hidden._cut(rows, cols, keys))

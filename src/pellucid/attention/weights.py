@@ -244,6 +244,53 @@ class AttentionWeights(LazyMatrix):
             part._logsumexp, part._has_graph = self._logsumexp[:, :, chosen], self._has_graph
         return part
 
+    def one(self, *place: int) -> "AttentionWeights":
+        """The weights of one head of one batch item, (1, queries, keys), as lazy as these.
+
+        Whatever is asked of them costs that head alone, their logsumexp included where it is not
+        known yet.
+
+        Args:
+            place: a number for each batch dimension, and the head's; negative ones count from the
+                end.
+
+        Raises:
+            OutOfRangeError: other than one number a dimension, or one past the end.
+            TypeMismatchError: a number is no int.
+        """
+        sizes = self.shape[:-2]
+        if len(place) != len(sizes):
+            raise OutOfRangeError(
+                f"one head is told by {len(sizes)} numbers, for the shape {tuple(sizes)}; "
+                f"got {len(place)}"
+            )
+        for axis, (size, one) in enumerate(zip(sizes, place, strict=True)):
+            if not isinstance(one, int) or isinstance(one, bool):
+                raise TypeMismatchError(f"one head is told by ints, got {one!r}")
+            if not -size <= one < size:
+                raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
+        item = 0
+        for size, one in zip(sizes[:-1], place[:-1], strict=True):
+            item = item * size + one % size
+        head = place[-1] % sizes[-1]
+        items, heads = slice(item, item + 1), slice(head, head + 1)
+        of = self._of
+        part = AttentionWeights(
+            replace(
+                of,
+                query=of.query[items, heads],
+                key=of.of_heads(of.key[items], heads),
+                bias=None if of.bias is None else of.bias[items, heads],
+                mask=None if of.mask is None else of.mask.at(item).of_heads(heads),
+                sinks=None if of.sinks is None else of.sinks[heads],
+                batch_shape=torch.Size(()),
+            ),
+            self._backend,
+        )
+        if self._logsumexp is not None:
+            part._logsumexp, part._has_graph = self._logsumexp[items, heads], self._has_graph
+        return part
+
     def _knowing(self, queries: slice) -> tuple["AttentionWeights", int]:
         """Weights in which these queries' logsumexp costs least, and their first query here.
 
