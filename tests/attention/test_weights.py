@@ -185,6 +185,21 @@ def test_one_head_is_that_head_of_all(case: Case, data: Any) -> None:
     torch.testing.assert_close(part.logsumexp, whole.logsumexp[place][None])
 
 
+@given(case=cases(), data=st.data())
+def test_a_sample_is_those_rows_of_all(case: Case, data: Any) -> None:
+    weights = weights_of(case)
+    size = weights.shape[-2]
+    places = data.draw(st.lists(st.integers(-size, size - 1), max_size=5))
+    if is_known := data.draw(st.booleans()):
+        weights.logsumexp  # noqa: B018
+    found = weights.sample(places)
+    exact, plain = (
+        case.reference(dtype).weights[..., places, :] for dtype in (torch.float64, torch.float32)
+    )
+    assert_within_budget(found, plain, exact, EPS, case.reference().masked[..., places, :])
+    assert is_known or weights._logsumexp is None
+
+
 def test_one_head_is_told_by_its_numbers() -> None:
     weights = attention_weights(random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1))
     for bad in ((), (0,), (0, 0, 0), (2, 0), (0, -4)):

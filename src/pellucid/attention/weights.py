@@ -291,6 +291,25 @@ class AttentionWeights(LazyMatrix):
             part._logsumexp, part._has_graph = self._logsumexp[items, heads], self._has_graph
         return part
 
+    def sample(self, queries: Sequence[int] | Tensor) -> Tensor:
+        """The rows of some queries, (..., heads, chosen queries, keys), wherever they stand.
+
+        As `weights[..., queries, :]`, but where the logsumexp is not known yet each row finds its
+        own, so that a few rows cost those rows however far apart they are.
+
+        Args:
+            queries: positions, (chosen,); negative ones count from the last query.
+
+        Raises:
+            OutOfRangeError, TypeMismatchError: a position past the end, or that is no int.
+        """
+        places = indexing.as_positions("queries", queries)
+        if self._is_known:
+            return self[..., places, :]
+        scores = self.masked[..., places, :]
+        total = self._with_sinks(scores.logsumexp(-1))
+        return torch.exp(scores - finite(total).unsqueeze(-1))
+
     def _knowing(self, queries: slice) -> tuple["AttentionWeights", int]:
         """Weights in which these queries' logsumexp costs least, and their first query here.
 
@@ -515,7 +534,9 @@ class AttentionWeights(LazyMatrix):
         step = -(-queries // PREVIEW_CELLS)
         first = (0,) * len(self._of.batch_shape)
         with torch.no_grad():
-            rows = self[(*first, slice(PREVIEW_HEADS), slice(None, None, step))]
+            some = torch.arange(0, queries, step)
+            shown = range(min(PREVIEW_HEADS, self.shape[-3]))
+            rows = torch.cat([self.one(*first, head).sample(some) for head in shown])
             cells = streaming.pool_last(rows, min(PREVIEW_CELLS, rows.shape[-1]), "max")
         names = [f"head {head}" for head in range(len(cells))]
         return preview(repr(self), dict(zip(names, cells, strict=True)))
