@@ -213,17 +213,24 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
         raise TypeMismatchError(
             f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
         )
-    records = seen.latest()
     rows: list[HeadRow] = []
-    for done, (place, record) in enumerate(zip(_layers(records), records, strict=True), start=1):
-        with torch.no_grad():
-            rows += _rows(seen, record, *place)
+    for done, some in enumerate(by_record(seen), start=1):
+        rows += some
         if progress is not None:
-            progress(done, len(records))
+            progress(done, len(seen.latest()))
     return HeadTable(rows)
 
 
-def _layers(records: Sequence[Record]) -> list[tuple[str, int]]:
+def by_record(seen: Recording) -> Iterator[list[HeadRow]]:
+    """The rows of `heads`, one module after the other."""
+    records = seen.latest()
+    for place, record in zip(layers_of(records), records, strict=True):
+        with torch.no_grad():
+            rows = _rows(seen, record, *place)
+        yield rows
+
+
+def layers_of(records: Sequence[Record]) -> list[tuple[str, int]]:
     """The letter of its stack, "" where numbers tell all apart, and a number for each.
 
     The number is the first in its name, or its place in the order where even letters do not tell

@@ -1,6 +1,7 @@
 """`pellucid watch` and `pellucid heads`: read, look, and say it in the terminal."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,22 +139,8 @@ def look(
     """
     if top < 0:
         raise ArgumentError(f"--top must be 0 or more, not {top}")
-    if max_tokens is not None and max_tokens < 1:
-        raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
     with steps() as step:
-        step("opening the model", 0, 1)
-        checkpoint = open_checkpoint(model, whole=True)
-        inputs = _inputs(text, target, checkpoint, max_tokens)
-        tokens = inputs["input_ids"].shape[1]
-        step(f"reading {count(tokens, 'token')}", 0, 1)
-        with watch(checkpoint.model, layers, tokenizer=checkpoint.tokenizer) as seen:
-            checkpoint.run(**inputs)
-        if not len(seen):
-            unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
-            raise ArgumentError(
-                f"model {checkpoint.name} made no attention call that can be recorded; "
-                f"unseen: {unseen}"
-            )
+        checkpoint, inputs, seen = recorded(text, target, model, layers, max_tokens, step)
         if save is not None:
             seen.save(save)
         table = heads(seen, progress=lambda done, all_: step("looking at heads", done, all_))
@@ -165,12 +152,41 @@ def look(
     target_ids = inputs.get("decoder_input_ids")
     return Seen(
         model=checkpoint.name,
-        tokens=tokens,
+        tokens=inputs["input_ids"].shape[1],
         target_tokens=None if target_ids is None else target_ids.shape[1],
         recording=seen,
         table=table,
         strongest=strongest,
     )
+
+
+def recorded(
+    text: str,
+    target: str | None,
+    model: str | None,
+    layers: Layers | None,
+    max_tokens: int | None,
+    step: Callable[[str, int, int], None],
+) -> tuple[Checkpoint, dict[str, torch.Tensor], Recording]:
+    """Let a model read a text; as for `look`, with what is told how far it is.
+
+    Returns:
+        The model, what it was called with, and what was seen.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
+    step("opening the model", 0, 1)
+    checkpoint = open_checkpoint(model, whole=True)
+    inputs = _inputs(text, target, checkpoint, max_tokens)
+    step(f"reading {count(inputs['input_ids'].shape[1], 'token')}", 0, 1)
+    with watch(checkpoint.model, layers, tokenizer=checkpoint.tokenizer) as seen:
+        checkpoint.run(**inputs)
+    if not len(seen):
+        unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
+        raise ArgumentError(
+            f"model {checkpoint.name} made no attention call that can be recorded; unseen: {unseen}"
+        )
+    return checkpoint, inputs, seen
 
 
 def _inputs(

@@ -1,0 +1,129 @@
+"""A recording as the page sees it: sheets of heads, each with its map, and words beside them."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from threading import Lock
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError, OutOfRangeError
+from pellucid.lens.heads import HeadRow, by_record, layers_of
+from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.words import texts
+from pellucid.viewer.maps import Map
+
+KEPT = 96
+"""Maps that are kept with what was found of them: up to some 16 MB each."""
+THUMBNAIL = 64
+"""Cells of a thumbnail, each way."""
+
+Side = Literal["queries", "keys"]
+
+
+class Place(NamedTuple):
+    """One head: which attention, which text of the batch, and which of its heads."""
+
+    sheet: int
+    item: int
+    head: int
+
+
+class Sheet(NamedTuple):
+    """One attention."""
+
+    name: str
+    stack: str
+    layer: int
+    is_cross: bool
+    items: int
+    heads: int
+    queries: int
+    keys: int
+
+
+class Atlas:
+    """The latest call of each module of a recording, for several threads."""
+
+    def __init__(self, seen: Recording) -> None:
+        """Of a recording that is complete.
+
+        Raises:
+            ArgumentError: it holds no attention.
+        """
+        self.seen, self._records = seen, seen.latest()
+        if not self._records:
+            raise ArgumentError("the recording holds no attention")
+        self.sheets = [
+            Sheet(record.name, stack, layer, record.is_cross, *_sizes(record))
+            for (stack, layer), record in zip(layers_of(self._records), self._records, strict=True)
+        ]
+        self._maps: OrderedDict[Place, Map] = OrderedDict()
+        self._lock = Lock()
+
+    def map(self, place: Place) -> Map:
+        """The map of one head.
+
+        Raises:
+            OutOfRangeError: there is no such head.
+        """
+        sheet = self._check(place.sheet, place.item)
+        if not 0 <= place.head < sheet.heads:
+            raise OutOfRangeError(f"there is no head {place.head}; there are {sheet.heads}")
+        with self._lock:
+            found = self._maps.pop(place, None)
+            if found is None:
+                record = self._records[place.sheet]
+                outer = np.unravel_index(place.item, (1, *record.shape[:-3]))[1:]
+                weights = record.weights.one(*map(int, outer), place.head)
+                found = Map(weights, record.logsumexps is not None)
+            self._maps[place] = found
+            if len(self._maps) > KEPT:
+                self._maps.popitem(last=False)
+        return found
+
+    def thumbnails(self, sheet: int, item: int) -> Tensor:
+        """(heads, THUMBNAIL, THUMBNAIL) or less: the strongest weights of sampled rows.
+
+        Raises:
+            OutOfRangeError: there is no such sheet or text.
+        """
+        heads = range(self._check(sheet, item).heads)
+        return torch.stack(
+            [self.map(Place(sheet, item, head)).thumbnail(THUMBNAIL) for head in heads]
+        )
+
+    def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
+        """Each token as it reads, (queries or keys,); None where the tokens are not known.
+
+        Raises:
+            OutOfRangeError: there is no such sheet or text.
+        """
+        self._check(sheet, item)
+        record = self._records[sheet]
+        ids = record.query_ids if side == "queries" else record.key_ids
+        if ids is None:
+            return None
+        with self._lock:
+            return texts(self.seen.strings(ids[item if len(ids) > 1 else 0]))
+
+    def rows(self) -> Iterator[list[HeadRow]]:
+        """What each head does, in numbers, sheet by sheet; it takes a pass over all weights."""
+        return by_record(self.seen)
+
+    def _check(self, sheet: int, item: int) -> Sheet:
+        if not 0 <= sheet < len(self.sheets):
+            raise OutOfRangeError(f"there is no sheet {sheet}; there are {len(self.sheets)}")
+        items = self.sheets[sheet].items
+        if not 0 <= item < items:
+            raise OutOfRangeError(f"there is no text {item}; there are {items}")
+        return self.sheets[sheet]
+
+
+def _sizes(record: Record) -> tuple[int, int, int, int]:
+    """Texts, heads, queries and keys."""
+    *outer, heads, queries, keys = record.shape
+    return torch.Size(outer).numel(), heads, queries, keys

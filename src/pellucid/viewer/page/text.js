@@ -1,0 +1,100 @@
+// The document itself: click a token to see what it attends to, or what attends to it.
+import * as address from "./address.js";
+import { numbers, words } from "./api.js";
+import { onDark, percent, ramp, shade } from "./colours.js";
+import { choice, headChoice, made } from "./parts.js";
+
+const BLOCK = 256; // tokens that are put into the page at once, when they come into view
+
+export async function text({ about, asked, view, controls, say, signal, complain }) {
+  const sheetNumber = address.whole(asked, "sheet", about.sheets.length - 1);
+  const sheet = about.sheets[sheetNumber];
+  const head = address.whole(asked, "head", sheet.heads - 1);
+  const item = address.whole(asked, "item", sheet.items - 1);
+  let way = asked.get("way") === "from" ? "from" : "to";
+  let token = asked.has("token") ? address.whole(asked, "token", sheet.queries - 1) : null;
+  let weights = null;
+  let most = 1;
+  let table = ramp();
+  const found = await words(sheetNumber, item, "keys", sheet.keys);
+  const blocks = [];
+  const page = made("div", { className: "text" });
+  const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
+    entry.target.isSeen = entry.isIntersecting;
+    if (entry.isIntersecting) fill(entry.target);
+  }), { root: view, rootMargin: "400px" });
+  signal.addEventListener("abort", () => watcher.disconnect());
+  for (let first = 0; first < found.length; first += BLOCK) {
+    const block = made("p", {});
+    block.first = first;
+    blocks.push(block);
+    watcher.observe(block);
+  }
+  page.append(...blocks);
+  view.append(page);
+  controls.append(
+    headChoice(about.sheets, sheetNumber, head, (newSheet, newHead) => {
+      location.hash = address.link("text", { ...told(), sheet: newSheet, head: newHead }).slice(1);
+    }),
+    choice("Shade", [["to", "what a token attends to"], ["from", "what attends to a token"]], way, (value) => { way = value; look(); }),
+  );
+  page.addEventListener("click", (event) => {
+    const number = event.target.dataset?.token;
+    if (number !== undefined) { token = Number(number); look(); }
+  }, { signal });
+  onDark(() => { table = ramp(); paintAll(); }, signal);
+  say("Click a token, or move to one with Tab and press Enter");
+  if (token !== null) {
+    await look();
+    blocks[Math.floor(token / BLOCK)]?.scrollIntoView({ block: "center" });
+  }
+
+  function told() {
+    return { sheet: sheetNumber, head, item, way, ...(token === null ? {} : { token }) };
+  }
+
+  function fill(block) {
+    if (block.childElementCount === 0) {
+      for (let i = block.first; i < Math.min(found.length, block.first + BLOCK); i++) {
+        const word = made("button", { type: "button", textContent: found[i] === "" ? " " : found[i] });
+        word.dataset.token = i;
+        block.append(word, " ");
+      }
+    }
+    paint(block);
+  }
+
+  async function look() {
+    if (token === null) return;
+    address.keep("text", told());
+    say("…");
+    try {
+      const side = way === "to" ? "row" : "column";
+      weights = (await numbers(`${side}/${sheetNumber}/${item}/${head}/${token}`, signal)).values;
+    } catch (error) {
+      complain(error);
+      return;
+    }
+    most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
+    paintAll();
+    const strongest = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+    const names = strongest.map((i) => `“${found[i].trim()}” (${i}) ${percent(weights[i])}`).join(", ");
+    say(way === "to" ? `“${found[token].trim()}” (${token}) attends to ${names}` : `“${found[token].trim()}” (${token}) is attended to by ${names}`);
+  }
+
+  function paintAll() {
+    blocks.filter((block) => block.isSeen).forEach(paint);
+  }
+
+  function paint(block) {
+    [...block.children].forEach((word, i) => {
+      const at = block.first + i;
+      word.setAttribute("aria-pressed", String(at === token));
+      if (weights === null) return;
+      const { paper, ink } = shade(weights[at] / most, table);
+      word.style.background = weights[at] > 0 ? paper : "none";
+      word.style.color = weights[at] > 0 ? ink : "inherit";
+      word.title = percent(weights[at]);
+    });
+  }
+}

@@ -1,0 +1,195 @@
+"""The server answers with the library's numbers, lets in its own page alone, and lives on."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+import pellucid
+from pellucid.attention import masks
+from pellucid.errors import ArgumentError
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.visibility import Visibility
+from pellucid.viewer import server as module
+from pellucid.viewer.atlas import Atlas
+from pellucid.viewer.server import Server
+
+HERE = "127.0.0.1:7227"
+TOKENS = 53
+
+
+def recording(layers: int = 2, items: int = 2, heads: int = 3) -> Recording:
+    model = torch.nn.ModuleList(
+        torch.nn.TransformerEncoderLayer(12, heads, 17, batch_first=True) for _ in range(layers)
+    ).eval()
+    torch.manual_seed(0)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        x = torch.randn(items, TOKENS, 12)
+        for layer in model:
+            x = layer(x)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Atlas:
+    return Atlas(recording())
+
+
+@pytest.fixture
+def client(atlas: Atlas) -> Iterator[TestClient]:
+    with TestClient(Server(atlas, "a text", {HERE}).app, f"http://{HERE}") as found:
+        yield found
+
+
+def numbers(client: TestClient, path: str) -> torch.Tensor:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    shape = [int(size) for size in answer.headers["X-Shape"].split(",")]
+    return torch.from_numpy(np.frombuffer(answer.content, "<f4").reshape(shape).copy())
+
+
+def test_numbers_are_those_of_the_library(client: TestClient, atlas: Atlas) -> None:
+    weights = atlas.seen.latest()[1].weights[1, 2]
+    assert torch.equal(numbers(client, "/tile/1/1/2/0/0/0"), weights)
+    torch.testing.assert_close(numbers(client, "/row/1/1/2/37"), weights[37])
+    torch.testing.assert_close(numbers(client, "/column/1/1/2/11"), weights[:, 11])
+    thumbnails = numbers(client, "/thumbnails/1/1")
+    torch.testing.assert_close(thumbnails[2], weights)
+
+
+def test_what_there_is(client: TestClient) -> None:
+    about = client.get("/about").json()
+    assert about["title"] == "a text"
+    assert [sheet["layer"] for sheet in about["sheets"]] == [0, 1]
+    assert about["sheets"][0]["queries"] == TOKENS
+    assert client.get("/words/0/0/keys").json() == {"words": None}
+    for _ in range(200):
+        found = client.get("/heads").json()
+        if found["done"] == found["of"]:
+            break
+        time.sleep(0.05)
+    assert [row["sheet"] for row in found["rows"]] == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tile/2/0/0/0/0/0", 404),
+        ("/tile/0/2/0/0/0/0", 404),
+        ("/tile/0/0/3/0/0/0", 404),
+        ("/tile/0/0/0/1/0/0", 404),
+        ("/tile/0/0/0/0/1/0", 404),
+        ("/tile/0/0/0/0/0/0?reduce=sum", 400),
+        ("/tile/0/0/0/0/0/0?exact=yes", 400),
+        ("/tile/0/0/0/0/0/-1", 404),
+        ("/tile/0/0/0/0/0/99999999999999999999999", 404),
+        ("/row/0/0/0/53", 404),
+        ("/words/0/0/values", 400),
+        ("/words/0/0/keys?count=4097", 400),
+        ("/words/0/0/keys?first=²", 400),
+        ("/page/server.py", 404),
+        ("/page/..%2Fserver.py", 404),
+        ("/page/%00", 404),
+        ("/nowhere", 404),
+    ],
+)
+def test_what_there_is_not(client: TestClient, path: str, status: int) -> None:
+    assert client.get(path).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("GET", {"Host": "evil.example:7227"}),
+        ("GET", {"Host": "127.0.0.1"}),
+        ("GET", {"Origin": "http://evil.example"}),
+        ("GET", {"Origin": "null"}),
+        ("GET", {"Origin": "https://127.0.0.1:7227"}),
+        ("POST", {}),
+    ],
+)
+def test_only_its_own_page_is_let_in(
+    client: TestClient, method: str, headers: dict[str, str]
+) -> None:
+    answer = client.request(method, "/about", headers=headers)
+    assert answer.status_code == 403
+    assert "sheets" not in answer.text
+    assert client.get("/about", headers={"Origin": f"http://{HERE}"}).status_code == 200
+
+
+def test_pages_may_run_nothing_from_elsewhere(client: TestClient) -> None:
+    for path in ("/", "/page/main.js", "/about", "/nowhere"):
+        said = client.get(path).headers
+        assert "default-src 'none'" in said["Content-Security-Policy"]
+        assert said["X-Content-Type-Options"] == "nosniff"
+    page = client.get("/").text
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_elsewhere_a_token_is_asked_for(atlas: Atlas) -> None:
+    with TestClient(Server(atlas, "", {HERE}, "secret").app, f"http://{HERE}") as client:
+        assert client.get("/about").status_code == 404
+        assert client.get("/secret/about").status_code == 200
+        assert client.get("/secret/").status_code == 200
+
+
+def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    held, go = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> torch.Tensor:
+        held.set()
+        assert go.wait(20)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(atlas, "thumbnails", slow)
+    with TestClient(Server(atlas, "", {HERE}).app, f"http://{HERE}") as client:
+        waiting = threading.Thread(target=client.get, args=("/thumbnails/0/0",))
+        waiting.start()
+        assert held.wait(20)
+        assert client.get("/row/0/0/0/0").status_code == 503
+        go.set()
+        waiting.join()
+        assert client.get("/row/0/0/0/0").status_code == 200
+
+
+def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such memory")
+
+    monkeypatch.setattr(atlas, "thumbnails", broken)
+    app = Server(atlas, "", {HERE}).app
+    with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
+        answer = client.get("/thumbnails/0/0")
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "no such memory"
+        assert client.get("/row/0/0/0/0").status_code == 200
+
+
+def test_a_recording_of_nothing_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="holds no attention"):
+        Atlas(Recording("Nothing"))
+
+
+def test_words_are_read_in_parts() -> None:
+    ids = torch.arange(TOKENS)[None]
+    record = Record(
+        name="layer.0.attention",
+        queries=Pieces(torch.randn(1, 3, TOKENS, 5)),
+        keys=Pieces(torch.randn(1, 3, TOKENS, 5)),
+        visibility=Visibility(masks.causal(), None, (TOKENS, TOKENS), torch.device("cpu")),
+        query_tokens=Pieces(ids, -1),
+        key_tokens=Pieces(ids, -1),
+        latest_queries=TOKENS,
+    )
+    with TestClient(
+        Server(Atlas(Recording("Model", [record])), "", {HERE}).app, f"http://{HERE}"
+    ) as client:
+        assert client.get("/words/0/0/keys?first=7&count=2").json() == {"words": ["7", "8"]}
+        assert client.get("/words/0/0/keys?first=99").json() == {"words": []}
