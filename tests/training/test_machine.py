@@ -1,6 +1,7 @@
 """What training costs, as torch itself counts the operations; and that a rate is measured."""
 
 import platform
+import resource
 import subprocess
 import sys
 
@@ -15,7 +16,10 @@ from pellucid.training.machine import matrix_rate, operations
 PAGES = """
 import resource
 import torch
-from pellucid.training.machine import keep_freed_memory
+from pellucid.training.machine import give_back_freed_memory, keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(7):
@@ -24,7 +28,10 @@ def faults():
 fresh = faults()
 keep_freed_memory()
 torch.ones(2**24)
-print(fresh, faults())
+kept = faults()
+before = resident()
+give_back_freed_memory()
+print(fresh, kept, before, resident())
 """
 
 SHAPE = {
@@ -143,6 +150,7 @@ def test_the_rate_of_a_gpu():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
 def test_what_is_freed_is_taken_again_without_new_pages():
     ran = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
-    fresh, kept = map(int, ran.stdout.split())
+    fresh, kept, before, after = map(int, ran.stdout.split())
     assert fresh > 7 * 20  # even where a page has 2 MB
     assert kept < fresh / 7
+    assert before - after > 2**24 * 4 / 2 / resource.getpagesize()

@@ -25,12 +25,15 @@ from pellucid.errors import PellucidError
 from pellucid.layers.block import Block, HeadAttention, Sight
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
+from pellucid.training.machine import give_back_freed_memory
 from pellucid.training.objectives import Objective, Part
 from pellucid.training.report import Report
 from pellucid.training.settings import Settings
 
 MOST_SKIPPED = 10
 """Steps in a row whose loss is no number, after which a run stops."""
+TIDY_EVERY = 20
+"""Steps after which memory that lies about in pieces is given back."""
 
 
 class DivergedError(PellucidError, ArithmeticError):
@@ -92,6 +95,8 @@ class Trainer:
                 rate = settings.rate(self.step)
                 self.step += 1
                 self.report.step(self.step, loss, norm, rate, self.skipped, tokens)
+                if self.step % TIDY_EVERY == 0:
+                    give_back_freed_memory()
                 (stop,) = self.processes.total(float(interrupted()))
                 last = self.step == settings.steps
                 if last or self.step % settings.evaluate_every == 0:

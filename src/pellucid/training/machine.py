@@ -42,9 +42,23 @@ def keep_freed_memory() -> None:
     """Let what is freed stay with this process, where its allocator is glibc's: a step frees and
     takes the same hundreds of megabytes again, and fresh pages cost it some 3 % of its time.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    if (libc := _libc()) is not None:
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
+
+
+def give_back_freed_memory() -> None:
+    """Let it go all the same: between texts of many lengths it lies in pieces too small to be taken
+    again, which add up to gigabytes over hundreds of steps.
+    """
+    if (libc := _libc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _libc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
 
 
 def matrix_rate(
