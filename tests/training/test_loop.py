@@ -79,16 +79,50 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         trainer("decoder", tmp_path)._go_back()
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said["about"].update(step=1),
+        lambda said: said["about"].update(checksums={}),
+        lambda said: said.pop("checksum"),
+        lambda said: said.update(about=[]),
+    ],
+)
+def test_what_is_said_about_a_checkpoint_is_checked_too(change, tmp_path):
+    trainer("decoder", tmp_path).run()
+    before, newest = sorted((tmp_path / "training" / "checkpoints").iterdir())
+    said = json.loads((newest / "about.json").read_text())
+    change(said)
+    (newest / "about.json").write_text(json.dumps(said))
+    again = trainer("decoder", tmp_path)
+    again._go_back()
+    assert before.name == f"step-{again.step:07d}"
+    (newest / "about.json").write_text("[]")
+    trainer("decoder", tmp_path)._go_back()
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(tmp_path):
+    trainer("decoder", tmp_path).run()
+    with pytest.raises(FileError, match="is of another model") as refused:
+        trainer("decoder", tmp_path, model={"hidden": 31})._go_back()
+    assert len(str(refused.value).replace(str(tmp_path), "").splitlines()) == 1
+    assert len(str(refused.value).replace(str(tmp_path), "")) < 300
+
+
+@pytest.mark.parametrize("failing", ["write_tensors", "write_whole"])
+def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeypatch):
     run = trainer("decoder", tmp_path)
     run._save()
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("[enforce fail]\nTraceback: the disk") from error
 
-    monkeypatch.setattr(state, "write_tensors", full)
+    monkeypatch.setattr(state, failing, full)
     run.step = 1
-    with pytest.raises(FileError, match="No space left"):
+    with pytest.raises(FileError, match="': No space left on device; --resume goes on"):
         run._save()
     assert [one.name for one in (tmp_path / "training" / "checkpoints").iterdir()] == [
         "step-0000000"

@@ -175,10 +175,12 @@ class Trainer:
         if self.skipped_in_a_row < MOST_SKIPPED:
             return
         path = self.directory / "bad-batch.json"
-        write_whole(path, json.dumps({"step": self.step, "batch": [int(one) for one in batch]}))
+        if self.processes.is_first:
+            write_whole(path, json.dumps({"step": self.step, "batch": [int(one) for one in batch]}))
         raise DivergedError(
             f"the loss was no number {MOST_SKIPPED} times in a row, up to step {self.step + 1}; "
-            f"what it read then is in '{path}'; a lower learning rate may help"
+            f"the numbers of what it read then are in '{path}'; a lower learning rate may help: "
+            f"another run, --from '{self.directory.parent}' if what was kept is any good"
         )
 
     def _judge(self) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
 from pellucid.common.files import write_whole
+from pellucid.common.wording import short
 from pellucid.errors import FileError
 from pellucid.training.distributed import Processes
 
@@ -37,27 +38,37 @@ def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Proces
     """
     final = directory / f"step-{about['step']:07d}"
     aside = final.with_suffix(".partial")
-    if processes.is_first:
+
+    def begin() -> None:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True, exist_ok=True)
-    processes.wait()
-    reason = ""
-    try:
+
+    def write() -> None:
         with _quiet():
             write_tensors(_tensors(parts), checkpoint_id=aside, no_dist=processes.count == 1)
-    except (OSError, RuntimeError, checkpoint.api.CheckpointException) as error:
-        reason = str(error) or type(error).__name__
-    (failed,) = processes.total(float(bool(reason)))
-    if failed:
-        if processes.is_first:
-            shutil.rmtree(aside, ignore_errors=True)
-        raise FileError(f"cannot write '{final}': {reason or 'another process could not'}")
-    if processes.is_first:
+
+    def finish() -> None:
         sums = {file.name: _checksum(file) for file in sorted(aside.iterdir())}
-        write_whole(aside / ABOUT, json.dumps(about | {"checksums": sums}, indent=2))
+        told = about | {"checksums": sums}
+        write_whole(aside / ABOUT, json.dumps({"about": told, "checksum": _sum(told)}, indent=2))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
-    processes.wait()
+
+    for call in (begin, write, finish):
+        reason = ""
+        if processes.is_first or call is write:
+            try:
+                call()
+            except (OSError, RuntimeError, checkpoint.api.CheckpointException) as error:
+                reason = _reason(error)
+        (failed,) = processes.total(float(bool(reason)))  # all wait for all
+        if failed:
+            if processes.is_first:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise FileError(
+                f"cannot write '{final}': {reason or 'another process could not'}; "
+                "--resume goes on from the checkpoint before, if there is one"
+            )
 
 
 def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] | None:
@@ -81,7 +92,7 @@ def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] 
             with _quiet():
                 read_tensors(found, checkpoint_id=path, no_dist=processes.count == 1)
         except (RuntimeError, ValueError, checkpoint.api.CheckpointException) as error:
-            raise FileError(f"'{path}' is of another model: {error}") from error
+            raise FileError(f"'{path}' is of another model: {_reason(error)}") from error
         model, optimiser, _ = parts
         set_state_dict(
             model,
@@ -121,14 +132,34 @@ def _quiet() -> Iterator[None]:
 def _verified(path: Path) -> dict[str, Any] | None:
     """What is said about a checkpoint, if every file is what it was."""
     try:
-        about: dict[str, Any] = json.loads((path / ABOUT).read_text())
+        said = json.loads((path / ABOUT).read_text())
+        about: dict[str, Any] = said["about"]
         sums = about["checksums"]
-        whole = all(_checksum(path / name) == value for name, value in sums.items())
-    except (OSError, ValueError, KeyError, AttributeError):
+        is_whole = said["checksum"] == _sum(about) and all(
+            _checksum(path / name) == value for name, value in sums.items()
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return about if whole else None
+    return about if is_whole else None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong, without what torch says around it."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        error = next(iter(failures.values()))[0]
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return short(next(iter(str(error).splitlines()), "") or type(error).__name__, 200)
 
 
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sum(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
