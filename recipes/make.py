@@ -18,7 +18,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +49,8 @@ class Recipe:
     also: dict[str, str]
     """More files that the model is judged by, and what to call what is measured there."""
     vocabulary: int | None = None
+    repetition_penalty: float | None = None
+    """How it writes unless asked otherwise, so that it does not go round in circles."""
     is_shipped: bool = True
     base: Callable[[], str] | None = None
 
@@ -68,6 +70,7 @@ RECIPES = {
         held_out="english.held-out.jsonl",
         also={},
         vocabulary=4096,
+        repetition_penalty=1.3,
     ),
     "translator": Recipe(
         what="translator",
@@ -137,7 +140,7 @@ def make(
                 _put(Path(aside) / one, texts / one)
     run = work / name
     _train(command(name, texts, run, steps, options), run)
-    package(run, output)
+    package(run, output, recipe.repetition_penalty)
     judged = {"": texts / recipe.held_out}
     judged |= {key: texts / one for key, one in recipe.also.items()}
     results = measured(recipe.what, output, judged)
@@ -199,11 +202,14 @@ def _train(said: list[str], run: Path) -> None:
         raise SystemExit(status)
 
 
-def package(run: Path, output: Path) -> None:
+def package(run: Path, output: Path, repetition_penalty: float | None = None) -> None:
     """The model of a run as float16, which `pellucid.load` reads as float32 again."""
     import pellucid
 
-    pellucid.load(run).half().save(output)
+    model = pellucid.load(run).half()
+    if repetition_penalty is not None:
+        model.generation = replace(model.generation, repetition_penalty=repetition_penalty)
+    model.save(output)
     if (run / HEAD).is_file():
         with written_whole(output / HEAD) as aside:
             shutil.copyfile(run / HEAD, aside)

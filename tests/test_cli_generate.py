@@ -18,6 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 import pellucid
 from pellucid.models import Config, Encoder
+from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks import generate_terminal
 from pellucid.tasks.generate import generate, stream
 from pellucid.tasks.generate_terminal import Text, Typist
@@ -62,6 +63,20 @@ def test_greedy_unless_asked_to_draw(run, model):
     status, out, err = run("Once upon", "--model", model, "--max-tokens", "9")
     assert (status, err) == (0, "")
     assert out == printable(f"Once upon{expected[0].text}\n")
+
+
+def test_the_model_says_how_little_it_repeats_itself(run, model, tmp_path):
+    options = ("--max-tokens", "23", "--json", "--model")
+    asked = pellucid.load(model)
+    asked.generation = Generation(repetition_penalty=1.7)
+    asked.save(tmp_path)
+    plain = json.loads(run("Once", *options, model)[1])
+    penalised = json.loads(run("Once", *options, str(tmp_path))[1])
+    expected = generate(asked, ["Once"], max_tokens=23)
+    assert penalised["sampling"]["repetition_penalty"] == 1.7
+    assert penalised["texts"][0]["ids"] == expected[0].ids != plain["texts"][0]["ids"]
+    given = json.loads(run("Once", *options, str(tmp_path), "--repetition-penalty", "1")[1])
+    assert given["texts"][0]["ids"] == plain["texts"][0]["ids"]
 
 
 def test_sampling_options_reach_the_model(run, model):

@@ -36,6 +36,7 @@ def test_a_recipe_gives_a_model_and_its_card(name, measure, tmp_path, monkeypatc
     assert {one.dtype for one in model.parameters()} == {torch.float32}
     assert model.tokenizer is not None
     assert (output / "head.safetensors").exists() == (name == "sentiment")
+    assert model.generation.repetition_penalty == recipe.RECIPES[name].repetition_penalty
 
     results = json.loads((output / "results.json").read_text())
     trained = json.loads((tmp_path / "work" / name / "results.json").read_text())

@@ -16,10 +16,10 @@ from transformers.generation import (
 )
 
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
-from pellucid.tasks.sampling import GREEDY, LIKELY, Sampling, choose, draw, probabilities
+from pellucid.tasks.sampling import LIKELY, Sampling, choose, draw, probabilities
 
 BATCH, VOCABULARY, READ = 5, 701, 37
-PLAIN = Sampling()
+PLAIN, GREEDY = Sampling(), Sampling(temperature=0)
 
 
 def some_logits(seed=1, vocabulary=VOCABULARY, dtype=torch.float64, spread=3.0):

@@ -1,5 +1,6 @@
 """`pellucid generate` and `pellucid translate`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,8 +78,13 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="How many texts of each prompt.")] = 1,
     repetition_penalty: Annotated[
-        float, typer.Option(metavar="R", help="Above 1, tokens that were there are less likely.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Above 1, tokens that were there are less likely. As the model asks, or 1, unless "
+            "given.",
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="End before this text; may be given several times."),
@@ -91,15 +97,16 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Write on where a prompt ends."""
+    penalty = 1.0 if repetition_penalty is None else repetition_penalty
     sampling = _sampling(
-        temperature, repetition_penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p
+        temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p
     )
     if prompt and len(prompt) > 1:
         raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
     import secrets
 
     from pellucid.tasks import generate_terminal as terminal
-    from pellucid.tasks.generate import check_numbers, open_writer
+    from pellucid.tasks.generate import check_numbers, open_writer, penalty_of
     from pellucid.tasks.terminal import opened, read
 
     check_files(TEXTS, output=output)
@@ -114,6 +121,8 @@ def generate(
     prompts = read(prompt, file, column, strict=strict)
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
+    if repetition_penalty is None:
+        numbers["sampling"] = replace(sampling, repetition_penalty=penalty_of(loaded))
     shows = output is None and not json
     written = terminal.write(
         loaded, prompts, shows=shows, stop=stop or (), strict=strict, **numbers

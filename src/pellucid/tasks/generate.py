@@ -29,7 +29,7 @@ from pellucid.layers.config import Config
 from pellucid.models import Decoder, EncoderDecoder, load
 from pellucid.tasks.checks import LONGEST, check_whole
 from pellucid.tasks.reading import checked
-from pellucid.tasks.sampling import GREEDY, Sampling, choose
+from pellucid.tasks.sampling import Sampling, choose
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.unfolding import Unfolding
 
@@ -86,7 +86,7 @@ def generate(
     prompts: Sequence[str] | Tensor,
     *,
     max_tokens: int = MAX_TOKENS,
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     samples: int = 1,
     seed: int | None = None,
@@ -101,7 +101,8 @@ def generate(
         model: a decoder; its tokenizer reads and writes the text.
         prompts: texts, none blank; or ids, (batch, tokens), int64 or int32.
         max_tokens: the most that are written.
-        sampling: how each token is chosen; the likeliest unless given.
+        sampling: how each token is chosen; unless given the likeliest, those that were there before
+            less likely as the model asks (see `penalty_of`).
         stop: strings that end a text, and are no part of it.
         samples: texts of each prompt.
         seed: where random numbers start: sample number n of a prompt is the same with the same
@@ -145,7 +146,7 @@ def stream(
     prompts: Sequence[str] | Tensor,
     *,
     max_tokens: int = MAX_TOKENS,
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     samples: int = 1,
     seed: int | None = None,
@@ -158,6 +159,8 @@ def stream(
     What is wrong with the arguments is said at once, and not when the first piece is asked for.
     """
     model = as_decoder(model)
+    if sampling is None:
+        sampling = Sampling(temperature=0, repetition_penalty=penalty_of(model))
     check_numbers(max_tokens=max_tokens, sampling=sampling, samples=samples, seed=seed, batch=batch)
     if isinstance(stop, str) or not all(isinstance(one, str) for one in stop):
         raise TypeMismatchError(f"stop must be several str, not {stop!r}")
@@ -173,6 +176,12 @@ def stream(
         for sample in range(samples)
     ]
     return _written(model, texts, max_tokens, sampling, batch)
+
+
+def penalty_of(model: Decoder) -> float:
+    """The repetition penalty that its generation_config.json asks for; 1 where it says nothing."""
+    asked = model.generation.repetition_penalty
+    return 1.0 if asked is None else asked
 
 
 def check_numbers(

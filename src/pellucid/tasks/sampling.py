@@ -65,9 +65,6 @@ class Sampling:
         return self.temperature == 0
 
 
-GREEDY = Sampling(temperature=0)
-
-
 def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
     """What is drawn from: (batch, vocabulary), each row sums to 1.
 
