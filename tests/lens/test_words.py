@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.lens.words import Word, is_punctuation, is_special, texts, words
+from pellucid.lens.words import Word, is_punctuation, is_special, running, texts, words
 
 BY_HAND = {
     "WordPiece": (
@@ -26,6 +26,14 @@ BY_HAND = {
     "a hyphen inside": (["Ġwell", "-", "known", "Ġ-", "Ġx", "-"], "well-known - x -"),
     "number signs in byte-level": (["##", "Ġ##", "Ġa", "##x"], "## ## a##x"),
 }  # fmt: skip
+
+
+def test_tokens_in_a_running_text():
+    pieces = ["[CLS]", "he", "sing", "##s", "(", "well", ")", ".", "[SEP]"]
+    assert "".join(running(pieces)) == "[CLS] he sings (well). [SEP]"
+    assert "".join(running(["<s>", "▁He", "▁sing", "s", "."])) == "<s> He sings."
+    letters = ["He", "Ġsings", ".", "ĊĊ", "CafÃ©"]
+    assert running(letters) == ["He", " sings", ".", "\n\n", "Café"]
 
 
 @pytest.mark.parametrize(("tokens", "expected"), BY_HAND.values(), ids=BY_HAND)

@@ -191,5 +191,5 @@ def test_words_are_read_in_parts() -> None:
     with TestClient(
         Server(Atlas(Recording("Model", [record])), "", {HERE}).app, f"http://{HERE}"
     ) as client:
-        assert client.get("/words/0/0/keys?first=7&count=2").json() == {"words": ["7", "8"]}
+        assert client.get("/words/0/0/keys?first=7&count=2").json() == {"words": [" 7", " 8"]}
         assert client.get("/words/0/0/keys?first=99").json() == {"words": []}

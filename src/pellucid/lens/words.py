@@ -30,6 +30,9 @@ def _byte_letters() -> dict[str, int]:
 _BYTE_OF = _byte_letters()
 
 
+_OPENING = frozenset("([{«“‘¿¡")
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """A word, and the tokens that it is made of."""
@@ -74,6 +77,27 @@ def texts(tokens: Sequence[str]) -> list[str]:
         token if is_special(token) else _bytes(token, kind).decode(errors="replace").strip(" ")
         for token in tokens
     ]
+
+
+def running(tokens: Sequence[str]) -> list[str]:
+    """Each token as it stands in a running text, with the space before it where there is one.
+
+    WordPiece has forgotten the spaces around punctuation: there is one
+    before what opens, and none before what closes.
+    """
+    kind = _convention(tokens)
+    found = []
+    for number, (token, text) in enumerate(zip(tokens, texts(tokens), strict=True)):
+        if is_special(token):
+            spaced = f" {token}"
+        elif kind in ("bytes", "spaces"):
+            spaced = _bytes(token, kind).decode(errors="replace")
+        else:
+            closes = is_punctuation(text) and text not in _OPENING
+            joined = closes or (number and tokens[number - 1] in _OPENING)
+            spaced = f" {text}" if _begins(token, kind) and not joined else text
+        found.append(spaced if number else spaced.lstrip(" "))
+    return found
 
 
 def is_special(token: str) -> bool:

@@ -13,7 +13,7 @@ from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens.heads import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.words import texts
+from pellucid.lens.words import running
 from pellucid.viewer.maps import Map
 
 KEPT = 96
@@ -97,7 +97,8 @@ class Atlas:
         )
 
     def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
-        """Each token as it reads, (queries or keys,); None where the tokens are not known.
+        """Each token as it stands in the text, (queries or keys,), the space before it included;
+        None where the tokens are not known.
 
         Raises:
             OutOfRangeError: there is no such sheet or text.
@@ -108,7 +109,7 @@ class Atlas:
         if ids is None:
             return None
         with self._lock:
-            return texts(self.seen.strings(ids[item if len(ids) > 1 else 0]))
+            return running(self.seen.strings(ids[item if len(ids) > 1 else 0]))
 
     def rows(self) -> Iterator[list[HeadRow]]:
         """What each head does, in numbers, sheet by sheet; it takes a pass over all weights."""

@@ -269,7 +269,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
   }
 
   function short(word, most = 12) {
-    const letters = [...word.replace(/\n/g, "⏎")];
+    const letters = [...word.trim()];
     return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
   }
 

@@ -56,9 +56,10 @@ export async function text({ about, asked, view, controls, say, signal, complain
   function fill(block) {
     if (block.childElementCount === 0) {
       for (let i = block.first; i < Math.min(found.length, block.first + BLOCK); i++) {
-        const word = made("button", { type: "button", textContent: found[i] === "" ? " " : found[i] });
-        word.dataset.token = i;
-        block.append(word, " ");
+        const [, space, word] = /^(\s*)([^]*)$/.exec(found[i]);
+        const button = made("button", { type: "button", textContent: word || "␣" });
+        button.dataset.token = i;
+        block.append(space, button);
       }
     }
     paint(block);
