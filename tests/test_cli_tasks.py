@@ -66,6 +66,28 @@ def test_every_width(run, lines, examples, tmp_path, width):
         assert "\x1b" not in out
 
 
+def test_a_long_text_is_cut_and_nothing_beside_it(run):
+    texts = ["long " * 31, "short " * 7]
+    for width in (40, 80, 120):
+        _, out, _ = run("classify", *texts, width=width)
+        head, *rows = (line.rstrip() for line in out.splitlines())
+        assert head.split() == ["label", "sure", "text"]
+        assert {row.split()[0] for row in rows} <= {"negative", "positive"}
+        assert len(rows[0]) == width
+        assert rows[0].endswith("…")
+        _, out, _ = run("embed", *texts, width=width)
+        assert [row.split()[0] for row in out.split("\n\n")[1].splitlines()[-2:]] == ["1", "2"]
+
+
+def test_a_label_is_whole_however_long(run, tmp_path):
+    names = ["x" * 29, "y" * 31]
+    path = tmp_path / "long.csv"
+    rows = zip([*CATS, *SOUPS], [name for name in names for _ in CATS], strict=True)
+    path.write_text("text,label\n" + "".join(f"{text},{name}\n" for text, name in rows))
+    _, out, _ = run("classify", "--examples", path, "A cat " * 19, width=60)
+    assert names[0] in out.rpartition("sure")[2]
+
+
 def test_embeddings_shown(run):
     _, out, _ = run("embed", *CATS)
     assert "all-MiniLM-L6-v2: 4 texts, 384 numbers each" in out
@@ -220,6 +242,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "--head", "a", "--examples", "b", "c"], "give either --examples, labelled"),
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
+        (["classify", "a", "--model", "nowhere"], "--model 'nowhere' has no head.safetensors"),
         (["classify", "--head", "{texts}", "a"], "is no head"),
         (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),

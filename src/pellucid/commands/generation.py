@@ -98,9 +98,7 @@ def generate(
 ) -> None:
     """Write on where a prompt ends."""
     penalty = 1.0 if repetition_penalty is None else repetition_penalty
-    sampling = _sampling(
-        temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p
-    )
+    sampling = _sampling(temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p)
     if prompt and len(prompt) > 1:
         raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
     import secrets

@@ -161,7 +161,14 @@ def label_texts(
         Path | None, typer.Option(metavar="FILE", help="Write the head, a safetensors file.")
     ] = None,
     seed: SeedOption = 0,
-    model: ModelOption = None,
+    model: Annotated[
+        str | None,
+        model_option(
+            "A directory that `pellucid train classifier` wrote; Pellucid's own, which knows "
+            "reviews of films, unless given. With --examples or --head any encoder, by directory or hub "
+            "name; all-MiniLM-L6-v2, or that of the head, unless given."
+        ),
+    ] = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
     json: JsonOption = False,
@@ -172,11 +179,8 @@ def label_texts(
     if examples is None and head is None:
         model = model or str(pretrained.SENTIMENT)
         head = _trained_head(model)
-    if (examples is None) == (head is None):
-        raise ArgumentError(
-            "give either --examples, labelled texts, or --head, a saved head, or the --model of "
-            "`pellucid train classifier`"
-        )
+    elif examples is not None and head is not None:
+        raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
     if head is not None and save is not None:
         raise ArgumentError("--save goes with --examples; the head is saved already")
     from pellucid.tasks import open_encoder, terminal
@@ -234,12 +238,18 @@ def label_texts(
     )
 
 
-def _trained_head(model: str) -> Path | None:
-    """The head that a model was trained with, if it lies beside it."""
+def _trained_head(model: str) -> Path:
+    """The head that a model was trained with, which lies beside it."""
+    from pellucid.common.files import printable
     from pellucid.tasks.classify import FILE
 
     beside = Path(model) / FILE
-    return beside if beside.is_file() else None
+    if not beside.is_file():
+        raise ArgumentError(
+            f"--model '{printable(model)}' has no {FILE}, which `pellucid train classifier` writes "
+            "and says what the labels are; give --examples, labelled texts, or --head, a saved head"
+        )
+    return beside
 
 
 def _check_seed(seed: int) -> None:

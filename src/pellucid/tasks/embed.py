@@ -44,7 +44,8 @@ def open_encoder(path: str | Path | None = None) -> Encoder:
     """
     model = load(minilm() if path is None else path)
     if not isinstance(model, Encoder):
-        raise ArgumentError(f"model '{path}' is a {model.kind}; embeddings need an encoder")
+        kind = "a decoder" if model.kind == "decoder" else "an encoder-decoder"
+        raise ArgumentError(f"model '{path}' is {kind}; embeddings need an encoder")
     if model.tokenizer is None:
         raise ArgumentError(f"model '{path}' has no tokenizer")
     return model

@@ -134,7 +134,7 @@ def show_embeddings(
         grid.add_column(justify="right", style="dim")
         for number in range(texts):
             grid.add_column(str(number + 1), justify="right", no_wrap=True, min_width=5)
-        grid.add_column("", no_wrap=True, overflow="ellipsis")
+        _add_texts(grid, "")
         for number, row in enumerate(cosines, start=1):
             cells = [shaded(f"{cosine:5.2f}", cosine) for cosine in row]
             grid.add_row(str(number), *cells, _one_line(found.texts[number - 1]))
@@ -352,9 +352,9 @@ def labels_said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str
 
 def show_labels(found: Items, head: Head, likely: torch.Tensor, console: Console) -> None:
     grid = _grid()
-    grid.add_column("label", no_wrap=True, overflow="ellipsis", max_width=24)
+    grid.add_column("label", overflow="fold")
     grid.add_column("sure", justify="right", no_wrap=True, min_width=4)
-    grid.add_column("text", no_wrap=True, overflow="ellipsis")
+    _add_texts(grid, "text")
     columns = label_columns(found, head, likely)
     rows = zip(columns["label"], columns["probability"], found.texts, strict=True)
     for number, (label, share, text) in enumerate(rows):
@@ -391,6 +391,12 @@ def rows_of(columns: Mapping[str, tables.Column]) -> list[dict[str, Any]]:
 
 def _grid() -> Table:
     return Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+
+
+def _add_texts(grid: Table, name: str) -> None:
+    """A column that has what room the others leave: texts are cut, and nothing beside them is."""
+    grid.expand = True
+    grid.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
 
 
 def _one_line(text: str) -> Text:
