@@ -125,10 +125,15 @@ def test_marks_pieces_and_phrases_can_be_asked_for(query, rows):
     assert numbers(walk, "weights").shape == (rows, 7)
 
 
-def test_a_token_that_is_no_text_is_shown_as_the_vocabulary_spells_it(checkpoint):
+def test_a_token_that_is_a_piece_of_a_letter_is_called_by_that_letter(checkpoint):
     # Its byte pairs never saw an é, which is two bytes.
     walk = walk_model("é a", model=str(checkpoint("gpt2")), layer=0, head=0)
-    assert walk.tokens == ("Ã", "©", "a")
+    assert walk.tokens == ("é 1/2", "é 2/2", "a")
+    walk = walk_model("I 👍👍", layer=0, head=0)
+    thumb = tuple(f"👍 {piece}/4" for piece in range(1, 5))
+    assert walk.tokens == ("<|end|>", "I", "␣", *thumb, *thumb)
+    said = " ".join(step.sentence for step in walk.steps)
+    assert not {"ð", "Ł", "ĳ", "į", "Ġ", "\ufffd"} & set(said)
 
 
 def test_one_word_has_nobody_else_to_look_at():

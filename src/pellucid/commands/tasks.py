@@ -165,8 +165,8 @@ def label_texts(
         str | None,
         model_option(
             "A directory that `pellucid train classifier` wrote; Pellucid's own, which knows "
-            "reviews of films, unless given. With --examples or --head any encoder, by directory or hub "
-            "name; all-MiniLM-L6-v2, or that of the head, unless given."
+            "reviews of films, unless given. With --examples or --head any encoder, by directory "
+            "or hub name; all-MiniLM-L6-v2, or that of the head, unless given."
         ),
     ] = None,
     strict: StrictOption = False,

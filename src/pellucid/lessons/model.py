@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ from pellucid.lessons.walk import (
 
 MOST_TOKENS = 1024
 """Tokens of a walk: all its numbers are held, n x n of them a head and step."""
+
+_SPACES = str.maketrans({" ": "␣", "\n": "⏎"})
 
 
 @dataclass(frozen=True)
@@ -155,27 +159,42 @@ def _read(sentence: str, checkpoint: Checkpoint) -> _Reading:
             "For longer texts use pellucid.watch"
         )
     special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
-    tokens = tuple(_label(tokenizer, number) for number in ids)
+    spans = tuple(encoded["offset_mapping"]) if tokenizer.is_fast else ()
+    texts, tokens = _labels(sentence, spans, tokenizer, ids)
     return _Reading(
         ids=torch.tensor(ids),
         tokens=tokens,
         marks=sum(special),
         words=torch.tensor(
             [
-                not mark and any(letter.isalnum() for letter in token)
-                for mark, token in zip(special, tokens, strict=True)
+                not mark and any(letter.isalnum() for letter in text)
+                for mark, text in zip(special, texts, strict=True)
             ]
         ),
-        spans=tuple(encoded["offset_mapping"]) if tokenizer.is_fast else (),
+        spans=spans,
     )
 
 
-def _label(tokenizer: object, number: int) -> str:
-    """A token as text; as the vocabulary spells it where that is no text of its own."""
-    text = str(tokenizer.decode([number])).strip()  # type: ignore[attr-defined]
-    if not text or "\ufffd" in text:
-        return str(tokenizer.convert_ids_to_tokens(number))  # type: ignore[attr-defined]
-    return text
+def _labels(
+    sentence: str, spans: Sequence[tuple[int, int]], tokenizer: Any, ids: Sequence[int]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Each token as text, and what it is called: a piece of a letter is that letter, and "é 1/2".
+
+    What is no text of its own and stands for nothing in the sentence is as the vocabulary spells
+    it.
+    """
+    read = [str(tokenizer.decode([number])) for number in ids]
+    texts = [text.strip() or text.translate(_SPACES) for text in read]
+    pieces = [place for place, text in enumerate(texts) if not text or "\ufffd" in text]
+    ends = {place: spans[place][1] if spans else None for place in pieces}
+    labels = dict(enumerate(texts))
+    for place in pieces:
+        whole = sentence[slice(*spans[place])].strip() if spans else ""
+        texts[place] = labels[place] = whole or str(tokenizer.convert_ids_to_tokens(ids[place]))
+        others = [one for one in pieces if ends[one] == ends[place]]
+        if whole and len(others) > 1:
+            labels[place] += f" {others.index(place) + 1}/{len(others)}"
+    return texts, tuple(labels.values())
 
 
 def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
