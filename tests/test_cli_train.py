@@ -1,6 +1,7 @@
 """`pellucid train`: from a file to a model that the other commands read."""
 
 import json
+import sys
 
 import pytest
 
@@ -121,3 +122,112 @@ def test_a_trained_classifier_labels_texts(files, tmp_path, run):
     (item,) = json.loads(printed)["items"]
     assert json.loads(printed)["labels"] == ["cold", "warm"]
     assert sum(item["probabilities"].values()) == pytest.approx(1)
+
+
+def test_rows_that_are_left_out_are_said(files, tmp_path, run):
+    long = " ".join(TEXTS[:7])
+    files["pairs"].write_text(files["pairs"].read_text() + f"\n{long}\t{long}\n \tx\n")
+    judged = tmp_path / "judged.tsv"
+    judged.write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n{long}\t{long}\n" + f"{TEXTS[1]}\t \n" * 2)
+    out, options = tmp_path / "model", ["--source", "1", "--target", "2", "--held-out", judged]
+    options += ["--set", "positions=31", *SMALL, "--json"]
+    status, printed, err = run("train", "translator", files["pairs"], "-o", out, *options)
+    assert status == 0, err
+    told = ["left out 1 blank row and 1 row of more than 31 tokens"]
+    told += ["left out 2 blank rows and 1 row of more than 31 tokens to be judged by"]
+    assert err.splitlines()[:2] == [f"pellucid: {one}" for one in told]
+    assert json.loads(printed)["left_out"] == told
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "columns"),
+    [
+        ("classifier", ["--text", "1", "--label", "2"], "{0},{1}"),
+        ("decoder", ["--column", "2"], "{1},{0}"),
+        ("encoder", ["--column", "2"], "{1},{0}"),
+    ],
+)
+def test_columns_by_number(what, options, columns, tmp_path, run):
+    file, out = tmp_path / "rows.csv", tmp_path / "model"
+    rows = [columns.format(one, "warm" if "red" in one else "cold") for one in TEXTS]
+    file.write_text("\n".join(rows))
+    status, _, err = run("train", what, file, "-o", out, *SMALL, *options)
+    assert status == 0, err
+
+
+def test_without_sacrebleu_no_translator_is_begun(files, tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    complaint = refused("train", "translator", files["pairs"], "-o", tmp_path / "model")
+    assert complaint == "BLEU needs sacrebleu: pip install 'pellucid[train]'"
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--set", "seed=a"], "--seed must be of type int, not 'a'"),
+        (["--set", "batch_tokens=0"], "batch_tokens must be at least 1, not 0"),
+        (["--set", "batch_tokens=x"], "batch_tokens must be of type int, not 'x'"),
+        (["--set", "positions=x"], "positions must be an int, not 'x'"),
+        (["--set", "dropout=2"], "dropout must be in [0, 1), not 2"),
+        (["--set", "shard=true"], "shard=true is for several processes: torchrun"),
+        (["--set", "droput=0"], "no option 'droput'; near it is dropout"),
+        (["--set", "zzz=0"], "no option 'zzz'; docs/train.md says which"),
+        (["--set", "vocabulary=x"], "--vocabulary must be an int, not 'x'"),
+        (["--set", "column=0.5"], "--column must be a text, not 0.5"),
+        (["-o", " "], "it is empty; name a directory"),
+        (["-o", ""], "it is empty; name a directory"),
+    ],
+)
+def test_options_are_refused_before_anything_is_read(options, complaint, tmp_path, refused):
+    out = tmp_path / "model"
+    told = refused("train", "decoder", "/nowhere.txt", "-o", out, *options)
+    assert complaint in told
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "named"),
+    [("source,source", "'source' and 'source'"), ("1", "'1'"), ("a,b,c", "'a', 'b' and 'c'")],
+)
+def test_pairs_are_two_columns(pairs, named, files, tmp_path, refused):
+    options = ["-o", tmp_path / "model", "--pairs", pairs]
+    told = refused("train", "encoder", files["pairs"], *options)
+    assert told == f"name two different columns, not {named}"
+
+
+def test_a_file_of_options_has_any_by_name(files, tmp_path, run):
+    told, out = tmp_path / "options.toml", tmp_path / "model"
+    told.write_text(
+        f'steps = 2\nvocabulary = 300\nwidth = 16\ntext = 1\nlabel = "2"\nlayers = 1\n'
+        f'held-out = "{files["labelled"]}"\n'
+    )
+    files["labelled"].write_text(files["labelled"].read_text().partition("\n")[2])
+    options = ["--config", told, "--set", "vocabulary=290", "--steps", "3"]
+    status, _, err = run("train", "classifier", files["labelled"], "-o", out, *options)
+    assert status == 0, err
+    asked = json.loads((out / "training" / "run.json").read_text())
+    assert (asked["vocabulary"], asked["columns"], asked["options"]["steps"]) == (290, [1, 2], 3)
+    assert asked["held_out"] == [str(files["labelled"])]
+    told.write_text(f'from = "{out}"\n')
+    options = ["--config", told, "--column", "1", *SMALL[:2]]
+    status, _, err = run("train", "encoder", files["labelled"], "-o", tmp_path / "b", *options)
+    assert "has no token that hides another" in err
+
+
+def test_without_arguments_the_commands_are_listed(run):
+    status, printed, err = run("train")
+    assert (status, err) == (0, "")
+    assert printed == run("train", "--help")[1]
+
+
+def test_the_end_says_what_was_confused_and_how_to_go_on(files, tmp_path, run):
+    out = tmp_path / "a model"
+    status, printed, err = run("train", "classifier", files["labelled"], "-o", out, *SMALL)
+    assert status == 0, err
+    *_, title, header, cold, warm = printed.splitlines()
+    assert title.startswith("What the label is")
+    assert header.split() == ["label", "1", "2"]
+    assert (cold.split()[:2], warm.split()[:2]) == (["1", "cold"], ["2", "warm"])
+    *_, last = err.splitlines()
+    assert last.endswith(f"use it with: pellucid classify --model '{out}'")

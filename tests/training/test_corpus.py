@@ -144,6 +144,9 @@ def test_rows_without_a_header(written):
     assert list(rows([written("a.tsv", 'a\tb\nd\t"e"\n')], [1, 2])) == wanted
     assert list(rows([written("a.txt", "a\tb\n\nd\te\n")], [1, 2])) == wanted
     assert list(rows([written("quoted", 'a\t"b\n')], [2, 1])) == [('"b', "a")]
+    for name, content in (("a.csv", "a,b\nd,e\n"), ("a.txt", "a\tb\nd\te\n")):
+        found = documents([written(name, content)], 2)
+        assert [text for text, _ in found] == ["b", "e"]
 
 
 def test_labels_lose_the_spaces_around_them(written):
@@ -158,9 +161,12 @@ def test_labels_lose_the_spaces_around_them(written):
         ("a.txt", b"", r"'.*a\.txt' is empty: there is nothing to read"),
         ("a.txt", b" \n" * 10**6, "is empty"),
         ("a.txt.gz", b"", "is empty"),
-        ("a.csv", b"text\n", "is empty"),
+        ("a.csv", b"text\n", "has a header and no rows: there is nothing to read"),
+        ("a.csv", b"text\n \n \n", "has no text: 2 rows, and all are blank"),
         ("a.jsonl", b"\n", "is empty"),
         ("a.csv", b"text,b\n1,2\n1,2,3\n", r"line 3 of '.*' has 3 fields, but its header has 2"),
+        ("a.csv", b"text,b\n1\n", "a field that holds a comma goes in double quotes"),
+        ("a.tsv", b"text\tb\n1\n", "a field that holds a tab goes in double quotes"),
         ("a.txt", b"a\n" * 10**5 + b"\xff", "byte 200000, in line 100001, is 0xff"),
         (
             "a.txt",
@@ -208,11 +214,19 @@ def test_columns_that_are_none(written, columns, error, told):
         list(rows([path], columns, labelled=True))
 
 
+def test_columns_of_one_name(written):
+    path = written("a.csv", "text,label,text\na,b,c\n")
+    with pytest.raises(ArgumentError, match="has 2 columns 'text'; which is meant"):
+        list(documents([path], "text"))
+    assert list(rows([path], ["label"])) == [("b",)]
+
+
 def test_columns_of_files_that_have_none(written):
     with pytest.raises(ArgumentError, match="has a text a line and no columns"):
         list(documents([written("a.txt", "a")], "text"))
-    with pytest.raises(ArgumentError, match="have names, and no numbers"):
-        list(rows([written("a.jsonl", '{"a": "b"}')], [1]))
+    for read in (lambda path: rows([path], [1]), lambda path: documents([path], 1)):
+        with pytest.raises(ArgumentError, match="have names, and no numbers"):
+            list(read(written("a.jsonl", '{"a": "b"}')))
     with pytest.raises(FileError, match=r"line 2 of '.*' has 1 field, but its first line has 2"):
         list(rows([written("b.txt", "a\tb\nc\n")], [1, 2]))
 
@@ -321,7 +335,7 @@ def test_what_was_made_is_made_once(written, tmp_path):
         stages.clear()
         made = prepare([file], tmp_path / "made", progress=told)
         assert stages == ([] if again else ["reading", "vocabulary", "training", "held-out"])
-    assert made.left_out == Tally()
+    assert made.left_out == (Tally(), Tally())
     (tmp_path / "made" / "training" / "ids").write_bytes(b"x")
     prepare([file], tmp_path / "made", progress=told)
     assert len(stages) == 4, "what is damaged is made anew"
@@ -407,6 +421,7 @@ def test_pairs(written, tmp_path):
     lines[7] = "the other is missing\t\tx"
     lines[9] = f"long\t{'very ' * 1000}\tx"
     others = [f"{text}\t{text.upper()}\tx" for text in sentences(5, 90)]
+    others += [f"long\t{'very ' * 1000}\tx"] * 2
     made = prepare_rows(
         [written("a.txt", "\n".join(lines))],
         tmp_path / "made",
@@ -415,7 +430,7 @@ def test_pairs(written, tmp_path):
         longest=50,
     )
     assert (made.left_out, made.names, made.training.labels) == (
-        Tally(blank=1, too_long=1),
+        (Tally(blank=1, too_long=1), Tally(too_long=2)),
         (),
         None,
     )
@@ -448,6 +463,18 @@ def test_what_is_drawn(numbers, seed, most):
     wanted = min(most, max(1, round(0.05 * len(numbers))))
     assert len(held_out) <= wanted or len(set(held_out)) == 1
     assert draw.different == min(most, len(set(numbers)))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_what_is_no_regular_file_is_refused(held_out, written, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    file = written("a.txt", "\n".join(sentences(100)))
+    for other, told in ((pipe, "it is no regular file"), (tmp_path, "it is a directory")):
+        files = {"files": [file], "held_out": [other]} if held_out else {"files": [other]}
+        with pytest.raises(FileError, match=rf"cannot read '{other}': {told}; texts are read"):
+            prepare(directory=tmp_path / "made", **files)
+    assert not (tmp_path / "made").exists()
 
 
 def test_too_few_rows(written, tmp_path):

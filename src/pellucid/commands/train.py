@@ -1,5 +1,6 @@
 """`pellucid train`: from files of text to a model that works."""
 
+import shlex
 from collections.abc import Callable
 from inspect import Signature, signature
 from pathlib import Path
@@ -9,15 +10,35 @@ import typer
 
 from pellucid.commands.shared import JsonOption
 from pellucid.common.wording import listing
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, TypeMismatchError
 
 train = typer.Typer(
     name="train",
     help="Train a model on files of text; see docs/train.md.",
     rich_markup_mode=None,
-    no_args_is_help=True,
+    invoke_without_command=True,
 )
 INTERRUPTED = 130
+USES = {
+    "decoder": "generate",
+    "classifier": "classify",
+    "translator": "translate",
+    "encoder": "embed",
+}
+"""The command that reads what one of these wrote."""
+
+
+@train.callback()
+def root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _directory(said: str) -> Path:
+    if not said.strip():
+        raise typer.BadParameter("it is empty; name a directory")
+    return Path(said)
+
 
 Files = Annotated[
     list[Path] | None,
@@ -26,7 +47,8 @@ Files = Annotated[
     ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Where the model goes.")
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", parser=_directory, help="Where the model goes."),
 ]
 HeldOut = Annotated[
     list[Path] | None,
@@ -45,14 +67,18 @@ Layers = Annotated[int | None, typer.Option(metavar="N", help="Blocks.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Where the random numbers start.")]
 Config = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A TOML file with any of the options, by their names."),
+    typer.Option(metavar="FILE", help="A TOML file with options by their names, as --set."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any option by its name, like dropout=0.2."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="One of these options or of those in docs/train.md, like dropout=0.2.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in DIR.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
 
 
 def _shared(
@@ -84,7 +110,13 @@ def _command(own: Callable[..., dict[str, Any]]) -> None:
     def command(context: typer.Context, **said: Any) -> None:
         if said["resume"]:
             _check_alone(context)
-        _train(own.__name__, own(**{name: said[name] for name in parts[1]}), said)
+        try:
+            said |= _told(context, said)
+            measures = _train(own.__name__, own(**{name: said[name] for name in parts[1]}), said)
+        except KeyboardInterrupt as error:
+            typer.echo(_stopped(error, own.__name__, said), err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        _show(measures, own.__name__, said)
 
     command.__name__, command.__doc__ = own.__name__, own.__doc__
     context = signature(command).parameters["context"]
@@ -98,23 +130,24 @@ def _command(own: Callable[..., dict[str, Any]]) -> None:
 @_command
 def decoder(
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
+        str | None, typer.Option(metavar="COLUMN", help="Of the text, in tables: name or number.")
     ] = None,
 ) -> dict[str, Any]:
     """Next-token prediction, judged by bits per byte of text that it has not seen."""
-    return {"what": "decoder", "columns": () if column is None else (column,)}
+    return {"what": "decoder", "columns": () if column is None else (_column(column),)}
 
 
 @_command
 def classifier(
-    text: Annotated[str, typer.Option(metavar="NAME", help="Column of the text.")] = "text",
-    label: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
+    text: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "text",
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "label",
     head_only: Annotated[
         bool, typer.Option("--head-only", help="Train the head alone, not the model below it.")
     ] = False,
 ) -> dict[str, Any]:
     """What people call a text, judged by accuracy on texts that it has not seen."""
-    return {"what": "classifier", "columns": (text, label), "head_only": head_only}
+    columns = _column(text), _column(label)
+    return {"what": "classifier", "columns": columns, "head_only": head_only}
 
 
 @_command
@@ -129,7 +162,7 @@ def translator(
 @_command
 def encoder(
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the text, in tables.")
+        str | None, typer.Option(metavar="COLUMN", help="Of the text, in tables: name or number.")
     ] = None,
     pairs: Annotated[
         str | None,
@@ -141,21 +174,60 @@ def encoder(
 ) -> dict[str, Any]:
     """Hidden tokens, or with --pairs sentence embeddings, judged by retrieval of unseen pairs."""
     if pairs is None:
-        return {"what": "encoder", "columns": () if column is None else (column,)}
+        return {"what": "encoder", "columns": () if column is None else (_column(column),)}
     if column is not None:
         raise ArgumentError("--column is of one text; --pairs names both columns")
     return {"what": "pairs", "columns": tuple(_column(one.strip()) for one in pairs.split(","))}
 
 
 NAMED = ("steps", "learning_rate", "width", "layers", "seed")
+"""Options of a `Run` that have a flag."""
+FLAGS_ALONE = ("output", "files", "resume", "overwrite", "json", "config", "options")
+"""What neither a TOML file nor --set says."""
+
+
+def _told(context: typer.Context, said: dict[str, Any]) -> dict[str, Any]:
+    """What a TOML file and --set say: a flag goes before the file, and --set before both."""
+    from pellucid.training.runs import options_of
+
+    def plain(found: Any) -> dict[str, Any]:
+        return {"base" if name == "from" else name.replace("-", "_"): found[name] for name in found}
+
+    flags = said.keys() - FLAGS_ALONE
+    told = {} if said["config"] is None else plain(options_of(said["config"]))
+    told = {name: value for name, value in told.items() if not _is_said(context, name)}
+    told |= plain(dict(map(_option, said["options"] or ())))
+    for name in flags & told.keys() - set(NAMED):
+        told[name] = _as_said(name, told[name])
+    return {name: told.pop(name) for name in flags & told.keys()} | {"options": told}
+
+
+def _as_said(name: str, value: Any) -> Any:
+    """The value of a flag that the command line has as text."""
+    kinds: dict[str, Any] = {"vocabulary": (int, "an int"), "head_only": (bool, "true or false")}
+    kind, word = kinds.get(name, (str, "a text"))
+    if name == "held_out":
+        return [
+            Path(_as_said("file", one)) for one in (value if isinstance(value, list) else [value])
+        ]
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):  # of a column
+        value = str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
+    return Path(value) if name == "base" else value
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Whether the command line has it."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _check_alone(context: typer.Context) -> None:
     """Refuse what is said besides --resume and does not go with it: nothing is ignored."""
     said = []
     for one in context.command.params:
-        source = context.get_parameter_source(str(one.name))
-        is_said = source is not None and source.name == "COMMANDLINE"
+        is_said = _is_said(context, str(one.name))
         if is_said and one.name not in ("output", "resume", "json"):
             said.append("FILE" if one.name == "files" else max(one.opts, key=len))
     if said:
@@ -165,11 +237,11 @@ def _check_alone(context: typer.Context) -> None:
         )
 
 
-def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> None:
+def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """What a command does, with its own part of a `Run` and the options that all have."""
     from pellucid.common.terminal import steps as stages
-    from pellucid.training import loop
-    from pellucid.training.runs import Run, options_of, train
+    from pellucid.tasks.terminal import note
+    from pellucid.training.runs import Run, train
 
     output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
     run = None
@@ -182,44 +254,45 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> None:
                 f"pellucid train {began} -o '{output}' --resume"
             )
     else:
-        if not files:
+        if not files or Path("-") in files:
             raise ArgumentError("give one file of text or more; - is not read here")
-        options = {} if said["config"] is None else options_of(said["config"])
-        options |= {name: said[name] for name in NAMED if said[name] is not None}
-        options |= dict(map(_option, said["options"] or ()))
         run = Run(
             files=files,
             held_out=tuple(said["held_out"] or ()),
             vocabulary=said["vocabulary"],
             base=said["base"],
-            options=options,
+            options={one: said[one] for one in NAMED if said[one] is not None} | said["options"],
             **wanted,
         )
-    try:
-        with stages() as stage:
-            measures = train(
-                run,
-                output,
-                overwrite=said["overwrite"],
-                progress=lambda what, done, of: stage(what, done, of or 0),
-            )
-    except loop.Interrupted as error:
-        typer.echo(
-            f"stopped and saved; go on with: pellucid train {name} -o '{output}' --resume", err=True
+    with stages() as stage:
+        return train(
+            run,
+            output,
+            overwrite=said["overwrite"],
+            progress=lambda what, done, of: stage(what, done, of or 0),
+            note=note,
         )
-        raise typer.Exit(INTERRUPTED) from error
-    _show(measures, said["json"])
 
 
-def _show(measures: dict[str, Any], as_json: bool) -> None:
+def _stopped(error: KeyboardInterrupt, name: str, said: dict[str, Any]) -> str:
+    """What to say after Ctrl-C: how to go on, if there is anything to go on with."""
+    if type(error) is KeyboardInterrupt:  # and not `loop.Interrupted`
+        return "stopped before training began; nothing is left of it"
+    told = str(error) or "stopped and saved"
+    return f"{told}; go on with: pellucid train {name} -o '{said['output']}' --resume"
+
+
+def _show(measures: dict[str, Any], name: str, said: dict[str, Any]) -> None:
+    from pellucid.commands.shared import plain_console
     from pellucid.tasks.terminal import to_json
+    from pellucid.training import answer
 
-    if as_json:
+    if said["json"]:
         typer.echo(to_json(measures))
-        return
-    for name, value in measures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+    else:
+        answer.show(measures, plain_console())
+    use = f"pellucid {USES[name]} --model {shlex.quote(str(said['output']))}"
+    typer.echo(f"the model is in '{said['output']}'; use it with: {use}", err=True)
 
 
 def _column(name: str) -> str | int:

@@ -290,7 +290,8 @@ def _fields(
     width, places = len(first[1]), choose(first[1])
     for line, row in rows if headed else chain([first], rows):
         if len(row) != width:
-            quotes = f"; a field that holds a '{delimiter}' goes in double quotes"
+            mark = "tab" if delimiter == "\t" else "comma"
+            quotes = f"; a field that holds a {mark} goes in double quotes"
             raise FileError(
                 f"line {line} of '{name_of(path)}' has {count(len(row), 'field')}, but its "
                 f"{'header' if headed else 'first line'} has {width}{quotes if delimiter else ''}"
@@ -396,6 +397,8 @@ def _places(source: str, header: Sequence[str], names: Sequence[str | None]) -> 
     for name in wanted:
         if name not in header:
             raise ArgumentError(f"'{source}' has no column '{name}'; {_near(name, header)}")
+        if (same := list(header).count(name)) > 1:
+            raise ArgumentError(f"'{source}' has {same} columns '{name}'; which is meant?")
     return [list(header).index(name) for name in wanted]
 
 

@@ -3,18 +3,29 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pellucid.common.files import UNFINISHED
 from pellucid.errors import FileError
 
-FILES = (
+MODEL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
     *("head.safetensors", "results.json"),
 )
 """What a run leaves besides `training`."""
+RUN = "run.json"
+TRAINING = (
+    *("data/about.json", "data/tokenizer.json", "data/training*", "data/held-out*"),
+    *("data/links-*.npy", "texts.sha256", "checkpoints/step-*", "log.jsonl", "loss.svg"),
+    *("attention/step-*.svg", "tensorboard/events.*", "bad-batch.json", RUN),
+)
+"""What it leaves in `training`. Last comes what says that a run was there at all, so that one who
+is killed among these can be told from somebody else's files."""
+FOLDERS = ("data", "checkpoints", "attention", "tensorboard")
+ASIDE = "training.new"
+"""Where a run is made ready, while what it replaces is still in `training`."""
 
 fcntl: Any
 try:
@@ -51,31 +62,85 @@ def alone(directory: Path, is_there: bool) -> Iterator[None]:
         os.close(held)
 
 
-def claim(directory: Path, overwrite: bool) -> None:
-    """Begin a run in a directory.
+def claim(directory: Path, overwrite: bool) -> Path:
+    """Where to make a run ready: `place` of the directory, empty.
 
     Raises:
         FileError: there is something in it, and it may not be removed; or it cannot be written.
     """
-    if any(directory.iterdir()):
-        if not overwrite:
+    if any(directory.iterdir()) and not overwrite:
+        raise FileError(
+            f"'{directory}' has something in it; --resume goes on with it, --overwrite removes "
+            "what a run left there"
+        )
+    if not any((directory / one / RUN).is_file() for one in ("training", ASIDE)):
+        for path in _left(directory):
             raise FileError(
-                f"'{directory}' has something in it; --resume goes on with it, --overwrite removes "
-                "what a run left there"
+                f"'{path}' is of no run, since there is no '{directory / 'training' / RUN}'; "
+                "--overwrite removes what a run left, and nothing else"
             )
+    shutil.rmtree(directory / ASIDE, ignore_errors=True)
+    is_over = (directory / "training" / RUN).is_file()
+    if not is_over:
         remove(directory)
+    made = directory / (ASIDE if is_over else "training")
     try:
-        (directory / "training").mkdir(parents=True, exist_ok=True)
+        made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot write '{directory}': {error.strerror}") from error
+    return made
+
+
+def place(directory: Path) -> Path:
+    """Where a run is being made ready: aside, if there is another that it will replace."""
+    aside = directory / ASIDE
+    return aside if aside.is_dir() else directory / "training"
+
+
+def replace(directory: Path) -> None:
+    """Put what was made ready aside in place of the run that was there."""
+    aside = directory / ASIDE
+    if not aside.is_dir():
+        return
+    remove(directory)
+    for name in TRAINING:
+        for path in aside.glob(name):
+            target = directory / "training" / path.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def give_up(directory: Path) -> None:
+    """Leave a directory as it was before a run was made ready in it."""
+    aside = directory / ASIDE
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        return
+    remove(directory)
+    with suppress(OSError):  # somebody else's files may be there
+        directory.rmdir()
 
 
 def remove(directory: Path) -> None:
     """What a run left, and nothing else that somebody may have put there."""
-    shutil.rmtree(directory / "training", ignore_errors=True)
-    for name in FILES:
-        (directory / name).unlink(missing_ok=True)
     sweep(directory)
+    for path in _left(directory):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    inner = directory / "training"
+    for folder in (*(inner / one for one in FOLDERS), inner):
+        with suppress(OSError):  # it is not there, or has something else in it
+            folder.rmdir()
+
+
+def _left(directory: Path) -> list[Path]:
+    """What a run left, if it was one."""
+    model = [directory / name for name in MODEL]
+    inner = [path for name in TRAINING for path in (directory / "training").glob(name)]
+    return [path for path in model if path.exists() or path.is_symlink()] + inner
 
 
 def sweep(directory: Path) -> None:

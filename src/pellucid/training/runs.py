@@ -7,14 +7,18 @@ DIR/training/run.json                                 what was asked, which --re
 DIR/training/data/                                    texts as ids
 DIR/training/checkpoints/                             to go on from
 DIR/training/log.jsonl, loss.svg, attention/          how it went
+DIR/training.new/                                     a run that is made ready to replace the one
+that is there
 """
 
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,16 +26,16 @@ import numpy as np
 import torch
 
 from pellucid.common.files import write_whole
-from pellucid.common.wording import listing
-from pellucid.errors import ArgumentError, FileError
+from pellucid.common.wording import count, listing
+from pellucid.errors import ArgumentError, FileError, MissingExtraError, PellucidError
 from pellucid.layers.config import Config, Kind
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
 from pellucid.text.items import name_of
 from pellucid.training import alignment, corpus, machine
-from pellucid.training.directory import alone, claim, remove, sweep
+from pellucid.training import directory as places
 from pellucid.training.distributed import Processes
-from pellucid.training.loop import Trainer
+from pellucid.training.loop import Interrupted, Trainer
 from pellucid.training.objectives import (
     Classification,
     Contrastive,
@@ -42,7 +46,7 @@ from pellucid.training.objectives import (
 )
 from pellucid.training.report import Report
 from pellucid.training.settings import Settings
-from pellucid.training.shapes import shape, steps_for
+from pellucid.training.shapes import TIERS, shape, steps_for
 from pellucid.training.vocabulary import END, MASK
 
 What = Literal["decoder", "classifier", "translator", "encoder", "pairs"]
@@ -92,11 +96,50 @@ class Run:
             raise ArgumentError("guidance is for a translator, whose heads look across")
         for name in self.options:
             if name not in _MODEL | _SETTINGS:
-                raise ArgumentError(
-                    f"there is no option '{name}'; there are {listing(sorted(_MODEL | _SETTINGS))}"
+                near = get_close_matches(name, sorted(_MODEL | _SETTINGS), n=3)
+                told = (
+                    f"near it is {listing(near)}" if near else "docs/train.md says which there are"
                 )
+                raise ArgumentError(f"there is no option '{name}'; {told}")
             if self.base is not None and name in _MODEL - _OPEN:
                 raise ArgumentError(f"{name} is that of the model to go on from")
+        self._check_columns()
+        self.settings(1)
+        if self.base is None:
+            self._check_shape()
+
+    def _check_columns(self) -> None:
+        read = 1 if self.what in ("decoder", "encoder") else 2
+        if not self.columns or (len(set(self.columns)) == len(self.columns) == read):
+            return
+        wanted = "one column" if read == 1 else "two different columns"
+        said = listing([f"'{one}'" for one in self.columns])
+        raise ArgumentError(f"name {wanted}, not {said}")
+
+    def _check_shape(self) -> None:
+        """Refuse what fits no model, however much there will be to learn from."""
+        errors: list[PellucidError] = []
+        for tokens, *_ in TIERS:
+            try:
+                shape(KIND[self.what], tokens, 2**31, 0, self.of_model)
+            except PellucidError as error:
+                errors.append(error)
+        if len(errors) == len(TIERS):
+            raise errors[0]
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """The options that are of the model."""
+        return {name: value for name, value in self.options.items() if name in _MODEL}
+
+    def settings(self, steps: int) -> Settings:
+        """Those of the loop, with so many steps unless the options say otherwise.
+
+        Raises:
+            ArgumentError, TypeMismatchError: an option that makes no sense.
+        """
+        wanted = {name: value for name, value in self.options.items() if name in _SETTINGS}
+        return Settings(**{"steps": steps} | wanted)
 
     def save(self, path: Path) -> None:
         """Write it so that it can be read in any directory."""
@@ -149,14 +192,16 @@ def train(
     *,
     overwrite: bool = False,
     progress: Callable[[str, int, int | None], None] = lambda *_: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model into a directory, or go on where a run stopped.
 
     Args:
         run: what to train; None goes on with what is in the directory.
         directory: where everything goes.
-        overwrite: whether what is there may be removed.
+        overwrite: whether what a run left there is replaced, once all is ready to begin.
         progress: told of the work on the data: what, how much is done, and of how much.
+        note: told what people should know of the data, in a line.
 
     Returns:
         What was measured of the model that is kept, on text that it did not learn from.
@@ -165,43 +210,76 @@ def train(
         FileError: there is something in the directory already, or nothing to go on with; or as
             `corpus.prepare` and `Trainer.run`.
         ArgumentError, TypeMismatchError: an option that makes no sense.
-        DivergedError, Interrupted: as `Trainer.run`.
+        MissingExtraError: what a translator is measured with is not installed.
+        DivergedError: as `Trainer.run`.
+        Interrupted: by Ctrl-C; `train` of None goes on. Any other KeyboardInterrupt leaves the
+            directory as it was.
     """
     processes = Processes.join()
-    with alone(directory, run is None) if processes.is_first else nullcontext():
-        return _train(run, directory, overwrite, processes, progress)
+    resume = run is None
+    if run is None:
+        run = Run.read(directory / "training" / places.RUN)
+    elif run.base is not None and run.base.resolve() == directory.resolve():
+        raise ArgumentError(f"'{directory}' is the model to go on from; the new one goes elsewhere")
+    elif run.settings(1).shard and processes.count == 1:
+        raise ArgumentError(
+            "shard=true is for several processes: torchrun --nproc-per-node N -m pellucid train"
+        )
+    if run.what == "translator" and find_spec("sacrebleu") is None:
+        raise MissingExtraError("BLEU needs sacrebleu: pip install 'pellucid[train]'")
+    with places.alone(directory, resume) if processes.is_first else nullcontext():
+        try:
+            return _train(run, directory, resume, overwrite, processes, progress, note)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as error:
+            if resume:
+                raise Interrupted("stopped") from error
+            raise
 
 
 def _train(
-    run: Run | None,
+    run: Run,
     directory: Path,
+    resume: bool,
     overwrite: bool,
     processes: Processes,
     progress: Callable[[str, int, int | None], None],
+    note: Callable[[str], None],
 ) -> dict[str, Any]:
     inner = directory / "training"
-    resume = run is None
-    if run is None:
-        run = Run.read(inner / "run.json")
-        if processes.is_first:
-            sweep(directory)
-    elif processes.is_first:
-        claim(directory, overwrite)
-        run.save(inner / "run.json")
+    if processes.is_first:
+        if resume:
+            places.sweep(directory)
+        else:
+            run.save(places.claim(directory, overwrite) / places.RUN)
     processes.wait()
     machine.keep_freed_memory()
     try:
-        objective, settings = _made(run, inner / "data", resume, processes, progress)
+        data = (inner if resume else places.place(directory)) / "data"
+        objective, settings, left_out = _made(run, data, resume, processes, progress)
+        report = _report(objective, settings, inner, processes)
+        trainer = Trainer(objective, settings, inner, report, processes)
     except BaseException:
         if not resume and processes.is_first:  # nothing was learnt that could be lost
-            remove(directory)
-            with suppress(OSError):  # somebody else's files may be there
-                directory.rmdir()
+            places.give_up(directory)
         raise
-    report = _report(objective, settings, inner, processes)
-    trainer = Trainer(objective, settings, inner, report, processes)
-    trainer.run(resume)
-    measures = trainer.examine()
+    processes.wait()
+    if processes.is_first:
+        if not resume:
+            places.replace(directory)
+        for told in left_out:
+            note(told)
+    processes.wait()
+    try:
+        trainer.run(resume)
+        measures = trainer.examine()
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        is_done = trainer.step == settings.steps
+        raise Interrupted("trained, but not measured" if is_done else "stopped") from error
+    measures |= {"left_out": left_out} if left_out else {}
     if processes.is_first:
         write_whole(directory / "results.json", json.dumps(measures, indent=2) + "\n")
     return measures
@@ -213,40 +291,53 @@ def _made(
     resume: bool,
     processes: Processes,
     progress: Callable[[str, int, int | None], None],
-) -> tuple[Objective, Settings]:
-    """The objective and the settings, once the data is ready; the first process makes it so."""
+) -> tuple[Objective, Settings, list[str]]:
+    """The objective and the settings, once the data is ready, and what is left out of that; the
+    first process makes it so.
+    """
     base = None if run.base is None else _base(run)
-    asked = {name: value for name, value in run.options.items() if name in _MODEL}
-    wanted = {name: value for name, value in run.options.items() if name in _SETTINGS}
-    longest = asked.get("positions")
-    if base is not None:
-        longest = base.config.positions
+    config = None if base is None else replace(base.config, **run.of_model)
+    longest = run.options.get("positions") if config is None else config.positions
+    # A text to classify is cut to what the model reads; of a pair all is needed.
+    usual = {"pairs": PAIR_POSITIONS, "translator": PAIR_POSITIONS, "encoder": ENCODER_POSITIONS}
+    longest = longest or usual[run.what] if run.what in usual else None
     if not processes.is_first:
         processes.wait()
     make = partial(_prepared, run, data, base, longest, resume, progress)
     prepared = _as_before(run, data, make) if processes.is_first else make()
     links = None
-    if wanted.get("guidance"):
+    if run.options.get("guidance"):
         sources, targets = prepared.training.texts
         links = alignment.kept(data, sources, targets, progress)
     if processes.is_first:
         processes.wait()
-    torch.manual_seed(int(wanted.get("seed", 0)))
-    batch_tokens = wanted.get("batch_tokens", Settings.batch_tokens)
     tokens = _tokens(prepared)
-    wanted = {"steps": steps_for(tokens, batch_tokens)} | wanted
-    settings = Settings(**wanted)
+    settings = run.settings(steps_for(tokens, run.settings(1).batch_tokens))
+    if processes.count == 1:  # who goes on with what several have begun
+        settings = replace(settings, shard=False)
+    torch.manual_seed(settings.seed)
     tokenizer = prepared.tokenizer
-    if base is None:
+    if config is None:
         end = tokenizer.inner.token_to_id(END)
-        config = shape(KIND[run.what], tokens, len(tokenizer), end, asked)
-        model: Any = KINDS[config.kind](config)
-        model.tokenizer = tokenizer
-    else:
-        model = KINDS[base.config.kind](replace(base.config, **asked))
+        config = shape(KIND[run.what], tokens, len(tokenizer), end, run.of_model)
+    model: Any = KINDS[config.kind](config)
+    if base is not None:
         model.load_state_dict(base.state_dict())
-        model.tokenizer = tokenizer
-    return _objective(run, prepared, model, settings, links), settings
+    model.tokenizer = tokenizer
+    objective = _objective(run, prepared, model, settings, links)
+    return objective, settings, _left_out(prepared, longest)
+
+
+def _left_out(prepared: Any, longest: int | None) -> list[str]:
+    """What people should know of rows that are not read, in a line or two."""
+    told = []
+    for tally, whose in zip(prepared.left_out, ("", " to be judged by"), strict=True):
+        parts = [f"{count(tally.blank, 'blank row')}"] if tally.blank else []
+        if tally.too_long:
+            parts.append(f"{count(tally.too_long, 'row')} of more than {longest} tokens")
+        if parts:
+            told.append(f"left out {listing(parts)}{whose}")
+    return told
 
 
 def _base(run: Run) -> Any:
@@ -309,19 +400,14 @@ def _prepared(
         "progress": progress,
     }
     if run.what in ("decoder", "encoder"):
-        (column, *more) = run.columns or (None,)
-        if more or isinstance(column, int):
-            raise ArgumentError(f"a {run.what} reads one column, by its name")
         if run.what == "encoder":
-            shared |= {"marks": [MASK], "longest": longest or ENCODER_POSITIONS}
-        return corpus.prepare(run.files, data, column=column, **shared)
+            shared |= {"marks": [MASK], "longest": longest}
+        return corpus.prepare(run.files, data, column=next(iter(run.columns), None), **shared)
     labelled = run.what == "classifier"
     columns = run.columns or (("text", "label") if labelled else ("source", "target"))
-    if len(columns) != 2:
-        raise ArgumentError(f"a {run.what} reads two columns, not {len(columns)}")
-    # A text to classify is cut to what the model reads; of a pair all is needed.
-    cut = None if labelled else longest or PAIR_POSITIONS
-    return corpus.prepare_rows(run.files, data, columns, labelled=labelled, longest=cut, **shared)
+    return corpus.prepare_rows(
+        run.files, data, columns, labelled=labelled, longest=longest, **shared
+    )
 
 
 def _tokens(prepared: Any) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text.items import name_of
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.training.corpus.reading import Tally
 
 HELD_OUT = 0.05
 """Share of the texts to be judged by."""
@@ -37,7 +39,11 @@ def silent(what: str, done: int, total: int | None) -> None:
 def identity(
     files: Sequence[Path], held_out: Sequence[Path], tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """What tells data from others."""
+    """What tells data from others.
+
+    Raises:
+        FileError: a file is none, but a pipe, say, or a directory.
+    """
     return {
         "version": _VERSION,
         "files": [_facts(path) for path in files],
@@ -51,6 +57,11 @@ def _facts(path: Path) -> list[str | int | None]:
         found = path.stat()
     except OSError:
         return [str(path.resolve()), None, None]
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise FileError(
+            f"cannot read '{name_of(path)}': it is {what}; texts are read from files, several times"
+        )
     return [str(path.resolve()), found.st_size, found.st_mtime_ns]
 
 
@@ -108,6 +119,12 @@ def made_once(
     found = make()
     write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
     return opened(found)
+
+
+def told(found: dict[str, Any]) -> tuple[Tally, Tally]:
+    """What was left out, as `make` has found it."""
+    training, held_out = found["left_out"]
+    return Tally(**training), Tally(**held_out)
 
 
 def forget(directory: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pellucid.training.corpus.keeping import (
     reported,
     silent,
     these,
+    told,
 )
 from pellucid.training.corpus.reading import Piece, Tally, cut, documents
 from pellucid.training.sequences import Builder, Sequences, building
@@ -37,7 +38,8 @@ class Prepared:
     tokenizer: Tokenizer
     training: Sequences
     held_out: Sequences
-    left_out: Tally
+    left_out: tuple[Tally, Tally]
+    """Of the files to learn from, and of those that are held out."""
 
 
 def prepare(
@@ -45,7 +47,7 @@ def prepare(
     directory: Path,
     *,
     held_out: Sequence[Path] = (),
-    column: str | None = None,
+    column: str | int | None = None,
     vocabulary: int | None = None,
     ends: str = f"{END} $A",
     marks: Sequence[str] = (),
@@ -65,7 +67,7 @@ def prepare(
         files: as `documents` reads them. Those of the same path, size and time are the same.
         directory: where to.
         held_out: files to be judged by.
-        column: of the text.
+        column: of the text, by its name, or its number where there is no header.
         vocabulary: its size; `vocabulary.suggested_size` unless given.
         ends: where END goes.
         marks: more tokens that no text is spelled with, such as MASK.
@@ -90,8 +92,8 @@ def prepare(
     }
 
     def make() -> dict[str, Any]:
-        tally = Tally()
-        survey = _survey(reported(documents(files, column, tally), "reading", None, progress))
+        tallies = Tally(), Tally()
+        survey = _survey(reported(documents(files, column, tallies[0]), "reading", None, progress))
         if survey.characters < LEAST_CHARACTERS:
             raise FileError(
                 f"training needs at least {LEAST_CHARACTERS:,} characters of text, but "
@@ -100,30 +102,30 @@ def prepare(
         last = None if held_out else survey.boundary
         characters = last or survey.characters
 
-        def told(what: str) -> Iterator[Piece]:
+        def read(what: str) -> Iterator[Piece]:
             pieces = _between(documents(files, column), 0, last)
             return reported(pieces, what, characters, progress)
 
         used = tokenizer
         if used is None:
-            texts = (piece.text for piece in told("vocabulary"))
+            texts = (piece.text for piece in read("vocabulary"))
             used = byte_pairs(texts, vocabulary, ends=ends, marks=marks, characters=characters)
             used.save(directory)
-        _write(told("training"), used, directory / "training", longest)
+        _write(read("training"), used, directory / "training", longest)
         others = (
-            documents(held_out, column, tally)
+            documents(held_out, column, tallies[1])
             if held_out
             else _between(documents(files, column), survey.boundary, None)
         )
         _write(reported(others, "held-out", None, progress), used, directory / "held-out", longest)
-        return {"blank": tally.blank}
+        return {"left_out": [asdict(tally) for tally in tallies]}
 
     def opened(found: dict[str, Any]) -> Prepared:
         return Prepared(
             tokenizer=learnt(directory) if tokenizer is None else tokenizer,
             training=Sequences(directory / "training"),
             held_out=Sequences(directory / "held-out"),
-            left_out=Tally(blank=found["blank"]),
+            left_out=told(found),
         )
 
     return made_once(directory, made_from, make, opened, whatever=whatever)

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pellucid.training.corpus.keeping import (
     reported,
     silent,
     these,
+    told,
 )
 from pellucid.training.corpus.reading import Tally, rows
 from pellucid.training.sequences import Sequences, building
@@ -57,7 +58,9 @@ class PreparedRows:
     held_out: Rows
     names: tuple[str, ...]
     """Of the labels."""
-    left_out: Tally
+    left_out: tuple[Tally, Tally]
+    """Of the rows to learn from, and of those that are held out; blank rows of the same files are
+    of the former."""
 
 
 def prepare_rows(
@@ -117,11 +120,11 @@ def prepare_rows(
     texts = len(columns) - labelled
 
     def make() -> dict[str, Any]:
-        tally = Tally()
+        tallies = Tally(), Tally()
         draw = _Draw(seed)
         labels: Counter[str] = Counter()
         characters = 0
-        read = rows(files, columns, labelled=labelled, tally=tally)
+        read = rows(files, columns, labelled=labelled, tally=tallies[0])
         for row in reported(read, "reading", None, progress):
             draw.add(row[0])
             labels.update(row[texts:])
@@ -139,9 +142,9 @@ def prepare_rows(
         names = sorted(labels, key=lambda name: (len(name) if name.isdecimal() else 0, name))
         chosen = frozenset() if held_out else draw.chosen()
 
-        def told(what: str, is_held_out: bool, total: int | None) -> Iterator[tuple[str, ...]]:
+        def some(what: str, is_held_out: bool, total: int | None) -> Iterator[tuple[str, ...]]:
             if is_held_out and held_out:
-                read = rows(held_out, columns, labelled=labelled, tally=tally)
+                read = rows(held_out, columns, labelled=labelled, tally=tallies[1])
             else:
                 read = (
                     row
@@ -153,15 +156,17 @@ def prepare_rows(
         used = tokenizer
         if used is None:
             read_texts = (
-                text for row in told("vocabulary", False, characters) for text in row[:texts]
+                text for row in some("vocabulary", False, characters) for text in row[:texts]
             )
             used = byte_pairs(read_texts, vocabulary, ends=ends, marks=marks, characters=characters)
             used.save(directory)
         for what, total in (("training", characters), ("held-out", None)):
             numbers = {name: number for number, name in enumerate(names)} if labelled else None
-            read = told(what, what == "held-out", total)
+            is_held_out = what == "held-out"
+            read = some(what, is_held_out, total)
+            tally = tallies[is_held_out]
             _write_rows(read, used, directory / what, texts, numbers, longest, tally)
-        return {"names": names, "blank": tally.blank, "too_long": tally.too_long}
+        return {"names": names, "left_out": [asdict(tally) for tally in tallies]}
 
     def side(which: Path) -> Rows:
         labels = Sequences(which / "labels").ids.astype(np.int64) if labelled else None
@@ -174,7 +179,7 @@ def prepare_rows(
             training=side(directory / "training"),
             held_out=side(directory / "held-out"),
             names=tuple(found["names"]),
-            left_out=Tally(found["blank"], found["too_long"]),
+            left_out=told(found),
         )
 
     return made_once(directory, made_from, make, opened, whatever=whatever)

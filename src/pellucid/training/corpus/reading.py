@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pellucid.common.files import is_blank
+from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text.items import (
+    Choose,
     has_columns,
     kind,
     name_of,
@@ -43,7 +45,7 @@ class Tally:
 
 
 def documents(
-    files: Sequence[Path], column: str | None = None, tally: Tally | None = None
+    files: Sequence[Path], column: str | int | None = None, tally: Tally | None = None
 ) -> Iterator[Piece]:
     r"""Documents of files in their order, as they are asked for.
 
@@ -53,7 +55,7 @@ def documents(
     Args:
         files: to read.
         column: of the text, in files that have columns; "text" or "sentence", or the only one
-            there is, unless given.
+            there is, unless given; or a number from 1, of files that have no header.
         tally: counts what is left out.
 
     Raises:
@@ -64,16 +66,36 @@ def documents(
     tally = Tally() if tally is None else tally
     for path in files:
         is_table = has_columns(path) or column is not None
+        blank = tally.blank
         pieces = _rows_of_text(path, column, tally) if is_table else _plain_text(path)
         first = next(pieces, None)
         if first is None:
-            raise nothing_in(path)
+            raise _no_text(path, tally.blank - blank)
         yield first
         yield from pieces
 
 
-def _rows_of_text(path: Path, column: str | None, tally: Tally) -> Iterator[Piece]:
-    for _, (text,) in table(path, named(path, column)):
+def _no_text(path: Path, blank: int) -> FileError:
+    """To raise of a file that is there, and has no text in so many rows."""
+    if blank:
+        return FileError(f"'{name_of(path)}' has no text: {count(blank, 'row')}, and all are blank")
+    if has_columns(path):
+        return FileError(f"'{name_of(path)}' has a header and no rows: there is nothing to read")
+    return nothing_in(path)
+
+
+def _choose(path: Path, columns: Sequence[str | int | None]) -> Choose:
+    """Columns by their names or by their numbers."""
+    numbers = [one for one in columns if isinstance(one, int)]
+    if numbers and kind(path) == ".jsonl":
+        raise ArgumentError(f"the fields of '{name_of(path)}' have names, and no numbers")
+    names = [one for one in columns if not isinstance(one, int)]
+    return numbered(path, *numbers) if numbers else named(path, *names)
+
+
+def _rows_of_text(path: Path, column: str | int | None, tally: Tally) -> Iterator[Piece]:
+    headed = not isinstance(column, int)
+    for _, (text,) in table(path, _choose(path, [column]), headed=headed):
         if text is None or is_blank(text):
             tally.blank += 1
         else:
@@ -144,11 +166,8 @@ def rows(
     label = names[-1] if names else f"label in column {numbers[-1]}"
     tally = Tally() if tally is None else tally
     for path in files:
-        if numbers and kind(path) == ".jsonl":
-            raise ArgumentError(f"the fields of '{name_of(path)}' have names, and no numbers")
-        choose = numbered(path, *numbers) if numbers else named(path, *names)
-        is_empty = True
-        for line, cells in table(path, choose, headed=bool(names)):
+        before, is_empty = tally.blank, True
+        for line, cells in table(path, _choose(path, columns), headed=bool(names)):
             blanks = [cell is None or is_blank(cell) for cell in cells]
             if labelled and blanks[-1] and not any(blanks[:-1]):
                 raise FileError(f"'{name_of(path)}' has no {label} in line {line}")
@@ -159,4 +178,4 @@ def rows(
             found = [str(cell) for cell in cells]
             yield (*found[:-1], found[-1].strip()) if labelled else tuple(found)
         if is_empty:
-            raise nothing_in(path)
+            raise _no_text(path, tally.blank - before)
