@@ -89,6 +89,31 @@ def test_every_held_out_token_is_judged_once(tmp_path):
     assert found["bits_per_byte"] == pytest.approx(bits)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3, math.nan])
+def test_who_is_told_from_nobody_is_found_last(value, tmp_path, monkeypatch):
+    made = objective("contrastive", tmp_path)
+    monkeypatch.setattr(made, "_embedded", lambda *_: torch.full((13, 7), value))
+    assert made.measure() == {"found_first": 0.0, "reciprocal_rank": pytest.approx(1 / 13)}
+
+
+def test_what_is_no_number_is_found_last_and_is_in_the_way_of_the_others(tmp_path, monkeypatch):
+    made, side = objective("contrastive", tmp_path), torch.eye(5)
+    monkeypatch.setattr(made, "_embedded", lambda *_: side)
+    assert made.measure() == {"found_first": 1.0, "reciprocal_rank": 1.0}
+    side[3] = math.nan
+    found = made.measure()
+    assert found == {"found_first": 0.0, "reciprocal_rank": pytest.approx((4 / 2 + 1 / 5) / 5)}
+
+
+def test_a_classifier_is_examined_in_one_pass(tmp_path):
+    made, parts = objective("classifier", tmp_path).eval(), []
+    read = made._logits
+    made._logits = lambda texts, part: parts.extend(part) or read(texts, part)
+    found = made.examine()
+    assert sorted(parts) == list(range(len(made.held_out[0])))
+    assert made.measure().items() <= found.items()
+
+
 def test_windows_see_all_in_an_epoch_and_begin_elsewhere_in_the_next(tmp_path):
     windows = Windows(some_texts(tmp_path, count=100, ends=False), CONTEXT, 1, seed=5)
     epochs = [

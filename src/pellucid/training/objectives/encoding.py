@@ -210,7 +210,9 @@ class Contrastive(_Texts):
         """
         sides = [self._embedded(texts, progress) for texts in self.held_out]
         similar = sides[0] @ sides[1].T
-        places = (similar > similar.diagonal()[:, None]).sum(1) + 1
+        # Itself, and all that are not less similar: who is told from nobody has the last place, and
+        # so has what is no number.
+        places = (~(similar < similar.diagonal()[:, None])).sum(1)
         return {
             "found_first": float((places == 1).float().mean()),
             "reciprocal_rank": float((1 / places).mean()),
@@ -292,7 +294,9 @@ class Classification(_Texts):
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
         """Accuracy, the mean F1 of the labels, and the mean loss in nats."""
-        table, nats = self._judged(progress)
+        return self._measures(*self._judged(progress))
+
+    def _measures(self, table: np.ndarray, nats: float) -> dict[str, float]:
         right = table.diagonal()
         f1 = 2 * right / np.maximum(table.sum(0) + table.sum(1), 1)
         return {
@@ -302,8 +306,9 @@ class Classification(_Texts):
         }
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
-        table, _ = self._judged(progress)
-        return {**self.measure(), "labels": list(self.names), "confusion": table.tolist()}
+        table, nats = self._judged(progress)
+        measures = self._measures(table, nats)
+        return {**measures, "labels": list(self.names), "confusion": table.tolist()}
 
     def sample(self) -> str:
         texts, labels = self.held_out
