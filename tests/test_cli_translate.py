@@ -227,6 +227,18 @@ def test_the_numbers_of_a_grid(run, model):
         assert numbers == pytest.approx([100 * weight for weight in weights], abs=0.6)
 
 
+def test_alignment_says_which_heads_it_is_of(run, model, tmp_path):
+    loaded = pellucid.load(model)
+    for heads, said in (
+        (None, "got, the mean over layers and heads. Marks"),
+        (((0, 1),), "got, in layer 0, head 1, which the model names for it. Marks"),
+        (((0, 1), (0, 0)), "got, the mean over the 2 heads that the model names for it. Marks"),
+    ):
+        loaded.generation = replace(loaded.generation, alignment_heads=heads)
+        loaded.save(tmp_path)
+        assert said in run(TEXTS[0], "--model", str(tmp_path), "--align", width=400)[1]
+
+
 def test_alignment_has_colours_where_the_terminal_has(run, model, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")

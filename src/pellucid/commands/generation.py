@@ -209,7 +209,9 @@ def translate_texts(
         said=lambda: about | {"items": shared.rows_of(columns)},
         columns=lambda: columns,
         text=lambda: "".join(f"{line}\n" for line in terminal.lines(found, done)),
-        show=lambda: terminal.show(found, done, grids, plain_console()),
+        show=lambda: terminal.show(
+            found, done, grids, plain_console(), loaded.generation.alignment_heads
+        ),
     )
 
 

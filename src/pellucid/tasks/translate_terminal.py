@@ -17,6 +17,9 @@ from pellucid.tasks.translate import Translation, alignment, translate
 from pellucid.text import tables
 from pellucid.text.items import Items
 
+Heads = Sequence[tuple[int, int]] | None
+"""Layers and heads that the model names for alignment; None = all were taken."""
+
 
 def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Translation]:
     """Translations with a bar on a terminal, and what was cut said on stderr.
@@ -81,17 +84,21 @@ def show(
     done: Sequence[Translation],
     grids: Sequence[Alignment | None] | None,
     console: Console,
+    heads: Heads = None,
 ) -> None:
-    """Print translations, with their grids if there are any."""
+    """Print translations, with their grids if there are any; `heads` are those of the grids."""
     if grids is not None:
-        show_aligned(done, grids, console)
+        show_aligned(done, grids, console, heads)
         return
     for line in lines(found, done):
         print(printable(line))
 
 
 def show_aligned(
-    done: Sequence[Translation], grids: Sequence[Alignment | None], console: Console
+    done: Sequence[Translation],
+    grids: Sequence[Alignment | None],
+    console: Console,
+    heads: Heads = None,
 ) -> None:
     """Print each translation and what its words were made of."""
     for one, grid in zip(done, grids, strict=True):
@@ -105,10 +112,15 @@ def show_aligned(
             for line in part:
                 console.print(line, no_wrap=True)
             console.print()
+    if not heads:
+        where = "the mean over layers and heads"
+    elif len(heads) == 1:
+        where = f"in layer {heads[0][0]}, head {heads[0][1]}, which the model names for it"
+    else:
+        where = f"the mean over the {len(heads)} heads that the model names for it"
     say(
         "A row is a word of the translation: how many percent of its attention each word of the "
-        "text got, in the head that the model names for it, or else the mean over layers and "
-        "heads. Marks such as the end of the text have the rest.",
+        f"text got, {where}. Marks such as the end of the text have the rest.",
         console,
         style="dim",
     )
