@@ -12,6 +12,8 @@ from pellucid.errors import FileError
 
 MODEL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *("spiece.model", "source.spm", "target.spm", "vocab.json"),
     *("head.safetensors", "results.json"),
 )
 """What a run leaves besides `training`."""
@@ -24,7 +26,7 @@ TRAINING = (
 """What it leaves in `training`. Last comes what says that a run was there at all, so that one who
 is killed among these can be told from somebody else's files."""
 FOLDERS = ("data", "checkpoints", "attention", "tensorboard")
-ASIDE = "training.new"
+ASIDE = ".pellucid-run"
 """Where a run is made ready, while what it replaces is still in `training`."""
 
 fcntl: Any
@@ -79,10 +81,10 @@ def claim(directory: Path, overwrite: bool) -> Path:
                 f"'{path}' is of no run, since there is no '{directory / 'training' / RUN}'; "
                 "--overwrite removes what a run left, and nothing else"
             )
-    shutil.rmtree(directory / ASIDE, ignore_errors=True)
     is_over = (directory / "training" / RUN).is_file()
     if not is_over:
         remove(directory)
+    sweep(directory)
     made = directory / (ASIDE if is_over else "training")
     try:
         made.mkdir(parents=True, exist_ok=True)
@@ -113,25 +115,20 @@ def replace(directory: Path) -> None:
 
 def give_up(directory: Path) -> None:
     """Leave a directory as it was before a run was made ready in it."""
-    aside = directory / ASIDE
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-        return
-    remove(directory)
+    is_over = place(directory).name == ASIDE
+    sweep(directory)
+    if not is_over:
+        remove(directory)
     with suppress(OSError):  # somebody else's files may be there
         directory.rmdir()
 
 
 def remove(directory: Path) -> None:
     """What a run left, and nothing else that somebody may have put there."""
-    sweep(directory)
     for path in _left(directory):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     inner = directory / "training"
-    for folder in (*(inner / one for one in FOLDERS), inner):
+    for folder in (directory / "1_Pooling", *(inner / one for one in FOLDERS), inner):
         with suppress(OSError):  # it is not there, or has something else in it
             folder.rmdir()
 
@@ -144,6 +141,13 @@ def _left(directory: Path) -> list[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what was killed while it was written."""
+    """Remove what was killed while it was written, or made ready."""
     for path in (*directory.glob(UNFINISHED), *(directory / "training").rglob(UNFINISHED)):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         path.unlink(missing_ok=True)

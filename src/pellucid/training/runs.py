@@ -7,8 +7,8 @@ DIR/training/run.json                                 what was asked, which --re
 DIR/training/data/                                    texts as ids
 DIR/training/checkpoints/                             to go on from
 DIR/training/log.jsonl, loss.svg, attention/          how it went
-DIR/training.new/                                     a run that is made ready to replace the one
-that is there
+DIR/.pellucid-run/                                    a run that is made ready to take the place of
+one that is there
 """
 
 import json
