@@ -82,8 +82,8 @@ def texts(tokens: Sequence[str]) -> list[str]:
 def running(tokens: Sequence[str]) -> list[str]:
     """Each token as it stands in a running text, with the space before it where there is one.
 
-    WordPiece has forgotten the spaces around punctuation: there is one
-    before what opens, and none before what closes.
+    WordPiece has forgotten the spaces around punctuation: there is one before what opens, and none
+    before what closes.
     """
     kind = _convention(tokens)
     found = []
