@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
+from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
@@ -194,7 +195,7 @@ def _labels(
         others = [one for one in pieces if ends[one] == ends[place]]
         if whole and len(others) > 1:
             labels[place] += f" {others.index(place) + 1}/{len(others)}"
-    return texts, tuple(labels.values())
+    return texts, tuple(map(printable, labels.values()))
 
 
 def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
