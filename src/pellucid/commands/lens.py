@@ -17,40 +17,46 @@ from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
 
+TextFileOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What the decoder of an encoder-decoder reads; the same text unless given.",
+    ),
+]
+ReaderOption = Annotated[
+    str | None,
+    model_option(
+        "A Hugging Face directory or name, encoder, decoder or both; "
+        "Pellucid's decoder unless given."
+    ),
+]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Which layers, numbers or names between commas, from the last where negative; "
+        "all unless given.",
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Cut what is longer than that.")
+]
+
 
 @commands.command("watch")
 def watch_text(
     text: Annotated[
         list[str] | None, typer.Argument(help='What the model reads, like "Write a poem".')
     ] = None,
-    file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="What the decoder of an encoder-decoder reads; the same text unless given.",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        model_option(
-            "A Hugging Face directory or name, encoder, decoder or both; "
-            "Pellucid's decoder unless given."
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Which layers, numbers or names between commas, from the last where negative; "
-            "all unless given.",
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Cut what is longer than that.")
-    ] = None,
+    file: TextFileOption = None,
+    target: TargetOption = None,
+    model: ReaderOption = None,
+    layers: LayersOption = None,
+    max_tokens: MaxTokensOption = None,
     top: Annotated[int, typer.Option(metavar="N", help="How many links between words.")] = 10,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the recording, a safetensors file.")

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.shared import model_option
+from pellucid.commands.lens import (
+    LayersOption,
+    MaxTokensOption,
+    ReaderOption,
+    TargetOption,
+    TextFileOption,
+)
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -20,23 +26,11 @@ def view(
             help='What the model reads, like "Write a poem"; or a recording, FILE.safetensors.',
         ),
     ] = None,
-    file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What the decoder of an encoder-decoder reads."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        model_option("A Hugging Face directory or name; Pellucid's decoder unless given."),
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Which layers; all unless given.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Cut what is longer than that.")
-    ] = None,
+    file: TextFileOption = None,
+    target: TargetOption = None,
+    model: ReaderOption = None,
+    layers: LayersOption = None,
+    max_tokens: MaxTokensOption = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; other machines need a token then.")
     ] = "127.0.0.1",
@@ -57,8 +51,11 @@ def view(
         raise ArgumentError(f'view takes one text; put it in quotes: "{" ".join(what)}"')
     said = what[0] if what else None
     if said is not None and said.endswith(".safetensors"):
-        if file is not None or target is not None or model is not None:
-            raise ArgumentError("a recording needs no --file, --target or --model")
+        if any(one is not None for one in (file, target, model, layers, max_tokens)):
+            raise ArgumentError(
+                "a recording is shown as it is: leave out --file, --target, --model, --layers and "
+                "--max-tokens"
+            )
         seen, title = Recording.load(said), Path(said).name
     else:
         text = terminal.read_text(said, file)

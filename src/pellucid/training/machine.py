@@ -40,7 +40,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 def keep_freed_memory() -> None:
     """Let what is freed stay with this process, where its allocator is glibc's: a step frees and
-    takes the same hundreds of megabytes again, and fresh pages cost it some 3 % of its time.
+    takes the same hundreds of megabytes again, and fresh pages cost it time.
     """
     if (libc := _libc()) is not None:
         libc.mallopt(_MMAP_MAX, 0)

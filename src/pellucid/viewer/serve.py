@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import secrets
 import socket
 import sys
 import webbrowser
@@ -34,7 +35,7 @@ def serve(seen: Recording, title: str, host: str, port: int, browser: bool) -> N
     try:
         import uvicorn
 
-        from pellucid.viewer.server import Server, new_token
+        from pellucid.viewer.server import Server
     except ImportError as error:
         raise MissingExtraError("pellucid view needs: pip install 'pellucid[view]'") from error
     from pellucid.viewer.atlas import Atlas
@@ -45,7 +46,7 @@ def serve(seen: Recording, title: str, host: str, port: int, browser: bool) -> N
     atlas = Atlas(seen)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
-    token = "" if is_here else new_token()
+    token = "" if is_here else secrets.token_urlsafe(16)
     names = {host, "127.0.0.1", "localhost", "[::1]"} if is_here else {host, socket.gethostname()}
     shown = f"[{host}]" if ":" in host else host
     server = Server(atlas, title, {f"{name}:{port}" for name in names | {shown}}, token)

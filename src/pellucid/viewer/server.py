@@ -6,7 +6,6 @@ nobody waits for any more is dropped.
 """
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -234,10 +233,6 @@ class Guard:
         if reason is not None:
             answer = JSONResponse({"error": reason}, 403)
         await answer(scope, receive, sealed)
-
-
-def new_token() -> str:
-    return secrets.token_urlsafe(16)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
