@@ -188,7 +188,7 @@ FLAGS_ALONE = ("output", "files", "resume", "overwrite", "json", "config", "opti
 
 def _told(context: typer.Context, said: dict[str, Any]) -> dict[str, Any]:
     """What a TOML file and --set say: a flag goes before the file, and --set before both."""
-    from pellucid.training.runs import options_of
+    from pellucid.training.asked import options_of
 
     def plain(found: Any) -> dict[str, Any]:
         return {"base" if name == "from" else name.replace("-", "_"): found[name] for name in found}
@@ -241,7 +241,8 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str,
     """What a command does, with its own part of a `Run` and the options that all have."""
     from pellucid.common.terminal import steps as stages
     from pellucid.tasks.terminal import note
-    from pellucid.training.runs import Run, train
+    from pellucid.training.asked import Run
+    from pellucid.training.runs import train
 
     output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
     run = None
