@@ -16,7 +16,7 @@ from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer import server as module
-from pellucid.viewer.atlas import Atlas
+from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.server import Server
 
 HERE = "127.0.0.1:7227"
@@ -37,12 +37,12 @@ def recording(layers: int = 2, items: int = 2, heads: int = 3) -> Recording:
 
 @pytest.fixture(scope="module")
 def atlas() -> Atlas:
-    return Atlas(recording())
+    return Atlas(Volume(recording(), "a text"))
 
 
 @pytest.fixture
 def client(atlas: Atlas) -> Iterator[TestClient]:
-    with TestClient(Server(atlas, "a text", {HERE}).app, f"http://{HERE}") as found:
+    with TestClient(Server(atlas, {HERE}).app, f"http://{HERE}") as found:
         yield found
 
 
@@ -54,7 +54,7 @@ def numbers(client: TestClient, path: str) -> torch.Tensor:
 
 
 def test_numbers_are_those_of_the_library(client: TestClient, atlas: Atlas) -> None:
-    weights = atlas.seen.latest()[1].weights[1, 2]
+    weights = atlas.volumes[0].seen.latest()[1].weights[1, 2]
     assert torch.equal(numbers(client, "/tile/1/1/2/0/0/0"), weights)
     torch.testing.assert_close(numbers(client, "/row/1/1/2/37"), weights[37])
     torch.testing.assert_close(numbers(client, "/column/1/1/2/11"), weights[:, 11])
@@ -67,7 +67,7 @@ def test_what_there_is(client: TestClient) -> None:
     assert about["title"] == "a text"
     assert [sheet["layer"] for sheet in about["sheets"]] == [0, 1]
     assert about["sheets"][0]["queries"] == TOKENS
-    assert client.get("/words/0/0/keys").json() == {"words": None}
+    assert client.get("/keys/0/0").json() == {"words": None}
     for _ in range(200):
         found = client.get("/heads").json()
         if found["done"] == found["of"]:
@@ -89,9 +89,9 @@ def test_what_there_is(client: TestClient) -> None:
         ("/tile/0/0/0/0/0/-1", 404),
         ("/tile/0/0/0/0/0/99999999999999999999999", 404),
         ("/row/0/0/0/53", 404),
-        ("/words/0/0/values", 400),
-        ("/words/0/0/keys?count=4097", 400),
-        ("/words/0/0/keys?first=²", 400),
+        ("/values/0/0", 404),
+        ("/keys/0/0?count=4097", 400),
+        ("/keys/0/0?first=²", 400),
         ("/page/server.py", 404),
         ("/page/..%2Fserver.py", 404),
         ("/page/%00", 404),
@@ -133,7 +133,7 @@ def test_pages_may_run_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_elsewhere_a_token_is_asked_for(atlas: Atlas) -> None:
-    with TestClient(Server(atlas, "", {HERE}, "secret").app, f"http://{HERE}") as client:
+    with TestClient(Server(atlas, {HERE}, "secret").app, f"http://{HERE}") as client:
         assert client.get("/about").status_code == 404
         assert client.get("/secret/about").status_code == 200
         assert client.get("/secret/").status_code == 200
@@ -149,7 +149,7 @@ def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.Monk
         return torch.zeros(1)
 
     monkeypatch.setattr(atlas, "thumbnails", slow)
-    with TestClient(Server(atlas, "", {HERE}).app, f"http://{HERE}") as client:
+    with TestClient(Server(atlas, {HERE}).app, f"http://{HERE}") as client:
         waiting = threading.Thread(target=client.get, args=("/thumbnails/0/0",))
         waiting.start()
         assert held.wait(20)
@@ -164,7 +164,7 @@ def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("no such memory")
 
     monkeypatch.setattr(atlas, "thumbnails", broken)
-    app = Server(atlas, "", {HERE}).app
+    app = Server(atlas, {HERE}).app
     with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
         answer = client.get("/thumbnails/0/0")
         assert answer.status_code == 500
@@ -174,7 +174,7 @@ def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_recording_of_nothing_is_refused() -> None:
     with pytest.raises(ArgumentError, match="holds no attention"):
-        Atlas(Recording("Nothing"))
+        Atlas(Volume(Recording("Nothing"), ""))
 
 
 def test_words_are_read_in_parts() -> None:
@@ -189,7 +189,7 @@ def test_words_are_read_in_parts() -> None:
         latest_queries=TOKENS,
     )
     with TestClient(
-        Server(Atlas(Recording("Model", [record])), "", {HERE}).app, f"http://{HERE}"
+        Server(Atlas(Volume(Recording("Model", [record]), "")), {HERE}).app, f"http://{HERE}"
     ) as client:
-        assert client.get("/words/0/0/keys?first=7&count=2").json() == {"words": [" 7", " 8"]}
-        assert client.get("/words/0/0/keys?first=99").json() == {"words": []}
+        assert client.get("/keys/0/0?first=7&count=2").json() == {"words": [" 7", " 8"]}
+        assert client.get("/keys/0/0?first=99").json() == {"words": []}

@@ -45,6 +45,7 @@ def view(
     from pellucid.common.terminal import steps
     from pellucid.lens import terminal
     from pellucid.lens.recording import Recording
+    from pellucid.viewer.atlas import Volume
     from pellucid.viewer.serve import serve
 
     if what and len(what) > 1:
@@ -64,4 +65,4 @@ def view(
                 text, target, model, terminal.parse_layers(layers), max_tokens, step
             )
         title = file.name if file is not None else " ".join(text.split())[:60]
-    serve(seen, title, host, port, browser)
+    serve([Volume(seen, title)], host, port, browser)

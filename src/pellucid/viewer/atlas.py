@@ -1,4 +1,4 @@
-"""A recording as the page sees it: sheets of heads, each with its map, and words beside them."""
+"""Recordings as the page sees them: sheets of heads, each with its map, and words beside them."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -24,6 +24,15 @@ THUMBNAIL = 64
 Side = Literal["queries", "keys"]
 
 
+class Volume(NamedTuple):
+    """A recording, and what to call it."""
+
+    seen: Recording
+    title: str
+    prompt: int | None = None
+    """How many tokens a generation was given; None where nothing was generated, or not known."""
+
+
 class Place(NamedTuple):
     """One head: which attention, which text of the batch, and which of its heads."""
 
@@ -35,6 +44,7 @@ class Place(NamedTuple):
 class Sheet(NamedTuple):
     """One attention."""
 
+    recording: int
     name: str
     stack: str
     layer: int
@@ -46,21 +56,26 @@ class Sheet(NamedTuple):
 
 
 class Atlas:
-    """The latest call of each module of a recording, for several threads."""
+    """The latest call of each module of some recordings, for several threads."""
 
-    def __init__(self, seen: Recording) -> None:
-        """Of a recording that is complete.
+    def __init__(self, *volumes: Volume) -> None:
+        """Of recordings that are complete.
 
         Raises:
-            ArgumentError: it holds no attention.
+            ArgumentError: one of them holds no attention.
         """
-        self.seen, self._records = seen, seen.latest()
-        if not self._records:
-            raise ArgumentError("the recording holds no attention")
-        self.sheets = [
-            Sheet(record.name, stack, layer, record.is_cross, *_sizes(record))
-            for (stack, layer), record in zip(layers_of(self._records), self._records, strict=True)
-        ]
+        self.volumes = volumes
+        self._records: list[Record] = []
+        self.sheets: list[Sheet] = []
+        for number, volume in enumerate(volumes):
+            records = volume.seen.latest()
+            if not records:
+                raise ArgumentError("the recording holds no attention")
+            self._records += records
+            self.sheets += [
+                Sheet(number, record.name, *place, record.is_cross, *_sizes(record))
+                for place, record in zip(layers_of(records), records, strict=True)
+            ]
         self._maps: OrderedDict[Place, Map] = OrderedDict()
         self._lock = Lock()
 
@@ -109,11 +124,13 @@ class Atlas:
         if ids is None:
             return None
         with self._lock:
-            return running(self.seen.strings(ids[item if len(ids) > 1 else 0]))
+            seen = self.volumes[self.sheets[sheet].recording].seen
+            return running(seen.strings(ids[item if len(ids) > 1 else 0]))
 
     def rows(self) -> Iterator[list[HeadRow]]:
         """What each head does, in numbers, sheet by sheet; it takes a pass over all weights."""
-        return by_record(self.seen)
+        for volume in self.volumes:
+            yield from by_record(volume.seen)
 
     def _check(self, sheet: int, item: int) -> Sheet:
         if not 0 <= sheet < len(self.sheets):

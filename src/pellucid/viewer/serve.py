@@ -6,29 +6,29 @@ import secrets
 import socket
 import sys
 import webbrowser
+from collections.abc import Sequence
 from contextlib import suppress
 
 import typer
 
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
-from pellucid.lens.recording import Recording
+from pellucid.viewer.atlas import Atlas, Volume
 
 FIRST, LAST = 7227, 7327
 """Ports that are tried; always the same one, where it is free, so that addresses can be kept."""
 
 
-def serve(seen: Recording, title: str, host: str, port: int, browser: bool) -> None:
-    """Show a recording, and say where.
+def serve(volumes: Sequence[Volume], host: str, port: int, browser: bool) -> None:
+    """Show recordings, and say where.
 
     Args:
-        seen: the recording.
-        title: of the page.
+        volumes: the recordings.
         host: the address to listen on.
         port: 0 takes a free one.
         browser: whether to open one.
 
     Raises:
-        ArgumentError: the host or the port is none, or the recording holds no attention.
+        ArgumentError: the host or the port is none, or a recording holds no attention.
         FileError: nobody can listen there.
         MissingExtraError: starlette or uvicorn is not installed.
     """
@@ -38,18 +38,17 @@ def serve(seen: Recording, title: str, host: str, port: int, browser: bool) -> N
         from pellucid.viewer.server import Server
     except ImportError as error:
         raise MissingExtraError("pellucid view needs: pip install 'pellucid[view]'") from error
-    from pellucid.viewer.atlas import Atlas
 
     if not 0 <= port < 2**16:
         raise ArgumentError(f"--port must be from 0 to 65535, not {port}")
     is_here = _is_loopback(host)
-    atlas = Atlas(seen)
+    atlas = Atlas(*volumes)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     token = "" if is_here else secrets.token_urlsafe(16)
     names = {host, "127.0.0.1", "localhost", "[::1]"} if is_here else {host, socket.gethostname()}
     shown = f"[{host}]" if ":" in host else host
-    server = Server(atlas, title, {f"{name}:{port}" for name in names | {shown}}, token)
+    server = Server(atlas, {f"{name}:{port}" for name in names | {shown}}, token)
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
     typer.echo(f"{address}\nCtrl-C stops.", err=False)
     sys.stdout.flush()

@@ -30,7 +30,7 @@ const known = new Map();
 
 /** All words of one side of a sheet; numbers where the tokens are not known. @returns {Promise<string[]>} */
 export function words(sheet, item, side, count) {
-  const name = `words/${sheet}/${item}/${side}`;
+  const name = `${side}/${sheet}/${item}`;
   if (!known.has(name)) known.set(name, read(name, count));
   return known.get(name);
 }

@@ -1,0 +1,291 @@
+"""What a page can ask, and the answers: the same for the server, the notebook and exported files.
+
+A question is a path like `tile/0/0/3/2/1/1?reduce=mean`: its name, whole numbers, and options. An
+answer is something for JSON, or numbers with a shape.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from pellucid import __version__
+from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
+from pellucid.viewer.atlas import Atlas, Place, Side
+from pellucid.viewer.maps import SIDE, Map, Reduce
+
+MOST_WORDS = 4096
+"""Tokens of one answer."""
+LARGEST = 10**9 - 1
+"""Of the numbers in a question."""
+
+Pace = Literal["soon", "slow", "measuring"]
+"""What is done at once, what may take a pass over many weights, and what takes one over all."""
+Given = dict[str, Any]
+"""The numbers and options of one question, by name."""
+
+
+class BrokenError(PellucidError, RuntimeError):
+    """What was asked for could not be worked out."""
+
+
+class Numbers(NamedTuple):
+    """An answer in numbers, and whether they are of all weights or of sampled rows."""
+
+    values: Tensor
+    is_exact: bool = True
+
+
+Answer = Numbers | dict[str, Any]
+
+
+class Whole(NamedTuple):
+    """An option that is a whole number within bounds, ends included."""
+
+    least: int
+    most: int
+    usual: int
+
+    def read(self, name: str, said: str) -> int:
+        if not said.isascii() or not said.isdecimal() or len(said) > len(str(LARGEST)):
+            raise ArgumentError(f"{name} must be a whole number")
+        if not self.least <= int(said) <= self.most:
+            raise ArgumentError(f"{name} must be from {self.least} to {self.most}, not {said}")
+        return int(said)
+
+
+class OneOf(NamedTuple):
+    """An option that is one of some words."""
+
+    words: tuple[str, ...]
+    usual: str
+
+    def read(self, name: str, said: str) -> str:
+        if said not in self.words:
+            raise ArgumentError(f"{name} must be one of {', '.join(self.words)}")
+        return said
+
+
+@dataclass(frozen=True)
+class Question:
+    """A kind of question."""
+
+    about: str
+    """What the answer is, for the schema."""
+    answer: "Callable[[Desk, Given], Answer]"
+    numbers: tuple[str, ...] = ()
+    """What the numbers in the path are."""
+    options: Mapping[str, Whole | OneOf] | None = None
+    pace: Pace | Callable[[Given], Pace] = "soon"
+    is_json: bool = True
+
+    def read(self, parts: list[str], said: Mapping[str, str]) -> Given:
+        """The numbers and options of one question.
+
+        Raises:
+            OutOfRangeError: the path is none of this question.
+            ArgumentError: an option is unknown, or its value none.
+        """
+        if len(parts) != len(self.numbers) or not all(map(_is_number, parts)):
+            raise OutOfRangeError("there is nothing of this name")
+        options = self.options or {}
+        for name in said:
+            if name not in options:
+                raise ArgumentError(f"there is no option '{name[:40]}' here")
+        given: Given = dict(zip(self.numbers, map(int, parts), strict=True))
+        for name, option in options.items():
+            given[name] = option.read(name, said[name]) if name in said else option.usual
+        return given
+
+
+class Asked(NamedTuple):
+    """A question that makes sense so far."""
+
+    pace: Pace
+    find: Callable[[], Answer]
+    """Works out the answer; raises none but PellucidErrors."""
+
+
+class Desk:
+    """Answers questions about an atlas, for several threads."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas = atlas
+        self._measured: list[dict[str, Any]] = []
+        self._measuring, self._rows, self._sheets_done = Lock(), atlas.rows(), 0
+
+    def ask(self, path: str, options: Mapping[str, str]) -> Asked:
+        """Understand a question.
+
+        Args:
+            path: like "tile/0/0/3/2/1/1".
+            options: what stands after "?".
+
+        Raises:
+            OutOfRangeError: there is no such question.
+            ArgumentError: an option is unknown, or its value none.
+        """
+        name, *parts = path.split("/")
+        if name not in QUESTIONS:
+            raise OutOfRangeError("there is nothing of this name")
+        question = QUESTIONS[name]
+        given = question.read(parts, options)
+        pace = question.pace(given) if callable(question.pace) else question.pace
+
+        def find() -> Answer:
+            try:
+                return question.answer(self, given)
+            except PellucidError:
+                raise
+            except Exception as error:  # of torch, with what a file claimed to be
+                raise BrokenError(" ".join(str(error).split()) or type(error).__name__) from error
+
+        return Asked(pace, find)
+
+    def about(self, _: Given) -> Answer:
+        volumes = [
+            {"title": volume.title, "model": volume.seen.model, "prompt": volume.prompt}
+            for volume in self.atlas.volumes
+        ]
+        title = " · ".join(dict.fromkeys(volume.title for volume in self.atlas.volumes))
+        sheets = [sheet._asdict() for sheet in self.atlas.sheets]
+        told = {"title": title, "version": __version__, "side": SIDE}
+        return told | {"recordings": volumes, "sheets": sheets}
+
+    def heads(self, _: Given) -> Answer:
+        """One sheet more is measured each time, so that nothing is when nobody asks."""
+        with self._measuring:
+            some = next(self._rows, None)
+            if some is not None:
+                told = {"sheet": self._sheets_done}
+                self._measured += [row.to_dict() | {"label": row.label} | told for row in some]
+                self._sheets_done += 1
+            done, rows = self._sheets_done, list(self._measured)
+        return {"done": done, "of": len(self.atlas.sheets), "rows": rows}
+
+    def words(self, side: Side, given: Given) -> Answer:
+        found = self.atlas.words(given["sheet"], given["item"], side)
+        first = given["first"]
+        return {"words": None if found is None else found[first : first + given["count"]]}
+
+    def thumbnails(self, given: Given) -> Answer:
+        return Numbers(self.atlas.thumbnails(given["sheet"], given["item"]))
+
+    def tile(self, given: Given) -> Answer:
+        level, row, column = given["level"], given["row"], given["column"]
+        exact = bool(given["exact"])
+        tile = self._map(given).tile(level, row, column, given["reduce"], exact=exact)
+        return Numbers(tile.cells, tile.is_exact)
+
+    def row(self, given: Given) -> Answer:
+        return Numbers(self._map(given).row(given["token"]))
+
+    def column(self, given: Given) -> Answer:
+        return Numbers(self._map(given).column(given["token"]))
+
+    def _map(self, given: Given) -> Map:
+        return self.atlas.map(Place(given["sheet"], given["item"], given["head"]))
+
+
+TEXT = ("sheet", "item")
+HEAD = (*TEXT, "head")
+PART = {"first": Whole(0, LARGEST, 0), "count": Whole(1, MOST_WORDS, MOST_WORDS)}
+
+QUESTIONS = {
+    "about": Question("What is shown: recordings and their sheets, an attention each.", Desk.about),
+    "heads": Question(
+        "What each head does; asked again, of one sheet more, until `done` is `of`.",
+        Desk.heads,
+        pace="measuring",
+    ),
+    "queries": Question(
+        "The tokens that attend.", lambda desk, given: desk.words("queries", given), TEXT, PART
+    ),
+    "keys": Question(
+        "The tokens attended to.", lambda desk, given: desk.words("keys", given), TEXT, PART
+    ),
+    "thumbnails": Question(
+        "(heads, rows, columns): the strongest weights of sampled rows.",
+        Desk.thumbnails,
+        TEXT,
+        is_json=False,
+    ),
+    "tile": Question(
+        "(rows, columns) of a tile of the map; of sampled rows where exact is 0 and all take long.",
+        Desk.tile,
+        (*HEAD, "level", "row", "column"),
+        {"reduce": OneOf(get_args(Reduce), "mean"), "exact": Whole(0, 1, 1)},
+        pace=lambda given: "slow" if given["exact"] else "soon",
+        is_json=False,
+    ),
+    "row": Question(
+        "(keys,): what one token attends to.", Desk.row, (*HEAD, "token"), is_json=False
+    ),
+    "column": Question(
+        "(queries,): what attends to one token.",
+        Desk.column,
+        (*HEAD, "token"),
+        pace="slow",
+        is_json=False,
+    ),
+}
+"""All that can be asked, by name."""
+
+
+def schema() -> dict[str, Any]:
+    """All of it as an OpenAPI document."""
+    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
+    refusals = {
+        "400": "An option is unknown, or its value none.",
+        "403": "This server goes by another name, or another site's page asks.",
+        "404": "There is no such thing.",
+        "503": "Too much is asked for at once.",
+    }
+    paths = {}
+    for name, question in QUESTIONS.items():
+        number = {"type": "integer", "minimum": 0, "maximum": LARGEST}
+        parameters = [
+            {"name": part, "in": "path", "required": True, "schema": number}
+            for part in question.numbers
+        ] + [
+            {"name": option, "in": "query", "schema": _schema_of(what)}
+            for option, what in (question.options or {}).items()
+        ]
+        numbers = {"type": "string", "format": "binary"}
+        content = (
+            {"application/json": {"schema": {"type": "object"}}}
+            if question.is_json
+            else {"application/octet-stream": {"schema": numbers}}
+        )
+        paths["/".join(["", name, *(f"{{{part}}}" for part in question.numbers)])] = {
+            "get": {
+                "operationId": name,
+                "summary": question.about,
+                "parameters": parameters,
+                "responses": {"200": {"description": question.about, "content": content}}
+                | {
+                    status: {"description": why, "content": refusal}
+                    for status, why in refusals.items()
+                },
+            }
+        }
+    error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "pellucid view", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": {"Refusal": error}},
+    }
+
+
+def _schema_of(option: Whole | OneOf) -> dict[str, Any]:
+    if isinstance(option, Whole):
+        bounds = {"minimum": option.least, "maximum": option.most}
+        return {"type": "integer", **bounds, "default": option.usual}
+    return {"type": "string", "enum": list(option.words), "default": option.usual}
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) <= len(str(LARGEST))
