@@ -2,34 +2,40 @@
 
 A map is drawn from tiles of SIDE x SIDE cells; at level z a cell stands for 2**z queries times
 2**z keys, so that level 0 shows single weights and the top level fits a whole map into one tile.
-A fine tile is pooled from just its rectangle. A coarse one would cost the whole map each time: the
-map is pooled once into a base, band by band, and they are made of that. Until that is there, a tile
-of sampled rows stands in, and says so.
+Single weights are those that `weights[...]` gives. All else comes from bands: some rows, of which
+one pass finds the logsumexp and the cells of a middling level. Coarse tiles are made of those
+cells, finer ones of the scores of just their rectangle. Where bands would take long, a tile of
+sampled rows stands in, and says so.
 """
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from pellucid.attention import AttentionWeights
-from pellucid.attention.streaming import pool_last
 from pellucid.errors import ArgumentError, OutOfRangeError
+from pellucid.viewer.squares import item_of, picked, squares, visible
 
 Reduce = Literal["mean", "max"]
 
 SIDE = 256
 """Cells of a tile, each way."""
-BASE = 5
-"""The highest level that is pooled from weights: a tile of it reads 8,192 x 8,192 of them."""
-BAND = 2**11
-"""Queries whose logsumexp is found at once."""
+FINER = 3
+"""Levels of which bands keep the cells, from the top one down: 2,048 x 2,048 cells of the last."""
+BAND = 512
+"""Queries of a band, unless its cells are larger."""
 SAMPLED = 64
 """Rows that stand in for all of a tile."""
+SOON = 2**25
+"""Weights that are not worth sampling: all of them are soon found."""
+BYTES = 2**29
+"""What is kept of all maps together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +46,64 @@ class Tile:
     is_exact: bool
 
 
+class Band(NamedTuple):
+    """What is kept of some rows."""
+
+    sums: Tensor
+    """(down, across) of the weights in each cell."""
+    most: Tensor
+    """(down, across): the largest."""
+    logsumexp: Tensor
+    """(rows,)"""
+
+
+class Kept:
+    """What was found of some maps, for several threads: as much as fits, what is used last."""
+
+    def __init__(self, most: int = BYTES) -> None:
+        self.bytes, self._most = 0, most
+        self._found: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, name: Hashable) -> Any:
+        """What was put there, a tuple of tensors; None where it is not there any more."""
+        with self._lock:
+            if name in self._found:
+                self._found.move_to_end(name)
+            return self._found.get(name)
+
+    def has(self, name: Hashable) -> bool:
+        return name in self._found
+
+    def put(self, name: Hashable, found: tuple[Tensor, ...]) -> None:
+        with self._lock:
+            self.bytes += _bytes(found) - _bytes(self._found.pop(name, ()))
+            self._found[name] = found
+            while self.bytes > self._most:
+                self.bytes -= _bytes(self._found.popitem(last=False)[1])
+
+
 class Map:
     """One head, for several threads."""
 
-    def __init__(self, weights: AttentionWeights, is_known: bool = False) -> None:
+    def __init__(
+        self, weights: AttentionWeights, is_known: bool = False, kept: Kept | None = None
+    ) -> None:
         """Of weights, (1, queries, keys).
 
         Args:
             weights: of one head.
             is_known: whether their logsumexp was recorded.
+            kept: where what is found is kept, perhaps beside what was found of other maps.
         """
         self.weights = weights
         self.queries, self.keys = weights.shape[-2:]
-        starts = range(0, self.queries, BAND)
-        self._bands = [weights.rows(slice(at, min(at + BAND, self.queries))) for at in starts]
-        self._locks = [Lock() for _ in self._bands]
-        self._known = set(range(len(self._bands))) if is_known else set()
-        self._bases: dict[Reduce, _Base] = {}
+        self._scores = weights._of
+        self._recorded = weights._flat_logsumexp[0] if is_known else None
+        self._kept = Kept() if kept is None else kept
+        self._base = max(1, self.top - FINER)
+        self._band = max(BAND, 2**self._base)
+        self._locks = [Lock() for _ in range(-(-self.queries // self._band))]
 
     @property
     def top(self) -> int:
@@ -79,11 +126,13 @@ class Map:
         rows = _span("row", row, level, self.queries)
         cols = _span("column", col, level, self.keys)
         with torch.no_grad():
-            if not exact and self._takes_long(level, rows, reduce):
-                return Tile(self._sampled(rows, cols, 2**level, reduce), False)
-            if level <= BASE:
-                return Tile(self._pooled(rows, cols, 2**level, reduce), True)
-            return Tile(self._base(reduce).tile(rows, cols, 2**level), True)
+            if not exact and self._takes_long(level, rows, cols):
+                return Tile(self._sampled(level, rows, cols, reduce), False)
+            if level == 0:
+                return Tile(self._single(rows, cols), True)
+            if level < self._base:
+                return Tile(self._fine(level, rows, cols, reduce), True)
+            return Tile(self._coarse(level, rows, cols, reduce), True)
 
     def row(self, query: int) -> Tensor:
         """(keys,): what one token attends to.
@@ -103,117 +152,131 @@ class Map:
         """
         _check("key", key, self.keys)
         with torch.no_grad():
-            return torch.cat([self._band(at)[0, :, key] for at in range(len(self._bands))])
+            rows = slice(0, self.queries)
+            return self._weights(rows, self._logsumexp(rows))[0, :, key]
 
     def thumbnail(self, size: int) -> Tensor:
-        """(size, size) or less: the strongest weights of as many sampled rows."""
-        with torch.no_grad():
-            rows = self.weights.sample(_spread(slice(0, self.queries), min(size, self.queries)))
-            return pool_last(rows[0], min(size, self.keys), "max")
+        """(size, size) or less: the strongest weights of sampled rows."""
+        return thumbnails(self.weights, 0, size)[0]
 
-    def _takes_long(self, level: int, rows: slice, reduce: Reduce) -> bool:
-        if level > BASE:
-            return not self._base(reduce).has(rows)
-        return len(set(_bands_of(rows)) - self._known) > 1
+    def _takes_long(self, level: int, rows: slice, cols: slice) -> bool:
+        if level == 0 and self._kept.has((self, rows.start)):
+            return False
+        area = (rows.stop - rows.start) * (cols.stop - cols.start)
+        work = area if 0 < level < self._base else 0
+        bands = [rows] if level == 0 else [self._rows_of(at) for at in self._missing(level, rows)]
+        return work + sum(visible(self._scores, some) for some in bands) > SOON
 
-    def _band(self, at: int) -> AttentionWeights:
-        """The weights of a band, with their logsumexp."""
-        with self._locks[at]:
-            self._bands[at].logsumexp  # noqa: B018  found, where it is not known yet
-            self._known.add(at)
-        return self._bands[at]
+    def _single(self, rows: slice, cols: slice) -> Tensor:
+        """Single weights, to the last bit those of `weights[..., rows, cols]`."""
+        found = self._kept.get((self, rows.start))
+        few = self.weights.rows(rows)
+        if found is None:
+            self._kept.put((self, rows.start), (few._flat_logsumexp.clone(),))
+        else:
+            few.know(*found)
+        return few[0, :, cols]
 
-    def _pooled(self, rows: slice, cols: slice, cell: int, reduce: Reduce) -> Tensor:
-        parts = []
-        for at in _bands_of(rows):
-            start, stop = max(rows.start - at * BAND, 0), min(rows.stop - at * BAND, BAND)
-            parts.append(grid(self._band(at), slice(start, stop), cols, cell, reduce))
-        return torch.cat(parts)
+    def _fine(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
+        """Of the scores of the rectangle."""
+        name = (self, level, rows.start, cols.start)
+        found = self._kept.get(name)
+        if found is None:
+            logsumexp = self._logsumexp(rows)[None]
+            cell = 2**level
+            found = squares(self._scores, rows, cols, (cell, cell), logsumexp)[:2]
+            self._kept.put(name, found)
+        sums, most = found
+        return most[0] if reduce == "max" else sums[0] / _counts(rows, cols, 2**level)
 
-    def _sampled(self, rows: slice, cols: slice, cell: int, reduce: Reduce) -> Tensor:
-        """As `_pooled`, of a few rows that each stand for their neighbours."""
+    def _coarse(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
+        """Of the cells of bands."""
+        cells = slice(cols.start >> self._base, -(-cols.stop >> self._base))
+        group = 2 ** (level - self._base)
+        bands = [self._found(at) for at in self._bands_of(rows)]
+        if reduce == "max":
+            most = torch.cat([one.most[:, cells] for one in bands])
+            return _grouped(most, group).amax((1, 3))
+        sums = torch.cat([one.sums[:, cells] for one in bands])
+        return _grouped(sums, group).sum((1, 3)) / _counts(rows, cols, 2**level)
+
+    def _sampled(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
+        """Of a few rows that each stand for their neighbours."""
+        cell = 2**level
         down = -(-(rows.stop - rows.start) // cell)
         few = min(SAMPLED, down)
-        strip = self.weights.sample(_spread(rows, few))[0, :, cols]
-        across = [
-            pool_last(strip[:, part.start - cols.start : part.stop - cols.start], count, reduce)
-            for count, part in _evenly(cols, cell)
-        ]
-        return torch.cat(across, 1)[torch.arange(down) * few // down]
+        scores = picked(self._scores, _spread(rows, few))
+        sums, most, _ = squares(scores, slice(0, few), cols, (1, cell))
+        strip = most[0] if reduce == "max" else sums[0] / _counts(slice(0, few), cols, 1, cell)
+        return strip[torch.arange(down) * few // down]
 
-    def _base(self, reduce: Reduce) -> "_Base":
-        return self._bases.setdefault(reduce, _Base(self, reduce))
+    def _missing(self, level: int, rows: slice) -> list[int]:
+        """The bands that a tile needs and that are not there."""
+        if level < self._base and self._recorded is not None:
+            return []
+        return [at for at in self._bands_of(rows) if not self._kept.has((self, "band", at))]
+
+    def _found(self, at: int) -> Band:
+        with self._locks[at]:  # two threads that want it find it once
+            found = self._kept.get((self, "band", at))
+            if found is None:
+                rows, cell = self._rows_of(at), 2**self._base
+                known = None if self._recorded is None else self._recorded[:, rows]
+                whole = squares(self._scores, rows, slice(0, self.keys), (cell, cell), known)
+                found = Band(*(one[0] for one in whole))
+                self._kept.put((self, "band", at), found)
+        return found
+
+    def _logsumexp(self, rows: slice) -> Tensor:
+        """(rows,)"""
+        if self._recorded is not None:
+            return self._recorded[0, rows]
+        bands = self._bands_of(rows)
+        whole = torch.cat([self._found(at).logsumexp for at in bands])
+        first = bands[0] * self._band
+        return whole[rows.start - first : rows.stop - first]
+
+    def _weights(self, rows: slice, logsumexp: Tensor) -> AttentionWeights:
+        few = self.weights.rows(rows)
+        few.know(logsumexp)
+        return few
+
+    def _bands_of(self, rows: slice) -> range:
+        return range(rows.start // self._band, -(-rows.stop // self._band))
+
+    def _rows_of(self, at: int) -> slice:
+        return slice(at * self._band, min((at + 1) * self._band, self.queries))
 
 
-class _Base:
-    """A whole map in cells of level BASE, found a band at a time."""
-
-    def __init__(self, of: Map, reduce: Reduce) -> None:
-        self._of, self._reduce = of, reduce
-        self._cells: dict[int, Tensor] = {}
-
-    def has(self, rows: slice) -> bool:
-        return all(at in self._cells for at in _bands_of(rows))
-
-    def tile(self, rows: slice, cols: slice, cell: int) -> Tensor:
-        bands = [self._found(at) for at in _bands_of(rows)]
-        cells = torch.cat(bands)[:, cols.start // 2**BASE : -(-cols.stop // 2**BASE)]
-        down = _joined(cells.T, rows, cell, self._reduce).T
-        return _joined(down, cols, cell, self._reduce)
-
-    def _found(self, at: int) -> Tensor:
-        if at not in self._cells:
-            of = self._of
-            rows = slice(at * BAND, min((at + 1) * BAND, of.queries))
-            self._cells[at] = of._pooled(rows, slice(0, of.keys), 2**BASE, self._reduce)
-        return self._cells[at]
+def thumbnails(weights: AttentionWeights, item: int, size: int) -> Tensor:
+    """(heads, size, size) or less: the strongest weights of sampled rows, all heads of a text."""
+    with torch.no_grad():
+        scores = item_of(weights, item)
+        queries, keys = scores.shape[2:]
+        few = -(-queries // -(-queries // size))
+        scores = picked(scores, _spread(slice(0, queries), few))
+        return squares(scores, slice(0, few), slice(0, keys), (1, -(-keys // size))).most
 
 
-def grid(weights: AttentionWeights, rows: slice, cols: slice, cell: int, reduce: Reduce) -> Tensor:
-    """(down, across): a rectangle of one head in squares of `cell`, the last perhaps cut."""
-    if cell == 1:
-        return weights[0, rows, cols]
-    return torch.cat(
-        [
-            torch.cat(
-                [
-                    weights.pool(down, across, reduce, (some_rows, some_cols))[0]
-                    for across, some_cols in _evenly(cols, cell)
-                ],
-                1,
-            )
-            for down, some_rows in _evenly(rows, cell)
-        ]
+def _grouped(cells: Tensor, group: int) -> Tensor:
+    """(down, rows of a group, across, columns of a group), the last ones filled with zeros."""
+    down, across = cells.shape
+    filled = pad(cells, (0, -across % group, 0, -down % group))
+    return filled.unflatten(1, (-1, group)).unflatten(0, (-1, group))
+
+
+def _counts(rows: slice, cols: slice, down: int, across: int | None = None) -> Tensor:
+    """(down, across): how many weights each cell stands for; the last are perhaps cut."""
+    high, wide = (
+        torch.arange(part.start, part.stop, cell).add(cell).clamp(max=part.stop)
+        - torch.arange(part.start, part.stop, cell)
+        for part, cell in ((rows, down), (cols, down if across is None else across))
     )
+    return (high[:, None] * wide).float()
 
 
-def _evenly(span: slice, cell: int) -> Iterator[tuple[int, slice]]:
-    """How many cells are whole, and of what; then one for the rest, if there is any."""
-    whole = (span.stop - span.start) // cell
-    middle = span.start + whole * cell
-    if whole:
-        yield whole, slice(span.start, middle)
-    if middle < span.stop:
-        yield 1, slice(middle, span.stop)
-
-
-def _joined(cells: Tensor, span: slice, cell: int, reduce: Reduce) -> Tensor:
-    """(others, small cells of a span) to cells of a larger size, each small one as it counts."""
-    group = cell // 2**BASE
-    count = cells.shape[1]
-    missing = -count % group
-    if reduce == "max":
-        highest: Tensor = pad(cells, (0, missing)).unflatten(1, (-1, group)).amax(2)
-        return highest
-    sizes = torch.full((count,), float(2**BASE))
-    sizes[-1] = (span.stop - span.start) - (count - 1) * 2**BASE
-    means: Tensor = pad(cells * sizes, (0, missing)).unflatten(1, (-1, group)).sum(2)
-    means /= pad(sizes, (0, missing)).unflatten(0, (-1, group)).sum(1)
-    return means
-
-
-def _bands_of(rows: slice) -> range:
-    return range(rows.start // BAND, -(-rows.stop // BAND))
+def _bytes(found: tuple[Tensor, ...]) -> int:
+    return sum(one.nbytes for one in found)
 
 
 def _spread(rows: slice, count: int) -> Tensor:

@@ -1,8 +1,8 @@
 // What is shown, as the part of the address after "#", so that it can be kept and sent.
 
 /** @returns {{view: string, asked: URLSearchParams}} */
-export function read() {
-  const [view, rest = ""] = location.hash.slice(1).split("?");
+export function read(said) {
+  const [view, rest = ""] = said.split("?");
   return { view: view || "overview", asked: new URLSearchParams(rest) };
 }
 
@@ -13,10 +13,27 @@ export function whole(asked, name, most, usual = 0) {
 }
 
 export function link(view, told) {
-  return `#${view}?${new URLSearchParams(told)}`;
+  return `${view}?${new URLSearchParams(told)}`;
 }
 
-/** Put what is shown into the address, without going anywhere. */
-export function keep(view, told) {
-  history.replaceState(null, "", link(view, told));
+/** The browser's own address. */
+export function ofBrowser() {
+  return {
+    get said() { return location.hash.slice(1); },
+    go: (to) => { location.hash = to; },
+    keep: (to) => history.replaceState(null, "", `#${to}`),
+    onChange: (call) => addEventListener("hashchange", call),
+  };
+}
+
+/** One of its own, for a page inside another. */
+export function ofItsOwn(start = "") {
+  let said = start;
+  let changed = () => {};
+  return {
+    get said() { return said; },
+    go: (to) => { said = to; changed(); },
+    keep: (to) => { said = to; },
+    onChange: (call) => { changed = call; },
+  };
 }

@@ -4,11 +4,10 @@ const LIGHT = [[245, 248, 251], [200, 224, 240], [121, 182, 219], [38, 119, 172]
 const DARK = [[21, 30, 41], [20, 58, 88], [25, 98, 143], [50, 146, 193], [132, 200, 229], [229, 245, 252]];
 const STEPS = 1024;
 const DECADES = 4; // of a logarithmic scale
-const dark = matchMedia("(prefers-color-scheme: dark)");
 
 /** A table of colours, as canvases store them. @returns {Uint32Array} */
-export function ramp() {
-  const stops = dark.matches ? DARK : LIGHT;
+export function ramp(isDark) {
+  const stops = isDark ? DARK : LIGHT;
   const table = new Uint32Array(STEPS);
   for (let step = 0; step < STEPS; step++) {
     const place = (step / (STEPS - 1)) * (stops.length - 1);
@@ -27,7 +26,7 @@ export function share(value, top, isLog) {
 }
 
 /** Numbers as a picture. @param {Float32Array} values */
-export function picture(values, width, height, top, isLog, table = ramp()) {
+export function picture(values, width, height, top, isLog, table) {
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   const scale = (STEPS - 1) / (isLog ? DECADES : top);
@@ -43,7 +42,7 @@ export function picture(values, width, height, top, isLog, table = ramp()) {
 }
 
 /** A colour of the ramp, and black or white to write on it. */
-export function shade(part, table = ramp()) {
+export function shade(part, table) {
   const pixel = table[Math.round(Math.min(1, Math.max(0, part)) * (STEPS - 1))];
   const [r, g, b] = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
   const ink = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#0b121a" : "#ffffff";
@@ -63,9 +62,4 @@ export function percent(value) {
   if (part === 0) return "0 %";
   if (part >= 10) return `${part.toFixed(1)} %`;
   return part >= 0.01 ? `${part.toPrecision(2)} %` : `${part.toExponential(1)} %`;
-}
-
-/** Calls back when the surroundings turn dark or light, until the signal says stop. */
-export function onDark(call, signal) {
-  dark.addEventListener("change", call, { signal });
 }

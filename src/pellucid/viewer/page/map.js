@@ -1,7 +1,7 @@
 // One head as a map: from the whole document to single weights, drawn from tiles.
 import * as address from "./address.js";
-import { numbers, words } from "./api.js";
-import { onDark, percent, picture, ramp, rounded, shade, share } from "./colours.js";
+import { words } from "./source.js";
+import { percent, picture, rounded, shade, share } from "./colours.js";
 import { button, choice, headChoice, made } from "./parts.js";
 
 const LARGEST = 96; // pixels of a weight
@@ -11,7 +11,8 @@ const NUMBERED = 44; // and its percentage
 const MINIMAP = 120;
 const KEPT = 300; // tiles
 
-export async function map({ about, asked, view, controls, say, signal, complain }) {
+export async function map(page) {
+  const { about, source, asked, view, controls, say, signal, theme } = page;
   const place = {};
   place.sheet = address.whole(asked, "sheet", about.sheets.length - 1);
   const sheet = about.sheets[place.sheet];
@@ -25,20 +26,20 @@ export async function map({ about, asked, view, controls, say, signal, complain 
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-label", "Attention map. Arrows move from cell to cell, shift and arrows move the map, plus and minus zoom, 0 shows all of it.");
   view.append(canvas);
-  const pen = canvas.getContext("2d");
+  const screen = canvas.getContext("2d");
+  canvas.paint = paint;
   const tiles = new Map();
   const images = new Map();
-  let [across, down] = [await words(place.sheet, place.item, "keys", keys), await words(place.sheet, place.item, "queries", queries)];
+  const [across, down] = [await words(source, place.sheet, place.item, "keys", keys), await words(source, place.sheet, place.item, "queries", queries)];
   let width = 0, height = 0;
   let zoom = 1, left = 0, above = 0; // pixels of a weight; the key and query in the corner
   let cursor = null;
   let scaleTop = 1;
-  let table = ramp();
   let isDrawn = false;
 
   controls.append(
     headChoice(about.sheets, place.sheet, place.head, (newSheet, head) => {
-      location.hash = address.link("map", { ...told(), sheet: newSheet, head }).slice(1);
+      page.go("map", { ...told(), sheet: newSheet, head });
     }),
     choice("A cell shows the", [["max", "largest"], ["mean", "mean"]], reduce, (value) => { reduce = value; again(); }),
     choice("Scale", [["log", "logarithmic"], ["linear", "linear"]], isLog ? "log" : "linear", (value) => { isLog = value === "log"; again(); }),
@@ -57,7 +58,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
   }
   resized.observe(view);
   signal.addEventListener("abort", () => resized.disconnect());
-  onDark(() => { table = ramp(); again(); }, signal);
+  theme.onChange(again);
   listen();
   draw();
 
@@ -72,7 +73,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     ({ clientWidth: width, clientHeight: height } = view);
     const ratio = devicePixelRatio || 1;
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    screen.setTransform(ratio, 0, 0, ratio, 0, 0);
   }
 
   function room() {
@@ -120,7 +121,9 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     isDrawn = true;
     requestAnimationFrame(() => {
       isDrawn = false;
-      if (!signal.aborted) paint();
+      if (signal.aborted) return;
+      paint(screen);
+      page.keep(told());
     });
   }
 
@@ -157,8 +160,8 @@ export async function map({ about, asked, view, controls, say, signal, complain 
       images.delete(name);
       draw();
     };
-    numbers(`${path}&exact=0`, stop.signal)
-      .then((first) => { got(first); return first.isExact ? null : numbers(path, stop.signal).then(got); })
+    source.numbers(`${path}&exact=0`, stop.signal)
+      .then((first) => { got(first); return first.isExact ? null : source.numbers(path, stop.signal).then(got); })
       .catch((error) => { tiles.delete(name); if (error.name !== "AbortError") say(error.message); });
     if (tiles.size > KEPT) forget();
     return kept;
@@ -182,13 +185,13 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     let image = images.get(name);
     if (image === undefined) {
       image = made("canvas", { width: one.width, height: one.height });
-      image.getContext("2d").putImageData(picture(one.values, one.width, one.height, scaleTop, isLog, table), 0, 0);
+      image.getContext("2d").putImageData(picture(one.values, one.width, one.height, scaleTop, isLog, theme.table), 0, 0);
       images.set(name, image);
     }
     return image;
   }
 
-  function paint() {
+  function paint(pen) {
     const level = Math.min(top, Math.max(0, Math.floor(-Math.log2(zoom) + 1e-9)));
     const wanted = inView(level);
     const whole = { level: top, row: 0, column: 0, size: about.side * 2 ** top };
@@ -199,8 +202,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     const newTop = rounded(most || 1);
     if (newTop !== scaleTop) { scaleTop = newTop; images.clear(); }
 
-    const style = getComputedStyle(document.documentElement);
-    const [ink, faint, line, paper, mark] = ["--ink", "--faint", "--line", "--paper", "--mark"].map((name) => style.getPropertyValue(name));
+    const [ink, faint, line, mark] = ["--ink", "--faint", "--line", "--mark"].map(theme.colour);
     const { x, y } = room();
     pen.clearRect(0, 0, width, height);
     pen.save();
@@ -208,12 +210,12 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     pen.rect(MARGIN.left, MARGIN.top, Math.min(x, (keys - left) * zoom), Math.min(y, (queries - above) * zoom));
     pen.clip();
     pen.imageSmoothingEnabled = false;
-    for (const one of wanted) put(one, level);
-    if (zoom >= NUMBERED) numbersInCells(wanted);
+    for (const one of wanted) put(pen, one, level);
+    if (zoom >= NUMBERED) numbersInCells(pen);
     pen.restore();
     pen.strokeStyle = line;
     pen.strokeRect(MARGIN.left - 0.5, MARGIN.top - 0.5, Math.min(x, (keys - left) * zoom) + 1, Math.min(y, (queries - above) * zoom) + 1);
-    labels(ink, faint);
+    labels(pen, ink, faint);
     if (cursor) {
       pen.strokeStyle = mark;
       pen.lineWidth = 2;
@@ -221,14 +223,13 @@ export async function map({ about, asked, view, controls, say, signal, complain 
       pen.strokeRect(MARGIN.left + (cursor.key + 0.5 - left) * zoom - size / 2, MARGIN.top + (cursor.query + 0.5 - above) * zoom - size / 2, size, size);
       pen.lineWidth = 1;
     }
-    minimap(whole, line, mark);
-    legend(ink, paper, line);
+    minimap(pen, whole, line, mark);
+    legend(pen, ink, line);
     tell(level);
-    address.keep("map", told());
   }
 
   /** Draw a tile, or what a coarser one knows of its place until it is there. */
-  function put(one, level) {
+  function put(pen, one, level) {
     const at = (key, query) => [MARGIN.left + (key - left) * zoom, MARGIN.top + (query - above) * zoom];
     for (let up = level; up <= top; up++) {
       const shift = 2 ** (up - level);
@@ -256,14 +257,14 @@ export async function map({ about, asked, view, controls, say, signal, complain 
       for (let key = Math.floor(left); key < Math.min(keys, left + x / zoom); key++) call(query, key);
   }
 
-  function numbersInCells() {
+  function numbersInCells(pen) {
     pen.font = "12px system-ui, sans-serif";
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     eachVisible((query, key) => {
       const found = value(query, key);
       if (found === undefined) return;
-      pen.fillStyle = shade(share(found, scaleTop, isLog), table).ink;
+      pen.fillStyle = shade(share(found, scaleTop, isLog), theme.table).ink;
       pen.fillText(percent(found), MARGIN.left + (key + 0.5 - left) * zoom, MARGIN.top + (query + 0.5 - above) * zoom);
     });
   }
@@ -273,7 +274,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
   }
 
-  function labels(ink, faint) {
+  function labels(pen, ink, faint) {
     const { x, y } = room();
     pen.font = `${zoom < 13 ? 10 : 12}px system-ui, sans-serif`;
     pen.fillStyle = zoom >= LABELLED ? ink : faint;
@@ -292,7 +293,7 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     }
   }
 
-  function minimap(whole, line, mark) {
+  function minimap(pen, whole, line, mark) {
     const found = tile(whole, false);
     const { x, y } = room();
     if (!found?.values || (x / zoom >= keys && y / zoom >= queries)) return;
@@ -306,10 +307,10 @@ export async function map({ about, asked, view, controls, say, signal, complain 
     pen.strokeRect(right + left * scale, bottom + above * scale, Math.max(3, Math.min(x / zoom, keys) * scale), Math.max(3, Math.min(y / zoom, queries) * scale));
   }
 
-  function legend(ink, paper, line) {
+  function legend(pen, ink, line) {
     const [wide, x, y] = [72, 8, 22];
     for (let i = 0; i < wide; i++) {
-      pen.fillStyle = shade(i / (wide - 1), table).paper;
+      pen.fillStyle = shade(i / (wide - 1), theme.table).paper;
       pen.fillRect(x + i, y, 1, 8);
     }
     pen.strokeStyle = line;

@@ -1,7 +1,5 @@
 // All heads of all layers as thumbnails, in the order of layers or of what they do.
-import * as address from "./address.js";
-import { json, numbers } from "./api.js";
-import { onDark, percent, picture } from "./colours.js";
+import { percent, picture } from "./colours.js";
 import { choice, made } from "./parts.js";
 
 const MEASURES = {
@@ -16,20 +14,21 @@ const MEASURES = {
   induction: ["induction", "the share that goes to what followed the same token earlier"],
   punctuation: ["punctuation", "the share that goes to punctuation and marks"],
 };
-const WAIT = 1000;
 
-export async function overview({ about, asked, view, controls, say, signal, complain }) {
+export async function overview(page) {
+  const { about, source, asked, view, controls, say, signal, theme } = page;
   let by = asked.get("sort") in MEASURES ? asked.get("sort") : "layer";
   const cards = about.sheets.flatMap((sheet, i) => Array.from({ length: sheet.heads }, (_, head) => card(i, sheet, head)));
   const measured = new Map();
 
   controls.append(choice("Sort by", Object.entries(MEASURES).map(([key, [name]]) => [key, name]), by, (value) => {
     by = value;
-    address.keep("overview", { sort: by });
+    page.keep({ sort: by });
     arrange();
   }));
   arrange();
-  onDark(() => cards.forEach(paint), signal);
+  theme.onChange(() => cards.forEach(paint));
+  page.offer({ csv });
   await Promise.all([thumbnails(), measures()]);
 
   function arrange() {
@@ -48,7 +47,7 @@ export async function overview({ about, asked, view, controls, say, signal, comp
 
   async function thumbnails() {
     for (let i = 0; i < about.sheets.length; i++) {
-      const { values, shape } = await numbers(`thumbnails/${i}/0`, signal);
+      const { values, shape } = await source.numbers(`thumbnails/${i}/0`, signal);
       const [, height, width] = shape;
       for (const one of cards.filter((each) => each.sheet === i)) {
         const start = one.head * height * width;
@@ -60,7 +59,7 @@ export async function overview({ about, asked, view, controls, say, signal, comp
 
   async function measures() {
     for (let done = -1; done < about.sheets.length && !signal.aborted;) {
-      const found = await json("heads", signal);
+      const found = await source.json("heads", signal);
       found.rows.forEach((row) => measured.set(`${row.sheet}.${row.head}`, row));
       if (found.done !== done) {
         done = found.done;
@@ -68,8 +67,13 @@ export async function overview({ about, asked, view, controls, say, signal, comp
         if (by !== "layer") arrange();
         say(done < found.of ? `Measuring heads: ${done} of ${found.of} layers` : `${measured.size} heads`);
       }
-      if (done < found.of) await new Promise((go) => setTimeout(go, WAIT));
     }
+  }
+
+  function csv() {
+    const names = Object.keys(MEASURES).slice(1);
+    const rows = [...measured.values()].map((row) => [row.name, row.label, row.head, row.role, ...names.map((name) => row[name])]);
+    return [["module", "layer", "head", "role", ...names], ...rows];
   }
 
   function card(sheet, of, head) {
@@ -78,7 +82,7 @@ export async function overview({ about, asked, view, controls, say, signal, comp
     const name = `layer ${of.stack}${of.layer}, head ${head}`;
     const element = made("button", { type: "button", className: "head" }, canvas, `${of.stack}${of.layer}.${head}`, role);
     element.setAttribute("aria-label", name);
-    element.addEventListener("click", () => { location.hash = address.link("map", { sheet, head }).slice(1); });
+    element.addEventListener("click", () => page.go("map", { sheet, head }));
     return { sheet, head, element, canvas, role, name };
   }
 
@@ -98,6 +102,6 @@ export async function overview({ about, asked, view, controls, say, signal, comp
     if (!one.values) return;
     Object.assign(one.canvas, { width: one.width, height: one.height });
     const top = one.values.reduce((most, value) => Math.max(most, value), 0) || 1;
-    one.canvas.getContext("2d").putImageData(picture(one.values, one.width, one.height, top, true), 0, 0);
+    one.canvas.getContext("2d").putImageData(picture(one.values, one.width, one.height, top, true, theme.table), 0, 0);
   }
 }

@@ -1,12 +1,13 @@
 // The document itself: click a token to see what it attends to, or what attends to it.
 import * as address from "./address.js";
-import { numbers, words } from "./api.js";
-import { onDark, percent, ramp, shade } from "./colours.js";
+import { words } from "./source.js";
+import { percent, shade } from "./colours.js";
 import { choice, headChoice, made } from "./parts.js";
 
 const BLOCK = 256; // tokens that are put into the page at once, when they come into view
 
-export async function text({ about, asked, view, controls, say, signal, complain }) {
+export async function text(page) {
+  const { about, source, asked, view, controls, say, signal, theme } = page;
   const sheetNumber = address.whole(asked, "sheet", about.sheets.length - 1);
   const sheet = about.sheets[sheetNumber];
   const head = address.whole(asked, "head", sheet.heads - 1);
@@ -15,10 +16,9 @@ export async function text({ about, asked, view, controls, say, signal, complain
   let token = asked.has("token") ? address.whole(asked, "token", sheet.queries - 1) : null;
   let weights = null;
   let most = 1;
-  let table = ramp();
-  const found = await words(sheetNumber, item, "keys", sheet.keys);
+  const found = await words(source, sheetNumber, item, "keys", sheet.keys);
   const blocks = [];
-  const page = made("div", { className: "text" });
+  const paper = made("div", { className: "text" });
   const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
     entry.target.isSeen = entry.isIntersecting;
     if (entry.isIntersecting) fill(entry.target);
@@ -30,19 +30,20 @@ export async function text({ about, asked, view, controls, say, signal, complain
     blocks.push(block);
     watcher.observe(block);
   }
-  page.append(...blocks);
-  view.append(page);
+  paper.append(...blocks);
+  view.append(paper);
   controls.append(
     headChoice(about.sheets, sheetNumber, head, (newSheet, newHead) => {
-      location.hash = address.link("text", { ...told(), sheet: newSheet, head: newHead }).slice(1);
+      page.go("text", { ...told(), sheet: newSheet, head: newHead });
     }),
     choice("Shade", [["to", "what a token attends to"], ["from", "what attends to a token"]], way, (value) => { way = value; look(); }),
   );
-  page.addEventListener("click", (event) => {
+  paper.addEventListener("click", (event) => {
     const number = event.target.dataset?.token;
     if (number !== undefined) { token = Number(number); look(); }
   }, { signal });
-  onDark(() => { table = ramp(); paintAll(); }, signal);
+  theme.onChange(paintAll);
+  page.offer({ csv });
   say("Click a token, or move to one with Tab and press Enter");
   if (token !== null) {
     await look();
@@ -67,13 +68,13 @@ export async function text({ about, asked, view, controls, say, signal, complain
 
   async function look() {
     if (token === null) return;
-    address.keep("text", told());
+    page.keep(told());
     say("…");
     try {
       const side = way === "to" ? "row" : "column";
-      weights = (await numbers(`${side}/${sheetNumber}/${item}/${head}/${token}`, signal)).values;
+      weights = (await source.numbers(`${side}/${sheetNumber}/${item}/${head}/${token}`, signal)).values;
     } catch (error) {
-      complain(error);
+      page.complain(error);
       return;
     }
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
@@ -81,6 +82,11 @@ export async function text({ about, asked, view, controls, say, signal, complain
     const strongest = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
     const names = strongest.map((i) => `“${found[i].trim()}” (${i}) ${percent(weights[i])}`).join(", ");
     say(way === "to" ? `“${found[token].trim()}” (${token}) attends to ${names}` : `“${found[token].trim()}” (${token}) is attended to by ${names}`);
+  }
+
+  function csv() {
+    if (weights === null) throw new Error("choose a token first");
+    return [["position", "token", "weight"], ...found.map((word, i) => [i, word, weights[i]])];
   }
 
   function paintAll() {
@@ -92,7 +98,7 @@ export async function text({ about, asked, view, controls, say, signal, complain
       const at = block.first + i;
       word.setAttribute("aria-pressed", String(at === token));
       if (weights === null) return;
-      const { paper, ink } = shade(weights[at] / most, table);
+      const { paper, ink } = shade(weights[at] / most, theme.table);
       word.style.background = weights[at] > 0 ? paper : "none";
       word.style.color = weights[at] > 0 ? ink : "inherit";
       word.title = percent(weights[at]);

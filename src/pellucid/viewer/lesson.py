@@ -1,0 +1,182 @@
+"""The numbers of the Lesson view: the notes' examples, and one head of a recording.
+
+The page does the arithmetic itself, so that it can be played with; what it is given here makes its
+weights those of the library.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import OutOfRangeError
+from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.words import running
+from pellucid.lessons import lookup
+from pellucid.lessons.examples import EXAMPLES, Weights, walk_example
+from pellucid.lessons.walk import ROLES
+
+MOST = 64
+"""Tokens whose numbers are shown at once."""
+
+
+def examples() -> dict[str, Any]:
+    """The notes' examples, each with all that the arithmetic needs.
+
+    Each has a name, a title, its tokens, the number of the token that speaks, and lines about where
+    the numbers come from. Encodings go with projections, (d_in, d_out) each; where there are none,
+    query, key and value are given as in `head`.
+    """
+    ways = [(name, way) for name, example in EXAMPLES.items() for way in example.weights]
+    found = [_example(name, way) for name, way in ways]
+    causal = _example("journey", "linear", causal=True)
+    return {"examples": [*found, causal, _lookup()]}
+
+
+def _example(name: str, way: Weights, *, causal: bool = False) -> dict[str, Any]:
+    example = EXAMPLES[name]
+    _, make = example.weights[way]
+    walk = walk_example(name, weights=way, causal=causal)
+    more = [way] * (way != next(iter(example.weights))) + ["causal"] * causal
+    said = {"linear": "linear layers", "causal": "causal mask"}
+    return {
+        "name": "-".join([name, *more]),
+        "title": walk.title + "".join(f", {said[one]}" for one in more),
+        "tokens": list(walk.tokens),
+        "encodings": example.encodings().tolist(),
+        "projections": dict(zip(ROLES, (W.tolist() for W in make()), strict=True)),
+        "speaker": len(walk.tokens) - 1 if causal else example.speaker,
+        "about": list(walk.about),
+        "causal": causal,
+    }
+
+
+def _lookup() -> dict[str, Any]:
+    """Looking a colour up as attention does: any colour may be asked for, of those in the table."""
+    colours = {name: angle for name, (angle, _) in lookup.TABLE.items()} | lookup.ABSENT
+    directions = [
+        [math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in colours.values()
+    ]
+    return {
+        "name": "lookup",
+        "title": "looking up a colour",
+        "tokens": list(colours),
+        "keys": list(lookup.TABLE),
+        "query": directions,
+        "key": directions[: len(lookup.TABLE)],
+        "value": [[nanometres] for _, nanometres in lookup.TABLE.values()],
+        "scale": 1.0,
+        "speaker": list(colours).index("orange"),
+        "about": list(lookup.walk_lookup().about),
+        "causal": False,
+    }
+
+
+def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) -> dict[str, Any]:
+    """One head: its queries, keys and values, and what else its weights are made of.
+
+    At most `MOST` queries and keys are given, those around a token. What lies outside counts in
+    each query's softmax as one more logit, `rest`, whose value is `rest_value`.
+
+    Args:
+        seen: what the record is of.
+        record: the attention.
+        item: a text of the batch.
+        head: of the record's heads.
+        token: the number of a query that is to be among them.
+
+    Raises:
+        OutOfRangeError: there is no such text, head or token.
+    """
+    *outer, heads, queries, keys = record.shape
+    for name, number, size in (
+        ("text", item, math.prod(outer)),
+        ("head", head, heads),
+        ("token", token, queries),
+    ):
+        if not 0 <= number < size:
+            raise OutOfRangeError(f"there is no {name} {number}; there are {size}")
+    place = [int(index) for index in torch.unravel_index(torch.tensor(item), (1, *outer))][1:]
+    weights = record.weights.one(*place, head)
+    of = weights._of
+    offset = _offset(of.mask.offset if of.mask else None, record, queries, keys)
+    rows = _window(token, queries)
+    # Of another sequence there is no token at this place: the keys as far along stand in for it.
+    cols = _window(token * keys // queries if offset is None else token + offset, keys)
+
+    with torch.no_grad():
+        masked = weights.masked[0, rows].double()
+        visible = masked[:, cols] > -torch.inf
+        value = None
+        if record.value is not None:
+            value = record.value[*place, head * record.value.shape[-3] // heads].double()
+        rest, rest_value = _rest(masked, value, cols)
+        bias = None if of.bias is None else of.bias[0, 0, rows, cols].double()
+        return {
+            "title": f"{record.name}, head {head}",
+            "tokens": _words(seen, record.query_ids, item, rows),
+            "keys": _words(seen, record.key_ids, item, cols),
+            "first": rows.start,
+            "first_key": cols.start,
+            "queries": queries,
+            "offset": offset,
+            "query": _plain(of.query[0, 0, rows]),
+            "key": _plain(of.key[0, 0, cols]),
+            "value": None if value is None else _plain(value[cols]),
+            "scale": float(of.scale),
+            "visible": None if visible.all() else visible.tolist(),
+            "bias": None if bias is None else _plain(bias),
+            "softcap": None if of.softcap is None else float(of.softcap),
+            "sink": None if of.sinks is None else _plain(of.sinks)[0],
+            "rest": None if rest is None else _plain(rest),
+            "rest_value": None if rest_value is None else _plain(rest_value),
+        }
+
+
+def _offset(known: int | Tensor | None, record: Record, queries: int, keys: int) -> int | None:
+    """The key that the first query stands at; None where queries are no keys."""
+    if record.is_cross:
+        return None
+    return keys - queries if known is None else int(torch.as_tensor(known).flatten()[0])
+
+
+def _window(around: int, size: int) -> slice:
+    """So many tokens as are shown, with one in the middle where there is room."""
+    first = max(0, min(around - MOST // 2, size - MOST))
+    return slice(first, min(first + MOST, size))
+
+
+def _rest(masked: Tensor, value: Tensor | None, cols: slice) -> tuple[Tensor | None, Tensor | None]:
+    """What all keys outside are as one: a logit (queries,) and a value (queries, value_dim)."""
+    if cols.stop - cols.start == masked.shape[1]:
+        return None, None
+    masked = masked.clone()
+    masked[:, cols] = -torch.inf
+    rest = masked.logsumexp(-1)
+    if value is None:
+        return rest, None
+    shares = torch.exp(masked - rest.masked_fill(rest == -torch.inf, 0).unsqueeze(-1))
+    seen = (shares > 0).any(0)  # what padding holds never matters
+    return rest, shares[:, seen] @ value[seen]
+
+
+def _words(seen: Recording, ids: Tensor | None, item: int, shown: slice) -> list[str]:
+    """Tokens as they read; numbers where they are not known."""
+    if ids is None:
+        return [f"#{number}" for number in range(shown.start, shown.stop)]
+    texts = running(seen.strings(ids[item if len(ids) > 1 else 0]))[shown]
+    return [text.strip() or text.replace("\n", "⏎").replace(" ", "␣") for text in texts]
+
+
+def _plain(numbers: Tensor) -> list[Any]:
+    """Numbers for JSON, which knows no infinity and calls it null."""
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, list):
+            return [finite(one) for one in part]
+        return part if math.isfinite(part) else None
+
+    found: list[Any] = finite(numbers.double().tolist())
+    return found

@@ -1,0 +1,190 @@
+// What is on screen as SVG: elements with their text, and canvases whose drawing is a function.
+
+/** A pen like that of a canvas, as far as views use it, which writes SVG. */
+export class Pen {
+  #parts = [];
+  #open = [0];
+  #path = "";
+  #clips = 0;
+  #states = [];
+
+  fillStyle = "#000";
+  strokeStyle = "#000";
+  lineWidth = 1;
+  globalAlpha = 1;
+  font = "12px sans-serif";
+  textAlign = "left";
+  textBaseline = "alphabetic";
+  imageSmoothingEnabled = true;
+
+  static #count = 0;
+  #name = `p${Pen.#count++}`;
+
+  get text() { return this.#parts.join("\n"); }
+
+  #group(attributes) {
+    this.#parts.push(`<g ${attributes}>`);
+    this.#open[this.#open.length - 1]++;
+  }
+
+  save() {
+    this.#open.push(0);
+    const { fillStyle, strokeStyle, lineWidth, globalAlpha, font, textAlign, textBaseline, imageSmoothingEnabled } = this;
+    this.#states.push({ fillStyle, strokeStyle, lineWidth, globalAlpha, font, textAlign, textBaseline, imageSmoothingEnabled });
+  }
+
+  restore() {
+    this.#parts.push("</g>".repeat(this.#open.pop()));
+    Object.assign(this, this.#states.pop());
+  }
+
+  translate(x, y) { this.#group(`transform="translate(${n(x)} ${n(y)})"`); }
+  rotate(angle) { this.#group(`transform="rotate(${n((angle * 180) / Math.PI)})"`); }
+  clearRect() {}
+  beginPath() { this.#path = ""; }
+  moveTo(x, y) { this.#path += `M${n(x)} ${n(y)}`; }
+  lineTo(x, y) { this.#path += `L${n(x)} ${n(y)}`; }
+  bezierCurveTo(...at) { this.#path += `C${at.map(n).join(" ")}`; }
+  rect(x, y, wide, high) { this.#path += `M${n(x)} ${n(y)}h${n(wide)}v${n(high)}h${n(-wide)}Z`; }
+  closePath() { this.#path += "Z"; }
+
+  clip() {
+    const name = `${this.#name}c${this.#clips++}`;
+    this.#parts.push(`<clipPath id="${name}"><path d="${this.#path}"/></clipPath>`);
+    this.#group(`clip-path="url(#${name})"`);
+  }
+
+  stroke() { this.#parts.push(`<path d="${this.#path}" fill="none" ${this.#strokes()}/>`); }
+  fill() { this.#parts.push(`<path d="${this.#path}" ${paint("fill", this.fillStyle)}${this.#faint()}/>`); }
+
+  fillRect(x, y, wide, high, round = 0) {
+    const corners = round ? ` rx="${n(round)}"` : "";
+    this.#parts.push(`<rect x="${n(x)}" y="${n(y)}" width="${n(wide)}" height="${n(high)}"${corners} ${paint("fill", this.fillStyle)}${this.#faint()}/>`);
+  }
+
+  strokeRect(x, y, wide, high) {
+    this.#parts.push(`<rect x="${n(x)}" y="${n(y)}" width="${n(wide)}" height="${n(high)}" fill="none" ${this.#strokes()}/>`);
+  }
+
+  fillText(text, x, y) {
+    const [, style, weight, size, family] = /^(italic )?(?:(bold|\d+) )?([\d.]+)px(?:\/\S+)? (.+)$/.exec(this.font);
+    const anchor = { left: "start", start: "start", center: "middle", right: "end", end: "end" }[this.textAlign];
+    const line = { middle: "central", top: "text-before-edge", alphabetic: "alphabetic" }[this.textBaseline];
+    this.#parts.push(`<text x="${n(x)}" y="${n(y)}" font-size="${size}" font-family="${safe(family)}" text-anchor="${anchor}" dominant-baseline="${line}"`
+      + `${weight ? ` font-weight="${weight}"` : ""}${style ? ' font-style="italic"' : ""} xml:space="preserve" ${paint("fill", this.fillStyle)}${this.#faint()}>${safe(text)}</text>`);
+  }
+
+  /** As a canvas's: the whole of an image, or a part of it. */
+  drawImage(image, ...at) {
+    const [x, y, wide, high] = at.length > 4 ? at.slice(4) : at;
+    let part = image;
+    if (at.length > 4) {
+      const [fromX, fromY, spanX, spanY] = at;
+      part = Object.assign(document.createElement("canvas"), { width: Math.max(1, Math.round(spanX)), height: Math.max(1, Math.round(spanY)) });
+      part.getContext("2d").drawImage(image, fromX, fromY, spanX, spanY, 0, 0, part.width, part.height);
+    }
+    const smooth = this.imageSmoothingEnabled ? "" : ' image-rendering="pixelated"';
+    this.#parts.push(`<image x="${n(x)}" y="${n(y)}" width="${n(wide)}" height="${n(high)}" preserveAspectRatio="none"${smooth} href="${part.toDataURL()}"/>`);
+  }
+
+  #faint() { return this.globalAlpha < 1 ? ` opacity="${n(this.globalAlpha)}"` : ""; }
+  #strokes() { return `${paint("stroke", this.strokeStyle)} stroke-width="${n(this.lineWidth)}"${this.#faint()}`; }
+}
+
+/** @returns {{text: string, width: number, height: number}} what an element shows now, as a whole SVG */
+export function drawing(root, paper) {
+  const box = root.getBoundingClientRect();
+  const pen = new Pen();
+  pen.fillStyle = paper;
+  pen.fillRect(0, 0, box.width, box.height);
+  walk(root, pen, box);
+  const size = `width="${n(box.width)}" height="${n(box.height)}"`;
+  const text = `<svg xmlns="http://www.w3.org/2000/svg" ${size} viewBox="0 0 ${n(box.width)} ${n(box.height)}">\n${pen.text}\n</svg>\n`;
+  return { text, width: box.width, height: box.height };
+}
+
+function walk(element, pen, box) {
+  const style = getComputedStyle(element);
+  if (style.display === "none" || style.visibility === "hidden" || style.opacity === "0") return;
+  const at = element.getBoundingClientRect();
+  const isOut = at.right < box.left || at.left > box.right || at.bottom < box.top || at.top > box.bottom;
+  if (isOut && style.display !== "contents") return;
+  const [x, y] = [at.left - box.left, at.top - box.top];
+  if (visible(style.backgroundColor)) {
+    pen.fillStyle = style.backgroundColor;
+    for (const each of style.display === "inline" ? element.getClientRects() : [at])
+      pen.fillRect(each.left - box.left, each.top - box.top, each.width, each.height, parseFloat(style.borderRadius) || 0);
+  }
+  borders(style, pen, x, y, at);
+  if (element instanceof HTMLCanvasElement) {
+    pen.save();
+    pen.translate(x, y);
+    pen.imageSmoothingEnabled = style.imageRendering !== "pixelated";
+    if (element.paint) element.paint(pen);
+    else if (element.width && element.height) pen.drawImage(element, 0, 0, at.width, at.height);
+    pen.restore();
+    return;
+  }
+  if (element instanceof HTMLSelectElement) {
+    const option = element.selectedOptions[0];
+    if (option) words(option.textContent, at.left + 6, (at.top + at.bottom) / 2, style, pen, box);
+    return;
+  }
+  for (const child of element.childNodes) {
+    if (child.nodeType === Node.ELEMENT_NODE) walk(child, pen, box);
+    else if (child.nodeType === Node.TEXT_NODE && child.data.trim()) lines(child, style, pen, box);
+  }
+}
+
+function borders(style, pen, x, y, { width, height }) {
+  const sides = { Top: [x, y, x + width, y], Right: [x + width, y, x + width, y + height], Bottom: [x, y + height, x + width, y + height], Left: [x, y, x, y + height] };
+  for (const [side, [fromX, fromY, toX, toY]] of Object.entries(sides)) {
+    const wide = parseFloat(style[`border${side}Width`]);
+    if (!wide || style[`border${side}Style`] === "none" || !visible(style[`border${side}Color`])) continue;
+    pen.strokeStyle = style[`border${side}Color`];
+    pen.lineWidth = wide;
+    pen.beginPath();
+    pen.moveTo(fromX, fromY);
+    pen.lineTo(toX, toY);
+    pen.stroke();
+  }
+}
+
+/** A text, broken where the browser broke it. */
+function lines(node, style, pen, box) {
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  const isOneLine = range.getClientRects().length < 2;
+  const parts = isOneLine ? [[0, node.length]] : [...node.data.matchAll(/\S+\s*/g)].map((found) => [found.index, found.index + found[0].trimEnd().length]);
+  for (const [start, end] of parts) {
+    range.setStart(node, start);
+    range.setEnd(node, end);
+    const at = range.getClientRects()[0];
+    if (at) words(node.data.slice(start, end), at.left, (at.top + at.bottom) / 2, style, pen, box);
+  }
+}
+
+function words(text, left, middle, style, pen, box) {
+  pen.fillStyle = style.color;
+  pen.font = `${style.fontStyle === "italic" ? "italic " : ""}${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+  pen.textAlign = "left";
+  pen.textBaseline = "middle";
+  pen.fillText(text.replace(/\s+/g, " "), left - box.left, middle - box.top);
+}
+
+function visible(colour) {
+  return colour !== "transparent" && !/^rgba\(.*, 0\)$/.test(colour) && !/\/ 0\)$/.test(colour);
+}
+
+function paint(what, colour) {
+  return `${what}="${safe(String(colour))}"`;
+}
+
+function n(number) {
+  return Number(number.toFixed(2));
+}
+
+function safe(text) {
+  const legal = text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, "\ufffd");
+  return legal.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
+}

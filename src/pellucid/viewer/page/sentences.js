@@ -1,0 +1,99 @@
+// What the numbers of one query say, in plain words: the sentences of the Python lessons, for numbers that change.
+// Text out of numbers: it knows nothing of pages.
+
+/** Whole percents, never rounded to 0 or 100 when it is neither. */
+export function percents(part) {
+  if (part > 0 && part < 0.005) return "<1 %";
+  if (part >= 0.995 && part < 1) return ">99 %";
+  return `${(100 * part).toFixed(0)} %`;
+}
+
+/** "a", "a and b", "a, b and c". */
+function listing(parts) {
+  return parts.length === 1 ? parts[0] : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+}
+
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+/** A number with so many decimals, a true minus, and no minus zero. */
+export function decimal(number, decimals = 2) {
+  if (Number.isNaN(number)) return "–";
+  if (!Number.isFinite(number)) return number < 0 ? "−∞" : "∞";
+  const said = Math.abs(number) < 1e6 ? number.toFixed(decimals) : number.toExponential(decimals);
+  return said.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+}
+
+/** A token in quotes, with its position where the word stands there more than once. */
+export function quote(tokens, position, first = 0) {
+  const isTwice = tokens.indexOf(tokens[position]) !== tokens.lastIndexOf(tokens[position]);
+  return `'${tokens[position]}'${isTwice ? ` (${first + position})` : ""}`;
+}
+
+/**
+ * Told from the place of one query.
+ * @param {{name: string, own: number|null, names: string[]}} who its name, which of the keys it is, and the names of the keys
+ */
+export function speaker({ name, own, names }) {
+  const whom = (key) => (key === own ? "itself" : names[key]);
+
+  /** The (at most three) largest weights worth a word, largest first. */
+  function strongest(weights) {
+    const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+    const worth = order.filter((key) => weights[key] >= 0.05);
+    return worth.length ? worth : order.slice(0, 1);
+  }
+
+  function others(weights, listed, word) {
+    const rest = weights.reduce((sum, weight, key) => (listed.includes(key) ? sum : sum + weight), 0);
+    return rest >= 0.01 ? [`${percents(rest)} ${word} the rest`] : [];
+  }
+
+  return {
+    score(scores) {
+      const best = scores.indexOf(Math.max(...scores));
+      return `The query of ${name} fits the key of ${whom(best)} best: their product is ${decimal(scores[best])}.`;
+    },
+
+    scale(scores, factor, keyDim) {
+      const largest = Math.max(...scores.map(Math.abs));
+      const isRoot = Math.abs(factor * Math.sqrt(keyDim) - 1) < 1e-6;
+      const how = isRoot
+        ? `Divided by √${keyDim} = ${Math.sqrt(keyDim).toFixed(2)}, so that scores do not grow with how many numbers a vector has`
+        : `Multiplied by ${decimal(factor, 4)}`;
+      return `${how}: the largest score of ${name} goes from size ${decimal(largest)} to ${decimal(largest * factor)}.`;
+    },
+
+    mask(masked) {
+      const hidden = masked.filter((one) => one === -Infinity).length;
+      if (hidden === 0) return `Nothing is hidden: ${name} sees all ${count(masked.length, "token")}.`;
+      if (hidden === masked.length) return `Every score becomes −∞: ${name} sees nothing, and takes nothing along.`;
+      return `${hidden} of the ${count(masked.length, "score")} ${hidden === 1 ? "becomes" : "become"} −∞: ${name} does not see what is hidden, and its weight will be 0.`;
+    },
+
+    softmax(weights) {
+      if (!weights.some((weight) => weight > 0)) return `${name} gives its attention to no token.`;
+      const listed = strongest(weights).filter((key) => key !== own);
+      if (own !== null) listed.unshift(own);
+      const parts = listed.map((key) => `${percents(weights[key])} ${key === own ? "of its attention to itself" : `to ${names[key]}`}`);
+      return `${name} gives ${listing([...parts, ...others(weights, listed, "to")])}.`;
+    },
+
+    mix(weights, context) {
+      const listed = strongest(weights);
+      const parts = listed.map((key) => `${percents(weights[key])} of ${key === own ? "its own value" : `the value of ${names[key]}`}`);
+      const numbers = context.slice(0, 3).map((one) => decimal(one)).join(", ");
+      const whole = listing([...parts, ...others(weights, listed, "of")]);
+      return `What ${name} takes along is ${whole}: (${numbers}${context.length > 3 ? ", …" : ""}).`;
+    },
+  };
+}
+
+/** About all queries, keys or values: what they do, and whose is longest. */
+export function vectors(role, numbers, names) {
+  const does = { query: "asks for something", key: "says what it offers", value: "carries what it hands on" }[role];
+  const lengths = numbers.map((row) => Math.hypot(...row));
+  const longest = lengths.indexOf(Math.max(...lengths));
+  return `Each token ${does}, in ${count(numbers[0].length, "number")}; the longest ${role} is that of ${names[longest]}, of length ${decimal(lengths[longest])}.`;
+}

@@ -1,0 +1,43 @@
+// Light or dark: as the surroundings are, until somebody turns it.
+import { ramp } from "./colours.js";
+
+/** The theme of a page, for all its views. */
+export function themeOf(root) {
+  const around = matchMedia("(prefers-color-scheme: dark)");
+  const calls = new Set();
+  let isTurned = false;
+  let isDark = null;
+  let table = null;
+  /** Notebooks say on their body what they look like, whatever the system prefers. */
+  const look = () => {
+    const { jpThemeLight, vscodeThemeKind } = document.body.dataset;
+    if (jpThemeLight) return jpThemeLight === "false";
+    return vscodeThemeKind ? vscodeThemeKind !== "vscode-light" : around.matches;
+  };
+  const set = (dark) => {
+    if (dark === isDark) return;
+    isDark = dark;
+    table = ramp(dark);
+    root.dataset.theme = dark ? "dark" : "light";
+    calls.forEach((call) => call());
+  };
+  const follow = () => { if (!isTurned) set(look()); };
+  around.addEventListener("change", follow);
+  new MutationObserver(follow).observe(document.body, { attributes: true });
+  follow();
+  return {
+    turn: () => { isTurned = true; set(!isDark); },
+    /** What a view sees of it, until the view is over. */
+    until: (signal) => ({
+      get isDark() { return isDark; },
+      get table() { return table; },
+      /** A colour of the style sheet, like "--ink". */
+      colour: (name) => getComputedStyle(root).getPropertyValue(name).trim(),
+      onChange: (call) => {
+        calls.add(call);
+        signal.addEventListener("abort", () => calls.delete(call));
+      },
+    }),
+    colour: (name) => getComputedStyle(root).getPropertyValue(name).trim(),
+  };
+}

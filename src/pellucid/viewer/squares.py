@@ -1,0 +1,227 @@
+"""Attention weights in squares, where nobody knows the logsumexp of their rows yet.
+
+A block of whole rows is one matrix product; its logsumexp, its weights and their sums and maxima
+are then found while it is still in cache. Finding the logsumexp by the fused kernel first would
+take three products in place of one.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pellucid.attention import AttentionWeights, intervals
+from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.intervals import Intervals
+from pellucid.attention.masks import Mask, Spans
+from pellucid.attention.scores import BLOCK_NUMBERS, Block, Scores
+from pellucid.attention.workers import each
+
+MASKED_ROWS = 16
+"""Most rows that stand apart in one block under a mask, which pays for what any of them sees."""
+TOGETHER = 256
+"""As above, of rows that lie together."""
+
+
+class Squares(NamedTuple):
+    """Some rows of some heads: what stands in squares, and what the rows add up to."""
+
+    sums: Tensor
+    """(heads, down, across)"""
+    most: Tensor
+    """(heads, down, across)"""
+    logsumexp: Tensor
+    """(heads, rows)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Picked(Mask):
+    """A mask of rows wherever they stand, in order."""
+
+    of: Mask
+    places: Tensor
+
+    def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.of.sees(item, head, self.places[query], key)
+
+    def spans(self, start: int, stop: int, keys: int) -> Spans:
+        return self.of.spans(int(self.places[start]), int(self.places[stop - 1]) + 1, keys)
+
+
+def item_of(weights: AttentionWeights, item: int) -> Scores:
+    """The scores of one text of the batch, all heads: (1, heads, queries, keys)."""
+    of, items = weights._of, slice(item, item + 1)
+    return replace(
+        of,
+        query=of.query[items],
+        key=of.key[items],
+        bias=None if of.bias is None else of.bias[items],
+        mask=None if of.mask is None else of.mask.at(item),
+        batch_shape=torch.Size(()),
+    )
+
+
+def picked(scores: Scores, places: Tensor) -> Scores:
+    """The scores of some rows alone, wherever they stand, in order."""
+    return replace(
+        scores,
+        query=scores.query[:, :, places],
+        bias=None if scores.bias is None else scores.bias[:, :, places],
+        mask=None if scores.mask is None else Picked(scores.mask, places),
+    )
+
+
+def visible(scores: Scores, rows: slice) -> int:
+    """How many weights these rows of one head have that a mask does not hide, or little more."""
+    keys = scores.shape[3]
+    if scores.mask is None:
+        return (rows.stop - rows.start) * keys
+    return sum(
+        (some.stop - some.start) * intervals.length(scores.mask.spans(some.start, some.stop, keys)[0])
+        for some in _parts(rows, TOGETHER)
+    )
+
+
+def squares(
+    scores: Scores,
+    rows: slice,
+    keys: slice,
+    cell: tuple[int, int],
+    logsumexp: Tensor | None = None,
+) -> Squares:
+    """A rectangle of one text, from its corner in squares of `cell`, the last perhaps cut.
+
+    Args:
+        scores: (1, heads, queries, keys), nothing but whole blocks of which is ever made.
+        rows: the queries.
+        keys: of the rectangle; where logsumexp is not given, all others are looked at too.
+        cell: queries and keys of a square; the queries of several are a power of two.
+        logsumexp: (heads, rows), where it is known.
+    """
+    down, across = cell
+    heads = scores.shape[1]
+    height, width = rows.stop - rows.start, keys.stop - keys.start
+    size = (heads, -(-height // down), -(-width // across))
+    found = Squares(*(scores.query.new_zeros(size, dtype=scores.dtype) for _ in range(2)),
+        scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype))
+    blocks = _blocks(scores, rows, keys, cell, logsumexp is not None)
+
+    def part(block: Block) -> tuple[list[tuple[slice, Tensor, Tensor]], Tensor]:
+        masked = scores.of_block(block)[0]
+        known = None if logsumexp is None else logsumexp[block.heads, _from(rows, block.rows)]
+        sinks = None if scores.sinks is None else scores.sinks[block.heads].to(masked.dtype)
+        shares, known = _weigh(masked, known, sinks)
+        pieces, at = [], 0
+        for start, stop in block.cols:
+            low, high = max(start, keys.start), min(stop, keys.stop)
+            if low < high:
+                piece = masked[..., at + low - start : at + high - start]
+                place = slice((low - keys.start) // across, -(-(high - keys.start) // across))
+                pieces.append((place, *_pooled(piece, shares, down, across)))
+            at += stop - start
+        return pieces, known
+
+    for block, (pieces, known) in each(part, blocks, scores.query.device, False):
+        inside = _from(rows, block.rows)
+        found.logsumexp[block.heads, inside] = known
+        place = slice(inside.start // down, -(-inside.stop // down))
+        for cols, sums, most in pieces:
+            found.sums[block.heads, place, cols] += sums
+            here = found.most[block.heads, place, cols]
+            torch.maximum(here, most, out=here)
+    return found
+
+
+def _blocks(
+    scores: Scores, rows: slice, keys: slice, cell: tuple[int, int], is_known: bool
+) -> list[Block]:
+    """Blocks whose rows make up whole squares, or lie within one, and whose columns do too."""
+    heads, all_keys = scores.shape[1], scores.shape[3]
+    wanted: Intervals = ((keys.start, keys.stop),) if is_known else ((0, all_keys),)
+    step = max(32, BLOCK_NUMBERS // max(1, intervals.length(wanted)))
+    mask = scores.mask
+    if mask is not None:
+        step = min(step, MASKED_ROWS if isinstance(mask, Picked) else TOGETHER)
+    step = 1 << (step.bit_length() - 1)
+    blocks = []
+    for some in _parts(rows, step):
+        cols, masked = wanted, Intervals()
+        if mask is not None:
+            spans = mask.spans(some.start, some.stop, all_keys)
+            cols = intervals.intersection(wanted, _outwards(spans.some, keys.start, cell[1]))
+            masked = intervals.intersection(cols, intervals.complement(spans.every, all_keys))
+        one_head = (some.stop - some.start) * intervals.length(cols)
+        if one_head:
+            few = max(1, BLOCK_NUMBERS // one_head)
+            blocks += [
+                Block(slice(0, 1), some_heads, some, cols, mask, masked)
+                for some_heads in _parts(slice(0, heads), few)
+            ]
+    return blocks
+
+
+def _outwards(spans: Intervals, first: int, cell: int) -> Intervals:
+    """Ranges that begin and end with a square, counted from `first`."""
+    whole = (
+        ((start - first) // cell * cell + first, -(-(stop - first) // cell) * cell + first)
+        for start, stop in spans
+    )
+    return intervals.union(tuple(whole))
+
+
+def _weigh(
+    masked: Tensor, logsumexp: Tensor | None, sinks: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
+    """Make weights of scores, (heads, rows, cols), in their place.
+
+    Returns what they are still to be multiplied with, (heads, rows, 1), and the logsumexp.
+    """
+    if logsumexp is not None:
+        masked.sub_(finite(logsumexp).unsqueeze(-1)).exp_()
+        return None, logsumexp
+    highest = masked.amax(-1, keepdim=True)
+    if sinks is not None:
+        highest = torch.maximum(highest, sinks[:, None, None])
+    highest.masked_fill_(highest == -torch.inf, 0)
+    total = masked.sub_(highest).exp_().sum(-1, keepdim=True)
+    if sinks is not None:
+        total += torch.exp(sinks[:, None, None] - highest)
+    logsumexp = (highest + total.log()).squeeze(-1)
+    return total.masked_fill_(total == 0, 1).reciprocal_(), logsumexp
+
+
+def _pooled(
+    weights: Tensor, shares: Tensor | None, down: int, across: int
+) -> tuple[Tensor, Tensor]:
+    """Sums and maxima in squares. Rows first: they are added up a vector at a time."""
+    if shares is not None:
+        weights = weights.mul_(shares)
+    rows = weights.shape[-2]
+    if down > 1 and rows > 1:
+        whole = rows - rows % down
+        parts = [weights[:, :whole].unflatten(1, (-1, down))] if whole else []
+        parts += [weights[:, None, whole:]] if rows > whole else []
+        sums = torch.cat([one.sum(2) for one in parts], 1)
+        most = torch.cat([one.amax(2) for one in parts], 1)
+    else:
+        sums = most = weights
+    if across > 1:
+        missing = -weights.shape[-1] % across
+        sums, most = (
+            (pad(one, (0, missing)) if missing else one).unflatten(-1, (-1, across))
+            for one in (sums, most)
+        )
+        sums, most = sums.sum(-1), most.amax(-1)
+    return sums, most
+
+
+def _parts(whole: slice, step: int) -> list[slice]:
+    return [
+        slice(at, min(at + step, whole.stop)) for at in range(whole.start, whole.stop, step)
+    ]
+
+
+def _from(whole: slice, part: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
