@@ -15,7 +15,7 @@ from pellucid import AttentionWeights, PellucidError, energies, masks
 from pellucid.attention import attention_weights, sweep
 from pellucid.attention.reference import stages
 from pellucid.errors import OutOfRangeError, TypeMismatchError
-from tests.attention.cases import Case, assert_within_budget, cases, random
+from tests.attention.cases import Case, Rule, assert_within_budget, by_rule, cases, random
 
 EPS = 2**-23
 
@@ -268,11 +268,45 @@ def test_rows_print_where_they_stand() -> None:
         attention_weights(q, k).rows(3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mask", [None, masks.causal(2), masks.window(1, 1) | masks.prefix(1)])
+def assert_gradients(
+    found: Callable[..., tuple[Tensor, ...]],
+    wanted: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+) -> None:
+    """Each output has the gradients that autograd finds through the dense formula."""
+    outputs = zip(found(*inputs), wanted(*inputs), strict=True)
+    for place, (lazy, dense) in enumerate(outputs):
+        torch.testing.assert_close(lazy, dense)
+        grad = random(*dense.shape, seed=place).double()
+        options = {"retain_graph": True, "materialize_grads": True}
+        torch.testing.assert_close(
+            torch.autograd.grad(lazy, inputs, grad, **options),
+            torch.autograd.grad(dense, inputs, grad, **options),
+        )
+    # That they are the same when asked for again, and that an output may have none.
+    torch.autograd.gradcheck(found, inputs, fast_mode=True)
+
+
+def entropy_of(weights: Tensor) -> Tensor:
+    """With a gradient where weights are 0, which torch.special.entr has not."""
+    return -(weights * weights.where(weights > 0, 1).log()).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("mask", "rule", "offset"),
+    [
+        (None, lambda b, i, j: True, 0),
+        (masks.causal(2), lambda b, i, j: j <= i + 2, 2),
+        (masks.window(1, 1) | masks.prefix(1), lambda b, i, j: abs(i - j) <= 1 or j < 1, 0),
+    ],
+    ids=["None", "causal", "window"],
+)
 @pytest.mark.parametrize(
     "options", [{}, {"softcap": 1.5}, {"sinks": True}, {"bias": True}], ids=str
 )
-def test_gradients_of_all_that_is_lazy(mask: Any, options: dict[str, Any]) -> None:
+def test_gradients_of_all_that_is_lazy(
+    mask: Any, rule: Rule, offset: int, options: dict[str, Any]
+) -> None:
     q, k = (random(1, 4, n, 3, seed=n).double().requires_grad_() for n in (5, 7))
     k = k[:, :2].detach().requires_grad_()
     v = random(1, 2, 7, 2, seed=3).double().requires_grad_()
@@ -282,15 +316,16 @@ def test_gradients_of_all_that_is_lazy(mask: Any, options: dict[str, Any]) -> No
     }
     names = [name for name, on in options.items() if on is True]
     y = random(5, 2, seed=6).double()
+    some = (0, torch.tensor([0, 3]), 2, torch.tensor([1, 0]))
 
     def everything(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         given = {**options, **dict(zip(names, rest, strict=True))}
         context, weights = pellucid.attention(q, k, v, mask, **given)
         return (
             context,
-            weights.logsumexp.masked_fill(weights.logsumexp == -math.inf, 0),
+            weights.logsumexp,
             weights[0, 1, 2:4, ::2],
-            weights[0, torch.tensor([0, 3]), 2, torch.tensor([1, 0])],
+            weights[some],
             weights.received(),
             weights.received(slice(1, 4)),
             weights.entropy(),
@@ -303,20 +338,49 @@ def test_gradients_of_all_that_is_lazy(mask: Any, options: dict[str, Any]) -> No
             weights.rows(slice(1, 3)).entropy(),
         )
 
-    inputs = (q, k, v, *(extra[name] for name in names))
-    torch.autograd.gradcheck(everything, inputs)
+    def meant(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        given = {**options, **dict(zip(names, rest, strict=True))}
+        exact = stages(q, k, v, by_rule(rule, 1, 5, 7), **given)
+        weights, logits = exact.weights, exact.masked
+        if "sinks" in given:
+            logits = torch.cat([logits, given["sinks"][:, None, None].expand(1, 4, 5, 1)], -1)
+        apart = (torch.arange(5)[:, None] + offset - torch.arange(7)).abs()
+        return (
+            exact.context,
+            logits.logsumexp(-1),
+            weights[0, 1, 2:4, ::2],
+            weights[some],
+            weights.sum(-2),
+            weights[..., 1:4, :].sum(-2),
+            entropy_of(weights),
+            weights.topk(2).values,
+            pooled(weights, 2, 3, lambda cell: cell.mean((-2, -1))),
+            (weights * apart).sum(-1),
+            weights @ v.repeat_interleave(2, -3),
+            weights.mT @ y,
+            exact.scaled[0, 0],
+            entropy_of(weights[..., 1:3, :]),
+        )
+
+    assert_gradients(everything, meant, (q, k, v, *(extra[name] for name in names)))
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "blockwise", "reference"])
 def test_gradients_where_rows_and_keys_are_hidden(backend: str) -> None:
     q, k, v = (random(2, 2, n, 3, seed=n).double().requires_grad_() for n in (5, 7, 7))
-    mask = masks.causal(-2) & masks.padding(torch.tensor([1, 6]))
+    lengths = [1, 6]
+    mask = masks.causal(-2) & masks.padding(torch.tensor(lengths))
+    visible = by_rule(lambda b, i, j: j <= i - 2 and j < lengths[b], 2, 5, 7)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         context, weights = pellucid.attention(q, k, v, mask, backend=backend)
         return context, weights.received(), weights.entropy(), weights[:, :, 1:]
 
-    torch.autograd.gradcheck(run, (q, k, v))
+    def meant(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        *_, weights, context = stages(q, k, v, visible)
+        return context, weights.sum(-2), entropy_of(weights), weights[:, :, 1:]
+
+    assert_gradients(run, meant, (q, k, v))
 
 
 def test_a_loss_on_entropy_trains() -> None:
