@@ -167,8 +167,11 @@ def recorded(
     layers: Layers | None,
     max_tokens: int | None,
     step: Callable[[str, int, int], None],
+    values_up_to: int = 0,
 ) -> tuple[Checkpoint, dict[str, torch.Tensor], Recording]:
     """Let a model read a text; as for `look`, with what is told how far it is.
+
+    Of a text of at most `values_up_to` tokens what attention moves is kept too.
 
     Returns:
         The model, what it was called with, and what was seen.
@@ -178,8 +181,10 @@ def recorded(
     step("opening the model", 0, 1)
     checkpoint = open_checkpoint(model, whole=True)
     inputs = _inputs(text, target, checkpoint, max_tokens)
-    step(f"reading {count(inputs['input_ids'].shape[1], 'token')}", 0, 1)
-    with watch(checkpoint.model, layers, tokenizer=checkpoint.tokenizer) as seen:
+    tokens = inputs["input_ids"].shape[1]
+    step(f"reading {count(tokens, 'token')}", 0, 1)
+    values = tokens <= values_up_to
+    with watch(checkpoint.model, layers, values=values, tokenizer=checkpoint.tokenizer) as seen:
         checkpoint.run(**inputs)
     if not len(seen):
         unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)

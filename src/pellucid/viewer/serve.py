@@ -6,8 +6,10 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import NamedTuple, NoReturn
 
 import typer
 
@@ -16,41 +18,84 @@ from pellucid.viewer.atlas import Atlas, Volume
 
 FIRST, LAST = 7227, 7327
 """Ports that are tried; always the same one, where it is free, so that addresses can be kept."""
+ANYWHERE = ("0.0.0.0", "::")
+"""The hosts that stand for all addresses of a machine."""
 
 
-def serve(volumes: Sequence[Volume], host: str, port: int, browser: bool) -> None:
-    """Show recordings, and say where.
+class Listening(NamedTuple):
+    """Where a server will be: found before a model reads for minutes."""
+
+    host: str
+    socket: socket.socket
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[Listening]:
+    """A place to listen, given back at the end.
 
     Args:
-        volumes: the recordings.
-        host: the address to listen on.
+        host: the address.
         port: 0 takes a free one.
-        browser: whether to open one.
 
     Raises:
-        ArgumentError: the host or the port is none, or a recording holds no attention.
+        ArgumentError: the host or the port is none.
         FileError: nobody can listen there.
         MissingExtraError: starlette or uvicorn is not installed.
     """
-    try:
-        import uvicorn
-
-        from pellucid.viewer.server import Server
-    except ImportError as error:
-        raise MissingExtraError("pellucid view needs: pip install 'pellucid[view]'") from error
-
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise MissingExtraError("pellucid view needs: pip install 'pellucid[view]'")
     if not 0 <= port < 2**16:
         raise ArgumentError(f"--port must be from 0 to 65535, not {port}")
-    is_here = _is_loopback(host)
+    try:
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise ArgumentError(f"--host must be an address like 127.0.0.1, not '{host}'") from None
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem: OSError | None = None
+    for one in (port,) if port else range(FIRST, LAST):
+        found = socket.socket(kind, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, one))
+            found.listen()
+        except OSError as error:
+            found.close()
+            problem = error
+            continue
+        with found:
+            yield Listening(host, found)
+        return
+    assert problem is not None
+    where = f"{host}, port {port}" if port else host
+    raise FileError(f"cannot listen on {where}: {problem.strerror or problem}") from problem
+
+
+def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
+    """Show recordings, say where, and end the process when somebody presses Ctrl-C.
+
+    Args:
+        volumes: the recordings.
+        at: where to listen.
+        browser: whether to open one.
+
+    Raises:
+        ArgumentError: a recording holds no attention.
+    """
+    import uvicorn
+
+    from pellucid.viewer.server import Server
+
     atlas = Atlas(*volumes)
-    listening = _listen(host, port)
-    port = listening.getsockname()[1]
+    host, port = at.host, at.socket.getsockname()[1]
+    is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     token = "" if is_here else secrets.token_urlsafe(16)
-    names = {host, "127.0.0.1", "localhost", "[::1]"} if is_here else {host, socket.gethostname()}
     shown = f"[{host}]" if ":" in host else host
-    server = Server(atlas, {f"{name}:{port}" for name in names | {shown}}, token)
+    names = {shown, "127.0.0.1", "localhost", "[::1]"} if is_here else {shown, *_own_names(host)}
+    server = Server(atlas, {f"{name}:{port}" for name in names}, token)
+    if host in ANYWHERE:  # which is no address that a browser could go to
+        shown = socket.gethostname()
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
-    typer.echo(f"{address}\nCtrl-C stops.", err=False)
+    typer.echo(f"{address}\nCtrl-C stops.")
     sys.stdout.flush()
     if browser:
         webbrowser.open(address)
@@ -58,35 +103,21 @@ def serve(volumes: Sequence[Volume], host: str, port: int, browser: bool) -> Non
         server.app, log_level="error", timeout_graceful_shutdown=1, server_header=False
     )
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[at.socket])
     sys.stdout.flush()
     sys.stderr.flush()
     # A pass over long texts that nobody waits for any more would hold this up; it writes nothing.
     os._exit(0)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _own_names(host: str) -> set[str]:
+    """What other machines may call this one: one address, or all that it has."""
+    name = socket.gethostname()
+    if host not in ANYWHERE:
+        return {name}
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise ArgumentError(f"--host must be an address like 127.0.0.1, not '{host}'") from None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    problem: OSError | None = None
-    for one in (port,) if port else range(FIRST, LAST):
-        listening = socket.socket(kind, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, one))
-            listening.listen()
-        except OSError as error:
-            listening.close()
-            problem = error
-            continue
-        return listening
-    assert problem is not None
-    raise FileError(f"cannot listen on {host}: {problem.strerror or problem}") from problem
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
+    except OSError:
+        addresses = set()
+    found = {f"[{one}]" if ":" in one else one for one in addresses}
+    return found | {name, "127.0.0.1", "localhost", "[::1]"}

@@ -1,0 +1,73 @@
+"""What the page is opened on: a saved recording, or a text that a model reads first."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pellucid.errors import ArgumentError
+from pellucid.lens import terminal
+from pellucid.lens.recording import Recording
+from pellucid.viewer.atlas import Volume
+
+SUFFIX = ".safetensors"
+MOST_VALUES = 1024
+"""Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
+MOST_TITLE = 60
+
+
+def is_recording(said: str | None) -> bool:
+    """Whether what was said is the name of a recording, and no text."""
+    return said is not None and said.endswith(SUFFIX)
+
+
+def saved(name: str) -> Volume:
+    """A recording from a file.
+
+    Raises:
+        FileError: no such file, or no recording.
+    """
+    return Volume(Recording.load(name), Path(name).name)
+
+
+def title_of(text: str, file: Path | None = None) -> str:
+    """What to call a text: its file, or how it begins."""
+    return " ".join(text.split())[:MOST_TITLE] if file is None else file.name
+
+
+def read(
+    text: str,
+    title: str,
+    *,
+    target: str | None = None,
+    model: str | None = None,
+    layers: str | None = None,
+    max_tokens: int | None = None,
+    new_tokens: int | None = None,
+    step: Callable[[str, int, int], None],
+) -> Volume:
+    """What a model sees in a text, or in what it generates from it.
+
+    Args:
+        text: what it reads.
+        title: what to call it.
+        target: what the decoder of an encoder-decoder reads; the text as well unless given.
+        model: a directory or hub name; Pellucid's decoder if None.
+        layers: numbers or names between commas; all if None.
+        max_tokens: cut what is longer.
+        new_tokens: generate so many; none if None.
+        step: told how far it is.
+
+    Raises:
+        ArgumentError: the text is too long for the model, or nothing of it can be seen.
+        FileError: the model cannot be opened.
+    """
+    chosen = terminal.parse_layers(layers)
+    if new_tokens is not None:
+        if target is not None:
+            raise ArgumentError("--target is read, and --new-tokens generates: give one of them")
+        from pellucid.viewer.generated import recorded_generation
+
+        return recorded_generation(text, model, chosen, new_tokens, step)._replace(title=title)
+    seen = terminal.recorded(
+        text, target, model, chosen, max_tokens, step, values_up_to=MOST_VALUES
+    )[2]
+    return Volume(seen, title)

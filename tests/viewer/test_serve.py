@@ -1,0 +1,82 @@
+"""The command: what it refuses before a model is read, and that it runs until Ctrl-C."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+from tests.viewer.test_server import recording
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "seen.safetensors"
+    recording(layers=1, items=1).save(path)
+    return path
+
+
+def test_two_recordings_are_shown_until_ctrl_c(saved):
+    command = [sys.executable, "-m", "pellucid", "view", saved, "--against", saved, "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = urlsplit(process.stdout.readline().strip())
+            assert process.stdout.readline() == "Ctrl-C stops.\n"
+            assert address.hostname == "127.0.0.1"
+            asked = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+            asked.request("GET", "/about")
+            about = json.load(asked.getresponse())
+            asked.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert [one["title"] for one in about["recordings"]] == ["seen.safetensors"] * 2
+    assert [sheet["recording"] for sheet in about["sheets"]] == [0, 1]
+
+
+def test_elsewhere_the_address_holds_a_token(saved):
+    command = [sys.executable, "-m", "pellucid", "view", saved, "--host", "0.0.0.0"]
+    hidden = os.environ | {"BROWSER": "true"}
+    with subprocess.Popen(
+        [*command, "--no-browser"], stdout=subprocess.PIPE, text=True, env=hidden
+    ) as process:
+        try:
+            address = urlsplit(process.stdout.readline().strip())
+            assert len(address.path.strip("/")) > 20
+            for path, status in (("/about", 404), (f"{address.path}about", 200)):
+                asked = http.client.HTTPConnection("127.0.0.1", address.port, timeout=60)
+                asked.request("GET", path)
+                assert asked.getresponse().status == status
+                asked.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a", "poem"], 'view takes one text; put it in quotes: "a poem"'),
+        ([], 'give either a text, like "Write a poem", or --file'),
+        (["text", "--port", "65536"], "--port must be from 0 to 65535, not 65536"),
+        (["text", "--host", "here"], "--host must be an address like 127.0.0.1, not 'here'"),
+        (["x.safetensors", "--layers", "1"], "a recording is shown as it is"),
+        (["x.safetensors", "--against-model", "m"], "--against-model reads a text"),
+        (["nowhere.safetensors"], "nowhere.safetensors"),
+        (["text", "--new-tokens", "3", "--target", "x"], "--target is read, and --new-tokens"),
+        (["text", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_what_is_refused(refused, arguments, said):
+    assert said in refused("view", *arguments, "--no-browser")
+
+
+def test_a_port_that_is_taken(refused, saved):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("view", saved, "--port", port, "--no-browser")
+    assert f"cannot listen on 127.0.0.1, port {port}" in said
