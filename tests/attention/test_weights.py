@@ -1,6 +1,5 @@
 """Whatever is asked of lazy weights is what the dense ones would say."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
