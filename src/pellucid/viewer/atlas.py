@@ -100,6 +100,15 @@ class Atlas:
                 self._maps.popitem(last=False)
         return found
 
+    def record(self, sheet: int) -> tuple[Recording, Record]:
+        """A sheet as it was recorded.
+
+        Raises:
+            OutOfRangeError: there is no such sheet.
+        """
+        self._check(sheet, 0)
+        return self.volumes[self.sheets[sheet].recording].seen, self._records[sheet]
+
     def thumbnails(self, sheet: int, item: int) -> Tensor:
         """(heads, THUMBNAIL, THUMBNAIL) or less: the strongest weights of sampled rows.
 

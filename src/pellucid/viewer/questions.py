@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid import __version__
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
+from pellucid.viewer import lesson
 from pellucid.viewer.atlas import Atlas, Place, Side
 from pellucid.viewer.maps import SIDE, Map, Reduce
 
@@ -185,6 +186,10 @@ class Desk:
     def column(self, given: Given) -> Answer:
         return Numbers(self._map(given).column(given["token"]))
 
+    def lesson(self, given: Given) -> Answer:
+        sheet, item, head, token = (given[name] for name in (*HEAD, "token"))
+        return lesson.head(*self.atlas.record(sheet), item, head, token)
+
     def _map(self, given: Given) -> Map:
         return self.atlas.map(Place(given["sheet"], given["item"], given["head"]))
 
@@ -229,6 +234,15 @@ QUESTIONS = {
         (*HEAD, "token"),
         pace="slow",
         is_json=False,
+    ),
+    "examples": Question(
+        "The notes' examples, for lessons.", lambda desk, given: lesson.examples()
+    ),
+    "lesson": Question(
+        "What the weights of one head are made of, around one token.",
+        Desk.lesson,
+        HEAD,
+        {"token": Whole(0, LARGEST, 0)},
     ),
 }
 """All that can be asked, by name."""

@@ -4,12 +4,12 @@ import { csvOf, download, exported } from "./exports.js";
 import { button, made } from "./parts.js";
 import { remembered } from "./source.js";
 import { themeOf } from "./theme.js";
+import { lesson } from "./lesson.js";
 import { map } from "./map.js";
 import { overview } from "./overview.js";
 import { text } from "./text.js";
 
-const VIEWS = { overview, map, text };
-const NAMES = { overview: "Overview", map: "Map", text: "Text" };
+const VIEWS = { overview, map, text, lesson }; // named in the page as here, with a capital letter
 
 /**
  * Fill an element with the page.
@@ -22,7 +22,7 @@ export async function mount(root, from, address, entitle = () => {}) {
   const source = remembered(from);
   const title = made("h1", {});
   const links = Object.keys(VIEWS).map((name) => {
-    const element = made("a", { textContent: NAMES[name], href: `#${name}` });
+    const element = made("a", { textContent: name[0].toUpperCase() + name.slice(1), href: `#${name}` });
     element.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
@@ -77,10 +77,10 @@ export async function mount(root, from, address, entitle = () => {}) {
     shown.abort();
     shown = new AbortController();
     const { signal } = shown;
-    const { view: name, asked } = read(address.said);
-    const draw = VIEWS[name] ?? overview;
+    const { view: wanted, asked } = read(address.said);
+    const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
     for (const [i, one] of Object.keys(VIEWS).entries()) {
-      if (VIEWS[one] === draw) links[i].setAttribute("aria-current", "page");
+      if (one === name) links[i].setAttribute("aria-current", "page");
       else links[i].removeAttribute("aria-current");
     }
     view.replaceChildren();
@@ -89,11 +89,11 @@ export async function mount(root, from, address, entitle = () => {}) {
     offered = { csv: () => { throw new Error("there are no numbers here"); } };
     say("");
     try {
-      await draw({
+      await VIEWS[name]({
         about, source, asked, view, controls, signal, say, complain,
         theme: theme.until(signal),
         go: (where, told) => address.go(link(where, told)),
-        keep: (told) => { if (!signal.aborted) address.keep(link(draw.name, told)); },
+        keep: (told) => { if (!signal.aborted) address.keep(link(name, told)); },
         offer: (some) => { if (!signal.aborted) Object.assign(offered, some); },
       });
     } catch (error) {
