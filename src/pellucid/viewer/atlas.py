@@ -1,6 +1,5 @@
 """Recordings as the page sees them: sheets of heads, each with its map, and words beside them."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from threading import Lock
 from typing import Literal, NamedTuple
@@ -14,10 +13,8 @@ from pellucid.lens.heads import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.words import running
-from pellucid.viewer.maps import Map
+from pellucid.viewer.maps import Kept, Map, thumbnails
 
-KEPT = 96
-"""Maps that are kept with what was found of them: up to some 16 MB each."""
 THUMBNAIL = 64
 """Cells of a thumbnail, each way."""
 
@@ -76,7 +73,8 @@ class Atlas:
                 Sheet(number, record.name, *place, record.is_cross, *_sizes(record))
                 for place, record in zip(layers_of(records), records, strict=True)
             ]
-        self._maps: OrderedDict[Place, Map] = OrderedDict()
+        self._maps: dict[Place, Map] = {}
+        self._kept = Kept()
         self._lock = Lock()
 
     def map(self, place: Place) -> Map:
@@ -89,15 +87,13 @@ class Atlas:
         if not 0 <= place.head < sheet.heads:
             raise OutOfRangeError(f"there is no head {place.head}; there are {sheet.heads}")
         with self._lock:
-            found = self._maps.pop(place, None)
+            found = self._maps.get(place)
             if found is None:
                 record = self._records[place.sheet]
                 outer = np.unravel_index(place.item, (1, *record.shape[:-3]))[1:]
                 weights = record.weights.one(*map(int, outer), place.head)
-                found = Map(weights, record.logsumexps is not None)
-            self._maps[place] = found
-            if len(self._maps) > KEPT:
-                self._maps.popitem(last=False)
+                found = Map(weights, record.logsumexps is not None, self._kept)
+                self._maps[place] = found
         return found
 
     def record(self, sheet: int) -> tuple[Recording, Record]:
@@ -115,10 +111,8 @@ class Atlas:
         Raises:
             OutOfRangeError: there is no such sheet or text.
         """
-        heads = range(self._check(sheet, item).heads)
-        return torch.stack(
-            [self.map(Place(sheet, item, head)).thumbnail(THUMBNAIL) for head in heads]
-        )
+        self._check(sheet, item)
+        return thumbnails(self._records[sheet].weights, item, THUMBNAIL)
 
     def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
         """Each token as it stands in the text, (queries or keys,), the space before it included;

@@ -9,7 +9,7 @@ sampled rows stands in, and says so.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
@@ -23,6 +23,8 @@ from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.viewer.squares import item_of, picked, squares, visible
 
 Reduce = Literal["mean", "max"]
+Name = tuple[Any, ...]
+"""What is kept: a map, and what of it."""
 
 SIDE = 256
 """Cells of a tile, each way."""
@@ -32,7 +34,7 @@ BAND = 512
 """Queries of a band, unless its cells are larger."""
 SAMPLED = 64
 """Rows that stand in for all of a tile."""
-SOON = 2**25
+SOON = 2**24
 """Weights that are not worth sampling: all of them are soon found."""
 BYTES = 2**29
 """What is kept of all maps together."""
@@ -62,20 +64,20 @@ class Kept:
 
     def __init__(self, most: int = BYTES) -> None:
         self.bytes, self._most = 0, most
-        self._found: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+        self._found: OrderedDict[Name, tuple[Tensor, ...]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, name: Hashable) -> Any:
+    def get(self, name: Name) -> Any:
         """What was put there, a tuple of tensors; None where it is not there any more."""
         with self._lock:
             if name in self._found:
                 self._found.move_to_end(name)
             return self._found.get(name)
 
-    def has(self, name: Hashable) -> bool:
+    def has(self, name: Name) -> bool:
         return name in self._found
 
-    def put(self, name: Hashable, found: tuple[Tensor, ...]) -> None:
+    def put(self, name: Name, found: tuple[Tensor, ...]) -> None:
         with self._lock:
             self.bytes += _bytes(found) - _bytes(self._found.pop(name, ()))
             self._found[name] = found
@@ -126,13 +128,20 @@ class Map:
         rows = _span("row", row, level, self.queries)
         cols = _span("column", col, level, self.keys)
         with torch.no_grad():
-            if not exact and self._takes_long(level, rows, cols):
+            name = (self, level, row, col) if level else (self, level, row)
+            if not exact and self._takes_long(name, rows, cols):
                 return Tile(self._sampled(level, rows, cols, reduce), False)
             if level == 0:
-                return Tile(self._single(rows, cols), True)
-            if level < self._base:
-                return Tile(self._fine(level, rows, cols, reduce), True)
-            return Tile(self._coarse(level, rows, cols, reduce), True)
+                return Tile(self._single(name, rows, cols), True)
+            found = self._kept.get(name)
+            if found is None:
+                find = self._fine if level < self._base else self._coarse
+                found = find(level, rows, cols)
+                self._kept.put(name, found)
+            sums, most = found
+            if reduce == "max":
+                return Tile(most, True)
+            return Tile(sums / self._counts(rows, cols, 2**level, 2**level), True)
 
     def row(self, query: int) -> Tensor:
         """(keys,): what one token attends to.
@@ -153,72 +162,64 @@ class Map:
         _check("key", key, self.keys)
         with torch.no_grad():
             rows = slice(0, self.queries)
-            return self._weights(rows, self._logsumexp(rows))[0, :, key]
+            known = self.weights.rows(rows)
+            known.know(self._logsumexp(rows))
+            return known[0, :, key]
 
-    def thumbnail(self, size: int) -> Tensor:
-        """(size, size) or less: the strongest weights of sampled rows."""
-        return thumbnails(self.weights, 0, size)[0]
-
-    def _takes_long(self, level: int, rows: slice, cols: slice) -> bool:
-        if level == 0 and self._kept.has((self, rows.start)):
+    def _takes_long(self, name: Name, rows: slice, cols: slice) -> bool:
+        if self._kept.has(name):
             return False
-        area = (rows.stop - rows.start) * (cols.stop - cols.start)
-        work = area if 0 < level < self._base else 0
-        bands = [rows] if level == 0 else [self._rows_of(at) for at in self._missing(level, rows)]
-        return work + sum(visible(self._scores, some) for some in bands) > SOON
+        level = name[1]
+        work = 0
+        if level == 0:
+            work = visible(self._scores, rows)
+        elif level < self._base:
+            work = (rows.stop - rows.start) * (cols.stop - cols.start)
+        if level >= self._base or (level > 0 and self._recorded is None):
+            bands = [at for at in self._bands_of(rows) if not self._kept.has((self, "band", at))]
+            work += sum(visible(self._scores, self._rows_of(at)) for at in bands)
+        return work > SOON
 
-    def _single(self, rows: slice, cols: slice) -> Tensor:
+    def _single(self, name: Name, rows: slice, cols: slice) -> Tensor:
         """Single weights, to the last bit those of `weights[..., rows, cols]`."""
-        found = self._kept.get((self, rows.start))
+        found = self._kept.get(name)
         few = self.weights.rows(rows)
-        if found is None:
-            self._kept.put((self, rows.start), (few._flat_logsumexp.clone(),))
-        else:
+        if found is not None:
             few.know(*found)
+        else:
+            self._kept.put(name, (few._flat_logsumexp.clone(),))
         return few[0, :, cols]
 
-    def _fine(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
-        """Of the scores of the rectangle."""
-        name = (self, level, rows.start, cols.start)
-        found = self._kept.get(name)
-        if found is None:
-            logsumexp = self._logsumexp(rows)[None]
-            cell = 2**level
-            found = squares(self._scores, rows, cols, (cell, cell), logsumexp)[:2]
-            self._kept.put(name, found)
-        sums, most = found
-        return most[0] if reduce == "max" else sums[0] / _counts(rows, cols, 2**level)
+    def _fine(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """Sums and maxima of the scores of the rectangle."""
+        cell = 2**level
+        logsumexp = self._logsumexp(rows).unsqueeze(0)
+        sums, most, _ = squares(self._scores, rows, cols, (cell, cell), logsumexp)
+        return sums[0], most[0]
 
-    def _coarse(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
-        """Of the cells of bands."""
+    def _coarse(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """As `_fine`, of the cells of bands."""
         cells = slice(cols.start >> self._base, -(-cols.stop >> self._base))
-        group = 2 ** (level - self._base)
         bands = [self._found(at) for at in self._bands_of(rows)]
-        if reduce == "max":
-            most = torch.cat([one.most[:, cells] for one in bands])
-            return _grouped(most, group).amax((1, 3))
+        group = 2 ** (level - self._base)
         sums = torch.cat([one.sums[:, cells] for one in bands])
-        return _grouped(sums, group).sum((1, 3)) / _counts(rows, cols, 2**level)
+        most = torch.cat([one.most[:, cells] for one in bands])
+        return _joined(sums, group, torch.sum), _joined(most, group, torch.amax)
 
     def _sampled(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
         """Of a few rows that each stand for their neighbours."""
         cell = 2**level
         down = -(-(rows.stop - rows.start) // cell)
         few = min(SAMPLED, down)
-        scores = picked(self._scores, _spread(rows, few))
+        scores = picked(self._scores, _spread(rows, few, self.weights.device))
         sums, most, _ = squares(scores, slice(0, few), cols, (1, cell))
-        strip = most[0] if reduce == "max" else sums[0] / _counts(slice(0, few), cols, 1, cell)
+        one = slice(0, 1)
+        strip = most[0] if reduce == "max" else sums[0] / self._counts(one, cols, 1, cell)
         return strip[torch.arange(down) * few // down]
-
-    def _missing(self, level: int, rows: slice) -> list[int]:
-        """The bands that a tile needs and that are not there."""
-        if level < self._base and self._recorded is not None:
-            return []
-        return [at for at in self._bands_of(rows) if not self._kept.has((self, "band", at))]
 
     def _found(self, at: int) -> Band:
         with self._locks[at]:  # two threads that want it find it once
-            found = self._kept.get((self, "band", at))
+            found: Band | None = self._kept.get((self, "band", at))
             if found is None:
                 rows, cell = self._rows_of(at), 2**self._base
                 known = None if self._recorded is None else self._recorded[:, rows]
@@ -236,10 +237,13 @@ class Map:
         first = bands[0] * self._band
         return whole[rows.start - first : rows.stop - first]
 
-    def _weights(self, rows: slice, logsumexp: Tensor) -> AttentionWeights:
-        few = self.weights.rows(rows)
-        few.know(logsumexp)
-        return few
+    def _counts(self, rows: slice, cols: slice, down: int, across: int) -> Tensor:
+        """(down, across): how many weights each cell stands for; the last are perhaps cut."""
+        high, wide = (
+            torch.tensor([min(cell, part.stop - at) for at in range(part.start, part.stop, cell)])
+            for part, cell in ((rows, down), (cols, across))
+        )
+        return (high[:, None] * wide).to(self._scores.query.device, self._scores.dtype)
 
     def _bands_of(self, rows: slice) -> range:
         return range(rows.start // self._band, -(-rows.stop // self._band))
@@ -254,35 +258,27 @@ def thumbnails(weights: AttentionWeights, item: int, size: int) -> Tensor:
         scores = item_of(weights, item)
         queries, keys = scores.shape[2:]
         few = -(-queries // -(-queries // size))
-        scores = picked(scores, _spread(slice(0, queries), few))
+        scores = picked(scores, _spread(slice(0, queries), few, weights.device))
         return squares(scores, slice(0, few), slice(0, keys), (1, -(-keys // size))).most
 
 
-def _grouped(cells: Tensor, group: int) -> Tensor:
-    """(down, rows of a group, across, columns of a group), the last ones filled with zeros."""
+def _joined(cells: Tensor, group: int, join: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Squares of cells made one, the last perhaps cut; all are at least 0."""
     down, across = cells.shape
     filled = pad(cells, (0, -across % group, 0, -down % group))
-    return filled.unflatten(1, (-1, group)).unflatten(0, (-1, group))
-
-
-def _counts(rows: slice, cols: slice, down: int, across: int | None = None) -> Tensor:
-    """(down, across): how many weights each cell stands for; the last are perhaps cut."""
-    high, wide = (
-        torch.arange(part.start, part.stop, cell).add(cell).clamp(max=part.stop)
-        - torch.arange(part.start, part.stop, cell)
-        for part, cell in ((rows, down), (cols, down if across is None else across))
-    )
-    return (high[:, None] * wide).float()
+    # Rows first: they are joined a vector at a time.
+    return join(join(filled.unflatten(0, (-1, group)), 1).unflatten(1, (-1, group)), 2)
 
 
 def _bytes(found: tuple[Tensor, ...]) -> int:
     return sum(one.nbytes for one in found)
 
 
-def _spread(rows: slice, count: int) -> Tensor:
+def _spread(rows: slice, count: int, device: torch.device) -> Tensor:
     """So many rows, each in the middle of its share."""
     size = rows.stop - rows.start
-    places: Tensor = rows.start + (2 * torch.arange(count) + 1) * size // (2 * count)
+    middles = (2 * torch.arange(count, device=device) + 1) * size // (2 * count)
+    places: Tensor = rows.start + middles
     return places
 
 

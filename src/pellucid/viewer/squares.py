@@ -16,7 +16,7 @@ from pellucid.attention import AttentionWeights, intervals
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask, Spans
-from pellucid.attention.scores import BLOCK_NUMBERS, Block, Scores
+from pellucid.attention.scores import BLOCK_NUMBERS, LEAST_ROWS, Block, Scores
 from pellucid.attention.workers import each
 
 MASKED_ROWS = 16
@@ -74,14 +74,12 @@ def picked(scores: Scores, places: Tensor) -> Scores:
 
 
 def visible(scores: Scores, rows: slice) -> int:
-    """How many weights these rows of one head have that a mask does not hide, or little more."""
-    keys = scores.shape[3]
-    if scores.mask is None:
-        return (rows.stop - rows.start) * keys
-    return sum(
-        (some.stop - some.start) * intervals.length(scores.mask.spans(some.start, some.stop, keys)[0])
-        for some in _parts(rows, TOGETHER)
-    )
+    """How many weights of one head these rows have that no mask hides, or little more."""
+    keys, mask, count = scores.shape[3], scores.mask, 0
+    for some in _parts(rows, TOGETHER):
+        seen = keys if mask is None else intervals.length(mask.spans(some.start, some.stop, keys)[0])
+        count += (some.stop - some.start) * seen
+    return count
 
 
 def squares(
@@ -104,8 +102,9 @@ def squares(
     heads = scores.shape[1]
     height, width = rows.stop - rows.start, keys.stop - keys.start
     size = (heads, -(-height // down), -(-width // across))
-    found = Squares(*(scores.query.new_zeros(size, dtype=scores.dtype) for _ in range(2)),
-        scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype))
+    empty = scores.query.new_zeros(size, dtype=scores.dtype)
+    nothing = scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype)
+    found = Squares(empty, empty.clone(), nothing)
     blocks = _blocks(scores, rows, keys, cell, logsumexp is not None)
 
     def part(block: Block) -> tuple[list[tuple[slice, Tensor, Tensor]], Tensor]:
@@ -140,7 +139,7 @@ def _blocks(
     """Blocks whose rows make up whole squares, or lie within one, and whose columns do too."""
     heads, all_keys = scores.shape[1], scores.shape[3]
     wanted: Intervals = ((keys.start, keys.stop),) if is_known else ((0, all_keys),)
-    step = max(32, BLOCK_NUMBERS // max(1, intervals.length(wanted)))
+    step = max(LEAST_ROWS, BLOCK_NUMBERS // max(1, intervals.length(wanted)))
     mask = scores.mask
     if mask is not None:
         step = min(step, MASKED_ROWS if isinstance(mask, Picked) else TOGETHER)
@@ -218,9 +217,7 @@ def _pooled(
 
 
 def _parts(whole: slice, step: int) -> list[slice]:
-    return [
-        slice(at, min(at + step, whole.stop)) for at in range(whole.start, whole.stop, step)
-    ]
+    return [slice(at, min(at + step, whole.stop)) for at in range(whole.start, whole.stop, step)]
 
 
 def _from(whole: slice, part: slice) -> slice:
