@@ -101,7 +101,8 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
     place = [int(index) for index in torch.unravel_index(torch.tensor(item), (1, *outer))][1:]
     weights = record.weights.one(*place, head)
     of = weights._of
-    offset = _offset(of.mask.offset if of.mask else None, record, queries, keys)
+    known = None if of.mask is None else of.mask.offset
+    offset = _offset(known, record, queries, keys)
     rows = _window(token, queries)
     # Of another sequence there is no token at this place: the keys as far along stand in for it.
     cols = _window(token * keys // queries if offset is None else token + offset, keys)

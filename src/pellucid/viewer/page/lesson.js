@@ -7,8 +7,7 @@ import { whole } from "./address.js";
 
 const FEW = 8; // numbers of a vector that are all shown
 const FIRST = 6; // shown of a longer one
-const SCALES = [-4, 5]; // powers of two around 1/√d_k
-const TEMPERATURES = [-5, 5];
+const TEMPERATURES = [-5, 5]; // powers of two
 const SNAP = 0.12; // how near to a mark a slider jumps to it
 const ROLES = { query: "q", key: "K", value: "V" };
 
@@ -54,13 +53,14 @@ export async function lesson(page) {
   }
 
   const body = made("div", { className: "lesson" });
-  const words = made("p", { className: "origin", tabIndex: 0, data: { role: "status", "aria-label": "Where the number comes from" } });
+  const words = made("p", { className: "origin", tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "Where the number comes from" } });
   view.append(body);
   listen();
   build();
+  centre();
   page.theme.onChange(shadeAll);
   page.offer({ csv });
-  page.say("Point at a number, or move to one with Tab and arrows, to see where it comes from");
+  page.say(given.about.join(" · "));
 
   /* The numbers */
 
@@ -112,6 +112,7 @@ export async function lesson(page) {
     if (Number.isNaN(value)) return "–";
     if (/weight|all/.test(name)) return percent(value);
     if (/^x|^X/.test(name)) return decimal(value, 2);
+    if (name === "factor") return decimal(value, 4);
     const places = (/^V|rest-V|context/.test(name) && example?.name === "lookup") ? 1 : decimals + more;
     return decimal(value, places);
   }
@@ -122,7 +123,7 @@ export async function lesson(page) {
     const [what, a, b] = name.split(".");
     const range = (n, call) => Array.from({ length: n }, (_, i) => call(i));
     const { who } = found;
-    const key = (j) => (Number(j) === who.own ? "itself" : given.keyNames[j]);
+    const key = (j) => `${given.keyNames[j]}${Number(j) === who.own ? " itself" : ""}`;
     const keys = given.keys.length;
     const sub = (i) => subscript(Number(i) + 1);
     const model = "as the model made it: X · W, with the bias and rotation that it adds, if any";
@@ -174,10 +175,10 @@ export async function lesson(page) {
 
   /** A sum of products of pairs of numbers. */
   function products(of, pairs, more = []) {
-    const way = pairs.map((pair) => pair.map((one, i) => {
+    const way = pairs.flatMap((pair, i) => pair.map((one, j) => {
       const text = /weight/.test(one) ? decimal(number(one), 4) : said(one, number(one), example ? 0 : 1);
-      return i ? minus(text) : text;
-    }).join(" × ")).map((text, i) => (i ? minus(text) : text)).join(" + ");
+      return `${j ? " × " : i ? " + " : ""}${i || j ? minus(text) : text}`;
+    })).join("");
     return { of, way, from: [...pairs.flat(), ...more] };
   }
 
@@ -185,7 +186,7 @@ export async function lesson(page) {
     for (const lit of body.querySelectorAll(".lit, .pointed")) lit.classList.remove("lit", "pointed");
     pointed = name;
     if (name === null) {
-      words.replaceChildren(found.isChanged ? "Changed by hand. Reset brings the numbers back." : "Point at a number to see where it comes from.");
+      words.replaceChildren(found.isChanged ? "Changed by hand. Reset brings the numbers back." : "Point at a number, or go to one with Tab and the arrow keys, to see where it comes from.");
       return;
     }
     const { of, way, note, from } = origin(name);
@@ -207,6 +208,7 @@ export async function lesson(page) {
     const across = ["", "", ...given.keys];
     const inner = width(size);
     const extras = [...(given.rest !== null ? [["rest", "all other tokens"]] : []), ...(given.sink !== null ? [["sink", "sink"]] : [])];
+    const more = () => [["all other tokens", found.restWeight], ["the sink", found.sinkWeight]];
     const say = () => speaker({ name: found.who.name, own: found.who.own, names: given.keyNames });
 
     const steps = [];
@@ -217,7 +219,7 @@ export async function lesson(page) {
       const outer = (role) => projections[role][0].length;
       const matrix = (role, W) => projections[role].map((row, i) => ({ label: `x${subscript(i + 1)}`, cells: [...(role === "query" ? [`x.${i}`] : []), ...row.map((_, j) => `${W}.${i}.${j}`)], side: role === "query" ? 1 : 0 }));
       const projected = (role, W, name) => given.tokens.map((word, i) => ({ label: word, cells: axis("", outer(role)).map((_, j) => `${name}.${i}.${j}`), result: true, first: i === 0 }));
-      steps.push(step("Project", "q = x · W_{query},  K = X · W_{key},  V = X · W_{value}", () => vectors("query", given.query, given.names),
+      steps.push(step("Project", "X · W, three times", () => vectors("query", given.query, given.names),
         made("div", { className: "three" },
           titled("q = x · W_{query}", grid("W_query, and the query below", ["", "x", ...axis("q", outer("query"))], [
             ...matrix("query", "Wq"),
@@ -227,23 +229,24 @@ export async function lesson(page) {
           titled("V = X · W_{value}", grid("W_value, and the values below", ["", ...axis("v", outer("value"))], [...matrix("value", "Wv"), ...projected("value", "Wv", "V")])),
         )));
     } else {
-      const whence = example
-        ? `Nothing is embedded or projected here: query, keys and values are given, in ${count(size, "number")} each.`
-        : `The model's own work: its layers below give each token an encoding X, and from that this head makes q, K and V, in ${count(size, "number")}, with the bias and rotation that it adds, if any.`;
-      steps.push(step("Embed", example ? "" : "X = encodings of the tokens", () => whence.split(": ")[0] + (example ? "." : ": its layers below give each token an encoding X.")));
-      steps.push(step("Project", example ? "" : "q = x · W_{query},  K = X · W_{key},  V = X · W_{value}", () => (example ? `Query, keys and values are given, in ${count(size, "number")}.` : vectors("query", given.query, given.names))));
+      const [x, w] = example ? ["", ""] : ["X = encodings of the tokens", "q = x · W_{query},  K = X · W_{key},  V = X · W_{value}"];
+      const whence = `${example ? "No matrices here: query, keys and values are given" : "This head makes q, K and V of X, with the bias and rotation that the model adds, if any"}, in ${count(size, "number")} each.`;
+      steps.push(
+        step("Embed", x, () => (example ? "Each word is a direction." : "The layers below give each token its encoding.")),
+        step("Project", w, () => `${whence} ${example ? "" : vectors("query", given.query, given.names)}`),
+      );
     }
 
     steps.push(step("Score", "scores = q · Kᵀ", () => say().score(found.scores),
       grid("The query beside the keys, and the scores below", ["", "q", ...given.keys], [
-        ...axis("", inner).map((_, i) => ({ label: i ? `${subscript(i + 1)}` : subscript(1), cells: [`q.${i}`, ...K.map((_, j) => `K.${j}.${i}`)], side: 1 })),
+        ...axis("", inner).map((_, i) => ({ label: String(i + 1), cells: [`q.${i}`, ...K.map((_, j) => `K.${j}.${i}`)], side: 1 })),
         ...(inner < size || (isWide && size > FEW) ? [{ more: size }] : []),
         { label: "score", cells: [null, ...K.map((_, j) => `score.${j}`)], result: true, first: true },
       ], "across")));
 
     steps.push(step("Scale", () => `scaled = scores × ${decimal(now.scale, 4)}`, () => say().scale(found.scores, now.scale, size),
-      [scaleSlider(), why()],
-      grid("The scaled scores", across, [{ label: "scaled", cells: ["factor", ...K.map((_, j) => `scaled.${j}`)], side: 1, result: true }], "across")));
+      grid("The scaled scores", across, [{ label: "scaled", cells: ["factor", ...K.map((_, j) => `scaled.${j}`)], side: 1, result: true }], "across"),
+      made("div", { className: "play" }, scaleSlider(), why())));
 
     if (given.softcap !== null) {
       steps.push(step("Cap", "capped = softcap · tanh(scaled / softcap)", () => `No score can leave the range from ${decimal(-given.softcap, 0)} to ${decimal(given.softcap, 0)}.`,
@@ -251,30 +254,30 @@ export async function lesson(page) {
     }
 
     steps.push(step("Mask", given.bias === null ? "masked = scaled, −∞ where hidden" : "masked = scaled + position bias, −∞ where hidden", () => say().mask(found.masked),
-      [maskChoice()],
       grid("The masked scores", [...across, ...extras.map(([, name]) => name)], [
         ...(given.bias === null ? [] : [{ label: "bias", cells: [null, ...K.map((_, j) => `bias.${j}`)] }]),
         { label: "masked", cells: [null, ...K.map((_, j) => `masked.${j}`), ...extras.map(([kind]) => `${kind}-masked`)], result: true },
-      ], "across")));
+      ], "across"),
+      maskChoice()));
 
-    steps.push(step("Softmax", () => (now.temperature === 1 ? "weight_j = e^{masked_j} / Σ_i e^{masked_i}" : "weight_j = e^{masked_j / τ} / Σ_i e^{masked_i / τ}"), () => {
+    steps.push(step("Softmax", () => (now.temperature === 1 ? "weight = e^{masked} / Σ e^{masked}" : "weight = e^{masked / τ} / Σ e^{masked / τ}"), () => {
       const { own } = found.who;
       const notes = example?.name === "poem" && own === 0 ? ` The word "write" is ${(100 * found.weights[0]).toFixed(0)} % similar to itself.` : "";
       const part = given.rest !== null && !found.hasRest ? ` With the sliders moved, only the ${count(given.keys.length, "token")} shown here take part.` : "";
-      return say().softmax(found.weights) + notes + part;
+      return say().softmax(found.weights, more()) + notes + part;
     },
-      [temperatureSlider()],
       grid("Exponentials and weights", [...across, ...extras.map(([, name]) => name), "sum"], [
-        { label: "e^{masked}", cells: [null, ...K.map((_, j) => `exp.${j}`), ...extras.map(([kind]) => `${kind}-exp`), "sum"] },
+        { label: "exp", cells: [null, ...K.map((_, j) => `exp.${j}`), ...extras.map(([kind]) => `${kind}-exp`), "sum"] },
         { label: "weight", cells: [null, ...K.map((_, j) => `weight.${j}`), ...extras.map(([kind]) => `${kind}-weight`), "all"], result: true },
-      ], "across")));
+      ], "across"),
+      temperatureSlider()));
 
     if (V === null) {
       steps.push(step("Mix", "context = weights · V", () => "The values were not recorded. watch(model, values=True) keeps them."));
     } else {
       const outer = V[0].length;
       const shown = width(outer);
-      steps.push(step("Mix", "context = weights · V", () => say().mix(found.weights, found.context),
+      steps.push(step("Mix", "context = weights · V", () => say().mix(found.weights, found.context, more()),
         grid("The weights beside the values, and the context below", ["", "weight", ...axis("v", shown), ...(outer > FEW ? [{ more: outer }] : [])], [
           ...given.keys.map((word, j) => ({ label: word, cells: [`weight.${j}`, ...axis("", shown).map((_, c) => `V.${j}.${c}`)], side: 1 })),
           ...(given.rest !== null ? [{ label: "all other tokens", cells: ["rest-weight", ...axis("", shown).map((_, c) => (given.restValue === null ? null : `rest-V.${c}`))], side: 1 }] : []),
@@ -282,7 +285,7 @@ export async function lesson(page) {
         ], "mixing")));
     }
 
-    body.replaceChildren(strip(), made("div", { className: "about" }, ...given.about.map((line) => made("p", { textContent: line }))), ...steps, words);
+    body.replaceChildren(strip(), ...steps, words);
     steps.forEach((one, i) => one.querySelector("h2").prepend(made("span", { className: "number", textContent: i + 1 })));
     refresh();
   }
@@ -294,8 +297,8 @@ export async function lesson(page) {
       what.textContent = sentence();
       how.replaceChildren(...maths(typeof formula === "string" ? formula : formula()));
     });
-    const play = Array.isArray(parts[0]) ? parts.shift() : [];
-    return made("section", {}, made("div", {}, made("h2", {}, name), how, what, ...play), made("div", { className: "numbers" }, ...parts));
+    const text = made("div", {}, made("h2", {}, name), how, what);
+    return parts.length ? made("section", {}, text, made("div", { className: "numbers" }, ...parts)) : made("section", { className: "plain" }, text);
   }
 
   /** A table of numbers by their names. */
@@ -310,12 +313,12 @@ export async function lesson(page) {
       return element;
     };
     table.append(made("thead", {}, made("tr", {}, ...head.map((one) => label(one, "col")))));
-    table.append(made("tbody", {}, ...rows.map((row) => {
+    table.append(made("tbody", {}, ...rows.flatMap((row) => {
       if (row.more) return made("tr", { className: "more" }, made("td", { colSpan: 2, className: "blank" }, moreButton(row.more)));
-      const line = made("tr", { className: `${row.result ? "result" : ""}${row.first ? " first" : ""}` }, label(row.label, "row"),
+      const line = made("tr", { className: row.result ? "result" : "" }, label(row.label, "row"),
         ...row.cells.map((one, i) => (one === null ? made("td", { className: "blank" }) : cell(one, i < (row.side ?? 0)))));
       if (row.query !== undefined) refreshing.push(() => line.classList.toggle("chosen", row.query === now.query));
-      return line;
+      return row.first ? [made("tr", { className: "gap", data: { "aria-hidden": "true" } }), line] : [line];
     })));
     const first = table.querySelector("td[data-cell]");
     if (first) first.tabIndex = 0;
@@ -380,8 +383,16 @@ export async function lesson(page) {
     function ask(i) {
       now.query = i;
       refresh();
-      queries[i].scrollIntoView({ block: "nearest", inline: "nearest" });
+      centre();
     }
+  }
+
+  /** Bring the query into sight, among the tokens and in the tables. */
+  function centre() {
+    for (const [row, one] of [
+      [body.querySelector(".words"), body.querySelector("[aria-checked=true]")],
+      [body.querySelector(".scroller.across"), cells.get(`score.${found.who.own ?? 0}`)[0]],
+    ]) row.scrollLeft = one.offsetLeft - row.offsetLeft - (row.clientWidth - one.offsetWidth) / 2;
   }
 
   /* What can be changed */
@@ -417,7 +428,8 @@ export async function lesson(page) {
     const marks = [[1, `1/√${size}`], [root, "1"]];
     const own = usual.scale * root;
     if (!marks.some(([value]) => Math.abs(value / own - 1) < 1e-6)) marks.push([own, "as recorded"]);
-    return slider("Scale", SCALES, size === 1 ? marks.slice(1) : marks, () => now.scale * root, (times) => {
+    const most = Math.max(3, Math.log2(root) + 1);
+    return slider("Scale", [-most, most], size === 1 ? marks.slice(1) : marks, () => now.scale * root, (times) => {
       const mark = [[1 / root, 1], [1, root], [usual.scale, own]].find(([, value]) => Math.abs(value / times - 1) < 1e-9);
       now.scale = mark ? mark[0] : times / root;
     }, (times) => `${decimal(now.scale, 4)} = ${decimal(times)} / √${size}`);
@@ -429,7 +441,7 @@ export async function lesson(page) {
     refreshing.push(() => {
       const largest = (factor) => Math.max(...attend({ query: given.query[now.query], keys: given.key, scale: factor, softcap: given.softcap, visible: found.visible }).weights);
       element.textContent = `Why the root? A product of ${count(size, "number")} spreads √${size} = ${Math.sqrt(size).toFixed(2)} times as widely as one. `
-        + `Unscaled (× 1) the largest weight would be ${percent(largest(1))}; with 1/√${size} it is ${percent(largest(1 / Math.sqrt(size)))}.`;
+        + `Unscaled (× 1) the largest weight would be ${percent(largest(1))}; with 1/√${size} it is ${percent(largest(1 / Math.sqrt(size)))}.`.replaceAll(" %", "\u00a0%");
     });
     return element;
   }
@@ -453,9 +465,10 @@ export async function lesson(page) {
     input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); refresh(); });
     refreshing.push(() => {
       input.value = now.width;
-      output.textContent = `of ${count(now.width, "token")}: ${now.width === 1 ? "itself alone" : `itself and ${now.width - 1} before`}`;
+      output.textContent = `of ${now.width}: ${now.width === 1 ? "itself alone" : `itself and ${now.width - 1} before`}`;
     });
-    return made("div", {}, row, made("div", { className: "slider" }, made("span", { textContent: "Window" }), output, input));
+    row.append(input, output);
+    return row;
   }
 
   /* Following what is done */
@@ -482,7 +495,7 @@ export async function lesson(page) {
     const { table } = page.theme;
     const paint = (element, part) => {
       const { paper, ink } = shade(part, table);
-      element.style.background = part > 0 ? paper : "";
+      element.style.backgroundColor = part > 0 ? paper : "";
       element.style.color = part > 0 ? ink : "";
     };
     const spread = (numbers) => {
@@ -495,12 +508,14 @@ export async function lesson(page) {
       const part = spread(numbers);
       numbers.forEach((one, j) => cells.get(`${name}.${j}`)?.forEach((place) => paint(place, part(one))));
     }
+    // Weights of many tokens are all small: what is darkest grows with the largest, and more slowly.
+    const top = Math.sqrt(Math.max(...found.weights)) || 1;
     for (const kind of ["exp", "weight"]) {
-      given.keys.forEach((_, j) => cells.get(`${kind}.${j}`)?.forEach((place) => paint(place, found.weights[j])));
-      for (const more of ["rest", "sink"]) cells.get(`${more}-${kind}`)?.forEach((place) => paint(place, found[`${more}Weight`] || 0));
+      given.keys.forEach((_, j) => cells.get(`${kind}.${j}`)?.forEach((place) => paint(place, found.weights[j] / top)));
+      for (const more of ["rest", "sink"]) cells.get(`${more}-${kind}`)?.forEach((place) => paint(place, found[`${more}Weight`] / top));
     }
     const chips = body.querySelectorAll(given.isSelf ? ".words button" : ".words span.word");
-    chips.forEach((one, j) => paint(one, found.weights[j]));
+    chips.forEach((one, j) => paint(one, found.weights[j] / top));
   }
 
   function listen() {

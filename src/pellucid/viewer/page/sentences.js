@@ -3,9 +3,9 @@
 
 /** Whole percents, never rounded to 0 or 100 when it is neither. */
 export function percents(part) {
-  if (part > 0 && part < 0.005) return "<1 %";
-  if (part >= 0.995 && part < 1) return ">99 %";
-  return `${(100 * part).toFixed(0)} %`;
+  if (part > 0 && part < 0.005) return "<1\u00a0%";
+  if (part >= 0.995 && part < 1) return ">99\u00a0%";
+  return `${(100 * part).toFixed(0)}\u00a0%`;
 }
 
 /** "a", "a and b", "a, b and c". */
@@ -45,9 +45,10 @@ export function speaker({ name, own, names }) {
     return worth.length ? worth : order.slice(0, 1);
   }
 
-  function others(weights, listed, word) {
+  /** What is not listed, and what is no key: worth a word each where it is much. */
+  function others(weights, listed, word, more) {
     const rest = weights.reduce((sum, weight, key) => (listed.includes(key) ? sum : sum + weight), 0);
-    return rest >= 0.01 ? [`${percents(rest)} ${word} the rest`] : [];
+    return [["the rest", rest], ...more].filter(([, part]) => part >= 0.01).map(([what, part]) => `${percents(part)} ${word} ${what}`);
   }
 
   return {
@@ -72,19 +73,20 @@ export function speaker({ name, own, names }) {
       return `${hidden} of the ${count(masked.length, "score")} ${hidden === 1 ? "becomes" : "become"} −∞: ${name} does not see what is hidden, and its weight will be 0.`;
     },
 
-    softmax(weights) {
-      if (!weights.some((weight) => weight > 0)) return `${name} gives its attention to no token.`;
+    /** @param {[string, number][]} more what has a weight and is no key */
+    softmax(weights, more = []) {
+      if (![...weights, ...more.map(([, part]) => part)].some((weight) => weight > 0)) return `${name} gives its attention to no token.`;
       const listed = strongest(weights).filter((key) => key !== own);
       if (own !== null) listed.unshift(own);
       const parts = listed.map((key) => `${percents(weights[key])} ${key === own ? "of its attention to itself" : `to ${names[key]}`}`);
-      return `${name} gives ${listing([...parts, ...others(weights, listed, "to")])}.`;
+      return `${name} gives ${listing([...parts, ...others(weights, listed, "to", more)])}.`;
     },
 
-    mix(weights, context) {
+    mix(weights, context, more = []) {
       const listed = strongest(weights);
       const parts = listed.map((key) => `${percents(weights[key])} of ${key === own ? "its own value" : `the value of ${names[key]}`}`);
       const numbers = context.slice(0, 3).map((one) => decimal(one)).join(", ");
-      const whole = listing([...parts, ...others(weights, listed, "of")]);
+      const whole = listing([...parts, ...others(weights, listed, "of", more)]);
       return `What ${name} takes along is ${whole}: (${numbers}${context.length > 3 ? ", …" : ""}).`;
     },
   };
