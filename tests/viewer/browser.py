@@ -1,0 +1,215 @@
+"""A real browser before a real server, and pages on which nothing may go wrong unseen.
+
+    def test_something(shown, opened):
+        page = opened(shown("decoder"), "map", "sheet=1&head=2", color_scheme="dark")
+        page.get_by_role("button", name="Zoom in").click()
+
+With PELLUCID_PICTURES=DIRECTORY a picture of each page is kept at the end of its test.
+"""
+
+import os
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+
+from pellucid.lens.recording import Recording
+from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.server import Server
+from tests.viewer import recordings
+
+MAKERS: dict[str, Callable[[], Recording]] = {
+    "decoder": recordings.decoder,
+    "both": recordings.both,
+    "long": recordings.made,
+}
+SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--disable-gpu", "--disable-dev-shm-usage"]
+PATIENCE = 15_000
+"""Milliseconds until a page that does not do what it should has failed."""
+SETTLED, STEP = 100, 25
+"""Milliseconds without a request after which a page has all it asks for; between two looks."""
+WATCH = "addEventListener('securitypolicyviolation', (e) => console.error('CSP: ' + e.blockedURI))"
+PHONE = {
+    "viewport": {"width": 844, "height": 390},
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
+"""One on its side."""
+
+
+# Of the package: while a browser is there, its thread has an event loop that others would meet.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium or Chrome, or else the one that `playwright install` brought."""
+    found = next(filter(None, map(shutil.which, SYSTEM)), None)
+    flags = [*FLAGS, "--no-sandbox"] if os.getuid() == 0 else FLAGS
+    with sync_playwright() as playwright:
+        try:
+            one = playwright.chromium.launch(executable_path=found, args=flags)
+        except Error as error:
+            if found is not None:
+                raise
+            pytest.skip(f"there is no browser: neither {' nor '.join(SYSTEM)}, and {error}"[:300])
+        yield one
+        one.close()
+
+
+class Shown:
+    """A recording on a server of its own."""
+
+    def __init__(self, *seen: tuple[str, Recording]) -> None:
+        self.seen = [one for _, one in seen]
+        self.atlas = Atlas(*(Volume(one, title) for title, one in seen))
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        self.address = f"http://{host}/"
+        app = Server(self.atlas, {host}).app
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
+        )
+        self._thread = threading.Thread(target=self._server.run, args=([listening],))
+        self._thread.start()
+
+    def weights(self, sheet: int, head: int) -> Any:
+        """(queries, keys) of one head, as the library gives them."""
+        return [one for seen in self.seen for one in seen.latest()][sheet].weights[0, head]
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="package")
+def shown() -> Iterator[Callable[..., Shown]]:
+    """A function from names of recordings to a server that shows them; it is started once."""
+    started: dict[tuple[str, ...], Shown] = {}
+    made: dict[str, Recording] = {}
+
+    def show(*names: str) -> Shown:
+        for name in names:
+            if name not in made:
+                made[name] = MAKERS[name]()
+        if names not in started:
+            started[names] = Shown(*((name, made[name]) for name in names))
+        return started[names]
+
+    yield show
+    for one in started.values():
+        one.stop()
+
+
+class Watched:
+    """A page, what went wrong on it, and whether it still waits for something."""
+
+    def __init__(self, page: Page, origin: str) -> None:
+        self.page, self.said, self._origin = page, list[str](), origin
+        self._waiting: set[Request] = set()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(WATCH)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.said.append(f"uncaught: {error}"))
+        page.on("crash", lambda _: self.said.append("the page crashed"))
+        page.on("request", self._asked)
+        page.on("requestfinished", lambda one: self._waiting.discard(one))
+        page.on("requestfailed", lambda one: self._waiting.discard(one))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        self._waiting.add(request)
+        if not request.url.startswith((self._origin, "data:", "blob:")):
+            self.said.append(f"asks elsewhere: {request.url}")
+
+    def settle(self) -> None:
+        quiet = 0
+        for _ in range(PATIENCE // STEP):
+            self.page.wait_for_timeout(STEP)
+            quiet = 0 if self._waiting else quiet + STEP
+            if quiet >= SETTLED:
+                break
+        else:
+            raise AssertionError(f"still waiting for {[one.url for one in self._waiting]}")
+        self.page.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go)))")
+
+
+class Windows:
+    """Opens pages, each in a window with a profile of its own."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._watched: dict[Page, Watched] = {}
+
+    def __call__(self, shown: Shown, view: str = "", asked: str = "", **window: Any) -> Page:
+        """A view of what is shown, when it has all it asks for; `window` as `new_context`."""
+        place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
+        return self.visit(shown.address + place, shown.address, **window)
+
+    def visit(self, address: str, origin: str, **window: Any) -> Page:
+        """Any address, from which on nothing may be asked but of its origin."""
+        usual = {"color_scheme": "light", "viewport": {"width": 1024, "height": 720}}
+        page = self._browser.new_context(**{**usual, **window}).new_page()
+        self._watched[page] = Watched(page, origin)
+        page.goto(address)
+        self.settle(page)
+        return page
+
+    def settle(self, page: Page) -> None:
+        """Wait until a page has all that it asks for, and has drawn it."""
+        self._watched[page].settle()
+
+    def close(self, name: str) -> list[str]:
+        """Close them all, and tell what went wrong."""
+        for number, page in enumerate(self._watched):
+            if not page.is_closed():
+                keep_picture(page, f"{name}-{number}")
+            page.context.close()
+        return [said for one in self._watched.values() for said in one.said]
+
+
+@pytest.fixture
+def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Windows]:
+    """A function that opens a view in a new window.
+
+    The test fails where a page complained or asked anything of another origin.
+    """
+    windows = Windows(browser)
+    yield windows
+    said = windows.close(request.node.name)
+    assert not said, "\n".join(said)
+
+
+def keep_picture(page: Page, name: str) -> None:
+    directory = os.environ.get("PELLUCID_PICTURES")
+    if directory:
+        name = re.sub(r"[^\w.-]+", "-", name)
+        page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+def percents(text: str) -> list[Decimal]:
+    """The percentages in a text, each with the digits that are shown."""
+    return [Decimal(number) for number in re.findall(r"([\d.]+(?:e[-+]?\d+)?) ?%", text)]
+
+
+def is_shown(percentage: Decimal, weight: float) -> bool:
+    """Whether a weight rounds to what is shown, up to the float32 that it went out as."""
+    exact = Decimal(weight) * 100
+    _, digits, exponent = percentage.as_tuple()
+    assert isinstance(exponent, int)
+    if not percentage:
+        return weight == 0
+    assert len(digits) >= 2, "fewer than two digits are shown"
+    return abs(exact - percentage) <= Decimal(10) ** exponent / 2 + exact * Decimal("1e-6")

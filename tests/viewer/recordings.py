@@ -1,0 +1,77 @@
+"""Small recordings to look at, each size another prime."""
+
+from collections.abc import Sequence
+
+import torch
+
+import pellucid
+from pellucid.attention import masks
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.visibility import Visibility
+from pellucid.models import Config, EncoderDecoder
+from tests import writers
+
+TOKENS, SOURCE, TARGET, LONG = 61, 23, 19, 1009
+HEADS, LAYERS = 3, 2
+WORDS = ("the", " king", " sent", " his", " servant", " to", " a", " city", ",", " and", "\n")
+
+
+class Spelling:
+    """As much of a tokenizer as a recording asks."""
+
+    all_special_ids = ()
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        spelt = (self._words[number % len(self._words)] for number in ids)
+        return [word.replace(" ", "Ġ").replace("\n", "Ċ") for word in spelt]
+
+
+def decoder() -> Recording:
+    """A decoder of random weights that reads words, line breaks and letters in several parts."""
+    model = writers.writer()
+    tokenizer = model.tokenizer.inner
+    ids = torch.tensor(tokenizer.encode(writers.TEXT).ids[:TOKENS])[None]
+    spelling = Spelling([tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())])
+    with torch.no_grad(), pellucid.watch(model, tokenizer=spelling) as seen:
+        model(ids)
+    return seen
+
+
+def both() -> Recording:
+    """An encoder-decoder: attention within the source, within the target, and across."""
+    torch.manual_seed(5)
+    sizes = {"vocabulary": 101, "width": 30, "layers": LAYERS, "heads": HEADS, "hidden": 37}
+    model = EncoderDecoder(Config(kind="encoder-decoder", **sizes)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    ids = torch.randint(101, (1, SOURCE + TARGET))
+    with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
+        model(ids[:, :SOURCE], ids[:, SOURCE:])
+    return seen
+
+
+def made(tokens: int = LONG, layers: int = LAYERS, heads: int = HEADS, dim: int = 7) -> Recording:
+    """Causal attention over as many words as wished, without a model."""
+    draw = torch.Generator().manual_seed(tokens)
+    ids = torch.randint(len(WORDS), (1, tokens), generator=draw)
+
+    def pieces() -> Pieces:
+        return Pieces(torch.randn(1, heads, tokens, dim, generator=draw))
+
+    records = [
+        Record(
+            name=f"layers.{layer}.attention",
+            queries=pieces(),
+            keys=pieces(),
+            visibility=Visibility(masks.causal(), None, (tokens, tokens), torch.device("cpu")),
+            query_tokens=Pieces(ids, -1),
+            key_tokens=Pieces(ids, -1),
+            latest_queries=tokens,
+        )
+        for layer in range(layers)
+    ]
+    return Recording("Model", records, tokenizer=Spelling(WORDS))

@@ -1,0 +1,407 @@
+"""The page in a real browser: its numbers are the library's, and everybody can reach them."""
+
+import re
+from importlib.resources import files
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Locator, Page
+
+from pellucid import lens
+from tests import writers
+from tests.viewer.browser import PHONE, is_shown, keep_picture, percents
+from tests.viewer.recordings import HEADS, LAYERS, TOKENS
+
+
+class View(NamedTuple):
+    """What each view must stand: see the tests of VIEWS."""
+
+    name: str
+    asked: str
+    recordings: tuple[str, ...] = ("decoder",)
+
+
+VIEWS = [
+    View("overview", ""),
+    View("map", "sheet=1&head=2"),
+    View("map", "sheet=3&head=1", ("both",)),
+    View("text", "sheet=1&head=2"),
+    View("text", "sheet=1&head=2&token=37"),
+]
+
+every_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.name}-{view.asked}")
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+NEXT_FRAME = "new Promise((go) => requestAnimationFrame(() => setTimeout(go)))"
+DEEP = """
+const deep = () => {
+  let one = document.activeElement;
+  while (one?.shadowRoot?.activeElement) one = one.shadowRoot.activeElement;
+  return one;
+};
+"""
+
+
+def status(page: Page) -> str:
+    return page.get_by_role("status").inner_text()
+
+
+def the_map(page: Page) -> Locator:
+    return page.get_by_role("main").get_by_role("application")
+
+
+def chosen(page: Page, name: str) -> Locator:
+    """What one chooses under a name."""
+    return page.get_by_role("combobox", name=re.compile(f"^{name}"))
+
+
+# What every view must stand.
+
+
+@every_view
+def test_accessible_light_and_dark(shown, opened, view):
+    page = opened(shown(*view.recordings), view.name, view.asked)
+    page.evaluate(AXE)
+    papers = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        opened.settle(page)
+        keep_picture(page, f"{view.name}-{view.asked}-{scheme}")
+        papers.add(page.get_by_role("status").evaluate("(one) => getComputedStyle(one).background"))
+        found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] })")
+        assert len(found["passes"]) > 10
+        wrong = [
+            f"{scheme}: {one['id']}: {one['help']}: {node['html']} {node['failureSummary']}"
+            for one in found["violations"]
+            for node in one["nodes"]
+        ]
+        assert not wrong, "\n".join(wrong)
+    assert len(papers) == 2, "dark is as light"
+
+
+@every_view
+def test_on_a_phone_on_its_side(shown, opened, view):
+    page = opened(shown(*view.recordings), view.name, view.asked, **PHONE)
+    wide = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
+    assert wide <= 0, "the page is wider than the phone"
+    main = page.get_by_role("main")
+    box = main.bounding_box()
+    assert box["height"] >= 390 / 2, "half of the phone is taken by what stands around the view"
+    covered = main.evaluate(
+        """(main) => {
+          const { left, top, width, height } = main.getBoundingClientRect();
+          const found = [];
+          for (let i = 1; i < 10; i++) for (let j = 1; j < 10; j++) {
+            const [x, y] = [left + (width * i) / 10, top + (height * j) / 10];
+            const on = main.getRootNode().elementFromPoint(x, y);
+            if (!main.contains(on)) found.push(`${x}, ${y}: ${on?.outerHTML.slice(0, 80)}`);
+          }
+          return found;
+        }"""
+    )
+    assert not covered
+
+
+@every_view
+def test_by_keyboard_alone(shown, opened, view):
+    page = opened(shown(*view.recordings), view.name, view.asked)
+    # What can be used, of radio buttons and the like one of each group.
+    controls = page.evaluate(
+        """() => {
+          const found = [];
+          const walk = (root) => root.querySelectorAll("*").forEach((one) => {
+            if (one.shadowRoot) walk(one.shadowRoot);
+            if (one.tabIndex >= 0 && !one.disabled && one.checkVisibility()) found.push(one);
+          });
+          walk(document);
+          found.forEach((one, number) => { one.controlNumber = number; });
+          return found.map((one) => one.outerHTML.slice(0, 80));
+        }"""
+    )
+    assert len(controls) > 5
+    reached = set()
+    for _ in range(len(controls) + 2):
+        page.keyboard.press("Tab")
+        number, is_seen, what = page.evaluate(
+            f"""() => {{
+              {DEEP}
+              const one = deep(), style = getComputedStyle(one);
+              const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+              return [one.controlNumber, seen, one.outerHTML.slice(0, 80)];
+            }}"""
+        )
+        if number is None:  # round the end: the window itself
+            continue
+        assert is_seen, f"one does not see that the focus is on {what}"
+        reached.add(number)
+    assert [one for number, one in enumerate(controls) if number not in reached] == []
+
+
+@every_view
+def test_an_address_shows_the_same_again(shown, opened, view):
+    of = shown(*view.recordings)
+    first = opened(of, view.name, view.asked)
+    name, _, asked = first.evaluate("location.hash.slice(1)").partition("?")
+    again = opened(of, name, asked)
+    assert again.url == first.url
+    assert status(again) == status(first)
+    assert looks(again) == looks(first)
+
+
+def looks(page: Page) -> list[str]:
+    """The view as it is written and drawn; screenshots differ by rounding at edges."""
+    return page.get_by_role("main").evaluate(
+        """(main) => {
+          const drawn = [...main.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL());
+          return [main.innerHTML, ...drawn];
+        }"""
+    )
+
+
+# Overview.
+
+
+def test_there_is_a_thumbnail_of_each_head(shown, opened):
+    page = opened(shown("decoder"))
+    heads = page.get_by_role("button", name=re.compile("^layer .*, head"))
+    assert heads.count() == LAYERS * HEADS
+    assert status(page) == f"{LAYERS * HEADS} heads"
+    for canvas in heads.locator("canvas").all():
+        assert colours(canvas) > 10
+
+
+def colours(canvas: Locator) -> int:
+    return canvas.evaluate(
+        """(canvas) => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          return new Set(new Uint32Array(data.buffer)).size;
+        }"""
+    )
+
+
+def test_heads_are_in_the_order_of_what_they_do(shown, opened):
+    of = shown("both")
+    page = opened(of)
+    chosen(page, "Sort by").select_option(label="entropy")
+    names = [
+        one.get_attribute("aria-label")
+        for one in page.get_by_role("button", name=re.compile("^layer .*, head")).all()
+    ]
+    rows = sorted(lens.heads(of.seen[0]), key=lambda row: -row.entropy)
+    assert len(names) == len(rows) == 6 * HEADS
+    for name, row in zip(names, rows, strict=True):
+        assert name.startswith(f"layer {row.label}, head {row.head}")
+        assert name.endswith(f"entropy {row.entropy:.2f}")
+
+
+def test_a_thumbnail_leads_to_its_map_and_back(shown, opened):
+    page = opened(shown("decoder"))
+    page.get_by_role("button", name=re.compile("^layer 1, head 2")).click()
+    opened.settle(page)
+    assert the_map(page).is_visible()
+    assert page.evaluate("location.hash").startswith("#map?")
+    selected = chosen(page, "Head").evaluate("(one) => one.selectedOptions[0].text")
+    assert selected == "layer 1, head 2"
+    page.go_back()
+    opened.settle(page)
+    assert page.get_by_role("button", name=re.compile("^layer .*, head")).count() == LAYERS * HEADS
+
+
+def test_views_are_opened_with_enter(shown, opened):
+    page = opened(shown("decoder"))
+    page.get_by_role("link", name="Text").focus()
+    page.keyboard.press("Enter")
+    opened.settle(page)
+    assert page.get_by_role("link", name="Text").get_attribute("aria-current") == "page"
+    page.get_by_role("main").get_by_role("button").nth(5).focus()
+    page.keyboard.press("Enter")
+    opened.settle(page)
+    assert "(5) attends to" in status(page)
+
+
+# Map.
+
+
+def pointed(page: Page) -> tuple[int, int, str]:
+    """The query and key that the status line is about, and what it says after them."""
+    found = re.search(r"\((\d+)\) attends to .*?\((\d+)\)(?:: ([^·]*))?", status(page))
+    assert found, status(page)
+    return int(found[1]), int(found[2]), found[3] or ""
+
+
+def check(page: Page, weights) -> tuple[int, int]:
+    """Compare what the status line says with the library."""
+    query, key, said = pointed(page)
+    (percentage,) = percents(said)
+    assert is_shown(percentage, weights[query, key].item()), (query, key, said)
+    return query, key
+
+
+@pytest.mark.parametrize(("name", "sheet"), [("decoder", 1), ("both", 3)])
+def test_the_keyboard_reads_single_weights(shown, opened, name, sheet):
+    of = shown(name)
+    weights = of.weights(sheet, 2)
+    page = opened(of, "map", f"sheet={sheet}&head=2")
+    the_map(page).focus()
+    page.keyboard.press("ArrowRight")
+    seen = set()
+    for way in ["ArrowDown", "ArrowRight", "ArrowDown", "ArrowDown", "+", "ArrowRight", "ArrowUp"]:
+        page.keyboard.press(way)
+        opened.settle(page)
+        seen.add(check(page, weights))
+    assert len(seen) == 6
+    for _ in range(9):
+        page.keyboard.press("+")
+    opened.settle(page)
+    assert check(page, weights) in seen
+    page.keyboard.press("0")
+    opened.settle(page)
+    queries, keys = weights.shape
+    assert f"{queries} × {keys} weights" in status(page)
+
+
+def test_the_wheel_zooms_to_single_weights(shown, opened):
+    of = shown("long")
+    page = opened(of, "map", "sheet=1&head=1", viewport={"width": 601, "height": 503})
+    assert "1,009 × 1,009 weights" in status(page)
+    assert "a cell is the largest of" in status(page)
+    box = the_map(page).bounding_box()
+    place = box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.7
+    page.mouse.move(*place)
+    for _ in range(20):
+        page.mouse.wheel(0, -300)
+    opened.settle(page)
+    page.mouse.move(place[0] + 1, place[1])
+    opened.settle(page)
+    assert "a cell is" not in status(page)
+    first = check(page, of.weights(1, 1))
+    assert min(first) > 100
+    # Drag what is shown one cell to the left and up.
+    page.mouse.down()
+    page.mouse.move(place[0] - 95, place[1] - 96, steps=3)
+    page.mouse.up()
+    page.mouse.move(place[0] + 1, place[1])
+    opened.settle(page)
+    query, key = check(page, of.weights(1, 1))
+    assert (query, key) == (first[0] + 1, first[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "scale", "several"), [("light", "logarithmic", 10), ("dark", "linear", 3)]
+)
+def test_colours_are_in_the_order_of_the_weights(shown, opened, scheme, scale, several):
+    """Where four tiles meet: the darker the light page, the lighter the dark one, the more."""
+    of = shown("long")
+    weights = of.weights(0, 2)
+    page = opened(of, "map", "sheet=0&head=2&zoom=9&x=480&y=490", color_scheme=scheme)
+    chosen(page, "Scale").select_option(label=scale)
+    box = the_map(page).bounding_box()
+    points, found = [(130 + 77 * i, 110 + 61 * j) for i in range(7) for j in range(6)], []
+    for x, y in points:
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        page.evaluate(NEXT_FRAME)
+        query, key, said = pointed(page)
+        assert is_shown(percents(said)[0], weights[query, key].item())
+        found.append((query, key))
+    assert min(query for query, _ in found) < 512 <= max(query for query, _ in found)
+    assert min(key for _, key in found) < 512 <= max(key for _, key in found)
+    # The last one is under the mark of the pointer.
+    lights = dict(zip(found[:-1], light(the_map(page), points), strict=False))
+    ordered = sorted(lights, key=lambda place: weights[place].item(), reverse=scheme == "light")
+    assert len({round(one) for one in lights.values()}) > several
+    for less, more in pairwise(ordered):
+        assert lights[less] <= lights[more] + 1, (less, more)
+
+
+def light(canvas: Locator, points: list[tuple[float, float]]) -> list[float]:
+    """How light a canvas is at each point."""
+    return canvas.evaluate(
+        """(canvas, points) => {
+          const { width, height, clientWidth } = canvas;
+          const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+          return points.map((point) => {
+            const [x, y] = point.map((one) => Math.floor(one * width / clientWidth));
+            const [r, g, b] = data.subarray(4 * (y * width + x));
+            return 0.299 * r + 0.587 * g + 0.114 * b;
+          });
+        }""",
+        points,
+    )
+
+
+def test_another_head_is_another_map(shown, opened):
+    of = shown("decoder")
+    page = opened(of, "map", "sheet=0&head=0")
+    chosen(page, "Head").select_option(label="layer 1, head 1")
+    opened.settle(page)
+    box = the_map(page).bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.8)
+    opened.settle(page)
+    check(page, of.weights(1, 1))
+
+
+# Text.
+
+
+def words(page: Page) -> Locator:
+    return page.get_by_role("main").get_by_role("button")
+
+
+def test_a_word_shows_what_it_attends_to(shown, opened):
+    of = shown("decoder")
+    weights = of.weights(1, 2)
+    page = opened(of, "text", "sheet=1&head=2")
+    assert words(page).count() == TOKENS
+    read = "".join(words(page).all_inner_texts()).replace("␣", "")
+    assert "".join(writers.TEXT.split()).startswith("".join(read.split()))
+    words(page).nth(37).click()
+    opened.settle(page)
+    check_words(page, weights[37])
+    assert "(37) attends to" in status(page)
+    chosen(page, "Shade").select_option(label="what attends to a token")
+    opened.settle(page)
+    check_words(page, weights[:, 37])
+    assert "(37) is attended to by" in status(page)
+
+
+def check_words(page: Page, weights) -> None:
+    """The titles of the words, and the strongest in the status line."""
+    said = [one.get_attribute("title") for one in words(page).all()]
+    for percentage, weight in zip(said, weights.tolist(), strict=True):
+        assert is_shown(percents(percentage)[0], weight)
+    strongest = re.findall(r"\((\d+)\) ([\d.e-]+ %)", status(page))
+    assert len(strongest) == 3
+    for (number, percentage), (weight, place) in zip(
+        strongest, zip(*(one.tolist() for one in weights.topk(3)), strict=True), strict=True
+    ):
+        assert int(number) == place
+        assert is_shown(percents(percentage)[0], weight)
+    pressed = page.get_by_role("main").get_by_role("button", pressed=True)
+    assert pressed.count() == 1
+    assert pressed.evaluate("(one) => [...one.parentNode.children].indexOf(one)") == 37
+
+
+def test_a_long_text_is_filled_in_as_one_scrolls(shown, opened):
+    of = shown("long")
+    page = opened(of, "text", "sheet=1&head=0&token=1000")
+    assert "(1000) attends to" in status(page)
+    pressed = page.get_by_role("main").get_by_role("button", pressed=True)
+    assert pressed.count() == 1
+    pressed.scroll_into_view_if_needed()
+    strongest = of.weights(1, 0)[1000].max().item()
+    assert is_shown(percents(status(page))[0], strongest)
+
+
+# More than one.
+
+
+def test_a_tab_that_is_closed_leaves_the_others_alone(shown, opened):
+    of = shown("long")
+    weights = of.weights(0, 0)
+    stays, goes = opened(of, "text", "sheet=0&head=0"), opened(of, "map", "sheet=1&head=0")
+    goes.evaluate("for (let i = 0; i < 50; i++) fetch(`column/0/0/${i % 3}/${i}`).catch(() => 0)")
+    goes.close()
+    words(stays).nth(40).click()
+    opened.settle(stays)
+    assert is_shown(percents(status(stays))[0], weights[40].max().item())
+    assert stays.request.get(f"{of.address}about").ok
