@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test slow bench lint format clean
+.PHONY: help env run test slow bench lint format page clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ lint: $(INSTALLED) ## style, layout and types
 format: $(INSTALLED) ## put the layout right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+page: $(INSTALLED) ## the page's modules in one file, for notebooks and exported files; needs Node
+	$(BIN)/python -m recipes.page
 
 clean: ## forget the environment and every cache
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,11 +31,18 @@ function base64(blob) {
   });
 }
 
+/** The opposite. @returns {Uint8Array} */
+function bytes(text) {
+  const letters = atob(text);
+  const found = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) found[i] = letters.charCodeAt(i);
+  return found;
+}
+
 /** What a file holds, as a source, and the address at which it opens. */
 export async function opened(file) {
   const { address, answers, numbers } = JSON.parse(file.textContent);
-  const bytes = Uint8Array.from(atob(numbers), (letter) => letter.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const unpacked = new Blob([bytes(numbers)]).stream().pipeThrough(new DecompressionStream("gzip"));
   const all = new Float32Array(await new Response(unpacked).arrayBuffer());
   const { side, sheets } = answers.about.json;
 
@@ -67,7 +74,7 @@ export async function opened(file) {
     source: {
       json: async (path) => find(path).json,
       numbers: async (path) => {
-        const [kind, ...rest] = path.split("/");
+        const [kind, ...rest] = plain(path).split("/");
         const isLine = (kind === "row" || kind === "column") && !answers[plain(path)];
         return isLine ? line(kind, ...rest.map(Number)) : numbersOf(path);
       },

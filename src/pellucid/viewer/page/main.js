@@ -4,8 +4,11 @@ import { opened } from "./kept.js";
 import { mount } from "./page.js";
 import { served } from "./source.js";
 
-const root = document.getElementById("pellucid");
-if (root) {
+// A notebook, where this is loaded too, gives the headings that it shows names as well.
+const root = document.querySelector("body > #pellucid");
+if (root) start().catch((error) => { root.textContent = `Pellucid: ${error.message}.`; });
+
+async function start() {
   const address = ofBrowser();
   const file = document.getElementById("kept");
   const found = file && (await opened(file));

@@ -88,5 +88,5 @@ export function plain(path) {
   const asked = new URLSearchParams(options);
   asked.delete("exact");
   if (name.startsWith("tile/") && name.split("/")[4] === "0") asked.delete("reduce");
-  return asked.size > 0 ? `${name}?${asked}` : name;
+  return String(asked) ? `${name}?${asked}` : name;
 }

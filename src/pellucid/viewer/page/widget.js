@@ -1,27 +1,29 @@
 // The page in a notebook: an anywidget (https://anywidget.dev), asked through the kernel.
 import { ofItsOwn } from "./address.js";
 import { mount } from "./page.js";
-import "./main.js";
+import "./main.js"; // does nothing in a notebook; in a file, this module is the whole page
 
 export default {
   async render({ model, el }) {
+    // All views of all windows hear the answers to each.
+    const own = Math.random().toString(36).slice(2);
     const waiting = new Map();
     let last = 0;
     const ask = (path, signal) => new Promise((done, failed) => {
-      const number = ++last;
+      signal?.throwIfAborted();
+      const number = `${own}.${++last}`;
       waiting.set(number, { done, failed });
       signal?.addEventListener("abort", () => {
-        waiting.delete(number);
+        if (waiting.delete(number)) model.send({ drop: number });
         failed(new DOMException("nobody waits any more", "AbortError"));
       });
       model.send({ number, path });
     });
-    const hear = ({ number, json, shape, exact, error }, buffers) => {
+    const hear = ({ number, json, shape, exact, error }, [buffer]) => {
       const asked = waiting.get(number);
-      waiting.delete(number);
-      if (!asked) return;
+      if (!waiting.delete(number)) return;
       if (error !== undefined) asked.failed(new Error(error));
-      else if (shape) asked.done({ values: new Float32Array(buffers[0].buffer.slice(buffers[0].byteOffset, buffers[0].byteOffset + buffers[0].byteLength)), shape, isExact: exact });
+      else if (shape) asked.done({ values: floats(buffer), shape, isExact: exact });
       else asked.done(json);
     };
     model.on("msg:custom", hear);
@@ -30,7 +32,13 @@ export default {
     const root = document.createElement("div");
     root.style.height = `${model.get("height")}px`;
     (el.shadowRoot ?? el.attachShadow({ mode: "open" })).replaceChildren(style, root);
-    await mount(root, { json: ask, numbers: ask }, ofItsOwn(model.get("address")));
+    const code = async () => ({ script: model.get("_esm"), style: model.get("style"), file: model.get("file") });
+    await mount(root, { json: ask, numbers: ask, code }, ofItsOwn(model.get("address")));
     return () => model.off("msg:custom", hear);
   },
 };
+
+/** A copy: what comes may begin anywhere in its memory. */
+function floats({ buffer, byteOffset, byteLength }) {
+  return new Float32Array(buffer.slice(byteOffset, byteOffset + byteLength));
+}

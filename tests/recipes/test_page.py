@@ -1,0 +1,23 @@
+"""The bundle in the package is that of the modules beside it."""
+
+from recipes import page
+
+
+def test_the_bundle_is_made_of_the_modules_as_they_are() -> None:
+    bundle = page.BUNDLE.read_text(encoding="utf-8")
+    assert bundle.startswith(page.first_line() + "\n"), "the page has changed: run make page"
+
+
+def test_the_bundle_loads_nothing() -> None:
+    bundle = page.BUNDLE.read_text(encoding="utf-8")
+    assert "import(" not in bundle
+    assert "import{" not in bundle
+    assert "https:" not in bundle
+    assert bundle.count("export{") == 1  # the widget
+
+
+def test_the_bundle_can_stand_in_a_page() -> None:
+    bundle = page.BUNDLE.read_text(encoding="utf-8")
+    assert bundle.isascii()
+    assert "<!--" not in bundle
+    assert "<script" not in bundle
