@@ -44,21 +44,44 @@ class Checkpoint:
     limit: int | None
     """The most tokens the model has positions for, if it has a limit."""
 
-    def run(self, **inputs: torch.Tensor) -> None:
-        """Run the model, for those who watch it.
+    def run(self, **inputs: torch.Tensor) -> Any:
+        """Run the model, for those who watch it; gives what it gives.
 
         Raises:
             ArgumentError: it does not run on text.
         """
+        return self._tried(self.model, **inputs)
+
+    def write(self, ids: torch.Tensor, most: int) -> torch.Tensor:
+        """The likeliest token each time, (1, tokens): what comes first is as `generate` has it.
+
+        Args:
+            ids: (1, tokens) what it reads.
+            most: new tokens.
+
+        Raises:
+            ArgumentError: it does not run on text.
+        """
+        found: torch.Tensor = self._tried(
+            self.model.generate,
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+        )
+        return found
+
+    def _tried(self, call: Any, **inputs: Any) -> Any:
         try:
             with torch.no_grad(), _quiet():
-                self.model(**inputs)
+                return call(**inputs)
         except Exception as error:  # a model of images, say; each complains in its own way
             reason = short(" ".join(str(error).split()), 200)
             raise ArgumentError(f"model {self.name} does not run on text: {reason}") from error
 
 
-def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
+def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = False) -> Checkpoint:
     """Open a directory or a name on the Hugging Face hub; Pellucid's decoder if none is given.
 
     Only safetensors weights are read, and no code that a checkpoint brings along is run.
@@ -66,6 +89,7 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
     Args:
         model: the directory or name.
         whole: of an encoder-decoder, both; else its encoder alone.
+        writes: with what tells the next token, so that it can generate.
 
     Raises:
         MissingExtraError: it needs transformers, which are not installed.
@@ -92,7 +116,11 @@ def open_checkpoint(model: str | None, *, whole: bool = False) -> Checkpoint:
             _check_weights(source)
             _check_tokenizer(source)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            network, loaded = transformers.AutoModel.from_pretrained(
+            kind: Any = transformers.AutoModel
+            if writes:
+                both, one = transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForCausalLM
+                kind = both if config.is_encoder_decoder else one
+            network, loaded = kind.from_pretrained(
                 source,
                 dtype=torch.float32,
                 use_safetensors=True,

@@ -16,19 +16,19 @@ from pellucid.models import load
 class OwnCheckpoint(Checkpoint):
     """A trained encoder or decoder that comes with Pellucid."""
 
-    def run(self, **inputs: torch.Tensor) -> None:
+    def run(self, **inputs: torch.Tensor) -> Any:
         with torch.no_grad():
-            self.model(inputs["input_ids"])
+            return self.model(inputs["input_ids"])
 
 
 def open_own(directory: Path) -> OwnCheckpoint:
     """An encoder or a decoder with its tokenizer, and without transformers."""
     model: Any = load(directory)
     name = f"Pellucid's {directory.name}"
-    return OwnCheckpoint(name, model, _Tokenizer(model.tokenizer.inner), model.config.positions)
+    return OwnCheckpoint(name, model, OwnTokenizer(model.tokenizer.inner), model.config.positions)
 
 
-class _Tokenizer:
+class OwnTokenizer:
     """As much of a tokenizer of transformers as is asked of one here."""
 
     is_fast = True

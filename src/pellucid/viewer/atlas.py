@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,32 @@ from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens.heads import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
+from pellucid.lens.visibility import bands
 from pellucid.lens.words import running
 from pellucid.viewer.maps import Kept, Map, thumbnails
 
+MOST_WEIGHTS = 2**22
+"""Of one answer: 16 MB."""
 THUMBNAIL = 64
 """Cells of a thumbnail, each way."""
 
 Side = Literal["queries", "keys"]
+
+
+class Written(NamedTuple):
+    """What a model wrote while it was watched, and what else it could have written."""
+
+    prompt: int
+    """Tokens that were there before: those of a prompt, or the one that a translation starts by."""
+    ids: list[int]
+    """Of all tokens, the last one too, which nothing was written after."""
+    steps: list[list[tuple[int, float]]]
+    """Of each new token, the likeliest ids and their probabilities; the one that was written comes
+    last where it is none of them."""
+    how: str
+    """How tokens were chosen, and why there came no more, in sentences."""
+    aligning: tuple[tuple[str, int], ...] = ()
+    """Modules and heads that the model itself names for alignment."""
 
 
 class Volume(NamedTuple):
@@ -26,8 +45,8 @@ class Volume(NamedTuple):
 
     seen: Recording
     title: str
-    prompt: int | None = None
-    """How many tokens a generation was given; None where nothing was generated, or not known."""
+    written: Written | None = None
+    """None where nothing was generated, or that is not known."""
 
 
 class Place(NamedTuple):
@@ -46,6 +65,8 @@ class Sheet(NamedTuple):
     stack: str
     layer: int
     is_cross: bool
+    is_causal: bool
+    """Whether no token sees what comes after it, so that the next one can be told."""
     items: int
     heads: int
     queries: int
@@ -70,7 +91,9 @@ class Atlas:
                 raise ArgumentError("the recording holds no attention")
             self._records += records
             self.sheets += [
-                Sheet(number, record.name, *place, record.is_cross, *_sizes(record))
+                Sheet(
+                    number, record.name, *place, record.is_cross, is_causal(record), *_sizes(record)
+                )
                 for place, record in zip(layers_of(records), records, strict=True)
             ]
         self._maps: dict[Place, Map] = {}
@@ -95,6 +118,40 @@ class Atlas:
                 found = Map(weights, record.logsumexps is not None, self._kept)
                 self._maps[place] = found
         return found
+
+    def part(
+        self, sheet: int, item: int, rows: slice, cols: slice, *, mean: bool = False
+    ) -> Tensor:
+        """Single weights of some queries and keys, (heads or 1, rows, cols).
+
+        Args:
+            sheet: which attention.
+            item: which text of the batch.
+            rows: queries, of which there are some at least.
+            cols: keys.
+            mean: of all heads.
+
+        Raises:
+            OutOfRangeError: there is no such sheet or text, or no query or key.
+            ArgumentError: these are too many weights for one answer.
+        """
+        of = self._check(sheet, item)
+        for name, wanted, size in (("query", rows, of.queries), ("key", cols, of.keys)):
+            if wanted.start >= size:
+                raise OutOfRangeError(f"there is no {name} {wanted.start}; there are {size}")
+        high = min(rows.stop, of.queries) - rows.start
+        wide = min(cols.stop, of.keys) - cols.start
+        if high * wide * (1 if mean else of.heads) > MOST_WEIGHTS:
+            raise ArgumentError(f"{MOST_WEIGHTS:,} weights are the most at once")
+        heads = (self.map(Place(sheet, item, head)).weights for head in range(of.heads))
+        with torch.no_grad():
+            found = (one.rows(rows)[0, :, cols].float() for one in heads)
+            if mean:
+                total = torch.zeros(high, wide)
+                for one in found:
+                    total += one.cpu()
+                return total[None] / of.heads
+            return torch.stack(list(found))
 
     def record(self, sheet: int) -> tuple[Recording, Record]:
         """A sheet as it was recorded.
@@ -130,6 +187,41 @@ class Atlas:
             seen = self.volumes[self.sheets[sheet].recording].seen
             return running(seen.strings(ids[item if len(ids) > 1 else 0]))
 
+    def volume(self, recording: int) -> Volume:
+        """One of what is shown.
+
+        Raises:
+            OutOfRangeError: there is no such recording.
+        """
+        if not 0 <= recording < len(self.volumes):
+            raise OutOfRangeError(
+                f"there is no recording {recording}; there are {len(self.volumes)}"
+            )
+        return self.volumes[recording]
+
+    def written(self, recording: int) -> dict[str, Any]:
+        """What was written, for JSON; `words` is None where nothing is known of that.
+
+        Raises:
+            OutOfRangeError: there is no such recording.
+        """
+        volume = self.volume(recording)
+        if volume.written is None:
+            return {"prompt": None, "words": None, "how": "", "steps": []}
+        prompt, ids, steps, how, _ = volume.written
+        other = [number for step in steps for number, _ in step]
+        with self._lock:  # one convention of spelling for all
+            words = running(volume.seen.strings(torch.tensor([*ids, *other])))
+        spelt = iter(words[len(ids) :])
+        told = [
+            [
+                {"word": next(spelt), "probability": probability, "is_written": number == new}
+                for number, probability in step
+            ]
+            for step, new in zip(steps, ids[prompt:], strict=True)
+        ]
+        return {"prompt": prompt, "words": words[: len(ids)], "how": how, "steps": told}
+
     def rows(self) -> Iterator[list[HeadRow]]:
         """What each head does, in numbers, sheet by sheet; it takes a pass over all weights."""
         for volume in self.volumes:
@@ -142,6 +234,12 @@ class Atlas:
         if not 0 <= item < items:
             raise OutOfRangeError(f"there is no text {item}; there are {items}")
         return self.sheets[sheet]
+
+
+def is_causal(record: Record) -> bool:
+    """Whether it is attention within one text in which nothing sees what comes after it."""
+    looks_back = any(band.right == 0 for band in bands(record.mask))
+    return looks_back and not record.is_cross and record.shape[-1] == record.shape[-2]
 
 
 def _sizes(record: Record) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid import __version__
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer import lesson
+from pellucid.viewer import alignment, lesson
 from pellucid.viewer.atlas import Atlas, Place, Side
 from pellucid.viewer.maps import SIDE, Map, Reduce
 
@@ -147,7 +147,11 @@ class Desk:
 
     def about(self, _: Given) -> Answer:
         volumes = [
-            {"title": volume.title, "model": volume.seen.model, "prompt": volume.prompt}
+            {
+                "title": volume.title,
+                "model": volume.seen.model,
+                "prompt": None if volume.written is None else volume.written.prompt,
+            }
             for volume in self.atlas.volumes
         ]
         title = " · ".join(dict.fromkeys(volume.title for volume in self.atlas.volumes))
@@ -185,6 +189,25 @@ class Desk:
 
     def column(self, given: Given) -> Answer:
         return Numbers(self._map(given).column(given["token"]))
+
+    def weights(self, given: Given) -> Answer:
+        rows = slice(given["query"], given["query"] + given["queries"])
+        cols = slice(given["key"], given["key"] + given["keys"])
+        is_mean = given["heads"] == "mean"
+        part = self.atlas.part(given["sheet"], given["item"], rows, cols, mean=is_mean)
+        return Numbers(part)
+
+    def written(self, given: Given) -> Answer:
+        return self.atlas.written(given["recording"])
+
+    def alignment(self, given: Given) -> Answer:
+        return alignment.alignment(self.atlas.volume(given["recording"]), given["item"])
+
+    def aligned(self, given: Given) -> Answer:
+        sheet, item = given["sheet"], given["item"]
+        _, record = self.atlas.record(sheet)
+        volume = self.atlas.volume(self.atlas.sheets[sheet].recording)
+        return Numbers(alignment.of_heads(volume, record, item))
 
     def lesson(self, given: Given) -> Answer:
         sheet, item, head, token = (given[name] for name in (*HEAD, "token"))
@@ -225,6 +248,18 @@ QUESTIONS = {
         pace=lambda given: "slow" if given["exact"] else "soon",
         is_json=False,
     ),
+    "weights": Question(
+        "(heads, queries, keys): single weights of all heads, or (1, queries, keys), their mean.",
+        Desk.weights,
+        (*TEXT, "query", "key"),
+        {
+            "queries": Whole(1, SIDE, SIDE),
+            "keys": Whole(1, LARGEST, LARGEST),
+            "heads": OneOf(("each", "mean"), "each"),
+        },
+        pace="slow",
+        is_json=False,
+    ),
     "row": Question(
         "(keys,): what one token attends to.", Desk.row, (*HEAD, "token"), is_json=False
     ),
@@ -243,6 +278,24 @@ QUESTIONS = {
         Desk.lesson,
         HEAD,
         {"token": Whole(0, LARGEST, 0)},
+    ),
+    "written": Question(
+        "All tokens of a generation and, for each new one, what else it could have been.",
+        Desk.written,
+        ("recording",),
+    ),
+    "alignment": Question(
+        "The words of a translation, those of its source, and how much each is made of each.",
+        Desk.alignment,
+        ("recording", "item"),
+        pace="slow",
+    ),
+    "aligned": Question(
+        "(heads, words, source words): the same of each head of one cross-attention.",
+        Desk.aligned,
+        TEXT,
+        pace="slow",
+        is_json=False,
     ),
 }
 """All that can be asked, by name."""

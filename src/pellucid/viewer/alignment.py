@@ -1,0 +1,85 @@
+"""The words of a translation beside those of its source, for the page's grid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError
+from pellucid.lens.align import Alignment, align
+from pellucid.lens.heads import layers_of
+from pellucid.lens.record import Record
+from pellucid.lens.words import Word, words
+from pellucid.viewer.atlas import Volume
+
+
+def alignment(volume: Volume, item: int) -> dict[str, Any]:
+    """Which source words each target word was made of, and by which heads that is known.
+
+    By those that the model itself names for it, where they are known; else the mean of all
+    cross-attention, as `lens.align` takes it.
+
+    Raises:
+        ArgumentError: there is no cross-attention, or there are no words.
+        OutOfRangeError: there is no such text.
+    """
+    names = volume.seen.names
+    named = [] if volume.written is None else volume.written.aligning
+    named = [one for one in named if one[0] in names]
+    grids = [_align(volume, item, *one) for one in named] or [_align(volume, item)]
+    return {
+        "source": grids[0].source,
+        "target": grids[0].target,
+        "weights": torch.stack([one.weights for one in grids]).mean(0).tolist(),
+        "of": _made_of(volume, named),
+    }
+
+
+def of_heads(volume: Volume, record: Record, item: int) -> Tensor:
+    """(heads, target words, source words): the same of each head of one cross-attention.
+
+    Raises:
+        ArgumentError, OutOfRangeError: as `alignment`.
+    """
+    if not record.is_cross:
+        raise ArgumentError(f"{record.name} is no cross-attention")
+    heads = range(record.shape[-3])
+    return torch.stack([_align(volume, item, record.name, head).weights for head in heads])
+
+
+def _align(
+    volume: Volume, item: int, name: str | None = None, head: int | None = None
+) -> Alignment:
+    layers = None if name is None else [name]
+    return align(
+        volume.seen, layers=layers, heads=head, item=item, target_words=_target(volume, item)
+    )
+
+
+def _target(volume: Volume, item: int) -> list[Word] | None:
+    """The words that were written, with the last token, which the model did not read any more."""
+    if volume.written is None or item:
+        return None
+    seen, ids = volume.seen, torch.tensor(volume.written.ids)
+    special = seen.special_ids
+    found = [
+        word
+        for word in words(seen.strings(ids))
+        if not word.is_special and not any(int(ids[at]) in special for at in word.positions)
+    ]
+    return found or None
+
+
+def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:
+    if not named:
+        return "the mean over all layers and heads"
+    records = volume.seen.latest()
+    names = [record.name for record in records]
+    places = [layers_of(records)[names.index(name)] for name, _ in named]
+    said = ", ".join(
+        f"layer {stack}{layer}, head {head}"
+        for (stack, layer), (_, head) in zip(places, named, strict=True)
+    )
+    one = f"{said}, which the model names for it"
+    return one if len(named) == 1 else f"the mean of {one}"

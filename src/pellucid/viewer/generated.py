@@ -1,0 +1,230 @@
+"""A generation for the page: what a model writes, what it looked at, what else it could have said.
+
+The text is written as ever, and then read once more under a watch: that gives all weights, and the
+probabilities of what came next at each place, as they were up to rounding.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid import pretrained
+from pellucid.common.checkpoint import Checkpoint, open_checkpoint
+from pellucid.common.own_checkpoint import OwnTokenizer
+from pellucid.common.wording import count
+from pellucid.errors import ArgumentError, FileError
+from pellucid.lens import watch
+from pellucid.lens.recording import Recording
+from pellucid.lens.selection import Layers
+from pellucid.models import Decoder, Encoder, EncoderDecoder, load
+from pellucid.tasks.checks import LONGEST
+from pellucid.tasks.compiling import compilation_named
+from pellucid.tasks.generate import Ending, Piece, generate, penalty_of
+from pellucid.tasks.terminal import noted
+from pellucid.tasks.translate import translate
+from pellucid.viewer.atlas import Volume, Written, is_causal
+from pellucid.viewer.reading import MOST_VALUES, title_of
+
+ALTERNATIVES = 5
+"""Of each new token."""
+AT_ONCE = 2**22
+"""Logits that are made at once."""
+TEXT = "the text"
+"""What to call it in an error."""
+
+Step = Callable[[str, int, int], None]
+
+
+class Made(NamedTuple):
+    """A generation, seen."""
+
+    seen: Recording
+    prompt: int
+    ids: list[int]
+    logits: Callable[[slice], Tensor]
+    """Of so many new tokens, (tokens, vocabulary)."""
+    how: str
+    vocabulary: int
+    aligning: tuple[tuple[str, int], ...] = ()
+
+
+def recorded_generation(
+    text: str, model: str | None, layers: Layers | None, new_tokens: int, step: Step
+) -> Volume:
+    """What a model writes after a text, or makes of it in another language, the likeliest token
+    each time.
+
+    Args:
+        text: what it reads.
+        model: a directory or a name on the Hugging Face hub; Pellucid's decoder if None.
+        layers: those to record; all if None.
+        new_tokens: the most that are written.
+        step: told how far it is.
+
+    Raises:
+        ArgumentError: the text is blank or too long, or the model writes nothing.
+        FileError: the model cannot be opened.
+        MissingExtraError: what it needs is not installed.
+    """
+    if not 1 <= new_tokens <= LONGEST:
+        raise ArgumentError(f"--new-tokens must be from 1 to {LONGEST:,}, not {new_tokens:,}")
+    step("opening the model", 0, 1)
+    with noted(), compilation_named(step):
+        loaded = _opened(model)
+        if isinstance(loaded, Checkpoint):
+            made = _of_transformers(loaded, text, layers, new_tokens, step)
+        elif loaded.tokenizer is None:
+            raise ArgumentError(f"model '{model}' has no tokenizer")
+        elif isinstance(loaded, Decoder):
+            made = _continued(loaded, text, layers, new_tokens, step)
+        elif isinstance(loaded, EncoderDecoder):
+            made = _translated(loaded, text, layers, new_tokens, step)
+        else:
+            raise ArgumentError(
+                f"model '{model}' is an encoder, which writes nothing; --new-tokens needs a "
+                "decoder or an encoder-decoder"
+            )
+        steps = _steps(made)
+    if not len(made.seen):
+        raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
+    written = Written(made.prompt, made.ids, steps, made.how, made.aligning)
+    return Volume(made.seen, title_of(text), written)
+
+
+def _opened(model: str | None) -> Decoder | Encoder | EncoderDecoder | Checkpoint:
+    """A model of Pellucid's own making, or of transformers where that knows none of its kind."""
+    if model is None:
+        return load(pretrained.DECODER)
+    try:
+        return load(model)
+    except FileError:
+        if find_spec("transformers") is None:
+            raise
+    return open_checkpoint(model, whole=True, writes=True)
+
+
+def _continued(
+    model: Decoder, text: str, layers: Layers | None, new_tokens: int, step: Step
+) -> Made:
+    pieces: list[Piece] = []
+
+    def add(piece: Piece) -> None:
+        pieces.append(piece)
+        step("writing", len(pieces), new_tokens)
+
+    [done] = generate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True, on_token=add)
+    ids = [*done.prompt_ids, *(piece.id for piece in pieces)]
+    with _watched(model, layers, len(ids), step) as seen:
+        x = model.decoder(torch.tensor([ids[:-1]], device=model.device))
+    penalty = penalty_of(model)
+    how = "The likeliest token was taken each time."
+    if penalty != 1:
+        how = (
+            "The likeliest token was taken each time, after those that were there before had been "
+            f"made less likely, as the model asks (repetition penalty {penalty:g})."
+        )
+    prompt = len(done.prompt_ids)
+    logits = _rows(model, x, prompt)
+    vocabulary = model.config.vocabulary
+    how = f"{how} {_why(done.stopped, new_tokens)}"
+    return Made(seen, prompt, ids, logits, how, vocabulary)
+
+
+def _translated(
+    model: EncoderDecoder, text: str, layers: Layers | None, new_tokens: int, step: Step
+) -> Made:
+    step("writing", 0, 1)
+    [done] = translate(model, [text], beams=1, max_tokens=new_tokens, names=[TEXT], strict=True)
+    assert model.config.start is not None  # or it would not have translated
+    ids = [model.config.start, *done.ids]
+    with _watched(model, layers, len(ids), step) as seen:
+        memory = model.encode(torch.tensor([done.source_ids], device=model.device))
+        x = model.decoder(torch.tensor([ids[:-1]], device=model.device), memory=memory)
+    stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
+    how = f"The likeliest token was taken each time, without a search. {_why(stopped, new_tokens)}"
+    named = model.generation.alignment_heads or ()
+    aligning = tuple((f"decoder.blocks.{layer}.cross", head) for layer, head in named)
+    return Made(seen, 1, ids, _rows(model, x, 1), how, model.config.vocabulary, aligning)
+
+
+def _of_transformers(
+    checkpoint: Checkpoint, text: str, layers: Layers | None, new_tokens: int, step: Step
+) -> Made:
+    name, tokenizer, config = checkpoint.name, checkpoint.tokenizer, checkpoint.model.config
+    read = tokenizer(text, truncation=False)["input_ids"]
+    is_both = config.is_encoder_decoder
+    room = new_tokens
+    if checkpoint.limit is not None:
+        if not is_both:
+            room = min(new_tokens, checkpoint.limit - len(read) + 1)
+        if not read or room < 1 or len(read) > checkpoint.limit:
+            raise ArgumentError(
+                f"{TEXT} has {count(len(read), 'token')}, but {name} has positions for "
+                f"{checkpoint.limit:,}"
+            )
+    step("writing", 0, 1)
+    source = torch.tensor([read])
+    ids = checkpoint.write(source, room)[0].tolist()
+    prompt = 1 if is_both else len(read)
+    target = torch.tensor([ids[:-1]])
+    with _watched(checkpoint.model, layers, len(ids), step, tokenizer) as seen:
+        if is_both:
+            output = checkpoint.run(input_ids=source, decoder_input_ids=target)
+        else:
+            output = checkpoint.run(input_ids=target)
+    if not any(map(is_causal, seen)):
+        raise ArgumentError(f"in {name} each token sees those after it: it writes nothing")
+    new = output.logits[0, prompt - 1 :]
+    stopped: Ending = "stop id" if len(ids) - prompt < room else "max_tokens"
+    if stopped == "max_tokens" and room < new_tokens:
+        stopped = "positions"
+    how = f"The likeliest token was taken each time. {_why(stopped, new_tokens)}"
+    return Made(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1])
+
+
+@contextmanager
+def _watched(
+    model: Any, layers: Layers | None, tokens: int, step: Step, tokenizer: Any = None
+) -> Iterator[Recording]:
+    step(f"reading {count(tokens, 'token')}", 0, 1)
+    spelling = OwnTokenizer(model.tokenizer.inner) if tokenizer is None else tokenizer
+    values = tokens <= MOST_VALUES
+    with torch.no_grad(), watch(model, layers, values=values, tokenizer=spelling) as seen:
+        yield seen
+
+
+def _rows(model: Decoder | EncoderDecoder, x: Tensor, prompt: int) -> Callable[[slice], Tensor]:
+    """Logits of some of the new tokens, made when they are asked for."""
+    new = x[0, prompt - 1 :]
+    return lambda rows: model.logits(new[rows])
+
+
+@torch.no_grad()
+def _steps(made: Made) -> list[list[tuple[int, float]]]:
+    """The likeliest of each new token, and the one that was written."""
+    new = made.ids[made.prompt :]
+    block = max(1, AT_ONCE // made.vocabulary)
+    found: list[list[tuple[int, float]]] = []
+    for start in range(0, len(new), block):
+        some = new[start : start + block]
+        shares = made.logits(slice(start, start + len(some))).float().softmax(-1)
+        likeliest = shares.topk(min(ALTERNATIVES, shares.shape[-1]), -1)
+        for row, number in enumerate(some):
+            ids, values = likeliest.indices[row].tolist(), likeliest.values[row].tolist()
+            step = list(zip(ids, values, strict=True))
+            found.append(step if number in ids else [*step, (number, float(shares[row, number]))])
+    return found
+
+
+def _why(stopped: Ending, new_tokens: int) -> str:
+    """Why there came no more."""
+    said: dict[Ending, str] = {
+        "stop id": "The model ended the text itself.",
+        "max_tokens": f"It was to end after {count(new_tokens, 'new token')}.",
+        "positions": "The model has positions for no more.",
+    }
+    return said[stopped]
