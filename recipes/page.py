@@ -40,7 +40,13 @@ def main() -> None:
     with TemporaryDirectory() as directory:
         made = Path(directory) / "bundle.js"
         command = ["npx", "--yes", ESBUILD, str(PAGE / "widget.js"), f"--outfile={made}"]
-        command += ["--bundle", "--minify", "--format=esm", "--target=es2022", "--log-level=warning"]
+        command += [
+            "--bundle",
+            "--minify",
+            "--format=esm",
+            "--target=es2022",
+            "--log-level=warning",
+        ]
         try:
             ran = subprocess.run(
                 [*command, f"--banner:js={line}"],

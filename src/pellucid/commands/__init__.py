@@ -2,6 +2,8 @@
 
     lessons       explain, scaling
     lens          watch, heads
+    view          view
+    export        export
     tasks         embed, similar, cluster, classify
     generation    generate, translate
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from copy import copy
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,7 +12,9 @@ from pellucid.attention import AttentionWeights
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens import store
+from pellucid.lens.choice import chosen
 from pellucid.lens.record import Record
+from pellucid.lens.selection import Layers
 from pellucid.lens.visibility import bands
 
 MOST_NAMES = 5
@@ -69,6 +72,21 @@ class Recording:
     def latest(self) -> list[Record]:
         """The latest record of each module, in the order of the calls."""
         return list({record.name: record for record in self._records}.values())
+
+    def of_layers(self, layers: Layers) -> "Recording":
+        """What was recorded of some layers alone.
+
+        Args:
+            layers: layer numbers (the first number in a module's name, from the last one where
+                negative), names of modules, or patterns of names such as "decoder.*".
+
+        Raises:
+            UnknownNameError: one of them asks for nothing that was recorded.
+            TypeMismatchError: one of them is neither a number nor a name.
+        """
+        part = copy(self)
+        part._records = chosen(self._records, layers)
+        return part
 
     @property
     def unseen(self) -> dict[str, str]:

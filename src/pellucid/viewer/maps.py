@@ -85,6 +85,11 @@ class Kept:
                 self.bytes -= _bytes(self._found.popitem(last=False)[1])
 
 
+def top_level(queries: int, keys: int) -> int:
+    """The level at which one tile shows a whole map."""
+    return max(0, (-(-max(queries, keys) // SIDE) - 1).bit_length())
+
+
 class Map:
     """One head, for several threads."""
 
@@ -110,7 +115,7 @@ class Map:
     @property
     def top(self) -> int:
         """The level at which one tile shows all of it."""
-        return max(0, (-(-max(self.queries, self.keys) // SIDE) - 1).bit_length())
+        return top_level(self.queries, self.keys)
 
     def tile(
         self, level: int, row: int, col: int, reduce: Reduce = "mean", *, exact: bool = True

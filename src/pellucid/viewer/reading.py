@@ -6,6 +6,7 @@ from pathlib import Path
 from pellucid.errors import ArgumentError
 from pellucid.lens import terminal
 from pellucid.lens.recording import Recording
+from pellucid.lens.selection import Layers
 from pellucid.viewer.atlas import Volume
 
 SUFFIX = ".safetensors"
@@ -19,13 +20,15 @@ def is_recording(said: str | None) -> bool:
     return said is not None and said.endswith(SUFFIX)
 
 
-def saved(name: str) -> Volume:
-    """A recording from a file.
+def saved(name: str, layers: Layers | None = None) -> Volume:
+    """A recording from a file, or of some of its layers.
 
     Raises:
         FileError: no such file, or no recording.
+        UnknownNameError: one of the layers is none of it.
     """
-    return Volume(Recording.load(name), Path(name).name)
+    seen = Recording.load(name)
+    return Volume(seen if layers is None else seen.of_layers(layers), Path(name).name)
 
 
 def title_of(text: str, file: Path | None = None) -> str:

@@ -1,0 +1,109 @@
+"""`pellucid export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.commands.lens import (
+    LayersOption,
+    MaxTokensOption,
+    ReaderOption,
+    TargetOption,
+    TextFileOption,
+)
+from pellucid.commands.shared import JsonOption, check_files
+from pellucid.errors import ArgumentError
+
+commands = typer.Typer()
+
+
+@commands.command("export")
+def export(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")
+    ],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT",
+            help='A recording, FILE.safetensors; or what the model reads, like "Write a poem".',
+        ),
+    ] = None,
+    file: TextFileOption = None,
+    target: TargetOption = None,
+    model: ReaderOption = None,
+    layers: LayersOption = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Heads of each layer whose maps are in it, numbers between commas; all unless "
+            "given. The overview shows all.",
+        ),
+    ] = None,
+    max_tokens: MaxTokensOption = None,
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to call it; the file's name or text.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="MIB", help="Numbers that it may hold, before they are packed.")
+    ] = 64,
+    json: JsonOption = False,
+) -> None:
+    """Write a page that shows attention from disk, offline."""
+    check_files((".html", ".htm"), output=output)
+    if what and len(what) > 1:
+        raise ArgumentError(f'export takes one text; put it in quotes: "{" ".join(what)}"')
+    chosen = _numbers(heads)
+    if limit < 1:
+        raise ArgumentError(f"--limit must be 1 or more, not {limit}")
+
+    from pellucid.attention.weights import _bytes as readable_bytes
+    from pellucid.common.files import printable, write_whole
+    from pellucid.common.terminal import steps
+    from pellucid.lens import terminal
+    from pellucid.viewer import reading
+    from pellucid.viewer.atlas import Atlas
+    from pellucid.viewer.file import exported
+
+    said = what[0] if what else None
+    with steps() as step:
+        if said is not None and reading.is_recording(said):
+            if any(one is not None for one in (file, target, model, max_tokens)):
+                raise ArgumentError(
+                    "a recording is there already: leave out --file, --target, --model and "
+                    "--max-tokens"
+                )
+            volume = reading.saved(said, terminal.parse_layers(layers))
+        else:
+            text = terminal.read_text(said, file)
+            volume = reading.read(
+                text,
+                reading.title_of(text, file),
+                target=target,
+                model=model,
+                layers=layers,
+                max_tokens=max_tokens,
+                step=step,
+            )
+        if title is not None:
+            volume = volume._replace(title=title)
+        page = exported(Atlas(volume), heads=chosen, limit=limit * 2**20, step=step)
+        write_whole(output, page)
+    size = output.stat().st_size
+    typer.echo(f"wrote {printable(str(output))}, {readable_bytes(size)}", err=True)
+    if json:
+        from pellucid.tasks.terminal import to_json
+
+        told = {"file": str(output), "bytes": size, "title": volume.title}
+        typer.echo(to_json(told))
+
+
+def _numbers(said: str | None) -> list[int] | None:
+    if said is None:
+        return None
+    parts = [part.strip() for part in said.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
+        raise ArgumentError(f"--heads must be numbers between commas, not '{said}'")
+    return [int(part) for part in parts]
