@@ -1,7 +1,7 @@
 // The arithmetic of one query, step by step. Pointing at a number lights those it is made of; sliders change it.
 import { attend, project, seen } from "./arithmetic.js";
 import { percent, shade } from "./colours.js";
-import { button, choice, headChoice, made } from "./parts.js";
+import { button, choice, headChoice, itemChoice, made } from "./parts.js";
 import { count, decimal, quote, speaker, vectors } from "./sentences.js";
 import { whole } from "./address.js";
 
@@ -9,7 +9,8 @@ const FEW = 8; // numbers of a vector that are all shown
 const FIRST = 6; // shown of a longer one
 const TEMPERATURES = [-5, 5]; // powers of two
 const SNAP = 0.12; // how near to a mark a slider jumps to it
-const ROLES = { query: "q", key: "K", value: "V" };
+const LONG = 9; // terms of a sum that may stand before the sum itself
+let scrolled = 0; // how far down the numbers that follow these are to be shown
 
 export async function lesson(page) {
   const { about, asked, source, signal, view, controls } = page;
@@ -46,21 +47,32 @@ export async function lesson(page) {
     ...examples.map((one) => [one.name, one.title]),
     ...(about.sheets.length ? [["recording", "this recording"]] : []),
   ], example?.name ?? "recording", (value) => {
-    page.go("lesson", value === "recording" ? { sheet: 0, head: 0 } : { example: value });
+    go(value === "recording" ? { sheet: 0, head: 0 } : { example: value });
   }));
   if (!example) {
-    controls.append(headChoice(about.sheets, sheet, head, (newSheet, newHead) => page.go("lesson", { sheet: newSheet, item: 0, head: newHead, token: given.first + now.query })));
+    const other = (told) => go({ sheet, item, head, token: given.first + now.query, ...told });
+    controls.append(
+      headChoice(about.sheets, sheet, head, (newSheet, newHead) => other({ sheet: newSheet, head: newHead }), { recordings: about.recordings }),
+      itemChoice(about.sheets, sheet, item, (newItem) => other({ item: newItem })),
+    );
   }
 
   const body = made("div", { className: "lesson" });
-  const words = made("p", { className: "origin", tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "Where the number comes from" } });
+  const words = made("p", { className: `origin${example ? "" : " long"}`, tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "Where the number comes from" } });
   view.append(body);
   listen();
   build();
   centre();
+  [view.scrollTop, scrolled] = [scrolled, 0];
   page.theme.onChange(shadeAll);
   page.offer({ csv });
   page.say(given.about.join(" · "));
+
+  /** Other numbers, at the step that is looked at now. */
+  function go(told) {
+    scrolled = view.scrollTop;
+    page.go("lesson", told);
+  }
 
   /* The numbers */
 
@@ -179,7 +191,7 @@ export async function lesson(page) {
       const text = /weight/.test(one) ? decimal(number(one), 4) : said(one, number(one), example ? 0 : 1);
       return `${j ? " × " : i ? " + " : ""}${i || j ? minus(text) : text}`;
     })).join("");
-    return { of, way, from: [...pairs.flat(), ...more] };
+    return { of, way, from: [...pairs.flat(), ...more], isLong: pairs.length >= LONG };
   }
 
   function explain(name) {
@@ -189,11 +201,13 @@ export async function lesson(page) {
       words.replaceChildren(found.isChanged ? "Changed by hand. Reset brings the numbers back." : "Point at a number, or go to one with Tab and the arrow keys, to see where it comes from.");
       return;
     }
-    const { of, way, note, from } = origin(name);
+    const { of, way, note, from, isLong } = origin(name);
     from.forEach((one) => cells.get(one)?.forEach((cell) => cell.classList.add("lit")));
     cells.get(name)?.forEach((cell) => cell.classList.add("pointed"));
     const last = said(name, number(name), /exp|sum/.test(name) ? 2 : 0);
-    words.replaceChildren(made("b", { textContent: of }), way ? ` = ${way}` : "", " = ", made("b", { textContent: last }), note ? made("span", { className: "faint", textContent: `, ${note}` }) : "");
+    const result = made("b", { textContent: last });
+    const parts = isLong ? [result, " = ", way] : way ? [way, " = ", result] : [result];
+    words.replaceChildren(made("b", { textContent: of }), " = ", ...parts, note ? made("span", { className: "faint", textContent: `, ${note}` }) : "");
     words.scrollTop = 0;
   }
 
@@ -355,7 +369,7 @@ export async function lesson(page) {
       element.addEventListener("click", () => ask(i));
       return element;
     });
-    const turn = (from, text, title) => button(text, title, () => page.go("lesson", { ...told(), token: from }));
+    const turn = (from, text, title) => button(text, title, () => go({ ...told(), token: from }));
     row.append(...queries);
     row.addEventListener("keydown", (event) => {
       const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -1,0 +1,417 @@
+"""The arithmetic of the page is the library's: its steps, its sentences, and what it is given."""
+
+import json
+import math
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pellucid.attention import attention_weights, masks
+from pellucid.attention.reference import stages
+from pellucid.errors import OutOfRangeError
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.visibility import Visibility
+from pellucid.lessons.examples import walk_example
+from pellucid.viewer import lesson
+from tests.viewer import recordings
+
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="needs node, which runs the page's modules")
+EXAMPLES = {one["name"]: one for one in lesson.examples()["examples"]}
+CLOSE = 1e-12
+"""The largest relative error against float64."""
+
+
+def ask(module: str, *calls: list[Any]) -> list[Any]:
+    """What functions of one of the page's modules answer."""
+    path = files("pellucid.viewer") / "page" / f"{module}.js"
+    assert NODE is not None
+    ran = subprocess.run(
+        [NODE, str(Path(__file__).parent / "page" / "ask.mjs")],
+        input=json.dumps({"module": str(path), "calls": calls}, allow_nan=False),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    answers: list[Any] = json.loads(ran.stdout)
+    return answers
+
+
+def tensor(numbers: list[float | None], nothing: float = -math.inf) -> Tensor:
+    return torch.tensor([nothing if x is None else x for x in numbers], dtype=torch.float64)
+
+
+# The arithmetic.
+
+
+@dataclass
+class Case:
+    """One query of a head."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    softcap: float | None = None
+    bias: Tensor | None = None
+    visible: Tensor | None = None
+    sink: float | None = None
+    temperature: float = 1.0
+
+    def call(self) -> list[Any]:
+        told = {
+            "query": self.query.tolist(),
+            "keys": self.key.tolist(),
+            "values": self.value.tolist(),
+            "scale": self.scale,
+            "softcap": self.softcap,
+            "bias": None if self.bias is None else self.bias.tolist(),
+            "visible": None if self.visible is None else self.visible.tolist(),
+            "sink": self.sink,
+            "temperature": self.temperature,
+        }
+        return ["attend", told]
+
+    def check(self, found: dict[str, Any]) -> None:
+        """Against the reference, in which temperature is another scale of everything."""
+        tau = self.temperature
+        right = stages(
+            self.query[None, None],
+            self.key[None],
+            self.value[None],
+            None if self.visible is None else self.visible[None, None],
+            bias=None if self.bias is None else self.bias[None, None] / tau,
+            scale=self.scale / tau,
+            softcap=None if self.softcap is None else self.softcap / tau,
+            sinks=None if self.sink is None else tensor([self.sink / tau]),
+        )
+        size = (self.query.abs() * self.key.abs()).sum(-1).max().item()
+        largest = size * abs(self.scale) + (
+            0 if self.bias is None else self.bias.abs().max().item()
+        )
+        for name, times, most in (
+            ("scores", 1.0, size),
+            ("scaled", tau, size * abs(self.scale)),
+            ("capped", tau, size * abs(self.scale)),
+            ("masked", tau, largest),
+        ):
+            numbers = getattr(right, name)[0, 0] * times
+            torch.testing.assert_close(
+                tensor(found[name]), numbers, rtol=CLOSE, atol=CLOSE * most, msg=name
+            )
+        # An error of a logit is a relative one of its weight.
+        close = CLOSE * (1 + max(largest, abs(self.sink or 0)) / tau)
+        weights = tensor(found["weights"])
+        torch.testing.assert_close(weights, right.weights[0, 0], rtol=close, atol=1e-300)
+        most = self.value.abs().max().item()
+        torch.testing.assert_close(
+            tensor(found["context"]), right.context[0, 0], rtol=close, atol=close * most
+        )
+        whole = weights.sum().item() + found["sinkWeight"]
+        hidden = self.visible is not None and not self.visible.any() and self.sink is None
+        assert whole == pytest.approx(0 if hidden else 1, abs=1e-12)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    def floats(most: float) -> st.SearchStrategy[float]:
+        return st.floats(-most, most, allow_subnormal=False)
+
+    def drawn(*shape: int) -> Tensor:
+        count = math.prod(shape)
+        one = floats(8)
+        numbers = draw(st.lists(one, min_size=count, max_size=count))
+        return torch.tensor(numbers, dtype=torch.float64).reshape(shape)
+
+    keys, dim, value_dim = (draw(st.integers(1, 5)) for _ in range(3))
+    flags = st.lists(st.booleans(), min_size=keys, max_size=keys)
+    return Case(
+        query=drawn(dim),
+        key=drawn(keys, dim),
+        value=drawn(keys, value_dim),
+        scale=draw(st.floats(0.01, 4)),
+        softcap=draw(st.none() | st.floats(0.5, 50)),
+        bias=drawn(keys) if draw(st.booleans()) else None,
+        visible=torch.tensor(draw(flags)) if draw(st.booleans()) else None,
+        sink=draw(st.none() | floats(20)),
+        temperature=draw(st.floats(0.1, 10)),
+    )
+
+
+@needs_node
+@settings(max_examples=20)
+@given(st.lists(cases(), min_size=1, max_size=20))
+def test_steps_are_those_of_the_reference(some: list[Case]) -> None:
+    for case, found in zip(some, ask("arithmetic", *(one.call() for one in some)), strict=True):
+        case.check(found)
+
+
+@needs_node
+def test_large_scores_overflow_nothing() -> None:
+    key = torch.tensor([[3e3], [-3e3], [2.99e3]], dtype=torch.float64)
+    case = Case(torch.tensor([5e2]).double(), key, key, scale=1.0)
+    (found,) = ask("arithmetic", case.call())
+    assert found["weights"] == [1, 0, 0]
+    assert found["context"] == [3e3]
+
+
+@needs_node
+def test_what_a_hidden_key_holds_never_matters() -> None:
+    told = {"query": [1], "keys": [[2], [None], [3]], "scale": 1, "values": [[5], [None], [7]]}
+    (found,) = ask("arithmetic", ["attend", told | {"visible": [True, False, False]}])
+    assert found["weights"] == [1, 0, 0]
+    assert found["context"] == [5]
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("rule", "mask"),
+    [("causal", masks.causal(2)), ("window", masks.window(left=2, right=0, offset=2))],
+)
+def test_masks_are_those_of_the_library(rule: str, mask: masks.Mask) -> None:
+    queries, keys = 5, 7
+    rows = ask("arithmetic", *(["seen", rule, query, keys, 2, 3] for query in range(queries)))
+    query, key = torch.zeros(1, queries, 1), torch.zeros(1, keys, 1)
+    weights = attention_weights(query, key, mask).dense()[0]
+    assert torch.equal(torch.tensor(rows), weights > 0)
+    assert ask("arithmetic", ["seen", "none", 0, keys, 2, 3]) == [None]
+
+
+# The examples.
+
+
+def test_the_examples_are_those_of_the_notes() -> None:
+    assert list(EXAMPLES) == [
+        "poem",
+        "journey",
+        "journey-linear",
+        "bright",
+        "journey-linear-causal",
+        "lookup",
+    ]
+    json.dumps(lesson.examples(), allow_nan=False)
+    poem = EXAMPLES["poem"]
+    assert poem["tokens"] == ["write", "a", "poem"]
+    assert poem["tokens"][poem["speaker"]] == "write"
+    W_query = torch.tensor(poem["projections"]["query"])
+    torch.testing.assert_close(
+        W_query, torch.tensor([[0.5406, -0.1657], [0.5869, 0.6496]]), atol=5e-5, rtol=0
+    )
+    assert EXAMPLES["bright"]["about"][-1].endswith("only the shapes matter here.")
+
+
+# As the notes and their published companions print them, at four decimals.
+PRINTED = {
+    ("poem", 0): ([0.3573, 0.4011, 0.2416], [1.0100, 1.0641]),
+    ("journey", 1): ([0.1500, 0.2264, 0.2199, 0.1311, 0.0906, 0.1820], [0.3061, 0.8210]),
+    ("journey-linear", 2): (None, [-0.0749, 0.0702]),
+    ("journey-linear-causal", 5): ([0.1935, 0.1663, 0.1666, 0.1542, 0.1666, 0.1529], None),
+    ("journey-linear-causal", 2): ([0.3800, 0.3097, 0.3103, 0, 0, 0], None),
+}
+
+
+@needs_node
+@pytest.mark.parametrize(("name", "query"), PRINTED, ids=str)
+def test_the_notes_numbers(name: str, query: int) -> None:
+    found, weights, context = of_example(name, query), *PRINTED[name, query]
+    if weights is not None:
+        torch.testing.assert_close(tensor(found["weights"]), tensor(weights), atol=6e-5, rtol=0)
+    if context is not None:
+        torch.testing.assert_close(tensor(found["context"]), tensor(context), atol=6e-5, rtol=0)
+
+
+def of_example(name: str, query: int) -> dict[str, Any]:
+    """All steps of one query, as the page makes them."""
+    one = EXAMPLES[name]
+    roles = [[["project", x, W] for x in one["encodings"]] for W in one["projections"].values()]
+    count = len(one["tokens"])
+    flat = ask("arithmetic", *(call for role in roles for call in role))
+    queries, keys, values = (flat[i * count : (i + 1) * count] for i in range(3))
+    visible = [key <= query for key in range(count)] if one["causal"] else None
+    told = {"query": queries[query], "keys": keys, "values": values, "visible": visible}
+    (found,) = ask("arithmetic", ["attend", told | {"scale": len(queries[0]) ** -0.5}])
+    return {**found, "queries": queries}
+
+
+@needs_node
+def test_looking_up_is_attention_too() -> None:
+    one = EXAMPLES["lookup"]
+    told = {"query": one["query"][one["speaker"]], "keys": one["key"], "values": one["value"]}
+    sharp = [["attend", told | {"scale": beta}] for beta in (0, 1, 3, 10, 30, 100, 300)]
+    answers = [found["context"] for found in ask("arithmetic", *sharp)]
+    (walked,) = (m for m in walk_example("lookup").steps[-1].matrices if m.name == "answer")
+    torch.testing.assert_close(torch.tensor(answers), torch.tensor(walked.values))
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("name", "weights", "query"),
+    [
+        ("poem", "linear", 0),
+        ("journey", "parameters", 1),
+        ("journey", "linear", 3),
+        ("bright", "parameters", 4),
+    ],
+)
+def test_the_page_says_what_the_lessons_say(name: str, weights: str, query: int) -> None:
+    entry = f"{name}-linear" if (name, weights) == ("journey", "linear") else name
+    one, found = EXAMPLES[entry], of_example(entry, query)
+    names = [f"'{token}'" for token in one["tokens"]]
+    who = {"name": names[query], "own": query, "names": names}
+    scale = len(found["queries"][0]) ** -0.5
+    said = ask(
+        "sentences",
+        ["vectors", "query", found["queries"], names],
+        ["speaker", who, {"then": ["score", found["scores"]]}],
+        ["speaker", who, {"then": ["scale", found["scores"], scale, len(found["queries"][0])]}],
+        ["speaker", who, {"then": ["softmax", found["weights"]]}],
+        ["speaker", who, {"then": ["mix", found["weights"], found["context"]]}],
+    )
+    walk = walk_example(name, weights=weights, query=one["tokens"][query])  # type: ignore[arg-type]
+    steps = {step.name: step.sentence for step in walk.steps}
+    for step, sentence in zip(("query", "score", "scale", "softmax", "mix"), said, strict=True):
+        plain = sentence.replace("\u00a0%", "%").replace("−", "-")
+        assert steps[step].startswith(plain), step
+
+
+@needs_node
+def test_what_there_is_to_say_of_rare_numbers() -> None:
+    who = {"name": "'a'", "own": None, "names": ["'b'", "'c'"]}
+    hidden = ask(
+        "sentences",
+        ["speaker", who, {"then": ["softmax", [0, 0]]}],
+        ["speaker", who, {"then": ["softmax", [0.996, 0.004]]}],
+        ["speaker", who, {"then": ["softmax", [0.3, 0.3], [["all other tokens", 0.4]]]}],
+        ["decimal", -0.001],
+        ["quote", ["the", "sea", "the"], 2, 5],
+    )
+    assert hidden == [
+        "'a' gives its attention to no token.",
+        "'a' gives >99\u00a0% to 'b'.",
+        "'a' gives 30\u00a0% to 'b', 30\u00a0% to 'c' and 40\u00a0% to all other tokens.",
+        "0.00",
+        "'the' (7)",
+    ]
+
+
+# A head of a recording.
+
+
+@dataclass
+class Made:
+    """A recording of one attention, each size another prime."""
+
+    tokens: int = 13
+    heads: int = 6
+    pairs: int = 3
+    mask: masks.Mask | None = field(default_factory=masks.causal)
+    options: dict[str, Any] = field(default_factory=dict)
+    biased: bool = False
+
+    def record(self) -> tuple[Recording, Record]:
+        draw = torch.Generator().manual_seed(self.tokens)
+
+        def pieces(heads: int, dim: int) -> Pieces:
+            return Pieces(torch.randn(2, heads, self.tokens, dim, generator=draw))
+
+        tokens = self.tokens
+        bias = torch.randn(1, self.heads, tokens, tokens, generator=draw)
+        record = Record(
+            name="layers.0.attention",
+            queries=pieces(self.heads, 7),
+            keys=pieces(self.pairs, 7),
+            values=pieces(self.pairs, 5),
+            visibility=Visibility(self.mask, None, (tokens, tokens), torch.device("cpu")),
+            biases=[bias] if self.biased else [],
+            latest_queries=tokens,
+            **self.options,
+        )
+        return Recording("Model", [record]), record
+
+
+MADE = {
+    "whole": Made(),
+    "part": Made(tokens=131),
+    "all seen": Made(tokens=131, mask=None),
+    "window": Made(tokens=131, mask=masks.window(left=10, right=0)),
+    "bias": Made(tokens=97, biased=True),
+    "softcap": Made(options={"softcap": 1.5, "scale": 0.7}),
+    "sink": Made(tokens=97, options={"sinks": torch.randn(6)}),
+    "nothing seen": Made(mask=masks.padding(torch.tensor([13, 0]))),
+}
+
+
+def shares(found: dict[str, Any], i: int) -> tuple[list[Any], int]:
+    """The call that gives a query's weights."""
+    told = {
+        "query": found["query"][i],
+        "keys": found["key"],
+        "values": found["value"],
+        "bias": None if found["bias"] is None else found["bias"][i],
+        "visible": None if found["visible"] is None else found["visible"][i],
+        "rest": None if found["rest"] is None else found["rest"][i],
+        "restValue": None if found["rest_value"] is None else found["rest_value"][i],
+        **{name: found[name] for name in ("scale", "softcap", "sink")},
+    }
+    return ["attend", told], found["first"] + i
+
+
+@needs_node
+@pytest.mark.parametrize("name", MADE)
+def test_the_weights_of_a_head_are_the_librarys(name: str) -> None:
+    seen, record = MADE[name].record()
+    item, head = 1, 5
+    size = record.shape[-1]
+    found = lesson.head(seen, record, item, head, token=size - 31 if size > 31 else 0)
+    json.dumps(found, allow_nan=False)
+    assert len(found["tokens"]) == len(found["query"]) == min(size, lesson.MOST)
+    assert (found["rest"] is None) == (size <= lesson.MOST)
+    calls, queries = zip(*(shares(found, i) for i in range(len(found["query"]))), strict=True)
+    keys = slice(found["first_key"], found["first_key"] + len(found["key"]))
+    weights = record.weights[item, head].double()
+    value = record.value
+    assert value is not None
+    for query, answer in zip(queries, ask("arithmetic", *calls), strict=True):
+        right = weights[query]
+        torch.testing.assert_close(tensor(answer["weights"]), right[keys], atol=1e-6, rtol=1e-5)
+        outside = right.sum() - right[keys].sum()
+        assert answer["restWeight"] == pytest.approx(outside.item(), abs=1e-6)
+        context = right @ value[item, head // 2].double()
+        torch.testing.assert_close(tensor(answer["context"]), context, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_shown_lies_around_a_token() -> None:
+    seen, record = MADE["part"].record()
+    for token, first in ((0, 0), (40, 8), (130, 131 - 64)):
+        found = lesson.head(seen, record, 0, 0, token)
+        assert found["first"] == found["first_key"] == first
+        assert found["first"] <= token < found["first"] + 64
+        assert found["tokens"][0] == f"#{first}"
+
+
+def test_cross_attention_has_keys_of_another_sequence() -> None:
+    seen = recordings.both()
+    (record, *_) = (one for one in seen.latest() if one.is_cross)
+    found = lesson.head(seen, record, 0, 2)
+    assert found["offset"] is None
+    assert (len(found["tokens"]), len(found["keys"])) == (recordings.TARGET, recordings.SOURCE)
+    assert all(isinstance(word, str) and word.strip() for word in found["keys"])
+    assert found["value"] is None
+
+
+@pytest.mark.parametrize(("item", "head", "token"), [(2, 0, 0), (0, 6, 0), (0, 0, 13), (-1, 0, 0)])
+def test_what_there_is_not(item: int, head: int, token: int) -> None:
+    seen, record = MADE["whole"].record()
+    with pytest.raises(OutOfRangeError, match=r"there is no (text|head|token)"):
+        lesson.head(seen, record, item, head, token)
