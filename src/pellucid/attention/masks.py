@@ -85,7 +85,8 @@ class Mask:
             torch.arange(part.start, part.stop, device=device) for part in (heads, rows, cols)
         )
         seen = self.sees(item, head[:, None, None], row[:, None], col)
-        return seen.expand(torch.broadcast_shapes(seen.shape, (1, len(row), len(col))))
+        count = len(seen) if seen.ndim == 3 else 1  # broadcast_shapes would import half of torch
+        return seen.expand(count, len(row), len(col))
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         """What the queries from start up to stop can see, of a mask that is for one item."""
