@@ -77,8 +77,8 @@ def visible(scores: Scores, rows: slice) -> int:
     """How many weights of one head these rows have that no mask hides, or little more."""
     keys, mask, count = scores.shape[3], scores.mask, 0
     for some in _parts(rows, TOGETHER):
-        seen = keys if mask is None else intervals.length(mask.spans(some.start, some.stop, keys)[0])
-        count += (some.stop - some.start) * seen
+        span = mask.spans(some.start, some.stop, keys).some if mask is not None else ((0, keys),)
+        count += (some.stop - some.start) * intervals.length(span)
     return count
 
 
