@@ -1,6 +1,7 @@
 """What every test shares: no network, one thread, hypothesis without a clock."""
 
 import os
+from functools import partial
 
 # Before anything imports transformers, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,7 @@ import hypothesis
 import pytest
 import torch
 
+from pellucid.training import machine
 from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
 from tests.command_line import refused, run  # noqa: F401  and two more
 
@@ -19,6 +21,12 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """What a machine can do at most is measured in no time: few tests read it, all would wait."""
+    monkeypatch.setattr(machine, "matrix_rate", partial(machine.matrix_rate, seconds=0))
 
 
 def pytest_collection_modifyitems(items):

@@ -54,13 +54,14 @@ def truth(weights, visible, ids, padding):
     weights: (batch, heads, n, n) float64; visible: (batch, 1, n, n) bool; padding: (batch, n) bool.
     """
     batch, count, n, _ = weights.shape
+    weights, visible, ids, padding = (x.tolist() for x in (weights, visible, ids, padding))
     rows = []
     for head in range(count):
         found = {name: [] for name in ("entropy", "distance", *SHARES)}
         for b in range(batch):
-            real = [i for i in range(n) if not padding[b, i]]
+            real = [i for i in range(n) if not padding[b][i]]
             for i in real:
-                row, sees = weights[b, head, i].tolist(), visible[b, 0, i].tolist()
+                row, sees = weights[b][head][i], visible[b][0][i]
                 found["entropy"].append(-sum(w * math.log(w) for w in row if w > 0))
                 found["distance"].append(sum(w * abs(i - j) for j, w in enumerate(row)))
                 found["first"].append(row[real[0]])
@@ -68,14 +69,14 @@ def truth(weights, visible, ids, padding):
                 for name, j in (("previous", i - 1), ("next", i + 1)):
                     if j in real and sees[j]:
                         found[name].append(row[j])
-                alike = [j for j in real if ids[b, j] == ids[b, i] and j != i]
+                alike = [j for j in real if ids[b][j] == ids[b][i] and j != i]
                 if any(sees[j] for j in alike):
                     found["duplicates"].append(sum(row[j] for j in alike))
                 before = [j for j in alike if j < i]
                 if before and before[-1] + 1 < i and sees[before[-1] + 1]:
                     found["induction"].append(row[before[-1] + 1])
                 found["punctuation"].append(
-                    sum(w for w, token in zip(row, ids[b].tolist(), strict=True) if token in MARKS)
+                    sum(w for w, token in zip(row, ids[b], strict=True) if token in MARKS)
                 )
         rows.append([sum(x) / len(x) if x else math.nan for x in found.values()])
     return torch.tensor(rows, dtype=torch.float64)

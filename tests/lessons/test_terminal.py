@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -55,6 +55,7 @@ def test_every_line_fits(example, width):
     assert len(lines) > 20
 
 
+@settings(max_examples=30)
 @given(
     size=st.integers(1, 40),
     columns=st.integers(1, 37),

@@ -48,7 +48,9 @@ def test_one_batch_is_learnt_by_heart(kind, tmp_path):
         fast.zero_grad()
         loss.backward()
         fast.step()
-    assert float(loss.detach()) < 0.02
+        if float(loss.detach()) < 0.02:
+            return
+    pytest.fail(f"a loss of {float(loss.detach())} after 150 steps")
 
 
 @pytest.mark.parametrize("kind", ["translator", "classifier"])

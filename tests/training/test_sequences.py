@@ -52,7 +52,8 @@ def test_sequences_in_parts(tmp_path):
     assert ([one.tolist() for one in found], found.bytes) == (TEXTS, 13)
 
 
-def test_memory_does_not_grow_with_the_sequences(tmp_path):
+def test_memory_does_not_grow_with_the_sequences(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequences, "CHUNK", 2**16)
     sequences.Sequences.build(tmp_path / "a", [[1]], 37)  # what is imported on the way
     tracemalloc.start()
     try:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pellucid.training import loop
+from pellucid.training import loop, machine
 
 NOUNS = ["house", "river", "bird", "stone", "tree", "road", "light"]
 WORDS = ["red", "old", "small", "green", "long"]
@@ -107,6 +108,7 @@ def _run(arguments, output, kill_at):
     """The command; killed when it is about to change a file for the so-manieth time."""
     from pellucid import cli
 
+    machine.matrix_rate = partial(machine.matrix_rate, seconds=0)  # which has no end to wait for
     loop.torch.set_num_threads(1)
     sys.argv = ["pellucid", *map(str, arguments)]
     place, left = str(arguments[arguments.index("-o") + 1]), kill_at
