@@ -119,39 +119,35 @@ class Atlas:
                 self._maps[place] = found
         return found
 
-    def part(
-        self, sheet: int, item: int, rows: slice, cols: slice, *, mean: bool = False
-    ) -> Tensor:
-        """Single weights of some queries and keys, (heads or 1, rows, cols).
+    def part(self, sheet: int, item: int, head: int | None, queries: slice, keys: slice) -> Tensor:
+        """Single weights of some queries and keys, (queries, keys).
 
         Args:
             sheet: which attention.
             item: which text of the batch.
-            rows: queries, of which there are some at least.
-            cols: keys.
-            mean: of all heads.
+            head: one of its heads; the mean of all where None.
+            queries: some at least.
+            keys: some at least.
 
         Raises:
-            OutOfRangeError: there is no such sheet or text, or no query or key.
+            OutOfRangeError: there is no such sheet, text or head, or no such query or key.
             ArgumentError: these are too many weights for one answer.
         """
         of = self._check(sheet, item)
-        for name, wanted, size in (("query", rows, of.queries), ("key", cols, of.keys)):
+        for name, wanted, size in (("query", queries, of.queries), ("key", keys, of.keys)):
             if wanted.start >= size:
                 raise OutOfRangeError(f"there is no {name} {wanted.start}; there are {size}")
-        high = min(rows.stop, of.queries) - rows.start
-        wide = min(cols.stop, of.keys) - cols.start
-        if high * wide * (1 if mean else of.heads) > MOST_WEIGHTS:
-            raise ArgumentError(f"{MOST_WEIGHTS:,} weights are the most at once")
-        heads = (self.map(Place(sheet, item, head)).weights for head in range(of.heads))
+        high = min(queries.stop, of.queries) - queries.start
+        wide = min(keys.stop, of.keys) - keys.start
+        if high * wide > MOST_WEIGHTS:
+            raise ArgumentError(f"{high * wide:,} weights; {MOST_WEIGHTS:,} are the most at once")
+        heads = range(of.heads) if head is None else [head]
+        total = torch.zeros(high, wide)
         with torch.no_grad():
-            found = (one.rows(rows)[0, :, cols].float() for one in heads)
-            if mean:
-                total = torch.zeros(high, wide)
-                for one in found:
-                    total += one.cpu()
-                return total[None] / of.heads
-            return torch.stack(list(found))
+            for one in heads:
+                weights = self.map(Place(sheet, item, one)).weights
+                total += weights.rows(queries)[0, :, keys].to(total)
+        return total / len(heads)
 
     def record(self, sheet: int) -> tuple[Recording, Record]:
         """A sheet as it was recorded.
@@ -162,14 +158,14 @@ class Atlas:
         self._check(sheet, 0)
         return self.volumes[self.sheets[sheet].recording].seen, self._records[sheet]
 
-    def thumbnails(self, sheet: int, item: int) -> Tensor:
-        """(heads, THUMBNAIL, THUMBNAIL) or less: the strongest weights of sampled rows.
+    def thumbnails(self, sheet: int, item: int, size: int = THUMBNAIL) -> Tensor:
+        """(heads, size, size) or less: the strongest weights of sampled rows.
 
         Raises:
             OutOfRangeError: there is no such sheet or text.
         """
         self._check(sheet, item)
-        return thumbnails(self._records[sheet].weights, item, THUMBNAIL)
+        return thumbnails(self._records[sheet].weights, item, size)
 
     def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
         """Each token as it stands in the text, (queries or keys,), the space before it included;

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import parse_qsl
 
 from torch import Tensor
 
@@ -191,11 +192,10 @@ class Desk:
         return Numbers(self._map(given).column(given["token"]))
 
     def weights(self, given: Given) -> Answer:
-        rows = slice(given["query"], given["query"] + given["queries"])
-        cols = slice(given["key"], given["key"] + given["keys"])
-        is_mean = given["heads"] == "mean"
-        part = self.atlas.part(given["sheet"], given["item"], rows, cols, mean=is_mean)
-        return Numbers(part)
+        queries = slice(given["query"], given["query"] + given["queries"])
+        keys = slice(given["key"], given["key"] + given["keys"])
+        sheet, item, head = given["sheet"], given["item"], given.get("head")
+        return Numbers(self.atlas.part(sheet, item, head, queries, keys))
 
     def written(self, given: Given) -> Answer:
         return self.atlas.written(given["recording"])
@@ -220,6 +220,7 @@ class Desk:
 TEXT = ("sheet", "item")
 HEAD = (*TEXT, "head")
 PART = {"first": Whole(0, LARGEST, 0), "count": Whole(1, MOST_WORDS, MOST_WORDS)}
+SOME = {"queries": Whole(1, SIDE, SIDE), "keys": Whole(1, LARGEST, LARGEST)}
 
 QUESTIONS = {
     "about": Question("What is shown: recordings and their sheets, an attention each.", Desk.about),
@@ -249,14 +250,18 @@ QUESTIONS = {
         is_json=False,
     ),
     "weights": Question(
-        "(heads, queries, keys): single weights of all heads, or (1, queries, keys), their mean.",
+        "(queries, keys): single weights of some tokens.",
+        Desk.weights,
+        (*HEAD, "query", "key"),
+        SOME,
+        pace="slow",
+        is_json=False,
+    ),
+    "mean": Question(
+        "(queries, keys): the same, the mean of all heads.",
         Desk.weights,
         (*TEXT, "query", "key"),
-        {
-            "queries": Whole(1, SIDE, SIDE),
-            "keys": Whole(1, LARGEST, LARGEST),
-            "heads": OneOf(("each", "mean"), "each"),
-        },
+        SOME,
         pace="slow",
         is_json=False,
     ),
@@ -299,6 +304,12 @@ QUESTIONS = {
     ),
 }
 """All that can be asked, by name."""
+
+
+def parsed(path: str) -> tuple[str, dict[str, str]]:
+    """What stands before "?" in a path, and the options after it."""
+    name, _, options = path.partition("?")
+    return name, dict(parse_qsl(options, keep_blank_values=True))
 
 
 def schema() -> dict[str, Any]:
