@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pellucid.attention import backends, indexing, intervals, streaming
 from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.display import Displayed
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import mask_of_rows
-from pellucid.attention.preview import preview
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
 from pellucid.errors import (
@@ -30,9 +30,6 @@ FEW_ROWS = 8
 """Fewer than one in so many rows find their logsumexp alone; for more, all are found at once."""
 MOST_RANGES = 16
 """Ranges of queries that are gone through one by one; more are picked out of a whole pass."""
-PREVIEW_CELLS = 24
-"""Rows and columns of a notebook preview."""
-PREVIEW_HEADS = 8
 
 
 class Statistics(NamedTuple):
@@ -122,7 +119,7 @@ class LazyMatrix:
         return f"{type(self).__name__}({self._name}: {', '.join(facts)})"
 
 
-class AttentionWeights(LazyMatrix):
+class AttentionWeights(LazyMatrix, Displayed):
     """All attention weights of a call, exact, in the memory of its query and key.
 
     A linear operator from keys to queries, (..., heads, queries, keys). It holds references to
@@ -527,19 +524,6 @@ class AttentionWeights(LazyMatrix):
     def _outer(self, tensor: Tensor) -> Tensor:
         """(batch, ...) with the batch dimensions as the user gave them."""
         return tensor.reshape(*self._of.batch_shape, *tensor.shape[1:])
-
-    def _repr_html_(self) -> str:
-        """The first heads as small pictures, from a sample of queries: never n x n numbers."""
-        queries = self._of.shape[2]
-        step = -(-queries // PREVIEW_CELLS)
-        first = (0,) * len(self._of.batch_shape)
-        with torch.no_grad():
-            some = torch.arange(0, queries, step)
-            shown = range(min(PREVIEW_HEADS, self.shape[-3]))
-            rows = torch.cat([self.one(*first, head).sample(some) for head in shown])
-            cells = streaming.pool_last(rows, min(PREVIEW_CELLS, rows.shape[-1]), "max")
-        names = [f"head {head}" for head in range(len(cells))]
-        return preview(repr(self), dict(zip(names, cells, strict=True)))
 
 
 class Transposed:

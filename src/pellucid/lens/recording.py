@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights
+from pellucid.attention.display import Displayed
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens import store
@@ -20,7 +21,7 @@ from pellucid.lens.visibility import bands
 MOST_NAMES = 5
 
 
-class Recording:
+class Recording(Displayed):
     """Records, one an attention, in the order of their first calls.
 
     Iterate over it for the records; index it by a module's name for the weights of its latest call

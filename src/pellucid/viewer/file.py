@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple, get_args
-from urllib.parse import parse_qsl
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +21,7 @@ from pellucid.common.drawing import safe
 from pellucid.errors import OutOfRangeError, TooLargeError
 from pellucid.viewer.atlas import THUMBNAIL, Atlas, Place, Sheet, Side
 from pellucid.viewer.maps import SIDE, Reduce, top_level
-from pellucid.viewer.questions import MOST_WORDS, Answer, Desk, Numbers
+from pellucid.viewer.questions import MOST_WORDS, Answer, Desk, Numbers, parsed
 
 LIMIT = 64 * 2**20
 """Bytes of numbers, before they are packed, that a file holds unless told otherwise."""
@@ -182,8 +181,7 @@ def held_bytes(wanted: Wanted) -> int:
 
 def ask(desk: Desk, path: str) -> Answer:
     """The answer to a path with its options; of what is found bit by bit, when it is complete."""
-    name, _, options = path.partition("?")
-    asked = desk.ask(name, dict(parse_qsl(options)))
+    asked = desk.ask(*parsed(path))
     answer = asked.find()
     while isinstance(answer, dict) and answer.get("done", 0) != answer.get("of", 0):
         answer = asked.find()

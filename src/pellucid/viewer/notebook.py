@@ -1,0 +1,141 @@
+"""What notebooks show of recordings and of weights: the page, a picture of it, or words.
+
+The page is there where anywidget is installed and a kernel runs; the picture for whoever looks at
+the notebook later, or elsewhere.
+"""
+
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Container
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import torch
+
+from pellucid.attention import AttentionWeights
+from pellucid.lens.record import Pieces, Record
+from pellucid.lens.recording import Recording
+from pellucid.lens.visibility import Visibility
+from pellucid.viewer.atlas import Atlas, Volume
+
+if TYPE_CHECKING:
+    from pellucid.viewer.widget import Page
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PNG = "image/png"
+TEXT = "text/plain"
+Bundle = tuple[dict[str, Any], dict[str, Any]]
+"""What is shown and what is told of it, by MIME types."""
+
+
+class Shown(NamedTuple):
+    """What a page was opened on, and the sizes that it had then."""
+
+    thing: object
+    sizes: list[torch.Size]
+
+
+_pages: "WeakValueDictionary[int, Page]" = WeakValueDictionary()
+"""Those that are open, by the ids of what they show and keep: a cell that runs again does not keep
+it all once more."""
+
+
+def bundle(
+    thing: Recording | AttentionWeights,
+    include: Container[str] | None = None,
+    exclude: Container[str] | None = None,
+) -> Bundle:
+    """What a notebook shows, as `_repr_mimebundle_` gives it.
+
+    Args:
+        thing: what is shown.
+        include: MIME types that are wanted; all unless given.
+        exclude: those that are not.
+    """
+    makers: dict[str, Callable[[], Bundle]] = {TEXT: lambda: ({TEXT: repr(thing)}, {})}
+    shell = _shell()
+    if _has_any(thing) and (shell is None or _has_kernel(shell)):  # a terminal shows no pictures
+        makers[PNG] = lambda: _picture(thing)
+        if shell is not None and find_spec("anywidget") is not None:
+            makers[WIDGET] = lambda: _widget(thing)
+    data: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+    for kind, make in makers.items():
+        if (not include or kind in include) and (not exclude or kind not in exclude):
+            some, more = make()
+            data |= some
+            told |= more
+    return data, told
+
+
+def atlas_of(thing: Recording | AttentionWeights) -> Atlas:
+    """What is shown of a recording, or of weights that nobody recorded."""
+    if isinstance(thing, Recording):
+        return Atlas(Volume(thing, thing.model))
+    return Atlas(Volume(Recording("attention", [_record(thing)]), "attention weights"))
+
+
+def _record(weights: AttentionWeights) -> Record:
+    """Weights without words, as if they had been recorded."""
+    of = weights._of
+    queries, keys = weights.shape[-2:]
+    outer = of.batch_shape
+    is_placed = of.mask is not None and of.mask.offset is not None
+    known = weights._logsumexp
+    return Record(
+        name="weights",
+        queries=Pieces(of.query.detach().reshape(*outer, *of.query.shape[1:])),
+        keys=Pieces(of.key.detach().reshape(*outer, *of.key.shape[1:])),
+        visibility=Visibility(of.mask, None, (queries, keys), weights.device),
+        logsumexps=None if known is None else Pieces(weights._outer(known.detach()), -1),
+        is_cross=queries != keys and not is_placed,
+        latest_queries=queries,
+        _weights=weights,
+    )
+
+
+def _picture(thing: Recording | AttentionWeights) -> Bundle:
+    from pellucid.viewer.still import still
+
+    alt = f"attention weights of each head: {repr(thing).splitlines()[0]}"
+    return {PNG: b64encode(still(atlas_of(thing))).decode()}, {PNG: {"alt": alt}}
+
+
+def _widget(thing: Recording | AttentionWeights) -> Bundle:
+    page = _page(thing)._repr_mimebundle_()
+    assert page is not None  # it has a view
+    data, told = page
+    return {WIDGET: data[WIDGET]}, told
+
+
+def _page(thing: Recording | AttentionWeights) -> "Page":
+    """The one that is open, if what it shows is as it was; else a new one."""
+    from pellucid.viewer.widget import Page
+
+    shown = Shown(thing, _sizes(thing))
+    found = _pages.get(id(thing))
+    if found is None or found.comm is None or found.shown != shown:
+        atlas = atlas_of(thing)
+        one = len(atlas.sheets) == 1 and atlas.sheets[0].heads == 1
+        found = _pages[id(thing)] = Page(atlas, "map" if one else "overview", shown)
+    return found
+
+
+def _sizes(thing: Recording | AttentionWeights) -> list[torch.Size]:
+    return [thing.shape] if isinstance(thing, AttentionWeights) else [one.shape for one in thing]
+
+
+def _has_any(thing: Recording | AttentionWeights) -> bool:
+    sizes = _sizes(thing)
+    return bool(sizes) and all(size.numel() for size in sizes)
+
+
+def _shell() -> Any:
+    """IPython's, if that is running."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def _has_kernel(shell: Any) -> bool:
+    return getattr(shell, "kernel", None) is not None

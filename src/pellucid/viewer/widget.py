@@ -1,0 +1,74 @@
+"""The page as a widget of notebooks: anywidget carries it, and asks the kernel."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, get_args
+
+import anywidget
+import traitlets
+
+from pellucid.errors import PellucidError
+from pellucid.viewer.atlas import Atlas
+from pellucid.viewer.file import as_bytes, source
+from pellucid.viewer.questions import Asked, Desk, Numbers, Pace, parsed
+
+HEIGHT = 560
+"""Pixels of a page in a notebook."""
+
+# Beside the cells that run: what takes long never holds them up, and nor does it what is quick.
+_POOLS = {pace: ThreadPoolExecutor(1, f"pellucid-{pace}") for pace in get_args(Pace)}
+
+
+class Page(anywidget.AnyWidget):
+    """A page of its own. What it shows stays in memory until it is closed."""
+
+    _esm = source("bundle.js")
+    style = traitlets.Unicode(source("style.css")).tag(sync=True)
+    file = traitlets.Unicode(source("file.html")).tag(sync=True)
+    height = traitlets.Int(HEIGHT).tag(sync=True)
+    address = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, atlas: Atlas, address: str = "overview", shown: object = None) -> None:
+        """Of an atlas, opened at a view; `shown` is what it was made of, if anybody asks."""
+        self.shown = shown
+        self._desk: Desk | None = Desk(atlas)
+        self._waiting: dict[str, Future[None]] = {}
+        super().__init__(address=address)
+        self.on_msg(self._hear)
+
+    def close(self) -> None:
+        """Forget what it shows, and what is asked and not yet begun."""
+        self._desk = self.shown = None
+        for future in list(self._waiting.values()):
+            future.cancel()
+        super().close()
+
+    def _hear(self, _: Any, said: dict[str, Any], __: Any) -> None:
+        """A question, {number, path}; or {drop}, the number of one that nobody asks any more."""
+        if self._desk is None:
+            return
+        if "drop" in said:
+            waiting = self._waiting.get(said["drop"])
+            if waiting is not None:
+                waiting.cancel()
+            return
+        number = said["number"]
+        try:
+            asked = self._desk.ask(*parsed(said["path"]))
+        except PellucidError as error:
+            self.send({"number": number, "error": str(error)})
+            return
+        self._waiting[number] = future = _POOLS[asked.pace].submit(self._answer, number, asked)
+        future.add_done_callback(lambda _: self._waiting.pop(number, None))
+
+    def _answer(self, number: str, asked: Asked) -> None:
+        """Send an answer, from whatever thread."""
+        try:
+            found = asked.find()
+        except PellucidError as error:
+            self.send({"number": number, "error": str(error)})
+        else:
+            if isinstance(found, Numbers):
+                told = {"shape": list(found.values.shape), "exact": found.is_exact}
+                self.send({"number": number} | told, [as_bytes(found.values)])
+            else:
+                self.send({"number": number, "json": found})
