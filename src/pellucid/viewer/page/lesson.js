@@ -360,45 +360,48 @@ export async function lesson(page) {
 
   /** The tokens: which of them asks, and how much of its attention each gets. */
   function strip() {
-    const row = made("div", { className: "words", data: { role: "radiogroup", "aria-label": "The token that attends" } });
     const chip = (name, word) => made(name, { className: "word" }, made("b", { textContent: word }), made("small", {}));
-    const queries = given.tokens.map((word, i) => {
-      const element = chip("button", word);
-      Object.assign(element, { type: "button", title: `${given.names[i]} attends` });
-      element.setAttribute("role", "radio");
-      element.addEventListener("click", () => ask(i));
-      return element;
+    const queries = given.tokens.map((word, i) => Object.assign(chip("button", word), { title: `${given.names[i]} attends` }));
+    const row = oneOf("The token that attends", "words", queries, () => now.query, (i) => {
+      now.query = i;
+      refresh();
+      centre();
     });
     const turn = (from, text, title) => button(text, title, () => go({ ...told(), token: from }));
-    row.append(...queries);
-    row.addEventListener("keydown", (event) => {
-      const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!way) return;
-      event.preventDefault();
-      ask((now.query + way + queries.length) % queries.length);
-      queries[now.query].focus();
-    });
     const keys = given.isSelf ? queries : given.keys.map((word) => chip("span", word));
     const reset = button("Reset", "Put scale, temperature and mask back", () => { Object.assign(now, usual); build(); });
     refreshing.push(() => {
-      queries.forEach((one, i) => {
-        one.setAttribute("aria-checked", String(i === now.query));
-        one.tabIndex = i === now.query ? 0 : -1;
-      });
       keys.forEach((one, j) => { one.lastChild.textContent = percent(found.weights[j]); });
       reset.disabled = !found.isChanged;
     });
     const last = given.first + given.tokens.length;
     return made("div", { className: "strip" },
       ...(given.first > 0 ? [turn(Math.max(0, given.first - 1), "◂", "Earlier tokens")] : []),
-      made("div", { className: "both" }, row, ...(given.isSelf ? [] : [made("div", { className: "words" }, made("span", { className: "faint", textContent: "attends to" }), ...keys)])),
+      made("div", { className: "both" }, row, ...(given.isSelf ? [] : [made("div", { className: "words", tabIndex: 0, data: { role: "group", "aria-label": "The tokens attended to" } }, made("span", { className: "faint", textContent: "attends to" }), ...keys)])),
       ...(last < given.of ? [turn(last, "▸", "Later tokens")] : []),
       reset);
-    function ask(i) {
-      now.query = i;
-      refresh();
-      centre();
-    }
+  }
+
+  /** Buttons of which one is chosen: one stop for Tab, with arrow keys inside. */
+  function oneOf(name, className, buttons, get, set) {
+    const row = made("div", { className, data: { role: "radiogroup", "aria-label": name } }, ...buttons);
+    buttons.forEach((one, i) => {
+      one.type = "button";
+      one.setAttribute("role", "radio");
+      one.addEventListener("click", () => set(i));
+    });
+    row.addEventListener("keydown", (event) => {
+      const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      set((get() + way + buttons.length) % buttons.length);
+      buttons[get()].focus();
+    });
+    refreshing.push(() => buttons.forEach((one, i) => {
+      one.setAttribute("aria-checked", String(i === get()));
+      one.tabIndex = i === get() ? 0 : -1;
+    }));
+    return row;
   }
 
   /** Bring the query into sight, among the tokens and in the tables. */
@@ -414,7 +417,7 @@ export async function lesson(page) {
   /** A slider over powers of two, with marks to which it jumps. @param {[number, string][]} marks */
   function slider(name, [least, most], marks, get, set, show) {
     const input = made("input", { type: "range", min: least, max: most, step: 0.05, data: { "aria-label": name } });
-    const output = made("output", {});
+    const output = made("span", { className: "told" });
     const at = (value) => Math.min(most, Math.max(least, Math.log2(value)));
     const row = made("div", { className: "marks" }, ...marks.map(([value, text]) => {
       const mark = button("", `${name} ${text}`, () => { set(value); refresh(); });
@@ -465,17 +468,16 @@ export async function lesson(page) {
   }
 
   function maskChoice() {
-    const row = made("div", { className: "rules", data: { role: "radiogroup", "aria-label": "Mask" } });
-    given.rules.forEach(([rule, text]) => {
-      const input = made("input", { type: "radio", name: "mask", value: rule });
-      input.addEventListener("change", () => { now.rule = rule; refresh(); });
-      refreshing.push(() => { input.checked = now.rule === rule; });
-      row.append(made("label", {}, input, text));
-    });
+    const rules = given.rules.map(([rule]) => rule);
+    const buttons = given.rules.map(([, text]) => made("button", { textContent: text }));
+    const row = made("div", { className: "rules" }, oneOf("Mask", "segments", buttons, () => rules.indexOf(now.rule), (i) => {
+      now.rule = rules[i];
+      refresh();
+    }));
     if (given.offset === null) return row;
     const most = given.keys.length;
     const input = made("input", { type: "range", min: 1, max: most, step: 1, data: { "aria-label": "Tokens of the window" } });
-    const output = made("output", {});
+    const output = made("span", { className: "told" });
     input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); refresh(); });
     refreshing.push(() => {
       input.value = now.width;
