@@ -25,7 +25,7 @@ run: $(INSTALLED) ## a trained model reads a sentence: one head's attention, eve
 	$(BIN)/pellucid explain "In the beginning God created the heavens and the earth"
 
 test: $(INSTALLED) ## the tests, a few minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 slow: $(INSTALLED) ## the tests that take longer than that
 	$(BIN)/python -m pytest -m slow
@@ -36,6 +36,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.viewer
 
 lint: $(INSTALLED) ## style, layout and types
 	$(BIN)/ruff check .

@@ -8,8 +8,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from threading import Barrier
+from threading import Barrier, local
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,28 @@ from torch.utils.checkpoint import checkpoint
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_own = local()
+
+
+@contextmanager
+def between(call: Callable[[], None]) -> Iterator[None]:
+    """Before each block of whatever this thread asks for inside, make a call.
+
+    It may wait, so that others go first, or raise, where nobody wants the answer any more.
+    """
+    before, _own.call = getattr(_own, "call", None), call
+    try:
+        yield
+    finally:
+        _own.call = before
+
+
+def _interrupted(items: Iterable[Item], call: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        call()
+        yield item
 
 
 def each(
@@ -31,6 +54,8 @@ def each(
     pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
     threads = torch.get_num_threads()
+    if (call := getattr(_own, "call", None)) is not None:
+        items = _interrupted(items, call)
     if differentiable:
         for item in items:
             yield item, checkpoint(function, item, use_reentrant=False)

@@ -110,7 +110,6 @@ class Map:
         self._kept = Kept() if kept is None else kept
         self._base = max(1, self.top - FINER)
         self._band = max(BAND, 2**self._base)
-        self._locks = [Lock() for _ in range(-(-self.queries // self._band))]
 
     @property
     def top(self) -> int:
@@ -223,14 +222,14 @@ class Map:
         return strip[torch.arange(down) * few // down]
 
     def _found(self, at: int) -> Band:
-        with self._locks[at]:  # two threads that want it find it once
-            found: Band | None = self._kept.get((self, "band", at))
-            if found is None:
-                rows, cell = self._rows_of(at), 2**self._base
-                known = None if self._recorded is None else self._recorded[:, rows]
-                whole = squares(self._scores, rows, slice(0, self.keys), (cell, cell), known)
-                found = Band(*(one[0] for one in whole))
-                self._kept.put((self, "band", at), found)
+        # No lock: who waits for a turn, so that another goes first, must not hold what that needs.
+        found: Band | None = self._kept.get((self, "band", at))
+        if found is None:
+            rows, cell = self._rows_of(at), 2**self._base
+            known = None if self._recorded is None else self._recorded[:, rows]
+            whole = squares(self._scores, rows, slice(0, self.keys), (cell, cell), known)
+            found = Band(*(one[0] for one in whole))
+            self._kept.put((self, "band", at), found)
         return found
 
     def _logsumexp(self, rows: slice) -> Tensor:

@@ -1,16 +1,15 @@
 """The server behind the page: a desk, asked over HTTP from this machine alone.
 
 Numbers go out as float32, little-endian, row by row, with their shape in the header X-Shape. The
-event loop computes nothing: what is soon done and what takes long each have a thread, and what
-nobody waits for any more is dropped.
+event loop computes nothing: what is soon done and what takes long each have a thread, the second
+lets the first go before it, and what nobody waits for any more is dropped.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
@@ -21,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Answer, Asked, BrokenError, Desk, Numbers, Pace, schema
+from pellucid.viewer.questions import Answer, Asked, BrokenError, Desk, Numbers, schema
+from pellucid.viewer.turns import Turns
 
 MOST_WAITING = 256
 """Requests at work or waiting; more are refused."""
@@ -53,7 +53,7 @@ class Server:
             token: the first part of each address, where others than this machine can reach it.
         """
         self._desk = Desk(atlas)
-        self._pools = {pace: ThreadPoolExecutor(1) for pace in get_args(Pace)}
+        self._turns = Turns()
         self._waiting = 0
         routes: list[BaseRoute] = [
             Route("/", self.page),
@@ -73,16 +73,15 @@ class Server:
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
 
     async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
         _, _, kind = name.rpartition(".")
-        file = files("pellucid.viewer") / "page" / name
-        if kind not in KINDS or "/" in name or not file.is_file():
+        there = {file.name: file for file in (files("pellucid.viewer") / "page").iterdir()}
+        if kind not in KINDS or name not in there:
             raise OutOfRangeError("there is no such page")
-        return Response(file.read_bytes(), media_type=KINDS[kind])
+        return Response(there[name].read_bytes(), media_type=KINDS[kind])
 
     async def schema(self, _: Request) -> Response:
         return JSONResponse(schema())
@@ -96,12 +95,14 @@ class Server:
         """An answer, made in a pool; dropped where nobody waits for it any more."""
         if self._waiting >= MOST_WAITING:
             raise BusyError("too many requests at once")
+        answer = self._turns.submit(asked.pace, asked.find)
+        made = asyncio.wrap_future(answer)
         self._waiting += 1
-        made = asyncio.wrap_future(self._pools[asked.pace].submit(asked.find))
         try:
             while not (await asyncio.wait({made}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
                     made.cancel()
+                    self._turns.drop(answer)
                     raise GoneError
             return made.result()
         finally:
