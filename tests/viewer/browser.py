@@ -72,6 +72,7 @@ class Shown:
         self.atlas = Atlas(*(Volume(one, title) for title, one in seen))
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
+        listening.listen()
         host = f"127.0.0.1:{listening.getsockname()[1]}"
         self.address = f"http://{host}/"
         app = Server(self.atlas, {host}).app
