@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, hypothesis without a clock."""
 
+import gc
 import os
 from functools import partial
 
@@ -27,6 +28,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 def _no_waiting(monkeypatch):
     """What a machine can do at most is measured in no time: few tests read it, all would wait."""
     monkeypatch.setattr(machine, "matrix_rate", partial(machine.matrix_rate, seconds=0))
+
+
+def pytest_collection_finish():
+    """What was imported stays to the end: nobody need look through it again for what is free."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

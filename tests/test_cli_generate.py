@@ -124,14 +124,9 @@ def test_prompts_of_a_file_and_of_standard_input(run, model, tmp_path):
     assert status == 0
     assert out == f"{one}\n{other}"
     assert err == f"pellucid: left out 1 empty line of '{file}': 2\n"
-    done = subprocess.run(
-        [*COMMAND, "--model", model, "--max-tokens", "5"],
-        input=file.read_bytes(),
-        capture_output=True,
-        env={**os.environ, "PYTHONUTF8": "1"},
-    )
-    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
-    assert done.stdout.decode() == out
+    status, piped, err = run("--model", model, "--max-tokens", "5", stdin=file.read_bytes())
+    assert (status, err.count("\n")) == (0, 1)
+    assert piped == out
 
 
 def test_a_file_is_written_whole_and_with_all_characters(run, model, tmp_path):
