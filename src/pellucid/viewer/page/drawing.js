@@ -130,7 +130,10 @@ function walk(element, pen, box) {
     if (option) words(option.textContent, at.left + 6, (at.top + at.bottom) / 2, style, pen, box);
     return;
   }
-  for (const child of element.childNodes) {
+  // What sticks lies above what it sticks to.
+  const sticks = (one) => one.nodeType === Node.ELEMENT_NODE && getComputedStyle(one).position === "sticky";
+  const children = [...element.childNodes];
+  for (const child of [...children.filter((one) => !sticks(one)), ...children.filter(sticks)]) {
     if (child.nodeType === Node.ELEMENT_NODE) walk(child, pen, box);
     else if (child.nodeType === Node.TEXT_NODE && child.data.trim()) lines(child, style, pen, box);
   }
