@@ -1,13 +1,25 @@
 // One hue whose lightness alone carries the number: read without telling hues apart, and in grey.
+// Differences are blue or orange, which colour-blind people tell apart too.
 
 const LIGHT = [[245, 248, 251], [200, 224, 240], [121, 182, 219], [38, 119, 172], [15, 77, 127], [8, 42, 79]];
 const DARK = [[21, 30, 41], [20, 58, 88], [25, 98, 143], [50, 146, 193], [132, 200, 229], [229, 245, 252]];
+const LIGHT_SIGNED = [[5, 48, 97], [33, 102, 172], [103, 169, 207], [246, 246, 246], [241, 163, 64], [179, 88, 6], [104, 48, 3]];
+const DARK_SIGNED = [[190, 228, 255], [96, 176, 235], [28, 92, 145], [24, 30, 38], [140, 76, 16], [232, 140, 48], [255, 216, 168]];
 const STEPS = 1024;
 const DECADES = 4; // of a logarithmic scale
+const HALF = 1 << 15; // numbers above none, told apart by the upper bits of a float32
 
 /** A table of colours, as canvases store them. @returns {Uint32Array} */
 export function ramp(isDark) {
-  const stops = isDark ? DARK : LIGHT;
+  return between(isDark ? DARK : LIGHT);
+}
+
+/** The same from less than nothing to more. */
+export function signedRamp(isDark) {
+  return between(isDark ? DARK_SIGNED : LIGHT_SIGNED);
+}
+
+function between(stops) {
   const table = new Uint32Array(STEPS);
   for (let step = 0; step < STEPS; step++) {
     const place = (step / (STEPS - 1)) * (stops.length - 1);
@@ -25,28 +37,57 @@ export function share(value, top, isLog) {
   return Math.min(1, Math.max(0, part));
 }
 
+/** The same of differences, with nothing in the middle. */
+export function signedShare(value, top, isLog) {
+  return 0.5 + (Math.sign(value) * share(Math.abs(value), top, isLog)) / 2;
+}
+
+/** The least weight that a logarithmic scale tells from nothing. */
+export function least(top) {
+  return top * 10 ** -DECADES;
+}
+
+/**
+ * The colours of all numbers, each found by the upper half of its bits: so that millions of cells
+ * are painted without a logarithm.
+ * @param {(value: number) => number} partOf as `share`
+ */
+export function shadesOf(partOf, table) {
+  const bits = new Uint32Array(1);
+  const float = new Float32Array(bits.buffer);
+  const shades = new Uint32Array(2 * HALF);
+  for (let i = 0; i < 2 * HALF; i++) {
+    bits[0] = (i << 16) | (i % HALF ? HALF : 0); // the middle of what shares these bits
+    shades[i] = table[Math.round(partOf(float[0]) * (STEPS - 1)) || 0];
+  }
+  return shades;
+}
+
+/** Numbers as colours, onto a canvas of as many pixels. @param {Float32Array} values */
+export function paintCells(canvas, values, shades) {
+  const pen = canvas.getContext("2d");
+  const image = pen.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < bits.length; i++) pixels[i] = shades[bits[i] >>> 16];
+  pen.putImageData(image, 0, 0);
+}
+
 /** Numbers as a picture. @param {Float32Array} values */
 export function picture(values, width, height, top, isLog, table) {
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
-  const scale = (STEPS - 1) / (isLog ? DECADES : top);
-  const least = top * 10 ** -DECADES;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i];
-    let step = 0;
-    if (isLog) step = value > least ? Math.log10(value / least) * scale : 0;
-    else step = value * scale;
-    pixels[i] = table[Math.min(STEPS - 1, step | 0)];
-  }
+  for (let i = 0; i < values.length; i++) pixels[i] = table[Math.floor(share(values[i], top, isLog) * (STEPS - 1))];
   return image;
 }
 
-/** A colour of the ramp, and black or white to write on it. */
+/** A colour of the ramp, and black or white to write on it: whichever has more contrast, at least 4.5 to 1 (WCAG 2). */
 export function shade(part, table) {
   const pixel = table[Math.round(Math.min(1, Math.max(0, part)) * (STEPS - 1))];
-  const [r, g, b] = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
-  const ink = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#0b121a" : "#ffffff";
-  return { paper: `rgb(${r} ${g} ${b})`, ink };
+  const colour = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
+  const [r, g, b] = colour.map((one) => (one <= 10 ? one / 3294 : ((one / 255 + 0.055) / 1.055) ** 2.4));
+  const ink = 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
+  return { paper: `rgb(${colour.join(" ")})`, ink };
 }
 
 /** A round number that is no smaller: 1, 2 or 5 times a power of ten. */
@@ -62,4 +103,10 @@ export function percent(value) {
   if (part === 0) return "0 %";
   if (part >= 10) return `${part.toFixed(1)} %`;
   return part >= 0.01 ? `${part.toPrecision(2)} %` : `${part.toExponential(1)} %`;
+}
+
+/** A difference of weights as people read it. */
+export function signedPercent(value) {
+  if (value === 0) return "0 %";
+  return `${value > 0 ? "+" : "−"}${percent(Math.abs(value))}`;
 }

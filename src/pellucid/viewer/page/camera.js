@@ -1,0 +1,132 @@
+// Which part of a map is seen, and how large. Maps that share one move together.
+
+const LARGEST = 96; // pixels of a weight from top to bottom
+const FEW = 64; // tokens whose cells may be wider than high, where there is room
+const WIDEST = 2; // times
+
+export class Camera {
+  left = 0; // the key and the query in the corner
+  above = 0;
+  high = 1; // pixels of a weight
+  #stretch = 1;
+  #room = { x: 1, y: 1 };
+  #isWhole = true; // all of it is shown, however large the window becomes
+
+  constructor(queries, keys) {
+    Object.assign(this, { queries, keys });
+  }
+
+  get wide() { return this.high * this.#stretch; }
+
+  /** Pixels that are drawn on. */
+  get drawn() {
+    const { x, y } = this.#room;
+    return { x: Math.min(x, (this.keys - this.left) * this.wide), y: Math.min(y, (this.queries - this.above) * this.high) };
+  }
+
+  /** The whole keys and queries that are in view, first and behind the last. */
+  get span() {
+    const { x, y } = this.drawn;
+    return {
+      keys: [Math.floor(this.left), Math.min(this.keys, Math.ceil(this.left + x / this.wide - 1e-6))],
+      queries: [Math.floor(this.above), Math.min(this.queries, Math.ceil(this.above + y / this.high - 1e-6))],
+    };
+  }
+
+  /** Where the left and upper edge of a weight are. */
+  x(key) { return (key - this.left) * this.wide; }
+  y(query) { return (query - this.above) * this.high; }
+
+  /** The weight at a place, with its fraction. */
+  at(x, y) { return { key: this.left + x / this.wide, query: this.above + y / this.high }; }
+
+  /** The weight at a place, or none. */
+  cell(x, y) {
+    const { x: wide, y: high } = this.drawn;
+    if (!(x >= 0 && y >= 0 && x < wide && y < high)) return null;
+    const { key, query } = this.at(x, y);
+    return { key: Math.floor(key), query: Math.floor(query) };
+  }
+
+  /** The level whose cells are no smaller than the pixels of the screen. */
+  level(top, ratio) {
+    return Math.min(top, Math.max(0, Math.ceil(-Math.log2(this.high * ratio) - 1e-6)));
+  }
+
+  resize(x, y) {
+    this.#room = { x, y };
+    const isFew = Math.max(this.queries, this.keys) <= FEW;
+    this.#stretch = isFew ? between(1, (x / this.keys) / (y / this.queries), WIDEST) : 1;
+    if (this.#isWhole) this.fit();
+    else this.#settle();
+  }
+
+  fit() {
+    this.#isWhole = true;
+    this.high = this.#smallest;
+    this.left = this.above = 0;
+  }
+
+  zoom(factor, x = this.#room.x / 2, y = this.#room.y / 2) {
+    const { key, query } = this.at(x, y);
+    this.high = between(this.#smallest, this.high * factor, LARGEST);
+    this.#isWhole = this.high === this.#smallest;
+    this.left = key - x / this.wide;
+    this.above = query - y / this.high;
+    this.#settle();
+  }
+
+  /** Move by pixels, or by shares of what is seen. */
+  move(x, y) {
+    this.left += x / this.wide;
+    this.above += y / this.high;
+    this.#settle();
+  }
+
+  turn(x, y) {
+    this.move(x * this.#room.x, y * this.#room.y);
+  }
+
+  centre({ key, query }) {
+    this.left = key - this.#room.x / this.wide / 2;
+    this.above = query - this.#room.y / this.high / 2;
+    this.#settle();
+  }
+
+  /** Move no more than it takes to see a weight. */
+  reveal({ key, query }) {
+    const { x, y } = this.#room;
+    this.left = Math.min(key, Math.max(this.left, key + 1 - x / this.wide));
+    this.above = Math.min(query, Math.max(this.above, query + 1 - y / this.high));
+    this.#settle();
+  }
+
+  /** What an address says of it: nothing while all is shown. */
+  told() {
+    if (this.#isWhole) return {};
+    return { zoom: Number(this.high.toPrecision(5)), x: Number(this.left.toFixed(2)), y: Number(this.above.toFixed(2)) };
+  }
+
+  read(asked) {
+    const given = ["zoom", "x", "y"].map((name) => Number(asked.get(name)));
+    if (!given.every(Number.isFinite) || !(given[0] > 0)) return;
+    [this.high, this.left, this.above] = given;
+    this.#isWhole = false;
+  }
+
+  get #smallest() {
+    const { x, y } = this.#room;
+    return Math.min(LARGEST, x / this.keys / this.#stretch, y / this.queries);
+  }
+
+  #settle() {
+    const { x, y } = this.#room;
+    this.high = between(this.#smallest, this.high, LARGEST);
+    this.left = between(0, this.left, Math.max(0, this.keys - x / this.wide));
+    this.above = between(0, this.above, Math.max(0, this.queries - y / this.high));
+  }
+}
+
+export function between(least, value, most) {
+  return Math.min(most, Math.max(least, value));
+}

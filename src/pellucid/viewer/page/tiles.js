@@ -1,0 +1,181 @@
+// The numbers of a map, tile by tile: asked for where they are in view, first quickly, then exactly.
+
+const KEPT = 240; // tiles
+const AT_ONCE = 2; // exact ones that are waited for
+
+/** @typedef {{level: number, row: number, column: number}} Spot which tile */
+/** @typedef {{values: Float32Array, width: number, height: number, isExact: boolean, most: number}} Tile */
+
+/** The tiles of one head. */
+export class Tiles {
+  reduce = "max";
+  #page;
+  #place;
+  #changed;
+  #known = new Map();
+  #wanted = new Set();
+
+  /** @param {{sheet: number, item: number, head: number}} place @param {() => void} changed */
+  constructor(page, place, changed) {
+    const { queries, keys } = page.about.sheets[place.sheet];
+    Object.assign(this, { queries, keys, side: page.about.side });
+    this.top = Math.max(0, Math.ceil(Math.log2(Math.max(queries, keys) / this.side)));
+    this.#page = page;
+    this.#place = Object.values(place).join("/");
+    this.#changed = changed;
+  }
+
+  /** Where the answer is found; single weights are the same however they are pooled. */
+  path({ level, row, column }) {
+    return `tile/${this.#place}/${level}/${row}/${column}${level > 0 ? `?reduce=${this.reduce}` : ""}`;
+  }
+
+  /** Ask for some tiles, the most important first, and for no others any more. @param {Spot[]} spots */
+  look(spots) {
+    const before = this.#wanted;
+    this.#wanted = new Set(spots.map((spot) => this.path(spot)));
+    for (const path of before) if (!this.#wanted.has(path)) this.#leave(path);
+    for (const spot of spots) {
+      const path = this.path(spot);
+      const tile = this.#known.get(path) ?? { values: null, isExact: false, waits: null, problem: null };
+      this.#known.delete(path); // and put last: the first are forgotten first
+      this.#known.set(path, tile);
+      if (!tile.values && !tile.waits && !tile.problem) this.#ask(tile, `${path}${spot.level > 0 ? "&" : "?"}exact=0`);
+    }
+    for (const path of this.#known.keys()) {
+      if (this.#known.size <= Math.max(KEPT, this.#wanted.size)) break;
+      this.#known.delete(path);
+    }
+    this.#refine();
+  }
+
+  /** @returns {Tile | undefined} what is known of a tile by now */
+  find(spot) {
+    const tile = this.#known.get(this.path(spot));
+    return tile?.values ? tile : undefined;
+  }
+
+  /** Tiles with all their weights, however long it takes. @returns {Promise<Tile[]>} */
+  exact(spots) {
+    return Promise.all(spots.map((spot) => {
+      const found = this.find(spot);
+      return found?.isExact ? found : this.#page.source.numbers(this.path(spot), this.#page.signal).then(read);
+    }));
+  }
+
+  /** What went wrong with a tile that is in view. */
+  get problem() {
+    return this.#inView.find((tile) => tile.problem)?.problem.message;
+  }
+
+  /** Whether something in view is not exact yet. */
+  get isPending() {
+    return this.#inView.some((tile) => !tile.isExact && !tile.problem);
+  }
+
+  get #inView() {
+    return [...this.#wanted].map((path) => this.#known.get(path));
+  }
+
+  #leave(path) {
+    const tile = this.#known.get(path);
+    if (!tile) return;
+    tile.waits?.abort();
+    tile.waits = tile.problem = null;
+  }
+
+  /** Drafts become exact, a few at a time: quick answers for other places need not wait for them. */
+  #refine() {
+    let free = AT_ONCE - this.#inView.filter((tile) => tile.waits && tile.values).length;
+    for (const path of this.#wanted) {
+      const tile = this.#known.get(path);
+      if (free <= 0) return;
+      if (!tile.values || tile.isExact || tile.waits || tile.problem) continue;
+      this.#ask(tile, path);
+      free -= 1;
+    }
+  }
+
+  async #ask(tile, path) {
+    const { source, signal } = this.#page;
+    const waits = new AbortController();
+    tile.waits = waits;
+    try {
+      Object.assign(tile, read(await source.numbers(path, AbortSignal.any([signal, waits.signal]))));
+    } catch (error) {
+      if (waits.signal.aborted || signal.aborted) return;
+      tile.problem = error;
+    }
+    if (tile.waits === waits) tile.waits = null;
+    this.#refine();
+    this.#changed();
+  }
+}
+
+/** What one head gives more than another, tile by tile; both have as many queries and keys. */
+export class Difference {
+  #both;
+  #known = new Map();
+
+  /** @param {Tiles} first @param {Tiles} second */
+  constructor(first, second) {
+    const { queries, keys, side, top } = first;
+    Object.assign(this, { queries, keys, side, top });
+    this.#both = [first, second];
+  }
+
+  set reduce(value) { for (const one of this.#both) one.reduce = value; }
+  get reduce() { return this.#both[0].reduce; }
+  get problem() { return this.#both[0].problem ?? this.#both[1].problem; }
+  get isPending() { return this.#both.some((one) => one.isPending); }
+
+  look(spots) {
+    for (const one of this.#both) one.look(spots);
+  }
+
+  find(spot) {
+    const [first, second] = this.#both.map((one) => one.find(spot));
+    if (!first || !second) return undefined;
+    const name = `${spot.level}/${spot.row}/${spot.column}`;
+    let found = this.#known.get(name);
+    if (found?.first !== first.values || found.second !== second.values) {
+      found = { ...less(first, second), first: first.values, second: second.values };
+      this.#known.delete(name);
+      this.#known.set(name, found);
+      if (this.#known.size > KEPT) this.#known.delete(this.#known.keys().next().value);
+    }
+    return found;
+  }
+
+  async exact(spots) {
+    const [first, second] = await Promise.all(this.#both.map((one) => one.exact(spots)));
+    return first.map((one, i) => less(one, second[i]));
+  }
+}
+
+function read({ values, shape: [height, width], isExact }) {
+  let most = 0;
+  for (const value of values) if (value > most) most = value;
+  return { values, height, width, isExact, most, image: null };
+}
+
+function less(first, second) {
+  const { height, width } = first;
+  const values = first.values.map((value, i) => value - second.values[i]);
+  let most = 0;
+  for (const value of values) if (Math.abs(value) > most) most = Math.abs(value);
+  return { values, height, width, isExact: first.isExact && second.isExact, most, image: null };
+}
+
+/** The largest that is known of some tiles, whatever its sign; 0 where nothing is. @param {Spot[]} spots */
+export function mostOf(tiles, spots) {
+  return spots.reduce((most, spot) => Math.max(most, tiles.find(spot)?.most ?? 0), 0);
+}
+
+/** The weight or cell of a token pair in a tile's level. */
+export function cellOf(tiles, level, { query, key }) {
+  const [down, across] = [query >> level, key >> level];
+  const spot = { level, row: Math.floor(down / tiles.side), column: Math.floor(across / tiles.side) };
+  const tile = tiles.find(spot);
+  return tile?.values[(down - spot.row * tiles.side) * tile.width + across - spot.column * tiles.side];
+}
