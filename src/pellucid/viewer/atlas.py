@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens.heads import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
@@ -15,9 +16,12 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import bands
 from pellucid.lens.words import running
 from pellucid.viewer.maps import Kept, Map, thumbnails
+from pellucid.viewer.squares import item_of
 
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
+TEXTS = 8
+"""Whose words are kept."""
 THUMBNAIL = 64
 """Cells of a thumbnail, each way."""
 
@@ -98,6 +102,7 @@ class Atlas:
             ]
         self._maps: dict[Place, Map] = {}
         self._kept = Kept()
+        self._read: dict[tuple[int, bytes], list[str]] = {}
         self._lock = Lock()
 
     def map(self, place: Place) -> Map:
@@ -149,6 +154,30 @@ class Atlas:
                 total += weights.rows(queries)[0, :, keys].to(total)
         return total / len(heads)
 
+    def layer(self, sheet: int, item: int, *, known: bool) -> AttentionWeights:
+        """All heads of one attention over one text, (heads, queries, keys).
+
+        Args:
+            sheet: which attention.
+            item: which text of the batch.
+            known: whether the logsumexp of all rows is to be there; once found it is kept.
+
+        Raises:
+            OutOfRangeError: there is no such sheet or text.
+        """
+        self._check(sheet, item)
+        whole, name = self._records[sheet].weights, ("layer", sheet, item)
+        weights = AttentionWeights(item_of(whole, item))
+        found = self._kept.get(name)
+        if found is not None:
+            weights.know(*found)
+        elif whole._logsumexp is not None:
+            weights.know(whole._logsumexp[item])
+        elif known:
+            with torch.no_grad():
+                self._kept.put(name, (weights.logsumexp,))
+        return weights
+
     def record(self, sheet: int) -> tuple[Recording, Record]:
         """A sheet as it was recorded.
 
@@ -179,9 +208,17 @@ class Atlas:
         ids = record.query_ids if side == "queries" else record.key_ids
         if ids is None:
             return None
+        return self._running(self.sheets[sheet].recording, ids[item if len(ids) > 1 else 0])
+
+    def _running(self, recording: int, ids: Tensor) -> list[str]:
+        """The words of a text, which all layers share, and pages ask for in parts."""
+        name = recording, ids.cpu().numpy().tobytes()
         with self._lock:
-            seen = self.volumes[self.sheets[sheet].recording].seen
-            return running(seen.strings(ids[item if len(ids) > 1 else 0]))
+            if name not in self._read:
+                if len(self._read) >= TEXTS:
+                    self._read.pop(next(iter(self._read)))
+                self._read[name] = running(self.volumes[recording].seen.strings(ids))
+            return self._read[name]
 
     def volume(self, recording: int) -> Volume:
         """One of what is shown.

@@ -4,17 +4,19 @@ A question is a path like `tile/0/0/3/2/1/1?reduce=mean`: its name, whole number
 answer is something for JSON, or numbers with a shape.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl
 
+import torch
 from torch import Tensor
 
 from pellucid import __version__
+from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer import alignment, lesson
+from pellucid.viewer import alignment, flows, lesson
 from pellucid.viewer.atlas import Atlas, Place, Side
 from pellucid.viewer.maps import SIDE, Map, Reduce
 
@@ -197,6 +199,21 @@ class Desk:
         sheet, item, head = given["sheet"], given["item"], given.get("head")
         return Numbers(self.atlas.part(sheet, item, head, queries, keys))
 
+    def layer(self, line: Callable[[AttentionWeights, int], Tensor], given: Given) -> Answer:
+        weights = self.atlas.layer(given["sheet"], given["item"], known=line is flows.column)
+        token = _token(given, weights.shape[-1 if line is flows.column else -2])
+        with torch.no_grad():
+            return Numbers(line(weights, token))
+
+    def rollout(
+        self, line: Callable[[Sequence[AttentionWeights], int], Tensor], given: Given
+    ) -> Answer:
+        chain = flows.chain(self.atlas, given["sheet"])
+        known = line is flows.made_of
+        layers = [self.atlas.layer(sheet, given["item"], known=known) for sheet in chain]
+        with torch.no_grad():
+            return Numbers(line(layers, _token(given, layers[0].shape[-1])))
+
     def written(self, given: Given) -> Answer:
         return self.atlas.written(given["recording"])
 
@@ -272,6 +289,33 @@ QUESTIONS = {
         "(queries,): what attends to one token.",
         Desk.column,
         (*HEAD, "token"),
+        pace="slow",
+        is_json=False,
+    ),
+    "layer-row": Question(
+        "(keys,): what one token attends to, the mean of all heads.",
+        lambda desk, given: desk.layer(flows.row, given),
+        (*TEXT, "token"),
+        is_json=False,
+    ),
+    "layer-column": Question(
+        "(queries,): what attends to one token, the mean of all heads.",
+        lambda desk, given: desk.layer(flows.column, given),
+        (*TEXT, "token"),
+        pace="slow",
+        is_json=False,
+    ),
+    "rollout-row": Question(
+        "(tokens,): how much of each token is in one position after this layer.",
+        lambda desk, given: desk.rollout(flows.made_of, given),
+        (*TEXT, "token"),
+        pace="slow",
+        is_json=False,
+    ),
+    "rollout-column": Question(
+        "(tokens,): how much of one token is in each position after this layer.",
+        lambda desk, given: desk.rollout(flows.reached, given),
+        (*TEXT, "token"),
         pace="slow",
         is_json=False,
     ),
@@ -363,6 +407,14 @@ def _schema_of(option: Whole | OneOf) -> dict[str, Any]:
         bounds = {"minimum": option.least, "maximum": option.most}
         return {"type": "integer", **bounds, "default": option.usual}
     return {"type": "string", "enum": list(option.words), "default": option.usual}
+
+
+def _token(given: Given, count: int) -> int:
+    """The one asked for, of so many."""
+    token: int = given["token"]
+    if token >= count:
+        raise OutOfRangeError(f"there is no token {token}; there are {count}")
+    return token
 
 
 def _is_number(part: str) -> bool:
