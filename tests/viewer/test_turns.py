@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pellucid.attention.workers import between, each
+from pellucid.viewer import turns as module
 from pellucid.viewer.turns import DroppedError, Turns
 
 BLOCKS = 7
@@ -75,6 +76,24 @@ def test_measuring_goes_on_for_whoever_asks_next(turns: Turns) -> None:
     turns.drop(long)
     go.set()
     assert long.result(20) == BLOCKS
+
+
+def test_measuring_begins_when_nothing_else_is_asked(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST", 10**9)
+    order: list[str] = []
+    go = threading.Event()
+    first = turns.submit("soon", lambda: go.wait(20))
+    measured = turns.submit("measuring", lambda: order.append("measured"))
+    second = turns.submit("slow", lambda: order.append("slow"))
+    go.set()
+    first.result(20)
+    second.result(20)
+    turns.submit("soon", lambda: order.append("soon")).result(20)
+    monkeypatch.setattr(module, "REST", 0)
+    measured.result(20)
+    assert order == ["slow", "soon", "measured"]
 
 
 def test_an_error_is_the_answer(turns: Turns) -> None:

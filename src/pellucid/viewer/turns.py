@@ -16,6 +16,9 @@ PACES: tuple[Pace, ...] = get_args(Pace)
 """Those that go first come first."""
 PATIENCE = 0.002
 """Seconds between looks whether it is one's turn."""
+REST = 0.3
+"""Seconds without another question before measuring goes on: pages ask one thing after another,
+and a pass of a kernel, once begun, takes half the machine."""
 
 
 class DroppedError(Exception):
@@ -29,6 +32,7 @@ class Turns:
         self._pools = {pace: ThreadPoolExecutor(1, f"pellucid-{pace}") for pace in PACES}
         self._waiting = dict.fromkeys(PACES, 0)
         self._dropped: dict[Future[Any], Event] = {}
+        self._last_done = -REST
         self._lock, self._closed = Lock(), Event()
 
     def submit(self, pace: Pace, call: Callable[[], Result]) -> Future[Result]:
@@ -36,12 +40,16 @@ class Turns:
         dropped = Event()
 
         def make() -> Result:
-            with between(partial(self._wait, pace, dropped)):
+            wait = partial(self._wait, pace, dropped)
+            wait()
+            with between(wait):
                 return call()
 
         def done(future: Future[Result]) -> None:
             with self._lock:
                 self._waiting[pace] -= 1
+                if pace != "measuring":
+                    self._last_done = time.monotonic()
                 self._dropped.pop(future, None)
 
         with self._lock:
@@ -66,11 +74,12 @@ class Turns:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self, pace: Pace, dropped: Event) -> None:
-        """Until it is the turn of this pace. Measuring is of use to whoever asks next."""
+        """Until it is the turn of this pace. What is measured serves whoever asks next."""
         first = PACES[: PACES.index(pace)]
         while True:
             if self._closed.is_set() or (dropped.is_set() and pace != "measuring"):
                 raise DroppedError("nobody waits for this any more")
-            if not any(self._waiting[other] for other in first):
+            is_quiet = pace != "measuring" or time.monotonic() - self._last_done >= REST
+            if is_quiet and not any(self._waiting[other] for other in first):
                 return
             time.sleep(PATIENCE)
