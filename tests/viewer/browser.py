@@ -26,8 +26,10 @@ from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.server import Server
 from tests.viewer import recordings
 
-MAKERS: dict[str, Callable[[], Recording]] = {
+MAKERS: dict[str, Callable[[], Recording | Volume]] = {
     "decoder": recordings.decoder,
+    "written": recordings.written,
+    "translated": recordings.translated,
     "both": recordings.both,
     "long": recordings.made,
 }
@@ -67,9 +69,9 @@ def browser() -> Iterator[Browser]:
 class Shown:
     """A recording on a server of its own."""
 
-    def __init__(self, *seen: tuple[str, Recording]) -> None:
-        self.seen = [one for _, one in seen]
-        self.atlas = Atlas(*(Volume(one, title) for title, one in seen))
+    def __init__(self, *volumes: Volume) -> None:
+        self.seen = [one.seen for one in volumes]
+        self.atlas = Atlas(*volumes)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -96,14 +98,15 @@ class Shown:
 def shown() -> Iterator[Callable[..., Shown]]:
     """A function from names of recordings to a server that shows them; it is started once."""
     started: dict[tuple[str, ...], Shown] = {}
-    made: dict[str, Recording] = {}
+    made: dict[str, Volume] = {}
 
     def show(*names: str) -> Shown:
         for name in names:
             if name not in made:
-                made[name] = MAKERS[name]()
+                one = MAKERS[name]()
+                made[name] = one if isinstance(one, Volume) else Volume(one, name)
         if names not in started:
-            started[names] = Shown(*((name, made[name]) for name in names))
+            started[names] = Shown(*(made[name] for name in names))
         return started[names]
 
     yield show

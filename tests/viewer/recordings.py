@@ -1,18 +1,22 @@
 """Small recordings to look at, each size another prime."""
 
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 
 import torch
 
 import pellucid
+from pellucid import pretrained
 from pellucid.attention import masks
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.models import Config, EncoderDecoder
+from pellucid.viewer.atlas import Volume
+from pellucid.viewer.generated import recorded_generation
 from tests import writers
 
-TOKENS, SOURCE, TARGET, LONG = 61, 23, 19, 1009
+TOKENS, SOURCE, TARGET, LONG, NEW = 61, 23, 19, 1009, 17
 HEADS, LAYERS = 3, 2
 WORDS = ("the", " king", " sent", " his", " servant", " to", " a", " city", ",", " and", "\n")
 
@@ -52,6 +56,19 @@ def both() -> Recording:
     with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
         model(ids[:, :SOURCE], ids[:, SOURCE:])
     return seen
+
+
+def written() -> Volume:
+    """What a decoder of random weights writes."""
+    with TemporaryDirectory() as directory:
+        writers.writer(seed=1).save(directory)  # which does not repeat itself
+        return recorded_generation("Once upon a time", directory, None, NEW, lambda *_: None)
+
+
+def translated() -> Volume:
+    """A translation, of which the model says itself which head tells where words come from."""
+    text, model = "The king sent his servant to the city.", str(pretrained.TRANSLATOR)
+    return recorded_generation(text, model, None, 47, lambda *_: None)
 
 
 def made(tokens: int = LONG, layers: int = LAYERS, heads: int = HEADS, dim: int = 7) -> Recording:

@@ -28,6 +28,11 @@ VIEWS = [
     View("map", "sheet=3&head=1", ("both",)),
     View("text", "sheet=1&head=2"),
     View("text", "sheet=1&head=2&token=37"),
+    View("links", "sheet=1&head=all"),
+    View("links", "sheet=0&head=2&token=37"),
+    View("links", "", ("translated",)),
+    View("generation", "step=7", ("written",)),
+    View("generation", "sheet=6&head=2&step=3", ("translated",)),
 ]
 
 every_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.name}-{view.asked}")

@@ -4,12 +4,14 @@ import { csvOf, download, exported } from "./exports.js";
 import { button, made } from "./parts.js";
 import { remembered } from "./source.js";
 import { themeOf } from "./theme.js";
+import { generation } from "./generation.js";
 import { lesson } from "./lesson.js";
+import { links } from "./links.js";
 import { map } from "./map.js";
 import { overview } from "./overview.js";
 import { text } from "./text.js";
 
-const VIEWS = { overview, map, text, lesson }; // named in the page as here, with a capital letter
+const VIEWS = { overview, map, text, links, generation, lesson }; // named in the page as here, with a capital letter
 
 /**
  * Fill an element with the page.
@@ -21,7 +23,7 @@ const VIEWS = { overview, map, text, lesson }; // named in the page as here, wit
 export async function mount(root, from, address, entitle = () => {}) {
   const source = remembered(from);
   const title = made("h1", {});
-  const links = Object.keys(VIEWS).map((name) => {
+  const tabs = Object.keys(VIEWS).map((name) => {
     const element = made("a", { textContent: name[0].toUpperCase() + name.slice(1), href: `#${name}` });
     element.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -38,7 +40,7 @@ export async function mount(root, from, address, entitle = () => {}) {
   const menu = made("details", { className: "export" }, made("summary", { textContent: "Export" }));
   root.classList.add("pellucid");
   root.replaceChildren(
-    made("header", {}, title, made("nav", { data: { "aria-label": "Views" } }, ...links), controls,
+    made("header", {}, title, made("nav", { data: { "aria-label": "Views" } }, ...tabs), controls,
       made("div", { className: "tools" }, menu, toggle)),
     view, status,
   );
@@ -80,8 +82,8 @@ export async function mount(root, from, address, entitle = () => {}) {
     const { view: wanted, asked } = read(address.said);
     const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
     for (const [i, one] of Object.keys(VIEWS).entries()) {
-      if (one === name) links[i].setAttribute("aria-current", "page");
-      else links[i].removeAttribute("aria-current");
+      if (one === name) tabs[i].setAttribute("aria-current", "page");
+      else tabs[i].removeAttribute("aria-current");
     }
     view.replaceChildren();
     controls.replaceChildren();
