@@ -1,5 +1,6 @@
 """The arithmetic of the page is the library's: its steps, its sentences, and what it is given."""
 
+import csv
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playwright.sync_api import Locator, Page
 from torch import Tensor
 
 from pellucid.attention import attention_weights, masks
@@ -24,6 +26,7 @@ from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example
 from pellucid.viewer import lesson
 from tests.viewer import recordings
+from tests.viewer.browser import is_shown, percents
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node, which runs the page's modules")
@@ -278,7 +281,7 @@ def test_the_page_says_what_the_lessons_say(name: str, weights: str, query: int)
         ["speaker", who, {"then": ["softmax", found["weights"]]}],
         ["speaker", who, {"then": ["mix", found["weights"], found["context"]]}],
     )
-    walk = walk_example(name, weights=weights, query=one["tokens"][query])  # type: ignore[arg-type]
+    walk = walk_example(name, weights=weights, query=one["tokens"][query])
     steps = {step.name: step.sentence for step in walk.steps}
     for step, sentence in zip(("query", "score", "scale", "softmax", "mix"), said, strict=True):
         plain = sentence.replace("\u00a0%", "%").replace("−", "-")
@@ -415,3 +418,168 @@ def test_what_there_is_not(item: int, head: int, token: int) -> None:
     seen, record = MADE["whole"].record()
     with pytest.raises(OutOfRangeError, match=r"there is no (text|head|token)"):
         lesson.head(seen, record, item, head, token)
+
+
+# The page.
+
+
+def cell(page: Page, name: str) -> Locator:
+    """A number; where it stands more than once, the first."""
+    return page.locator(f"td[data-cell='{name}']").first
+
+
+def said(page: Page) -> str:
+    return page.get_by_role("group", name="Where the number comes from").inner_text()
+
+
+def weights_shown(page: Page, count: int) -> list[str]:
+    return [cell(page, f"weight.{key}").inner_text() for key in range(count)]
+
+
+def lit(page: Page) -> set[str]:
+    names: list[str] = page.locator("td.lit").evaluate_all(
+        "(all) => all.map((one) => one.dataset.cell)"
+    )
+    return set(names)
+
+
+def test_the_page_opens_with_the_poem(shown, opened):
+    page = opened(shown("decoder"), "lesson")
+    assert weights_shown(page, 3) == ["35.7 %", "40.1 %", "24.2 %"]
+    main = page.get_by_role("main").inner_text().replace("\u00a0", " ")
+    assert "'write' gives 36 % of its attention to itself, 40 % to 'a' and 24 % to 'poem'." in main
+    assert 'The word "write" is 36 % similar to itself.' in main
+    assert cell(page, "context.1").inner_text() == "1.0641"
+    assert "torch.manual_seed(42)" in page.get_by_role("status").inner_text()
+
+
+def test_a_number_lights_what_it_is_made_of(shown, opened):
+    page = opened(shown("decoder"), "lesson", "example=poem")
+    cell(page, "score.2").hover()
+    assert said(page) == ("score of 'poem' = 0.7621 × (−0.9914) + (−0.0428) × (−2.4152) = −0.6523")
+    assert lit(page) == {"q.0", "q.1", "K.2.0", "K.2.1"}
+    cell(page, "weight.0").hover()
+    assert said(page) == "weight of 'write' itself = 0.8906 / 2.4929 = 0.3573 = 35.7 %"
+    assert lit(page) == {"exp.0", "sum"}
+    cell(page, "K.1.0").hover()
+    assert lit(page) == {"X.1.0", "X.1.1", "Wk.0.0", "Wk.1.0"}
+
+
+def test_every_number_says_where_it_comes_from(shown, opened):
+    """By arrow keys alone, each table a stop of its own."""
+    page = opened(shown("decoder"), "lesson", "example=journey")
+    for table in page.get_by_role("main").get_by_role("grid").all():
+        table.locator("td[tabindex='0']").focus()
+        names, seen = table.locator("td[data-cell]"), set()
+        for _ in range(20):
+            page.keyboard.press("ArrowUp")
+        for _ in range(20):
+            page.keyboard.press("Home")
+            for _ in range(8):
+                place = page.locator("td.pointed:focus")
+                assert place.inner_text() in said(page)
+                seen.add(place.get_attribute("data-cell"))
+                page.keyboard.press("ArrowRight")
+            if len(seen) == names.count():
+                break
+            page.keyboard.press("ArrowDown")
+        assert len(seen) == names.count()
+
+
+def test_sliders_compute_anew_and_reset_takes_it_back(shown, opened):
+    page = opened(shown("decoder"), "lesson", "example=poem")
+    before = weights_shown(page, 3)
+    page.get_by_role("button", name="Scale 1", exact=True).click()
+    scores = torch.tensor([-0.0990, 0.0648, -0.6523])
+    assert weights_shown(page, 3) == [f"{100 * x:.1f} %" for x in scores.softmax(0)]
+    page.get_by_role("slider", name="Temperature").fill("-1")
+    assert weights_shown(page, 3) == [f"{100 * x:.1f} %" for x in (scores * 2).softmax(0)]
+    page.get_by_role("radio", name="causal").click()
+    assert weights_shown(page, 3) == ["100.0 %", "0 %", "0 %"]
+    assert cell(page, "masked.1").inner_text() == "−∞"
+    opened.settle(page)
+    assert page.evaluate("location.hash").endswith("scale=1&temperature=0.5&mask=causal")
+    page.get_by_role("button", name="Put scale, temperature and mask back").click()
+    assert weights_shown(page, 3) == before
+    slider = page.get_by_role("slider", name="Tokens of the window")
+    slider.fill("1")
+    assert weights_shown(page, 3) == ["100.0 %", "0 %", "0 %"]
+
+
+def test_a_slider_leaves_its_marks_by_keyboard(shown, opened):
+    page = opened(shown("decoder"), "lesson", "example=poem")
+    slider = page.get_by_role("slider", name="Temperature")
+    slider.focus()
+    told = []
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+        told.append(slider.get_attribute("aria-valuetext"))
+    assert len(set(told)) == 4, told
+
+
+def test_arrow_keys_choose_another_query(shown, opened):
+    page = opened(shown("decoder"), "lesson", "example=journey-linear-causal")
+    last = ["19.4 %", "16.6 %", "16.7 %", "15.4 %", "16.7 %", "15.3 %"]
+    assert [one.replace("19.3", "19.4") for one in weights_shown(page, 6)] == last
+    page.get_by_role("radio", name="step").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert page.get_by_role("radio", name="starts").get_attribute("aria-checked") == "true"
+    assert weights_shown(page, 6) == ["38.0 %", "31.0 %", "31.0 %", "0 %", "0 %", "0 %"]
+
+
+@pytest.mark.parametrize(("name", "sheet", "token"), [("decoder", 1, 37), ("long", 1, 500)])
+def test_the_weights_of_a_recording(shown, opened, name, sheet, token):
+    of = shown(name)
+    page = opened(of, "lesson", f"sheet={sheet}&head=2&token={token}")
+    right = of.weights(sheet, 2)[token]
+    first = max(0, min(token - lesson.MOST // 2, len(right) - lesson.MOST))
+    for place, key in enumerate(range(first, min(first + lesson.MOST, len(right)))):
+        (percentage,) = percents(cell(page, f"weight.{place}").inner_text())
+        assert is_shown(percentage, right[key].item()), key
+    if name == "long":
+        rest = right.sum() - right[first : first + lesson.MOST].sum()
+        (percentage,) = percents(cell(page, "rest-weight").inner_text())
+        assert float(percentage) / 100 == pytest.approx(rest.item(), rel=0.01)
+        page.get_by_role("radio", name="none").click()
+        assert cell(page, "rest-weight").inner_text() == "–"
+        assert "only the 64 tokens shown here take part" in page.get_by_role("main").inner_text()
+
+
+def test_one_goes_through_a_long_text(shown, opened):
+    page = opened(shown("long"), "lesson", "sheet=0&head=0&token=500")
+    page.get_by_role("button", name="Later tokens").click()
+    opened.settle(page)
+    tokens = page.get_by_role("radiogroup", name="The token that attends").get_by_role("radio")
+    assert tokens.count() == lesson.MOST
+    assert "token=532&around=532" in page.url
+    tokens.nth(3).click()
+    opened.settle(page)
+    assert "token=503&around=532" in page.url
+    page.reload()
+    opened.settle(page)
+    assert tokens.nth(3).get_attribute("aria-checked") == "true"
+
+
+def test_long_vectors_are_shown_whole_when_asked(shown, opened):
+    of = shown("decoder")
+    page = opened(of, "lesson", "sheet=0&head=1&token=3")
+    dim = of.seen[0].latest()[0].query.shape[-1]
+    rows = page.get_by_role("grid", name="The query beside the keys")
+    more = page.get_by_role("button", name=f"Show all {dim} numbers")
+    if dim > 8:
+        assert rows.locator("td[data-cell^='q.']").count() == 6
+        more.first.click()
+    assert rows.locator("td[data-cell^='q.']").count() == dim
+
+
+def test_its_numbers_are_saved_as_they_are_shown(shown, opened, tmp_path):
+    page = opened(shown("decoder"), "lesson", "example=poem&scale=1")
+    page.locator("summary", has_text="Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as CSV").click()
+    download.value.save_as(tmp_path / "poem.csv")
+    with (tmp_path / "poem.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(row["step"], row["name"]): float(row["number"]) for row in csv.DictReader(file)}
+    assert rows["scale", "scaled.2"] == rows["score", "score.2"] == pytest.approx(-0.6523, abs=1e-4)
+    assert sum(rows["softmax", f"weight.{key}"] for key in range(3)) == pytest.approx(1)

@@ -1,6 +1,7 @@
 // The arithmetic of one query, step by step. Pointing at a number lights those it is made of; sliders change it.
 import { attend, project, seen } from "./arithmetic.js";
 import { percent, shade } from "./colours.js";
+import { seldom } from "./looks.js";
 import { button, choice, headChoice, itemChoice, made } from "./parts.js";
 import { count, decimal, quote, speaker, vectors } from "./sentences.js";
 import { whole } from "./address.js";
@@ -9,6 +10,7 @@ const FEW = 8; // numbers of a vector that are all shown
 const FIRST = 6; // shown of a longer one
 const TEMPERATURES = [-5, 5]; // powers of two
 const SNAP = 0.12; // how near to a mark a slider jumps to it
+const MOST = 64; // tokens whose numbers come at once: see lesson.py
 const LONG = 9; // terms of a sum that may stand before the sum itself
 let scrolled = 0; // how far down the numbers that follow these are to be shown
 
@@ -23,13 +25,14 @@ export async function lesson(page) {
     place.item = whole(asked, "item", sheet.items - 1);
     place.head = whole(asked, "head", sheet.heads - 1);
     place.token = whole(asked, "token", sheet.queries - 1);
+    // Those around one token, while another may ask: a file holds what was asked for once.
+    place.around = Math.max(sheet.queries, sheet.keys) > MOST ? whole(asked, "around", sheet.queries - 1, place.token) : 0;
   }
-  const { sheet, item, head, token } = place;
-  const given = example ? ofExample(example) : ofHead(await source.json(`lesson/${sheet}/${item}/${head}?token=${token}`, signal), about.sheets[sheet]);
-  const recorded = example ? "recording" : `${sheet}.${head}`;
+  const { sheet, item, head, token, around } = place;
+  const given = example ? ofExample(example) : ofHead(await source.json(`lesson/${sheet}/${item}/${head}?token=${around}`, signal), about.sheets[sheet]);
   const size = given.keyDim;
   const usual = { scale: given.scale, temperature: 1, rule: given.rule, width: Math.min(3, given.keys.length) };
-  const now = { ...usual, query: example ? whole(asked, "query", given.tokens.length - 1, example.speaker) : token - given.first };
+  const now = { ...usual, query: example ? whole(asked, "query", given.tokens.length - 1, example.speaker) : Math.min(Math.max(0, token - given.first), given.tokens.length - 1) };
   for (const name of ["scale", "temperature", "width"]) {
     const said = Number(asked.get(name) ?? Number.NaN);
     if (said > 0 && Number.isFinite(said)) now[name] = said;
@@ -37,6 +40,7 @@ export async function lesson(page) {
   if (given.rules.some(([rule]) => rule === asked.get("mask"))) now.rule = asked.get("mask");
   const decimals = example ? 4 : 2;
 
+  const keep = seldom(() => page.keep(told()));
   let isWide = false; // whether long vectors are shown whole
   let found = {}; // all numbers of this query
   let pointed = null; // the key of the number that is explained
@@ -204,8 +208,7 @@ export async function lesson(page) {
     const { of, way, note, from, isLong } = origin(name);
     from.forEach((one) => cells.get(one)?.forEach((cell) => cell.classList.add("lit")));
     cells.get(name)?.forEach((cell) => cell.classList.add("pointed"));
-    const last = said(name, number(name), /exp|sum/.test(name) ? 2 : 0);
-    const result = made("b", { textContent: last });
+    const result = made("b", { textContent: said(name) });
     const parts = isLong ? [result, " = ", way] : way ? [way, " = ", result] : [result];
     words.replaceChildren(made("b", { textContent: of }), " = ", ...parts, note ? made("span", { className: "faint", textContent: `, ${note}` }) : "");
     words.scrollTop = 0;
@@ -348,9 +351,13 @@ export async function lesson(page) {
   }
 
   function moreButton(all) {
-    return button(isWide ? `first ${FIRST}` : `… ${all - FIRST} more`, isWide ? `Show the first ${FIRST} numbers` : `Show all ${all} numbers`, () => {
+    return button(isWide ? `first ${FIRST}` : `… ${all - FIRST} more`, isWide ? `Show the first ${FIRST} numbers` : `Show all ${all} numbers`, ({ target }) => {
+      const all = () => [...body.querySelectorAll(".scroller button")];
+      const which = all().indexOf(target);
       isWide = !isWide;
       build();
+      centre();
+      all()[which].focus();
     });
   }
 
@@ -367,9 +374,9 @@ export async function lesson(page) {
       refresh();
       centre();
     });
-    const turn = (from, text, title) => button(text, title, () => go({ ...told(), token: from }));
+    const turn = (from, text, title) => button(text, title, () => go({ ...told(), token: from, around: from }));
     const keys = given.isSelf ? queries : given.keys.map((word) => chip("span", word));
-    const reset = button("Reset", "Put scale, temperature and mask back", () => { Object.assign(now, usual); build(); });
+    const reset = button("Reset", "Put scale, temperature and mask back", () => { Object.assign(now, usual); refresh(); });
     refreshing.push(() => {
       keys.forEach((one, j) => { one.lastChild.textContent = percent(found.weights[j]); });
       reset.disabled = !found.isChanged;
@@ -425,11 +432,14 @@ export async function lesson(page) {
       mark.style.left = `${(100 * (at(value) - least)) / (most - least)}%`;
       return mark;
     }));
+    // A pointer cannot hit a mark but by jumping to it; with the keyboard one must be able to leave it.
+    let isDragged = false;
+    input.addEventListener("pointerdown", () => { isDragged = true; });
+    input.addEventListener("pointerup", () => { isDragged = false; });
+    input.addEventListener("pointercancel", () => { isDragged = false; });
     input.addEventListener("input", () => {
-      const near = marks.find(([value]) => Math.abs(at(value) - input.value) < SNAP);
-      // With the keyboard one must be able to leave a mark again.
-      const isStuck = near && get() === near[0] && Math.abs(at(near[0]) - input.value) < 0.06;
-      set(near && !isStuck ? near[0] : 2 ** Number(input.value));
+      const near = isDragged && marks.find(([value]) => Math.abs(at(value) - input.value) < SNAP);
+      set(near ? near[0] : 2 ** Number(input.value));
       refresh();
     });
     refreshing.push(() => {
@@ -456,9 +466,14 @@ export async function lesson(page) {
   function why() {
     const element = made("p", { className: "faint" });
     refreshing.push(() => {
-      const largest = (factor) => Math.max(...attend({ query: given.query[now.query], keys: given.key, scale: factor, softcap: given.softcap, visible: found.visible }).weights);
+      const i = now.query;
+      const largest = (factor) => Math.max(...attend({
+        query: given.query[i], keys: given.key, scale: factor, softcap: given.softcap, bias: given.bias === null ? null : given.bias[i],
+        visible: found.visible, temperature: now.temperature, sink: given.sink,
+      }).weights);
+      const among = given.rest === null ? "" : `among these ${given.keys.length} tokens alone `;
       element.textContent = `Why the root? A product of ${count(size, "number")} spreads √${size} = ${Math.sqrt(size).toFixed(2)} times as widely as one. `
-        + `Unscaled (× 1) the largest weight would be ${percent(largest(1))}; with 1/√${size} it is ${percent(largest(1 / Math.sqrt(size)))}.`.replaceAll(" %", "\u00a0%");
+        + `Unscaled (× 1) ${among}the largest weight would be ${percent(largest(1))}; with 1/√${size} it is ${percent(largest(1 / Math.sqrt(size)))}.`.replaceAll(" %", "\u00a0%");
     });
     return element;
   }
@@ -493,16 +508,16 @@ export async function lesson(page) {
     compute();
     for (const [name, places] of cells) {
       const text = said(name);
-      for (const place of places) place.textContent = text;
+      for (const place of places) if (place.textContent !== text) place.textContent = text;
     }
     refreshing.forEach((call) => call());
     shadeAll();
     explain(pointed !== null && cells.has(pointed) ? pointed : null);
-    page.keep(told());
+    keep();
   }
 
   function told() {
-    const where = example ? { example: example.name, query: now.query } : { sheet, item, head, token: given.first + now.query };
+    const where = example ? { example: example.name, query: now.query } : { sheet, item, head, token: given.first + now.query, ...(around ? { around } : {}) };
     const changed = (name, shown = now[name]) => (now[name] === usual[name] ? {} : { [name === "rule" ? "mask" : name]: shown });
     return { ...where, ...changed("scale", Number(now.scale.toPrecision(6))), ...changed("temperature", Number(now.temperature.toPrecision(6))), ...changed("rule"), ...(now.rule === "window" ? { width: now.width } : {}) };
   }
