@@ -17,6 +17,7 @@ let scrolled = 0; // how far down the numbers that follow these are to be shown
 export async function lesson(page) {
   const { about, asked, source, signal, view, controls } = page;
   const { examples } = await source.json("examples", signal);
+  signal.throwIfAborted();
   const example = asked.has("sheet") ? undefined : examples.find((one) => one.name === asked.get("example")) ?? examples[0];
   const place = {};
   if (!example) {
@@ -29,14 +30,32 @@ export async function lesson(page) {
     place.around = Math.max(sheet.queries, sheet.keys) > MOST ? whole(asked, "around", sheet.queries - 1, place.token) : 0;
   }
   const { sheet, item, head, token, around } = place;
+  let current = () => token; // the token that asks
+  controls.append(choice("Numbers of", [
+    ...examples.map((one) => [one.name, one.title]),
+    ...(about.sheets.length ? [["recording", "this recording"]] : []),
+  ], example?.name ?? "recording", (value) => {
+    go(value === "recording" ? { sheet: 0, head: 0 } : { example: value });
+  }));
+  if (!example) {
+    const other = (more) => go({ sheet, item, head, token: current(), ...more });
+    controls.append(
+      headChoice(about.sheets, sheet, head, (newSheet, newHead) => other({ sheet: newSheet, head: newHead }), { recordings: about.recordings }),
+      itemChoice(about.sheets, sheet, item, (newItem) => other({ item: newItem })),
+    );
+  }
+
   const given = example ? ofExample(example) : ofHead(await source.json(`lesson/${sheet}/${item}/${head}?token=${around}`, signal), about.sheets[sheet]);
+  signal.throwIfAborted();
   const size = given.keyDim;
   const usual = { scale: given.scale, temperature: 1, rule: given.rule, width: Math.min(3, given.keys.length) };
   const now = { ...usual, query: example ? whole(asked, "query", given.tokens.length - 1, example.speaker) : Math.min(Math.max(0, token - given.first), given.tokens.length - 1) };
+  current = () => given.first + now.query;
   for (const name of ["scale", "temperature", "width"]) {
     const said = Number(asked.get(name) ?? Number.NaN);
     if (said > 0 && Number.isFinite(said)) now[name] = said;
   }
+  now.width = Math.min(Math.ceil(now.width), given.keys.length);
   if (given.rules.some(([rule]) => rule === asked.get("mask"))) now.rule = asked.get("mask");
   const decimals = example ? 4 : 2;
 
@@ -46,20 +65,6 @@ export async function lesson(page) {
   let pointed = null; // the key of the number that is explained
   const cells = new Map(); // under a name like "K.2.1" all places where that number stands
   const refreshing = []; // what follows the numbers, apart from cells
-
-  controls.append(choice("Numbers of", [
-    ...examples.map((one) => [one.name, one.title]),
-    ...(about.sheets.length ? [["recording", "this recording"]] : []),
-  ], example?.name ?? "recording", (value) => {
-    go(value === "recording" ? { sheet: 0, head: 0 } : { example: value });
-  }));
-  if (!example) {
-    const other = (told) => go({ sheet, item, head, token: given.first + now.query, ...told });
-    controls.append(
-      headChoice(about.sheets, sheet, head, (newSheet, newHead) => other({ sheet: newSheet, head: newHead }), { recordings: about.recordings }),
-      itemChoice(about.sheets, sheet, item, (newItem) => other({ item: newItem })),
-    );
-  }
 
   const body = made("div", { className: "lesson" });
   const words = made("p", { className: `origin${example ? "" : " long"}`, tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "Where the number comes from" } });
@@ -517,7 +522,7 @@ export async function lesson(page) {
   }
 
   function told() {
-    const where = example ? { example: example.name, query: now.query } : { sheet, item, head, token: given.first + now.query, ...(around ? { around } : {}) };
+    const where = example ? { example: example.name, query: now.query } : { sheet, item, head, token: current(), ...(around ? { around } : {}) };
     const changed = (name, shown = now[name]) => (now[name] === usual[name] ? {} : { [name === "rule" ? "mask" : name]: shown });
     return { ...where, ...changed("scale", Number(now.scale.toPrecision(6))), ...changed("temperature", Number(now.temperature.toPrecision(6))), ...changed("rule"), ...(now.rule === "window" ? { width: now.width } : {}) };
   }
