@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.common.drawing import safe
-from pellucid.errors import OutOfRangeError, TooLargeError
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.viewer.atlas import THUMBNAIL, Atlas, Place, Sheet, Side
 from pellucid.viewer.maps import SIDE, Reduce, top_level
 from pellucid.viewer.questions import MOST_WORDS, Answer, Desk, Numbers, parsed
@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
     paths: Iterable[str]
     numbers: int = 0
-    """In all answers together; what is JSON counts for nothing, as it grows with n alone."""
+    """At most, in all answers together; what is JSON counts for nothing, as it is short."""
 
 
 Every = Callable[[Wanted], Iterator[Part]]
@@ -96,6 +96,24 @@ def _tiles(wanted: Wanted) -> Iterator[Part]:
             yield Part(paths, len(ways) * high * wide)
 
 
+def _recordings(name: str) -> Every:
+    def every(wanted: Wanted) -> Iterator[Part]:
+        yield Part([f"{name}/{number}" for number in range(len(wanted.atlas.volumes))])
+
+    return every
+
+
+def _alignments(wanted: Wanted) -> Iterator[Part]:
+    found = {(sheet.recording, item) for _, item, sheet in wanted.texts() if sheet.is_cross}
+    yield Part([f"alignment/{recording}/{item}" for recording, item in sorted(found)])
+
+
+def _aligned(wanted: Wanted) -> Iterator[Part]:
+    for number, item, sheet in wanted.texts():
+        if sheet.is_cross:  # there are no more words than tokens
+            yield Part([f"aligned/{number}/{item}"], sheet.heads * sheet.queries * sheet.keys)
+
+
 HELD: dict[str, Every] = {
     "about": _once("about"),
     "heads": _once("heads"),
@@ -104,12 +122,15 @@ HELD: dict[str, Every] = {
     "keys": _words("keys"),
     "thumbnails": _thumbnails,
     "tile": _tiles,
+    "written": _recordings("written"),
+    "alignment": _alignments,
+    "aligned": _aligned,
 }
 """The questions whose answers are in a file, and how they are asked."""
-MADE = {"row", "column"}
-"""Those that the file answers out of single weights."""
-LEFT_OUT = {"lesson"}
-"""Those that it cannot answer: there are too many."""
+MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
+"""Those that it answers out of single weights."""
+LEFT_OUT = {"lesson", "rollout-row", "rollout-column"}
+"""Those that it cannot answer: there are too many, and each takes long."""
 
 
 def exported(
@@ -152,7 +173,11 @@ def exported(
     for every in HELD.values():
         for part in every(wanted):
             for path in part.paths:
-                answer = ask(desk, path)
+                try:
+                    answer = ask(desk, path)
+                except ArgumentError as error:  # as of words that are not known
+                    answers[path] = {"error": str(error)}
+                    continue
                 if isinstance(answer, Numbers):
                     values = as_bytes(answer.values)
                     told = {"shape": list(answer.values.shape), "exact": answer.is_exact}
@@ -183,7 +208,7 @@ def ask(desk: Desk, path: str) -> Answer:
     """The answer to a path with its options; of what is found bit by bit, when it is complete."""
     asked = desk.ask(*parsed(path))
     answer = asked.find()
-    while isinstance(answer, dict) and answer.get("done", 0) != answer.get("of", 0):
+    while isinstance(answer, dict) and "done" in answer and answer["done"] != answer["of"]:
         answer = asked.find()
     return answer
 

@@ -22,7 +22,8 @@ class Page(anywidget.AnyWidget):
     """A page of its own. What it shows stays in memory until it is closed."""
 
     _esm = source("bundle.js")
-    style = traitlets.Unicode(source("style.css")).tag(sync=True)
+    # One called `style` would be taken for a widget.
+    css = traitlets.Unicode(source("style.css")).tag(sync=True)
     file = traitlets.Unicode(source("file.html")).tag(sync=True)
     height = traitlets.Int(HEIGHT).tag(sync=True)
     address = traitlets.Unicode().tag(sync=True)

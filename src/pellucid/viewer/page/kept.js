@@ -48,6 +48,7 @@ export async function opened(file) {
 
   function find(path) {
     const found = answers[plain(path)];
+    if (found?.error !== undefined) throw new Error(found.error);
     if (found) return found;
     throw new Error("this is not part of the file");
   }
@@ -55,28 +56,50 @@ export async function opened(file) {
     const { shape, at, exact } = find(path);
     return { values: all.subarray(at, at + shape.reduce((size, one) => size * one, 1)), shape, isExact: exact };
   }
-  /** A row or a column out of single weights. */
-  function line(kind, sheet, item, head, token) {
-    const isRow = kind === "row";
-    const length = isRow ? sheets[sheet].keys : sheets[sheet].queries;
-    const values = new Float32Array(length);
-    for (let part = 0; part * side < length; part++) {
-      const across = Math.floor(token / side);
-      const { values: cells, shape } = numbersOf(`tile/${sheet}/${item}/${head}/0/${isRow ? `${across}/${part}` : `${part}/${across}`}`);
-      const at = token % side;
-      const [count, first, step] = isRow ? [shape[1], at * shape[1], 1] : [shape[0], at, shape[1]];
-      for (let i = 0; i < count; i++) values[part * side + i] = cells[first + i * step];
+  /** A rectangle of single weights, out of tiles. */
+  function rectangle(sheet, item, head, query, key, queries, keys) {
+    const high = Math.min(queries, sheets[sheet].queries - query);
+    const wide = Math.min(keys, sheets[sheet].keys - key);
+    const values = new Float32Array(high * wide);
+    for (let down = Math.floor(query / side); down * side < query + high; down++) {
+      for (let across = Math.floor(key / side); across * side < key + wide; across++) {
+        const { values: cells, shape: [, width] } = numbersOf(`tile/${sheet}/${item}/${head}/0/${down}/${across}`);
+        const [left, right] = [Math.max(key, across * side), Math.min(key + wide, (across + 1) * side)];
+        for (let row = Math.max(query, down * side); row < Math.min(query + high, (down + 1) * side); row++) {
+          const start = (row - down * side) * width - across * side;
+          values.set(cells.subarray(start + left, start + right), (row - query) * wide + left - key);
+        }
+      }
     }
-    return { values, shape: [length], isExact: true };
+    return { values, shape: [high, wide], isExact: true };
   }
+  /** The same, the mean of all heads. */
+  function mean(sheet, item, ...place) {
+    const { heads } = sheets[sheet];
+    const each = Array.from({ length: heads }, (_, head) => rectangle(sheet, item, head, ...place));
+    return { ...each[0], values: each[0].values.map((_, i) => each.reduce((sum, { values }) => sum + values[i], 0) / heads) };
+  }
+  const sizes = (options) => [Number(options.get("queries") ?? side), Number(options.get("keys") ?? Infinity)];
+  const row = (token) => [token, 0, 1, Infinity];
+  const column = (token) => [0, token, Infinity, 1];
+  const flat = ({ values }) => ({ values, shape: [values.length], isExact: true });
+  const made = {
+    row: ([sheet, item, head, token]) => flat(rectangle(sheet, item, head, ...row(token))),
+    column: ([sheet, item, head, token]) => flat(rectangle(sheet, item, head, ...column(token))),
+    "layer-row": ([sheet, item, token]) => flat(mean(sheet, item, ...row(token))),
+    "layer-column": ([sheet, item, token]) => flat(mean(sheet, item, ...column(token))),
+    weights: (numbers, options) => rectangle(...numbers, ...sizes(options)),
+    mean: (numbers, options) => mean(...numbers, ...sizes(options)),
+  };
   return {
     address,
     source: {
       json: async (path) => find(path).json,
       numbers: async (path) => {
-        const [kind, ...rest] = plain(path).split("/");
-        const isLine = (kind === "row" || kind === "column") && !answers[plain(path)];
-        return isLine ? line(kind, ...rest.map(Number)) : numbersOf(path);
+        const [name, options] = path.split("?");
+        const [kind, ...numbers] = name.split("/");
+        const isMade = Object.hasOwn(made, kind) && !answers[plain(path)];
+        return isMade ? made[kind](numbers.map(Number), new URLSearchParams(options)) : numbersOf(path);
       },
     },
   };

@@ -1,8 +1,8 @@
 // Light or dark: as the surroundings are, until somebody turns it.
 import { ramp } from "./colours.js";
 
-/** The theme of a page, for all its views. */
-export function themeOf(root) {
+/** The theme of a page, for all its views, until it is over. */
+export function themeOf(root, ended) {
   const around = matchMedia("(prefers-color-scheme: dark)");
   const calls = new Set();
   let isTurned = false;
@@ -22,8 +22,10 @@ export function themeOf(root) {
     calls.forEach((call) => call());
   };
   const follow = () => { if (!isTurned) set(look()); };
-  around.addEventListener("change", follow);
-  new MutationObserver(follow).observe(document.body, { attributes: true });
+  const watcher = new MutationObserver(follow);
+  watcher.observe(document.body, { attributes: true });
+  around.addEventListener("change", follow, { signal: ended });
+  ended.addEventListener("abort", () => watcher.disconnect());
   follow();
   return {
     turn: () => { isTurned = true; set(!isDark); },

@@ -4,7 +4,7 @@ import { mount } from "./page.js";
 import "./main.js"; // does nothing in a notebook; in a file, this module is the whole page
 
 export default {
-  async render({ model, el }) {
+  render({ model, el }) {
     // All views of all windows hear the answers to each.
     const own = Math.random().toString(36).slice(2);
     const waiting = new Map();
@@ -28,13 +28,18 @@ export default {
     };
     model.on("msg:custom", hear);
     const style = document.createElement("style");
-    style.textContent = model.get("style");
+    style.textContent = model.get("css");
     const root = document.createElement("div");
     root.style.height = `${model.get("height")}px`;
+    el.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes keys that move about the map for its own
     (el.shadowRoot ?? el.attachShadow({ mode: "open" })).replaceChildren(style, root);
-    const code = async () => ({ script: model.get("_esm"), style: model.get("style"), file: model.get("file") });
-    await mount(root, { json: ask, numbers: ask, code }, ofItsOwn(model.get("address")));
-    return () => model.off("msg:custom", hear);
+    const code = async () => ({ script: model.get("_esm"), style: model.get("css"), file: model.get("file") });
+    const shown = new AbortController();
+    mount(root, { json: ask, numbers: ask, code }, ofItsOwn(model.get("address")), undefined, shown.signal);
+    return () => {
+      shown.abort();
+      model.off("msg:custom", hear);
+    };
   },
 };
 
