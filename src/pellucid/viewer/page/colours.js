@@ -8,6 +8,7 @@ const DARK_SIGNED = [[190, 228, 255], [96, 176, 235], [28, 92, 145], [24, 30, 38
 const STEPS = 1024;
 const DECADES = 4; // of a logarithmic scale
 const HALF = 1 << 15; // numbers above none, told apart by the upper bits of a float32
+let image = null; // most tiles are of one size
 
 /** A table of colours, as canvases store them. @returns {Uint32Array} */
 export function ramp(isDark) {
@@ -66,7 +67,7 @@ export function shadesOf(partOf, table) {
 /** Numbers as colours, onto a canvas of as many pixels. @param {Float32Array} values */
 export function paintCells(canvas, values, shades) {
   const pen = canvas.getContext("2d");
-  const image = pen.createImageData(canvas.width, canvas.height);
+  if (image?.width !== canvas.width || image.height !== canvas.height) image = pen.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) pixels[i] = shades[bits[i] >>> 16];
@@ -103,6 +104,12 @@ export function percent(value) {
   if (part === 0) return "0 %";
   if (part >= 10) return `${part.toFixed(1)} %`;
   return part >= 0.01 ? `${part.toPrecision(2)} %` : `${part.toExponential(1)} %`;
+}
+
+/** The same of round numbers, which the ends of scales are. */
+export function roundPercent(value) {
+  const part = Number((value * 100).toPrecision(2));
+  return part >= 1e-3 ? `${part} %` : `${part.toExponential()} %`;
 }
 
 /** A difference of weights as people read it. */

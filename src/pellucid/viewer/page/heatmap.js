@@ -1,18 +1,19 @@
 // A map of weights, drawn from tiles: cells, tokens along both sides, a small map of the whole.
-import { least, paintCells, percent, rounded, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
+import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { between } from "./camera.js";
-import { cellOf, mostOf } from "./tiles.js";
+import { cellOf, mostOf, spotsOf } from "./tiles.js";
 import { made, short } from "./parts.js";
 
 const FONT = "system-ui, sans-serif";
-const LABELLED = 10; // pixels of a weight from which all tokens are written
+const LABELLED = 8; // pixels of a weight from which all tokens are written
 const APART = 20; // pixels between the others
 const FLAT = 84; // pixels in which every word has room
 const SLANT = -Math.PI / 3;
 const LINED = 16; // pixels of a weight from which there are lines between cells
 const MINI = 120;
-const LEGEND = 72;
+const LEGEND = 80;
 const CALM = 160; // milliseconds without moving after which colours follow what is in view
+const AT_ONCE = 12; // pictures of tiles that are made in one frame
 const ruler = document.createElement("canvas").getContext("2d");
 
 export class Heatmap {
@@ -33,6 +34,7 @@ export class Heatmap {
   #top = 0; // where the colours end
   #corner = ""; // what was in view when it was drawn last
   #waits = 0;
+  #left = 0; // pictures of tiles that may still be made in this frame
 
   /**
    * @param {object} page
@@ -51,8 +53,9 @@ export class Heatmap {
     this.#painted = painted;
     this.#most = most;
     this.#isSigned = isSigned;
+    this.said = isSigned ? signedPercent : percent; // a number as it is written
     this.canvas = made("canvas", { className: "map", tabIndex: 0, data: { role: "application", "aria-label": name } });
-    this.canvas.paint = (pen) => this.#paint(pen);
+    this.canvas.paint = (pen) => this.#paint(pen, Infinity);
     this.element = made("div", { className: "mapbox" }, this.canvas);
     const resized = new ResizeObserver(() => { this.layOut(); this.#frame(); });
     resized.observe(this.element);
@@ -75,16 +78,17 @@ export class Heatmap {
     Object.assign(this, { width, height });
     Object.assign(this.canvas, { width: Math.round(width * this.#ratio), height: Math.round(height * this.#ratio) });
     const strip = this.profiles ? Math.round(between(40, height * 0.14, 96)) : 0;
-    this.margin = { left: width < 600 ? 88 : 104, top: height < 400 ? 62 : 76, right: 40 + (strip && strip + 12), bottom: 10 + (strip && strip + 12) };
+    this.margin = { left: width < 600 ? 96 : 104, top: height < 400 ? 62 : 76, right: 40 + (strip && strip + 12), bottom: 10 + (strip && strip + 12) };
     const room = { x: Math.max(60, width - this.margin.left - this.margin.right), y: Math.max(60, height - this.margin.top - this.margin.bottom) };
     this.camera.resize(room.x, room.y);
-    this.strip = { high: strip, wide: between(strip, strip + room.x - this.camera.drawn.x, 2.5 * strip) };
+    this.strip = { high: strip, wide: between(strip, strip + room.x - this.drawn.x, 2.5 * strip) };
     this.#letters = null;
   }
 
   /** The weight under a pixel of the canvas, or none. */
   cellAt(x, y) {
-    return this.#onMini(x, y) ? null : this.camera.cell(x - this.margin.left, y - this.margin.top);
+    const cell = this.#onMini(x, y) ? null : this.camera.cell(x - this.margin.left, y - this.margin.top);
+    return cell && cell.key < this.tiles.keys && cell.query < this.tiles.queries ? cell : null;
   }
 
   /** The weight that a pixel of the small map stands for, or none. */
@@ -93,26 +97,21 @@ export class Heatmap {
     return { key: (x - this.#mini.x) / this.#mini.scale, query: (y - this.#mini.y) / this.#mini.scale };
   }
 
-  /** The number of a cell in view at the present level, once it is known. */
-  value(cell) {
-    return cellOf(this.tiles, this.level, cell);
-  }
-
-  /** A number as it is written. */
-  said(value) {
-    return this.#isSigned ? signedPercent(value) : percent(value);
-  }
-
-  /** Tiles in view, the nearest to the middle first, and that of the whole. */
-  get spots() {
+  /** What of its own is in view: a map that moves with a larger one ends earlier. */
+  get span() {
     const { queries, keys } = this.camera.span;
-    const size = this.tiles.side * 2 ** this.level;
-    const spots = [];
-    for (let row = Math.floor(queries[0] / size); row * size < queries[1]; row++)
-      for (let column = Math.floor(keys[0] / size); column * size < keys[1]; column++) spots.push({ level: this.level, row, column });
-    const middle = { row: (queries[0] + queries[1]) / size / 2 - 0.5, column: (keys[0] + keys[1]) / size / 2 - 0.5 };
-    const far = (spot) => Math.hypot(spot.row - middle.row, spot.column - middle.column);
-    return spots.sort((a, b) => far(a) - far(b));
+    return { queries: [queries[0], Math.min(queries[1], this.tiles.queries)], keys: [keys[0], Math.min(keys[1], this.tiles.keys)] };
+  }
+
+  /** Pixels of it. */
+  get drawn() {
+    const { x, y } = this.camera.drawn;
+    return { x: between(0, this.camera.x(this.tiles.keys), x), y: between(0, this.camera.y(this.tiles.queries), y) };
+  }
+
+  /** Tiles in view, the nearest to the middle first. */
+  get spots() {
+    return spotsOf(this.span, this.level, this.tiles.side);
   }
 
   get whole() {
@@ -126,7 +125,7 @@ export class Heatmap {
     this.#follow();
     const pen = this.canvas.getContext("2d");
     pen.setTransform(this.#ratio, 0, 0, this.#ratio, 0, 0);
-    this.#paint(pen);
+    this.#paint(pen, AT_ONCE);
     this.#painted();
   }
 
@@ -138,7 +137,7 @@ export class Heatmap {
 
   /** Colours end at the largest in view; not while it moves, as they would flicker. */
   #follow() {
-    const corner = JSON.stringify(this.camera.span);
+    const corner = JSON.stringify(this.span);
     const isCalm = corner === this.#corner;
     this.#corner = corner;
     const most = this.#most(this.spots);
@@ -164,10 +163,11 @@ export class Heatmap {
     this.#scale = { top, isLog, table, part, legend, shades: shadesOf(part, table) };
   }
 
-  #paint(pen) {
+  #paint(pen, most) {
     this.#rescale();
+    this.#left = most;
     const { camera, colours, margin } = this;
-    const { x, y } = camera.drawn;
+    const { x, y } = this.drawn;
     pen.clearRect(0, 0, this.width, this.height);
     pen.save();
     pen.translate(margin.left, margin.top);
@@ -236,19 +236,25 @@ export class Heatmap {
     pen.drawImage(this.#image(tile), fromX, fromY, wide, high, left, above, right - left, below - above);
   }
 
+  /** A tile as a picture. After a change of colours only some are made anew for each frame. */
   #image(tile) {
-    tile.image ??= made("canvas", { width: tile.width, height: tile.height });
-    if (tile.shades !== this.#scale.shades) {
-      tile.shades = this.#scale.shades;
-      paintCells(tile.image, tile.values, tile.shades);
+    const { shades } = this.#scale;
+    if (tile.shades === shades) return tile.image;
+    if (tile.image && this.#left <= 0) {
+      this.draw();
+      return tile.image;
     }
+    tile.image ??= made("canvas", { width: tile.width, height: tile.height });
+    paintCells(tile.image, tile.values, shades);
+    tile.shades = shades;
+    this.#left -= 1;
     return tile.image;
   }
 
   #lines(pen) {
     const { camera } = this;
-    const { x, y } = camera.drawn;
-    const { queries, keys } = camera.span;
+    const { x, y } = this.drawn;
+    const { queries, keys } = this.span;
     pen.beginPath();
     for (let key = keys[0] + 1; key < keys[1]; key++) {
       pen.moveTo(camera.x(key), 0);
@@ -265,17 +271,17 @@ export class Heatmap {
 
   /** Percentages in their cells, where they fit. */
   #numbers(pen) {
-    const { camera, colours } = this;
+    const { camera, colours, tiles } = this;
     const { wide, high } = camera;
     if (this.level > 0 || wide < 34 || high < 14) return;
     const size = between(9.5, Math.min(wide / 5.4, high / 1.9), 16);
-    const { queries, keys } = camera.span;
+    const { queries, keys } = this.span;
     pen.font = `${size}px ${FONT}`;
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     for (let query = queries[0]; query < queries[1]; query++)
       for (let key = keys[0]; key < keys[1]; key++) {
-        const value = this.value({ query, key });
+        const value = cellOf(tiles, 0, { query, key });
         if (value === undefined) continue;
         const text = this.said(value);
         if (text.length * size * 0.54 > wide - 2) continue;
@@ -294,22 +300,22 @@ export class Heatmap {
 
   #down(pen) {
     const { camera, colours, words: { queries } } = this;
-    const { step, found } = this.#steps(camera.span.queries, camera.high);
-    pen.font = `${camera.high < 13 && step === 1 ? 10 : 12}px ${FONT}`;
+    const { step, found } = this.#steps(this.span.queries, camera.high);
+    pen.font = `${step === 1 ? sized(camera.high) : 12}px ${FONT}`;
     pen.fillStyle = colours.ink;
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const query of found) {
       const word = queries ? short(queries[query], step > 1 ? 7 : 12) : "";
       const y = camera.y(query) + camera.high / 2;
-      if (y >= 0 && y <= camera.drawn.y) pen.fillText(step > 1 || !word ? `${word} ${query}` : word, -6, y);
+      if (y >= 0 && y <= this.drawn.y) pen.fillText(step > 1 || !word ? `${word} ${query}` : word, -6, y);
     }
   }
 
   #across(pen) {
     const { camera, colours, words: { keys } } = this;
-    const { step, found } = this.#steps(camera.span.keys, camera.wide);
-    pen.font = `${camera.wide < 13 && step === 1 ? 10 : 12}px ${FONT}`;
+    const { step, found } = this.#steps(this.span.keys, camera.wide);
+    pen.font = `${step === 1 ? sized(camera.wide) : 12}px ${FONT}`;
     pen.fillStyle = colours.ink;
     pen.textBaseline = "middle";
     const isFlat = this.#isFlat(step);
@@ -317,7 +323,7 @@ export class Heatmap {
     for (const key of found) {
       const word = keys ? short(keys[key], step > 1 ? 5 : 11) : "";
       const x = camera.x(key) + camera.wide / 2;
-      if (x < 0 || x > camera.drawn.x) continue;
+      if (x < 0 || x > this.drawn.x) continue;
       pen.save();
       pen.translate(x, isFlat ? -12 : -6);
       if (!isFlat) pen.rotate(SLANT);
@@ -340,7 +346,7 @@ export class Heatmap {
   /** What is pointed at and what is pinned: a frame, and the words on both sides. */
   #marks(pen) {
     const { camera, colours, cursor, pinned, words } = this;
-    const { x, y } = camera.drawn;
+    const { x, y } = this.drawn;
     pen.strokeStyle = colours.mark;
     if (pinned) {
       pen.save();
@@ -389,7 +395,7 @@ export class Heatmap {
     pen.translate(x, y);
     if (angle) pen.rotate(angle);
     pen.fillStyle = this.colours.paper;
-    pen.fillRect({ right: 4 - wide, left: -4, center: -wide / 2 }[align], -9, wide, 18);
+    pen.fillRect({ right: 4 - wide, left: -4, center: -wide / 2 }[align], -7, wide, 14);
     pen.fillStyle = this.colours.mark;
     pen.textAlign = align;
     pen.textBaseline = "middle";
@@ -400,7 +406,7 @@ export class Heatmap {
   #minimap(pen) {
     const { camera, tiles, margin, colours } = this;
     const whole = tiles.find(this.whole);
-    const { x, y } = camera.drawn;
+    const { x, y } = this.drawn;
     this.#mini = null;
     if (!whole || (x >= camera.keys * camera.wide - 1 && y >= camera.queries * camera.high - 1)) return;
     const scale = Math.min(MINI, x / 3, y / 2.2) / Math.max(tiles.queries, tiles.keys);
@@ -434,15 +440,21 @@ export class Heatmap {
     pen.lineWidth = 1;
     pen.strokeRect(x - 0.5, y - 0.5, LEGEND + 1, high + 1);
     pen.fillStyle = this.colours.ink;
-    pen.font = `11px ${FONT}`;
     pen.textBaseline = "alphabetic";
-    pen.textAlign = "left";
-    const low = isLog ? `≤ ${percent(least(top))}` : "0 %";
-    pen.fillText(this.#isSigned ? signedPercent(-top) : low, x, y - 5);
-    pen.textAlign = "right";
-    pen.fillText(this.#isSigned ? signedPercent(top) : percent(top), x + LEGEND, y + high + 12);
-    if (!this.#isSigned) return;
-    pen.textAlign = "left";
-    pen.fillText("0", x + LEGEND / 2 - 3, y + high + 12);
+    const write = (text, align, at, below) => {
+      pen.textAlign = align;
+      pen.fillText(text, at, below ? y + high + 12 : y - 5);
+    };
+    pen.font = `${this.#isSigned ? 10 : 11}px ${FONT}`;
+    if (this.#isSigned) {
+      write(`−${roundPercent(top)}`, "left", x - 4, true);
+      write("0", "center", x + LEGEND / 2, false);
+    } else write(isLog ? `≤ ${roundPercent(least(top))}` : "0 %", "left", x, false);
+    write(`${this.#isSigned ? "+" : ""}${roundPercent(top)}`, "right", x + LEGEND + (this.#isSigned ? 4 : 0), true);
   }
+}
+
+/** The size of letters that have so many pixels. */
+function sized(pixels) {
+  return pixels >= 13 ? 12 : pixels >= 10 ? 10 : 9;
 }

@@ -2,6 +2,7 @@
 import { between } from "./camera.js";
 import { button, choice, short } from "./parts.js";
 import { words } from "./source.js";
+import { cellOf, spotsOf } from "./tiles.js";
 
 const FEW = 64; // tokens whose weights are told apart without logarithms
 const MOST_ROWS = 1e6;
@@ -52,17 +53,16 @@ export function named(some, at, level, count) {
 }
 
 /** What a cell is about. */
-export function pair(heatmap, { query, key }) {
-  const { level, tiles, words: { queries, keys } } = heatmap;
+export function pair({ level, tiles, words: { queries, keys } }, { query, key }) {
   return `${named(queries, query, level, tiles.queries)} ${level > 0 ? "attend" : "attends"} to ${named(keys, key, level, tiles.keys)}`;
 }
 
 /** The number of a cell: a weight, or what is pooled. */
-export function figure(heatmap, cell) {
-  const value = heatmap.value(cell);
-  if (value === undefined) return "…";
-  const pooled = heatmap.tiles.reduce === "max" ? "at most " : "on average ";
-  return `${heatmap.level > 0 ? pooled : ""}${heatmap.said(value)}`;
+export function figure({ level, tiles, said }, cell) {
+  const value = cellOf(tiles, level, cell);
+  if (value === undefined) return cell.query < tiles.queries && cell.key < tiles.keys ? "…" : "nothing";
+  const pooled = tiles.reduce === "max" ? "at most " : "on average ";
+  return `${level > 0 ? pooled : ""}${said(value)}`;
 }
 
 /** What is seen, and how. */
@@ -76,32 +76,36 @@ export function seen({ tiles, level }) {
 
 /**
  * The cells in view as a table: positions and tokens, or the first and last position of coarser cells.
- * @param {import("./heatmap.js").Heatmap} heatmap
+ * @param {import("./heatmap.js").Heatmap[]} maps of which all show the same place
+ * @param {{queries: string[] | null, keys: string[] | null}} words
  * @param {[string, import("./tiles.js").Tiles][]} columns names of numbers, and where they are from
  */
-export async function rowsOf({ camera, level, tiles: { side }, words: { queries, keys }, spots }, columns) {
-  const { span } = camera;
-  const cells = (name) => [span[name][0] >> level, ((span[name][1] - 1) >> level) + 1];
-  const [[top, bottom], [left, right]] = [cells("queries"), cells("keys")];
+export async function rowsOf(maps, words, columns) {
+  const { side } = maps[0].tiles;
+  const level = Math.min(...maps.map((one) => one.level));
+  const shared = (name) => [maps[0].span[name][0], Math.min(...maps.map((one) => one.span[name][1]))];
+  const span = { queries: shared("queries"), keys: shared("keys") };
+  const cells = ([first, end]) => [first >> level, ((end - 1) >> level) + 1];
+  const [[top, bottom], [left, right]] = [cells(span.queries), cells(span.keys)];
   if ((bottom - top) * (right - left) > MOST_ROWS) throw new Error("more than a million cells are in view; zoom in");
+  const spots = spotsOf(span, level, side);
   const found = await Promise.all(columns.map(([, tiles]) => tiles.exact(spots)));
-  const at = new Map(spots.map(({ row, column }, i) => [`${row}/${column}`, i]));
-  const ends = (cell, count) => [cell << level, Math.min(count, (cell + 1) << level) - 1];
-  const place = (cell, count, some) => (level > 0 ? ends(cell, count) : [cell, some?.[cell]]);
-  const heads = level > 0
-    ? ["first query", "last query", "first key", "last key"]
-    : ["query position", "query token", "key position", "key token"];
+  const tileAt = new Map(spots.map(({ row, column }, i) => [`${row}/${column}`, found.map((tiles) => tiles[i])]));
+  const place = (cell, name) => {
+    if (level === 0) return [cell, words[name]?.[cell]];
+    const count = Math.min(...maps.map((one) => one.tiles[name]));
+    return [cell << level, Math.min(count, (cell + 1) << level) - 1];
+  };
+  const heads = level === 0
+    ? ["query position", "query token", "key position", "key token"]
+    : ["first query", "last query", "first key", "last key"];
   const rows = [[...heads, ...columns.map(([name]) => name)]];
-  for (let down = top; down < bottom; down++) {
-    const row = Math.floor(down / side);
-    const query = place(down, camera.queries, queries);
+  for (let down = top; down < bottom; down++)
     for (let across = left; across < right; across++) {
-      const column = Math.floor(across / side);
-      const which = at.get(`${row}/${column}`);
-      const inTile = (tile) => tile.values[(down - row * side) * tile.width + across - column * side];
-      rows.push([...query, ...place(across, camera.keys, keys), ...found.map((tiles) => inTile(tiles[which]))]);
+      const [row, column] = [Math.floor(down / side), Math.floor(across / side)];
+      const numbers = tileAt.get(`${row}/${column}`).map(({ values, width }) => values[(down - row * side) * width + across - column * side]);
+      rows.push([...place(down, "queries"), ...place(across, "keys"), ...numbers]);
     }
-  }
   return rows;
 }
 

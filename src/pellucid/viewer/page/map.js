@@ -46,7 +46,7 @@ export async function map(page) {
     pointed: (cell) => { heatmap.cursor = cell; heatmap.draw(); },
     picked: pin,
   });
-  page.offer({ csv: () => rowsOf(heatmap, [[heatmap.level === 0 ? "weight" : looks.reduce, tiles]]), needs });
+  page.offer({ csv: () => rowsOf([heatmap], words, [[heatmap.level === 0 ? "weight" : looks.reduce, tiles]]), needs });
 
   function told() {
     return { ...place, ...toldOf(looks), ...camera.told(), ...heatmap.pinned };

@@ -4,6 +4,7 @@ import { csvOf, download, exported } from "./exports.js";
 import { button, made } from "./parts.js";
 import { remembered } from "./source.js";
 import { themeOf } from "./theme.js";
+import { compare } from "./compare.js";
 import { generation } from "./generation.js";
 import { lesson } from "./lesson.js";
 import { links } from "./links.js";
@@ -11,7 +12,7 @@ import { map } from "./map.js";
 import { overview } from "./overview.js";
 import { text } from "./text.js";
 
-const VIEWS = { overview, map, text, links, generation, lesson }; // named in the page as here, with a capital letter
+const VIEWS = { overview, map, compare, text, links, generation, lesson }; // named in the page as here, with a capital letter
 
 /**
  * Fill an element with the page.
@@ -19,8 +20,9 @@ const VIEWS = { overview, map, text, links, generation, lesson }; // named in th
  * @param {object} from where answers come from: see source.js
  * @param {object} address where what is shown is kept: see address.js
  * @param {(title: string) => void} entitle
+ * @param {AbortSignal} ended aborted when nobody looks at the page any more
  */
-export async function mount(root, from, address, entitle = () => {}) {
+export async function mount(root, from, address, entitle = () => {}, ended = new AbortController().signal) {
   const source = remembered(from);
   const title = made("h1", {});
   const tabs = Object.keys(VIEWS).map((name) => {
@@ -35,7 +37,7 @@ export async function mount(root, from, address, entitle = () => {}) {
   const controls = made("div", { className: "controls" });
   const view = made("main", { tabIndex: -1 });
   const status = made("p", { className: "status", data: { role: "status", "aria-live": "polite" } });
-  const theme = themeOf(root);
+  const theme = themeOf(root, ended);
   const toggle = button("◐", "Light or dark", () => theme.turn());
   const menu = made("details", { className: "export" }, made("summary", { textContent: "Export" }));
   root.classList.add("pellucid");
@@ -46,6 +48,7 @@ export async function mount(root, from, address, entitle = () => {}) {
   );
   let shown = new AbortController();
   let offered = {};
+  ended.addEventListener("abort", () => shown.abort());
 
   /** Tell people in the line below; screen readers say it too. */
   const say = (words) => { if (status.textContent !== words) status.textContent = words; };

@@ -3,6 +3,8 @@ import { percent } from "./colours.js";
 import { button, made, short } from "./parts.js";
 
 const NAMED = 5;
+const NUMBERED = { wide: 44, high: 13 }; // pixels of a weight from which bars have numbers
+const FONT = "11px system-ui, sans-serif";
 const GAP = 10; // pixels between the map and its profiles
 
 export class Profiles {
@@ -12,6 +14,7 @@ export class Profiles {
   #place;
   #words;
   #changed;
+  #lines;
   #stop = new AbortController();
 
   /** @param {() => void} changed @param {() => void} unpin */
@@ -24,8 +27,6 @@ export class Profiles {
     this.element = made("section", { className: "pinned", hidden: true, data: { "aria-label": "Pinned" } },
       made("div", {}, ...Object.values(this.#lines)), button("Unpin", "Unpin (Escape)", unpin));
   }
-
-  #lines;
 
   /** Where the answers are found. */
   paths({ query, key }) {
@@ -73,62 +74,66 @@ export class Profiles {
     return made("span", { className: "faint", textContent: title });
   }
 
-  /** Bars along the map, a row below it and a column beside it, each as long as its share of the strongest. */
-  paint(pen, { camera, colours, strip }) {
-    const { x, y } = camera.drawn;
-    const { queries, keys } = camera.span;
-    pen.font = "11px system-ui, sans-serif";
+  /** Bars along the map, a row below it and a column beside it, each as long as its share of the strongest in view. */
+  paint(pen, { camera, colours, strip, drawn: { x, y }, span: { queries, keys } }) {
+    pen.font = FONT;
     pen.textBaseline = "middle";
-    pen.textAlign = "right";
     if (this.row) {
-      const top = y + GAP;
-      const most = largest(this.row);
+      const floor = y + GAP + strip.high;
+      const most = largest(this.row, keys);
+      const isNumbered = camera.wide >= NUMBERED.wide;
+      const long = (strip.high - (isNumbered ? 14 : 0)) / most;
       pen.fillStyle = colours.accent;
-      bars(pen, this.row, keys, (at) => camera.x(at), x, (from, to, value) => {
-        const long = (value / most) * strip.high;
-        pen.rect(from, top + strip.high - long, to - from, long);
-      });
-      pen.fillStyle = colours.line;
-      pen.fillRect(0, top + strip.high, x, 1);
-      pen.fillStyle = colours.faint;
-      pen.fillText(percent(most), -6, top + 6);
-      pen.fillText("0 %", -6, top + strip.high - 4);
+      bars(this.row, keys, (at) => camera.x(at), x, (from, to, value) => pen.fillRect(from, floor - value * long, to - from, value * long));
+      line(pen, colours, 0, floor, x, 1);
+      pen.textAlign = isNumbered ? "center" : "right";
+      if (!isNumbered) pen.fillText(percent(most), -6, floor - strip.high + 6);
+      else each(this.row, keys, (at, value) => pen.fillText(percent(value), camera.x(at + 0.5), floor - value * long - 8));
     }
     if (this.column) {
       const left = x + GAP;
-      const most = largest(this.column);
+      const most = largest(this.column, queries);
+      const isNumbered = camera.high >= NUMBERED.high;
+      const long = (strip.wide - (isNumbered ? 50 : 0)) / most;
       pen.fillStyle = colours.accent;
-      bars(pen, this.column, queries, (at) => camera.y(at), y, (from, to, value) => {
-        pen.rect(left, from, (value / most) * strip.wide, to - from);
-      });
-      pen.fillStyle = colours.line;
-      pen.fillRect(left - 1, 0, 1, y);
-      pen.fillStyle = colours.faint;
-      pen.fillText(percent(most), left + strip.wide, -7);
+      bars(this.column, queries, (at) => camera.y(at), y, (from, to, value) => pen.fillRect(left, from, value * long, to - from));
+      line(pen, colours, left, 0, 1, y);
+      pen.textAlign = isNumbered ? "left" : "right";
+      if (!isNumbered) pen.fillText(percent(most), left + strip.wide, -7);
+      else each(this.column, queries, (at, value) => pen.fillText(percent(value), left + value * long + 4, camera.y(at + 0.5)));
     }
   }
 }
 
+/** Where the bars begin; what is written after it is faint. */
+function line(pen, colours, x, y, wide, high) {
+  pen.fillStyle = colours.line;
+  pen.fillRect(x, y, wide, high);
+  pen.fillStyle = colours.faint;
+}
+
 /** One bar for each token, or for each pixel that several share: then the largest of them. */
-function bars(pen, values, [first, end], place, long, bar) {
+function bars(values, [first, end], place, long, bar) {
   const size = place(1) - place(0);
   const gap = size > 6 ? 1 : 0;
-  pen.beginPath();
   for (let at = first; at < end;) {
     const from = place(at);
     const next = size >= 1 ? at + 1 : Math.min(end, Math.max(at + 1, at + Math.floor((Math.floor(from) + 1 - from) / size)));
-    let most = 0;
-    for (let i = at; i < next; i++) if (values[i] > most) most = values[i];
-    if (most > 0) bar(Math.max(0, from), Math.min(long, place(next) - gap), most);
+    const most = largest(values, [at, next]);
+    const [start, stop] = [Math.max(0, from), Math.min(long, Math.max(place(next) - gap, from + 0.5))];
+    if (most > 0 && stop > start) bar(start, stop, most);
     at = next;
   }
-  pen.fill();
 }
 
-function largest(values) {
+function each(values, [first, end], call) {
+  for (let at = first; at < end; at++) if (values[at] > 0) call(at, values[at]);
+}
+
+function largest(values, [first, end]) {
   let most = 0;
-  for (const value of values) if (value > most) most = value;
-  return most || 1;
+  for (let at = first; at < end; at++) if (values[at] > most) most = values[at];
+  return most;
 }
 
 /** The places of the largest, in their order. */

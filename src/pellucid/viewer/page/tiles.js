@@ -167,13 +167,25 @@ function less(first, second) {
   return { values, height, width, isExact: first.isExact && second.isExact, most, image: null };
 }
 
+/** The tiles that hold a rectangle of tokens, the nearest to its middle first. @returns {Spot[]} */
+export function spotsOf({ queries, keys }, level, side) {
+  const size = side * 2 ** level;
+  const spots = [];
+  for (let row = Math.floor(queries[0] / size); row * size < queries[1]; row++)
+    for (let column = Math.floor(keys[0] / size); column * size < keys[1]; column++) spots.push({ level, row, column });
+  const middle = { row: (queries[0] + queries[1]) / size / 2 - 0.5, column: (keys[0] + keys[1]) / size / 2 - 0.5 };
+  const far = (spot) => Math.hypot(spot.row - middle.row, spot.column - middle.column);
+  return spots.sort((a, b) => far(a) - far(b));
+}
+
 /** The largest that is known of some tiles, whatever its sign; 0 where nothing is. @param {Spot[]} spots */
 export function mostOf(tiles, spots) {
   return spots.reduce((most, spot) => Math.max(most, tiles.find(spot)?.most ?? 0), 0);
 }
 
-/** The weight or cell of a token pair in a tile's level. */
+/** The number of the cell that a weight is in, once it is known. */
 export function cellOf(tiles, level, { query, key }) {
+  if (query >= tiles.queries || key >= tiles.keys) return undefined;
   const [down, across] = [query >> level, key >> level];
   const spot = { level, row: Math.floor(down / tiles.side), column: Math.floor(across / tiles.side) };
   const tile = tiles.find(spot);
