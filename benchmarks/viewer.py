@@ -120,8 +120,13 @@ class Viewer:
         )
 
     def get(self, path: str) -> tuple[bytes, http.client.HTTPMessage]:
-        self._connection.request("GET", f"/{path}")
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request("GET", f"/{path}")
+            answer = self._connection.getresponse()
+        except http.client.RemoteDisconnected:  # the server closes what is silent for a while
+            self._connection.close()
+            self._connection.request("GET", f"/{path}")
+            answer = self._connection.getresponse()
         body = answer.read()
         assert answer.status == 200, body
         return body, answer.headers
