@@ -28,6 +28,7 @@ from tests.viewer import recordings
 
 MAKERS: dict[str, Callable[[], Recording | Volume]] = {
     "decoder": recordings.decoder,
+    "encoder": recordings.encoder,
     "written": recordings.written,
     "translated": recordings.translated,
     "both": recordings.both,

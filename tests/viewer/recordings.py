@@ -11,7 +11,7 @@ from pellucid.attention import masks
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
-from pellucid.models import Config, EncoderDecoder
+from pellucid.models import Config, Encoder, EncoderDecoder
 from pellucid.viewer.atlas import Volume
 from pellucid.viewer.generated import recorded_generation
 from tests import writers
@@ -42,6 +42,16 @@ def decoder() -> Recording:
     spelling = Spelling([tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())])
     with torch.no_grad(), pellucid.watch(model, tokenizer=spelling) as seen:
         model(ids)
+    return seen
+
+
+def encoder() -> Recording:
+    """One in which each token sees all others."""
+    torch.manual_seed(3)
+    sizes = {"vocabulary": 101, "width": 30, "layers": LAYERS, "heads": HEADS, "hidden": 37}
+    model = Encoder(Config(kind="encoder", **sizes)).eval()
+    with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
+        model(torch.randint(101, (1, SOURCE)))
     return seen
 
 

@@ -57,7 +57,7 @@ export async function generation(page) {
   const slider = made("input", { type: "range", min: 0, max: last, value: now.step });
   slider.setAttribute("aria-label", "Step");
   slider.addEventListener("input", () => { stop(); go(Number(slider.value)); });
-  const count = made("output", {});
+  const count = made("span", { className: "count" });
   const player = made("div", { className: "player", data: { role: "group", "aria-label": "Steps" } }, back, play, next, slider, count);
   const sourceBlock = block("Source", "source");
   const promptBlock = block(isKnown ? (crosses.length ? "Start" : "Prompt") : "First", "prompt");

@@ -203,6 +203,7 @@ export async function links(page) {
     return sides.filter(() => !shown.isAligned).flatMap((side) => {
       const { first, count, size } = span(side);
       if (count === size) return [];
+      now.first[side] = first;
       const go = (to) => {
         now.first[side] = Math.max(0, Math.min(size - count, Math.round(to) || 0));
         load();
@@ -213,8 +214,8 @@ export async function links(page) {
       number.addEventListener("change", () => go(number.valueAsNumber));
       return [made("span", { className: "window" },
         `${name}tokens `,
-        button("◀", `Earlier ${name}tokens`, () => go(first - count / 2)), number,
-        button("▶", `Later ${name}tokens`, () => go(first + count / 2)),
+        button("◀", `Earlier ${name}tokens`, () => go(now.first[side] - count / 2)), number,
+        button("▶", `Later ${name}tokens`, () => go(now.first[side] + count / 2)),
         ` to ${(first + count - 1).toLocaleString()} of ${size.toLocaleString()}`)];
     });
   }
@@ -251,7 +252,7 @@ export async function links(page) {
     };
     const picture = made("div", { className: "picture" }, canvas, sides.queries.element, sides.keys.element);
     const slider = made("input", { type: "range", min: 0, max: 100, value: now.least });
-    const output = made("output", {});
+    const output = made("span", { className: "limit" });
     slider.addEventListener("input", () => {
       now.least = Number(slider.value);
       page.keep(told());
