@@ -103,11 +103,12 @@ export function drawing(root, paper) {
   return { text, width: box.width, height: box.height };
 }
 
-function walk(element, pen, box) {
+/** @param {DOMRect} seen as much of the box as windows leave that scroll */
+function walk(element, pen, box, seen = box) {
   const style = getComputedStyle(element);
   if (style.display === "none" || style.visibility === "hidden" || style.opacity === "0") return;
   const at = element.getBoundingClientRect();
-  const isOut = at.right < box.left || at.left > box.right || at.bottom < box.top || at.top > box.bottom;
+  const isOut = at.right < seen.left || at.left > seen.right || at.bottom < seen.top || at.top > seen.bottom;
   if (isOut && style.display !== "contents") return;
   const [x, y] = [at.left - box.left, at.top - box.top];
   if (visible(style.backgroundColor)) {
@@ -130,13 +131,21 @@ function walk(element, pen, box) {
     if (option) words(option.textContent, at.left + 6, (at.top + at.bottom) / 2, style, pen, box);
     return;
   }
+  const isWindow = style.overflowX !== "visible" && (element.scrollWidth > element.clientWidth || element.scrollHeight > element.clientHeight);
+  if (isWindow) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, at.width, at.height);
+    pen.clip();
+  }
   // What sticks lies above what it sticks to.
   const sticks = (one) => one.nodeType === Node.ELEMENT_NODE && getComputedStyle(one).position === "sticky";
   const children = [...element.childNodes];
   for (const child of [...children.filter((one) => !sticks(one)), ...children.filter(sticks)]) {
-    if (child.nodeType === Node.ELEMENT_NODE) walk(child, pen, box);
+    if (child.nodeType === Node.ELEMENT_NODE) walk(child, pen, box, isWindow ? at : seen);
     else if (child.nodeType === Node.TEXT_NODE && child.data.trim()) lines(child, style, pen, box);
   }
+  if (isWindow) pen.restore();
 }
 
 function borders(style, pen, x, y, { width, height }) {

@@ -1,107 +1,304 @@
-// The document itself: click a token to see what it attends to, or what attends to it.
-import * as address from "./address.js";
-import { words } from "./source.js";
-import { percent, shade } from "./colours.js";
-import { choice, headChoice, made } from "./parts.js";
+// The document itself: click a word to see what it attends to, or what attends to it, as shading.
+import { whole } from "./address.js";
+import { least, percent, shade, share } from "./colours.js";
+import { Paper } from "./paper.js";
+import { button, choice, itemChoice, made, short } from "./parts.js";
+import { plain, words } from "./source.js";
 
-const BLOCK = 256; // tokens that are put into the page at once, when they come into view
+const WAYS = {
+  head: { to: ["what a word attends to", "attends to"], from: ["what attends to a word", "is attended to by"] },
+  rollout: { to: ["what a word is made of", "is made of"], from: ["what a word is part of", "is part of"] },
+};
+WAYS.layer = WAYS.head;
+const SCALES = { linear: (part) => part, root: Math.sqrt };
+const STACKS = { e: "encoder", d: "decoder", x: "cross-attention" };
+const NAMED = 3; // words that the status line names
+const FEW = 90; // words that are written large
+const WIDE = 140; // pixels of the legend
 
 export async function text(page) {
   const { about, source, asked, view, controls, say, signal, theme } = page;
-  const sheetNumber = address.whole(asked, "sheet", about.sheets.length - 1);
-  const sheet = about.sheets[sheetNumber];
-  const head = address.whole(asked, "head", sheet.heads - 1);
-  const item = address.whole(asked, "item", sheet.items - 1);
-  let way = asked.get("way") === "from" ? "from" : "to";
-  let token = asked.has("token") ? address.whole(asked, "token", sheet.queries - 1) : null;
-  let weights = null;
+  const { sheets, recordings, side } = about;
+  const now = { sheet: whole(asked, "sheet", sheets.length - 1) };
+  const sheet = sheets[now.sheet];
+  const isCross = sheet.is_cross;
+  const before = isCross ? 0 : sheet.keys - sheet.queries; // words of which no query was recorded
+  now.item = whole(asked, "item", sheet.items - 1);
+  now.head = whole(asked, "head", sheet.heads - 1);
+  now.by = Object.hasOwn(WAYS, asked.get("by")) && !(isCross && asked.get("by") === "rollout") ? asked.get("by") : "head";
+  now.way = asked.get("way") === "from" ? "from" : "to";
+  now.scale = ["linear", "log"].includes(asked.get("scale")) ? asked.get("scale") : "root";
+  const sizeOf = (way) => (isCross && way === "to" ? sheet.queries : sheet.keys);
+  now.token = asked.has("token") ? whole(asked, "token", sizeOf(now.way) - 1, null) : null;
+  let weights = null; // of each word of the text that is shaded
   let most = 1;
-  const found = await words(source, sheetNumber, item, "keys", sheet.keys);
-  const blocks = [];
-  const paper = made("div", { className: "text" });
-  const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
-    entry.target.isSeen = entry.isIntersecting;
-    if (entry.isIntersecting) fill(entry.target);
-  }), { root: view, rootMargin: "400px" });
-  signal.addEventListener("abort", () => watcher.disconnect());
-  for (let first = 0; first < found.length; first += BLOCK) {
-    const block = made("p", {});
-    block.first = first;
-    blocks.push(block);
-    watcher.observe(block);
-  }
-  paper.append(...blocks);
-  view.append(paper);
+  let summary = "";
+  let wanted = new Set(); // paths of the answers that are shown
+  let stop = new AbortController(); // what is asked for and not here yet
+  let places = { wanted: "", found: [], at: -1 }; // where the text stands that is looked for
+  const known = new Map(); // all weights of a head or layer, where these are few
+
+  const sides = isCross ? ["queries", "keys"] : ["keys"];
+  const found = await Promise.all(sides.map((name) => words(source, now.sheet, now.item, name, sheet[name])));
+  const papers = found.map((some, i) => new Paper(some.map((word, at) => (at && word === `#${at}` ? ` ${word}` : word)), {
+    name: isCross ? `${i ? "The text that is read" : "The text that reads"}: arrow keys move, Enter chooses a word` : "The text: arrow keys move, Enter chooses a word",
+    signal,
+    choose: (at) => choose(i, at),
+    point: (at) => point(i, at),
+  }));
+  const titles = ["Decoder: these words attend", "Encoder: these are attended to"];
+  const columns = papers.map((paper, i) => (isCross ? made("section", {}, made("h2", { textContent: titles[i] }), paper.element) : paper.element));
+  const legend = made("div", { className: "legend" });
+  const seek = made("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next place" } });
+  const foot = made("div", { className: "foot" },
+    made("span", {}, seek, button("↓", "Next place", () => seekNext(1))), legend,
+    choice("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.keep(told()); paint(); }));
+  const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
+  view.append(made("div", { className: `text${kind}` }, ...columns, foot));
+  papers.forEach((paper) => paper.start());
+  const bars = [made("span", {}), made("span", {}), made("span", {})];
   controls.append(
-    headChoice(about.sheets, sheetNumber, head, (newSheet, newHead) => {
-      page.go("text", { ...told(), sheet: newSheet, head: newHead });
-    }),
-    choice("Shade", [["to", "what a token attends to"], ["from", "what attends to a token"]], way, (value) => { way = value; look(); }),
+    ...bars,
+    itemChoice(sheets, now.sheet, now.item, (item) => page.go("text", { ...told(), item })),
   );
-  paper.addEventListener("click", (event) => {
-    const number = event.target.dataset?.token;
-    if (number !== undefined) { token = Number(number); look(); }
-  }, { signal });
-  theme.onChange(paintAll);
-  page.offer({ csv });
-  say("Click a token, or move to one with Tab and press Enter");
-  if (token !== null) {
+  seek.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    seekNext(event.shiftKey ? -1 : 1);
+  });
+  fill();
+  theme.onChange(paint);
+  page.offer({ csv, needs: () => wanted });
+  tell("Click a word, or move to one with the arrow keys and press Enter");
+  paint();
+  if (now.token !== null) {
+    (isCross && now.way === "from" ? papers[1] : papers[0]).reveal(now.token);
     await look();
-    blocks[Math.floor(token / BLOCK)]?.scrollIntoView({ block: "center" });
   }
 
   function told() {
-    return { sheet: sheetNumber, head, item, way, ...(token === null ? {} : { token }) };
+    const { token, by, scale, ...rest } = now;
+    return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === "root" ? {} : { scale }), ...(token === null ? {} : { token }) };
   }
 
-  function fill(block) {
-    if (block.childElementCount === 0) {
-      for (let i = block.first; i < Math.min(found.length, block.first + BLOCK); i++) {
-        const [, space, word] = /^(\s*)([^]*)$/.exec(found[i]);
-        const button = made("button", { type: "button", textContent: word || "␣" });
-        button.dataset.token = i;
-        block.append(space, button);
+  /* What is chosen */
+
+  function layerName(one) {
+    const of = recordings.length > 1 ? ` of ${short(recordings[one.recording].title, 24)}` : "";
+    return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.layer}${of}`;
+  }
+
+  /** Controls for what there is to choose now. */
+  function fill() {
+    const { heads } = sheets[now.sheet];
+    const each = Array.from({ length: heads }, (_, head) => [String(head), String(head)]);
+    const more = [["layer", "mean of all"], ...(isCross ? [] : [["rollout", "rollout up to here"]])];
+    const fresh = [
+      choice("Layer", sheets.map((one, i) => [String(i), layerName(one)]), String(now.sheet), (value) => turn(Number(value))),
+      choice("Head", [...each, ...more], now.by === "head" ? String(now.head) : now.by, (value) => {
+        if (Object.hasOwn(WAYS, value)) now.by = value;
+        else Object.assign(now, { by: "head", head: Number(value) });
+        again(1);
+      }),
+      choice("Shade", Object.entries(WAYS[now.by]).map(([way, [name]]) => [way, name]), now.way, (value) => {
+        now.way = value;
+        if (isCross) now.token = null;
+        again(2);
+      }),
+    ];
+    fresh.forEach((one, i) => {
+      if (bars[i].contains(view.getRootNode().activeElement)) {
+        // What has the focus stays; its options are the same, or somebody just chose among them.
+        bars[i].querySelector("select").value = one.querySelector("select").value;
+        return;
       }
+      bars[i].replaceWith(one);
+      bars[i] = one;
+    });
+  }
+
+  /** Another layer: of the same text in place, else from the beginning. */
+  function turn(to) {
+    const other = sheets[to];
+    const isSame = ["recording", "stack", "is_cross", "items", "queries", "keys"].every((name) => other[name] === sheet[name]);
+    const head = Math.min(now.head, other.heads - 1);
+    if (isSame) {
+      Object.assign(now, { sheet: to, head });
+      again();
+      return;
     }
-    paint(block);
+    const { token, ...rest } = told();
+    const isThere = token !== undefined && other.is_cross === isCross && token < Math.min(other.queries, other.keys);
+    page.go("text", { ...rest, sheet: to, head, item: Math.min(now.item, other.items - 1), ...(isThere ? { token } : {}) });
+  }
+
+  function again() {
+    fill();
+    page.keep(told());
+    look();
+  }
+
+  function choose(paper, at) {
+    if (isCross) now.way = paper ? "from" : "to";
+    now.token = at;
+    again();
+  }
+
+  /* What is shown */
+
+  /** The answer to ask for, and what to take out of it. */
+  function question() {
+    const { sheet: number, item, head, by, way, token } = now;
+    const isRow = way === "to";
+    const at = isRow ? token - before : token;
+    const { queries, keys } = sheets[number];
+    const line = isRow ? "row" : "column";
+    if (by !== "rollout" && queries <= side && keys <= side) {
+      const path = by === "head" ? `tile/${number}/${item}/${head}/0/0/0` : `mean/${number}/${item}/0/0`;
+      const take = (values) => (isRow ? values.subarray(at * keys, (at + 1) * keys) : Float32Array.from({ length: queries }, (_, i) => values[i * keys + token]));
+      return { path, take };
+    }
+    const names = { head: `${line}/${number}/${item}/${head}/${at}`, layer: `layer-${line}/${number}/${item}/${at}`, rollout: `rollout-${line}/${number}/${item}/${token}` };
+    return { path: names[by], take: (values) => values };
   }
 
   async function look() {
-    if (token === null) return;
-    page.keep(told());
-    say("…");
-    try {
-      const side = way === "to" ? "row" : "column";
-      weights = (await source.numbers(`${side}/${sheetNumber}/${item}/${head}/${token}`, signal)).values;
-    } catch (error) {
-      page.complain(error);
+    stop.abort();
+    if (now.token === null || (now.way === "to" && now.token < before)) {
+      weights = null;
+      tell(now.token === null ? "Click a word" : "What this word attends to was not recorded");
+      paint();
       return;
     }
+    stop = new AbortController();
+    const { signal: mine } = stop;
+    signal.addEventListener("abort", () => stop.abort(), { once: true, signal: mine });
+    const { path, take } = question();
+    const slow = setTimeout(() => say("Working it out …"), 150);
+    try {
+      const answer = known.get(path) ?? (await source.numbers(path, mine)).values;
+      if (/^(tile|mean)/.test(path)) known.set(path, answer);
+      show(take(answer), path);
+    } catch (error) {
+      if (mine.aborted) return;
+      weights = null;
+      tell(error.message);
+      paint();
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  function show(values, path) {
+    wanted = new Set([plain(path)]);
+    weights = values;
+    if (now.way === "from" && before) {
+      weights = new Float32Array(sheet.keys);
+      weights.set(values, before);
+    }
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
-    paintAll();
-    const strongest = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
-    const names = strongest.map((i) => `“${found[i].trim()}” (${i}) ${percent(weights[i])}`).join(", ");
-    say(way === "to" ? `“${found[token].trim()}” (${token}) attends to ${names}` : `“${found[token].trim()}” (${token}) is attended to by ${names}`);
+    const { way, by, token } = now;
+    const some = shaded().words;
+    const names = strongest(weights).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ");
+    const where = { head: "", layer: `, on average over the heads of layer ${layerName(sheets[now.sheet])}`, rollout: `, after layer ${layerName(sheets[now.sheet])}` }[by];
+    tell(`${named(clicked().words, token)} ${WAYS[by][way][1]} ${names}${where}`);
+    paint();
+  }
+
+  /** The text that is shaded, and the one of whose word it is about. */
+  function shaded() {
+    return isCross && now.way === "to" ? papers[1] : papers[0];
+  }
+
+  function clicked() {
+    return isCross && now.way === "from" ? papers[1] : papers[0];
+  }
+
+  function named(some, at) {
+    return `“${short(some[at], 24)}” (${at})`;
+  }
+
+  function tell(what) {
+    summary = what;
+    say(what);
+  }
+
+  function point(paper, at) {
+    if (at === null) say(summary);
+    else {
+      const isShaded = weights !== null && papers[paper] === shaded();
+      say(`${named(papers[paper].words, at)}${isShaded ? `: ${percent(weights[at])}` : ""}`);
+    }
+  }
+
+  function paint() {
+    const partOf = now.scale === "log" ? (value) => share(value, most, true) : (value) => SCALES[now.scale](value / most);
+    const looks = (at) => {
+      const value = weights[at];
+      if (value === 0) return { paper: "", ink: "var(--faint)", said: "0 %" };
+      return { ...shade(partOf(value), theme.table), said: percent(value) };
+    };
+    papers.forEach((paper) => {
+      const isChosen = now.token !== null && paper === clicked();
+      paper.paint(weights !== null && paper === shaded() ? looks : () => null, isChosen ? now.token : -1);
+    });
+    scale();
+  }
+
+  function scale() {
+    if (weights === null) {
+      legend.replaceChildren();
+      return;
+    }
+    const canvas = made("canvas", { width: WIDE, height: 1, data: { "aria-hidden": "true" } });
+    const pen = canvas.getContext("2d");
+    for (let i = 0; i < WIDE; i++) {
+      pen.fillStyle = shade(i / (WIDE - 1), theme.table).paper;
+      pen.fillRect(i, 0, 1, 1);
+    }
+    const [low, middle] = { linear: [0, most / 2], root: [0, most / 4], log: [least(most), Math.sqrt(least(most) * most)] }[now.scale];
+    legend.replaceChildren(
+      made("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
+      made("span", { className: "ramp" }, canvas, made("span", { textContent: percent(middle) })),
+      made("span", { textContent: percent(most) }),
+      made("span", { className: "unseen", textContent: "0 %: not seen" }),
+    );
   }
 
   function csv() {
-    if (weights === null) throw new Error("choose a token first");
-    return [["position", "token", "weight"], ...found.map((word, i) => [i, word, weights[i]])];
+    if (weights === null) throw new Error("choose a word first");
+    return [["position", "token", "weight"], ...shaded().words.map((word, i) => [i, word, weights[i]])];
   }
 
-  function paintAll() {
-    blocks.filter((block) => block.isSeen).forEach(paint);
-  }
+  /* Finding */
 
-  function paint(block) {
-    [...block.children].forEach((word, i) => {
-      const at = block.first + i;
-      word.setAttribute("aria-pressed", String(at === token));
-      if (weights === null) return;
-      const { paper, ink } = shade(weights[at] / most, theme.table);
-      word.style.background = weights[at] > 0 ? paper : "none";
-      word.style.color = weights[at] > 0 ? ink : "inherit";
-      word.title = percent(weights[at]);
-    });
+  function seekNext(way) {
+    const text = seek.value.trim();
+    const paper = clicked();
+    if (text !== places.wanted || paper !== places.paper) places = { wanted: text, paper, found: paper.find(text), at: way > 0 ? -1 : 0 };
+    const { found: all } = places;
+    if (!all.length) {
+      paper.mark(0, 0);
+      say(text ? `“${text}” is not in the text` : summary);
+      return;
+    }
+    places.at = (places.at + way + all.length) % all.length;
+    const [first, end] = all[places.at];
+    paper.mark(first, end);
+    paper.move(first);
+    paper.reveal(first);
+    say(`“${text}”: place ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
   }
+}
+
+/** The largest, in order. */
+function strongest(values) {
+  const best = [];
+  values.forEach((value, at) => {
+    if (best.length === NAMED && value <= values[best.at(-1)]) return;
+    const place = best.findIndex((one) => value > values[one]);
+    best.splice(place < 0 ? best.length : place, 0, at);
+    best.length = Math.min(best.length, NAMED);
+  });
+  return best;
 }
