@@ -1,4 +1,4 @@
-"""How the trained models of the package are made, so that anyone can make them again."""
+"""How what is made for the package is made, so that anyone can make it again."""
 
 import sys
 from collections.abc import Callable

@@ -71,7 +71,7 @@ def test_weights_made_without_a_graph_still_have_gradients() -> None:
     (grad,) = torch.autograd.grad(weights[0, 0, 0].sum(), q)
     torch.testing.assert_close(grad, torch.zeros_like(grad))  # the row sums to 1 whatever q is
     weights = attention_weights(q, k)
-    weights._repr_html_()
+    weights._repr_mimebundle_()
     (grad,) = torch.autograd.grad(weights[0, 0, 0, 0], q)
     (wanted,) = torch.autograd.grad(stages(q, k, v).weights[0, 0, 0, 0], q)
     torch.testing.assert_close(grad, wanted)

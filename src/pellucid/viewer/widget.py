@@ -1,7 +1,8 @@
 """The page as a widget of notebooks: anywidget carries it, and asks the kernel."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, get_args
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
 
 import anywidget
 import traitlets
@@ -9,13 +10,11 @@ import traitlets
 from pellucid.errors import PellucidError
 from pellucid.viewer.atlas import Atlas
 from pellucid.viewer.file import as_bytes, source
-from pellucid.viewer.questions import Asked, Desk, Numbers, Pace, parsed
+from pellucid.viewer.questions import Asked, Desk, Numbers, parsed
+from pellucid.viewer.turns import Turns
 
 HEIGHT = 560
 """Pixels of a page in a notebook."""
-
-# Beside the cells that run: what takes long never holds them up, and nor does it what is quick.
-_POOLS = {pace: ThreadPoolExecutor(1, f"pellucid-{pace}") for pace in get_args(Pace)}
 
 
 class Page(anywidget.AnyWidget):
@@ -32,15 +31,15 @@ class Page(anywidget.AnyWidget):
         """Of an atlas, opened at a view; `shown` is what it was made of, if anybody asks."""
         self.shown = shown
         self._desk: Desk | None = Desk(atlas)
+        self._turns = Turns()  # in threads beside the cells that run, which wait for none of this
         self._waiting: dict[str, Future[None]] = {}
         super().__init__(address=address)
         self.on_msg(self._hear)
 
     def close(self) -> None:
-        """Forget what it shows, and what is asked and not yet begun."""
+        """Forget what it shows, and look for nothing more."""
         self._desk = self.shown = None
-        for future in list(self._waiting.values()):
-            future.cancel()
+        self._turns.close()
         super().close()
 
     def _hear(self, _: Any, said: dict[str, Any], __: Any) -> None:
@@ -50,7 +49,7 @@ class Page(anywidget.AnyWidget):
         if "drop" in said:
             waiting = self._waiting.get(said["drop"])
             if waiting is not None:
-                waiting.cancel()
+                self._turns.drop(waiting)
             return
         number = said["number"]
         try:
@@ -58,7 +57,8 @@ class Page(anywidget.AnyWidget):
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
             return
-        self._waiting[number] = future = _POOLS[asked.pace].submit(self._answer, number, asked)
+        answer = partial(self._answer, number, asked)
+        self._waiting[number] = future = self._turns.submit(asked.pace, answer)
         future.add_done_callback(lambda _: self._waiting.pop(number, None))
 
     def _answer(self, number: str, asked: Asked) -> None:
