@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -38,8 +39,8 @@ SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 FLAGS = ["--disable-gpu", "--disable-dev-shm-usage"]
 PATIENCE = 15_000
 """Milliseconds until a page that does not do what it should has failed."""
-SETTLED, STEP = 100, 25
-"""Milliseconds without a request after which a page has all it asks for; between two looks."""
+SETTLED = 100
+"""Milliseconds without a request after which a page has all it asks for."""
 WATCH = "addEventListener('securitypolicyviolation', (e) => console.error('CSP: ' + e.blockedURI))"
 PHONE = {
     "viewport": {"width": 844, "height": 390},
@@ -121,6 +122,7 @@ class Watched:
     def __init__(self, page: Page, origin: str) -> None:
         self.page, self.said, self._origin = page, list[str](), origin
         self._waiting: set[Request] = set()
+        self._asked_for = 0
         page.set_default_timeout(PATIENCE)
         page.add_init_script(WATCH)
         page.on("console", self._console)
@@ -136,19 +138,20 @@ class Watched:
 
     def _asked(self, request: Request) -> None:
         self._waiting.add(request)
+        self._asked_for += 1
         if not request.url.startswith((self._origin, "data:", "blob:")):
             self.said.append(f"asks elsewhere: {request.url}")
 
     def settle(self) -> None:
-        quiet = 0
-        for _ in range(PATIENCE // STEP):
-            self.page.wait_for_timeout(STEP)
-            quiet = 0 if self._waiting else quiet + STEP
-            if quiet >= SETTLED:
-                break
-        else:
-            raise AssertionError(f"still waiting for {[one.url for one in self._waiting]}")
-        self.page.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go)))")
+        """Until nothing is asked for a while, and the page has had its turn meanwhile."""
+        end = time.monotonic() + PATIENCE / 1000
+        asked = -1
+        while self._waiting or asked != self._asked_for:
+            asked = self._asked_for
+            self.page.wait_for_timeout(SETTLED)
+            self.page.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go)))")
+            if time.monotonic() > end:
+                raise AssertionError(f"still waiting for {[one.url for one in self._waiting]}")
 
 
 class Windows:
@@ -161,7 +164,10 @@ class Windows:
     def __call__(self, shown: Shown, view: str = "", asked: str = "", **window: Any) -> Page:
         """A view of what is shown, when it has all it asks for; `window` as `new_context`."""
         place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
-        return self.visit(shown.address + place, shown.address, **window)
+        page = self.visit(shown.address + place, shown.address, **window)
+        page.get_by_role("status").filter(has_text=re.compile(".")).wait_for()
+        self.settle(page)
+        return page
 
     def visit(self, address: str, origin: str, **window: Any) -> Page:
         """Any address, from which on nothing may be asked but of its origin."""

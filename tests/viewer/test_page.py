@@ -26,8 +26,12 @@ VIEWS = [
     View("overview", ""),
     View("map", "sheet=1&head=2"),
     View("map", "sheet=3&head=1", ("both",)),
+    View("map", "sheet=1&head=2&query=37&key=11"),
+    View("compare", ""),
+    View("compare", "show=difference", ("encoder", "both")),
     View("text", "sheet=1&head=2"),
     View("text", "sheet=1&head=2&token=37"),
+    View("lesson", ""),
     View("links", "sheet=1&head=all"),
     View("links", "sheet=0&head=2&token=37"),
     View("links", "", ("translated",)),
@@ -218,8 +222,9 @@ def test_views_are_opened_with_enter(shown, opened):
     page.keyboard.press("Enter")
     opened.settle(page)
     assert page.get_by_role("link", name="Text").get_attribute("aria-current") == "page"
-    page.get_by_role("main").get_by_role("button").nth(5).focus()
-    page.keyboard.press("Enter")
+    page.get_by_role("listbox").focus()
+    for key in ("Home", *5 * ["ArrowRight"], "Enter"):
+        page.keyboard.press(key)
     opened.settle(page)
     assert "(5) attends to" in status(page)
 
@@ -349,7 +354,7 @@ def test_another_head_is_another_map(shown, opened):
 
 
 def words(page: Page) -> Locator:
-    return page.get_by_role("main").get_by_role("button")
+    return page.get_by_role("listbox").get_by_role("option")
 
 
 def test_a_word_shows_what_it_attends_to(shown, opened):
@@ -357,42 +362,48 @@ def test_a_word_shows_what_it_attends_to(shown, opened):
     weights = of.weights(1, 2)
     page = opened(of, "text", "sheet=1&head=2")
     assert words(page).count() == TOKENS
-    read = "".join(words(page).all_inner_texts()).replace("␣", "")
-    assert "".join(writers.TEXT.split()).startswith("".join(read.split()))
+    read = re.sub(r"[\s␣⏎]", "", "".join(words(page).all_inner_texts()))
+    assert "".join(writers.TEXT.split()).startswith(read)
     words(page).nth(37).click()
     opened.settle(page)
     check_words(page, weights[37])
-    assert "(37) attends to" in status(page)
-    chosen(page, "Shade").select_option(label="what attends to a token")
+    assert "(37) attends to" in status_of_all(page)
+    chosen(page, "Shade").select_option("from")
     opened.settle(page)
     check_words(page, weights[:, 37])
-    assert "(37) is attended to by" in status(page)
+    assert "(37) is attended to by" in status_of_all(page)
+
+
+def status_of_all(page: Page) -> str:
+    """What the status line says when the pointer is on no word."""
+    page.mouse.move(1, 1)
+    return status(page)
 
 
 def check_words(page: Page, weights) -> None:
-    """The titles of the words, and the strongest in the status line."""
-    said = [one.get_attribute("title") for one in words(page).all()]
-    for percentage, weight in zip(said, weights.tolist(), strict=True):
-        assert is_shown(percents(percentage)[0], weight)
-    strongest = re.findall(r"\((\d+)\) ([\d.e-]+ %)", status(page))
+    """What the words are called, and the strongest in the status line."""
+    said = [one.get_attribute("aria-label") for one in words(page).all()]
+    for name, weight in zip(said, weights.tolist(), strict=True):
+        assert is_shown(percents(name)[-1], weight)
+    strongest = re.findall(r"\((\d+)\) ([\d.e-]+ %)", status_of_all(page))
     assert len(strongest) == 3
     for (number, percentage), (weight, place) in zip(
         strongest, zip(*(one.tolist() for one in weights.topk(3)), strict=True), strict=True
     ):
         assert int(number) == place
         assert is_shown(percents(percentage)[0], weight)
-    pressed = page.get_by_role("main").get_by_role("button", pressed=True)
-    assert pressed.count() == 1
-    assert pressed.evaluate("(one) => [...one.parentNode.children].indexOf(one)") == 37
+    (pressed,) = page.get_by_role("listbox").get_by_role("option", selected=True).all()
+    assert pressed.inner_text() == words(page).nth(37).inner_text()
 
 
-def test_a_long_text_is_filled_in_as_one_scrolls(shown, opened):
+def test_a_long_text_opens_where_its_token_stands(shown, opened):
     of = shown("long")
     page = opened(of, "text", "sheet=1&head=0&token=1000")
     assert "(1000) attends to" in status(page)
-    pressed = page.get_by_role("main").get_by_role("button", pressed=True)
-    assert pressed.count() == 1
-    pressed.scroll_into_view_if_needed()
+    assert 0 < words(page).count() < of.weights(1, 0).shape[-1]
+    (pressed,) = page.get_by_role("listbox").get_by_role("option", selected=True).all()
+    paper, word = page.get_by_role("main").bounding_box(), pressed.bounding_box()
+    assert paper["y"] <= word["y"] <= paper["y"] + paper["height"]
     strongest = of.weights(1, 0)[1000].max().item()
     assert is_shown(percents(status(page))[0], strongest)
 
@@ -408,5 +419,5 @@ def test_a_tab_that_is_closed_leaves_the_others_alone(shown, opened):
     goes.close()
     words(stays).nth(40).click()
     opened.settle(stays)
-    assert is_shown(percents(status(stays))[0], weights[40].max().item())
+    assert is_shown(percents(status_of_all(stays))[0], weights[40].max().item())
     assert stays.request.get(f"{of.address}about").ok
