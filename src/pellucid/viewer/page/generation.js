@@ -81,14 +81,14 @@ export async function generation(page) {
 
   /** Some tokens under a name. */
   function block(name, kind) {
-    const scale = made("small", {});
+    const scale = made("small", { title: "The weight from which on the shade is full" });
     const text = made("p", {});
     const element = made("section", { className: `block ${kind}` }, made("h2", {}, name, scale), text);
     const fill = (some, start, of) => text.replaceChildren(...some.flatMap((word, i) => {
       const [, space, rest] = /^( *)([^]*)$/.exec(word); // shades are of words, and not of what is between
       const token = made("span", { textContent: rest.replace(/^\n+|\n+$/g, (ends) => "⏎".repeat(ends.length)) || "␣" });
       Object.assign(token.dataset, { at: start + i, of });
-      return [space, token];
+      return [space, token, word.includes("\n") ? "\n" : ""];
     }));
     return { element, text, scale, fill };
   }
@@ -100,9 +100,8 @@ export async function generation(page) {
     some.push(choice("Attention of", [["", "all layers"], ...layers.map((one) => [String(one.i), `layer ${one.stack}${one.layer}${crosses.length ? ` and ${across(one).stack}${across(one).layer}` : ""}`])], now.layer ? String(now.layer.i) : "", (value) => {
       now.layer = layers.find((one) => String(one.i) === value) ?? null;
       now.head = "mean";
-      const select = controls.querySelector("select:last-of-type");
       choices();
-      if (select) [...controls.querySelectorAll("select")].find((one) => one.parentNode.textContent.startsWith("Attention"))?.focus();
+      [...controls.querySelectorAll("select")].find((one) => one.parentNode.textContent.startsWith("Attention"))?.focus();
       go(now.step);
     }));
     if (heads) {
@@ -207,7 +206,7 @@ export async function generation(page) {
       const rest = values ? values.subarray(leaveOut ? 1 : 0).reduce((most, value) => Math.max(most, value), 0) : 0;
       const top = rest || values?.[0] || 1;
       for (const { text, scale } of blocks) {
-        scale.textContent = values && text.childElementCount ? `dark: ${leaveOut && values[0] > top ? "≥ " : ""}${percent(top)}` : "";
+        scale.textContent = values && text.childElementCount ? `full: ${leaveOut && values[0] > top ? "≥ " : ""}${percent(top)}` : "";
         for (const token of text.children) {
           const at = Number(token.dataset.at);
           const value = values && at <= (leaveOut ? row : Infinity) ? values[at] : 0;
@@ -242,7 +241,7 @@ export async function generation(page) {
 
   function best(values, texts) {
     return [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, BEST).filter((at) => values[at] > 0)
-      .map((at) => ({ word: `${seen(texts[at])} (${at})`, value: values[at] }));
+      .map((at) => ({ word: `${seen(texts[at])} (${at})`, quoted: `“${seen(texts[at])}” (${at})`, value: values[at] }));
   }
 
   function tell() {
@@ -265,7 +264,7 @@ export async function generation(page) {
     if (!weights) return;
     const likely = chosen ? ` was ${percent(chosen.probability)} likely;` : "";
     const of = now.layer ? `layer ${now.layer.stack}${now.layer.layer}, ${now.head === "mean" ? "mean of heads" : `head ${now.head}`}` : "mean of all layers";
-    say(`“${new_}” (${at})${likely} looked at ${looked.map((one) => `${one.word} ${percent(one.value)}`).join(", ")} · ${of}`);
+    say(`“${new_}” (${at})${likely} looked at ${looked.map((one) => `${one.quoted} ${percent(one.value)}`).join(", ")} · ${of}`);
   }
 
   function csv() {

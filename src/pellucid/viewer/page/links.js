@@ -426,6 +426,7 @@ export async function links(page) {
         for (const i of on()) {
           const [query, key] = isQuery ? [number - down.first, other] : [other, number - across.first];
           const value = weight(i, query, key);
+          if (!(value > 0)) continue;
           pen.fillStyle = pen.strokeStyle = colour(heads[i])[0];
           pen.lineWidth = 1;
           pen.globalAlpha = value;
