@@ -48,7 +48,10 @@ export async function compare(page) {
   for (const one of maps)
     steer(one, { signal, moved: draw, pointed: (cell) => { maps.forEach((each) => { each.cursor = cell; }); draw(); } });
   page.offer({ csv, needs });
-  if (maps.length === 0) keep();
+  if (maps.length === 0) {
+    page.say("Maps of different sizes have no difference");
+    keep();
+  }
 
   function mapsOf() {
     if (isDifference && !isAlike) return [];
@@ -87,7 +90,7 @@ export async function compare(page) {
 
   /** Numbers of both, wherever there are both. */
   function csv() {
-    if (maps.length === 0) throw new Error("maps of different sizes have no difference");
+    if (maps.length === 0) throw new Error("there is no difference");
     const columns = [["first", tiles[0]], ["second", tiles[1]]];
     return rowsOf(maps, both, isDifference ? [...columns, ["difference", maps[0].tiles]] : columns);
   }
@@ -104,12 +107,20 @@ export async function compare(page) {
 
   /** The numbers of both in one line, each with its own words where they differ. */
   function pointed(cell) {
-    const each = tiles.map((one, i) => ({ level: Math.min(maps[0].level, one.top), tiles: one, words: words[i], said: percent }));
-    const [first, second] = each.map((one) => `${figure(one, cell)}`);
-    const pairs = each.map((one) => pair(one, cell));
-    const numbers = `${first}, second ${second}${isDifference ? `, difference ${figure(maps[0], cell)}` : ""}`;
-    return pairs[0] === pairs[1] ? `${pairs[0]}: first ${numbers}` : `${pairs[0]}; ${pairs[1]}: first ${numbers}`;
+    const numbers = [];
+    const pairs = new Set();
+    for (const [i, name] of ["first", "second"].entries()) {
+      const each = { level: Math.min(maps[0].level, tiles[i].top), tiles: tiles[i], words: words[i], said: percent };
+      if (isInside(tiles[i], cell)) pairs.add(pair(each, cell));
+      numbers.push(`${name} ${isInside(tiles[i], cell) ? figure(each, cell) : "has no such weight"}`);
+    }
+    if (isDifference) numbers.push(`difference ${figure(maps[0], cell)}`);
+    return `${[...pairs].join("; ")}: ${numbers.join(", ")}`;
   }
+}
+
+function isInside({ queries, keys }, { query, key }) {
+  return query < queries && key < keys;
 }
 
 /** Where both heads are: two different ones unless the address says so. */
@@ -123,14 +134,14 @@ function placesOf({ asked, about: { sheets } }) {
   return { a, b: known(asked.get("b")) ?? other(sheets, a) };
 }
 
-/** The same head of another recording, or the next one. */
+/** The head of another recording that is most like it, or the next one. */
 function other(sheets, { sheet, item, head }) {
   const of = sheets[sheet];
-  const elsewhere = sheets.findIndex((one) => one.recording !== of.recording && one.stack === of.stack && one.layer === of.layer && one.is_cross === of.is_cross && head < one.heads);
-  if (elsewhere >= 0) return { sheet: elsewhere, item: Math.min(item, sheets[elsewhere].items - 1), head };
-  if (of.heads > 1) return { sheet, item, head: (head + 1) % of.heads };
-  const next = (sheet + 1) % sheets.length;
-  return { sheet: next, item: Math.min(item, sheets[next].items - 1), head: 0 };
+  const alike = (one) => ["layer", "is_cross", "stack", "queries", "keys"].filter((name) => one[name] === of[name]).length;
+  const elsewhere = sheets.filter((one) => one.recording !== of.recording && head < one.heads).sort((one, two) => alike(two) - alike(one));
+  const at = (found, newHead) => ({ sheet: found, item: Math.min(item, sheets[found].items - 1), head: newHead });
+  if (elsewhere.length > 0) return at(sheets.indexOf(elsewhere[0]), head);
+  return of.heads > 1 ? at(sheet, (head + 1) % of.heads) : at((sheet + 1) % sheets.length, 0);
 }
 
 /** Words of the first, and of the second beside them where they differ. */

@@ -1,4 +1,5 @@
 // What hands do on a map: dragging, the wheel, two fingers, clicks and keys.
+import { between } from "./camera.js";
 
 const MOVED = { mouse: 4, pen: 6, touch: 10 }; // pixels until a click is a drag
 const TWICE = 260; // milliseconds within which two clicks are one double click
@@ -34,7 +35,8 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     event.preventDefault();
     const lines = event.deltaMode === 1 ? 33 : 1;
     const quick = event.ctrlKey ? 6 : 1; // two fingers on a touch pad
-    zoom(1.0015 ** -Math.max(-600, Math.min(600, event.deltaY * lines * quick)), placeOf(event));
+    zoom(1.0015 ** -between(-600, event.deltaY * lines * quick, 600), placeOf(event));
+    pointed(map.cellAt(...placeOf(event)));
   });
 
   on("pointerdown", (event) => {
@@ -79,7 +81,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
       isMini = false;
     });
 
-  on("pointerleave", () => { if (!canvas.matches(":focus")) pointed(null); });
+  on("pointerleave", (event) => { if (event.pointerType === "mouse" && !canvas.matches(":focus")) pointed(null); });
   on("keydown", (event) => { if (pressed(event)) event.preventDefault(); });
 
   function on(name, call) {
@@ -137,8 +139,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     const size = cell * Math.max(1, Math.round(6 / (camera.high * cell)));
     const { queries: [above], keys: [left] } = camera.span;
     const from = map.cursor ?? { key: left - x * size, query: above - y * size };
-    const to = (at, most) => Math.min(most - 1, Math.max(0, at));
-    const next = { key: to(from.key + x * size, map.tiles.keys), query: to(from.query + y * size, map.tiles.queries) };
+    const next = { key: between(0, from.key + x * size, map.tiles.keys - 1), query: between(0, from.query + y * size, map.tiles.queries - 1) };
     camera.reveal(next);
     pointed(next);
     moved();

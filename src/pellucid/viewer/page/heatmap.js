@@ -358,7 +358,7 @@ export class Heatmap {
       this.#band(pen, camera.x(pinned.key), -2, camera.wide, y + 4);
       pen.restore();
     }
-    if (!cursor) return;
+    if (!cursor || cursor.key >= this.tiles.keys || cursor.query >= this.tiles.queries) return;
     const cell = 2 ** this.level;
     const [key, query] = [cursor.key - (cursor.key % cell), cursor.query - (cursor.query % cell)];
     const size = { x: Math.max(cell * camera.wide, 6), y: Math.max(cell * camera.high, 6) };

@@ -60,7 +60,7 @@ export function pair({ level, tiles, words: { queries, keys } }, { query, key })
 /** The number of a cell: a weight, or what is pooled. */
 export function figure({ level, tiles, said }, cell) {
   const value = cellOf(tiles, level, cell);
-  if (value === undefined) return cell.query < tiles.queries && cell.key < tiles.keys ? "…" : "nothing";
+  if (value === undefined) return "…";
   const pooled = tiles.reduce === "max" ? "at most " : "on average ";
   return `${level > 0 ? pooled : ""}${said(value)}`;
 }

@@ -1,0 +1,298 @@
+"""The map: cells, profiles, hands on it, and its files hold the library's numbers."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from playwright.sync_api import Locator, Page
+
+import pellucid
+from pellucid.models import Config, Encoder
+from pellucid.viewer.atlas import Volume
+from tests.viewer.browser import PHONE, Shown, is_shown, percents
+from tests.viewer.recordings import LONG, SOURCE, WORDS, Spelling
+from tests.viewer.test_page import check, chosen, pointed, status, the_map
+
+TEXT = "{http://www.w3.org/2000/svg}text"
+ITEMS, SHORT = 2, 11
+
+
+def place(page: Page, across: float, down: float) -> tuple[float, float]:
+    """A point of the map, in shares of its canvas."""
+    box = the_map(page).first.bounding_box()
+    return box["x"] + box["width"] * across, box["y"] + box["height"] * down
+
+
+def asked(page: Page) -> dict[str, str]:
+    """What the address says, once it is as the page is."""
+    page.wait_for_timeout(250)
+    said = page.evaluate("location.hash").partition("?")[2]
+    return dict(part.split("=") for part in said.split("&"))
+
+
+def pinned(page: Page) -> Locator:
+    return page.get_by_role("region", name="Pinned")
+
+
+def saved(page: Page, way: str) -> Path:
+    page.get_by_text("Export", exact=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Export as {way}").click()
+    return download.value.path()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def texts(path: Path) -> list[str]:
+    """All that is written in a picture, in the order of its drawing."""
+    return [one.text or "" for one in ElementTree.parse(path).getroot().iter(TEXT)]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Iterator[Shown]:
+    """Two texts of one batch."""
+    torch.manual_seed(7)
+    sizes = {"vocabulary": 101, "width": 30, "layers": 1, "heads": 3, "hidden": 37}
+    model = Encoder(Config(kind="encoder", **sizes)).eval()
+    with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
+        model(torch.randint(101, (ITEMS, SHORT)))
+    one = Shown(Volume(seen, "batch"))
+    yield one
+    one.stop()
+
+
+def test_a_short_text_has_a_number_in_each_cell(shown, opened):
+    of = shown("encoder")
+    weights = of.weights(1, 2)
+    page = opened(of, "map", "sheet=1&head=2", viewport={"width": 1280, "height": 720})
+    assert asked(page)["scale"] == "linear"
+    said = texts(saved(page, "SVG"))
+    for text, weight in zip(said, weights.flatten().tolist(), strict=False):
+        assert is_shown(percents(text)[0], weight)
+    words = of.atlas.words(1, 0, "keys")
+    along = said[SOURCE**2 : SOURCE**2 + 2 * SOURCE]
+    assert along == [word.strip() or "⏎" for word in 2 * words]
+
+
+def test_a_click_pins_a_row_and_a_column(shown, opened):
+    of = shown("decoder")
+    weights = of.weights(1, 1)
+    page = opened(of, "map", "sheet=1&head=1")
+    assert pinned(page).is_hidden()
+    page.mouse.click(*place(page, 0.3, 0.7))
+    pinned(page).wait_for()
+    opened.settle(page)
+    query, key, _ = pointed(page)
+    told = asked(page)
+    assert (int(told["query"]), int(told["key"])) == (query, key)
+    check_profiles(page, weights, query, key)
+    again = opened(of, "map", "&".join(f"{name}={value}" for name, value in told.items()))
+    check_profiles(again, weights, query, key)
+    page.keyboard.press("Escape")
+    assert pinned(page).is_hidden()
+    assert "query" not in asked(page)
+    for _ in range(2):
+        page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    opened.settle(page)
+    query, key = check(page, weights)
+    check_profiles(page, weights, query, key)
+    page.get_by_role("button", name="Unpin").click()
+    assert pinned(page).is_hidden()
+
+
+def check_profiles(page: Page, weights, query: int, key: int) -> None:
+    """The five strongest of a row and a column, in their order."""
+    row, column = pinned(page).locator("p").all_inner_texts()
+    assert f"({query}) attends to" in row
+    assert f"({key}) is attended to by" in column
+    for line, values in ((row, weights[query]), (column, weights[:, key])):
+        found = re.findall(r"\((\d+)\) ([\d.e-]+ %)", line)
+        strongest = values.topk(5)
+        assert len(found) == min(5, int((values > 0).sum()))
+        for (at, said), weight in zip(found, strongest.values.tolist(), strict=False):
+            assert values[int(at)] == weight
+            assert is_shown(percents(said)[0], weight)
+
+
+def test_profiles_have_bars_with_numbers(shown, opened):
+    of = shown("encoder")
+    weights = of.weights(0, 1)
+    page = opened(
+        of, "map", "sheet=0&head=1&query=5&key=7", viewport={"width": 1500, "height": 900}
+    )
+    said = [one for one in texts(saved(page, "SVG")) if "%" in one]
+    # Cells first, then what stands below and beside them, then the legend.
+    column = said[SOURCE**2 + SOURCE : SOURCE**2 + 2 * SOURCE]
+    row = said[SOURCE**2 : SOURCE**2 + SOURCE]
+    for found, expected in ((row, weights[5]), (column, weights[:, 7])):
+        assert len(found) == SOURCE
+        for text, weight in zip(found, expected.tolist(), strict=True):
+            assert is_shown(percents(text)[0], weight)
+
+
+def test_a_drag_and_two_clicks_pin_nothing(shown, opened):
+    of = shown("long")
+    weights = of.weights(1, 1)
+    page = opened(of, "map", "sheet=1&head=1&zoom=9&x=300&y=480")
+    at = place(page, 0.45, 0.5)
+    page.mouse.move(*at)
+    opened.settle(page)
+    before = check(page, weights)
+    page.mouse.dblclick(*at)
+    opened.settle(page)
+    assert check(page, weights) == before
+    assert float(asked(page)["zoom"]) == pytest.approx(9 * 1.6**2)
+    page.mouse.down()
+    page.mouse.move(at[0] + 60, at[1] - 50, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(400)
+    page.mouse.move(at[0] + 60, at[1] - 50.5)
+    opened.settle(page)
+    assert check(page, weights) == before
+    assert pinned(page).is_hidden()
+    assert "query" not in asked(page)
+
+
+@pytest.mark.parametrize(("way", "said"), [("largest", "at most"), ("mean", "on average")])
+def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said):
+    of = shown("long")
+    weights = of.weights(0, 2)
+    page = opened(of, "map", "sheet=0&head=2", viewport={"width": 601, "height": 503})
+    assert asked(page)["scale"] == "log"
+    chosen(page, "A cell shows the").select_option(label=way)
+    page.mouse.move(*place(page, 0.3, 0.8))
+    opened.settle(page)
+    found = re.search(
+        r"\((\d+)–(\d+)\) attend to .*\((\d+)–(\d+)\): (.*?) ([\d.e-]+ %)", status(page)
+    )
+    assert found, status(page)
+    top, bottom, left, right = map(int, found.groups()[:4])
+    cell = weights[top : bottom + 1, left : right + 1]
+    assert cell.numel() > 1
+    assert found[5] == said
+    value = cell.max() if way == "largest" else cell.mean(dtype=torch.float64)
+    assert is_shown(percents(found[6])[0], value.item())
+
+
+def test_the_small_map_leads_to_any_place(shown, opened):
+    of = shown("long")
+    page = opened(of, "map", "sheet=0&head=1&zoom=20&x=0&y=0")
+    box = the_map(page).bounding_box()
+    assert asked(page)["x"] == "0"
+    # It is 120 pixels wide, in the lower right corner.
+    page.mouse.click(box["x"] + box["width"] - 40 - 6 - 60, box["y"] + box["height"] - 10 - 6 - 60)
+    told = asked(page)
+    shown_keys = (box["width"] - 104 - 40) / 20
+    assert float(told["x"]) + shown_keys / 2 == pytest.approx(LONG / 2, abs=6)
+    assert pinned(page).is_hidden()
+    page.mouse.move(*place(page, 0.4, 0.4))
+    opened.settle(page)
+    check(page, of.weights(0, 1))
+
+
+def test_two_fingers_zoom(shown, opened):
+    of = shown("long")
+    page = opened(of, "map", "sheet=0&head=1&zoom=6&x=400&y=500", **PHONE)
+    x, y = place(page, 0.4, 0.5)
+    hands = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *apart: float) -> None:
+        points = [{"x": x + way * one, "y": y, "id": way} for one in apart for way in (-1, 1)]
+        hands.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 30)
+    for apart in range(35, 91, 5):
+        touch("touchMove", apart)
+    touch("touchEnd")
+    opened.settle(page)
+    assert float(asked(page)["zoom"]) == pytest.approx(18, rel=0.2)
+    assert pinned(page).is_hidden()
+    page.touchscreen.tap(x, y)
+    pinned(page).wait_for()
+    opened.settle(page)
+    query, key, _ = pointed(page)
+    check_profiles(page, of.weights(0, 1), query, key)
+
+
+def test_the_texts_of_a_batch(batch, opened):
+    weights = batch.seen[0].latest()[0].weights[1, 2]
+    page = opened(batch, "map", "sheet=0&head=2")
+    chosen(page, "Text").select_option(label="2 of 2")
+    opened.settle(page)
+    assert asked(page)["item"] == "1"
+    page.mouse.move(*place(page, 0.4, 0.6))
+    opened.settle(page)
+    check(page, weights)
+    words = batch.atlas.words(0, 1, "queries")
+    query, *_ = pointed(page)
+    assert f"“{words[query].strip() or '⏎'}” ({query})" in status(page)
+
+
+def test_the_numbers_in_view(shown, opened):
+    of = shown("long")
+    weights = of.weights(1, 0)
+    page = opened(of, "map", "sheet=1&head=0&zoom=40&x=500&y=505")
+    rows = table(saved(page, "CSV"))
+    words = of.atlas.words(1, 0, "keys")
+    places = [(int(row["query position"]), int(row["key position"])) for row in rows]
+    assert places[0] == (505, 500)
+    assert len(set(places)) == len(places) > 200
+    assert max(query for query, _ in places) > 512 < max(key for _, key in places)
+    for row, (query, key) in zip(rows, places, strict=True):
+        assert (row["query token"], row["key token"]) == (words[query], words[key])
+        assert float(row["weight"]) == weights[query, key].item()
+
+
+def test_the_numbers_of_coarser_cells(shown, opened):
+    of = shown("long")
+    weights = of.weights(1, 0)
+    page = opened(of, "map", "sheet=1&head=0", viewport={"width": 601, "height": 503})
+    rows = table(saved(page, "CSV"))
+    assert len(rows) == (-(-LONG // 4)) ** 2
+    for row in (*rows[::997], rows[-1]):
+        top, bottom, left, right = (
+            int(row[name]) for name in ("first query", "last query", "first key", "last key")
+        )
+        cell = weights[top : bottom + 1, left : right + 1]
+        assert float(row["max"]) == pytest.approx(cell.max().item(), rel=1e-5)
+    assert (int(rows[-1]["last query"]), int(rows[-1]["last key"])) == (LONG - 1, LONG - 1)
+
+
+def test_more_than_a_million_numbers_are_not_written(shown, opened):
+    page = opened(shown("long"), "map", "", viewport={"width": 1300, "height": 1300})
+    page.get_by_text("Export", exact=True).click()
+    page.get_by_role("button", name="Export as CSV").click()
+    page.get_by_text("Not exported: more than a million cells are in view; zoom in").wait_for()
+
+
+def test_pictures_of_it(shown, opened):
+    page = opened(shown("decoder"), "map", "sheet=1&head=1&query=17&key=3", color_scheme="dark")
+    png = saved(page, "PNG").read_bytes()
+    box = page.get_by_role("main").bounding_box()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    size = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
+    assert size == pytest.approx([2 * box["width"], 2 * box["height"]], abs=1)
+
+
+def test_a_page_of_its_own(shown, opened, tmp_path):
+    of = shown("long")
+    page = opened(of, "map", "sheet=1&head=2&zoom=40&x=500&y=505&query=508&key=503")
+    copy = tmp_path / "map.html"
+    copy.write_bytes(saved(page, "HTML").read_bytes())
+    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    for one in (page, again):
+        one.mouse.move(*place(one, 0.3, 0.3))
+        opened.settle(one)
+    assert status(again) == status(page)
+    check(again, of.weights(1, 2))
+    check_profiles(again, of.weights(1, 2), 508, 503)
+    assert asked(again) == asked(page)
+    assert the_map(again).screenshot() == the_map(page).screenshot()
