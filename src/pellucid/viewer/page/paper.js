@@ -2,8 +2,8 @@
 import { made } from "./parts.js";
 
 const BLOCK = { least: 64, sentence: 128, most: 192 }; // tokens that come and go together
-const NEAR = 1000; // pixels around the window in which they are there
-const BUDGET = 6; // milliseconds of a frame in which they come
+const NEAR = 700; // pixels around the window in which they are there
+const BUDGET = 4; // milliseconds of a frame in which they come
 const SPECIAL = /^ *(?:\[g?[A-Z]{3,}\]|\[unused\d+\]|<(?!0x[0-9A-F]{2}>)[^<>\s]+>)$/; // as in lens.words
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -170,7 +170,7 @@ export class Paper {
     for (let i = block.first; i < block.end; i++) {
       const { before, text, after, kind } = written(this.words[i]);
       if (before && i > block.first && !this.words[i - 1].endsWith("\n")) parts.push(before);
-      const token = made("span", { className: `token ${kind}`, textContent: text, number: i });
+      const token = made("span", { className: kind ? `token ${kind}` : "token", textContent: text, number: i });
       token.setAttribute("role", "option");
       parts.push(token);
       if (after) parts.push(after);

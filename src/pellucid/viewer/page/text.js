@@ -33,6 +33,7 @@ export async function text(page) {
   let weights = null; // of each word of the text that is shaded
   let most = 1;
   let summary = "";
+  let isPointed = false;
   let wanted = new Set(); // paths of the answers that are shown
   let stop = new AbortController(); // what is asked for and not here yet
   let places = { wanted: "", found: [], at: -1 }; // where the text stands that is looked for
@@ -224,8 +225,11 @@ export async function text(page) {
   }
 
   function point(paper, at) {
-    if (at === null) say(summary);
-    else {
+    if (at === null) {
+      if (isPointed) say(summary);
+      isPointed = false;
+    } else {
+      isPointed = true;
       const isShaded = weights !== null && papers[paper] === shaded();
       say(`${named(papers[paper].words, at)}${isShaded ? `: ${percent(weights[at])}` : ""}`);
     }
