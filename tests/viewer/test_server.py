@@ -193,3 +193,16 @@ def test_words_are_read_in_parts() -> None:
     ) as client:
         assert client.get("/keys/0/0?first=7&count=2").json() == {"words": [" 7", " 8"]}
         assert client.get("/keys/0/0?first=99").json() == {"words": []}
+
+
+def test_heads_that_cannot_be_measured_are_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Iterator[list[object]]:
+        raise RuntimeError("no such memory")
+        yield []
+
+    monkeypatch.setattr(Atlas, "rows", broken)
+    app = Server(Atlas(Volume(recording(), "")), {HERE}).app
+    with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
+        for said in ("no such memory", "not all heads could be measured"):
+            answer = client.get("/heads")
+            assert (answer.status_code, answer.json()["error"]) == (500, said)

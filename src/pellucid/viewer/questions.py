@@ -166,6 +166,8 @@ class Desk:
         """One sheet more is measured each time, so that nothing is when nobody asks."""
         with self._measuring:
             some = next(self._rows, None)
+            if some is None and self._sheets_done < len(self.atlas.sheets):
+                raise BrokenError("not all heads could be measured")  # the first time, with why
             if some is not None:
                 told = {"sheet": self._sheets_done}
                 self._measured += [row.to_dict() | {"label": row.label} | told for row in some]
