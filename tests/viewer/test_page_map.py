@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, Route
 
 import pellucid
 from pellucid.models import Config, Encoder
@@ -220,6 +220,34 @@ def test_two_fingers_zoom(shown, opened):
     opened.settle(page)
     query, key, _ = pointed(page)
     check_profiles(page, of.weights(0, 1), query, key)
+
+
+@pytest.mark.parametrize("view", ["map", "compare"])
+def test_what_is_sampled_is_made_exact(shown, opened, view):
+    of = shown("decoder")
+    expected = opened(of, view)
+    page = opened(of)
+    waiting = []
+
+    def draft(route: Route) -> None:
+        """Answer with something else, and say that it is not exact."""
+        found = route.fetch()
+        told = found.headers | {"x-exact": "0"}
+        route.fulfill(response=found, headers=told, body=found.body()[::-1])
+
+    page.route(re.compile(r"/tile/.*exact=0"), draft)
+    page.route(re.compile(r"/tile/(?!.*exact=0)"), lambda route: waiting.append(route))
+    page.goto(expected.url)
+    page.get_by_text("sampled, being made exact").wait_for()
+    maps = range(the_map(page).count())
+    for at in maps:
+        assert the_map(page).nth(at).screenshot() != the_map(expected).nth(at).screenshot()
+    for one in waiting:
+        one.continue_()
+    opened.settle(page)
+    assert status(page) == status(expected)
+    for at in maps:
+        assert the_map(page).nth(at).screenshot() == the_map(expected).nth(at).screenshot()
 
 
 def test_the_texts_of_a_batch(batch, opened):

@@ -1,6 +1,7 @@
 // The row and the column of one weight beside its map: what a token attends to, and what attends to it.
 import { percent } from "./colours.js";
-import { button, made, short } from "./parts.js";
+import { named } from "./looks.js";
+import { button, made } from "./parts.js";
 
 const NAMED = 5;
 const NUMBERED = { wide: 44, high: 13 }; // pixels of a weight from which bars have numbers
@@ -64,13 +65,13 @@ export class Profiles {
       const values = this[side];
       if (values === null) continue;
       const words = side === "row" ? this.#words.keys : this.#words.queries;
-      const names = strongest(values, NAMED).map((at) => made("span", {}, `${named(words, at)} `, made("b", { textContent: percent(values[at]) })));
+      const names = strongest(values, NAMED).map((at) => made("span", {}, `${named(words, at, 0)} `, made("b", { textContent: percent(values[at]) })));
       this.#lines[side].replaceChildren(this.#title(side, cell), ...names.flatMap((one, i) => (i > 0 ? [" · ", one] : [one])));
     }
   }
 
   #title(side, { query, key }) {
-    const title = side === "row" ? `${named(this.#words.queries, query)} attends to ` : `${named(this.#words.keys, key)} is attended to by `;
+    const title = side === "row" ? `${named(this.#words.queries, query, 0)} attends to ` : `${named(this.#words.keys, key, 0)} is attended to by `;
     return made("span", { className: "faint", textContent: title });
   }
 
@@ -146,8 +147,4 @@ function strongest(values, count) {
     if (found.length > count) found.pop();
   }
   return found;
-}
-
-function named(words, at) {
-  return words ? `“${short(words[at], 24)}” (${at})` : `token ${at}`;
 }

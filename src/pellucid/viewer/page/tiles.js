@@ -4,7 +4,8 @@ const KEPT = 240; // tiles
 const AT_ONCE = 2; // exact ones that are waited for
 
 /** @typedef {{level: number, row: number, column: number}} Spot which tile */
-/** @typedef {{values: Float32Array, width: number, height: number, isExact: boolean, most: number}} Tile */
+/** @typedef {{values: Float32Array, width: number, height: number, isExact: boolean, most: number,
+ *   image: HTMLCanvasElement | null, shades: Uint32Array | null}} Tile with its picture, and the colours that it was painted in */
 
 /** The tiles of one head. */
 export class Tiles {
@@ -156,7 +157,7 @@ export class Difference {
 function read({ values, shape: [height, width], isExact }) {
   let most = 0;
   for (const value of values) if (value > most) most = value;
-  return { values, height, width, isExact, most, image: null };
+  return { values, height, width, isExact, most, image: null, shades: null };
 }
 
 function less(first, second) {
@@ -164,7 +165,7 @@ function less(first, second) {
   const values = first.values.map((value, i) => value - second.values[i]);
   let most = 0;
   for (const value of values) if (Math.abs(value) > most) most = Math.abs(value);
-  return { values, height, width, isExact: first.isExact && second.isExact, most, image: null };
+  return { values, height, width, isExact: first.isExact && second.isExact, most, image: null, shades: null };
 }
 
 /** The tiles that hold a rectangle of tokens, the nearest to its middle first. @returns {Spot[]} */
