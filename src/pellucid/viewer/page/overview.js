@@ -31,7 +31,7 @@ const STACKS = { e: "Encoder", d: "Decoder", x: "Cross-attention: what the decod
 const SHORT = { e: "encoder", d: "decoder", x: "cross-attention" };
 const GAP = 8; // pixels between thumbnails
 const LABEL = 34; // and of the number of a layer
-const SIZE = { least: 54, most: 208, usual: 110 };
+const SIZE = { least: 54, ranked: 88, usual: 110, most: 208 };
 const ROWS = 2.6; // of thumbnails that a window holds at least, while they are no smaller than usual
 
 export async function overview(page) {
@@ -79,6 +79,10 @@ export async function overview(page) {
   }
 
   /* What is shown */
+
+  function count(name) {
+    return [...rows.values()].filter((row) => row.role === name).length;
+  }
 
   function has(one) {
     return !role || rows.get(one)?.role === role;
@@ -142,12 +146,12 @@ export async function overview(page) {
     const heads = about.sheets.reduce((top, sheet) => Math.max(top, sheet.heads), 0);
     const wide = Math.floor((width - 24 - LABEL) / heads) - GAP;
     const high = Math.floor((height - 30) / ROWS) - 34;
-    list.style.setProperty("--size", `${Math.max(SIZE.least, Math.min(SIZE.most, wide, Math.max(SIZE.usual, high)))}px`);
+    const least = by === "layer" ? SIZE.least : SIZE.ranked; // numbers stand below them
+    list.style.setProperty("--size", `${Math.max(least, Math.min(SIZE.most, wide, Math.max(SIZE.usual, high)))}px`);
   }
 
   function tell(count) {
-    const parts = [told];
-    if (role) parts.unshift(`${count} of ${cards.length} heads: ${role}`);
+    const parts = [told || (role ? `${count} of ${cards.length} heads: ${role}` : `${cards.length} heads`)];
     if (by !== "layer") parts.push(`from the highest to the lowest: ${MEASURES[by][0]}, ${MEASURES[by][1]}`);
     say(parts.join(" · "));
   }
@@ -194,13 +198,15 @@ export async function overview(page) {
       }
       const isOver = found.done === done || found.done >= found.of;
       done = found.done;
-      told = found.done < found.of ? `measuring heads: ${done} of ${found.of} layers` : `${cards.length} heads`;
-      if (isOver) break;
+      told = found.done < found.of ? `measuring heads: ${done} of ${found.of} layers` : "";
+      if (isOver) {
+        if (told) told = `${done} of ${found.of} layers are measured`;
+        break;
+      }
       learn();
     }
     if (signal.aborted) return;
     learn();
-    const count = (name) => [...rows.values()].filter((row) => row.role === name).length;
     for (const option of behaviours.querySelectorAll("option")) if (option.value) option.textContent = `${option.value} (${count(option.value)})`;
   }
 
@@ -229,7 +235,8 @@ export async function overview(page) {
     const canvas = made("canvas", {});
     const note = made("span", { className: "note" });
     const element = made("button", { type: "button", className: "head" }, canvas, note);
-    const name = `layer ${of.stack}${of.layer}, head ${head}${of.stack in SHORT ? `, ${SHORT[of.stack]}` : ""}`;
+    const recording = about.recordings.length > 1 ? short(about.recordings[of.recording].title, 40) : "";
+    const name = [`layer ${of.stack}${of.layer}, head ${head}`, SHORT[of.stack], recording].filter(Boolean).join(", ");
     return { sheet, of, head, element, canvas, note, name };
   }
 
@@ -258,10 +265,12 @@ export async function overview(page) {
   /** What the panel says of the head that is pointed at. */
   function explain() {
     if (!pointed) {
+      const found = Object.keys(ROLES).filter(count).map((name) => `${name} (${count(name)})`);
       panel.replaceChildren(
         made("h2", { textContent: "All heads at a glance" }),
         made("p", { textContent: "Each picture is a head. A row of it is a token that attends, a column one that is attended to; a stronger colour is a larger weight, on a scale of its own." }),
         made("p", { textContent: "Point at a head, or move to it with Tab and the arrow keys, and read here what it does; press it to see its map." }),
+        made("p", { textContent: found.length ? `Here: ${found.join(", ")}.` : "" }),
         made("p", { className: "faint", textContent: "A head bears the name of a behaviour that takes at least 40 % of its attention, or “broad” where its entropy is 90 % of the most there could be." }),
       );
       return;
