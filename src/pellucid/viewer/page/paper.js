@@ -2,7 +2,7 @@
 import { made } from "./parts.js";
 
 const BLOCK = { least: 64, sentence: 128, most: 192 }; // tokens that come and go together
-const NEAR = 700; // pixels around the window in which they are there
+const NEAR = 400; // pixels around the window in which they are there
 const BUDGET = 4; // milliseconds of a frame in which they come
 const SPECIAL = /^ *(?:\[g?[A-Z]{3,}\]|\[unused\d+\]|<(?!0x[0-9A-F]{2}>)[^<>\s]+>)$/; // as in lens.words
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
