@@ -206,7 +206,7 @@ export async function generation(page) {
       const rest = values ? values.subarray(leaveOut ? 1 : 0).reduce((most, value) => Math.max(most, value), 0) : 0;
       const top = rest || values?.[0] || 1;
       for (const { text, scale } of blocks) {
-        scale.textContent = values && text.childElementCount ? `full: ${leaveOut && values[0] > top ? "≥ " : ""}${percent(top)}` : "";
+        scale.textContent = values && text.childElementCount ? `strongest: ${leaveOut && values[0] > top ? "≥ " : ""}${percent(top)}` : "";
         for (const token of text.children) {
           const at = Number(token.dataset.at);
           const value = values && at <= (leaveOut ? row : Infinity) ? values[at] : 0;

@@ -271,7 +271,7 @@ export class Heatmap {
 
   /** Percentages in their cells, where they fit. */
   #numbers(pen) {
-    const { camera, colours, tiles } = this;
+    const { camera, tiles } = this;
     const { wide, high } = camera;
     if (this.level > 0 || wide < 34 || high < 14) return;
     const size = between(9.5, Math.min(wide / 5.4, high / 1.9), 16);
@@ -282,10 +282,12 @@ export class Heatmap {
     for (let query = queries[0]; query < queries[1]; query++)
       for (let key = keys[0]; key < keys[1]; key++) {
         const value = cellOf(tiles, 0, { query, key });
-        if (value === undefined) continue;
-        const text = this.said(value);
-        if (text.length * size * 0.54 > wide - 2) continue;
-        pen.fillStyle = value === 0 ? colours.faint : shade(this.#scale.part(value), this.table).ink;
+        if (!value) continue; // what is hidden stays empty
+        const said = this.said(value);
+        const short = said.replace(" %", "");
+        const text = [said, short, Math.abs(value) < 1e-3 ? "<0.1" : short].find((one) => one.length * size * 0.54 <= wide - 2);
+        if (text === undefined) continue;
+        pen.fillStyle = shade(this.#scale.part(value), this.table).ink;
         pen.fillText(text, camera.x(key) + wide / 2, camera.y(query) + high / 2);
       }
   }
@@ -408,7 +410,7 @@ export class Heatmap {
     const whole = tiles.find(this.whole);
     const { x, y } = this.drawn;
     this.#mini = null;
-    if (!whole || (x >= camera.keys * camera.wide - 1 && y >= camera.queries * camera.high - 1)) return;
+    if (!whole || (x >= tiles.keys * camera.wide - 1 && y >= tiles.queries * camera.high - 1)) return;
     const scale = Math.min(MINI, x / 3, y / 2.2) / Math.max(tiles.queries, tiles.keys);
     const [wide, high] = [tiles.keys * scale, tiles.queries * scale];
     this.#mini = { x: margin.left + x - wide - 6, y: margin.top + y - high - 6, wide, high, scale };
