@@ -289,3 +289,10 @@ def test_the_numbers_of_the_grid(shown, opened):
     found = torch.tensor([[float(one) for one in row[1:]] for row in rows])
     assert torch.allclose(found, expected.weights, rtol=1e-5)
     assert saved(opened(of, "links", "sheet=5&head=1&picture=links"), "SVG").count("<path") > 10
+
+
+def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):
+    page = opened(shown("decoder"), "links", "sheet=1&picture=toString&off=a.1.-2&head=all")
+    assert chosen(page, "Picture").input_value() == "links"
+    assert "&off=1" in page.url
+    assert "2 of 3 heads" in status(page)

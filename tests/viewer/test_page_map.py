@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Locator, Page, Route
@@ -79,6 +80,25 @@ def test_a_short_text_has_a_number_in_each_cell(shown, opened):
     words = of.atlas.words(1, 0, "keys")
     along = said[SOURCE**2 : SOURCE**2 + 2 * SOURCE]
     assert along == [word.strip() or "⏎" for word in 2 * words]
+
+
+def test_no_scale_ends_beyond_what_a_weight_can_be(shown, opened):
+    page = opened(shown("encoder"), "overview")
+
+    def round_up(route: Route) -> None:
+        answer = route.fetch()
+        numbers = np.frombuffer(answer.body(), "<f4").copy()
+        numbers[0] = np.nextafter(np.float32(1), np.float32(2))
+        route.fulfill(response=answer, body=numbers.tobytes())
+
+    page.route("**/tile/**", round_up)
+    page.evaluate("location.hash = 'map?sheet=1'")
+    page.get_by_text(f"{SOURCE} × {SOURCE} weights").wait_for()
+    opened.settle(page)
+    said = texts(saved(page, "SVG"))
+    assert "100.0 %" in said
+    assert "100 %" in said
+    assert "200 %" not in said
 
 
 def test_a_click_pins_a_row_and_a_column(shown, opened):

@@ -317,6 +317,40 @@ def test_each_text_of_a_batch(batch, opened):  # noqa: F811
     check(page, weights[1, 1, 3])
 
 
+def test_words_of_a_document_turn_no_numbers(opened):
+    seen = made(13, layers=1)
+    seen._tokenizer = Spelling(
+        (" \u202eno", "שלום", "\u2066so")
+    )  # signs of a right-to-left override
+    of = Shown(Volume(seen, "\u202dturned"))
+    try:
+        for view in ("text", "map", "links", "generation", "lesson"):
+            page = opened(of, view, "sheet=0&token=12&query=12&key=0")
+            assert "\ufffd" in page.locator("body").inner_text()
+            assert not re.search("[\u202a-\u202e\u2066\u2067]", page.locator("body").inner_text())
+        page = opened(of, "text", "sheet=0&token=12")
+        ids = seen.latest()[0].key_ids[0].tolist()
+        at = [one % 3 for one in ids].index(1)
+        page.get_by_role("listbox").get_by_role("option").nth(at).hover()
+        assert status(page).startswith(f"“\u2068שלום\u2069” ({at}): ")  # apart from its number
+    finally:
+        of.stop()
+
+
+def test_a_word_longer_than_a_line_is_drawn_in_all_its_lines(opened):
+    seen = made(3, layers=1)
+    long = "".join(chr(0x4E00 + one) for one in range(151))
+    seen._tokenizer = Spelling((long,))
+    of = Shown(Volume(seen, "long"))
+    try:
+        page = opened(of, "text")
+        written = [one for one in texts(saved(page, "SVG")) if one and one in long]
+        assert len(written) > 3
+        assert "".join(written) == 3 * long
+    finally:
+        of.stop()
+
+
 @pytest.mark.parametrize("by", ["head=2", "by=layer", "by=rollout"])
 def test_what_is_exported(shown, opened, tmp_path, by):
     of = shown("decoder")

@@ -91,11 +91,11 @@ export function shade(part, table) {
   return { paper: `rgb(${colour.join(" ")})`, ink };
 }
 
-/** A round number that is no smaller: 1, 2 or 5 times a power of ten. */
+/** A round number that is no smaller, up to what float32 rounds: 1, 2 or 5 times a power of ten. */
 export function rounded(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value * 0.9999999) * power;
+  return [1, 2, 5, 10].find((step) => step * power >= value * 0.99999) * power;
 }
 
 /** A weight as people read it. */

@@ -169,11 +169,32 @@ function lines(node, style, pen, box) {
   const isOneLine = range.getClientRects().length < 2;
   const parts = isOneLine ? [[0, node.length]] : [...node.data.matchAll(/\S+\s*/g)].map((found) => [found.index, found.index + found[0].trimEnd().length]);
   for (const [start, end] of parts) {
-    range.setStart(node, start);
-    range.setEnd(node, end);
-    const at = range.getClientRects()[0];
-    if (at) words(node.data.slice(start, end), at.left, (at.top + at.bottom) / 2, style, pen, box);
+    for (const [first, behind] of rows(node, start, end, range)) {
+      range.setStart(node, first);
+      range.setEnd(node, behind);
+      const at = range.getClientRects()[0];
+      if (at) words(node.data.slice(first, behind), at.left, (at.top + at.bottom) / 2, style, pen, box);
+    }
   }
+}
+
+/** The parts of a word that is longer than a line, each in a line of its own. */
+function rows(node, start, end, range) {
+  range.setStart(node, start);
+  range.setEnd(node, end);
+  if (range.getClientRects().length < 2) return [[start, end]];
+  const found = [];
+  let top = null;
+  for (let at = start; at < end;) {
+    const next = at + (node.data.codePointAt(at) > 0xffff ? 2 : 1);
+    range.setStart(node, at);
+    range.setEnd(node, next);
+    const here = range.getClientRects()[0]?.top ?? top;
+    if (found.length && here === top) found.at(-1)[1] = next;
+    else found.push([at, next]);
+    [at, top] = [next, here];
+  }
+  return found;
 }
 
 function words(text, left, middle, style, pen, box) {

@@ -29,11 +29,11 @@ export async function links(page) {
   const sheetOf = () => sheets[now.sheet];
   now.item = whole(asked, "item", sheetOf().items - 1);
   now.picture = asked.get("picture") ?? "";
-  if (!(now.picture in MOST)) now.picture = sheetOf().is_cross ? "grid" : "links";
+  if (!Object.hasOwn(MOST, now.picture)) now.picture = sheetOf().is_cross ? "grid" : "links";
   now.head = asked.get("head") ?? (sheetOf().is_cross ? "align" : "");
   if (!sheetOf().is_cross && now.head === "align") now.head = "";
   now.least = whole(asked, "least", 100, LEAST);
-  now.off = new Set((asked.get("off") ?? "").split(".").filter(Boolean).map(Number));
+  now.off = new Set((asked.get("off") ?? "").split(".").filter((one) => /^\d{1,9}$/.test(one)).map(Number));
   now.pinned = ["token", "key"].map((name) => (asked.has(name) ? { side: name === "token" ? "queries" : "keys", at: whole(asked, name, sheetOf()[name === "token" ? "queries" : "keys"] - 1) } : null)).find(Boolean) ?? null;
   const middle = (side) => (now.pinned?.side === side || (!sheetOf().is_cross && now.pinned) ? Math.max(0, now.pinned.at - 50) : 0);
   now.first = { queries: whole(asked, "first", sheetOf().queries - 1, middle("queries")), keys: whole(asked, "firstkey", sheetOf().keys - 1, middle("keys")) };

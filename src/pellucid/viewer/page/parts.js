@@ -1,6 +1,7 @@
 // Small pieces of pages. Text is only ever text.
 
 const SIGNS = { "\n": "⏎", "\t": "⇥" };
+const LEFTWARDS = /[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}\p{sc=Adlam}]/u;
 
 /** An element with properties and children. */
 export function made(name, properties = {}, ...children) {
@@ -48,5 +49,10 @@ export function itemChoice(sheets, sheet, item, change) {
 /** A word, or the beginning of it; what cannot be seen is a sign that can. */
 export function short(word, most = 12) {
   const letters = [...(word.trim() || SIGNS[word[0]] || "␣")];
-  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join("");
+  return apart(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
+}
+
+/** A word that is written leftwards, so that the numbers behind it stay behind it. */
+export function apart(word) {
+  return LEFTWARDS.test(word) ? `\u2068${word}\u2069` : word;
 }

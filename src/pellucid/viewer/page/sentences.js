@@ -1,5 +1,6 @@
 // What the numbers of one query say, in plain words: the sentences of the Python lessons, for numbers that change.
 // Text out of numbers: it knows nothing of pages.
+import { apart } from "./parts.js";
 
 /** Whole percents, never rounded to 0 or 100 when it is neither. */
 export function percents(part) {
@@ -28,7 +29,7 @@ export function decimal(number, decimals = 2) {
 /** A token in quotes, with its position where the word stands there more than once. */
 export function quote(tokens, position, first = 0) {
   const isTwice = tokens.indexOf(tokens[position]) !== tokens.lastIndexOf(tokens[position]);
-  return `'${tokens[position]}'${isTwice ? ` (${first + position})` : ""}`;
+  return `'${apart(tokens[position])}'${isTwice ? ` (${first + position})` : ""}`;
 }
 
 /**

@@ -5,6 +5,7 @@
 
 const CHUNK = 4096;
 const MOST_KEPT = 64 * 2 ** 20; // bytes of answers that a view remembers for its export
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g; // signs that turn the text around them, and numbers in it
 const said = new WeakMap();
 
 /** All words of one side of a sheet; numbers where the tokens are not known. @returns {Promise<string[]>} */
@@ -71,7 +72,7 @@ export function remembered(source) {
   };
   return {
     ...source,
-    json: async (path, signal) => keep(plain(path), { json: await source.json(path, signal) }).json,
+    json: async (path, signal) => keep(plain(path), { json: straight(await source.json(path, signal)) }).json,
     numbers: async (path, signal) => keep(plain(path), await source.numbers(path, signal)),
     taken,
     /** Only what every view needs stays. */
@@ -80,6 +81,12 @@ export function remembered(source) {
       for (const path of taken.keys()) if (!/^(about|heads|keys|queries)\b/.test(path)) taken.delete(path);
     },
   };
+}
+
+/** An answer in which no word of a document turns what the page writes beside it. */
+function straight(answer) {
+  const text = JSON.stringify(answer);
+  return text.search(TURNING) < 0 ? answer : JSON.parse(text.replace(TURNING, "\ufffd"));
 }
 
 /** The name under which a file keeps an answer: drafts are not kept, and single weights have no reduce. */
