@@ -53,6 +53,12 @@ def test_bytes_that_are_no_letter_are_shown_as_such():
     assert [word.text for word in words(["Ġa", "Ã"])] == ["a\ufffd"]
 
 
+@pytest.mark.parametrize("first", ["Ġa", "▁a", "##a", "a"])
+def test_half_a_letter_is_shown_as_such(first):
+    assert [word.text for word in words([first, "\ud800"])][-1].endswith("?")
+    assert running([first, "\ud800"])[-1].strip() == "?"
+
+
 PIECES = [
     "a",
     "##b",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pellucid.errors import OutOfRangeError, TooLargeError
+from pellucid.lens.record import Pieces
 from pellucid.viewer import file
 from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.maps import Map
@@ -182,9 +183,18 @@ def test_text_never_becomes_html(hostile, title):
     assert page.count("<script") == page.count("</script>") == 2
     assert "<img" not in page
     assert "<!--" not in page
-    assert kept(page)["answers"]["about"]["json"]["title"] == title
+    assert kept(page)["answers"]["about"]["json"]["title"] == title.replace("\ud800", "?")
     words = kept(page)["answers"]["queries/0/0?first=0&count=4096"]["json"]["words"]
     assert {word.strip(" ") for word in words} <= set(HOSTILE) | {"\ufffd", "?", "\u2028"}
+
+
+def test_numbers_that_are_none_are_left_open():
+    seen = recordings.both()
+    for record in seen:
+        record.keys = Pieces(record.key * torch.nan)
+    answers = kept(file.exported(atlas_of(seen), heads=[]))["answers"]
+    assert {row["entropy"] for row in answers["heads"]["json"]["rows"]} == {None}
+    assert set(sum(answers["alignment/0/0"]["json"]["weights"], [])) == {None}
 
 
 # In the browser, from disk, with the network off.

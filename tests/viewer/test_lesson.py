@@ -25,6 +25,7 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example
 from pellucid.viewer import lesson
+from pellucid.viewer.questions import plain
 from tests.viewer import recordings
 from tests.viewer.browser import is_shown, percents
 
@@ -376,8 +377,7 @@ def test_the_weights_of_a_head_are_the_librarys(name: str) -> None:
     seen, record = MADE[name].record()
     item, head = 1, 5
     size = record.shape[-1]
-    found = lesson.head(seen, record, item, head, token=size - 31 if size > 31 else 0)
-    json.dumps(found, allow_nan=False)
+    found = plain(lesson.head(seen, record, item, head, token=size - 31 if size > 31 else 0))
     assert len(found["tokens"]) == len(found["query"]) == min(size, lesson.MOST)
     assert (found["rest"] is None) == (size <= lesson.MOST)
     calls, queries = zip(*(shares(found, i) for i in range(len(found["query"]))), strict=True)

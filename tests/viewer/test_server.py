@@ -1,5 +1,6 @@
 """The server answers with the library's numbers, lets in its own page alone, and lives on."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pellucid.lens.visibility import Visibility
 from pellucid.viewer import server as module
 from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.server import Server
+from tests.viewer import recordings
 
 HERE = "127.0.0.1:7227"
 TOKENS = 53
@@ -206,3 +208,22 @@ def test_heads_that_cannot_be_measured_are_told_each_time(monkeypatch: pytest.Mo
         for said in ("no such memory", "not all heads could be measured"):
             answer = client.get("/heads")
             assert (answer.status_code, answer.json()["error"]) == (500, said)
+
+
+def test_what_is_no_number_and_no_text_breaks_no_answer() -> None:
+    found = recordings.both()
+    for record in found:
+        query, key = record.query.clone(), record.key.clone()
+        query[:, :, 3], key[:, :, 2] = torch.nan, torch.inf
+        record.queries, record.keys = Pieces(query), Pieces(key)
+    found._tokenizer = recordings.Spelling((" a", " \ud800", " b"))
+    shown = Atlas(Volume(found, "b\udcff.txt"))  # a file's name in bytes that are no text
+    with TestClient(Server(shown, {HERE}).app, f"http://{HERE}") as client:
+        assert client.get("/about").json()["title"] == "b?.txt"
+        assert {" a", " ?", " b"} <= set(client.get("/keys/0/0").json()["words"])
+        weights = client.get("/alignment/0/0").json()["weights"]
+        assert [None] * recordings.SOURCE in weights
+        rows = [client.get("/heads") for _ in shown.sheets][-1].json()["rows"]
+        assert len(rows) == sum(sheet.heads for sheet in shown.sheets)
+        assert None in {row["entropy"] for row in rows}
+        assert math.isnan(numbers(client, "/row/0/0/0/3")[0])

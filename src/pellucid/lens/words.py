@@ -172,14 +172,19 @@ def _bytes(token: str, kind: Convention) -> bytes:
         token = token[2:]
     if kind == "spaces":
         byte = _BYTE.fullmatch(token)
-        return bytes.fromhex(byte[1]) if byte else token.replace("▁", " ").encode()
+        return bytes.fromhex(byte[1]) if byte else _utf8(token.replace("▁", " "))
     if kind == "bytes":
         parts = (_BYTE_OF.get(letter) for letter in token)
         return b"".join(
-            letter.encode() if byte is None else bytes([byte])
+            _utf8(letter) if byte is None else bytes([byte])
             for letter, byte in zip(token, parts, strict=True)
         )
-    return token.encode(errors="replace")
+    return _utf8(token)
+
+
+def _utf8(text: str) -> bytes:
+    """A vocabulary may hold half a surrogate pair, which is no text: a question mark."""
+    return text.encode(errors="replace")
 
 
 def _units(

@@ -123,16 +123,16 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
             "first_key": cols.start,
             "queries": queries,
             "offset": offset,
-            "query": _plain(of.query[0, 0, rows]),
-            "key": _plain(of.key[0, 0, cols]),
-            "value": None if value is None else _plain(value[cols]),
+            "query": of.query[0, 0, rows].tolist(),
+            "key": of.key[0, 0, cols].tolist(),
+            "value": None if value is None else value[cols].tolist(),
             "scale": float(of.scale),
             "visible": None if visible.all() else visible.tolist(),
-            "bias": None if bias is None else _plain(bias),
+            "bias": None if bias is None else bias.tolist(),
             "softcap": None if of.softcap is None else float(of.softcap),
-            "sink": None if of.sinks is None else _plain(of.sinks)[0],
-            "rest": None if rest is None else _plain(rest),
-            "rest_value": None if rest_value is None else _plain(rest_value),
+            "sink": None if of.sinks is None else float(of.sinks[0]),
+            "rest": None if rest is None else rest.tolist(),
+            "rest_value": None if rest_value is None else rest_value.tolist(),
         }
 
 
@@ -169,15 +169,3 @@ def _words(seen: Recording, ids: Tensor | None, item: int, shown: slice) -> list
         return [f"#{number}" for number in range(shown.start, shown.stop)]
     texts = running(seen.strings(ids[item if len(ids) > 1 else 0]))[shown]
     return [text.strip() or text.replace("\n", "⏎").replace(" ", "␣") for text in texts]
-
-
-def _plain(numbers: Tensor) -> list[Any]:
-    """Numbers for JSON, which knows no infinity and calls it null."""
-
-    def finite(part: Any) -> Any:
-        if isinstance(part, list):
-            return [finite(one) for one in part]
-        return part if math.isfinite(part) else None
-
-    found: list[Any] = finite(numbers.double().tolist())
-    return found

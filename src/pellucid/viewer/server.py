@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Answer, Asked, BrokenError, Desk, Numbers, schema
+from pellucid.viewer.questions import Answer, Asked, BrokenError, Desk, Numbers, plain, schema
 from pellucid.viewer.turns import Turns
 
 MOST_WAITING = 256
@@ -152,7 +152,7 @@ class Guard:
 async def _refused(_: Request, error: Exception) -> Response:
     statuses: dict[type, int] = {OutOfRangeError: 404, BrokenError: 500, BusyError: 503}
     status = statuses.get(type(error), 400)
-    return JSONResponse({"error": str(error)}, status)
+    return JSONResponse(plain({"error": str(error)}), status)
 
 
 async def _gone(_: Request, __: Exception) -> Response:
