@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from pellucid import lens
 from tests.viewer.browser import is_shown, percents
@@ -296,3 +296,12 @@ def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):
     assert chosen(page, "Picture").input_value() == "links"
     assert "&off=1" in page.url
     assert "2 of 3 heads" in status(page)
+
+
+def test_an_address_opens_at_its_word(shown, opened):
+    page = opened(
+        shown("long"), "links", "sheet=0&token=503", viewport={"width": 844, "height": 390}
+    )
+    kept = words(page, "queries").filter(has=page.locator("xpath=self::*[@aria-pressed='true']"))
+    expect(kept).to_be_in_viewport()
+    assert status(page).split(" attends")[0].endswith("(503)")

@@ -85,6 +85,11 @@ def test_shading_is_the_library_s(shown, opened, by, scheme):
     assert asked(page)["sheet"] == "0"
 
 
+def test_only_words_that_have_a_share_are_named(shown, opened):
+    page = opened(shown("decoder"), "text", "sheet=1&token=0")
+    assert re.fullmatch(r"“[^”]+” \(0\) attends to “[^”]+” \(0\) 100.0 %", summary(page))
+
+
 def test_stronger_is_darker_on_every_scale(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 2)[53]

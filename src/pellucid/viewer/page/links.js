@@ -54,6 +54,8 @@ export async function links(page) {
   signal.addEventListener("abort", () => { turn = -1; });
   fill();
   await load();
+  const kept = body.querySelector("[aria-pressed=true].word")?.getBoundingClientRect();
+  if (kept) view.scrollTop += (kept.top + kept.bottom) / 2 - view.getBoundingClientRect().top - view.clientHeight / 2;
 
   function told() {
     const { sheet, item, picture, head, least, first, off, pinned } = now;

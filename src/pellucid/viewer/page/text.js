@@ -200,7 +200,7 @@ export async function text(page) {
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
     const { way, by, token } = now;
     const some = shaded().words;
-    const names = strongest(weights).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ");
+    const names = strongest(weights).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ") || "nothing";
     const where = { head: "", layer: `, on average over the heads of layer ${layerName(sheets[now.sheet])}`, rollout: `, after layer ${layerName(sheets[now.sheet])}` }[by];
     tell(`${named(clicked().words, token)} ${WAYS[by][way][1]} ${names}${where}`);
     paint();
@@ -299,7 +299,7 @@ export async function text(page) {
 function strongest(values) {
   const best = [];
   values.forEach((value, at) => {
-    if (best.length === NAMED && value <= values[best.at(-1)]) return;
+    if (value === 0 || (best.length === NAMED && value <= values[best.at(-1)])) return;
     const place = best.findIndex((one) => value > values[one]);
     best.splice(place < 0 ? best.length : place, 0, at);
     best.length = Math.min(best.length, NAMED);
