@@ -137,6 +137,21 @@ def test_nothing_to_see_is_said_in_words(kernel):
     assert nothing._repr_mimebundle_() == ({"text/plain": repr(nothing)}, {})
 
 
+def test_what_cannot_be_looked_at_is_said_in_words(monkeypatch):
+    monkeypatch.setattr(notebook, "_shell", lambda: None)
+    nowhere = torch.randn(BATCH, HEADS, QUERIES, DIM, device="meta")
+    data, _ = attention_weights(nowhere, nowhere)._repr_mimebundle_()
+    assert set(data) == {"text/plain"}
+    assert "no picture: " in data["text/plain"]
+
+    with pellucid.watch(layer := torch.nn.MultiheadAttention(DIM, 1)) as seen:
+        layer(*[torch.randn(QUERIES, DIM)] * 3)
+    (record,) = seen
+    record.query.detach().zero_()
+    data, _ = seen._repr_mimebundle_()
+    assert "no picture: what was recorded has been changed in place" in data["text/plain"]
+
+
 def test_ipython_takes_what_is_given(monkeypatch, seen):
     from IPython.core.formatters import DisplayFormatter
 

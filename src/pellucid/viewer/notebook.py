@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from pellucid.attention import AttentionWeights
+from pellucid.errors import PellucidError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
@@ -63,7 +64,10 @@ def bundle(
     told: dict[str, Any] = {}
     for kind, make in makers.items():
         if (not include or kind in include) and (not exclude or kind not in exclude):
-            some, more = make()
+            try:
+                some, more = make()
+            except (PellucidError, RuntimeError) as error:  # as of weights without any memory
+                some, more = {TEXT: f"{data.get(TEXT, repr(thing))}\nno picture: {error}"}, {}
             data |= some
             told |= more
     return data, told
