@@ -77,9 +77,8 @@ class Shown:
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        host = f"127.0.0.1:{listening.getsockname()[1]}"
-        self.address = f"http://{host}/"
-        app = Server(self.atlas, {host}).app
+        self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        app = Server(self.atlas).app
         self._server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
         )

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from urllib.parse import urlsplit
 
 import pytest
+
 from tests.viewer.test_server import recording
 
 
@@ -55,6 +57,28 @@ def test_elsewhere_the_address_holds_a_token(saved):
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+READER = """
+import sys, urllib.request
+open(sys.argv[2], "wb").write(urllib.request.urlopen(sys.argv[1] + "about", timeout=20).read())
+"""
+
+
+def test_a_browser_that_runs_in_the_terminal_is_served(saved, tmp_path):
+    reader, read = tmp_path / "reader.py", tmp_path / "read.json"
+    reader.write_text(READER)
+    browser = {"BROWSER": f"{sys.executable} {reader} %s {read}"}
+    command = [sys.executable, "-m", "pellucid", "view", saved]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | browser) as process:
+        try:
+            until = time.monotonic() + 60
+            while not (read.exists() and read.stat().st_size) and time.monotonic() < until:
+                time.sleep(0.1)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert json.loads(read.read_bytes())["title"] == saved.name
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The server answers with the library's numbers, lets in its own page alone, and lives on."""
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def atlas() -> Atlas:
 
 @pytest.fixture
 def client(atlas: Atlas) -> Iterator[TestClient]:
-    with TestClient(Server(atlas, {HERE}).app, f"http://{HERE}") as found:
+    with TestClient(Server(atlas).app, f"http://{HERE}") as found:
         yield found
 
 
@@ -108,7 +109,12 @@ def test_what_there_is_not(client: TestClient, path: str, status: int) -> None:
     ("method", "headers"),
     [
         ("GET", {"Host": "evil.example:7227"}),
-        ("GET", {"Host": "127.0.0.1"}),
+        ("GET", {"Host": "evil.example"}),
+        ("GET", {"Host": "localhost.evil.example:7227"}),
+        ("GET", {"Host": "[::1"}),
+        ("GET", {"Host": ""}),
+        ("GET", {"Host": "192.0.2.7:7227", "Origin": f"http://{HERE}"}),
+        ("GET", {"Origin": "http://127.0.0.1:8888"}),
         ("GET", {"Origin": "http://evil.example"}),
         ("GET", {"Origin": "null"}),
         ("GET", {"Origin": "https://127.0.0.1:7227"}),
@@ -124,6 +130,20 @@ def test_only_its_own_page_is_let_in(
     assert client.get("/about", headers={"Origin": f"http://{HERE}"}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["localhost:8000", "192.0.2.7:7227", "[fd00::7]", "LOCALHOST"])
+def test_it_is_found_through_a_tunnel_and_by_any_address(client: TestClient, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert client.get("/about", headers=headers).status_code == 200
+
+
+def test_other_machines_call_it_by_its_name(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Desk")
+    for token, status in (("secret", 200), ("", 403)):
+        with TestClient(Server(atlas, token).app, f"http://{HERE}") as client:
+            answer = client.get(f"/{token}/about", headers={"Host": "desk:7227"})
+            assert answer.status_code == status
+
+
 def test_pages_may_run_nothing_from_elsewhere(client: TestClient) -> None:
     for path in ("/", "/page/main.js", "/about", "/nowhere"):
         said = client.get(path).headers
@@ -135,7 +155,7 @@ def test_pages_may_run_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_elsewhere_a_token_is_asked_for(atlas: Atlas) -> None:
-    with TestClient(Server(atlas, {HERE}, "secret").app, f"http://{HERE}") as client:
+    with TestClient(Server(atlas, "secret").app, f"http://{HERE}") as client:
         assert client.get("/about").status_code == 404
         assert client.get("/secret/about").status_code == 200
         assert client.get("/secret/").status_code == 200
@@ -151,7 +171,7 @@ def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.Monk
         return torch.zeros(1)
 
     monkeypatch.setattr(atlas, "thumbnails", slow)
-    with TestClient(Server(atlas, {HERE}).app, f"http://{HERE}") as client:
+    with TestClient(Server(atlas).app, f"http://{HERE}") as client:
         waiting = threading.Thread(target=client.get, args=("/thumbnails/0/0",))
         waiting.start()
         assert held.wait(20)
@@ -166,7 +186,7 @@ def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("no such memory")
 
     monkeypatch.setattr(atlas, "thumbnails", broken)
-    app = Server(atlas, {HERE}).app
+    app = Server(atlas).app
     with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
         answer = client.get("/thumbnails/0/0")
         assert answer.status_code == 500
@@ -191,7 +211,7 @@ def test_words_are_read_in_parts() -> None:
         latest_queries=TOKENS,
     )
     with TestClient(
-        Server(Atlas(Volume(Recording("Model", [record]), "")), {HERE}).app, f"http://{HERE}"
+        Server(Atlas(Volume(Recording("Model", [record]), ""))).app, f"http://{HERE}"
     ) as client:
         assert client.get("/keys/0/0?first=7&count=2").json() == {"words": [" 7", " 8"]}
         assert client.get("/keys/0/0?first=99").json() == {"words": []}
@@ -203,7 +223,7 @@ def test_heads_that_cannot_be_measured_are_told_each_time(monkeypatch: pytest.Mo
         yield []
 
     monkeypatch.setattr(Atlas, "rows", broken)
-    app = Server(Atlas(Volume(recording(), "")), {HERE}).app
+    app = Server(Atlas(Volume(recording(), ""))).app
     with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
         for said in ("no such memory", "not all heads could be measured"):
             answer = client.get("/heads")
@@ -218,7 +238,7 @@ def test_what_is_no_number_and_no_text_breaks_no_answer() -> None:
         record.queries, record.keys = Pieces(query), Pieces(key)
     found._tokenizer = recordings.Spelling((" a", " \ud800", " b"))
     shown = Atlas(Volume(found, "b\udcff.txt"))  # a file's name in bytes that are no text
-    with TestClient(Server(shown, {HERE}).app, f"http://{HERE}") as client:
+    with TestClient(Server(shown).app, f"http://{HERE}") as client:
         assert client.get("/about").json()["title"] == "b?.txt"
         assert {" a", " ?", " b"} <= set(client.get("/keys/0/0").json()["words"])
         weights = client.get("/alignment/0/0").json()["weights"]

@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from threading import Thread
 from typing import NamedTuple, NoReturn
 
 import typer
@@ -90,17 +91,16 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
     is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     token = "" if is_here else secrets.token_urlsafe(16)
     shown = f"[{host}]" if ":" in host else host
-    names = {shown, "127.0.0.1", "localhost", "[::1]"} if is_here else {shown, *_own_names(host)}
-    server = Server(atlas, {f"{name}:{port}" for name in names}, token)
     if host in ANYWHERE:  # which is no address that a browser could go to
         shown = socket.gethostname()
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
     typer.echo(f"{address}\nCtrl-C stops.")
     sys.stdout.flush()
-    if browser:
-        webbrowser.open(address)
+    if browser:  # some run in the terminal, and end when they are closed
+        Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    app = Server(atlas, token).app
     config = uvicorn.Config(
-        server.app, log_level="error", timeout_graceful_shutdown=1, server_header=False
+        app, log_level="error", timeout_graceful_shutdown=1, server_header=False
     )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[at.socket])
@@ -108,16 +108,3 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
     sys.stderr.flush()
     # A pass over long texts that nobody waits for any more would hold this up; it writes nothing.
     os._exit(0)
-
-
-def _own_names(host: str) -> set[str]:
-    """What other machines may call this one: one address, or all that it has."""
-    name = socket.gethostname()
-    if host not in ANYWHERE:
-        return {name}
-    try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
-    except OSError:
-        addresses = set()
-    found = {f"[{one}]" if ":" in one else one for one in addresses}
-    return found | {name, "127.0.0.1", "localhost", "[::1]"}

@@ -6,10 +6,13 @@ lets the first go before it, and what nobody waits for any more is dropped.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
@@ -44,12 +47,11 @@ HEADERS = {
 class Server:
     """An atlas on the web: `app` is what a server runs."""
 
-    def __init__(self, atlas: Atlas, hosts: set[str], token: str = "") -> None:
+    def __init__(self, atlas: Atlas, token: str = "") -> None:
         """Get ready.
 
         Args:
             atlas: what is shown.
-            hosts: what browsers may call this server, with the port ("localhost:7227").
             token: the first part of each address, where others than this machine can reach it.
         """
         self._desk = Desk(atlas)
@@ -67,7 +69,7 @@ class Server:
                 lifespan=self._life,
                 exception_handlers={PellucidError: _refused, GoneError: _gone, 404: _missing},
             ),
-            hosts,
+            {"localhost", socket.gethostname().lower()} if token else {"localhost"},
         )
 
     @asynccontextmanager
@@ -118,21 +120,25 @@ class GoneError(Exception):
 
 
 class Guard:
-    """Lets in what a page of this server asks, and nobody else (DNS rebinding, other sites)."""
+    """Lets in what a page of this server asks, and nobody else.
 
-    def __init__(self, app: ASGIApp, hosts: set[str]) -> None:
-        self._app, self._hosts = app, hosts
+    Names are checked, as any site can make its own lead here (DNS rebinding); an address in numbers
+    leads nowhere else, and the port may be that of a tunnel.
+    """
+
+    def __init__(self, app: ASGIApp, names: set[str]) -> None:
+        self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        origin = request.headers.get("origin")
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
         reason = None
-        if request.headers.get("host") not in self._hosts:
+        if not self._is_ours(host):
             reason = "this server goes by another name"
-        elif origin is not None and origin.removeprefix("http://") not in self._hosts:
+        elif origin not in (None, f"http://{host}"):
             reason = "only this server's own page may ask"
         elif request.method not in ("GET", "HEAD"):
             reason = "there is nothing here to change"
@@ -147,6 +153,14 @@ class Guard:
         if reason is not None:
             answer = JSONResponse({"error": reason}, 403)
         await answer(scope, receive, sealed)
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname or "", parts.port  # an error where that is no number
+            return name in self._names or bool(ip_address(name))
+        except ValueError:
+            return False
 
 
 async def _refused(_: Request, error: Exception) -> Response:
