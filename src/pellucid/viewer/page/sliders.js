@@ -1,0 +1,109 @@
+// What can be changed in a lesson: scale, temperature and mask, by slider, mark or button.
+// Each is given the steps, follow(call) for what is to follow every change, and changed() to tell of one.
+import { percent } from "./colours.js";
+import { button, made } from "./parts.js";
+import { count, decimal } from "./sentences.js";
+
+const TEMPERATURES = [-5, 5]; // powers of two
+const SNAP = 0.12; // how near to a mark a slider jumps to it
+
+const isNear = (one, other, most = 1e-6) => Math.abs(one / other - 1) < most;
+
+export function scaleSlider(lesson) {
+  const { now, usual, size } = lesson.steps;
+  const root = Math.sqrt(size);
+  const own = usual.scale * root;
+  const marks = size === 1 ? [[1, "1"]] : [[1, `1/√${size}`], [root, "1"]];
+  if (![1, root].some((one) => isNear(one, own))) marks.push([own, "as recorded"]);
+  const most = Math.max(3, Math.log2(root) + 1);
+  return slider(lesson, "Scale", [-most, most], marks, () => now.scale * root, (times) => {
+    const mark = [[1 / root, 1], [1, root], [usual.scale, own]].find(([, value]) => isNear(value, times, 1e-9));
+    now.scale = mark ? mark[0] : times / root;
+  }, (times) => `${decimal(now.scale, 4)} = ${decimal(times)} / √${size}`);
+}
+
+/** What the square root is for, in the numbers at hand. */
+export function why({ steps, follow }) {
+  const { size, given } = steps;
+  const root = Math.sqrt(size);
+  const element = made("p", { className: "faint" });
+  const among = given.rest === null ? "" : `among these ${given.keys.length} tokens alone `;
+  follow(() => {
+    element.textContent = `Why the root? A product of ${count(size, "number")} spreads √${size} = ${root.toFixed(2)} times as widely as one. `
+      + `Unscaled (× 1) ${among}the largest weight would be ${percent(steps.largest(1))}; with 1/√${size} it is ${percent(steps.largest(1 / root))}.`.replaceAll(" %", "\u00a0%");
+  });
+  return element;
+}
+
+export function temperatureSlider(lesson) {
+  const { now } = lesson.steps;
+  return slider(lesson, "Temperature", TEMPERATURES, [[1, "1"]], () => now.temperature, (value) => { now.temperature = value; }, (value) => `τ = ${decimal(value)}`);
+}
+
+export function maskChoice({ steps, follow, changed }) {
+  const { given, now } = steps;
+  const rules = given.rules.map(([rule]) => rule);
+  const buttons = given.rules.map(([, text]) => made("button", { textContent: text }));
+  const row = made("div", { className: "rules" }, oneOf(follow, "Mask", "segments", buttons, () => rules.indexOf(now.rule), (i) => {
+    now.rule = rules[i];
+    changed();
+  }));
+  if (given.offset === null) return row;
+  const input = made("input", { type: "range", min: 1, max: given.keys.length, step: 1, data: { "aria-label": "Tokens of the window" } });
+  const output = made("span", { className: "told" });
+  input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); changed(); });
+  follow(() => {
+    input.value = now.width;
+    output.textContent = `of ${now.width}: ${now.width === 1 ? "itself alone" : `itself and ${now.width - 1} before`}`;
+  });
+  row.append(input, output);
+  return row;
+}
+
+/** Buttons of which one is chosen: one stop for Tab, with arrow keys inside. */
+export function oneOf(follow, name, className, buttons, get, set) {
+  const row = made("div", { className, data: { role: "radiogroup", "aria-label": name } }, ...buttons);
+  buttons.forEach((one, i) => {
+    one.type = "button";
+    one.setAttribute("role", "radio");
+    one.addEventListener("click", () => set(i));
+  });
+  row.addEventListener("keydown", (event) => {
+    const way = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    set((get() + way + buttons.length) % buttons.length);
+    buttons[get()].focus();
+  });
+  follow(() => buttons.forEach((one, i) => {
+    one.setAttribute("aria-checked", String(i === get()));
+    one.tabIndex = i === get() ? 0 : -1;
+  }));
+  return row;
+}
+
+/** A slider over powers of two, with marks to which it jumps. @param {[number, string][]} marks */
+function slider({ follow, changed }, name, [least, most], marks, get, set, show) {
+  const input = made("input", { type: "range", min: least, max: most, step: 0.05, data: { "aria-label": name } });
+  const output = made("span", { className: "told" });
+  const at = (value) => Math.min(most, Math.max(least, Math.log2(value)));
+  const row = made("div", { className: "marks" }, ...marks.map(([value, text]) => {
+    const mark = button(text, `${name} ${text}`, () => { set(value); changed(); });
+    mark.style.left = `${(100 * (at(value) - least)) / (most - least)}%`;
+    return mark;
+  }));
+  // A pointer cannot hit a mark but by jumping to it; with the keyboard one must be able to leave it.
+  let isDragged = false;
+  for (const [kind, is] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) input.addEventListener(kind, () => { isDragged = is; });
+  input.addEventListener("input", () => {
+    const near = isDragged && marks.find(([value]) => Math.abs(at(value) - input.value) < SNAP);
+    set(near ? near[0] : 2 ** Number(input.value));
+    changed();
+  });
+  follow(() => {
+    input.value = at(get());
+    output.textContent = show(get());
+    input.setAttribute("aria-valuetext", output.textContent);
+  });
+  return made("div", { className: "slider" }, made("span", {}, name), output, input, row);
+}
