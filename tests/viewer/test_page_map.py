@@ -344,3 +344,63 @@ def test_a_page_of_its_own(shown, opened, tmp_path):
     check_profiles(again, of.weights(1, 2), 508, 503)
     assert asked(again) == asked(page)
     assert the_map(again).screenshot() == the_map(page).screenshot()
+
+
+def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened, tmp_path):
+    of = shown("long")
+    page = opened(of)
+    waiting, is_free = [], False
+
+    def draft(route: Route) -> None:
+        """Answer with something else, and say that it is not exact."""
+        found = route.fetch()
+        told = found.headers | {"x-exact": "0"}
+        route.fulfill(response=found, headers=told, body=found.body()[::-1])
+
+    def exact(route: Route) -> None:
+        if is_free:
+            route.continue_()
+        else:
+            waiting.append(route)
+
+    page.route(re.compile(r"/tile/.*exact=0"), draft)
+    page.route(re.compile(r"/tile/(?!.*exact=0)"), exact)
+    page.evaluate("location.hash = 'map?sheet=1&head=2&zoom=40&x=500&y=505'")
+    page.get_by_text("sampled, being made exact").wait_for()
+    page.get_by_text("Export", exact=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as HTML").click()
+        is_free = True
+        for one in waiting:
+            one.continue_()
+    copy = tmp_path / "map.html"
+    copy.write_bytes(download.value.path().read_bytes())
+    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again.mouse.move(*place(again, 0.3, 0.3))
+    opened.settle(again)
+    assert "sampled" not in status(again)
+    check(again, of.weights(1, 2))
+
+
+def test_a_page_of_its_own_after_much_has_been_seen(shown, opened, tmp_path):
+    of = shown("long")
+    page = opened(of)
+
+    page.evaluate(  # more than a view remembers
+        """() => {
+            const ask = window.fetch;
+            const headers = {"X-Shape": 2 ** 24};
+            const row = () => new Response(new ArrayBuffer(2 ** 26), {headers});
+            window.fetch = (path, ...rest) => path.startsWith("row/") ? row() : ask(path, ...rest);
+        }"""
+    )
+    page.evaluate("location.hash = 'map?sheet=1&head=2&zoom=40&x=500&y=505&query=508&key=503'")
+    page.get_by_text("is attended to by").wait_for()
+    opened.settle(page)
+    page.get_by_role("button", name="Unpin").click()
+    copy = tmp_path / "map.html"
+    copy.write_bytes(saved(page, "HTML").read_bytes())
+    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again.mouse.move(*place(again, 0.3, 0.3))
+    opened.settle(again)
+    check(again, of.weights(1, 2))

@@ -101,7 +101,7 @@ export async function compare(page) {
 
   function painted() {
     const { cursor } = maps[0];
-    page.say([...(cursor ? [pointed(cursor)] : []), ...seen(maps[0])].join(" · "));
+    page.say([...(cursor ? [pointed(cursor)] : []), ...new Set(maps.flatMap(seen))].join(" · "));
     keep();
   }
 

@@ -2,6 +2,7 @@
 import { written } from "./kept.js";
 import { made } from "./parts.js";
 import { drawing } from "./drawing.js";
+import { COMMON } from "./source.js";
 
 const SHARP = 2; // pixels of a PNG for each on screen
 
@@ -31,11 +32,13 @@ export const exported = {
     return new Promise((done) => canvas.toBlob(done, "image/png"));
   },
 
-  /** Of all answers that the view has had, or of those that it says it needs now. */
+  /** Of all answers that the view has had, or of those that it says it needs now; what is a draft or not there yet is waited for. */
   async html(source, { needs }, address, title) {
-    const wanted = needs?.();
-    const isCommon = (path) => /^(about|heads|keys|queries)\b/.test(path);
-    const answers = [...source.taken].filter(([path]) => !wanted || isCommon(path) || wanted.has(path));
+    const { taken } = source;
+    const wanted = needs?.() ?? new Set(taken.keys());
+    const paths = new Set([...[...taken.keys()].filter((path) => COMMON.test(path)), ...wanted]);
+    const isThere = (one) => one && one.isExact !== false;
+    const answers = await Promise.all([...paths].map(async (path) => [path, isThere(taken.get(path)) ? taken.get(path) : await source.numbers(path)]));
     return written(await source.code(), answers, address, title);
   },
 };

@@ -69,6 +69,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     const titles = { PNG: "a picture", SVG: "a picture that scales", CSV: "the numbers", HTML: "a page of its own, which works offline" };
     menu.append(made("div", {}, ...Object.entries(ways).map(([way, call]) => button(way, `Export as ${way}: ${titles[way]}`, async () => {
       menu.open = false;
+      say(`${way} …`);
       try {
         await call();
         say(`${way} saved`);

@@ -1,7 +1,7 @@
 // Small pieces of pages. Text is only ever text.
+import { apart } from "./sentences.js";
 
 const SIGNS = { "\n": "⏎", "\t": "⇥" };
-const LEFTWARDS = /[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}\p{sc=Adlam}]/u;
 
 /** An element with properties and children. */
 export function made(name, properties = {}, ...children) {
@@ -50,9 +50,4 @@ export function itemChoice(sheets, sheet, item, change) {
 export function short(word, most = 12) {
   const letters = [...(word.trim() || SIGNS[word[0]] || "␣")];
   return apart(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
-}
-
-/** A word that is written leftwards, so that the numbers behind it stay behind it. */
-export function apart(word) {
-  return LEFTWARDS.test(word) ? `\u2068${word}\u2069` : word;
 }

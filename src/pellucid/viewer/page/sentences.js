@@ -1,6 +1,7 @@
 // What the numbers of one query say, in plain words: the sentences of the Python lessons, for numbers that change.
 // Text out of numbers: it knows nothing of pages.
-import { apart } from "./parts.js";
+
+const LEFTWARDS = /[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}\p{sc=Adlam}]/u;
 
 /** Whole percents, never rounded to 0 or 100 when it is neither. */
 export function percents(part) {
@@ -24,6 +25,11 @@ export function decimal(number, decimals = 2) {
   if (!Number.isFinite(number)) return number < 0 ? "−∞" : "∞";
   const said = Math.abs(number) < 1e6 ? number.toFixed(decimals) : number.toExponential(decimals);
   return said.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+}
+
+/** A word; if it is written leftwards, so that the numbers behind it stay behind it. */
+export function apart(word) {
+  return LEFTWARDS.test(word) ? `\u2068${word}\u2069` : word;
 }
 
 /** A token in quotes, with its position where the word stands there more than once. */

@@ -6,6 +6,8 @@
 const CHUNK = 4096;
 const MOST_KEPT = 64 * 2 ** 20; // bytes of answers that a view remembers for its export
 const TURNING = /[\u202a-\u202e\u2066-\u2069]/g; // signs that turn the text around them, and numbers in it
+/** Names of answers that every view needs. */
+export const COMMON = /^(about|heads|keys|queries)\b/;
 const said = new WeakMap();
 
 /** All words of one side of a sheet; numbers where the tokens are not known. @returns {Promise<string[]>} */
@@ -65,6 +67,7 @@ export function remembered(source) {
     taken.set(path, answer);
     for (const [oldest, one] of taken) {
       if (bytes <= MOST_KEPT) break;
+      if (!size(one)) continue;
       bytes -= size(one);
       taken.delete(oldest);
     }
@@ -78,7 +81,7 @@ export function remembered(source) {
     /** Only what every view needs stays. */
     forget: () => {
       bytes = 0;
-      for (const path of taken.keys()) if (!/^(about|heads|keys|queries)\b/.test(path)) taken.delete(path);
+      for (const path of taken.keys()) if (!COMMON.test(path)) taken.delete(path);
     },
   };
 }

@@ -91,7 +91,7 @@ export class Tiles {
     for (const path of this.#wanted) {
       const tile = this.#known.get(path);
       if (free <= 0) return;
-      if (!tile.values || tile.isExact || tile.waits || tile.problem) continue;
+      if (!tile.values || tile.isExact || tile.isLast || tile.waits || tile.problem) continue;
       this.#ask(tile, path);
       free -= 1;
     }
@@ -103,6 +103,7 @@ export class Tiles {
     tile.waits = waits;
     try {
       Object.assign(tile, read(await source.numbers(path, AbortSignal.any([signal, waits.signal]))));
+      tile.isLast = !path.endsWith("exact=0"); // a file may know no better
     } catch (error) {
       if (waits.signal.aborted || signal.aborted) return;
       tile.problem = error;
