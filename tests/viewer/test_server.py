@@ -17,6 +17,7 @@ from pellucid.errors import ArgumentError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
+from pellucid.viewer import alignment
 from pellucid.viewer import server as module
 from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.server import Server
@@ -247,3 +248,31 @@ def test_what_is_no_number_and_no_text_breaks_no_answer() -> None:
         assert len(rows) == sum(sheet.heads for sheet in shown.sheets)
         assert None in {row["entropy"] for row in rows}
         assert math.isnan(numbers(client, "/row/0/0/0/3")[0])
+
+
+def test_more_words_than_fit_into_an_answer_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Atlas(Volume(recordings.both(), ""))
+    (sheet, *_) = (number for number, one in enumerate(shown.sheets) if one.is_cross)
+    with TestClient(Server(shown).app, f"http://{HERE}") as client:
+        assert client.get("/alignment/0/0").status_code == 200
+        monkeypatch.setattr(alignment, "MOST", recordings.SOURCE * recordings.TARGET - 1)
+        for path in ("/alignment/0/0", f"/aligned/{sheet}/0"):
+            answer = client.get(path)
+            assert answer.status_code == 400
+            assert "19 tokens made of 23 are too many" in answer.json()["error"]
+
+
+def test_the_event_loop_writes_no_answer(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote = []
+
+    class Seen(module.JSONResponse):
+        def render(self, content: object) -> bytes:
+            wrote.append(threading.current_thread().name)
+            return super().render(content)
+
+    monkeypatch.setattr(module, "JSONResponse", Seen)
+    for path in ("/about", "/heads"):
+        assert client.get(path).status_code == 200
+    assert wrote == ["pellucid-soon_0", "pellucid-measuring_0"]

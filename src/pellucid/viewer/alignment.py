@@ -13,6 +13,9 @@ from pellucid.lens.record import Record
 from pellucid.lens.words import Word, words
 from pellucid.viewer.atlas import Volume
 
+MOST = 2**20
+"""Pairs of tokens, of which an answer may hold one each: 20 MB of JSON."""
+
 
 def alignment(volume: Volume, item: int) -> dict[str, Any]:
     """Which source words each target word was made of, and by which heads that is known.
@@ -21,7 +24,7 @@ def alignment(volume: Volume, item: int) -> dict[str, Any]:
     cross-attention, as `lens.align` takes it.
 
     Raises:
-        ArgumentError: there is no cross-attention, or there are no words.
+        ArgumentError: there is no cross-attention, there are no words, or they are too many.
         OutOfRangeError: there is no such text.
     """
     names = volume.seen.names
@@ -51,6 +54,13 @@ def of_heads(volume: Volume, record: Record, item: int) -> Tensor:
 def _align(
     volume: Volume, item: int, name: str | None = None, head: int | None = None
 ) -> Alignment:
+    for record in volume.seen.latest():
+        queries, keys = record.shape[-2:]
+        if record.is_cross and queries * keys > MOST:
+            raise ArgumentError(
+                f"{queries:,} tokens made of {keys:,} are too many to show word by word; the map "
+                "shows them"
+            )
     layers = None if name is None else [name]
     return align(
         volume.seen, layers=layers, heads=head, item=item, target_words=_target(volume, item)

@@ -19,6 +19,7 @@ from torch import Tensor
 from pellucid.attention.weights import _bytes as readable_bytes
 from pellucid.common.drawing import safe
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
+from pellucid.viewer import alignment
 from pellucid.viewer.atlas import THUMBNAIL, Atlas, Place, Sheet, Side
 from pellucid.viewer.maps import SIDE, Reduce, top_level
 from pellucid.viewer.questions import MOST_WORDS, Answer, Desk, Numbers, parsed
@@ -110,7 +111,8 @@ def _alignments(wanted: Wanted) -> Iterator[Part]:
 
 def _aligned(wanted: Wanted) -> Iterator[Part]:
     for number, item, sheet in wanted.texts():
-        if sheet.is_cross:  # there are no more words than tokens
+        # There are no more words than tokens.
+        if sheet.is_cross and sheet.queries * sheet.keys <= alignment.MOST:
             yield Part([f"aligned/{number}/{item}"], sheet.heads * sheet.queries * sheet.keys)
 
 

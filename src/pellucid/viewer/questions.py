@@ -331,6 +331,7 @@ QUESTIONS = {
         Desk.lesson,
         HEAD,
         {"token": Whole(0, LARGEST, 0)},
+        pace="slow",
     ),
     "written": Question(
         "All tokens of a generation and, for each new one, what else it could have been.",

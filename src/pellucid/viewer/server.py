@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Answer, Asked, BrokenError, Desk, Numbers, plain, schema
+from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers, plain, schema
 from pellucid.viewer.turns import Turns
 
 MOST_WAITING = 256
@@ -90,21 +91,16 @@ class Server:
 
     async def answer(self, request: Request) -> Response:
         asked = self._desk.ask(request.path_params["path"], request.query_params)
-        found = await self._wait(request, asked)
-        return _numbers(found) if isinstance(found, Numbers) else JSONResponse(found)
-
-    async def _wait(self, request: Request, asked: Asked) -> Answer:
-        """An answer, made in a pool; dropped where nobody waits for it any more."""
         if self._waiting >= MOST_WAITING:
             raise BusyError("too many requests at once")
-        answer = self._turns.submit(asked.pace, asked.find)
+        answer = self._turns.submit(asked.pace, partial(_answered, asked))
         made = asyncio.wrap_future(answer)
         self._waiting += 1
         try:
             while not (await asyncio.wait({made}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
                     made.cancel()
-                    self._turns.drop(answer)
+                    self._turns.drop(answer)  # nobody waits for it any more
                     raise GoneError
             return made.result()
         finally:
@@ -177,7 +173,11 @@ async def _missing(_: Request, __: Exception) -> Response:
     return JSONResponse({"error": "there is no such page"}, 404)
 
 
-def _numbers(found: Numbers) -> Response:
+def _answered(asked: Asked) -> Response:
+    """All of it, to the last byte, in the thread that finds it."""
+    found = asked.find()
+    if not isinstance(found, Numbers):
+        return JSONResponse(found)
     body = np.ascontiguousarray(found.values.detach().float().cpu().numpy().astype("<f4"))
     shape = ",".join(map(str, body.shape))
     told = {"X-Shape": shape, "X-Exact": str(int(found.is_exact))}
