@@ -157,6 +157,29 @@ def test_an_address_shows_the_same_again(shown, opened, view):
     assert looks(again) == looks(first)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "overview?sort=toString&behaviour=constructor&sheet=-1&head=1e9&item=7",
+        "map?sheet=99&zoom=-1&x=1e308&y=NaN&query=999999999&key=%3Cscript%3E&scale=valueOf",
+        "compare?a=9.9.9&b=0.0&show=__proto__&zoom=1e308&x=-5&y=-5",
+        "text?by=toString&way=up&token=999999999&scale=constructor&item=-0",
+        "links?picture=constructor&least=101&off=x.-1&first=1e9&firstkey=&token=0x10",
+        "generation?step=-3&recording=5&head=99&sheet=1&token=999",
+        "lesson?sheet=1&scale=1e308&temperature=1e-300&width=1e9&mask=toString&around=-1",
+        "lesson?example=__proto__&query=99&temperature=Infinity",
+        "toString?sheet=0",
+    ],
+)
+def test_an_address_without_sense_shows_what_is_usual(shown, opened, asked):
+    page = opened(shown("decoder"))
+    page.evaluate("(to) => { location.hash = to; }", asked)
+    opened.settle(page)
+    assert status(page)
+    said = page.locator("body").inner_text()
+    assert not re.search(r"NaN|undefined|Infinity|\[object|Pellucid:", said)
+
+
 def looks(page: Page) -> tuple[str, list[str]]:
     """The view as it is read and drawn; screenshots differ by rounding at edges."""
     main = page.get_by_role("main")

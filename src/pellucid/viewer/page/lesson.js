@@ -9,6 +9,7 @@ import { oneOf } from "./sliders.js";
 import { ofExample, ofHead, Steps } from "./steps.js";
 
 const MOST = 64; // tokens whose numbers come at once: see lesson.py
+const LARGEST = 1e6; // of a scale or temperature in an address
 let scrolled = 0; // how far down the numbers that follow these are to be shown
 
 export async function lesson(page) {
@@ -66,7 +67,7 @@ export async function lesson(page) {
     now.query = example ? whole(asked, "query", last, example.speaker) : Math.min(Math.max(0, place.token - given.first), last);
     for (const name of ["scale", "temperature", "width"]) {
       const said = Number(asked.get(name) ?? Number.NaN);
-      if (said > 0 && Number.isFinite(said)) now[name] = said;
+      if (said >= 1 / LARGEST && said <= LARGEST) now[name] = said;
     }
     now.width = Math.min(Math.ceil(now.width), given.keys.length);
     if (given.rules.some(([rule]) => rule === asked.get("mask"))) now.rule = asked.get("mask");
