@@ -12,7 +12,7 @@ from pellucid.commands.lens import (
     TargetOption,
     TextFileOption,
 )
-from pellucid.commands.shared import JsonOption, check_files
+from pellucid.commands.shared import JsonOption, check_files, one_text
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -53,8 +53,6 @@ def export(
 ) -> None:
     """Write a page that shows attention from disk, offline."""
     check_files((".html", ".htm"), output=output)
-    if what and len(what) > 1:
-        raise ArgumentError(f'export takes one text; put it in quotes: "{" ".join(what)}"')
     chosen = _numbers(heads)
     if limit < 1:
         raise ArgumentError(f"--limit must be 1 or more, not {limit}")
@@ -67,7 +65,7 @@ def export(
     from pellucid.viewer.atlas import Atlas
     from pellucid.viewer.file import exported
 
-    said = what[0] if what else None
+    said = one_text("export", what)
     with steps() as step:
         if said is not None and reading.is_recording(said):
             if any(one is not None for one in (file, target, model, max_tokens)):

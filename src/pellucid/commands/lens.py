@@ -1,6 +1,5 @@
 """`pellucid watch` and `pellucid heads`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pellucid.commands.shared import (
     JsonOption,
     check_files,
     model_option,
+    one_text,
     plain_console,
     wrote,
 )
@@ -64,17 +64,12 @@ def watch_text(
     json: JsonOption = False,
 ) -> None:
     """Watch a model read: what each head does."""
-    from pellucid.common.files import printable
     from pellucid.lens import terminal
 
-    if text and len(text) > 1:
-        raise ArgumentError(f'watch takes one text; put it in quotes: "{" ".join(text)}"')
+    said = one_text("watch", text)
     check_files(save=save)
-    if text and len(text[0]) < 256 and os.path.isfile(text[0]):
-        name = printable(text[0])
-        typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
     seen = terminal.look(
-        terminal.read_text(text[0] if text else None, file),
+        terminal.read_text(said, file),
         target=target,
         model=model,
         layers=terminal.parse_layers(layers),

@@ -84,6 +84,25 @@ def check_files(kinds: Sequence[str] = (), **files: Path | None) -> None:
         check_writable(path)
 
 
+def one_text(command: str, given: list[str] | None) -> str | None:
+    """The text that a command is given; whoever names a file instead is told how to.
+
+    Raises:
+        ArgumentError: there are several, as of words without quotes.
+    """
+    if not given:
+        return None
+    if len(given) > 1:
+        raise ArgumentError(f'{command} takes one text; put it in quotes: "{" ".join(given)}"')
+    text = given[0]
+    if len(text) < 256 and not text.endswith(".safetensors") and os.path.isfile(text):
+        from pellucid.common.files import printable
+
+        name = printable(text)
+        typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
+    return text
+
+
 def write(path: Path, text: str) -> None:
     """Write a file, and say so."""
     from pellucid.common.files import write_whole

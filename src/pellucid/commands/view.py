@@ -13,6 +13,7 @@ from pellucid.commands.lens import (
     TargetOption,
     TextFileOption,
 )
+from pellucid.commands.shared import one_text
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -60,9 +61,7 @@ def view(
     from pellucid.viewer import reading
     from pellucid.viewer.serve import listening, serve
 
-    if what and len(what) > 1:
-        raise ArgumentError(f'view takes one text; put it in quotes: "{" ".join(what)}"')
-    said = what[0] if what else None
+    said = one_text("view", what)
     of_reading = (file, target, model, layers, max_tokens, new_tokens)
     if reading.is_recording(said) and any(one is not None for one in of_reading):
         raise ArgumentError(
