@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import pellucid
+from pellucid import pretrained
 from tests.command_line import options_of
 
 TEXT = "I will write about the rain"
@@ -255,3 +257,17 @@ def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
     status, out, err = run("watch", "rain.txt")
     assert (status, bool(out)) == (0, True)
     assert err == "pellucid: reading the name 'rain.txt'; the file is --file 'rain.txt'\n"
+
+
+def test_a_translator_of_pellucids_own_reads_both_texts(run):
+    texts = "In the beginning", "En el principio"
+    status, out, err = run(
+        *("watch", texts[0], "--target", texts[1], "--model", pretrained.TRANSLATOR),
+        *("--json", "--top", "0"),
+    )
+    assert (status, err) == (0, "")
+    seen = json.loads(out)
+    assert {row["stack"] for row in seen["heads"]} == {"e", "d", "x"}
+    tokenizer = pellucid.load(pretrained.TRANSLATOR).tokenizer.inner
+    lengths = [len(tokenizer.encode(text).ids) for text in texts]
+    assert [seen["tokens"], seen["target_tokens"]] == lengths

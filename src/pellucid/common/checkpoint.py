@@ -1,5 +1,6 @@
 """Open a Hugging Face model and its tokenizer, quietly, and with errors a person can act on."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ class Checkpoint:
     tokenizer: Any
     limit: int | None
     """The most tokens the model has positions for, if it has a limit."""
+
+    @property
+    def is_both(self) -> bool:
+        """Whether it is an encoder-decoder."""
+        return getattr(self.model.config, "is_encoder_decoder", False)
+
+    @property
+    def starts_target(self) -> int | None:
+        """The token by which the decoder of an encoder-decoder begins."""
+        config = self.model.config
+        start: int | None = getattr(config, "decoder_start_token_id", None)
+        return config.pad_token_id if start is None and self.is_both else start
 
     def run(self, **inputs: torch.Tensor) -> Any:
         """Run the model, for those who watch it; gives what it gives.
@@ -100,6 +113,10 @@ def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = Fa
         from pellucid.common.own_checkpoint import open_own
 
         return open_own(pretrained.DECODER)
+    if whole and _is_own_translator(model):  # a kind that transformers have no room for
+        from pellucid.common.own_checkpoint import open_own
+
+        return open_own(Path(model))
     try:
         import transformers
     except ImportError as error:
@@ -139,6 +156,14 @@ def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = Fa
         network = network.get_encoder()
         name += " (its encoder)"
     return Checkpoint(name, network.eval(), _Printable(tokenizer), _limit(network))
+
+
+def _is_own_translator(model: str) -> bool:
+    try:
+        kind = json.loads((Path(model) / "config.json").read_bytes())["pellucid"]["kind"]
+    except (OSError, ValueError, LookupError, TypeError):  # a name on the hub, or no model of ours
+        return False
+    return bool(kind == "encoder-decoder")
 
 
 def _limit(network: Any) -> int | None:

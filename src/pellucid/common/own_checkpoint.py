@@ -9,20 +9,30 @@ import torch
 
 from pellucid.common.checkpoint import Checkpoint
 from pellucid.common.files import printable
-from pellucid.models import load
+from pellucid.models import EncoderDecoder, load
 
 
 @dataclass(frozen=True)
 class OwnCheckpoint(Checkpoint):
-    """A trained encoder or decoder that comes with Pellucid."""
+    """A trained model of Pellucid's own making."""
 
     def run(self, **inputs: torch.Tensor) -> Any:
+        given = [inputs[name] for name in ("input_ids", "decoder_input_ids") if name in inputs]
         with torch.no_grad():
-            return self.model(inputs["input_ids"])
+            return self.model(*given)
+
+    @property
+    def starts_target(self) -> int | None:
+        start: int | None = self.model.config.start
+        return start if self.is_both else None
+
+    @property
+    def is_both(self) -> bool:
+        return isinstance(self.model, EncoderDecoder)
 
 
 def open_own(directory: Path) -> OwnCheckpoint:
-    """An encoder or a decoder with its tokenizer, and without transformers."""
+    """A model with its tokenizer, and without transformers."""
     model: Any = load(directory)
     name = f"Pellucid's {directory.name}"
     return OwnCheckpoint(name, model, OwnTokenizer(model.tokenizer.inner), model.config.positions)
@@ -39,9 +49,15 @@ class OwnTokenizer:
         self.all_special_ids = [number for number, token in added.items() if token.special]
 
     def __call__(
-        self, text: str, *, truncation: bool, max_length: int | None = None, **_: Any
+        self,
+        text: str | None = None,
+        *,
+        text_target: str | None = None,
+        truncation: bool,
+        max_length: int | None = None,
+        **_: Any,
     ) -> dict[str, list[Any]]:
-        found = self.inner.encode(text)
+        found = self.inner.encode(text if text_target is None else text_target)
         if truncation:
             found.truncate(max_length)
         return {"input_ids": found.ids, "offset_mapping": found.offsets}

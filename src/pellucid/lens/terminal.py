@@ -198,8 +198,7 @@ def _inputs(
     text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
 ) -> dict[str, torch.Tensor]:
     """What the model is called with: (1, tokens) each."""
-    config = checkpoint.model.config
-    is_both = getattr(config, "is_encoder_decoder", False)
+    is_both = checkpoint.is_both
     if target is not None and not is_both:
         raise ArgumentError(
             f"--target goes with an encoder-decoder, and {checkpoint.name} has no decoder beside "
@@ -211,8 +210,7 @@ def _inputs(
         if target is not None and is_blank(target):
             raise ArgumentError("--target is empty; give what the decoder is to read")
         ids = _ids("target", text if target is None else target, checkpoint, max_tokens)
-        start = getattr(config, "decoder_start_token_id", None)
-        start = config.pad_token_id if start is None else start
+        start = checkpoint.starts_target
         if start is not None:  # as in training: from each token the next is to be told
             ids = torch.cat([torch.tensor([[start]]), ids[:, :-1]], 1)
         inputs["decoder_input_ids"] = ids
