@@ -305,3 +305,26 @@ def test_an_address_opens_at_its_word(shown, opened):
     kept = words(page, "queries").filter(has=page.locator("xpath=self::*[@aria-pressed='true']"))
     expect(kept).to_be_in_viewport()
     assert status(page).split(" attends")[0].endswith("(503)")
+
+
+def test_lines_start_where_they_can_be_told_apart(shown, opened):
+    of = shown("decoder")
+    weights = torch.stack([of.weights(1, head) for head in range(HEADS)])
+    page = opened(of, "links", "sheet=1&head=all")
+    slider = page.get_by_label("Leave out less than")
+    assert (weights >= 0.01).sum() > 1000
+    assert f" · {(weights >= 0.05).sum().item():,} weights of 5.0 % or more" in status(page)
+    assert "least" not in page.url
+    chosen(page, "Heads").select_option(label="head 2")
+    opened.settle(page)
+    assert f" · {(weights[2] >= 0.01).sum().item():,} weights of 1.0 % or more" in status(page)
+    chosen(page, "Heads").select_option(label="all, each in a colour")
+    opened.settle(page)
+    assert slider.get_attribute("aria-valuetext") == "5.0 %"
+    slider.fill("10")
+    assert f" · {(weights >= 0.01).sum().item():,} weights of 1.0 % or more" in status(page)
+    # What somebody chose stays, and is in the address.
+    again = opened(of, "links", page.url.split("?")[1])
+    assert "weights of 1.0 % or more" in status(again)
+    few = opened(shown("translated"), "links", "sheet=4&head=all&picture=links")
+    assert "weights of 1.0 % or more" in status(few)

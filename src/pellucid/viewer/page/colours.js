@@ -8,6 +8,14 @@ const DARK_SIGNED = [[190, 228, 255], [96, 176, 235], [28, 92, 145], [24, 30, 38
 const STEPS = 1024;
 const DECADES = 4; // of a logarithmic scale
 const HALF = 1 << 15; // numbers above none, told apart by the upper bits of a float32
+// Colours that stay apart in every kind of colour blindness (Okabe and Ito 2008) and on this paper,
+// and what to write on them. Heads bear their number wherever they bear a colour.
+const INK = "#0b121a";
+const SHARED = [["#e69f00", INK], ["#009e73", INK], ["#cc79a7", INK]];
+const HEADS = {
+  light: [["#0072b2", "#ffffff"], ...SHARED, ["#56b4e9", INK], ["#d55e00", INK], ["#12202e", "#ffffff"]],
+  dark: [["#56b4e9", INK], ...SHARED, ["#f0e442", INK], ["#d55e00", INK], ["#e5eef5", INK]],
+};
 let image = null; // most tiles are of one size
 
 /** A table of colours, as canvases store them. @returns {Uint32Array} */
@@ -89,6 +97,13 @@ export function shade(part, table) {
   const [r, g, b] = colour.map((one) => (one <= 10 ? one / 3294 : ((one / 255 + 0.055) / 1.055) ** 2.4));
   const ink = 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
   return { paper: `rgb(${colour.join(" ")})`, ink };
+}
+
+/** The colour of a head among others, and what to write on it. */
+export function headColour(head, isDark) {
+  const all = isDark ? HEADS.dark : HEADS.light;
+  const [paper, ink] = all[head % all.length];
+  return { paper, ink };
 }
 
 /** A round number that is no smaller, up to what float32 rounds: 1, 2 or 5 times a power of ten. */
