@@ -104,8 +104,9 @@ def test_the_difference_is_the_librarys(shown, opened):
     assert len(rows) == SOURCE**2
     for row in rows:
         query, key = int(row["query position"]), int(row["key position"])
-        assert float(row["first"]) == first[query, key].item()
-        assert float(row["second"]) == second[query, key].item()
+        # The logsumexp that a row was found with may differ in its last bit.
+        assert float(row["first"]) == pytest.approx(first[query, key].item(), rel=2e-6)
+        assert float(row["second"]) == pytest.approx(second[query, key].item(), rel=2e-6)
         difference = float(row["difference"])
         assert difference == pytest.approx((first - second)[query, key].item(), abs=1e-9)
 

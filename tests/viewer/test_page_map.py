@@ -296,7 +296,8 @@ def test_the_numbers_in_view(shown, opened):
     assert max(query for query, _ in places) > 512 < max(key for _, key in places)
     for row, (query, key) in zip(rows, places, strict=True):
         assert (row["query token"], row["key token"]) == (words[query], words[key])
-        assert float(row["weight"]) == weights[query, key].item()
+        # The logsumexp that a row was found with may differ in its last bit.
+        assert float(row["weight"]) == pytest.approx(weights[query, key].item(), rel=2e-6)
 
 
 def test_the_numbers_of_coarser_cells(shown, opened):
