@@ -72,13 +72,13 @@ def written() -> Volume:
     """What a decoder of random weights writes."""
     with TemporaryDirectory() as directory:
         writers.writer(seed=1).save(directory)  # which does not repeat itself
-        return recorded_generation("Once upon a time", directory, None, NEW, lambda *_: None)
+        return recorded_generation("Once upon a time", "", directory, None, NEW, lambda *_: None)
 
 
 def translated() -> Volume:
     """A translation, of which the model says itself which head tells where words come from."""
     text, model = "The king sent his servant to the city.", str(pretrained.TRANSLATOR)
-    return recorded_generation(text, model, None, 47, lambda *_: None)
+    return recorded_generation(text, text, model, None, 47, lambda *_: None)
 
 
 def made(tokens: int = LONG, layers: int = LAYERS, heads: int = HEADS, dim: int = 7) -> Recording:

@@ -23,7 +23,7 @@ SOURCE = "The king sent his servant to the city."
 
 def record(model, directory, text=PROMPT, layers=None, new=NEW):
     model.save(directory)
-    return recorded_generation(text, str(directory), layers, new, lambda *_: None)
+    return recorded_generation(text, text, str(directory), layers, new, lambda *_: None)
 
 
 def probabilities(model, ids, prompt):
@@ -148,7 +148,7 @@ def foreign(tmp_path_factory):
 def test_a_model_of_transformers(foreign):
     with pytest.raises(FileError, match="known families are"):
         load(foreign)
-    volume = recorded_generation(PROMPT, str(foreign), None, NEW, lambda *_: None)
+    volume = recorded_generation(PROMPT, PROMPT, str(foreign), None, NEW, lambda *_: None)
     model = transformers.AutoModelForCausalLM.from_pretrained(foreign)
     written = volume.written
     ids = torch.tensor([written.ids[: written.prompt]])
@@ -164,12 +164,12 @@ def test_a_model_of_transformers(foreign):
 
 
 def test_one_of_transformers_ends_where_its_positions_do(foreign):
-    written = recorded_generation(PROMPT, str(foreign), None, 97, lambda *_: None).written
+    written = recorded_generation(PROMPT, PROMPT, str(foreign), None, 97, lambda *_: None).written
     assert len(written.ids) <= 41 + 1
     if written.ids[-1] != 0:
         assert written.how.endswith("The model has positions for no more.")
     with pytest.raises(ArgumentError, match=r"the text has \d+ tokens, but .* for 41"):
-        recorded_generation(PROMPT * 20, str(foreign), None, 2, lambda *_: None)
+        recorded_generation(PROMPT * 20, "long", str(foreign), None, 2, lambda *_: None)
 
 
 def test_what_cannot_be(tmp_path):
@@ -177,7 +177,7 @@ def test_what_cannot_be(tmp_path):
         pass
 
     with pytest.raises(ArgumentError, match=r"--new-tokens must be from 1 to .*, not 0"):
-        recorded_generation(PROMPT, None, None, 0, none)
+        recorded_generation(PROMPT, PROMPT, None, None, 0, none)
     with pytest.raises(ArgumentError, match="the text is empty"):
         record(writers.writer(), tmp_path / "a", text="  ")
     with pytest.raises(ArgumentError, match=r"the text has .* positions for 5"):
@@ -270,7 +270,7 @@ def test_the_alignment_of_each_head(told):
 def test_the_last_word_is_there_though_nothing_read_it(told):
     """A translation that was cut off has no stop behind its last word."""
     text, model = SOURCE, str(pretrained.TRANSLATOR)
-    volume = recorded_generation(text, model, None, 4, lambda *_: None)
+    volume = recorded_generation(text, text, model, None, 4, lambda *_: None)
     volume = volume._replace(written=volume.written._replace(ids=[*volume.written.ids[:-1], 900]))
     last = volume.seen.strings(torch.tensor([900]))[0].lstrip("Ġ▁")
     assert ask(volume, "alignment/0/0")["target"][-1].endswith(last)

@@ -11,6 +11,7 @@ from pellucid.commands.lens import (
     ReaderOption,
     TargetOption,
     TextFileOption,
+    TextOrRecording,
 )
 from pellucid.commands.shared import JsonOption, check_files, one_text
 from pellucid.errors import ArgumentError
@@ -23,13 +24,7 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")
     ],
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TEXT",
-            help='A recording, FILE.safetensors; or what the model reads, like "Write a poem".',
-        ),
-    ] = None,
+    what: TextOrRecording = None,
     file: TextFileOption = None,
     target: TargetOption = None,
     model: ReaderOption = None,

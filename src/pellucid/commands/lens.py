@@ -17,6 +17,13 @@ from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
 
+TextOrRecording = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TEXT",
+        help='What the model reads, like "Write a poem"; or a recording, FILE.safetensors.',
+    ),
+]
 TextFileOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
 ]

@@ -12,6 +12,7 @@ from pellucid.commands.lens import (
     ReaderOption,
     TargetOption,
     TextFileOption,
+    TextOrRecording,
 )
 from pellucid.commands.shared import one_text
 from pellucid.errors import ArgumentError
@@ -21,13 +22,7 @@ commands = typer.Typer()
 
 @commands.command("view")
 def view(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TEXT",
-            help='What the model reads, like "Write a poem"; or a recording, FILE.safetensors.',
-        ),
-    ] = None,
+    what: TextOrRecording = None,
     file: TextFileOption = None,
     target: TargetOption = None,
     model: ReaderOption = None,

@@ -27,7 +27,7 @@ from pellucid.tasks.generate import Ending, Piece, generate, penalty_of
 from pellucid.tasks.terminal import noted
 from pellucid.tasks.translate import translate
 from pellucid.viewer.atlas import Volume, Written, is_causal
-from pellucid.viewer.reading import MOST_VALUES, title_of
+from pellucid.viewer.reading import MOST_VALUES
 
 ALTERNATIVES = 5
 """Of each new token."""
@@ -53,13 +53,14 @@ class Made(NamedTuple):
 
 
 def recorded_generation(
-    text: str, model: str | None, layers: Layers | None, new_tokens: int, step: Step
+    text: str, title: str, model: str | None, layers: Layers | None, new_tokens: int, step: Step
 ) -> Volume:
     """What a model writes after a text, or makes of it in another language, the likeliest token
     each time.
 
     Args:
         text: what it reads.
+        title: what to call it.
         model: a directory or a name on the Hugging Face hub; Pellucid's decoder if None.
         layers: those to record; all if None.
         new_tokens: the most that are written.
@@ -92,7 +93,7 @@ def recorded_generation(
     if not len(made.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
     written = Written(made.prompt, made.ids, steps, made.how, made.aligning)
-    return Volume(made.seen, title_of(text), written)
+    return Volume(made.seen, title, written)
 
 
 def _opened(model: str | None) -> Decoder | Encoder | EncoderDecoder | Checkpoint:

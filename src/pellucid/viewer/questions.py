@@ -374,59 +374,6 @@ def parsed(path: str) -> tuple[str, dict[str, str]]:
     return name, dict(parse_qsl(options, keep_blank_values=True))
 
 
-def schema() -> dict[str, Any]:
-    """All of it as an OpenAPI document."""
-    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
-    refusals = {
-        "400": "An option is unknown, or its value none.",
-        "403": "This server goes by another name, or another site's page asks.",
-        "404": "There is no such thing.",
-        "503": "Too much is asked for at once.",
-    }
-    paths = {}
-    for name, question in QUESTIONS.items():
-        number = {"type": "integer", "minimum": 0, "maximum": LARGEST}
-        parameters = [
-            {"name": part, "in": "path", "required": True, "schema": number}
-            for part in question.numbers
-        ] + [
-            {"name": option, "in": "query", "schema": _schema_of(what)}
-            for option, what in (question.options or {}).items()
-        ]
-        numbers = {"type": "string", "format": "binary"}
-        content = (
-            {"application/json": {"schema": {"type": "object"}}}
-            if question.is_json
-            else {"application/octet-stream": {"schema": numbers}}
-        )
-        paths["/".join(["", name, *(f"{{{part}}}" for part in question.numbers)])] = {
-            "get": {
-                "operationId": name,
-                "summary": question.about,
-                "parameters": parameters,
-                "responses": {"200": {"description": question.about, "content": content}}
-                | {
-                    status: {"description": why, "content": refusal}
-                    for status, why in refusals.items()
-                },
-            }
-        }
-    error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "pellucid view", "version": __version__},
-        "paths": paths,
-        "components": {"schemas": {"Refusal": error}},
-    }
-
-
-def _schema_of(option: Whole | OneOf) -> dict[str, Any]:
-    if isinstance(option, Whole):
-        bounds = {"minimum": option.least, "maximum": option.most}
-        return {"type": "integer", **bounds, "default": option.usual}
-    return {"type": "string", "enum": list(option.words), "default": option.usual}
-
-
 def _token(given: Given, count: int) -> int:
     """The one asked for, of so many."""
     token: int = given["token"]

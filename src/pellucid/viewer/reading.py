@@ -69,7 +69,7 @@ def read(
             raise ArgumentError("--target is read, and --new-tokens generates: give one of them")
         from pellucid.viewer.generated import recorded_generation
 
-        return recorded_generation(text, model, chosen, new_tokens, step)._replace(title=title)
+        return recorded_generation(text, title, model, chosen, new_tokens, step)
     seen = terminal.recorded(
         text, target, model, chosen, max_tokens, step, values_up_to=MOST_VALUES
     )[2]

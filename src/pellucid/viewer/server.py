@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers, plain, schema
+from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers, plain
+from pellucid.viewer.schema import schema
 from pellucid.viewer.turns import Turns
 
 MOST_WAITING = 256
