@@ -33,6 +33,7 @@ MAKERS: dict[str, Callable[[], Recording | Volume]] = {
     "written": recordings.written,
     "translated": recordings.translated,
     "both": recordings.both,
+    "batch": recordings.batch,
     "long": recordings.made,
 }
 SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -55,6 +55,16 @@ def encoder() -> Recording:
     return seen
 
 
+def batch() -> Recording:
+    """Two texts of one batch."""
+    torch.manual_seed(7)
+    sizes = {"vocabulary": 101, "width": 30, "layers": 1, "heads": HEADS, "hidden": 37}
+    model = Encoder(Config(kind="encoder", **sizes)).eval()
+    with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
+        model(torch.randint(101, (2, 11)))
+    return seen
+
+
 def both() -> Recording:
     """An encoder-decoder: attention within the source, within the target, and across."""
     torch.manual_seed(5)

@@ -1,6 +1,5 @@
 """The arithmetic of the page is the library's: its steps, its sentences, and what it is given."""
 
-import csv
 import json
 import math
 import shutil
@@ -28,6 +27,7 @@ from pellucid.viewer import lesson
 from pellucid.viewer.questions import plain
 from tests.viewer import recordings
 from tests.viewer.browser import is_shown, percents
+from tests.viewer.files import saved, table
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node, which runs the page's modules")
@@ -468,9 +468,9 @@ def test_a_number_lights_what_it_is_made_of(shown, opened):
 def test_every_number_says_where_it_comes_from(shown, opened):
     """By arrow keys alone, each table a stop of its own."""
     page = opened(shown("decoder"), "lesson", "example=journey")
-    for table in page.get_by_role("main").get_by_role("grid").all():
-        table.locator("td[tabindex='0']").focus()
-        names, seen = table.locator("td[data-cell]"), set()
+    for grid in page.get_by_role("main").get_by_role("grid").all():
+        grid.locator("td[tabindex='0']").focus()
+        names, seen = grid.locator("td[data-cell]"), set()
         for _ in range(20):
             page.keyboard.press("ArrowUp")
         for _ in range(20):
@@ -573,13 +573,9 @@ def test_long_vectors_are_shown_whole_when_asked(shown, opened):
     assert rows.locator("td[data-cell^='q.']").count() == dim
 
 
-def test_its_numbers_are_saved_as_they_are_shown(shown, opened, tmp_path):
+def test_its_numbers_are_saved_as_they_are_shown(shown, opened):
     page = opened(shown("decoder"), "lesson", "example=poem&scale=1")
-    page.locator("summary", has_text="Export").click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export as CSV").click()
-    download.value.save_as(tmp_path / "poem.csv")
-    with (tmp_path / "poem.csv").open(newline="", encoding="utf-8") as file:
-        rows = {(row["step"], row["name"]): float(row["number"]) for row in csv.DictReader(file)}
+    found = table(saved(page, "CSV"))
+    rows = {(row["step"], row["name"]): float(row["number"]) for row in found}
     assert rows["scale", "scaled.2"] == rows["score", "score.2"] == pytest.approx(-0.6523, abs=1e-4)
     assert sum(rows["softmax", f"weight.{key}"] for key in range(3)) == pytest.approx(1)

@@ -7,9 +7,10 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.viewer.browser import is_shown, percents
+from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.recordings import SOURCE, TOKENS
 from tests.viewer.test_page import chosen, status, the_map
-from tests.viewer.test_page_map import asked, place, saved, table, texts
+from tests.viewer.test_page_map import asked, place
 
 SIDES = ("First", "Second")
 NUMBER = r"([+−]?[\d.]+(?:e[-+]?\d+)? %)"
@@ -208,12 +209,10 @@ def test_another_head_is_compared(shown, opened):
     assert asked(page)["b"] == "0.0.1"
 
 
-def test_a_page_of_its_own(shown, opened, tmp_path):
+def test_a_page_of_its_own(shown, opened):
     of = shown("long")
     page = opened(of, "compare", "a=0.0.1&b=1.0.2&show=difference&zoom=30&x=500&y=505")
-    copy = tmp_path / "compare.html"
-    copy.write_bytes(saved(page, "HTML").read_bytes())
-    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again = alone(opened, saved(page, "HTML"))
     for one in (page, again):
         one.mouse.move(*place(one, 0.3, 0.3))
         opened.settle(one)

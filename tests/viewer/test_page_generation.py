@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page
 
 from pellucid.lens.words import running
 from tests.viewer.browser import is_shown, percents
+from tests.viewer.files import alone, saved
 from tests.viewer.recordings import HEADS, LAYERS, LONG, NEW, TOKENS
 
 
@@ -205,13 +206,6 @@ def test_where_nothing_is_generated_that_is_said(shown, opened):
     assert 'pellucid view "In the beginning" --new-tokens 40' in said
 
 
-def saved(page: Page, way: str):
-    page.get_by_text("Export", exact=True).click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name=f"Export as {way}").click()
-    return download.value.path()
-
-
 def test_the_numbers_of_a_step(shown, opened):
     of = shown("written")
     written = of.atlas.volumes[0].written
@@ -229,17 +223,15 @@ def test_the_numbers_of_a_step(shown, opened):
     assert others == pytest.approx([probability for _, probability in written.steps[6]], rel=1e-6)
 
 
-def test_a_page_of_its_own_can_be_stepped_through(shown, opened, tmp_path):
+def test_a_page_of_its_own_can_be_stepped_through(shown, opened):
     of = shown("written")
     page = opened(of, "generation", "sheet=1&head=2&step=6")
-    file = tmp_path / "page.html"
-    file.write_bytes(saved(page, "HTML").read_bytes())
-    alone = opened.visit(file.as_uri(), "file:")
-    check(alone, of, 6, of.weights(1, 2))
+    again = alone(opened, saved(page, "HTML"))
+    check(again, of, 6, of.weights(1, 2))
     for step in (7, 8, 9):
-        alone.keyboard.press("ArrowRight")
-        opened.settle(alone)
-        check(alone, of, step, of.weights(1, 2))
+        again.keyboard.press("ArrowRight")
+        opened.settle(again)
+        check(again, of, step, of.weights(1, 2))
 
 
 @pytest.mark.parametrize("way", ["SVG", "PNG"])

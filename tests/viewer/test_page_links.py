@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from pellucid import lens
 from tests.viewer.browser import is_shown, percents
+from tests.viewer.files import saved
 from tests.viewer.recordings import HEADS, LONG, TOKENS
 
 MOST = 200
@@ -42,13 +43,6 @@ def check_shares(page: Page, name: str, expected) -> None:
             assert is_shown(percents(said)[0], weight), (said, weight)
     other = {"keys": "queries", "queries": "keys"}[name]
     assert set(side(page, other).locator(".share").all_inner_texts()) == {""}
-
-
-def saved(page: Page, way: str) -> str:
-    page.get_by_text("Export", exact=True).click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name=f"Export as {way}").click()
-    return download.value.path().read_text(encoding="utf-8")
 
 
 def test_a_word_shows_what_it_attends_to_and_a_key_what_attends_to_it(shown, opened):
@@ -149,13 +143,13 @@ def test_curves_are_curves_and_as_many_as_weights(shown, opened, scheme):
     page = opened(of, "links", "sheet=1&head=2&least=20", color_scheme=scheme)
     expected = (weights >= 0.04).sum().item()
     assert f" · {expected} weights of 4.0 % or more" in status(page)
-    assert len(lines(saved(page, "SVG"))) == expected
+    assert len(lines(saved(page, "SVG").read_text("utf-8"))) == expected
     words(page, "queries").nth(29).click()
-    assert len(lines(saved(page, "SVG"))) == (weights[29] >= 0.04).sum()
+    assert len(lines(saved(page, "SVG").read_text("utf-8"))) == (weights[29] >= 0.04).sum()
     slider = page.get_by_label("Leave out less than")
     slider.fill("0")
     assert slider.get_attribute("aria-valuetext") == "0 %"
-    drawn = lines(saved(page, "SVG"))
+    drawn = lines(saved(page, "SVG").read_text("utf-8"))
     assert len(drawn) == (weights[29] > 0).sum()
     # The wider and the less transparent, the more.
     wide = [float(re.search(r'stroke-width="([\d.]+)"', one)[1]) for one in drawn]
@@ -169,7 +163,7 @@ def test_curves_are_curves_and_as_many_as_weights(shown, opened, scheme):
 def test_the_numbers_of_what_is_drawn(shown, opened):
     of = shown("decoder")
     page = opened(of, "links", "sheet=1&head=all&off=0&least=30")
-    head, *rows = csv.reader(io.StringIO(saved(page, "CSV")))
+    head, *rows = csv.reader(io.StringIO(saved(page, "CSV").read_text("utf-8")))
     assert head == ["query position", "query", "key position", "key", "head", "weight"]
     found = {(int(row[4]), int(row[0]), int(row[2])): float(row[5]) for row in rows}
     for one in (1, 2):
@@ -283,12 +277,17 @@ def test_the_grid_of_any_attention(shown, opened):
 def test_the_numbers_of_the_grid(shown, opened):
     of = shown("translated")
     expected = lens.align(of.seen[0], layers=["decoder.blocks.2.cross"], heads=0)
-    head, *rows = csv.reader(io.StringIO(saved(opened(of, "links"), "CSV")))
+    head, *rows = csv.reader(io.StringIO(saved(opened(of, "links"), "CSV").read_text("utf-8")))
     assert head == ["", *expected.source]
     assert [row[0] for row in rows] == expected.target
     found = torch.tensor([[float(one) for one in row[1:]] for row in rows])
     assert torch.allclose(found, expected.weights, rtol=1e-5)
-    assert saved(opened(of, "links", "sheet=5&head=1&picture=links"), "SVG").count("<path") > 10
+    assert (
+        saved(opened(of, "links", "sheet=5&head=1&picture=links"), "SVG")
+        .read_text("utf-8")
+        .count("<path")
+        > 10
+    )
 
 
 def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):

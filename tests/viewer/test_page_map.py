@@ -1,25 +1,16 @@
 """The map: cells, profiles, hands on it, and its files hold the library's numbers."""
 
-import csv
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Locator, Page, Route
 
-import pellucid
-from pellucid.models import Config, Encoder
-from pellucid.viewer.atlas import Volume
-from tests.viewer.browser import PHONE, Shown, is_shown, percents
-from tests.viewer.recordings import LONG, SOURCE, WORDS, Spelling
+from tests.viewer.browser import PHONE, is_shown, percents
+from tests.viewer.files import alone, saved, table, texts
+from tests.viewer.recordings import LONG, SOURCE
 from tests.viewer.test_page import check, chosen, pointed, status, the_map
-
-TEXT = "{http://www.w3.org/2000/svg}text"
-ITEMS, SHORT = 2, 11
 
 
 def place(page: Page, across: float, down: float) -> tuple[float, float]:
@@ -37,36 +28,6 @@ def asked(page: Page) -> dict[str, str]:
 
 def pinned(page: Page) -> Locator:
     return page.get_by_role("region", name="Pinned")
-
-
-def saved(page: Page, way: str) -> Path:
-    page.get_by_text("Export", exact=True).click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name=f"Export as {way}").click()
-    return download.value.path()
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def texts(path: Path) -> list[str]:
-    """All that is written in a picture, in the order of its drawing."""
-    return [one.text or "" for one in ElementTree.parse(path).getroot().iter(TEXT)]
-
-
-@pytest.fixture(scope="module")
-def batch() -> Iterator[Shown]:
-    """Two texts of one batch."""
-    torch.manual_seed(7)
-    sizes = {"vocabulary": 101, "width": 30, "layers": 1, "heads": 3, "hidden": 37}
-    model = Encoder(Config(kind="encoder", **sizes)).eval()
-    with torch.no_grad(), pellucid.watch(model, tokenizer=Spelling(WORDS)) as seen:
-        model(torch.randint(101, (ITEMS, SHORT)))
-    one = Shown(Volume(seen, "batch"))
-    yield one
-    one.stop()
 
 
 def test_a_short_text_has_a_number_in_each_cell(shown, opened):
@@ -270,7 +231,8 @@ def test_what_is_sampled_is_made_exact(shown, opened, view):
         assert the_map(page).nth(at).screenshot() == the_map(expected).nth(at).screenshot()
 
 
-def test_the_texts_of_a_batch(batch, opened):
+def test_the_texts_of_a_batch(shown, opened):
+    batch = shown("batch")
     weights = batch.seen[0].latest()[0].weights[1, 2]
     page = opened(batch, "map", "sheet=0&head=2")
     chosen(page, "Text").select_option(label="2 of 2")
@@ -331,12 +293,10 @@ def test_pictures_of_it(shown, opened):
     assert size == pytest.approx([2 * box["width"], 2 * box["height"]], abs=1)
 
 
-def test_a_page_of_its_own(shown, opened, tmp_path):
+def test_a_page_of_its_own(shown, opened):
     of = shown("long")
     page = opened(of, "map", "sheet=1&head=2&zoom=40&x=500&y=505&query=508&key=503")
-    copy = tmp_path / "map.html"
-    copy.write_bytes(saved(page, "HTML").read_bytes())
-    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again = alone(opened, saved(page, "HTML"))
     for one in (page, again):
         one.mouse.move(*place(one, 0.3, 0.3))
         opened.settle(one)
@@ -347,7 +307,7 @@ def test_a_page_of_its_own(shown, opened, tmp_path):
     assert the_map(again).screenshot() == the_map(page).screenshot()
 
 
-def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened, tmp_path):
+def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened):
     of = shown("long")
     page = opened(of)
     waiting, is_free = [], False
@@ -374,16 +334,14 @@ def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened, tmp_path):
         is_free = True
         for one in waiting:
             one.continue_()
-    copy = tmp_path / "map.html"
-    copy.write_bytes(download.value.path().read_bytes())
-    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again = alone(opened, download.value.path())
     again.mouse.move(*place(again, 0.3, 0.3))
     opened.settle(again)
     assert "sampled" not in status(again)
     check(again, of.weights(1, 2))
 
 
-def test_a_page_of_its_own_after_much_has_been_seen(shown, opened, tmp_path):
+def test_a_page_of_its_own_after_much_has_been_seen(shown, opened):
     of = shown("long")
     page = opened(of)
 
@@ -399,9 +357,7 @@ def test_a_page_of_its_own_after_much_has_been_seen(shown, opened, tmp_path):
     page.get_by_text("is attended to by").wait_for()
     opened.settle(page)
     page.get_by_role("button", name="Unpin").click()
-    copy = tmp_path / "map.html"
-    copy.write_bytes(saved(page, "HTML").read_bytes())
-    again = opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+    again = alone(opened, saved(page, "HTML"))
     again.mouse.move(*place(again, 0.3, 0.3))
     opened.settle(again)
     check(again, of.weights(1, 2))

@@ -1,6 +1,5 @@
 """All heads at a glance: where they stand, what they do and how much, as the library says."""
 
-import csv
 import math
 import re
 from itertools import pairwise
@@ -17,9 +16,10 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer.atlas import Volume
 from tests.viewer.browser import Shown, is_shown, percents
+from tests.viewer.files import saved, table, texts
 from tests.viewer.recordings import HEADS, LAYERS, SOURCE, WORDS, Spelling, made
 from tests.viewer.test_page import chosen, status
-from tests.viewer.test_page_map import asked, batch, saved, texts  # noqa: F401  a fixture
+from tests.viewer.test_page_map import asked
 
 MEASURES = ("distance", "first", "itself", "previous", "duplicates", "induction", "punctuation")
 
@@ -179,8 +179,8 @@ def test_arrows_go_from_head_to_head(shown, opened):
     assert {"sheet": "1", "head": "2"}.items() <= asked(page).items()
 
 
-def test_each_text_of_a_batch_has_its_pictures(batch, opened):  # noqa: F811
-    page = opened(batch)
+def test_each_text_of_a_batch_has_its_pictures(shown, opened):
+    page = opened(shown("batch"))
     drawn = "[...document.querySelectorAll('.list canvas')].map((one) => one.toDataURL())"
     first = page.evaluate(drawn)
     chosen(page, "Text").select_option("1")
@@ -234,8 +234,7 @@ def test_many_heads_are_asked_for_no_longer_than_they_are_looked_at(opened):
 def test_what_is_exported(shown, opened):
     of = shown("both")
     page = opened(of, "overview", "sort=distance")
-    with saved(page, "CSV").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(saved(page, "CSV"))
     wanted = lens.heads(of.seen[0]).sort("distance")
     assert len(rows) == len(wanted)
     for row, one in zip(rows, wanted, strict=True):

@@ -1,6 +1,5 @@
 """The document itself: shading is the library's, and only what is near the window is there."""
 
-import csv
 import math
 import re
 from itertools import pairwise
@@ -13,9 +12,10 @@ import pellucid
 from pellucid import lens
 from pellucid.viewer.atlas import Volume
 from tests.viewer.browser import Shown, is_shown, percents
+from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.recordings import SOURCE, TARGET, TOKENS, WORDS, Spelling, made
 from tests.viewer.test_page import chosen, status
-from tests.viewer.test_page_map import asked, batch, saved, texts  # noqa: F401  a fixture
+from tests.viewer.test_page_map import asked
 
 LONG = 5003
 MOST = 1500
@@ -313,7 +313,8 @@ def test_an_address_opens_what_it_was(shown, opened):
         assert chosen(again, name).input_value() == chosen(page, name).input_value()
 
 
-def test_each_text_of_a_batch(batch, opened):  # noqa: F811
+def test_each_text_of_a_batch(shown, opened):
+    batch = shown("batch")
     page = opened(batch, "text", "sheet=0&head=1&token=3")
     weights = batch.seen[0].latest()[0].weights
     check(page, weights[0, 1, 3])
@@ -357,7 +358,7 @@ def test_a_word_longer_than_a_line_is_drawn_in_all_its_lines(opened):
 
 
 @pytest.mark.parametrize("by", ["head=2", "by=layer", "by=rollout"])
-def test_what_is_exported(shown, opened, tmp_path, by):
+def test_what_is_exported(shown, opened, by):
     of = shown("decoder")
     page = opened(of, "text", f"sheet=1&{by}&token=41")
     weights = {
@@ -365,8 +366,7 @@ def test_what_is_exported(shown, opened, tmp_path, by):
         "by=layer": of.seen[0].latest()[1].weights[0].mean(0),
         "by=rollout": lens.rollout(of.seen[0])[0],
     }[by]
-    with saved(page, "CSV").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(saved(page, "CSV"))
     assert [int(row["position"]) for row in rows] == list(range(TOKENS))
     assert "".join(row["token"] for row in rows).startswith(rows[0]["token"])
     for row, weight in zip(rows, weights[41].tolist(), strict=True):
@@ -377,9 +377,7 @@ def test_what_is_exported(shown, opened, tmp_path, by):
     first = {one.strip() for one in words(page).all_inner_texts()[:9]}
     assert first <= {one.strip() for one in written}
     # Of a short text all words of a head or layer are in the file.
-    file = tmp_path / "text.html"
-    file.write_bytes(saved(page, "HTML").read_bytes())
-    again = opened.visit(file.as_uri(), file.as_uri(), offline=True)
+    again = alone(opened, saved(page, "HTML"))
     check(again, weights[41])
     if by != "by=rollout":
         words(again).nth(29).click()
