@@ -4,14 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Other libraries need a torchvision, and so a torch, of their own.
+LIBRARIES := .venv-libraries
+LIBRARIES_INSTALLED := $(LIBRARIES)/.installed
 # Tests share the cores among this many processes; `make test WORKERS=auto` takes all of them.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test slow bench lint format page clean
+.PHONY: help env run test slow bench libraries lint format page clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 env: $(INSTALLED) ## the environment in .venv, with every pinned dependency
 
@@ -38,6 +41,15 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.viewer
 
+libraries: $(LIBRARIES_INSTALLED) ## what watch() sees of other libraries' models: docs/libraries.md; 6 GB
+	$(LIBRARIES)/bin/python -m benchmarks.libraries --page docs/libraries.md
+
+$(LIBRARIES_INSTALLED): benchmarks/libraries/requirements.txt pyproject.toml
+	test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
+	-grep -v '^#' $< | xargs -L 1 $(LIBRARIES)/bin/python -m pip install --quiet
+	$(LIBRARIES)/bin/python -m pip install --quiet --editable '.[fast,hf,minilm]'
+	@touch $@
+
 lint: $(INSTALLED) ## style, layout and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,5 +63,5 @@ page: $(INSTALLED) ## the page's modules in one file, for notebooks and exported
 	$(BIN)/python -m recipes.page
 
 clean: ## forget the environment and every cache
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LIBRARIES) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

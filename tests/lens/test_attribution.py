@@ -325,13 +325,3 @@ def test_errors_say_what_to_do():
         gradient_times_weights(seen, target)
     with pytest.raises(UnknownNameError, match="'decoder'"):
         gradient_times_weights(seen, target, layers="decoder")
-
-
-def test_an_output_projection_that_is_not_there():
-    model = build("bert")
-    with pytest.raises(UnknownNameError, match="no module 'nope'"):
-        output_projection(model, "nope")
-    with pytest.raises(UnknownNameError, match=r"looked for .*encoder\.layer\.0\.o_proj"):
-        output_projection(model, "encoder.layer.0")
-    theirs = torch.nn.MultiheadAttention(6, 2)
-    assert output_projection(theirs, "") is theirs.out_proj.weight

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.lens.budget import assert_same_weights
 from tests.lens.test_watch import CONFIGS, build, some_ids
 
 import pellucid
@@ -36,7 +37,9 @@ def test_a_recording_comes_back_whole(name, padded, tmp_path):
     assert repr(again) == repr(seen)
     assert again.unseen == seen.unseen
     for record, other in zip(seen, again, strict=True):
-        assert torch.equal(record.weights.dense(), other.weights.dense())
+        assert_same_weights(record, other)
+        assert torch.equal(record.logsumexps.tensor, other.logsumexps.tensor)
+        assert record.proof == other.proof
         assert torch.equal(record.value, other.value)
         assert torch.equal(record.context, other.context)
         assert torch.equal(other.query_ids, ids)
@@ -75,7 +78,7 @@ def test_files_that_are_no_recording(tmp_path):
     with pytest.raises(FileError, match="not a recording of Pellucid"):
         pellucid.Recording.load(path)
     for header, said in (
-        ({"format": "pellucid recording", "version": 2}, "of version 2; this Pellucid reads"),
+        ({"format": "pellucid recording", "version": 3}, "of version 3; this Pellucid reads"),
         ({"format": "pellucid recording", "version": 1}, "contradicts itself"),
     ):
         save_file({"a": torch.ones(2)}, path, metadata={"pellucid": json.dumps(header)})

@@ -234,21 +234,26 @@ def test_the_latest_call_answers_by_name():
         seen["nope"]
 
 
-def test_what_cannot_be_seen_is_named():
+def test_a_softmax_that_is_written_by_hand():
     config = transformers.GPTJConfig(
         n_embd=32, n_layer=LAYERS, n_head=2, rotary_dim=4, n_positions=53, vocab_size=VOCABULARY
     )
+    config.initializer_range = 0.5
     model = transformers.AutoModel.from_config(config).eval()
     with torch.no_grad(), pellucid.watch(model) as seen:
-        model(some_ids())
-    assert len(seen) == 0
-    assert list(seen.unseen) == ["h.0.attn", "h.1.attn"]
-    assert "unseen: h.0.attn" in repr(seen)
+        truth = model(some_ids(), output_attentions=True).attentions
+    assert (seen.names, seen.unseen) == (["h.0.attn", "h.1.attn"], {})
+    for record, expected in zip(seen, truth, strict=True):
+        assert (record.kept, str(record.mask)) == ("query and key", "causal()")
+        torch.testing.assert_close(record.weights.dense(), expected, atol=2e-6, rtol=1e-4)
 
+
+def test_what_was_not_run_is_named():
     plain = torch.nn.TransformerEncoderLayer(12, 3)
     with pellucid.watch(plain) as seen:
         pass
     assert list(seen.unseen) == ["self_attn"]
+    assert "unseen: self_attn" in repr(seen)
 
 
 def elsewhere(module, query, key, value, attention_mask, scaling, **options):
@@ -264,12 +269,31 @@ def test_other_implementations_are_recorded(monkeypatch):
     assert len(seen) == LAYERS
 
 
-def test_one_that_does_something_else_is_named(monkeypatch):
-    model = with_implementation(
-        monkeypatch,
-        "narrowed",
-        lambda *args, **options: elsewhere(*args, **(options | {"scaling": 0.7})),
-    )
+def test_one_that_does_something_else_keeps_its_own_weights(monkeypatch):
+    """It is told another scale than it uses."""
+    narrowed = lambda *args, **options: elsewhere(*args, **(options | {"scaling": 0.7}))  # noqa: E731
+    model = with_implementation(monkeypatch, "narrowed", narrowed)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(some_ids())
+        right = build("bert", "eager")
+        for layer in right.encoder.layer:
+            layer.attention.self.scaling = 0.7
+        expected = right(some_ids(), output_attentions=True).attentions
+    assert seen.unseen == {}
+    for record, own in zip(seen, expected, strict=True):
+        assert record.kept == "weights"
+        torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
+
+
+def test_one_that_shows_nothing_else_is_named(monkeypatch):
+    """Its softmax is none that PyTorch knows of."""
+
+    def hidden(module, query, key, value, attention_mask, scaling, **options):
+        weights = (query @ key.mT * 0.7).exp()
+        weights = weights / weights.sum(-1, keepdim=True)
+        return (weights @ value).transpose(1, 2).contiguous(), None
+
+    model = with_implementation(monkeypatch, "hidden", hidden)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
     assert len(seen) == 0
@@ -366,7 +390,9 @@ def test_the_table():
     assert title == "LlamaModel: 2 attention calls recorded"
     assert heading.split() == ["name", "heads", "queries", "keys", "mask", "window"]
     assert row.split() == ["layers.0.self_attn", "6/2", "11", "11", "causal()", "-"]
-    assert repr(seen).splitlines()[-1] == "holds 15.0 KiB"
+    *_, proven, held = repr(seen).splitlines()
+    assert held == "holds 15.0 KiB"
+    assert proven.startswith("proven: 6 of 44 rows, to ")
 
 
 def test_a_watch_that_was_not_opened_says_so():

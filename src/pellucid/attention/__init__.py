@@ -10,9 +10,17 @@ from typing import Any
 
 from pellucid.attention import energies, masks
 from pellucid.attention.functional import attention, attention_weights
+from pellucid.attention.given import given_weights
 from pellucid.attention.weights import AttentionWeights
 
-__all__ = ["AttentionWeights", "attention", "attention_weights", "energies", "masks"]
+__all__ = [
+    "AttentionWeights",
+    "attention",
+    "attention_weights",
+    "energies",
+    "given_weights",
+    "masks",
+]
 
 
 class _CallableModule(ModuleType):

@@ -74,7 +74,7 @@ def attention(
     logsumexp that makes each weight exp(score - logsumexp): Dao 2023, "FlashAttention-2".
     """
     scores = _scores(query, key, mask, bias, scale, softcap, sinks, score)
-    _check_tensor("value", value, query)
+    check_tensor("value", value, query)
     if value.shape[-3:-1] != key.shape[-3:-1]:
         raise ShapeError(
             f"value must have the kv_heads and keys of key, {tuple(key.shape[-3:-1])}; got "
@@ -116,8 +116,8 @@ def _scores(
     sinks: Tensor | None,
     score: str | Energy | Callable[[Tensor, Tensor], Tensor],
 ) -> Scores:
-    _check_tensor("query", query)
-    _check_tensor("key", key, query)
+    check_tensor("query", query)
+    check_tensor("key", key, query)
     heads, kv_heads = query.shape[-3], key.shape[-3]
     if heads % kv_heads:
         raise ShapeError(f"query has {heads} heads, which is no multiple of the {kv_heads} of key")
@@ -203,7 +203,7 @@ def _flatten(name: str, tensor: Tensor, batch_shape: torch.Size) -> Tensor:
     return tensor.reshape(-1, *tensor.shape[-3:])
 
 
-def _check_tensor(name: str, tensor: Tensor, like: Tensor | None = None) -> None:
+def check_tensor(name: str, tensor: Tensor, like: Tensor | None = None) -> None:
     _check_float(name, tensor, None if like is None else like.device)
     if like is not None and tensor.dtype != like.dtype:
         raise TypeMismatchError(f"query is {like.dtype} but {name} is {tensor.dtype}")

@@ -102,8 +102,8 @@ class LazyMatrix:
         needed = self.shape.numel() * self.dtype.itemsize
         if limit is not None and needed > limit:
             raise TooLargeError(
-                f"dense() of shape {tuple(self.shape)} needs {_bytes(needed)}, above the limit of "
-                f"{_bytes(limit)}; index a part, or pass limit=None"
+                f"dense() of shape {tuple(self.shape)} needs {readable_bytes(needed)}, above the limit of "
+                f"{readable_bytes(limit)}; index a part, or pass limit=None"
             )
         return self[...]
 
@@ -115,7 +115,7 @@ class LazyMatrix:
             facts.append(f"mask={self._of.mask}")
         held = sum(x.numel() * x.itemsize for x in (self._of.query, self._of.key))
         dense = self.shape.numel() * self.dtype.itemsize
-        facts.append(f"holds {_bytes(held)}, dense would be {_bytes(dense)}")
+        facts.append(f"holds {readable_bytes(held)}, dense would be {readable_bytes(dense)}")
         return f"{type(self).__name__}({self._name}: {', '.join(facts)})"
 
 
@@ -236,7 +236,7 @@ class AttentionWeights(LazyMatrix, Displayed):
         query, bias = self._of.query[:, :, chosen], self._of.bias
         bias = None if bias is None else bias[:, :, chosen]
         mask = mask_of_rows(self._of.mask, chosen)
-        part = AttentionWeights(replace(self._of, query=query, bias=bias, mask=mask), self._backend)
+        part = type(self)(replace(self._of, query=query, bias=bias, mask=mask), self._backend)
         if self._logsumexp is not None:
             part._logsumexp, part._has_graph = self._logsumexp[:, :, chosen], self._has_graph
         return part
@@ -272,7 +272,7 @@ class AttentionWeights(LazyMatrix, Displayed):
         head = place[-1] % sizes[-1]
         items, heads = slice(item, item + 1), slice(head, head + 1)
         of = self._of
-        part = AttentionWeights(
+        part = type(self)(
             replace(
                 of,
                 query=of.query[items, heads],
@@ -565,7 +565,7 @@ def _whole(name: str, number: int) -> int:
     return number
 
 
-def _bytes(count: float) -> str:
+def readable_bytes(count: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             break

@@ -1,9 +1,10 @@
 """See through models that someone else wrote: record the attention of every layer, lazily."""
 
 from pellucid.lens.align import align
-from pellucid.lens.attribution import attribution, gradient_times_weights, output_projection
+from pellucid.lens.attribution import attribution, gradient_times_weights
 from pellucid.lens.eviction import h2o_scores, snapkv_scores
 from pellucid.lens.heads import HeadTable, heads
+from pellucid.lens.projection import output_projection
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.rollout import rollout

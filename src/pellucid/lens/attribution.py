@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pellucid.attention import AttentionWeights, attention_weights, indexing, streaming
@@ -20,7 +20,6 @@ from pellucid.errors import (
     OutOfRangeError,
     ShapeError,
     TypeMismatchError,
-    UnknownNameError,
 )
 from pellucid.lens import choice
 from pellucid.lens.record import Record
@@ -33,25 +32,8 @@ __all__ = [
     "GradientTimesWeights",
     "attribution",
     "gradient_times_weights",
-    "output_projection",
 ]
 
-OUTPUTS = (
-    "o_proj",
-    "out_proj",
-    "c_proj",
-    "dense",
-    "Wo",
-    "wo",
-    "o",
-    "out_lin",
-    "to_out.0",
-    "projection",
-    "proj",
-)
-"""What the projection after attention is called, inside the module that attends."""
-OUTPUTS_BESIDE = ("output.dense", "output.o_proj")
-"""And beside it, as in BERT."""
 BOOKKEEPING: dict[str, Callable[[Tensor], Tensor]] = {
     "TransposeBackward0": lambda gradient: gradient.transpose(-3, -2),
     "UnsqueezeBackward0": lambda gradient: gradient.unsqueeze(0),
@@ -193,7 +175,7 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     Args:
         record: one of `pellucid.watch(model, values=True)`.
         output_weight: (model_dim, heads * value_dim), the projection after attention, as
-            `output_projection(model, record.name)` finds it. Unless it is given, or the record
+            `output_projection(model, record)` finds it. Unless it is given, or the record
             knows it, the length is that of the value alone.
 
     Raises:
@@ -220,45 +202,6 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     turned = turned.unflatten(0, (value.shape[-3], -1))
     handed = value.unsqueeze(-3) @ turned  # (..., kv_heads, group, keys, at most value_dim)
     return Attribution(record, torch.linalg.vector_norm(handed, dim=-1).flatten(-3, -2))
-
-
-def output_projection(model: nn.Module, name: str | Record) -> Tensor:
-    """The projection that the contexts of all heads go through, (model_dim, heads * value_dim).
-
-    It is looked for by the names that models give it, inside the attention and, as in BERT, beside
-    it.
-
-    Args:
-        model: the model that was watched.
-        name: of the module that attends, or its record, whose width then has to fit.
-
-    Raises:
-        UnknownNameError: the model has no such module, or none of the names fits; the message lists
-            what was looked for.
-    """
-    width = None
-    if isinstance(name, Record):
-        if name.value is not None:
-            width = name.shape[-3] * name.value.shape[-1]
-        name = name.name
-    modules = dict(model.named_modules())
-    if name not in modules:
-        raise UnknownNameError(f"the model has no module '{name}'")
-    outside = name.rpartition(".")[0]
-    places = [f"{name}.{place}".lstrip(".") for place in OUTPUTS]
-    if name:
-        places += [f"{outside}.{place}".lstrip(".") for place in OUTPUTS_BESIDE]
-    for place in places:
-        weight = getattr(modules.get(place), "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-            # GPT-2's Conv1D is a linear layer with its weight the other way round.
-            weight = weight.T if type(modules[place]).__name__ == "Conv1D" else weight
-            if width in (None, weight.shape[1]):
-                return weight
-    fitting = "" if width is None else f" of {width} inputs"
-    raise UnknownNameError(
-        f"no output projection{fitting} of '{name}' was found; looked for {', '.join(places)}"
-    )
 
 
 def gradient_times_weights(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights
+from pellucid.attention.given import GivenWeights
 from pellucid.attention.masks import And, Band
 from pellucid.common import colours
 from pellucid.common.wording import percent
@@ -194,7 +195,8 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
     want of a match thus keeps the name of its match.
 
     Memory is O(n) a head: a pass over the weights for the statistics, one for punctuation, the
-    pairs of equal tokens for duplicates, and single weights for the rest.
+    pairs of equal tokens for duplicates, and single weights for the rest. Positions that stand for
+    a picture or sound, many of one id, are no duplicates of each other.
 
     Sources: previous-token and induction heads (Elhage et al. 2021, "A Mathematical Framework for
     Transformer Circuits"; Olsson et al. 2022, "In-context Learning and Induction Heads"); the first
@@ -286,8 +288,9 @@ def _rows(seen: Recording, record: Record, stack: str, layer: int) -> list[HeadR
         columns["distance"] = mean(distance)
         wanted = {"itself": own, "previous": own - 1, "next": own + 1}
         if key_ids is not None:
-            columns["duplicates"] = mean(*places.duplicates(key_ids))
-            wanted["induction"] = places.after_last_occurrence(key_ids)
+            distinct = _told_apart(key_ids, seen.placeholder_ids)
+            columns["duplicates"] = mean(*places.duplicates(distinct))
+            wanted["induction"] = places.after_last_occurrence(distinct)
         for name, where in wanted.items():
             shown = places.shown(where)
             columns[name] = mean(places.at(where), shown) if bool(shown.any()) else unknown
@@ -373,6 +376,15 @@ def _ids(record: Record) -> Tensor | None:
     return None if ids is None or ids.shape[-1] != keys else ids.reshape(-1, keys)
 
 
+def _told_apart(ids: Tensor, placeholders: frozenset[int]) -> Tensor:
+    """The ids, with another number for each placeholder of a picture: what they stand for differs."""
+    if not placeholders:
+        return ids
+    stands_in = torch.isin(ids, torch.tensor(sorted(placeholders), device=ids.device))
+    place = torch.arange(ids.shape[-1], device=ids.device)
+    return torch.where(stands_in, -1 - place, ids)
+
+
 def _punctuation(seen: Recording, ids: Tensor) -> Tensor | None:
     """Which tokens are punctuation or marks, as a bool like ids; None where nobody can tell."""
     distinct, place = ids.unique(return_inverse=True)
@@ -388,6 +400,9 @@ def _punctuation(seen: Recording, ids: Tensor) -> Tensor | None:
 
 def _most_entropy(weights: AttentionWeights) -> Tensor:
     """(batch, 1, queries): the log of how many keys each query sees, nats."""
+    if isinstance(weights, GivenWeights):
+        flat = weights.dense(limit=None).reshape(-1, *weights.shape[-3:])
+        return (flat > 0).any(1, keepdim=True).sum(-1).log()
     of = weights._of
     nothing = (torch.zeros_like(x[:, :1, :, :1]) for x in (of.query, of.key))
     query, key = (x.float() for x in nothing)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.attention.masks import Rows
 from pellucid.lens.recognise import Recognised, recognise
-from pellucid.lens.record import version_of
+from pellucid.lens.record import Keeper, Pieces
 from pellucid.lens.taps import Call
 from pellucid.lens.visibility import Visibility, hidden, tensors
 
@@ -22,20 +22,22 @@ KEPT = 4
 class MaskReader:
     """Reads the masks of calls, each once."""
 
-    def __init__(self, device: torch.device | None) -> None:
-        """device: where rules are kept; None = where the queries are."""
-        self._device = device
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._biases: list[Pieces] = []
         # What tells a mask, the mask itself, and what was made of it. The masks stay referred to,
         # so that no other takes their memory while it tells them.
         self._rules: list[tuple[Any, Any, tuple[Visibility, Tensor | None]]] = []
         self._steps: list[tuple[Any, Any, Visibility | None]] = []
 
-    def rule_of(self, call: Call, queries: int, keys: int) -> tuple[Visibility, Tensor | None]:
+    def rule_of(self, call: Call, queries: int, keys: int) -> tuple[Visibility, Pieces | None]:
         """The rule of a call, and what is added to its scores besides.
 
         The latter broadcasts to (batch, heads, queries, keys); None where that is nothing.
         """
-        device = self._device or call.query.device
+        device = self._keeper.device or call.query.device
+        if call.read is not None:
+            return Visibility.of(call.read, queries, keys, device), None
         # A rule without tensors is told by how it prints.
         told = str(call.rule) if not tensors(call.rule) else object()
         rare = (call.sinks is None, call.hides_with_a_number)
@@ -46,7 +48,17 @@ class MaskReader:
             answer = Visibility.of(found, queries, keys, device), found.bias
             self._rules = [(known, call.given, answer), *self._rules[: KEPT - 1]]
         visibility, bias = answer
-        return visibility, _sum(None if call.bias is None else call.bias[..., :keys], bias)
+        bias = _sum(None if call.bias is None else call.bias[..., :keys], bias)
+        return visibility, None if bias is None else self._kept(bias)
+
+    def _kept(self, bias: Tensor) -> Pieces:
+        """A bias to be kept, once for all layers that add the same."""
+        for known in self._biases:
+            if known.is_as_added and _is_same(known.tensor, bias):
+                return known
+        kept = Pieces(self._keeper.keep(bias))
+        self._biases = [kept, *self._biases[: KEPT - 1]]
+        return kept
 
     def grown(
         self, visibility: Visibility, call: Call, row: int, rows: int, low: int, keys: int
@@ -55,6 +67,8 @@ class MaskReader:
 
         Args: as those of `Visibility.grown`.
         """
+        if call.read is not None and call.read.uniform is None:
+            return visibility.grown(row, rows, low, keys, call.read.mask)
         if not call.given:
             return visibility.grown(row, rows, low, keys, call.rule)
         if call.rule is not None or len(call.given) > 1:
@@ -96,8 +110,21 @@ def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognis
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """What tells a tensor from every other that is alive, and from itself after a change."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version_of(tensor)
+    """What tells a tensor from every other that is alive, and from itself after a change.
+
+    In inference mode nobody counts changes, and so each is read anew.
+    """
+    version = object() if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version
+
+
+def _is_same(kept: Tensor, bias: Tensor) -> bool:
+    return kept is bias or (
+        kept.dtype == bias.dtype
+        and kept.device == bias.device
+        and kept.shape == bias.shape
+        and torch.equal(kept, bias)
+    )
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

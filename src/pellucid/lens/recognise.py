@@ -18,7 +18,7 @@ from pellucid.attention import intervals, masks
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem, Present, Rows
 from pellucid.errors import ShapeError, TypeMismatchError
 
-__all__ = ["Recognised", "recognise"]
+__all__ = ["HIDDEN", "Recognised", "recognise", "recognise_in_scores"]
 
 CHUNK_NUMBERS = 2**22
 """Numbers that are looked at together."""
@@ -30,6 +30,8 @@ MOST_RUNS = 8
 """Ranges of real keys that are compared one by one; more are compared all together."""
 FAR = 2**40
 """Further than any key."""
+HIDDEN = -9000.0
+"""A score at most this large is a hidden key's: models add -1e4, -1e9 or the lowest number to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,30 @@ def recognise(given: Tensor, queries: int, keys: int) -> Recognised:
     return Recognised(mask, bias, uniform)
 
 
+def recognise_in_scores(scores: Tensor, queries: int, keys: int) -> Recognised | None:
+    """Read the rule off scores that hide keys by a large negative number.
+
+    As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.
+
+    Args:
+        scores: (batch, heads, queries, keys), float.
+        queries, keys: its sizes.
+
+    Returns:
+        The rule; None where a row without any key has other weights than a uniform row.
+    """
+    with torch.no_grad():
+        reader = _ScoreReader(scores)
+        found = _plain(reader) or _by_outline(reader)
+        if found is None:
+            mask, uniform = masks.dense(~(scores <= HIDDEN)), None
+            if not bool((scores > HIDDEN).any(-1).all()):
+                return None
+        else:
+            mask, uniform = _with_uniform(reader, found, queries)
+    return None if reader.uneven else Recognised(mask, None, uniform)
+
+
 class _Reader:
     """Blocks of the tensor, (items, heads, rows, cols), compared with what a rule expects."""
 
@@ -137,6 +163,20 @@ class _Reader:
             if _all(zero ^ (block <= self.limit)):  # what is not hidden is 0
                 return _all(zero == expected)
             self.biased = True
+        return _all(self.seen(block) == expected)
+
+
+class _ScoreReader(_Reader):
+    """Blocks of scores: keys that are seen have any number."""
+
+    def __init__(self, whole: Tensor) -> None:
+        super().__init__(whole)
+        self.limit = HIDDEN
+
+    def is_seen(self, block: Tensor) -> bool:
+        return not block.numel() or not bool(block.amin() <= self.limit)
+
+    def agrees(self, block: Tensor, expected: Tensor) -> bool:
         return _all(self.seen(block) == expected)
 
 
@@ -222,7 +262,7 @@ def _plain(reader: _Reader) -> _Rule | None:
 
 def _one_row(reader: _Reader) -> _Rule | None:
     """The same keys for every query, or a query alone: padding, as it stands there."""
-    present = reader.seen(reader.whole[:, 0, 0])
+    present = reader.seen(reader.whole[:, 0, 0]).clone()  # the mask may be written to later
     if not reader.agrees(reader.whole, present[:, None, None]):
         return None
     if _all(present):
@@ -546,12 +586,12 @@ def _dense(reader: _Reader, queries: int) -> tuple[Mask, Tensor | None]:
             flagged[:, part] = empty[:, 0, :, 0]
         uniform = flagged.expand(-1, queries) if bool(flagged.any()) else None
     else:
-        visible = whole
+        visible = whole.clone()  # it may be written to later
     for axis in (1, 0):
         first = visible.narrow(axis, 0, 1)
         others = (visible.narrow(axis, at, 1) for at in range(1, visible.shape[axis]))
         if visible.shape[axis] > 1 and all(_same(first, other) for other in others):
-            visible = first.clone() if reader.additive else first
+            visible = first.clone()
     if visible.stride(3) == 0:
         visible = visible[..., :1]
     return masks.dense(visible[0, 0] if visible.shape[:2] == (1, 1) else visible), uniform

@@ -1,12 +1,16 @@
-"""What is kept of one attention: query, key and the rule that makes weights of them."""
+"""What is kept of one attention: query, key and the rule that makes weights of them.
+
+Or, where a model has made weights that no such rule gives, the weights themselves.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention import AttentionWeights, attention_weights
+from pellucid.attention import AttentionWeights, attention_weights, given_weights
 from pellucid.attention.masks import Mask
 from pellucid.errors import ArgumentError
 from pellucid.lens.visibility import Visibility, tensors
@@ -22,6 +26,32 @@ class Lazy:
 
 
 Part = Tensor | Lazy
+SMALLEST = 1e-30
+"""Added where what may be 0 is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Where tensors are kept, and in what: the one way from a model's memory into a record."""
+
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The tensor itself where whoever writes to it is noticed (see `Pieces`), else a copy.
+
+        Memory that was written to before, such as a static cache or a buffer that is used again,
+        will be written to again; and in inference mode nobody counts what is written.
+        """
+        if self.device is not None or self.dtype is not None:
+            dtype = self.dtype if tensor.is_floating_point() else None
+            return tensor.to(device=self.device, dtype=dtype, copy=True)
+        return tensor.clone() if tensor.is_inference() or tensor._version else tensor
+
+    def pieces(self, part: Part, axis: int = -2) -> "Pieces":
+        if isinstance(part, Lazy) and self.device is None and self.dtype is None:
+            return Pieces(part, axis)
+        return Pieces(self.keep(Pieces(part).tensor), axis)
 
 
 class Pieces:
@@ -49,11 +79,16 @@ class Pieces:
             self.length = length
 
     @property
+    def is_as_added(self) -> bool:
+        """Whether nobody has written to what was added."""
+        return self._versions == [version_of(part) for part in self._parts]
+
+    @property
     def tensor(self) -> Tensor:
-        if self._versions != [version_of(part) for part in self._parts]:
+        if not self.is_as_added:
             raise ArgumentError(
                 "what was recorded has been changed in place since, by the model or its user; "
-                "watch(model, device=...) with another device, or dtype=..., keeps copies"
+                'watch(model, device="cpu"), or dtype=..., keeps copies'
             )
         made = [part.make() if isinstance(part, Lazy) else part for part in self._parts]
         whole = made[0] if len(made) == 1 else torch.cat(made, self._axis)
@@ -65,9 +100,43 @@ class Pieces:
         self._parts, self._versions = [whole], [version_of(whole)]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the first piece."""
+        part = self._parts[0]
+        return part.dtype if isinstance(part, Tensor) else self.tensor.dtype
+
+    @property
     def held(self) -> list[Tensor]:
         """What is kept now, for counting; what is not made yet is not kept."""
         return [part for part in self._parts if isinstance(part, Tensor)]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a record is known to be what the model used."""
+
+    rows: int
+    """Rows that were computed again, each in all heads."""
+    of: int
+    """Rows that there are, in all items of the batch."""
+    error: float = 0.0
+    """The largest difference between what they give and what the model got."""
+    allowed: float = 0.0
+    """What rounding may do there."""
+    reason: str = ""
+    """Why no row was proven."""
+
+    def joined(self, other: "Proof") -> "Proof":
+        """Of two calls that make one record."""
+        worst = max(self, other, key=lambda proof: proof.error / max(proof.allowed, SMALLEST))
+        rows = self.rows + other.rows
+        reason = "" if rows else self.reason or other.reason
+        return Proof(rows, self.of + other.of, worst.error, worst.allowed, reason)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return f"not proven: {self.reason}"
+        return f"{self.rows} of {self.of} rows, to {self.error:.1g} (rounding: {self.allowed:.1g})"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,7 +152,10 @@ class Record:
     queries: Pieces
     keys: Pieces
     visibility: Visibility
-    biases: list[Tensor] = field(default_factory=list)
+    kept: Literal["query and key", "weights"] = "query and key"
+    """What weights come from. Where it is "weights", the model has made them by itself and no rule
+    gives them again: then `queries` holds the rows of them, and there is no query or key."""
+    biases: list[Pieces] = field(default_factory=list)
     """A bias for each call, (batch or 1, heads or 1, queries, keys); none, or one a call."""
     scale: float | None = None
     softcap: float | None = None
@@ -99,20 +171,41 @@ class Record:
     """Whether keys come from another sequence than queries, as from an encoder."""
     latest_queries: int
     """Queries of the latest call: of a generation, the newest tokens."""
-    output_weight: Tensor | None = None
+    output_weights: Pieces | None = None
     """(model_dim, heads * value_dim), what the context goes through next, where the call shows it:
     that of `nn.MultiheadAttention`."""
+    stream: int = 0
+    """Which of several texts that take turns in the model, each with a cache of its own: 0 is the
+    prompt's, others are those of guidance or of a draft."""
+    proof: Proof | None = None
+    """How it is known to be what the model used."""
     _weights: AttentionWeights | None = field(default=None, repr=False)
 
     @property
     def query(self) -> Tensor:
-        """(..., heads, queries, key_dim), after any rotary embedding."""
+        """(batch, heads, queries, key_dim), after any rotary embedding.
+
+        Raises:
+            ArgumentError: the record keeps the weights themselves.
+        """
+        self._has_query_and_key()
         return self.queries.tensor
 
     @property
     def key(self) -> Tensor:
-        """(..., kv_heads, keys, key_dim), after any rotary embedding, each key once."""
+        """(batch, kv_heads, keys, key_dim), after any rotary embedding, each key once.
+
+        Raises:
+            ArgumentError: the record keeps the weights themselves.
+        """
+        self._has_query_and_key()
         return self.keys.tensor
+
+    def _has_query_and_key(self) -> None:
+        if self.kept == "weights":
+            raise ArgumentError(
+                f"'{self.name}' keeps the weights that the model has made, and no query and key"
+            )
 
     @property
     def value(self) -> Tensor | None:
@@ -123,6 +216,11 @@ class Record:
     def context(self) -> Tensor | None:
         """(..., heads, queries, value_dim), what the model's attention returned; as `value`."""
         return None if self.contexts is None else self.contexts.tensor
+
+    @property
+    def output_weight(self) -> Tensor | None:
+        """(model_dim, heads * value_dim), what the context goes through next; None if not shown."""
+        return None if self.output_weights is None else self.output_weights.tensor
 
     @property
     def query_ids(self) -> Tensor | None:
@@ -153,15 +251,20 @@ class Record:
         """
         if not self.biases:
             return None
-        keys = self.keys.length
-        rows = [nn.functional.pad(bias, (0, keys - bias.shape[-1])) for bias in self.biases]
-        self.biases = [rows[0] if len(rows) == 1 else torch.cat(rows, -2)]
-        return self.biases[0]
+        if len(self.biases) > 1:
+            keys = self.keys.length
+            rows = [some.tensor for some in self.biases]
+            rows = [nn.functional.pad(bias, (0, keys - bias.shape[-1])) for bias in rows]
+            self.biases = [Pieces(torch.cat(rows, -2))]
+        return self.biases[0].tensor
 
     @property
     def weights(self) -> AttentionWeights:
         """(..., heads, queries, keys), computed only where asked."""
         if self._weights is None or self._weights.shape != self.shape:
+            if self.kept == "weights":
+                self._weights = given_weights(self.queries.tensor)
+                return self._weights
             query, bias = self.query, self.bias
             uniform = self.visibility.uniform_rows(self.queries.length)
             if uniform is not None:  # equal scores, for a softmax that is uniform
@@ -189,7 +292,7 @@ class Record:
         *,
         value: Tensor | None = None,
         context: Tensor | None = None,
-        bias: Tensor | None = None,
+        bias: Pieces | None = None,
         logsumexp: Tensor | None = None,
         ids: Tensor | None = None,
     ) -> None:
@@ -228,7 +331,7 @@ class Record:
             return False
         self._weights = None
         bias = self.bias
-        self.biases = [] if bias is None else [bias[..., :queries, :keys]]
+        self.biases = [] if bias is None else [Pieces(bias[..., :queries, :keys])]
         of_queries, of_keys = self._pieces()
         for pieces in of_queries:
             pieces.cut(queries)
@@ -244,8 +347,9 @@ class Record:
 
     def tensors(self) -> list[Tensor]:
         """Whatever is kept alive."""
-        held = [x for some in self._pieces() for pieces in some for x in pieces.held]
-        return [*held, *self.biases, *tensors(self.visibility.fixed)]
+        of_queries, of_keys = self._pieces()
+        held = [x for pieces in (*of_queries, *of_keys, *self.biases) for x in pieces.held]
+        return [*held, *tensors(self.visibility.fixed)]
 
     @property
     def latest(self) -> AttentionWeights:

@@ -1,20 +1,21 @@
 """A recording: what many attentions saw, to be asked by name, printed and saved."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from difflib import get_close_matches
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.attention.display import Displayed
-from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.attention.weights import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens import store
 from pellucid.lens.choice import chosen
-from pellucid.lens.record import Record
+from pellucid.lens.record import Proof, Record
 from pellucid.lens.selection import Layers
 from pellucid.lens.visibility import bands
 
@@ -37,25 +38,39 @@ class Recording(Displayed):
         self._unseen: dict[str, str] = {}
         self._vocabulary: dict[int, str] = {}
         self._special: frozenset[int] = frozenset()
+        self._placeholders: frozenset[int] = frozenset()
         self._tokenizer = tokenizer
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._all())
 
     def __iter__(self) -> Iterator[Record]:
         """The records, in the order of the calls."""
-        return iter(list(self._records))
+        return iter(list(self._all()))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether anything of a module was recorded."""
+        return any(record.name == name for record in self._all())
+
+    def _all(self) -> list[Record]:
+        """The records; an open watch settles first what it has yet to prove."""
+        return self._records
 
     def __getitem__(self, name: str) -> AttentionWeights:
-        """The weights of a module's latest call.
+        """The weights of a module's latest call, of the prompt's stream.
 
         Raises:
             UnknownNameError: nothing of that name was recorded; the message lists near names.
         """
         return self.record(name).weights
 
-    def record(self, name: str) -> Record:
+    def record(self, name: str, stream: int = 0) -> Record:
         """The record of a module's latest call.
+
+        Args:
+            name: of the module.
+            stream: of several texts that take turns in a generation, each with a cache of its own,
+                which one: 0 is the prompt, 1 what guidance or a draft compares it with.
 
         Raises:
             UnknownNameError: nothing of that name was recorded; the message lists near names.
@@ -63,16 +78,37 @@ class Recording(Displayed):
         """
         if not isinstance(name, str):
             raise TypeMismatchError(f"a record is asked for by its module's name, got {name!r}")
-        for record in reversed(self._records):
+        streams = set()
+        for record in reversed(self._all()):
             if record.name == name:
-                return record
+                if record.stream == stream:
+                    return record
+                streams.add(record.stream)
+        if streams:
+            raise UnknownNameError(
+                f"'{name}' has no stream {stream!r}; it has {', '.join(map(str, sorted(streams)))}"
+            )
         raise UnknownNameError(
             f"no attention of a module '{name}' was recorded{self._why_not(name)}"
         )
 
     def latest(self) -> list[Record]:
-        """The latest record of each module, in the order of the calls."""
-        return list({record.name: record for record in self._records}.values())
+        """The latest record of each module, of the prompt's stream, in the order of the calls."""
+        return list({record.name: record for record in self._all() if not record.stream}.values())
+
+    @property
+    def proof(self) -> dict[str, Proof]:
+        """How what was recorded of each module is known to be what the model used.
+
+        Of all calls of a module together: rows that were computed again from the record, the
+        largest difference, and what rounding may do there.
+        """
+        found: dict[str, Proof] = {}
+        for record in self._all():
+            if record.proof is not None:
+                known = found.get(record.name)
+                found[record.name] = record.proof if known is None else known.joined(record.proof)
+        return found
 
     def of_layers(self, layers: Layers) -> "Recording":
         """What was recorded of some layers alone.
@@ -86,7 +122,7 @@ class Recording(Displayed):
             TypeMismatchError: one of them is neither a number nor a name.
         """
         part = copy(self)
-        part._records = chosen(self._records, layers)
+        part._records = chosen(self._all(), layers)
         return part
 
     @property
@@ -97,12 +133,17 @@ class Recording(Displayed):
     @property
     def names(self) -> list[str]:
         """The modules of which something was recorded, in the order of their first calls."""
-        return list(dict.fromkeys(record.name for record in self._records))
+        return list(dict.fromkeys(record.name for record in self._all()))
 
     @property
     def special_ids(self) -> frozenset[int]:
         """The ids of special tokens ([CLS], a language's mark), as far as a tokenizer has said."""
         return self._special | frozenset(getattr(self._tokenizer, "all_special_ids", ()))
+
+    @property
+    def placeholder_ids(self) -> frozenset[int]:
+        """Ids that stand for pictures or sound: their embeddings are replaced, and differ."""
+        return self._placeholders
 
     def strings(self, ids: Tensor) -> list[str]:
         """Token ids, (n,), as the tokenizer writes them; as numbers where no tokenizer is known."""
@@ -130,6 +171,44 @@ class Recording(Displayed):
         """
         return store.load(path, Recording)
 
+    @staticmethod
+    def from_attentions(
+        attentions: Any,
+        *,
+        tokens: "Sequence[str] | Sequence[Sequence[str]] | Tensor | None" = None,
+        source_tokens: "Sequence[str] | Sequence[Sequence[str]] | Tensor | None" = None,
+        tokenizer: Any = None,
+        model: str = "weights from elsewhere",
+    ) -> "Recording":
+        """A recording of weights that come from elsewhere, for all that recordings are good for.
+
+        Args:
+            attentions: the output of a model of transformers that was run with
+                `output_attentions=True` (of `generate` too, with `return_dict_in_generate=True`);
+                or a list of arrays, one a layer, or a dict of them by name. An array is (batch,
+                heads, queries, keys) or (heads, queries, keys), of torch, NumPy or what NumPy
+                reads.
+            tokens: the tokens as texts, (length,) or (batch, length), or their ids; of an
+                encoder-decoder, those of the decoder.
+            source_tokens: those of the encoder.
+            tokenizer: of Hugging Face, to spell ids.
+            model: what the recording is called.
+
+        Raises:
+            ShapeError: an array of other dimensions, or tokens that do not fit it.
+            TypeMismatchError: what is no array of floats, or tokens that are no texts.
+            ArgumentError: no weights at all, or what is no weight: negative, infinite or NaN.
+        """
+        from pellucid.lens.from_attentions import from_attentions
+
+        return from_attentions(
+            attentions,
+            tokens=tokens,
+            source_tokens=source_tokens,
+            tokenizer=tokenizer,
+            model=model,
+        )
+
     def __repr__(self) -> str:
         count = len(self)
         title = f"{self.model}: {count} attention call{'' if count == 1 else 's'} recorded"
@@ -145,10 +224,20 @@ class Recording(Displayed):
         ]
         dense = sum(record.shape.numel() * 4 for record in self._records)
         held = self.bytes_held()
+        proven = self._proven()
         footer = f"holds {readable_bytes(held)}"
         if dense > held:
             footer += f"; all weights as tensors would be {readable_bytes(dense)}"
-        return "\n".join([title, *lines, footer, *missed])
+        return "\n".join([title, *lines, *proven, footer, *missed])
+
+    def _proven(self) -> list[str]:
+        proofs = list(self.proof.values())
+        if not proofs:
+            return []
+        whole = reduce(Proof.joined, proofs)
+        unproven = sum(not proof.rows for proof in proofs)
+        but = f"; {unproven} modules not proven" if unproven else ""
+        return [f"proven: {whole}{but}"]
 
     def bytes_held(self) -> int:
         """Bytes of memory that the recording keeps alive, each piece of memory counted once."""
@@ -174,8 +263,10 @@ def _row(record: Record) -> tuple[str, ...]:
     *_, heads, queries, keys = record.shape
     kv_heads = record.keys.outer[-1]
     mask = "none" if record.mask is None else str(record.mask)
+    if record.kept == "weights":
+        kv_heads, mask = heads, "in the weights"
     return (
-        record.name,
+        f"{record.name} (stream {record.stream})" if record.stream else record.name,
         str(heads) if heads == kv_heads else f"{heads}/{kv_heads}",
         str(queries),
         str(keys),

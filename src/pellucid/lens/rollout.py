@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.attention import AttentionWeights, indexing
 from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.attention.weights import DENSE_LIMIT
-from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.attention.weights import readable_bytes
 from pellucid.attention.workers import each
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, TypeMismatchError
 from pellucid.lens import choice

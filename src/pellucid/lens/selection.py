@@ -1,15 +1,11 @@
 """Which modules of a model are meant, and which of them look like attention."""
 
 import re
-import sys
-from collections.abc import Hashable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
-
-from torch import Tensor, nn
+from torch import nn
 
 from pellucid.errors import TypeMismatchError, UnknownNameError
 
@@ -22,8 +18,8 @@ LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 """The number of a layer: the first in a module's name."""
 ALIKE = re.compile("attention|attn", re.IGNORECASE)
 """What the classes of attention have in their names."""
-SETTINGS = {bool, int, float, str}
-"""What a module is configured by."""
+PLACEHOLDER = re.compile(r"(image|video|audio|vision|speech|media)\w*_token_(id|index)$")
+"""What configs call the ids whose embeddings are replaced."""
 Parts = list[tuple[str, nn.Module]]
 """The modules of a model and their names. What compiling puts in between has none of its own."""
 
@@ -70,58 +66,40 @@ def names(parts: Parts, layers: Layers) -> set[str]:
                 near = ", ".join(get_close_matches(wanted, known, 5, cutoff=0.3)) or "none"
                 raise UnknownNameError(f"no module is called '{wanted}'; near: {near}")
         chosen.update(found)
-    return {name for name in known if any(_within(name, outer) for outer in chosen)}
-
-
-def is_compiled(parts: Parts) -> bool:
-    """Whether the model or a part of it was compiled, or is wrapped by something that was."""
-    if "torch._dynamo" not in sys.modules:
-        return False
-    graphs = sys.modules["torch._dynamo.eval_frame"]._debug_get_cache_entry_list
-    for kind in {type(part) for _, part in parts}:
-        code = getattr(kind.forward, "__code__", None)
-        if code is not None and graphs(code):
-            return True
-    return any(part._compiled_call_impl or "_orig_mod" in part._modules for _, part in parts)
+    return {name for name in known if any(within(name, outer) for outer in chosen)}
 
 
 def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
     """Modules that look like attention, none of whose calls is accounted for."""
-    kinds = {type(part) for _, part in parts}
-    alike_kinds = {kind for kind in kinds if ALIKE.search(kind.__name__)}
     alike = {
         name
         for name, part in parts
-        if type(part) in alike_kinds and (chosen is None or name in chosen)
+        if looks_like_attention(part) and (chosen is None or name in chosen)
     }
     # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
     # part of one. Of nested ones that were not, the innermost is the one to look at.
     lost = {
         name
         for name in alike
-        if not any(_within(other, name) or _within(name, other) for other in accounted)
+        if not any(within(other, name) or within(name, other) for other in accounted)
     }
-    return sorted(name for name in lost if not any(_within(other, name) for other in lost - {name}))
+    return sorted(name for name in lost if not any(within(other, name) for other in lost - {name}))
 
 
-def kind(module: nn.Module) -> Hashable:
-    """What modules have in common that differ in their parameters and their layer only."""
-    settings = {
-        name: value
-        for name, value in vars(module).items()
-        if type(value) in SETTINGS and "layer" not in name and "idx" not in name
-    }
-    return type(module), frozenset(settings.items())
+def looks_like_attention(module: nn.Module) -> bool:
+    """Whether a module's class is called like attention."""
+    return ALIKE.search(type(module).__name__) is not None
 
 
-def token_embedding(model: nn.Module) -> Tensor | None:
-    """The embedding that reads token ids: what the model says it is, or else its first."""
-    found: Any = None
-    with suppress(AttributeError, NotImplementedError):  # of transformers only, and not of all
-        found = model.get_input_embeddings()  # type: ignore[operator]
-    if not isinstance(found, nn.Embedding):
-        found = next((part for part in model.modules() if isinstance(part, nn.Embedding)), None)
-    return None if found is None else found.weight
+def placeholders(model: nn.Module) -> frozenset[int]:
+    """Ids that stand for pictures or sound, whose embeddings are replaced, as a config names them."""
+    found = set()
+    for part in model.modules():
+        config = vars(part).get("config")
+        for name, value in vars(config).items() if hasattr(config, "__dict__") else ():
+            if type(value) is int and PLACEHOLDER.search(name):
+                found.add(value)
+    return frozenset(found)
 
 
 @cache
@@ -130,6 +108,6 @@ def is_cross(name: str) -> bool:
     return CROSS.search(name.rpartition(".")[2]) is not None or ".crossattention." in name
 
 
-def _within(inner: str, outer: str) -> bool:
+def within(inner: str, outer: str) -> bool:
     """Whether the module called `inner` is `outer` or a part of it."""
     return inner == outer or outer == "" or inner.startswith(outer + ".")

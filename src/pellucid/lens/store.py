@@ -7,6 +7,7 @@ tokenizer wrote them. Nothing is ever unpickled.
 import json
 import os
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,14 +30,14 @@ from pellucid.attention.masks import (
 from pellucid.common.files import written_whole
 from pellucid.errors import FileError
 from pellucid.lens.recognise import Recognised
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.record import Pieces, Proof, Record
 from pellucid.lens.visibility import Visibility
 
 if TYPE_CHECKING:
     from pellucid.lens.recording import Recording
 
 FORMAT = "pellucid recording"
-VERSION = 1
+VERSION = 2
 HEADER = "pellucid"
 RULES: dict[str, type[Mask]] = {
     rule.__name__: rule for rule in (And, Band, Below, Dense, Documents, Not, Or, Present, Rows)
@@ -105,6 +106,7 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "unseen": recording.unseen,
         "vocabulary": {n: text for n, text in zip(known, strings, strict=True) if text != str(n)},
         "special": sorted(recording.special_ids),
+        "placeholders": sorted(recording.placeholder_ids),
         "records": records,
     }
     with written_whole(path) as aside:
@@ -135,7 +137,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FileError(f"'{path}' is a safetensors file, but not a recording of Pellucid")
-    if header.get("version") != VERSION:
+    if header.get("version") not in (1, VERSION):
         raise FileError(
             f"'{path}' is a recording of version {header.get('version')!r}; this Pellucid reads "
             f"version {VERSION}"
@@ -148,16 +150,24 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         recording._unseen = {_text(k): _text(v) for k, v in header["unseen"].items()}
         recording._vocabulary = {int(n): _text(name) for n, name in header["vocabulary"].items()}
         recording._special = frozenset(map(int, header["special"]))
+        recording._placeholders = frozenset(map(int, header.get("placeholders", ())))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
     return recording
 
 
 def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
+    if record.kept != "weights" and record.logsumexps is None:
+        with torch.no_grad():  # found once and for all, so that the file answers as the record
+            record.logsumexps = Pieces(record.weights.logsumexp, -1)
     pieces = {name: getattr(record, name) for name in TENSORS}
+    tensors = {name: some.tensor for name, some in pieces.items() if some is not None}
     return {
         "name": record.name,
-        "tensors": {n: shelf.put(some.tensor) for n, some in pieces.items() if some is not None},
+        "kept": record.kept,
+        "stream": record.stream,
+        "proof": None if record.proof is None else astuple(record.proof),
+        "tensors": {name: shelf.put(tensor) for name, tensor in tensors.items()},
         "mask": _rule(record.mask, shelf),
         "uniform": shelf.put(record.visibility.uniform_rows(record.queries.length)),
         "bias": shelf.put(record.bias),
@@ -179,15 +189,21 @@ def _restored(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     }
     queries, keys = held["queries"], held["keys"]
     found = Recognised(_mask(told["mask"], tensors), None, tensor(told["uniform"]))
-    bias = tensor(told["bias"])
+    bias, output_weight = tensor(told["bias"]), tensor(told["output_weight"])
+    kept = told.get("kept", "query and key")
+    if kept not in ("query and key", "weights"):
+        raise ValueError(f"keeps {kept!r}")
     device = queries.tensor.device
     return Record(
         name=_text(told["name"]),
         **held,
         visibility=Visibility.of(found, queries.length, keys.length, device),
-        biases=[] if bias is None else [bias],
+        kept=kept,
+        stream=int(told.get("stream", 0)),
+        proof=None if told.get("proof") is None else Proof(*told["proof"]),
+        biases=[] if bias is None else [Pieces(bias)],
         sinks=tensor(told["sinks"]),
-        output_weight=tensor(told["output_weight"]),
+        output_weights=None if output_weight is None else Pieces(output_weight),
         scale=told["scale"],
         softcap=told["softcap"],
         is_cross=bool(told["is_cross"]),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.attention.weights import readable_bytes
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable
 from pellucid.common.terminal import say, shaded, steps

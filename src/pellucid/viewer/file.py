@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from torch import Tensor
 
-from pellucid.attention.weights import _bytes as readable_bytes
+from pellucid.attention.weights import readable_bytes
 from pellucid.common.drawing import safe
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.viewer import alignment

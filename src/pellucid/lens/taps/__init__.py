@@ -8,9 +8,11 @@ wrapper that somebody else has wrapped meanwhile stays, and is silent.
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import FrameType, ModuleType
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
+from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Part
 
 
@@ -58,6 +61,8 @@ class Call:
     without any key is uniform over all of them."""
     rule: Mask | None = None
     """What is hidden besides, as a rule."""
+    read: Recognised | None = None
+    """The mask, where it was read off the scores themselves."""
     bias: Tensor | None = None
     """Broadcasts to (..., heads, queries, keys)."""
     scale: float | None = None
@@ -74,14 +79,24 @@ class Call:
     """What the module has put into a cache for this call, if it has."""
     logsumexp: Tensor | None = None
     """(..., heads, queries) of the scores, where the kernel that was called has told."""
+    made: Tensor | None = None
+    """(..., heads, queries, keys): the weights, where the model has made them."""
+    is_known: bool = True
+    """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
 
-    @property
-    def form(self) -> Hashable:
-        """What calls have in common that differ in their numbers only."""
-        parts = (self.rule, self.bias, self.sinks, self.projection, self.context)
-        is_one_row = self.query.shape[-2] == 1
-        given = (part is None for part in parts)
-        return (self.scale, self.softcap, len(self.given), is_one_row, *given)
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Made:
+    """Weights that a model has made by itself, and of which no query and key are known."""
+
+    weights: Tensor
+    """(batch, heads, queries, keys), as they were multiplied with the values."""
+    value: Tensor | None = None
+    """(batch, kv_heads, keys, value_dim)"""
+    context: Tensor | None = None
+    """(batch, heads, queries, value_dim)"""
+    is_plain: bool = False
+    """Whether they are what a softmax gave, with nothing done to them since."""
 
 
 class Listener(Protocol):
@@ -93,7 +108,19 @@ class Listener(Protocol):
     def files(self) -> Iterable[ModuleType]:
         """The Python modules that the classes of the watched model are defined in."""
 
-    def heard(self, name: str, call: Call) -> None:
+    def module_of(self, name: str) -> nn.Module:
+        """The module of a name."""
+
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in the memory of a parameter of the watched model."""
+
+    def widths(self) -> "frozenset[int]":
+        """Sizes of the parameters of the watched model, along any axis."""
+
+    def wants(self, name: str) -> bool:
+        """Whether the calls of a module are to be told."""
+
+    def heard(self, name: str, call: Call | Made) -> None:
         """An attention call was made."""
 
     def missed(self, name: str, reason: str) -> None:
@@ -105,6 +132,9 @@ class Listener(Protocol):
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
         """A cache has forgotten its latest keys, and now holds so many in each layer."""
 
+    def rewound(self, cache: int, layer: int | None = None) -> None:
+        """Keys of a cache, or of one layer of it, are about to be written over or let go."""
+
     def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
         """A cache, or one layer of it, was changed in another way."""
 
@@ -112,12 +142,19 @@ class Listener(Protocol):
 Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
 """A module or class, the name of a function in it, and what makes a wrapper of the function."""
 
+ASKING = ("pellucid.attention.", "pellucid.lens.")
+"""Where answers are worked out from what was recorded: no attention of the model's."""
+
 listeners: tuple[Listener, ...] = ()
+"""All who listen."""
+_everywhere: tuple[Listener, ...] = ()
+"""Those who hear every thread and task."""
+_here: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+"""Those who began to listen in this context, or in one that it was copied from."""
 _lock = threading.RLock()
 _patches: "list[Patch]" = []
-_eager: list[Listener] = []
-"""Those for whom compiled code runs eagerly."""
 _stance: Any = None
+"""What holds that compiled code runs eagerly, while anybody listens: no tap sees into its graphs."""
 _state = threading.local()
 
 
@@ -130,25 +167,36 @@ class Patch:
     original: Callable[..., Any]
     wrapper: Callable[..., Any]
 
+    is_own: bool
+    """Whether the owner itself has it, and no class that it inherits from."""
+
     def remove(self) -> None:
         if vars(self.owner).get(self.name) is self.wrapper:
-            setattr(self.owner, self.name, self.original)
+            if self.is_own:
+                setattr(self.owner, self.name, self.original)
+            else:
+                delattr(self.owner, self.name)
 
 
-def add(listener: Listener, eagerly: bool = False) -> None:
-    """Begin to tell a listener; eagerly = its model is compiled, and no tap sees into its graph."""
-    global listeners, _stance, _tell_uncompiled
+def add(listener: Listener, everywhere: bool = False) -> None:
+    """Begin to tell a listener.
+
+    Args:
+        listener: who is told.
+        everywhere: it hears every thread and task, and not only this context and what is begun
+            in it.
+    """
+    global listeners, _everywhere
     with _lock:
         listeners = (*listeners, listener)
-        if _tell_uncompiled is _tell and "torch._dynamo" in sys.modules:
-            _tell_uncompiled = torch.compiler.disable(_tell)
+        if everywhere:
+            _everywhere = (*_everywhere, listener)
+        else:
+            _here.set((*(other for other in _here.get() if other in listeners), listener))
         try:
             _install()
-            if eagerly:
-                _eager.append(listener)
-                if _stance is None:
-                    _stance = torch.compiler.set_stance("force_eager")
-                    _stance.__enter__()
+            if "torch._dynamo" in sys.modules:
+                _run_eagerly()
         except BaseException:
             remove(listener)
             raise
@@ -156,36 +204,88 @@ def add(listener: Listener, eagerly: bool = False) -> None:
 
 def remove(listener: Listener) -> None:
     """Tell it no more."""
-    from pellucid.lens.taps import caches
+    from pellucid.lens.taps import caches, softmax, witness
 
-    global listeners, _stance
+    global listeners, _everywhere, _stance
     with _lock:
         listeners = tuple(other for other in listeners if other is not listener)
-        _eager[:] = [other for other in _eager if other is not listener]
-        if not _eager and _stance is not None:
-            _stance.__exit__(None, None, None)
-            _stance = None
+        _everywhere = tuple(other for other in _everywhere if other is not listener)
+        _here.set(tuple(other for other in _here.get() if other is not listener))
         if not listeners:
+            if _stance is not None:
+                _stance.__exit__(None, None, None)
+                _stance = None
             while _patches:
                 _patches.pop().remove()
+            witness.stop()
             caches.forget()
+        softmax.forget()
+
+
+def _run_eagerly() -> None:
+    global _stance
+    with _lock:
+        if _stance is None and listeners:
+            _stance = torch.compiler.set_stance("force_eager")
+            _stance.__enter__()
+
+
+def _compile(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile`, where nothing of the compiler was there when the first listener came."""
+
+    def compile(*args: Any, **options: Any) -> Any:
+        compiled = original(*args, **options)
+        _run_eagerly()
+        return compiled
+
+    return compile
+
+
+def here() -> tuple[Listener, ...]:
+    """Who hears what happens in this context."""
+    found = _here.get()
+    if _everywhere:
+        found = (*(other for other in found if other not in _everywhere), *_everywhere)
+    return found
 
 
 def _install() -> None:
-    from pellucid.lens.taps import caches, functional, hugging_face, multi_head
+    from pellucid.lens.taps import caches, functional, hugging_face, multi_head, softmax, witness
 
-    for tap in (functional, multi_head, hugging_face, caches):
+    for tap in (functional, multi_head, hugging_face, caches, softmax):
         for owner, name, make in tap.places():
             patch(owner, name, make)
+    patch(threading.Thread, "start", _thread)
+    patch(torch, "compile", _compile)
+    witness.begin()
+
+
+def _thread(original: Callable[..., None]) -> Callable[..., None]:
+    """`Thread.start`: who listens here hears what is begun here."""
+
+    def start(self: threading.Thread) -> None:
+        if _here.get():
+            self.run = partial(copy_context().run, _run, self.run)  # type: ignore[method-assign]
+        original(self)
+
+    return start
+
+
+def _run(run: Callable[[], None]) -> None:
+    from pellucid.lens.taps import witness
+
+    witness.join()
+    run()
 
 
 def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Wrap a function of a module or class, unless it is wrapped already."""
     if any(done.owner is owner and done.name == name for done in _patches):
         return
-    original = vars(owner)[name]
+    is_own = name in vars(owner)
+    original = vars(owner)[name] if is_own else getattr(owner, name)
     wrapper = _wrapper(original, make)
-    _patches.append(Patch(owner, name, original, wrapper))
+    _patches.append(Patch(owner, name, original, wrapper, is_own))
     setattr(owner, name, wrapper)
 
 
@@ -203,8 +303,9 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     """
     # All of this runs between any two layers of a model, where each Python function that is called
     # costs some microseconds: hence few of them.
+    waiting = list(here())
     if (
-        not listeners
+        not waiting
         or getattr(_state, "busy", False)
         or torch._C._current_graph_task_id() != -1
         or torch._C._functorch.peek_interpreter_stack() is not None
@@ -212,20 +313,24 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
         return []
     found = []
     if module is not None:
-        for listener in listeners:
+        for listener in waiting:
             name = listener.name_of(module)
             if name is not None:
                 found.append((listener, name))
         return found
-    waiting = list(listeners)
     innermost = None
-    for inner, method in running_modules(sys._getframe(2)):
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and module_of_call(frame) is None:
+        if is_question(frame):  # of somebody who asks while the model runs
+            return []
+        frame = frame.f_back
+    for call, inner in running_modules(frame):
         innermost = inner if innermost is None else innermost
         for listener in list(waiting):
             name = listener.name_of(inner)
             # A helper may be no part of the model that calls it. But what calls another model from
             # its `generate` is not the one that attends: that one drafts for it.
-            if name is not None and (inner is innermost or method == "forward"):
+            if name is not None and (inner is innermost or call.f_code.co_name == "forward"):
                 found.append((listener, name))
                 waiting.remove(listener)
         if not waiting:
@@ -233,14 +338,28 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
     return found
 
 
-def running_modules(frame: FrameType | None) -> Iterator[tuple[nn.Module, str]]:
-    """The modules whose methods are running, innermost first, and which method."""
+def is_question(frame: FrameType) -> bool:
+    """Whether this is our own code at work, other than that of a tap."""
+    name = str(frame.f_globals.get("__name__"))
+    return name.startswith(ASKING) and not name.startswith(__name__)
+
+
+def module_of_call(frame: FrameType) -> nn.Module | None:
+    """The module whose method a frame runs, if it runs one."""
+    code = frame.f_code
+    # To look at the variables of a function keeps them alive until it returns: not for all.
+    if code.co_argcount and (code.co_varnames[0] == "self" or code.co_name == "forward"):
+        first = frame.f_locals.get(code.co_varnames[0])
+        return first if isinstance(first, nn.Module) else None
+    return None
+
+
+def running_modules(frame: FrameType | None) -> Iterator[tuple[FrameType, nn.Module]]:
+    """The calls of methods of modules that are running, innermost first."""
     while frame is not None:
-        code = frame.f_code
-        if code.co_argcount:
-            first = frame.f_locals.get(code.co_varnames[0])
-            if isinstance(first, nn.Module):
-                yield first, code.co_name
+        module = module_of_call(frame)
+        if module is not None:
+            yield frame, module
         frame = frame.f_back
 
 
@@ -253,13 +372,24 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
     """Call a function that is told as a whole: of the calls that it makes in turn nobody hears."""
     before = is_told_as_a_whole()
     if not before:
-        _state.logsumexps = []
+        _state.logsumexps, _state.made = [], []
     _state.busy = True
     try:
         return function(*args, **options)
     except BaseException:
-        _state.logsumexps = []
+        _state.logsumexps, _state.made = [], []
         raise
+    finally:
+        _state.busy = before
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nobody hears of what happens in here on this thread."""
+    before = is_told_as_a_whole()
+    _state.busy = True
+    try:
+        yield
     finally:
         _state.busy = before
 
@@ -274,37 +404,36 @@ def note(logsumexp: Tensor | None) -> None:
     _state.logsumexps.append(logsumexp)
 
 
+def note_made(made: Made) -> None:
+    """Weights were multiplied with values in a call that is told as a whole."""
+    _state.made.append(made)
+
+
 def tell(
     found: "list[tuple[Listener, str]]",
-    make: Callable[..., Call | str],
+    make: Callable[..., Call | Made | str],
     /,
     *args: Any,
     **options: Any,
 ) -> None:
     """Tell of the call that `make` describes, or why it cannot be told.
 
-    What goes wrong here must not reach the model, and is nothing to compile.
+    What goes wrong here must not reach the model.
     """
-    teller = _tell_uncompiled if torch.compiler.is_compiling() else _tell
-    teller(found, make, *args, **options)
-
-
-def _tell(
-    found: "list[tuple[Listener, str]]",
-    make: Callable[..., Call | str],
-    /,
-    *args: Any,
-    **options: Any,
-) -> None:
     logsumexps, _state.logsumexps = getattr(_state, "logsumexps", []), []
-    try:
-        call = make(*args, **options)
-        if isinstance(call, Call) and len(logsumexps) == 1:
-            call.logsumexp = logsumexps[0]
-    except Exception as error:
-        call = _failed(error)
-    _state.busy = True
-    try:
+    made, _state.made = getattr(_state, "made", []), []
+    with unheard():
+        try:
+            call = make(*args, **options)
+        except Exception as error:
+            call = _failed(error)
+        if isinstance(call, Call):
+            if len(logsumexps) == 1:
+                call.logsumexp = logsumexps[0]
+            if len(made) == 1 and made[0].weights.shape == (*call.query.shape[:-1], call.key.shape[-2]):
+                call.made = made[0].weights
+        elif isinstance(call, str) and len(made) == 1:
+            call = made[0]
         for listener, name in found:
             if isinstance(call, str):
                 listener.missed(name, call)
@@ -313,11 +442,6 @@ def _tell(
                 listener.heard(name, call)
             except Exception as error:
                 listener.missed(name, _failed(error))
-    finally:
-        _state.busy = False
-
-
-_tell_uncompiled: Callable[..., None] = _tell
 
 
 def _failed(error: Exception) -> str:

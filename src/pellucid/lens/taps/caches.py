@@ -35,6 +35,8 @@ class _Layer:
     keys: "weakref.ref[Tensor] | None" = None
     """As its last update or crop left them."""
     version: int = 0
+    length: int = 0
+    """Keys that it held after its last update, of our own caches."""
     reader: "weakref.ref[nn.Module] | None" = None
     """The module that updated it last, if it also read that: it will do so again. To look for it
     on the stack costs more than all else that happens here."""
@@ -120,6 +122,11 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
         if known is not None and not (is_even and known.is_as_left(self)):
             for listener, _ in found:
                 listener.disturbed(known.cache, "edit", self.layer)
+        if known is not None:
+            if is_even and before < known.length:
+                for listener, _ in found:
+                    listener.rewound(known.cache, self.layer)
+            known.length = before + key.shape[-2] if is_even else 0
         returned = original(self, key, value)
         if known is None:
             known = _layers[self] = _Layer(_serial(self.cache), is_lossy=False)
@@ -149,8 +156,11 @@ def select(original: Callable[..., Any]) -> Callable[..., Any]:
     """`Cache.select`: texts that leave, or are put in another order."""
 
     def select(self: Any, items: Tensor, *args: Any, **options: Any) -> Any:
-        if not bool((items.diff() > 0).all()):
-            for listener in taps.listeners:
+        is_in_order = bool((items.diff() > 0).all())
+        for listener in taps.listeners:
+            if is_in_order:
+                listener.rewound(_serial(self))
+            else:
                 listener.disturbed(_serial(self), "select")
         return original(self, items, *args, **options)
 
@@ -178,7 +188,7 @@ def _updater(
     """The module that puts keys into a layer of a cache, and who should hear of it."""
     module = None if known is None or known.reader is None else known.reader()
     if module is None:
-        module, _ = next(taps.running_modules(frame), (None, ""))
+        _, module = next(taps.running_modules(frame), (None, None))
     return module, [] if module is None else taps.callers(module)
 
 
@@ -198,6 +208,20 @@ def claim(
     is_its_own = found == heard
     layer.reader = weakref.ref(updater) if is_its_own else None
     return update if is_its_own else None, found
+
+
+def claimed_by(found: "list[tuple[taps.Listener, str]]") -> "taps.CacheUpdate | None":
+    """What the module that these listeners were told of has put into a cache for its call."""
+    latest = getattr(_latest, "update", None)
+    if latest is None:
+        return None
+    updater, heard, update, layer = latest
+    if heard != found:
+        return None
+    _latest.update = None
+    layer.reader = weakref.ref(updater)
+    made: taps.CacheUpdate = update
+    return made
 
 
 def forget() -> None:

@@ -18,6 +18,7 @@ from pellucid.attention.energies import as_energy
 from pellucid.attention.functional import PLAIN
 from pellucid.lens import taps
 from pellucid.lens.taps import caches
+from pellucid.lens.taps.shapes import as_four, heads_of, mask_as_four
 
 EXACT = (torch.float32, torch.float64)
 """Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
@@ -50,10 +51,29 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
         if not found:
             return original(*args, **options)
         context = taps.as_a_whole(_attention, original, *args, **options)
-        taps.tell(found, _call, context, update, *args, **options)
+        taps.tell(found, _call, found, _is_torchs(original), context, update, *args, **options)
         return context
 
     return scaled_dot_product_attention
+
+
+def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A fused kernel that is called without the function around it."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        if not taps.is_told_as_a_whole():
+            for listener, name in taps.callers():
+                listener.missed(name, f"calls the kernel {original} directly, which is not recorded")
+        return original(*args, **options)
+
+    return call
+
+
+def _is_torchs(function: Any) -> bool:
+    """Whether a function is torch's own, and nobody's that has taken its name."""
+    if isinstance(function, torch._ops.OpOverload):
+        return True
+    return type(function).__name__ == "builtin_function_or_method"
 
 
 def _attention(original: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
@@ -101,6 +121,8 @@ def _is_one_row(query: Any) -> bool:
 
 
 def _call(
+    found: "list[tuple[taps.Listener, str]]",
+    is_known: bool,
     context: Tensor,
     update: taps.CacheUpdate | None,
     query: Tensor,
@@ -114,8 +136,11 @@ def _call(
 ) -> taps.Call | str:
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
-    if query.ndim == 2:
-        query, key, value, context = (x.unsqueeze(0) for x in (query, key, value, context))
+    if query.ndim != 4:
+        listener, name = found[0]
+        heads, outer = heads_of(listener.module_of(name)), query.shape[:-2]
+        query, key, value, context = (as_four(x, heads) for x in (query, key, value, context))
+        attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, heads)
     return taps.Call(
         query=query,
         key=key,
@@ -126,6 +151,7 @@ def _call(
         dropout=dropout_p,
         context=context,
         update=update,
+        is_known=is_known,
     )
 
 
@@ -164,6 +190,16 @@ def _own_call(
     energy = as_energy(score)
     if type(energy) not in PLAIN:
         return f"scores by {type(energy).__name__}, which is not recorded; its weights are returned"
+    logsumexp = weights.logsumexp if exact else None
+    if query.ndim != 4:
+        outer, bias = query.shape[:-2], options.get("bias")
+        query, key, value, context = (
+            x.reshape(-1, *x.shape[-3:]) for x in (query, key, value, context)
+        )
+        logsumexp = None if logsumexp is None else logsumexp.reshape(query.shape[:-1])
+        mask = mask_as_four(mask, outer, 1) if isinstance(mask, Tensor) else mask
+        if isinstance(bias, Tensor):
+            options["bias"] = mask_as_four(bias, outer, 1)
     return taps.Call(
         query=query,
         key=key,
@@ -174,14 +210,14 @@ def _own_call(
         dropout=dropout,
         context=context,
         update=update,
-        logsumexp=weights.logsumexp if exact else None,
+        logsumexp=logsumexp,
         **options,
     )
 
 
 def embedding(original: Callable[..., Any]) -> Callable[..., Any]:
     def embed(input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Any:
-        for listener in taps.listeners:
+        for listener in taps.here():
             listener.read(input, weight)
         return original(input, weight, *args, **options)
 

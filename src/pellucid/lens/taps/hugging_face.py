@@ -28,8 +28,9 @@ def places() -> Iterator[taps.Place]:
 
 
 def interface(original: Callable[..., Any]) -> Callable[..., Any]:
-    def get_interface(self: Any, implementation: str | None, default: Callable[..., Any]) -> Any:
-        function = original(self, implementation, default)
+    def get_interface(self: Any, *args: Any, **options: Any) -> Any:
+        function = original(self, *args, **options)
+        implementation = options.get("attn_implementation", args[0] if args else None)
         return partial(_attention, function, implementation or "eager")
 
     return get_interface
@@ -51,8 +52,14 @@ def _attention(
     if not found:
         return function(module, *tensors, **options)
     result = taps.as_a_whole(function, module, *tensors, **options)
-    taps.tell(found, _call, implementation, module, tensors, options, result[0], update)
+    told = (implementation, module, tensors, options, result[0], update, _is_shipped(function))
+    taps.tell(found, _call, *told)
     return result
+
+
+def _is_shipped(function: Callable[..., Any]) -> bool:
+    """Whether a function is one of transformers or torch, and nobody's that is registered."""
+    return str(getattr(function, "__module__", None)).partition(".")[0] in ("torch", "transformers")
 
 
 def _call(
@@ -62,6 +69,7 @@ def _call(
     options: dict[str, Any],
     output: Tensor,
     update: taps.CacheUpdate | None,
+    is_known: bool,
 ) -> taps.Call | str:
     query, key, value, mask, *rest = tensors
     if rest:
@@ -93,10 +101,11 @@ def _call(
         bias=None if bias is None else bias[..., : key.shape[-2]],
         scale=options.get("scaling"),
         softcap=options.get("softcap"),
-        sinks=options.get("s_aux"),
+        sinks=options.get("s_aux", options.get("sinks")),
         dropout=options.get("dropout", 0.0),
         context=output.transpose(1, 2),
         update=update,
+        is_known=is_known,
     )
 
 

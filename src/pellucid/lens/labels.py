@@ -1,0 +1,148 @@
+"""Which tokens an attention is about: the ids that its own forward pass has read, or none.
+
+Ids are noted where an embedding looks them up, with the forward calls that were running then. They
+belong to an attention of the same stack in the same pass: one that is called while the innermost of
+those calls that holds it still runs. A pass over `inputs_embeds`, a picture's patches, frames of
+sound, or keys of another pass have no ids, however many of them there are.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid.lens import selection
+from pellucid.lens.calls import RunningCall, running
+from pellucid.lens.selection import Parts
+from pellucid.lens.taps import running_modules
+
+READ_KEPT = 4
+"""Texts that are kept at a time: those that a pass over several stacks reads."""
+TOKENS = re.compile(r"tok|word|wte|src|tgt|vocab", re.IGNORECASE)
+"""What names of embeddings that read token ids have in common, where no model says which do."""
+
+
+@dataclass(eq=False, slots=True)
+class Read:
+    """A lookup of ids."""
+
+    ids: Tensor
+    """(batch, length)"""
+    embedding: str
+    """The name of the module that looked them up."""
+    calls: list[tuple[RunningCall, str]]
+    """The calls that were running, innermost first, and the names of their modules."""
+
+
+class Labels:
+    """What the latest embeddings have read."""
+
+    def __init__(self, model: nn.Module, parts: Parts) -> None:
+        self._names = {id(part): name for name, part in parts}
+        self._embeddings = {id(part) for part in _embeddings(model, parts)}
+        self._weights = {
+            id(part.weight): self._names.get(id(part), "")
+            for _, part in parts
+            if id(part) in self._embeddings and isinstance(part.weight, Tensor)
+        }
+        self._attending = [name for name, part in parts if selection.looks_like_attention(part)]
+        self._reads: list[Read] = []
+        self._known: dict[str, bool] = {}
+
+    def read(self, ids: Tensor, weight: Tensor) -> None:
+        """Ids were looked up in an embedding."""
+        calls: list[tuple[RunningCall, str]] = []
+        embedding = self._weights.get(id(weight))
+        for frame, module in running_modules(sys._getframe(2)):
+            name = self._names.get(id(module))
+            if not calls and embedding is None:  # its weight may be swapped, as functional_call does
+                if id(module) not in self._embeddings:
+                    return
+                embedding = name
+            if name is not None:
+                calls.append((RunningCall.of(frame), name))
+        if embedding is None or not calls or not ids.ndim:
+            return
+        if calls[0][1] == embedding and len(calls) > 1:
+            calls = [call for call in calls if call[1] != embedding]
+        read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls)
+        self._reads = [read, *self._reads[: READ_KEPT - 1]]
+
+    def attended(self, name: str) -> None:
+        """A module has made an attention call, whatever its class is called."""
+        if name not in self._attending:
+            self._attending.append(name)
+            self._known.clear()
+
+    def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:
+        """(batch, length) ids that the stack of a module has read in the pass that is running."""
+        now = running()
+        for read in self._reads:
+            if read.ids.shape == (batch, length) and self._is_own(read, name, now):
+                return read.ids
+        return None
+
+    def of_other_keys(self, name: str, batch: int, length: int) -> Tensor | None:
+        """(batch, length) ids that another stack has read in a call that is still running."""
+        now = running()
+        for read in self._reads:
+            if read.ids.shape != (batch, length):
+                continue
+            for call, module in read.calls:
+                if call.is_among(now):
+                    if selection.within(name, module) and not self._is_own(read, name, now):
+                        return read.ids
+                    break
+                if call.name == "forward" and selection.within(name, module):
+                    break  # an earlier one of its own stack
+        return None
+
+    def _is_own(self, read: Read, name: str, now: set[int]) -> bool:
+        """Whether a module is part of the stack that read these ids, in the same call."""
+        for call, module in read.calls:
+            if call.is_among(now):
+                return selection.within(name, module) and self._leads(read, name, module)
+            if call.name == "forward" and self._attends(module):
+                return False  # the stack that has read them is done
+        return False
+
+    def _leads(self, read: Read, name: str, module: str) -> bool:
+        """Whether no stack inside `module` has the embedding and not the module called `name`.
+
+        As where a model looks up ids in its language model's embedding, and then calls its vision
+        tower.
+        """
+        inner = read.embedding
+        while selection.within(inner, module) and inner != module:
+            inner = inner.rpartition(".")[0]
+            if inner == module:
+                break
+            if self._attends(inner) and not selection.within(name, inner):
+                return False
+        return True
+
+    def _attends(self, module: str) -> bool:
+        known = self._known.get(module)
+        if known is None:
+            known = any(selection.within(name, module) for name in self._attending)
+            self._known[module] = known
+        return known
+
+
+def _embeddings(model: nn.Module, parts: Parts) -> Iterable[Any]:
+    """The embeddings that read token ids: what models say they are, or else by their names."""
+    said = []
+    for _, part in parts:
+        with suppress(AttributeError, NotImplementedError, TypeError):  # of transformers only
+            found: Any = part.get_input_embeddings()  # type: ignore[operator]
+            if isinstance(found, nn.Module) and isinstance(getattr(found, "weight", None), Tensor):
+                said.append(found)
+    if said:
+        return said
+    tables = [(name, part) for name, part in parts if isinstance(part, nn.Embedding)]
+    named = [part for name, part in tables if TOKENS.search(name)]
+    return named or [part for _, part in tables[:1]]

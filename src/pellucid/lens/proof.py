@@ -1,0 +1,244 @@
+"""A recorder that proves itself: what was recorded must give what the model got.
+
+Rows of every call are computed again from the record, in float32 or better. How far they may be
+from what the model got follows from the dtype that the model computed in (see `_allowance`).
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention.masks import Extent, Mask
+from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
+
+__all__ = ["Contradiction", "Evidence", "prove"]
+
+ROWS = 3
+"""Rows that are drawn of each call whose function is known."""
+NUMBERS_AT_ONCE = 2**20
+"""Scores that are computed together where every row is proven."""
+SCORE_ROUNDINGS = 2
+"""Roundings of a score, each of its own size: the product, and what is added to it."""
+OTHER_ROUNDINGS = 4
+"""Roundings after that: the weight, its sum, the context, and what that is stored in."""
+SUMMATION = 16
+"""Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
+much more slowly than the number of terms."""
+_draw = random.Random()
+
+
+class Contradiction(Exception):  # noqa: N818 - no error of the user's: a module becomes unseen
+    """What was recorded is not what the model used."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Evidence:
+    """What the model got for some queries of a record."""
+
+    record: Record
+    value: Part | None = None
+    """(batch, kv_heads, keys, value_dim), of the keys that were recorded."""
+    context: Tensor | None = None
+    """(batch, heads, queries, value_dim), or (batch, queries, model_dim) after the projection."""
+    weights: Tensor | None = None
+    """(batch, heads, queries, keys), where the model has made them: proof in place of a context."""
+    first: int = 0
+    """Which query of the record comes first here."""
+    projection: tuple[Tensor, Tensor | None] | None = None
+    without: Tensor | None = None
+    """(batch or 1, queries) bool: rows that are left out."""
+    every_row: bool = False
+
+
+def prove(evidence: Evidence) -> Proof:
+    """Compute a few rows again, other ones each time, or every row.
+
+    Raises:
+        Contradiction: the record gives something else than the model got.
+    """
+    record = evidence.record
+    theirs = evidence.context if evidence.weights is None else evidence.weights
+    assert theirs is not None
+    batch, queries = prod(record.shape[:-3]), theirs.shape[-2]
+    proof = Proof(0, batch * queries, reason="no key is seen")
+    with torch.no_grad(), torch.autocast(theirs.device.type, enabled=False):
+        value = None if evidence.value is None else Pieces(evidence.value).tensor
+        for item, rows in _places(evidence, batch, queries):
+            if rows:
+                found = _compared(evidence, theirs[item], value, item, rows)
+                if not found.error <= found.allowed:
+                    raise Contradiction(
+                        "does more than attention as Pellucid knows it: its weights give a context "
+                        f"that is off by {found.error:.1g}, where rounding allows {found.allowed:.1g}"
+                    )
+                proof = proof.joined(found)
+    return proof
+
+
+def _places(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
+    """Items of the batch, and rows of each."""
+    if evidence.every_row:
+        heads, keys = evidence.record.shape[-3], evidence.record.shape[-1]
+        step = max(1, NUMBERS_AT_ONCE // max(1, heads * keys))
+        for item in range(batch):
+            for start in range(0, queries, step):
+                yield item, _shown(evidence, item, range(start, min(start + step, queries)))
+    elif batch and queries:
+        item = _draw.randrange(batch)
+        rows = _draw.sample(range(queries), min(ROWS, queries))
+        yield item, _shown(evidence, item, rows)
+
+
+def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
+    if evidence.without is None:
+        return list(rows)
+    blank = _of_item(evidence.without, item).tolist()
+    return [row for row in rows if not blank[evidence.first + row]]
+
+
+def _compared(
+    evidence: Evidence, theirs: Tensor, value: Tensor | None, item: int, rows: list[int]
+) -> Proof:
+    """Some rows of an item, theirs and ours."""
+    record = evidence.record
+    places = [evidence.first + row for row in rows]
+    scores = _scores(record, item, places)
+    weights = _weights(record, scores, item, places)
+    unit = _unit(theirs.dtype, theirs.device)
+    kept = record.queries.dtype
+    largest = scores.abs().masked_fill_(scores.isinf(), 0).amax(-1, keepdim=True)
+    if _unit(kept, theirs.device) > unit:  # shortened numbers: each product is off, not their sum
+        unit = _unit(kept, theirs.device)
+        largest = torch.maximum(largest, _length(record, item, places))
+    theirs = theirs[..., rows, :].to(weights)
+    relative = _allowance(unit, torch.finfo(scores.dtype).eps / 2, largest)
+    if evidence.weights is not None:
+        return _judged(weights, theirs, weights * relative, len(rows))
+    assert value is not None
+    value = value[item].to(weights)
+    context = _product(weights, value)
+    if evidence.projection is not None:
+        weight, bias = (None if x is None else x.to(context) for x in evidence.projection)
+        assert weight is not None
+        allowed = _product(weights, value.abs()) * (relative + SUMMATION * unit)
+        context, allowed = (x.transpose(0, 1).flatten(1) for x in (context, allowed))
+        context = nn.functional.linear(context, weight, bias)
+        allowed = nn.functional.linear(allowed, weight.abs()) + context.abs() * unit
+        return _judged(context, theirs, allowed, len(rows))
+    found = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, len(rows))
+    if found.error <= found.allowed:
+        return found
+    # What is added up may be larger than the sum, and so what rounding may do.
+    magnitude = _product(weights, value.abs()).amax(-1, keepdim=True)
+    return _judged(context, theirs, magnitude * relative, len(rows))
+
+
+def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
+    """The place where the difference is largest over what is allowed there."""
+    difference = (ours - theirs).abs_()
+    excess = difference / (allowed + SMALLEST)
+    worst = excess.argmax()
+    error = float(difference.flatten()[worst])
+    if error != error:  # what a row is that sees nothing, zero or NaN, is the kernel's own
+        if bool(ours.isnan().any()) or bool(theirs.isinf().any()):
+            ours, theirs = (x.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for x in (ours, theirs))
+            same = ours == theirs
+            ours, theirs = ours.masked_fill(same, 0), theirs.masked_fill(same, 0)
+        return _judged(ours, theirs.nan_to_num(), allowed.nan_to_num(), rows)
+    return Proof(rows, 0, error, float((allowed + SMALLEST).expand_as(excess).flatten()[worst]))
+
+
+def _allowance(unit: float, ours: float, largest: Tensor) -> Tensor:
+    """What rounding may do to a context, relative to sum_j w_ij |v_j|.
+
+    A score that is rounded is off by up to `unit` times its size; its weight by as much, and the
+    sum of all weights as well. What comes after is rounded once each.
+
+    Args:
+        unit: unit roundoff of what the model computes in.
+        ours: unit roundoff of sums, which are float32 or better.
+        largest: the largest score of each row.
+    """
+    rounded = 2 * SCORE_ROUNDINGS * unit if unit > ours else 0.0
+    return (rounded + SUMMATION * ours) * (1 + largest) + OTHER_ROUNDINGS * unit
+
+
+def _unit(dtype: torch.dtype, device: torch.device) -> float:
+    """Unit roundoff of products in a dtype, as the machine is set to make them."""
+    if dtype == torch.float32:
+        precision = torch.get_float32_matmul_precision()
+        if precision != "highest":  # bfloat16 on CPUs, TF32 on accelerators
+            return float(2**-9 if precision == "medium" or device.type == "cpu" else 2**-11)
+    return torch.finfo(dtype).eps / 2
+
+
+def _length(record: Record, item: int, rows: list[int]) -> Tensor:
+    """(heads, rows, 1): the scores that query and key could have, scale * |q| * max |k|."""
+    query, key = record.queries.tensor[item][:, rows].float(), record.keys.tensor[item].float()
+    longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)
+    longest = longest.repeat_interleave(len(query) // len(key))[:, None, None]
+    return torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest * _scale(record)
+
+
+def _scale(record: Record) -> float:
+    scale = record.scale
+    return float(record.queries.tensor.shape[-1] ** -0.5) if scale is None else scale
+
+
+def _scores(record: Record, item: int, rows: list[int]) -> Tensor:
+    """(heads, rows, keys) in float32 or better, -inf where hidden."""
+    query, key = record.queries.tensor[item][:, rows], record.keys.tensor[item]
+    key = key.to(torch.promote_types(key.dtype, torch.float32))
+    heads, count, dim = query.shape
+    # Heads that share a key become more rows of one product.
+    query = query.to(key).reshape(len(key), -1, dim)
+    scores = ((query * _scale(record)) @ key.mT).view(heads, count, -1)
+    if record.softcap is not None:
+        scores = record.softcap * torch.tanh(scores / record.softcap)
+    bias = record.bias
+    if bias is not None:
+        scores = scores + bias.expand(record.shape)[item][:, rows]
+    uniform = record.visibility.uniform_rows(record.shape[-2])
+    if uniform is not None:
+        scores = scores.masked_fill(_of_item(uniform, item)[rows].unsqueeze(-1), 0)
+    mask = record.mask
+    if mask is not None:
+        scores = scores.masked_fill(~_seen(mask, record, item, rows), -torch.inf)
+    return scores
+
+
+def _weights(record: Record, scores: Tensor, item: int, rows: list[int]) -> Tensor:
+    if record.logsumexps is not None:
+        logsumexp = record.logsumexps.tensor[item][:, rows].to(scores)
+        return torch.exp(scores - logsumexp.unsqueeze(-1))
+    if record.sinks is None:
+        return scores.softmax(-1)
+    sinks = record.sinks[:, None, None].to(scores).expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
+
+
+def _product(weights: Tensor, value: Tensor) -> Tensor:
+    """(heads, rows, value_dim), of (heads, rows, keys) and (kv_heads, keys, value_dim)."""
+    grouped = weights.reshape(len(value), -1, weights.shape[-1]) @ value
+    return grouped.view(*weights.shape[:-1], -1)
+
+
+def _seen(mask: Mask, record: Record, item: int, rows: list[int]) -> Tensor:
+    """(heads or 1, rows, keys) bool."""
+    batch, heads, queries, keys = record.shape
+    device = record.keys.tensor.device
+    bound = mask.bind(Extent(torch.Size((batch,)), heads, queries, keys, device))
+    head, col = (torch.arange(size, device=device) for size in (heads, keys))
+    row = torch.tensor(rows, device=device)
+    number = torch.tensor(item, device=device)
+    seen = bound.sees(number, head[:, None, None], row.unsqueeze(-1), col)
+    return seen if seen.ndim > 1 else seen.unsqueeze(0)
+
+
+def _of_item(flags: Tensor, item: int) -> Tensor:
+    """(queries,) bool, of flags that are (batch or 1, queries)."""
+    return flags[item if len(flags) > 1 else 0]

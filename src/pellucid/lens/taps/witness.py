@@ -1,0 +1,108 @@
+"""Softmaxes and fused kernels as PyTorch's dispatcher meets them, whatever name they are called by.
+
+A function that a module holds, a default argument, scripted, traced or exported code: nothing of
+that looks a name up, but all of it goes through the dispatcher. There, one key that PyTorch keeps
+for tests of modes is included on the threads that are watched. It falls through for every operator
+but the few below, so that nothing else takes longer (a mode of `torch.utils` would cost each
+operator its way through Python).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.library import Library, fallthrough_kernel
+
+from pellucid.lens import taps
+
+KEY = "TESTING_ONLY_GenericMode"
+KERNELS = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_flash_attention_forward",
+    "_efficient_attention_forward",
+)
+"""What `scaled_dot_product_attention` calls, and what somebody may call directly."""
+
+DATA = (Tensor, nn.Parameter)
+
+_kept: list[Library] = []
+"""What falls through for good: a library that nobody refers to is taken out again."""
+_library: Library | None = None
+_include = torch._C._dispatch_tls_set_dispatch_key_included
+_is_included = torch._C._dispatch_tls_is_dispatch_key_included
+
+
+@cache
+def _key() -> Any:
+    """The key, which from here on falls through wherever it is included."""
+    key = torch._C._dispatch_key_parse(KEY)
+    everything = Library("_", "IMPL", KEY)
+    everything.fallback(fallthrough_kernel)
+    _kept.append(everything)
+    # Operators of higher order keep lists of their own.
+    torch._ops._HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS.append(key)
+    for operator in torch._ops._higher_order_ops.values():
+        operator.fallthrough(key)
+    return key
+
+
+def begin() -> None:
+    """Meet what runs on this thread."""
+    global _library
+    if _library is None:
+        _library = Library("aten", "IMPL", KEY)
+        for operator, make in _operators():
+            _library.impl(operator, _witness(operator, make))
+    join()
+
+
+def join() -> None:
+    """Meet what runs on this thread too; it costs nothing where that is so already."""
+    if _library is not None and not _is_included(_key()):
+        _include(_key(), True)
+
+
+def stop() -> None:
+    """Nobody listens any more. A thread that is still met leaves by itself."""
+    global _library
+    if _library is not None:
+        _library._destroy()
+        _library = None
+    _include(_key(), False)
+
+
+def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
+    from pellucid.lens.taps import functional, multi_head, softmax
+
+    aten = torch.ops.aten
+    return [
+        (aten.scaled_dot_product_attention.default, functional.attention),
+        (aten._native_multi_head_attention.default, multi_head.fast_path),
+        (aten._transformer_encoder_layer_fwd.default, multi_head.fast_layer),
+        *((getattr(aten, name).default, functional.kernel) for name in KERNELS if hasattr(aten, name)),
+        (aten.softmax.int, softmax.softmax),
+        (aten._softmax.default, softmax.softmax),
+        (aten._safe_softmax.default, softmax.softmax),
+    ]
+
+
+def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """The operator, told by a tap; what it calls in turn is not met."""
+    key, told = _key(), make(operator)
+
+    def meet(*args: Any, **options: Any) -> Any:
+        _include(key, False)
+        try:
+            # A compiler that traces the model passes what is no data.
+            is_data = type(args[0]) in DATA
+            return told(*args, **options) if is_data else operator(*args, **options)
+        finally:
+            if taps.listeners:
+                _include(key, True)
+
+    return meet
