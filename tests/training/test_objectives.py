@@ -91,7 +91,8 @@ def test_every_held_out_token_is_judged_once(tmp_path):
     assert found["bits_per_byte"] == pytest.approx(bits)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, math.nan])
+# A quarter: sums of its squares are exact in any order, so that all are alike on any processor.
+@pytest.mark.parametrize("value", [0.0, 0.25, math.nan])
 def test_who_is_told_from_nobody_is_found_last(value, tmp_path, monkeypatch):
     made = objective("contrastive", tmp_path)
     monkeypatch.setattr(made, "_embedded", lambda *_: torch.full((13, 7), value))

@@ -222,11 +222,12 @@ def percents(text: str) -> list[Decimal]:
 
 
 def is_shown(percentage: Decimal, weight: float) -> bool:
-    """Whether a weight rounds to what is shown, up to the float32 that it went out as."""
+    """Whether a weight rounds to what is shown, up to the rounding that it went out with."""
     exact = Decimal(weight) * 100
     _, digits, exponent = percentage.as_tuple()
     assert isinstance(exponent, int)
     if not percentage:
         return weight == 0
     assert len(digits) >= 2, "fewer than two digits are shown"
-    return abs(exact - percentage) <= Decimal(10) ** exponent / 2 + exact * Decimal("1e-6")
+    rounding = exact * Decimal(recordings.ROUNDING)
+    return abs(exact - percentage) <= Decimal(10) ** exponent / 2 + rounding

@@ -18,6 +18,11 @@ from tests import writers
 
 TOKENS, SOURCE, TARGET, LONG, NEW = 61, 23, 19, 1009, 17
 HEADS, LAYERS = 3, 2
+LARGEST = 32
+"""No score of what is recorded here is larger, scaled."""
+ROUNDING = 8 * 2**-23 * (1 + LARGEST)
+"""By what share of it a weight in float32 may differ where it is found in two ways: what a score is
+off by, its weight is off by as a share, and the last bits of a score are the processor's."""
 WORDS = ("the", " king", " sent", " his", " servant", " to", " a", " city", ",", " and", "\n")
 
 

@@ -1,5 +1,7 @@
 """A generation for the page: what was written, what was looked at, what else it could have been."""
 
+from itertools import chain
+
 import pytest
 import tokenizers
 import torch
@@ -221,12 +223,21 @@ def test_words_and_alternatives(told):
         ask(volume, "written/1")
 
 
+def test_no_score_is_larger_than_budgets_have_it(told):
+    names = ("decoder", "encoder", "both", "batch", "made")
+    seen = [*(one.seen for one in told.values()), *(getattr(recordings, name)() for name in names)]
+    for record in chain.from_iterable(one.latest() for one in seen):
+        assert record.weights.scaled[...].abs().max() <= recordings.LARGEST
+
+
 def test_rectangles_of_weights(told):
     volume = told["written"]
     weights = volume.seen.latest()[1].weights.dense()[0]
     found = ask(volume, "weights/1/0/2/3/5", queries="7", keys="11").values
-    assert torch.allclose(found, weights[2, 3:10, 5:16], rtol=1e-6)
-    assert torch.allclose(ask(volume, "mean/1/0/3/0").values, weights[:, 3:].mean(0), rtol=1e-6)
+    assert torch.allclose(found, weights[2, 3:10, 5:16], rtol=recordings.ROUNDING)
+    assert torch.allclose(
+        ask(volume, "mean/1/0/3/0").values, weights[:, 3:].mean(0), rtol=recordings.ROUNDING
+    )
     for path in ("weights/1/0/3/0/0", "weights/1/0/0/0/999", "mean/1/1/0/0", "mean/2/0/0/0"):
         with pytest.raises(OutOfRangeError):
             ask(volume, path)
@@ -241,7 +252,9 @@ def test_the_alignment_is_that_of_the_head_that_the_model_names(told):
     expected = lens.align(volume.seen, layers=["decoder.blocks.2.cross"], heads=0)
     assert answer["source"] == expected.source
     assert answer["target"] == expected.target
-    assert torch.allclose(torch.tensor(answer["weights"]), expected.weights, rtol=1e-6)
+    assert torch.allclose(
+        torch.tensor(answer["weights"]), expected.weights, rtol=recordings.ROUNDING
+    )
     assert answer["of"] == "layer x2, head 0, which the model names for it"
 
 
@@ -249,7 +262,9 @@ def test_else_it_is_that_of_all(told):
     volume = Volume(told["translated"].seen, "saved")
     answer = ask(volume, "alignment/0/0")
     expected = lens.align(volume.seen)
-    assert torch.allclose(torch.tensor(answer["weights"]), expected.weights, rtol=1e-6)
+    assert torch.allclose(
+        torch.tensor(answer["weights"]), expected.weights, rtol=recordings.ROUNDING
+    )
     assert answer["of"] == "the mean over all layers and heads"
 
 
@@ -260,7 +275,7 @@ def test_the_alignment_of_each_head(told):
     found = ask(volume, f"aligned/{sheet}/0").values
     for head in range(sheets[sheet].heads):
         expected = lens.align(volume.seen, layers=[sheets[sheet].name], heads=head)
-        assert torch.allclose(found[head], expected.weights, rtol=1e-6)
+        assert torch.allclose(found[head], expected.weights, rtol=recordings.ROUNDING)
     with pytest.raises(ArgumentError, match="is no cross-attention"):
         ask(volume, "aligned/0/0")
     with pytest.raises(ArgumentError, match="needs the cross-attention"):

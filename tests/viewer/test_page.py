@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page
 from pellucid import lens
 from tests import writers
 from tests.viewer.browser import PHONE, is_shown, keep_picture, percents
+from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
 
 
@@ -441,3 +442,33 @@ def test_a_tab_that_is_closed_leaves_the_others_alone(shown, opened):
     opened.settle(stays)
     assert is_shown(percents(status_of_all(stays))[0], weights[40].max().item())
     assert stays.request.get(f"{of.address}about").ok
+
+
+# Each view once, at an address at which there is something to export.
+EXPORTED = [
+    View("overview", ""),
+    View("map", "sheet=1&head=2"),
+    View("compare", "show=difference"),
+    View("text", "sheet=1&head=2&token=37"),
+    View("lesson", "example=poem"),
+    View("links", "sheet=0&head=2&token=37"),
+    View("generation", "step=7", ("written",)),
+]
+
+
+@pytest.mark.parametrize("view", EXPORTED, ids=lambda view: view.name)
+def test_what_is_shown_is_saved_in_every_way(shown, opened, view):
+    page = opened(shown(*view.recordings), view.name, view.asked)
+    box = page.get_by_role("main").bounding_box()
+    png = saved(page, "PNG").read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    size = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
+    assert size == pytest.approx([2 * box["width"], 2 * box["height"]], abs=2)
+    assert len(texts(saved(page, "SVG"))) > 5
+    first, *_ = rows = table(saved(page, "CSV"))
+    assert len(rows) > 5
+    assert len(first) > 2
+    opened.settle(page)
+    again = alone(opened, saved(page, "HTML"))
+    assert again.get_by_role("main").inner_text() == page.get_by_role("main").inner_text()
+    assert again.evaluate("location.hash") == page.evaluate("location.hash")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.recordings import SOURCE, TOKENS
+from tests.viewer.recordings import ROUNDING, SOURCE, TOKENS
 from tests.viewer.test_page import chosen, status, the_map
 from tests.viewer.test_page_map import asked, place
 
@@ -105,11 +105,11 @@ def test_the_difference_is_the_librarys(shown, opened):
     assert len(rows) == SOURCE**2
     for row in rows:
         query, key = int(row["query position"]), int(row["key position"])
-        # The logsumexp that a row was found with may differ in its last bit.
-        assert float(row["first"]) == pytest.approx(first[query, key].item(), rel=2e-6)
-        assert float(row["second"]) == pytest.approx(second[query, key].item(), rel=2e-6)
-        difference = float(row["difference"])
-        assert difference == pytest.approx((first - second)[query, key].item(), abs=4e-6)
+        one, other = first[query, key].item(), second[query, key].item()
+        assert float(row["first"]) == pytest.approx(one, rel=ROUNDING)
+        assert float(row["second"]) == pytest.approx(other, rel=ROUNDING)
+        of_both = ROUNDING * (one + other)
+        assert float(row["difference"]) == pytest.approx(one - other, abs=of_both)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -232,7 +232,11 @@ def test_coarser_cells_are_means(shown, opened):
         top, bottom, left, right = (
             int(row[name]) for name in ("first query", "last query", "first key", "last key")
         )
-        cell = (first - second)[top : bottom + 1, left : right + 1].double()
-        assert cell.numel() > 1
-        assert float(row["difference"]) == pytest.approx(cell.mean().item(), abs=1e-7)
+        one, other = (
+            whole[top : bottom + 1, left : right + 1].double() for whole in (first, second)
+        )
+        assert one.numel() > 1
+        of_both = ROUNDING * (one + other).mean().item()
+        difference = (one - other).mean().item()
+        assert float(row["difference"]) == pytest.approx(difference, abs=of_both)
     assert Decimal(rows[0]["first"]) > 0

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page
 from pellucid.lens.words import running
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved
-from tests.viewer.recordings import HEADS, LAYERS, LONG, NEW, TOKENS
+from tests.viewer.recordings import HEADS, LAYERS, LONG, NEW, ROUNDING, TOKENS
 
 
 def status(page: Page) -> str:
@@ -218,7 +218,7 @@ def test_the_numbers_of_a_step(shown, opened):
     assert [int(row[1]) for row in looked] == list(range(at))
     assert [row[0] for row in looked].count("prompt") == written.prompt
     for row, weight in zip(looked, of.weights(1, 2)[at - 1].tolist(), strict=False):
-        assert float(row[3]) == pytest.approx(weight, rel=1e-6)
+        assert float(row[3]) == pytest.approx(weight, rel=ROUNDING)
     others = [float(row[4]) for row in found if row[0] == "alternative"]
     assert others == pytest.approx([probability for _, probability in written.steps[6]], rel=1e-6)
 

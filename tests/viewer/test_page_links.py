@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from pellucid import lens
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import saved
-from tests.viewer.recordings import HEADS, LONG, TOKENS
+from tests.viewer.recordings import HEADS, LONG, ROUNDING, TOKENS
 
 MOST = 200
 
@@ -173,7 +173,7 @@ def test_the_numbers_of_what_is_drawn(shown, opened):
             map(tuple, places)
         )
         for query, key in places:
-            assert found[one, query, key] == pytest.approx(weights[query, key].item(), rel=1e-6)
+            assert found[one, query, key] == pytest.approx(weights[query, key].item(), rel=ROUNDING)
     assert {head for head, *_ in found} == {1, 2}
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, Route
 
 from tests.viewer.browser import PHONE, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.recordings import LONG, SOURCE
+from tests.viewer.recordings import LONG, ROUNDING, SOURCE
 from tests.viewer.test_page import check, chosen, pointed, status, the_map
 
 
@@ -258,8 +258,7 @@ def test_the_numbers_in_view(shown, opened):
     assert max(query for query, _ in places) > 512 < max(key for _, key in places)
     for row, (query, key) in zip(rows, places, strict=True):
         assert (row["query token"], row["key token"]) == (words[query], words[key])
-        # The logsumexp that a row was found with may differ in its last bit.
-        assert float(row["weight"]) == pytest.approx(weights[query, key].item(), rel=2e-6)
+        assert float(row["weight"]) == pytest.approx(weights[query, key].item(), rel=ROUNDING)
 
 
 def test_the_numbers_of_coarser_cells(shown, opened):
@@ -273,7 +272,7 @@ def test_the_numbers_of_coarser_cells(shown, opened):
             int(row[name]) for name in ("first query", "last query", "first key", "last key")
         )
         cell = weights[top : bottom + 1, left : right + 1]
-        assert float(row["max"]) == pytest.approx(cell.max().item(), rel=1e-5)
+        assert float(row["max"]) == pytest.approx(cell.max().item(), rel=ROUNDING)
     assert (int(rows[-1]["last query"]), int(rows[-1]["last key"])) == (LONG - 1, LONG - 1)
 
 
@@ -361,3 +360,18 @@ def test_a_page_of_its_own_after_much_has_been_seen(shown, opened):
     again.mouse.move(*place(again, 0.3, 0.3))
     opened.settle(again)
     check(again, of.weights(1, 2))
+
+
+def test_the_small_map_leads_anywhere(shown, opened):
+    page = opened(shown("long"), "map", "sheet=1&head=2&zoom=40&x=500&y=505")
+    box = the_map(page).bounding_box()
+    room = {key: float(value) for key, value in asked(page).items() if key in ("x", "y")}
+    assert room == {"x": 500, "y": 505}
+    # It lies in the corner within the margins: where it ends, both texts do.
+    page.mouse.click(box["x"] + box["width"] - 50, box["y"] + box["height"] - 20)
+    opened.settle(page)
+    there = asked(page)
+    assert float(there["zoom"]) == 40
+    assert 900 < float(there["x"]) < LONG
+    assert 900 < float(there["y"]) < LONG
+    assert "query" not in there, "what is clicked there is no weight"

@@ -1,5 +1,6 @@
 """The server answers with the library's numbers, lets in its own page alone, and lives on."""
 
+import asyncio
 import math
 import socket
 import threading
@@ -20,6 +21,7 @@ from pellucid.lens.visibility import Visibility
 from pellucid.viewer import alignment
 from pellucid.viewer import server as module
 from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.maps import Map
 from pellucid.viewer.server import Server
 from tests.viewer import recordings
 
@@ -276,3 +278,45 @@ def test_the_event_loop_writes_no_answer(
     for path in ("/about", "/heads"):
         assert client.get(path).status_code == 200
     assert wrote == ["pellucid-soon_0", "pellucid-measuring_0"]
+
+
+def test_what_nobody_waits_for_is_not_begun(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, go, begun = threading.Event(), threading.Event(), list[int]()
+
+    def column(_: object, token: int) -> torch.Tensor:
+        begun.append(token)
+        held.set()
+        assert go.wait(20)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(Map, "column", column)
+    app, told = Server(atlas).app, list[int]()
+
+    async def ask(token: int, is_gone: bool) -> None:
+        path = f"/column/0/0/0/{token}"
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode()}
+        scope |= {"query_string": b"", "root_path": "", "headers": [(b"host", HERE.encode())]}
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.disconnect"} if is_gone else await asyncio.sleep(99, {})
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                told.append(message["status"])
+
+        await app(scope, receive, send)
+
+    async def both() -> None:
+        first = asyncio.create_task(ask(7, is_gone=False))
+        await asyncio.to_thread(held.wait, 20)
+        await ask(11, is_gone=True)
+        go.set()
+        await first
+        await ask(13, is_gone=False)
+
+    thread = threading.Thread(target=lambda: asyncio.run(both()))  # a browser may have this one's
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert begun == [7, 13]
+    assert told == [499, 200, 200]

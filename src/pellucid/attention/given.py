@@ -38,7 +38,7 @@ class LogOfGiven(Energy):
 
 
 class GivenWeights(AttentionWeights):
-    """Weights that are there: (..., heads, queries, keys), referred to. Rows need not sum to one."""
+    """Weights that are there, (..., heads, queries, keys). Rows need not sum to one."""
 
     @property
     def _is_known(self) -> bool:

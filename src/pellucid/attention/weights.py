@@ -102,8 +102,8 @@ class LazyMatrix:
         needed = self.shape.numel() * self.dtype.itemsize
         if limit is not None and needed > limit:
             raise TooLargeError(
-                f"dense() of shape {tuple(self.shape)} needs {readable_bytes(needed)}, above the limit of "
-                f"{readable_bytes(limit)}; index a part, or pass limit=None"
+                f"dense() of shape {tuple(self.shape)} needs {readable_bytes(needed)}, above the "
+                f"limit of {readable_bytes(limit)}; index a part, or pass limit=None"
             )
         return self[...]
 

@@ -7,12 +7,12 @@ unless the program is being traced.
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["RunningCall", "running"]
+__all__ = ["RunningCall", "innermost"]
 
 
 class _Mark:
@@ -41,16 +41,14 @@ class RunningCall:
         alive = weakref.ref(mark) if isinstance(mark, _Mark) else (lambda: frame)
         return cls(id(frame), frame.f_code.co_name, alive)
 
-    def is_among(self, numbers: set[int]) -> bool:
-        """Whether it is one of the calls that `running` has found."""
-        return self.number in numbers and self.alive() is not None
 
-
-def running() -> set[int]:
-    """The numbers of the frames of this thread."""
-    found = set()
+def innermost(calls: Sequence[RunningCall]) -> int | None:
+    """Which of these calls, innermost first, is the first that is still running on this thread."""
+    places = {call.number: place for place, call in reversed(list(enumerate(calls)))}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        found.add(id(frame))
+        place = places.get(id(frame))
+        if place is not None and calls[place].alive() is not None:
+            return place
         frame = frame.f_back
-    return found
+    return None

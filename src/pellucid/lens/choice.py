@@ -8,7 +8,7 @@ from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.record import Record
 from pellucid.lens.selection import LAYER, Layers
 
-__all__ = ["chosen", "prefix"]
+__all__ = ["chosen"]
 
 
 def chosen(records: Sequence[Record], layers: Layers | None) -> list[Record]:
@@ -45,9 +45,3 @@ def chosen(records: Sequence[Record], layers: Layers | None) -> list[Record]:
             )
         kept |= found
     return [record for record in records if record.name in kept]
-
-
-def prefix(name: str) -> str:
-    """What comes before the layer's number in a module's name: the stack that it is part of."""
-    found = LAYER.search(name)
-    return name[: found.start(1)] if found else ""

@@ -47,7 +47,9 @@ def from_attentions(
         keys = source if is_cross or of_encoder else own
         records.append(_record(name, weights, queries, keys, is_cross))
     if not records:
-        raise ArgumentError("attentions holds no weights; was the model run with output_attentions?")
+        raise ArgumentError(
+            "attentions holds no weights; was the model run with output_attentions?"
+        )
     recording = Recording(model, records, tokenizer=tokenizer)
     recording._vocabulary = own.vocabulary | source.vocabulary
     return recording

@@ -377,7 +377,7 @@ def _ids(record: Record) -> Tensor | None:
 
 
 def _told_apart(ids: Tensor, placeholders: frozenset[int]) -> Tensor:
-    """The ids, with another number for each placeholder of a picture: what they stand for differs."""
+    """The ids, with a number of its own for each placeholder: what they stand for differs."""
     if not placeholders:
         return ids
     stands_in = torch.isin(ids, torch.tensor(sorted(placeholders), device=ids.device))

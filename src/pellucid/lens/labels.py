@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.lens import selection
-from pellucid.lens.calls import RunningCall, running
+from pellucid.lens.calls import RunningCall, innermost
 from pellucid.lens.selection import Parts
 from pellucid.lens.taps import running_modules
 
@@ -34,8 +34,10 @@ class Read:
     """(batch, length)"""
     embedding: str
     """The name of the module that looked them up."""
-    calls: list[tuple[RunningCall, str]]
-    """The calls that were running, innermost first, and the names of their modules."""
+    calls: list[RunningCall]
+    """The calls of methods of modules that were running, innermost first."""
+    modules: list[str]
+    """The names of these modules."""
 
 
 class Labels:
@@ -52,24 +54,26 @@ class Labels:
         self._attending = [name for name, part in parts if selection.looks_like_attention(part)]
         self._reads: list[Read] = []
         self._known: dict[str, bool] = {}
+        self._latest: tuple[Read, RunningCall, str] | None = None
+        """What was found to belong to which stack, in a call that may still run."""
 
     def read(self, ids: Tensor, weight: Tensor) -> None:
         """Ids were looked up in an embedding."""
-        calls: list[tuple[RunningCall, str]] = []
+        calls: list[RunningCall] = []
+        modules: list[str] = []
         embedding = self._weights.get(id(weight))
         for frame, module in running_modules(sys._getframe(2)):
             name = self._names.get(id(module))
-            if not calls and embedding is None:  # its weight may be swapped, as functional_call does
+            if embedding is None:  # its weight may be swapped, as functional_call does
                 if id(module) not in self._embeddings:
                     return
                 embedding = name
-            if name is not None:
-                calls.append((RunningCall.of(frame), name))
-        if embedding is None or not calls or not ids.ndim:
+            if name is not None and name != embedding:
+                calls.append(RunningCall.of(frame))
+                modules.append(name)
+        if embedding is None or not ids.ndim:
             return
-        if calls[0][1] == embedding and len(calls) > 1:
-            calls = [call for call in calls if call[1] != embedding]
-        read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls)
+        read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls, modules)
         self._reads = [read, *self._reads[: READ_KEPT - 1]]
 
     def attended(self, name: str) -> None:
@@ -80,35 +84,45 @@ class Labels:
 
     def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that the stack of a module has read in the pass that is running."""
-        now = running()
+        stack = selection.stack(name)
+        if self._latest is not None:
+            read, call, of = self._latest
+            is_latest = read is self._reads[0] and of == stack and call.alive() is not None
+            if is_latest and read.ids.shape == (batch, length):
+                return read.ids
         for read in self._reads:
-            if read.ids.shape == (batch, length) and self._is_own(read, name, now):
+            if read.ids.shape == (batch, length) and self._is_own(read, name):
+                place = innermost(read.calls)
+                if place is not None:
+                    self._latest = read, read.calls[place], stack
                 return read.ids
         return None
 
     def of_other_keys(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that another stack has read in a call that is still running."""
-        now = running()
         for read in self._reads:
-            if read.ids.shape != (batch, length):
-                continue
-            for call, module in read.calls:
-                if call.is_among(now):
-                    if selection.within(name, module) and not self._is_own(read, name, now):
-                        return read.ids
-                    break
-                if call.name == "forward" and selection.within(name, module):
-                    break  # an earlier one of its own stack
+            if read.ids.shape[1] == length and not batch % len(read.ids):
+                place = innermost(read.calls)
+                if place is not None and selection.within(name, read.modules[place]):
+                    done = self._passes(read, place)
+                    is_same_stack = any(selection.within(name, module) for module in done)
+                    if not is_same_stack and not self._is_own(read, name):
+                        return read.ids.repeat_interleave(batch // len(read.ids), 0)  # beams
         return None
 
-    def _is_own(self, read: Read, name: str, now: set[int]) -> bool:
+    def _is_own(self, read: Read, name: str) -> bool:
         """Whether a module is part of the stack that read these ids, in the same call."""
-        for call, module in read.calls:
-            if call.is_among(now):
-                return selection.within(name, module) and self._leads(read, name, module)
-            if call.name == "forward" and self._attends(module):
-                return False  # the stack that has read them is done
-        return False
+        place = innermost(read.calls)
+        if place is None or not selection.within(name, read.modules[place]):
+            return False
+        if any(self._attends(module) for module in self._passes(read, place)):
+            return False  # the stack that has read them is done
+        return self._leads(read, name, read.modules[place])
+
+    def _passes(self, read: Read, place: int) -> list[str]:
+        """The modules of the passes that were running when ids were read, and are done."""
+        pairs = zip(read.calls[:place], read.modules, strict=False)
+        return [module for call, module in pairs if call.name == "forward"]
 
     def _leads(self, read: Read, name: str, module: str) -> bool:
         """Whether no stack inside `module` has the embedding and not the module called `name`.

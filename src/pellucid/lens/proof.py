@@ -72,8 +72,9 @@ def prove(evidence: Evidence) -> Proof:
                 found = _compared(evidence, theirs[item], value, item, rows)
                 if not found.error <= found.allowed:
                     raise Contradiction(
-                        "does more than attention as Pellucid knows it: its weights give a context "
-                        f"that is off by {found.error:.1g}, where rounding allows {found.allowed:.1g}"
+                        "does more than attention as Pellucid knows it: its weights give a "
+                        f"context that is off by {found.error:.1g}, where rounding allows "
+                        f"{found.allowed:.1g}"
                     )
                 proof = proof.joined(found)
     return proof
@@ -145,7 +146,9 @@ def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
     error = float(difference.flatten()[worst])
     if error != error:  # what a row is that sees nothing, zero or NaN, is the kernel's own
         if bool(ours.isnan().any()) or bool(theirs.isinf().any()):
-            ours, theirs = (x.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for x in (ours, theirs))
+            ours, theirs = (
+                x.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for x in (ours, theirs)
+            )
             same = ours == theirs
             ours, theirs = ours.masked_fill(same, 0), theirs.masked_fill(same, 0)
         return _judged(ours, theirs.nan_to_num(), allowed.nan_to_num(), rows)
@@ -181,7 +184,8 @@ def _length(record: Record, item: int, rows: list[int]) -> Tensor:
     query, key = record.queries.tensor[item][:, rows].float(), record.keys.tensor[item].float()
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)
     longest = longest.repeat_interleave(len(query) // len(key))[:, None, None]
-    return torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest * _scale(record)
+    length: Tensor = torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest
+    return length * _scale(record)
 
 
 def _scale(record: Record) -> float:

@@ -31,7 +31,7 @@ MOST_RUNS = 8
 FAR = 2**40
 """Further than any key."""
 HIDDEN = -9000.0
-"""A score at most this large is a hidden key's: models add -1e4, -1e9 or the lowest number to it."""
+"""A score at most this large is a hidden key's: models add -1e4, -1e9 or the lowest number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +108,9 @@ def recognise_in_scores(scores: Tensor, queries: int, keys: int) -> Recognised |
         reader = _ScoreReader(scores)
         found = _plain(reader) or _by_outline(reader)
         if found is None:
-            mask, uniform = masks.dense(~(scores <= HIDDEN)), None
-            if not bool((scores > HIDDEN).any(-1).all()):
-                return None
-        else:
-            mask, uniform = _with_uniform(reader, found, queries)
+            shown = ~(scores <= HIDDEN)
+            return Recognised(masks.dense(shown), None, None) if _all(shown.any(-1)) else None
+        mask, uniform = _with_uniform(reader, found, queries)
     return None if reader.uneven else Recognised(mask, None, uniform)
 
 

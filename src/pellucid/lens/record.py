@@ -64,6 +64,7 @@ class Pieces:
         self._parts: list[Part] = [part]
         self._versions = [version_of(part)]
         self._axis = axis
+        self._orders: list[tuple[int, Tensor]] = []
         self.length = part.shape[axis]
         self.outer = tuple(part.shape[:axis])
 
@@ -71,6 +72,13 @@ class Pieces:
         self._parts.append(part)
         self._versions.append(version_of(part))
         self.length += part.shape[self._axis]
+
+    def reorder(self, items: Tensor) -> None:
+        """Put what was added so far in another order along the first axis, as beams change theirs.
+
+        It holds from the next piece on: after the last step of a search nothing goes on from it.
+        """
+        self._orders.append((len(self._parts), items))
 
     def cut(self, length: int) -> None:
         """Forget what comes after the first `length`."""
@@ -91,13 +99,29 @@ class Pieces:
                 'watch(model, device="cpu"), or dtype=..., keeps copies'
             )
         made = [part.make() if isinstance(part, Lazy) else part for part in self._parts]
+        made = self._ordered(made)
         whole = made[0] if len(made) == 1 else torch.cat(made, self._axis)
         if whole is not self._parts[0]:
             self._keep(whole)
         return whole
 
+    def _ordered(self, parts: list[Tensor]) -> list[Tensor]:
+        orders, order = [some for some in self._orders if some[0] < len(parts)], None
+        if not orders:
+            return parts
+        found = []
+        for place in reversed(range(len(parts))):
+            while orders and orders[-1][0] > place:  # x[first][second] is x[first[second]]
+                _, earlier = orders.pop()
+                order = earlier if order is None else earlier[order]
+            part = parts[place]
+            found.append(part if order is None or len(part) == 1 else part[order.to(part.device)])
+        return found[::-1]
+
     def _keep(self, whole: Tensor) -> None:
+        latest = [order for at, order in self._orders if at >= len(self._parts)]
         self._parts, self._versions = [whole], [version_of(whole)]
+        self._orders = [(1, order) for order in latest]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -337,6 +361,26 @@ class Record:
             pieces.cut(queries)
         for pieces in of_keys:
             pieces.cut(keys)
+        return True
+
+    def reorder(self, items: Tensor, done: set[int]) -> bool:
+        """Put the texts in another order, as beams change theirs.
+
+        Args:
+            items: (batch,) which text comes where.
+            done: the `id`s of pieces that other records share, and that are in order already.
+
+        Returns:
+            False where the texts see different keys, so that no order but their own is right.
+        """
+        if not self.visibility.is_alike(items):
+            return False
+        self._weights = None
+        of_queries, of_keys = self._pieces()
+        for pieces in (*of_queries, *of_keys, *self.biases):
+            if id(pieces) not in done:
+                done.add(id(pieces))
+                pieces.reorder(items)
         return True
 
     def _pieces(self) -> tuple[list[Pieces], list[Pieces]]:

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights, indexing
 from pellucid.attention.scores import BLOCK_NUMBERS
-from pellucid.attention.weights import DENSE_LIMIT
-from pellucid.attention.weights import readable_bytes
+from pellucid.attention.weights import DENSE_LIMIT, readable_bytes
 from pellucid.attention.workers import each
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, TypeMismatchError
-from pellucid.lens import choice
+from pellucid.lens import choice, selection
 from pellucid.lens.align import choose, why_unseen
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
@@ -121,8 +120,8 @@ def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Re
         chain = choose(seen, square, layers, cross=False)
     else:
         chain = choice.chosen(square, layers)
-    kinds = {(choice.prefix(x.name), *x.shape[:-3], *x.shape[-2:]): x for x in reversed(chain)}
-    stacks = dict.fromkeys(choice.prefix(x.name) for x in chain)
+    kinds = {(selection.stack(x.name), *x.shape[:-3], *x.shape[-2:]): x for x in reversed(chain)}
+    stacks = dict.fromkeys(selection.stack(x.name) for x in chain)
     fit = len({kind[1:] for kind in kinds}) == 1
     if not fit or (isinstance(seen, Recording) and len(stacks) > 1):
         found = ", ".join(f"{x.name} {tuple(x.shape)}" for x in reversed(kinds.values()))

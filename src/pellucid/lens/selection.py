@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
+
 from torch import nn
 
 from pellucid.errors import TypeMismatchError, UnknownNameError
@@ -92,7 +93,7 @@ def looks_like_attention(module: nn.Module) -> bool:
 
 
 def placeholders(model: nn.Module) -> frozenset[int]:
-    """Ids that stand for pictures or sound, whose embeddings are replaced, as a config names them."""
+    """Ids that stand for pictures or sound, whose embeddings are replaced, by the config."""
     found = set()
     for part in model.modules():
         config = vars(part).get("config")
@@ -100,6 +101,13 @@ def placeholders(model: nn.Module) -> frozenset[int]:
             if type(value) is int and PLACEHOLDER.search(name):
                 found.add(value)
     return frozenset(found)
+
+
+@cache
+def stack(name: str) -> str:
+    """What comes before the layer's number in a module's name: the stack that it is part of."""
+    found = LAYER.search(name)
+    return name[: found.start(1)] if found else ""
 
 
 @cache

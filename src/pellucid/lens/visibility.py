@@ -83,6 +83,13 @@ class Visibility:
         sees_ahead = self.looks_ahead or self.band is None
         return not sees_ahead or keys >= self.first[1]
 
+    def is_alike(self, items: Tensor) -> bool:
+        """Whether texts in another order, (batch,), see the same."""
+        if not self.grows:
+            return self.fixed is None or self.fixed.batch in (None, 1)
+        flags = [x for x in (self.present, self.uniform) if x is not None and len(x) > 1]
+        return all(torch.equal(x[items.to(x.device)], x) for x in flags)
+
     def uniform_rows(self, queries: int) -> Tensor | None:
         """(batch or 1, queries) bool; None where there is none."""
         if self.uniform is None:

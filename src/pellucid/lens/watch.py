@@ -10,9 +10,7 @@ ever; what they were given is referred to, not copied, and weights are computed 
 
 import re
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from types import ModuleType, TracebackType
 from typing import Any, Literal
 
@@ -22,67 +20,30 @@ from torch import Tensor, nn
 from pellucid.attention.weights import readable_bytes
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps
-from pellucid.lens.calls import RunningCall, running
+from pellucid.lens.calls import RunningCall, innermost
+from pellucid.lens.generations import Generations, logsumexp_of
 from pellucid.lens.labels import Labels
 from pellucid.lens.mask_reader import MaskReader
-from pellucid.lens.proof import Contradiction, Evidence, Proof, prove
+from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.recognise import Recognised
-from pellucid.lens.record import Keeper, Part, Pieces, Record
+from pellucid.lens.record import Keeper, Part, Pieces, Proof, Record
 from pellucid.lens.recording import Recording
+from pellucid.lens.taps.audit import Audit
 from pellucid.lens.visibility import Visibility
 
 STEPS_TOGETHER = 64
 """Steps of a generation that are proven together."""
 WEIGHTS_LIMIT = 2**32
 """Bytes of weights that are kept where they cannot be had from query and key: 4 GiB."""
+MOST_REASONS = 2
+"""More reasons why a module is unseen than this and one are not listed."""
+WIDTHS_WITHIN = 2
+"""How many modules deep the parameters of a router may lie in the module that runs it."""
+EXPERTS = re.compile("top|expert|choice", re.IGNORECASE)
+"""What attributes are called that say how many experts a router chooses."""
 GENERATING = re.compile("generate", re.IGNORECASE)
 """What methods are called in which several passes make one text."""
 PROOFS = ("some rows", "every row")
-
-
-@dataclass(eq=False)
-class Growing:
-    """A generation in progress."""
-
-    record: Record
-    cache: int
-    layer: int
-    first: int
-    """Which of all keys is the record's first; others were forgotten before the watch began."""
-    key: "weakref.ref[Tensor]"
-    """What the latest call was given as keys."""
-    is_reader: bool
-    """Whether its keys are another layer's, as those of the last layers of Gemma 3n are."""
-    unproven: list[Tensor] = field(default_factory=list)
-    """Contexts of the latest steps, (batch, heads, queries, value_dim)."""
-    value: Tensor | None = None
-    """All values up to the latest step."""
-    every_row: bool = False
-
-    def settle(self) -> str | None:
-        """Prove the latest steps; how they contradict the record, if they do."""
-        contexts, self.unproven, value, self.value = self.unproven, [], self.value, None
-        if not contexts or value is None:
-            return None
-        record, context = self.record, torch.cat(contexts, -2)
-        # Keys that another layer has added since are behind these rows.
-        missing = record.keys.length - value.shape[-2]
-        value = nn.functional.pad(value, (0, 0, 0, missing)) if missing > 0 else value
-        first = record.queries.length - context.shape[-2]
-        evidence = Evidence(
-            record=record,
-            value=value[..., : record.keys.length, :],
-            context=context,
-            first=first,
-            every_row=self.every_row,
-        )
-        try:
-            with taps.unheard():
-                found = prove(evidence)
-        except Contradiction as contradiction:
-            return str(contradiction)
-        record.proof = found if record.proof is None else record.proof.joined(found)
-        return None
 
 
 class Watch(Recording):
@@ -99,6 +60,7 @@ class Watch(Recording):
         proof: str,
         everyone: bool,
         weights_limit: int | None,
+        audit: bool,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeMismatchError(
@@ -119,7 +81,11 @@ class Watch(Recording):
         self._every_row = proof == "every row"
         self._everyone = everyone
         self._weights_limit = weights_limit
+        self.audits = audit
+        """Whether every softmax is said of which there is no record, a router's too."""
+        self._audit: Audit | None = None
         self._lost: dict[str, str] = {}
+        self._softmaxed: set[str] = set()
         self._placeholders = selection.placeholders(model)
         self._forget()
 
@@ -127,14 +93,14 @@ class Watch(Recording):
         """All that only an open watch needs."""
         self._names: dict[int, str] = {}
         self._labels: Labels | None = None
-        self._growing: dict[tuple[str, int, int], Growing] = {}
         self._broken: dict[str, str] = {}
         self._refused: set[str] = set()
         self._run: RunningCall | None = None
         self._turns: dict[str, list[Record]] = {}
         self._masks = MaskReader(self._keeper)
+        self._generations: Generations | None = None
         self._memory: frozenset[int] | None = None
-        self._widths: frozenset[int] | None = None
+        self._widths: dict[str, frozenset[int]] = {}
         self._kept_weights = 0
 
     def __enter__(self) -> "Watch":
@@ -142,7 +108,18 @@ class Watch(Recording):
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = {id(part): name for name, part in self._parts}
         self._labels = Labels(self._model, self._parts)
+        self._generations = Generations(
+            self._keeper,
+            self._masks,
+            keeps_values=self._values,
+            every_row=self._every_row,
+            ids=self._query_ids,
+            withdraw=self._withdraw,
+        )
         taps.add(self, everywhere=self._everyone)
+        if self.audits:
+            self._audit = Audit(self)
+            self._audit.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -151,8 +128,11 @@ class Watch(Recording):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._audit is not None:
+            self._audit.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+            self._audit = None
         taps.remove(self)
-        self._settle()
+        self._all()
         self._unseen = self.unseen
         # What was recorded outlives the model, and does not keep it alive.
         self._model, self._parts, self._modules = None, [], {}
@@ -166,10 +146,13 @@ class Watch(Recording):
         recorded = {record.name for record in self._records}
         silent = selection.silent(self._parts, recorded | self._lost.keys(), self._chosen)
         if self._names:
-            reason = "has made no attention call and no softmax: it was not run, or has no n x n weights"
+            reason = "was not run, or computes no softmax, so that there are no n x n weights"
         else:
             reason = "was not watched: say `with pellucid.watch(model) as seen:`"
-        return dict.fromkeys(silent, reason) | self._lost
+        found = dict.fromkeys(silent, reason)
+        for name in self._softmaxed & found.keys():
+            found[name] = "computes a softmax that meets no values over as many positions"
+        return found | self._lost
 
     # What the taps ask.
 
@@ -193,58 +176,48 @@ class Watch(Recording):
             self._memory = frozenset(memory)
         return tensor.untyped_storage()._cdata in self._memory
 
-    def widths(self) -> frozenset[int]:
-        if self._widths is None:
-            assert self._model is not None
-            self._widths = frozenset(n for x in self._model.parameters() for n in x.shape)
-        return self._widths
+    def widths(self, name: str) -> frozenset[int]:
+        known = self._widths.get(name)
+        if known is None:
+            module = self._modules[name]
+            sizes = {
+                size
+                for part, parameter in module.named_parameters()
+                if part.count(".") <= WIDTHS_WITHIN
+                for size in parameter.shape
+            }
+            chosen = {n for at, n in vars(module).items() if type(n) is int and EXPERTS.search(at)}
+            known = self._widths[name] = frozenset(sizes | chosen)
+        return known
 
     # What the taps tell.
 
+    def softmaxed(self, name: str) -> None:
+        self._softmaxed.add(name)
+
     def missed(self, name: str, reason: str) -> None:
         if self._chosen is None or name in self._chosen:
-            self._lost[name] = reason
+            known = self._lost.get(name)
+            if known is None or known.count("; it ") >= MOST_REASONS:
+                self._lost[name] = reason
+            elif reason not in known:
+                self._lost[name] = f"{known}; it {reason}"
 
     def read(self, ids: Tensor, weight: Tensor) -> None:
         if self._labels is not None:
             self._labels.read(ids, weight)
 
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
-        self._settle(cache)
-        counts = {
-            place: growing.first + growing.record.keys.length - length(growing.layer)
-            for place, growing in self._growing.items()
-            if growing.cache == cache
-        }
-        for place, count in sorted(
-            counts.items(), key=lambda item: self._growing[item[0]].is_reader
-        ):
-            growing = self._growing[place]
-            if not growing.record.forget(count, keys_too=not growing.is_reader):
-                del self._growing[place]  # what comes is a record of its own
+        self._open_generations().crop(cache, length)
 
     def rewound(self, cache: int, layer: int | None = None) -> None:
-        for growing in list(self._growing.values()):
-            if growing.cache == cache and layer in (None, growing.layer):
-                self._settled(growing)
+        self._open_generations().settle(cache, layer)
+
+    def reordered(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
+        self._open_generations().reorder(cache, items, keys)
 
     def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
-        if what == "edit":  # done already: what was used is no longer there to be compared with
-            for growing in self._growing.values():
-                if growing.cache == cache:
-                    growing.unproven.clear()
-        self._settle(cache)
-        for place, growing in list(self._growing.items()):
-            if growing.cache != cache or layer not in (None, growing.layer):
-                continue
-            record = self._growing.pop(place).record
-            if what not in ("reset", "edit"):  # after these, what comes is a record of its own
-                alone = "one text at a time" if what == "select" else "with num_beams=1"
-                self._broken[record.name] = (
-                    f"cannot be joined, since '{what}' changed its cache, as beam search does; "
-                    f"generate {alone}, or watch one forward pass over what was generated"
-                )
-                self._drop(record)
+        self._open_generations().disturb(cache, what, layer)
 
     def heard(self, name: str, call: taps.Call | taps.Made) -> None:
         if not self.wants(name):
@@ -261,20 +234,23 @@ class Watch(Recording):
             self.missed(name, self._broken[name])
         elif update is not None and update.lossy:
             self.missed(name, "reads a quantized cache, which is not recorded")
-        elif not self._grow(name, call):
+        elif not self._open_generations().grow(name, call):
             self._begin(name, call)
 
     # What is made of it.
 
     def _begin(self, name: str, call: taps.Call) -> None:
         """Record a call by itself, or the first of a generation."""
-        key, value, before, source = self._whole(call)
+        generations = self._open_generations()
+        origin = generations.origin(call)
+        key, value, source = origin.keys, origin.values, origin.source
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._masks.rule_of(call, queries, keys)
-        cross = selection.is_cross(name) or (before == 0 and queries != keys and source is None)
+        is_plain = origin.before == 0 and source is None
+        cross = selection.is_cross(name) or (is_plain and queries != keys)
         keep = self._keeper
         context = call.context if self._values and call.projection is None else None
-        logsumexp = self._logsumexp(call)
+        logsumexp = logsumexp_of(call, keep)
         ids, key_ids = self._ids(name, call.query.shape[0], queries, keys, cross)
         record = Record(
             name=name,
@@ -299,24 +275,16 @@ class Watch(Recording):
         if not self._is_proven(record, call, value):
             return
         self._add(record, has_cache=call.update is not None)
-        origin = call.update or source
-        if origin is None or not isinstance(call.key, Tensor):
-            return
-        first = origin.first if isinstance(origin, Growing) else before + origin.length - keys
-        self._growing[name, origin.layer, origin.cache] = Growing(
-            record,
-            origin.cache,
-            origin.layer,
-            first,
-            weakref.ref(call.key),
-            source is not None,
-            every_row=self._every_row or not call.is_known,
-        )
+        generations.begin(record, call, origin)
 
     def _is_proven(self, record: Record, call: taps.Call, value: Part) -> bool:
         """Prove a record, keep the weights where the model has made others, or say so."""
         if call.made is None and (call.context is None or call.dropout):
-            why = "dropout is drawn anew" if call.dropout else "the call returns no context of its own"
+            why = (
+                "dropout is drawn anew"
+                if call.dropout
+                else "the call returns no context of its own"
+            )
             record.proof = Proof(0, record.shape[0] * record.shape[-2], reason=why)
             return True
         # An empty slot of a static cache has a share of a padding row; it is not kept.
@@ -341,8 +309,8 @@ class Watch(Recording):
             else:
                 context = call.context if call.projection is None else None
                 given = value if isinstance(value, Tensor) else None
-                made = taps.Made(weights=call.made, value=given, context=context)
-                self._keep_weights(record.name, made)
+                kept = taps.Made(weights=call.made, value=given, context=context)
+                self._keep_weights(record.name, kept)
             return False
         return True
 
@@ -374,7 +342,9 @@ class Watch(Recording):
                 Recognised(None, None, None), queries, keys, self._keeper.device or weights.device
             ),
             values=self._keeper.pieces(made.value) if given and made.value is not None else None,
-            contexts=self._keeper.pieces(made.context) if given and made.context is not None else None,
+            contexts=self._keeper.pieces(made.context)
+            if given and made.context is not None
+            else None,
             query_tokens=None if ids is None else Pieces(ids, -1),
             key_tokens=None if key_ids is None else Pieces(key_ids, -1),
             is_cross=cross,
@@ -386,15 +356,30 @@ class Watch(Recording):
     def _add(self, record: Record, has_cache: bool = False) -> None:
         """Put a record with the others, and tell which stream it is."""
         if has_cache:
-            if self._run is None or not self._run.is_among(running()):
+            if self._run is None or innermost([self._run]) is None:
                 self._run, self._turns = self._generation(), {}
             turns = self._turns.setdefault(record.name, [])
             record.stream = len(turns)
             turns.append(record)
         self._records.append(record)
 
-    def _drop(self, record: Record) -> None:
+    def _withdraw(self, record: Record, why: str, is_wrong: bool) -> None:
+        """A record that was found to be wrong, or a generation that cannot be joined."""
         self._records = [some for some in self._records if some is not record]
+        if is_wrong:
+            self._refused.add(record.name)
+            self.missed(record.name, why)
+        else:
+            self._broken[record.name] = why
+
+    def _all(self) -> list[Record]:
+        if self._generations is not None:
+            self._generations.settle()
+        return self._records
+
+    def _open_generations(self) -> Generations:
+        assert self._generations is not None, "only an open watch is told"
+        return self._generations
 
     def _generation(self) -> RunningCall | None:
         """The call that generates, if one does: passes within it may take turns."""
@@ -403,148 +388,18 @@ class Watch(Recording):
                 return RunningCall.of(frame)
         return None
 
-    def _whole(self, call: taps.Call) -> tuple[Part, Part, int, Growing | None]:
-        """All keys and values that a call reads, and where they come from.
-
-        Returns:
-            keys, values, how many keys the cache had before, and the layer that the keys were taken
-            from where it is another.
-        """
-        key, value, update = call.key, call.value, call.update
-        if update is not None:
-            before = update.before() if callable(update.before) else update.before
-            if before == 0 and update.returned() is key:
-                return update.keys, update.values, before, None
-            return *_cut(key, value, before + update.length), before, None
-        source = self._source(key)
-        if source is None or key.shape[-2] < source.record.keys.length:  # a window left some behind
-            return key, value, 0, None
-        return *_cut(key, value, source.record.keys.length), 0, source
-
-    def _grow(self, name: str, call: taps.Call) -> bool:
-        """Add a step to the generation that it belongs to; False where it belongs to none."""
-        query, key, value, update = call.query, call.key, call.value, call.update
-        if update is None:
-            growing = self._reader_of(name, key)
-        else:
-            growing = self._growing.get((name, update.layer, update.cache))
-        if growing is None or not isinstance(query, Tensor) or not isinstance(value, Tensor):
-            return False
-        record, rows, new_key, new_value = growing.record, query.shape[-2], None, None
-        if update is not None:
-            total = growing.first + record.keys.length
-            before = total if callable(update.before) else update.before
-            if before < total and not self._settled(growing):
-                return False
-            if not max(growing.first, 1) <= before <= total or not record.forget(total - before):
-                return False
-        elif growing.is_reader:  # its keys have grown already; queries taken back are behind them
-            offset = record.visibility.first[1] - record.visibility.first[0]
-            surplus = record.queries.length + rows + offset - record.keys.length
-            if surplus and not self._settled(growing):
-                return False
-            if surplus < 0 or not record.forget(surplus, keys_too=False):
-                return False
-        row, keys = record.queries.length, record.keys.length
-        if update is not None:
-            keys += update.length
-            if update.returned() is key:
-                new_key, new_value = update.keys, update.values
-            elif isinstance(key, Tensor):
-                # Attention reads what was made of the cache; the last rows of that are new.
-                end = min(key.shape[-2], before + update.length)
-                new_key, new_value = (
-                    x[..., end - update.length : end, :].clone() for x in (key, value)
-                )
-        low = max(0, growing.first + keys - key.shape[-2]) - growing.first
-        if low < 0 or (low and not self._settled(growing)):
-            return False
-        visibility = self._masks.grown(record.visibility, call, row, rows, low, keys)
-        if visibility is None:
-            return False
-        bias, keep = call.bias, self._keeper.keep
-        if bias is not None:
-            bias = nn.functional.pad(bias[..., : keys - low], (low, 0))
-        record.add(
-            visibility,
-            keep(query),
-            None if new_key is None else keep(new_key),
-            value=None if new_value is None or not self._values else keep(new_value),
-            context=keep(call.context) if self._values and call.context is not None else None,
-            bias=None if bias is None else Pieces(keep(bias)),
-            logsumexp=self._logsumexp(call),
-            ids=None if record.query_tokens is None else self._step_ids(name, query.shape[0], rows),
-        )
-        if isinstance(key, Tensor):
-            growing.key = weakref.ref(key)
-        if call.context is not None and not call.dropout and call.projection is None:
-            growing.unproven.append(call.context)
-            # A window forgets the keys that earlier rows have seen.
-            growing.value = nn.functional.pad(value, (0, 0, low, 0)) if low else value
-            if low or self._every_row or len(growing.unproven) >= STEPS_TOGETHER:
-                self._settled(growing)
-        return True
-
-    def _settled(self, growing: Growing) -> bool:
-        """Prove the latest steps of a generation; False, and said, where they contradict it."""
-        wrong = growing.settle()
-        if wrong is None:
-            return True
-        record = growing.record
-        self._refused.add(record.name)
-        self.missed(record.name, wrong)
-        self._growing = {at: some for at, some in self._growing.items() if some is not growing}
-        self._drop(record)
-        return False
-
-    def _settle(self, cache: int | None = None) -> None:
-        for growing in list(self._growing.values()):
-            if cache in (None, growing.cache):
-                self._settled(growing)
-
-    def _all(self) -> list[Record]:
-        self._settle()
-        return self._records
-
-    def _reader_of(self, name: str, key: Part) -> Growing | None:
-        """What a call goes on with that puts no keys into a cache.
-
-        It reads those of an encoder, the same step after step, or those of another layer.
-        """
-        for growing in self._growing.values():
-            if growing.record.name == name and growing.key() is key:
-                return growing
-        source = self._source(key)
-        return None if source is None else self._growing.get((name, source.layer, source.cache))
-
-    def _source(self, key: Part) -> Growing | None:
-        """The layer that has put these keys into a cache."""
-        for growing in self._growing.values():
-            if not growing.is_reader and growing.key() is key:
-                return growing
-        return None
-
     def _ids(
         self, name: str, batch: int, queries: int, keys: int, cross: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """(batch, queries) and (batch, keys) ids of the tokens that are queries and keys."""
-        if self._labels is None:
-            return None, None
-        ids = self._labels.of_queries(name, batch, queries)
+        ids = self._query_ids(name, batch, queries)
         if cross:
-            return ids, self._labels.of_other_keys(name, batch, keys)
+            labels = self._labels
+            return ids, None if labels is None else labels.of_other_keys(name, batch, keys)
         return ids, ids if queries == keys else None
 
-    def _step_ids(self, name: str, batch: int, rows: int) -> Tensor | None:
-        return None if self._labels is None else self._labels.of_queries(name, batch, rows)
-
-    def _logsumexp(self, call: taps.Call) -> Tensor | None:
-        """What the kernel found, if that is the logsumexp of what is recorded."""
-        found = call.logsumexp
-        if found is None or found.shape != call.query.shape[:-1]:
-            return None
-        added = (*call.given, call.bias, call.softcap, call.sinks, self._keeper.dtype)
-        return None if any(x is not None for x in added) else self._keeper.keep(found)
+    def _query_ids(self, name: str, batch: int, length: int) -> Tensor | None:
+        return None if self._labels is None else self._labels.of_queries(name, batch, length)
 
 
 def watch(
@@ -558,6 +413,7 @@ def watch(
     proof: Literal["some rows", "every row"] = "some rows",
     everyone: bool = False,
     weights_limit: int | None = WEIGHTS_LIMIT,
+    audit: bool = False,
 ) -> Watch:
     """Record the attention of `model` while the context is open.
 
@@ -593,6 +449,9 @@ def watch(
             that are begun in it.
         weights_limit: bytes of weights to keep of models that make their weights by hand, where
             query, key and mask do not give them again; None = no limit.
+        audit: look at every operator that runs, and say in `seen.unseen` of each softmax and each
+            kernel of attention that no record accounts for, those of routers and of classes too.
+            All that runs takes longer.
 
     Raises:
         TypeMismatchError: model is no module, or dtype no float type.
@@ -608,11 +467,5 @@ def watch(
         proof=proof,
         everyone=everyone,
         weights_limit=weights_limit,
+        audit=audit,
     )
-
-
-def _cut(key: Part, value: Part, length: int) -> tuple[Tensor, Tensor]:
-    """Without the slots of a static cache that hold nothing yet."""
-    assert isinstance(key, Tensor)
-    assert isinstance(value, Tensor)
-    return key[..., :length, :], value[..., :length, :]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError
-from pellucid.lens import choice
+from pellucid.lens import selection
 from pellucid.lens.rollout import _chain, _nonzero, _through
 from pellucid.viewer.atlas import Atlas
 
@@ -42,11 +42,11 @@ def chain(atlas: Atlas, sheet: int) -> list[int]:
             "rollout follows what layers of self-attention hand on; here, tokens of one text "
             "attend to another"
         )
-    stack, volume = choice.prefix(record.name), atlas.sheets[sheet].recording
+    stack, volume = selection.stack(record.name), atlas.sheets[sheet].recording
     found = [
         number
         for number, one in enumerate(atlas.sheets[: sheet + 1])
-        if one.recording == volume and not one.is_cross and choice.prefix(one.name) == stack
+        if one.recording == volume and not one.is_cross and selection.stack(one.name) == stack
     ]
     _chain(seen, [atlas.sheets[number].name for number in found])
     return found

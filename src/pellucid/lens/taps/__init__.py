@@ -102,6 +102,9 @@ class Made:
 class Listener(Protocol):
     """Who is told."""
 
+    audits: bool
+    """Whether it is told of every softmax that met no values, whatever it is for."""
+
     def name_of(self, module: nn.Module) -> str | None:
         """The name of a module of the watched model, None for others."""
 
@@ -114,14 +117,17 @@ class Listener(Protocol):
     def is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in the memory of a parameter of the watched model."""
 
-    def widths(self) -> "frozenset[int]":
-        """Sizes of the parameters of the watched model, along any axis."""
+    def widths(self, name: str) -> "frozenset[int]":
+        """Sizes of the parameters in and just inside a module, and how many experts it chooses."""
 
     def wants(self, name: str) -> bool:
         """Whether the calls of a module are to be told."""
 
     def heard(self, name: str, call: Call | Made) -> None:
         """An attention call was made."""
+
+    def softmaxed(self, name: str) -> None:
+        """A module has computed a softmax, for whatever end."""
 
     def missed(self, name: str, reason: str) -> None:
         """A call was made that cannot be told."""
@@ -134,6 +140,9 @@ class Listener(Protocol):
 
     def rewound(self, cache: int, layer: int | None = None) -> None:
         """Keys of a cache, or of one layer of it, are about to be written over or let go."""
+
+    def reordered(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
+        """The texts in a cache were put in another order, (batch,); and the keys of its layers."""
 
     def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
         """A cache, or one layer of it, was changed in another way."""
@@ -154,7 +163,7 @@ _here: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 _lock = threading.RLock()
 _patches: "list[Patch]" = []
 _stance: Any = None
-"""What holds that compiled code runs eagerly, while anybody listens: no tap sees into its graphs."""
+"""What has compiled code run eagerly while anybody listens: no tap sees into its graphs."""
 _state = threading.local()
 
 
@@ -430,7 +439,10 @@ def tell(
         if isinstance(call, Call):
             if len(logsumexps) == 1:
                 call.logsumexp = logsumexps[0]
-            if len(made) == 1 and made[0].weights.shape == (*call.query.shape[:-1], call.key.shape[-2]):
+            if len(made) == 1 and made[0].weights.shape == (
+                *call.query.shape[:-1],
+                call.key.shape[-2],
+            ):
                 call.made = made[0].weights
         elif isinstance(call, str) and len(made) == 1:
             call = made[0]

@@ -60,6 +60,7 @@ def places() -> Iterator[taps.Place]:
     if caches is not None:
         yield caches.Cache, "update", update
         yield caches.Cache, "crop", crop
+        yield caches.Cache, "reorder_cache", reorder
         for name in DISTURBING.keys() & vars(caches.Cache).keys():
             yield caches.Cache, name, DISTURBING[name]
     own = sys.modules.get("pellucid.layers.cache")
@@ -242,6 +243,21 @@ def crop(original: Callable[..., Any]) -> Callable[..., Any]:
     return crop
 
 
+def reorder(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Cache.reorder_cache`: beams that go on from others."""
+
+    def reorder_cache(self: Any, items: Tensor, *args: Any, **options: Any) -> Any:
+        result = original(self, items, *args, **options)
+        for layer in self.layers:
+            if layer in _layers:
+                _layers[layer].leave(layer)
+        for listener in taps.listeners:
+            listener.reordered(_serial(self), items, lambda at: self.layers[at].keys)
+        return result
+
+    return reorder_cache
+
+
 def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def disturb(self: Any, *args: Any, **options: Any) -> Any:
         for listener in taps.listeners:
@@ -261,6 +277,6 @@ def _serial(cache: Any) -> int:
 
 DISTURBING = {
     name: partial(disturbance, name)
-    for name in ("reset", "reorder_cache", "batch_repeat_interleave", "batch_select_indices")
+    for name in ("reset", "batch_repeat_interleave", "batch_select_indices")
 }
 """What can happen to a cache besides adding keys and forgetting the latest."""

@@ -63,7 +63,9 @@ def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         if not taps.is_told_as_a_whole():
             for listener, name in taps.callers():
-                listener.missed(name, f"calls the kernel {original} directly, which is not recorded")
+                listener.missed(
+                    name, f"calls the kernel {original} directly, which is not recorded"
+                )
         return original(*args, **options)
 
     return call

@@ -204,8 +204,8 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
     columns = "".join(x for x in of_result if x in of_right and x not in outer)
     soft = _state.soft
     if soft is not None:
-        pairs = ((left, of_left, rows, right, of_right), (right, of_right, columns, left, of_left))
-        for weights, own, queries, value, of_value in pairs:
+        pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
+        for weights, own, value, of_value in pairs:
             if weights.ndim == len(soft.order) and _is_of(soft, weights, soft.keys):
                 keys = own[soft.keys]
                 if keys not in over:
@@ -213,7 +213,7 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
                 dims = "".join(x for x in of_value if x not in own)
                 ordered = "".join(own[axis] for axis in soft.order)
                 batch = ordered[:-2]
-                plain = len(dims) == 1 and set(batch) <= set(of_result) and len(queries) == 1
+                plain = len(dims) == 1 and set(ordered[:-1]) <= set(of_result)
                 return _used(
                     soft,
                     weights,
@@ -221,7 +221,9 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
                     equations.arranged(result, of_result, ordered[:-1] + dims) if plain else None,
                     is_ordered=plain,
                 )
-    if len(over) == len(rows) == len(columns) == 1:
+    if len(over) == 1 and rows and columns:
+        # Heads that share a key: what only one operand has, but for its last axis, is expanded.
+        outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
         _state.products.append(
             Product(
                 equations.arranged(left, of_left, outer + rows + over[0]),
@@ -234,7 +236,7 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
 
 
 def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
-    """Whether an operand is what came of a softmax, and is contracted over the axis it sums along."""
+    """Whether an operand came of a softmax, and is contracted over the axis that sums to one."""
     result = soft.reference()
     if result is None:
         return False
@@ -242,10 +244,12 @@ def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
         return contracted == soft.keys
     if operand.untyped_storage()._cdata == result.untyped_storage()._cdata:
         return True
-    if soft.result is None or soft.product is None and operand.ndim < 3:
+    if soft.result is None or (soft.product is None and operand.ndim < 3):
         return False
     # Dropout, another dtype, a head mask, talking heads: made of it, in memory of its own.
-    return operand.numel() == result.numel() and operand.shape[contracted] == result.shape[soft.keys]
+    return (
+        operand.numel() == result.numel() and operand.shape[contracted] == result.shape[soft.keys]
+    )
 
 
 # A softmax, and what it is a softmax of.
@@ -259,6 +263,8 @@ def _normalised(result: Tensor, scores: Tensor, axis: int) -> None:
     found = [] if is_inner else [(x, name) for x, name in taps.callers() if x.wants(name)]
     if not found and not is_inner:
         return
+    for listener, name in found:
+        listener.softmaxed(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
     soft = Soft(result, weakref.ref(result), axis, order, found)
     soft.product = _product_of(scores, axis)
@@ -321,7 +327,7 @@ def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
 
 
 def _scale(scores: Tensor, query: Tensor, key: Tensor) -> float:
-    """What dot products were multiplied by, from a few rows; a round number where it is near one."""
+    """What products were multiplied by, from a few rows; a usual number where it is near one."""
     rows = torch.linspace(0, scores.shape[2] - 1, min(SAMPLED, scores.shape[2])).long()
     one = query.shape[0] - 1
     if query.shape[1] != scores.shape[1]:
@@ -355,11 +361,15 @@ def _used(
         return
     with torch.no_grad():
         weights = _as_used(soft, result, weights)
-    is_whole = weights.numel() == result.numel()
+    is_whole = weights.numel() in (
+        result.numel(),
+        result.numel() // result.shape[soft.keys] * (result.shape[soft.keys] - 1),
+    )
     if taps.is_told_as_a_whole():
         taps.note_made(taps.Made(weights=as_four(weights, _heads(soft))))
         return
-    if soft.product is None and not _is_attention(soft, result):
+    is_pooling = result.numel() == result.shape[soft.keys] * result.shape[soft.order[0]]
+    if soft.product is None and is_pooling and not _is_over_positions(soft, result):
         return
     told = (weights, value, context) if is_whole and is_ordered else (weights, None, None)
     update = caches.claimed_by(soft.found)
@@ -370,7 +380,10 @@ def _as_used(soft: Soft, result: Tensor, weights: Tensor) -> Tensor:
     """(..., queries, keys) as they are multiplied; before dropout, and whole where in parts."""
     whole = result.permute(soft.order)
     if weights.numel() != result.numel():
-        return whole
+        # A sink that has no value is left out; other parts are blocks, which are kept together.
+        left_out = result.shape[soft.keys] - 1
+        same = [*result.shape[: soft.keys], left_out, *result.shape[soft.keys + 1 :]]
+        return weights.permute(soft.order) if list(weights.shape) == same else whole
     if weights.shape == result.shape:
         weights = weights.permute(soft.order)
     elif weights.numel() == whole.numel():
@@ -390,13 +403,13 @@ def _is_dropout(weights: Tensor, whole: Tensor) -> bool:
     return bool((low > 1.001) & (high - low < 1e-2 * high))
 
 
-def _is_attention(soft: Soft, result: Tensor) -> bool:
-    """Whether a softmax of no product of two activations is one over positions.
+def _is_over_positions(soft: Soft, result: Tensor) -> bool:
+    """Whether a softmax is one over positions, and not over experts or classes.
 
-    It is not where it has as many entries as a projection has outputs: experts, or classes.
+    Of those there are as many as a projection nearby has outputs.
     """
     keys = result.shape[soft.keys]
-    return keys > 1 and not any(keys in x.widths() for x, _ in soft.found)
+    return keys > 1 and not any(keys in x.widths(name) for x, name in soft.found)
 
 
 def _call(
@@ -447,14 +460,13 @@ def _say_if_unused(soft: Soft) -> None:
     if result is None:
         return
     keys = result.shape[soft.keys]
+    looks = keys > 1 and (result.ndim > 3 or _is_over_positions(soft, result))
+    what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
     if soft.product is not None:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
-    elif keys > 1 and result.ndim >= 3 and (result.ndim > 3 or _is_attention(soft, result)):
-        what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
-    else:
-        return
     for listener, name in soft.found:
-        listener.missed(name, f"computes {what}")
+        if looks or soft.product is not None or listener.audits:
+            listener.missed(name, f"computes {what}")
 
 
 _BY_NAME = {

@@ -76,6 +76,16 @@ def stop() -> None:
     _include(_key(), False)
 
 
+def past(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """Call a function that is told as a whole, and whose operators need not be met."""
+    key = _key()
+    _include(key, False)
+    try:
+        return taps.as_a_whole(function, *args, **options)
+    finally:
+        _include(key, True)
+
+
 def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
     from pellucid.lens.taps import functional, multi_head, softmax
 
@@ -84,7 +94,11 @@ def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
         (aten.scaled_dot_product_attention.default, functional.attention),
         (aten._native_multi_head_attention.default, multi_head.fast_path),
         (aten._transformer_encoder_layer_fwd.default, multi_head.fast_layer),
-        *((getattr(aten, name).default, functional.kernel) for name in KERNELS if hasattr(aten, name)),
+        *(
+            (getattr(aten, name).default, functional.kernel)
+            for name in KERNELS
+            if hasattr(aten, name)
+        ),
         (aten.softmax.int, softmax.softmax),
         (aten._softmax.default, softmax.softmax),
         (aten._safe_softmax.default, softmax.softmax),
