@@ -1,0 +1,1 @@
+"""Every model family of transformers, watched: which of their attention weights are recorded?"""
