@@ -76,7 +76,11 @@ class _Texts:
                 raise TypeMismatchError(f"{self.what} must be texts, or ids of (batch, length)")
             self.ids = tokens.reshape(-1, tokens.shape[-1]).long()
             return
+        if isinstance(tokens, str) or not isinstance(tokens, Sequence):
+            raise TypeMismatchError(f"{self.what} must be a list of texts, got {tokens!r}")
         rows = [tokens] if tokens and isinstance(tokens[0], str) else list(tokens)
+        if not all(isinstance(row, Sequence) for row in rows):
+            raise TypeMismatchError(f"{self.what} must be texts, or lists of texts, one an item")
         if not all(isinstance(text, str) for row in rows for text in row):
             raise TypeMismatchError(f"{self.what} must be texts, or lists of texts, one an item")
         if len({len(row) for row in rows}) != 1:
@@ -101,12 +105,13 @@ class _Texts:
 
 def _named(attentions: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and weights, (batch, heads, queries, keys)."""
-    if isinstance(attentions, Mapping) and not FIELDS.keys() & attentions.keys():
+    is_output = hasattr(attentions, "to_tuple")  # of transformers, which leaves out what is None
+    if isinstance(attentions, Mapping) and not is_output and not FIELDS.keys() & attentions.keys():
         for name, weights in attentions.items():
             yield str(name), _joined(str(name), [weights])
         return
     found = {field: _field(attentions, field) for field in FIELDS}
-    if all(value is None for value in found.values()):
+    if all(value is None for value in found.values()) and not is_output:
         if not isinstance(attentions, Sequence):
             raise TypeMismatchError(
                 "attentions must be the output of a model, a list of arrays or a dict of them, got "
@@ -117,11 +122,18 @@ def _named(attentions: Any) -> Iterator[tuple[str, Tensor]]:
         if layers is None:
             continue
         # Of `generate`, a tuple of steps, and of each step one of layers.
-        is_steps = len(layers) > 0 and isinstance(layers[0], list | tuple)
+        is_steps = len(layers) > 0 and _is_step(layers[0])
         for number, parts in enumerate(zip(*layers, strict=True) if is_steps else layers):
             name = FIELDS[field].format(number)
             if parts is not None:
                 yield name, _joined(name, parts if is_steps else [parts])
+
+
+def _is_step(layer: Any) -> bool:
+    """Whether this holds the weights of several layers, and is no array of numbers itself."""
+    if not isinstance(layer, list | tuple) or not layer:
+        return False
+    return isinstance(layer[0], Tensor | np.ndarray) and layer[0].ndim >= 3
 
 
 def _field(attentions: Any, field: str) -> Any:

@@ -31,6 +31,8 @@ class Origin:
     """How many keys the cache had before."""
     source: "Growing | None" = None
     """The layer that the keys were taken from, where it is another."""
+    is_joined: bool = False
+    """Whether there are keys among them that were not put into this cache."""
 
 
 @dataclass(eq=False)
@@ -82,7 +84,7 @@ class Growing:
             first=record.queries.length - context.shape[-2],
             every_row=self.every_row,
         )
-        with taps.unheard():
+        with taps.deaf():
             found = prove(evidence)
         record.proof = found if record.proof is None else record.proof.joined(found)
 
@@ -121,8 +123,11 @@ class Generations:
         key, value, update = call.key, call.value, call.update
         if update is not None:
             before = update.before() if callable(update.before) else update.before
-            if before == 0 and update.returned() is key:
+            if before == 0 and _is_as_returned(update, key, value):
                 return Origin(update.keys, update.values, before)
+            returned = update.returned()
+            if returned is not None and returned.shape[-2] != key.shape[-2]:
+                return Origin(key, value, is_joined=True)  # with keys of another cache
             return Origin(*_cut(key, value, before + update.length), before)
         source = self._source(key)
         if source is None or key.shape[-2] < source.record.keys.length:  # a window left some behind
@@ -133,6 +138,8 @@ class Generations:
         """A record that later calls may go on with."""
         update, source = call.update, origin.source
         if not isinstance(call.key, Tensor) or (update is None and source is None):
+            return
+        if origin.is_joined:
             return
         if update is not None:
             cache, layer = update.cache, update.layer
@@ -177,7 +184,7 @@ class Generations:
         row, keys = record.queries.length, record.keys.length
         if update is not None:
             keys += update.length
-            if update.returned() is key:
+            if _is_as_returned(update, key, value):
                 new_key, new_value = update.keys, update.values
             elif isinstance(key, Tensor):
                 # Attention reads what was made of the cache; the last rows of that are new.
@@ -300,6 +307,11 @@ class Generations:
 
     def _let_go(self, growing: Growing) -> None:
         self._growing = {at: some for at, some in self._growing.items() if some is not growing}
+
+
+def _is_as_returned(update: taps.CacheUpdate, key: Part, value: Part) -> bool:
+    """Whether attention reads what the cache gave back, and nothing that was made of it."""
+    return update.returned() is key and update.returned_values() is value
 
 
 def logsumexp_of(call: taps.Call, keeper: Keeper) -> Tensor | None:

@@ -8,6 +8,7 @@ sound, or keys of another pass have no ids, however many of them there are.
 
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ class Read:
     """The names of these modules."""
 
 
+class _Here(threading.local):
+    """What was read on this thread."""
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+        self.latest: tuple[Read, RunningCall, str] | None = None
+        """What was found to belong to which stack, in a call that may still run."""
+
+
 class Labels:
     """What the latest embeddings have read."""
 
@@ -52,10 +62,8 @@ class Labels:
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
         self._attending = [name for name, part in parts if selection.looks_like_attention(part)]
-        self._reads: list[Read] = []
         self._known: dict[str, bool] = {}
-        self._latest: tuple[Read, RunningCall, str] | None = None
-        """What was found to belong to which stack, in a call that may still run."""
+        self._here = _Here()
 
     def read(self, ids: Tensor, weight: Tensor) -> None:
         """Ids were looked up in an embedding."""
@@ -74,7 +82,7 @@ class Labels:
         if embedding is None or not ids.ndim:
             return
         read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls, modules)
-        self._reads = [read, *self._reads[: READ_KEPT - 1]]
+        self._here.reads = [read, *self._here.reads[: READ_KEPT - 1]]
 
     def attended(self, name: str) -> None:
         """A module has made an attention call, whatever its class is called."""
@@ -85,22 +93,31 @@ class Labels:
     def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that the stack of a module has read in the pass that is running."""
         stack = selection.stack(name)
-        if self._latest is not None:
-            read, call, of = self._latest
-            is_latest = read is self._reads[0] and of == stack and call.alive() is not None
+        if self._here.latest is not None:
+            read, call, of = self._here.latest
+            is_latest = read is self._here.reads[0] and of == stack and call.alive() is not None
             if is_latest and read.ids.shape == (batch, length):
                 return read.ids
-        for read in self._reads:
-            if read.ids.shape == (batch, length) and self._is_own(read, name):
-                place = innermost(read.calls)
-                if place is not None:
-                    self._latest = read, read.calls[place], stack
-                return read.ids
-        return None
+        fitting = [
+            read
+            for read in self._here.reads
+            if read.ids.shape == (batch, length) and self._is_own(read, name)
+        ]
+        if not fitting:
+            return None
+        nearness = [selection.nearness(read.embedding, name) for read in fitting]
+        best = [read for read, near in zip(fitting, nearness, strict=True) if near == max(nearness)]
+        if len({read.embedding for read in best}) > 1:
+            return None
+        read = best[0]
+        place = innermost(read.calls)
+        if place is not None:
+            self._here.latest = read, read.calls[place], stack
+        return read.ids
 
     def of_other_keys(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that another stack has read in a call that is still running."""
-        for read in self._reads:
+        for read in self._here.reads:
             if read.ids.shape[1] == length and not batch % len(read.ids):
                 place = innermost(read.calls)
                 if place is not None and selection.within(name, read.modules[place]):

@@ -27,8 +27,8 @@ class MaskReader:
         self._biases: list[Pieces] = []
         # What tells a mask, the mask itself, and what was made of it. The masks stay referred to,
         # so that no other takes their memory while it tells them.
-        self._rules: list[tuple[Any, Any, tuple[Visibility, Tensor | None]]] = []
-        self._steps: list[tuple[Any, Any, Visibility | None]] = []
+        self._rules: list[tuple[Any, list[Tensor], Any, tuple[Visibility, Tensor | None]]] = []
+        self._steps: list[tuple[Any, Tensor, Any, Visibility | None]] = []
 
     def rule_of(self, call: Call, queries: int, keys: int) -> tuple[Visibility, Pieces | None]:
         """The rule of a call, and what is added to its scores besides.
@@ -42,11 +42,16 @@ class MaskReader:
         told = str(call.rule) if not tensors(call.rule) else object()
         rare = (call.sinks is None, call.hides_with_a_number)
         known = (queries, keys, told, rare, device, *map(_memory, call.given))
-        answer = next((made for was, _, made in self._rules if was == known), None)
+        prints = [_fingerprint(given) for given in call.given]
+        answer = None
+        for was, of, _, made in self._rules:
+            if was == known and all(map(_is_same, of, prints)):
+                answer = made
+                break
         if answer is None:
             found = _read(call, queries, keys, device)
             answer = Visibility.of(found, queries, keys, device), found.bias
-            self._rules = [(known, call.given, answer), *self._rules[: KEPT - 1]]
+            self._rules = [(known, prints, call.given, answer), *self._rules[: KEPT - 1]]
         visibility, bias = answer
         bias = _sum(None if call.bias is None else call.bias[..., :keys], bias)
         return visibility, None if bias is None else self._kept(bias)
@@ -74,9 +79,9 @@ class MaskReader:
         if call.rule is not None or len(call.given) > 1:
             return None
         given = call.given[0]
-        known = (id(visibility), row, rows, low, keys, _memory(given))
-        for was, _, made in self._steps:
-            if was == known:
+        known, printed = (id(visibility), row, rows, low, keys, _memory(given)), _fingerprint(given)
+        for was, of, _, made in self._steps:
+            if was == known and _is_same(of, printed):
                 return made
         seen = given[..., : keys - low]
         plain = True
@@ -87,7 +92,7 @@ class MaskReader:
         answer: Visibility | None = None
         if plain and seen.ndim == 4 and seen.shape[1] == 1:
             answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
-        self._steps = [(known, (given, visibility), answer), *self._steps[: KEPT - 1]]
+        self._steps = [(known, printed, (given, visibility), answer), *self._steps[: KEPT - 1]]
         return answer
 
 
@@ -110,12 +115,27 @@ def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognis
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """What tells a tensor from every other that is alive, and from itself after a change.
+    """What tells a tensor from every other that is alive."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
-    In inference mode nobody counts changes, and so each is read anew.
+
+def _fingerprint(tensor: Tensor) -> Tensor:
+    """Sums of the rows and of the columns, which tell whether anybody has written to a mask.
+
+    No counter does: nobody counts in inference mode, or what is written through `data` or NumPy.
     """
-    version = object() if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version
+    with torch.no_grad():
+        for axis in range(tensor.ndim):  # what is expanded is looked at once
+            if tensor.stride(axis) == 0:
+                tensor = tensor.narrow(axis, 0, min(1, tensor.shape[axis]))
+        bits = tensor.detach()
+        words = bits.is_contiguous() and bits.shape[-1] * bits.itemsize % 8 == 0
+        integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.itemsize]
+        bits = bits.view(torch.int64 if words else integer)
+        rows = bits.sum(-1, dtype=torch.int64).flatten()
+        return (
+            torch.cat([rows, bits.sum(-2, dtype=torch.int64).flatten()]) if bits.ndim > 1 else rows
+        )
 
 
 def _is_same(kept: Tensor, bias: Tensor) -> bool:

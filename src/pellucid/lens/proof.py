@@ -19,6 +19,8 @@ __all__ = ["Contradiction", "Evidence", "prove"]
 
 ROWS = 3
 """Rows that are drawn of each call whose function is known."""
+TRIES = 8
+"""How often rows are drawn again where they show no key, or all keys alike."""
 NUMBERS_AT_ONCE = 2**20
 """Scores that are computed together where every row is proven."""
 SCORE_ROUNDINGS = 2
@@ -77,6 +79,8 @@ def prove(evidence: Evidence) -> Proof:
                         f"{found.allowed:.1g}"
                     )
                 proof = proof.joined(found)
+                if proof.rows >= min(ROWS, queries) and not evidence.every_row:
+                    break
     return proof
 
 
@@ -89,9 +93,10 @@ def _places(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int,
             for start in range(0, queries, step):
                 yield item, _shown(evidence, item, range(start, min(start + step, queries)))
     elif batch and queries:
-        item = _draw.randrange(batch)
-        rows = _draw.sample(range(queries), min(ROWS, queries))
-        yield item, _shown(evidence, item, rows)
+        for _ in range(TRIES):  # rows of padding tell nothing: others are drawn for them
+            item = _draw.randrange(batch)
+            rows = _draw.sample(range(queries), min(ROWS, queries))
+            yield item, _shown(evidence, item, rows)
 
 
 def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
@@ -107,18 +112,29 @@ def _compared(
     """Some rows of an item, theirs and ours."""
     record = evidence.record
     places = [evidence.first + row for row in rows]
-    scores = _scores(record, item, places)
-    weights = _weights(record, scores, item, places)
-    unit = _unit(theirs.dtype, theirs.device)
-    kept = record.queries.dtype
-    largest = scores.abs().masked_fill_(scores.isinf(), 0).amax(-1, keepdim=True)
-    if _unit(kept, theirs.device) > unit:  # shortened numbers: each product is off, not their sum
-        unit = _unit(kept, theirs.device)
-        largest = torch.maximum(largest, _length(record, item, places))
+    unit, least = _unit(theirs.dtype, theirs.device), _least(theirs.dtype)
+    if record.kept == "weights":
+        weights = record.queries.tensor[item][:, places]
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        largest = torch.zeros_like(weights[..., :1])
+    else:
+        scores = _scores(record, item, places)
+        weights = _weights(record, scores, item, places)
+        kept = record.queries.dtype
+        largest = scores.abs().masked_fill_(scores.isinf(), 0).amax(-1, keepdim=True)
+        if _unit(kept, theirs.device) > unit:  # shortened: each product is off, not their sum
+            unit = _unit(kept, theirs.device)
+            largest = torch.maximum(largest, _length(record, item, places))
     theirs = theirs[..., rows, :].to(weights)
-    relative = _allowance(unit, torch.finfo(scores.dtype).eps / 2, largest)
+    told = len(rows) if evidence.every_row else _telling(weights)
+    ours = torch.finfo(weights.dtype).eps / 2
+    relative = _allowance(unit, ours, largest)
     if evidence.weights is not None:
-        return _judged(weights, theirs, weights * relative, len(rows))
+        found = _judged(weights, theirs, weights * relative + least, told)
+        if found.error <= found.allowed or record.kept == "weights":
+            return found
+        relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
+        return _judged(weights, theirs, weights * relative + least, told)
     assert value is not None
     value = value[item].to(weights)
     context = _product(weights, value)
@@ -129,13 +145,24 @@ def _compared(
         context, allowed = (x.transpose(0, 1).flatten(1) for x in (context, allowed))
         context = nn.functional.linear(context, weight, bias)
         allowed = nn.functional.linear(allowed, weight.abs()) + context.abs() * unit
-        return _judged(context, theirs, allowed, len(rows))
-    found = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, len(rows))
+        return _judged(context, theirs, allowed, told)
+    found = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, told)
     if found.error <= found.allowed:
         return found
-    # What is added up may be larger than the sum, and so what rounding may do.
+    # What is added up may be larger than the sum, in scores and contexts.
+    if record.kept != "weights":
+        relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
     magnitude = _product(weights, value.abs()).amax(-1, keepdim=True)
-    return _judged(context, theirs, magnitude * relative, len(rows))
+    lost = value.abs().sum(-2).amax() * least
+    return _judged(context, theirs, magnitude * relative + lost, told)
+
+
+def _telling(weights: Tensor) -> int:
+    """How many rows, (heads, rows, keys), show a key more than another, or have but one."""
+    if weights.shape[-1] == 1:
+        return weights.shape[-2]
+    low, high = weights.aminmax(dim=-1)
+    return int((low < high).any(0).sum())
 
 
 def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
@@ -167,7 +194,7 @@ def _allowance(unit: float, ours: float, largest: Tensor) -> Tensor:
         largest: the largest score of each row.
     """
     rounded = 2 * SCORE_ROUNDINGS * unit if unit > ours else 0.0
-    return (rounded + SUMMATION * ours) * (1 + largest) + OTHER_ROUNDINGS * unit
+    return torch.expm1((rounded + SUMMATION * ours) * (1 + largest)) + OTHER_ROUNDINGS * unit
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:
@@ -177,6 +204,12 @@ def _unit(dtype: torch.dtype, device: torch.device) -> float:
         if precision != "highest":  # bfloat16 on CPUs, TF32 on accelerators
             return float(2**-9 if precision == "medium" or device.type == "cpu" else 2**-11)
     return torch.finfo(dtype).eps / 2
+
+
+def _least(dtype: torch.dtype) -> float:
+    """The smallest number above zero of a dtype, below which weights are lost."""
+    info = torch.finfo(dtype)
+    return float(info.smallest_normal * info.eps)
 
 
 def _length(record: Record, item: int, rows: list[int]) -> Tensor:

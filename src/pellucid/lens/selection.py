@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import takewhile
 
 from torch import nn
 
@@ -101,6 +102,13 @@ def placeholders(model: nn.Module) -> frozenset[int]:
             if type(value) is int and PLACEHOLDER.search(name):
                 found.add(value)
     return frozenset(found)
+
+
+@cache
+def nearness(one: str, other: str) -> int:
+    """How many of the modules that two modules are part of are the same, by their names."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 @cache

@@ -37,10 +37,6 @@ WEIGHTS_LIMIT = 2**32
 """Bytes of weights that are kept where they cannot be had from query and key: 4 GiB."""
 MOST_REASONS = 2
 """More reasons why a module is unseen than this and one are not listed."""
-WIDTHS_WITHIN = 2
-"""How many modules deep the parameters of a router may lie in the module that runs it."""
-EXPERTS = re.compile("top|expert|choice", re.IGNORECASE)
-"""What attributes are called that say how many experts a router chooses."""
 GENERATING = re.compile("generate", re.IGNORECASE)
 """What methods are called in which several passes make one text."""
 PROOFS = ("some rows", "every row")
@@ -100,7 +96,6 @@ class Watch(Recording):
         self._masks = MaskReader(self._keeper)
         self._generations: Generations | None = None
         self._memory: frozenset[int] | None = None
-        self._widths: dict[str, frozenset[int]] = {}
         self._kept_weights = 0
 
     def __enter__(self) -> "Watch":
@@ -175,20 +170,6 @@ class Watch(Recording):
             memory = (x.untyped_storage()._cdata for x in self._model.parameters())
             self._memory = frozenset(memory)
         return tensor.untyped_storage()._cdata in self._memory
-
-    def widths(self, name: str) -> frozenset[int]:
-        known = self._widths.get(name)
-        if known is None:
-            module = self._modules[name]
-            sizes = {
-                size
-                for part, parameter in module.named_parameters()
-                if part.count(".") <= WIDTHS_WITHIN
-                for size in parameter.shape
-            }
-            chosen = {n for at, n in vars(module).items() if type(n) is int and EXPERTS.search(at)}
-            known = self._widths[name] = frozenset(sizes | chosen)
-        return known
 
     # What the taps tell.
 
@@ -309,7 +290,9 @@ class Watch(Recording):
             else:
                 context = call.context if call.projection is None else None
                 given = value if isinstance(value, Tensor) else None
-                kept = taps.Made(weights=call.made, value=given, context=context)
+                kept = taps.Made(
+                    weights=call.made, value=given, context=context, is_known=call.is_known
+                )
                 self._keep_weights(record.name, kept)
             return False
         return True
@@ -332,7 +315,6 @@ class Watch(Recording):
         cross = selection.is_cross(name)
         ids, key_ids = self._ids(name, batch, queries, keys, cross)
         given = self._values and made.value is not None and made.context is not None
-        self._kept_weights += size
         record = Record(
             name=name,
             kept="weights",
@@ -349,9 +331,31 @@ class Watch(Recording):
             key_tokens=None if key_ids is None else Pieces(key_ids, -1),
             is_cross=cross,
             latest_queries=queries,
-            proof=Proof(batch * queries, batch * queries),
         )
-        self._add(record)
+        if self._is_kept_right(record, made):
+            self._kept_weights += size
+            self._add(record)
+
+    def _is_kept_right(self, record: Record, made: taps.Made) -> bool:
+        """Prove that weights times values are the context that the model got."""
+        if made.value is None or made.context is None:
+            total = record.shape[0] * record.shape[-2]
+            record.proof = Proof(
+                0, total, reason="the weights are the model's own, their use is not seen"
+            )
+            return True
+        every_row = self._every_row or not made.is_known
+        evidence = Evidence(
+            record=record, value=made.value, context=made.context, every_row=every_row
+        )
+        try:
+            record.proof = prove(evidence)
+        except Contradiction:
+            self.missed(
+                record.name, "multiplies its weights with values in an order that is not known"
+            )
+            return False
+        return True
 
     def _add(self, record: Record, has_cache: bool = False) -> None:
         """Put a record with the others, and tell which stream it is."""

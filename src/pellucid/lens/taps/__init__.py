@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class CacheUpdate:
     """Keys that came before these; or how to find out, where that may wait for a device."""
     returned: "weakref.ref[Tensor]"
     """The keys that the cache gave back."""
+    returned_values: "weakref.ref[Tensor]"
     lossy: bool
     """Whether what it gives back is not quite what was put in."""
 
@@ -97,6 +99,8 @@ class Made:
     """(batch, heads, queries, value_dim)"""
     is_plain: bool = False
     """Whether they are what a softmax gave, with nothing done to them since."""
+    is_known: bool = True
+    """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
 
 
 class Listener(Protocol):
@@ -116,9 +120,6 @@ class Listener(Protocol):
 
     def is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in the memory of a parameter of the watched model."""
-
-    def widths(self, name: str) -> "frozenset[int]":
-        """Sizes of the parameters in and just inside a module, and how many experts it chooses."""
 
     def wants(self, name: str) -> bool:
         """Whether the calls of a module are to be told."""
@@ -158,7 +159,7 @@ listeners: tuple[Listener, ...] = ()
 """All who listen."""
 _everywhere: tuple[Listener, ...] = ()
 """Those who hear every thread and task."""
-_here: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_here: "ContextVar[tuple[weakref.ref[Listener], ...]]" = ContextVar("listeners", default=())
 """Those who began to listen in this context, or in one that it was copied from."""
 _lock = threading.RLock()
 _patches: "list[Patch]" = []
@@ -201,7 +202,7 @@ def add(listener: Listener, everywhere: bool = False) -> None:
         if everywhere:
             _everywhere = (*_everywhere, listener)
         else:
-            _here.set((*(other for other in _here.get() if other in listeners), listener))
+            _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
         try:
             _install()
             if "torch._dynamo" in sys.modules:
@@ -219,7 +220,7 @@ def remove(listener: Listener) -> None:
     with _lock:
         listeners = tuple(other for other in listeners if other is not listener)
         _everywhere = tuple(other for other in _everywhere if other is not listener)
-        _here.set(tuple(other for other in _here.get() if other is not listener))
+        _here.set(tuple(map(weakref.ref, _listening_here())))
         if not listeners:
             if _stance is not None:
                 _stance.__exit__(None, None, None)
@@ -228,7 +229,7 @@ def remove(listener: Listener) -> None:
                 _patches.pop().remove()
             witness.stop()
             caches.forget()
-        softmax.forget()
+    softmax.forget()
 
 
 def _run_eagerly() -> None:
@@ -252,10 +253,15 @@ def _compile(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def here() -> tuple[Listener, ...]:
     """Who hears what happens in this context."""
-    found = _here.get()
+    found = _listening_here() if _here.get() else ()
     if _everywhere:
         found = (*(other for other in found if other not in _everywhere), *_everywhere)
     return found
+
+
+def _listening_here() -> tuple[Listener, ...]:
+    found = (reference() for reference in _here.get())
+    return tuple(one for one in found if one is not None and one in listeners)
 
 
 def _install() -> None:
@@ -265,6 +271,9 @@ def _install() -> None:
         for owner, name, make in tap.places():
             patch(owner, name, make)
     patch(threading.Thread, "start", _thread)
+    patch(ThreadPoolExecutor, "submit", _submit)
+    if _everywhere:
+        patch(nn.Module, "__call__", _module)
     patch(torch, "compile", _compile)
     witness.begin()
 
@@ -280,11 +289,31 @@ def _thread(original: Callable[..., None]) -> Callable[..., None]:
     return start
 
 
-def _run(run: Callable[[], None]) -> None:
+def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`ThreadPoolExecutor.submit`, to threads that may be older than the watch."""
+
+    def submit(self: Any, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        if here():
+            return original(self, _run, function, *args, **options)
+        return original(self, function, *args, **options)
+
+    return submit
+
+
+def _module(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`nn.Module.__call__`, where every thread is heard."""
+
+    def call(self: nn.Module, *args: Any, **options: Any) -> Any:
+        return _run(original, self, *args, **options)
+
+    return call
+
+
+def _run(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     from pellucid.lens.taps import witness
 
     witness.join()
-    run()
+    return function(*args, **options)
 
 
 def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -303,7 +332,17 @@ def _wrapper(original: Callable[..., Any], make: Callable[..., Any]) -> Callable
     return wraps(original)(make(original))
 
 
-def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
+def say_transformed() -> None:
+    """What attends inside vmap, grad or another transform of torch.func is not recorded."""
+    for listener, name in callers(is_transform_heard=True):
+        listener.missed(
+            name, "runs inside a transform of torch.func, where tensors have no numbers"
+        )
+
+
+def callers(
+    module: nn.Module | None = None, *, is_transform_heard: bool = False
+) -> "list[tuple[Listener, str]]":
     """Who should hear of a call that is being made, and the name of the module that makes it.
 
     The module is found on the stack where it is not given: the innermost one that is part of a
@@ -317,7 +356,7 @@ def callers(module: nn.Module | None = None) -> "list[tuple[Listener, str]]":
         not waiting
         or getattr(_state, "busy", False)
         or torch._C._current_graph_task_id() != -1
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or (not is_transform_heard and is_transformed())
     ):
         return []
     found = []
@@ -393,14 +432,19 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Nobody hears of what happens in here on this thread."""
-    before = is_told_as_a_whole()
-    _state.busy = True
+def deaf() -> Iterator[None]:
+    """Nobody hears of what happens in here on this thread: it is our own work."""
+    before = is_told_as_a_whole(), is_deaf()
+    _state.busy = _state.deaf = True
     try:
         yield
     finally:
-        _state.busy = before
+        _state.busy, _state.deaf = before
+
+
+def is_deaf() -> bool:
+    """Whether what happens now is our own work."""
+    return getattr(_state, "deaf", False)
 
 
 def is_told_as_a_whole() -> bool:
@@ -431,7 +475,7 @@ def tell(
     """
     logsumexps, _state.logsumexps = getattr(_state, "logsumexps", []), []
     made, _state.made = getattr(_state, "made", []), []
-    with unheard():
+    with deaf():
         try:
             call = make(*args, **options)
         except Exception as error:

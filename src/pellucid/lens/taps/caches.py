@@ -101,6 +101,7 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
             # A static cache counts on its device, which we would wait for.
             after - length if isinstance(after, int) else lambda: int(after) - length,
             weakref.ref(returned[0]),
+            weakref.ref(returned[1]),
             known.is_lossy,
         )
         _latest.update = module, found, made, known
@@ -179,6 +180,7 @@ def _of_slot(
         key.shape[-2],
         before,
         weakref.ref(returned[0]),
+        weakref.ref(returned[1]),
         lossy=False,
     )
 

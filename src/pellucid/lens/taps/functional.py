@@ -47,6 +47,8 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
                 taps.note(None)
                 return original(*args, **options)
             return _attention(original, *args, **options)
+        if taps.is_transformed():
+            taps.say_transformed()
         update, found = caches.claim()
         if not found:
             return original(*args, **options)

@@ -6,7 +6,8 @@ is read off the scores; at the third, the weights are at hand as the model uses 
 masks and whatever else. Where query, key and mask give these weights, the record is as lazy as any;
 else it keeps the weights.
 
-What is softmaxed for another end (experts to be chosen, classes) meets no such product.
+What is softmaxed for another end (experts to be chosen, classes) comes straight from a projection
+whose outputs it is taken over, and is no attention.
 """
 
 import sys
@@ -19,18 +20,21 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.lens import taps
 from pellucid.lens.recognise import HIDDEN, Recognised, recognise_in_scores
 from pellucid.lens.taps import caches, equations, witness
 from pellucid.lens.taps.shapes import as_four, heads_of
 
-PRODUCTS_KEPT = 4
-"""Products among which a softmax looks for its scores."""
-SAMPLED = 3
-"""Rows from which the scale is worked out."""
+REMEMBERED = 4
+"""How many products, projections and softmaxes may come before what goes on with them."""
+LOOKED_AT, SAMPLED = 32, 3
+"""Rows that are looked at, and those of them from which the scale is worked out."""
 SHIPPED = ("torch.", "transformers.", "pellucid.")
+"""Where modules are from whose softmaxes are those of a known function."""
+Shape = tuple[int, int]
+"""Of a projection: how many numbers, and how many outputs."""
 
 
 @dataclass(eq=False, slots=True)
@@ -59,11 +63,13 @@ class Soft:
     order: list[int]
     """Which axes are (..., queries, keys)."""
     found: "list[tuple[taps.Listener, str]]"
-    product: Product | None = None
+    is_projected: bool
+    """Whether it is taken over the outputs of a projection."""
+    has_product: bool = False
     query: Tensor | None = None
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
-    """(batch, heads, keys, dim)"""
+    """(batch, heads or 1, keys, dim)"""
     read: Recognised | None = None
     scale: float = 1.0
 
@@ -72,8 +78,10 @@ class _State(threading.local):
     """What happened last on this thread."""
 
     def __init__(self) -> None:
-        self.products: deque[Product] = deque(maxlen=PRODUCTS_KEPT)
-        self.soft: Soft | None = None
+        self.products: deque[Product] = deque(maxlen=REMEMBERED)
+        self.projections: deque[Shape] = deque(maxlen=REMEMBERED)
+        self.softs: list[Soft] = []
+        self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
 
 
 _state = _State()
@@ -81,24 +89,29 @@ _state = _State()
 
 def places() -> Iterator[taps.Place]:
     for owner in (torch, torch.Tensor):
-        for name in ("matmul", "bmm"):
+        for name in ("matmul", "bmm", "mm"):
             yield owner, name, product
         yield owner, "baddbmm", added_product
+        yield owner, "addmm", added_product
+        yield owner, "topk", chosen
     yield torch.Tensor, "__matmul__", product
     yield torch, "einsum", einsum
+    yield nn.functional, "linear", linear
+    yield nn.functional, "dropout", dropout
     for listener in taps.listeners:
         for file in listener.files():
             for name, value in list(vars(file).items()):
                 make = _BY_NAME.get(id(value))
-                if make is not None:
+                if make is not None and file is not nn.functional:
                     yield file, name, make
 
 
 def forget() -> None:
     """Nothing is to come on this thread that goes on with what happened last."""
-    soft, _state.soft = _state.soft, None
+    softs, _state.softs = _state.softs, []
     _state.products.clear()
-    if soft is not None:
+    _state.projections.clear()
+    for soft in softs:
         _say_if_unused(soft)
 
 
@@ -107,8 +120,9 @@ def product(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def multiply(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if len(args) == 2 and _is_heard(result, *args):
-            left, right = args
+        given = (*args, *(options[name] for name in ("other", "mat2") if name in options))
+        if len(given) == 2 and _is_heard(result, *given):
+            left, right = given
             if left.ndim >= 2 and right.ndim >= 2:
                 _safely(_multiplied, result, left, right)
         return result
@@ -117,11 +131,12 @@ def product(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def added_product(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`baddbmm(added, left, right)`."""
+    """`baddbmm(added, left, right)`, and `addmm`."""
+    names = ("batch1", "batch2", "mat1", "mat2")
 
     def multiply(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        pair = (*args[1:], *(options[name] for name in ("batch1", "batch2") if name in options))
+        pair = (*args[1:], *(options[name] for name in names if name in options))
         if len(pair) == 2 and _is_heard(result, *pair):
             _safely(_multiplied, result, *pair)
         return result
@@ -142,15 +157,62 @@ def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
     return contract
 
 
+def linear(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A projection: what is softmaxed over its outputs is a choice among them."""
+
+    def project(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if taps.here():
+            witness.join()
+            weight = args[1] if len(args) > 1 else None
+            is_own = weight is None or isinstance(weight, nn.Parameter) or _is_parameter(weight)
+            if is_own and isinstance(result, Tensor) and not result.is_nested and result.ndim:
+                _state.projections.append((result.numel(), result.shape[-1]))
+            elif weight is not None and _is_heard(result, args[0], weight) and args[0].ndim == 2:
+                _safely(_multiplied, result, args[0], weight.mT)
+        return result
+
+    return project
+
+
+def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`topk`: the largest outputs of a projection are outputs of it."""
+
+    def choose(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if taps.here() and isinstance(args[0], Tensor) and args[0].ndim:
+            best = result[0]
+            if _is_projected(args[0], args[0].ndim - 1):
+                _state.projections.append((best.numel(), best.shape[-1]))
+        return result
+
+    return choose
+
+
+def dropout(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Weights are recorded as they were before it."""
+
+    def drop(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if result is not args[0] and taps.here() and isinstance(args[0], Tensor):
+            _state.dropped = weakref.ref(result), weakref.ref(args[0])
+        return result
+
+    return drop
+
+
 def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
     """A softmax, as the dispatcher meets it: (scores, axis, ...)."""
 
     def normalise(*args: Any, **options: Any) -> Any:
+        scores = args[0]
+        is_there = taps.here() and not taps.is_transformed() and _is_plain(scores)
+        memory = scores.untyped_storage()._cdata if is_there else 0
         result = original(*args, **options)
-        if _is_heard(result, args[0]) and result.ndim >= 2:
-            axis = args[1] if len(args) > 1 else options["dim"]
-            with torch.no_grad():
-                _safely(_normalised, result, args[0], axis % result.ndim)
+        if _is_heard(result, scores) and result.ndim >= 2:
+            axis = (args[1] if len(args) > 1 else options["dim"]) % result.ndim
+            is_there = result.untyped_storage()._cdata != memory
+            _safely(_normalised, result, scores if is_there else None, axis)
         return result
 
     return normalise
@@ -161,35 +223,43 @@ def _safely(function: Callable[..., None], /, *args: Any) -> None:
     try:
         function(*args)
     except Exception as error:
-        _state.soft = None
         for listener, name in taps.callers():
             listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")
 
 
+def _is_plain(tensor: Any) -> bool:
+    """Whether a tensor holds numbers in memory of its own."""
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_nested
+
+
 def _is_heard(result: Any, *operands: Any) -> bool:
-    """Whether anybody listens, and these are plain tensors of a forward pass."""
-    if not taps.here() or taps.is_transformed() or torch._C._current_graph_task_id() != -1:
+    """Whether anybody listens, and these are tensors of a forward pass."""
+    if not taps.here() or taps.is_deaf() or torch._C._current_graph_task_id() != -1:
         return False
-    if taps.is_question(sys._getframe(2)):
+    if taps.is_question(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):
+        return False
+    if taps.is_transformed():
+        taps.say_transformed()
         return False
     witness.join()
-    if not all(isinstance(x, Tensor) and x.layout == torch.strided for x in (result, *operands)):
-        return False
-    return type(result) is Tensor and not result.is_meta and result.is_floating_point()
+    return not result.is_meta and result.is_floating_point() and witness.is_data(result)
 
 
 # What a product may be: one of scores, or one of weights and values.
 
 
 def _multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
-    soft = _state.soft
-    if soft is not None:
+    for soft in reversed(_state.softs):
         if _is_of(soft, left, left.ndim - 1):
-            return _used(soft, left, right, result)
+            return _used(soft, left, list(range(left.ndim)), right, result)
         if _is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
-            return _used(soft, right.mT, left.mT, result.mT)
-    order = list(range(result.ndim))
-    _state.products.append(Product(left, right.mT, result.shape, order))
+            axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
+            return _used(soft, right, axes, left.mT, result.mT)
+    if _is_parameter(left) or _is_parameter(right):
+        _state.projections.append((result.numel(), result.shape[-1]))
+    else:
+        order = list(range(result.ndim))
+        _state.products.append(Product(left, right.mT, result.shape, order))
     return None
 
 
@@ -199,40 +269,88 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
         return None
     (left, right), (of_left, of_right, of_result) = operands, named
     over = [x for x in of_left if x in of_right and x not in of_result]
+    for soft in reversed(_state.softs):
+        pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
+        for weights, own, value, of_value in pairs:
+            if len(over) == 1 and over[0] in own and _is_of(soft, weights, own.index(over[0])):
+                return _weighted(
+                    soft, weights, own, over[0], (value, of_value), (result, of_result)
+                )
     outer = "".join(x for x in of_result if x in of_left and x in of_right)
     rows = "".join(x for x in of_result if x in of_left and x not in outer)
     columns = "".join(x for x in of_result if x in of_right and x not in outer)
-    soft = _state.soft
-    if soft is not None:
-        pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
-        for weights, own, value, of_value in pairs:
-            if weights.ndim == len(soft.order) and _is_of(soft, weights, soft.keys):
-                keys = own[soft.keys]
-                if keys not in over:
-                    return None
-                dims = "".join(x for x in of_value if x not in own)
-                ordered = "".join(own[axis] for axis in soft.order)
-                batch = ordered[:-2]
-                plain = len(dims) == 1 and set(ordered[:-1]) <= set(of_result)
-                return _used(
-                    soft,
-                    weights,
-                    equations.arranged(value, of_value, batch + keys + dims) if plain else value,
-                    equations.arranged(result, of_result, ordered[:-1] + dims) if plain else None,
-                    is_ordered=plain,
-                )
-    if len(over) == 1 and rows and columns:
-        # Heads that share a key: what only one operand has, but for its last axis, is expanded.
-        outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
-        _state.products.append(
-            Product(
-                equations.arranged(left, of_left, outer + rows + over[0]),
-                equations.arranged(right, of_right, outer + columns + over[0]),
-                result.shape,
-                [of_result.index(x) for x in outer + rows + columns],
-            )
+    if len(over) != 1 or not rows or not columns:
+        return None
+    if _is_parameter(left) or _is_parameter(right):
+        _state.projections.append((result.numel(), result.shape[-1]))
+        return None
+    # Heads that share a key: what only one operand has, but for its last axis, is expanded.
+    outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
+    _state.products.append(
+        Product(
+            equations.arranged(left, of_left, outer + rows + over[0]),
+            equations.arranged(right, of_right, outer + columns + over[0]),
+            result.shape,
+            [of_result.index(x) for x in outer + rows + columns],
         )
+    )
     return None
+
+
+def _weighted(
+    soft: Soft,
+    weights: Tensor,
+    own: str,
+    keys: str,
+    value: tuple[Tensor, str],
+    context: tuple[Tensor, str],
+) -> None:
+    """Weights that meet values in an equation; axes by their letters."""
+    letters = _in_order(soft, weights, own)
+    if letters is None:
+        return _used(soft, weights, list(range(weights.ndim)), value[0], None, is_ordered=False)
+    shared = [x for x in letters if x != keys and x in value[1]]
+    alone = [x for x in letters if x != keys and x not in value[1]]
+    pools = not alone  # there is one query for each item
+    ordered = "".join(shared) + "".join(alone)
+    dims = "".join(x for x in value[1] if x not in own)
+    axes = [own.index(x) for x in ordered + keys]
+    if len(dims) != 1 or not set(ordered) <= set(context[1]):
+        return _used(soft, weights, axes, value[0], None, is_ordered=False)
+    # Heads that share a value: letters of the weights alone, but for the last, are batch.
+    batch = ordered if pools else ordered[:-1]
+    return _used(
+        soft,
+        weights,
+        axes,
+        equations.arranged(*value, batch + keys + dims),
+        equations.arranged(*context, ordered + dims),
+        pools=pools,
+    )
+
+
+def _in_order(soft: Soft, weights: Tensor, own: str) -> str | None:
+    """The letters of weights in the order of the axes that the softmax gave; None if not known."""
+    result = soft.reference()
+    assert result is not None
+    if weights.shape == result.shape and weights.stride() == result.stride():
+        return own
+    is_same = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+    if weights.numel() != result.numel() or weights.ndim != result.ndim:
+        return own
+    ours, theirs = (
+        list(zip(x.shape, x.stride(), strict=True)) if is_same else [(n, 0) for n in x.shape]
+        for x in (weights, result)
+    )
+    if ours == theirs:
+        return own
+    if len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
+        return None
+    return "".join(own[ours.index(axis)] for axis in theirs)
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    return any(listener.is_parameter(tensor) for listener in taps.here())
 
 
 def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
@@ -243,43 +361,56 @@ def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
     if operand is result:
         return contracted == soft.keys
     if operand.untyped_storage()._cdata == result.untyped_storage()._cdata:
-        return True
-    if soft.result is None or (soft.product is None and operand.ndim < 3):
+        return soft.result is None or operand.shape[contracted] <= result.shape[soft.keys]
+    if soft.result is None or soft is not _state.softs[-1] or soft.is_projected:
         return False
     # Dropout, another dtype, a head mask, talking heads: made of it, in memory of its own.
-    return (
-        operand.numel() == result.numel() and operand.shape[contracted] == result.shape[soft.keys]
-    )
+    same = operand.numel() == result.numel()
+    return same and operand.shape[contracted] == result.shape[soft.keys]
 
 
 # A softmax, and what it is a softmax of.
 
 
-def _normalised(result: Tensor, scores: Tensor, axis: int) -> None:
-    forget_used, _state.soft = _state.soft, None
-    if forget_used is not None:
-        _say_if_unused(forget_used)
+def _normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_inner = taps.is_told_as_a_whole()
-    found = [] if is_inner else [(x, name) for x, name in taps.callers() if x.wants(name)]
+    found = [] if is_inner else [(x, _attends(x, name)) for x, name in taps.callers()]
+    found = [(x, name) for x, name in found if x.wants(name)]
     if not found and not is_inner:
         return
     for listener, name in found:
         listener.softmaxed(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
-    soft = Soft(result, weakref.ref(result), axis, order, found)
-    soft.product = _product_of(scores, axis)
-    _state.soft = soft
-    if soft.product is None:
+    soft = Soft(result, weakref.ref(result), axis, order, found, _is_projected(result, axis))
+    if len(_state.softs) >= REMEMBERED:
+        _say_if_unused(_state.softs.pop(0))
+    _state.softs.append(soft)
+    product = None if scores is None else _product_of(scores, axis)
+    if product is None or scores is None:
         return
-    if soft.product.shape == scores.shape:
-        soft.order = soft.product.order
+    soft.has_product, left, right = True, product.left, product.right
+    ordered = scores
+    if product.shape == scores.shape:
+        soft.order = product.order
         if soft.order[-1] != axis:  # keys first: the columns are queries
-            left, right = soft.product.right, soft.product.left
+            left, right = right, left
             soft.order = [*soft.order[:-2], soft.order[-1], soft.order[-2]]
-            soft.product = Product(left, right, soft.product.shape, soft.order)
+        ordered = scores.permute(soft.order)
     if found:
-        with taps.unheard():
-            _read(soft, scores)
+        with taps.deaf():
+            _read(soft, ordered, left, right)
+
+
+def _attends(listener: taps.Listener, name: str) -> str:
+    """The module that attends, where the one that runs is a softmax alone."""
+    is_softmax = isinstance(listener.module_of(name), nn.Softmax) and "." in name
+    return name.rpartition(".")[0] if is_softmax else name
+
+
+def _is_projected(tensor: Tensor, axis: int) -> bool:
+    """Whether a softmax along an axis is one over the outputs of a recent projection."""
+    size = (tensor.numel(), tensor.shape[axis])
+    return axis == tensor.ndim - 1 and size in _state.projections
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
@@ -295,25 +426,23 @@ def _product_of(scores: Tensor, axis: int) -> Product | None:
     return None
 
 
-def _read(soft: Soft, scores: Tensor) -> None:
+def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
     """The mask and the scale of scores, if they are those of a product and a mask."""
-    product = soft.product
-    assert product is not None
-    ordered = scores.permute(soft.order) if product.shape == scores.shape else scores
-    outer, queries, keys = ordered.shape[:-2], ordered.shape[-2], ordered.shape[-1]
-    if product.left.shape[-2] != queries or product.right.shape[-2] != keys:
+    outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
+    if left.shape[-2] != queries or right.shape[-2] != keys:
         return
     heads = _heads(soft)
     try:
-        soft.query, soft.key = (
-            as_four(_with_outer(x, outer), heads) for x in (product.left, product.right)
-        )
+        query, key = (as_four(_with_outer(x, outer), heads) for x in (left, right))
     except RuntimeError:  # rows of several heads in another order
         return
-    scores = as_four(ordered, heads)
-    soft.read = recognise_in_scores(scores, queries, keys)
-    if soft.read is not None:
-        soft.scale = _scale(scores, soft.query, soft.key)
+    with torch.no_grad():
+        scores = as_four(scores, heads)
+        if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
+            return
+        soft.read = recognise_in_scores(scores, queries, keys)
+        if soft.read is not None:
+            soft.query, soft.key, soft.scale = query, key, _scale(scores, query, key)
 
 
 def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
@@ -328,10 +457,12 @@ def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
 
 def _scale(scores: Tensor, query: Tensor, key: Tensor) -> float:
     """What products were multiplied by, from a few rows; a usual number where it is near one."""
-    rows = torch.linspace(0, scores.shape[2] - 1, min(SAMPLED, scores.shape[2])).long()
-    one = query.shape[0] - 1
-    if query.shape[1] != scores.shape[1]:
-        return 1.0
+    # The item and the rows that show most keys: others may be padding.
+    count = scores.shape[2]
+    rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=scores.device).long()
+    counts = (scores[:, 0, rows] > HIDDEN).sum(-1)
+    one = int(counts.sum(-1).argmax())
+    rows = rows[counts[one].topk(min(SAMPLED, len(rows))).indices]
     products = (query[one][:, rows].float() @ key[one].float().mT).double()
     seen = scores[one][:, rows].double()
     shown = (seen > HIDDEN) & seen.isfinite()
@@ -351,65 +482,64 @@ def _scale(scores: Tensor, query: Tensor, key: Tensor) -> float:
 
 
 def _used(
-    soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool = True
+    soft: Soft,
+    weights: Tensor,
+    axes: list[int],
+    value: Tensor,
+    context: Tensor | None,
+    is_ordered: bool = True,
+    pools: bool = False,
 ) -> None:
-    result, soft.result = soft.result, None
-    if result is None or taps.is_transformed():
-        return  # told already, of another part of it
-    if any(listener.is_parameter(value) for listener in taps.here()):
-        soft.result = result
+    """A softmax has met values.
+
+    Args:
+        soft: the softmax.
+        weights: what was multiplied.
+        axes: which axes of that are (..., queries, keys), or (..., keys) where they pool.
+        value: what it was multiplied with, (..., keys, value_dim).
+        context: what came out, (..., queries, value_dim); None where it is in another order.
+        is_ordered: whether value is in that order.
+        pools: whether each item has one query, for which there is no axis.
+    """
+    result = soft.result
+    if result is None or _is_parameter(value):
+        return  # told already, of another part of it; or an expectation over a table
+    if soft.is_projected and not soft.has_product:
+        soft.result = None  # a choice among experts or classes
         return
-    with torch.no_grad():
-        weights = _as_used(soft, result, weights)
-    is_whole = weights.numel() in (
-        result.numel(),
-        result.numel() // result.shape[soft.keys] * (result.shape[soft.keys] - 1),
-    )
+    soft.result = None
+    if _state.dropped is not None and _state.dropped[0]() is weights:
+        weights, context = _before_dropout(weights, result), None
+    is_whole = weights.numel() == result.numel()
+    is_without_sink = _is_without_sink(weights, result, soft.keys)
+    if is_whole or is_without_sink:
+        weights = weights.permute(axes)
+        if pools:
+            weights = weights.unsqueeze(-2)
+            context = None if context is None else context.unsqueeze(-2)
+    else:  # in blocks, which are kept together
+        weights, is_ordered = result.permute(soft.order), False
     if taps.is_told_as_a_whole():
         taps.note_made(taps.Made(weights=as_four(weights, _heads(soft))))
         return
-    is_pooling = result.numel() == result.shape[soft.keys] * result.shape[soft.order[0]]
-    if soft.product is None and is_pooling and not _is_over_positions(soft, result):
-        return
-    told = (weights, value, context) if is_whole and is_ordered else (weights, None, None)
-    update = caches.claimed_by(soft.found)
-    taps.tell(soft.found, _call, soft, *told, update, result.untyped_storage()._cdata)
+    told = (weights, value, context) if is_ordered else (weights, None, None)
+    is_plain = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+    taps.tell(soft.found, _call, soft, *told, caches.claimed_by(soft.found), is_plain)
 
 
-def _as_used(soft: Soft, result: Tensor, weights: Tensor) -> Tensor:
-    """(..., queries, keys) as they are multiplied; before dropout, and whole where in parts."""
-    whole = result.permute(soft.order)
-    if weights.numel() != result.numel():
-        # A sink that has no value is left out; other parts are blocks, which are kept together.
-        left_out = result.shape[soft.keys] - 1
-        same = [*result.shape[: soft.keys], left_out, *result.shape[soft.keys + 1 :]]
-        return weights.permute(soft.order) if list(weights.shape) == same else whole
-    if weights.shape == result.shape:
-        weights = weights.permute(soft.order)
-    elif weights.numel() == whole.numel():
-        weights = weights.reshape(whole.shape)
-    return whole if _is_dropout(weights, whole) else weights
+def _before_dropout(weights: Tensor, result: Tensor) -> Tensor:
+    """What dropout was given, if that is still there."""
+    assert _state.dropped is not None
+    given = _state.dropped[1]()
+    if given is not None and given.shape == weights.shape:
+        return given
+    return result if result.shape == weights.shape else weights
 
 
-def _is_dropout(weights: Tensor, whole: Tensor) -> bool:
-    """Whether what is multiplied is, of some rows, zero or the weights times one number above 1."""
-    if weights.untyped_storage()._cdata == whole.untyped_storage()._cdata:
-        return False
-    ratio = (weights[..., :SAMPLED, :] / whole[..., :SAMPLED, :]).nan_to_num(posinf=0)
-    kept = ratio[ratio != 0].float()
-    if not kept.numel() or kept.numel() == ratio.numel():
-        return False
-    low, high = kept.aminmax()
-    return bool((low > 1.001) & (high - low < 1e-2 * high))
-
-
-def _is_over_positions(soft: Soft, result: Tensor) -> bool:
-    """Whether a softmax is one over positions, and not over experts or classes.
-
-    Of those there are as many as a projection nearby has outputs.
-    """
-    keys = result.shape[soft.keys]
-    return keys > 1 and not any(keys in x.widths(name) for x, name in soft.found)
+def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
+    """Whether one key was left out that has no value."""
+    left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
+    return list(weights.shape) == left
 
 
 def _call(
@@ -418,22 +548,23 @@ def _call(
     value: Tensor | None,
     context: Tensor | None,
     update: "taps.CacheUpdate | None",
-    memory: int,
+    is_plain: bool,
 ) -> "taps.Call | taps.Made":
-    heads = _heads(soft)
+    heads, outer = _heads(soft), weights.shape[:-2]
     made = as_four(weights, heads)
-    outer = weights.shape[:-2]
     if value is not None:
         try:
             value = as_four(_with_outer(value, outer), heads)
         except RuntimeError:
             value = None
-    if context is not None:
-        context = as_four(context, heads) if prod(context.shape[:-2]) == prod(outer) else None
-        if context is not None and context.shape[:-1] != made.shape[:-1]:
-            context = None
-    if soft.read is None or soft.query is None or soft.key is None or value is None:
-        is_plain = made.untyped_storage()._cdata == memory
+    if context is not None and prod(context.shape[:-2]) == prod(outer):
+        context = as_four(context, heads)
+        context = context if context.shape[:-1] == made.shape[:-1] else None
+    else:
+        context = None
+    if soft.query is None or soft.key is None or value is None or soft.query.ndim != made.ndim:
+        return taps.Made(weights=made, value=value, context=context, is_plain=is_plain)
+    if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.shape:
         return taps.Made(weights=made, value=value, context=context, is_plain=is_plain)
     listener, name = soft.found[0]
     kind = type(listener.module_of(name)).__module__ + "."
@@ -460,18 +591,24 @@ def _say_if_unused(soft: Soft) -> None:
     if result is None:
         return
     keys = result.shape[soft.keys]
-    looks = keys > 1 and (result.ndim > 3 or _is_over_positions(soft, result))
+    # Keys lie along one of the last two axes; over the others goes what chooses a class or an item.
+    looks = keys > 1 and soft.keys >= result.ndim - 2 and not soft.is_projected
     what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
-    if soft.product is not None:
+    if soft.has_product:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
     for listener, name in soft.found:
-        if looks or soft.product is not None or listener.audits:
+        if looks or soft.has_product or listener.audits:
             listener.missed(name, f"computes {what}")
 
 
 _BY_NAME = {
     id(torch.matmul): product,
     id(torch.bmm): product,
+    id(torch.mm): product,
     id(torch.baddbmm): added_product,
+    id(torch.addmm): added_product,
     id(torch.einsum): einsum,
+    id(torch.topk): chosen,
+    id(nn.functional.linear): linear,
+    id(nn.functional.dropout): dropout,
 }

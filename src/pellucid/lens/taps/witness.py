@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.library import Library, fallthrough_kernel
 
 from pellucid.lens import taps
@@ -27,8 +27,6 @@ KERNELS = (
     "_efficient_attention_forward",
 )
 """What `scaled_dot_product_attention` calls, and what somebody may call directly."""
-
-DATA = (Tensor, nn.Parameter)
 
 _kept: list[Library] = []
 """What falls through for good: a library that nobody refers to is taken out again."""
@@ -49,6 +47,11 @@ def _key() -> Any:
     for operator in torch._ops._higher_order_ops.values():
         operator.fallthrough(key)
     return key
+
+
+def is_data(tensor: Any) -> bool:
+    """Whether a tensor has numbers: a compiler that traces a model passes others."""
+    return tensor.__class__.__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def begin() -> None:
@@ -100,6 +103,8 @@ def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
             if hasattr(aten, name)
         ),
         (aten.softmax.int, softmax.softmax),
+        (aten.softmax.int_out, softmax.softmax),
+        (aten._softmax.out, softmax.softmax),
         (aten._softmax.default, softmax.softmax),
         (aten._safe_softmax.default, softmax.softmax),
     ]
@@ -112,9 +117,7 @@ def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callab
     def meet(*args: Any, **options: Any) -> Any:
         _include(key, False)
         try:
-            # A compiler that traces the model passes what is no data.
-            is_data = type(args[0]) in DATA
-            return told(*args, **options) if is_data else operator(*args, **options)
+            return (told if is_data(args[0]) else operator)(*args, **options)
         finally:
             if taps.listeners:
                 _include(key, True)
