@@ -126,7 +126,7 @@ class Generations:
             if before == 0 and _is_as_returned(update, key, value):
                 return Origin(update.keys, update.values, before)
             returned = update.returned()
-            if returned is not None and returned.shape[-2] != key.shape[-2]:
+            if returned is not None and returned.shape[-2] < key.shape[-2]:
                 return Origin(key, value, is_joined=True)  # with keys of another cache
             return Origin(*_cut(key, value, before + update.length), before)
         source = self._source(key)

@@ -155,6 +155,9 @@ Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
 ASKING = ("pellucid.attention.", "pellucid.lens.")
 """Where answers are worked out from what was recorded: no attention of the model's."""
 
+PASSES = ("forward", "_call_impl")
+"""Methods by which modules are called; scripted ones have but the latter in Python."""
+
 listeners: tuple[Listener, ...] = ()
 """All who listen."""
 _everywhere: tuple[Listener, ...] = ()
@@ -384,6 +387,16 @@ def callers(
         if not waiting:
             break
     return found
+
+
+def is_in_a_pass() -> bool:
+    """Whether a module is being called, and not only a method of it that calls none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in PASSES and module_of_call(frame) is not None:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_question(frame: FrameType) -> bool:

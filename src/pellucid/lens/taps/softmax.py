@@ -376,8 +376,8 @@ def _normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_inner = taps.is_told_as_a_whole()
     found = [] if is_inner else [(x, _attends(x, name)) for x, name in taps.callers()]
     found = [(x, name) for x, name in found if x.wants(name)]
-    if not found and not is_inner:
-        return
+    if not is_inner and not (found and taps.is_in_a_pass()):
+        return  # one of a `generate`, say, that draws a token
     for listener, name in found:
         listener.softmaxed(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
