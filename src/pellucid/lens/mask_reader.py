@@ -129,7 +129,8 @@ def _fingerprint(tensor: Tensor) -> Tensor:
             if tensor.stride(axis) == 0:
                 tensor = tensor.narrow(axis, 0, min(1, tensor.shape[axis]))
         bits = tensor.detach()
-        words = bits.is_contiguous() and bits.shape[-1] * bits.itemsize % 8 == 0
+        bits = bits.contiguous()
+        words = bits.shape[-1] > 1 and bits.shape[-1] * bits.itemsize % 8 == 0
         integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.itemsize]
         bits = bits.view(torch.int64 if words else integer)
         rows = bits.sum(-1, dtype=torch.int64).flatten()

@@ -33,8 +33,10 @@ LOOKED_AT, SAMPLED = 32, 3
 """Rows that are looked at, and those of them from which the scale is worked out."""
 SHIPPED = ("torch.", "transformers.", "pellucid.")
 """Where modules are from whose softmaxes are those of a known function."""
+NEAR_ONE = 1e-2
+"""How far the sum of a row may be from one that was made by hand, in the shortest dtype."""
 Shape = tuple[int, int]
-"""Of a projection: how many numbers, and how many outputs."""
+"""How many numbers, and how many along the last axis: the outputs of a projection."""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,6 +82,7 @@ class _State(threading.local):
     def __init__(self) -> None:
         self.products: deque[Product] = deque(maxlen=REMEMBERED)
         self.projections: deque[Shape] = deque(maxlen=REMEMBERED)
+        self.exponentials: deque[Shape] = deque(maxlen=REMEMBERED)
         self.softs: list[Soft] = []
         self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
 
@@ -111,6 +114,7 @@ def forget() -> None:
     softs, _state.softs = _state.softs, []
     _state.products.clear()
     _state.projections.clear()
+    _state.exponentials.clear()
     for soft in softs:
         _say_if_unused(soft)
 
@@ -218,6 +222,18 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
     return normalise
 
 
+def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`exp`, as the dispatcher meets it: of it and its sum a softmax can be made."""
+
+    def exponentiate(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if _is_heard(result, args[0]) and result.ndim >= 2:
+            _state.exponentials.append((result.numel(), result.shape[-1]))
+        return result
+
+    return exponentiate
+
+
 def _safely(function: Callable[..., None], /, *args: Any) -> None:
     """What goes wrong here must not reach the model."""
     try:
@@ -255,12 +271,31 @@ def _multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
         if _is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
             axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
             return _used(soft, right, axes, left.mT, result.mT)
-    if _is_parameter(left) or _is_parameter(right):
+    soft = _of_exponentials(left)
+    if soft is not None:
+        return _used(soft, left, list(range(left.ndim)), right, result)
+    if _is_parameter(right):
         _state.projections.append((result.numel(), result.shape[-1]))
     else:
         order = list(range(result.ndim))
         _state.products.append(Product(left, right.mT, result.shape, order))
     return None
+
+
+def _of_exponentials(weights: Tensor) -> Soft | None:
+    """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
+    size = (weights.numel(), weights.shape[-1])
+    if size not in _state.exponentials or taps.is_told_as_a_whole():
+        return None
+    with torch.no_grad(), taps.deaf():
+        row = weights[(0,) * (weights.ndim - 1)].double()
+        if bool((row < 0).any()) or abs(float(row.sum()) - 1) > NEAR_ONE:
+            return None
+    found = [(x, name) for x, name in taps.callers() if x.wants(name)]
+    if not found:
+        return None
+    order = list(range(weights.ndim))
+    return Soft(weights, weakref.ref(weights), weights.ndim - 1, order, found, False)
 
 
 def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None:
@@ -281,7 +316,7 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
     columns = "".join(x for x in of_result if x in of_right and x not in outer)
     if len(over) != 1 or not rows or not columns:
         return None
-    if _is_parameter(left) or _is_parameter(right):
+    if _is_parameter(right):
         _state.projections.append((result.numel(), result.shape[-1]))
         return None
     # Heads that share a key: what only one operand has, but for its last axis, is expanded.
@@ -361,7 +396,7 @@ def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
     if operand is result:
         return contracted == soft.keys
     if operand.untyped_storage()._cdata == result.untyped_storage()._cdata:
-        return soft.result is None or operand.shape[contracted] <= result.shape[soft.keys]
+        return operand.stride(contracted) == result.stride(soft.keys)
     if soft.result is None or soft is not _state.softs[-1] or soft.is_projected:
         return False
     # Dropout, another dtype, a head mask, talking heads: made of it, in memory of its own.

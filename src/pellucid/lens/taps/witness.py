@@ -107,6 +107,7 @@ def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
         (aten._softmax.out, softmax.softmax),
         (aten._softmax.default, softmax.softmax),
         (aten._safe_softmax.default, softmax.softmax),
+        (aten.exp.default, softmax.exponential),
     ]
 
 
