@@ -157,6 +157,11 @@ class Generations:
             every_row=self._every_row or not call.is_known,
         )
 
+    def has(self, name: str, call: taps.Call) -> bool:
+        """Whether a call goes on with a generation that it could not be joined to."""
+        update = call.update
+        return update is not None and (name, update.layer, update.cache) in self._growing
+
     def grow(self, name: str, call: taps.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
         query, key, value, update = call.query, call.key, call.value, call.update

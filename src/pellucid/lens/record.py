@@ -152,9 +152,7 @@ class Proof:
 
     def joined(self, other: "Proof") -> "Proof":
         """Of two calls that make one record."""
-        worst = max(
-            self, other, key=lambda one: (one.error / max(one.allowed, SMALLEST), one.rows)
-        )
+        worst = max(self, other, key=lambda one: (one.error / max(one.allowed, SMALLEST), one.rows))
         rows = self.rows + other.rows
         reason = "" if rows else self.reason or other.reason
         return Proof(rows, self.of + other.of, worst.error, worst.allowed, reason)

@@ -36,6 +36,7 @@ class Recording(Displayed):
         """The class of the model that was watched."""
         self._records = list(records)
         self._unseen: dict[str, str] = {}
+        self._in_pieces: dict[str, str] = {}
         self._vocabulary: dict[int, str] = {}
         self._special: frozenset[int] = frozenset()
         self._placeholders: frozenset[int] = frozenset()
@@ -131,6 +132,11 @@ class Recording(Displayed):
         return self._unseen
 
     @property
+    def in_pieces(self) -> dict[str, str]:
+        """Modules whose generation is more than one record, each with the reason."""
+        return self._in_pieces
+
+    @property
     def names(self) -> list[str]:
         """The modules of which something was recorded, in the order of their first calls."""
         return list(dict.fromkeys(record.name for record in self._all()))
@@ -212,7 +218,8 @@ class Recording(Displayed):
     def __repr__(self) -> str:
         count = len(self)
         title = f"{self.model}: {count} attention call{'' if count == 1 else 's'} recorded"
-        missed = [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
+        missed = [f"in pieces: {name} ({reason})" for name, reason in self.in_pieces.items()]
+        missed += [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
         if not self._records:
             return "\n".join([title, *missed])
         head = ("name", "heads", "queries", "keys", "mask", "window")

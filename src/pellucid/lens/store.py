@@ -104,6 +104,7 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "version": VERSION,
         "model": recording.model,
         "unseen": recording.unseen,
+        "in_pieces": recording.in_pieces,
         "vocabulary": {n: text for n, text in zip(known, strings, strict=True) if text != str(n)},
         "special": sorted(recording.special_ids),
         "placeholders": sorted(recording.placeholder_ids),
@@ -148,6 +149,8 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
             _try(record)
         recording = make(_text(header["model"]), records)
         recording._unseen = {_text(k): _text(v) for k, v in header["unseen"].items()}
+        pieces = header.get("in_pieces", {})
+        recording._in_pieces = {_text(k): _text(v) for k, v in pieces.items()}
         recording._vocabulary = {int(n): _text(name) for n, name in header["vocabulary"].items()}
         recording._special = frozenset(map(int, header["special"]))
         recording._placeholders = frozenset(map(int, header.get("placeholders", ())))

@@ -5,6 +5,7 @@ window) over keys of which some may be padding. Such a rule covers keys that are
 all there is to do at a step is to check that it saw what the rule says.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import masks
-from pellucid.attention.masks import And, Band, Below, Extent, Mask, Not, Or, Present, Rows
+from pellucid.attention.masks import (
+    And,
+    Band,
+    Below,
+    Documents,
+    Extent,
+    Mask,
+    Not,
+    Or,
+    Present,
+    Rows,
+)
 from pellucid.lens.recognise import Recognised
 
 ROWS_AT_ONCE = 256
@@ -36,6 +48,8 @@ class Visibility:
     """(batch or 1, keys of the first call) bool: those that are no padding; None = all."""
     looks_ahead: bool = False
     """Whether the queries of the first call saw all its keys, and those that follow are causal."""
+    chunk: int | None = None
+    """Where a query sees only keys of its own chunk (Llama 4): how many positions that has."""
 
     @classmethod
     def of(cls, found: Recognised, queries: int, keys: int, device: torch.device) -> "Visibility":
@@ -44,7 +58,12 @@ class Visibility:
         rule = hidden(found.mask, found.uniform)
         parts = _conjunction(rule)
         bands = [part for part in parts if isinstance(part, Band)]
-        others = [part for part in parts if not isinstance(part, Band)]
+        chunk = _chunk(parts)
+        others = [
+            part
+            for part in parts
+            if not isinstance(part, Band) and not (chunk and isinstance(part, Documents))
+        ]
         if len(bands) > 1 or not all(map(_is_about_keys, others)):
             return plain
         band = bands[0] if bands else None
@@ -56,7 +75,7 @@ class Visibility:
         for part in others:
             flags = _tile(part, 1, keys, slice(0, 1), device)[:, 0, 0]
             present = flags if present is None else present & flags
-        return replace(plain, grows=True, band=band, present=present)
+        return replace(plain, grows=True, band=band, present=present, chunk=chunk)
 
     def mask(self, queries: int, keys: int) -> Mask | None:
         """The rule for so many queries and keys."""
@@ -65,6 +84,8 @@ class Visibility:
         rule: Mask | None = self.band
         if rule is not None and self.looks_ahead:
             rule = rule | self._first_block(queries)
+        if self.chunk is not None and self.band is not None:
+            rule = self.band & self._chunks(self.chunk, queries, keys)
         if self.present is not None:
             padding = masks.padding(_longer(self.present, keys))
             rule = padding if rule is None else rule & padding
@@ -72,6 +93,12 @@ class Visibility:
         if rows is not None and rule is not None:
             rule = rule | (Rows(rows) & masks.prefix(self.first[1]))
         return rule
+
+    def _chunks(self, chunk: int, queries: int, keys: int) -> Mask:
+        """A query sees the keys of its own chunk."""
+        assert self.band is not None
+        rows, columns = (torch.arange(n, device=self.device) for n in (queries, keys))
+        return masks.documents((rows + int(self.band.offset)) // chunk, columns // chunk)
 
     def _first_block(self, queries: int) -> Mask:
         """All keys of the first call, for its queries."""
@@ -121,9 +148,26 @@ class Visibility:
             return self if self._says(None, row, rows, low, keys, seen) else None
         for left in dict.fromkeys((self.band.left, self._new_left(row, rows, low, keys, seen))):
             band = replace(self.band, left=left)
-            if self._says(band, row, rows, low, keys, seen):
+            if self._says(band, row, rows, low, keys, seen, self.chunk):
                 return self if left == self.band.left else replace(self, band=band)
+        for chunk in self._new_chunks(row, rows, low, seen):
+            if self._says(self.band, row, rows, low, keys, seen, chunk):
+                return replace(self, chunk=chunk)
         return None
+
+    def _new_chunks(
+        self, row: int, rows: int, low: int, seen: Tensor | Mask | None
+    ) -> Iterator[int]:
+        """How long chunks may be, if it shows at this step that there are chunks."""
+        assert self.band is not None
+        if self.chunk is None and self.band.left is None and not isinstance(seen, Mask):
+            place = row + rows - 1 + int(self.band.offset)  # of the last query among the keys
+            first = (
+                low if seen is None else low + int(seen[:, :, -1].any(0).flatten().int().argmax())
+            )
+            # The first chunk ends before its second begins, and rows so far were all in the first.
+            if 0 < first <= place < 2 * first and row + int(self.band.offset) <= first:
+                yield first
 
     def _sees_all(self, row: int, low: int, keys: int) -> bool:
         """Whether the rule shows a query exactly the keys from `low` on."""
@@ -132,6 +176,8 @@ class Visibility:
             return low == 0 == self._clear_from and keys == self.first[1]
         place = row + int(band.offset)
         first = 0 if band.left is None else max(0, place - band.left)
+        if self.chunk is not None:
+            first = max(first, place // self.chunk * self.chunk)
         return place >= keys - 1 and first == low >= self._clear_from
 
     def _new_left(
@@ -161,10 +207,17 @@ class Visibility:
         low: int,
         keys: int,
         seen: Tensor | Mask | None,
+        chunk: int | None = None,
     ) -> bool:
-        """Whether the rule with this band shows these queries what they saw."""
-        if low and (band is None or band.left is None or row + int(band.offset) - band.left < low):
-            return False  # it would see keys that the step was not given
+        """Whether the rule with this band, and chunks, shows these queries what they saw."""
+        if low:
+            place = None if band is None else row + int(band.offset)
+            starts = [0]
+            if band is not None and place is not None:
+                starts.append(0 if band.left is None else place - band.left)
+                starts.append(0 if chunk is None else place // chunk * chunk)
+            if max(starts) < low:
+                return False  # it would see keys that the step was not given
         present = None if self.present is None else _longer(self.present, keys)[:, low:]
         device = self.device
         col = torch.arange(low, keys, device=device)
@@ -174,6 +227,8 @@ class Visibility:
             said = torch.ones(1, 1, len(query), keys - low, dtype=torch.bool, device=device)
             if band is not None:
                 said = said & band.sees(col, col, query, col)
+                if chunk is not None:
+                    said = said & ((query + int(band.offset)) // chunk == col // chunk)
             if present is not None:
                 said = said & present[:, None, None]
             if seen is None:
@@ -193,6 +248,23 @@ class Visibility:
             return 0
         hidden = (~self.present).any(0).nonzero()
         return int(hidden[-1]) + 1 if len(hidden) else 0
+
+
+def _chunk(parts: list[Mask]) -> int | None:
+    """How long the chunks are, where documents are chunks of one length."""
+    found = [part for part in parts if isinstance(part, Documents)]
+    if len(found) != 1 or found[0].batch is not None:
+        return None
+    ids, own = found[0].key_ids, found[0].query_ids
+    if ids.shape != own.shape or not torch.equal(ids, own):
+        return None
+    ends = (ids.diff() != 0).nonzero().flatten() + 1
+    if not len(ends):
+        return None
+    chunk = int(ends[0])
+    places = torch.arange(len(ids), device=ids.device) // chunk
+    same = torch.equal(places.diff() != 0, ids.diff() != 0)
+    return chunk if same else None
 
 
 def _conjunction(rule: Mask | None) -> list[Mask]:

@@ -92,7 +92,7 @@ class Watch(Recording):
         self._broken: dict[str, str] = {}
         self._refused: set[str] = set()
         self._run: RunningCall | None = None
-        self._turns: dict[str, list[Record]] = {}
+        self._turns: dict[str, list[int]] = {}
         self._masks = MaskReader(self._keeper)
         self._generations: Generations | None = None
         self._memory: frozenset[int] | None = None
@@ -255,7 +255,12 @@ class Watch(Recording):
             record.values, record.key_tokens = source.record.values, source.record.key_tokens
         if not self._is_proven(record, call, value):
             return
-        self._add(record, has_cache=call.update is not None)
+        self._add(record, None if call.update is None else call.update.cache)
+        if generations.has(record.name, call):
+            self._in_pieces[record.name] = (
+                "the steps of its generation are records of their own: what they see follows no "
+                "rule that grows, such as a triangle or a window"
+            )
         generations.begin(record, call, origin)
 
     def _is_proven(self, record: Record, call: taps.Call, value: Part) -> bool:
@@ -357,14 +362,15 @@ class Watch(Recording):
             return False
         return True
 
-    def _add(self, record: Record, has_cache: bool = False) -> None:
-        """Put a record with the others, and tell which stream it is."""
-        if has_cache:
+    def _add(self, record: Record, cache: int | None = None) -> None:
+        """Put a record with the others, and tell which stream it is, by its cache."""
+        if cache is not None:
             if self._run is None or innermost([self._run]) is None:
                 self._run, self._turns = self._generation(), {}
             turns = self._turns.setdefault(record.name, [])
-            record.stream = len(turns)
-            turns.append(record)
+            if cache not in turns:
+                turns.append(cache)
+            record.stream = turns.index(cache)
         self._records.append(record)
 
     def _withdraw(self, record: Record, why: str, is_wrong: bool) -> None:

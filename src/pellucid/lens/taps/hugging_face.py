@@ -74,6 +74,9 @@ def _call(
         return "was called with positional options, which are not recorded"
     if "paged" in implementation or options.get("cache") is not None:
         return "reads a paged cache, which is not recorded; generate without continuous batching"
+    sinks = options.get("s_aux", options.get("sinks"))
+    if sinks is not None and sinks.ndim != 1:
+        return "has sinks for each token, which no rule gives again"
     queries, keys = query.shape[-2], key.shape[-2]
     bias = options.get("position_bias")
     given: tuple[Tensor, ...] = ()
@@ -99,7 +102,7 @@ def _call(
         bias=None if bias is None else bias[..., : key.shape[-2]],
         scale=options.get("scaling"),
         softcap=options.get("softcap"),
-        sinks=options.get("s_aux", options.get("sinks")),
+        sinks=sinks,
         dropout=options.get("dropout", 0.0),
         context=output.transpose(1, 2),
         update=update,

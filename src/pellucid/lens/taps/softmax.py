@@ -271,9 +271,9 @@ def _multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
         if _is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
             axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
             return _used(soft, right, axes, left.mT, result.mT)
-    soft = _of_exponentials(left)
-    if soft is not None:
-        return _used(soft, left, list(range(left.ndim)), right, result)
+    by_hand = _of_exponentials(left)
+    if by_hand is not None:
+        return _used(by_hand, left, list(range(left.ndim)), right, result)
     if _is_parameter(right):
         _state.projections.append((result.numel(), result.shape[-1]))
     else:
