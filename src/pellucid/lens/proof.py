@@ -27,6 +27,8 @@ SCORE_ROUNDINGS = 2
 """Roundings of a score, each of its own size: the product, and what is added to it."""
 OTHER_ROUNDINGS = 4
 """Roundings after that: the weight, its sum, the context, and what that is stored in."""
+EXPONENTIAL = 2 * 20
+"""Roundings of an exponential in a fused kernel: it is good to 20 units in the last place."""
 SUMMATION = 16
 """Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
 much more slowly than the number of terms."""
@@ -194,7 +196,8 @@ def _allowance(unit: float, ours: float, largest: Tensor) -> Tensor:
         largest: the largest score of each row.
     """
     rounded = 2 * SCORE_ROUNDINGS * unit if unit > ours else 0.0
-    return torch.expm1((rounded + SUMMATION * ours) * (1 + largest)) + OTHER_ROUNDINGS * unit
+    of_scores = (rounded + SUMMATION * ours) * (1 + largest) + 2 * EXPONENTIAL * ours
+    return torch.expm1(of_scores) + OTHER_ROUNDINGS * unit
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:

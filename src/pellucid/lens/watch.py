@@ -275,14 +275,14 @@ class Watch(Recording):
             return True
         # An empty slot of a static cache has a share of a padding row; it is not kept.
         is_cut = record.keys.length < call.key.shape[-2]
-        made = call.made if call.made is not None and call.made.shape == record.shape else None
+        made = None if call.made is None else call.made.weights
         try:
             record.proof = prove(
                 Evidence(
                     record=record,
                     value=value,
                     context=call.context,
-                    weights=made,
+                    weights=made if made is not None and made.shape == record.shape else None,
                     projection=call.projection,
                     without=record.visibility.uniform if is_cut else None,
                     every_row=self._every_row or not call.is_known,
@@ -293,12 +293,7 @@ class Watch(Recording):
                 self._refused.add(record.name)
                 self.missed(record.name, str(contradiction))
             else:
-                context = call.context if call.projection is None else None
-                given = value if isinstance(value, Tensor) else None
-                kept = taps.Made(
-                    weights=call.made, value=given, context=context, is_known=call.is_known
-                )
-                self._keep_weights(record.name, kept)
+                self._keep_weights(record.name, call.made)
             return False
         return True
 
@@ -319,7 +314,9 @@ class Watch(Recording):
         batch, _, queries, keys = weights.shape
         cross = selection.is_cross(name)
         ids, key_ids = self._ids(name, batch, queries, keys, cross)
-        given = self._values and made.value is not None and made.context is not None
+        value, context = made.value, made.context
+        if not self._values or value is None or context is None:
+            value = context = None
         record = Record(
             name=name,
             kept="weights",
@@ -328,10 +325,8 @@ class Watch(Recording):
             visibility=Visibility.of(
                 Recognised(None, None, None), queries, keys, self._keeper.device or weights.device
             ),
-            values=self._keeper.pieces(made.value) if given and made.value is not None else None,
-            contexts=self._keeper.pieces(made.context)
-            if given and made.context is not None
-            else None,
+            values=None if value is None else self._keeper.pieces(value),
+            contexts=None if context is None else self._keeper.pieces(context),
             query_tokens=None if ids is None else Pieces(ids, -1),
             key_tokens=None if key_ids is None else Pieces(key_ids, -1),
             is_cross=cross,

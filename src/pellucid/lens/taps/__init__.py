@@ -46,6 +46,22 @@ class CacheUpdate:
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
+class Made:
+    """Weights that a model has made by itself, and of which no query and key are known."""
+
+    weights: Tensor
+    """(batch, heads, queries, keys), as they were multiplied with the values."""
+    value: Tensor | None = None
+    """(batch, kv_heads, keys, value_dim)"""
+    context: Tensor | None = None
+    """(batch, heads, queries, value_dim)"""
+    is_plain: bool = False
+    """Whether they are what a softmax gave, with nothing done to them since."""
+    is_known: bool = True
+    """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
 class Call:
     """One attention call, as it was made, in the terms of `pellucid.attention`."""
 
@@ -81,24 +97,8 @@ class Call:
     """What the module has put into a cache for this call, if it has."""
     logsumexp: Tensor | None = None
     """(..., heads, queries) of the scores, where the kernel that was called has told."""
-    made: Tensor | None = None
-    """(..., heads, queries, keys): the weights, where the model has made them."""
-    is_known: bool = True
-    """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
-class Made:
-    """Weights that a model has made by itself, and of which no query and key are known."""
-
-    weights: Tensor
-    """(batch, heads, queries, keys), as they were multiplied with the values."""
-    value: Tensor | None = None
-    """(batch, kv_heads, keys, value_dim)"""
-    context: Tensor | None = None
-    """(batch, heads, queries, value_dim)"""
-    is_plain: bool = False
-    """Whether they are what a softmax gave, with nothing done to them since."""
+    made: Made | None = None
+    """The weights, where the model has made them."""
     is_known: bool = True
     """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
 
@@ -500,7 +500,8 @@ def tell(
                 *call.query.shape[:-1],
                 call.key.shape[-2],
             ):
-                call.made = made[0].weights
+                call.made = made[0]
+                call.made.is_known = call.is_known
         elif isinstance(call, str) and len(made) == 1:
             call = made[0]
         for listener, name in found:

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -555,11 +556,10 @@ def _used(
     else:  # in blocks, which are kept together
         weights, is_ordered = result.permute(soft.order), False
     if taps.is_told_as_a_whole():
-        taps.note_made(taps.Made(weights=as_four(weights, _heads(soft))))
+        taps.note_made(_made(soft, weights, value, context, is_ordered))
         return
-    told = (weights, value, context) if is_ordered else (weights, None, None)
-    is_plain = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
-    taps.tell(soft.found, _call, soft, *told, caches.claimed_by(soft.found), is_plain)
+    update = caches.claimed_by(soft.found)
+    taps.tell(soft.found, _call, soft, weights, value, context, is_ordered, update)
 
 
 def _before_dropout(weights: Tensor, result: Tensor) -> Tensor:
@@ -577,39 +577,47 @@ def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
     return list(weights.shape) == left
 
 
+def _made(
+    soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+) -> taps.Made:
+    """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
+    heads, outer, result = _heads(soft), weights.shape[:-2], soft.reference()
+    is_plain = (
+        result is not None and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+    )
+    made = taps.Made(weights=as_four(weights, heads), is_plain=is_plain)
+    if not is_ordered:
+        return made
+    with suppress(RuntimeError):  # several values for each weight, in another order
+        made.value = as_four(_with_outer(value, outer), heads)
+    if context is not None and prod(context.shape[:-2]) == prod(outer):
+        context = as_four(context, heads)
+        made.context = context if context.shape[:-1] == made.weights.shape[:-1] else None
+    return made
+
+
 def _call(
     soft: Soft,
     weights: Tensor,
-    value: Tensor | None,
+    value: Tensor,
     context: Tensor | None,
+    is_ordered: bool,
     update: "taps.CacheUpdate | None",
-    is_plain: bool,
 ) -> "taps.Call | taps.Made":
-    heads, outer = _heads(soft), weights.shape[:-2]
-    made = as_four(weights, heads)
-    if value is not None:
-        try:
-            value = as_four(_with_outer(value, outer), heads)
-        except RuntimeError:
-            value = None
-    if context is not None and prod(context.shape[:-2]) == prod(outer):
-        context = as_four(context, heads)
-        context = context if context.shape[:-1] == made.shape[:-1] else None
-    else:
-        context = None
-    if soft.query is None or soft.key is None or value is None or soft.query.ndim != made.ndim:
-        return taps.Made(weights=made, value=value, context=context, is_plain=is_plain)
-    if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.shape:
-        return taps.Made(weights=made, value=value, context=context, is_plain=is_plain)
+    made = _made(soft, weights, value, context, is_ordered)
+    if soft.query is None or soft.key is None or made.value is None:
+        return made
+    if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.weights.shape:
+        return made
     listener, name = soft.found[0]
     kind = type(listener.module_of(name)).__module__ + "."
     return taps.Call(
         query=soft.query,
         key=soft.key,
-        value=value,
+        value=made.value,
         read=soft.read,
         scale=soft.scale,
-        context=context,
+        context=made.context,
         update=update,
         made=made,
         is_known=kind.startswith(SHIPPED),
