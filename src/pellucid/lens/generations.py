@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from pellucid.errors import ArgumentError
 from pellucid.lens import taps
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.proof import Contradiction, Evidence, prove
@@ -297,6 +298,10 @@ class Generations:
         except Contradiction as contradiction:
             self._let_go(growing)
             self._withdraw(growing.record, str(contradiction), True)
+            return False
+        except ArgumentError as error:  # what was recorded has been written to since
+            self._let_go(growing)
+            self._withdraw(growing.record, f"cannot be proven: {error}", True)
             return False
         return True
 

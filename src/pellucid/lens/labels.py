@@ -23,7 +23,8 @@ from pellucid.lens.taps import running_modules
 
 READ_KEPT = 4
 """Texts that are kept at a time: those that a pass over several stacks reads."""
-TOKENS = re.compile(r"tok|word|wte|src|tgt|vocab", re.IGNORECASE)
+TOKENS = re.compile(r"tok|word|wte|src|tgt|vocab|emb", re.IGNORECASE)
+OTHERS = re.compile(r"type|pos|seg|speaker|lang|time|dist", re.IGNORECASE)
 """What names of embeddings that read token ids have in common, where no model says which do."""
 
 
@@ -79,7 +80,7 @@ class Labels:
             if name is not None and name != embedding:
                 calls.append(RunningCall.of(frame))
                 modules.append(name)
-        if embedding is None or not ids.ndim:
+        if embedding is None or not ids.numel():
             return
         read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls, modules)
         self._here.reads = [read, *self._here.reads[: READ_KEPT - 1]]
@@ -175,5 +176,4 @@ def _embeddings(model: nn.Module, parts: Parts) -> Iterable[Any]:
     if said:
         return said
     tables = [(name, part) for name, part in parts if isinstance(part, nn.Embedding)]
-    named = [part for name, part in tables if TOKENS.search(name)]
-    return named or [part for _, part in tables[:1]]
+    return [part for name, part in tables if TOKENS.search(name) and not OTHERS.search(name)]

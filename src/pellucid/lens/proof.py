@@ -6,16 +6,18 @@ from what the model got follows from the dtype that the model computed in (see `
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention.masks import Extent, Mask
+from pellucid.attention import intervals
+from pellucid.attention.masks import Extent, Mask, Spans
+from pellucid.lens.recognise import HIDDEN, Recognised
 from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
 
-__all__ = ["Contradiction", "Evidence", "prove"]
+__all__ = ["Contradiction", "Evidence", "prove", "prove_scores"]
 
 ROWS = 3
 """Rows that are drawn of each call whose function is known."""
@@ -32,6 +34,10 @@ EXPONENTIAL = 2 * 20
 SUMMATION = 16
 """Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
 much more slowly than the number of terms."""
+ROWS_SIGNED, COLUMNS_SIGNED = 256, 512
+"""Rows that are added up together, and how many of their scores in float32."""
+SIGNED_SUMS = 16
+"""Roundings of a sum with random signs, in units of the square root of how many it adds up."""
 _draw = random.Random()
 
 
@@ -86,6 +92,96 @@ def prove(evidence: Evidence) -> Proof:
     return proof
 
 
+def prove_scores(
+    scores: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
+) -> Proof | None:
+    """Whether every row of scores that a model has made is scale * query @ key.T under a mask.
+
+    Each row is added up with random factors, from 1 to 2 and of either sign, and so is what it
+    should be: that takes one look at the scores, and no product of matrices but where the mask is
+    uneven. A row that differs shows, but by a rare chance. (Freivalds 1977, "Probabilistic machines
+    can use less running time".)
+
+    Args:
+        scores: (batch, heads, queries, keys), float32 or better: a shorter dtype tells too little.
+        query: (batch, heads, queries, dim)
+        key: (batch, heads or 1, keys, dim)
+        scale: of the products.
+        read: the mask of the scores, which hides what it hides in all of them.
+
+    Returns:
+        None where a row is something else.
+    """
+    batch, heads, queries, keys = scores.shape
+    if read.uniform is not None:
+        return None
+    drawn = torch.tensor([_draw.uniform(1, 2) * _draw.choice((-1, 1)) for _ in range(keys)])
+    signs = drawn.unsqueeze(-1).to(scores)
+    query, key = (query * scale).to(scores), key.to(scores)
+    before = nn.functional.pad((key * signs).double().cumsum(-2), (0, 0, 1, 0))
+    longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)[..., None, None]
+    length = torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest
+    unit = torch.finfo(scores.dtype).eps / 2
+    allowed = SIGNED_SUMS * unit * keys**0.5 * (1 + length)
+    rule = read.mask
+    if rule is not None:
+        rule = rule.bind(Extent(torch.Size((batch,)), heads, queries, keys, scores.device))
+    items = [slice(0, batch)]
+    if rule is not None and rule.batch is not None:
+        items = [slice(item, item + 1) for item in range(batch)]
+    proof = Proof(0, batch * queries)
+    for item in items:
+        part = None if rule is None else rule.at(item.start) if rule.batch is not None else rule
+        for start in range(0, queries, ROWS_SIGNED):
+            rows = slice(start, min(start + ROWS_SIGNED, queries))
+            off = _signed(scores[item], query[item], key[item], before[item], signs, part, rows)
+            found = _judged(off, torch.zeros_like(off), allowed[item, :, rows], 0)
+            if not found.error <= found.allowed:
+                return None
+            done = (item.stop - item.start) * (rows.stop - rows.start)
+            proof = proof.joined(replace(found, rows=done))
+    return proof
+
+
+def _signed(
+    scores: Tensor,
+    query: Tensor,
+    key: Tensor,
+    before: Tensor,
+    signs: Tensor,
+    rule: Mask | None,
+    rows: slice,
+) -> Tensor:
+    """(items, heads, rows, 1): sums of the differences of some rows, with signs.
+
+    Args:
+        scores, query, key: as those of `prove_scores`, of some items.
+        before: (items, heads or 1, keys + 1, dim) sums of the keys before each, with signs.
+        signs: (keys, 1)
+        rule: the mask of these items.
+        rows: which rows.
+    """
+    keys = key.shape[-2]
+    spans = Spans(((0, keys),), ((0, keys),))
+    if rule is not None:
+        spans = rule.spans(rows.start, rows.stop, keys)
+    some, theirs = query[:, :, rows], scores[:, :, rows]
+    off = torch.zeros_like(theirs[..., :1], dtype=torch.float64)
+    for start, stop in spans.every:
+        off += some.double() @ (before[:, :, stop] - before[:, :, start]).unsqueeze(-1)
+        for first in range(start, stop, COLUMNS_SIGNED):
+            columns = slice(first, min(first + COLUMNS_SIGNED, stop))
+            # Expanded, or what is a part of rows would be copied.
+            off -= theirs[..., columns] @ signs[columns].expand(*theirs.shape[:2], -1, -1)
+    for start, stop in intervals.intersection(spans.some, intervals.complement(spans.every, keys)):
+        columns = slice(start, stop)
+        assert rule is not None
+        shown = rule.tile(slice(0, query.shape[1]), rows, columns, scores.device)
+        apart = some @ key[:, :, columns].mT - theirs[..., columns]
+        off += apart.masked_fill(~shown, 0) @ signs[columns]
+    return off
+
+
 def _places(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
     """Items of the batch, and rows of each."""
     if evidence.every_row:
@@ -123,7 +219,7 @@ def _compared(
         scores = _scores(record, item, places)
         weights = _weights(record, scores, item, places)
         kept = record.queries.dtype
-        largest = scores.abs().masked_fill_(scores.isinf(), 0).amax(-1, keepdim=True)
+        largest = scores.abs().masked_fill_(scores <= HIDDEN, 0).amax(-1, keepdim=True)
         if _unit(kept, theirs.device) > unit:  # shortened: each product is off, not their sum
             unit = _unit(kept, theirs.device)
             largest = torch.maximum(largest, _length(record, item, places))
@@ -196,7 +292,8 @@ def _allowance(unit: float, ours: float, largest: Tensor) -> Tensor:
         largest: the largest score of each row.
     """
     rounded = 2 * SCORE_ROUNDINGS * unit if unit > ours else 0.0
-    of_scores = (rounded + SUMMATION * ours) * (1 + largest) + 2 * EXPONENTIAL * ours
+    # Exponentials go into each weight and into their sum, the model's and, by it, the record's.
+    of_scores = (rounded + SUMMATION * ours) * (1 + largest) + 4 * EXPONENTIAL * ours
     return torch.expm1(of_scores) + OTHER_ROUNDINGS * unit
 
 

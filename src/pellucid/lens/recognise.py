@@ -30,6 +30,8 @@ MOST_RUNS = 8
 """Ranges of real keys that are compared one by one; more are compared all together."""
 FAR = 2**40
 """Further than any key."""
+LOWEST = -1e8
+"""A number at most this large in a mask hides: beside it, float32 can tell no scores apart."""
 HIDDEN = -9000.0
 """A score at most this large is a hidden key's: models add -1e4, -1e9 or the lowest number."""
 
@@ -120,7 +122,7 @@ class _Reader:
     def __init__(self, whole: Tensor) -> None:
         self.whole = whole
         self.additive = whole.dtype != torch.bool
-        self.limit = torch.finfo(whole.dtype).min / 2 if self.additive else 0.0
+        self.limit = max(torch.finfo(whole.dtype).min / 2, LOWEST) if self.additive else 0.0
         self.biased = False
         """Whether a key that is seen has been met with a number other than 0."""
         self.uneven = False

@@ -285,7 +285,7 @@ class Watch(Recording):
                     weights=made if made is not None and made.shape == record.shape else None,
                     projection=call.projection,
                     without=record.visibility.uniform if is_cut else None,
-                    every_row=self._every_row or not call.is_known,
+                    every_row=self._every_row or (not call.is_known and call.proof is None),
                 )
             )
         except Contradiction as contradiction:
@@ -295,6 +295,8 @@ class Watch(Recording):
             else:
                 self._keep_weights(record.name, call.made)
             return False
+        if call.proof is not None and not self._every_row:
+            record.proof = call.proof
         return True
 
     def _keep_weights(self, name: str, made: taps.Made) -> None:
@@ -334,6 +336,10 @@ class Watch(Recording):
         )
         if self._is_kept_right(record, made):
             self._kept_weights += size
+            if queries == 1 and any(one.name == name for one in self._records):
+                self._in_pieces[name] = (
+                    "each step of its generation is a record of its own: its weights are kept"
+                )
             self._add(record)
 
     def _is_kept_right(self, record: Record, made: taps.Made) -> bool:

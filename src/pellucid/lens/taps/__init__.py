@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from types import FrameType, ModuleType
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
 from pellucid.lens.recognise import Recognised
-from pellucid.lens.record import Part
+from pellucid.lens.record import Part, Proof
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +99,8 @@ class Call:
     """(..., heads, queries) of the scores, where the kernel that was called has told."""
     made: Made | None = None
     """The weights, where the model has made them."""
+    proof: Proof | None = None
+    """What is proven already, of every row."""
     is_known: bool = True
     """Whether the function that was called is one that PyTorch, transformers or Pellucid ship."""
 
@@ -155,6 +157,7 @@ Place = tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]
 ASKING = ("pellucid.attention.", "pellucid.lens.")
 """Where answers are worked out from what was recorded: no attention of the model's."""
 
+SHIPPED = ("torch.", "transformers.", "pellucid.")
 PASSES = ("forward", "_call_impl")
 """Methods by which modules are called; scripted ones have but the latter in Python."""
 
@@ -232,7 +235,7 @@ def remove(listener: Listener) -> None:
                 _patches.pop().remove()
             witness.stop()
             caches.forget()
-    softmax.forget()
+    softmax.forget(everywhere=not listeners)
 
 
 def _run_eagerly() -> None:
@@ -252,6 +255,23 @@ def _compile(original: Callable[..., Any]) -> Callable[..., Any]:
         return compiled
 
     return compile
+
+
+def _script(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.jit.script`, which knows functions by what they are: it is shown the original ones."""
+
+    def script(*args: Any, **options: Any) -> Any:
+        with _lock:
+            shown = [one for one in _patches if vars(one.owner).get(one.name) is one.wrapper]
+            for one in shown:
+                one.remove()
+            try:
+                return original(*args, **options)
+            finally:
+                for one in shown:
+                    setattr(one.owner, one.name, one.wrapper)
+
+    return script
 
 
 def here() -> tuple[Listener, ...]:
@@ -278,6 +298,7 @@ def _install() -> None:
     if _everywhere:
         patch(nn.Module, "__call__", _module)
     patch(torch, "compile", _compile)
+    patch(torch.jit, "script", _script)
     witness.begin()
 
 
@@ -285,11 +306,18 @@ def _thread(original: Callable[..., None]) -> Callable[..., None]:
     """`Thread.start`: who listens here hears what is begun here."""
 
     def start(self: threading.Thread) -> None:
-        if _here.get():
-            self.run = partial(copy_context().run, _run, self.run)  # type: ignore[method-assign]
+        heard = _here.get()
+        if heard:
+            self.run = partial(_begun, heard, self.run)  # type: ignore[method-assign]
         original(self)
 
     return start
+
+
+def _begun(heard: "tuple[weakref.ref[Listener], ...]", run: Callable[[], None]) -> None:
+    """A thread's own work, heard by those who hear the one that began it."""
+    _here.set(heard)
+    _run(run)
 
 
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -387,6 +415,12 @@ def callers(
         if not waiting:
             break
     return found
+
+
+def is_shipped(function: Callable[..., Any]) -> bool:
+    """Whether a function is one of PyTorch, transformers or Pellucid, whatever name it has."""
+    home = getattr(function, "__globals__", {}).get("__name__", "")
+    return str(home).startswith(SHIPPED)
 
 
 def is_in_a_pass() -> bool:

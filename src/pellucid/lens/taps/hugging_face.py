@@ -51,7 +51,7 @@ def _attention(
     update, found = caches.claim(module)
     if not found:
         return function(module, *tensors, **options)
-    is_shipped = str(getattr(function, "__module__", "")).startswith(("transformers.", "torch."))
+    is_shipped = taps.is_shipped(function)
     # What is known to call a fused kernel makes no softmax that could be wanted.
     call = witness.past if is_shipped and implementation == "sdpa" else taps.as_a_whole
     result = call(function, module, *tensors, **options)

@@ -24,7 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.lens import taps
+from pellucid.lens.proof import prove_scores
 from pellucid.lens.recognise import HIDDEN, Recognised, recognise_in_scores
+from pellucid.lens.record import Proof
 from pellucid.lens.taps import caches, equations, witness
 from pellucid.lens.taps.shapes import as_four, heads_of
 
@@ -32,8 +34,6 @@ REMEMBERED = 4
 """How many products, projections and softmaxes may come before what goes on with them."""
 LOOKED_AT, SAMPLED = 32, 3
 """Rows that are looked at, and those of them from which the scale is worked out."""
-SHIPPED = ("torch.", "transformers.", "pellucid.")
-"""Where modules are from whose softmaxes are those of a known function."""
 NEAR_ONE = 1e-2
 """How far the sum of a row may be from one that was made by hand, in the shortest dtype."""
 Shape = tuple[int, int]
@@ -60,6 +60,8 @@ class Soft:
 
     result: "Tensor | None"
     """As it came out; let go when it has met its product."""
+    version: int
+    """How often it was written to when it came out; -1 where nobody counts that."""
     reference: "weakref.ref[Tensor]"
     keys: int
     """The axis that sums to one."""
@@ -75,10 +77,12 @@ class Soft:
     """(batch, heads or 1, keys, dim)"""
     read: Recognised | None = None
     scale: float = 1.0
+    proof: Proof | None = None
+    """That every row of the scores is theirs, where it was to be proven."""
 
 
-class _State(threading.local):
-    """What happened last on this thread."""
+class _Own:
+    """What happened last on one thread."""
 
     def __init__(self) -> None:
         self.products: deque[Product] = deque(maxlen=REMEMBERED)
@@ -88,6 +92,15 @@ class _State(threading.local):
         self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
 
 
+class _State(threading.local):
+    """That of the thread which asks."""
+
+    def __init__(self) -> None:
+        self.own = _Own()
+        _owns.add(self.own)
+
+
+_owns: "weakref.WeakSet[_Own]" = weakref.WeakSet()
 _state = _State()
 
 
@@ -110,14 +123,16 @@ def places() -> Iterator[taps.Place]:
                     yield file, name, make
 
 
-def forget() -> None:
-    """Nothing is to come on this thread that goes on with what happened last."""
-    softs, _state.softs = _state.softs, []
-    _state.products.clear()
-    _state.projections.clear()
-    _state.exponentials.clear()
-    for soft in softs:
-        _say_if_unused(soft)
+def forget(everywhere: bool) -> None:
+    """Nothing is to come on this thread, or on any, that goes on with what happened last."""
+    for own in list(_owns) if everywhere else [_state.own]:
+        softs, own.softs = own.softs, []
+        own.products.clear()
+        own.projections.clear()
+        own.exponentials.clear()
+        own.dropped = None
+        for soft in softs:
+            _say_if_unused(soft)
 
 
 def product(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,6 +164,11 @@ def added_product(original: Callable[..., Any]) -> Callable[..., Any]:
     return multiply
 
 
+def _multiplied_if_heard(result: Tensor, left: Tensor, right: Tensor) -> None:
+    if _is_heard(result, left, right):
+        _safely(_multiplied, result, left, right)
+
+
 def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
     def contract(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
@@ -171,10 +191,11 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
             witness.join()
             weight = args[1] if len(args) > 1 else None
             is_own = weight is None or isinstance(weight, nn.Parameter) or _is_parameter(weight)
-            if is_own and isinstance(result, Tensor) and not result.is_nested and result.ndim:
-                _state.projections.append((result.numel(), result.shape[-1]))
-            elif weight is not None and _is_heard(result, args[0], weight) and args[0].ndim == 2:
-                _safely(_multiplied, result, args[0], weight.mT)
+            if is_own or isinstance(taps.module_of_call(sys._getframe(1)), nn.Linear):
+                if isinstance(result, Tensor) and not result.is_nested and result.ndim:
+                    _state.own.projections.append((result.numel(), result.shape[-1]))
+            elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
+                _multiplied_if_heard(result, args[0], weight.mT)
         return result
 
     return project
@@ -185,10 +206,11 @@ def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def choose(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if taps.here() and isinstance(args[0], Tensor) and args[0].ndim:
+        given: Any = args[0] if args else options.get("input")
+        if taps.here() and _is_plain(given) and given.ndim:
             best = result[0]
-            if _is_projected(args[0], args[0].ndim - 1):
-                _state.projections.append((best.numel(), best.shape[-1]))
+            if _is_projected(given, given.ndim - 1):
+                _state.own.projections.append((best.numel(), best.shape[-1]))
         return result
 
     return choose
@@ -199,8 +221,9 @@ def dropout(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def drop(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if result is not args[0] and taps.here() and isinstance(args[0], Tensor):
-            _state.dropped = weakref.ref(result), weakref.ref(args[0])
+        given: Any = args[0] if args else options.get("input")
+        if result is not given and taps.here() and _is_plain(result) and _is_plain(given):
+            _state.own.dropped = weakref.ref(result), weakref.ref(given)
         return result
 
     return drop
@@ -229,7 +252,7 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
     def exponentiate(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         if _is_heard(result, args[0]) and result.ndim >= 2:
-            _state.exponentials.append((result.numel(), result.shape[-1]))
+            _state.own.exponentials.append((result.numel(), result.shape[-1]))
         return result
 
     return exponentiate
@@ -266,27 +289,28 @@ def _is_heard(result: Any, *operands: Any) -> bool:
 
 
 def _multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
-    for soft in reversed(_state.softs):
-        if _is_of(soft, left, left.ndim - 1):
-            return _used(soft, left, list(range(left.ndim)), right, result)
-        if _is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
-            axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
-            return _used(soft, right, axes, left.mT, result.mT)
+    for is_of in (_is_result, _is_made_of):
+        for soft in reversed(_state.own.softs):
+            if is_of(soft, left, left.ndim - 1):
+                return _used(soft, left, list(range(left.ndim)), right, result)
+            if is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
+                axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
+                return _used(soft, right, axes, left.mT, result.mT)
     by_hand = _of_exponentials(left)
     if by_hand is not None:
         return _used(by_hand, left, list(range(left.ndim)), right, result)
     if _is_parameter(right):
-        _state.projections.append((result.numel(), result.shape[-1]))
+        _state.own.projections.append((result.numel(), result.shape[-1]))
     else:
         order = list(range(result.ndim))
-        _state.products.append(Product(left, right.mT, result.shape, order))
+        _state.own.products.append(Product(left, right.mT, result.shape, order))
     return None
 
 
 def _of_exponentials(weights: Tensor) -> Soft | None:
     """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
     size = (weights.numel(), weights.shape[-1])
-    if size not in _state.exponentials or taps.is_told_as_a_whole():
+    if size not in _state.own.exponentials or taps.is_told_as_a_whole():
         return None
     with torch.no_grad(), taps.deaf():
         row = weights[(0,) * (weights.ndim - 1)].double()
@@ -296,7 +320,8 @@ def _of_exponentials(weights: Tensor) -> Soft | None:
     if not found:
         return None
     order = list(range(weights.ndim))
-    return Soft(weights, weakref.ref(weights), weights.ndim - 1, order, found, False)
+    axis, reference = weights.ndim - 1, weakref.ref(weights)
+    return Soft(weights, _version(weights), reference, axis, order, found, False)
 
 
 def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None:
@@ -305,24 +330,25 @@ def _contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> Non
         return None
     (left, right), (of_left, of_right, of_result) = operands, named
     over = [x for x in of_left if x in of_right and x not in of_result]
-    for soft in reversed(_state.softs):
-        pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
-        for weights, own, value, of_value in pairs:
-            if len(over) == 1 and over[0] in own and _is_of(soft, weights, own.index(over[0])):
-                return _weighted(
-                    soft, weights, own, over[0], (value, of_value), (result, of_result)
-                )
+    pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
+    for is_of in (_is_result, _is_made_of):
+        for soft in reversed(_state.own.softs) if len(over) == 1 else ():
+            for weights, own, value, of_value in pairs:
+                if is_of(soft, weights, own.index(over[0])):
+                    return _weighted(
+                        soft, weights, own, over[0], (value, of_value), (result, of_result)
+                    )
     outer = "".join(x for x in of_result if x in of_left and x in of_right)
     rows = "".join(x for x in of_result if x in of_left and x not in outer)
     columns = "".join(x for x in of_result if x in of_right and x not in outer)
     if len(over) != 1 or not rows or not columns:
         return None
     if _is_parameter(right):
-        _state.projections.append((result.numel(), result.shape[-1]))
+        _state.own.projections.append((result.numel(), result.shape[-1]))
         return None
     # Heads that share a key: what only one operand has, but for its last axis, is expanded.
     outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
-    _state.products.append(
+    _state.own.products.append(
         Product(
             equations.arranged(left, of_left, outer + rows + over[0]),
             equations.arranged(right, of_right, outer + columns + over[0]),
@@ -385,24 +411,63 @@ def _in_order(soft: Soft, weights: Tensor, own: str) -> str | None:
     return "".join(own[ours.index(axis)] for axis in theirs)
 
 
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
 def _is_parameter(tensor: Tensor) -> bool:
     return any(listener.is_parameter(tensor) for listener in taps.here())
 
 
-def _is_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
-    """Whether an operand came of a softmax, and is contracted over the axis that sums to one."""
+def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand is what a softmax gave, contracted over the axis that sums to one."""
     result = soft.reference()
     if result is None:
         return False
     if operand is result:
         return contracted == soft.keys
-    if operand.untyped_storage()._cdata == result.untyped_storage()._cdata:
-        return operand.stride(contracted) == result.stride(soft.keys)
-    if soft.result is None or soft is not _state.softs[-1] or soft.is_projected:
+    is_there = operand.untyped_storage()._cdata == result.untyped_storage()._cdata
+    return is_there and operand.stride(contracted) == result.stride(soft.keys)
+
+
+def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand was made of what a softmax gave, in memory of its own.
+
+    Dropout, another dtype, a head mask, rows that are normalised again: a row is then that of the
+    softmax times one number, or what dropout has left of it.
+    """
+    result = soft.result
+    if result is None or soft is not _state.own.softs[-1] or soft.is_projected:
         return False
-    # Dropout, another dtype, a head mask, talking heads: made of it, in memory of its own.
-    same = operand.numel() == result.numel()
-    return same and operand.shape[contracted] == result.shape[soft.keys]
+    if operand.numel() != result.numel() or operand.shape[contracted] != result.shape[soft.keys]:
+        return False
+    if _is_dropped(operand):
+        return True
+    if operand.shape != result.shape:  # in another order: as many of each size
+        return True
+    with torch.no_grad(), taps.deaf():
+        ours, theirs = (x.movedim(soft.keys, -1) for x in (result, operand))
+        return _is_scaled(ours, theirs) or (ours.ndim == 4 and _is_mixed(ours, theirs))
+
+
+def _is_scaled(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether rows, (..., keys), are those of ours times one number each, or zero in places."""
+    ours, theirs = (x.reshape(-1, x.shape[-1]) for x in (ours, theirs))
+    rows = torch.linspace(0, len(ours) - 1, min(LOOKED_AT, len(ours)), device=ours.device).long()
+    ours, theirs = ours[rows].double(), theirs[rows].double()
+    ours = ours.masked_fill(theirs == 0, 0)
+    size = theirs.sum(-1, keepdim=True) / ours.sum(-1, keepdim=True)
+    apart = (theirs - ours * size.nan_to_num()).abs().amax()
+    return bool(apart <= NEAR_ONE * theirs.abs().amax())
+
+
+def _is_mixed(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether heads, (batch, heads, queries, keys), are mixtures of ours (talking heads)."""
+    row = ours.shape[2] // 2
+    mixed, given = theirs[0, :, row].double().T, ours[0, :, row].double().T  # (keys, heads)
+    given = torch.cat([given, torch.ones_like(given[:, :1])], 1)
+    found = given @ torch.linalg.lstsq(given, mixed).solution
+    return bool((found - mixed).abs().amax() <= NEAR_ONE * mixed.abs().amax())
 
 
 # A softmax, and what it is a softmax of.
@@ -417,10 +482,12 @@ def _normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     for listener, name in found:
         listener.softmaxed(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
-    soft = Soft(result, weakref.ref(result), axis, order, found, _is_projected(result, axis))
-    if len(_state.softs) >= REMEMBERED:
-        _say_if_unused(_state.softs.pop(0))
-    _state.softs.append(soft)
+    is_projected = _is_projected(result, axis)
+    reference = weakref.ref(result)
+    soft = Soft(result, _version(result), reference, axis, order, found, is_projected)
+    if len(_state.own.softs) >= REMEMBERED:
+        _say_if_unused(_state.own.softs.pop(0))
+    _state.own.softs.append(soft)
     product = None if scores is None else _product_of(scores, axis)
     if product is None or scores is None:
         return
@@ -446,12 +513,12 @@ def _attends(listener: taps.Listener, name: str) -> str:
 def _is_projected(tensor: Tensor, axis: int) -> bool:
     """Whether a softmax along an axis is one over the outputs of a recent projection."""
     size = (tensor.numel(), tensor.shape[axis])
-    return axis == tensor.ndim - 1 and size in _state.projections
+    return axis == tensor.ndim - 1 and size in _state.own.projections
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
     """The latest product that these scores can have come of."""
-    for candidate in reversed(_state.products):
+    for candidate in reversed(_state.own.products):
         if candidate.shape == scores.shape:
             if axis in candidate.order[-2:]:
                 return candidate
@@ -476,9 +543,15 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         scores = as_four(scores, heads)
         if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
             return
-        soft.read = recognise_in_scores(scores, queries, keys)
-        if soft.read is not None:
-            soft.query, soft.key, soft.scale = query, key, _scale(scores, query, key)
+        soft.read = read = recognise_in_scores(scores, queries, keys)
+        if read is None:
+            return
+        soft.scale = _scale(scores, query, key)
+        if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
+            soft.proof = prove_scores(scores, query, key, soft.scale, read)
+            if soft.proof is None and read.uniform is None:
+                return
+        soft.query, soft.key = query, key
 
 
 def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
@@ -544,7 +617,7 @@ def _used(
         soft.result = None  # a choice among experts or classes
         return
     soft.result = None
-    if _state.dropped is not None and _state.dropped[0]() is weights:
+    if _is_dropped(weights):
         weights, context = _before_dropout(weights, result), None
     is_whole = weights.numel() == result.numel()
     is_without_sink = _is_without_sink(weights, result, soft.keys)
@@ -562,10 +635,18 @@ def _used(
     taps.tell(soft.found, _call, soft, weights, value, context, is_ordered, update)
 
 
+def _is_dropped(weights: Tensor) -> bool:
+    """Whether weights are what dropout left, or a view of that."""
+    left = None if _state.own.dropped is None else _state.own.dropped[0]()
+    if left is None:
+        return False
+    return left.untyped_storage()._cdata == weights.untyped_storage()._cdata
+
+
 def _before_dropout(weights: Tensor, result: Tensor) -> Tensor:
     """What dropout was given, if that is still there."""
-    assert _state.dropped is not None
-    given = _state.dropped[1]()
+    assert _state.own.dropped is not None
+    given = _state.own.dropped[1]()
     if given is not None and given.shape == weights.shape:
         return given
     return result if result.shape == weights.shape else weights
@@ -583,7 +664,9 @@ def _made(
     """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
     heads, outer, result = _heads(soft), weights.shape[:-2], soft.reference()
     is_plain = (
-        result is not None and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+        result is not None
+        and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+        and _version(result) == soft.version >= 0
     )
     made = taps.Made(weights=as_four(weights, heads), is_plain=is_plain)
     if not is_ordered:
@@ -609,8 +692,6 @@ def _call(
         return made
     if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.weights.shape:
         return made
-    listener, name = soft.found[0]
-    kind = type(listener.module_of(name)).__module__ + "."
     return taps.Call(
         query=soft.query,
         key=soft.key,
@@ -620,8 +701,19 @@ def _call(
         context=made.context,
         update=update,
         made=made,
-        is_known=kind.startswith(SHIPPED),
+        proof=soft.proof if made.is_plain else None,
+        is_known=_is_shipped(soft),
     )
+
+
+def _is_shipped(soft: Soft) -> bool:
+    """Whether the module that attends is one of PyTorch, transformers or Pellucid."""
+    listener, name = soft.found[0]
+    module = listener.module_of(name)
+    if "forward" in vars(module) or not taps.is_shipped(type(module).forward):
+        return False
+    hooks = (part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return not any(map(bool, hooks))
 
 
 def _heads(soft: Soft) -> int:
