@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
@@ -55,14 +56,17 @@ class Growing:
     """What the latest steps got, and is yet to be proven: (batch, heads, queries, value_dim)."""
     value: Pieces | None = None
     """All values up to the latest step."""
+    read: Pieces | None = None
+    """All keys that the latest step read, where they are the cache's own."""
 
-    def add(self, context: Tensor, value: Tensor) -> int:
-        """What a step got, and all values that it could see; how many rows are to be proven."""
+    def add(self, context: Tensor, value: Tensor, read: Tensor | None) -> int:
+        """What a step got, and what it could see; returns how many rows are to be proven."""
         if self.contexts is None:
             self.contexts = Pieces(context)
         else:
             self.contexts.append(context)
         self.value = Pieces(value)
+        self.read = None if read is None else Pieces(read)
         return self.contexts.length
 
     def prove(self) -> None:
@@ -75,6 +79,9 @@ class Growing:
         if contexts is None or values is None or not contexts.is_as_added:
             return
         record, context, value = self.record, contexts.tensor, values.tensor
+        read, self.read = self.read, None
+        if read is not None and not _is_same(read.tensor, record.keys.tensor):
+            raise Contradiction("reads keys that were written over in its cache")
         # Keys that another layer has added since are behind these rows.
         missing = record.keys.length - value.shape[-2]
         value = nn.functional.pad(value, (0, 0, 0, missing)) if missing > 0 else value
@@ -221,7 +228,9 @@ class Generations:
         if call.context is not None and not call.dropout and call.projection is None:
             # A window forgets the keys that earlier rows have seen.
             seen = nn.functional.pad(value, (0, 0, low, 0)) if low else value
-            waiting = growing.add(call.context, seen)
+            is_own = update is not None and _is_as_returned(update, key, value)
+            read = key if is_own and not low and isinstance(key, Tensor) else None
+            waiting = growing.add(call.context, seen, read)
             if low or growing.every_row or waiting >= STEPS_TOGETHER:
                 self._is_settled(growing)
         return True
@@ -267,7 +276,7 @@ class Generations:
                 self._is_settled(growing)
                 self._break(growing, "its beams see different keys")
                 continue
-            for pieces in (growing.contexts, growing.value):
+            for pieces in (growing.contexts, growing.value, growing.read):
                 if pieces is not None:
                     pieces.reorder(items)
             growing.key = weakref.ref(keys(growing.layer))
@@ -317,6 +326,13 @@ class Generations:
 
     def _let_go(self, growing: Growing) -> None:
         self._growing = {at: some for at, some in self._growing.items() if some is not growing}
+
+
+def _is_same(read: Tensor, kept: Tensor) -> bool:
+    """Whether the keys of a cache are those that were kept, which may be elsewhere or shorter."""
+    if (read.dtype, read.device) != (kept.dtype, kept.device) or kept.shape[-2] > read.shape[-2]:
+        return True
+    return torch.equal(read[..., : kept.shape[-2], :], kept)
 
 
 def _is_as_returned(update: taps.CacheUpdate, key: Part, value: Part) -> bool:

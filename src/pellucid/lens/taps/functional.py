@@ -18,7 +18,7 @@ from pellucid.attention.energies import as_energy
 from pellucid.attention.functional import PLAIN
 from pellucid.lens import taps
 from pellucid.lens.taps import caches
-from pellucid.lens.taps.shapes import as_four, heads_of, mask_as_four
+from pellucid.lens.taps.shapes import Fold, as_four, fold_of, mask_as_four
 
 EXACT = (torch.float32, torch.float64)
 """Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
@@ -142,9 +142,9 @@ def _call(
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
     if query.ndim != 4:
         listener, name = found[0]
-        heads, outer = heads_of(listener.module_of(name)), query.shape[:-2]
-        query, key, value, context = (as_four(x, heads) for x in (query, key, value, context))
-        attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, heads)
+        fold, outer = fold_of(listener.module_of(name), query), query.shape[:-2]
+        query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
+        attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)
     return taps.Call(
         query=query,
         key=key,
@@ -201,9 +201,9 @@ def _own_call(
             x.reshape(-1, *x.shape[-3:]) for x in (query, key, value, context)
         )
         logsumexp = None if logsumexp is None else logsumexp.reshape(query.shape[:-1])
-        mask = mask_as_four(mask, outer, 1) if isinstance(mask, Tensor) else mask
+        mask = mask_as_four(mask, outer, Fold()) if isinstance(mask, Tensor) else mask
         if isinstance(bias, Tensor):
-            options["bias"] = mask_as_four(bias, outer, 1)
+            options["bias"] = mask_as_four(bias, outer, Fold())
     return taps.Call(
         query=query,
         key=key,

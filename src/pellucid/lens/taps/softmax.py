@@ -28,7 +28,7 @@ from pellucid.lens.proof import prove_scores
 from pellucid.lens.recognise import HIDDEN, Recognised, recognise_in_scores
 from pellucid.lens.record import Proof
 from pellucid.lens.taps import caches, equations, witness
-from pellucid.lens.taps.shapes import as_four, heads_of
+from pellucid.lens.taps.shapes import Fold, as_four, fold_of, joined
 
 REMEMBERED = 4
 """How many products, projections and softmaxes may come before what goes on with them."""
@@ -77,6 +77,7 @@ class Soft:
     """(batch, heads or 1, keys, dim)"""
     read: Recognised | None = None
     scale: float = 1.0
+    fold: Fold | None = None
     proof: Proof | None = None
     """That every row of the scores is theirs, where it was to be proven."""
 
@@ -113,6 +114,7 @@ def places() -> Iterator[taps.Place]:
         yield owner, "topk", chosen
     yield torch.Tensor, "__matmul__", product
     yield torch, "einsum", einsum
+    yield torch, "cat", joined
     yield nn.functional, "linear", linear
     yield nn.functional, "dropout", dropout
     for listener in taps.listeners:
@@ -534,13 +536,13 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
     outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
     if left.shape[-2] != queries or right.shape[-2] != keys:
         return
-    heads = _heads(soft)
+    soft.fold = fold = _fold(soft, left)
     try:
-        query, key = (as_four(_with_outer(x, outer), heads) for x in (left, right))
+        query, key = (as_four(_with_outer(x, outer), fold) for x in (left, right))
     except RuntimeError:  # rows of several heads in another order
         return
     with torch.no_grad():
-        scores = as_four(scores, heads)
+        scores = as_four(scores, fold)
         if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
             return
         soft.read = read = recognise_in_scores(scores, queries, keys)
@@ -638,9 +640,8 @@ def _used(
 def _is_dropped(weights: Tensor) -> bool:
     """Whether weights are what dropout left, or a view of that."""
     left = None if _state.own.dropped is None else _state.own.dropped[0]()
-    if left is None:
-        return False
-    return left.untyped_storage()._cdata == weights.untyped_storage()._cdata
+    memory = weights.untyped_storage()._cdata
+    return left is not None and bool(left.untyped_storage()._cdata == memory)
 
 
 def _before_dropout(weights: Tensor, result: Tensor) -> Tensor:
@@ -662,19 +663,20 @@ def _made(
     soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
 ) -> taps.Made:
     """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
-    heads, outer, result = _heads(soft), weights.shape[:-2], soft.reference()
+    outer, result = weights.shape[:-2], soft.reference()
+    fold = _fold(soft) if soft.fold is None else soft.fold
     is_plain = (
         result is not None
         and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
         and _version(result) == soft.version >= 0
     )
-    made = taps.Made(weights=as_four(weights, heads), is_plain=is_plain)
+    made = taps.Made(weights=as_four(weights, fold), is_plain=is_plain)
     if not is_ordered:
         return made
     with suppress(RuntimeError):  # several values for each weight, in another order
-        made.value = as_four(_with_outer(value, outer), heads)
+        made.value = as_four(_with_outer(value, outer), fold)
     if context is not None and prod(context.shape[:-2]) == prod(outer):
-        context = as_four(context, heads)
+        context = as_four(context, fold)
         made.context = context if context.shape[:-1] == made.weights.shape[:-1] else None
     return made
 
@@ -707,17 +709,20 @@ def _call(
 
 
 def _is_shipped(soft: Soft) -> bool:
-    """Whether the module that attends is one of PyTorch, transformers or Pellucid."""
+    """Whether the module that attends is one of PyTorch, transformers or Pellucid, as it was."""
     listener, name = soft.found[0]
-    module = listener.module_of(name)
+    module: Any = listener.module_of(name)
     if "forward" in vars(module) or not taps.is_shipped(type(module).forward):
         return False
     hooks = (part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     return not any(map(bool, hooks))
 
 
-def _heads(soft: Soft) -> int:
-    return heads_of(soft.found[0][0].module_of(soft.found[0][1])) if soft.found else 1
+def _fold(soft: Soft, query: Tensor | None = None) -> Fold:
+    if not soft.found:
+        return Fold()
+    listener, name = soft.found[0]
+    return fold_of(listener.module_of(name), query)
 
 
 def _say_if_unused(soft: Soft) -> None:
