@@ -288,9 +288,9 @@ def _listening_here() -> tuple[Listener, ...]:
 
 
 def _install() -> None:
-    from pellucid.lens.taps import caches, functional, hugging_face, multi_head, softmax, witness
+    from pellucid.lens.taps import by_hand, caches, functional, hugging_face, multi_head, witness
 
-    for tap in (functional, multi_head, hugging_face, caches, softmax):
+    for tap in (functional, multi_head, hugging_face, caches, by_hand):
         for owner, name, make in tap.places():
             patch(owner, name, make)
     patch(threading.Thread, "start", _thread)
@@ -299,7 +299,8 @@ def _install() -> None:
         patch(nn.Module, "__call__", _module)
     patch(torch, "compile", _compile)
     patch(torch.jit, "script", _script)
-    witness.begin()
+    taps = (functional, multi_head, by_hand)
+    witness.begin(pair for tap in taps for pair in tap.operators())
 
 
 def _thread(original: Callable[..., None]) -> Callable[..., None]:

@@ -20,6 +20,15 @@ from pellucid.lens import taps
 from pellucid.lens.taps import caches
 from pellucid.lens.taps.shapes import Fold, as_four, fold_of, mask_as_four
 
+KERNELS = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_flash_attention_forward",
+    "_efficient_attention_forward",
+)
+"""What `scaled_dot_product_attention` calls, and what somebody may call directly."""
 EXACT = (torch.float32, torch.float64)
 """Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
 
@@ -38,6 +47,15 @@ def places() -> Iterator[taps.Place]:
                     for function, wrapper in wrappers:
                         if value is function:
                             yield file, name, wrapper
+
+
+def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """What the dispatcher meets where a function was called by no name."""
+    aten = torch.ops.aten
+    yield aten.scaled_dot_product_attention.default, attention
+    for name in KERNELS:
+        if hasattr(aten, name):
+            yield getattr(aten, name).default, kernel
 
 
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:

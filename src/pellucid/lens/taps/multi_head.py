@@ -31,6 +31,13 @@ def places() -> Iterator[taps.Place]:
     yield torch, "_transformer_encoder_layer_fwd", fast_layer
 
 
+def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """The fast paths of scripted and of traced code."""
+    aten = torch.ops.aten
+    yield aten._native_multi_head_attention.default, fast_path
+    yield aten._transformer_encoder_layer_fwd.default, fast_layer
+
+
 def projection(original: Callable[..., Any]) -> Callable[..., Any]:
     def project(*args: Any, **options: Any) -> Any:
         _projected.latest = original(*args, **options)

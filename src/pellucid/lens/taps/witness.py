@@ -7,7 +7,7 @@ but the few below, so that nothing else takes longer (a mode of `torch.utils` wo
 operator its way through Python).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -18,16 +18,6 @@ from torch.library import Library, fallthrough_kernel
 from pellucid.lens import taps
 
 KEY = "TESTING_ONLY_GenericMode"
-KERNELS = (
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-    "_flash_attention_forward",
-    "_efficient_attention_forward",
-)
-"""What `scaled_dot_product_attention` calls, and what somebody may call directly."""
-
 _kept: list[Library] = []
 """What falls through for good: a library that nobody refers to is taken out again."""
 _library: Library | None = None
@@ -54,12 +44,16 @@ def is_data(tensor: Any) -> bool:
     return tensor.__class__.__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
-def begin() -> None:
-    """Meet what runs on this thread."""
+def begin(operators: Iterable[tuple[Any, Callable[[Any], Callable[..., Any]]]]) -> None:
+    """Meet what runs on this thread.
+
+    Args:
+        operators: those to meet, each with what makes a tap of it.
+    """
     global _library
     if _library is None:
         _library = Library("aten", "IMPL", KEY)
-        for operator, make in _operators():
+        for operator, make in operators:
             _library.impl(operator, _witness(operator, make))
     join()
 
@@ -87,28 +81,6 @@ def past(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
         return taps.as_a_whole(function, *args, **options)
     finally:
         _include(key, True)
-
-
-def _operators() -> list[tuple[Any, Callable[[Any], Callable[..., Any]]]]:
-    from pellucid.lens.taps import functional, multi_head, softmax
-
-    aten = torch.ops.aten
-    return [
-        (aten.scaled_dot_product_attention.default, functional.attention),
-        (aten._native_multi_head_attention.default, multi_head.fast_path),
-        (aten._transformer_encoder_layer_fwd.default, multi_head.fast_layer),
-        *(
-            (getattr(aten, name).default, functional.kernel)
-            for name in KERNELS
-            if hasattr(aten, name)
-        ),
-        (aten.softmax.int, softmax.softmax),
-        (aten.softmax.int_out, softmax.softmax),
-        (aten._softmax.out, softmax.softmax),
-        (aten._softmax.default, softmax.softmax),
-        (aten._safe_softmax.default, softmax.softmax),
-        (aten.exp.default, softmax.exponential),
-    ]
 
 
 def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
