@@ -2,8 +2,11 @@
 
 import contextvars
 import functools
+import gc
 import threading
 import types
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -479,3 +482,19 @@ def test_a_new_thread_has_context_variables_of_its_own():
     with pellucid.watch(nn.Linear(2, 3)):
         ask()
     assert heard[0] == heard[1]
+
+
+def test_a_thread_that_outlives_the_watch_holds_nothing_of_it():
+    def attend(q, k, v):
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        return weights @ v, None
+
+    model = Model(attend)
+    with ThreadPoolExecutor(1) as pool:
+        with pellucid.watch(model) as seen:
+            pool.submit(model, *parts()).result()
+        assert len(seen) == 1
+        left = weakref.ref(seen)
+        del seen
+        gc.collect()
+        assert left() is None

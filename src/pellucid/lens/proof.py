@@ -6,6 +6,7 @@ from what the model got follows from the dtype that the model computed in (see `
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -34,7 +35,7 @@ EXPONENTIAL = 2 * 20
 SUMMATION = 16
 """Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
 much more slowly than the number of terms."""
-ROWS_SIGNED, COLUMNS_SIGNED = 256, 512
+ROWS_SIGNED, COLUMNS_SIGNED = 128, 512
 """Rows that are added up together, and how many of their scores in float32."""
 SIGNED_SUMS = 16
 """Roundings of a sum with random signs, in units of the square root of how many it adds up."""
@@ -132,8 +133,7 @@ def prove_scores(
     proof = Proof(0, batch * queries)
     for item in items:
         part = None if rule is None else rule.at(item.start) if rule.batch is not None else rule
-        for start in range(0, queries, ROWS_SIGNED):
-            rows = slice(start, min(start + ROWS_SIGNED, queries))
+        for rows in _alike(part, queries, keys):
             off = _signed(scores[item], query[item], key[item], before[item], signs, part, rows)
             found = _judged(off, torch.zeros_like(off), allowed[item, :, rows], 0)
             if not found.error <= found.allowed:
@@ -141,6 +141,23 @@ def prove_scores(
             done = (item.stop - item.start) * (rows.stop - rows.start)
             proof = proof.joined(replace(found, rows=done))
     return proof
+
+
+def _alike(rule: Mask | None, queries: int, keys: int) -> Iterator[slice]:
+    """Rows to be added up together: all of them where they see the same keys."""
+    spans = None if rule is None else rule.spans(0, queries, keys)
+    step = queries if spans is None or spans.some == spans.every else ROWS_SIGNED
+    return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+
+
+def _sums(scores: Tensor, factors: Tensor) -> Tensor:
+    """(items, heads, rows, 1), of (items, heads, rows, columns) that is a part of a whole."""
+    *outer, columns = scores.shape
+    if scores.stride(1) == scores.shape[2] * scores.stride(2) or scores.shape[1] == 1:
+        with suppress(RuntimeError):  # rows that lie behind each other are one matrix
+            return (scores.view(-1, columns) @ factors).view(*outer, 1)
+    each = [head @ factors for head in scores.flatten(0, 1)]
+    return torch.stack(each).view(*outer, 1)
 
 
 def _signed(
@@ -171,8 +188,7 @@ def _signed(
         off += some.double() @ (before[:, :, stop] - before[:, :, start]).unsqueeze(-1)
         for first in range(start, stop, COLUMNS_SIGNED):
             columns = slice(first, min(first + COLUMNS_SIGNED, stop))
-            # Expanded, or what is a part of rows would be copied.
-            off -= theirs[..., columns] @ signs[columns].expand(*theirs.shape[:2], -1, -1)
+            off -= _sums(theirs[..., columns], signs[columns, 0])
     for start, stop in intervals.intersection(spans.some, intervals.complement(spans.every, keys)):
         columns = slice(start, stop)
         assert rule is not None
