@@ -337,7 +337,7 @@ class Made:
             keys=pieces(self.pairs, 7),
             values=pieces(self.pairs, 5),
             visibility=Visibility(self.mask, None, (tokens, tokens), torch.device("cpu")),
-            biases=[bias] if self.biased else [],
+            biases=[Pieces(bias)] if self.biased else [],
             latest_queries=tokens,
             **self.options,
         )

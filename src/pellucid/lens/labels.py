@@ -116,15 +116,21 @@ class Labels:
             self._here.latest = read, read.calls[place], stack
         return read.ids
 
-    def of_other_keys(self, name: str, batch: int, length: int) -> Tensor | None:
-        """(batch, length) ids that another stack has read in a call that is still running."""
+    def of_other_keys(
+        self, name: str, batch: int, length: int, queries: Tensor | None
+    ) -> Tensor | None:
+        """(batch, length) ids that another stack has read in a call that is still running.
+
+        Where one module looks up the texts of both, they are those that are not the queries'.
+        """
         for read in self._here.reads:
             if read.ids.shape[1] == length and not batch % len(read.ids):
                 place = innermost(read.calls)
                 if place is not None and selection.within(name, read.modules[place]):
                     done = self._passes(read, place)
                     is_same_stack = any(selection.within(name, module) for module in done)
-                    if not is_same_stack and not self._is_own(read, name):
+                    is_other = queries is not None and read.ids is not queries
+                    if not is_same_stack and (is_other or not self._is_own(read, name)):
                         return read.ids.repeat_interleave(batch // len(read.ids), 0)  # beams
         return None
 

@@ -79,6 +79,9 @@ class Watch(Recording):
         self._weights_limit = weights_limit
         self.audits = audit
         """Whether every softmax is said of which there is no record, a router's too."""
+        self.runs_eagerly = True
+        """Whether compiled code runs eagerly while the watch is open; False only where it is known
+        that nothing compiled is to be recorded."""
         self._audit: Audit | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
@@ -111,7 +114,7 @@ class Watch(Recording):
             ids=self._query_ids,
             withdraw=self._withdraw,
         )
-        taps.add(self, everywhere=self._everyone)
+        taps.add(self, everywhere=self._everyone, eagerly=self.runs_eagerly)
         if self.audits:
             self._audit = Audit(self)
             self._audit.__enter__()  # type: ignore[no-untyped-call]
@@ -406,7 +409,7 @@ class Watch(Recording):
         ids = self._query_ids(name, batch, queries)
         if cross:
             labels = self._labels
-            return ids, None if labels is None else labels.of_other_keys(name, batch, keys)
+            return ids, None if labels is None else labels.of_other_keys(name, batch, keys, ids)
         return ids, ids if queries == keys else None
 
     def _query_ids(self, name: str, batch: int, length: int) -> Tensor | None:

@@ -18,6 +18,7 @@ from pellucid.common.own_checkpoint import OwnTokenizer
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.lens import watch
+from pellucid.lens.record import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
 from pellucid.models import Decoder, Encoder, EncoderDecoder, load
@@ -143,8 +144,13 @@ def _translated(
     assert model.config.start is not None  # or it would not have translated
     ids = [model.config.start, *done.ids]
     with _watched(model, layers, len(ids), step) as seen:
-        memory = model.encode(torch.tensor([done.source_ids], device=model.device))
-        x = model.decoder(torch.tensor([ids[:-1]], device=model.device), memory=memory)
+        source = torch.tensor([done.source_ids], device=model.device)
+        x = model.decoder(
+            torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
+        )
+    for record in seen:
+        if record.is_cross:  # two calls, of which no watch can tell that they belong together
+            record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
     how = f"The likeliest token was taken each time, without a search. {_why(stopped, new_tokens)}"
     named = model.generation.alignment_heads or ()

@@ -194,13 +194,14 @@ class Patch:
                 delattr(self.owner, self.name)
 
 
-def add(listener: Listener, everywhere: bool = False) -> None:
+def add(listener: Listener, *, everywhere: bool = False, eagerly: bool = True) -> None:
     """Begin to tell a listener.
 
     Args:
         listener: who is told.
         everywhere: it hears every thread and task, and not only this context and what is begun
             in it.
+        eagerly: compiled code runs eagerly meanwhile.
     """
     global listeners, _everywhere
     with _lock:
@@ -211,7 +212,7 @@ def add(listener: Listener, everywhere: bool = False) -> None:
             _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
         try:
             _install()
-            if "torch._dynamo" in sys.modules:
+            if eagerly and "torch._dynamo" in sys.modules:
                 _run_eagerly()
         except BaseException:
             remove(listener)
@@ -276,6 +277,8 @@ def _script(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def here() -> tuple[Listener, ...]:
     """Who hears what happens in this context."""
+    if torch.compiler.is_compiling():  # nothing runs yet, and nothing here can be traced
+        return ()
     found = _listening_here() if _here.get() else ()
     if _everywhere:
         found = (*(other for other in found if other not in _everywhere), *_everywhere)

@@ -97,7 +97,9 @@ class Translation(Objective):
             return output(self.model, x, targets, self.smoothing)
         layer, head = self.guided
         name = f"decoder.blocks.{layer}.cross"
-        with watch(self.model, layers=[name]) as seen:
+        seen = watch(self.model, layers=[name])
+        seen.runs_eagerly = False  # the guided block is left uncompiled, and the others are fast
+        with seen:
             x, targets = self._through(self.pairs, part)
         told = output(self.model, x, targets, self.smoothing)
         shown = guided_loss(seen[name], self._links(part), heads=head, reduction="sum")
