@@ -11,7 +11,6 @@ from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 from pellucid.lens import selection
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Pieces, Proof, Record
-from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 
 __all__ = ["from_attentions"]
@@ -32,9 +31,8 @@ def from_attentions(
     tokens: Tokens | None = None,
     source_tokens: Tokens | None = None,
     tokenizer: Any = None,
-    model: str = "weights from elsewhere",
-) -> Recording:
-    """Make a recording of weights; see `Recording.from_attentions`."""
+) -> tuple[list[Record], dict[int, str]]:
+    """Records of weights, and what their ids spell; see `Recording.from_attentions`."""
     own, source = _Texts(tokenizer, "tokens"), _Texts(tokenizer, "source_tokens")
     own.read(tokens)
     source.start = len(own.spelled)
@@ -50,9 +48,7 @@ def from_attentions(
         raise ArgumentError(
             "attentions holds no weights; was the model run with output_attentions?"
         )
-    recording = Recording(model, records, tokenizer=tokenizer)
-    recording._vocabulary = own.vocabulary | source.vocabulary
-    return recording
+    return records, own.vocabulary | source.vocabulary
 
 
 class _Texts:

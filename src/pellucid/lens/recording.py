@@ -15,6 +15,7 @@ from pellucid.attention.weights import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens import store
 from pellucid.lens.choice import chosen
+from pellucid.lens.from_attentions import from_attentions
 from pellucid.lens.record import Proof, Record
 from pellucid.lens.selection import Layers
 from pellucid.lens.visibility import bands
@@ -205,15 +206,12 @@ class Recording(Displayed):
             TypeMismatchError: what is no array of floats, or tokens that are no texts.
             ArgumentError: no weights at all, or what is no weight: negative, infinite or NaN.
         """
-        from pellucid.lens.from_attentions import from_attentions
-
-        return from_attentions(
-            attentions,
-            tokens=tokens,
-            source_tokens=source_tokens,
-            tokenizer=tokenizer,
-            model=model,
+        records, vocabulary = from_attentions(
+            attentions, tokens=tokens, source_tokens=source_tokens, tokenizer=tokenizer
         )
+        recording = Recording(model, records, tokenizer=tokenizer)
+        recording._vocabulary = vocabulary
+        return recording
 
     def __repr__(self) -> str:
         count = len(self)
