@@ -54,15 +54,15 @@ class _Here(threading.local):
 class Labels:
     """What the latest embeddings have read."""
 
-    def __init__(self, model: nn.Module, parts: Parts) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._names = {id(part): name for name, part in parts}
-        self._embeddings = {id(part) for part in _embeddings(model, parts)}
+        self._embeddings = {id(part) for part in _embeddings(parts)}
         self._weights = {
             id(part.weight): self._names.get(id(part), "")
             for _, part in parts
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
-        self._attending = [name for name, part in parts if selection.looks_like_attention(part)]
+        self._attending = selection.attending(parts)
         self._known: dict[str, bool] = {}
         self._here = _Here()
 
@@ -171,11 +171,13 @@ class Labels:
         return known
 
 
-def _embeddings(model: nn.Module, parts: Parts) -> Iterable[Any]:
+def _embeddings(parts: Parts) -> Iterable[Any]:
     """The embeddings that read token ids: what models say they are, or else by their names."""
     said = []
     for _, part in parts:
-        with suppress(AttributeError, NotImplementedError, TypeError):  # of transformers only
+        if not hasattr(type(part), "get_input_embeddings"):  # of transformers only
+            continue
+        with suppress(AttributeError, NotImplementedError, TypeError):
             found: Any = part.get_input_embeddings()  # type: ignore[operator]
             if isinstance(found, nn.Module) and isinstance(getattr(found, "weight", None), Tensor):
                 said.append(found)

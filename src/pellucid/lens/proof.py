@@ -6,9 +6,10 @@ from what the model got follows from the dtype that the model computed in (see `
 
 import random
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def prove(evidence: Evidence) -> Proof:
     assert theirs is not None
     batch, queries = prod(record.shape[:-3]), theirs.shape[-2]
     proof = Proof(0, batch * queries, reason="no key is seen")
-    with torch.no_grad(), torch.autocast(theirs.device.type, enabled=False):
+    with torch.no_grad(), _without_autocast(theirs.device):
         value = None if evidence.value is None else Pieces(evidence.value).tensor
         for item, rows in _places(evidence, batch, queries):
             if rows:
@@ -141,6 +142,12 @@ def prove_scores(
             done = (item.stop - item.start) * (rows.stop - rows.start)
             proof = proof.joined(replace(found, rows=done))
     return proof
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _alike(rule: Mask | None, queries: int, keys: int) -> Iterator[slice]:
@@ -225,7 +232,10 @@ def _compared(
 ) -> Proof:
     """Some rows of an item, theirs and ours."""
     record = evidence.record
-    places = [evidence.first + row for row in rows]
+    device = theirs.device
+    chosen = torch.tensor(rows, device=device)
+    theirs = theirs[..., chosen, :]
+    places = (chosen + evidence.first).to(record.queries.tensor.device)
     unit, least = _unit(theirs.dtype, theirs.device), _least(theirs.dtype)
     if record.kept == "weights":
         weights = record.queries.tensor[item][:, places]
@@ -235,11 +245,14 @@ def _compared(
         scores = _scores(record, item, places)
         weights = _weights(record, scores, item, places)
         kept = record.queries.dtype
-        largest = scores.abs().masked_fill_(scores <= HIDDEN, 0).amax(-1, keepdim=True)
+        sizes = scores.abs()
+        if record.biases or record.mask is not None:
+            sizes.masked_fill_(scores <= HIDDEN, 0)
+        largest = sizes.amax(-1, keepdim=True)
         if _unit(kept, theirs.device) > unit:  # shortened: each product is off, not their sum
             unit = _unit(kept, theirs.device)
             largest = torch.maximum(largest, _length(record, item, places))
-    theirs = theirs[..., rows, :].to(weights)
+    theirs = theirs.to(weights)
     told = len(rows) if evidence.every_row else _telling(weights)
     ours = torch.finfo(weights.dtype).eps / 2
     relative = _allowance(unit, ours, largest)
@@ -275,13 +288,14 @@ def _telling(weights: Tensor) -> int:
     """How many rows, (heads, rows, keys), show a key more than another, or have but one."""
     if weights.shape[-1] == 1:
         return weights.shape[-2]
-    low, high = weights.aminmax(dim=-1)
-    return int((low < high).any(0).sum())
+    return int((weights.amin(-1) < weights.amax(-1)).any(0).sum())
 
 
 def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
     """The place where the difference is largest over what is allowed there."""
     difference = (ours - theirs).abs_()
+    if allowed.shape[-1] == 1:
+        difference = difference.amax(-1, keepdim=True)
     excess = difference / (allowed + SMALLEST)
     worst = excess.argmax()
     error = float(difference.flatten()[worst])
@@ -328,7 +342,7 @@ def _least(dtype: torch.dtype) -> float:
     return float(info.smallest_normal * info.eps)
 
 
-def _length(record: Record, item: int, rows: list[int]) -> Tensor:
+def _length(record: Record, item: int, rows: Tensor) -> Tensor:
     """(heads, rows, 1): the scores that query and key could have, scale * |q| * max |k|."""
     query, key = record.queries.tensor[item][:, rows].float(), record.keys.tensor[item].float()
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)
@@ -342,7 +356,7 @@ def _scale(record: Record) -> float:
     return float(record.queries.tensor.shape[-1] ** -0.5) if scale is None else scale
 
 
-def _scores(record: Record, item: int, rows: list[int]) -> Tensor:
+def _scores(record: Record, item: int, rows: Tensor) -> Tensor:
     """(heads, rows, keys) in float32 or better, -inf where hidden."""
     query, key = record.queries.tensor[item][:, rows], record.keys.tensor[item]
     key = key.to(torch.promote_types(key.dtype, torch.float32))
@@ -364,7 +378,7 @@ def _scores(record: Record, item: int, rows: list[int]) -> Tensor:
     return scores
 
 
-def _weights(record: Record, scores: Tensor, item: int, rows: list[int]) -> Tensor:
+def _weights(record: Record, scores: Tensor, item: int, rows: Tensor) -> Tensor:
     if record.logsumexps is not None:
         logsumexp = record.logsumexps.tensor[item][:, rows].to(scores)
         return torch.exp(scores - logsumexp.unsqueeze(-1))
@@ -380,13 +394,13 @@ def _product(weights: Tensor, value: Tensor) -> Tensor:
     return grouped.view(*weights.shape[:-1], -1)
 
 
-def _seen(mask: Mask, record: Record, item: int, rows: list[int]) -> Tensor:
+def _seen(mask: Mask, record: Record, item: int, rows: Tensor) -> Tensor:
     """(heads or 1, rows, keys) bool."""
     batch, heads, queries, keys = record.shape
     device = record.keys.tensor.device
     bound = mask.bind(Extent(torch.Size((batch,)), heads, queries, keys, device))
     head, col = (torch.arange(size, device=device) for size in (heads, keys))
-    row = torch.tensor(rows, device=device)
+    row = rows.to(device)
     number = torch.tensor(item, device=device)
     seen = bound.sees(number, head[:, None, None], row.unsqueeze(-1), col)
     return seen if seen.ndim > 1 else seen.unsqueeze(0)

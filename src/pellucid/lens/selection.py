@@ -73,11 +73,7 @@ def names(parts: Parts, layers: Layers) -> set[str]:
 
 def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
     """Modules that look like attention, none of whose calls is accounted for."""
-    alike = {
-        name
-        for name, part in parts
-        if looks_like_attention(part) and (chosen is None or name in chosen)
-    }
+    alike = {name for name in attending(parts) if chosen is None or name in chosen}
     # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
     # part of one. Of nested ones that were not, the innermost is the one to look at.
     lost = {
@@ -88,20 +84,21 @@ def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[s
     return sorted(name for name in lost if not any(within(other, name) for other in lost - {name}))
 
 
-def looks_like_attention(module: nn.Module) -> bool:
-    """Whether a module's class is called like attention."""
-    return ALIKE.search(type(module).__name__) is not None
+def attending(parts: Parts) -> list[str]:
+    """Modules whose class is called like attention."""
+    alike = {kind for kind in {type(part) for _, part in parts} if ALIKE.search(kind.__name__)}
+    return [name for name, part in parts if type(part) in alike]
 
 
-def placeholders(model: nn.Module) -> frozenset[int]:
+def placeholders(parts: Parts) -> frozenset[int]:
     """Ids that stand for pictures or sound, whose embeddings are replaced, by the config."""
-    found = set()
-    for part in model.modules():
-        config = vars(part).get("config")
-        for name, value in vars(config).items() if hasattr(config, "__dict__") else ():
-            if type(value) is int and PLACEHOLDER.search(name):
-                found.add(value)
-    return frozenset(found)
+    configs = {id(config): config for _, part in parts if (config := vars(part).get("config"))}
+    return frozenset(
+        value
+        for config in configs.values()
+        for name, value in getattr(config, "__dict__", {}).items()
+        if type(value) is int and PLACEHOLDER.search(name)
+    )
 
 
 @cache

@@ -85,7 +85,7 @@ class Watch(Recording):
         self._audit: Audit | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
-        self._placeholders = selection.placeholders(model)
+        self._placeholders = selection.placeholders(self._parts)
         self._forget()
 
     def _forget(self) -> None:
@@ -105,7 +105,7 @@ class Watch(Recording):
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = {id(part): name for name, part in self._parts}
-        self._labels = Labels(self._model, self._parts)
+        self._labels = Labels(self._parts)
         self._generations = Generations(
             self._keeper,
             self._masks,

@@ -168,7 +168,8 @@ _everywhere: tuple[Listener, ...] = ()
 _here: "ContextVar[tuple[weakref.ref[Listener], ...]]" = ContextVar("listeners", default=())
 """Those who began to listen in this context, or in one that it was copied from."""
 _lock = threading.RLock()
-_patches: "list[Patch]" = []
+_patches: "dict[tuple[int, str], Patch]" = {}
+"""What is replaced now, by the owner's id and the function's name."""
 _stance: Any = None
 """What has compiled code run eagerly while anybody listens: no tap sees into its graphs."""
 _state = threading.local()
@@ -233,8 +234,8 @@ def remove(listener: Listener) -> None:
                 _stance.__exit__(None, None, None)
                 _stance = None
             while _patches:
-                _patches.pop().remove()
-            witness.stop()
+                _patches.popitem()[1].remove()
+            witness.leave()
             caches.forget()
     softmax.forget(everywhere=not listeners)
 
@@ -263,7 +264,9 @@ def _script(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def script(*args: Any, **options: Any) -> Any:
         with _lock:
-            shown = [one for one in _patches if vars(one.owner).get(one.name) is one.wrapper]
+            shown = [
+                one for one in _patches.values() if vars(one.owner).get(one.name) is one.wrapper
+            ]
             for one in shown:
                 one.remove()
             try:
@@ -353,12 +356,12 @@ def _run(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
 
 def patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Wrap a function of a module or class, unless it is wrapped already."""
-    if any(done.owner is owner and done.name == name for done in _patches):
+    if (id(owner), name) in _patches:
         return
     is_own = name in vars(owner)
     original = vars(owner)[name] if is_own else getattr(owner, name)
     wrapper = _wrapper(original, make)
-    _patches.append(Patch(owner, name, original, wrapper, is_own))
+    _patches[id(owner), name] = Patch(owner, name, original, wrapper, is_own)
     setattr(owner, name, wrapper)
 
 

@@ -21,6 +21,7 @@ KEY = "TESTING_ONLY_GenericMode"
 _kept: list[Library] = []
 """What falls through for good: a library that nobody refers to is taken out again."""
 _library: Library | None = None
+"""The operators that are met. It stays: nothing runs it where the key is not included."""
 _include = torch._C._dispatch_tls_set_dispatch_key_included
 _is_included = torch._C._dispatch_tls_is_dispatch_key_included
 
@@ -52,9 +53,10 @@ def begin(operators: Iterable[tuple[Any, Callable[[Any], Callable[..., Any]]]]) 
     """
     global _library
     if _library is None:
-        _library = Library("aten", "IMPL", KEY)
+        library = Library("aten", "IMPL", KEY)
         for operator, make in operators:
-            _library.impl(operator, _witness(operator, make))
+            library.impl(operator, _witness(operator, make))
+        _library = library
     join()
 
 
@@ -64,12 +66,8 @@ def join() -> None:
         _include(_key(), True)
 
 
-def stop() -> None:
+def leave() -> None:
     """Nobody listens any more. A thread that is still met leaves by itself."""
-    global _library
-    if _library is not None:
-        _library._destroy()
-        _library = None
     _include(_key(), False)
 
 
