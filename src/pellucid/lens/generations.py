@@ -195,9 +195,10 @@ class Generations:
             if surplus < 0 or not record.forget(surplus, keys_too=False):
                 return False
         row, keys = record.queries.length, record.keys.length
+        is_own = update is not None and _is_as_returned(update, key, value)
         if update is not None:
             keys += update.length
-            if _is_as_returned(update, key, value):
+            if is_own:
                 new_key, new_value = update.keys, update.values
             elif isinstance(key, Tensor):
                 # Attention reads what was made of the cache; the last rows of that are new.
@@ -228,7 +229,6 @@ class Generations:
         if call.context is not None and not call.dropout and call.projection is None:
             # A window forgets the keys that earlier rows have seen.
             seen = nn.functional.pad(value, (0, 0, low, 0)) if low else value
-            is_own = update is not None and _is_as_returned(update, key, value)
             read = key if is_own and not low and isinstance(key, Tensor) else None
             waiting = growing.add(call.context, seen, read)
             if low or growing.every_row or waiting >= STEPS_TOGETHER:

@@ -62,7 +62,7 @@ class Labels:
             for _, part in parts
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
-        self._attending = selection.attending(parts)
+        self._attending = set(selection.attending(parts))
         self._known: dict[str, bool] = {}
         self._here = _Here()
 
@@ -83,12 +83,26 @@ class Labels:
         if embedding is None or not ids.numel():
             return
         read = Read(ids.reshape(-1, ids.shape[-1]), embedding, calls, modules)
-        self._here.reads = [read, *self._here.reads[: READ_KEPT - 1]]
+        earlier = [one for one in self._here.reads if not self._is_replaced(one, read)]
+        self._here.reads = [read, *earlier[: READ_KEPT - 1]]
+
+    def _is_replaced(self, earlier: Read, read: Read) -> bool:
+        """Whether one step of a generation goes on from another, in the same place.
+
+        The passes that read the earlier one are done, and so are their stacks.
+        """
+        if (earlier.embedding, earlier.modules) != (read.embedding, read.modules):
+            return False
+        if earlier.ids.shape != read.ids.shape:
+            return False
+        if any(call.alive() is not None for call in earlier.calls if call.name == "forward"):
+            return False
+        return any(map(self._attends, self._passes(earlier, len(earlier.calls))))
 
     def attended(self, name: str) -> None:
         """A module has made an attention call, whatever its class is called."""
         if name not in self._attending:
-            self._attending.append(name)
+            self._attending.add(name)
             self._known.clear()
 
     def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:

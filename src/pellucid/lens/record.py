@@ -65,8 +65,8 @@ class Pieces:
         self._versions = [version_of(part)]
         self._axis = axis
         self._orders: list[tuple[int, Tensor]] = []
-        self.length = part.shape[axis]
-        self.outer = tuple(part.shape[:axis])
+        self._shape = part.shape
+        self.length = self._shape[axis]
 
     def append(self, part: Tensor) -> None:
         self._parts.append(part)
@@ -85,6 +85,11 @@ class Pieces:
         if length < self.length:  # a copy, so that what is forgotten is freed
             self._keep(self.tensor.narrow(self._axis, 0, length).clone())
             self.length = length
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        """The shape before the axis along which it grows."""
+        return tuple(self._shape[: self._axis])
 
     @property
     def is_as_added(self) -> bool:
@@ -191,6 +196,7 @@ class Record:
     contexts: Pieces | None = None
     query_tokens: Pieces | None = None
     key_tokens: Pieces | None = None
+    """The same pieces as `query_tokens` where each query is a key."""
     is_cross: bool = False
     """Whether keys come from another sequence than queries, as from an encoder."""
     latest_queries: int
@@ -337,9 +343,11 @@ class Record:
             self.logsumexps = None
         elif self.logsumexps is not None:
             self.logsumexps.append(logsumexp)
-        for tokens in (self.query_tokens, None if key is None else self.key_tokens):
-            if tokens is not None and ids is not None:
-                tokens.append(ids)
+        if ids is not None:
+            if self.query_tokens is not None:
+                self.query_tokens.append(ids)
+            if key is not None and self.key_tokens not in (None, self.query_tokens):
+                self.key_tokens.append(ids)
 
     def forget(self, count: int, keys_too: bool = True) -> bool:
         """Take back the latest queries and their keys, as a cache that is cropped does.
@@ -403,7 +411,7 @@ class Record:
 
 def version_of(part: Part) -> int:
     """How often a tensor was written to; those of inference mode do not count it."""
-    return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
+    return 0 if isinstance(part, Lazy) or part.is_inference() else part._version
 
 
 def _whole(tokens: Pieces | None, length: int) -> Tensor | None:

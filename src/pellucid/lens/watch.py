@@ -236,6 +236,7 @@ class Watch(Recording):
         context = call.context if self._values and call.projection is None else None
         logsumexp = logsumexp_of(call, keep)
         ids, key_ids = self._ids(name, call.query.shape[0], queries, keys, cross)
+        tokens = None if ids is None else Pieces(ids, -1)
         record = Record(
             name=name,
             queries=keep.pieces(call.query),
@@ -248,12 +249,14 @@ class Watch(Recording):
             logsumexps=None if logsumexp is None else Pieces(logsumexp, -1),
             values=keep.pieces(value) if self._values else None,
             contexts=None if context is None else keep.pieces(context),
-            query_tokens=None if ids is None else Pieces(ids, -1),
-            key_tokens=None if key_ids is None else Pieces(key_ids, -1),
+            query_tokens=tokens,
+            key_tokens=tokens,
             is_cross=cross,
             latest_queries=queries,
             output_weights=None if call.projection is None else Pieces(call.projection[0].detach()),
         )
+        if key_ids is not ids:
+            record.key_tokens = None if key_ids is None else Pieces(key_ids, -1)
         if source is not None:  # what is read by two layers grows once
             record.values, record.key_tokens = source.record.values, source.record.key_tokens
         if not self._is_proven(record, call, value):

@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial, wraps
@@ -161,18 +160,34 @@ SHIPPED = ("torch.", "transformers.", "pellucid.")
 PASSES = ("forward", "_call_impl")
 """Methods by which modules are called; scripted ones have but the latter in Python."""
 
+
+class _State(threading.local):
+    """What happens on the thread that asks."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        """Whether it is part of a call that is told as a whole."""
+        self.deaf = False
+        """Whether it is our own work."""
+        self.logsumexps: list[Tensor | None] = []
+        self.made: list[Made] = []
+        """What was noted of the call that is told as a whole."""
+
+
 listeners: tuple[Listener, ...] = ()
 """All who listen."""
 _everywhere: tuple[Listener, ...] = ()
 """Those who hear every thread and task."""
 _here: "ContextVar[tuple[weakref.ref[Listener], ...]]" = ContextVar("listeners", default=())
 """Those who began to listen in this context, or in one that it was copied from."""
+_answer: "tuple[object, object, tuple[Listener, ...]]" = ((), (), ())
+"""Who hears was found last: for which of `_here`, among which `listeners`."""
 _lock = threading.RLock()
 _patches: "dict[tuple[int, str], Patch]" = {}
 """What is replaced now, by the owner's id and the function's name."""
 _stance: Any = None
 """What has compiled code run eagerly while anybody listens: no tap sees into its graphs."""
-_state = threading.local()
+_state = _State()
 
 
 @dataclass(eq=False)
@@ -206,11 +221,11 @@ def add(listener: Listener, *, everywhere: bool = False, eagerly: bool = True) -
     """
     global listeners, _everywhere
     with _lock:
-        listeners = (*listeners, listener)
         if everywhere:
             _everywhere = (*_everywhere, listener)
         else:
             _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
+        listeners = (*listeners, listener)
         try:
             _install()
             if eagerly and "torch._dynamo" in sys.modules:
@@ -224,10 +239,11 @@ def remove(listener: Listener) -> None:
     """Tell it no more."""
     from pellucid.lens.taps import caches, softmax, witness
 
-    global listeners, _everywhere, _stance
+    global listeners, _everywhere, _stance, _answer
     with _lock:
-        listeners = tuple(other for other in listeners if other is not listener)
         _everywhere = tuple(other for other in _everywhere if other is not listener)
+        listeners = tuple(other for other in listeners if other is not listener)
+        _answer = ((), (), ())
         _here.set(tuple(map(weakref.ref, _listening_here())))
         if not listeners:
             if _stance is not None:
@@ -282,9 +298,22 @@ def here() -> tuple[Listener, ...]:
     """Who hears what happens in this context."""
     if torch.compiler.is_compiling():  # nothing runs yet, and nothing here can be traced
         return ()
-    found = _listening_here() if _here.get() else ()
-    if _everywhere:
-        found = (*(other for other in found if other not in _everywhere), *_everywhere)
+    heard = _here.get()
+    if not heard:
+        return _everywhere
+    # Every product of a model comes by here, and the answer is nearly always that of the last.
+    of, among, found = _answer
+    return found if of is heard and among is listeners else _heard_by(heard)
+
+
+def _heard_by(heard: "tuple[weakref.ref[Listener], ...]") -> tuple[Listener, ...]:
+    global _answer
+    # `listeners` changes after all else that is read here: what is found meanwhile holds no longer.
+    among = listeners
+    found = tuple(one for one in _listening_here() if one not in _everywhere) + _everywhere
+    _answer = heard, among, found
+    if listeners is not among:  # and nobody who is gone is kept alive
+        _answer = ((), (), ())
     return found
 
 
@@ -392,7 +421,7 @@ def callers(
     waiting = list(here())
     if (
         not waiting
-        or getattr(_state, "busy", False)
+        or _state.busy
         or torch._C._current_graph_task_id() != -1
         or (not is_transform_heard and is_transformed())
     ):
@@ -472,7 +501,7 @@ def is_transformed() -> bool:
 
 def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     """Call a function that is told as a whole: of the calls that it makes in turn nobody hears."""
-    before = is_told_as_a_whole()
+    before = _state.busy
     if not before:
         _state.logsumexps, _state.made = [], []
     _state.busy = True
@@ -485,25 +514,27 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
         _state.busy = before
 
 
-@contextmanager
-def deaf() -> Iterator[None]:
+class deaf:  # noqa: N801 - said as a function is
     """Nobody hears of what happens in here on this thread: it is our own work."""
-    before = is_told_as_a_whole(), is_deaf()
-    _state.busy = _state.deaf = True
-    try:
-        yield
-    finally:
-        _state.busy, _state.deaf = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _state.busy, _state.deaf
+        _state.busy = _state.deaf = True
+
+    def __exit__(self, *_: object) -> None:
+        _state.busy, _state.deaf = self._before
 
 
 def is_deaf() -> bool:
     """Whether what happens now is our own work."""
-    return getattr(_state, "deaf", False)
+    return _state.deaf
 
 
 def is_told_as_a_whole() -> bool:
     """Whether what happens now is part of a call that is."""
-    return getattr(_state, "busy", False)
+    return _state.busy
 
 
 def note(logsumexp: Tensor | None) -> None:
@@ -527,8 +558,8 @@ def tell(
 
     What goes wrong here must not reach the model.
     """
-    logsumexps, _state.logsumexps = getattr(_state, "logsumexps", []), []
-    made, _state.made = getattr(_state, "made", []), []
+    logsumexps, _state.logsumexps = _state.logsumexps, []
+    made, _state.made = _state.made, []
     with deaf():
         try:
             call = make(*args, **options)

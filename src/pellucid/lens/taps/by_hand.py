@@ -117,8 +117,8 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
                 weight is None or isinstance(weight, nn.Parameter) or pending.is_parameter(weight)
             )
             if is_own or isinstance(taps.module_of_call(sys._getframe(1)), nn.Linear):
-                if isinstance(result, Tensor) and not result.is_nested and result.ndim:
-                    pending.here().projections.append((result.numel(), result.shape[-1]))
+                if isinstance(result, Tensor) and not result.is_nested:
+                    pending.here().projections.append(result.shape)
             elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
                 _multiplied_if_heard(result, args[0], weight.mT)
         return result
@@ -135,7 +135,7 @@ def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
         if taps.here() and _is_plain(given) and given.ndim:
             best = result[0]
             if pending.is_projected(given, given.ndim - 1):
-                pending.here().projections.append((best.numel(), best.shape[-1]))
+                pending.here().projections.append(best.shape)
         return result
 
     return choose

@@ -79,11 +79,12 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **options: Any,
     ) -> Any:
-        known = _layers.get(self.layers[layer_idx]) if layer_idx < len(self.layers) else None
+        layer = self.layers[layer_idx] if layer_idx < len(self.layers) else None
+        known = None if layer is None else _layers.get(layer)
         module, found = _updater(known, sys._getframe(1))
         if not found:
             return original(self, key_states, value_states, layer_idx, *args, **options)
-        if known is not None and not known.is_as_left(self.layers[layer_idx]):
+        if known is not None and not known.is_as_left(layer):
             for listener, _ in found:  # somebody evicts keys, or writes over them
                 listener.disturbed(known.cache, "edit", layer_idx)
         returned = original(self, key_states, value_states, layer_idx, *args, **options)

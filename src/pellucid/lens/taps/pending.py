@@ -30,7 +30,7 @@ __all__ = [
 REMEMBERED = 4
 """How many products, projections and softmaxes may come before what goes on with them."""
 Shape = tuple[int, int]
-"""How many numbers, and how many along the last axis: the outputs of a projection."""
+"""How many numbers, and how many along the last axis."""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,7 +80,7 @@ class _Own:
 
     def __init__(self) -> None:
         self.products: deque[Product] = deque(maxlen=REMEMBERED)
-        self.projections: deque[Shape] = deque(maxlen=REMEMBERED)
+        self.projections: deque[torch.Size] = deque(maxlen=REMEMBERED)
         self.exponentials: deque[Shape] = deque(maxlen=REMEMBERED)
         self.softs: list[Soft] = []
         self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
@@ -110,8 +110,10 @@ def everywhere() -> list[_Own]:
 
 def is_projected(tensor: Tensor, axis: int) -> bool:
     """Whether a softmax along an axis is one over the outputs of a recent projection."""
+    if axis != tensor.ndim - 1:
+        return False
     size = (tensor.numel(), tensor.shape[axis])
-    return axis == tensor.ndim - 1 and size in here().projections
+    return any((shape.numel(), shape[-1]) == size for shape in here().projections if shape)
 
 
 def is_parameter(tensor: Tensor) -> bool:

@@ -30,7 +30,7 @@ def multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
     if by_hand is not None:
         return softmax.used(by_hand, left, list(range(left.ndim)), right, result)
     if pending.is_parameter(right):
-        pending.here().projections.append((result.numel(), result.shape[-1]))
+        pending.here().projections.append(result.shape)
     else:
         order = list(range(result.ndim))
         pending.here().products.append(Product(left, right.mT, result.shape, order))
@@ -57,7 +57,7 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
     if len(over) != 1 or not rows or not columns:
         return None
     if pending.is_parameter(right):
-        pending.here().projections.append((result.numel(), result.shape[-1]))
+        pending.here().projections.append(result.shape)
         return None
     # Heads that share a key: what only one operand has, but for its last axis, is expanded.
     outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
