@@ -13,9 +13,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention import intervals
-from pellucid.attention.masks import Extent, Mask, Spans
-from pellucid.lens.recognise import HIDDEN, Recognised
+from pellucid.attention.masks import Extent, Mask
+from pellucid.lens.recognise import HIDDEN, Recognised, regions
 from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
 
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores"]
@@ -35,7 +34,7 @@ EXPONENTIAL = 2 * 20
 SUMMATION = 16
 """Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
 much more slowly than the number of terms."""
-ROWS_SIGNED, COLUMNS_SIGNED = 128, 512
+ROWS_SIGNED, COLUMNS_SIGNED = 256, 512
 """Rows that are added up together, and how many of their scores in float32."""
 SIGNED_SUMS = 16
 """Roundings of a sum with random signs, in units of the square root of how many it adds up."""
@@ -116,14 +115,13 @@ def prove_scores(
     batch, heads, queries, keys = scores.shape
     if read.uniform is not None:
         return None
-    drawn = torch.tensor([_draw.uniform(1, 2) * _draw.choice((-1, 1)) for _ in range(keys)])
-    signs = drawn.unsqueeze(-1).to(scores)
+    signs = _signs(keys).to(scores)
     query, key = (query * scale).to(scores), key.to(scores)
-    before = nn.functional.pad((key * signs).double().cumsum(-2), (0, 0, 1, 0))
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)[..., None, None]
     length = torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest
     unit = torch.finfo(scores.dtype).eps / 2
     allowed = SIGNED_SUMS * unit * keys**0.5 * (1 + length)
+    query, key = query.double(), key.double()
     rule = read.mask
     if rule is not None:
         rule = rule.bind(Extent(torch.Size((batch,)), heads, queries, keys, scores.device))
@@ -134,13 +132,20 @@ def prove_scores(
     for item in items:
         part = None if rule is None else rule.at(item.start) if rule.batch is not None else rule
         for rows in _alike(part, queries, keys):
-            off = _signed(scores[item], query[item], key[item], before[item], signs, part, rows)
+            off = _signed(scores[item], query[item], key[item], signs, part, rows)
             found = _judged(off, torch.zeros_like(off), allowed[item, :, rows], 0)
             if not found.error <= found.allowed:
                 return None
             done = (item.stop - item.start) * (rows.stop - rows.start)
             proof = proof.joined(replace(found, rows=done))
     return proof
+
+
+def _signs(count: int) -> Tensor:
+    """(count,) float64: from 1 to 2 and of either sign, in steps that float32 has."""
+    bits = torch.frombuffer(bytearray(_draw.randbytes(4 * count)), dtype=torch.int32)
+    size = 1 + (bits >> 8 & (2**23 - 1)).double() / 2**23
+    return torch.where(bits < 0, -size, size)
 
 
 def _alike(rule: Mask | None, queries: int, keys: int) -> Iterator[slice]:
@@ -161,40 +166,35 @@ def _sums(scores: Tensor, factors: Tensor) -> Tensor:
 
 
 def _signed(
-    scores: Tensor,
-    query: Tensor,
-    key: Tensor,
-    before: Tensor,
-    signs: Tensor,
-    rule: Mask | None,
-    rows: slice,
+    scores: Tensor, query: Tensor, key: Tensor, signs: Tensor, rule: Mask | None, rows: slice
 ) -> Tensor:
     """(items, heads, rows, 1): sums of the differences of some rows, with signs.
 
     Args:
-        scores, query, key: as those of `prove_scores`, of some items.
-        before: (items, heads or 1, keys + 1, dim) sums of the keys before each, with signs.
-        signs: (keys, 1)
+        scores: as that of `prove_scores`, of some items.
+        query, key: the same, in float64.
+        signs: (keys,)
         rule: the mask of these items.
         rows: which rows.
     """
-    keys = key.shape[-2]
-    spans = Spans(((0, keys),), ((0, keys),))
-    if rule is not None:
-        spans = rule.spans(rows.start, rows.stop, keys)
-    some, theirs = query[:, :, rows], scores[:, :, rows]
-    off = torch.zeros_like(theirs[..., :1], dtype=torch.float64)
-    for start, stop in spans.every:
-        off += some.double() @ (before[:, :, stop] - before[:, :, start]).unsqueeze(-1)
-        for first in range(start, stop, COLUMNS_SIGNED):
-            columns = slice(first, min(first + COLUMNS_SIGNED, stop))
-            off -= _sums(theirs[..., columns], signs[columns, 0])
-    for start, stop in intervals.intersection(spans.some, intervals.complement(spans.every, keys)):
-        columns = slice(start, stop)
-        assert rule is not None
-        shown = rule.tile(slice(0, query.shape[1]), rows, columns, scores.device)
-        apart = some @ key[:, :, columns].mT - theirs[..., columns]
-        off += apart.masked_fill(~shown, 0) @ signs[columns]
+    off = query.new_zeros(*query.shape[:2], rows.stop - rows.start, 1)
+    each = query.shape[:2].numel()
+    for part, columns, seen in regions(rule, rows, key.shape[-2], each):
+        if seen is False:
+            continue
+        theirs, factors = scores[:, :, part, columns], signs[columns]
+        sums = off[:, :, part.start - rows.start : part.stop - rows.start]
+        weighted = factors.unsqueeze(0)
+        if seen is None:
+            assert rule is not None
+            shown = rule.tile(slice(0, query.shape[1]), part, columns, scores.device)
+            theirs, weighted = theirs.masked_fill(~shown, 0), shown * weighted
+        ours = weighted.double() @ key[:, :, columns]
+        sums += (query[:, :, part] * ours).sum(-1, keepdim=True)
+        for some, of_some in zip(
+            theirs.split(COLUMNS_SIGNED, -1), factors.split(COLUMNS_SIGNED), strict=True
+        ):
+            sums -= _sums(some, of_some)
     return off
 
 

@@ -18,12 +18,14 @@ from pellucid.attention import intervals, masks
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem, Present, Rows
 from pellucid.errors import ShapeError, TypeMismatchError
 
-__all__ = ["HIDDEN", "Recognised", "recognise", "recognise_in_scores"]
+__all__ = ["HIDDEN", "Recognised", "recognise", "recognise_in_scores", "regions"]
 
 CHUNK_NUMBERS = 2**22
 """Numbers that are looked at together."""
 CHUNK_ROWS = 256
-"""Most rows of a chunk: of a triangle, that much of every row is compared one by one."""
+"""Most rows of a chunk."""
+TILE_ROWS, TILE_NUMBERS = 64, 2**16
+"""What a rule cuts through is compared one by one: at most so many rows together, or numbers."""
 SAMPLE_ROWS = 16
 """Rows that are read first: if they follow no rule, all together follow none."""
 MOST_RUNS = 8
@@ -177,6 +179,12 @@ class _ScoreReader(_Reader):
         return not block.numel() or not bool(block.amin() <= self.limit)
 
     def agrees(self, block: Tensor, expected: Tensor) -> bool:
+        expected = expected[(None,) * (4 - expected.ndim)]
+        alike = [axis for axis in (0, 1) if expected.shape[axis] == 1]
+        if alike:  # heads are told by the lowest and the highest of them
+            low, high = block.amin(alike, keepdim=True), block.amax(alike, keepdim=True)
+            if _all(torch.where(expected, low > self.limit, high <= self.limit)):
+                return True
         return _all(self.seen(block) == expected)
 
 
@@ -205,36 +213,67 @@ def _proves(reader: _Reader, mask: Mask | None, holes: Tensor | None = None) -> 
             for item, part in enumerate(reader.whole.split(1))
         ]
     return all(
-        _agree(reader, whole[:, :, rows], rule, of_keys, rows, keys)
+        _agree(reader, whole, rule, of_keys, rows, keys)
         for whole, rule, of_keys in parts
         for rows in reader.chunks(len(whole), heads)
     )
 
 
 def _agree(
-    reader: _Reader, block: Tensor, rule: Mask | None, flags: Tensor | None, rows: slice, keys: int
+    reader: _Reader, whole: Tensor, rule: Mask | None, flags: Tensor | None, rows: slice, keys: int
 ) -> bool:
     """Whether some rows are as a rule says, which is one item's or serves all."""
-    everything = intervals.clip(0, keys, keys)
-    some, every = everything, everything
-    if rule is not None:
-        some, every = rule.spans(rows.start, rows.stop, keys)
-    for start, stop in intervals.complement(some, keys):
-        if not reader.is_hidden(block[..., start:stop]):
-            return False
-    for start, stop in every:
-        part = block[..., start:stop]
-        if not (
-            reader.is_seen(part) if flags is None else reader.agrees(part, flags[..., start:stop])
-        ):
-            return False
-    for start, stop in intervals.intersection(some, intervals.complement(every, keys)):
-        assert rule is not None
-        tile = rule.tile(slice(0, 1), rows, slice(start, stop), block.device)
-        tile = tile if flags is None else tile & flags[..., start:stop]
-        if not reader.agrees(block[..., start:stop], tile):
+    for part, columns, seen in regions(rule, rows, keys, whole.shape[:2].numel()):
+        block = whole[:, :, part, columns]
+        of_keys = None if flags is None else flags[..., columns]
+        if seen is False:
+            agrees = reader.is_hidden(block)
+        elif seen and of_keys is None:
+            agrees = reader.is_seen(block)
+        elif seen:
+            agrees = reader.agrees(block, of_keys)
+        else:
+            assert rule is not None
+            tile = rule.tile(slice(0, 1), part, columns, block.device)
+            agrees = reader.agrees(block, tile if of_keys is None else tile & of_keys)
+        if not agrees:
             return False
     return True
+
+
+Region = tuple[slice, slice, bool | None]
+"""Rows, columns, and whether all of it is seen, or hidden; None where neither is so."""
+
+
+def regions(rule: Mask | None, rows: slice, keys: int, at_each: int) -> Iterator[Region]:
+    """Rectangles that make up some rows, of which few numbers are in uneven ones.
+
+    Args:
+        rule: one item's mask, or one that serves all.
+        rows: which rows.
+        keys: how many columns there are.
+        at_each: how many numbers stand at each place: items times heads.
+    """
+
+    def cut(rows: slice, within: intervals.Intervals) -> Iterator[Region]:
+        some = every = within
+        if rule is not None:
+            some, every = rule.spans(rows.start, rows.stop, keys)
+        for start, stop in intervals.intersection(within, intervals.complement(some, keys)):
+            yield rows, slice(start, stop), False
+        for start, stop in intervals.intersection(within, every):
+            yield rows, slice(start, stop), True
+        rest = intervals.intersection(some, intervals.complement(every, keys))
+        rest, count = intervals.intersection(within, rest), rows.stop - rows.start
+        if count > TILE_ROWS and count * intervals.length(rest) * at_each > TILE_NUMBERS:
+            middle = rows.start + count // 2
+            yield from cut(slice(rows.start, middle), rest)
+            yield from cut(slice(middle, rows.stop), rest)
+        else:
+            for start, stop in rest:
+                yield rows, slice(start, stop), None
+
+    return cut(rows, intervals.clip(0, keys, keys))
 
 
 def _plain(reader: _Reader) -> _Rule | None:
