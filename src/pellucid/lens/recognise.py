@@ -18,14 +18,16 @@ from pellucid.attention import intervals, masks
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem, Present, Rows
 from pellucid.errors import ShapeError, TypeMismatchError
 
-__all__ = ["HIDDEN", "Recognised", "recognise", "recognise_in_scores", "regions"]
+__all__ = ["HIDDEN", "Look", "Recognised", "look_at", "recognise", "recognise_in_scores"]
 
 CHUNK_NUMBERS = 2**22
 """Numbers that are looked at together."""
 CHUNK_ROWS = 256
-"""Most rows of a chunk."""
-TILE_ROWS, TILE_NUMBERS = 64, 2**16
-"""What a rule cuts through is compared one by one: at most so many rows together, or numbers."""
+"""Most rows of a chunk: of a triangle, that much of every row is compared one by one."""
+LOOK_NUMBERS = 2**19
+"""Scores that are looked at together: they stay in a cache while one after another reads them."""
+LOOK_COLUMNS = 512
+"""Scores of a row that are added up in their own dtype."""
 SAMPLE_ROWS = 16
 """Rows that are read first: if they follow no rule, all together follow none."""
 MOST_RUNS = 8
@@ -96,34 +98,79 @@ def recognise(given: Tensor, queries: int, keys: int) -> Recognised:
     return Recognised(mask, bias, uniform)
 
 
-def recognise_in_scores(scores: Tensor, queries: int, keys: int) -> Recognised | None:
-    """Read the rule off scores that hide keys by a large negative number.
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one look at all scores of a call has told."""
 
-    As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.
+    scores: Tensor
+    """(batch, heads, queries, keys), float."""
+    seen: Tensor
+    """(batch, 1 or heads, queries, keys) bool: one head where all see the same keys."""
+    sums: Tensor | None
+    """(batch, heads, queries) float64: each row's scores of keys that it sees, times factors."""
+
+
+def look_at(scores: Tensor, factors: Tensor | None = None) -> Look:
+    """Look once at scores that hide keys by a large negative number.
 
     Args:
         scores: (batch, heads, queries, keys), float.
-        queries, keys: its sizes.
+        factors: (keys,) of the dtype of the scores, for sums of them.
+    """
+    batch, heads, queries, keys = scores.shape
+    seen = torch.empty(batch, 1, queries, keys, dtype=torch.bool, device=scores.device)
+    sums = None
+    if factors is not None:
+        sums = torch.zeros(batch, heads, queries, dtype=torch.float64, device=scores.device)
+    items = max(1, LOOK_NUMBERS // max(1, heads * queries * keys))
+    rows = max(1, LOOK_NUMBERS // max(1, heads * keys))
+    alike = True
+    room = scores.new_empty(
+        0 if factors is None else min(items, batch) * heads * min(rows, queries) * keys
+    )
+    for item in range(0, batch if scores.numel() else 0, items):
+        for row in range(0, queries, rows):
+            place = slice(item, item + items), slice(None), slice(row, row + rows)
+            block = scores[place]
+            if alike:  # a NaN is neither
+                every = torch.gt(block.amin(1, keepdim=True), HIDDEN, out=seen[place])
+                alike = _all(every ^ (block.amax(1, keepdim=True) <= HIDDEN))
+            if factors is not None and sums is not None:
+                shown = room[: block.numel()].view(block.shape)
+                torch.threshold(block, HIDDEN, 0, out=shown)
+                for start in range(0, keys, LOOK_COLUMNS):
+                    columns = slice(start, start + LOOK_COLUMNS)
+                    some = shown.view(-1, keys)[:, columns].mv(factors[columns])
+                    sums[place] += some.view(block.shape[:3])
+    return Look(scores, seen if alike else ~(scores <= HIDDEN), sums)
+
+
+def recognise_in_scores(look: Look) -> Recognised | None:
+    """Read the rule off scores that hide keys by a large negative number.
+
+    As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.
 
     Returns:
         The rule; None where a row without any key has other weights than a uniform row.
     """
     with torch.no_grad():
-        reader = _ScoreReader(scores)
+        reader = _Reader(look.seen, look.scores)
         found = _plain(reader) or _by_outline(reader)
         if found is None:
-            shown = ~(scores <= HIDDEN)
-            return Recognised(masks.dense(shown), None, None) if _all(shown.any(-1)) else None
-        mask, uniform = _with_uniform(reader, found, queries)
+            seen = look.seen
+            return Recognised(masks.dense(seen), None, None) if _all(seen.any(-1)) else None
+        mask, uniform = _with_uniform(reader, found, look.seen.shape[-2])
     return None if reader.uneven else Recognised(mask, None, uniform)
 
 
 class _Reader:
     """Blocks of the tensor, (items, heads, rows, cols), compared with what a rule expects."""
 
-    def __init__(self, whole: Tensor) -> None:
+    def __init__(self, whole: Tensor, scores: Tensor | None = None) -> None:
         self.whole = whole
         self.additive = whole.dtype != torch.bool
+        self.numbers = whole if self.additive else scores
+        """What hides keys, where that is numbers."""
         self.limit = max(torch.finfo(whole.dtype).min / 2, LOWEST) if self.additive else 0.0
         self.biased = False
         """Whether a key that is seen has been met with a number other than 0."""
@@ -168,26 +215,6 @@ class _Reader:
         return _all(self.seen(block) == expected)
 
 
-class _ScoreReader(_Reader):
-    """Blocks of scores: keys that are seen have any number."""
-
-    def __init__(self, whole: Tensor) -> None:
-        super().__init__(whole)
-        self.limit = HIDDEN
-
-    def is_seen(self, block: Tensor) -> bool:
-        return not block.numel() or not bool(block.amin() <= self.limit)
-
-    def agrees(self, block: Tensor, expected: Tensor) -> bool:
-        expected = expected[(None,) * (4 - expected.ndim)]
-        alike = [axis for axis in (0, 1) if expected.shape[axis] == 1]
-        if alike:  # heads are told by the lowest and the highest of them
-            low, high = block.amin(alike, keepdim=True), block.amax(alike, keepdim=True)
-            if _all(torch.where(expected, low > self.limit, high <= self.limit)):
-                return True
-        return _all(self.seen(block) == expected)
-
-
 def _all(flags: Tensor) -> bool:
     """As `flags.all()`, which is slow on the CPU."""
     return not flags.numel() or bool(flags.view(torch.uint8).amin())
@@ -213,67 +240,36 @@ def _proves(reader: _Reader, mask: Mask | None, holes: Tensor | None = None) -> 
             for item, part in enumerate(reader.whole.split(1))
         ]
     return all(
-        _agree(reader, whole, rule, of_keys, rows, keys)
+        _agree(reader, whole[:, :, rows], rule, of_keys, rows, keys)
         for whole, rule, of_keys in parts
         for rows in reader.chunks(len(whole), heads)
     )
 
 
 def _agree(
-    reader: _Reader, whole: Tensor, rule: Mask | None, flags: Tensor | None, rows: slice, keys: int
+    reader: _Reader, block: Tensor, rule: Mask | None, flags: Tensor | None, rows: slice, keys: int
 ) -> bool:
     """Whether some rows are as a rule says, which is one item's or serves all."""
-    for part, columns, seen in regions(rule, rows, keys, whole.shape[:2].numel()):
-        block = whole[:, :, part, columns]
-        of_keys = None if flags is None else flags[..., columns]
-        if seen is False:
-            agrees = reader.is_hidden(block)
-        elif seen and of_keys is None:
-            agrees = reader.is_seen(block)
-        elif seen:
-            agrees = reader.agrees(block, of_keys)
-        else:
-            assert rule is not None
-            tile = rule.tile(slice(0, 1), part, columns, block.device)
-            agrees = reader.agrees(block, tile if of_keys is None else tile & of_keys)
-        if not agrees:
+    everything = intervals.clip(0, keys, keys)
+    some, every = everything, everything
+    if rule is not None:
+        some, every = rule.spans(rows.start, rows.stop, keys)
+    for start, stop in intervals.complement(some, keys):
+        if not reader.is_hidden(block[..., start:stop]):
+            return False
+    for start, stop in every:
+        part = block[..., start:stop]
+        if not (
+            reader.is_seen(part) if flags is None else reader.agrees(part, flags[..., start:stop])
+        ):
+            return False
+    for start, stop in intervals.intersection(some, intervals.complement(every, keys)):
+        assert rule is not None
+        tile = rule.tile(slice(0, 1), rows, slice(start, stop), block.device)
+        tile = tile if flags is None else tile & flags[..., start:stop]
+        if not reader.agrees(block[..., start:stop], tile):
             return False
     return True
-
-
-Region = tuple[slice, slice, bool | None]
-"""Rows, columns, and whether all of it is seen, or hidden; None where neither is so."""
-
-
-def regions(rule: Mask | None, rows: slice, keys: int, at_each: int) -> Iterator[Region]:
-    """Rectangles that make up some rows, of which few numbers are in uneven ones.
-
-    Args:
-        rule: one item's mask, or one that serves all.
-        rows: which rows.
-        keys: how many columns there are.
-        at_each: how many numbers stand at each place: items times heads.
-    """
-
-    def cut(rows: slice, within: intervals.Intervals) -> Iterator[Region]:
-        some = every = within
-        if rule is not None:
-            some, every = rule.spans(rows.start, rows.stop, keys)
-        for start, stop in intervals.intersection(within, intervals.complement(some, keys)):
-            yield rows, slice(start, stop), False
-        for start, stop in intervals.intersection(within, every):
-            yield rows, slice(start, stop), True
-        rest = intervals.intersection(some, intervals.complement(every, keys))
-        rest, count = intervals.intersection(within, rest), rows.stop - rows.start
-        if count > TILE_ROWS and count * intervals.length(rest) * at_each > TILE_NUMBERS:
-            middle = rows.start + count // 2
-            yield from cut(slice(rows.start, middle), rest)
-            yield from cut(slice(middle, rows.stop), rest)
-        else:
-            for start, stop in rest:
-                yield rows, slice(start, stop), None
-
-    return cut(rows, intervals.clip(0, keys, keys))
 
 
 def _plain(reader: _Reader) -> _Rule | None:
@@ -586,13 +582,13 @@ def _of_empty_rows(
 
 def _with_uniform(reader: _Reader, rule: _Rule, queries: int) -> tuple[Mask | None, Tensor | None]:
     """The rule, which shows every key to rows that finite numbers hide, and those rows."""
-    if rule.empty is None or not reader.additive:
+    if rule.empty is None or reader.numbers is None:
         return rule.mask, None
-    items, heads, _, keys = reader.whole.shape
+    items, heads, _, keys = reader.numbers.shape
     uniform = rule.empty.expand(items, -1).clone()
     places = uniform.nonzero()
     for item, row in (p.unbind(-1) for p in places.split(max(1, CHUNK_NUMBERS // (heads * keys)))):
-        values = reader.whole[item, :, row]
+        values = reader.numbers[item, :, row]
         low, high = values.amin((-2, -1)), values.amax((-2, -1))
         uniform[item, row] = high > -torch.inf
         if bool(((low != high) & (high > -torch.inf)).any()):
