@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pellucid import PellucidError, masks
 from pellucid.attention.masks import Dense, Extent, Mask
-from pellucid.lens.recognise import Recognised, recognise
+from pellucid.lens import recognise as recognising
+from pellucid.lens.recognise import HIDDEN, Recognised, look_at, recognise, recognise_in_scores
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -267,3 +268,33 @@ def test_what_is_no_mask() -> None:
         recognise(torch.ones(5, 6), 5, 7)
     with pytest.raises(PellucidError, match="at most 4 dimensions"):
         recognise(torch.ones(1, 1, 1, 5, 7), 5, 7)
+
+
+@pytest.mark.parametrize("at_once", [1, 7 * 3 * 13, 2**19])
+@pytest.mark.parametrize("what", ["alike", "one head sees more", "one head has a NaN"])
+def test_one_look_at_scores_tells_what_every_head_sees_and_their_sums(
+    what: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, heads, queries, keys = 2, 3, 11, 13
+    monkeypatch.setattr(recognising, "LOOK_NUMBERS", at_once)
+    monkeypatch.setattr(recognising, "LOOK_COLUMNS", 5)
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(batch, heads, queries, keys, generator=generator)
+    factors = torch.randn(keys, generator=generator)
+    hidden = torch.ones(queries, keys, dtype=torch.bool).triu(2)
+    scores = scores.masked_fill(hidden, -torch.inf)
+    if what != "alike":
+        scores[1, 2, 3, 7] = 1.0 if what == "one head sees more" else torch.nan
+    look = look_at(scores, factors)
+    seen = ~(scores <= HIDDEN)
+    assert torch.equal(look.seen.expand_as(seen), seen)
+    shown = scores.double().masked_fill(~seen, 0)
+    truth, size = shown @ factors.double(), shown.abs() @ factors.double().abs()
+    assert look.sums is not None
+    assert torch.equal(look.sums.isnan(), truth.isnan())
+    error = (look.sums - truth).abs().nan_to_num()
+    assert bool((error <= keys * 2**-24 * size.nan_to_num()).all())
+    found = recognise_in_scores(look)
+    assert found is not None
+    assert torch.equal(dense_of(found.mask, *scores.shape), seen)
+    assert is_dense(found.mask) == (what != "alike")

@@ -6,7 +6,7 @@ from what the model got follows from the dtype that the model computed in (see `
 
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import intervals
-from pellucid.attention.masks import Extent, Mask, Spans
-from pellucid.lens.recognise import HIDDEN, Recognised
+from pellucid.attention.masks import Extent, Mask
+from pellucid.lens.recognise import HIDDEN, Look, Recognised
 from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
 
-__all__ = ["Contradiction", "Evidence", "prove", "prove_scores"]
+__all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
 
 ROWS = 3
 """Rows that are drawn of each call whose function is known."""
@@ -36,8 +36,8 @@ EXPONENTIAL = 2 * 20
 SUMMATION = 16
 """Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
 much more slowly than the number of terms."""
-ROWS_SIGNED, COLUMNS_SIGNED = 128, 512
-"""Rows that are added up together, and how many of their scores in float32."""
+UNEVEN_ROWS = 32
+"""Rows whose keys are added up together though they see different ones."""
 SIGNED_SUMS = 16
 """Roundings of a sum with random signs, in units of the square root of how many it adds up."""
 _draw = random.Random()
@@ -94,18 +94,25 @@ def prove(evidence: Evidence) -> Proof:
     return proof
 
 
+def random_factors(count: int) -> Tensor:
+    """(count,) float64, from 1 to 2 and of either sign, in steps that float32 has."""
+    bits = torch.frombuffer(bytearray(_draw.randbytes(4 * count)), dtype=torch.int32)
+    size = 1 + (bits >> 8 & (2**23 - 1)).double() / 2**23
+    return torch.where(bits < 0, -size, size)
+
+
 def prove_scores(
-    scores: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
+    look: Look, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
 ) -> Proof | None:
     """Whether every row of scores that a model has made is scale * query @ key.T under a mask.
 
-    Each row is added up with random factors, from 1 to 2 and of either sign, and so is what it
-    should be: that takes one look at the scores, and no product of matrices but where the mask is
-    uneven. A row that differs shows, but by a rare chance. (Freivalds 1977, "Probabilistic machines
-    can use less running time".)
+    Each row is added up with random factors, and so is what it should be: that takes one look at
+    the scores, and no product of matrices but where the mask is uneven. A row that differs shows,
+    but by a rare chance. (Freivalds 1977, "Probabilistic machines can use less running time".)
 
     Args:
-        scores: (batch, heads, queries, keys), float32 or better: a shorter dtype tells too little.
+        look: at the scores, float32 or better: a shorter dtype tells too little.
+        factors: (keys,) those of its sums, of the dtype of the scores.
         query: (batch, heads, queries, dim)
         key: (batch, heads or 1, keys, dim)
         scale: of the products.
@@ -114,34 +121,32 @@ def prove_scores(
     Returns:
         None where a row is something else.
     """
-    batch, heads, queries, keys = scores.shape
-    if read.uniform is not None:
+    batch, heads, queries, keys = look.scores.shape
+    if read.uniform is not None or look.sums is None:
         return None
-    drawn = torch.tensor([_draw.uniform(1, 2) * _draw.choice((-1, 1)) for _ in range(keys)])
-    signs = drawn.unsqueeze(-1).to(scores)
-    query, key = (query * scale).to(scores), key.to(scores)
-    before = nn.functional.pad((key * signs).double().cumsum(-2), (0, 0, 1, 0))
+    query, key = (query * scale).to(factors), key.to(factors)
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)[..., None, None]
     length = torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest
-    unit = torch.finfo(scores.dtype).eps / 2
+    unit = torch.finfo(factors.dtype).eps / 2
     allowed = SIGNED_SUMS * unit * keys**0.5 * (1 + length)
+    query, key, factors = query.double(), key.double(), factors.double()
+    seen_keys = query.new_zeros(query.shape)  # of each row, added up
     rule = read.mask
     if rule is not None:
-        rule = rule.bind(Extent(torch.Size((batch,)), heads, queries, keys, scores.device))
+        rule = rule.bind(Extent(torch.Size((batch,)), heads, queries, keys, key.device))
     items = [slice(0, batch)]
     if rule is not None and rule.batch is not None:
         items = [slice(item, item + 1) for item in range(batch)]
-    proof = Proof(0, batch * queries)
     for item in items:
         part = None if rule is None else rule.at(item.start) if rule.batch is not None else rule
-        for rows in _alike(part, queries, keys):
-            off = _signed(scores[item], query[item], key[item], before[item], signs, part, rows)
-            found = _judged(off, torch.zeros_like(off), allowed[item, :, rows], 0)
-            if not found.error <= found.allowed:
-                return None
-            done = (item.stop - item.start) * (rows.stop - rows.start)
-            proof = proof.joined(replace(found, rows=done))
-    return proof
+        for rows, columns, uneven in _regions(part, slice(0, queries), ((0, keys),), keys):
+            of_keys = factors[columns].unsqueeze(0)
+            if uneven:
+                of_keys = of_keys * look.seen[item, :, rows, columns]
+            seen_keys[item, :, rows] += of_keys @ key[item, :, columns]
+    ours = (query * seen_keys).sum(-1, keepdim=True)
+    found = _judged(ours, look.sums.unsqueeze(-1), allowed, batch * queries)
+    return replace(found, of=batch * queries) if found.error <= found.allowed else None
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -150,59 +155,27 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _alike(rule: Mask | None, queries: int, keys: int) -> Iterator[slice]:
-    """Rows to be added up together: all of them where they see the same keys."""
-    spans = None if rule is None else rule.spans(0, queries, keys)
-    step = queries if spans is None or spans.some == spans.every else ROWS_SIGNED
-    return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+def _regions(
+    rule: Mask | None, rows: slice, within: intervals.Intervals, keys: int
+) -> Iterator[tuple[slice, slice, bool]]:
+    """Rectangles, each of rows and columns, that hold all that some rows see.
 
-
-def _sums(scores: Tensor, factors: Tensor) -> Tensor:
-    """(items, heads, rows, 1), of (items, heads, rows, columns) that is a part of a whole."""
-    *outer, columns = scores.shape
-    if scores.stride(1) == scores.shape[2] * scores.stride(2) or scores.shape[1] == 1:
-        with suppress(RuntimeError):  # rows that lie behind each other are one matrix
-            return (scores.view(-1, columns) @ factors).view(*outer, 1)
-    each = [head @ factors for head in scores.flatten(0, 1)]
-    return torch.stack(each).view(*outer, 1)
-
-
-def _signed(
-    scores: Tensor,
-    query: Tensor,
-    key: Tensor,
-    before: Tensor,
-    signs: Tensor,
-    rule: Mask | None,
-    rows: slice,
-) -> Tensor:
-    """(items, heads, rows, 1): sums of the differences of some rows, with signs.
-
-    Args:
-        scores, query, key: as those of `prove_scores`, of some items.
-        before: (items, heads or 1, keys + 1, dim) sums of the keys before each, with signs.
-        signs: (keys, 1)
-        rule: the mask of these items.
-        rows: which rows.
+    Those that hold more, the third says so, are of few rows.
     """
-    keys = key.shape[-2]
-    spans = Spans(((0, keys),), ((0, keys),))
+    some = every = within
     if rule is not None:
-        spans = rule.spans(rows.start, rows.stop, keys)
-    some, theirs = query[:, :, rows], scores[:, :, rows]
-    off = torch.zeros_like(theirs[..., :1], dtype=torch.float64)
-    for start, stop in spans.every:
-        off += some.double() @ (before[:, :, stop] - before[:, :, start]).unsqueeze(-1)
-        for first in range(start, stop, COLUMNS_SIGNED):
-            columns = slice(first, min(first + COLUMNS_SIGNED, stop))
-            off -= _sums(theirs[..., columns], signs[columns, 0])
-    for start, stop in intervals.intersection(spans.some, intervals.complement(spans.every, keys)):
-        columns = slice(start, stop)
-        assert rule is not None
-        shown = rule.tile(slice(0, query.shape[1]), rows, columns, scores.device)
-        apart = some @ key[:, :, columns].mT - theirs[..., columns]
-        off += apart.masked_fill(~shown, 0) @ signs[columns]
-    return off
+        some, every = rule.spans(rows.start, rows.stop, keys)
+    for start, stop in intervals.intersection(within, every):
+        yield rows, slice(start, stop), False
+    rest = intervals.intersection(some, intervals.complement(every, keys))
+    rest = intervals.intersection(within, rest)
+    if rest and rows.stop - rows.start > UNEVEN_ROWS:
+        middle = (rows.start + rows.stop) // 2
+        yield from _regions(rule, slice(rows.start, middle), rest, keys)
+        yield from _regions(rule, slice(middle, rows.stop), rest, keys)
+    else:
+        for start, stop in rest:
+            yield rows, slice(start, stop), True
 
 
 def _places(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:

@@ -18,12 +18,16 @@ from pellucid.attention import intervals, masks
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem, Present, Rows
 from pellucid.errors import ShapeError, TypeMismatchError
 
-__all__ = ["HIDDEN", "Recognised", "recognise", "recognise_in_scores"]
+__all__ = ["HIDDEN", "Look", "Recognised", "look_at", "recognise", "recognise_in_scores"]
 
 CHUNK_NUMBERS = 2**22
 """Numbers that are looked at together."""
 CHUNK_ROWS = 256
 """Most rows of a chunk: of a triangle, that much of every row is compared one by one."""
+LOOK_NUMBERS = 2**19
+"""Scores that are looked at together: they stay in a cache while one after another reads them."""
+LOOK_COLUMNS = 512
+"""Scores of a row that are added up in their own dtype."""
 SAMPLE_ROWS = 16
 """Rows that are read first: if they follow no rule, all together follow none."""
 MOST_RUNS = 8
@@ -94,34 +98,79 @@ def recognise(given: Tensor, queries: int, keys: int) -> Recognised:
     return Recognised(mask, bias, uniform)
 
 
-def recognise_in_scores(scores: Tensor, queries: int, keys: int) -> Recognised | None:
-    """Read the rule off scores that hide keys by a large negative number.
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one look at all scores of a call has told."""
 
-    As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.
+    scores: Tensor
+    """(batch, heads, queries, keys), float."""
+    seen: Tensor
+    """(batch, 1 or heads, queries, keys) bool: one head where all see the same keys."""
+    sums: Tensor | None
+    """(batch, heads, queries) float64: each row's scores of keys that it sees, times factors."""
+
+
+def look_at(scores: Tensor, factors: Tensor | None = None) -> Look:
+    """Look once at scores that hide keys by a large negative number.
 
     Args:
         scores: (batch, heads, queries, keys), float.
-        queries, keys: its sizes.
+        factors: (keys,) of the dtype of the scores, for sums of them.
+    """
+    batch, heads, queries, keys = scores.shape
+    seen = torch.empty(batch, 1, queries, keys, dtype=torch.bool, device=scores.device)
+    sums = None
+    if factors is not None:
+        sums = torch.zeros(batch, heads, queries, dtype=torch.float64, device=scores.device)
+    items = max(1, LOOK_NUMBERS // max(1, heads * queries * keys))
+    rows = max(1, LOOK_NUMBERS // max(1, heads * keys))
+    alike = True
+    room = scores.new_empty(
+        0 if factors is None else min(items, batch) * heads * min(rows, queries) * keys
+    )
+    for item in range(0, batch if scores.numel() else 0, items):
+        for row in range(0, queries, rows):
+            place = slice(item, item + items), slice(None), slice(row, row + rows)
+            block = scores[place]
+            if alike:  # a NaN is neither
+                every = torch.gt(block.amin(1, keepdim=True), HIDDEN, out=seen[place])
+                alike = _all(every ^ (block.amax(1, keepdim=True) <= HIDDEN))
+            if factors is not None and sums is not None:
+                shown = room[: block.numel()].view(block.shape)
+                torch.threshold(block, HIDDEN, 0, out=shown)
+                for start in range(0, keys, LOOK_COLUMNS):
+                    columns = slice(start, start + LOOK_COLUMNS)
+                    some = shown.view(-1, keys)[:, columns].mv(factors[columns])
+                    sums[place] += some.view(block.shape[:3])
+    return Look(scores, seen if alike else ~(scores <= HIDDEN), sums)
+
+
+def recognise_in_scores(look: Look) -> Recognised | None:
+    """Read the rule off scores that hide keys by a large negative number.
+
+    As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.
 
     Returns:
         The rule; None where a row without any key has other weights than a uniform row.
     """
     with torch.no_grad():
-        reader = _ScoreReader(scores)
+        reader = _Reader(look.seen, look.scores)
         found = _plain(reader) or _by_outline(reader)
         if found is None:
-            shown = ~(scores <= HIDDEN)
-            return Recognised(masks.dense(shown), None, None) if _all(shown.any(-1)) else None
-        mask, uniform = _with_uniform(reader, found, queries)
+            seen = look.seen
+            return Recognised(masks.dense(seen), None, None) if _all(seen.any(-1)) else None
+        mask, uniform = _with_uniform(reader, found, look.seen.shape[-2])
     return None if reader.uneven else Recognised(mask, None, uniform)
 
 
 class _Reader:
     """Blocks of the tensor, (items, heads, rows, cols), compared with what a rule expects."""
 
-    def __init__(self, whole: Tensor) -> None:
+    def __init__(self, whole: Tensor, scores: Tensor | None = None) -> None:
         self.whole = whole
         self.additive = whole.dtype != torch.bool
+        self.numbers = whole if self.additive else scores
+        """What hides keys, where that is numbers."""
         self.limit = max(torch.finfo(whole.dtype).min / 2, LOWEST) if self.additive else 0.0
         self.biased = False
         """Whether a key that is seen has been met with a number other than 0."""
@@ -163,20 +212,6 @@ class _Reader:
             if _all(zero ^ (block <= self.limit)):  # what is not hidden is 0
                 return _all(zero == expected)
             self.biased = True
-        return _all(self.seen(block) == expected)
-
-
-class _ScoreReader(_Reader):
-    """Blocks of scores: keys that are seen have any number."""
-
-    def __init__(self, whole: Tensor) -> None:
-        super().__init__(whole)
-        self.limit = HIDDEN
-
-    def is_seen(self, block: Tensor) -> bool:
-        return not block.numel() or not bool(block.amin() <= self.limit)
-
-    def agrees(self, block: Tensor, expected: Tensor) -> bool:
         return _all(self.seen(block) == expected)
 
 
@@ -547,13 +582,13 @@ def _of_empty_rows(
 
 def _with_uniform(reader: _Reader, rule: _Rule, queries: int) -> tuple[Mask | None, Tensor | None]:
     """The rule, which shows every key to rows that finite numbers hide, and those rows."""
-    if rule.empty is None or not reader.additive:
+    if rule.empty is None or reader.numbers is None:
         return rule.mask, None
-    items, heads, _, keys = reader.whole.shape
+    items, heads, _, keys = reader.numbers.shape
     uniform = rule.empty.expand(items, -1).clone()
     places = uniform.nonzero()
     for item, row in (p.unbind(-1) for p in places.split(max(1, CHUNK_NUMBERS // (heads * keys)))):
-        values = reader.whole[item, :, row]
+        values = reader.numbers[item, :, row]
         low, high = values.amin((-2, -1)), values.amax((-2, -1))
         uniform[item, row] = high > -torch.inf
         if bool(((low != high) & (high > -torch.inf)).any()):

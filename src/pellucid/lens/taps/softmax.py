@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.lens import taps
-from pellucid.lens.proof import prove_scores
-from pellucid.lens.recognise import HIDDEN, recognise_in_scores
+from pellucid.lens.proof import prove_scores, random_factors
+from pellucid.lens.recognise import HIDDEN, look_at, recognise_in_scores
 from pellucid.lens.taps import caches, pending
 from pellucid.lens.taps.pending import Product, Soft
 from pellucid.lens.taps.shapes import Fold, as_four, fold_of
@@ -105,12 +105,16 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         scores = as_four(scores, fold)
         if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
             return
-        soft.read = read = recognise_in_scores(scores, queries, keys)
+        factors = None
+        if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
+            factors = random_factors(keys).to(scores)
+        look = look_at(scores, factors)
+        soft.read = read = recognise_in_scores(look)
         if read is None:
             return
         soft.scale = _scale(scores, query, key)
-        if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
-            soft.proof = prove_scores(scores, query, key, soft.scale, read)
+        if factors is not None:
+            soft.proof = prove_scores(look, factors, query, key, soft.scale, read)
             if soft.proof is None and read.uniform is None:
                 return
         soft.query, soft.key = query, key
