@@ -97,6 +97,8 @@ class Call:
     """What the module has put into a cache for this call, if it has."""
     logsumexp: Tensor | None = None
     """(..., heads, queries) of the scores, where the kernel that was called has told."""
+    is_turned: bool = False
+    """Whether the model has heads before items, and so what its kernel tells besides."""
     made: Made | None = None
     """The weights, where the model has made them."""
     proof: Proof | None = None
@@ -532,7 +534,7 @@ def tell(
         except Exception as error:
             call = _failed(error)
         if isinstance(call, Call):
-            if len(logsumexps) == 1:
+            if len(logsumexps) == 1 and not call.is_turned:
                 call.logsumexp = logsumexps[0]
             if len(made) == 1 and made[0].weights.shape == (
                 *call.query.shape[:-1],

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.lens import taps
 from pellucid.lens.taps import pending, products, witness
 from pellucid.lens.taps import softmax as softmaxes
-from pellucid.lens.taps.shapes import joined
+from pellucid.lens.taps.shapes import copied, joined
 
 __all__ = ["operators", "places"]
 
@@ -56,6 +56,7 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
     ):
         yield operator, softmax
     yield aten.exp.default, exponential
+    yield aten.clone.default, copied
 
 
 def product(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -96,7 +96,7 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
     outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
     if left.shape[-2] != queries or right.shape[-2] != keys:
         return
-    soft.fold = fold = _fold(soft, left)
+    soft.fold = fold = _fold(soft, left, right)
     try:
         query, key = (as_four(_with_outer(x, outer), fold) for x in (left, right))
     except RuntimeError:  # rows of several heads in another order
@@ -208,7 +208,7 @@ def _made(
 ) -> taps.Made:
     """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
     outer, result = weights.shape[:-2], soft.reference()
-    fold = _fold(soft) if soft.fold is None else soft.fold
+    fold = _fold(soft, weights) if soft.fold is None else soft.fold
     is_plain = (
         result is not None
         and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
@@ -262,11 +262,11 @@ def _is_shipped(soft: Soft) -> bool:
     return not any(map(bool, hooks))
 
 
-def _fold(soft: Soft, query: Tensor | None = None) -> Fold:
+def _fold(soft: Soft, query: Tensor, *others: Tensor) -> Fold:
     if not soft.found:
         return Fold()
     listener, name = soft.found[0]
-    return fold_of(listener.module_of(name), query)
+    return fold_of(listener.module_of(name), query, *others)
 
 
 def _say_if_unused(soft: Soft) -> None:
