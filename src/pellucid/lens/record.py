@@ -37,21 +37,27 @@ class Keeper:
     device: torch.device | None = None
     dtype: torch.dtype | None = None
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def keep(self, tensor: Tensor, is_lasting: bool = False) -> Tensor:
         """The tensor itself where whoever writes to it is noticed (see `Pieces`), else a copy.
 
         Memory that was written to before, such as a static cache or a buffer that is used again,
         will be written to again; and in inference mode nobody counts what is written.
+
+        Args:
+            tensor: what is to be kept.
+            is_lasting: whether its memory outlives the pass, so that it may be written to through
+                `data`, which nobody counts either.
         """
         if self.device is not None or self.dtype is not None:
             dtype = self.dtype if tensor.is_floating_point() else None
             return tensor.to(device=self.device, dtype=dtype, copy=True)
-        return tensor.clone() if tensor.is_inference() or tensor._version else tensor
+        is_safe = not (is_lasting or tensor.is_inference() or tensor._version)
+        return tensor if is_safe else tensor.clone()
 
-    def pieces(self, part: Part, axis: int = -2) -> "Pieces":
+    def pieces(self, part: Part, axis: int = -2, is_lasting: bool = False) -> "Pieces":
         if isinstance(part, Lazy) and self.device is None and self.dtype is None:
             return Pieces(part, axis)
-        return Pieces(self.keep(Pieces(part).tensor), axis)
+        return Pieces(self.keep(Pieces(part).tensor, is_lasting), axis)
 
 
 class Pieces:
@@ -185,6 +191,9 @@ class Record:
     softcap: float | None = None
     sinks: Tensor | None = None
     """(heads,) or None."""
+    sink_weights: Pieces | None = None
+    """(..., heads, queries), where weights are kept: what a column took that was softmaxed with
+    the keys and left out of the record, a sink or a null key whose value is added elsewhere."""
     logsumexps: Pieces | None = None
     """(..., heads, queries), where the model's kernel told; else it is found when first needed."""
     values: Pieces | None = None
@@ -230,6 +239,12 @@ class Record:
             raise ArgumentError(
                 f"'{self.name}' keeps the weights that the model has made, and no query and key"
             )
+
+    @property
+    def sink_weight(self) -> Tensor | None:
+        """(..., heads, queries), what each row of weights lacks to one, where a column was left out
+        that was softmaxed with the keys: a sink, or a null key whose value is added elsewhere."""
+        return None if self.sink_weights is None else self.sink_weights.tensor
 
     @property
     def value(self) -> Tensor | None:
@@ -385,7 +400,13 @@ class Record:
 
     def _pieces(self) -> tuple[list[Pieces], list[Pieces]]:
         """What grows with the queries, and what grows with the keys."""
-        of_queries = (self.queries, self.logsumexps, self.contexts, self.query_tokens)
+        of_queries = (
+            self.queries,
+            self.sink_weights,
+            self.logsumexps,
+            self.contexts,
+            self.query_tokens,
+        )
         of_keys = (self.keys, self.values, self.key_tokens)
         return [x for x in of_queries if x is not None], [x for x in of_keys if x is not None]
 

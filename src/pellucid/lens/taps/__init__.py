@@ -55,6 +55,9 @@ class Made:
     """(batch, kv_heads, keys, value_dim)"""
     context: Tensor | None = None
     """(batch, heads, queries, value_dim)"""
+    sink: Tensor | None = None
+    """(batch, heads, queries), the weight of a column that was left out of the product: a sink, or
+    a key whose value is added elsewhere."""
     is_plain: bool = False
     """Whether they are what a softmax gave, with nothing done to them since."""
     is_known: bool = True

@@ -182,8 +182,7 @@ def used(
     if pending.is_dropped(weights):
         weights, context = pending.before_dropout(weights, result), None
     is_whole = weights.numel() == result.numel()
-    is_without_sink = _is_without_sink(weights, result, soft.keys)
-    if is_whole or is_without_sink:
+    if is_whole or _is_without_sink(weights, result, soft.keys):
         weights = weights.permute(axes)
         if pools:
             weights = weights.unsqueeze(-2)
@@ -215,6 +214,9 @@ def _made(
         and pending.version(result) == soft.version >= 0
     )
     made = taps.Made(weights=as_four(weights, fold), is_plain=is_plain)
+    if result is not None and weights.shape[-1] == result.shape[soft.keys] - 1:
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        made.sink = (1 - made.weights.sum(-1, dtype=wide)).clamp_min(0)
     if not is_ordered:
         return made
     with suppress(RuntimeError):  # several values for each weight, in another order
