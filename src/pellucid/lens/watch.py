@@ -174,8 +174,7 @@ class Watch(Recording):
             self._memory = frozenset(memory)
         return tensor.untyped_storage()._cdata in self._memory
 
-    def _is_lasting(self, name: str, part: Part) -> bool:
-        """Whether a tensor lies in memory that a module has, or one that it is a part of."""
+    def is_lasting(self, name: str, part: Part) -> bool:
         if not isinstance(part, Tensor):
             return False
         if self.is_parameter(part):
@@ -253,9 +252,9 @@ class Watch(Recording):
         ids, key_ids = self._ids(name, call.query.shape[0], queries, keys, cross)
         record = Record(
             name=name,
-            queries=keep.pieces(call.query, is_lasting=self._is_lasting(name, call.query)),
+            queries=keep.pieces(call.query, is_lasting=self.is_lasting(name, call.query)),
             keys=(
-                keep.pieces(key, is_lasting=self._is_lasting(name, key))
+                keep.pieces(key, is_lasting=self.is_lasting(name, key))
                 if source is None
                 else source.record.keys
             ),
@@ -266,7 +265,7 @@ class Watch(Recording):
             sinks=None if call.sinks is None else call.sinks.to(keep.device).clone(),
             logsumexps=None if logsumexp is None else Pieces(logsumexp, -1),
             values=(
-                keep.pieces(value, is_lasting=self._is_lasting(name, value))
+                keep.pieces(value, is_lasting=self.is_lasting(name, value))
                 if self._values
                 else None
             ),

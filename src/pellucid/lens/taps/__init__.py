@@ -128,6 +128,9 @@ class Listener(Protocol):
     def is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in the memory of a parameter of the watched model."""
 
+    def is_lasting(self, name: str, part: Part) -> bool:
+        """Whether a tensor lies in memory that a module has, or one that it is a part of."""
+
     def wants(self, name: str) -> bool:
         """Whether the calls of a module are to be told."""
 

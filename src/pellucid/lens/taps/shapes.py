@@ -20,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens import taps
 
-__all__ = ["Fold", "as_four", "copied", "fold_of", "joined", "mask_as_four"]
+__all__ = ["Fold", "as_four", "copied", "fold_of", "is_given", "joined", "mask_as_four"]
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 """What modules call the number of their heads."""
@@ -157,6 +157,15 @@ def _batch(query: Tensor) -> int | None:
             if items is not None:
                 return items
     return None
+
+
+def is_given(tensor: Tensor) -> bool:
+    """Whether a tensor lies in the memory of what the module that runs was given."""
+    memory = tensor.untyped_storage()._cdata
+    for frame, _ in taps.running_modules(sys._getframe(1)):
+        if frame.f_code.co_name == "forward":
+            return any(given.untyped_storage()._cdata == memory for given in _arguments(frame))
+    return False
 
 
 def _arguments(frame: FrameType) -> Iterator[Tensor]:
