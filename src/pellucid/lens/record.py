@@ -78,6 +78,8 @@ class Pieces:
         self._parts.append(part)
         self._versions.append(version_of(part))
         self.length += part.shape[self._axis]
+        if self._orders:  # into which more or fewer texts may have come
+            self.outer = tuple(part.shape[: self._axis])
 
     def reorder(self, items: Tensor) -> None:
         """Put what was added so far in another order along the first axis, as beams change theirs.
@@ -121,7 +123,9 @@ class Pieces:
                 _, earlier = orders.pop()
                 order = earlier if order is None else earlier[order]
             part = parts[place]
-            found.append(part if order is None or len(part) == 1 else part[order.to(part.device)])
+            if order is not None and (len(part) > 1 or not order.any()):  # one may serve all
+                part = part[order.to(part.device)]
+            found.append(part)
         return found[::-1]
 
     def _keep(self, whole: Tensor) -> None:
