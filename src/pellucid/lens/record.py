@@ -71,6 +71,8 @@ class Pieces:
         self._versions = [version_of(part)]
         self._axis = axis
         self._orders: list[tuple[int, Tensor]] = []
+        self._holding = 0
+        """How many of the orders hold."""
         self.length = part.shape[axis]
         self.outer = tuple(part.shape[:axis])
 
@@ -78,13 +80,19 @@ class Pieces:
         self._parts.append(part)
         self._versions.append(version_of(part))
         self.length += part.shape[self._axis]
-        if self._orders:  # into which more or fewer texts may have come
-            self.outer = tuple(part.shape[: self._axis])
+        self.go_on()
+
+    def go_on(self) -> None:
+        """What was added so far is read again, in its latest order."""
+        if self._holding < len(self._orders):
+            self._holding = len(self._orders)
+            self.outer = (len(self._orders[-1][1]), *self.outer[1:])
 
     def reorder(self, items: Tensor) -> None:
         """Put what was added so far in another order along the first axis, as beams change theirs.
 
-        It holds from the next piece on: after the last step of a search nothing goes on from it.
+        It holds from the next piece on, or from when it is read again: after the last step of a
+        search nothing goes on from it.
         """
         self._orders.append((len(self._parts), items))
 
@@ -114,7 +122,7 @@ class Pieces:
         return whole
 
     def _ordered(self, parts: list[Tensor]) -> list[Tensor]:
-        orders, order = [some for some in self._orders if some[0] < len(parts)], None
+        orders, order = self._orders[: self._holding], None
         if not orders:
             return parts
         found = []
@@ -129,9 +137,9 @@ class Pieces:
         return found[::-1]
 
     def _keep(self, whole: Tensor) -> None:
-        latest = [order for at, order in self._orders if at >= len(self._parts)]
         self._parts, self._versions = [whole], [version_of(whole)]
-        self._orders = [(1, order) for order in latest]
+        self._orders = [(1, order) for _, order in self._orders[self._holding :]]
+        self._holding = 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -348,6 +356,9 @@ class Record:
             self.keys.append(key)
             if self.values is not None and value is not None:
                 self.values.append(value)
+        else:
+            for pieces in self._pieces()[1]:
+                pieces.go_on()
         if self.contexts is not None and context is not None:
             self.contexts.append(context)
         if bias is not None:
