@@ -1009,10 +1009,12 @@ def test_keys_and_values_that_are_written_over_later():
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
 
 
+PARAMETER = ("parameter", True)  # by hand, it is a projection
+
+
 @pytest.mark.parametrize(
     ("held", "fused"),
-    [("buffer", True), ("buffer", False), ("attribute", True), ("attribute", False)]
-    + [("parameter", True)],  # by hand, it is a projection
+    [("buffer", True), ("buffer", False), ("attribute", True), ("attribute", False), PARAMETER],
 )
 def test_memory_of_the_model_that_is_written_to_where_nothing_counts(held, fused):
     def attend(q):

@@ -255,7 +255,8 @@ class Record:
     @property
     def sink_weight(self) -> Tensor | None:
         """(..., heads, queries), what each row of weights lacks to one, where a column was left out
-        that was softmaxed with the keys: a sink, or a null key whose value is added elsewhere."""
+        that was softmaxed with the keys: a sink, or a null key whose value is added elsewhere.
+        """
         return None if self.sink_weights is None else self.sink_weights.tensor
 
     @property

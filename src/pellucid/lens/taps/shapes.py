@@ -127,8 +127,10 @@ def _is_first(tensor: Tensor, heads: int = 0) -> bool | None:
         return False  # next to each other for each token
     memory, count = tensor.untyped_storage()._cdata, tensor.shape[:-2].numel()
     for made in _latest.made:
-        if made.memory.cdata == memory and made.count == count and made.heads == (
-            heads or (tensor.shape[0 if made.is_heads_first else 1])
+        if (
+            made.memory.cdata == memory
+            and made.count == count
+            and made.heads == (heads or (tensor.shape[0 if made.is_heads_first else 1]))
         ):
             return made.is_heads_first
     return None
