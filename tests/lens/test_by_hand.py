@@ -386,6 +386,22 @@ def test_scores_of_several_products():
     assert_seen(seen, model.truth, kept=seen.record("").kept)
 
 
+@pytest.mark.parametrize("number", [1e4, -1e4, 3e5])
+@pytest.mark.parametrize("where", ["added", "in the product"])
+def test_a_number_in_all_scores_that_costs_digits(where, number):
+    """A softmax does not mind it but for its rounding, which another order of sums has not."""
+
+    def attend(q, k, v):
+        if where == "in the product":
+            q = torch.cat([q, torch.full_like(q[..., :1], number)], -1)
+            k = torch.cat([k, torch.ones_like(k[..., :1])], -1)
+        scores = q @ k.mT
+        weights = (scores + number if where == "added" else scores).softmax(-1)
+        return weights @ v, weights
+
+    assert_seen(watched(model := Model(attend), *parts()), model.truth, kept="weights")
+
+
 def test_alibi():
     def attend(q, k, v):
         slopes = 2.0 ** -torch.arange(1, HEADS + 1)[:, None, None]
@@ -529,6 +545,31 @@ def test_a_sink_column():
     if seen.names:  # a column that multiplies no value is no key
         assert seen[""].shape == model.truth.shape
         assert_seen(seen, model.truth, kept=seen.record("").kept)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("way", ["@", "einsum"])
+def test_a_null_key_whose_value_is_added_outside_the_product(place, way, tmp_path):
+    """What it took of each row is told: the weights alone would only sum to less than one."""
+
+    def attend(q, k, v):
+        null_key, null_value = draw((DIM,), (VALUE_DIM,), seed=5)
+        null, scores = (q @ null_key * SCALE).unsqueeze(-1), q @ k.mT * SCALE
+        both = [null, scores] if place == "first" else [scores, null]
+        rows = torch.cat(both, -1).softmax(-1)
+        sizes = [1, KEYS] if place == "first" else [KEYS, 1]
+        null, weights = sorted(rows.split(sizes, -1), key=lambda x: x.shape[-1])
+        context = torch.einsum("bhqk,bhkd->bhqd", weights, v) if way == "einsum" else weights @ v
+        return context + null * null_value, (weights, null[..., 0])
+
+    seen = watched(model := Model(attend), *parts())
+    weights, null = model.truth
+    assert_seen(seen, weights, kept="weights")
+    torch.testing.assert_close(seen.record("").sink_weight, null, **NEAR)
+    assert "without a sink" in repr(seen)
+    seen.save(tmp_path / "null")
+    again = pellucid.Recording.load(tmp_path / "null").record("")
+    torch.testing.assert_close(again.sink_weight, null, **NEAR)
 
 
 @pytest.mark.parametrize("way", ["functional", "module"])
@@ -966,6 +1007,34 @@ def test_keys_and_values_that_are_written_over_later():
 
     seen = watched(model := Model(attend), q, k, v, device="cpu")
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
+
+
+PARAMETER = ("parameter", True)  # by hand, it is a projection
+
+
+@pytest.mark.parametrize(
+    ("held", "fused"),
+    [("buffer", True), ("buffer", False), ("attribute", True), ("attribute", False), PARAMETER],
+)
+def test_memory_of_the_model_that_is_written_to_where_nothing_counts(held, fused):
+    def attend(q):
+        weights = (q @ model.key.mT * SCALE).softmax(-1)
+        if fused:
+            return nn.functional.scaled_dot_product_attention(q, model.key, model.values), weights
+        return weights @ model.values, weights
+
+    query, key, value = parts()
+    model, before = Model(attend, values=value), value.clone()
+    if held == "buffer":
+        model.register_buffer("key", key)
+    else:
+        model.key = key if held == "attribute" else nn.Parameter(key)
+    with torch.no_grad(), pellucid.watch(model, values=True) as seen:
+        model(query)
+        model.key.data.mul_(2)
+        model.values.data.add_(1)
+    torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
+    assert torch.equal(seen.record("").value, before)
 
 
 def test_scores_that_are_written_over_by_the_weights():

@@ -316,6 +316,66 @@ def test_heads_that_are_folded_before_the_batch(fused):
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
 
 
+class Split(nn.Module):
+    """Several heads, in whatever order with the items of the batch."""
+
+    def __init__(self, order, heads, fused=False):
+        super().__init__()
+        self.num_heads, self.order, self.fused = heads, order, fused
+        self.project, self.truth = nn.Linear(WIDTH, 3 * heads * DIM), None
+
+    def forward(self, x):
+        batch, n, _ = x.shape
+        parts = [y.view(batch, n, self.num_heads, DIM) for y in self.project(x).chunk(3, -1)]
+        if self.order == "one after another":
+            q, k, v = (y.permute(2, 0, 1, 3) for y in parts)
+            self.truth, contexts = zip(*map(self.attend, q, k, v), strict=True)
+            self.truth = [one.unsqueeze(1) for one in self.truth]
+            return torch.cat(contexts, -1)
+        axes = (2, 0, 1, 3) if self.order.startswith("heads first") else (0, 2, 1, 3)
+        q, k, v = (y.permute(axes) for y in parts)
+        if self.order.endswith("folded"):
+            q, k, v = (y.reshape(-1, n, DIM) for y in (q, k, v))
+        weights, context = self.attend(q, k, v)
+        weights = weights.view(*(parts[0].shape[axis] for axis in axes[:2]), n, n)
+        self.truth = [weights.transpose(0, 1) if axes[0] else weights]
+        return context
+
+    def attend(self, q, k, v):
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        fused = self.fused and F.scaled_dot_product_attention(q, k, v)
+        return weights, fused if self.fused else weights @ v
+
+
+ORDERS = ["one after another", "heads first", "heads first, folded", "items first, folded"]
+
+
+@pytest.mark.parametrize("batch", [3, 5])
+@pytest.mark.parametrize("order", [*ORDERS, "items first"])
+def test_items_and_heads_in_any_order(order, batch):
+    """Also where there are as many items as heads, and no size tells them apart."""
+    seen = watched(model := Split(order, 3), *draw((batch, N, WIDTH)))
+    assert len(seen) == len(model.truth)
+    for record, truth in zip(seen, model.truth, strict=True):
+        torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
+
+
+@pytest.mark.parametrize("batch", [3, 5])
+@pytest.mark.parametrize("order", ORDERS)
+def test_items_and_heads_in_any_order_in_a_fused_kernel(order, batch):
+    seen = watched(model := Split(order, 3, fused=True), *draw((batch, N, WIDTH)))
+    assert len(seen) == len(model.truth)
+    for record, truth in zip(seen, model.truth, strict=True):
+        torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
+
+
+def test_a_batch_of_twice_as_many_items_as_heads_that_come_one_after_another():
+    seen = watched(model := Split("one after another", 3), *draw((6, N, WIDTH)))
+    assert [record.shape for record in seen] == [(6, 1, N, N)] * 3
+    for record, truth in zip(seen, model.truth, strict=True):
+        torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
+
+
 # What tokens are called.
 
 

@@ -176,31 +176,75 @@ def test_a_text_that_leaves_begins_another_record():
         torch.testing.assert_close(after.weights.dense(), expected[:, :, 9:], **CLOSE)
 
 
-@pytest.mark.parametrize("items", [[1, 0, 2], [0, 0, 1, 1, 2, 2]])
-def test_texts_in_another_order_are_refused_with_a_reason(items):
+ORDERS = ([1, 0, 2], [0, 0, 1, 1, 2, 2], [2, 0, 0], [1, 0])
+
+
+@pytest.mark.parametrize("items", ORDERS)
+def test_beams_are_followed_through_the_changes_of_their_order(items):
+    """Each row is a beam of the last pass, with the past that it came to have."""
     model, ids = of("decoder", PLAIN), some_ids(tokens=17)
-    items = torch.tensor(items)
-    with torch.no_grad(), pellucid.watch(model) as seen:
-        cache = model.cache(BATCH, TOKENS)
-        in_steps(model, ids, cache, 7, 1)
-        cache.select(items)
-        in_steps(model, ids[items], cache, 1)
-    assert len(seen) == 0
-    for name in own(model):
-        assert (
-            "'select' changed its cache, as beam search does; generate one text at a time"
-            in (seen.unseen[name])
-        )
+    first, then = torch.tensor(items), torch.arange(len(items)).flip(0).clamp(max=1)
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            cache = model.cache(BATCH, TOKENS)
+            in_steps(model, ids, cache, 7, 1)
+            cache.select(first)
+            in_steps(model, ids[first].flip(0), cache, 1, 1)
+            cache.select(then)
+            in_steps(model, ids[then], cache, 1)
+        texts = torch.cat([ids[first][:, :8], ids[first].flip(0)[:, 8:10]], 1)[then]
+        texts = torch.cat([texts, ids[then][:, 10:11]], 1)
+        _, whole = model(texts, watch=True)
+    assert seen.unseen == {}
+    assert_same(seen, whole, own(model))
+    for record in seen:
+        assert torch.equal(record.query_ids, texts)
+        assert record.proof.rows
 
 
-def test_a_memory_that_is_chosen_from_is_refused_too():
+def test_one_text_that_becomes_several_beams():
+    model, ids = of("decoder", PLAIN), some_ids(tokens=17)[:1]
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            cache = model.cache(1, TOKENS)
+            in_steps(model, ids, cache, 7)
+            cache.select(torch.tensor([0, 0]))
+            in_steps(model, ids.expand(2, -1), cache, 1)
+        _, whole = model(ids[:, :8].expand(2, -1), watch=True)
+    assert_same(seen, whole, own(model))
+
+
+def test_beams_with_a_memory_each():
+    model, source, ids = of("encoder-decoder", PAIR), some_ids(tokens=13), some_ids(tokens=5)
+    order = torch.tensor([2, 1, 1])
+    with torch.no_grad():
+        with pellucid.watch(model) as seen:
+            memory, cache = model.encode(source), model.cache(BATCH, TOKENS)
+            model.decode(ids[:, :2], memory, cache=cache)
+            cache.select(order)
+            model.decode(ids[:, 2:3], memory[order], cache=cache)
+        texts = torch.cat([ids[order, :2], ids[:, 2:3]], 1)
+        _, whole = model(source[order], texts, watch=True)
+    assert seen.unseen == {}
+    assert_same(seen, whole, own(model))
+    assert_same(seen, whole, cross(model))
+
+
+def test_beams_that_share_a_memory_are_said():
+    """They are so many queries to it, which are no texts of their own."""
     model, source = of("encoder-decoder", PAIR), some_ids(tokens=13)
     with torch.no_grad(), pellucid.watch(model) as seen:
         memory, cache = model.encode(source), model.cache(BATCH, TOKENS)
         model.decode(source[:, :1], memory, cache=cache)
-        cache.select(torch.tensor([2, 1, 0]))
-        model.decode(source[:, 1:2], memory, cache=cache)
-    assert set(seen.unseen) == {*own(model), *cross(model)}
+        cache.select(torch.arange(BATCH).repeat_interleave(2), 2)
+        model.decode(source[:, 1:2].repeat_interleave(2, 0), memory, cache=cache)
+    assert set(seen.unseen) == set(cross(model))
+    assert set(own(model)) < set(seen.names)
+    for name in cross(model):
+        assert (
+            "'select' changed its cache, as beam search does; generate one text at a time"
+            in (seen.unseen[name])
+        )
 
 
 def test_texts_of_several_lengths_are_a_record_a_step():
@@ -235,7 +279,8 @@ def test_several_prompts_and_samples_under_a_watch():
     assert len(seen) == 2 * 5  # a record a step of each layer
     with pellucid.watch(model) as seen:
         generate(model, ["Once"], max_tokens=5, samples=2, sampling=Sampling(), seed=1)
-    assert set(seen.unseen) == set(own(model))
+    assert (len(seen), seen.unseen) == (2, {})
+    assert all(record.shape[0] == 2 for record in seen)
 
 
 def test_nothing_is_left_behind():

@@ -1,5 +1,6 @@
 """What is not recorded is said, whatever a class is called or a function is got hold of by."""
 
+import threading
 import types
 import warnings
 
@@ -542,3 +543,181 @@ def test_a_reason_is_lifted_when_a_later_call_is_seen():
     assert len(seen) == 1
     assert list(seen.unseen) in ([], [""])  # one of two calls is unseen, and may be said
     torch.testing.assert_close(seen[""].dense().double(), truth(), **NEAR)
+
+
+# Softmaxes that are put together of exponentials.
+
+EXPONENTIALS = {
+    "exp_": lambda s, v: (s.exp_(), s / s.sum(-1, keepdim=True))[1] @ v,
+    "exp2": lambda s, v: ((e := (s / LN2).exp2()) / e.sum(-1, keepdim=True)) @ v,
+    "einsum": lambda s, v: torch.einsum(
+        "bhqk,bhkd->bhqd", (e := s.exp()) / e.sum(-1, keepdim=True), v
+    ),
+}
+LN2 = torch.tensor(2.0).log()
+
+
+@pytest.mark.parametrize("way", EXPONENTIALS)
+def test_a_softmax_of_exponentials_is_recorded(way):
+    class Exponential(nn.Module):
+        def forward(self, x):
+            q, k, v = project(x)
+            return EXPONENTIALS[way](q @ k.mT * SCALE, v)
+
+    seen = watched(Exponential())
+    assert (seen.names, seen.unseen) == ([""], {})
+    torch.testing.assert_close(seen[""].dense().double(), truth(), **NEAR)
+
+
+def one_more(scores, v):
+    """As if there were another key, whose score is 0 and whose value is 0."""
+    e = scores.exp()
+    return (e / (1 + e.sum(-1, keepdim=True))) @ v
+
+
+def divided_later(scores, v):
+    e = (scores - scores.amax(-1, keepdim=True)).exp()
+    return (e @ v) / e.sum(-1, keepdim=True)
+
+
+def peaked(scores, v):
+    """The first row alone happens to sum to one."""
+    scores = scores.clone()
+    scores[..., 0, 1:] = -torch.inf
+    return divided_later(scores, v)
+
+
+@pytest.mark.parametrize("way", [one_more, divided_later, peaked])
+def test_exponentials_that_sum_to_something_else_are_said(way):
+    class Exponential(nn.Module):
+        def forward(self, x):
+            q, k, v = project(x)
+            return way(q @ k.mT * SCALE, v)
+
+    seen = watched(Exponential())
+    assert (seen.names, list(seen.unseen)) == ([], [""])
+    assert "exponentials" in seen.unseen[""]
+
+
+def test_a_softmax_block_by_block_is_said():
+    """Flash attention, in Python."""
+
+    class Blocks(nn.Module):
+        def forward(self, x):
+            q, k, v = project(x)
+            top = torch.full_like(q[..., :1], -torch.inf)
+            total, context = torch.zeros_like(top), torch.zeros_like(v)
+            for key, value in zip(k.split(3, 2), v.split(3, 2), strict=True):
+                scores = q @ key.mT * SCALE
+                new = torch.maximum(top, scores.amax(-1, keepdim=True))
+                rows, before = (scores - new).exp(), (top - new).exp()
+                total = total * before + rows.sum(-1, keepdim=True)
+                context, top = context * before + rows @ value, new
+            return context / total
+
+    model = Blocks()
+    seen = watched(model)
+    torch.testing.assert_close(model(X).double(), truth() @ project(X)[2].double(), **NEAR)
+    assert (seen.names, list(seen.unseen)) == ([], [""])
+
+
+def test_a_softmax_that_waits_on_a_thread_that_is_over_is_said():
+    class Late(nn.Module):
+        def forward(self, x):
+            q, k, v = project(x)
+            weights = torch.softmax(q @ k.mT * SCALE, -1)
+            return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
+
+    with torch.no_grad(), pellucid.watch(model := Late()) as seen:
+        thread = threading.Thread(target=model, args=(X,))
+        thread.start()
+        thread.join()
+    assert (seen.names, list(seen.unseen)) == ([], [""])
+
+
+# Weights that a projection gives, without query and key.
+
+
+class Tutorial(nn.Module):
+    """The decoder of PyTorch's tutorial on translation: one weight for each place of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Linear(2 * DIM, TOKENS)
+
+    def forward(self, embedded, hidden, outputs):
+        weights = self.score(torch.cat([embedded[0], hidden[0]], 1)).softmax(1)
+        return torch.bmm(weights.unsqueeze(0), outputs.unsqueeze(0))
+
+
+class Synthesizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Linear(DIM, TOKENS)
+
+    def forward(self, x):
+        return self.score(x).softmax(-1) @ x.flip(-1)
+
+
+def test_weights_that_a_projection_gives_are_said():
+    for model, shapes in (
+        (Tutorial(), [(1, 1, DIM), (1, 1, DIM), (TOKENS, DIM)]),
+        (Synthesizer(), [(BATCH, HEADS, TOKENS, DIM)]),
+    ):
+        seen = watched(model, *(draw(*shape) for shape in shapes))
+        assert (seen.names, list(seen.unseen)) == ([], [""])
+        assert "a projection gives" in seen.unseen[""]
+
+
+def test_weights_that_are_parameters_are_recorded_for_each_head():
+    """The random synthesizer: the same weights for every item."""
+
+    class Random(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = nn.Parameter(draw(HEADS, TOKENS, TOKENS))
+
+        def forward(self, x):
+            return self.scores.softmax(-1) @ x
+
+    seen = watched(model := Random())
+    assert (seen.names, seen.unseen) == ([""], {})
+    torch.testing.assert_close(seen[""].dense()[0], model.scores.softmax(-1).detach(), **NEAR)
+
+
+class Dequantised(nn.Module):
+    """A router whose weight is kept in eight bits and worked out for each call."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.outputs = way, nn.Parameter(draw(5, DIM, 13))
+        self.register_buffer("whole", torch.arange(5 * DIM).view(5, DIM).remainder(17) - 8)
+        self.register_buffer("step", torch.linspace(0.1, 0.2, 5)[:, None])
+
+    def forward(self, x):
+        x = x.flatten(0, -2) if self.way.startswith("flat") else x
+        gates = nn.functional.linear(x, self.whole * self.step).softmax(-1)
+        outputs = torch.einsum("...d,edf->...ef", x, self.outputs)
+        if self.way == "flat, sum":
+            return (gates.unsqueeze(-1) * outputs).sum(-2)
+        return gates.unsqueeze(-2) @ outputs
+
+
+@pytest.mark.parametrize("way", ["flat, sum", "flat, product", "product"])
+def test_a_router_whose_weight_is_dequantised_is_no_attention(way):
+    seen = watched(Dequantised(way), draw(BATCH, TOKENS, DIM))
+    assert (seen.names, seen.unseen) == ([], {})
+
+
+def test_odds_of_classes_times_what_is_known_of_each_are_no_attention():
+    class Centres(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.score = nn.Conv1d(DIM, 17, 1)
+            self.register_buffer("centres", draw(17, 13))
+
+        def forward(self, x):
+            return self.score(x.mT).mT.softmax(-1) @ self.centres
+
+    seen = watched(Centres(), draw(BATCH, TOKENS, DIM))
+    assert (seen.names, seen.unseen) == ([], {})

@@ -38,6 +38,9 @@ SUMMATION = 16
 much more slowly than the number of terms."""
 UNEVEN_ROWS = 32
 """Rows whose keys are added up together though they see different ones."""
+LOST = 2**-14
+"""What the rounding of the best score of a row may do to its weights; where that is more, weights
+that the model has made in float32 or better are kept as they are."""
 SIGNED_SUMS = 16
 """Roundings of a sum with random signs, in units of the square root of how many it adds up."""
 _draw = random.Random()
@@ -221,7 +224,11 @@ def _compared(
         sizes = scores.abs()
         if record.biases or record.mask is not None:
             sizes.masked_fill_(scores <= HIDDEN, 0)
-        largest = sizes.amax(-1, keepdim=True)
+        best = scores.amax(-1, keepdim=True).nan_to_num_(neginf=0).abs_()
+        largest = torch.maximum(sizes.amax(-1, keepdim=True), best)
+        is_fine = evidence.weights is not None and unit <= torch.finfo(torch.float32).eps / 2
+        if is_fine and unit * float(best.amax()) > LOST:
+            raise Contradiction("adds numbers to its scores that leave few digits of them")
         if _unit(kept, theirs.device) > unit:  # shortened: each product is off, not their sum
             unit = _unit(kept, theirs.device)
             largest = torch.maximum(largest, _length(record, item, places))

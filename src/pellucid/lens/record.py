@@ -37,21 +37,27 @@ class Keeper:
     device: torch.device | None = None
     dtype: torch.dtype | None = None
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def keep(self, tensor: Tensor, is_lasting: bool = False) -> Tensor:
         """The tensor itself where whoever writes to it is noticed (see `Pieces`), else a copy.
 
         Memory that was written to before, such as a static cache or a buffer that is used again,
         will be written to again; and in inference mode nobody counts what is written.
+
+        Args:
+            tensor: what is to be kept.
+            is_lasting: whether its memory outlives the pass, so that it may be written to through
+                `data`, which nobody counts either.
         """
         if self.device is not None or self.dtype is not None:
             dtype = self.dtype if tensor.is_floating_point() else None
             return tensor.to(device=self.device, dtype=dtype, copy=True)
-        return tensor.clone() if tensor.is_inference() or tensor._version else tensor
+        is_safe = not (is_lasting or tensor.is_inference() or tensor._version)
+        return tensor if is_safe else tensor.clone()
 
-    def pieces(self, part: Part, axis: int = -2) -> "Pieces":
+    def pieces(self, part: Part, axis: int = -2, is_lasting: bool = False) -> "Pieces":
         if isinstance(part, Lazy) and self.device is None and self.dtype is None:
             return Pieces(part, axis)
-        return Pieces(self.keep(Pieces(part).tensor), axis)
+        return Pieces(self.keep(Pieces(part).tensor, is_lasting), axis)
 
 
 class Pieces:
@@ -67,16 +73,26 @@ class Pieces:
         self._orders: list[tuple[int, Tensor]] = []
         self._shape = part.shape
         self.length = self._shape[axis]
+        self._holding = 0
+        """How many of the orders hold."""
 
     def append(self, part: Tensor) -> None:
         self._parts.append(part)
         self._versions.append(version_of(part))
         self.length += part.shape[self._axis]
+        self.go_on()
+
+    def go_on(self) -> None:
+        """What was added so far is read again, in its latest order."""
+        if self._holding < len(self._orders):
+            self._holding = len(self._orders)
+            self.outer = (len(self._orders[-1][1]), *self.outer[1:])
 
     def reorder(self, items: Tensor) -> None:
         """Put what was added so far in another order along the first axis, as beams change theirs.
 
-        It holds from the next piece on: after the last step of a search nothing goes on from it.
+        It holds from the next piece on, or from when it is read again: after the last step of a
+        search nothing goes on from it.
         """
         self._orders.append((len(self._parts), items))
 
@@ -111,7 +127,7 @@ class Pieces:
         return whole
 
     def _ordered(self, parts: list[Tensor]) -> list[Tensor]:
-        orders, order = [some for some in self._orders if some[0] < len(parts)], None
+        orders, order = self._orders[: self._holding], None
         if not orders:
             return parts
         found = []
@@ -120,13 +136,15 @@ class Pieces:
                 _, earlier = orders.pop()
                 order = earlier if order is None else earlier[order]
             part = parts[place]
-            found.append(part if order is None or len(part) == 1 else part[order.to(part.device)])
+            if order is not None and (len(part) > 1 or not order.any()):  # one may serve all
+                part = part[order.to(part.device)]
+            found.append(part)
         return found[::-1]
 
     def _keep(self, whole: Tensor) -> None:
-        latest = [order for at, order in self._orders if at >= len(self._parts)]
         self._parts, self._versions = [whole], [version_of(whole)]
-        self._orders = [(1, order) for order in latest]
+        self._orders = [(1, order) for _, order in self._orders[self._holding :]]
+        self._holding = 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,6 +208,9 @@ class Record:
     softcap: float | None = None
     sinks: Tensor | None = None
     """(heads,) or None."""
+    sink_weights: Pieces | None = None
+    """(..., heads, queries), where weights are kept: what a column took that was softmaxed with
+    the keys and left out of the record, a sink or a null key whose value is added elsewhere."""
     logsumexps: Pieces | None = None
     """(..., heads, queries), where the model's kernel told; else it is found when first needed."""
     values: Pieces | None = None
@@ -236,6 +257,13 @@ class Record:
             raise ArgumentError(
                 f"'{self.name}' keeps the weights that the model has made, and no query and key"
             )
+
+    @property
+    def sink_weight(self) -> Tensor | None:
+        """(..., heads, queries), what each row of weights lacks to one, where a column was left out
+        that was softmaxed with the keys: a sink, or a null key whose value is added elsewhere.
+        """
+        return None if self.sink_weights is None else self.sink_weights.tensor
 
     @property
     def value(self) -> Tensor | None:
@@ -335,6 +363,9 @@ class Record:
             self.keys.append(key)
             if self.values is not None and value is not None:
                 self.values.append(value)
+        else:
+            for pieces in self._pieces()[1]:
+                pieces.go_on()
         if self.contexts is not None and context is not None:
             self.contexts.append(context)
         if bias is not None:
@@ -393,7 +424,13 @@ class Record:
 
     def _pieces(self) -> tuple[list[Pieces], list[Pieces]]:
         """What grows with the queries, and what grows with the keys."""
-        of_queries = (self.queries, self.logsumexps, self.contexts, self.query_tokens)
+        of_queries = (
+            self.queries,
+            self.sink_weights,
+            self.logsumexps,
+            self.contexts,
+            self.query_tokens,
+        )
         of_keys = (self.keys, self.values, self.key_tokens)
         return [x for x in of_queries if x is not None], [x for x in of_keys if x is not None]
 

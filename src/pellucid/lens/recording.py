@@ -270,6 +270,8 @@ def _row(record: Record) -> tuple[str, ...]:
     mask = "none" if record.mask is None else str(record.mask)
     if record.kept == "weights":
         kv_heads, mask = heads, "in the weights"
+        if record.sink_weights is not None:
+            mask += ", without a sink"
     return (
         f"{record.name} (stream {record.stream})" if record.stream else record.name,
         str(heads) if heads == kv_heads else f"{heads}/{kv_heads}",

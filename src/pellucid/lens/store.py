@@ -45,6 +45,7 @@ RULES: dict[str, type[Mask]] = {
 TENSORS = {
     "queries": -2,
     "keys": -2,
+    "sink_weights": -1,
     "logsumexps": -1,
     "values": -2,
     "contexts": -2,

@@ -174,6 +174,20 @@ class Watch(Recording):
             self._memory = frozenset(memory)
         return tensor.untyped_storage()._cdata in self._memory
 
+    def is_lasting(self, name: str, part: Part) -> bool:
+        if not isinstance(part, Tensor):
+            return False
+        if self.is_parameter(part):
+            return True
+        memory = part.untyped_storage()._cdata
+        names = [name, *(name[:at] for at, letter in enumerate(name) if letter == "."), ""]
+        for outer in names:
+            of = vars(self._modules[outer]) if outer in self._modules else {}
+            for held in (*of.values(), *of.get("_buffers", {}).values()):
+                if isinstance(held, Tensor) and held.untyped_storage()._cdata == memory:
+                    return True
+        return False
+
     # What the taps tell.
 
     def softmaxed(self, name: str) -> None:
@@ -239,15 +253,23 @@ class Watch(Recording):
         tokens = None if ids is None else Pieces(ids, -1)
         record = Record(
             name=name,
-            queries=keep.pieces(call.query),
-            keys=keep.pieces(key) if source is None else source.record.keys,
+            queries=keep.pieces(call.query, is_lasting=self.is_lasting(name, call.query)),
+            keys=(
+                keep.pieces(key, is_lasting=self.is_lasting(name, key))
+                if source is None
+                else source.record.keys
+            ),
             visibility=visibility,
             biases=[] if bias is None else [bias],
             scale=call.scale,
             softcap=call.softcap,
             sinks=None if call.sinks is None else call.sinks.to(keep.device).clone(),
             logsumexps=None if logsumexp is None else Pieces(logsumexp, -1),
-            values=keep.pieces(value) if self._values else None,
+            values=(
+                keep.pieces(value, is_lasting=self.is_lasting(name, value))
+                if self._values
+                else None
+            ),
             contexts=None if context is None else keep.pieces(context),
             query_tokens=tokens,
             key_tokens=tokens,
@@ -333,6 +355,7 @@ class Watch(Recording):
             visibility=Visibility.of(
                 Recognised(None, None, None), queries, keys, self._keeper.device or weights.device
             ),
+            sink_weights=None if made.sink is None else Pieces(self._keeper.keep(made.sink), -1),
             values=None if value is None else self._keeper.pieces(value),
             contexts=None if context is None else self._keeper.pieces(context),
             query_tokens=None if ids is None else Pieces(ids, -1),

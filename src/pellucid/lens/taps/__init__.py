@@ -54,6 +54,9 @@ class Made:
     """(batch, kv_heads, keys, value_dim)"""
     context: Tensor | None = None
     """(batch, heads, queries, value_dim)"""
+    sink: Tensor | None = None
+    """(batch, heads, queries), the weight of a column that was left out of the product: a sink, or
+    a key whose value is added elsewhere."""
     is_plain: bool = False
     """Whether they are what a softmax gave, with nothing done to them since."""
     is_known: bool = True
@@ -96,6 +99,8 @@ class Call:
     """What the module has put into a cache for this call, if it has."""
     logsumexp: Tensor | None = None
     """(..., heads, queries) of the scores, where the kernel that was called has told."""
+    is_turned: bool = False
+    """Whether the model has heads before items, and so what its kernel tells besides."""
     made: Made | None = None
     """The weights, where the model has made them."""
     proof: Proof | None = None
@@ -121,6 +126,9 @@ class Listener(Protocol):
 
     def is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in the memory of a parameter of the watched model."""
+
+    def is_lasting(self, name: str, part: Part) -> bool:
+        """Whether a tensor lies in memory that a module has, or one that it is a part of."""
 
     def wants(self, name: str) -> bool:
         """Whether the calls of a module are to be told."""
@@ -566,7 +574,7 @@ def tell(
         except Exception as error:
             call = _failed(error)
         if isinstance(call, Call):
-            if len(logsumexps) == 1:
+            if len(logsumexps) == 1 and not call.is_turned:
                 call.logsumexp = logsumexps[0]
             if len(made) == 1 and made[0].weights.shape == (
                 *call.query.shape[:-1],

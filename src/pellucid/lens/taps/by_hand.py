@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.lens import taps
 from pellucid.lens.taps import pending, products, witness
 from pellucid.lens.taps import softmax as softmaxes
-from pellucid.lens.taps.shapes import joined
+from pellucid.lens.taps.shapes import copied, is_given, joined
 
 __all__ = ["operators", "places"]
 
@@ -55,7 +55,9 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
         aten._softmax.out,
     ):
         yield operator, softmax
-    yield aten.exp.default, exponential
+    for operator in (aten.exp.default, aten.exp_.default, aten.exp2.default):
+        yield operator, exponential
+    yield aten.clone.default, copied
 
 
 def product(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,11 +89,6 @@ def added_product(original: Callable[..., Any]) -> Callable[..., Any]:
     return multiply
 
 
-def _multiplied_if_heard(result: Tensor, left: Tensor, right: Tensor) -> None:
-    if _is_heard(result, left, right):
-        _safely(products.multiplied, result, left, right)
-
-
 def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
     def contract(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
@@ -120,7 +117,11 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
                 if isinstance(result, Tensor) and not result.is_nested:
                     pending.here().projections.append(result.shape)
             elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
-                _multiplied_if_heard(result, args[0], weight.mT)
+                if _is_heard(result, args[0], weight):
+                    is_key = pending.is_projected(weight, 1) or is_given(weight)
+                    _safely(products.multiplied, result, args[0], weight.mT, is_key)
+            elif isinstance(result, Tensor) and not result.is_nested and result.ndim:
+                pending.here().projections.append((result.numel(), result.shape[-1]))
         return result
 
     return project
@@ -177,7 +178,9 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
     def exponentiate(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         if _is_heard(result, args[0]) and result.ndim >= 2:
-            pending.here().exponentials.append((result.numel(), result.shape[-1]))
+            size = (result.numel(), result.shape[-1])
+            of = [(x.shape.numel(), x.shape[-1]) for x in pending.here().products]
+            pending.here().exponentials.append((size, size in of))
         return result
 
     return exponentiate

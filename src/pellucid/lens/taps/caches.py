@@ -148,7 +148,7 @@ def remember(original: Callable[..., Any]) -> Callable[..., Any]:
         module, found = _updater(None, sys._getframe(1))
         returned = original(self, key, value)
         if found:
-            made = _of_slot(self, returned[0], returned[1], 0, returned)
+            made = _of_slot(self, returned[0], returned[1], 0, returned, _serial(self))
             _latest.update = module, found, made, _Layer(made.cache, is_lossy=False)
         return returned
 
@@ -156,25 +156,42 @@ def remember(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def select(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Cache.select`: texts that leave, or are put in another order."""
+    """`Cache.select`: texts that leave, or beams that go on from others."""
 
-    def select(self: Any, items: Tensor, *args: Any, **options: Any) -> Any:
-        is_in_order = bool((items.diff() > 0).all())
+    def select(self: Any, items: Tensor, beams: int = 1) -> Any:
+        slots = [slot for slot in self.slots if slot.memory is not None]
         for listener in taps.listeners:
-            if is_in_order:
-                listener.rewound(_serial(self))
-            else:
-                listener.disturbed(_serial(self), "select")
-        return original(self, items, *args, **options)
+            for of in (self, *slots):
+                listener.rewound(_serial(of))
+        result = original(self, items, beams)
+        if bool((items.diff() > 0).all()):  # what comes is a record of its own if a text has left
+            return result
+        for slot in self.slots:
+            if slot in _layers:
+                _layers[slot].leave(slot)
+        for listener in taps.listeners:
+            listener.reordered(_serial(self), items, lambda at: self.slots[at].keys)
+            for slot in slots:
+                if len(slot.memory[0]) == len(items):
+                    listener.reordered(_serial(slot), items, lambda at: self.slots[at].memory[0])
+                else:  # beams that share one memory are so many queries to it
+                    listener.disturbed(_serial(slot), "select")
+        return result
 
     return select
 
 
 def _of_slot(
-    slot: Any, key: Tensor, value: Tensor, before: int, returned: tuple[Tensor, Tensor]
+    slot: Any,
+    key: Tensor,
+    value: Tensor,
+    before: int,
+    returned: tuple[Tensor, Tensor],
+    cache: int | None = None,
 ) -> taps.CacheUpdate:
+    """An update of a slot's keys; of its memory, which is a cache of its own."""
     return taps.CacheUpdate(
-        _serial(slot.cache),
+        _serial(slot.cache) if cache is None else cache,
         slot.layer,
         key,
         value,

@@ -158,9 +158,9 @@ def _call(
 ) -> taps.Call | str:
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
-    if query.ndim != 4:
-        listener, name = found[0]
-        fold, outer = fold_of(listener.module_of(name), query), query.shape[:-2]
+    listener, name = found[0]
+    fold, outer = fold_of(listener.module_of(name), query, key), query.shape[:-2]
+    if query.ndim != 4 or fold.is_heads_first:
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
         attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)
     return taps.Call(
@@ -173,6 +173,7 @@ def _call(
         dropout=dropout_p,
         context=context,
         update=update,
+        is_turned=fold.is_heads_first,
         is_known=is_known,
     )
 

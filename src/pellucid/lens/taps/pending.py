@@ -24,6 +24,7 @@ __all__ = [
     "is_dropped",
     "is_parameter",
     "is_projected",
+    "left",
     "version",
 ]
 
@@ -45,6 +46,8 @@ class Product:
     """What came out, its axes in any order."""
     order: list[int]
     """Which axes of that are (..., rows, columns)."""
+    is_certain: bool = True
+    """Whether it is no projection, by a weight that is worked out, as a quantised one is."""
 
 
 @dataclass(eq=False, slots=True)
@@ -64,6 +67,8 @@ class Soft:
     is_projected: bool
     """Whether it is taken over the outputs of a projection."""
     has_product: bool = False
+    is_certain: bool = True
+    """Whether its product is no projection."""
     query: Tensor | None = None
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
@@ -81,7 +86,8 @@ class _Own:
     def __init__(self) -> None:
         self.products: deque[Product] = deque(maxlen=REMEMBERED)
         self.projections: deque[torch.Size] = deque(maxlen=REMEMBERED)
-        self.exponentials: deque[Shape] = deque(maxlen=REMEMBERED)
+        self.exponentials: deque[tuple[Shape, bool]] = deque(maxlen=REMEMBERED)
+        """Their sizes, and whether they may be those of a product."""
         self.softs: list[Soft] = []
         self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
 
@@ -92,9 +98,12 @@ class _State(threading.local):
     def __init__(self) -> None:
         self.own = _Own()
         _owns.add(self.own)
+        weakref.finalize(self.own, _ended.extend, self.own.softs).atexit = False
 
 
 _owns: "weakref.WeakSet[_Own]" = weakref.WeakSet()
+_ended: list[Soft] = []
+"""What waited on threads that are over."""
 _state = _State()
 
 
@@ -106,6 +115,13 @@ def here() -> _Own:
 def everywhere() -> list[_Own]:
     """The same of every thread that lives."""
     return list(_owns)
+
+
+def left() -> list[Soft]:
+    """What waited on threads that are over; each is given once."""
+    found = _ended[:]
+    del _ended[: len(found)]
+    return found
 
 
 def is_projected(tensor: Tensor, axis: int) -> bool:

@@ -18,7 +18,8 @@ NEAR_ONE = 1e-2
 """How far numbers may be apart that were rounded in the shortest dtype."""
 
 
-def multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
+def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = True) -> None:
+    """Hear of `left @ right`, which may be a projection where that is not certain."""
     for is_of in (_is_result, _is_made_of):
         for soft in reversed(pending.here().softs):
             if is_of(soft, left, left.ndim - 1):
@@ -33,7 +34,8 @@ def multiplied(result: Tensor, left: Tensor, right: Tensor) -> None:
         pending.here().projections.append(result.shape)
     else:
         order = list(range(result.ndim))
-        pending.here().products.append(Product(left, right.mT, result.shape, order))
+        product = Product(left, right.mT, result.shape, order, is_certain)
+        pending.here().products.append(product)
     return None
 
 
@@ -51,6 +53,10 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
                     return _weighted(
                         soft, weights, own, over[0], (value, of_value), (result, of_result)
                     )
+    for weights, own, value, of_value in pairs if len(over) == 1 else ():
+        by_hand = _of_exponentials(weights) if own[-1] == over[0] else None
+        if by_hand is not None:
+            return _weighted(by_hand, weights, own, over[0], (value, of_value), (result, of_result))
     outer = "".join(x for x in of_result if x in of_left and x in of_right)
     rows = "".join(x for x in of_result if x in of_left and x not in outer)
     columns = "".join(x for x in of_result if x in of_right and x not in outer)
@@ -129,14 +135,24 @@ def _in_order(soft: Soft, weights: Tensor, own: str) -> str | None:
 def _of_exponentials(weights: Tensor) -> Soft | None:
     """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
     size = (weights.numel(), weights.shape[-1])
-    if size not in pending.here().exponentials or taps.is_told_as_a_whole():
+    known = [is_of_product for shape, is_of_product in pending.here().exponentials if shape == size]
+    if not known or taps.is_told_as_a_whole():
         return None
     with torch.no_grad(), taps.deaf():
-        row = weights[(0,) * (weights.ndim - 1)].double()
-        if bool((row < 0).any()) or abs(float(row.sum()) - 1) > NEAR_ONE:
+        sums = weights.sum(-1, dtype=torch.promote_types(weights.dtype, torch.float32))
+        if bool((weights < 0).any()):
             return None
+        is_softmax = bool((((sums - 1).abs() <= NEAR_ONE) | (sums == 0)).all())
     found = [(x, name) for x, name in taps.callers() if x.wants(name)]
     if not found:
+        return None
+    if not is_softmax:
+        for listener, name in found if any(known) else ():
+            listener.missed(
+                name,
+                "multiplies values by exponentials of products, which sum to something other than "
+                "one: a softmax that is made block by block, or has more in its sum",
+            )
         return None
     order = list(range(weights.ndim))
     axis, reference = weights.ndim - 1, weakref.ref(weights)

@@ -18,7 +18,7 @@ from pellucid.lens.proof import prove_scores, random_factors
 from pellucid.lens.recognise import HIDDEN, look_at, recognise_in_scores
 from pellucid.lens.taps import caches, pending
 from pellucid.lens.taps.pending import Product, Soft
-from pellucid.lens.taps.shapes import Fold, as_four, fold_of
+from pellucid.lens.taps.shapes import Fold, as_four, fold_of, is_given
 
 __all__ = ["forget", "normalised", "used"]
 
@@ -29,13 +29,16 @@ LOOKED_AT, SAMPLED = 32, 3
 def forget(everywhere: bool) -> None:
     """Nothing is to come on this thread, or on any, that goes on with what happened last."""
     for own in pending.everywhere() if everywhere else [pending.here()]:
-        softs, own.softs = own.softs, []
+        softs = own.softs[:]
+        own.softs.clear()
         own.products.clear()
         own.projections.clear()
         own.exponentials.clear()
         own.dropped = None
         for soft in softs:
             _say_if_unused(soft)
+    for soft in pending.left():
+        _say_if_unused(soft)
 
 
 # A softmax, and what it is a softmax of.
@@ -53,13 +56,16 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_projected = pending.is_projected(result, axis)
     reference = weakref.ref(result)
     soft = Soft(result, pending.version(result), reference, axis, order, found, is_projected)
+    for ended in pending.left():
+        _say_if_unused(ended)
     if len(pending.here().softs) >= pending.REMEMBERED:
         _say_if_unused(pending.here().softs.pop(0))
     pending.here().softs.append(soft)
     product = None if scores is None else _product_of(scores, axis)
     if product is None or scores is None:
         return
-    soft.has_product, left, right = True, product.left, product.right
+    soft.has_product, soft.is_certain = True, product.is_certain
+    left, right = product.left, product.right
     ordered = scores
     if product.shape == scores.shape:
         soft.order = product.order
@@ -96,7 +102,7 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
     outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
     if left.shape[-2] != queries or right.shape[-2] != keys:
         return
-    soft.fold = fold = _fold(soft, left)
+    soft.fold = fold = _fold(soft, left, right)
     try:
         query, key = (as_four(_with_outer(x, outer), fold) for x in (left, right))
     except RuntimeError:  # rows of several heads in another order
@@ -177,17 +183,21 @@ def used(
         pools: whether each item has one query, for which there is no axis.
     """
     result = soft.result
-    if result is None or pending.is_parameter(value):
-        return  # told already, of another part of it; or an expectation over a table
-    if soft.is_projected and not soft.has_product:
-        soft.result = None  # a choice among experts or classes
-        return
+    if result is None:
+        return  # told already, of another part of it
+    if _is_table(soft, value):
+        soft.result = result if soft.has_product else None
+        return  # an expectation over classes, or what attention adds for relative positions
     soft.result = None
+    if soft.is_projected and not soft.has_product:
+        _say_if_over_positions(soft, 1 if pools else weights.shape[axes[-2]], value)
+        return
+    if not soft.is_certain and not weights.ndim == value.ndim == 2:
+        return  # a choice among experts
     if pending.is_dropped(weights):
         weights, context = pending.before_dropout(weights, result), None
     is_whole = weights.numel() == result.numel()
-    is_without_sink = _is_without_sink(weights, result, soft.keys)
-    if is_whole or is_without_sink:
+    if is_whole or _is_without_sink(weights, result, soft.keys):
         weights = weights.permute(axes)
         if pools:
             weights = weights.unsqueeze(-2)
@@ -201,6 +211,28 @@ def used(
     taps.tell(soft.found, _call, soft, weights, value, context, is_ordered, update)
 
 
+def _is_table(soft: Soft, value: Tensor) -> bool:
+    """Whether values are what a model knows of each class, and not what it was given."""
+    if soft.has_product or value.ndim != 2 or not soft.found:
+        return pending.is_parameter(value)
+    return any(listener.is_lasting(name, value) for listener, name in soft.found)
+
+
+def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
+    """Weights that a projection gives: of positions, or else of experts or classes.
+
+    Experts have values for each row; positions have them for all rows of an item, or were given to
+    the module.
+    """
+    if (rows > 1 and value.ndim > 2) or is_given(value):
+        for listener, name in soft.found:
+            keys = value.shape[-2]
+            listener.missed(
+                name,
+                f"mixes {keys} values by weights that a projection gives, and no query and key",
+            )
+
+
 def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
     """Whether one key was left out that has no value."""
     left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
@@ -211,14 +243,19 @@ def _made(
     soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
 ) -> taps.Made:
     """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
+    if context is not None and context.ndim == 4 and weights.ndim == 3:
+        weights = weights.unsqueeze(0)  # those of each head, the same for all items
     outer, result = weights.shape[:-2], soft.reference()
-    fold = _fold(soft) if soft.fold is None else soft.fold
+    fold = _fold(soft, weights) if soft.fold is None else soft.fold
     is_plain = (
         result is not None
         and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
         and pending.version(result) == soft.version >= 0
     )
     made = taps.Made(weights=as_four(weights, fold), is_plain=is_plain)
+    if result is not None and weights.shape[-1] == result.shape[soft.keys] - 1:
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        made.sink = (1 - made.weights.sum(-1, dtype=wide)).clamp_min(0)
     if not is_ordered:
         return made
     with suppress(RuntimeError):  # several values for each weight, in another order
@@ -266,11 +303,11 @@ def _is_shipped(soft: Soft) -> bool:
     return not any(map(bool, hooks))
 
 
-def _fold(soft: Soft, query: Tensor | None = None) -> Fold:
+def _fold(soft: Soft, query: Tensor, *others: Tensor) -> Fold:
     if not soft.found:
         return Fold()
     listener, name = soft.found[0]
-    return fold_of(listener.module_of(name), query)
+    return fold_of(listener.module_of(name), query, *others)
 
 
 def _say_if_unused(soft: Soft) -> None:
@@ -280,10 +317,11 @@ def _say_if_unused(soft: Soft) -> None:
         return
     keys = result.shape[soft.keys]
     # Keys lie along one of the last two axes; over the others goes what chooses a class or an item.
-    looks = keys > 1 and soft.keys >= result.ndim - 2 and not soft.is_projected
+    is_choice = soft.is_projected or not soft.is_certain
+    looks = keys > 1 and soft.keys >= result.ndim - 2 and not is_choice
     what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
     if soft.has_product:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
     for listener, name in soft.found:
-        if looks or soft.has_product or listener.audits:
+        if looks or (soft.has_product and soft.is_certain) or listener.audits:
             listener.missed(name, f"computes {what}")
