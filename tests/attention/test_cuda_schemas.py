@@ -34,7 +34,9 @@ SEEN = {
 
 
 @pytest.mark.parametrize(("name", "arguments"), [*OURS.items(), *SEEN.items()])
-def test_the_arguments_stand_in_the_order_in_which_they_are_given(name: str, arguments: str) -> None:
+def test_the_arguments_stand_in_the_order_in_which_they_are_given(
+    name: str, arguments: str
+) -> None:
     schema = getattr(torch.ops.aten, name).default._schema
     found = [("*" if one.kwarg_only else "") + one.name for one in schema.arguments]
     assert found == arguments.split()
@@ -44,7 +46,6 @@ def test_the_arguments_stand_in_the_order_in_which_they_are_given(name: str, arg
 def test_what_is_watched_is_there_and_gives_the_context_first(name: str) -> None:
     schema = getattr(torch.ops.aten, name).default._schema
     assert [one.name for one in schema.arguments[:3]] == ["query", "key", "value"]
-    assert schema.returns[0].name in ("output", "")
     assert str(schema.returns[0].type) == "Tensor"
 
 
