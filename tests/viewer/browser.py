@@ -164,23 +164,18 @@ class Windows:
     def __call__(self, shown: Shown, view: str = "", asked: str = "", **window: Any) -> Page:
         """A view of what is shown, when it has all it asks for; `window` as `new_context`."""
         place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
-        page = self._new(shown.address, **window)
-        page.goto(shown.address + place)
+        page = self.visit(shown.address + place, shown.address, **window)
         page.get_by_role("status").filter(has_text=re.compile(".")).wait_for()
         self.settle(page)
         return page
 
     def visit(self, address: str, origin: str, **window: Any) -> Page:
         """Any address, from which on nothing may be asked but of its origin."""
-        page = self._new(origin, **window)
-        page.goto(address)
-        self.settle(page)
-        return page
-
-    def _new(self, origin: str, **window: Any) -> Page:
         usual = {"color_scheme": "light", "viewport": {"width": 1024, "height": 720}}
         page = self._browser.new_context(**{**usual, **window}).new_page()
         self._watched[page] = Watched(page, origin)
+        page.goto(address)
+        self.settle(page)
         return page
 
     def settle(self, page: Page) -> None:
