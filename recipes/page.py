@@ -3,7 +3,7 @@
     python -m recipes.page
 
 It needs Node, which nobody else does: the bundle is in the package. Its first line tells which
-modules it was made of.
+modules it was made of, and what was made of them.
 """
 
 import subprocess
@@ -20,14 +20,15 @@ BUNDLE = PAGE / "bundle.js"
 ESBUILD = "esbuild@0.28.2"
 
 
-def first_line() -> str:
-    """What the bundle of the modules as they are now begins with."""
+def first_line(made: str) -> str:
+    """What the bundle begins with: the modules as they are now, and all that stands below it."""
     found = sha256()
     for path in sorted(PAGE.glob("*.js")):
         if path != BUNDLE:
             text = path.read_bytes()
             found.update(f"{path.name} {len(text)}\n".encode() + text)
-    return f"// Made by make page of modules with the sha256 {found.hexdigest()}"
+    below = sha256(made.encode()).hexdigest()
+    return f"// Made by make page of modules with the sha256 {found.hexdigest()}, and is {below}"
 
 
 def main() -> None:
@@ -36,7 +37,6 @@ def main() -> None:
     Raises:
         FileError: esbuild cannot be run, or refuses the modules.
     """
-    line = first_line()
     with TemporaryDirectory() as directory:
         made = Path(directory) / "bundle.js"
         command = ["npx", "--yes", ESBUILD, str(PAGE / "widget.js"), f"--outfile={made}"]
@@ -49,17 +49,14 @@ def main() -> None:
         ]
         try:
             ran = subprocess.run(
-                [*command, f"--banner:js={line}"],
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=directory,
+                command, capture_output=True, text=True, check=False, cwd=directory
             )
         except OSError as error:
             raise FileError(f"cannot run npx, a part of Node: {error.strerror}") from error
         if ran.returncode:
             raise FileError(f"{ESBUILD} could not put the page together: {ran.stderr.strip()}")
-        write_whole(BUNDLE, made.read_text(encoding="utf-8"))
+        content = made.read_text(encoding="utf-8")
+        write_whole(BUNDLE, f"{first_line(content)}\n{content}")
     print(f"{BUNDLE.name}: {BUNDLE.stat().st_size:,} bytes")
 
 

@@ -6,11 +6,7 @@ import sys
 import pytest
 
 import pellucid
-
-SMALL = ["--steps", "3", "--width", "16", "--layers", "1", "--vocabulary", "300"]
-NOUNS = ["house", "river", "bird", "stone", "tree", "road", "light"]
-WORDS = ["red", "old", "small", "green", "long"]
-TEXTS = [f"the {word} {noun} by the {other}" for word in WORDS for noun in NOUNS for other in NOUNS]
+from tests.training.runs import SMALL, TEXTS
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What users may rely on: the names, what an import costs, and the tree of errors."""
 
+import ast
 import builtins
 import inspect
 import re
@@ -96,3 +97,16 @@ def test_the_errors_are_the_tree_that_is_drawn():
 
 def test_an_unknown_name_reads_as_a_sentence():
     assert str(errors.UnknownNameError("no module called 'x'")) == "no module called 'x'"
+
+
+def test_no_test_module_is_read_by_another():
+    """What tests share stands in plain modules: else one file's tests hang on another's."""
+    read = {
+        (path.name, name)
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (getattr(node, "module", None) or "", *(one.name for one in node.names))
+        if any(part.startswith("test_") for part in name.split("."))
+    }
+    assert not read

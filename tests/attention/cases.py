@@ -12,14 +12,14 @@ from pellucid import masks
 from pellucid.attention.masks import Rows
 from pellucid.attention.reference import Stages, stages
 
-Rule = Callable[[int, int, int], bool]
-"""Whether query i of item b sees key j, as the documentation says it."""
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Whether query i of item b sees key j, as the documentation says it; of all of them at once."""
 
 
 def by_rule(rule: Rule, batch: int, queries: int, keys: int) -> Tensor:
     """(batch, 1, queries, keys) bool, from the definition."""
-    rows = [[[rule(b, i, j) for j in range(keys)] for i in range(queries)] for b in range(batch)]
-    return torch.tensor(rows, dtype=torch.bool).reshape(batch, 1, queries, keys)
+    b, i, j = torch.meshgrid(*(torch.arange(n) for n in (batch, queries, keys)), indexing="ij")
+    return rule(b, i, j).reshape(batch, 1, queries, keys)
 
 
 @st.composite
@@ -32,12 +32,12 @@ def mask_rules(
     batch = torch.Size(batch_shape).numel()
     per_item = bool(batch_shape) and draw(st.booleans())
 
-    def numbers(low: int, high: int) -> tuple[Any, list[int]]:
+    def numbers(low: int, high: int) -> tuple[Any, Tensor]:
         if per_item:
             values = draw(st.lists(st.integers(low, high), min_size=batch, max_size=batch))
-            return torch.tensor(values), values
+            return torch.tensor(values), torch.tensor(values)
         value = draw(st.integers(low, high))
-        return value, [value] * batch
+        return value, torch.full((batch,), value)
 
     if kind == "causal":
         given, o = numbers(-queries, keys)
@@ -46,11 +46,11 @@ def mask_rules(
         given, o = numbers(-queries, keys)
         left = draw(st.none() | st.integers(0, keys))
         right = draw(st.none() | st.integers(0, keys))
+        low = -torch.inf if left is None else -left
+        high = torch.inf if right is None else right
         return (
             masks.window(left, right, given),
-            lambda b, i, j: (
-                (left is None or i + o[b] - left <= j) and (right is None or j <= i + o[b] + right)
-            ),
+            lambda b, i, j: (i + o[b] + low <= j) & (j <= i + o[b] + high),
         )
     if kind in ("padding", "prefix"):
         given, n = numbers(0, keys)
@@ -61,8 +61,8 @@ def mask_rules(
         given = flags if per_item else flags[0]
         flags = flags.expand(batch, -1)
         if kind == "rows":
-            return Rows(given), lambda b, i, j: bool(flags[b, i])
-        return masks.padding(given), lambda b, i, j: bool(flags[b, j])
+            return Rows(given), lambda b, i, j: flags[b, i]
+        return masks.padding(given), lambda b, i, j: flags[b, j]
     if kind == "documents":
         seed = draw(st.integers(0, 2**16))
         shape = (batch if per_item else 1, queries + keys)
@@ -74,23 +74,23 @@ def mask_rules(
         if not per_item:
             row, col = row.expand(batch, -1), col.expand(batch, -1)
         given = (x[: None if per_item else 1].reshape(*outer, -1) for x in (row, col))
-        return masks.documents(*given), lambda b, i, j: bool(row[b, i] == col[b, j])
+        return masks.documents(*given), lambda b, i, j: row[b, i] == col[b, j]
     if kind == "dense":
         shape = (batch if per_item else 1, queries, keys)
         seed = draw(st.integers(0, 2**16))
         share = draw(st.sampled_from([0.1, 0.5, 0.9]))
         visible = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
         shape = (*batch_shape, 1, queries, keys) if per_item else (queries, keys)
-        return masks.dense(visible.reshape(shape)), lambda b, i, j: bool(
-            visible[b if per_item else 0, i, j]
-        )
+        return masks.dense(visible.reshape(shape)), lambda b, i, j: visible[
+            b if per_item else 0, i, j
+        ]
     left_mask, left_rule = draw(mask_rules(batch_shape, queries, keys, depth - 1))
     if kind == "not":
-        return ~left_mask, lambda b, i, j: not left_rule(b, i, j)
+        return ~left_mask, lambda b, i, j: ~left_rule(b, i, j)
     right_mask, right_rule = draw(mask_rules(batch_shape, queries, keys, depth - 1))
     if kind == "and":
-        return left_mask & right_mask, lambda b, i, j: left_rule(b, i, j) and right_rule(b, i, j)
-    return left_mask | right_mask, lambda b, i, j: left_rule(b, i, j) or right_rule(b, i, j)
+        return left_mask & right_mask, lambda b, i, j: left_rule(b, i, j) & right_rule(b, i, j)
+    return left_mask | right_mask, lambda b, i, j: left_rule(b, i, j) | right_rule(b, i, j)
 
 
 @st.composite

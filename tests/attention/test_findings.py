@@ -10,7 +10,7 @@ import pellucid
 from pellucid import PellucidError, masks
 from pellucid.attention import attention_weights
 from pellucid.attention.reference import stages
-from tests.attention.cases import random
+from tests.attention.cases import Rule, by_rule, random
 
 
 def qkv(n: int, keys: int | None = None) -> list[torch.Tensor]:
@@ -19,26 +19,32 @@ def qkv(n: int, keys: int | None = None) -> list[torch.Tensor]:
 
 
 HOLE = (torch.arange(307) < 5) | (torch.arange(307) >= 30)
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        masks.causal() & HOLE,
+SHARING: list[tuple[masks.Mask, Rule]] = [
+    (masks.causal() & HOLE, lambda b, i, j: (j <= i) & ((j < 5) | (j >= 30))),
+    (
         masks.causal() & (masks.prefix(5) | ~masks.prefix(30)),
-        masks.causal() | masks.prefix(100),
+        lambda b, i, j: (j <= i) & ((j < 5) | (j >= 30)),
+    ),
+    (masks.causal() | masks.prefix(100), lambda b, i, j: (j <= i) | (j < 100)),
+    (
         masks.causal(offset=-7) | (masks.prefix(5) & masks.window(20, 0)),
-        ~(masks.causal() & masks.prefix(100)),
+        lambda b, i, j: (j <= i - 7) | ((j < 5) & (i - 20 <= j) & (j <= i)),
+    ),
+    (~(masks.causal() & masks.prefix(100)), lambda b, i, j: (j > i) | (j >= 100)),
+    (
         masks.documents(torch.arange(307) % 2) & masks.causal(),
-        masks.documents(torch.arange(307)),
-    ],
-    ids=str,
-)
-def test_pieces_that_share_rows_are_merged(mask: masks.Mask) -> None:
+        lambda b, i, j: (i % 2 == j % 2) & (j <= i),
+    ),
+    (masks.documents(torch.arange(307)), lambda b, i, j: i == j),
+]
+"""Masks, and which keys each means to show."""
+
+
+@pytest.mark.parametrize(("mask", "rule"), SHARING, ids=[str(mask) for mask, _ in SHARING])
+def test_pieces_that_share_rows_are_merged(mask: masks.Mask, rule: Rule) -> None:
     q, k, v = qkv(307)
     context, weights = pellucid.attention(q, k, v, mask)
-    visible = attention_weights(q, k, mask).masked[...] > -math.inf
-    exact = stages(q, k, v, visible)
+    exact = stages(q, k, v, by_rule(rule, 1, 307, 307))
     torch.testing.assert_close(context, exact.context)
     torch.testing.assert_close(weights.dense(), exact.weights)
 
@@ -82,8 +88,9 @@ def test_a_second_derivative_is_refused_by_the_fused_kernels_and_right_elsewhere
     context, _ = pellucid.attention(q, k, v)
     with pytest.raises(PellucidError, match="no second derivative"):
         torch.autograd.grad(context.sum(), q, create_graph=True)
+    small = [random(1, 2, 5, 3, seed=i).double().requires_grad_() for i in range(3)]
     torch.autograd.gradgradcheck(
-        lambda *x: pellucid.attention(*x, masks.causal(), backend="blockwise")[0], (q, k, v)
+        lambda *x: pellucid.attention(*x, masks.causal(), backend="blockwise")[0], small
     )
 
 

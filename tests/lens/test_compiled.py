@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.lens.test_watch import LAYERS, build, some_ids
+from tests.lens.tiny import LAYERS, build, some_ids
 
 import pellucid
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from tests.attention.cases import assert_within_budget
+from tests.lens.given import IDS, TOKENS, Model, Tokenizer, pointing, some, watched
 from torch import nn
 
 import pellucid
@@ -14,38 +14,8 @@ from pellucid.attention.reference import stages
 from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.heads import COLUMNS, HeadTable, heads
 
-TOKENS = ["[CLS]", "the", "cat", ",", "sat", "on", "mat", "[SEP]", "##s", "."]
 MARKS = {0, 3, 7, 9}
 SHARES = ("first", "itself", "previous", "next", "duplicates", "induction", "punctuation")
-
-
-class Tokenizer:
-    def convert_ids_to_tokens(self, ids):
-        return [TOKENS[number] for number in ids]
-
-
-class Model(nn.Module):
-    """Reads tokens, and attends with the queries and keys that it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(len(TOKENS), 1)
-
-    def forward(self, ids, query, key, **options):
-        self.embedding(ids)
-        return F.scaled_dot_product_attention(query, key, key, enable_gqa=True, **options)
-
-
-def watched(ids, query, key, tokenizer=None, **options):
-    model = Model()
-    with torch.no_grad(), pellucid.watch(model, tokenizer=tokenizer) as seen:
-        model(ids, query, key, **options)
-    assert len(seen) == 1, seen.unseen
-    return seen
-
-
-def some(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def truth(weights, visible, ids, padding):
@@ -151,14 +121,6 @@ def test_long_texts_of_rare_and_of_frequent_tokens():
             assert_within_budget(found, rough, expected, 2**-24, (query @ key.mT) / 7**0.5)
 
 
-def pointing(targets, n):
-    """Queries and keys of heads of which query i looks at targets[head][i] alone."""
-    key = 7 * torch.eye(n)[None, None] * n**0.25
-    query = torch.stack([key[0, 0, torch.tensor(target)] for target in targets])[None]
-    return query, key
-
-
-IDS = torch.tensor([[0, 1, 2, 4, 5, 1, 6, 3, 1, 2, 4, 9, 7]])
 #                    C the cat sat on the mat , the cat sat . S
 DOES = {
     "previous token": [max(0, i - 1) for i in range(13)],

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import writers
-from tests.models.test_stacks import BATCH, TOKENS, configs, of, some_ids
+from tests.models.stacks import BATCH, TOKENS, configs, of, some_ids
 
 import pellucid
 from pellucid import masks

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.lens.budget import assert_same_weights
-from tests.lens.test_watch import CONFIGS, build, some_ids
+from tests.lens.tiny import CONFIGS, build, some_ids
 
 import pellucid
 from pellucid.errors import FileError

@@ -3,9 +3,14 @@
 from recipes import page
 
 
-def test_the_bundle_is_made_of_the_modules_as_they_are() -> None:
-    bundle = page.BUNDLE.read_text(encoding="utf-8")
-    assert bundle.startswith(page.first_line() + "\n"), "the page has changed: run make page"
+def test_the_bundle_is_what_was_made_of_the_modules_as_they_are() -> None:
+    line, _, made = page.BUNDLE.read_text(encoding="utf-8").partition("\n")
+    assert line == page.first_line(made), "the page or its bundle has changed: run make page"
+
+
+def test_the_first_line_hangs_on_every_letter_below_it() -> None:
+    _, _, made = page.BUNDLE.read_text(encoding="utf-8").partition("\n")
+    assert page.first_line(made + " ") != page.first_line(made)
 
 
 def test_the_bundle_loads_nothing() -> None:

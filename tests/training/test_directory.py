@@ -9,16 +9,13 @@ import pytest
 from pellucid.training import corpus, loop
 from pellucid.training.directory import ASIDE, MODEL, TRAINING, claim, give_up, place, replace
 from pellucid.training.objectives import NextToken
-from tests.test_cli_train import SMALL, TEXTS
+from tests.training.runs import SMALL, TEXTS
 
 
 @pytest.fixture
-def done(tmp_path, run):
+def shared(done):
     """A run that is done, with files of somebody else among its own; and its text."""
-    file, out = tmp_path / "text.txt", tmp_path / "model"
-    file.write_text("\n".join(TEXTS))
-    status, _, err = run("train", "decoder", file, "-o", out, *SMALL)
-    assert status == 0, err
+    out, file = done
     for own in ("notes", "training/notes", "training/data/notes", "training/attention/notes"):
         (out / own).write_text("mine")
     return out, file
@@ -38,8 +35,8 @@ def files_in(directory):
         ("text.txt", ["--from", "BASE"], "is the model to go on from; the new one goes elsewhere"),
     ],
 )
-def test_what_cannot_begin_leaves_the_old_run(file, options, told, done, refused):
-    out, text = done
+def test_what_cannot_begin_leaves_the_old_run(file, options, told, shared, refused):
+    out, text = shared
     before = files_in(out)
     options = [os.path.relpath(out) if one == "BASE" else one for one in options]
     complaint = refused(
@@ -49,10 +46,10 @@ def test_what_cannot_begin_leaves_the_old_run(file, options, told, done, refused
     assert files_in(out) == before
 
 
-def test_a_run_is_replaced_and_what_is_of_others_stays(done, run):
-    out, file = done
+def test_a_run_is_replaced_and_what_is_of_others_stays(shared, run):
+    out, file = shared
     before = files_in(out)
-    options = [*SMALL, "--width", "24", "--overwrite"]
+    options = [*SMALL, "--set", "save_every=2", "--width", "24", "--overwrite"]
     status, _, err = run("train", "decoder", file, "-o", out, *options)
     assert status == 0, err
     after = files_in(out)
@@ -149,8 +146,8 @@ def interrupt(*_, **__):
 
 
 @pytest.mark.parametrize("over", [False, True])
-def test_ctrl_c_before_training_leaves_nothing(over, done, run, monkeypatch):
-    out, file = done
+def test_ctrl_c_before_training_leaves_nothing(over, shared, run, monkeypatch):
+    out, file = shared
     out = out if over else out.with_name("new")
     before = files_in(out)
     with monkeypatch.context() as patched:

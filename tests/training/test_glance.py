@@ -11,8 +11,7 @@ from pellucid.training import glance as glances
 from pellucid.training.distributed import Processes
 from pellucid.training.glance import MOST, one_to_one, short_one
 from pellucid.training.objectives import base
-from tests.training.test_loop import trainer
-from tests.training.tiny import END, KINDS, objective
+from tests.training.tiny import END, KINDS, objective, trainer
 
 
 @pytest.fixture(params=KINDS)

@@ -10,25 +10,8 @@ import torch
 import pellucid
 from pellucid.errors import FileError
 from pellucid.training import loop, state
-from pellucid.training.report import Report
 from pellucid.training.settings import Settings
-from tests.training.tiny import KINDS, objective
-
-STEPS = 7
-
-
-def trainer(kind, directory, *, model=None, **changes):
-    wanted = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "evaluate_every": 3}
-    wanted |= {"save_every": 2, "seed": 11, "average": 0.9, "precision": "float32"}
-    settings = Settings(**(wanted | changes))
-    (directory / "training").mkdir(parents=True, exist_ok=True)
-    report = Report(directory / "training", settings.steps, settings.batch_tokens)
-    made = objective(kind, directory / "data", **({"dropout": 0.1} | (model or {})))
-    return loop.Trainer(made, settings, directory / "training", report)
-
-
-def weights(one):
-    return {name: tensor.detach().clone() for name, tensor in one.objective.state_dict().items()}
+from tests.training.tiny import KINDS, trainer, weights
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,7 @@ from pellucid.layers.block import Block
 from pellucid.training import machine
 from pellucid.training.objectives.encoding import TEMPERATURE
 from pellucid.training.settings import Settings
-from tests.training.test_loop import STEPS, trainer, weights
-from tests.training.tiny import KINDS
+from tests.training.tiny import KINDS, STEPS, trainer, weights
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 LOW, HIGH = torch.bfloat16, torch.float32

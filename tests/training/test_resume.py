@@ -7,21 +7,14 @@ import numpy as np
 import pytest
 
 from pellucid.training.directory import alone
-from tests.test_cli_train import TEXTS
-
-SMALL = ["--steps", "3", "--width", "12", "--layers", "1", "--vocabulary", "300"]
-SMALL += ["--set", "batch_tokens=101", "--set", "save_every=2", "--set", "evaluate_every=3"]
+from tests.training.runs import SMALL, TEXTS
 
 
 @pytest.fixture
-def stopped(tmp_path, run):
+def stopped(done):
     """A run that was done, and was thrown back to step 2: its directory, its file and its end."""
-    file, out = tmp_path / "text.txt", tmp_path / "model"
-    file.write_text("\n".join(TEXTS))
-    status, _, err = run("train", "decoder", file, "-o", out, *SMALL)
-    assert status == 0, err
-    newest = out / "training" / "checkpoints" / "step-0000003"
-    (newest / "about.json").unlink()
+    out, file = done
+    (out / "training" / "checkpoints" / "step-0000003" / "about.json").unlink()
     return out, file, (out / "model.safetensors").read_bytes()
 
 

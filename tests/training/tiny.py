@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
+from pellucid.training import loop
 from pellucid.training.objectives import (
     Classification,
     Contrastive,
@@ -11,7 +12,9 @@ from pellucid.training.objectives import (
     NextToken,
     Translation,
 )
+from pellucid.training.report import Report
 from pellucid.training.sequences import Sequences
+from pellucid.training.settings import Settings
 
 VOCABULARY, WIDTH, CONTEXT, END, MASK = 37, 24, 13, 0, 1
 
@@ -68,3 +71,19 @@ def objective(kind, directory, batch_tokens=53, seed=0, **options):
 
 
 KINDS = ("decoder", "translator", "masked", "contrastive", "classifier", "guided")
+
+STEPS = 7
+
+
+def trainer(kind, directory, *, model=None, **changes):
+    wanted = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "evaluate_every": 3}
+    wanted |= {"save_every": 2, "seed": 11, "average": 0.9, "precision": "float32"}
+    settings = Settings(**(wanted | changes))
+    (directory / "training").mkdir(parents=True, exist_ok=True)
+    report = Report(directory / "training", settings.steps, settings.batch_tokens)
+    made = objective(kind, directory / "data", **({"dropout": 0.1} | (model or {})))
+    return loop.Trainer(made, settings, directory / "training", report)
+
+
+def weights(one):
+    return {name: tensor.detach().clone() for name, tensor in one.objective.state_dict().items()}

@@ -117,3 +117,16 @@ def made(tokens: int = LONG, layers: int = LAYERS, heads: int = HEADS, dim: int 
         for layer in range(layers)
     ]
     return Recording("Model", records, tokenizer=Spelling(WORDS))
+
+
+def recording(layers: int = 2, items: int = 2, heads: int = 3, tokens: int = 53) -> Recording:
+    """Layers of torch, without a tokenizer."""
+    model = torch.nn.ModuleList(
+        torch.nn.TransformerEncoderLayer(12, heads, 17, batch_first=True) for _ in range(layers)
+    ).eval()
+    torch.manual_seed(0)
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        x = torch.randn(items, tokens, 12)
+        for layer in model:
+            x = layer(x)
+    return seen

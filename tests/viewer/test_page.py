@@ -12,6 +12,7 @@ from pellucid import lens
 from tests import writers
 from tests.viewer.browser import PHONE, is_shown, keep_picture, percents
 from tests.viewer.files import alone, saved, table, texts
+from tests.viewer.page import check, chosen, pointed, status, the_map
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
 
 
@@ -50,19 +51,6 @@ const deep = () => {
   return one;
 };
 """
-
-
-def status(page: Page) -> str:
-    return page.get_by_role("status").inner_text()
-
-
-def the_map(page: Page) -> Locator:
-    return page.get_by_role("main").get_by_role("application")
-
-
-def chosen(page: Page, name: str) -> Locator:
-    """What one chooses under a name."""
-    return page.get_by_role("combobox", name=re.compile(f"^{name}"))
 
 
 # What every view must stand.
@@ -251,21 +239,6 @@ def test_views_are_opened_with_enter(shown, opened):
 
 
 # Map.
-
-
-def pointed(page: Page) -> tuple[int, int, str]:
-    """The query and key that the status line is about, and what it says after them."""
-    found = re.search(r"\((\d+)\) attends to .*?\((\d+)\)(?:: ([^·]*))?", status(page))
-    assert found, status(page)
-    return int(found[1]), int(found[2]), found[3] or ""
-
-
-def check(page: Page, weights) -> tuple[int, int]:
-    """Compare what the status line says with the library."""
-    query, key, said = pointed(page)
-    (percentage,) = percents(said)
-    assert is_shown(percentage, weights[query, key].item()), (query, key, said)
-    return query, key
 
 
 @pytest.mark.parametrize(("name", "sheet"), [("decoder", 1), ("both", 3)])

@@ -8,9 +8,8 @@ from playwright.sync_api import Page
 
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
+from tests.viewer.page import asked, chosen, place, status, the_map
 from tests.viewer.recordings import ROUNDING, SOURCE, TOKENS
-from tests.viewer.test_page import chosen, status, the_map
-from tests.viewer.test_page_map import asked, place
 
 SIDES = ("First", "Second")
 NUMBER = r"([+−]?[\d.]+(?:e[-+]?\d+)? %)"

@@ -9,21 +9,8 @@ from playwright.sync_api import Locator, Page, Route
 
 from tests.viewer.browser import PHONE, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
+from tests.viewer.page import asked, check, chosen, place, pointed, status, the_map
 from tests.viewer.recordings import LONG, ROUNDING, SOURCE
-from tests.viewer.test_page import check, chosen, pointed, status, the_map
-
-
-def place(page: Page, across: float, down: float) -> tuple[float, float]:
-    """A point of the map, in shares of its canvas."""
-    box = the_map(page).first.bounding_box()
-    return box["x"] + box["width"] * across, box["y"] + box["height"] * down
-
-
-def asked(page: Page) -> dict[str, str]:
-    """What the address says, once it is as the page is."""
-    page.wait_for_timeout(250)
-    said = page.evaluate("location.hash").partition("?")[2]
-    return dict(part.split("=") for part in said.split("&"))
 
 
 def pinned(page: Page) -> Locator:

@@ -17,9 +17,8 @@ from pellucid.lens.visibility import Visibility
 from pellucid.viewer.atlas import Volume
 from tests.viewer.browser import Shown, is_shown, percents
 from tests.viewer.files import saved, table, texts
+from tests.viewer.page import asked, chosen, status
 from tests.viewer.recordings import HEADS, LAYERS, SOURCE, WORDS, Spelling, made
-from tests.viewer.test_page import chosen, status
-from tests.viewer.test_page_map import asked
 
 MEASURES = ("distance", "first", "itself", "previous", "duplicates", "induction", "punctuation")
 

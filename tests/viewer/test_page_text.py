@@ -13,9 +13,8 @@ from pellucid import lens
 from pellucid.viewer.atlas import Volume
 from tests.viewer.browser import Shown, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
+from tests.viewer.page import asked, chosen, status
 from tests.viewer.recordings import SOURCE, TARGET, TOKENS, WORDS, Spelling, made
-from tests.viewer.test_page import chosen, status
-from tests.viewer.test_page_map import asked
 
 LONG = 5003
 MOST = 1500

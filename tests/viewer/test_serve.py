@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.viewer.test_server import recording
+from tests.viewer.recordings import recording
 
 
 @pytest.fixture(scope="module")

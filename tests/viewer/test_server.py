@@ -12,7 +12,6 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-import pellucid
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
 from pellucid.lens.record import Pieces, Record
@@ -24,26 +23,15 @@ from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.maps import Map
 from pellucid.viewer.server import Server
 from tests.viewer import recordings
+from tests.viewer.recordings import recording
 
 HERE = "127.0.0.1:7227"
 TOKENS = 53
 
 
-def recording(layers: int = 2, items: int = 2, heads: int = 3) -> Recording:
-    model = torch.nn.ModuleList(
-        torch.nn.TransformerEncoderLayer(12, heads, 17, batch_first=True) for _ in range(layers)
-    ).eval()
-    torch.manual_seed(0)
-    with torch.no_grad(), pellucid.watch(model) as seen:
-        x = torch.randn(items, TOKENS, 12)
-        for layer in model:
-            x = layer(x)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def atlas() -> Atlas:
-    return Atlas(Volume(recording(), "a text"))
+    return Atlas(Volume(recording(tokens=TOKENS), "a text"))
 
 
 @pytest.fixture
