@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
@@ -92,7 +92,7 @@ def is_blank(text: str) -> bool:
     )
 
 
-def to_json(said: Mapping[str, Any], *, indent: int = 1) -> str:
+def to_json(said: Any, *, indent: int = 1) -> str:
     """JSON for scripts, which a terminal can show: its control characters are escaped."""
     text = json.dumps(said, ensure_ascii=False, allow_nan=False, indent=indent)
     return text.translate(_ESCAPED)
