@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import typer
 
 from pellucid import Recording, cli, errors
@@ -13,7 +14,6 @@ from pellucid.common.files import flush, to_json, write_whole
 from pellucid.models import Config, Encoder
 from pellucid.tasks.classify import Head
 from pellucid.text import tables
-from tests.viewer.recordings import recording
 
 COMMANDS = {
     " ".join(filter(None, (above, name))): command
@@ -71,13 +71,15 @@ def texts(tmp_path):
     return path
 
 
+def recording():
+    return Recording.from_attentions([torch.full((1, 2, 3, 3), 1 / 3)])
+
+
 def recorded(path):
-    recording(layers=1, items=1).save(path)
+    recording().save(path)
 
 
 def headed(path):
-    import torch
-
     Head(labels=("x", "y"), weight=torch.zeros(2, 3), bias=torch.zeros(2)).save(path)
 
 
@@ -224,11 +226,11 @@ def test_in_python_too(tmp_path):
         path.unlink()
     recorded(path)
     headed(head)
-    recording(layers=1, items=1).save(path, overwrite=True)
+    recording().save(path, overwrite=True)
     assert isinstance(Recording.load(path), Recording)
     Head.load(head).save(head, overwrite=True)
     with pytest.raises(errors.ExistsError, match="is not a recording"):
-        recording(layers=1, items=1).save(head, overwrite=True)
+        recording().save(head, overwrite=True)
     model = Encoder(Config(kind="encoder", vocabulary=11, width=8, heads=2, hidden=8, layers=1))
     model.save(tmp_path / "model")
     with pytest.raises(errors.ExistsError, match=r"config\.json already; overwrite=True"):
