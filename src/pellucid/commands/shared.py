@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,9 +125,9 @@ def _check_unread(option: str, path: Path, outputs: set[str]) -> None:
 
 def _inputs(outputs: set[str]) -> Iterator[tuple[str, str]]:
     """What the command was given that may name a file, whatever it is called, and its name."""
-    from click import get_current_context
-
-    context = get_current_context()
+    # click's, from wherever this typer has its click.
+    home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
+    context = import_module(f"{home}.globals").get_current_context()
     for one in context.command.params:
         given = context.params.get(one.name or "")
         if one.name in outputs or not isinstance(given, str | Path | list | tuple):
