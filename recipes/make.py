@@ -209,7 +209,7 @@ def package(run: Path, output: Path, repetition_penalty: float | None = None) ->
     model = pellucid.load(run).half()
     if repetition_penalty is not None:
         model.generation = replace(model.generation, repetition_penalty=repetition_penalty)
-    model.save(output)
+    model.save(output, overwrite=True)
     if (run / HEAD).is_file():
         with written_whole(output / HEAD) as aside:
             shutil.copyfile(run / HEAD, aside)

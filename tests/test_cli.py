@@ -54,9 +54,11 @@ def test_the_options_are_those_documented(run, command):
     assert options == {
         "explain": {
             "--example", "--model", "--layer", "--head", "--query", "--causal", "--weights",
-            "--html", "--svg", "--json", "--help",
+            "--html", "--svg", "--overwrite", "--json", "--help",
         },
-        "scaling": {"--dims", "--keys", "--samples", "--seed", "--svg", "--json", "--help"},
+        "scaling": {
+            "--dims", "--keys", "--samples", "--seed", "--svg", "--overwrite", "--json", "--help",
+        },
     }[command]  # fmt: skip
 
 

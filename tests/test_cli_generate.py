@@ -54,7 +54,7 @@ def test_the_options_are_those_documented(run):
     assert options_of(out) == {
         "--file", "--column", "--model", "--max-tokens", "--temperature", "--top-k", "--top-p",
         "--min-p", "--seed", "--samples", "--repetition-penalty", "--stop", "--show", "--strict",
-        "--output", "--json", "--help",
+        "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 
 

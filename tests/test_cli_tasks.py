@@ -39,7 +39,7 @@ def examples(tmp_path):
 def test_the_options_are_those_documented(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0
-    common = {"--column", "--model", "--strict", "--output", "--json", "--help"}
+    common = {"--column", "--model", "--strict", "--output", "--overwrite", "--json", "--help"}
     assert (
         options_of(out) - common
         == {

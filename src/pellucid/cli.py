@@ -5,6 +5,7 @@ Nothing heavy is imported before the command that needs it, so that `pellucid --
 
 import os
 import sys
+import warnings
 from contextlib import suppress
 from itertools import pairwise
 from typing import Annotated, Any
@@ -55,6 +56,8 @@ def main() -> None:
         # A pipe or terminal that cannot show a character gets a question mark, not a traceback.
         if stream is not None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if not _is_width(os.environ.get("COLUMNS", "")):
+        os.environ.pop("COLUMNS", None)  # nothing can be shown in no columns
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except PellucidError as error:
@@ -72,20 +75,50 @@ def _run(arguments: list[str]) -> int:
     """Run one command, all its output written; gives the exit status."""
     if sys.stdout is None:
         raise FileError("cannot write the output: standard output is closed")
+    from pellucid.common.files import reason_of
+
     try:
-        status = app(arguments, prog_name="pellucid", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = app(arguments, prog_name="pellucid", standalone_mode=False)
         sys.stdout.flush()
-    except typer.Abort:
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # click takes it for the end of standard input
+            raise FileError(f"a file ends too early: {reason_of(error.__cause__)}") from error
         return 1
     except PellucidError:
         raise
     except OSError as error:
+        if not _is_of_output(error):
+            named = f"'{error.filename}': " if error.filename else ""
+            raise FileError(f"{named}{reason_of(error)}") from error
         # Python would try to write the rest once more on its way out, and complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader has seen enough
             return 1
-        raise FileError(f"cannot write the output: {error.strerror or error}") from error
+        raise FileError(f"cannot write the output: {reason_of(error)}") from error
     return status or 0
+
+
+def _is_width(columns: str) -> bool:
+    return columns.isdecimal() and int(columns) > 0
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether standard output failed: then what is left to write fails in the same way."""
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        return again.errno == error.errno
+    return False
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in our code where it comes from."""
+    from pellucid.common.files import printable
+
+    with suppress(OSError):
+        typer.echo(f"pellucid: {printable(' '.join(str(message).split()))}", err=True)
 
 
 def _as_option(complaint: str, arguments: list[str]) -> str:

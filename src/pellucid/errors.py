@@ -9,7 +9,8 @@
     ├── OutOfRangeError   (IndexError)   an index past the end
     ├── UnknownNameError  (KeyError)     a name that stands for nothing here
     ├── MissingExtraError (ImportError)  an optional dependency that is not installed
-    └── FileError         (OSError)      a file or directory that is not what it should be
+    ├── FileError         (OSError)      a file or directory that is not what it should be
+    └── ExistsError       (FileExistsError) a file that is there already, which nobody gave up
 
 A message names the argument, what was wanted and what came. This module imports nothing, so
 the command line can catch these errors without loading torch.
@@ -57,3 +58,7 @@ class MissingExtraError(PellucidError, ImportError):
 
 class FileError(PellucidError, OSError):
     """A file or directory that is not what it should be."""
+
+
+class ExistsError(PellucidError, FileExistsError):
+    """A file that is there already, and may not be replaced; the message says what to do."""

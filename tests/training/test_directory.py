@@ -7,7 +7,17 @@ from functools import partial
 import pytest
 
 from pellucid.training import corpus, loop
-from pellucid.training.directory import ASIDE, MODEL, TRAINING, claim, give_up, place, replace
+from pellucid.training.directory import (
+    ASIDE,
+    MODEL,
+    TRAINING,
+    claim,
+    give_up,
+    place,
+    replace,
+    run_in,
+    sweep,
+)
 from pellucid.training.objectives import NextToken
 from tests.training.runs import SMALL, TEXTS
 
@@ -96,7 +106,7 @@ def killed(monkeypatch):
             return real(*said, **options)
 
         with monkeypatch.context() as patched:
-            for one in ("replace", "unlink"):
+            for one in ("replace", "rename", "unlink"):
                 patched.setattr(os, one, partial(counted, getattr(os, one)))
             with pytest.raises(Killed):
                 does()
@@ -122,6 +132,31 @@ def test_a_run_is_replaced_though_the_last_try_was_killed(kill_at, tmp_path, kil
     replace(tmp_path)
     wanted = {tmp_path / "training" / one: b"new" for one in ("data/about.json", "run.json")}
     assert files_in(tmp_path) == wanted
+
+
+@pytest.mark.parametrize("kill_at", range(1, 4 + len(MODEL) + len(TRAINING)))
+def test_a_run_that_is_replaced_is_there_whenever_that_is_killed(kill_at, tmp_path, killed):
+    made(tmp_path)
+    (tmp_path / "training" / "notes").write_text("mine")
+    folder = claim(tmp_path, True)
+    (folder / "run.json").write_text("new")
+    killed(lambda: replace(tmp_path), kill_at)
+    asked = run_in(tmp_path).read_text()
+    assert asked in ("old", "new")
+    sweep(tmp_path)
+    assert (tmp_path / "training" / "run.json").read_text() == asked
+    assert (tmp_path / "training" / "notes").read_text() == "mine"
+    assert (tmp_path / "config.json").exists() == (asked == "old")
+    assert not list(tmp_path.glob(".pellucid-*"))
+
+
+def test_what_is_read_is_not_replaced(done, refused):
+    out, _ = done
+    before = files_in(out)
+    file = out / "training" / "log.jsonl"
+    complaint = refused("train", "decoder", file, "-o", out, *SMALL, "--overwrite")
+    assert complaint.startswith(f"'{file}' is read, and is of the run that --overwrite removes")
+    assert files_in(out) == before
 
 
 def test_what_is_given_up_leaves_what_was_there(tmp_path):

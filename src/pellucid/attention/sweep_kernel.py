@@ -11,6 +11,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from pellucid.attention.compiled import kept
+
 f32 = np.float32
 STRETCH = 256
 """Also the number of running maxima a row: the top k lie in the k groups of largest maximum."""
@@ -119,7 +121,8 @@ def _top(logits: Any, best: Any, values: Any, places: Any, groups: Any, strength
                     _insert(logits[j], j, values, places)
 
 
-@njit(cache=True, nogil=True)
+@kept
+@njit(nogil=True)
 def sweep(
     blocks: Any,
     logsumexp: Any,

@@ -13,7 +13,7 @@ from pellucid.commands.lens import (
     TextFileOption,
     TextOrRecording,
 )
-from pellucid.commands.shared import JsonOption, check_files, one_text
+from pellucid.commands.shared import JsonOption, OverwriteOption, check_files, one_text
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -44,16 +44,17 @@ def export(
     limit: Annotated[
         int, typer.Option(metavar="MIB", help="Numbers that it may hold, before they are packed.")
     ] = 64,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write a page that shows attention from disk, offline."""
-    check_files((".html", ".htm"), output=output)
+    check_files((".html", ".htm"), overwrite=overwrite, output=output)
     chosen = _numbers(heads)
     if limit < 1:
         raise ArgumentError(f"--limit must be 1 or more, not {limit}")
 
     from pellucid.attention.weights import readable_bytes
-    from pellucid.common.files import printable, write_whole
+    from pellucid.common.files import printable, to_json, write_whole
     from pellucid.common.terminal import steps
     from pellucid.lens import terminal
     from pellucid.viewer import reading
@@ -83,12 +84,10 @@ def export(
         if title is not None:
             volume = volume._replace(title=title)
         page = exported(Atlas(volume), heads=chosen, limit=limit * 2**20, step=step)
-        write_whole(output, page)
+        write_whole(output, page, "html", overwrite=overwrite)
     size = output.stat().st_size
     typer.echo(f"wrote {printable(str(output))}, {readable_bytes(size)}", err=True)
     if json:
-        from pellucid.tasks.terminal import to_json
-
         told = {"file": str(output), "bytes": size, "title": volume.title}
         typer.echo(to_json(told))
 

@@ -12,6 +12,7 @@ from pellucid.commands.shared import (
     ColumnOption,
     FileOption,
     JsonOption,
+    OverwriteOption,
     StrictOption,
     check_files,
     give,
@@ -94,6 +95,7 @@ def generate(
     ] = False,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*TEXTS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write on where a prompt ends."""
@@ -107,7 +109,7 @@ def generate(
     from pellucid.tasks.generate import check_numbers, open_writer, penalty_of
     from pellucid.tasks.terminal import opened, read
 
-    check_files(TEXTS, output=output)
+    check_files(TEXTS, overwrite=overwrite, output=output)
     seed = secrets.randbits(32) if seed is None else seed
     numbers: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -128,6 +130,7 @@ def generate(
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: terminal.said(written, model, loaded if show else None),
         columns=lambda: terminal.columns(written),
         text=lambda: terminal.to_text(written) + "\n",
@@ -182,6 +185,7 @@ def translate_texts(
     ] = False,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*TEXTS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Turn texts of one language into another."""
@@ -189,7 +193,7 @@ def translate_texts(
     from pellucid.tasks import translate_terminal as terminal
     from pellucid.tasks.translate import open_translator, search_of
 
-    check_files(TEXTS, output=output)
+    check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
         raise ArgumentError(
             f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
@@ -206,6 +210,7 @@ def translate_texts(
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: about | {"items": shared.rows_of(columns)},
         columns=lambda: columns,
         text=lambda: "".join(f"{line}\n" for line in terminal.lines(found, done)),

@@ -7,6 +7,7 @@ import typer
 
 from pellucid.commands.shared import (
     JsonOption,
+    OverwriteOption,
     check_files,
     model_option,
     one_text,
@@ -68,13 +69,14 @@ def watch_text(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the recording, a safetensors file.")
     ] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Watch a model read: what each head does."""
     from pellucid.lens import terminal
 
     said = one_text("watch", text)
-    check_files(save=save)
+    check_files(overwrite=overwrite, save=save)
     seen = terminal.look(
         terminal.read_text(said, file),
         target=target,
@@ -83,6 +85,7 @@ def watch_text(
         max_tokens=max_tokens,
         top=top,
         save=save,
+        overwrite=overwrite,
     )
     if save is not None:
         wrote(save)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import JsonOption, SeedOption, check_files, model_option, write
+from pellucid.commands.shared import (
+    JsonOption,
+    OverwriteOption,
+    SeedOption,
+    check_files,
+    model_option,
+    write,
+)
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -62,6 +69,7 @@ def explain(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a picture of the weights.")
     ] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show one attention head at work, number by number."""
@@ -76,7 +84,7 @@ def explain(
         if is_blank(query):
             raise ArgumentError("--query is empty; give one word of the sentence")
         query = printable(query)
-    check_files(html=html, svg=svg)
+    check_files(overwrite=overwrite, html=html, svg=svg)
     if example is not None:
         for name, given in (("model", model), ("layer", layer), ("head", head)):
             if given is not None:
@@ -96,7 +104,7 @@ def explain(
 
         sentence = printable(sentence)
         walk = walk_model(sentence, model=model, layer=layer, head=head, query=query, causal=causal)
-    _save(walk, html, svg)
+    _save(walk, html, svg, overwrite)
     if json:
         from pellucid.lessons.walk import to_json
 
@@ -118,6 +126,7 @@ def scaling(
     samples: Annotated[int, typer.Option(help="How many random queries.")] = 512,
     seed: SeedOption = 0,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Measure why attention scores are divided by √d_k."""
@@ -127,14 +136,14 @@ def scaling(
         raise ArgumentError(f"--dims must be numbers between commas, not '{dims}'") from None
     if not -(2**63) <= seed < 2**64:
         raise ArgumentError(f"--seed must be from -2**63 to 2**64 - 1, not {seed}")
-    check_files(svg=svg)
+    check_files(overwrite=overwrite, svg=svg)
     from pellucid.lessons.scaling import measure_scaling, to_json
 
     measured = measure_scaling(sizes, keys=keys, samples=samples, seed=seed)
     if svg is not None:
         from pellucid.lessons.scaling_picture import to_svg
 
-        write(svg, to_svg(measured))
+        write(svg, to_svg(measured), "svg", overwrite)
     if json:
         typer.echo(to_json(measured))
     else:
@@ -145,12 +154,12 @@ def scaling(
         show(measured, Console())
 
 
-def _save(walk: "Walk", html: Path | None, svg: Path | None) -> None:
+def _save(walk: "Walk", html: Path | None, svg: Path | None, overwrite: bool) -> None:
     if html is not None:
         from pellucid.lessons.page import to_html
 
-        write(html, to_html(walk))
+        write(html, to_html(walk), "html", overwrite)
     if svg is not None:
         from pellucid.lessons.picture import to_svg
 
-        write(svg, to_svg(walk))
+        write(svg, to_svg(walk), "svg", overwrite)

@@ -12,6 +12,7 @@ from pellucid.commands.shared import (
     ColumnOption,
     FileOption,
     JsonOption,
+    OverwriteOption,
     SeedOption,
     StrictOption,
     Texts,
@@ -46,17 +47,19 @@ def embed_texts(
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*VECTORS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Turn texts into vectors whose cosine says how similar they are."""
     from pellucid.tasks import open_encoder, terminal
 
-    check_files(VECTORS, output=output)
+    check_files(VECTORS, overwrite=overwrite, output=output)
     found = terminal.read(texts, file, column, strict=strict)
     vectors = terminal.embedded(terminal.opened(model, open_encoder), found, strict=strict)
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: terminal.embeddings_said(found, vectors, model),
         columns=lambda: terminal.embedding_columns(found, vectors),
         show=lambda: terminal.show_embeddings(found, vectors, model, plain_console()),
@@ -72,12 +75,13 @@ def rank_texts(
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find the texts that are nearest in meaning to a query."""
     from pellucid.tasks import open_encoder, terminal
 
-    check_files(COLUMNS, output=output)
+    check_files(COLUMNS, overwrite=overwrite, output=output)
     if file is None and os.path.isfile(query):
         raise ArgumentError(
             f"'{query}' is a file, and what to look for comes before it: "
@@ -89,6 +93,7 @@ def rank_texts(
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: terminal.matches_said(query, found, ranked, model),
         columns=lambda: terminal.match_columns(found, ranked),
         show=lambda: terminal.show_matches(query, found, ranked, plain_console()),
@@ -111,6 +116,7 @@ def group_texts(
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Put similar texts into groups, and say what each is about."""
@@ -118,7 +124,7 @@ def group_texts(
     from pellucid.tasks import cluster_map, open_encoder, terminal
     from pellucid.tasks.cluster import cluster
 
-    check_files(COLUMNS, html=html, svg=svg, output=output)
+    check_files(COLUMNS, overwrite=overwrite, html=html, svg=svg, output=output)
     if groups is not None and groups < 1:
         raise ArgumentError(f"--groups must be 1 or more, not {groups}")
     _check_seed(seed)
@@ -130,12 +136,16 @@ def group_texts(
         if svg is not None or html is not None:
             step("drawing the map", 0, 1)
             placed = cluster_map.places(vectors, seed)
-    for path, draw in ((svg, cluster_map.to_svg), (html, cluster_map.to_html)):
+    for kind, path, draw in (
+        ("svg", svg, cluster_map.to_svg),
+        ("html", html, cluster_map.to_html),
+    ):
         if path is not None:
-            write(path, draw(found.texts, made, placed, title=found.source))
+            write(path, draw(found.texts, made, placed, title=found.source), kind, overwrite)
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: terminal.groups_said(found, made, model),
         columns=lambda: terminal.group_columns(found, made),
         show=lambda: terminal.show_groups(found, made, plain_console()),
@@ -171,6 +181,7 @@ def label_texts(
     ] = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Learn labels from a few examples, and give them to texts; or give those that a model was
@@ -183,11 +194,12 @@ def label_texts(
         raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
     if head is not None and save is not None:
         raise ArgumentError("--save goes with --examples; the head is saved already")
+    from pellucid.common.files import to_json
     from pellucid.tasks import open_encoder, terminal
     from pellucid.tasks.classify import PROBE, Head, evaluate
     from pellucid.text.items import from_arguments, has_columns
 
-    check_files(COLUMNS, save=save, output=output)
+    check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     _check_seed(seed)
     fitted = None if head is None else Head.load(head)
     if fitted is not None and model is None:
@@ -219,7 +231,7 @@ def label_texts(
         likely = fitted.probabilities(terminal.embedded(encoder, found, strict=strict))
     # Nothing is printed or written before all that can fail has been done.
     if save is not None:
-        fitted.save(save)
+        fitted.save(save, overwrite=overwrite)
         wrote(save)
     if learnt is not None and not json:
         terminal.show_evaluation(judged, learnt, console)
@@ -227,11 +239,12 @@ def label_texts(
             console.print()
     if found is None or likely is None:
         if json:
-            typer.echo(terminal.to_json(said))
+            typer.echo(to_json(said))
         return
     give(
         output,
         json,
+        overwrite=overwrite,
         said=lambda: said | {"items": terminal.labels_said(found, fitted, likely)},
         columns=lambda: terminal.label_columns(found, fitted, likely),
         show=lambda: terminal.show_labels(found, fitted, likely, console),

@@ -242,12 +242,13 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str,
     from pellucid.common.terminal import steps as stages
     from pellucid.tasks.terminal import note
     from pellucid.training.asked import Run
+    from pellucid.training.directory import run_in
     from pellucid.training.runs import train
 
     output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
     run = None
     if resume:
-        began = Run.read(output / "training" / "run.json").what
+        began = Run.read(run_in(output)).what
         began = "encoder" if began == "pairs" else began
         if began != name:
             raise ArgumentError(
@@ -285,7 +286,7 @@ def _stopped(error: KeyboardInterrupt, name: str, said: dict[str, Any]) -> str:
 
 def _show(measures: dict[str, Any], name: str, said: dict[str, Any]) -> None:
     from pellucid.commands.shared import plain_console
-    from pellucid.tasks.terminal import to_json
+    from pellucid.common.files import to_json
     from pellucid.training import answer
 
     if said["json"]:

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from pellucid import pretrained
-from pellucid.common.files import printable
+from pellucid.common.files import printable, reason_of
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
@@ -282,7 +282,7 @@ def _source(model: str) -> str:
         is_directory, is_file = path.is_dir(), path.is_file()
     except OSError as error:  # a name too long, say
         raise FileError(
-            f"model '{short(model, 100)}' cannot be opened: {error.strerror}"
+            f"model '{short(model, 100)}' cannot be opened: {reason_of(error)}"
         ) from error
     if is_file:
         raise FileError(f"model '{model}' is a file; give the model's directory or its hub name")

@@ -12,6 +12,8 @@ import numpy as np
 from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
+from pellucid.attention.compiled import kept
+
 f32 = np.float32
 RELU, GELU, GELU_TANH, SILU = range(4)
 
@@ -49,12 +51,11 @@ def _at(typing_context: Any, address: Any, like: Any) -> Any:
     return types.CPointer(like.dtype)(types.int64, like), generate
 
 
-_freely: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True, cache=True)
-_together: Any = njit(
-    fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True, cache=True, parallel=True
-)
+_freely: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True)
+_together: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True, parallel=True)
 
 
+@kept
 @_freely
 def _dot(left: Any, right: Any) -> Any:
     total = f32(0.0)
@@ -63,6 +64,7 @@ def _dot(left: Any, right: Any) -> Any:
     return total
 
 
+@kept
 @_freely
 def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, out: Any) -> None:
     """One of so many equal parts of x @ weight.T * scale + bias, for x (rows, in).
@@ -99,16 +101,19 @@ def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, ou
                 found[i] += bias[i]
 
 
+@kept
 @_freely
 def _matrix(address: Any, rows: Any, cols: Any, like: Any) -> Any:
     return carray(_at(address, like), (rows, cols))
 
 
+@kept
 @_freely
 def _vector(address: Any, size: Any) -> Any:
     return carray(_at(address, np.empty(0, f32)), (size if address else 0,))
 
 
+@kept
 @_together
 def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) -> None:
     """out (rows, out) = x @ weight.T * scale + bias, for x (rows, in).
@@ -124,6 +129,7 @@ def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) ->
         _share(weight, scale, bias, part, parts, x, out)
 
 
+@kept
 @_freely
 def _project(table: Any, field: Any, size: Any, x: Any, out: Any, like: Any, parts: Any) -> None:
     weight = _matrix(table[field], size, x.shape[1], like)
@@ -131,6 +137,7 @@ def _project(table: Any, field: Any, size: Any, x: Any, out: Any, like: Any, par
     project(weight, scale, bias, x, out, parts)
 
 
+@kept
 @_together
 def _project_heads(
     table: Any,
@@ -155,6 +162,7 @@ def _project_heads(
         _share(of_value, value_scale, value_bias, part, parts, x, value)
 
 
+@kept
 @_freely
 def _activated(x: Any, kind: Any) -> Any:
     if kind == RELU:
@@ -167,6 +175,7 @@ def _activated(x: Any, kind: Any) -> Any:
     return f32(0.5) * x * (f32(1.0) + math.tanh(inner))
 
 
+@kept
 @_together
 def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, parts: Any) -> None:
     size = inner.shape[1]
@@ -187,6 +196,7 @@ def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, pa
                     inner[row, i] = _activated(inner[row, i], kind)
 
 
+@kept
 @_freely
 def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
     """out (rows, size): a layer norm of x, or an RMS norm where there is no bias."""
@@ -209,6 +219,7 @@ def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
                 out[row, j] += bias[j]
 
 
+@kept
 @_freely
 def _turn(x: Any, cosine: Any, sine: Any) -> None:
     """Rotate each head of x (heads, dim) in place, by angles (dim,)."""
@@ -220,6 +231,7 @@ def _turn(x: Any, cosine: Any, sine: Any) -> None:
             x[head, j + half] = second * cosine[j + half] + first * sine[j + half]
 
 
+@kept
 @_together
 def _attend(
     query: Any,
@@ -269,6 +281,7 @@ def _attend(
                 mixed[i] += weight * value[j, i]
 
 
+@kept
 @_freely
 def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
     """What a part reads: x (rows, width), normalised where that comes first."""
@@ -279,6 +292,7 @@ def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
     return y
 
 
+@kept
 @_freely
 def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
     """Add to x what a part has made, and normalise where that comes after."""
@@ -289,6 +303,7 @@ def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
         _normalise(table, norm, shape.eps, x, x)
 
 
+@kept
 @_freely
 def _normalise_heads(table: Any, norm: Any, shape: Any, x: Any) -> None:
     """Normalise each head of x (rows, heads * dim) in place, if there is such a norm."""
@@ -297,7 +312,8 @@ def _normalise_heads(table: Any, norm: Any, shape: Any, x: Any) -> None:
         _normalise(table, norm, shape.eps, split, split)
 
 
-@njit(nogil=True, cache=True)
+@kept
+@njit(nogil=True)
 def blocks(
     table: Any,
     shape: Any,

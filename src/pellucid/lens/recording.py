@@ -161,13 +161,19 @@ class Recording(Displayed):
                 self._vocabulary[number] = str(number) if name is None else name
         return [self._vocabulary.get(number, str(number)) for number in numbers]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write all of it, tokens included, to a safetensors file that grows with n.
 
+        Args:
+            path: where to.
+            overwrite: whether a recording that is there already is replaced.
+
         Raises:
+            ArgumentError: the name ends as that of something else.
+            ExistsError: there is a file that is no recording, or one and not `overwrite`.
             FileError: the file cannot be written there; what was there stays.
         """
-        store.save(self, path)
+        store.save(self, path, overwrite=overwrite)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Recording":

@@ -27,7 +27,7 @@ from pellucid.attention.masks import (
     Present,
     Rows,
 )
-from pellucid.common.files import written_whole
+from pellucid.common.files import check_writable, reason_of, written_whole
 from pellucid.errors import FileError
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Pieces, Proof, Record
@@ -83,12 +83,14 @@ class _Shelf:
         return name
 
 
-def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
+def save(recording: "Recording", path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a recording; a reader sees the old file or the new, never half of one.
 
     Raises:
+        ExistsError: there is a file that is no recording, or one and not `overwrite`.
         FileError: the file cannot be written there.
     """
+    check_writable(path, "recording", overwrite=overwrite)
     shelf = _Shelf()
     records = [_described(record, shelf) for record in recording]
     ids = {
@@ -111,7 +113,7 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         "placeholders": sorted(recording.placeholder_ids),
         "records": records,
     }
-    with written_whole(path) as aside:
+    with written_whole(path, "recording", overwrite=overwrite) as aside:
         try:
             save_file(shelf.tensors, aside, metadata={HEADER: json.dumps(header)})
         except SafetensorError as error:  # as of a full disk
@@ -133,7 +135,9 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise FileError(
             f"'{path}' is no recording, or was cut off: safetensors says: {error}"
         ) from error

@@ -1,6 +1,5 @@
 """`pellucid watch` and `pellucid heads`: read, look, and say it in the terminal."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.attention.weights import readable_bytes
+from pellucid.common import files
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
-from pellucid.common.files import is_blank, printable
+from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.errors import ArgumentError, FileError
@@ -88,7 +88,7 @@ def read_text(text: str | None, file: Path | None) -> str:
     try:
         found = file.read_bytes()
     except OSError as error:
-        raise FileError(f"cannot read '{short(str(file), 200)}': {error.strerror}") from error
+        raise FileError(f"cannot read '{short(str(file), 200)}': {reason_of(error)}") from error
     try:
         read = found.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -121,6 +121,7 @@ def look(
     max_tokens: int | None = None,
     top: int = 10,
     save: Path | None = None,
+    overwrite: bool = False,
 ) -> Seen:
     """Let a model read a text, and look at every head.
 
@@ -132,6 +133,7 @@ def look(
         max_tokens: cut what is longer.
         top: how many of the strongest links to find.
         save: where to write the recording.
+        overwrite: whether a recording that is there may be replaced.
 
     Raises:
         ArgumentError: the text is too long for the model, or nothing of it can be seen.
@@ -142,7 +144,7 @@ def look(
     with steps() as step:
         checkpoint, inputs, seen = recorded(text, target, model, layers, max_tokens, step)
         if save is not None:
-            seen.save(save)
+            seen.save(save, overwrite=overwrite)
         table = heads(seen, progress=lambda done, all_: step("looking at heads", done, all_))
         strongest: list[WordLink] = []
         if top:
@@ -492,7 +494,7 @@ def recording_to_json(recording: Recording, table: HeadTable) -> str:
 def _json(*, recording: Recording, **parts: Any) -> str:
     held, dense = _held(recording)
     facts = {"unseen": recording.unseen, "bytes_held": held, "bytes_dense": dense}
-    return json.dumps(parts | facts, ensure_ascii=False, allow_nan=False, indent=2)
+    return files.to_json(parts | facts, indent=2)
 
 
 def _number(value: float) -> str:

@@ -5,13 +5,13 @@ and k are independent, with mean 0 and variance 1, then q · k has mean 0 and va
 scores drive the softmax to where one weight is near 1 and its gradient near 0.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
+from pellucid.common import files
 from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, TooLargeError
 
@@ -122,7 +122,7 @@ def measure_scaling(
 
 def to_json(scaling: Scaling) -> str:
     """The measurement as JSON."""
-    return json.dumps(asdict(scaling), indent=2)
+    return files.to_json(asdict(scaling), indent=2)
 
 
 def _scores(d_k: int, keys: int, samples: int, seed: int) -> torch.Tensor:

@@ -4,7 +4,6 @@ Lessons build walks, renderers show them; neither knows the other. All numbers h
 Python, and the steps from scores to context come from the readable reference.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from pellucid.attention.reference import stages
+from pellucid.common import files
 from pellucid.common.wording import percent
 from pellucid.errors import UnknownNameError
 from pellucid.lessons.sentences import Speaker
@@ -85,7 +85,7 @@ def to_json(walk: Walk) -> str:
             return [plain(part) for part in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(asdict(walk)), indent=2, ensure_ascii=False)
+    return files.to_json(plain(asdict(walk)), indent=2)
 
 
 def matrix(

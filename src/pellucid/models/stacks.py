@@ -246,10 +246,15 @@ class Transformer(nn.Module):
         int8.quantise(self)
         return self.eval()
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write the model as `pellucid.load` and, for a known family's shape, transformers read it.
 
+        Args:
+            directory: where to; it is made if it is not there.
+            overwrite: whether a model that is there already is replaced.
+
         Raises:
+            ExistsError: there is a model already, and it may not be replaced.
             FileError: the directory cannot be written to, or has a tokenizer though the model has
                 none.
             ArgumentError: the model is in int8.
@@ -258,7 +263,7 @@ class Transformer(nn.Module):
 
         if any(isinstance(part, int8.Int8Linear) for part in self.modules()):
             raise ArgumentError("a model in int8 cannot be saved; save it before to_int8()")
-        checkpoints.save(self, Path(directory))
+        checkpoints.save(self, Path(directory), overwrite)
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
         """As `forward`; with watch=True the recording of all attention too, (output, recording)."""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pellucid.common.files import written_whole
+from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks.checks import check_whole
@@ -78,17 +78,18 @@ class Head:
             )
         return torch.softmax(embeddings @ self.weight.T + self.bias, -1)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file.
 
         Raises:
+            ExistsError: there is a file that is no head, or one and not `overwrite`.
             FileError: it cannot be written there.
         """
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         if self.probe is not None:
             tensors["probe"] = self.probe.contiguous()
         said = {"format": FORMAT, "labels": json.dumps(self.labels), "model": self.model or ""}
-        with written_whole(path) as aside:
+        with written_whole(path, "head", overwrite=overwrite) as aside:
             try:
                 save_file(tensors, aside, metadata=said)
             except SafetensorError as error:
@@ -108,7 +109,9 @@ class Head:
             with safe_open(path, framework="pt") as file:
                 said = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise FileError(f"cannot read '{name}': {reason_of(error)}") from error
+        except SafetensorError as error:
             raise FileError(f"'{name}' is no head: {error}") from error
         if said.get("format") != FORMAT:
             raise FileError(f"'{name}' is no head that `pellucid classify` saved")

@@ -1,6 +1,5 @@
 """`pellucid embed`, `similar`, `cluster` and `classify`: read, embed, say it in the terminal."""
 
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +34,6 @@ FEW = 8
 """Texts whose similarities are shown, and labels whose confusions are a table."""
 MOST_ROWS = 40
 """Lines of a table; more are for --json or a file."""
-# Those that JSON leaves as they are, and a terminal may take for commands.
-_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 CLEAR, VAGUE = 0.25, 0.1
 """Silhouettes above which groups stand apart, and below which they run into each other."""
 
@@ -97,11 +94,6 @@ def embedded(model: Encoder, found: Items, *, strict: bool = False) -> torch.Ten
 def name_of(model: str | None) -> str:
     """For people."""
     return DEFAULT if model is None else printable(Path(model).name or model)
-
-
-def to_json(said: Mapping[str, Any]) -> str:
-    text = json.dumps(said, ensure_ascii=False, allow_nan=False, indent=1)
-    return text.translate(_CONTROLS)
 
 
 # Embeddings

@@ -27,7 +27,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pellucid.common.files import is_blank, printable
+from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 
@@ -191,8 +191,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except EOFError as error:
         raise FileError(f"'{source}' is cut short: it ends before its packing does") from error
     except (OSError, zlib.error, lzma.LZMAError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileError(f"cannot read '{source}': {reason}") from error
+        raise FileError(f"cannot read '{source}': {reason_of(error)}") from error
 
 
 def _plain(path: Path) -> BinaryIO:

@@ -30,39 +30,50 @@ def check_kind(path: Path, kinds: Sequence[str]) -> None:
         _pyarrow()
 
 
-def write(path: Path, columns: Mapping[str, Column]) -> None:
+def write(path: Path, columns: Mapping[str, Column], *, overwrite: bool = False) -> None:
     """Write columns of one length as .csv, .parquet or .npy.
 
     A .npy file is the one array among them, and nothing else.
 
     Raises:
+        ExistsError: there is a file of another kind, or one and not `overwrite`.
         FileError: it cannot be written there.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
     kind = path.suffix.lower()
     if kind == ".csv":
-        write_whole(path, _csv(columns))
+        write_whole(path, _csv(columns), "csv", overwrite=overwrite)
     elif kind == ".npy":
         (array,) = (column for column in columns.values() if isinstance(column, np.ndarray))
         array = np.ascontiguousarray(array)
         about = np.lib.format.header_data_from_array_1_0(array)
-        with written_whole(path) as aside, aside.open("wb") as file:
+        with (
+            written_whole(path, "npy", overwrite=overwrite) as aside,
+            aside.open("wb") as file,
+        ):
             # np.save would not say why a disk does not take it.
             np.lib.format.write_array_header_1_0(file, about)
             file.write(array.data)
     else:
-        _parquet(path, columns)
+        _parquet(path, columns, overwrite)
 
 
 def _csv(columns: Mapping[str, Column]) -> str:
     written = io.StringIO(newline="")
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    rows = zip(*columns.values(), strict=True)
+    writer.writerows([_inert(cell) for cell in row] for row in rows)
     return written.getvalue()
 
 
-def _parquet(path: Path, columns: Mapping[str, Column]) -> None:
+def _inert(cell: Any) -> Any:
+    """A text that a spreadsheet would run as a formula, with an apostrophe, which it does not."""
+    is_formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if is_formula else cell
+
+
+def _parquet(path: Path, columns: Mapping[str, Column], overwrite: bool) -> None:
     pyarrow = _pyarrow()
     from pyarrow import parquet
 
@@ -73,7 +84,7 @@ def _parquet(path: Path, columns: Mapping[str, Column]) -> None:
             arrays[name] = pyarrow.FixedSizeListArray.from_arrays(flat, column.shape[1])
         else:
             arrays[name] = pyarrow.array(column)
-    with written_whole(path) as aside:
+    with written_whole(path, "parquet", overwrite=overwrite) as aside:
         try:
             parquet.write_table(pyarrow.table(arrays), aside)
         except pyarrow.ArrowException as error:

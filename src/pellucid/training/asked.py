@@ -1,6 +1,7 @@
 """What a user asks of a run, checked before any text is read, and kept for --resume."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -8,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, FileError, PellucidError
 from pellucid.layers.config import Config, Kind
@@ -109,9 +110,9 @@ class Run:
         """Write it so that it can be read in any directory."""
         said = asdict(self)
         for name in ("files", "held_out"):
-            said[name] = [one.resolve() for one in said[name]]
+            said[name] = [os.path.realpath(one) for one in said[name]]
         if self.base is not None and self.base.exists():
-            said["base"] = self.base.resolve()
+            said["base"] = os.path.realpath(self.base)
         write_whole(path, json.dumps(said, indent=2, default=str) + "\n")
 
     @classmethod
@@ -129,8 +130,8 @@ class Run:
             said["base"] = None if said["base"] is None else Path(said["base"])
             return cls(**said)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise FileError(f"no run to go on with: cannot read '{path}': {reason}") from error
+            told = f"cannot read '{path}': {reason_of(error)}"
+            raise FileError(f"no run to go on with: {told}") from error
 
 
 def options_of(path: Path) -> dict[str, Any]:
@@ -142,8 +143,7 @@ def options_of(path: Path) -> dict[str, Any]:
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileError(f"cannot read '{path}': {reason}") from error
+        raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
     found: dict[str, Any] = {}
     for name, value in said.items():
         found |= value if isinstance(value, dict) else {name: value}

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pellucid.common.files import UNFINISHED
-from pellucid.errors import FileError
+from pellucid.common.files import UNFINISHED, flush, reason_of
+from pellucid.errors import ArgumentError, FileError
 
 MODEL = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
@@ -28,6 +28,8 @@ is killed among these can be told from somebody else's files."""
 FOLDERS = ("data", "checkpoints", "attention", "tensorboard")
 ASIDE = ".pellucid-run"
 """Where a run is made ready, while what it replaces is still in `training`."""
+OLD = ".pellucid-old"
+"""Where `training` of a run goes that is being replaced, until the new one is in its place."""
 
 fcntl: Any
 try:
@@ -47,7 +49,7 @@ def alone(directory: Path, is_there: bool) -> Iterator[None]:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"cannot write '{directory}': {error.strerror}") from error
+            raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
     if fcntl is None or not directory.is_dir():
         yield
         return
@@ -75,6 +77,7 @@ def claim(directory: Path, overwrite: bool) -> Path:
             f"'{directory}' has something in it; --resume goes on with it, --overwrite removes "
             "what a run left there"
         )
+    _settle(directory)
     if not any((directory / one / RUN).is_file() for one in ("training", ASIDE)):
         for path in _left(directory):
             raise FileError(
@@ -89,7 +92,7 @@ def claim(directory: Path, overwrite: bool) -> Path:
     try:
         made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot write '{directory}': {error.strerror}") from error
+        raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
     return made
 
 
@@ -100,17 +103,40 @@ def place(directory: Path) -> Path:
 
 
 def replace(directory: Path) -> None:
-    """Put what was made ready aside in place of the run that was there."""
-    aside = directory / ASIDE
-    if not aside.is_dir():
+    """Put what was made ready aside in place of the run that was there.
+
+    Whoever is killed meanwhile leaves the old run or the new one, and `sweep` ends what was begun.
+    """
+    if (directory / ASIDE).is_dir():
+        os.rename(directory / "training", directory / OLD)
+        _settle(directory)
+
+
+def _settle(directory: Path) -> None:
+    """End what a `replace` has begun: the new run in its place first, then the old one away."""
+    inner, old, aside = directory / "training", directory / OLD, directory / ASIDE
+    if not old.is_dir():
         return
-    remove(directory)
-    for name in TRAINING:
-        for path in aside.glob(name):
-            target = directory / "training" / path.relative_to(aside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-    shutil.rmtree(aside, ignore_errors=True)
+    if not inner.exists():
+        os.rename(aside if (aside / RUN).is_file() else old, inner)
+    flush(directory)
+    if old.is_dir():
+        for path in (*_model(directory), *_inside(old)):
+            _remove(path)
+        _remove_folders(directory / "1_Pooling", *(old / one for one in FOLDERS))
+        for path in sorted(old.rglob("*")):  # what somebody else has put there
+            target = inner / path.relative_to(old)
+            if not path.is_dir() or path.is_symlink():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def run_in(directory: Path) -> Path:
+    """Where it stands what a run was asked, also of one that was killed while it took its place."""
+    aside = directory / ASIDE / RUN
+    is_between = (directory / OLD).is_dir() and not (directory / "training").exists()
+    return aside if is_between and aside.is_file() else directory / "training" / RUN
 
 
 def give_up(directory: Path) -> None:
@@ -128,20 +154,47 @@ def remove(directory: Path) -> None:
     for path in _left(directory):
         _remove(path)
     inner = directory / "training"
-    for folder in (directory / "1_Pooling", *(inner / one for one in FOLDERS), inner):
+    _remove_folders(directory / "1_Pooling", *(inner / one for one in FOLDERS), inner)
+
+
+def _remove_folders(*folders: Path) -> None:
+    for folder in folders:
         with suppress(OSError):  # it is not there, or has something else in it
             folder.rmdir()
 
 
+def check_unread(directory: Path, files: Iterable[Path]) -> None:
+    """Refuse to replace a run of which a file is read.
+
+    Raises:
+        ArgumentError: one is.
+    """
+    left = [path for path in _left(directory) if path.is_file()]
+    for file in files:
+        if file.exists() and any(os.path.samefile(file, path) for path in left):
+            raise ArgumentError(
+                f"'{file}' is read, and is of the run that --overwrite removes; the new one goes "
+                "elsewhere"
+            )
+
+
 def _left(directory: Path) -> list[Path]:
     """What a run left, if it was one."""
-    model = [directory / name for name in MODEL]
-    inner = [path for name in TRAINING for path in (directory / "training").glob(name)]
-    return [path for path in model if path.exists() or path.is_symlink()] + inner
+    return _model(directory) + _inside(directory / "training")
+
+
+def _model(directory: Path) -> list[Path]:
+    paths = [directory / name for name in MODEL]
+    return [path for path in paths if path.exists() or path.is_symlink()]
+
+
+def _inside(training: Path) -> list[Path]:
+    return [path for name in TRAINING for path in training.glob(name)]
 
 
 def sweep(directory: Path) -> None:
-    """Remove what was killed while it was written, or made ready."""
+    """Remove what was killed while it was written, or made ready; a `replace` is ended first."""
+    _settle(directory)
     for path in (*directory.glob(UNFINISHED), *(directory / "training").rglob(UNFINISHED)):
         _remove(path)
 

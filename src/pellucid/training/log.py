@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pellucid.common.files import written_whole
+from pellucid.common.files import reason_of, written_whole
 from pellucid.errors import FileError
 
 
@@ -25,7 +25,7 @@ class Log:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(said, allow_nan=False) + "\n")
         except OSError as error:
-            raise FileError(f"cannot write '{self.path}': {error.strerror or error}") from error
+            raise FileError(f"cannot write '{self.path}': {reason_of(error)}") from error
 
     def cut(self, step: int, read: Callable[[dict[str, Any]], None]) -> None:
         """Drop the lines of later steps, which will be made again, and those that are not whole.

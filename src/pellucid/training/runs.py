@@ -9,9 +9,11 @@ DIR/training/checkpoints/                             to go on from
 DIR/training/log.jsonl, loss.svg, attention/          how it went
 DIR/.pellucid-run/                                    a run that is made ready to take the place of
 one that is there
+DIR/.pellucid-old/                                    the training/ of that, until it has
 """
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -83,8 +85,8 @@ def train(
     processes = Processes.join()
     resume = run is None
     if run is None:
-        run = Run.read(directory / "training" / places.RUN)
-    elif run.base is not None and run.base.resolve() == directory.resolve():
+        run = Run.read(places.run_in(directory))
+    elif run.base is not None and os.path.realpath(run.base) == os.path.realpath(directory):
         raise ArgumentError(f"'{directory}' is the model to go on from; the new one goes elsewhere")
     elif run.settings(1).shard and processes.count == 1:
         raise ArgumentError(
@@ -117,6 +119,7 @@ def _train(
         if resume:
             places.sweep(directory)
         else:
+            places.check_unread(directory, (*run.files, *run.held_out))
             run.save(places.claim(directory, overwrite) / places.RUN)
     processes.wait()
     machine.keep_freed_memory()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import reason_of, write_whole
 from pellucid.errors import ArgumentError, FileError
 
 CHUNK = 2**18
@@ -178,6 +178,5 @@ def building(directory: Path, vocabulary: int) -> Iterator[Builder]:
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, FileError):
-            reason = error.strerror or error
-            raise FileError(f"cannot write '{directory}': {reason}") from error
+            raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
         raise

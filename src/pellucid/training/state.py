@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import flush, reason_of, write_whole
 from pellucid.common.wording import short
 from pellucid.errors import FileError
 from pellucid.training.distributed import Processes
@@ -53,6 +54,7 @@ def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Proces
         write_whole(aside / ABOUT, json.dumps({"about": told, "checksum": _sum(told)}, indent=2))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
+        flush(directory)
 
     for call in (begin, write, finish):
         reason = ""
@@ -79,13 +81,23 @@ def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] 
         whole.
 
     Raises:
-        FileError: there are checkpoints, but none is whole, or it is of another model.
+        FileError: there are checkpoints, but none is whole, it is of another model, or it may not
+            be read.
     """
-    damaged = []
-    for path in sorted(directory.glob("step-*[0-9]"), reverse=True):
-        about = _verified(path)
-        if about is None:
-            damaged.append(path.name)
+    damaged: dict[str, str] = {}
+    try:
+        names = sorted(os.listdir(directory), reverse=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(f"cannot read '{directory}': {reason_of(error)}") from error
+    for path in (directory / name for name in names if fnmatch(name, "step-*[0-9]")):
+        try:
+            about = _verified(path)
+        except PermissionError as error:  # it may be whole: nobody has to begin before it
+            raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            damaged[path.name] = reason_of(error)
             continue
         found = _tensors(parts)
         try:
@@ -100,9 +112,12 @@ def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] 
             model_state_dict=found["model"],
             optim_state_dict=found["optimiser"],
         )
-        return about | {"damaged": damaged}
+        return about | {"damaged": list(damaged)}
     if damaged:
-        raise FileError(f"none of the checkpoints in '{directory}' is whole")
+        name, reason = next(iter(damaged.items()))
+        raise FileError(
+            f"none of the checkpoints in '{directory}' is whole; of the newest, {name}: {reason}"
+        )
     return None
 
 
@@ -129,18 +144,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _verified(path: Path) -> dict[str, Any] | None:
-    """What is said about a checkpoint, if every file is what it was."""
-    try:
-        said = json.loads((path / ABOUT).read_text())
-        about: dict[str, Any] = said["about"]
-        sums = about["checksums"]
-        is_whole = said["checksum"] == _sum(about) and all(
-            _checksum(path / name) == value for name, value in sums.items()
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return about if is_whole else None
+def _verified(path: Path) -> dict[str, Any]:
+    """What is said about a checkpoint, if every file is what it was; else an error says why not."""
+    said = json.loads((path / ABOUT).read_text())
+    about: dict[str, Any] = said["about"]
+    if said["checksum"] != _sum(about):
+        raise ValueError(f"{ABOUT} is not what it was")
+    for name, value in about["checksums"].items():
+        if _checksum(path / name) != value:
+            raise ValueError(f"{name} is not what it was")
+    return about
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
+from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.viewer.atlas import Atlas, Volume
 
@@ -68,7 +69,7 @@ def listening(host: str, port: int) -> Iterator[Listening]:
         return
     assert problem is not None
     where = f"{host}, port {port}" if port else host
-    raise FileError(f"cannot listen on {where}: {problem.strerror or problem}") from problem
+    raise FileError(f"cannot listen on {where}: {reason_of(problem)}") from problem
 
 
 def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:

@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pellucid.common.files import written_whole
+from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import count, listing
 from pellucid.errors import (
     ArgumentError,
+    ExistsError,
     FileError,
     MissingExtraError,
     PellucidError,
@@ -202,8 +203,13 @@ def _as_stored(config: Config, family: Family, stored: Tensors) -> Config:
     return config
 
 
-def save(model: "Transformer", directory: Path) -> None:
+def save(model: "Transformer", directory: Path, overwrite: bool = False) -> None:
     """See `Transformer.save`."""
+    there = next((name for name in ("config.json", WEIGHTS) if (directory / name).exists()), None)
+    if there is not None and not overwrite:
+        raise ExistsError(
+            f"'{directory}' has a {there} already; overwrite=True replaces the model that is there"
+        )
     other = Tokenizer.file_in(directory) if model.tokenizer is None else None
     if other is not None:  # it would be read back as this model's
         raise FileError(
@@ -235,8 +241,7 @@ def save(model: "Transformer", directory: Path) -> None:
     except FileError:
         raise
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileError(f"cannot write '{directory}': {reason}") from error
+        raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
 
 
 def _theirs(model: "Transformer", family: Family) -> dict[str, Tensor]:

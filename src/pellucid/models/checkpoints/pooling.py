@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import FileError
 from pellucid.layers.config import Config, Pooling
@@ -79,7 +79,7 @@ def write(directory: Path, config: Config) -> None:
     try:
         (directory / "1_Pooling").mkdir(exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
+        raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
     for file, said in (("1_Pooling/config.json", pooling), (LENGTH, length), (MODULES, modules)):
         write_whole(directory / file, json.dumps(said, indent=2) + "\n")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pellucid.common.files import reason_of
 from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError, TypeMismatchError
 
@@ -32,7 +33,7 @@ def directory_of(path: str | Path) -> Path:
         raise
     except OSError as error:  # a name that is too long for any file, say
         name = short(str(path), SHOWN)
-        raise FileError(f"model '{name}' cannot be looked for: {error.strerror}") from error
+        raise FileError(f"model '{name}' cannot be looked for: {reason_of(error)}") from error
     if directory.is_absolute() or str(path).startswith((".", "~")):  # no hub name looks so
         raise FileError(f"model '{path}' is no directory")
     try:

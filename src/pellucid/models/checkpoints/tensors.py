@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pellucid.common.files import reason_of
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
@@ -121,5 +122,7 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as opened:
             yield opened
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise FileError(f"its {file.name} cannot be read: {reason_of(error)}") from error
+    except SafetensorError as error:
         raise FileError(f"its {file.name} is damaged: {error}") from error

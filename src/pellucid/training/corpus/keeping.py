@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pellucid.common.files import write_whole
+from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text.items import name_of
@@ -56,13 +57,13 @@ def _facts(path: Path) -> list[str | int | None]:
     try:
         found = path.stat()
     except OSError:
-        return [str(path.resolve()), None, None]
+        return [os.path.realpath(path), None, None]
     if not stat.S_ISREG(found.st_mode):
         what = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise FileError(
             f"cannot read '{name_of(path)}': it is {what}; texts are read from files, several times"
         )
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+    return [os.path.realpath(path), found.st_size, found.st_mtime_ns]
 
 
 def checksum(tokenizer: Tokenizer, parts: Iterable[np.ndarray]) -> str:
@@ -109,13 +110,14 @@ def made_once(
             Path(path).stat()
         except OSError as error:
             needed = f", and '{directory}' does not have all that was in it" if whatever else ""
-            reason = error.strerror or error
-            raise FileError(f"cannot read '{name_of(Path(path))}': {reason}{needed}") from error
+            raise FileError(
+                f"cannot read '{name_of(Path(path))}': {reason_of(error)}{needed}"
+            ) from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
     except OSError as error:
-        raise FileError(f"cannot write '{directory}': {error.strerror or error}") from error
+        raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
     found = make()
     write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
     return opened(found)

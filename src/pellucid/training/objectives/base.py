@@ -99,7 +99,7 @@ class Objective(nn.Module):
         own = {name: one for name, one in weights.items() if name.startswith("model.")}
         model.load_state_dict({name.removeprefix("model."): one for name, one in own.items()})
         model.tokenizer, model.generation = self.model.tokenizer, self.model.generation
-        model.save(directory)
+        model.save(directory, overwrite=True)
 
     def restore(self, directory: Path) -> None:
         """Go on with the model that `save` wrote, in place of the one there is."""

@@ -323,7 +323,7 @@ class Classification(_Texts):
         """And the head beside the model, as `pellucid classify` reads it."""
         super().save(directory, weights)
         head = Head(labels=self.names, weight=weights["head.weight"], bias=weights["head.bias"])
-        head.save(directory / FILE)
+        head.save(directory / FILE, overwrite=True)
 
     def restore(self, directory: Path) -> None:
         super().restore(directory)

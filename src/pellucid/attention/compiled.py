@@ -1,0 +1,43 @@
+"""Numba's compiled code on disk, which may be damaged or impossible to keep: it is optional."""
+
+import os
+import warnings
+from typing import Any
+
+from numba.core.caching import FunctionCache
+
+
+def kept(compiled: Any) -> Any:
+    """Let what `njit` gives keep its code on disk, as `cache=True` does, but never fail for that.
+
+    Raises:
+        RuntimeError: there is no directory where it could be kept.
+    """
+    compiled._cache = _Cache(compiled.py_func)
+    return compiled
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # of pickle, LLVM, the system: whatever the bytes happen to mean
+            self._warn("is damaged, and is made anew", error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            try:
+                super().save_overload(sig, data)
+            except OSError:
+                raise
+            except Exception:  # the index is damaged; without it, all of it is made anew
+                self.flush()
+                super().save_overload(sig, data)
+        except OSError as error:
+            self._warn("cannot be kept, and is made anew each time", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        name = os.path.join(self.cache_path, self._impl.filename_base)
+        warnings.warn(f"compiled code in '{name}' {what}: {reason}", RuntimeWarning, stacklevel=2)
