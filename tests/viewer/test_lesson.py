@@ -24,7 +24,7 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example
 from pellucid.viewer import lesson
-from pellucid.viewer.questions import plain
+from pellucid.common.wording import plain
 from tests.viewer import recordings
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import saved, table

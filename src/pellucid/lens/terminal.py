@@ -15,7 +15,7 @@ from pellucid.attention.weights import readable_bytes
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable
 from pellucid.common.terminal import say, shaded, steps
-from pellucid.common.wording import count, percent, short
+from pellucid.common.wording import count, percent, plain, short
 from pellucid.errors import ArgumentError, FileError
 from pellucid.lens.heads import HeadRow, HeadTable, heads
 from pellucid.lens.links import WordLink, links
@@ -492,7 +492,7 @@ def recording_to_json(recording: Recording, table: HeadTable) -> str:
 def _json(*, recording: Recording, **parts: Any) -> str:
     held, dense = _held(recording)
     facts = {"unseen": recording.unseen, "bytes_held": held, "bytes_dense": dense}
-    return json.dumps(parts | facts, ensure_ascii=False, allow_nan=False, indent=2)
+    return json.dumps(plain(parts | facts), ensure_ascii=False, allow_nan=False, indent=2)
 
 
 def _number(value: float) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from pellucid.attention.reference import stages
-from pellucid.common.wording import percent
+from pellucid.common.wording import percent, plain
 from pellucid.errors import UnknownNameError
 from pellucid.lessons.sentences import Speaker
 
@@ -77,14 +77,6 @@ class Walk:
 
 def to_json(walk: Walk) -> str:
     """The whole walk as JSON; null where a mask hides a score, since JSON has no infinity."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     return json.dumps(plain(asdict(walk)), indent=2, ensure_ascii=False)
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pellucid.common.files import printable
 from pellucid.common.terminal import say, shaded, steps
-from pellucid.common.wording import count, listing, percent, short
+from pellucid.common.wording import count, listing, percent, plain, short
 from pellucid.errors import ArgumentError
 from pellucid.models import Encoder
 from pellucid.tasks.classify import Evaluation, Head
@@ -100,7 +100,7 @@ def name_of(model: str | None) -> str:
 
 
 def to_json(said: Mapping[str, Any]) -> str:
-    text = json.dumps(said, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(plain(said), ensure_ascii=False, allow_nan=False, indent=1)
     return text.translate(_CONTROLS)
 
 

@@ -1,15 +1,15 @@
 """The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from pellucid.common import untrusted
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
@@ -41,6 +41,9 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
@@ -71,13 +74,12 @@ def json_list_in(directory: Path, name: str) -> list[Any]:
 
 
 def _json(directory: Path, name: str) -> Any:
-    try:
-        # Some editors put a mark before the text, which is no part of it.
-        return json.loads((directory / name).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise FileError(f"it has no {name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"its {name} cannot be read: {error}") from error
+    path = untrusted.inside(directory, name)
+    with untrusted.guarded(f"its {name} cannot be read"):
+        try:
+            return untrusted.read_json(path)
+        except FileNotFoundError:
+            raise FileError(f"it has no {name}") from None
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:
@@ -91,9 +93,7 @@ def _files(directory: Path, kind: Kind) -> list[Path]:
         raise FileError(f"its {INDEX} names no files")
     files = sorted({str(name) for name in named.values()})
     for name in files:
-        if Path(name).name != name:
-            raise FileError(f"its {INDEX} names a file elsewhere: {name}")
-        if not (directory / name).is_file():
+        if not untrusted.inside(directory, name).is_file():
             raise FileError(f"its {INDEX} names {name}, and there is no such file")
     return [directory / name for name in files]
 
@@ -118,8 +118,5 @@ def _refuse_pickles(directory: Path, kind: Kind) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"its {file.name} is damaged: {error}") from error
+    with untrusted.guarded(f"its {file.name} is damaged"), safe_open(file, framework="pt") as opened:
+        yield opened
