@@ -47,6 +47,10 @@ MOST_NAMED = 20
 """Names in one error."""
 
 
+SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Where names begin that a shell gives to what it has opened itself, pipes too."""
+
+
 def regular(path: str | os.PathLike[str]) -> BinaryIO:
     """A file opened for reading, if it is one: a pipe or a device may never end, or never begin.
 
@@ -54,6 +58,8 @@ def regular(path: str | os.PathLike[str]) -> BinaryIO:
         FileError: it is a directory, a pipe or a device.
         OSError: it cannot be opened.
     """
+    if os.fspath(path).startswith(SHELL):
+        return open(path, "rb")
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(opened).st_mode
     if stat.S_ISREG(mode):
