@@ -4,6 +4,7 @@ Whoever reads one goes through here, so that the worst a file can do is to be re
 one line. A limit is of what is read, whatever the file says of itself.
 """
 
+import errno
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pellucid.common.wording import short
-from pellucid.errors import FileError, PellucidError
+from pellucid.errors import FileError, MissingExtraError
 
 MOST_JSON = 2**27
 """Bytes of a file of JSON: the largest vocabularies have a quarter of that."""
@@ -55,8 +56,8 @@ def regular(path: str | os.PathLike[str]) -> BinaryIO:
     """A file opened for reading, if it is one: a pipe or a device may never end, or never begin.
 
     Raises:
-        FileError: it is a directory, a pipe or a device.
-        OSError: it cannot be opened.
+        FileError: it is a pipe or a device.
+        OSError: it cannot be opened, as a directory cannot.
     """
     if os.fspath(path).startswith(SHELL):
         return open(path, "rb")
@@ -65,8 +66,9 @@ def regular(path: str | os.PathLike[str]) -> BinaryIO:
     if stat.S_ISREG(mode):
         return os.fdopen(opened, "rb")
     os.close(opened)
-    what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-    raise FileError(f"cannot read '{short(str(path), 200)}': it is {what}")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise FileError(f"cannot read '{short(str(path), 200)}': it is no regular file")
 
 
 def read_json(path: Path) -> Any:
@@ -97,23 +99,19 @@ def check_layers(said: Any) -> None:
             raise ValueError(f"{name} is {_shown(one)}, and may be {MOST_LAYERS}")
 
 
-def inside(directory: Path, name: str) -> Path:
+def inside(directory: Path, name: str, said_in: str = "modules.json") -> Path:
     """The file of a name within a directory.
 
-    The folder that holds it is inside, whatever links lead there; the file itself may be a link, as
-    all are in the cache of the Hugging Face hub.
+    Links are followed, as all files are links in the cache of the Hugging Face hub; what the name
+    itself says stays inside.
 
     Raises:
         FileError: the name leads out of the directory, or is none.
     """
-    try:
-        path = directory / name
-        folder, root = path.parent.resolve(), directory.resolve()
-        if path.name != ".." and folder.is_relative_to(root) and not Path(name).is_absolute():
-            return path
-    except (OSError, ValueError, RuntimeError):  # a circle of links, or a zero byte
-        pass
-    raise FileError(f"it names a file elsewhere: {short(repr(name), 200)}")
+    path = Path(name)
+    if path.anchor or ".." in path.parts or "\0" in name:
+        raise FileError(f"its {said_in} names a file elsewhere: {short(name, 200)}")
+    return directory / path
 
 
 @contextmanager
@@ -125,7 +123,7 @@ def guarded(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except PellucidError:
+    except (FileError, MissingExtraError):
         raise
     except BaseException as error:
         if not is_failure(error):

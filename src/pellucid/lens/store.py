@@ -130,6 +130,8 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
     """
     if not os.path.exists(path):
         raise FileError(f"there is no file '{path}'")
+    if os.path.isdir(path):
+        raise FileError(f"cannot read '{path}': it is a directory")
     untrusted.regular(path).close()
     try:
         with safe_open(path, framework="pt") as file:

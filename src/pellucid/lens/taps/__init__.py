@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
+from pellucid.common.interrupts import held_back
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Part, Proof
 
@@ -204,19 +205,19 @@ def add(listener: Listener, *, everywhere: bool = False, eagerly: bool = True) -
         eagerly: compiled code runs eagerly meanwhile.
     """
     global listeners, _everywhere
-    with _lock:
-        listeners = (*listeners, listener)
-        if everywhere:
-            _everywhere = (*_everywhere, listener)
-        else:
-            _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
-        try:
+    try:
+        with held_back(), _lock:
+            listeners = (*listeners, listener)
+            if everywhere:
+                _everywhere = (*_everywhere, listener)
+            else:
+                _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
             _install()
             if eagerly and "torch._dynamo" in sys.modules:
                 _run_eagerly()
-        except BaseException:
-            remove(listener)
-            raise
+    except BaseException:
+        remove(listener)
+        raise
 
 
 def remove(listener: Listener) -> None:
@@ -224,7 +225,7 @@ def remove(listener: Listener) -> None:
     from pellucid.lens.taps import caches, softmax, witness
 
     global listeners, _everywhere, _stance
-    with _lock:
+    with held_back(), _lock:
         listeners = tuple(other for other in listeners if other is not listener)
         _everywhere = tuple(other for other in _everywhere if other is not listener)
         _here.set(tuple(map(weakref.ref, _listening_here())))
@@ -236,7 +237,7 @@ def remove(listener: Listener) -> None:
                 _patches.pop().remove()
             witness.stop()
             caches.forget()
-    softmax.forget(everywhere=not listeners)
+        softmax.forget(everywhere=not listeners)
 
 
 def _run_eagerly() -> None:

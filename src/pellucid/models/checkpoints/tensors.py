@@ -93,7 +93,7 @@ def _files(directory: Path, kind: Kind) -> list[Path]:
         raise FileError(f"its {INDEX} names no files")
     files = sorted({str(name) for name in named.values()})
     for name in files:
-        if not untrusted.inside(directory, name).is_file():
+        if not untrusted.inside(directory, name, INDEX).is_file():
             raise FileError(f"its {INDEX} names {name}, and there is no such file")
     return [directory / name for name in files]
 
