@@ -64,7 +64,9 @@ def test_a_connection_without_a_whole_request_ends(monkeypatch, sent):
         except ConnectionResetError:
             pass
         writer.close()
-        assert (await answer(port, "/slow")).endswith(b"here\r\n0\r\n\r\n")  # an answer takes what it takes
+        assert (await answer(port, "/slow")).endswith(
+            b"here\r\n0\r\n\r\n"
+        )  # an answer takes what it takes
 
     served(asks)
 

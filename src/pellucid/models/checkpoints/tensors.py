@@ -118,5 +118,8 @@ def _refuse_pickles(directory: Path, kind: Kind) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    with untrusted.guarded(f"its {file.name} is damaged"), safe_open(file, framework="pt") as opened:
+    with (
+        untrusted.guarded(f"its {file.name} is damaged"),
+        safe_open(file, framework="pt") as opened,
+    ):
         yield opened
