@@ -26,8 +26,30 @@ from pellucid.text import items
 from pellucid.text.tokenizer import Tokenizer as Ours
 
 ODD = st.sampled_from(
-    [None, True, -1, 0, 1, 3, 10**6, 10**12, 10**400, 1.5, -0.0, float("inf"), float("nan")]
-    + ["", "a", "../x", [], [[]], {}, {"a": 1}, {"tensor": "0"}, {"rule": None}]
+    [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        3,
+        10**6,
+        10**12,
+        10**400,
+        1.5,
+        -0.0,
+        float("inf"),
+        float("nan"),
+        "",
+        "a",
+        "../x",
+        [],
+        [[]],
+        {},
+        {"a": 1},
+        {"tensor": "0"},
+        {"rule": None},
+    ]
 )
 FEW = settings(
     max_examples=40,
@@ -116,10 +138,8 @@ def test_recordings_with_odd_values(saved, tmp_path, data):
     path = recording_with(
         saved, tmp_path, data.draw(st.sampled_from(list(places(told)))), data.draw(ODD)
     )
-    try:
+    with AnyAnswer():
         json.dumps(plain(heads(Recording.load(path)).to_dicts()), allow_nan=False)
-    except PellucidError:
-        pass
 
 
 @FEW
@@ -219,7 +239,7 @@ def test_a_model_of_transformers_is_no_larger_than_its_weights(model, tmp_path, 
     told = json.loads((tmp_path / "config.json").read_bytes())
     assert told["model_type"] == "bert"
     (tmp_path / "config.json").write_text(json.dumps(told | sizes))
-    with pytest.raises(FileError, match="sizes of a model with at least .* but its weights are"):
+    with pytest.raises(FileError, match=r"sizes of a model with at least .* but its weights are"):
         open_checkpoint(str(tmp_path))
 
 

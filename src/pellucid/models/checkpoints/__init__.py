@@ -81,7 +81,8 @@ def load(
         TypeMismatchError: path, dtype or device is none.
         ArgumentError: there is no such device here.
         FileError: there is no such model, it is of no known family, its weights are pickled, or
-            tensors are missing, too many, or of another shape than the config says; the first are named.
+            tensors are missing, too many, or of another shape than the config says; the first of
+            them are named.
         MissingExtraError: the hub, or the tokenizer, needs what is not installed.
     """
     from pellucid.models.checkpoints.source import directory_of
