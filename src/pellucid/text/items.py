@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pellucid.common import untrusted
 from pellucid.common.files import is_blank, printable
@@ -199,7 +199,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
                     yield file
                 else:
                     with unpack(file) as unpacked:
-                        yield _Bounded(unpacked, path, os.fstat(file.fileno()).st_size)
+                        size = os.fstat(file.fileno()).st_size
+                        yield cast(BinaryIO, _Bounded(unpacked, path, size))
     except FileError:
         raise
     except EOFError as error:
