@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pellucid.attention import attention_weights, masks
 from pellucid.attention.reference import stages
+from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example
 from pellucid.viewer import lesson
-from pellucid.viewer.questions import plain
 from tests.viewer import recordings
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import saved, table

@@ -444,7 +444,8 @@ class Pair(Mask):
 
     @property
     def offset(self) -> PerItem | None:  # type: ignore[override]
-        return self.right.offset if self.left.offset is None else self.left.offset
+        offset = self.left.offset  # asked once: both sides may be pairs themselves
+        return self.right.offset if offset is None else offset
 
     def bind(self, extent: Extent) -> Mask:
         return type(self)(self.left.bind(extent), self.right.bind(extent))

@@ -1,6 +1,5 @@
 """Open a Hugging Face model and its tokenizer, quietly, and with errors a person can act on."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from urllib.request import Request, urlopen
 import torch
 
 from pellucid import pretrained
+from pellucid.common import untrusted
 from pellucid.common.files import printable, reason_of
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
+from pellucid.models.checkpoints.tensors import Tensors, json_in
 
 _INSTALL = "pip install 'pellucid[hf]'"
 _TOKENIZERS = (
@@ -54,8 +55,11 @@ class Checkpoint:
     def starts_target(self) -> int | None:
         """The token by which the decoder of an encoder-decoder begins."""
         config = self.model.config
-        start: int | None = getattr(config, "decoder_start_token_id", None)
-        return config.pad_token_id if start is None and self.is_both else start
+        start = getattr(config, "decoder_start_token_id", None)
+        start = config.pad_token_id if start is None and self.is_both else start
+        with untrusted.guarded("its config.json has a value that does not fit"):
+            name = "decoder_start_token_id"
+            return None if start is None else untrusted.whole(start, name)
 
     def run(self, **inputs: torch.Tensor) -> Any:
         """Run the model, for those who watch it; gives what it gives.
@@ -90,7 +94,7 @@ class Checkpoint:
             with torch.no_grad(), _quiet():
                 return call(**inputs)
         except Exception as error:  # a model of images, say; each complains in its own way
-            reason = short(" ".join(str(error).split()), 200)
+            reason = untrusted.told(error)
             raise ArgumentError(f"model {self.name} does not run on text: {reason}") from error
 
 
@@ -128,6 +132,8 @@ def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = Fa
         if not Path(source).is_dir() and not _hub_answers():
             options["local_files_only"] = True
         try:
+            directory = _directory(source, options)
+            untrusted.check_layers(json_in(directory, "config.json"))
             config = transformers.AutoConfig.from_pretrained(source, **options)
             _check_reads_text(name, config)
             _check_weights(source)
@@ -137,17 +143,24 @@ def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = Fa
             if writes:
                 both, one = transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForCausalLM
                 kind = both if config.is_encoder_decoder else one
-            network, loaded = kind.from_pretrained(
-                source,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # _check_loaded names them
-                **options,
-            )
-        except (FileError, ArgumentError):
+            with _as_large_as_stored(directory):
+                network, loaded = kind.from_pretrained(
+                    source,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # _check_loaded names them
+                    **options,
+                )
+        except ArgumentError:
             raise
-        except Exception as error:  # each layer of transformers has its own kinds
+        except FileError as error:
+            told = str(error)
+            told = told if source in told else f"model '{source}' cannot be opened: {told}"
+            raise FileError(told) from error
+        except BaseException as error:  # each layer of transformers has its own kinds
+            if not untrusted.is_failure(error):
+                raise
             raise FileError(_complaint(source, error)) from error
     config = network.config
     halved = config.is_encoder_decoder and not whole
@@ -158,9 +171,53 @@ def open_checkpoint(model: str | None, *, whole: bool = False, writes: bool = Fa
     return Checkpoint(name, network.eval(), _Printable(tokenizer), _limit(network))
 
 
+def _directory(source: str, options: dict[str, Any]) -> Path:
+    """Where the files are: of a name on the hub, in its cache."""
+    if Path(source).is_dir():
+        return Path(source)
+    from transformers.utils import cached_file
+
+    local = options.get("local_files_only", False)
+    return Path(cached_file(source, "config.json", local_files_only=local)).parent
+
+
+@contextmanager
+def _as_large_as_stored(directory: Path) -> Iterator[None]:
+    """Refuse a model that gets far larger than its weights are, while it is being built."""
+    from torch.nn.modules import module
+
+    stored: Tensors | None = None
+    numbers = parts = 0
+
+    def count(_: Any, name: str, made: torch.Tensor | None) -> None:
+        nonlocal stored, numbers, parts
+        if made is None:
+            return
+        if stored is None:
+            stored = Tensors(directory, "encoder")
+        numbers, parts = numbers + made.numel(), parts + 1
+        most = untrusted.BUILT_TIMES * stored.numbers + untrusted.BUILT_FREE
+        if numbers > most or parts > untrusted.BUILT_TIMES * len(stored) + untrusted.BUILT_PARTS:
+            raise FileError(
+                f"its config.json says sizes of a model with at least {numbers:,} numbers in "
+                f"{parts:,} tensors, but its weights are {stored.numbers:,} in {len(stored):,}"
+            )
+
+    # These hear every thread; what another builds meanwhile is counted too.
+    hooks = [
+        module.register_module_parameter_registration_hook(count),
+        module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _is_own_translator(model: str) -> bool:
     try:
-        kind = json.loads((Path(model) / "config.json").read_bytes())["pellucid"]["kind"]
+        kind = json_in(Path(model), "config.json")["pellucid"]["kind"]
     except (OSError, ValueError, LookupError, TypeError):  # a name on the hub, or no model of ours
         return False
     return bool(kind == "encoder-decoder")
@@ -194,7 +251,8 @@ class _Printable:
         self._tokenizer = tokenizer
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._tokenizer(*arguments, **options)
+        with untrusted.guarded("the tokenizer cannot read this text"):
+            return self._tokenizer(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -291,7 +349,7 @@ def _source(model: str) -> str:
     return model
 
 
-def _complaint(source: str, error: Exception) -> str:
+def _complaint(source: str, error: BaseException) -> str:
     reason = short(" ".join(str(error).split()).split(". ")[0], 200)
     if Path(source).is_dir():
         return f"model '{source}' cannot be opened: {reason}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
+from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, ExistsError, FileError, PellucidError
 
 # What turns the direction of text around (Boucher and Anderson 2021): it shows what is not there.
@@ -94,7 +95,7 @@ def is_blank(text: str) -> bool:
 
 def to_json(said: Any, *, indent: int = 1) -> str:
     """JSON for scripts, which a terminal can show: its control characters are escaped."""
-    text = json.dumps(said, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(plain(said), ensure_ascii=False, allow_nan=False, indent=indent)
     return text.translate(_ESCAPED)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pellucid.common import untrusted
 from pellucid.common.checkpoint import Checkpoint
 from pellucid.common.files import printable
 from pellucid.models import EncoderDecoder, load
@@ -57,7 +58,8 @@ class OwnTokenizer:
         max_length: int | None = None,
         **_: Any,
     ) -> dict[str, list[Any]]:
-        found = self.inner.encode(text if text_target is None else text_target)
+        with untrusted.guarded("the tokenizer cannot read this text"):
+            found = self.inner.encode(text if text_target is None else text_target)
         if truncation:
             found.truncate(max_length)
         return {"input_ids": found.ids, "offset_mapping": found.offsets}

@@ -1,4 +1,7 @@
-"""Small pieces of sentences: shares, lists, counts."""
+"""Small pieces of sentences: shares, lists, counts; and answers as JSON can hold them."""
+
+import math
+from typing import Any
 
 
 def percent(fraction: float) -> str:
@@ -23,3 +26,16 @@ def short(text: str, length: int) -> str:
 def count(number: int, noun: str) -> str:
     """'1 token', '2 tokens'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def plain(told: Any) -> Any:
+    """The same as JSON can hold it: it knows no infinity and no NaN, null here, and only UTF-8."""
+    if isinstance(told, dict):
+        return {name: plain(part) for name, part in told.items()}
+    if isinstance(told, list | tuple):
+        return [plain(part) for part in told]
+    if isinstance(told, float) and not math.isfinite(told):
+        return None
+    if isinstance(told, str):  # names of files are sometimes bytes that are no text
+        return told.encode(errors="replace").decode()
+    return told

@@ -86,7 +86,7 @@ class Pieces:
         """What was added so far is read again, in its latest order."""
         if self._holding < len(self._orders):
             self._holding = len(self._orders)
-            self.outer = (len(self._orders[-1][1]), *self.outer[1:])
+            self._shape = torch.Size((len(self._orders[-1][1]), *self._shape[1:]))
 
     def reorder(self, items: Tensor) -> None:
         """Put what was added so far in another order along the first axis, as beams change theirs.

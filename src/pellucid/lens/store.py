@@ -6,8 +6,9 @@ tokenizer wrote them. Nothing is ever unpickled.
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, fields
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ from pellucid.attention.masks import (
     Present,
     Rows,
 )
+from pellucid.common import untrusted
 from pellucid.common.files import check_writable, reason_of, written_whole
 from pellucid.errors import FileError
 from pellucid.lens.recognise import Recognised
@@ -88,9 +90,12 @@ def save(recording: "Recording", path: str | os.PathLike[str], *, overwrite: boo
 
     Raises:
         ExistsError: there is a file that is no recording, or one and not `overwrite`.
-        FileError: the file cannot be written there.
+        FileError: the file cannot be written there, or could not be read back: it would have more
+            than `MOST_RECORDS` records, or a mask of more than `MOST_RULES` rules.
     """
     check_writable(path, "recording", overwrite=overwrite)
+    if len(recording) > untrusted.MOST_RECORDS:
+        raise FileError(f"cannot write '{path}': {_too_many(len(recording))}")
     shelf = _Shelf()
     records = [_described(record, shelf) for record in recording]
     ids = {
@@ -128,16 +133,16 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
     """
     if not os.path.exists(path):
         raise FileError(f"there is no file '{path}'")
-    if not os.path.isfile(path):
-        what = "a directory" if os.path.isdir(path) else "no regular file"
-        raise FileError(f"cannot read '{path}': it is {what}")
+    if os.path.isdir(path):
+        raise FileError(f"cannot read '{path}': it is a directory")
+    untrusted.regular(path).close()
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except Exception as error:  # a header of a stranger's may be anything
         raise FileError(
             f"'{path}' is no recording, or was cut off: safetensors says: {error}"
         ) from error
@@ -148,20 +153,29 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
             f"'{path}' is a recording of version {header.get('version')!r}; this Pellucid reads "
             f"version {VERSION}"
         )
-    try:
-        records = [_restored(one, tensors) for one in header["records"]]
+    with untrusted.guarded(f"'{path}' is a recording that contradicts itself"):
+        told = header["records"]
+        if len(told) > untrusted.MOST_RECORDS:
+            raise ValueError(_too_many(len(told)))
+        records = [_restored(one, tensors) for one in told]
         for record in records:
             _try(record)
-        recording = make(_text(header["model"]), records)
-        recording._unseen = {_text(k): _text(v) for k, v in header["unseen"].items()}
-        pieces = header.get("in_pieces", {})
-        recording._in_pieces = {_text(k): _text(v) for k, v in pieces.items()}
-        recording._vocabulary = {int(n): _text(name) for n, name in header["vocabulary"].items()}
-        recording._special = frozenset(map(int, header["special"]))
-        recording._placeholders = frozenset(map(int, header.get("placeholders", ())))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
+        recording = make(untrusted.text(header["model"], "model"), records)
+        recording._unseen = untrusted.texts(header["unseen"], "unseen")
+        recording._in_pieces = untrusted.texts(header.get("in_pieces", {}), "in_pieces")
+        names = untrusted.texts(header["vocabulary"], "vocabulary")
+        recording._vocabulary = dict(zip(_ids(map(int, names)), names.values(), strict=True))
+        recording._special = frozenset(_ids(header["special"]))
+        recording._placeholders = frozenset(_ids(header.get("placeholders", ())))
     return recording
+
+
+def _ids(numbers: Iterable[Any]) -> Iterator[int]:
+    return (untrusted.whole(one, "an id", least=-(2**62)) for one in numbers)
+
+
+def _too_many(records: int) -> str:
+    return f"{records:,} records, and there may be {untrusted.MOST_RECORDS:,}"
 
 
 def _described(record: Record, shelf: _Shelf) -> dict[str, Any]:
@@ -196,27 +210,52 @@ def _restored(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         name: Pieces(tensors[at], TENSORS[name]) for name, at in told["tensors"].items()
     }
     queries, keys = held["queries"], held["keys"]
-    found = Recognised(_mask(told["mask"], tensors), None, tensor(told["uniform"]))
-    bias, output_weight = tensor(told["bias"]), tensor(told["output_weight"])
+    _check_types({name: pieces.tensor for name, pieces in held.items()})
+    uniform = tensor(told["uniform"])
+    if uniform is not None and uniform.dtype != torch.bool:
+        raise TypeError(f"uniform rows of type {uniform.dtype}")
+    found = Recognised(_mask(told["mask"], tensors, count(1)), None, uniform)
+    extra = {name: tensor(told[name]) for name in ("bias", "sinks", "output_weight")}
+    _check_types({name: one for name, one in extra.items() if one is not None})
+    bias, output_weight = extra["bias"], extra["output_weight"]
     kept = told.get("kept", "query and key")
     if kept not in ("query and key", "weights"):
         raise ValueError(f"keeps {kept!r}")
     device = queries.tensor.device
+    softcap, scale = told["softcap"], told["scale"]
     return Record(
-        name=_text(told["name"]),
+        name=untrusted.text(told["name"], "name"),
         **held,
         visibility=Visibility.of(found, queries.length, keys.length, device),
         kept=kept,
-        stream=int(told.get("stream", 0)),
-        proof=None if told.get("proof") is None else Proof(*told["proof"]),
+        stream=untrusted.whole(told.get("stream", 0), "stream"),
+        proof=None if told.get("proof") is None else _proof(*told["proof"]),
         biases=[] if bias is None else [Pieces(bias)],
-        sinks=tensor(told["sinks"]),
+        sinks=extra["sinks"],
         output_weights=None if output_weight is None else Pieces(output_weight),
-        scale=told["scale"],
-        softcap=told["softcap"],
-        is_cross=bool(told["is_cross"]),
-        latest_queries=int(told["latest_queries"]),
+        scale=None if scale is None else untrusted.finite(scale, "scale"),
+        softcap=None if softcap is None else untrusted.finite(softcap, "softcap"),
+        is_cross=untrusted.flag(told["is_cross"], "is_cross"),
+        latest_queries=untrusted.whole(told["latest_queries"], "latest_queries"),
     )
+
+
+def _proof(rows: Any, of: Any, error: Any, allowed: Any, reason: Any) -> Proof:
+    """An error of a proof may be NaN, as that of a model whose weights are."""
+    numbers = (one if one != one else untrusted.finite(one, "a proof") for one in (error, allowed))
+    sizes = (untrusted.whole(one, "rows of a proof") for one in (rows, of))
+    return Proof(*sizes, *numbers, untrusted.text(reason, "reason"))
+
+
+def _check_types(tensors: dict[str, Tensor]) -> None:
+    """Ids are int64, keys of weights that were kept are numbers, all else floats."""
+    for name, tensor in tensors.items():
+        if name.endswith("_tokens"):
+            fits = tensor.dtype == torch.int64
+        else:
+            fits = tensor.is_floating_point() or (name == "keys" and tensor.dtype == torch.int64)
+        if not fits:
+            raise TypeError(f"{name} of type {tensor.dtype}")
 
 
 def _try(record: Record) -> None:
@@ -228,26 +267,22 @@ def _try(record: Record) -> None:
     sizes = {"query_tokens": record.queries.length, "key_tokens": record.keys.length}
     for name, length in sizes.items():
         tokens: Pieces | None = getattr(record, name)
-        if tokens is not None and tokens.tensor.dtype != torch.int64:
-            raise TypeError(f"{name} of type {tokens.tensor.dtype}")
         if tokens is not None and tokens.length > length:
             raise ValueError(f"{tokens.length} {name} for {length} positions")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _rule(rule: Mask | None, shelf: _Shelf) -> Any:
-    """A rule as JSON: its kind, and its parts."""
+def _rule(rule: Mask | None, shelf: _Shelf, number: Iterator[int] | None = None) -> Any:
+    """A rule as JSON: its kind, and its parts; `number` counts the rules of a mask."""
     if rule is None:
         return None
+    number = number or count(1)
+    if next(number) > untrusted.MOST_RULES:
+        raise FileError(f"a mask of more than {untrusted.MOST_RULES} rules cannot be written")
     parts: dict[str, Any] = {}
-    for name, value in vars(rule).items():
+    for name in (field.name for field in fields(rule)):  # type: ignore[arg-type]
+        value = getattr(rule, name)
         if isinstance(value, Mask):
-            parts[name] = {"rule": _rule(value, shelf)}
+            parts[name] = {"rule": _rule(value, shelf, number)}
         elif isinstance(value, Tensor):
             parts[name] = {"tensor": shelf.put(value)}
         else:
@@ -255,14 +290,41 @@ def _rule(rule: Mask | None, shelf: _Shelf) -> Any:
     return {"kind": type(rule).__name__, **parts}
 
 
-def _mask(told: Any, tensors: dict[str, Tensor]) -> Mask | None:
+def _mask(told: Any, tensors: dict[str, Tensor], number: Iterator[int]) -> Mask | None:
+    """The mask that `_rule` has written."""
     if told is None:
         return None
+    if next(number) > untrusted.MOST_RULES:
+        raise ValueError(f"a mask of more than {untrusted.MOST_RULES} rules")
     parts = {}
     for name, value in told.items():
         if name == "kind":
             continue
         if isinstance(value, dict):
-            value = tensors[value["tensor"]] if "tensor" in value else _mask(value["rule"], tensors)
+            part = value.get("rule")
+            value = tensors[value["tensor"]] if part is None else _mask(part, tensors, number)
+        elif value is not None and name != "name":
+            value = untrusted.whole(value, name, least=-(2**48), most=2**48)
         parts[name] = value
-    return RULES[told["kind"]](**parts)
+    return _checked(RULES[told["kind"]](**parts))
+
+
+def _checked(rule: Mask) -> Mask:
+    """The rule, if its parts are such as those who make rules would take."""
+    for name, part in vars(rule).items():
+        if name == "name":
+            untrusted.text(part, name)
+        elif isinstance(part, Mask):
+            continue
+        elif isinstance(part, Tensor):
+            is_bool = name in ("flags", "visible")
+            is_whole = not (part.is_floating_point() or part.is_complex())
+            fits = is_whole and is_bool == (part.dtype == torch.bool)
+            if not fits or not part.ndim:
+                raise TypeError(f"{name} of type {part.dtype} and shape {tuple(part.shape)}")
+        elif part is None:
+            if name not in ("left", "right", "flagged") or isinstance(rule, And | Or):
+                raise TypeError(f"a {type(rule).__name__} has no {name}")
+        elif name in ("left", "right", "limit", "flagged") and part < 0:
+            raise ValueError(f"{name} is {part}")
+    return rule

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.attention.weights import readable_bytes
-from pellucid.common import files
+from pellucid.common import files, untrusted
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.terminal import say, shaded, steps
@@ -86,7 +86,12 @@ def read_text(text: str | None, file: Path | None) -> str:
             raise ArgumentError('the text is empty; give some words, like "Write a poem"')
         return text
     try:
-        found = file.read_bytes()
+        with untrusted.regular(file) as opened:
+            found = opened.read(untrusted.MOST_LINE)
+            if opened.read(1):
+                raise FileError(f"'{file}' is larger than {untrusted.MOST_LINE:,} bytes")
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"cannot read '{short(str(file), 200)}': {reason_of(error)}") from error
     try:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.weights import readable_bytes
+from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps
 from pellucid.lens.calls import RunningCall, innermost
@@ -114,11 +115,17 @@ class Watch(Recording):
             ids=self._query_ids,
             withdraw=self._withdraw,
         )
-        taps.add(self, everywhere=self._everyone, eagerly=self.runs_eagerly)
-        if self.audits:
-            self._audit = Audit(self)
-            self._audit.__enter__()  # type: ignore[no-untyped-call]
-        return self
+        try:
+            taps.add(self, everywhere=self._everyone, eagerly=self.runs_eagerly)
+            if self.audits:
+                with held_back():
+                    audit = Audit(self)
+                    audit.__enter__()  # type: ignore[no-untyped-call]
+                    self._audit = audit
+            return self
+        except BaseException:  # an interruption, which comes when all is in place
+            self._close()
+            raise
 
     def __exit__(
         self,
@@ -126,15 +133,24 @@ class Watch(Recording):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._audit is not None:
-            self._audit.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
-            self._audit = None
-        taps.remove(self)
+        try:
+            self._close()
+        except BaseException:  # an interruption, which may have come before it began
+            self._close()
+            raise
         self._all()
         self._unseen = self.unseen
         # What was recorded outlives the model, and does not keep it alive.
         self._model, self._parts, self._modules = None, [], {}
         self._forget()
+
+    def _close(self) -> None:
+        """Take everything out that `__enter__` has put in."""
+        with held_back():
+            if self._audit is not None:
+                self._audit.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+                self._audit = None
+            taps.remove(self)
 
     @property
     def unseen(self) -> dict[str, str]:

@@ -77,15 +77,7 @@ class Walk:
 
 def to_json(walk: Walk) -> str:
     """The whole walk as JSON; null where a mask hides a score, since JSON has no infinity."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return files.to_json(plain(asdict(walk)), indent=2)
+    return files.to_json(asdict(walk), indent=2)
 
 
 def matrix(

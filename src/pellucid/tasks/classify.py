@@ -118,10 +118,12 @@ class Head:
         try:
             labels = tuple(str(label) for label in json.loads(said["labels"]))
             weight, bias = tensors["weight"], tensors["bias"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FileError(f"'{name}' is a damaged head: {error}") from error
         if weight.ndim != 2 or len(weight) != len(labels) or bias.shape != (len(labels),):
             raise FileError(f"'{name}' is a damaged head: its labels and weights do not fit")
+        if not all(one.is_floating_point() for one in tensors.values()):
+            raise FileError(f"'{name}' is a damaged head: its weights are no floats")
         model, probe = said.get("model") or None, tensors.get("probe")
         return cls(labels=labels, weight=weight, bias=bias, model=model, probe=probe)
 

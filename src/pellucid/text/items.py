@@ -5,7 +5,8 @@
     .jsonl         a field of the object on each line
     anything else  one text a line
 
-All but Parquet may be packed besides: .gz, .bz2, .xz or .zst. Blank texts are left out, and
+All but Parquet may be packed besides: .gz, .bz2, .xz or .zst. How large a line, a cell and what is
+packed may be, `pellucid.common.untrusted` says. Blank texts are left out, and
 counted; each text knows the line or row that it came from. Files are read as they are asked for,
 so that `pellucid.training.corpus` reads with the same functions what no memory holds.
 """
@@ -17,6 +18,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +27,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from pellucid.common import untrusted
 from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
@@ -101,9 +104,15 @@ def from_file(path: Path, column: str | None = None, label: str | None = None) -
     """
     source = name_of(path)
     if kind(path) in _READERS or column is not None or label is not None:
-        rows = list(table(path, named(path, column, label)))
+        found = table(path, named(path, column, label))
     else:
-        rows = [(line, [text]) for line, text in _lines(path)]
+        found = ((line, [text]) for line, text in _lines(path))
+    rows, left = [], untrusted.MOST_TEXT
+    for line, cells in found:
+        left -= sum(len(cell) for cell in cells if cell is not None)
+        if left < 0:
+            raise _too_long("the text", path, untrusted.MOST_TEXT)
+        rows.append((line, cells))
     kept = [(line, cells) for line, cells in rows if not _is_nothing(cells[0])]
     if not kept:
         raise nothing_in(path)
@@ -184,8 +193,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if path == STDIN:
             yield sys.stdin.buffer
         else:
-            with _PACKED.get(path.suffix.lower(), _plain)(path) as file:
-                yield file
+            with untrusted.regular(path) as file:
+                unpack = _PACKED.get(path.suffix.lower())
+                if unpack is None:
+                    yield file
+                else:
+                    with unpack(file) as unpacked:
+                        size = os.fstat(file.fileno()).st_size
+                        yield cast(BinaryIO, _Bounded(unpacked, path, size))
     except FileError:
         raise
     except EOFError as error:
@@ -194,13 +209,31 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise FileError(f"cannot read '{source}': {reason_of(error)}") from error
 
 
-def _plain(path: Path) -> BinaryIO:
-    return path.open("rb")
+class _Bounded(io.RawIOBase):
+    """What is packed, as long as it is no more than there can be text."""
+
+    def __init__(self, unpacked: BinaryIO, path: Path, packed: int) -> None:
+        self._unpacked, self._path = unpacked, path
+        self._left = max(untrusted.PACKED_FREE, untrusted.PACKED_TIMES * packed)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        block = self._unpacked.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise _too_packed(self._path)
+        return block
 
 
-def _zstandard(path: Path) -> BinaryIO:
+def _too_packed(path: Path) -> FileError:
+    return FileError(
+        f"'{name_of(path)}' holds more than {untrusted.PACKED_TIMES} times its own size, which no "
+        "text does; unpack it first if it is meant so"
+    )
+
+
+def _zstandard(file: BinaryIO) -> BinaryIO:
     # By pyarrow, which tells a file that is cut short; the zstandard package does not.
-    stream: BinaryIO = _pyarrow(".zst").CompressedInputStream(path.open("rb"), "zstd")
+    stream: BinaryIO = _pyarrow(".zst").CompressedInputStream(file, "zstd")
     return stream
 
 
@@ -214,7 +247,7 @@ def _pyarrow(files: str) -> Any:
     return pyarrow
 
 
-_PACKED: dict[str, Callable[[Path], Any]] = {
+_PACKED: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
@@ -256,14 +289,23 @@ def _ended_lines(path: Path) -> Iterator[str]:
     r"""Lines with their ends: \n, \r or \r\n."""
     newlines = io.IncrementalNewlineDecoder(None, translate=False)  # no \r\n in two blocks
     waiting: list[str] = []
+    length = number = 0
     for block in chain(text_blocks(path), [""]):
         for line in io.StringIO(newlines.decode(block, final=not block), newline=""):
             waiting.append(line)
+            length += len(line)
+            if length > untrusted.MOST_LINE:
+                raise _too_long(f"line {number + 1}", path, untrusted.MOST_LINE)
             if line.endswith(("\n", "\r")):
                 yield "".join(waiting)
                 waiting.clear()
+                length, number = 0, number + 1
     if waiting:
         yield "".join(waiting)
+
+
+def _too_long(what: str, path: Path, most: int) -> FileError:
+    return FileError(f"{what} of '{name_of(path)}' has more than {most:,} characters")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -311,6 +353,8 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             raise FileError(f"'{name_of(path)}' is no CSV from line {line} on: {error}") from error
         finally:
             csv.field_size_limit(limit)
+        if row and sum(map(len, row)) > untrusted.MOST_LINE:  # of many lines between quotes
+            raise _too_long(f"the row in line {line}", path, untrusted.MOST_LINE)
         if row:
             yield line, row
 
@@ -336,6 +380,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in _lines(path):
         if is_blank(text):
             continue
+        if len(text) > untrusted.MOST_JSON_LINE:
+            raise _too_long(f"line {line}", path, untrusted.MOST_JSON_LINE)
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -350,11 +396,19 @@ def _parquet(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
     source = name_of(path)
     line = 0
     try:
-        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
+        with untrusted.regular(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             header = list(file.schema_arrow.names)
             names = [header[place] for place in choose(header)]
-            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(names))):
-                columns = [batch.column(name).to_pylist() for name in names]
+            wanted = list(dict.fromkeys(names))
+            _check_packing(file.metadata, set(wanted), path)
+            # A text that stands in many rows is held once.
+            with_dictionary = {"read_dictionary": wanted}
+        with (
+            untrusted.regular(path) as opened,
+            pyarrow.parquet.ParquetFile(opened, **with_dictionary) as file,
+        ):
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
+                columns = [_cells(batch.column(name)) for name in names]
                 for cells in zip(*columns, strict=True):
                     line += 1
                     strings = zip(cells, names, strict=True)
@@ -368,6 +422,26 @@ def _parquet(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
         raise FileError(f"cannot read '{source}': {reason}") from error
 
 
+def _check_packing(about: Any, names: set[str], path: Path) -> None:
+    """Refuse columns that say they are unpacked to more than text can be."""
+    parts = [
+        about.row_group(group).column(place)
+        for group in range(about.num_row_groups)
+        for place in range(about.num_columns)
+    ]
+    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
+    packed = sum(part.total_compressed_size for part in parts if part.path_in_schema in names)
+    if size > max(untrusted.PACKED_FREE, untrusted.PACKED_TIMES * packed):
+        raise _too_packed(path)
+
+
+def _cells(column: Any) -> list[Any]:
+    if not hasattr(column, "dictionary"):
+        return list(column.to_pylist())
+    known = column.dictionary.to_pylist()
+    return [None if place is None else known[place] for place in column.indices.to_pylist()]
+
+
 def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
     """A cell that is text, or nothing."""
     if isinstance(cell, int) and not isinstance(cell, bool):  # as labels are
@@ -377,6 +451,8 @@ def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
     if not isinstance(cell, str):
         what = type(cell).__name__
         raise FileError(f"{name} in line {line} of '{name_of(path)}' is no text but a {what}")
+    if len(cell) > untrusted.MOST_LINE:
+        raise _too_long(f"{name} in line {line}", path, untrusted.MOST_LINE)
     if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
         raise FileError(f"{name} in line {line} of '{name_of(path)}' holds half a character")
     return cell

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import FileError, PellucidError
+from pellucid.common import untrusted
 
 FILE = "tokenizer.json"
 FILES = (FILE, "source.spm", "spiece.model", "vocab.txt", "merges.txt", "tokenizer.model")
@@ -41,13 +41,9 @@ class Tokenizer:
             "merges.txt": vocabularies.byte_pairs,
             "tokenizer.model": sentence_pieces.llama,
         }
-        try:
+        with untrusted.guarded(f"its {file} cannot be read"):
             made = readers[file](directory)
-        except PellucidError:
-            raise
-        except Exception as error:  # tokenizers raises nothing more special
-            raise FileError(f"its {file} cannot be read: {error}") from error
-        return made if isinstance(made, Tokenizer) else cls(made)
+            return made if isinstance(made, Tokenizer) else cls(made)
 
     @staticmethod
     def file_in(directory: Path) -> str | None:
@@ -62,20 +58,23 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Ids of each text, with the model's own marks around it unless told otherwise."""
-        found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special)
-        return [one.ids for one in found]
+        with untrusted.guarded("the tokenizer cannot read this text"):
+            found = self.inner.encode_batch_fast(list(texts), add_special_tokens=special)
+            return [one.ids for one in found]
 
     def encode_cut(self, text: str, most: int) -> list[int]:
         """Ids of a text with the model's own marks, its end cut off so that there are `most`."""
-        found = self.inner.encode(text, add_special_tokens=False)
-        found.truncate(most - self.inner.num_special_tokens_to_add(is_pair=False))
-        ids: list[int] = self.inner.post_process(found).ids
-        return ids
+        with untrusted.guarded("the tokenizer cannot read this text"):
+            found = self.inner.encode(text, add_special_tokens=False)
+            found.truncate(most - self.inner.num_special_tokens_to_add(is_pair=False))
+            ids: list[int] = self.inner.post_process(found).ids
+            return ids
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ids, without the model's own marks unless asked."""
-        text: str = self.inner.decode(list(ids), skip_special_tokens=not special)
-        return text
+        with untrusted.guarded("the tokenizer cannot write these tokens"):
+            text: str = self.inner.decode(list(ids), skip_special_tokens=not special)
+            return text
 
     def token(self, number: int) -> str:
         """A token as the vocabulary spells it."""

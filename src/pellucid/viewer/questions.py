@@ -4,7 +4,6 @@ A question is a path like `tile/0/0/3/2/1/1?reduce=mean`: its name, whole number
 answer is something for JSON, or numbers with a shape.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pellucid import __version__
 from pellucid.attention import AttentionWeights
+from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
 from pellucid.viewer import alignment, flows, lesson
 from pellucid.viewer.atlas import Atlas, Place, Side
@@ -353,19 +353,6 @@ QUESTIONS = {
     ),
 }
 """All that can be asked, by name."""
-
-
-def plain(told: Any) -> Any:
-    """The same as JSON can hold it: it knows no infinity and no NaN, null here, and only UTF-8."""
-    if isinstance(told, dict):
-        return {name: plain(part) for name, part in told.items()}
-    if isinstance(told, list | tuple):
-        return [plain(part) for part in told]
-    if isinstance(told, float) and not math.isfinite(told):
-        return None
-    if isinstance(told, str):  # names of files are sometimes bytes that are no text
-        return told.encode(errors="replace").decode()
-    return told
 
 
 def parsed(path: str) -> tuple[str, dict[str, str]]:

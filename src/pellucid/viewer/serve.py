@@ -85,6 +85,7 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
     """
     import uvicorn
 
+    from pellucid.viewer.connections import Connection
     from pellucid.viewer.server import Server
 
     atlas = Atlas(*volumes)
@@ -101,7 +102,12 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
         Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     app = Server(atlas, token).app
     config = uvicorn.Config(
-        app, log_level="error", timeout_graceful_shutdown=1, server_header=False
+        app,
+        http=Connection,
+        ws="none",
+        log_level="error",
+        timeout_graceful_shutdown=1,
+        server_header=False,
     )
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[at.socket])

@@ -22,9 +22,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers, plain
+from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers
 from pellucid.viewer.schema import schema
 from pellucid.viewer.turns import Turns
 

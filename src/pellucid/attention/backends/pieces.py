@@ -4,6 +4,7 @@ A rectangle is whole, causal, or needs a small tile of the mask; what no query o
 none. Rectangles that repeat along a diagonal, as those of a window do, become one call.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,6 +22,10 @@ MOST_SPANS = 4
 """Separate ranges of keys that get a kernel call each; more are gathered into one."""
 LEAST_ROWS = 16
 """Documents shorter than this on average are not worth a kernel call each."""
+
+
+STRETCH = 2**32
+"""Scores of all heads that one call works out on the CPU: seconds, in which nobody can stop it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,35 @@ class Piece:
 
 def pieces(scores: Scores) -> list[Piece]:
     """Cover all that is visible, and as little else as whole kernel calls allow."""
+    found = _pieces(scores)
+    if scores.query.device.type != "cpu" or math.prod(scores.shape) <= STRETCH:
+        return found
+    return [part for piece in found for part in _stretches(piece, scores)]
+
+
+def _stretches(piece: Piece, scores: Scores) -> Iterator[Piece]:
+    """The same in calls that are over soon, where it is one of more than small tiles."""
+    items = piece.items.stop - piece.items.start
+    rows = max(1, STRETCH // (items * scores.shape[1] * piece.width))
+    if piece.mask is not None or piece.bands > 1 or piece.only is not None or rows >= piece.height:
+        yield piece
+        return
+    first, left = piece.rows.start, piece.cols.start
+    for start in range(0, piece.height, rows):
+        stop = min(start + rows, piece.height)
+        part = slice(first + start, first + stop)
+        if not piece.causal:
+            yield replace(piece, rows=part)
+            continue
+        before = min(start, piece.width)
+        if before:  # what the rows before have seen is seen by all of these
+            yield Piece(piece.items, part, slice(left, left + before))
+        if before < piece.width:
+            end = min(left + stop, piece.cols.stop)
+            yield Piece(piece.items, part, slice(left + start, end), causal=True)
+
+
+def _pieces(scores: Scores) -> list[Piece]:
     batch, _, queries, keys = scores.shape
     mask, everything = scores.mask, slice(0, batch)
     if batch == 0:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Mask
+from pellucid.common.interrupts import held_back
 from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Part, Proof
 
@@ -228,19 +229,19 @@ def add(listener: Listener, *, everywhere: bool = False, eagerly: bool = True) -
         eagerly: compiled code runs eagerly meanwhile.
     """
     global listeners, _everywhere
-    with _lock:
-        if everywhere:
-            _everywhere = (*_everywhere, listener)
-        else:
-            _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
-        listeners = (*listeners, listener)
-        try:
+    try:
+        with held_back(), _lock:
+            if everywhere:
+                _everywhere = (*_everywhere, listener)
+            else:
+                _here.set((*map(weakref.ref, _listening_here()), weakref.ref(listener)))
+            listeners = (*listeners, listener)
             _install()
             if eagerly and "torch._dynamo" in sys.modules:
                 _run_eagerly()
-        except BaseException:
-            remove(listener)
-            raise
+    except BaseException:
+        remove(listener)
+        raise
 
 
 def remove(listener: Listener) -> None:
@@ -248,7 +249,7 @@ def remove(listener: Listener) -> None:
     from pellucid.lens.taps import caches, softmax, witness
 
     global listeners, _everywhere, _stance, _answer
-    with _lock:
+    with held_back(), _lock:
         _everywhere = tuple(other for other in _everywhere if other is not listener)
         listeners = tuple(other for other in listeners if other is not listener)
         _answer = ((), (), ())
@@ -261,7 +262,7 @@ def remove(listener: Listener) -> None:
                 _patches.popitem()[1].remove()
             witness.leave()
             caches.forget()
-    softmax.forget(everywhere=not listeners)
+        softmax.forget(everywhere=not listeners)
 
 
 def _run_eagerly() -> None:

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pellucid.common import untrusted
 from pellucid.common.files import reason_of, written_whole
-from pellucid.common.wording import count, listing
+from pellucid.common.wording import count, listing, short
 from pellucid.errors import (
     ArgumentError,
     ExistsError,
@@ -81,7 +82,8 @@ def load(
         TypeMismatchError: path, dtype or device is none.
         ArgumentError: there is no such device here.
         FileError: there is no such model, it is of no known family, its weights are pickled, or
-            tensors are missing, too many, or of another shape than the config says; all are named.
+            tensors are missing, too many, or of another shape than the config says; the first of
+            them are named.
         MissingExtraError: the hub, or the tokenizer, needs what is not installed.
     """
     from pellucid.models.checkpoints.source import directory_of
@@ -160,12 +162,11 @@ def read_config(directory: Path) -> tuple[Config, Family]:
         known = ", ".join(name for name in families if name != OWN)
         raise FileError(f"its config.json has model_type {kind!r}; known families are {known}")
     family = families[kind]
-    try:
-        return _own_of(said, family) or family.read(_with_ids(said, directory)), family
-    except KeyError as error:
-        raise FileError(f"its config.json has no {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise FileError(f"its config.json has a value that does not fit: {error}") from error
+    with untrusted.guarded("its config.json has a value that does not fit"):
+        try:
+            return _own_of(said, family) or family.read(_with_ids(said, directory)), family
+        except KeyError as error:
+            raise FileError(f"its config.json has no {error}") from error
 
 
 def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -305,8 +306,10 @@ def _ours(
     extra = [name for name in stored if name not in used and not ignored.search(name)]
     wrong += [f"{name} belongs to no part of it" for name in sorted(extra)]
     if wrong:
-        do = "does" if len(wrong) == 1 else "do"
-        raise FileError(f"{count(len(wrong), 'tensor')} {do} not fit: {'; '.join(wrong)}")
+        do, most = "does" if len(wrong) == 1 else "do", untrusted.MOST_NAMED
+        more = [f"and {len(wrong) - most:,} more"] if len(wrong) > most else []
+        told = "; ".join([short(one, 200) for one in wrong[:most]] + more)
+        raise FileError(f"{count(len(wrong), 'tensor')} {do} not fit: {told}")
     return state
 
 

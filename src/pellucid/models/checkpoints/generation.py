@@ -95,6 +95,7 @@ def read(directory: Path, config: Config) -> Generation:
             continue
         kind: Any = _KINDS[one.type]
         is_so = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        is_so = is_so and abs(value) < 2**62  # nor infinite or NaN
         if is_so and not (one.name.endswith("_id") and not 0 <= value < config.vocabulary):
             found[one.name] = value
         else:

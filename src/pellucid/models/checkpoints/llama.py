@@ -98,9 +98,9 @@ def _window(config: Mapping[str, Any]) -> Any:
         return None
     layers = config["num_hidden_layers"]
     full = 0 if name == "mistral" else config.get("max_window_layers", 28)
-    types = config.get("layer_types") or [
-        "sliding_attention" if layer >= full else "full_attention" for layer in range(layers)
-    ]
+    types = config.get("layer_types") or (
+        ["sliding_attention"] * (full < layers) + ["full_attention"] * (full > 0)
+    )
     if len(set(types)) > 1:
         raise FileError("some of its layers have a window and some have none; only all or none can")
     return window if types[0] == "sliding_attention" else None

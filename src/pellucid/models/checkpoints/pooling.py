@@ -48,7 +48,7 @@ def read(directory: Path, config: Config) -> Config:
                 f"its {PROMPTS} puts the prompt '{name}' before each text; none is known"
             )
     if "Pooling" in parts:
-        name = f"{parts['Pooling']}/config.json"
+        name = str(Path(parts["Pooling"], "config.json"))
         config = replace(config, pooling=_pooling(name, json_in(directory, name)))
     most = _most_tokens(directory)
     if most is not None and config.positions is not None and most >= config.positions:

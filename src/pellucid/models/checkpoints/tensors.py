@@ -1,15 +1,15 @@
 """The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from pellucid.common import untrusted
 from pellucid.common.files import reason_of
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
@@ -42,6 +42,9 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
@@ -72,13 +75,12 @@ def json_list_in(directory: Path, name: str) -> list[Any]:
 
 
 def _json(directory: Path, name: str) -> Any:
-    try:
-        # Some editors put a mark before the text, which is no part of it.
-        return json.loads((directory / name).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise FileError(f"it has no {name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"its {name} cannot be read: {error}") from error
+    path = untrusted.inside(directory, name)
+    with untrusted.guarded(f"its {name} cannot be read"):
+        try:
+            return untrusted.read_json(path)
+        except FileNotFoundError:
+            raise FileError(f"it has no {name}") from None
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:
@@ -92,9 +94,7 @@ def _files(directory: Path, kind: Kind) -> list[Path]:
         raise FileError(f"its {INDEX} names no files")
     files = sorted({str(name) for name in named.values()})
     for name in files:
-        if Path(name).name != name:
-            raise FileError(f"its {INDEX} names a file elsewhere: {name}")
-        if not (directory / name).is_file():
+        if not untrusted.inside(directory, name, INDEX).is_file():
             raise FileError(f"its {INDEX} names {name}, and there is no such file")
     return [directory / name for name in files]
 
@@ -119,10 +119,9 @@ def _refuse_pickles(directory: Path, kind: Kind) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
-    except OSError as error:
-        raise FileError(f"its {file.name} cannot be read: {reason_of(error)}") from error
-    except SafetensorError as error:
-        raise FileError(f"its {file.name} is damaged: {error}") from error
+    with untrusted.guarded(f"its {file.name} is damaged"):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                yield opened
+        except OSError as error:
+            raise FileError(f"its {file.name} cannot be read: {reason_of(error)}") from error

@@ -99,7 +99,11 @@ def _rows_of_text(path: Path, column: str | int | None, tally: Tally) -> Iterato
         if text is None or is_blank(text):
             tally.blank += 1
         else:
-            yield Piece(text, True)
+            begins = True
+            while text:  # a long one in pieces too
+                place = cut(text, PIECE) if len(text) > PIECE else len(text)
+                yield Piece(text[:place], begins)
+                text, begins = text[place:], False
 
 
 def _plain_text(path: Path) -> Iterator[Piece]:

@@ -219,5 +219,6 @@ function n(number) {
 
 function safe(text) {
   const legal = text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, "\ufffd");
-  return legal.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
+  const marks = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };  // "]]>" may not stand in text
+  return legal.replace(/[&<>"]/g, (mark) => marks[mark]);
 }

@@ -1,0 +1,65 @@
+"""Connections that nobody uses are closed, so that there is always one for who asks."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+WAIT = 10.0
+"""Seconds that a connection may be open without a whole request, or take nothing of an answer."""
+MOST = 64
+"""Connections at once: one more takes the place of the oldest that asks nothing."""
+
+
+class Connection(H11Protocol):
+    """HTTP as uvicorn speaks it, which by itself waits for ever for a request to begin or end."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        if len(self.connections) > MOST:
+            idle = [one for one in self.connections if not one.is_answering]
+            min(idle, key=lambda one: one._since).transport.abort()
+        self._look()
+
+    @property
+    def is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop()
+
+    def _look(self) -> None:
+        """Wait for a whole request, or for its answer to be made, which takes what it takes."""
+        if self.is_answering:
+            self._stop()
+        elif self._timer is None and not self.transport.is_closing():
+            self._wait()
+
+    def _wait(self) -> None:
+        self._stop()
+        self._timer = self.loop.call_later(WAIT, self.transport.abort)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,68 @@
+"""Ctrl-C at any moment while a watch opens or closes: nothing is left behind."""
+
+import signal
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import pellucid
+from pellucid.common.interrupts import held_back
+from pellucid.lens import taps
+
+OURS = ("pellucid.lens.watch", "pellucid.lens.taps", "pellucid.common.interrupts")
+
+
+def lines_of(model, at=None):
+    """The lines that run when a watch opens and closes; Ctrl-C is pressed at one of them."""
+    seen = []
+
+    def press(frame, event, _):
+        if not str(frame.f_globals.get("__name__")).startswith(OURS):
+            return None
+        if event == "line":
+            seen.append((frame.f_code.co_qualname, frame.f_lineno))
+            if seen[-1] == at and seen.count(at) == 1:
+                signal.raise_signal(signal.SIGINT)
+        return press
+
+    sys.settrace(press)
+    try:
+        with pellucid.watch(model, audit=True):
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def test_ctrl_c_at_every_line_leaves_nothing():
+    model = nn.MultiheadAttention(22, 2)
+    before = signal.getsignal(signal.SIGINT)
+    softmax, attend = torch.softmax, nn.functional.scaled_dot_product_attention
+    lines = dict.fromkeys(lines_of(model))
+    assert len(lines) > 100
+    # Before the first line of `__exit__` there is nobody yet who could put off a signal.
+    del lines[next(line for line in lines if line[0] == "Watch.__exit__")]
+    for line in lines:
+        lines_of(model, at=line)
+        assert taps.listeners == (), line
+        assert taps._patches == [], line
+        assert torch.softmax is softmax, line
+        assert nn.functional.scaled_dot_product_attention is attend, line
+        assert signal.getsignal(signal.SIGINT) is before, line
+
+
+def test_held_back_is_not_lost():
+    done = []
+
+    def work():
+        with held_back(), held_back():
+            signal.raise_signal(signal.SIGINT)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["all of it"]
