@@ -11,9 +11,13 @@
     ├── MissingExtraError (ImportError)  an optional dependency that is not installed
     └── FileError         (OSError)      a file or directory that is not what it should be
 
-A message names the argument, what was wanted and what came. This module imports nothing, so
+A message names the argument, what was wanted and what came. This module imports nothing heavy, so
 the command line can catch these errors without loading torch.
+
+What was renamed keeps its old name for one version, with `warn_deprecated`.
 """
+
+import warnings
 
 
 class PellucidError(Exception):
@@ -57,3 +61,15 @@ class MissingExtraError(PellucidError, ImportError):
 
 class FileError(PellucidError, OSError):
     """A file or directory that is not what it should be."""
+
+
+def warn_deprecated(old: str, instead: str, stacklevel: int = 2) -> None:
+    """Say that an old name goes in the next version, and what to use instead.
+
+    Args:
+        old: what was used.
+        instead: what does the same.
+        stacklevel: as of `warnings.warn`; 2 blames the caller of whoever calls this.
+    """
+    message = f"{old} is deprecated and goes in the next version: use {instead}"
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)

@@ -52,7 +52,7 @@ def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int
 def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
     """The share of the matrix that the kernels are asked for, and in how many calls."""
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
-    calls = plan(attention_weights(q, k, mask)._of)
+    calls = plan(attention_weights(q, k, mask).operands)
     areas = (
         len(c.rows) * c.rows.shape[1] * c.keys.places.shape[1]
         if isinstance(c, Bunch)
@@ -93,7 +93,7 @@ def test_many_holes_are_gathered_into_one_call() -> None:
     k[:, :, ~visible] = torch.nan
     v[:, :, ~visible] = torch.nan
     q = random(1, 2, 7, 5, seed=0)
-    assert len(plan(attention_weights(q, k, visible)._of)) == 1
+    assert len(plan(attention_weights(q, k, visible).operands)) == 1
     context, weights = pellucid.attention(q, k, v, visible)
     expected, _ = pellucid.attention(q, k[:, :, visible], v[:, :, visible])
     torch.testing.assert_close(context, expected)
@@ -122,7 +122,7 @@ def test_documents_that_nobody_shares_are_no_call() -> None:
     q, k, v = random(1, 2, 3, 5, seed=0), random(1, 2, 7, 5, seed=1), random(1, 2, 7, 3, seed=2)
     mask = masks.documents(torch.tensor([2, 2, 4]), torch.arange(7) // 3 + 7)
     context, weights = pellucid.attention(q, k, v, mask)
-    assert not plan(weights._of)
+    assert not plan(weights.operands)
     assert torch.equal(context, torch.zeros(1, 2, 3, 3))
     assert (weights.logsumexp == -torch.inf).all()
 
@@ -187,7 +187,7 @@ def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("pellucid.attention.backends.pieces.LEAST_ROWS", 2)
     q, k, v = (random(2, 3, 17, 5, seed=i).double().requires_grad_() for i in range(3))
     mask = masks.window(4, 1)
-    assert max(p.bands for p in plan(attention_weights(q, k, mask)._of)) > 2
+    assert max(p.bands for p in plan(attention_weights(q, k, mask).operands)) > 2
     distance = torch.arange(17) - torch.arange(17)[:, None]
     found = pellucid.attention(q, k, v, mask)
     wanted = stages(q, k, v, (distance >= -4) & (distance <= 1))

@@ -13,6 +13,7 @@ from pellucid.attention.energies import Energy
 from pellucid.attention.functional import check_tensor
 from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
+from pellucid.errors import ArgumentError
 
 __all__ = ["GivenWeights", "given_weights"]
 
@@ -41,12 +42,23 @@ class GivenWeights(AttentionWeights):
     """Weights that are there, (..., heads, queries, keys). Rows need not sum to one."""
 
     @property
-    def _is_known(self) -> bool:
+    def query(self) -> Tensor:
+        raise ArgumentError("these weights were given as they are: they have no query and key")
+
+    key = query
+
+    @property
+    def is_known(self) -> bool:
         return True
 
     @property
     def _flat_logsumexp(self) -> Tensor:
         return self._of.query.new_zeros(self._of.shape[:3], dtype=self.dtype)
+
+    def visible(self) -> Tensor:
+        """How many keys each query sees: those that any head of it looks at."""
+        seen = (self._of.query > 0).any(1, keepdim=True).sum(-1)
+        return self._outer(seen.expand(self._of.shape[:3]))
 
     def __getitem__(self, index: Any) -> Tensor:
         indexing.parse(index, self.shape, self.device)  # refuses what the lazy ones refuse

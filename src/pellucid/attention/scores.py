@@ -1,7 +1,7 @@
 """The matrix of scores as something that can be asked for any part, and is never formed whole."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -87,6 +87,18 @@ class Scores:
         # An energy that is no dot product may hold parameters we cannot see.
         return not self.energy.is_dot_product or any(
             t is not None and t.requires_grad for t in tensors
+        )
+
+    def at(self, item: int) -> "Scores":
+        """Those of one item of the batch, (1, heads, queries, keys)."""
+        some = slice(item, item + 1)
+        return replace(
+            self,
+            query=self.query[some],
+            key=self.key[some],
+            bias=None if self.bias is None else self.bias[some],
+            mask=None if self.mask is None else self.mask.at(item),
+            batch_shape=torch.Size(()),
         )
 
     def compute(

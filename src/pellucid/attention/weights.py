@@ -7,11 +7,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.attention import backends, indexing, intervals, streaming
+from pellucid.attention import backends, block_pooling, indexing, intervals, streaming
 from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.block_pooling import Cells
 from pellucid.attention.display import Displayed
+from pellucid.attention.energies import Energy
 from pellucid.attention.intervals import Intervals
-from pellucid.attention.masks import mask_of_rows
+from pellucid.attention.masks import And, Band, Mask, mask_of_rows
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
 from pellucid.errors import (
@@ -20,9 +22,10 @@ from pellucid.errors import (
     ShapeError,
     TooLargeError,
     TypeMismatchError,
+    warn_deprecated,
 )
 
-__all__ = ["AttentionWeights", "Statistics", "Top"]
+__all__ = ["AttentionWeights", "Cells", "Statistics", "Top"]
 
 DENSE_LIMIT = 2**30
 """Bytes that `dense()` makes without being told to: 1 GiB."""
@@ -148,6 +151,64 @@ class AttentionWeights(LazyMatrix, Displayed):
         logsumexp, sinks = (x.masked_fill(nothing, 0) for x in (logsumexp, sinks))
         return torch.logaddexp(logsumexp, sinks).masked_fill(nothing, -torch.inf)
 
+    @property
+    def operands(self) -> Scores:
+        """All that the weights are made of, batch dimensions flattened into one.
+
+        For whoever works on blocks: `operands.blocks()` covers what the mask shows, and
+        `operands.of_block(block)` are the masked scores there.
+        """
+        return self._of
+
+    @property
+    def query(self) -> Tensor:
+        """(..., heads, queries, key_dim), as the energy compares it.
+
+        Raises:
+            ArgumentError: the weights were given as they are, and come from no query and key.
+        """
+        return self._outer(self._of.query)
+
+    @property
+    def key(self) -> Tensor:
+        """(..., kv_heads, keys, key_dim), as the energy compares it; errors as of `query`."""
+        return self._outer(self._of.key)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of the key; as many query heads share each as this is contained in heads."""
+        return self._of.key.shape[1]
+
+    @property
+    def mask(self) -> Mask | None:
+        """Which query may see which key, for these sizes; None where each sees all."""
+        return self._of.mask
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(..., heads, queries, keys), expanded from what was given; None without."""
+        return None if self._of.bias is None else self._outer(self._of.bias)
+
+    @property
+    def scale(self) -> float:
+        """The factor on the scores."""
+        return self._of.scale
+
+    @property
+    def softcap(self) -> float | None:
+        """The bound of the capped scores; None without."""
+        return self._of.softcap
+
+    @property
+    def sinks(self) -> Tensor | None:
+        """(heads,) one extra logit a head; None without."""
+        return self._of.sinks
+
+    @property
+    def energy(self) -> Energy:
+        """What makes a score of a query and a key."""
+        return self._of.energy
+
     def share_with_sinks(self, context: Tensor, logsumexp: Tensor) -> Tensor:
         """A context computed without the sinks, less the share that they take."""
         share = torch.exp(logsumexp - finite(self._with_sinks(logsumexp)))
@@ -162,14 +223,17 @@ class AttentionWeights(LazyMatrix, Displayed):
         self._has_graph = False
 
     @property
-    def _is_known(self) -> bool:
-        """Whether the logsumexp is here, and not a constant to autograd that must not be one."""
+    def is_known(self) -> bool:
+        """Whether the logsumexp is here, so that nothing need be computed before a weight is.
+
+        Not where it is a constant to autograd, which is on and must not take it for one.
+        """
         lost = torch.is_grad_enabled() and not self._has_graph and self._of.requires_grad
         return self._logsumexp is not None and not lost
 
     @property
     def _flat_logsumexp(self) -> Tensor:
-        if self._logsumexp is None or not self._is_known:
+        if self._logsumexp is None or not self.is_known:
             self._has_graph = torch.is_grad_enabled()
             exact = self._exact
             run = backends.choose(self._backend, exact, exact.key, 0.0)
@@ -211,6 +275,25 @@ class AttentionWeights(LazyMatrix, Displayed):
         """capped + bias, -inf where the mask hides a key: what the softmax sees."""
         return LazyMatrix(self._of, "masked")
 
+    def _with(self, scores: Scores, logsumexp: Tensor | None = None) -> "AttentionWeights":
+        """The weights of other operands; logsumexp is (batch, heads, queries), sinks included."""
+        part = type(self)(scores, self._backend)
+        if logsumexp is not None:
+            part._logsumexp, part._has_graph = logsumexp, self._has_graph
+        return part
+
+    def placed(self, offset: int) -> "AttentionWeights":
+        """The same weights, of which it is known where query 0 stands among the keys.
+
+        Distances count from there. Nothing is hidden by it.
+
+        Args:
+            offset: the key that query 0 stands at.
+        """
+        place = Band(None, None, _whole("offset", offset))
+        mask = place if self._of.mask is None else And(self._of.mask, place)
+        return self._with(replace(self._of, mask=mask), self._logsumexp)
+
     def rows(self, queries: slice) -> "AttentionWeights":
         """The weights of some queries alone, (..., heads, chosen queries, keys), as lazy as these.
 
@@ -236,12 +319,24 @@ class AttentionWeights(LazyMatrix, Displayed):
         query, bias = self._of.query[:, :, chosen], self._of.bias
         bias = None if bias is None else bias[:, :, chosen]
         mask = mask_of_rows(self._of.mask, chosen)
-        part = type(self)(replace(self._of, query=query, bias=bias, mask=mask), self._backend)
-        if self._logsumexp is not None:
-            part._logsumexp, part._has_graph = self._logsumexp[:, :, chosen], self._has_graph
-        return part
+        known = None if self._logsumexp is None else self._logsumexp[:, :, chosen]
+        return self._with(replace(self._of, query=query, bias=bias, mask=mask), known)
 
-    def one(self, *place: int) -> "AttentionWeights":
+    def batch_item(self, *place: int) -> "AttentionWeights":
+        """The weights of one batch item, (heads, queries, keys), as lazy as these.
+
+        Args:
+            place: a number for each batch dimension; negative ones count from the end.
+
+        Raises:
+            OutOfRangeError: other than one number a dimension, or one past the end.
+            TypeMismatchError: a number is no int.
+        """
+        item = _flat_place("one batch item", place, self._of.batch_shape)
+        known = None if self._logsumexp is None else self._logsumexp[item : item + 1]
+        return self._with(self._of.at(item), known)
+
+    def head(self, *place: int) -> "AttentionWeights":
         """The weights of one head of one batch item, (1, queries, keys), as lazy as these.
 
         Whatever is asked of them costs that head alone, their logsumexp included where it is not
@@ -255,38 +350,24 @@ class AttentionWeights(LazyMatrix, Displayed):
             OutOfRangeError: other than one number a dimension, or one past the end.
             TypeMismatchError: a number is no int.
         """
-        sizes = self.shape[:-2]
-        if len(place) != len(sizes):
-            raise OutOfRangeError(
-                f"one head is told by {len(sizes)} numbers, for the shape {tuple(sizes)}; "
-                f"got {len(place)}"
-            )
-        for axis, (size, one) in enumerate(zip(sizes, place, strict=True)):
-            if not isinstance(one, int) or isinstance(one, bool):
-                raise TypeMismatchError(f"one head is told by ints, got {one!r}")
-            if not -size <= one < size:
-                raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
-        item = 0
-        for size, one in zip(sizes[:-1], place[:-1], strict=True):
-            item = item * size + one % size
-        head = place[-1] % sizes[-1]
-        items, heads = slice(item, item + 1), slice(head, head + 1)
-        of = self._of
-        part = type(self)(
-            replace(
-                of,
-                query=of.query[items, heads],
-                key=of.of_heads(of.key[items], heads),
-                bias=None if of.bias is None else of.bias[items, heads],
-                mask=None if of.mask is None else of.mask.at(item).of_heads(heads),
-                sinks=None if of.sinks is None else of.sinks[heads],
-                batch_shape=torch.Size(()),
-            ),
-            self._backend,
+        heads = self._of.shape[1]
+        item, head = divmod(_flat_place("one head", place, self.shape[:-2]), heads)
+        of, some = self._of.at(item), slice(head, head + 1)
+        scores = replace(
+            of,
+            query=of.query[:, some],
+            key=of.of_heads(of.key, some),
+            bias=None if of.bias is None else of.bias[:, some],
+            mask=None if of.mask is None else of.mask.of_heads(some),
+            sinks=None if of.sinks is None else of.sinks[some],
         )
-        if self._logsumexp is not None:
-            part._logsumexp, part._has_graph = self._logsumexp[items, heads], self._has_graph
-        return part
+        known = None if self._logsumexp is None else self._logsumexp[item : item + 1, some]
+        return self._with(scores, known)
+
+    def one(self, *place: int) -> "AttentionWeights":
+        """The old name of `head`."""
+        warn_deprecated("AttentionWeights.one", "AttentionWeights.head")
+        return self.head(*place)
 
     def sample(self, queries: Sequence[int] | Tensor) -> Tensor:
         """The rows of some queries, (..., heads, chosen queries, keys), wherever they stand.
@@ -301,7 +382,7 @@ class AttentionWeights(LazyMatrix, Displayed):
             OutOfRangeError, TypeMismatchError: a position past the end, or that is no int.
         """
         places = indexing.as_positions("queries", queries)
-        if self._is_known:
+        if self.is_known:
             return self[..., places, :]
         scores = self.masked[..., places, :]
         total = self._with_sinks(scores.logsumexp(-1))
@@ -313,7 +394,7 @@ class AttentionWeights(LazyMatrix, Displayed):
         Who asks for a few rows again and again pays at most for one pass more than all at once.
         """
         count, size = queries.stop - queries.start, self._of.shape[2]
-        if self._is_known or count < 1 or (self._rows_found + count) * FEW_ROWS > size:
+        if self.is_known or count < 1 or (self._rows_found + count) * FEW_ROWS > size:
             return self, 0
         self._rows_found += count
         return self.rows(queries), queries.start
@@ -330,7 +411,9 @@ class AttentionWeights(LazyMatrix, Displayed):
         Raises:
             OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
         """
-        parsed = indexing.parse(index, self.shape, self.device)
+        return self._select(indexing.parse(index, self.shape, self.device))
+
+    def _select(self, parsed: indexing.Parsed) -> Tensor:
         part, first = self._knowing(indexing.hull(parsed.axes[-2]))
         parsed = indexing.counted_from(first, parsed)
         return indexing.select(part._of, part._flat_logsumexp, self._name, parsed)
@@ -400,15 +483,56 @@ class AttentionWeights(LazyMatrix, Displayed):
         """How widely each query looks: -sum(w ln w) over the keys, nats, (..., heads, queries)."""
         return self._outer(self._statistics(frozenset({"entropy"}))["entropy"])
 
-    def top(self, k: int) -> Top:
+    def visible(self) -> Tensor:
+        """How many keys each query may see, as far as the mask tells: int64, like logsumexp."""
+        of = self._of
+        batch, heads, queries, keys = of.shape
+        count = torch.zeros(batch, heads, queries, dtype=torch.int64, device=self.device)
+        if of.mask is None:
+            return self._outer(count + keys)
+        for block in of.blocks():
+            assert block.mask is not None
+            place = count[block.items, block.heads, block.rows]
+            place += intervals.length(block.cols) - intervals.length(block.masked)
+            for cols in block.masked:
+                seen = block.mask.tile(block.heads, block.rows, slice(*cols), self.device)
+                place += seen.sum(-1)
+        return self._outer(count)
+
+    def work(self, queries: slice = slice(None)) -> int:
+        """Weights that a pass over some queries of one head computes, of the first batch item: all
+        that no mask hides, and little more.
+        """
+        start, stop, _ = queries.indices(self._of.shape[2])
+        return block_pooling.work(self._of.at(0), slice(start, stop))
+
+    def top(self, k: int, factors: Tensor | None = None) -> Top:
         """Each query's k strongest keys, strongest first, each (..., heads, queries, k).
 
         Where fewer keys than k have any weight, the others are index -1 with weight 0.
 
+        Args:
+            k: how many.
+            factors: (..., heads, keys), at least 0: what each key's weights are multiplied with
+                before they are compared; values are then these products.
+
         Raises:
             ArgumentError: k is below 1 or above the number of keys.
+            ShapeError: factors of another shape.
         """
-        found = self._statistics(frozenset(), self._checked_top(k))
+        scores, k = self._of, self._checked_top(k)
+        if factors is not None:
+            if factors.shape != (*self.shape[:-2], self.shape[-1]):
+                raise ShapeError(
+                    f"factors must be (..., heads, keys) = {(*self.shape[:-2], self.shape[-1])}, "
+                    f"got {tuple(factors.shape)}"
+                )
+            # w * factor = exp(score + ln factor - logsumexp), the logsumexp that of the weights.
+            raised = factors.log().reshape(-1, *factors.shape[-2:]).unsqueeze(-2)
+            raised = raised.expand(scores.shape)
+            bias = raised if scores.bias is None else scores.bias + raised
+            scores = replace(scores, bias=bias)
+        found = streaming.statistics(scores, self._flat_logsumexp, frozenset(), k)
         return Top(self._outer(found["values"]), self._outer(found["indices"]))
 
     def statistics(self, top: int = 8) -> Statistics:
@@ -450,7 +574,57 @@ class AttentionWeights(LazyMatrix, Displayed):
             raise ArgumentError(f"reduce must be 'mean' or 'max', got {reduce!r}")
         if _whole("rows", rows) < 1 or _whole("cols", cols) < 1:
             raise ArgumentError(f"rows and cols must be at least 1, got {rows} and {cols}")
-        region = (slice(None), slice(None)) if region is None else region
+        spans = self._region((slice(None), slice(None)) if region is None else region)
+        rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
+        knowing, first = self._knowing(spans[0])
+        chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
+        lse = knowing._flat_logsumexp
+        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
+
+    def cells(
+        self,
+        size: tuple[int, int],
+        region: tuple[slice | Sequence[int] | Tensor, slice] | None = None,
+        logsumexp: Tensor | None = None,
+    ) -> Cells:
+        """Sums and maxima of any rectangle in cells of one size, and the logsumexp of its rows.
+
+        The logsumexp is found in the same pass, not before it, from whole rows; where it is given
+        no key outside is looked at. For pictures: without gradients.
+
+        Args:
+            size: queries and keys of a cell; those at the far edges are perhaps cut.
+            region: queries and keys, two slices with step 1; the queries may be ascending
+                positions, (rows,), wherever they stand. Everything unless given.
+            logsumexp: (..., heads, rows) of those queries, where it is there already.
+
+        Raises:
+            ArgumentError: a size below 1, or an empty region.
+            TypeMismatchError, OutOfRangeError: what is no region, or is outside.
+        """
+        if any(_whole("size", one) < 1 for one in size):
+            raise ArgumentError(f"size must be at least 1 each way, got {size}")
+        queries, keys = (slice(None), slice(None)) if region is None else region
+        rows: slice | Tensor
+        if isinstance(queries, slice):
+            rows, cols = self._region((queries, keys))
+        else:
+            _, cols = self._region((slice(None), keys))
+            rows = indexing.as_positions("queries", queries).to(self.device)
+            if rows.ndim != 1 or not len(rows) or bool((rows.diff() <= 0).any()):
+                raise ArgumentError(f"queries must be ascending positions, got {queries}")
+            if not 0 <= int(rows[0]) <= int(rows[-1]) < self.shape[-2]:
+                raise OutOfRangeError(
+                    f"queries must be from 0 to {self.shape[-2] - 1}, got {queries}"
+                )
+        with torch.no_grad():
+            if logsumexp is not None:
+                logsumexp = logsumexp.reshape(*self._of.shape[:2], -1)
+            found = block_pooling.cells(self._of, rows, cols, size, logsumexp)
+            return Cells(*map(self._outer, found))
+
+    def _region(self, region: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Two slices with both ends."""
         if not (
             isinstance(region, tuple)
             and len(region) == 2
@@ -465,11 +639,7 @@ class AttentionWeights(LazyMatrix, Displayed):
                     f"region needs a slice of {name} with step 1 that holds any, got {part}"
                 )
             spans.append(slice(start, stop))
-        rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
-        knowing, first = self._knowing(spans[0])
-        chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
-        lse = knowing._flat_logsumexp
-        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
+        return spans[0], spans[1]
 
     def _statistics(
         self,
@@ -563,6 +733,23 @@ def _whole(name: str, number: int) -> int:
     if type(number) is not int:
         raise TypeMismatchError(f"{name} must be an int, got {number!r}")
     return number
+
+
+def _flat_place(what: str, place: tuple[int, ...], sizes: Sequence[int]) -> int:
+    """The number of a place where these sizes are flattened into one."""
+    if len(place) != len(sizes):
+        raise OutOfRangeError(
+            f"{what} is told by {len(sizes)} numbers, for the shape {tuple(sizes)}; "
+            f"got {len(place)}"
+        )
+    flat = 0
+    for axis, (size, one) in enumerate(zip(sizes, place, strict=True)):
+        if not isinstance(one, int) or isinstance(one, bool):
+            raise TypeMismatchError(f"{what} is told by ints, got {one!r}")
+        if not -size <= one < size:
+            raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
+        flat = flat * size + one % size
+    return flat
 
 
 def readable_bytes(count: float) -> str:

@@ -5,7 +5,6 @@ of the key, so both are as lazy as the weights: `Contributions`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pellucid.attention import AttentionWeights, attention_weights, indexing, streaming
+from pellucid.attention import AttentionWeights, attention_weights, indexing
 from pellucid.attention.weights import DENSE_LIMIT, Top
 from pellucid.errors import (
     ArgumentError,
@@ -145,13 +144,7 @@ class Attribution(Contributions):
         Raises:
             ArgumentError: k is below 1 or above the number of keys.
         """
-        weights, of = self.weights, self.weights._of
-        raised = self.norms.log().reshape(-1, *self.norms.shape[-2:]).unsqueeze(-2).expand(of.shape)
-        scores = replace(of, bias=raised if of.bias is None else of.bias + raised)
-        # exp(score + ln norm - logsumexp): the logsumexp stays that of the weights.
-        k = weights._checked_top(k)
-        found = streaming.statistics(scores, weights._flat_logsumexp, frozenset(), k)
-        return Top(weights._outer(found["values"]), weights._outer(found["indices"]))
+        return self.weights.top(k, factors=self.norms)
 
 
 class GradientTimesWeights(Contributions):

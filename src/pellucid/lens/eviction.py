@@ -118,4 +118,4 @@ def _weights(given: AttentionWeights | Record) -> AttentionWeights:
 def _of_groups(scores: Tensor, weights: AttentionWeights) -> Tensor:
     """(..., kv_heads, n), the mean over the query heads of each group."""
     *outer, heads, keys = scores.shape
-    return scores.reshape(*outer, heads // weights._of.group, weights._of.group, keys).mean(-2)
+    return scores.reshape(*outer, weights.kv_heads, heads // weights.kv_heads, keys).mean(-2)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from difflib import get_close_matches
 from functools import reduce
 from typing import Any
@@ -31,16 +30,35 @@ class Recording(Displayed):
     """
 
     def __init__(
-        self, model: str, records: Iterable[Record] = (), *, tokenizer: Any = None
+        self,
+        model: str,
+        records: Iterable[Record] = (),
+        *,
+        tokenizer: Any = None,
+        unseen: dict[str, str] | None = None,
+        in_pieces: dict[str, str] | None = None,
+        vocabulary: dict[int, str] | None = None,
+        special_ids: Iterable[int] = (),
+        placeholder_ids: Iterable[int] = (),
     ) -> None:
+        """Made by `watch`, `load` and `from_attentions`.
+
+        Args:
+            model: the class of the model that was watched.
+            records: in the order of the calls.
+            tokenizer: of Hugging Face, to spell ids.
+            unseen, in_pieces: names of modules, each with a reason.
+            vocabulary: tokens by their ids, as far as they are known.
+            special_ids, placeholder_ids: as the properties.
+        """
         self.model = model
         """The class of the model that was watched."""
         self._records = list(records)
-        self._unseen: dict[str, str] = {}
-        self._in_pieces: dict[str, str] = {}
-        self._vocabulary: dict[int, str] = {}
-        self._special: frozenset[int] = frozenset()
-        self._placeholders: frozenset[int] = frozenset()
+        self._unseen = {} if unseen is None else unseen
+        self._in_pieces = {} if in_pieces is None else in_pieces
+        self._vocabulary = {} if vocabulary is None else vocabulary
+        self._special = frozenset(special_ids)
+        self._placeholders = frozenset(placeholder_ids)
         self._tokenizer = tokenizer
 
     def __len__(self) -> int:
@@ -123,9 +141,20 @@ class Recording(Displayed):
             UnknownNameError: one of them asks for nothing that was recorded.
             TypeMismatchError: one of them is neither a number nor a name.
         """
-        part = copy(self)
-        part._records = chosen(self._all(), layers)
-        return part
+        return self._with(chosen(self._all(), layers))
+
+    def _with(self, records: list[Record]) -> "Recording":
+        """The same of other records."""
+        return Recording(
+            self.model,
+            records,
+            tokenizer=self._tokenizer,
+            unseen=self.unseen,
+            in_pieces=self.in_pieces,
+            vocabulary=self._vocabulary,
+            special_ids=self._special,
+            placeholder_ids=self._placeholders,
+        )
 
     @property
     def unseen(self) -> dict[str, str]:
@@ -209,9 +238,7 @@ class Recording(Displayed):
         records, vocabulary = from_attentions(
             attentions, tokens=tokens, source_tokens=source_tokens, tokenizer=tokenizer
         )
-        recording = Recording(model, records, tokenizer=tokenizer)
-        recording._vocabulary = vocabulary
-        return recording
+        return Recording(model, records, tokenizer=tokenizer, vocabulary=vocabulary)
 
     def __repr__(self) -> str:
         count = len(self)

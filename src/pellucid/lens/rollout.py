@@ -85,7 +85,7 @@ def rollout(
         raise ArgumentError(f"heads must be 'mean', 'max' or 'min', got {heads!r}")
     if not 0 <= residual <= 1:
         raise ArgumentError(f"residual must be from 0 to 1, got {residual}")
-    chain = _chain(seen, layers)
+    chain = chain_of(seen, layers)
     last = chain[-1].weights
     size = last.shape[-1]
     places = _places(queries, size)
@@ -101,11 +101,11 @@ def rollout(
     flow = flow.expand(shape)
     for record in reversed(chain):
         weights = record.weights
-        flow = _through(weights, flow.to(weights.device, weights.dtype), heads, residual)
+        flow = through(weights, flow.to(weights.device, weights.dtype), heads, residual)
     return flow
 
 
-def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Record]:
+def chain_of(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Record]:
     """The records of one stack, first layer first."""
     given = _given(seen)
     square = [x for x in given if not x.is_cross and x.shape[-2] == x.shape[-1]]
@@ -171,7 +171,7 @@ def _places(queries: int | slice | Sequence[int] | Tensor | None, size: int) -> 
     return places % size
 
 
-def _through(weights: AttentionWeights, flow: Tensor, heads: Fusion, residual: float) -> Tensor:
+def through(weights: AttentionWeights, flow: Tensor, heads: Fusion, residual: float) -> Tensor:
     """flow @ A' of one layer: (..., m, keys) from flow (..., m, queries)."""
     # Under a causal mask nothing flows to later queries, and these rows need not be computed.
     used = (flow != 0).flatten(0, -2).any(0).nonzero()
@@ -188,7 +188,7 @@ def _by_products(weights: AttentionWeights, flow: Tensor, span: slice, residual:
     part = weights if span == slice(0, weights.shape[-2]) else weights.rows(span)
     ones = torch.ones(weights.shape[-1], dtype=weights.dtype, device=weights.device)
     sums = (1 - residual) * (part @ ones).mean(-2) + residual  # (..., rows)
-    share = flow[..., span] / _nonzero(sums).unsqueeze(-2)
+    share = flow[..., span] / nonzero(sums).unsqueeze(-2)
     attended = (share.unsqueeze(-3) @ part).mean(-3)  # (..., m, keys)
     before, after = span.start, weights.shape[-1] - span.stop
     kept = torch.nn.functional.pad(share, (before, after))
@@ -205,25 +205,25 @@ def _by_blocks(
     blocks = [slice(start, min(start + step, span.stop)) for start in starts]
     weights.logsumexp  # noqa: B018  found once, before the blocks are shared out
 
-    def through(rows: slice) -> tuple[slice, Tensor]:
+    def of_rows(rows: slice) -> tuple[slice, Tensor]:
         cols = _reach(weights, rows)
         block = (1 - residual) * fuse(weights[..., rows, cols])  # (..., rows, cols)
         block.diagonal(rows.start - cols.start, -2, -1).add_(residual)
-        block = block / _nonzero(block.sum(-1, keepdim=True))
+        block = block / nonzero(block.sum(-1, keepdim=True))
         return cols, flow[..., rows] @ block
 
     differentiable = torch.is_grad_enabled() and (
         flow.requires_grad or weights.logsumexp.requires_grad
     )
     total = torch.zeros_like(flow)
-    for _, (cols, piece) in each(through, blocks, weights.device, differentiable):
+    for _, (cols, piece) in each(of_rows, blocks, weights.device, differentiable):
         total[..., cols] += piece
     return total
 
 
 def _reach(weights: AttentionWeights, rows: slice) -> slice:
     """From the first to the last key that any of the rows may see, their own places included."""
-    mask, keys = weights._of.mask, weights.shape[-1]
+    mask, keys = weights.mask, weights.shape[-1]
     if mask is None:
         return slice(0, keys)
     items = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
@@ -232,6 +232,6 @@ def _reach(weights: AttentionWeights, rows: slice) -> slice:
     return slice(min(starts), max(stops))
 
 
-def _nonzero(sums: Tensor) -> Tensor:
+def nonzero(sums: Tensor) -> Tensor:
     """Ones for the sums of rows of zeros, which stay zero when they are divided by it."""
     return sums.masked_fill(sums == 0, 1)

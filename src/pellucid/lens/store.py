@@ -147,13 +147,16 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         records = [_restored(one, tensors) for one in header["records"]]
         for record in records:
             _try(record)
-        recording = make(_text(header["model"]), records)
-        recording._unseen = {_text(k): _text(v) for k, v in header["unseen"].items()}
         pieces = header.get("in_pieces", {})
-        recording._in_pieces = {_text(k): _text(v) for k, v in pieces.items()}
-        recording._vocabulary = {int(n): _text(name) for n, name in header["vocabulary"].items()}
-        recording._special = frozenset(map(int, header["special"]))
-        recording._placeholders = frozenset(map(int, header.get("placeholders", ())))
+        recording = make(
+            _text(header["model"]),
+            records,
+            unseen={_text(k): _text(v) for k, v in header["unseen"].items()},
+            in_pieces={_text(k): _text(v) for k, v in pieces.items()},
+            vocabulary={int(n): _text(name) for n, name in header["vocabulary"].items()},
+            special_ids=map(int, header["special"]),
+            placeholder_ids=map(int, header.get("placeholders", ())),
+        )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise FileError(f"'{path}' is a recording that contradicts itself: {error!r}") from error
     return recording
