@@ -107,6 +107,8 @@ def _of_item(
     size = (heads, -(-height // down), -(-width // across))
     empty = scores.query.new_zeros(size, dtype=scores.dtype)
     nothing = scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype)
+    if scores.sinks is not None:
+        nothing = scores.sinks.to(scores.dtype)[:, None].repeat(1, height)
     found = Cells(empty, empty.clone(), nothing)
     blocks = _blocks(scores, rows, keys, cell, logsumexp is not None)
 

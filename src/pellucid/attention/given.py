@@ -22,6 +22,7 @@ class LogOfGiven(Energy):
     """score = ln(weight): a query is a row of weights, and a key is the number of its column."""
 
     is_dot_product = False
+    requires_grad = False
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return query, key
@@ -61,11 +62,16 @@ class GivenWeights(AttentionWeights):
         return self._outer(seen.expand(self._of.shape[:3]))
 
     def __getitem__(self, index: Any) -> Tensor:
-        indexing.parse(index, self.shape, self.device)  # refuses what the lazy ones refuse
-        given = self._outer(self._of.query).to(self.dtype)
+        return self._of_tensor(self._outer(self._of.query), index)
+
+    def _select_transposed(self, index: Any) -> Tensor:
+        return self._of_tensor(self._outer(self._of.query).mT, index)
+
+    def _of_tensor(self, given: Tensor, index: Any) -> Tensor:
+        indexing.parse(index, given.shape, self.device)  # refuses what the lazy ones refuse
         if not isinstance(index, tuple):
             index = (index,)
-        return given[tuple(_as_torch_takes_it(part) for part in index)]
+        return given.to(self.dtype)[tuple(_as_torch_takes_it(part) for part in index)]
 
     def __matmul__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):

@@ -7,6 +7,7 @@ The two bounds carry through `&`, `|` and `~` by the algebra of sets, so a combi
 as well as its parts do.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
+from pellucid.attention.energies import mapped
 from pellucid.attention.intervals import Intervals
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
@@ -103,6 +105,10 @@ class Mask:
     def of_heads(self, heads: slice) -> "Mask":
         """The mask of some of the heads; most are the same for all."""
         return self
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Mask":
+        """The mask with each of its tensors replaced by what `change` makes of it."""
+        return mapped(self, change)
 
     def restrict(self, rows: slice, cols: slice, keys: int) -> "Mask | None":
         """The mask of a rectangle, counted from its corner; None where all of it is visible."""

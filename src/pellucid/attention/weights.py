@@ -1,13 +1,14 @@
 """Attention weights that are there without being stored: exp(score - logsumexp), when asked."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
 
-from pellucid.attention import backends, block_pooling, indexing, intervals, streaming
+from pellucid.attention import backends, block_pooling, indexing, intervals, reductions, streaming
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.block_pooling import Cells
 from pellucid.attention.display import Displayed
@@ -24,6 +25,9 @@ from pellucid.errors import (
     TypeMismatchError,
     warn_deprecated,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["AttentionWeights", "Cells", "Statistics", "Top"]
 
@@ -83,7 +87,8 @@ class LazyMatrix:
         """Exactly that part, a tensor; costs no more than the part.
 
         Args:
-            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+            index: ints, slices with a step above 0, `...`, None, integer tensors and bool tensors,
+                as in torch.
 
         Raises:
             OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
@@ -102,13 +107,70 @@ class LazyMatrix:
         Raises:
             TooLargeError: it would take more, and how much.
         """
-        needed = self.shape.numel() * self.dtype.itemsize
-        if limit is not None and needed > limit:
-            raise TooLargeError(
-                f"dense() of shape {tuple(self.shape)} needs {readable_bytes(needed)}, above the "
-                f"limit of {readable_bytes(limit)}; index a part, or pass limit=None"
-            )
+        check_size("dense()", self.shape, self.dtype, limit)
         return self[...]
+
+    def numpy(self, limit: int | None = DENSE_LIMIT) -> "np.ndarray[Any, Any]":
+        """All of it as NumPy's, on the CPU and without gradients; arguments and errors as `dense`.
+
+        `np.asarray(weights)` is the same, with the limit.
+        """
+        with torch.no_grad():
+            found: np.ndarray[Any, Any] = self.dense(limit).cpu().numpy()
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        if copy is False:
+            raise ArgumentError("weights that are computed when asked for cannot be had uncopied")
+        found = self.numpy()
+        return found if dtype is None else found.astype(dtype)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether answers carry a graph, where autograd is on."""
+        return self._of.requires_grad
+
+    def to(self, *to: Any, device: Any = None, dtype: torch.dtype | None = None) -> Self:
+        """The same on another device or in another dtype; itself where it is that already.
+
+        Args:
+            to: a device, a dtype or both, as `Tensor.to` takes them.
+            device: where to.
+            dtype: float32 or float64, which query, key, bias and sinks then have too.
+
+        Raises:
+            TypeMismatchError: another dtype, in which no weights are computed.
+        """
+        for one in to:
+            device, dtype = (device, one) if isinstance(one, torch.dtype) else (one, dtype)
+        device = self.device if device is None else torch.device(device)
+        if dtype not in (None, torch.float32, torch.float64):
+            raise TypeMismatchError(f"weights are float32 or float64, not {dtype}")
+        if dtype == self.dtype:
+            dtype = None
+        if dtype is None and torch.empty(0, device=device).device == self.device:
+            return self
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
+
+        return self._changed(self._of.map(moved), moved if dtype is None else None)
+
+    def cpu(self) -> Self:
+        """The same in the memory of the CPU."""
+        return self.to("cpu")
+
+    def detach(self) -> Self:
+        """The same without gradients to what it is made of."""
+        return self._changed(self._of.detach(), torch.Tensor.detach)
+
+    def _changed(self, scores: Scores, known: Callable[[Tensor], Tensor] | None) -> Self:
+        """Of changed operands; `known` is what a logsumexp that is there is changed by, or None."""
+        return type(self)(scores, self._name)
+
+    def bytes_held(self) -> int:
+        """Bytes of memory that it keeps alive: query, key, bias, mask and what else there is."""
+        return self._of.bytes_held
 
     def __repr__(self) -> str:
         facts = [f"shape={tuple(self.shape)}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
@@ -116,8 +178,7 @@ class LazyMatrix:
             facts.append(f"device={self.device}")
         if self._of.mask is not None:
             facts.append(f"mask={self._of.mask}")
-        held = sum(x.numel() * x.itemsize for x in (self._of.query, self._of.key))
-        dense = self.shape.numel() * self.dtype.itemsize
+        held, dense = self.bytes_held(), self.shape.numel() * self.dtype.itemsize
         facts.append(f"holds {readable_bytes(held)}, dense would be {readable_bytes(dense)}")
         return f"{type(self).__name__}({self._name}: {', '.join(facts)})"
 
@@ -282,6 +343,16 @@ class AttentionWeights(LazyMatrix, Displayed):
             part._logsumexp, part._has_graph = logsumexp, self._has_graph
         return part
 
+    def _changed(self, scores: Scores, known: Callable[[Tensor], Tensor] | None) -> Self:
+        part = type(self)(scores, self._backend)
+        if known is not None and self._logsumexp is not None:
+            part._logsumexp, part._has_graph = known(self._logsumexp), self._has_graph
+        return part
+
+    def bytes_held(self) -> int:
+        """Bytes of memory that it keeps alive: query, key, bias, mask, logsumexp and what else."""
+        return super().bytes_held() + (0 if self._logsumexp is None else self._logsumexp.nbytes)
+
     def placed(self, offset: int) -> "AttentionWeights":
         """The same weights, of which it is known where query 0 stands among the keys.
 
@@ -406,12 +477,18 @@ class AttentionWeights(LazyMatrix, Displayed):
         an eighth of all rows, asked for at once or over time, find that of all, which is kept.
 
         Args:
-            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+            index: ints, slices with a step above 0, `...`, None, integer tensors and bool tensors,
+                as in torch.
 
         Raises:
             OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
         """
         return self._select(indexing.parse(index, self.shape, self.device))
+
+    def _select_transposed(self, index: Any) -> Tensor:
+        *outer, queries, keys = self.shape
+        parsed = indexing.parse(index, (*outer, keys, queries), self.device)
+        return self._select(indexing.transposed(parsed))
 
     def _select(self, parsed: indexing.Parsed) -> Tensor:
         part, first = self._knowing(indexing.hull(parsed.axes[-2]))
@@ -534,6 +611,71 @@ class AttentionWeights(LazyMatrix, Displayed):
             scores = replace(scores, bias=bias)
         found = streaming.statistics(scores, self._flat_logsumexp, frozenset(), k)
         return Top(self._outer(found["values"]), self._outer(found["indices"]))
+
+    def sum(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        limit: int | None = DENSE_LIMIT,
+    ) -> Tensor:
+        """The sum over some axes; as that of a tensor, in the dtype of the weights.
+
+        Over keys or queries it is one pass in memory that grows with n: a row's sum is one, less
+        what sinks take, and a column's is `received()`. Over heads or items alone the answer is
+        itself n x n, and no more than it is held.
+
+        Args:
+            dim: one axis or several; all unless given.
+            keepdim: whether what is summed over stays, with size 1.
+            limit: bytes that the answer may take; None = no limit.
+
+        Raises:
+            OutOfRangeError, ArgumentError, TypeMismatchError: there is no such axis, it comes twice
+                or is no int.
+            TooLargeError: the answer would take more than the limit, and how much.
+        """
+        return reductions.total(self, dim, keepdim, limit)
+
+    def mean(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        limit: int | None = DENSE_LIMIT,
+    ) -> Tensor:
+        """The mean over some axes; arguments, cost and errors as of `sum`."""
+        count = math.prod(self.shape[axis] for axis in reductions.axes_of(dim, self.ndim))
+        return self.sum(dim, keepdim, limit) / count
+
+    @overload
+    def max(
+        self, dim: None = None, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> Tensor: ...
+
+    @overload
+    def max(
+        self, dim: int, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> reductions.Largest: ...
+
+    def max(
+        self, dim: int | None = None, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> Tensor | reductions.Largest:
+        """The largest weight, or along one axis the largest and where they stand.
+
+        Cost as of `sum`. Where several are alike, the index is that of any of them.
+
+        Args:
+            dim: the axis; without one, the largest of all, a single number.
+            keepdim, limit: as of `sum`.
+
+        Returns:
+            A tensor; with dim (values, indices int64), as that of a tensor.
+
+        Raises:
+            OutOfRangeError, TypeMismatchError, TooLargeError: as of `sum`.
+        """
+        if dim is None:
+            return self.top(1).values.amax()
+        return reductions.largest(self, dim, keepdim, limit)
 
     def statistics(self, top: int = 8) -> Statistics:
         """Received, entropy, the strongest keys, peak and mean distance, together in one pass.
@@ -696,14 +838,32 @@ class AttentionWeights(LazyMatrix, Displayed):
         return tensor.reshape(*self._of.batch_shape, *tensor.shape[1:])
 
 
-class Transposed:
+class Transposed(LazyMatrix):
     """`weights.T`: keys look back at the queries, (..., heads, keys, queries)."""
 
     def __init__(self, weights: AttentionWeights) -> None:
+        super().__init__(weights._of, "weights.T")
         self.T = self.mT = weights
-        *outer, queries, keys = weights.shape
-        self.shape = torch.Size((*outer, keys, queries))
-        self.ndim, self.dtype, self.device = weights.ndim, weights.dtype, weights.device
+
+    @property
+    def shape(self) -> torch.Size:
+        *outer, queries, keys = self.T.shape
+        return torch.Size((*outer, keys, queries))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Exactly that part, a tensor; index, cost and errors as of the weights."""
+        return self.T._select_transposed(index)
+
+    def bytes_held(self) -> int:
+        return self.T.bytes_held()
+
+    def to(  # type: ignore[override]
+        self, *to: Any, device: Any = None, dtype: torch.dtype | None = None
+    ) -> "Transposed":
+        return self.T.to(*to, device=device, dtype=dtype).T
+
+    def detach(self) -> "Transposed":  # type: ignore[override]
+        return self.T.detach().T
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """weights.T @ x, streamed: x (queries,) or (..., heads or 1, queries, m)."""
@@ -722,11 +882,18 @@ class Transposed:
         product = self.T @ (x if x.ndim == 1 else x.mT)
         return product if x.ndim == 1 else product.mT
 
-    def dense(self, limit: int | None = DENSE_LIMIT) -> Tensor:
-        return self.T.dense(limit).mT
-
     def __repr__(self) -> str:
         return f"{self.T!r}.T"
+
+
+def check_size(what: str, shape: torch.Size, dtype: torch.dtype, limit: int | None) -> None:
+    """Refuse an answer of more than `limit` bytes, and say how many it needs."""
+    needed = shape.numel() * dtype.itemsize
+    if limit is not None and needed > limit:
+        raise TooLargeError(
+            f"{what} of shape {tuple(shape)} needs {readable_bytes(needed)}, above the limit of "
+            f"{readable_bytes(limit)}; index a part, or pass limit=None"
+        )
 
 
 def _whole(name: str, number: int) -> int:
