@@ -34,7 +34,7 @@ class Recorded:
 def recorded(seen: Iterable[Any]) -> list[Recorded]:
     """All that a watch has recorded."""
     found = []
-    for record in seen:
+    for record in seen.records:
         kept = str(getattr(record, "kept", "lazily"))
         try:
             with torch.no_grad():

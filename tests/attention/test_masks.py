@@ -13,8 +13,9 @@ from pellucid import PellucidError, masks
 from pellucid.attention.backends.bunches import Bunch
 from pellucid.attention.backends.sdpa import plan
 from pellucid.attention.functional import attention_weights
-from pellucid.attention.masks import Extent, Rows
+from pellucid.attention.masks import Extent, Rows, as_mask
 from pellucid.attention.reference import stages
+from pellucid.errors import ShapeError, TypeMismatchError
 from tests.attention.cases import by_rule, mask_rules, random
 
 
@@ -296,3 +297,53 @@ def test_masks_that_do_not_fit(mask: Any, message: str) -> None:
     q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
     with pytest.raises(PellucidError, match=re.escape(message)):
         pellucid.attention(q, k, k, mask)
+
+
+@given(data=st.data())
+def test_dense_is_the_definition(data: Any) -> None:
+    batch_shape = data.draw(st.sampled_from([(), (2,)]))
+    mask, rule = data.draw(mask_rules(batch_shape, 5, 7))
+    batch = batch_shape[0] if batch_shape else 1
+    found = as_mask(mask).dense(5, 7)
+    assert found.shape[-2:] == (5, 7)
+    assert torch.equal(found.expand(batch, 1, 5, 7), by_rule(rule, batch, 5, 7))
+
+
+@given(data=st.data())
+def test_masks_made_alike_are_equal(data: Any) -> None:
+    seed = data.draw(st.integers(0, 2**16))
+    offset = torch.tensor([seed % 5, 2])
+
+    def made(last: int) -> masks.Mask:
+        ids = torch.tensor([0, 0, 1, 1, last])
+        return (masks.causal(offset.clone()) & masks.documents(ids)) | ~masks.padding([3, seed])
+
+    one, other = made(2), made(2)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert len({one, other}) == 1
+    assert one != made(1)
+    assert one != masks.causal()
+    assert one != "a mask"
+
+
+def test_order_does_not_matter_to_equality() -> None:
+    left, right = masks.causal(), masks.padding([3, 5])
+    for joined, turned in ((left & right, right & left), (left | right, right | left)):
+        assert joined == turned
+        assert hash(joined) == hash(turned)
+    assert (left & right) != (left | right)
+    assert masks.window(right=0) == masks.causal()
+    assert masks.prefix(3) != masks.padding(3)
+    assert masks.padding(torch.tensor([3])) != masks.padding(3)
+
+
+def test_lists_are_numbers_one_an_item() -> None:
+    for make in (masks.padding, masks.prefix, masks.causal):
+        assert make([3, 5]) == make(torch.tensor([3, 5]))
+        assert make((3, 5)).dense(5, 7).shape == (2, 1, 5, 7)
+    for wrong in ([], [1.5], [True]):
+        with pytest.raises(TypeMismatchError, match="must be ints"):
+            masks.padding(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="2 values, one a batch item"):
+        attention_weights(*(random(3, 1, 5, 3, seed=i) for i in range(2)), masks.padding([1, 2]))

@@ -40,7 +40,7 @@ def watched(ids, query, key, tokenizer=None, **options):
     model = Model()
     with torch.no_grad(), pellucid.watch(model, tokenizer=tokenizer) as seen:
         model(ids, query, key, **options)
-    assert len(seen) == 1, seen.unseen
+    assert len(seen.records) == 1, seen.unseen
     return seen
 
 
@@ -228,7 +228,7 @@ def labels(*names):
     model = Sequence(names)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(IDS, query, key)
-    assert len(seen) == len(names), seen.unseen
+    assert len(seen.records) == len(names), seen.unseen
     return [row.label for row in heads(seen) if row.head == 0]
 
 

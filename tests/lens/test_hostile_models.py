@@ -55,7 +55,7 @@ def watched(model, *args, **options):
 def assert_seen(seen, truth, name=""):
     """All that was recorded of a module is the truth, and nothing is called unseen."""
     assert seen.unseen == {}
-    (record,) = (record for record in seen if record.name == name)
+    (record,) = (record for record in seen.records if record.name == name)
     assert tuple(record.shape) == tuple(truth.shape)
     torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
@@ -272,9 +272,9 @@ def test_another_matrix_of_the_same_size_that_multiplies_the_values(what, first)
 
 def assert_both_seen(seen, *truths):
     assert seen.unseen == {}
-    assert len(seen) == len(truths)
+    assert len(seen.records) == len(truths)
     left = list(truths)
-    for record in seen:
+    for record in seen.records:
         dense = record.weights.dense()
         (at,) = (i for i, truth in enumerate(left) if torch.allclose(dense, truth, **NEAR))
         left.pop(at)
@@ -311,7 +311,7 @@ def test_heads_that_are_folded_before_the_batch(fused):
 
     model = Model(attend, num_heads=HEADS)
     seen = watched(model, *draw(*[(BATCH, N, WIDTH)] * 3))
-    assert len(seen) == 1
+    assert len(seen.records) == 1
     assert seen[""].shape == (BATCH, HEADS, N, N)
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
 
@@ -493,7 +493,7 @@ def test_a_thread_that_outlives_the_watch_holds_nothing_of_it():
     with ThreadPoolExecutor(1) as pool:
         with pellucid.watch(model) as seen:
             pool.submit(model, *parts()).result()
-        assert len(seen) == 1
+        assert len(seen.records) == 1
         left = weakref.ref(seen)
         del seen
         gc.collect()

@@ -221,11 +221,11 @@ def test_an_encoder_decoder_has_two_chains():
 def test_a_layer_that_all_share_is_given_as_records():
     ids = some_ids()
     seen = watched(build("albert"), ids)
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     with pytest.raises(ArgumentError, match="several times in a row"):
         rollout(seen)
     expected = by_the_paper(attentions("albert", ids, torch.float32))
-    torch.testing.assert_close(rollout(list(seen)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(rollout(seen.records), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_layers_are_chosen():

@@ -118,7 +118,7 @@ def test_a_translation():
     with torch.no_grad():
         shares = model.double()(source, target)[0].softmax(-1)
     check_steps(written, shares)
-    [cross] = [one for one in volume.seen if one.name == "decoder.blocks.2.cross"]
+    [cross] = [one for one in volume.seen.records if one.name == "decoder.blocks.2.cross"]
     assert torch.equal(cross.key_ids, source)
     assert torch.equal(cross.query_ids, target)
     assert written.how.endswith("The model ended the text itself.")

@@ -146,7 +146,7 @@ def test_what_cannot_be_looked_at_is_said_in_words(monkeypatch):
 
     with pellucid.watch(layer := torch.nn.MultiheadAttention(DIM, 1)) as seen:
         layer(*[torch.randn(QUERIES, DIM)] * 3)
-    (record,) = seen
+    (record,) = seen.records
     record.query.detach().zero_()
     data, _ = seen._repr_mimebundle_()
     assert "no picture: what was recorded has been changed in place" in data["text/plain"]

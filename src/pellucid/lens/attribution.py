@@ -4,9 +4,9 @@ Both multiply each weight by a number that is a dot product of something of the 
 of the key, so both are as lazy as the weights: `Contributions`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from pellucid.errors import (
 )
 from pellucid.lens import choice
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
 
 __all__ = [
@@ -156,7 +156,17 @@ class GradientTimesWeights(Contributions):
         return self._left
 
 
-def attribution(record: Record, output_weight: Tensor | None = None) -> Attribution:
+@overload
+def attribution(record: Record, output_weight: Tensor | None = None) -> Attribution: ...
+
+
+@overload
+def attribution(record: Recording, output_weight: None = None) -> dict[str, Attribution]: ...
+
+
+def attribution(
+    record: Record | Recording, output_weight: Tensor | None = None
+) -> Attribution | dict[str, Attribution]:
     """How much each key hands over to each query: its weight times the length of what it gives.
 
         attribution = weights[..., i, j] * ||f(x_j)||,    f(x_j) = value_j @ W_O of the head
@@ -166,7 +176,8 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     and value.
 
     Args:
-        record: one of `pellucid.watch(model, values=True)`.
+        record: one of `pellucid.watch(model, values=True)`; or the recording, for the attribution
+            of each module's latest call by its name.
         output_weight: (model_dim, heads * value_dim), the projection after attention, as
             `output_projection(model, record)` finds it. Unless it is given, or the record
             knows it, the length is that of the value alone.
@@ -178,6 +189,10 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     Source: Kobayashi et al. 2020, "Attention is Not Only a Weight: Analyzing Transformers with
     Vector Norms", section 3.
     """
+    if isinstance(record, Recording):
+        if output_weight is not None:
+            raise ArgumentError("output_weight is that of one record, and this is a recording")
+        return {one.name: attribution(one) for one in record.latest()}
     value = _value(record).to(record.weights.dtype)  # (..., kv_heads, keys, value_dim)
     heads, value_dim = record.shape[-3], value.shape[-1]
     output_weight = record.output_weight if output_weight is None else output_weight
@@ -198,7 +213,7 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
 
 
 def gradient_times_weights(
-    seen: Recording | Sequence[Record], target: Tensor, layers: Layers | None = None
+    seen: Recording | Record | Iterable[Record], target: Tensor, layers: Layers | None = None
 ) -> list[GradientTimesWeights]:
     """How much each weight matters for one chosen output: the weight times its gradient.
 
@@ -239,7 +254,7 @@ def gradient_times_weights(
         raise ArgumentError(
             "target has no graph: run the model, and choose the target, without torch.no_grad()"
         )
-    records = choice.chosen(list(seen), layers)
+    records = choice.chosen(as_recording(seen).records, layers)
     contexts = [_context(record) for record in records]
     ways = [_ways(context) for context in contexts]
     edges = [edge for way in ways for edge, _ in way]

@@ -1,9 +1,10 @@
 """What each head does: one row of numbers a head, and a name where it is clear."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor
 from pellucid.attention import AttentionWeights
 from pellucid.common import colours
 from pellucid.common.wording import percent
-from pellucid.errors import TypeMismatchError, UnknownNameError
+from pellucid.errors import MissingExtraError, UnknownNameError
 from pellucid.lens import selection
 from pellucid.lens.places import Places
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.words import is_punctuation, is_special, texts
 
 __all__ = ["HeadRow", "HeadTable", "heads"]
@@ -96,6 +97,7 @@ class HeadRow:
 
 
 COLUMNS = tuple(field.name for field in fields(HeadRow))
+KINDS = tuple(field.type for field in fields(HeadRow))
 
 
 class HeadTable(Sequence[HeadRow]):
@@ -118,6 +120,31 @@ class HeadTable(Sequence[HeadRow]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Each row as a dict that JSON can hold, None for what is not known."""
         return [row.to_dict() for row in self._rows]
+
+    def _columns(self) -> dict[str, list[Any]]:
+        return {name: [getattr(row, name) for row in self._rows] for name in COLUMNS}
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of its columns, NaN for what is not known.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return _installed("pandas", "pandas").DataFrame(self._columns(), columns=list(COLUMNS))
+
+    def to_arrow(self) -> Any:
+        """A table of pyarrow of its columns, null for what is not known.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        pyarrow = _installed("pyarrow", "'pellucid[tables]'")
+        types = {int: pyarrow.int64(), str: pyarrow.string(), float: pyarrow.float64()}
+        arrays = {
+            name: pyarrow.array(values, types[kind], from_pandas=True)
+            for (name, values), kind in zip(self._columns().items(), KINDS, strict=True)
+        }
+        return pyarrow.table(arrays)
 
     def sort(self, by: str) -> "HeadTable":
         """The rows by a column: numbers largest first, unknown ones last; others from A or 0 on.
@@ -174,7 +201,18 @@ class HeadTable(Sequence[HeadRow]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None) -> HeadTable:
+def _installed(module: str, line: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"this needs {module}: pip install {line}") from error
+
+
+def heads(
+    seen: Recording | Record | Iterable[Record],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> HeadTable:
     """What every head of the latest call of every module does, in numbers.
 
     Averages are over real queries, all items of the batch together: not over padding (positions
@@ -203,16 +241,13 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
     punctuation, next token, broad heads (Clark et al. 2019, "What Does BERT Look At?").
 
     Args:
-        seen: what `watch` recorded.
+        seen: what `watch` recorded, or a record or several of it.
         progress: called after each module with how many are done, and of how many.
 
     Raises:
-        TypeMismatchError: seen is no recording.
+        TypeMismatchError: seen is no recording and no records.
     """
-    if not isinstance(seen, Recording):
-        raise TypeMismatchError(
-            f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
-        )
+    seen = as_recording(seen)
     rows: list[HeadRow] = []
     for done, some in enumerate(by_record(seen), start=1):
         rows += some

@@ -4,7 +4,7 @@ Or, where a model has made weights that no such rule gives, the weights themselv
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import AttentionWeights, attention_weights, given_weights
 from pellucid.attention.masks import Mask
+from pellucid.attention.scores import unexpanded
 from pellucid.errors import ArgumentError
 from pellucid.lens.visibility import Visibility, tensors
 
@@ -85,6 +86,11 @@ class Pieces:
         if length < self.length:  # a copy, so that what is forgotten is freed
             self._keep(self.tensor.narrow(self._axis, 0, length).clone())
             self.length = length
+
+    def to(self, device: torch.device) -> "Pieces":
+        """A copy on another device, joined."""
+        tensor = self.tensor
+        return Pieces(unexpanded(tensor).to(device).expand(tensor.shape), self._axis)
 
     @property
     def is_as_added(self) -> bool:
@@ -388,6 +394,22 @@ class Record:
         of_queries = (self.queries, self.logsumexps, self.contexts, self.query_tokens)
         of_keys = (self.keys, self.values, self.key_tokens)
         return [x for x in of_queries if x is not None], [x for x in of_keys if x is not None]
+
+    def to(self, device: torch.device | str) -> "Record":
+        """The same record in the memory of another device."""
+        device = torch.device(device)
+        moved = {
+            field.name: part.to(device)
+            for field in fields(self)
+            if isinstance(part := getattr(self, field.name), Pieces | Visibility)
+        }
+        return replace(
+            self,
+            **moved,
+            biases=[bias.to(device) for bias in self.biases],
+            sinks=None if self.sinks is None else self.sinks.to(device),
+            _weights=None,
+        )
 
     def tensors(self) -> list[Tensor]:
         """Whatever is kept alive."""

@@ -12,11 +12,11 @@ from pellucid.attention import AttentionWeights, indexing
 from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.attention.weights import DENSE_LIMIT, readable_bytes
 from pellucid.attention.workers import each
-from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, TypeMismatchError
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import choice, selection
 from pellucid.lens.align import choose, why_unseen
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
 
 __all__ = ["rollout"]
@@ -34,7 +34,7 @@ heads first, a block of rows at a time."""
 
 
 def rollout(
-    seen: Recording | Sequence[Record],
+    seen: Recording | Record | Iterable[Record],
     queries: int | slice | Sequence[int] | Tensor | None = None,
     *,
     heads: Fusion = "mean",
@@ -105,7 +105,7 @@ def rollout(
     return flow
 
 
-def chain_of(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Record]:
+def chain_of(seen: Recording | Record | Iterable[Record], layers: Layers | None) -> list[Record]:
     """The records of one stack, first layer first."""
     given = _given(seen)
     square = [x for x in given if not x.is_cross and x.shape[-2] == x.shape[-1]]
@@ -134,26 +134,18 @@ def chain_of(seen: Recording | Sequence[Record], layers: Layers | None) -> list[
     return chain
 
 
-def _given(seen: Recording | Sequence[Record]) -> list[Record]:
-    if isinstance(seen, Recording):
-        return seen.latest()
-    records = list(seen) if isinstance(seen, Iterable) else []
-    if isinstance(seen, Iterable) and all(isinstance(record, Record) for record in records):
-        return records
-    raise TypeMismatchError(
-        f"seen must be a Recording, as pellucid.watch gives, or its records, got "
-        f"{type(seen).__name__}"
-    )
+def _given(seen: Recording | Record | Iterable[Record]) -> list[Record]:
+    return seen.latest() if isinstance(seen, Recording) else as_recording(seen).records
 
 
 def _refuse_repeated(seen: Recording, chain: list[Record]) -> None:
     """One module twice in a row is one that all layers share, or a model of one layer run twice."""
-    everything = list(seen)
+    everything = seen.records
     for before, record in pairwise(everything):
         if record.name == before.name and any(record is x for x in chain):
             raise ArgumentError(
                 f"'{record.name}' was recorded several times in a row: give the records of the "
-                "layers, in call order, in place of the recording, as rollout(list(seen))"
+                "layers, in call order, in place of the recording, as rollout(seen.records)"
             )
 
 

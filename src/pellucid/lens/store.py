@@ -89,10 +89,10 @@ def save(recording: "Recording", path: str | os.PathLike[str]) -> None:
         FileError: the file cannot be written there.
     """
     shelf = _Shelf()
-    records = [_described(record, shelf) for record in recording]
+    records = [_described(record, shelf) for record in recording.records]
     ids = {
         number
-        for record in recording
+        for record in recording.records
         for tokens in (record.query_ids, record.key_ids)
         if tokens is not None
         for number in tokens.unique().tolist()

@@ -148,7 +148,7 @@ def _translated(
         x = model.decoder(
             torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
         )
-    for record in seen:
+    for record in seen.records:
         if record.is_cross:  # two calls, of which no watch can tell that they belong together
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"

@@ -129,7 +129,11 @@ def _page(thing: Recording | AttentionWeights) -> "Page":
 
 
 def _sizes(thing: Recording | AttentionWeights) -> list[torch.Size]:
-    return [thing.shape] if isinstance(thing, AttentionWeights) else [one.shape for one in thing]
+    return (
+        [thing.shape]
+        if isinstance(thing, AttentionWeights)
+        else [one.shape for one in thing.records]
+    )
 
 
 def _has_any(thing: Recording | AttentionWeights) -> bool:
