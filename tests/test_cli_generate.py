@@ -20,8 +20,8 @@ import pellucid
 from pellucid.models import Config, Encoder
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks import generate_terminal
-from pellucid.tasks.generate import generate, stream
 from pellucid.tasks.generate_terminal import Text, Typist
+from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import looks
 from tests import writers

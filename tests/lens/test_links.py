@@ -3,7 +3,7 @@
 import torch
 from tests.lens.test_heads import IDS, Tokenizer, pointing, some, watched
 
-from pellucid.lens.heads import heads
+from pellucid.lens.head_table import heads
 from pellucid.lens.links import links
 
 

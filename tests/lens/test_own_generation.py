@@ -10,7 +10,7 @@ from tests.models.test_stacks import BATCH, TOKENS, configs, of, some_ids
 import pellucid
 from pellucid import masks
 from pellucid.models import Config
-from pellucid.tasks.generate import generate
+from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
 
 # float32 throughout: a few hundred sums of numbers about 1, in two orders.

@@ -11,8 +11,8 @@ from pellucid import lens, pretrained
 from pellucid.errors import ArgumentError, FileError, OutOfRangeError
 from pellucid.models import Config, Encoder, load
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.tasks.generate import generate
-from pellucid.tasks.translate import translate
+from pellucid.tasks.generation import generate
+from pellucid.tasks.translation import translate
 from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.generated import ALTERNATIVES, recorded_generation
 from pellucid.viewer.questions import Desk

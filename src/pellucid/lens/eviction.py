@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.heads import real_tokens
+from pellucid.lens.head_table import real_tokens
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 

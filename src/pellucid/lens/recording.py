@@ -22,7 +22,7 @@ from pellucid.lens.selection import Layers
 from pellucid.lens.visibility import bands
 
 MOST_NAMES = 5
-HEADS = "pellucid.lens.heads"
+HEADS = "pellucid.lens.head_table"
 SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.file"
 """What is above recordings in the map of the house, and loaded when somebody asks for it."""
 

@@ -17,7 +17,7 @@ from pellucid.common.files import is_blank, printable
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.errors import ArgumentError, FileError
-from pellucid.lens.heads import HeadRow, HeadTable, heads
+from pellucid.lens.head_table import HeadRow, HeadTable, heads
 from pellucid.lens.links import WordLink, links
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.lens import watch
-from pellucid.lens.words import is_punctuation, words
+from pellucid.lens.spelling import is_punctuation, words
 from pellucid.models.stacks import Decoder
 from pellucid.text.unfolding import Unfolding
 

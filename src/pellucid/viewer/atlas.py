@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError
-from pellucid.lens.heads import HeadRow, by_record, layers_of
+from pellucid.lens.head_table import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
+from pellucid.lens.spelling import running
 from pellucid.lens.visibility import bands
-from pellucid.lens.words import running
 from pellucid.viewer.maps import Kept, Map, thumbnails
 
 MOST_WEIGHTS = 2**22

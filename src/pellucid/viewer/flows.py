@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError
 from pellucid.lens import selection
-from pellucid.lens.rollout import chain_of, nonzero, through
+from pellucid.lens.flow import chain_of, nonzero, through
 from pellucid.viewer.atlas import Atlas
 
 RESIDUAL = 0.5

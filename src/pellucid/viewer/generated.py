@@ -24,9 +24,9 @@ from pellucid.lens.selection import Layers
 from pellucid.models import Decoder, Encoder, EncoderDecoder, load
 from pellucid.tasks.checks import LONGEST
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.generate import Ending, Piece, generate, penalty_of
+from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
 from pellucid.tasks.terminal import noted
-from pellucid.tasks.translate import translate
+from pellucid.tasks.translation import translate
 from pellucid.viewer.atlas import Volume, Written, is_causal
 from pellucid.viewer.reading import MOST_VALUES
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.errors import OutOfRangeError
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.words import running
+from pellucid.lens.spelling import running
 from pellucid.lessons import lookup
 from pellucid.lessons.examples import EXAMPLES, Weights, walk_example
 from pellucid.lessons.walk import ROLES

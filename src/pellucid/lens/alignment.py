@@ -15,7 +15,7 @@ from pellucid.lens import choice, selection
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
-from pellucid.lens.words import Word, words
+from pellucid.lens.spelling import Word, words
 
 __all__ = ["Alignment", "Link", "align"]
 

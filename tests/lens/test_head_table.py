@@ -12,7 +12,7 @@ from torch import nn
 import pellucid
 from pellucid.attention.reference import stages
 from pellucid.errors import TypeMismatchError, UnknownNameError
-from pellucid.lens.heads import COLUMNS, HeadTable, heads
+from pellucid.lens.head_table import COLUMNS, HeadTable, heads
 
 TOKENS = ["[CLS]", "the", "cat", ",", "sat", "on", "mat", "[SEP]", "##s", "."]
 MARKS = {0, 3, 7, 9}

@@ -18,7 +18,7 @@ from pellucid.lens import selection
 from pellucid.lens.places import Places
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
-from pellucid.lens.words import is_punctuation, is_special, texts
+from pellucid.lens.spelling import is_punctuation, is_special, texts
 
 __all__ = ["HeadRow", "HeadTable", "heads"]
 

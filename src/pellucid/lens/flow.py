@@ -14,7 +14,7 @@ from pellucid.attention.weights import DENSE_LIMIT, readable_bytes
 from pellucid.attention.workers import each
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import choice, selection
-from pellucid.lens.align import choose, why_unseen
+from pellucid.lens.alignment import choose, why_unseen
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
