@@ -48,7 +48,7 @@ def test_chunks_are_one_record(implementation, length):
             written = model.generate(prompt, max_new_tokens=NEW, do_sample=False)
         whole = in_chunks("eager")(written[:, :-1], output_attentions=True).attentions
     assert (len(seen.records), seen.in_pieces, seen.unseen) == (2, {}, {})
-    for record, expected in zip(seen.records, whole.records, strict=True):
+    for record, expected in zip(seen.records, whole, strict=True):
         torch.testing.assert_close(record.weights.dense(), expected, **NEAR)
     assert "documents" in str(seen.record(NAME).mask)
 

@@ -340,7 +340,7 @@ def test_labels_are_tokens_and_no_positions_or_types(other, first):
     tables = {other: nn.Embedding(17, DIM), "emb": nn.Embedding(43, DIM)}
     model = Embedded(**(tables if first else dict(reversed(tables.items()))))
     ids = torch.tensor([[40, 37, 42, 31, 29]])
-    (record,) = watched(model, ids)
+    (record,) = watched(model, ids).records
     assert torch.equal(record.query_ids, ids)
 
 

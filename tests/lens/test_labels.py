@@ -359,7 +359,7 @@ def test_frames_of_sound_have_no_words():
     ).eval()
     ids = some_ids(TOKENS)
     calls = [lambda model: model(torch.randn(2, 5, 2 * TOKENS), decoder_input_ids=ids)] * 2
-    for record in watch(model, *calls):
+    for record in watch(model, *calls).records:
         if record.name.startswith("encoder"):
             assert labels(record) == (None, None)
         elif record.is_cross:
@@ -377,7 +377,7 @@ def test_both_texts(name, alike):
     """Also where they are as long as each other."""
     model, ids = build(name, None), some_ids(11)
     target = some_ids(11).flip(-1) if alike else some_ids(TOKENS)
-    for record in watch(model, lambda model: model(ids, decoder_input_ids=target)):
+    for record in watch(model, lambda model: model(ids, decoder_input_ids=target)).records:
         if record.name.startswith("encoder"):
             assert labels(record) == (ids.tolist(),) * 2
         else:

@@ -207,7 +207,7 @@ def test_watches_that_overlap_close_in_any_order(order):
     assert functions() == before
     with torch.no_grad():
         models[0](IDS)
-    assert [len(one) for one in watches] == [LAYERS * count for count in calls]
+    assert [len(one.records) for one in watches] == [LAYERS * count for count in calls]
     for one, name in zip(watches, ["bert", "gpt2", "bert"], strict=True):
         for place, own in truth(name).items():
             torch.testing.assert_close(one[place].dense(), own[0], **NEAR)
