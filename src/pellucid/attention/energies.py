@@ -158,7 +158,7 @@ class Detached(Energy):
 
     of: Energy
 
-    requires_grad = False  # type: ignore[assignment]
+    requires_grad = False
 
     @property
     def is_dot_product(self) -> bool:  # type: ignore[override]
@@ -195,7 +195,9 @@ def mapped(holder: Holder, change: Callable[[Tensor], Tensor]) -> Holder:
     for field in fields(holder):
         part = getattr(holder, field.name)
         parts[field.name] = change(part) if isinstance(part, Tensor) else mapped(part, change)
-    return type(holder)(**parts)
+    kind: Any = type(holder)
+    made: Holder = kind(**parts)
+    return made
 
 
 def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energy:

@@ -751,9 +751,10 @@ def mask_of_rows(mask: Mask | None, rows: slice) -> Mask | None:
 
 def vars_of(mask: Mask) -> dict[str, Any]:
     """What a mask is made of; nothing but itself, where nobody can tell."""
-    if not is_dataclass(mask):
+    made: Any = mask
+    if not is_dataclass(made):
         return {"itself": id(mask)}
-    return {field.name: getattr(mask, field.name) for field in fields(mask)}
+    return {field.name: getattr(mask, field.name) for field in fields(made)}
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -857,12 +857,10 @@ class Transposed(LazyMatrix):
     def bytes_held(self) -> int:
         return self.T.bytes_held()
 
-    def to(  # type: ignore[override]
-        self, *to: Any, device: Any = None, dtype: torch.dtype | None = None
-    ) -> "Transposed":
+    def to(self, *to: Any, device: Any = None, dtype: torch.dtype | None = None) -> "Transposed":
         return self.T.to(*to, device=device, dtype=dtype).T
 
-    def detach(self) -> "Transposed":  # type: ignore[override]
+    def detach(self) -> "Transposed":
         return self.T.detach().T
 
     def __matmul__(self, x: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Rotary(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
         """Go to other devices in float32: in bfloat16 far positions turn by other angles."""
         exact = self.frequencies
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.frequencies.dtype != exact.dtype:
             self.frequencies = exact.to(self.frequencies.device)
         return self

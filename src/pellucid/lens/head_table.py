@@ -139,7 +139,11 @@ class HeadTable(Sequence[HeadRow]):
             MissingExtraError: pyarrow is not installed.
         """
         pyarrow = _installed("pyarrow", "'pellucid[tables]'")
-        types = {int: pyarrow.int64(), str: pyarrow.string(), float: pyarrow.float64()}
+        types: dict[Any, Any] = {
+            int: pyarrow.int64(),
+            str: pyarrow.string(),
+            float: pyarrow.float64(),
+        }
         arrays = {
             name: pyarrow.array(values, types[kind], from_pandas=True)
             for (name, values), kind in zip(self._columns().items(), KINDS, strict=True)

@@ -5,7 +5,7 @@ Or, where a model has made weights that no such rule gives, the weights themselv
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -398,7 +398,7 @@ class Record:
     def to(self, device: torch.device | str) -> "Record":
         """The same record in the memory of another device."""
         device = torch.device(device)
-        moved = {
+        moved: dict[str, Any] = {
             field.name: part.to(device)
             for field in fields(self)
             if isinstance(part := getattr(self, field.name), Pieces | Visibility)

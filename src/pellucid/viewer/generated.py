@@ -183,7 +183,7 @@ def _of_transformers(
             output = checkpoint.run(input_ids=source, decoder_input_ids=target)
         else:
             output = checkpoint.run(input_ids=target)
-    if not any(map(is_causal, seen)):
+    if not any(map(is_causal, seen.records)):
         raise ArgumentError(f"in {name} each token sees those after it: it writes nothing")
     new = output.logits[0, prompt - 1 :]
     stopped: Ending = "stop id" if len(ids) - prompt < room else "max_tokens"
