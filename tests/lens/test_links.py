@@ -1,7 +1,7 @@
 """The strongest links: whole words, nothing that fills every list, true weights."""
 
 import torch
-from tests.lens.test_heads import IDS, Tokenizer, pointing, some, watched
+from tests.lens.test_head_table import IDS, Tokenizer, pointing, some, watched
 
 from pellucid.lens.head_table import heads
 from pellucid.lens.links import links

@@ -139,13 +139,9 @@ class HeadTable(Sequence[HeadRow]):
             MissingExtraError: pyarrow is not installed.
         """
         pyarrow = _installed("pyarrow", "'pellucid[tables]'")
-        types: dict[Any, Any] = {
-            int: pyarrow.int64(),
-            str: pyarrow.string(),
-            float: pyarrow.float64(),
-        }
+        known: dict[Any, str] = {int: "int64", str: "string", float: "float64"}
         arrays = {
-            name: pyarrow.array(values, types[kind], from_pandas=True)
+            name: pyarrow.array(values, known[kind], from_pandas=True)
             for (name, values), kind in zip(self._columns().items(), KINDS, strict=True)
         }
         return pyarrow.table(arrays)
