@@ -159,7 +159,7 @@ def trainer(objective: Objective, directory: Path, processes: Processes) -> Trai
 def update(training: Trainer) -> float:
     """The loss of the next update of a run."""
     with torch.enable_grad():
-        loss, _, _ = training._update()
+        loss, _, _ = training.update()
     training.step += 1
     return loss
 

@@ -111,12 +111,12 @@ class Viewer:
     """A running `pellucid view`, asked as the page asks."""
 
     def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self._process, self._address = process, urlsplit(address)
+        self._process, self.address = process, urlsplit(address)
         self._connection = self._connected()
 
     def _connected(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(
-            str(self._address.hostname), self._address.port, timeout=600
+            str(self.address.hostname), self.address.port, timeout=600
         )
 
     def get(self, path: str) -> tuple[bytes, http.client.HTTPMessage]:
@@ -358,7 +358,7 @@ def truth() -> Iterator[Row]:
                 row = drawn.randrange(most)
                 column = drawn.randrange(row + 1) if kind == "causal" else drawn.randrange(most)
                 at = Place(drawn.randrange(LAYERS), drawn.randrange(HEADS), level, row, column)
-                weights = records[at.sheet].weights.one(0, at.head)
+                weights = records[at.sheet].weights.head(0, at.head)
                 cell = 2**level
                 cols = slice(column * SIDE * cell, (column + 1) * SIDE * cell)
                 if level == 0:

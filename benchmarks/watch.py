@@ -81,7 +81,7 @@ def memory_kept() -> Iterator[Row]:
     model = encoder("sdpa")
     with pellucid.watch(model) as seen:
         model(some_ids(LONG))
-    needed = sum(record.query.nbytes + record.key.nbytes for record in seen)
+    needed = sum(record.query.nbytes + record.key.nbytes for record in seen.records)
     kept = seen.bytes_held()
     yield Row(
         figure="memory of watch()",
@@ -100,7 +100,7 @@ def statistics_of_all_heads() -> Iterator[Row]:
     def ours() -> list[torch.Tensor]:
         with pellucid.watch(model) as seen:
             model(ids)
-        found = [record.weights.statistics(top=1) for record in seen]
+        found = [record.weights.statistics(top=1) for record in seen.records]
         return [x for one in found for x in (one.received, one.entropy)]
 
     def theirs() -> list[torch.Tensor]:
@@ -154,7 +154,7 @@ def generation() -> Iterator[Row]:
         return seen
 
     seen = watched()
-    cache = 2 * sum(record.key.nbytes for record in seen)
+    cache = 2 * sum(record.key.nbytes for record in seen.records)
     setting = f"{NEW} tokens after {PROMPT}"
     found = measure.beside({"": watched}, generate, budget=60, least=5)[""]
     yield over("generate() under watch()", f"{setting}: time", found, 1.05, "not watched")

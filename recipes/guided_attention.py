@@ -148,7 +148,7 @@ def error_rates(made: Toy) -> tuple[Tensor, float]:
         with pellucid.watch(made.model, layers=["decoder.*.cross"]) as seen, torch.no_grad():
             made.model(source, read)
             # Row i writes word i; the last row, which ends the text, is linked to nothing.
-            strongest = [record.weights.top(1).indices[0, :, :-1, 0] for record in seen]
+            strongest = [record.weights.top(1).indices[0, :, :-1, 0] for record in seen.records]
             entropy += float(entropy_loss(seen[CROSS])) / HELD_OUT
         found += (torch.stack(strongest) == links[:, 1]).sum(-1)
         words += len(links)

@@ -20,8 +20,8 @@ import pellucid
 from pellucid.models import Config, Encoder
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks import generate_terminal
-from pellucid.tasks.generate import generate, stream
 from pellucid.tasks.generate_terminal import Text, Typist
+from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import looks
 from tests import writers
@@ -454,7 +454,7 @@ def test_looks_are_the_rows_of_the_tokens_before():
     assert [found.words[look.word] for look in found.new] == ["there", "was", "a", "red", "ball"]
     with torch.no_grad():
         _, seen = model(torch.tensor([whole]), watch=True)
-    weights = torch.stack([record.weights.dense()[0].mean(0) for record in seen]).mean(0)
+    weights = torch.stack([record.weights.dense()[0].mean(0) for record in seen.records]).mean(0)
     red = next(look for look in found.new if found.words[look.word] == "red")
     places = [place for place, owner in enumerate(found.owners) if owner == red.word]
     rows = torch.stack([weights[place - 1] for place in places]).mean(0)

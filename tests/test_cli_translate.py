@@ -19,8 +19,8 @@ from rich.cells import cell_len
 import pellucid
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
-from pellucid.tasks.translate import Translation
 from pellucid.tasks.translate_terminal import show_aligned
+from pellucid.tasks.translation import Translation
 from tests import translators, writers
 from tests.command_line import options_of
 
@@ -256,7 +256,7 @@ def test_a_translation_without_words(run, model):
 def test_what_a_terminal_may_take_for_a_command_is_not_printed(capsys):
     from rich.console import Console
 
-    from pellucid.lens.align import Alignment
+    from pellucid.lens.alignment import Alignment
 
     one = Translation(source="a", text="b\x1b[2Jc", score=0.0, source_ids=[1], ids=[1])
     grid = Alignment(torch.tensor([[0.5, 0.001]]), ["\x1b[2J", "一二三四五六七八九"], ["\x9bk"])

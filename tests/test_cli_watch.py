@@ -181,7 +181,7 @@ def test_a_large_model_is_shown_by_its_clearest_heads():
     from rich.console import Console
 
     from pellucid.lens import terminal
-    from pellucid.lens.heads import HeadRow, HeadTable
+    from pellucid.lens.head_table import HeadRow, HeadTable
 
     facts = dict.fromkeys(("entropy", "distance", "first", "itself", "next", "duplicates"), 0.1)
     rows = [

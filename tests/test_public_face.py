@@ -2,7 +2,9 @@
 
 import ast
 import builtins
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -33,10 +35,12 @@ def test_the_names_do_not_change_by_accident():
         "energies",
         "layers",
         "lens",
+        "lessons",
         "load",
         "masks",
         "models",
         "tasks",
+        "training",
         "watch",
     ]
     assert set(pellucid.__all__) <= set(dir(pellucid))
@@ -48,6 +52,25 @@ def test_every_name_exists_and_is_documented(name):
     if name != "__version__":
         assert inspect.getdoc(thing)
     assert f"pellucid.{name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["lens", "tasks", "training", "layers", "models"])
+def test_no_function_hides_the_module_of_its_name(package):
+    """All but `pellucid.lens.watch`, whose module is for nobody else."""
+    whole = getattr(pellucid, package)
+    modules = [info.name for info in pkgutil.iter_modules(whole.__path__)]
+    hidden = [
+        name
+        for name in modules
+        if importlib.import_module(f"{whole.__name__}.{name}") is not getattr(whole, name)
+    ]
+    assert hidden == (["watch"] if package == "lens" else [])
+
+
+def test_an_alignment_is_asked_for_by_name():
+    assert callable(pellucid.tasks.alignment)
+    assert callable(pellucid.tasks.translate)
+    assert pellucid.tasks.translation.translate is pellucid.tasks.translate
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

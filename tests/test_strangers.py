@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pellucid.lens.heads import heads
+from pellucid.tasks.embed import embed
 from tokenizers import Tokenizer, models
 
 import pellucid
@@ -19,9 +21,7 @@ from pellucid.common.checkpoint import open_checkpoint
 from pellucid.common.wording import plain
 from pellucid.errors import FileError, PellucidError
 from pellucid.layers.config import Config
-from pellucid.lens.heads import heads
 from pellucid.models import Encoder
-from pellucid.tasks.embed import embed
 from pellucid.text import items
 from pellucid.text.tokenizer import Tokenizer as Ours
 

@@ -23,7 +23,10 @@ def check(families: list[str]) -> bool:
             model.run()
         verdicts = [
             {finding.verdict for finding in compared(truth, records, {}).findings}
-            for records in ([_record(x, 1.0) for x in seen], [_record(x, NUDGE) for x in seen])
+            for records in (
+                [_record(x, 1.0) for x in seen.records],
+                [_record(x, NUDGE) for x in seen.records],
+            )
         ]
         passed &= verdicts == [{EXACT}, {DIFFERENT}]
         print(f"{family}: as it is {_listed(verdicts[0])}, off by 0.1 % {_listed(verdicts[1])}")

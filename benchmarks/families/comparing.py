@@ -1,15 +1,14 @@
 """What was recorded beside what was used: a verdict for each softmax, and one for the model."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import permutations
 from math import inf, prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.families.truth import Softmax
+from pellucid import Recording
 
 TOLERANCE = 2e-5
 EXACT, SAID, SILENT, DIFFERENT = "exact", "said", "silent in part", "different"
@@ -31,10 +30,10 @@ class Recorded:
     is_matched: bool = False
 
 
-def recorded(seen: Iterable[Any]) -> list[Recorded]:
+def recorded(seen: Recording) -> list[Recorded]:
     """All that a watch has recorded."""
     found = []
-    for record in seen:
+    for record in seen.records:
         kept = str(getattr(record, "kept", "lazily"))
         try:
             with torch.no_grad():

@@ -68,7 +68,7 @@ def judge(library: str, case: Case) -> Outcome:
         outcome.counts = {"different": len(truth.used)}
         outcome.notes.append(f"fails while it is watched: {first_line(error)}")
         return outcome
-    _compare(outcome, truth.used, list(seen), seen.unseen)
+    _compare(outcome, truth.used, seen.records, seen.unseen)
     try:
         complaint = case.complaint(model, seen)
     except Exception as error:

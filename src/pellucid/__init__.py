@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid import layers as layers
     from pellucid import lens as lens
+    from pellucid import lessons as lessons
     from pellucid import models as models
     from pellucid import tasks as tasks
+    from pellucid import training as training
     from pellucid.attention import attention as attention
     from pellucid.attention import energies as energies
     from pellucid.attention import masks as masks
@@ -32,10 +34,12 @@ _HOME = {
     "energies": "pellucid.attention.energies",
     "layers": "pellucid.layers",
     "lens": "pellucid.lens",
+    "lessons": "pellucid.lessons",
     "load": "pellucid.models:load",
     "masks": "pellucid.attention.masks",
     "models": "pellucid.models",
     "tasks": "pellucid.tasks",
+    "training": "pellucid.training",
     "watch": "pellucid.lens:watch",
 }
 __all__ = [*_HOME, "__version__"]

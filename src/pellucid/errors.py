@@ -12,9 +12,13 @@
     ├── FileError         (OSError)      a file or directory that is not what it should be
     └── ExistsError       (FileExistsError) a file that is there already, which nobody gave up
 
-A message names the argument, what was wanted and what came. This module imports nothing, so
+A message names the argument, what was wanted and what came. This module imports nothing heavy, so
 the command line can catch these errors without loading torch.
+
+What was renamed keeps its old name for one version, with `warn_deprecated`.
 """
+
+import warnings
 
 
 class PellucidError(Exception):
@@ -62,3 +66,15 @@ class FileError(PellucidError, OSError):
 
 class ExistsError(PellucidError, FileExistsError):
     """A file that is there already, and may not be replaced; the message says what to do."""
+
+
+def warn_deprecated(old: str, instead: str, stacklevel: int = 2) -> None:
+    """Say that an old name goes in the next version, and what to use instead.
+
+    Args:
+        old: what was used.
+        instead: what does the same.
+        stacklevel: as of `warnings.warn`; 2 blames the caller of whoever calls this.
+    """
+    message = f"{old} is deprecated and goes in the next version: use {instead}"
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)

@@ -13,8 +13,9 @@ from pellucid import PellucidError, masks
 from pellucid.attention.backends.bunches import Bunch
 from pellucid.attention.backends.sdpa import plan
 from pellucid.attention.functional import attention_weights
-from pellucid.attention.masks import Extent, Rows
+from pellucid.attention.masks import Extent, Rows, as_mask
 from pellucid.attention.reference import stages
+from pellucid.errors import ShapeError, TypeMismatchError
 from tests.attention.cases import by_rule, mask_rules, random
 
 
@@ -52,7 +53,7 @@ def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int
 def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
     """The share of the matrix that the kernels are asked for, and in how many calls."""
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
-    calls = plan(attention_weights(q, k, mask)._of)
+    calls = plan(attention_weights(q, k, mask).operands)
     areas = (
         len(c.rows) * c.rows.shape[1] * c.keys.places.shape[1]
         if isinstance(c, Bunch)
@@ -93,7 +94,7 @@ def test_many_holes_are_gathered_into_one_call() -> None:
     k[:, :, ~visible] = torch.nan
     v[:, :, ~visible] = torch.nan
     q = random(1, 2, 7, 5, seed=0)
-    assert len(plan(attention_weights(q, k, visible)._of)) == 1
+    assert len(plan(attention_weights(q, k, visible).operands)) == 1
     context, weights = pellucid.attention(q, k, v, visible)
     expected, _ = pellucid.attention(q, k[:, :, visible], v[:, :, visible])
     torch.testing.assert_close(context, expected)
@@ -122,7 +123,7 @@ def test_documents_that_nobody_shares_are_no_call() -> None:
     q, k, v = random(1, 2, 3, 5, seed=0), random(1, 2, 7, 5, seed=1), random(1, 2, 7, 3, seed=2)
     mask = masks.documents(torch.tensor([2, 2, 4]), torch.arange(7) // 3 + 7)
     context, weights = pellucid.attention(q, k, v, mask)
-    assert not plan(weights._of)
+    assert not plan(weights.operands)
     assert torch.equal(context, torch.zeros(1, 2, 3, 3))
     assert (weights.logsumexp == -torch.inf).all()
 
@@ -187,7 +188,7 @@ def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("pellucid.attention.backends.pieces.LEAST_ROWS", 2)
     q, k, v = (random(2, 3, 17, 5, seed=i).double().requires_grad_() for i in range(3))
     mask = masks.window(4, 1)
-    assert max(p.bands for p in plan(attention_weights(q, k, mask)._of)) > 2
+    assert max(p.bands for p in plan(attention_weights(q, k, mask).operands)) > 2
     distance = torch.arange(17) - torch.arange(17)[:, None]
     found = pellucid.attention(q, k, v, mask)
     wanted = stages(q, k, v, (distance >= -4) & (distance <= 1))
@@ -296,3 +297,53 @@ def test_masks_that_do_not_fit(mask: Any, message: str) -> None:
     q, k = random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1)
     with pytest.raises(PellucidError, match=re.escape(message)):
         pellucid.attention(q, k, k, mask)
+
+
+@given(data=st.data())
+def test_dense_is_the_definition(data: Any) -> None:
+    batch_shape = data.draw(st.sampled_from([(), (2,)]))
+    mask, rule = data.draw(mask_rules(batch_shape, 5, 7))
+    batch = batch_shape[0] if batch_shape else 1
+    found = as_mask(mask).dense(5, 7)
+    assert found.shape[-2:] == (5, 7)
+    assert torch.equal(found.expand(batch, 1, 5, 7), by_rule(rule, batch, 5, 7))
+
+
+@given(data=st.data())
+def test_masks_made_alike_are_equal(data: Any) -> None:
+    seed = data.draw(st.integers(0, 2**16))
+    offset = torch.tensor([seed % 5, 2])
+
+    def made(last: int) -> masks.Mask:
+        ids = torch.tensor([0, 0, 1, 1, last])
+        return (masks.causal(offset.clone()) & masks.documents(ids)) | ~masks.padding([3, seed])
+
+    one, other = made(2), made(2)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert len({one, other}) == 1
+    assert one != made(1)
+    assert one != masks.causal()
+    assert one != "a mask"
+
+
+def test_order_does_not_matter_to_equality() -> None:
+    left, right = masks.causal(), masks.padding([3, 5])
+    for joined, turned in ((left & right, right & left), (left | right, right | left)):
+        assert joined == turned
+        assert hash(joined) == hash(turned)
+    assert (left & right) != (left | right)
+    assert masks.window(right=0) == masks.causal()
+    assert masks.prefix(3) != masks.padding(3)
+    assert masks.padding(torch.tensor([3])) != masks.padding(3)
+
+
+def test_lists_are_numbers_one_an_item() -> None:
+    for make in (masks.padding, masks.prefix, masks.causal):
+        assert make([3, 5]) == make(torch.tensor([3, 5]))
+        assert make((3, 5)).dense(5, 7).shape == (2, 1, 5, 7)
+    for wrong in ([], [1.5], [True]):
+        with pytest.raises(TypeMismatchError, match="must be ints"):
+            masks.padding(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="2 values, one a batch item"):
+        attention_weights(*(random(3, 1, 5, 3, seed=i) for i in range(2)), masks.padding([1, 2]))

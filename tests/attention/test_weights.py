@@ -171,7 +171,7 @@ def test_one_head_is_that_head_of_all(case: Case, data: Any) -> None:
     place = tuple(data.draw(st.integers(-size, size - 1)) for size in whole.shape[:-2])
     if data.draw(st.booleans()):
         whole.logsumexp  # noqa: B018  known before, or found for this head alone
-    part = whole.one(*place)
+    part = whole.head(*place)
     assert part.shape == (1, *whole.shape[-2:])
     exact, plain = (
         case.reference(dtype).weights[place][None] for dtype in (torch.float64, torch.float32)
@@ -203,9 +203,9 @@ def test_one_head_is_told_by_its_numbers() -> None:
     weights = attention_weights(random(2, 3, 5, 11, seed=0), random(2, 3, 7, 11, seed=1))
     for bad in ((), (0,), (0, 0, 0), (2, 0), (0, -4)):
         with pytest.raises(OutOfRangeError):
-            weights.one(*bad)
+            weights.head(*bad)
     with pytest.raises(TypeMismatchError, match=r"ints, got 1\.0"):
-        weights.one(0, 1.0)  # type: ignore[arg-type]
+        weights.head(0, 1.0)  # type: ignore[arg-type]
 
 
 @given(case=cases(queries_and_keys=((37, 53), (7, 41))), data=st.data())

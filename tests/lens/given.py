@@ -30,7 +30,7 @@ def watched(ids, query, key, tokenizer=None, **options):
     model = Model()
     with torch.no_grad(), pellucid.watch(model, tokenizer=tokenizer) as seen:
         model(ids, query, key, **options)
-    assert len(seen) == 1, seen.unseen
+    assert len(seen.records) == 1, seen.unseen
     return seen
 
 

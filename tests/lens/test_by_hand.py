@@ -48,7 +48,7 @@ def watched(model, *args, **options):
 def assert_seen(seen, truth, kept="query and key", **near):
     """One record, of the root, with the weights that it multiplied."""
     assert (seen.names, seen.unseen) == ([""], {})
-    (record,) = seen
+    (record,) = seen.records
     assert record.kept == kept
     truth = truth.reshape(record.shape).float()
     torch.testing.assert_close(record.weights.dense().float(), truth, **(NEAR | near))
@@ -178,7 +178,7 @@ def test_what_a_model_does_between_softmax_and_values(what):
 
     seen = watched(model := Model(attend), *parts())
     assert seen.names or seen.unseen
-    for record in seen:
+    for record in seen.records:
         torch.testing.assert_close(record.weights.dense(), model.truth, **NEAR)
 
 
@@ -829,8 +829,8 @@ def test_two_softmaxes_of_one_module():
     if seen.unseen:
         assert list(seen.unseen) == [""]
         return
-    assert len(seen) == 2
-    for record, truth in zip(seen, truths, strict=True):
+    assert len(seen.records) == 2
+    for record, truth in zip(seen.records, truths, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
 
@@ -857,9 +857,11 @@ def test_a_softmax_in_a_helper_of_another_thread_is_no_other_calls():
                 thread.start()
             for thread in threads:
                 thread.join()
-    assert len(seen) == 4
+    assert len(seen.records) == 4
     for truth in truths:
-        found += [torch.allclose(record.weights.dense(), truth, atol=1e-5) for record in seen]
+        found += [
+            torch.allclose(record.weights.dense(), truth, atol=1e-5) for record in seen.records
+        ]
     assert sum(found) == 4
 
 
@@ -873,7 +875,7 @@ def test_functional_call():
         torch.func.functional_call(model, others, (x,))
     for name, head in zip(seen.names, model.heads, strict=True):
         torch.testing.assert_close(seen[name].dense()[:, 0], head.truth, **NEAR)
-    assert len(seen) == HEADS
+    assert len(seen.records) == HEADS
 
 
 def gradients(model, weights, **options):
@@ -929,7 +931,7 @@ def test_a_checkpointed_part_is_recorded_once(reentrant):
         run = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=reentrant)
         truth = model.heads[1].truth.detach()
         run.sum().backward()
-    assert (len(seen), seen.unseen) == (HEADS, {})
+    assert (len(seen.records), seen.unseen) == (HEADS, {})
     torch.testing.assert_close(seen["heads.1"].dense()[:, 0], truth, **NEAR)
 
 
@@ -949,7 +951,7 @@ def test_a_forward_that_raises_between_softmax_and_product():
             model(q, k, v)
         model.fails = False
         model(q + 1, k, v)
-    assert len(seen) == 1
+    assert len(seen.records) == 1
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
 
 
@@ -989,7 +991,7 @@ def test_a_cache_by_hand(buffered):
         for at in range(KEYS):
             model(x[:, at : at + 1], at)
     assert seen.unseen == {}
-    records = [record for record in seen if record.shape[-1] > 1]
+    records = [record for record in seen.records if record.shape[-1] > 1]
     for record, truth in zip(records, model.truths[-len(records) :], strict=True):
         torch.testing.assert_close(record.weights.dense()[:, 0], truth, **NEAR)
     assert len(records) == KEYS - 1
@@ -1258,7 +1260,7 @@ def test_a_limit_counts_all_calls_together():
     with torch.no_grad(), pellucid.watch(model, weights_limit=2 * size) as seen:
         for _ in range(3):
             model(*parts())
-    assert len(seen) == 2
+    assert len(seen.records) == 2
     assert list(seen.unseen) == [""]
 
 

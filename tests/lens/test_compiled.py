@@ -37,8 +37,8 @@ def test_a_compiled_model_is_seen(make, used_before):
             compiled(ids)
         assert seen.unseen == {}
         assert seen.names == expected.names
-        assert len(seen) == LAYERS
-        for record, other in zip(seen, expected, strict=True):
+        assert len(seen.records) == LAYERS
+        for record, other in zip(seen.records, expected, strict=True):
             torch.testing.assert_close(record.weights.dense(), other.weights.dense())
         torch.testing.assert_close(compiled(ids)[0], plain(ids)[0])
     torch._dynamo.reset()

@@ -150,7 +150,7 @@ def test_padding_has_no_vote(kind, implementation, side):
         with pellucid.watch(model) as alone:
             model(ids[1:, real], position_ids=places[:, real])
     padding = flags[1] == 0
-    for record, single in zip(together, alone, strict=True):
+    for record, single in zip(together.records, alone.records, strict=True):
         scores, expected = h2o_scores(record), h2o_scores(single)
         torch.testing.assert_close(scores[1:, :, real], expected, atol=1e-5, rtol=1e-4)
         assert not scores[1][:, padding].any()
@@ -177,7 +177,7 @@ def test_padding_has_no_vote_in_a_generation():
             model.generate(ids, attention_mask=flags, **options)
         with pellucid.watch(model) as alone:
             model.generate(ids[1:, 4:], attention_mask=flags[1:, 4:], **options)
-    for record, single in zip(together, alone, strict=True):
+    for record, single in zip(together.records, alone.records, strict=True):
         scores, expected = h2o_scores(record), h2o_scores(single)
         torch.testing.assert_close(scores[1:, :, 4:], expected, atol=1e-5, rtol=1e-4)
 
@@ -225,5 +225,7 @@ def test_errors_say_what_was_wanted():
         snapkv_scores(weights, 3, pool="median")
     with pytest.raises(TypeMismatchError, match="window must be an int"):
         snapkv_scores(weights, 3.0)
-    with pytest.raises(TypeMismatchError, match="AttentionWeights or a Record, got Tensor"):
+    with pytest.raises(
+        TypeMismatchError, match="AttentionWeights, a Record or a Recording, got Tensor"
+    ):
         h2o_scores(torch.rand(2, 3, 5, 7))

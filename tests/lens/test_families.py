@@ -49,7 +49,7 @@ FLEX = [
 def grouped(seen):
     """The records of each module, in the order of their calls."""
     found = {}
-    for record in seen:
+    for record in seen.records:
         found.setdefault(record.name, []).append(record)
     return found
 
@@ -101,7 +101,7 @@ def test_replay_gives_what_the_attention_returned(name, implementation, padding)
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(**inputs(name, padding))
 
-    for record in seen:
+    for record in seen.records:
         if record.name in FAMILIES[name].also:
             continue  # it returns what its projection makes of the context
         near = {"atol": 2e-6 * float(record.value.abs().max()), "rtol": 1e-4}
@@ -242,7 +242,7 @@ def test_a_generation_is_one_triangle(name, cache, padding):
         assert sequence.shape == (BATCH, TOKENS + NEW)
         assert_triangles(name, seen, given, sequence)
 
-    for record in seen:
+    for record in seen.records:
         if record.shape[-2] == SOURCE:
             continue  # of an encoder, which ran once
         steps = asked.rows[record.name]
@@ -262,8 +262,8 @@ def test_keys_are_held_once(name, cache):
     options = {} if cache == "dynamic" else {"cache_implementation": cache}
     with torch.no_grad(), pellucid.watch(model) as seen:
         generate(model, given, **options)
-    assert len(seen) == len(seen.names)
-    for record in seen:
+    assert len(seen.records) == len(seen.names)
+    for record in seen.records:
         *_, queries, keys = record.shape
         held = [x for x in record.tensors() if x.is_floating_point()]
         numbers = sum(x.numel() for x in held) - sum(x.tensor.numel() for x in record.biases)
@@ -369,7 +369,7 @@ def test_models_of_anyones_own(kind, function):
         with pellucid.watch(model, values=True) as seen:
             assert torch.equal(model(given), plain)
     assert (seen.names, seen.unseen) == (["0", "2"], {})
-    for record in seen:
+    for record in seen.records:
         query, key = record.query.double(), record.key.double()
         scores = query @ key.transpose(-1, -2) / 11**0.5
         if kind is NanoAttention:
@@ -409,13 +409,13 @@ def test_beams_are_followed(name):
             assert torch.equal(generate(model, given, **options), plain)
     assert seen.unseen == {}
     expanded = {part: value.repeat_interleave(3, 0) for part, value in given.items()}
-    decoding = [record for record in seen if len(record.query) == 3 * BATCH]
+    decoding = [record for record in seen.records if len(record.query) == 3 * BATCH]
     written = decoding[0].query_ids  # of the beams of the last pass, from which all texts came
     assert {tuple(row) for row in written.tolist()} >= {tuple(row[:-1]) for row in plain.tolist()}
     last = torch.zeros(len(written), 1, dtype=torch.int64)
     expected = full_pass(name, expanded, torch.cat([written, last], 1))
     for record in decoding:
-        assert len([one for one in seen if one.name == record.name]) == 1
+        assert len([one for one in seen.records if one.name == record.name]) == 1
         ours, theirs = record.weights.dense(), expected[record.name][0]
         torch.testing.assert_close(ours, theirs, **NEAR)
 
@@ -508,7 +508,7 @@ def test_a_generation_without_a_cache():
     with torch.no_grad():
         with pellucid.watch(model) as seen:
             sequence = generate(model, given, use_cache=False)
-        assert len(seen) == NEW * LAYERS
+        assert len(seen.records) == NEW * LAYERS
         for place, own in full_pass(name, given, sequence).items():
             torch.testing.assert_close(seen[place].dense(), own[0], **NEAR)
 
@@ -523,7 +523,7 @@ def test_a_generation_that_began_before_the_watch():
                 model(ids[:, at : at + 1], past_key_values=cache)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         expected = full_pass(name, given, torch.cat([ids, ids[:, :1]], 1))
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     for place, own in expected.items():
         torch.testing.assert_close(seen[place].dense(), own[0][:, :, 5:], **NEAR)
 
@@ -546,7 +546,7 @@ def test_replay_of_a_generation(name):
     model, given = build(name, FAMILIES[name].default, generating=True), prompt(name, "left")
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         generate(model, given)
-    for record in seen:
+    for record in seen.records:
         near = {"atol": 2e-6 * float(record.value.abs().max()), "rtol": 1e-4}
         torch.testing.assert_close(record.weights @ record.value, record.context, **near)
         assert record.value.shape[-2] == record.shape[-1]
@@ -558,7 +558,7 @@ def test_tokens_of_a_generation(name):
     model, given = build(name, FAMILIES[name].default, generating=True), prompt(name)
     with torch.no_grad(), pellucid.watch(model) as seen:
         sequence = generate(model, given)
-    for record in seen:
+    for record in seen.records:
         queries = given["input_ids"] if record.shape[-2] == SOURCE else sequence[:, :-1]
         keys = given["input_ids"] if record.shape[-1] == SOURCE else sequence[:, :-1]
         assert torch.equal(record.query_ids, queries)

@@ -43,7 +43,7 @@ def test_an_output_says_what_a_watch_says(name):
         output = model(ids, output_attentions=True)
     seen = Recording.from_attentions(output, tokens=ids)
     assert seen.names == [f"layers.{layer}.attention" for layer in range(LAYERS)]
-    for record, own in zip(seen, watched, strict=True):
+    for record, own in zip(seen.records, watched.records, strict=True):
         torch.testing.assert_close(record.weights.dense(), own.weights.dense(), **NEAR)
         assert torch.equal(record.query_ids, ids)
         assert torch.equal(record.key_ids, ids)
@@ -58,10 +58,10 @@ def test_an_encoder_decoder(way):
     given = output if way == "an output" else dict(output)
     if way == "a tuple":
         seen = Recording.from_attentions(output.decoder_attentions, tokens=target)
-        assert len(seen) == LAYERS
+        assert len(seen.records) == LAYERS
         return
     seen = Recording.from_attentions(given, tokens=target, source_tokens=ids)
-    assert len(seen) == 3 * LAYERS
+    assert len(seen.records) == 3 * LAYERS
     cross = seen.record("decoder.layers.1.cross_attn")
     assert cross.is_cross
     assert torch.equal(cross.query_ids, target)
@@ -79,8 +79,8 @@ def test_a_generation():
     with torch.no_grad():
         own = model(output.sequences[:, :-1], output_attentions=True).attentions
     seen = Recording.from_attentions(output, tokens=output.sequences)
-    assert len(seen) == LAYERS
-    for record, expected in zip(seen, own, strict=True):
+    assert len(seen.records) == LAYERS
+    for record, expected in zip(seen.records, own, strict=True):
         torch.testing.assert_close(record.weights.dense(), expected, atol=1e-5, rtol=1e-4)
         assert torch.equal(record.key_ids, output.sequences[:, :-1])
 
@@ -123,7 +123,7 @@ def test_arrays_of_every_kind(kind):
     seen = Recording.from_attentions([given, given])
     expected = torch.as_tensor(np.asarray(given) if kind == "lists" else given)
     expected = expected[None] if expected.ndim == 3 else expected
-    for record in seen:
+    for record in seen.records:
         actual = record.weights.dense()
         assert actual.shape == expected.shape
         torch.testing.assert_close(actual.double(), expected.double(), atol=1e-6, rtol=1e-3)
@@ -133,7 +133,7 @@ def test_arrays_of_every_kind(kind):
 def test_lists_and_tuples_of_layers(outer):
     given = [weights(seed=seed) for seed in range(3)]
     seen = Recording.from_attentions(outer(given))
-    for record, expected in zip(seen, given, strict=True):
+    for record, expected in zip(seen.records, given, strict=True):
         assert_same(record, expected)
 
 
@@ -156,8 +156,8 @@ def test_an_array_of_all_layers():
             seen = Recording.from_attentions(given)
         except PellucidError:
             continue
-        assert len(seen) == 3
-        for record, expected in zip(seen, stacked, strict=True):
+        assert len(seen.records) == 3
+        for record, expected in zip(seen.records, stacked, strict=True):
             assert_same(record, expected)
 
 
@@ -166,7 +166,7 @@ def test_an_array_of_all_layers():
 
 def test_tokens_as_texts():
     seen = Recording.from_attentions([weights()], tokens=words(QUERIES))
-    (record,) = seen
+    (record,) = seen.records
     assert record.query_ids.shape == (BATCH, QUERIES)
     assert seen.strings(record.key_ids[1]) == words(QUERIES)
 
@@ -174,7 +174,7 @@ def test_tokens_as_texts():
 def test_tokens_of_each_item():
     given = words(QUERIES, BATCH)
     seen = Recording.from_attentions([weights()], tokens=given)
-    (record,) = seen
+    (record,) = seen.records
     assert [seen.strings(ids) for ids in record.query_ids] == given
 
 
@@ -184,7 +184,7 @@ def test_texts_of_both_sides_are_told_apart():
         tokens=words(QUERIES),
         source_tokens=[f"s{number}" for number in range(KEYS)],
     )
-    (record,) = seen
+    (record,) = seen.records
     assert seen.strings(record.query_ids[0]) == words(QUERIES)
     assert seen.strings(record.key_ids[0]) == [f"s{number}" for number in range(KEYS)]
 
@@ -196,7 +196,7 @@ def test_ids_are_spelled_by_a_tokenizer():
 
     ids = torch.arange(11, 11 + QUERIES)
     seen = Recording.from_attentions([weights()], tokens=ids, tokenizer=Tokenizer())
-    assert seen.strings(next(iter(seen)).key_ids[0]) == [f"t{number}" for number in ids]
+    assert seen.strings(seen.records[0].key_ids[0]) == [f"t{number}" for number in ids]
 
 
 # What is refused.
@@ -279,7 +279,7 @@ def test_it_is_saved_and_loaded(both, tmp_path):
     seen.save(tmp_path / "x.safetensors")
     again = Recording.load(tmp_path / "x.safetensors")
     assert repr(again) == repr(seen)
-    for record, other in zip(seen, again, strict=True):
+    for record, other in zip(seen.records, again.records, strict=True):
         assert_same(other, record.weights.dense())
         assert torch.equal(record.key_ids, other.key_ids)
         assert record.proof == other.proof
@@ -289,7 +289,7 @@ def test_texts_are_saved(tmp_path):
     seen = Recording.from_attentions([weights()], tokens=words(QUERIES))
     seen.save(tmp_path / "x.safetensors")
     again = Recording.load(tmp_path / "x.safetensors")
-    assert again.strings(next(iter(again)).key_ids[0]) == words(QUERIES)
+    assert again.strings(again.records[0].key_ids[0]) == words(QUERIES)
 
 
 def test_the_page_shows_it(both):
@@ -302,7 +302,7 @@ def test_the_page_shows_it(both):
 
 
 def test_what_query_and_key_are_needed_for_is_refused(both):
-    record = next(iter(both[1]))
+    record = both[1].records[0]
     for part in ("query", "key"):
         with pytest.raises(ArgumentError, match="keeps the weights"):
             getattr(record, part)

@@ -47,8 +47,8 @@ def test_chunks_are_one_record(implementation, length):
         with pellucid.watch(model) as seen:
             written = model.generate(prompt, max_new_tokens=NEW, do_sample=False)
         whole = in_chunks("eager")(written[:, :-1], output_attentions=True).attentions
-    assert (len(seen), seen.in_pieces, seen.unseen) == (2, {}, {})
-    for record, expected in zip(seen, whole, strict=True):
+    assert (len(seen.records), seen.in_pieces, seen.unseen) == (2, {}, {})
+    for record, expected in zip(seen.records, whole, strict=True):
         torch.testing.assert_close(record.weights.dense(), expected, **NEAR)
     assert "documents" in str(seen.record(NAME).mask)
 
@@ -69,8 +69,8 @@ def test_steps_that_follow_no_rule_are_pieces_and_said(tmp_path):
         model(torch.randn(2, 3, 5, 7), cache)
         for _ in range(3):
             model(torch.randn(2, 3, 1, 7), cache)
-    assert [record.shape[-2:] for record in seen] == [(5, 5), (1, 6), (1, 7), (1, 8)]
-    assert {record.stream for record in seen} == {0}
+    assert [record.shape[-2:] for record in seen.records] == [(5, 5), (1, 6), (1, 7), (1, 8)]
+    assert {record.stream for record in seen.records} == {0}
     assert "no rule that grows" in seen.in_pieces[""]
     assert "in pieces: " in repr(seen)
     seen.save(tmp_path / "x.safetensors")

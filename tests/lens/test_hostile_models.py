@@ -55,7 +55,7 @@ def watched(model, *args, **options):
 def assert_seen(seen, truth, name=""):
     """All that was recorded of a module is the truth, and nothing is called unseen."""
     assert seen.unseen == {}
-    (record,) = (record for record in seen if record.name == name)
+    (record,) = (record for record in seen.records if record.name == name)
     assert tuple(record.shape) == tuple(truth.shape)
     torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
@@ -272,9 +272,9 @@ def test_another_matrix_of_the_same_size_that_multiplies_the_values(what, first)
 
 def assert_both_seen(seen, *truths):
     assert seen.unseen == {}
-    assert len(seen) == len(truths)
+    assert len(seen.records) == len(truths)
     left = list(truths)
-    for record in seen:
+    for record in seen.records:
         dense = record.weights.dense()
         (at,) = (i for i, truth in enumerate(left) if torch.allclose(dense, truth, **NEAR))
         left.pop(at)
@@ -311,7 +311,7 @@ def test_heads_that_are_folded_before_the_batch(fused):
 
     model = Model(attend, num_heads=HEADS)
     seen = watched(model, *draw(*[(BATCH, N, WIDTH)] * 3))
-    assert len(seen) == 1
+    assert len(seen.records) == 1
     assert seen[""].shape == (BATCH, HEADS, N, N)
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
 
@@ -355,7 +355,7 @@ ORDERS = ["one after another", "heads first", "heads first, folded", "items firs
 def test_items_and_heads_in_any_order(order, batch):
     """Also where there are as many items as heads, and no size tells them apart."""
     seen = watched(model := Split(order, 3), *draw((batch, N, WIDTH)))
-    assert len(seen) == len(model.truth)
+    assert len(seen.records) == len(model.truth)
     for record, truth in zip(seen, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
@@ -364,14 +364,14 @@ def test_items_and_heads_in_any_order(order, batch):
 @pytest.mark.parametrize("order", ORDERS)
 def test_items_and_heads_in_any_order_in_a_fused_kernel(order, batch):
     seen = watched(model := Split(order, 3, fused=True), *draw((batch, N, WIDTH)))
-    assert len(seen) == len(model.truth)
+    assert len(seen.records) == len(model.truth)
     for record, truth in zip(seen, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
 
 def test_a_batch_of_twice_as_many_items_as_heads_that_come_one_after_another():
     seen = watched(model := Split("one after another", 3), *draw((6, N, WIDTH)))
-    assert [record.shape for record in seen] == [(6, 1, N, N)] * 3
+    assert [record.shape for record in seen.records] == [(6, 1, N, N)] * 3
     for record, truth in zip(seen, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
@@ -400,7 +400,7 @@ def test_labels_are_tokens_and_no_positions_or_types(other, first):
     tables = {other: nn.Embedding(17, DIM), "emb": nn.Embedding(43, DIM)}
     model = Embedded(**(tables if first else dict(reversed(tables.items()))))
     ids = torch.tensor([[40, 37, 42, 31, 29]])
-    (record,) = watched(model, ids)
+    (record,) = watched(model, ids).records
     assert torch.equal(record.query_ids, ids)
 
 
@@ -553,7 +553,7 @@ def test_a_thread_that_outlives_the_watch_holds_nothing_of_it():
     with ThreadPoolExecutor(1) as pool:
         with pellucid.watch(model) as seen:
             pool.submit(model, *parts()).result()
-        assert len(seen) == 1
+        assert len(seen.records) == 1
         left = weakref.ref(seen)
         del seen
         gc.collect()

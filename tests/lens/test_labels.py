@@ -53,7 +53,7 @@ def test_a_pass_over_embeddings_has_no_ids(name, order):
         lambda model: model(ids),
         lambda model: model(inputs_embeds=torch.randn(2, TOKENS, WIDTH if name != ROPED else 66)),
     ]
-    seen = list(watch(model, *calls[:: 1 if order == "ids first" else -1]))
+    seen = watch(model, *calls[:: 1 if order == "ids first" else -1]).records
     read, given = (seen[:LAYERS], seen[LAYERS:])[:: 1 if order == "ids first" else -1]
     assert_labelled(read, ids)
     assert_bare(given)
@@ -70,7 +70,7 @@ def test_embeddings_that_somebody_has_looked_up_before(name):
     def call(model):
         model(inputs_embeds=model.get_input_embeddings()(ids))
 
-    assert_bare(watch(model, call))
+    assert_bare(watch(model, call).records)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", ROPED])
@@ -80,14 +80,14 @@ def test_each_pass_has_its_own_text(name):
     texts = [some_ids(TOKENS), some_ids(TOKENS).flip(-1), some_ids(5)]
     seen = watch(model, *[lambda model, ids=ids: model(ids) for ids in texts])
     for number, ids in enumerate(texts):
-        assert_labelled(list(seen)[LAYERS * number : LAYERS * (number + 1)], ids)
+        assert_labelled(seen.records[LAYERS * number : LAYERS * (number + 1)], ids)
 
 
 def test_a_generation_is_labelled_to_the_end():
     model, ids = build(ROPED, None, generating=True), some_ids(TOKENS)
     with torch.no_grad(), pellucid.watch(model) as seen:
         out = model.generate(ids, max_new_tokens=5, eos_token_id=None, pad_token_id=0)
-    assert_labelled(seen, out[:, :-1])
+    assert_labelled(seen.records, out[:, :-1])
 
 
 def test_a_generation_from_embeddings():
@@ -100,7 +100,7 @@ def test_a_generation_from_embeddings():
             eos_token_id=None,
             pad_token_id=0,
         )
-    for record in seen:
+    for record in seen.records:
         assert record.key_ids is None
 
 
@@ -110,7 +110,7 @@ def test_functional_call(name):
     model, ids = build(name, None), some_ids(TOKENS)
     others = {place: value + 0.1 for place, value in model.state_dict().items()}
     seen = watch(model, lambda model: torch.func.functional_call(model, others, (ids,)))
-    assert_labelled(seen, ids)
+    assert_labelled(seen.records, ids)
 
 
 @pytest.mark.parametrize("name", ["bert", ROPED])
@@ -126,7 +126,7 @@ def test_a_wrapper_that_loops(name):
             return [self.inner(ids).last_hidden_state for ids in texts]
 
     texts = [some_ids(TOKENS), some_ids(TOKENS).flip(0), some_ids(5)]
-    seen = list(watch(Wrapper(), lambda model: model(texts)))
+    seen = watch(Wrapper(), lambda model: model(texts)).records
     for number, ids in enumerate(texts):
         assert_labelled(seen[LAYERS * number : LAYERS * (number + 1)], ids)
 
@@ -141,7 +141,7 @@ def test_a_wrapper_that_gives_ids_and_then_embeddings():
             return self.inner(ids).last_hidden_state + self.inner(inputs_embeds=x).last_hidden_state
 
     ids = some_ids(TOKENS)
-    seen = list(watch(Wrapper(), lambda model: model(ids, torch.randn(2, TOKENS, WIDTH))))
+    seen = watch(Wrapper(), lambda model: model(ids, torch.randn(2, TOKENS, WIDTH))).records
     assert_labelled(seen[:LAYERS], ids)
     assert_bare(seen[LAYERS:])
 
@@ -183,7 +183,7 @@ def test_a_student_that_rebinds_x(name, batch):
     model, ids = Student(name), some_ids(TOKENS, batch)
     seen = watch(model, lambda model: model(ids))
     assert seen.names == ["blocks.0", "blocks.1"]
-    assert_labelled(seen, ids)
+    assert_labelled(seen.records, ids)
 
 
 def test_positions_are_no_tokens():
@@ -195,13 +195,13 @@ def test_positions_are_no_tokens():
             return self.blocks(self.tok_emb(x) + at)
 
     model, ids = First(), some_ids(TOKENS, 1)
-    assert_labelled(watch(model, lambda model: model(ids)), ids)
+    assert_labelled(watch(model, lambda model: model(ids)).records, ids)
 
 
 def test_words_that_are_embedded_outside():
     """The watched part reads vectors alone."""
     model, ids = Student(), some_ids(TOKENS)
-    assert_bare(watch(model.blocks, lambda _: model(ids)))
+    assert_bare(watch(model.blocks, lambda _: model(ids)).records)
 
 
 # Two stacks.
@@ -225,8 +225,8 @@ def test_two_encoders(shared):
     """As long as each other: each has its own text."""
     one, other = some_ids(TOKENS), some_ids(TOKENS).flip(-1)
     seen = watch(Two(shared), lambda model: model(one, other))
-    assert_labelled([record for record in seen if record.name.startswith("left")], one)
-    assert_labelled([record for record in seen if record.name.startswith("right")], other)
+    assert_labelled([record for record in seen.records if record.name.startswith("left")], one)
+    assert_labelled([record for record in seen.records if record.name.startswith("right")], other)
 
 
 def test_two_encoders_that_embed_first():
@@ -239,7 +239,7 @@ def test_two_encoders_that_embed_first():
 
     one, other = some_ids(TOKENS), some_ids(TOKENS).flip(-1)
     seen = watch(Early(), lambda model: model(one, other))
-    for record in seen:
+    for record in seen.records:
         right = one if record.name.startswith("left") else other
         assert labels(record) in ((right.tolist(),) * 2, (None, None))
 
@@ -271,8 +271,8 @@ def test_a_picture_with_as_many_patches_as_tokens(order):
 
     ids = some_ids(TOKENS)
     seen = watch(Clip(), lambda model: model(ids, torch.randn(2, TOKENS, 5)))
-    assert_labelled([record for record in seen if record.name.startswith("text")], ids)
-    assert_bare([record for record in seen if record.name.startswith("vision")])
+    assert_labelled([record for record in seen.records if record.name.startswith("text")], ids)
+    assert_bare([record for record in seen.records if record.name.startswith("vision")])
 
 
 def test_clip_of_transformers():
@@ -284,9 +284,9 @@ def test_clip_of_transformers():
     model, ids = transformers.CLIPModel(config).eval(), some_ids(5)
     pixels = torch.randn(2, 2, 10, 10)  # 4 patches and a class: as many as tokens
     seen = watch(model, lambda model: model(ids, pixels))
-    assert {record.shape[-1] for record in seen} == {5}
-    assert_labelled([record for record in seen if record.name.startswith("text")], ids)
-    assert_bare([record for record in seen if record.name.startswith("vision")])
+    assert {record.shape[-1] for record in seen.records} == {5}
+    assert_labelled([record for record in seen.records if record.name.startswith("text")], ids)
+    assert_bare([record for record in seen.records if record.name.startswith("vision")])
 
 
 def llava():
@@ -311,11 +311,11 @@ def test_llava():
     """Ids are read before the picture is, and are no labels of its patches."""
     ids = torch.tensor([[5, IMAGE, IMAGE, IMAGE, IMAGE]])
     seen = watch(llava(), lambda model: model(ids, pixel_values=torch.randn(1, 2, 10, 10)))
-    assert {record.shape[-1] for record in seen} == {5}
-    vision = [record for record in seen if "vision" in record.name]
+    assert {record.shape[-1] for record in seen.records} == {5}
+    vision = [record for record in seen.records if "vision" in record.name]
     assert len(vision) == LAYERS
     assert_bare(vision)
-    assert_labelled([record for record in seen if "language" in record.name], ids)
+    assert_labelled([record for record in seen.records if "language" in record.name], ids)
 
 
 def test_placeholders_of_a_picture_are_no_duplicates():
@@ -359,7 +359,7 @@ def test_frames_of_sound_have_no_words():
     ).eval()
     ids = some_ids(TOKENS)
     calls = [lambda model: model(torch.randn(2, 5, 2 * TOKENS), decoder_input_ids=ids)] * 2
-    for record in watch(model, *calls):
+    for record in watch(model, *calls).records:
         if record.name.startswith("encoder"):
             assert labels(record) == (None, None)
         elif record.is_cross:
@@ -377,7 +377,7 @@ def test_both_texts(name, alike):
     """Also where they are as long as each other."""
     model, ids = build(name, None), some_ids(11)
     target = some_ids(11).flip(-1) if alike else some_ids(TOKENS)
-    for record in watch(model, lambda model: model(ids, decoder_input_ids=target)):
+    for record in watch(model, lambda model: model(ids, decoder_input_ids=target)).records:
         if record.name.startswith("encoder"):
             assert labels(record) == (ids.tolist(),) * 2
         else:
@@ -395,9 +395,9 @@ def test_encoder_outputs_that_are_given(name):
         lambda model: model(ids, decoder_input_ids=target),
         lambda model: model(encoder_outputs=memory, decoder_input_ids=target),
     ]
-    seen = list(watch(model, *calls))[3 * LAYERS :]
-    assert len(seen) == 2 * LAYERS
-    for record in seen:
+    seen = watch(model, *calls).records[3 * LAYERS :]
+    assert len(seen.records) == 2 * LAYERS
+    for record in seen.records:
         assert labels(record)[0] == target.tolist()
         assert labels(record)[1] == (None if record.is_cross else target.tolist())
 
@@ -411,7 +411,7 @@ def test_an_encoder_that_is_called_for_itself_in_between(name):
         model.get_encoder()(other)
         model(encoder_outputs=memory, decoder_input_ids=target)
 
-    for record in list(watch(model, call))[2 * LAYERS :]:
+    for record in watch(model, call).records[2 * LAYERS :]:
         assert labels(record)[1] in (
             (None, ids.tolist()) if record.is_cross else (target.tolist(),)
         )
@@ -422,8 +422,8 @@ def test_a_translation_is_labelled_on_both_sides(name):
     model, ids = build(name, None, generating=True), some_ids(11)
     with torch.no_grad(), pellucid.watch(model) as seen:
         out = model.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
-    assert len(seen) == 3 * LAYERS
-    for record in seen:
+    assert len(seen.records) == 3 * LAYERS
+    for record in seen.records:
         if "encoder." in record.name.replace("model.", "")[:8]:
             assert labels(record) == (ids.tolist(),) * 2
         else:
@@ -438,7 +438,7 @@ def test_two_translations_one_after_another(name):
     with torch.no_grad(), pellucid.watch(model) as seen:
         for ids in texts:
             model.generate(ids, max_new_tokens=3, do_sample=False, eos_token_id=None)
-    cross = [record for record in seen if record.is_cross]
+    cross = [record for record in seen.records if record.is_cross]
     assert len(cross) == 2 * LAYERS
     for number, record in enumerate(cross):
         assert labels(record)[1] == texts[number // LAYERS].tolist()

@@ -91,7 +91,7 @@ def test_outputs_are_equal_bit_for_bit(name, implementation):
         plain = model(**given)
         with pellucid.watch(model, values=True) as seen:
             watched = model(**given)
-            for record in seen:  # asking in between changes nothing either
+            for record in seen.records:  # asking in between changes nothing either
                 record.weights.dense()
         after = model(**given)
     for key, value in plain.items():
@@ -181,7 +181,7 @@ def test_an_exception_inside_the_attention(monkeypatch):
             patched.undo()
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(IDS)
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     assert seen.unseen == {}
 
 
@@ -207,7 +207,7 @@ def test_watches_that_overlap_close_in_any_order(order):
     assert functions() == before
     with torch.no_grad():
         models[0](IDS)
-    assert [len(one) for one in watches] == [LAYERS * count for count in calls]
+    assert [len(one.records) for one in watches] == [LAYERS * count for count in calls]
     for one, name in zip(watches, ["bert", "gpt2", "bert"], strict=True):
         for place, own in truth(name).items():
             torch.testing.assert_close(one[place].dense(), own[0], **NEAR)
@@ -231,7 +231,7 @@ def test_a_patch_of_somebody_else_stays():
         assert nn.functional.scaled_dot_product_attention is counted
         with torch.no_grad():
             model(IDS)
-            assert (len(seen), len(calls)) == (LAYERS, 2 * LAYERS)
+            assert (len(seen.records), len(calls)) == (LAYERS, 2 * LAYERS)
             with pellucid.watch(model) as again:
                 model(IDS)
         assert nn.functional.scaled_dot_product_attention is counted
@@ -276,7 +276,7 @@ def test_two_threads_watch_two_models():
                 models[name](**inputs(name))
             expected = truth(name)
             assert set(seen.names) == set(expected)
-            assert len(seen) == len(expected)
+            assert len(seen.records) == len(expected)
             assert seen.unseen == {}
             for place, own in expected.items():
                 torch.testing.assert_close(seen[place].dense(), own[0], **NEAR)
@@ -309,7 +309,7 @@ def test_a_model_that_generates_in_another_thread():
         output = eager(made["sequence"][:, :-1], output_attentions=True)
     for place, own in own_weights("llama, grouped heads", output, "model.").items():
         torch.testing.assert_close(seen[place].dense(), own[0], **NEAR)
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
 
 
 def test_one_model_called_from_two_threads():
@@ -326,8 +326,8 @@ def test_one_model_called_from_two_threads():
 
     with pellucid.watch(model) as seen:
         together(lambda: call(7), lambda: call(11))
-    assert len(seen) == 2 * 5 * LAYERS
-    for record in seen:
+    assert len(seen.records) == 2 * 5 * LAYERS
+    for record in seen.records:
         layer = int(record.name.split(".")[2])
         own = expected[record.shape[-1]][layer]
         torch.testing.assert_close(record.weights.dense(), own, **NEAR)
@@ -355,9 +355,9 @@ def test_the_recording_is_freed_though_the_model_is_kept(name):
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(**inputs(name))
         output = model(**inputs(name))
-    tensors = [weakref.ref(record.query) for record in seen]
-    tensors += [weakref.ref(record.key) for record in seen]
-    recording, records = weakref.ref(seen), [weakref.ref(record) for record in seen]
+    tensors = [weakref.ref(record.query) for record in seen.records]
+    tensors += [weakref.ref(record.key) for record in seen.records]
+    recording, records = weakref.ref(seen), [weakref.ref(record) for record in seen.records]
     del seen, output
     gc.collect()
     assert recording() is None
@@ -378,7 +378,7 @@ def test_a_generation_is_freed():
                 **options,
             )
         caches.append(weakref.ref(output.past_key_values))
-        record = weakref.ref(next(iter(seen)))
+        record = weakref.ref(seen.records[0])
         del output, seen
         if hasattr(model, "_cache"):
             del model._cache  # transformers keeps a static one for the next time
@@ -395,7 +395,7 @@ def test_the_recording_does_not_keep_the_cache():
         del cache
         gc.collect()
         assert kept() is None
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
 
 
 # The model goes on, and the recording stays what it was.
@@ -453,7 +453,7 @@ def test_gradient_checkpointing_is_not_recorded_twice(name, reentrant):
     with pellucid.watch(model) as seen:
         last(model(IDS)).square().sum().backward()
     assert seen.unseen == {}
-    assert len(seen) == len(seen.names) == LAYERS
+    assert len(seen.records) == len(seen.names) == LAYERS
     for place, own in expected.items():
         torch.testing.assert_close(seen[place].dense(), own[0], **NEAR)
     for place, p in model.named_parameters():
@@ -517,15 +517,15 @@ def assert_seen(seen):
         model(X)
     assert seen.unseen == {}
     assert [name.replace("_orig_mod.", "") for name in seen.names] == alone.names
-    assert len(seen) == 2
-    for record, expected in zip(seen, alone, strict=True):
+    assert len(seen.records) == 2
+    for record, expected in zip(seen.records, alone.records, strict=True):
         torch.testing.assert_close(record.weights.dense(), expected.weights.dense(), **NEAR)
 
 
 def assert_seen_or_said(seen):
     """To say that compiled code cannot be seen is well enough, if it says how it could be."""
     if seen.unseen:
-        assert len(seen) + len(seen.unseen) == 2
+        assert len(seen.records) + len(seen.unseen) == 2
         assert all("compile" in reason for reason in seen.unseen.values())
     else:
         assert_seen(seen)
@@ -597,9 +597,9 @@ def test_what_was_compiled_under_a_watch_forgets_it():
     with torch.no_grad():
         with pellucid.watch(model) as seen:
             faster(X)
-        kept, count = weakref.ref(seen), len(seen)
+        kept, count = weakref.ref(seen), len(seen.records)
         faster(X)
-        assert len(seen) == count
+        assert len(seen.records) == count
         del seen
         gc.collect()
         assert kept() is None
@@ -695,5 +695,5 @@ def test_a_copy_of_the_model_is_another_model():
     with torch.no_grad(), pellucid.watch(model) as seen:
         other = copy.deepcopy(model)
         other(IDS)
-    assert len(seen) == 0
+    assert len(seen.records) == 0
     assert set(seen.unseen) == set(truth("bert"))

@@ -43,7 +43,7 @@ def test_the_fast_path_is_recorded_by_a_thread_that_has_recorded_nothing_yet():
     def work():
         with torch.no_grad(), pellucid.watch(model) as seen:
             model(torch.randn(2, 7, 18))
-        found.append(len(seen))
+        found.append(len(seen.records))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -91,7 +91,7 @@ def test_a_prompt_that_sees_ahead_does_not_see_what_is_written_later(padded):
             model(
                 ids[:, :1], attention_mask=shown[..., at : at + 1, : at + 1], past_key_values=cache
             )
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     weights = seen[PLACE].dense()
     assert torch.equal((weights > 0).any(1), shown[:, 0])
     assert_replays(seen.record(PLACE))
@@ -112,8 +112,8 @@ def test_a_cache_whose_keys_are_edited(edit, implementation):
                 layer.keys[..., :3, :] = 0
         for at in (PROMPT, PROMPT + 1):
             model(ids[:, at : at + 1], past_key_values=cache, position_ids=torch.tensor([[at]]))
-    assert [record.shape[-2] for record in seen] == [PROMPT] * LAYERS + [2] * LAYERS
-    for record in seen:
+    assert [record.shape[-2] for record in seen.records] == [PROMPT] * LAYERS + [2] * LAYERS
+    for record in seen.records:
         assert_replays(record)
 
 
@@ -127,8 +127,8 @@ def test_a_cache_that_is_cut_to_before_the_watch():
             cache.crop(-5)
             model(ids[:, 4:8], past_key_values=cache)
             model(ids[:, 8:9], past_key_values=cache)
-    assert [record.shape[-2:] for record in seen] == [(3, 9)] * LAYERS + [(5, 9)] * LAYERS
-    for record in seen:
+    assert [record.shape[-2:] for record in seen.records] == [(3, 9)] * LAYERS + [(5, 9)] * LAYERS
+    for record in seen.records:
         assert_replays(record)
 
 
@@ -139,8 +139,8 @@ def test_generations_that_take_turns():
         for at in range(5):
             for number, cache in enumerate(caches):
                 model(ids[:, at + number : at + number + 1], past_key_values=cache)
-    assert [record.shape[-2:] for record in seen] == [(5, 5)] * (2 * LAYERS)
-    for record in seen:
+    assert [record.shape[-2:] for record in seen.records] == [(5, 5)] * (2 * LAYERS)
+    for record in seen.records:
         assert_replays(record)
 
 
@@ -162,7 +162,7 @@ def test_keys_of_a_model_that_nobody_watches():
         model(image)
         other(some_ids(), past_key_values=cache)
         model(image)
-    assert [record.shape for record in seen] == [(2, 3, 5, 5)] * 2
+    assert [record.shape for record in seen.records] == [(2, 3, 5, 5)] * 2
     kept = weakref.ref(cache)
     del cache
     gc.collect()
@@ -191,7 +191,7 @@ def test_inference_mode_keeps_copies_of_what_is_written_in_place():
         buffer = torch.zeros(2, 3, 5, 7)
         for at in range(5):
             model(buffer, at, torch.randn(2, 3, 7))
-    for record in seen:
+    for record in seen.records:
         assert_replays(record)
 
 
@@ -203,7 +203,7 @@ def test_a_transform_of_torch_func_goes_on_as_without_a_watch():
         with pellucid.watch(model) as seen:
             watched = torch.func.vmap(model)(x)
     assert torch.equal(plain, watched)
-    assert len(seen) == 0
+    assert len(seen.records) == 0
 
 
 def test_a_call_without_heads_goes_on_as_without_a_watch():
@@ -225,7 +225,7 @@ def test_a_call_with_dropout_proves_nothing():
         model(torch.randn(2, 3, 7, 5))
         model.eval()
         model(torch.randn(2, 3, 7, 5))
-    dropped, proven = (record.proof for record in seen)
+    dropped, proven = (record.proof for record in seen.records)
     assert (dropped.rows, dropped.reason) == (0, "dropout is drawn anew")
     assert (proven.rows, proven.reason) == (3, "")
 
@@ -238,7 +238,7 @@ def test_a_recording_of_two_passes_is_saved(tmp_path):
         model(some_ids(5))
     seen.save(tmp_path / "x.safetensors")
     again = pellucid.Recording.load(tmp_path / "x.safetensors")
-    for one, other in zip(seen, again, strict=True):
+    for one, other in zip(seen.records, again.records, strict=True):
         assert_same_weights(one, other)
 
 
@@ -329,8 +329,8 @@ def assert_eager(seen, ids):
     """One record a layer, of the weights that the model's own eager attention has."""
     with torch.no_grad():
         expected = sharing_model("eager")(ids, output_attentions=True, use_cache=False).attentions
-    assert len(seen) == 4
-    for record, own in zip(seen, expected, strict=True):
+    assert len(seen.records) == 4
+    for record, own in zip(seen.records, expected, strict=True):
         torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ from tests.models.stacks import BATCH, TOKENS, configs, of, some_ids
 import pellucid
 from pellucid import masks
 from pellucid.models import Config
-from pellucid.tasks.generate import generate
+from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
 
 # float32 throughout: a few hundred sums of numbers about 1, in two orders.
@@ -35,7 +35,7 @@ def in_steps(model, ids, cache, *sizes):
 
 
 def assert_same(seen, whole, names):
-    assert [record.name for record in seen if record.name in names] == names  # one each
+    assert [record.name for record in seen.records if record.name in names] == names  # one each
     for name in names:
         got, wanted = seen.record(name), whole.record(name)
         assert got.shape == wanted.shape
@@ -54,7 +54,7 @@ def test_steps_are_one_triangle(config, first, chunk):
             in_steps(model, ids, model.cache(BATCH, TOKENS), *sizes)
     assert not seen.unseen
     assert_same(seen, whole, own(model))
-    for record in seen:
+    for record in seen.records:
         assert torch.equal(record.query_ids, ids[:, : sum(sizes)])
 
 
@@ -94,7 +94,7 @@ def test_each_key_is_held_once():
         in_steps(model, some_ids(tokens=17), model.cache(BATCH, 500), 7, *[1] * 10)
     queries, keys = BATCH * 17 * 3 * 8, BATCH * 17 * 8  # three heads, one of keys
     ids, logsumexps = 8 * BATCH * 17, 4 * BATCH * 17 * 3
-    for record in seen:
+    for record in seen.records:
         held = sum(x.nbytes for x in record.tensors())
         assert held <= 4 * (queries + keys) + 2 * ids + logsumexps
 
@@ -108,7 +108,7 @@ def test_two_generations_with_one_cache_each():
             for cache in (one, other, one, other):
                 in_steps(model, ids, cache, *((7,) if cache.start == 0 else (1, 1)))
     for name in own(model):
-        records = [record for record in seen if record.name == name]
+        records = [record for record in seen.records if record.name == name]
         assert len(records) == 2
         for record in records:
             expected = whole.record(name).weights.dense()
@@ -153,8 +153,11 @@ def test_a_cache_that_is_written_over_begins_another_record():
         cache.slots[0].keys[:, :, 3] = 0
         in_steps(model, ids, cache, 1)
     first, other = own(model)
-    assert [record.shape[-2:] for record in seen if record.name == first] == [(8, 8), (1, 9)]
-    assert [record.shape[-2:] for record in seen if record.name == other] == [(9, 9)]
+    assert [record.shape[-2:] for record in seen.records if record.name == first] == [
+        (8, 8),
+        (1, 9),
+    ]
+    assert [record.shape[-2:] for record in seen.records if record.name == other] == [(9, 9)]
     assert not seen.record(first).key[:, :, 3].any()
 
 
@@ -170,7 +173,7 @@ def test_a_text_that_leaves_begins_another_record():
             cache.select(kept)
             in_steps(model, ids[kept], cache, 1, 1)
     for name in own(model):
-        before, after = (record for record in seen if record.name == name)
+        before, after = (record for record in seen.records if record.name == name)
         expected = whole.record(name).weights.dense()
         torch.testing.assert_close(before.weights.dense()[kept], expected[:, :, :9, :9], **CLOSE)
         torch.testing.assert_close(after.weights.dense(), expected[:, :, 9:], **CLOSE)
@@ -197,7 +200,7 @@ def test_beams_are_followed_through_the_changes_of_their_order(items):
         _, whole = model(texts, watch=True)
     assert seen.unseen == {}
     assert_same(seen, whole, own(model))
-    for record in seen:
+    for record in seen.records:
         assert torch.equal(record.query_ids, texts)
         assert record.proof.rows
 
@@ -257,7 +260,7 @@ def test_texts_of_several_lengths_are_a_record_a_step():
             for place in range(4):
                 model(new[:, place : place + 1], cache=cache, last=True)
         for name in own(model):
-            records = [record for record in seen if record.name == name]
+            records = [record for record in seen.records if record.name == name]
             assert [record.shape[-2] for record in records] == [11, 1, 1, 1, 1]
             for item, length in enumerate(lengths.tolist()):
                 text = torch.cat([ids[item, :length], new[item]]).unsqueeze(0)
@@ -276,11 +279,11 @@ def test_several_prompts_and_samples_under_a_watch():
     model = writers.writer()
     with pellucid.watch(model) as seen:
         generate(model, ["Once upon", "the ball rolled away"], max_tokens=5)
-    assert len(seen) == 2 * 5  # a record a step of each layer
+    assert len(seen.records) == 2 * 5  # a record a step of each layer
     with pellucid.watch(model) as seen:
         generate(model, ["Once"], max_tokens=5, samples=2, sampling=Sampling(), seed=1)
-    assert (len(seen), seen.unseen) == (2, {})
-    assert all(record.shape[0] == 2 for record in seen)
+    assert (len(seen.records), seen.unseen) == (2, {})
+    assert all(record.shape[0] == 2 for record in seen.records)
 
 
 def test_nothing_is_left_behind():

@@ -220,7 +220,7 @@ def record_of(model, dtype=torch.float32):
     x = random(2, HEADS, TOKENS, DIM, seed=3, dtype=dtype)
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(x)
-    (record,) = seen
+    (record,) = seen.records
     return record
 
 
@@ -289,7 +289,7 @@ def test_tokens_are_not_taken_for_channels_where_there_are_three():
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(random(2, 3, TOKENS, 1, seed=3))
     exact = model.o_proj.weight.detach().flatten(1)
-    torch.testing.assert_close(output_projection(model, next(iter(seen))), exact)
+    torch.testing.assert_close(output_projection(model, seen.records[0]), exact)
 
 
 def test_columns_are_found_a_block_at_a_time(monkeypatch):
@@ -414,7 +414,7 @@ def test_training_flags_are_as_they_were(monkeypatch):
 def watched(model):
     with pellucid.watch(model) as seen:
         yield
-    assert not list(seen)
+    assert not seen.records
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_families_have_one(name):
     model = build(name, None)
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(**inputs(name))
-    for record in seen:
+    for record in seen.records:
         weight = output_projection(model, record)
         assert weight.shape[1] == record.shape[-3] * record.value.shape[-1]
 
@@ -477,7 +477,7 @@ def test_models_of_this_package_have_one(is_int8):
     model = model.to_int8() if is_int8 else model
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(torch.arange(7)[None])
-    error = (output_projection(model, next(iter(seen))) - plain).abs().max()
+    error = (output_projection(model, seen.records[0]) - plain).abs().max()
     assert error <= plain.abs().max() / 127
 
 

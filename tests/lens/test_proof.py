@@ -74,7 +74,7 @@ def test_an_attention_function_of_the_users_own(what, mode, monkeypatch):
     model = llama("intervened")
     with MODES[mode](), pellucid.watch(model) as seen:
         model(some_ids(TOKENS))
-    assert (len(seen), seen.unseen) == (LAYERS, {})
+    assert (len(seen.records), seen.unseen) == (LAYERS, {})
     for name, truth in used.items():
         torch.testing.assert_close(seen[name].dense(), truth, **NEAR)
         assert seen.proof[name].rows == seen.proof[name].of == BATCH * TOKENS
@@ -268,11 +268,11 @@ def test_a_model_in_short_floats_is_never_refused(name, implementation, dtype):
         with torch.no_grad():
             own = truth(ids, output_attentions=True).attentions
         assert seen.unseen == {}
-        for record, weights in zip(seen, own, strict=True):
+        for record, weights in zip(seen.records, own, strict=True):
             assert record.kept == "query and key"
             actual = record.weights.dense().float()
             assert record.proof.rows == record.proof.of
-            if record is next(iter(seen)):  # later ones are given what the first has rounded
+            if record is seen.records[0]:  # later ones are given what the first has rounded
                 torch.testing.assert_close(actual, weights.float(), atol=0.06, rtol=0)
 
 
@@ -376,7 +376,7 @@ def test_every_row(name):
         model(ids, **given)
     assert seen.unseen == {}
     assert set(seen.proof) == set(seen.names)
-    for record in seen:
+    for record in seen.records:
         assert record.proof.rows == record.proof.of == 2 * record.shape[-2]
         assert 0 <= record.proof.error <= record.proof.allowed
         assert record.proof.allowed < 1e-2
@@ -405,7 +405,7 @@ def test_proofs_of_all_calls_of_a_module_are_joined():
             seen._model(*qkv(seed=seed))
     found = seen.proof[""]
     assert (found.rows, found.of) == (5 * ROWS, 5 * BATCH * TOKENS)
-    errors = [record.proof.error for record in seen]
+    errors = [record.proof.error for record in seen.records]
     assert found.error in errors
     assert f"proven: {5 * ROWS} of {5 * BATCH * TOKENS} rows" in repr(seen)
 
@@ -429,7 +429,7 @@ def test_dropout_of_the_fused_function_is_not_proven_and_says_so():
     model = Drops()
     with torch.no_grad(), pellucid.watch(model, proof="every row") as seen:
         model(*qkv())
-    (record,) = seen
+    (record,) = seen.records
     assert (record.proof.rows, record.proof.reason) == (0, "dropout is drawn anew")
     assert "not proven" in repr(seen)
     torch.testing.assert_close(seen[""].dense(), plain(*qkv())[1], **NEAR)
@@ -467,8 +467,8 @@ def test_a_generation_is_proven_step_by_step(name, proof, implementation):
             ids, max_new_tokens=13, do_sample=False, pad_token_id=0, eos_token_id=None
         )
         own = build(name, "eager", generating=True)(out[:, :-1], output_attentions=True).attentions
-    assert (len(seen), seen.unseen) == (2, {})
-    for record, truth in zip(seen, own, strict=True):
+    assert (len(seen.records), seen.unseen) == (2, {})
+    for record, truth in zip(seen.records, own, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
         assert record.proof.rows > ROWS
         assert record.proof.of == 2 * record.shape[-2]
@@ -500,7 +500,7 @@ def test_a_step_that_is_knocked_out_shows(monkeypatch):
         )
     first, last = (f"model.layers.{layer}.self_attn" for layer in range(2))
     assert first in seen
-    for record in seen:
+    for record in seen.records:
         if record.name == last and record.shape[-1] > 16:
             assert not record.weights.dense()[:, :, 15:, 3].any()
     assert last in seen.unseen or seen[last].shape[-2] <= 15 or seen.record(last).kept == "weights"

@@ -48,7 +48,7 @@ def assert_seen_or_said(seen, expected=None):
     """All of it is recorded and right, or else a reason is given."""
     assert seen.names or seen.unseen, "silence"
     expected = truth() if expected is None else expected
-    for record in seen:
+    for record in seen.records:
         actual = record.weights.dense().double().reshape(expected.shape)
         torch.testing.assert_close(actual, expected, **NEAR)
     for reason in seen.unseen.values():
@@ -372,7 +372,7 @@ def test_softmaxes_that_are_none_in_a_class_that_is_called_attention(way):
     seen = watched(nn.Sequential(SelfAttention()))
     assert "0" in seen or "0" in seen.unseen
     if way not in ("sigmoid", "gumbel"):
-        for record in seen:
+        for record in seen.records:
             torch.testing.assert_close(record.weights.dense().double(), truth(), **NEAR)
 
 
@@ -474,7 +474,7 @@ def test_efficient_attention_over_features_and_tokens():
 
     seen = watched(Efficient())
     assert seen.names or seen.unseen
-    for record in seen:  # keys' softmax is weights of tokens; the other has DIM columns
+    for record in seen.records:  # keys' softmax is weights of tokens; the other has DIM columns
         assert record.shape[-2:] in ((DIM, TOKENS), (TOKENS, DIM))
 
 
@@ -540,7 +540,7 @@ def test_a_reason_is_lifted_when_a_later_call_is_seen():
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(X, False)
         model(X, True)
-    assert len(seen) == 1
+    assert len(seen.records) == 1
     assert list(seen.unseen) in ([], [""])  # one of two calls is unseen, and may be said
     torch.testing.assert_close(seen[""].dense().double(), truth(), **NEAR)
 

@@ -36,7 +36,7 @@ def test_a_recording_comes_back_whole(name, padded, tmp_path):
     again = pellucid.Recording.load(path)
     assert repr(again) == repr(seen)
     assert again.unseen == seen.unseen
-    for record, other in zip(seen, again, strict=True):
+    for record, other in zip(seen.records, again.records, strict=True):
         assert_same_weights(record, other)
         assert torch.equal(record.logsumexps.tensor, other.logsumexps.tensor)
         assert record.proof == other.proof
@@ -57,7 +57,7 @@ def test_a_part_of_a_fused_projection_is_written_alone(tmp_path):
     small, large = ((tmp_path / str(tokens)).stat().st_size for tokens in (11, 22))
     # Twice the tokens, at most twice the file: the header and the names stay as they are.
     assert small < large <= 2 * small
-    held = sum(r.query.nbytes + r.key.nbytes + r.query_ids.nbytes for r in seen)
+    held = sum(r.query.nbytes + r.key.nbytes + r.query_ids.nbytes for r in seen.records)
     assert large < held + 4096
 
 

@@ -47,7 +47,7 @@ def guided(new=5, prompt=PROMPT, **options):
 def test_guidance(new, prompt):
     """The prompt is the first stream, also where both are as long; the other is the second."""
     seen, ids, other = guided(new, prompt)
-    assert (len(seen), seen.unseen) == (2 * LAYERS, {})
+    assert (len(seen.records), seen.unseen) == (2 * LAYERS, {})
     for layer, name in enumerate(NAMES):
         assert_of(seen.record(name), ids, layer)
         assert_of(seen.record(name, stream=1), other, layer)
@@ -77,7 +77,7 @@ def test_streams_are_saved_and_loaded(tmp_path):
     seen, ids, other = guided()
     seen.save(tmp_path / "x.safetensors")
     again = pellucid.Recording.load(tmp_path / "x.safetensors")
-    assert [record.stream for record in again] == [record.stream for record in seen]
+    assert [record.stream for record in again.records] == [record.stream for record in seen.records]
     assert_of(again.record(NAME), ids)
     assert_of(again.record(NAME, stream=1), other)
     assert repr(again) == repr(seen)
@@ -90,10 +90,10 @@ def test_two_generations_one_after_another():
         texts = [
             seen._model.generate(ids, max_new_tokens=3, **GIVEN)[:, :-1] for ids in (first, second)
         ]
-    assert len(seen) == 2 * LAYERS
-    assert {record.stream for record in seen} == {0}
+    assert len(seen.records) == 2 * LAYERS
+    assert {record.stream for record in seen.records} == {0}
     assert_of(seen.record(NAME), texts[1])
-    assert_of(next(record for record in seen if record.name == NAME), texts[0])
+    assert_of(next(record for record in seen.records if record.name == NAME), texts[0])
 
 
 def test_two_guided_generations_one_after_another():
@@ -103,7 +103,7 @@ def test_two_guided_generations_one_after_another():
             out = seen._model.generate(
                 prompt, max_new_tokens=4, guidance_scale=1.5, negative_prompt_ids=ids, **GIVEN
             )
-    assert [record.stream for record in seen if record.name == NAME] == [0, 1, 0, 1]
+    assert [record.stream for record in seen.records if record.name == NAME] == [0, 1, 0, 1]
     assert_of(seen.record(NAME), out[:, :-1])
     assert_of(seen.record(NAME, stream=1), torch.cat([ids, out[:, PROMPT:-1]], 1))
 
@@ -128,7 +128,7 @@ def test_passes_with_caches_that_take_turns():
         for at in range(PROMPT):
             for ids, cache in zip(texts, caches, strict=True):
                 seen._model(ids[:, at : at + 1], past_key_values=cache)
-    records = [record for record in seen if record.name == NAME]
+    records = [record for record in seen.records if record.name == NAME]
     assert len(records) == 2
     for record, ids in zip(records, texts, strict=True):
         assert_of(record, ids)
@@ -158,7 +158,7 @@ def test_steps_of_two_generations_that_take_turns_in_threads():
             thread.start()
         for thread in threads:
             thread.join(10)
-    records = [record for record in seen if record.name == NAME]
+    records = [record for record in seen.records if record.name == NAME]
     assert len(records) == 2
     for record in records:
         assert_of(record, outs[0 if record.shape[-1] > 9 else 1])
@@ -169,8 +169,8 @@ def test_a_draft_that_is_checked():
     pattern = some_ids(3, 1).repeat(1, 5)
     with torch.no_grad(), pellucid.watch(model()) as seen:
         out = seen._model.generate(pattern, max_new_tokens=8, prompt_lookup_num_tokens=3, **GIVEN)
-    assert (len(seen), seen.unseen) == (LAYERS, {})
-    assert {record.stream for record in seen} == {0}
+    assert (len(seen.records), seen.unseen) == (LAYERS, {})
+    assert {record.stream for record in seen.records} == {0}
     record = seen.record(NAME)
     length = record.shape[-1]
     assert length >= out.shape[1] - 2

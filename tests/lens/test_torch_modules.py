@@ -124,7 +124,7 @@ def test_multi_head_attention(kind, mask, need_weights, mode):
     assert torch.equal(plain[0], watched[0])
     assert (plain[1] is None) == (watched[1] is None) == (not need_weights)
     assert not need_weights or torch.equal(plain[1], watched[1])
-    (record,) = seen
+    (record,) = seen.records
     assert (record.name, seen.unseen) == ("", {})
     if (
         mask == "causal"
@@ -159,7 +159,7 @@ def test_a_text_without_a_batch(batch_first, mask, need_weights, mode):
             watched = module(*inputs, need_weights=need_weights, **given)[0]
         expected = module(*inputs, average_attn_weights=False, **given)[1]
     assert torch.equal(plain, watched)
-    (record,) = seen
+    (record,) = seen.records
     assert seen.unseen == {}
     torch.testing.assert_close(record.weights.dense(), expected.unsqueeze(0), **NEAR)
 
@@ -280,7 +280,7 @@ def test_the_encoder(norm_first, nested, mask, mode, native):
     assert native == alone * 2
     if mode == "eval, no grad" and "float" not in mask:
         assert alone == ["_transformer_encoder_layer_fwd"] * LAYERS
-    assert (seen.unseen, set(seen.names), len(seen)) == ({}, set(expected), LAYERS)
+    assert (seen.unseen, set(seen.names), len(seen.records)) == ({}, set(expected), LAYERS)
 
     hidden = masks.get("key_padding_mask", torch.zeros(BATCH, QUERIES, dtype=torch.bool))
     present = ~hidden if hidden.dtype == torch.bool else hidden == 0
@@ -391,7 +391,7 @@ def test_the_decoder(norm_first, mode):
             watched = model(x, memory, **given)
         expected = own_weights(model, x, memory, **given)
     assert torch.equal(plain, watched)
-    assert (seen.unseen, set(seen.names), len(seen)) == ({}, set(expected), 2 * LAYERS)
-    for record in seen:
+    assert (seen.unseen, set(seen.names), len(seen.records)) == ({}, set(expected), 2 * LAYERS)
+    for record in seen.records:
         assert record.is_cross == record.name.endswith("multihead_attn")
         torch.testing.assert_close(record.weights.dense(), expected[record.name], **NEAR)

@@ -38,9 +38,9 @@ def test_recorded_weights_are_the_models_own(name, implementation, padding):
         with pellucid.watch(model) as seen:
             model(ids, attention_mask=present)
 
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     assert not seen.unseen
-    for record, expected in zip(seen, truth.attentions, strict=True):
+    for record, expected in zip(seen.records, truth.attentions, strict=True):
         actual = record.weights.dense()
         for item in range(len(ids)):  # what a padding query attends to means nothing
             rows = present[item].bool()
@@ -64,14 +64,14 @@ def test_t5_position_bias_and_cross_attention(implementation):
         with pellucid.watch(model) as seen:
             model(**given)
 
-    assert len(seen) == 3 * LAYERS
+    assert len(seen.records) == 3 * LAYERS
     for place, expected in {
         "encoder.block.1.layer.0.SelfAttention": truth.encoder_attentions[1],
         "decoder.block.1.layer.0.SelfAttention": truth.decoder_attentions[1],
         "decoder.block.1.layer.1.EncDecAttention": truth.cross_attentions[1],
     }.items():
         torch.testing.assert_close(seen[place].dense(), expected, atol=2e-6, rtol=1e-4)
-    first = next(iter(seen))
+    first = seen.records[0]
     assert first.bias is not None
     assert first.mask is None
     assert "none + bias" in repr(seen)
@@ -85,7 +85,7 @@ def test_a_step_of_generation_sees_all_the_cache():
         with pellucid.watch(model) as seen:
             model(ids[:, -1:], past_key_values=cache)
         truth = build("llama, grouped heads", "eager")(ids, output_attentions=True)
-    for record, expected in zip(seen, truth.attentions, strict=True):
+    for record, expected in zip(seen.records, truth.attentions, strict=True):
         assert record.weights.shape == (2, 6, 1, TOKENS)
         torch.testing.assert_close(
             record.weights.dense(), expected[:, :, -1:], atol=2e-6, rtol=1e-4
@@ -99,7 +99,7 @@ def test_a_static_cache_is_cut_to_what_it_holds():
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(ids, past_key_values=cache)
         truth = build("llama, grouped heads", "eager")(ids, output_attentions=True)
-    for record, expected in zip(seen, truth.attentions, strict=True):
+    for record, expected in zip(seen.records, truth.attentions, strict=True):
         actual = record.weights.dense()
         torch.testing.assert_close(actual[..., :TOKENS], expected, atol=2e-6, rtol=1e-4)
         assert not actual[..., TOKENS:].any()
@@ -110,7 +110,7 @@ def test_causal_is_recognised_in_every_form():
         model = build("gpt2", implementation)
         with torch.no_grad(), pellucid.watch(model) as seen:
             model(some_ids())
-        assert [str(record.mask) for record in seen] == ["causal()"] * LAYERS
+        assert [str(record.mask) for record in seen.records] == ["causal()"] * LAYERS
 
 
 def test_the_model_runs_as_without():
@@ -136,7 +136,7 @@ def test_nothing_is_left_behind():
     with pellucid.watch(model) as seen:
         assert interface.get_interface is not before
     model(some_ids())
-    assert len(seen) == 0
+    assert len(seen.records) == 0
 
 
 def test_watches_nest_and_overlap():
@@ -152,7 +152,7 @@ def test_watches_nest_and_overlap():
         model(some_ids())
         other(some_ids())  # not the watched model
         second.__exit__(None, None, None)
-    assert (len(first), len(second)) == (LAYERS, 2 * LAYERS)
+    assert (len(first.records), len(second.records)) == (LAYERS, 2 * LAYERS)
     assert interface.get_interface is before
 
 
@@ -160,7 +160,7 @@ def test_recording_keeps_references_and_computes_nothing():
     model = build("bert", "sdpa")
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
-    record = next(iter(seen))
+    record = seen.records[0]
     assert not {"mask", "bias", "weights"} & vars(record).keys()
     assert record.weights is record.weights
     kept = weakref.ref(record.query)
@@ -173,7 +173,7 @@ def test_weights_train():
     model = build("bert", "sdpa")
     with pellucid.watch(model) as seen:
         model(some_ids())
-    record = next(iter(seen))
+    record = seen.records[0]
     record.weights[0, 1, 2].square().sum().backward()
     layer = model.get_submodule(record.name)
     assert layer.query.weight.grad.abs().sum() > 0
@@ -184,7 +184,7 @@ def test_the_latest_call_answers_by_name():
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
         model(some_ids(tokens=5))
-    assert len(seen) == 2 * LAYERS
+    assert len(seen.records) == 2 * LAYERS
     assert seen["encoder.layer.0.attention.self"].shape == (2, 3, 5, 5)
     with pytest.raises(
         UnknownNameError, match=r"module 'nope'.*encoder\.layer\.1\.attention\.self"
@@ -201,7 +201,7 @@ def test_a_softmax_that_is_written_by_hand():
     with torch.no_grad(), pellucid.watch(model) as seen:
         truth = model(some_ids(), output_attentions=True).attentions
     assert (seen.names, seen.unseen) == (["h.0.attn", "h.1.attn"], {})
-    for record, expected in zip(seen, truth, strict=True):
+    for record, expected in zip(seen.records, truth, strict=True):
         assert (record.kept, str(record.mask)) == ("query and key", "causal()")
         torch.testing.assert_close(record.weights.dense(), expected, atol=2e-6, rtol=1e-4)
 
@@ -224,7 +224,7 @@ def test_other_implementations_are_recorded(monkeypatch):
     model = with_implementation(monkeypatch, "elsewhere", elsewhere)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
 
 
 def test_one_that_does_something_else_keeps_its_own_weights(monkeypatch):
@@ -238,7 +238,7 @@ def test_one_that_does_something_else_keeps_its_own_weights(monkeypatch):
             layer.attention.self.scaling = 0.7
         expected = right(some_ids(), output_attentions=True).attentions
     assert seen.unseen == {}
-    for record, own in zip(seen, expected, strict=True):
+    for record, own in zip(seen.records, expected, strict=True):
         assert record.kept == "weights"
         torch.testing.assert_close(record.weights.dense(), own, atol=2e-6, rtol=1e-4)
 
@@ -254,7 +254,7 @@ def test_one_that_shows_nothing_else_is_named(monkeypatch):
     model = with_implementation(monkeypatch, "hidden", hidden)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
-    assert len(seen) == 0
+    assert len(seen.records) == 0
     assert list(seen.unseen) == [f"encoder.layer.{i}.attention.self" for i in range(LAYERS)]
     assert all("more than attention" in reason for reason in seen.unseen.values())
 
@@ -273,7 +273,7 @@ def test_the_kernel_tells_the_logsumexp(name, monkeypatch):
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(some_ids())
     monkeypatch.setattr(pellucid.attention.backends, "choose", None)  # who makes a pass asks here
-    for record in seen:
+    for record in seen.records:
         query, key = record.query.double(), record.key.double()
         expected = pellucid.attention.attention_weights(query, key, record.mask).masked[...]
         found = record.weights.logsumexp
@@ -293,9 +293,9 @@ def test_a_logsumexp_is_kept_only_where_it_is_that_of_the_record():
         model(some_ids())
     with pellucid.watch(model) as learning:
         model(some_ids())
-    assert {record.logsumexps for seen in (padded, shortened, learning) for record in seen} == {
-        None
-    }
+    assert {
+        record.logsumexps for seen in (padded, shortened, learning) for record in seen.records
+    } == {None}
 
 
 def test_a_logsumexp_that_was_kept_is_no_constant_to_autograd():
@@ -377,7 +377,7 @@ def test_our_own_layers_are_watched_like_any_other(mask):
     with pellucid.watch(layer, values=True) as seen:
         output, _ = layer(x, mask=mask)
     assert torch.equal(output, expected)
-    (record,) = seen
+    (record,) = seen.records
     assert seen.unseen == {}
     torch.testing.assert_close(record.weights.dense(), weights.dense())
     torch.testing.assert_close(record.weights @ record.value, record.context)

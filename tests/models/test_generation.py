@@ -10,7 +10,7 @@ import transformers
 import pellucid
 from pellucid.errors import ArgumentError
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.tasks.translate import translate
+from pellucid.tasks.translation import translate
 from tests.models.families import PAIR, VOCABULARY
 
 TEXTS = ["t7 t19 t23", "t5", "t11 t13 t17 t29 t31 t37 t41"]

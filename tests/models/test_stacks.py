@@ -61,7 +61,7 @@ def test_nothing_is_left_out_where_somebody_looks():
         with pellucid.watch(model) as seen:
             model(some_ids(), cache=model.cache(BATCH, TOKENS), last=True)
     assert shapes == [(BATCH, TOKENS, 24)]
-    assert {record.weights.shape[-2] for record in seen} == {TOKENS}
+    assert {record.weights.shape[-2] for record in seen.records} == {TOKENS}
 
 
 @settings(max_examples=25, deadline=None)
@@ -172,10 +172,10 @@ def test_watching_sees_each_attention_and_changes_nothing(config):
         watched, seen = model(source, target, watch=True)
     assert torch.equal(plain, watched)
     layers = config.layers if config.decoder_layers is None else config.decoder_layers
-    shapes = {tuple(record.weights.shape[2:]) for record in seen}
-    assert len(seen) == config.layers + 2 * layers
+    shapes = {tuple(record.weights.shape[2:]) for record in seen.records}
+    assert len(seen.records) == config.layers + 2 * layers
     assert shapes == {(13, 13), (TOKENS, TOKENS), (TOKENS, 13)}
-    for record in seen:
+    for record in seen.records:
         total = record.weights.dense().sum(-1)
         torch.testing.assert_close(total, torch.ones_like(total), **CLOSE)
 
@@ -190,7 +190,7 @@ def test_generation_under_a_watch_is_one_triangle_a_layer():
         with pellucid.watch(model) as seen:
             steps = in_steps(model, ids, 7, 1)
     torch.testing.assert_close(steps, full, **CLOSE)
-    last = [record for record in seen if record.name == "decoder.blocks.0.attention"][-1]
+    last = [record for record in seen.records if record.name == "decoder.blocks.0.attention"][-1]
     expected = whole["decoder.blocks.0.attention"][:, :, -1:]
     torch.testing.assert_close(last.weights[:, :, -1:], expected, **CLOSE)
 

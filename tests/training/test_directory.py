@@ -199,7 +199,7 @@ def test_ctrl_c_before_training_leaves_nothing(over, shared, run, monkeypatch):
     ("where", "said"),
     [
         ((NextToken, "examine"), "trained, but not measured"),
-        ((loop.Trainer, "_update"), "stopped"),
+        ((loop.Trainer, "update"), "stopped"),
     ],
 )
 def test_ctrl_c_later_says_how_to_go_on(where, said, tmp_path, run, monkeypatch):

@@ -29,7 +29,7 @@ def trained(directory, kind, shard, steps, resume):
     if resume:
         run._go_back()
     while run.step < steps:
-        run._update()
+        run.update()
         run.step += 1
     run._save()
     measures = run._judge()

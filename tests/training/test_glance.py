@@ -39,7 +39,7 @@ def test_of_self_attention_it_is_the_head_that_is_most_worth_looking_at(tmp_path
         seen, found = made.model(ids[None], watch=True)[1], made.glance()
     causal = torch.ones(3, len(ids), len(ids), dtype=torch.bool).tril()
     everything = torch.ones(len(ids), dtype=torch.bool)
-    best = [worth(record.weights[0], causal, everything) for record in seen]
+    best = [worth(record.weights[0], causal, everything) for record in seen.records]
     totals = {(n, h): one.total for n, heads in enumerate(best) for h, one in enumerate(heads)}
     assert max(totals, key=totals.get) == (found.layer, found.head)
     used = seen[f"decoder.blocks.{found.layer}.attention"][0, found.head]
@@ -57,7 +57,7 @@ def test_of_cross_attention_rows_are_what_is_written_and_columns_the_source(tmp_
         found = made.glance()
     (used,) = (
         record.weights[0, found.head]
-        for record in seen
+        for record in seen.records
         if record.is_cross and f".{found.layer}." in record.name
     )
     torch.testing.assert_close(found.weights, used)

@@ -20,7 +20,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(kind, tmp_path):
     expected = whole.run()
     stopped = trainer(kind, tmp_path / "parts")
     for _ in range(5):  # killed after step 5; what was saved last is step 4
-        stopped._update()
+        stopped.update()
         stopped.step += 1
         if stopped.step == 4:
             stopped._save()
@@ -33,7 +33,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(kind, tmp_path):
 def test_parts_of_a_batch_teach_what_it_teaches_whole(tmp_path):
     one = trainer("decoder", tmp_path / "a", part_tokens=1000, model={"dropout": 0.0})
     other = trainer("decoder", tmp_path / "b", part_tokens=1, model={"dropout": 0.0})
-    losses = [made._update()[0] for made in (one, other)]
+    losses = [made.update()[0] for made in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_blocks_that_run_again_teach_the_same(tmp_path):
     one = trainer("translator", tmp_path / "a")
     other = trainer("translator", tmp_path / "b", checkpointing=True)
     for made in (one, other):
-        made._update()
+        made.update()
     torch.testing.assert_close(weights(one), weights(other))
 
 
@@ -123,11 +123,11 @@ def test_steps_without_a_loss_are_skipped_and_ten_stop_the_run(tmp_path, monkeyp
     broken.left = 3
     monkeypatch.setattr(run.objective, "forward", broken)
     for _ in range(3):
-        run._update()
+        run.update()
     torch.testing.assert_close(weights(run), before, rtol=0, atol=0)
     assert (run.skipped, run.skipped_in_a_row) == (3, 3)
     broken.left = 0
-    run._update()
+    run.update()
     assert (run.skipped, run.skipped_in_a_row) == (3, 0)
     broken.left = 1
     with pytest.raises(loop.DivergedError, match="10 times in a row"):
@@ -138,14 +138,14 @@ def test_steps_without_a_loss_are_skipped_and_ten_stop_the_run(tmp_path, monkeyp
 
 def test_ctrl_c_saves_and_says_so(tmp_path, monkeypatch):
     run = trainer("decoder", tmp_path, save_every=100)
-    update = run._update
+    update = run.update
 
     def pressed():
         if run.step == 2:
             signal.raise_signal(signal.SIGINT)
         return update()
 
-    monkeypatch.setattr(run, "_update", pressed)
+    monkeypatch.setattr(run, "update", pressed)
     with pytest.raises(loop.Interrupted):
         run.run()
     again = trainer("decoder", tmp_path)

@@ -61,7 +61,7 @@ def test_matrices_are_multiplied_in_what_was_asked(
     for block in run.objective.modules():
         if isinstance(block, Block):
             block.feed_forward.up.register_forward_hook(lambda *said: found.add(said[-1].dtype))
-    run._update()
+    run.update()
     assert found == {expected}
     run.objective.eval()
     found.clear()
@@ -80,7 +80,7 @@ def test_bfloat16_leaves_the_weights_as_they_are_and_resumes(kind, tmp_path):
     assert {one.dtype for one in pellucid.load(tmp_path / "whole").parameters()} == {HIGH}
     stopped = trainer(kind, tmp_path / "parts", precision="bfloat16")
     for _ in range(3):
-        stopped._update()
+        stopped.update()
         stopped.step += 1
     stopped._save()
     again = trainer(kind, tmp_path / "parts", precision="bfloat16")
@@ -92,7 +92,7 @@ def test_bfloat16_leaves_the_weights_as_they_are_and_resumes(kind, tmp_path):
 def test_bfloat16_teaches_nearly_the_same(kind, tmp_path):
     runs = [trainer(kind, tmp_path / one, precision=one) for one in ("float32", "bfloat16")]
     for _ in range(STEPS):
-        plain, low = (run._update()[0] for run in runs)
+        plain, low = (run.update()[0] for run in runs)
         for run in runs:
             run.step += 1
         assert plain != low
@@ -119,7 +119,7 @@ def test_blocks_that_run_again_teach_the_same_to_the_bit(kind, precision, tmp_pa
         (first, *_) = (one for one in run.objective.modules() if isinstance(one, Block))
         first.feed_forward.up.register_forward_hook(lambda *_, run=run: count(run))
         for _ in range(3):
-            run._update()
+            run.update()
             run.step += 1
     assert calls[again] == 2 * calls[plain] > 0
     torch.testing.assert_close(weights(again), weights(plain), rtol=0, atol=0)

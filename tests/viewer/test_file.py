@@ -194,7 +194,7 @@ def test_text_never_becomes_html(hostile, title):
 
 def test_numbers_that_are_none_are_left_open():
     seen = recordings.both()
-    for record in seen:
+    for record in seen.records:
         record.keys = Pieces(record.key * torch.nan)
     answers = kept(file.exported(atlas_of(seen), heads=[]))["answers"]
     assert {row["entropy"] for row in answers["heads"]["json"]["rows"]} == {None}

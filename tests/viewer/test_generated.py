@@ -11,8 +11,8 @@ from pellucid import lens, pretrained
 from pellucid.errors import ArgumentError, FileError, OutOfRangeError
 from pellucid.models import Config, Encoder, load
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.tasks.generate import generate
-from pellucid.tasks.translate import translate
+from pellucid.tasks.generation import generate
+from pellucid.tasks.translation import translate
 from pellucid.viewer.atlas import Atlas, Volume
 from pellucid.viewer.generated import ALTERNATIVES, recorded_generation
 from pellucid.viewer.questions import Desk
@@ -118,7 +118,7 @@ def test_a_translation():
     with torch.no_grad():
         shares = model.double()(source, target)[0].softmax(-1)
     check_steps(written, shares)
-    [cross] = [one for one in volume.seen if one.name == "decoder.blocks.2.cross"]
+    [cross] = [one for one in volume.seen.records if one.name == "decoder.blocks.2.cross"]
     assert torch.equal(cross.key_ids, source)
     assert torch.equal(cross.query_ids, target)
     assert written.how.endswith("The model ended the text itself.")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from pellucid import masks
-from pellucid.attention import AttentionWeights, attention_weights
+from pellucid.attention import AttentionWeights, attention_weights, block_pooling
 from pellucid.attention.scores import Block, Scores
 from pellucid.errors import ArgumentError, OutOfRangeError
-from pellucid.viewer import maps, squares
+from pellucid.viewer import maps
 from pellucid.viewer.maps import Kept, Map, Reduce, thumbnails
 
 MASKS: dict[str, masks.Mask | None] = {
@@ -49,7 +49,7 @@ def made(
 
 def plain(of: Map) -> torch.Tensor:
     """The weights in float64."""
-    scores = of.weights._of
+    scores = of.weights.operands
     exact = replace(scores, query=scores.query.double(), key=scores.key.double())
     return AttentionWeights(exact).dense()[0]
 
@@ -119,8 +119,8 @@ def test_what_is_kept_is_bounded() -> None:
 @pytest.mark.parametrize("mask", ["causal", "window"])
 def test_what_is_hidden_is_not_looked_at(mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of rows takes the squares that any of them sees, and no more."""
-    monkeypatch.setattr(squares, "TOGETHER", 4)
-    monkeypatch.setattr(squares, "LEAST_ROWS", 4)
+    monkeypatch.setattr(block_pooling, "TOGETHER", 4)
+    monkeypatch.setattr(block_pooling, "LEAST_ROWS", 4)
     whole = made(53, 61, mask)
     looked_at = []
     of_block = Scores.of_block
@@ -180,7 +180,7 @@ def test_thumbnails_show_the_strongest_of_some_rows(mask: str, size: int) -> Non
     query, key = torch.randn(2, 6, 53, 5), torch.randn(2, 3, 61, 5)
     bound = masks.padding(torch.tensor([19, 23])) if mask == "padding" else MASKS[mask]
     weights = attention_weights(query, key, bound, sinks=torch.randn(6))
-    found = thumbnails(weights, 1, size)
+    found = thumbnails(weights.batch_item(1), size)
     cell = math.ceil(61 / size)
     rows = [math.floor((2 * row + 1) * 53 / 14) for row in range(7)] if size == 7 else range(53)
     shown = weights.dense()[1, :, list(rows)]

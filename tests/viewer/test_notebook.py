@@ -146,7 +146,7 @@ def test_what_cannot_be_looked_at_is_said_in_words(monkeypatch):
 
     with pellucid.watch(layer := torch.nn.MultiheadAttention(DIM, 1)) as seen:
         layer(*[torch.randn(QUERIES, DIM)] * 3)
-    (record,) = seen
+    (record,) = seen.records
     record.query.detach().zero_()
     data, _ = seen._repr_mimebundle_()
     assert "no picture: what was recorded has been changed in place" in data["text/plain"]
@@ -297,13 +297,13 @@ def test_weights_with_a_graph_keep_it(kernel):
     data, _ = weights._repr_mimebundle_()
     assert set(data) == {"text/plain", "image/png", notebook.WIDGET}
     assert data["text/plain"] == repr(weights)
-    (gradient,) = torch.autograd.grad(weights[0, 0, 0, 0], weights._of.query)
+    (gradient,) = torch.autograd.grad(weights[0, 0, 0, 0], weights.operands.query)
     assert gradient.abs().max() > 0
 
 
 def test_one_head_is_opened_at_its_map(kernel):
     assert notebook._page(weights_of()).address == "overview"
-    assert notebook._page(weights_of().one(1, 2)).address == "map"
+    assert notebook._page(weights_of().head(1, 2)).address == "map"
 
 
 def test_long_weights_are_shown_without_making_them(kernel):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Locator, Page
 
-from pellucid.lens.words import running
+from pellucid.lens.spelling import running
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved
 from tests.viewer.recordings import HEADS, LAYERS, LONG, NEW, ROUNDING, TOKENS

@@ -49,7 +49,7 @@ def wrong_projection(model: nn.Module, seen: Recording) -> str:
 
     What a linear layer does to the unit vectors is its matrix.
     """
-    for record in seen:
+    for record in seen.records:
         weight = output_projection(model, record)
         layer = _layer_of(model, record.name)
         with torch.no_grad():

@@ -13,7 +13,7 @@ def kept(compiled: Any) -> Any:
     Raises:
         RuntimeError: there is no directory where it could be kept.
     """
-    compiled._cache = _Cache(compiled.py_func)
+    compiled._cache = _Cache(compiled.py_func)  # noqa: SLF001 - as `enable_caching` does it
     return compiled
 
 

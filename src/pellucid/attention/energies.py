@@ -5,7 +5,8 @@ the fused kernels; any other is computed block by block.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,22 @@ class Energy:
 
     def default_scale(self, key_dim: int) -> float:
         return 1.0
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `score` is to be trained; one that is no dot product may hide parameters."""
+        return not self.is_dot_product
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Energy":
+        """The energy with each of its tensors replaced by what `change` makes of it.
+
+        Those of a dataclass are found; others that are held elsewhere stay as they are.
+        """
+        return mapped(self, change)
+
+    def detach(self) -> "Energy":
+        """The energy without gradients to what it holds."""
+        return Detached(self) if self.requires_grad else self
 
 
 class DotProduct(Energy):
@@ -95,6 +112,10 @@ class Additive(Energy):
     def numbers_per_score(self) -> int:  # type: ignore[override]
         return len(self.v)
 
+    @property
+    def requires_grad(self) -> bool:
+        return self.v.requires_grad  # the others are in what was projected
+
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         _like("Additive", "v", self.v, query)
         if self.v.ndim != 1:
@@ -131,11 +152,52 @@ class _FromFunction(Energy):
         return scores
 
 
+@dataclass(frozen=True, eq=False)
+class Detached(Energy):
+    """Another energy, as a constant."""
+
+    of: Energy
+
+    requires_grad = False
+
+    @property
+    def is_dot_product(self) -> bool:  # type: ignore[override]
+        return self.of.is_dot_product
+
+    @property
+    def numbers_per_score(self) -> int:  # type: ignore[override]
+        return self.of.numbers_per_score
+
+    def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.of.project(query, key)
+
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.of.score(query, key)
+
+
 _NAMED = {
     "cosine": Cosine(),
     "dot_product": DotProduct(),
     "scaled_dot_product": ScaledDotProduct(),
 }
+
+
+Holder = TypeVar("Holder")
+
+
+def mapped(holder: Holder, change: Callable[[Tensor], Tensor]) -> Holder:
+    """A dataclass in which each tensor, of its parts too, is what `change` makes of it."""
+    if isinstance(holder, type) or not is_dataclass(holder):
+        return holder
+    parts: dict[str, Any] = {}
+    for field in fields(holder):
+        part = getattr(holder, field.name)
+        parts[field.name] = change(part) if isinstance(part, Tensor) else mapped(part, change)
+    kind: Any = type(holder)
+    made: Holder = kind(**parts)
+    return made
 
 
 def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energy:

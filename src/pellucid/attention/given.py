@@ -13,6 +13,7 @@ from pellucid.attention.energies import Energy
 from pellucid.attention.functional import check_tensor
 from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
+from pellucid.errors import ArgumentError
 
 __all__ = ["GivenWeights", "given_weights"]
 
@@ -21,6 +22,7 @@ class LogOfGiven(Energy):
     """score = ln(weight): a query is a row of weights, and a key is the number of its column."""
 
     is_dot_product = False
+    requires_grad = False
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return query, key
@@ -41,19 +43,35 @@ class GivenWeights(AttentionWeights):
     """Weights that are there, (..., heads, queries, keys). Rows need not sum to one."""
 
     @property
-    def _is_known(self) -> bool:
+    def query(self) -> Tensor:
+        raise ArgumentError("these weights were given as they are: they have no query and key")
+
+    key = query
+
+    @property
+    def is_known(self) -> bool:
         return True
 
     @property
     def _flat_logsumexp(self) -> Tensor:
         return self._of.query.new_zeros(self._of.shape[:3], dtype=self.dtype)
 
+    def visible(self) -> Tensor:
+        """How many keys each query sees: those that any head of it looks at."""
+        seen = (self._of.query > 0).any(1, keepdim=True).sum(-1)
+        return self._outer(seen.expand(self._of.shape[:3]))
+
     def __getitem__(self, index: Any) -> Tensor:
-        indexing.parse(index, self.shape, self.device)  # refuses what the lazy ones refuse
-        given = self._outer(self._of.query).to(self.dtype)
+        return self._of_tensor(self._outer(self._of.query), index)
+
+    def _select_transposed(self, index: Any) -> Tensor:
+        return self._of_tensor(self._outer(self._of.query).mT, index)
+
+    def _of_tensor(self, given: Tensor, index: Any) -> Tensor:
+        indexing.parse(index, given.shape, self.device)  # refuses what the lazy ones refuse
         if not isinstance(index, tuple):
             index = (index,)
-        return given[tuple(_as_torch_takes_it(part) for part in index)]
+        return given.to(self.dtype)[tuple(_as_torch_takes_it(part) for part in index)]
 
     def __matmul__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):

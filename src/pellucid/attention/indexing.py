@@ -1,14 +1,15 @@
 """`weights[index]` without the weights: the part of a matrix of scores that an index stands for.
 
-Ints, slices, `...`, None and integer tensors mean what they mean to torch. What is selected is
-first found on the query and key side; only then are the scores of just that part computed.
+Ints, slices, `...`, None, integer and bool tensors mean what they mean to torch. What is selected
+is first found on the query and key side; only then are the scores of just that part computed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,7 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
         TypeMismatchError: something that is no basic or integer-tensor index.
     """
     given = list(index) if isinstance(index, tuple) else [index]
+    given = [places for part in given for places in _without_flags(part)]
     used = sum(part is not None and part is not Ellipsis for part in given)
     if used > len(shape):
         raise OutOfRangeError(f"too many indices: {used} for shape {tuple(shape)}")
@@ -55,6 +57,10 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
             continue
         axis = len(axes)
         size = shape[axis]
+        if isinstance(part, _Places):
+            if part.size != size:
+                raise OutOfRangeError(f"{part.size} flags do not fit axis {axis} with size {size}")
+            part = part.places
         if isinstance(part, slice):
             if part.step is not None and part.step <= 0:
                 raise TypeMismatchError(f"a slice needs a step above 0, got {part.step}")
@@ -68,6 +74,27 @@ def parse(index: Any, shape: Sequence[int], device: torch.device) -> Parsed:
             place = part % size if plain else int(_positions(part, axis, size, device))
             axes.append(slice(place, place + 1, 1))
     return Parsed(axes, result)
+
+
+class _Places(NamedTuple):
+    """Where flags are True along one axis."""
+
+    places: Tensor
+    size: int
+    """How many flags there are along it."""
+
+
+def _without_flags(part: Any) -> list[Any]:
+    """A bool tensor as the places of what is True, one tensor for each of its axes, as in torch."""
+    if isinstance(part, list | np.ndarray) and len(part):
+        found = torch.as_tensor(part) if isinstance(part, np.ndarray) else None
+        if found is None and isinstance(part[0], bool):
+            found = torch.tensor(part) if all(isinstance(x, bool) for x in part) else None
+        part = found if found is not None and found.dtype == torch.bool else part
+    if not isinstance(part, Tensor) or part.dtype != torch.bool or not part.ndim:
+        return [part]
+    places = part.nonzero(as_tuple=True)
+    return [_Places(*one) for one in zip(places, part.shape, strict=True)]
 
 
 def _positions(part: Any, axis: int, size: int, device: torch.device) -> Tensor:
@@ -95,6 +122,14 @@ def as_positions(name: str, given: Any) -> Tensor:
     if places.is_floating_point() or places.is_complex() or places.dtype == torch.bool:
         raise TypeMismatchError(f"{name} must be an int, a slice or integers, got {given!r}")
     return places.to(torch.int64)
+
+
+def transposed(index: Parsed) -> Parsed:
+    """An index into the transpose as one into the matrix: its answer is the same."""
+    *outer, rows, cols = index.axes
+    last = len(index.axes) - 1
+    swapped: dict[int | None, int] = {last: last - 1, last - 1: last}
+    return Parsed([*outer, cols, rows], [swapped.get(axis, axis) for axis in index.result])
 
 
 def hull(rows: slice | Tensor) -> slice:
@@ -137,6 +172,10 @@ def select(scores: Scores, logsumexp: Tensor | None, stage: str, index: Any) -> 
     sizes = dict(zip(others, block.shape[1 if tensors else 0 :], strict=True))
     picked_shape = list(picked.shape) if isinstance(picked, Tensor) else []
     kept = [axis for axis in parsed.result if axis not in tensors]
+    order = [axis for axis in kept if axis is not None]  # another than that of the matrix in its T
+    order += [axis for axis in others if axis not in order]
+    first = [0] if tensors else []
+    block = block.permute(first + [len(first) + others.index(axis) for axis in order])
     block = block.reshape(picked_shape + [1 if axis is None else sizes[axis] for axis in kept])
     places = [at for at, axis in enumerate(parsed.result) if axis in tensors]
     together = places == list(range(places[0], places[0] + len(places))) if places else False

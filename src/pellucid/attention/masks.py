@@ -7,14 +7,16 @@ The two bounds carry through `&`, `|` and `~` by the algebra of sets, so a combi
 as well as its parts do.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
+from pellucid.attention.energies import mapped
 from pellucid.attention.intervals import Intervals
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
@@ -103,6 +105,52 @@ class Mask:
     def of_heads(self, heads: slice) -> "Mask":
         """The mask of some of the heads; most are the same for all."""
         return self
+
+    def dense(self, queries: int, keys: int) -> Tensor:
+        """Every (query, key) pair, True where the key may be seen: n x n booleans, to look at.
+
+        Args:
+            queries, keys: how many.
+
+        Returns:
+            (queries, keys); (batch, 1, queries, keys) where items differ; where a dense mask is
+            part of it, with the dimensions that has before the last two.
+
+        Raises:
+            ShapeError: the mask is for other sizes.
+        """
+        outer = self.outer_shape()
+        devices: list[torch.device] = []
+        self.map(lambda tensor: devices.append(tensor.device) or tensor)  # type: ignore[func-returns-value]
+        device = devices[0] if devices else torch.device("cpu")
+        extent = Extent(torch.Size(outer[:-1]), outer[-1] if outer else 1, queries, keys, device)
+        bound = self.bind(extent)
+        sizes = (extent.batch_shape.numel(), extent.heads, queries, keys)
+        places = [torch.arange(size, device=device) for size in sizes]
+        seen = bound.sees(*torch.meshgrid(*places, indexing="ij"))
+        return seen.expand(sizes).reshape(*outer, queries, keys)
+
+    def outer_shape(self) -> tuple[int, ...]:
+        """The sizes before queries and keys that the mask tells apart: (..., heads), or none."""
+        return () if self.batch is None else (self.batch, 1)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are made alike, of the same rules and numbers; not whether all they show is.
+
+        Of `&` and `|` the order does not matter.
+        """
+        if type(self) is not type(other):
+            return NotImplemented if not isinstance(other, Mask) else False
+        ours, theirs = vars_of(self), vars_of(other)
+        return all(_alike(ours[name], theirs[name]) for name in ours)
+
+    def __hash__(self) -> int:
+        kinds = (_hashable(part) for part in vars_of(self).values())
+        return hash((type(self).__name__, *kinds))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Mask":
+        """The mask with each of its tensors replaced by what `change` makes of it."""
+        return mapped(self, change)
 
     def restrict(self, rows: slice, cols: slice, keys: int) -> "Mask | None":
         """The mask of a rectangle, counted from its corner; None where all of it is visible."""
@@ -390,6 +438,9 @@ class Dense(Mask):
 
     visible: Tensor
 
+    def outer_shape(self) -> tuple[int, ...]:
+        return tuple(self.visible.shape[:-2])
+
     def __repr__(self) -> str:
         return f"dense({' x '.join(map(str, self.visible.shape))})"
 
@@ -462,6 +513,19 @@ class Pair(Mask):
     def of_heads(self, heads: slice) -> Mask:
         return type(self)(self.left.of_heads(heads), self.right.of_heads(heads))
 
+    def outer_shape(self) -> tuple[int, ...]:
+        outer = (self.left.outer_shape(), self.right.outer_shape())
+        return tuple(torch.broadcast_shapes(*outer))
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, Pair):
+            return NotImplemented if not isinstance(other, Mask) else False
+        pairs = ((other.left, other.right), (other.right, other.left))
+        return any((self.left, self.right) == pair for pair in pairs)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, frozenset((self.left, self.right))))
+
 
 class And(Pair):
     """Visible to both."""
@@ -521,6 +585,9 @@ class Not(Mask):
 
     hidden: Mask
 
+    def outer_shape(self) -> tuple[int, ...]:
+        return self.hidden.outer_shape()
+
     def __repr__(self) -> str:
         return f"~{self.hidden}"
 
@@ -557,17 +624,19 @@ class Not(Mask):
         return Not(self.hidden._cut(rows, cols, keys))
 
 
-def causal(offset: PerItem = 0) -> Mask:
+def causal(offset: PerItem | Sequence[int] = 0) -> Mask:
     """Query i sees key j iff j <= i + offset.
 
     Args:
-        offset: how many keys come before the first query (those of a cache, say); an int, or an
-            int tensor with one a batch item.
+        offset: how many keys come before the first query (those of a cache, say); an int, or a
+            list or an int tensor with one a batch item.
     """
     return window(left=None, right=0, offset=offset)
 
 
-def window(left: int | None = None, right: int | None = None, offset: PerItem = 0) -> Mask:
+def window(
+    left: int | None = None, right: int | None = None, offset: PerItem | Sequence[int] = 0
+) -> Mask:
     """Query i sees key j iff i + offset - left <= j <= i + offset + right.
 
     A model's "sliding window of W tokens" is `window(left=W - 1, right=0)`.
@@ -586,11 +655,12 @@ def window(left: int | None = None, right: int | None = None, offset: PerItem = 
     return Band(left, right, _per_item(offset, "offset", negative=True))
 
 
-def padding(lengths: PerItem) -> Mask:
+def padding(lengths: PerItem | Sequence[int]) -> Mask:
     """Every query sees the real keys; what padding holds never matters.
 
     Args:
-        lengths: how many keys are real, the first ones: an int or one a batch item, (batch,). Or
+        lengths: how many keys are real, the first ones: an int, or a list or tensor of one a batch
+            item, (batch,). Or
             bool, (keys,) or (batch, keys), True = real, with padding on any side: what a tokenizer
             gives, as `attention_mask.bool()`.
     """
@@ -609,7 +679,7 @@ def present(flags: Tensor) -> Mask:
     return Present(flags)
 
 
-def prefix(n: PerItem) -> Mask:
+def prefix(n: PerItem | Sequence[int]) -> Mask:
     """Every query sees the first n keys: `causal() | prefix(n)` is a prefix language model."""
     return Below(_per_item(n, "prefix"), "prefix")
 
@@ -680,12 +750,36 @@ def mask_of_rows(mask: Mask | None, rows: slice) -> Mask | None:
     return place if mask is None else And(mask, place)
 
 
+def vars_of(mask: Mask) -> dict[str, Any]:
+    """What a mask is made of; nothing but itself, where nobody can tell."""
+    made: Any = mask
+    if not is_dataclass(made):
+        return {"itself": id(mask)}
+    return {field.name: getattr(mask, field.name) for field in fields(made)}
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        same = one.shape == other.shape and one.device == other.device
+        return same and bool((one == other).all())
+    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other)
+
+
+def _hashable(part: Any) -> Any:
+    """Alike for what is alike: of tensors their sizes, as their numbers may be on a device."""
+    return part.shape if isinstance(part, Tensor) else part
+
+
 def _check_flags(name: str, count: int, along: str, wanted: int) -> None:
     if count != wanted:
         raise ShapeError(f"{name} has {count} {along} flags but there are {wanted}")
 
 
-def _per_item(value: PerItem, name: str, negative: bool = False) -> PerItem:
+def _per_item(value: PerItem | Sequence[int], name: str, negative: bool = False) -> PerItem:
+    if isinstance(value, list | tuple):
+        if not value or not all(type(one) is int for one in value):
+            raise TypeMismatchError(f"{name} must be ints, got {value!r}")
+        value = torch.tensor(value)
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise TypeMismatchError(f"{name} must be an int or an int tensor, got {_kind(value)}")

@@ -1,14 +1,14 @@
 """The matrix of scores as something that can be asked for any part, and is never formed whole."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.energies import Energy
+from pellucid.attention.energies import Energy, mapped
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask
 
@@ -84,9 +84,38 @@ class Scores:
     @property
     def requires_grad(self) -> bool:
         tensors = (self.query, self.key, self.bias, self.sinks)
-        # An energy that is no dot product may hold parameters we cannot see.
-        return not self.energy.is_dot_product or any(
-            t is not None and t.requires_grad for t in tensors
+        return self.energy.requires_grad or any(t is not None and t.requires_grad for t in tensors)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Scores":
+        """The same of other tensors; what is expanded is changed once and expanded again."""
+        return mapped(self, lambda tensor: change(unexpanded(tensor)).expand(tensor.shape))
+
+    def detach(self) -> "Scores":
+        return replace(self.map(torch.Tensor.detach), energy=self.energy.detach())
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of all tensors in it, each number of what is expanded counted once."""
+        held = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal held
+            held += unexpanded(tensor).nbytes
+            return tensor
+
+        mapped(self, count)
+        return held
+
+    def at(self, item: int) -> "Scores":
+        """Those of one item of the batch, (1, heads, queries, keys)."""
+        some = slice(item, item + 1)
+        return replace(
+            self,
+            query=self.query[some],
+            key=self.key[some],
+            bias=None if self.bias is None else self.bias[some],
+            mask=None if self.mask is None else self.mask.at(item),
+            batch_shape=torch.Size(()),
         )
 
     def compute(
@@ -206,6 +235,12 @@ class Scores:
             return tensor[:, first : first + 1]  # one key head serves them all
         index = torch.arange(heads.start, heads.stop, device=tensor.device) // self.group
         return tensor[:, index]
+
+
+def unexpanded(tensor: Tensor) -> Tensor:
+    """A view in which each number of an expanded tensor stands once."""
+    once = (slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())
+    return tensor[tuple(once)]
 
 
 def pick_columns(tensor: Tensor, cols: Intervals, dim: int) -> Tensor:

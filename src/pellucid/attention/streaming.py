@@ -163,6 +163,25 @@ def transposed_product(scores: Scores, logsumexp: Tensor, x: Tensor) -> Tensor:
     return product
 
 
+def column_peaks(scores: Scores, logsumexp: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest weight of each column and its row, each (batch, heads, keys); no gradients."""
+    batch, heads, _, keys = scores.shape
+    values = scores.query.new_zeros(batch, heads, keys, dtype=scores.dtype)
+    places = torch.zeros(batch, heads, keys, dtype=torch.int64, device=values.device)
+
+    def part(block: Block) -> tuple[Tensor, Tensor]:
+        return weights_of(scores, logsumexp, block).max(-2)
+
+    for block, found in each(part, scores.blocks(), values.device, False):
+        spans = (_by_span(one, block, -1) for one in found)
+        for (start, stop, peak), (_, _, row) in zip(*spans, strict=True):
+            here = (block.items, block.heads, slice(start, stop))
+            larger = peak > values[here]
+            values[here] = torch.where(larger, peak, values[here])
+            places[here] = torch.where(larger, row + block.rows.start, places[here])
+    return values, places
+
+
 def pool(
     scores: Scores,
     logsumexp: Tensor,

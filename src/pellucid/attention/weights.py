@@ -1,17 +1,20 @@
 """Attention weights that are there without being stored: exp(score - logsumexp), when asked."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
 
-from pellucid.attention import backends, indexing, intervals, streaming
+from pellucid.attention import backends, block_pooling, indexing, intervals, reductions, streaming
 from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.block_pooling import Cells
 from pellucid.attention.display import Displayed
+from pellucid.attention.energies import Energy
 from pellucid.attention.intervals import Intervals
-from pellucid.attention.masks import mask_of_rows
+from pellucid.attention.masks import And, Band, Mask, mask_of_rows
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
 from pellucid.errors import (
@@ -20,9 +23,13 @@ from pellucid.errors import (
     ShapeError,
     TooLargeError,
     TypeMismatchError,
+    warn_deprecated,
 )
 
-__all__ = ["AttentionWeights", "Statistics", "Top"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["AttentionWeights", "Cells", "Statistics", "Top"]
 
 DENSE_LIMIT = 2**30
 """Bytes that `dense()` makes without being told to: 1 GiB."""
@@ -80,7 +87,8 @@ class LazyMatrix:
         """Exactly that part, a tensor; costs no more than the part.
 
         Args:
-            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+            index: ints, slices with a step above 0, `...`, None, integer tensors and bool tensors,
+                as in torch.
 
         Raises:
             OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
@@ -99,13 +107,70 @@ class LazyMatrix:
         Raises:
             TooLargeError: it would take more, and how much.
         """
-        needed = self.shape.numel() * self.dtype.itemsize
-        if limit is not None and needed > limit:
-            raise TooLargeError(
-                f"dense() of shape {tuple(self.shape)} needs {readable_bytes(needed)}, above the "
-                f"limit of {readable_bytes(limit)}; index a part, or pass limit=None"
-            )
+        check_size("dense()", self.shape, self.dtype, limit)
         return self[...]
+
+    def numpy(self, limit: int | None = DENSE_LIMIT) -> "np.ndarray[Any, Any]":
+        """All of it as NumPy's, on the CPU and without gradients; arguments and errors as `dense`.
+
+        `np.asarray(weights)` is the same, with the limit.
+        """
+        with torch.no_grad():
+            found: np.ndarray[Any, Any] = self.dense(limit).cpu().numpy()
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        if copy is False:
+            raise ArgumentError("weights that are computed when asked for cannot be had uncopied")
+        found = self.numpy()
+        return found if dtype is None else found.astype(dtype)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether answers carry a graph, where autograd is on."""
+        return self._of.requires_grad
+
+    def to(self, *to: Any, device: Any = None, dtype: torch.dtype | None = None) -> Self:
+        """The same on another device or in another dtype; itself where it is that already.
+
+        Args:
+            to: a device, a dtype or both, as `Tensor.to` takes them.
+            device: where to.
+            dtype: float32 or float64, which query, key, bias and sinks then have too.
+
+        Raises:
+            TypeMismatchError: another dtype, in which no weights are computed.
+        """
+        for one in to:
+            device, dtype = (device, one) if isinstance(one, torch.dtype) else (one, dtype)
+        device = self.device if device is None else torch.device(device)
+        if dtype not in (None, torch.float32, torch.float64):
+            raise TypeMismatchError(f"weights are float32 or float64, not {dtype}")
+        if dtype == self.dtype:
+            dtype = None
+        if dtype is None and torch.empty(0, device=device).device == self.device:
+            return self
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
+
+        return self._changed(self._of.map(moved), moved if dtype is None else None)
+
+    def cpu(self) -> Self:
+        """The same in the memory of the CPU."""
+        return self.to("cpu")
+
+    def detach(self) -> Self:
+        """The same without gradients to what it is made of."""
+        return self._changed(self._of.detach(), torch.Tensor.detach)
+
+    def _changed(self, scores: Scores, known: Callable[[Tensor], Tensor] | None) -> Self:
+        """Of changed operands; `known` is what a logsumexp that is there is changed by, or None."""
+        return type(self)(scores, self._name)
+
+    def bytes_held(self) -> int:
+        """Bytes of memory that it keeps alive: query, key, bias, mask and what else there is."""
+        return self._of.bytes_held
 
     def __repr__(self) -> str:
         facts = [f"shape={tuple(self.shape)}", f"dtype={str(self.dtype).removeprefix('torch.')}"]
@@ -113,8 +178,7 @@ class LazyMatrix:
             facts.append(f"device={self.device}")
         if self._of.mask is not None:
             facts.append(f"mask={self._of.mask}")
-        held = sum(x.numel() * x.itemsize for x in (self._of.query, self._of.key))
-        dense = self.shape.numel() * self.dtype.itemsize
+        held, dense = self.bytes_held(), self.shape.numel() * self.dtype.itemsize
         facts.append(f"holds {readable_bytes(held)}, dense would be {readable_bytes(dense)}")
         return f"{type(self).__name__}({self._name}: {', '.join(facts)})"
 
@@ -148,6 +212,64 @@ class AttentionWeights(LazyMatrix, Displayed):
         logsumexp, sinks = (x.masked_fill(nothing, 0) for x in (logsumexp, sinks))
         return torch.logaddexp(logsumexp, sinks).masked_fill(nothing, -torch.inf)
 
+    @property
+    def operands(self) -> Scores:
+        """All that the weights are made of, batch dimensions flattened into one.
+
+        For whoever works on blocks: `operands.blocks()` covers what the mask shows, and
+        `operands.of_block(block)` are the masked scores there.
+        """
+        return self._of
+
+    @property
+    def query(self) -> Tensor:
+        """(..., heads, queries, key_dim), as the energy compares it.
+
+        Raises:
+            ArgumentError: the weights were given as they are, and come from no query and key.
+        """
+        return self._outer(self._of.query)
+
+    @property
+    def key(self) -> Tensor:
+        """(..., kv_heads, keys, key_dim), as the energy compares it; errors as of `query`."""
+        return self._outer(self._of.key)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of the key; as many query heads share each as this is contained in heads."""
+        return self._of.key.shape[1]
+
+    @property
+    def mask(self) -> Mask | None:
+        """Which query may see which key, for these sizes; None where each sees all."""
+        return self._of.mask
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(..., heads, queries, keys), expanded from what was given; None without."""
+        return None if self._of.bias is None else self._outer(self._of.bias)
+
+    @property
+    def scale(self) -> float:
+        """The factor on the scores."""
+        return self._of.scale
+
+    @property
+    def softcap(self) -> float | None:
+        """The bound of the capped scores; None without."""
+        return self._of.softcap
+
+    @property
+    def sinks(self) -> Tensor | None:
+        """(heads,) one extra logit a head; None without."""
+        return self._of.sinks
+
+    @property
+    def energy(self) -> Energy:
+        """What makes a score of a query and a key."""
+        return self._of.energy
+
     def share_with_sinks(self, context: Tensor, logsumexp: Tensor) -> Tensor:
         """A context computed without the sinks, less the share that they take."""
         share = torch.exp(logsumexp - finite(self._with_sinks(logsumexp)))
@@ -162,14 +284,17 @@ class AttentionWeights(LazyMatrix, Displayed):
         self._has_graph = False
 
     @property
-    def _is_known(self) -> bool:
-        """Whether the logsumexp is here, and not a constant to autograd that must not be one."""
+    def is_known(self) -> bool:
+        """Whether the logsumexp is here, so that nothing need be computed before a weight is.
+
+        Not where it is a constant to autograd, which is on and must not take it for one.
+        """
         lost = torch.is_grad_enabled() and not self._has_graph and self._of.requires_grad
         return self._logsumexp is not None and not lost
 
     @property
     def _flat_logsumexp(self) -> Tensor:
-        if self._logsumexp is None or not self._is_known:
+        if self._logsumexp is None or not self.is_known:
             self._has_graph = torch.is_grad_enabled()
             exact = self._exact
             run = backends.choose(self._backend, exact, exact.key, 0.0)
@@ -211,6 +336,35 @@ class AttentionWeights(LazyMatrix, Displayed):
         """capped + bias, -inf where the mask hides a key: what the softmax sees."""
         return LazyMatrix(self._of, "masked")
 
+    def _with(self, scores: Scores, logsumexp: Tensor | None = None) -> "AttentionWeights":
+        """The weights of other operands; logsumexp is (batch, heads, queries), sinks included."""
+        part = type(self)(scores, self._backend)
+        if logsumexp is not None:
+            part._logsumexp, part._has_graph = logsumexp, self._has_graph
+        return part
+
+    def _changed(self, scores: Scores, known: Callable[[Tensor], Tensor] | None) -> Self:
+        part = type(self)(scores, self._backend)
+        if known is not None and self._logsumexp is not None:
+            part._logsumexp, part._has_graph = known(self._logsumexp), self._has_graph
+        return part
+
+    def bytes_held(self) -> int:
+        """Bytes of memory that it keeps alive: query, key, bias, mask, logsumexp and what else."""
+        return super().bytes_held() + (0 if self._logsumexp is None else self._logsumexp.nbytes)
+
+    def placed(self, offset: int) -> "AttentionWeights":
+        """The same weights, of which it is known where query 0 stands among the keys.
+
+        Distances count from there. Nothing is hidden by it.
+
+        Args:
+            offset: the key that query 0 stands at.
+        """
+        place = Band(None, None, _whole("offset", offset))
+        mask = place if self._of.mask is None else And(self._of.mask, place)
+        return self._with(replace(self._of, mask=mask), self._logsumexp)
+
     def rows(self, queries: slice) -> "AttentionWeights":
         """The weights of some queries alone, (..., heads, chosen queries, keys), as lazy as these.
 
@@ -236,12 +390,24 @@ class AttentionWeights(LazyMatrix, Displayed):
         query, bias = self._of.query[:, :, chosen], self._of.bias
         bias = None if bias is None else bias[:, :, chosen]
         mask = mask_of_rows(self._of.mask, chosen)
-        part = type(self)(replace(self._of, query=query, bias=bias, mask=mask), self._backend)
-        if self._logsumexp is not None:
-            part._logsumexp, part._has_graph = self._logsumexp[:, :, chosen], self._has_graph
-        return part
+        known = None if self._logsumexp is None else self._logsumexp[:, :, chosen]
+        return self._with(replace(self._of, query=query, bias=bias, mask=mask), known)
 
-    def one(self, *place: int) -> "AttentionWeights":
+    def batch_item(self, *place: int) -> "AttentionWeights":
+        """The weights of one batch item, (heads, queries, keys), as lazy as these.
+
+        Args:
+            place: a number for each batch dimension; negative ones count from the end.
+
+        Raises:
+            OutOfRangeError: other than one number a dimension, or one past the end.
+            TypeMismatchError: a number is no int.
+        """
+        item = _flat_place("one batch item", place, self._of.batch_shape)
+        known = None if self._logsumexp is None else self._logsumexp[item : item + 1]
+        return self._with(self._of.at(item), known)
+
+    def head(self, *place: int) -> "AttentionWeights":
         """The weights of one head of one batch item, (1, queries, keys), as lazy as these.
 
         Whatever is asked of them costs that head alone, their logsumexp included where it is not
@@ -255,38 +421,24 @@ class AttentionWeights(LazyMatrix, Displayed):
             OutOfRangeError: other than one number a dimension, or one past the end.
             TypeMismatchError: a number is no int.
         """
-        sizes = self.shape[:-2]
-        if len(place) != len(sizes):
-            raise OutOfRangeError(
-                f"one head is told by {len(sizes)} numbers, for the shape {tuple(sizes)}; "
-                f"got {len(place)}"
-            )
-        for axis, (size, one) in enumerate(zip(sizes, place, strict=True)):
-            if not isinstance(one, int) or isinstance(one, bool):
-                raise TypeMismatchError(f"one head is told by ints, got {one!r}")
-            if not -size <= one < size:
-                raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
-        item = 0
-        for size, one in zip(sizes[:-1], place[:-1], strict=True):
-            item = item * size + one % size
-        head = place[-1] % sizes[-1]
-        items, heads = slice(item, item + 1), slice(head, head + 1)
-        of = self._of
-        part = type(self)(
-            replace(
-                of,
-                query=of.query[items, heads],
-                key=of.of_heads(of.key[items], heads),
-                bias=None if of.bias is None else of.bias[items, heads],
-                mask=None if of.mask is None else of.mask.at(item).of_heads(heads),
-                sinks=None if of.sinks is None else of.sinks[heads],
-                batch_shape=torch.Size(()),
-            ),
-            self._backend,
+        heads = self._of.shape[1]
+        item, head = divmod(_flat_place("one head", place, self.shape[:-2]), heads)
+        of, some = self._of.at(item), slice(head, head + 1)
+        scores = replace(
+            of,
+            query=of.query[:, some],
+            key=of.of_heads(of.key, some),
+            bias=None if of.bias is None else of.bias[:, some],
+            mask=None if of.mask is None else of.mask.of_heads(some),
+            sinks=None if of.sinks is None else of.sinks[some],
         )
-        if self._logsumexp is not None:
-            part._logsumexp, part._has_graph = self._logsumexp[items, heads], self._has_graph
-        return part
+        known = None if self._logsumexp is None else self._logsumexp[item : item + 1, some]
+        return self._with(scores, known)
+
+    def one(self, *place: int) -> "AttentionWeights":
+        """The old name of `head`."""
+        warn_deprecated("AttentionWeights.one", "AttentionWeights.head")
+        return self.head(*place)
 
     def sample(self, queries: Sequence[int] | Tensor) -> Tensor:
         """The rows of some queries, (..., heads, chosen queries, keys), wherever they stand.
@@ -301,7 +453,7 @@ class AttentionWeights(LazyMatrix, Displayed):
             OutOfRangeError, TypeMismatchError: a position past the end, or that is no int.
         """
         places = indexing.as_positions("queries", queries)
-        if self._is_known:
+        if self.is_known:
             return self[..., places, :]
         scores = self.masked[..., places, :]
         total = self._with_sinks(scores.logsumexp(-1))
@@ -313,7 +465,7 @@ class AttentionWeights(LazyMatrix, Displayed):
         Who asks for a few rows again and again pays at most for one pass more than all at once.
         """
         count, size = queries.stop - queries.start, self._of.shape[2]
-        if self._is_known or count < 1 or (self._rows_found + count) * FEW_ROWS > size:
+        if self.is_known or count < 1 or (self._rows_found + count) * FEW_ROWS > size:
             return self, 0
         self._rows_found += count
         return self.rows(queries), queries.start
@@ -325,12 +477,20 @@ class AttentionWeights(LazyMatrix, Displayed):
         an eighth of all rows, asked for at once or over time, find that of all, which is kept.
 
         Args:
-            index: ints, slices with a step above 0, `...`, None and integer tensors, as in torch.
+            index: ints, slices with a step above 0, `...`, None, integer tensors and bool tensors,
+                as in torch.
 
         Raises:
             OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
         """
-        parsed = indexing.parse(index, self.shape, self.device)
+        return self._select(indexing.parse(index, self.shape, self.device))
+
+    def _select_transposed(self, index: Any) -> Tensor:
+        *outer, queries, keys = self.shape
+        parsed = indexing.parse(index, (*outer, keys, queries), self.device)
+        return self._select(indexing.transposed(parsed))
+
+    def _select(self, parsed: indexing.Parsed) -> Tensor:
         part, first = self._knowing(indexing.hull(parsed.axes[-2]))
         parsed = indexing.counted_from(first, parsed)
         return indexing.select(part._of, part._flat_logsumexp, self._name, parsed)
@@ -400,16 +560,122 @@ class AttentionWeights(LazyMatrix, Displayed):
         """How widely each query looks: -sum(w ln w) over the keys, nats, (..., heads, queries)."""
         return self._outer(self._statistics(frozenset({"entropy"}))["entropy"])
 
-    def top(self, k: int) -> Top:
+    def visible(self) -> Tensor:
+        """How many keys each query may see, as far as the mask tells: int64, like logsumexp."""
+        of = self._of
+        batch, heads, queries, keys = of.shape
+        count = torch.zeros(batch, heads, queries, dtype=torch.int64, device=self.device)
+        if of.mask is None:
+            return self._outer(count + keys)
+        for block in of.blocks():
+            assert block.mask is not None
+            place = count[block.items, block.heads, block.rows]
+            place += intervals.length(block.cols) - intervals.length(block.masked)
+            for cols in block.masked:
+                seen = block.mask.tile(block.heads, block.rows, slice(*cols), self.device)
+                place += seen.sum(-1)
+        return self._outer(count)
+
+    def work(self, queries: slice = slice(None)) -> int:
+        """Weights that a pass over some queries of one head computes, of the first batch item: all
+        that no mask hides, and little more.
+        """
+        start, stop, _ = queries.indices(self._of.shape[2])
+        return block_pooling.work(self._of.at(0), slice(start, stop))
+
+    def top(self, k: int, factors: Tensor | None = None) -> Top:
         """Each query's k strongest keys, strongest first, each (..., heads, queries, k).
 
         Where fewer keys than k have any weight, the others are index -1 with weight 0.
 
+        Args:
+            k: how many.
+            factors: (..., heads, keys), at least 0: what each key's weights are multiplied with
+                before they are compared; values are then these products.
+
         Raises:
             ArgumentError: k is below 1 or above the number of keys.
+            ShapeError: factors of another shape.
         """
-        found = self._statistics(frozenset(), self._checked_top(k))
+        scores, k = self._of, self._checked_top(k)
+        if factors is not None:
+            if factors.shape != (*self.shape[:-2], self.shape[-1]):
+                raise ShapeError(
+                    f"factors must be (..., heads, keys) = {(*self.shape[:-2], self.shape[-1])}, "
+                    f"got {tuple(factors.shape)}"
+                )
+            # w * factor = exp(score + ln factor - logsumexp), the logsumexp that of the weights.
+            raised = factors.log().reshape(-1, *factors.shape[-2:]).unsqueeze(-2)
+            raised = raised.expand(scores.shape)
+            bias = raised if scores.bias is None else scores.bias + raised
+            scores = replace(scores, bias=bias)
+        found = streaming.statistics(scores, self._flat_logsumexp, frozenset(), k)
         return Top(self._outer(found["values"]), self._outer(found["indices"]))
+
+    def sum(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        limit: int | None = DENSE_LIMIT,
+    ) -> Tensor:
+        """The sum over some axes; as that of a tensor, in the dtype of the weights.
+
+        Over keys or queries it is one pass in memory that grows with n: a row's sum is one, less
+        what sinks take, and a column's is `received()`. Over heads or items alone the answer is
+        itself n x n, and no more than it is held.
+
+        Args:
+            dim: one axis or several; all unless given.
+            keepdim: whether what is summed over stays, with size 1.
+            limit: bytes that the answer may take; None = no limit.
+
+        Raises:
+            OutOfRangeError, ArgumentError, TypeMismatchError: there is no such axis, it comes twice
+                or is no int.
+            TooLargeError: the answer would take more than the limit, and how much.
+        """
+        return reductions.total(self, dim, keepdim, limit)
+
+    def mean(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        limit: int | None = DENSE_LIMIT,
+    ) -> Tensor:
+        """The mean over some axes; arguments, cost and errors as of `sum`."""
+        count = math.prod(self.shape[axis] for axis in reductions.axes_of(dim, self.ndim))
+        return self.sum(dim, keepdim, limit) / count
+
+    @overload
+    def max(
+        self, dim: None = None, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> Tensor: ...
+
+    @overload
+    def max(
+        self, dim: int, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> reductions.Largest: ...
+
+    def max(
+        self, dim: int | None = None, keepdim: bool = False, limit: int | None = DENSE_LIMIT
+    ) -> Tensor | reductions.Largest:
+        """The largest weight, or along one axis the largest and where they stand.
+
+        Cost as of `sum`. Where several are alike, the index is that of any of them.
+
+        Args:
+            dim: the axis; without one, the largest of all, a single number.
+            keepdim, limit: as of `sum`.
+
+        Returns:
+            A tensor; with dim (values, indices int64), as that of a tensor.
+
+        Raises:
+            OutOfRangeError, TypeMismatchError, TooLargeError: as of `sum`.
+        """
+        if dim is None:
+            return self.top(1).values.amax()
+        return reductions.largest(self, dim, keepdim, limit)
 
     def statistics(self, top: int = 8) -> Statistics:
         """Received, entropy, the strongest keys, peak and mean distance, together in one pass.
@@ -450,7 +716,57 @@ class AttentionWeights(LazyMatrix, Displayed):
             raise ArgumentError(f"reduce must be 'mean' or 'max', got {reduce!r}")
         if _whole("rows", rows) < 1 or _whole("cols", cols) < 1:
             raise ArgumentError(f"rows and cols must be at least 1, got {rows} and {cols}")
-        region = (slice(None), slice(None)) if region is None else region
+        spans = self._region((slice(None), slice(None)) if region is None else region)
+        rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
+        knowing, first = self._knowing(spans[0])
+        chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
+        lse = knowing._flat_logsumexp
+        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
+
+    def cells(
+        self,
+        size: tuple[int, int],
+        region: tuple[slice | Sequence[int] | Tensor, slice] | None = None,
+        logsumexp: Tensor | None = None,
+    ) -> Cells:
+        """Sums and maxima of any rectangle in cells of one size, and the logsumexp of its rows.
+
+        The logsumexp is found in the same pass, not before it, from whole rows; where it is given
+        no key outside is looked at. For pictures: without gradients.
+
+        Args:
+            size: queries and keys of a cell; those at the far edges are perhaps cut.
+            region: queries and keys, two slices with step 1; the queries may be ascending
+                positions, (rows,), wherever they stand. Everything unless given.
+            logsumexp: (..., heads, rows) of those queries, where it is there already.
+
+        Raises:
+            ArgumentError: a size below 1, or an empty region.
+            TypeMismatchError, OutOfRangeError: what is no region, or is outside.
+        """
+        if any(_whole("size", one) < 1 for one in size):
+            raise ArgumentError(f"size must be at least 1 each way, got {size}")
+        queries, keys = (slice(None), slice(None)) if region is None else region
+        rows: slice | Tensor
+        if isinstance(queries, slice):
+            rows, cols = self._region((queries, keys))
+        else:
+            _, cols = self._region((slice(None), keys))
+            rows = indexing.as_positions("queries", queries).to(self.device)
+            if rows.ndim != 1 or not len(rows) or bool((rows.diff() <= 0).any()):
+                raise ArgumentError(f"queries must be ascending positions, got {queries}")
+            if not 0 <= int(rows[0]) <= int(rows[-1]) < self.shape[-2]:
+                raise OutOfRangeError(
+                    f"queries must be from 0 to {self.shape[-2] - 1}, got {queries}"
+                )
+        with torch.no_grad():
+            if logsumexp is not None:
+                logsumexp = logsumexp.reshape(*self._of.shape[:2], -1)
+            found = block_pooling.cells(self._of, rows, cols, size, logsumexp)
+            return Cells(*map(self._outer, found))
+
+    def _region(self, region: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Two slices with both ends."""
         if not (
             isinstance(region, tuple)
             and len(region) == 2
@@ -465,11 +781,7 @@ class AttentionWeights(LazyMatrix, Displayed):
                     f"region needs a slice of {name} with step 1 that holds any, got {part}"
                 )
             spans.append(slice(start, stop))
-        rows, cols = (min(n, s.stop - s.start) for n, s in zip((rows, cols), spans, strict=True))
-        knowing, first = self._knowing(spans[0])
-        chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
-        lse = knowing._flat_logsumexp
-        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
+        return spans[0], spans[1]
 
     def _statistics(
         self,
@@ -526,14 +838,30 @@ class AttentionWeights(LazyMatrix, Displayed):
         return tensor.reshape(*self._of.batch_shape, *tensor.shape[1:])
 
 
-class Transposed:
+class Transposed(LazyMatrix):
     """`weights.T`: keys look back at the queries, (..., heads, keys, queries)."""
 
     def __init__(self, weights: AttentionWeights) -> None:
+        super().__init__(weights._of, "weights.T")
         self.T = self.mT = weights
-        *outer, queries, keys = weights.shape
-        self.shape = torch.Size((*outer, keys, queries))
-        self.ndim, self.dtype, self.device = weights.ndim, weights.dtype, weights.device
+
+    @property
+    def shape(self) -> torch.Size:
+        *outer, queries, keys = self.T.shape
+        return torch.Size((*outer, keys, queries))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Exactly that part, a tensor; index, cost and errors as of the weights."""
+        return self.T._select_transposed(index)
+
+    def bytes_held(self) -> int:
+        return self.T.bytes_held()
+
+    def to(self, *to: Any, device: Any = None, dtype: torch.dtype | None = None) -> "Transposed":
+        return self.T.to(*to, device=device, dtype=dtype).T
+
+    def detach(self) -> "Transposed":
+        return self.T.detach().T
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """weights.T @ x, streamed: x (queries,) or (..., heads or 1, queries, m)."""
@@ -552,17 +880,41 @@ class Transposed:
         product = self.T @ (x if x.ndim == 1 else x.mT)
         return product if x.ndim == 1 else product.mT
 
-    def dense(self, limit: int | None = DENSE_LIMIT) -> Tensor:
-        return self.T.dense(limit).mT
-
     def __repr__(self) -> str:
         return f"{self.T!r}.T"
+
+
+def check_size(what: str, shape: torch.Size, dtype: torch.dtype, limit: int | None) -> None:
+    """Refuse an answer of more than `limit` bytes, and say how many it needs."""
+    needed = shape.numel() * dtype.itemsize
+    if limit is not None and needed > limit:
+        raise TooLargeError(
+            f"{what} of shape {tuple(shape)} needs {readable_bytes(needed)}, above the limit of "
+            f"{readable_bytes(limit)}; index a part, or pass limit=None"
+        )
 
 
 def _whole(name: str, number: int) -> int:
     if type(number) is not int:
         raise TypeMismatchError(f"{name} must be an int, got {number!r}")
     return number
+
+
+def _flat_place(what: str, place: tuple[int, ...], sizes: Sequence[int]) -> int:
+    """The number of a place where these sizes are flattened into one."""
+    if len(place) != len(sizes):
+        raise OutOfRangeError(
+            f"{what} is told by {len(sizes)} numbers, for the shape {tuple(sizes)}; "
+            f"got {len(place)}"
+        )
+    flat = 0
+    for axis, (size, one) in enumerate(zip(sizes, place, strict=True)):
+        if not isinstance(one, int) or isinstance(one, bool):
+            raise TypeMismatchError(f"{what} is told by ints, got {one!r}")
+        if not -size <= one < size:
+            raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
+        flat = flat * size + one % size
+    return flat
 
 
 def readable_bytes(count: float) -> str:

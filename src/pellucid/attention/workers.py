@@ -36,6 +36,11 @@ def between(call: Callable[[], None]) -> Iterator[None]:
         _own.call = before
 
 
+def is_transformed() -> bool:
+    """Whether a transform of torch.func (grad, vmap, ...) is going on, in this thread alone."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _interrupted(items: Iterable[Item], call: Callable[[], None]) -> Iterator[Item]:
     for item in items:
         call()
@@ -56,7 +61,10 @@ def each(
     threads = torch.get_num_threads()
     if (call := getattr(_own, "call", None)) is not None:
         items = _interrupted(items, call)
-    if differentiable:
+    if is_transformed():  # which knows no checkpoints, and other threads nothing of it
+        for item in items:
+            yield item, function(item)
+    elif differentiable:
         for item in items:
             yield item, checkpoint(function, item, use_reentrant=False)
     elif device.type != "cpu" or threads == 1:

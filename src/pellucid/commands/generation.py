@@ -106,7 +106,7 @@ def generate(
     import secrets
 
     from pellucid.tasks import generate_terminal as terminal
-    from pellucid.tasks.generate import check_numbers, open_writer, penalty_of
+    from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
     from pellucid.tasks.terminal import opened, read
 
     check_files(TEXTS, overwrite=overwrite, output=output)
@@ -191,7 +191,7 @@ def translate_texts(
     """Turn texts of one language into another."""
     from pellucid.tasks import terminal as shared
     from pellucid.tasks import translate_terminal as terminal
-    from pellucid.tasks.translate import open_translator, search_of
+    from pellucid.tasks.translation import open_translator, search_of
 
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:

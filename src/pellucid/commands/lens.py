@@ -107,7 +107,7 @@ def show_heads(
 ) -> None:
     """Show the heads of a saved recording."""
     from pellucid.lens import terminal
-    from pellucid.lens.heads import COLUMNS
+    from pellucid.lens.head_table import COLUMNS
     from pellucid.lens.recording import Recording
 
     if sort not in COLUMNS:

@@ -122,7 +122,7 @@ def group_texts(
     """Put similar texts into groups, and say what each is about."""
     from pellucid.common.terminal import steps
     from pellucid.tasks import cluster_map, open_encoder, terminal
-    from pellucid.tasks.cluster import cluster
+    from pellucid.tasks.clustering import cluster
 
     check_files(COLUMNS, overwrite=overwrite, html=html, svg=svg, output=output)
     if groups is not None and groups < 1:
@@ -267,6 +267,6 @@ def _trained_head(model: str) -> Path:
 
 def _check_seed(seed: int) -> None:
     from pellucid.tasks.checks import check_whole
-    from pellucid.tasks.cluster import SEEDS
+    from pellucid.tasks.clustering import SEEDS
 
     check_whole("--seed", seed, 0, SEEDS)

@@ -81,13 +81,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
         bias: (out,).
         scale: of the rows of weight.
     """
-    kernel = _kernel()
     rows = x.flatten(0, -2)
-    if weight.numel() < WORTHWHILE or not _fits(rows):
+    is_small = weight.numel() < WORTHWHILE
+    if is_small or torch.compiler.is_compiling() or not _fits(rows):
         if scale is None:
             return nn.functional.linear(x, weight, bias)
         made = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
         return made if bias is None else made + bias
+    kernel = _kernel()
     out = np.empty((len(rows), len(weight)), np.float32)
     vectors = (NOTHING if one is None else one.numpy() for one in (scale, bias))
     with _cores() as parts:

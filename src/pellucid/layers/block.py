@@ -86,7 +86,7 @@ class HeadAttention(nn.Module):
         query = self._split(self.query, x, self.query_norm)
         if sight.turn is not None:
             query = turned(query, sight.turn)
-        return self._attend(query, key, value, sight.mask, sight.bias)
+        return self.attend(query, key, value, sight.mask, sight.bias)
 
     def look_at(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
         """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
@@ -100,9 +100,9 @@ class HeadAttention(nn.Module):
         # Beams that have one memory are so many more queries to it.
         shared = x.reshape(len(pair[0]), -1, x.shape[-1])
         query = self._split(self.query, shared, self.query_norm)
-        return self._attend(query, *pair, sight.memory_mask, None).view(x.shape)
+        return self.attend(query, *pair, sight.memory_mask, None).view(x.shape)
 
-    def _attend(
+    def attend(
         self,
         query: Tensor,
         key: Tensor,

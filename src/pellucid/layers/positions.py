@@ -94,6 +94,14 @@ class Rotary(nn.Module):
             frequencies = _stretched(frequencies, scaling)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
+        """Go to other devices in float32: in bfloat16 far positions turn by other angles."""
+        exact = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.frequencies.dtype != exact.dtype:
+            self.frequencies = exact.to(self.frequencies.device)
+        return self
+
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine, (batch or 1, 1, tokens, dim), for positions (batch or 1, tokens)."""
         angle = positions.unsqueeze(-1).float() * self.frequencies.float()

@@ -5,25 +5,44 @@ Give a record, or the weights of one: `seen.record(name)` works while a generati
 watched.
 """
 
-from typing import Literal
+from typing import Literal, overload
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.heads import real_tokens
+from pellucid.lens.head_table import real_tokens
 from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording
 
 __all__ = ["h2o_scores", "snapkv_scores"]
 
 
+@overload
 def snapkv_scores(
     weights: AttentionWeights | Record,
     window: int = 32,
     kernel: int = 7,
     pool: Literal["mean", "max"] = "mean",
-) -> Tensor:
+) -> Tensor: ...
+
+
+@overload
+def snapkv_scores(
+    weights: Recording,
+    window: int = 32,
+    kernel: int = 7,
+    pool: Literal["mean", "max"] = "mean",
+) -> dict[str, Tensor]: ...
+
+
+def snapkv_scores(
+    weights: AttentionWeights | Record | Recording,
+    window: int = 32,
+    kernel: int = 7,
+    pool: Literal["mean", "max"] = "mean",
+) -> Tensor | dict[str, Tensor]:
     """What the last `window` queries attend to before the window, smoothed along the keys.
 
         votes  = weights[..., -window:, :-window].sum(over the window's queries)
@@ -35,7 +54,8 @@ def snapkv_scores(
     of the window alone. The last queries should be real: pad on the left, not on the right.
 
     Args:
-        weights: (..., heads, queries, keys), or the record that has them.
+        weights: (..., heads, queries, keys), or the record that has them; or a recording, for the
+            scores of each module's latest call by its name.
         window: how many of the last queries observe.
         kernel: how many neighbouring keys are pooled, an odd number; 1 = no pooling.
         pool: "mean" or "max".
@@ -51,6 +71,10 @@ def snapkv_scores(
     Source: Li et al. 2024, "SnapKV: LLM Knows What You are Looking for Before Generation",
     section 4, listing 1.
     """
+    if isinstance(weights, Recording):
+        return {
+            record.name: snapkv_scores(record, window, kernel, pool) for record in weights.latest()
+        }
     weights = _weights(weights)
     queries, keys = weights.shape[-2:]
     for name, number in (("window", window), ("kernel", kernel)):
@@ -72,7 +96,15 @@ def snapkv_scores(
     return _of_groups(pooled, weights)
 
 
-def h2o_scores(weights: AttentionWeights | Record) -> Tensor:
+@overload
+def h2o_scores(weights: AttentionWeights | Record) -> Tensor: ...
+
+
+@overload
+def h2o_scores(weights: Recording) -> dict[str, Tensor]: ...
+
+
+def h2o_scores(weights: AttentionWeights | Record | Recording) -> Tensor | dict[str, Tensor]:
     """The attention that each key got from all queries so far: the larger, the heavier a hitter.
 
         scores = weights.sum(over the queries), averaged over the heads of each group
@@ -86,7 +118,8 @@ def h2o_scores(weights: AttentionWeights | Record) -> Tensor:
     where there is padding.
 
     Args:
-        weights: (..., heads, queries, keys), or the record that has them.
+        weights: (..., heads, queries, keys), or the record that has them; or a recording, for the
+            scores of each module's latest call by its name.
 
     Returns:
         (..., kv_heads, keys)
@@ -97,6 +130,8 @@ def h2o_scores(weights: AttentionWeights | Record) -> Tensor:
     Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large
     Language Models", section 4, algorithm 1.
     """
+    if isinstance(weights, Recording):
+        return {record.name: h2o_scores(record) for record in weights.latest()}
     record, weights = weights, _weights(weights)
     if isinstance(record, Record) and record.mask is not None:
         _, real = real_tokens(record)
@@ -110,7 +145,7 @@ def _weights(given: AttentionWeights | Record) -> AttentionWeights:
     weights = given.weights if isinstance(given, Record) else given
     if not isinstance(weights, AttentionWeights):
         raise TypeMismatchError(
-            f"weights must be AttentionWeights or a Record, got {type(given).__name__}"
+            f"weights must be AttentionWeights, a Record or a Recording, got {type(given).__name__}"
         )
     return weights
 
@@ -118,4 +153,4 @@ def _weights(given: AttentionWeights | Record) -> AttentionWeights:
 def _of_groups(scores: Tensor, weights: AttentionWeights) -> Tensor:
     """(..., kv_heads, n), the mean over the query heads of each group."""
     *outer, heads, keys = scores.shape
-    return scores.reshape(*outer, heads // weights._of.group, weights._of.group, keys).mean(-2)
+    return scores.reshape(*outer, weights.kv_heads, heads // weights.kv_heads, keys).mean(-2)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.lens.heads import HeadTable
+from pellucid.lens.head_table import HeadTable
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.words import Word, is_punctuation, words
+from pellucid.lens.spelling import Word, is_punctuation, words
 
 __all__ = ["WordLink", "links"]
 

@@ -40,7 +40,8 @@ class Places:
 
         places is (batch, queries) int64; a place outside the keys is not seen.
         """
-        of, (batch, heads, queries, keys) = self.weights._of, self.weights._of.shape
+        of = self.weights.operands
+        batch, heads, queries, keys = of.shape
         inside = (places >= 0) & (places < keys)
         places = places.clamp(0, keys - 1)
         seen = (inside & self.real.gather(-1, places)).unsqueeze(1)
@@ -51,10 +52,10 @@ class Places:
 
     def at(self, places: Tensor) -> Tensor:
         """(batch, heads, queries): the weight that each query gives to the key at its place."""
-        batch, heads, queries, keys = self.weights._of.shape
+        batch, heads, queries, keys = self.weights.operands.shape
         item = torch.arange(batch, device=places.device)[:, None].expand(batch, queries)
         row = torch.arange(queries, device=places.device).expand(batch, queries)
-        outer = self.weights._of.batch_shape
+        outer = self.weights.shape[:-3]
         items = torch.unravel_index(item.flatten(), outer) if outer else ()
         index = (*items, slice(None), row.flatten(), places.clamp(0, keys - 1).flatten())
         found = self.weights[index]  # (picked, heads), or (heads, picked) without a batch
@@ -93,7 +94,7 @@ class Places:
         Returns:
             The share, (batch, heads, queries), and flags of the same shape.
         """
-        batch, heads, queries, _ = self.weights._of.shape
+        batch, heads, queries, _ = self.weights.operands.shape
         share = self.weights.logsumexp.new_zeros(batch, heads, queries)
         seen = torch.zeros(batch, heads, queries, dtype=torch.bool, device=ids.device)
         for item in range(batch):
@@ -113,10 +114,10 @@ class _Equal:
     """The queries and keys of one item, sorted by token; tokens that stand there once left out."""
 
     def __init__(self, places: Places, item: int, ids: Tensor) -> None:
-        self.of = places.weights._of
+        self.of = places.weights.operands
         mask = self.of.mask
         self.mask = mask if mask is None or mask.batch is None else mask.at(item)
-        self.logsumexp = finite(places.weights._flat_logsumexp[item])
+        self.logsumexp = finite(places.weights.logsumexp.reshape(self.of.shape[:3])[item])
         self.item = item
         keys, own, real = len(ids), places.own[item], places.real[item]
         token = ids.unique(return_inverse=True)[1]

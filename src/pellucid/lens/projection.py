@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError, UnknownNameError
 from pellucid.lens import selection
 from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording
 
 __all__ = ["output_projection"]
 
@@ -54,7 +55,17 @@ Layout = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """How a module takes contexts, (rows, width), and how its answers become (rows, outputs) again."""
 
 
-def output_projection(model: nn.Module, name: str | Record) -> Tensor:
+@overload
+def output_projection(model: nn.Module, name: str | Record) -> Tensor: ...
+
+
+@overload
+def output_projection(model: nn.Module, name: Recording) -> dict[str, Tensor]: ...
+
+
+def output_projection(
+    model: nn.Module, name: str | Record | Recording
+) -> Tensor | dict[str, Tensor]:
     """The matrix that the contexts of all heads go through, (model_dim, heads * value_dim).
 
     The module is looked for by the names that models give it, inside the attention and, as in BERT,
@@ -65,7 +76,8 @@ def output_projection(model: nn.Module, name: str | Record) -> Tensor:
 
     Args:
         model: the model that was watched.
-        name: of the module that attends, or its record, whose width then has to fit.
+        name: of the module that attends, or its record, whose width then has to fit; or the
+            recording, for the matrix of each module by its name.
 
     Raises:
         UnknownNameError: the model has no such module, or none of the names fits; the message lists
@@ -73,6 +85,8 @@ def output_projection(model: nn.Module, name: str | Record) -> Tensor:
         ArgumentError: the module cannot be run on contexts, or is not linear, token by token.
         TypeMismatchError: its weights are on the meta device.
     """
+    if isinstance(name, Recording):
+        return {record.name: output_projection(model, record) for record in name.latest()}
     value, width, heads = None, None, 1
     if isinstance(name, Record):
         if name.value is not None:

@@ -4,14 +4,15 @@ Or, where a model has made weights that no such rule gives, the weights themselv
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attention import AttentionWeights, attention_weights, given_weights
 from pellucid.attention.masks import Mask
+from pellucid.attention.scores import unexpanded
 from pellucid.errors import ArgumentError
 from pellucid.lens.visibility import Visibility, tensors
 
@@ -101,6 +102,11 @@ class Pieces:
         if length < self.length:  # a copy, so that what is forgotten is freed
             self._keep(self.tensor.narrow(self._axis, 0, length).clone())
             self.length = length
+
+    def to(self, device: torch.device) -> "Pieces":
+        """A copy on another device, joined."""
+        tensor = self.tensor
+        return Pieces(unexpanded(tensor).to(device).expand(tensor.shape), self._axis)
 
     @property
     def outer(self) -> tuple[int, ...]:
@@ -433,6 +439,22 @@ class Record:
         )
         of_keys = (self.keys, self.values, self.key_tokens)
         return [x for x in of_queries if x is not None], [x for x in of_keys if x is not None]
+
+    def to(self, device: torch.device | str) -> "Record":
+        """The same record in the memory of another device."""
+        device = torch.device(device)
+        moved: dict[str, Any] = {
+            field.name: part.to(device)
+            for field in fields(self)
+            if isinstance(part := getattr(self, field.name), Pieces | Visibility)
+        }
+        return replace(
+            self,
+            **moved,
+            biases=[bias.to(device) for bias in self.biases],
+            sinks=None if self.sinks is None else self.sinks.to(device),
+            _weights=None,
+        )
 
     def tensors(self) -> list[Tensor]:
         """Whatever is kept alive."""

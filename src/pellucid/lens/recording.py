@@ -1,18 +1,19 @@
 """A recording: what many attentions saw, to be asked by name, printed and saved."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import reduce
+from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.attention.display import Displayed
 from pellucid.attention.weights import readable_bytes
-from pellucid.errors import TypeMismatchError, UnknownNameError
+from pellucid.errors import TypeMismatchError, UnknownNameError, warn_deprecated
 from pellucid.lens import store
 from pellucid.lens.choice import chosen
 from pellucid.lens.from_attentions import from_attentions
@@ -21,38 +22,110 @@ from pellucid.lens.selection import Layers
 from pellucid.lens.visibility import bands
 
 MOST_NAMES = 5
+HEADS = "pellucid.lens.head_table"
+SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.file"
+"""What is above recordings in the map of the house, and loaded when somebody asks for it."""
 
 
-class Recording(Displayed):
-    """Records, one an attention, in the order of their first calls.
+def as_recording(seen: "Recording | Record | Iterable[Record]") -> "Recording":
+    """A recording of what was given: itself, or of a record or several.
 
-    Iterate over it for the records; index it by a module's name for the weights of its latest call
-    (of a generation, all its steps together).
+    Raises:
+        TypeMismatchError: it is none of these.
+    """
+    if isinstance(seen, Recording):
+        return seen
+    records = [seen] if isinstance(seen, Record) else None
+    if records is None and isinstance(seen, Iterable) and not isinstance(seen, str | Tensor):
+        records = list(seen)
+    if records is None or not all(isinstance(record, Record) for record in records):
+        raise TypeMismatchError(
+            f"seen must be a Recording, as pellucid.watch gives, or its records, got "
+            f"{type(seen).__name__}"
+        )
+    return Recording("records", records)
+
+
+class RecordedName(str):
+    """A module's name, as a recording gives it.
+
+    For one version it also answers as the record of its latest call, as iterating over a recording
+    gave records before it was a mapping.
+    """
+
+    record: Record
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute == "record" or attribute.startswith("__"):  # of a copy that is being made
+            raise AttributeError(attribute)
+        found = getattr(self.record, attribute)
+        warn_deprecated(
+            "iterating over a recording for its records",
+            "recording.records (iterating gives the modules' names)",
+        )
+        return found
+
+
+class Recording(Displayed, Mapping[str, AttentionWeights]):
+    """A mapping from modules' names to the weights of their latest calls (of a generation, of all
+    its steps together), in the order of the first calls.
+
+    `records` are all calls, those of other streams included.
     """
 
     def __init__(
-        self, model: str, records: Iterable[Record] = (), *, tokenizer: Any = None
+        self,
+        model: str,
+        records: Iterable[Record] = (),
+        *,
+        tokenizer: Any = None,
+        unseen: dict[str, str] | None = None,
+        in_pieces: dict[str, str] | None = None,
+        vocabulary: dict[int, str] | None = None,
+        special_ids: Iterable[int] = (),
+        placeholder_ids: Iterable[int] = (),
     ) -> None:
+        """Made by `watch`, `load` and `from_attentions`.
+
+        Args:
+            model: the class of the model that was watched.
+            records: in the order of the calls.
+            tokenizer: of Hugging Face, to spell ids.
+            unseen, in_pieces: names of modules, each with a reason.
+            vocabulary: tokens by their ids, as far as they are known.
+            special_ids, placeholder_ids: as the properties.
+        """
         self.model = model
         """The class of the model that was watched."""
         self._records = list(records)
-        self._unseen: dict[str, str] = {}
-        self._in_pieces: dict[str, str] = {}
-        self._vocabulary: dict[int, str] = {}
-        self._special: frozenset[int] = frozenset()
-        self._placeholders: frozenset[int] = frozenset()
+        self._unseen = {} if unseen is None else unseen
+        self._in_pieces = {} if in_pieces is None else in_pieces
+        self._vocabulary = {} if vocabulary is None else vocabulary
+        self._special = frozenset(special_ids)
+        self._placeholders = frozenset(placeholder_ids)
         self._tokenizer = tokenizer
 
-    def __len__(self) -> int:
-        return len(self._all())
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a mapping's would compare all weights
 
-    def __iter__(self) -> Iterator[Record]:
-        """The records, in the order of the calls."""
-        return iter(list(self._all()))
+    def __len__(self) -> int:
+        """How many modules there are; calls: `len(seen.records)`."""
+        return len(self.latest())
+
+    def __iter__(self) -> Iterator[str]:
+        """The modules' names, in the order of their first calls."""
+        for record in self.latest():
+            name = RecordedName(record.name)
+            name.record = record
+            yield name
 
     def __contains__(self, name: object) -> bool:
-        """Whether anything of a module was recorded."""
-        return any(record.name == name for record in self._all())
+        """Whether there are weights of that module."""
+        return any(record.name == name for record in self.latest())
+
+    @property
+    def records(self) -> list[Record]:
+        """The record of every call, in the order of the calls; of a generation, one a module."""
+        return list(self._all())
 
     def _all(self) -> list[Record]:
         """The records; an open watch settles first what it has yet to prove."""
@@ -123,9 +196,20 @@ class Recording(Displayed):
             UnknownNameError: one of them asks for nothing that was recorded.
             TypeMismatchError: one of them is neither a number nor a name.
         """
-        part = copy(self)
-        part._records = chosen(self._all(), layers)
-        return part
+        return self._with(chosen(self._all(), layers))
+
+    def _with(self, records: list[Record]) -> "Recording":
+        """The same of other records."""
+        return Recording(
+            self.model,
+            records,
+            tokenizer=self._tokenizer,
+            unseen=self.unseen,
+            in_pieces=self.in_pieces,
+            vocabulary=self._vocabulary,
+            special_ids=self._special,
+            placeholder_ids=self._placeholders,
+        )
 
     @property
     def unseen(self) -> dict[str, str]:
@@ -160,6 +244,75 @@ class Recording(Displayed):
             for number, name in zip(new, self._tokenizer.convert_ids_to_tokens(new), strict=True):
                 self._vocabulary[number] = str(number) if name is None else name
         return [self._vocabulary.get(number, str(number)) for number in numbers]
+
+    def to(self, device: torch.device | str) -> "Recording":
+        """The same recording in the memory of another device, as a copy."""
+        return self._with([record.to(device) for record in self._all()])
+
+    def to_pandas(self) -> Any:
+        """What each head does, as `pellucid.lens.heads` says it, as a pandas DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return self._heads().to_pandas()
+
+    def to_arrow(self) -> Any:
+        """As `to_pandas`, a table of pyarrow, null for what is not known.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        return self._heads().to_arrow()
+
+    def _heads(self) -> Any:
+        return import_module(HEADS).heads(self)
+
+    def view(self, *, host: str = "127.0.0.1", port: int = 0, browser: bool = True) -> Any:
+        """Show it in the browser, beside what the program goes on to do.
+
+        Args:
+            host: where to listen; other machines need the token in the address.
+            port: a free one near 7227 if 0.
+            browser: whether to open one.
+
+        Returns:
+            The page that is shown: its `address`, and `close()`, as the end of a `with` does.
+
+        Raises:
+            ArgumentError: it holds no attention, or host or port is none.
+            FileError: nobody can listen there.
+            MissingExtraError: the extra `view` is not installed.
+        """
+        return import_module(SERVER).show(self, host=host, port=port, browser=browser)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        heads: Iterable[int] | None = None,
+        limit: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a page of its own, which shows it from disk, offline.
+
+        Args:
+            path: the file, .html.
+            title: what it is called there; the model's class unless given.
+            heads: those of each layer whose maps are in it; all unless given.
+            limit: bytes of numbers that it may hold, before they are packed; 64 MiB unless given.
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            ArgumentError: it holds no attention, or the file would be of another kind.
+            FileError: there is such a file, or it cannot be written there.
+            OutOfRangeError: there is no such head.
+            TooLargeError: it would hold more numbers than the limit, and how many.
+        """
+        import_module(FILE).export(
+            self, path, title=title, heads=heads, limit=limit, overwrite=overwrite
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write all of it, tokens included, to a safetensors file that grows with n.
@@ -215,12 +368,10 @@ class Recording(Displayed):
         records, vocabulary = from_attentions(
             attentions, tokens=tokens, source_tokens=source_tokens, tokenizer=tokenizer
         )
-        recording = Recording(model, records, tokenizer=tokenizer)
-        recording._vocabulary = vocabulary
-        return recording
+        return Recording(model, records, tokenizer=tokenizer, vocabulary=vocabulary)
 
     def __repr__(self) -> str:
-        count = len(self)
+        count = len(self.records)
         title = f"{self.model}: {count} attention call{'' if count == 1 else 's'} recorded"
         missed = [f"in pieces: {name} ({reason})" for name, reason in self.in_pieces.items()]
         missed += [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]

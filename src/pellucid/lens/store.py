@@ -94,13 +94,13 @@ def save(recording: "Recording", path: str | os.PathLike[str], *, overwrite: boo
             than `MOST_RECORDS` records, or a mask of more than `MOST_RULES` rules.
     """
     check_writable(path, "recording", overwrite=overwrite)
-    if len(recording) > untrusted.MOST_RECORDS:
-        raise FileError(f"cannot write '{path}': {_too_many(len(recording))}")
+    if len(recording.records) > untrusted.MOST_RECORDS:
+        raise FileError(f"cannot write '{path}': {_too_many(len(recording.records))}")
     shelf = _Shelf()
-    records = [_described(record, shelf) for record in recording]
+    records = [_described(record, shelf) for record in recording.records]
     ids = {
         number
-        for record in recording
+        for record in recording.records
         for tokens in (record.query_ids, record.key_ids)
         if tokens is not None
         for number in tokens.unique().tolist()
@@ -160,13 +160,16 @@ def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Rec
         records = [_restored(one, tensors) for one in told]
         for record in records:
             _try(record)
-        recording = make(untrusted.text(header["model"], "model"), records)
-        recording._unseen = untrusted.texts(header["unseen"], "unseen")
-        recording._in_pieces = untrusted.texts(header.get("in_pieces", {}), "in_pieces")
         names = untrusted.texts(header["vocabulary"], "vocabulary")
-        recording._vocabulary = dict(zip(_ids(map(int, names)), names.values(), strict=True))
-        recording._special = frozenset(_ids(header["special"]))
-        recording._placeholders = frozenset(_ids(header.get("placeholders", ())))
+        recording = make(
+            untrusted.text(header["model"], "model"),
+            records,
+            unseen=untrusted.texts(header["unseen"], "unseen"),
+            in_pieces=untrusted.texts(header.get("in_pieces", {}), "in_pieces"),
+            vocabulary=dict(zip(_ids(map(int, names)), names.values(), strict=True)),
+            special_ids=_ids(header["special"]),
+            placeholder_ids=_ids(header.get("placeholders", ())),
+        )
     return recording
 
 

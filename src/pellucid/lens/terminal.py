@@ -17,7 +17,7 @@ from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.errors import ArgumentError, FileError
-from pellucid.lens.heads import HeadRow, HeadTable, heads
+from pellucid.lens.head_table import HeadRow, HeadTable, heads
 from pellucid.lens.links import WordLink, links
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
@@ -193,7 +193,7 @@ def recorded(
     values = tokens <= values_up_to
     with watch(checkpoint.model, layers, values=values, tokenizer=checkpoint.tokenizer) as seen:
         checkpoint.run(**inputs)
-    if not len(seen):
+    if not seen.records:
         unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
         raise ArgumentError(
             f"model {checkpoint.name} made no attention call that can be recorded; unseen: {unseen}"
@@ -279,7 +279,7 @@ def table_of(recording: Recording) -> HeadTable:
     Raises:
         FileError: it holds no attention.
     """
-    if not len(recording):
+    if not recording.records:
         raise FileError("the recording holds no attention")
     with steps() as step:
         return heads(recording, progress=lambda done, all_: step("looking at heads", done, all_))
@@ -467,12 +467,12 @@ def show_unseen(recording: Recording, console: Console) -> None:
 
 def _held(recording: Recording) -> tuple[int, int]:
     """Bytes that are held, and that the weights as tensors would be."""
-    return recording.bytes_held(), sum(record.shape.numel() * 4 for record in recording)
+    return recording.bytes_held(), sum(record.shape.numel() * 4 for record in recording.records)
 
 
 def _footer(recording: Recording) -> str:
     held, dense = _held(recording)
-    told = f"{count(len(recording), 'attention')} in {readable_bytes(held)}"
+    told = f"{count(len(recording.records), 'attention')} in {readable_bytes(held)}"
     if dense > held:
         told += f"; as weights they would be {readable_bytes(dense)}"
     return f"{told}."

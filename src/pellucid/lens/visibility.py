@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import masks
+from pellucid.attention.energies import mapped
 from pellucid.attention.masks import (
     And,
     Band,
@@ -104,6 +105,10 @@ class Visibility:
         """All keys of the first call, for its queries."""
         flags = torch.arange(queries, device=self.device) < self.first[0]
         return Rows(flags.unsqueeze(0)) & masks.prefix(self.first[1])
+
+    def to(self, device: torch.device) -> "Visibility":
+        """The same rule on another device."""
+        return replace(mapped(self, lambda tensor: tensor.to(device)), device=device)
 
     def can_forget(self, keys: int) -> bool:
         """Whether no query of the first call saw keys beyond so many."""

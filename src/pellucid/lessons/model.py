@@ -218,7 +218,9 @@ def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
     with watch(checkpoint.model, values=True) as seen:
         checkpoint.run(input_ids=ids, attention_mask=torch.ones_like(ids))
     tokens = ids.shape[1]
-    records = [record for record in seen if record.query.shape[2] == record.key.shape[2] == tokens]
+    records = [
+        record for record in seen.records if record.query.shape[2] == record.key.shape[2] == tokens
+    ]
     if not records:
         unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
         raise ArgumentError(

@@ -35,7 +35,7 @@ def check_table(name: str, numbers: Any, ids: Tensor, rows: int | None) -> None:
         )
     if rows == 0:
         raise OutOfRangeError(f"{name} were given, but the model knows none")
-    if numbers.device.type == "cpu":  # elsewhere a look would wait for the device
+    if _are_here(numbers):
         low, high = (int(x) for x in numbers.aminmax())
         if low < 0 or (rows is not None and high >= rows):
             wrong = low if low < 0 else high
@@ -47,10 +47,17 @@ def check_ids(name: str, ids: Any, config: Config) -> None:
     check_whole(name, ids)
     if ids.ndim != 2 or 0 in ids.shape:
         raise ShapeError(f"{name} must be (batch, tokens), not of shape {tuple(ids.shape)}")
-    if ids.device.type == "cpu":  # elsewhere a look would wait for the device
+    if _are_here(ids):
         low, high = (int(x) for x in ids.aminmax())
         if low < 0 or high >= config.vocabulary:
             wrong = low if low < 0 else high
             raise OutOfRangeError(
                 f"{name} has the id {wrong}, but the vocabulary is 0 to {config.vocabulary - 1}"
             )
+
+
+def _are_here(numbers: Tensor) -> bool:
+    """Whether they can be looked at: elsewhere that would wait for the device, and a model that is
+    being exported has none.
+    """
+    return numbers.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -13,12 +13,12 @@ Each has a command; see docs/tasks.md, docs/generate.md and docs/translate.md.
 """
 
 from pellucid.tasks.classify import Head, evaluate
-from pellucid.tasks.cluster import cluster
-from pellucid.tasks.embed import embed, open_encoder
-from pellucid.tasks.generate import generate, stream
+from pellucid.tasks.clustering import cluster
+from pellucid.tasks.embedding import embed, open_encoder
+from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
-from pellucid.tasks.similar import similar
-from pellucid.tasks.translate import Translation, alignment, open_translator, translate
+from pellucid.tasks.similarity import similar
+from pellucid.tasks.translation import Translation, alignment, open_translator, translate
 
 __all__ = [
     "Head",

@@ -22,7 +22,7 @@ from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks.checks import check_whole
-from pellucid.tasks.cluster import SEEDS, one_thread, require_sklearn
+from pellucid.tasks.clustering import SEEDS, one_thread, require_sklearn
 
 FORMAT = "pellucid head 1"
 FILE = "head.safetensors"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pellucid.common.drawing import frame, lines, page, safe
 from pellucid.common.wording import count, short
-from pellucid.tasks.cluster import Clustering, Group, one_thread
+from pellucid.tasks.clustering import Clustering, Group, one_thread
 
 COLOURS = ("#2b7eb3", "#c2570c", "#1f7a60", "#a8569b", "#8a6700", "#5b6fc4", "#b3404a", "#5e7d86")
 """Of the groups, in turn. They carry a number too: nobody has to tell the hues apart."""

@@ -16,10 +16,10 @@ from pellucid.common.files import printable
 from pellucid.common.interrupts import interruptible
 from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
-from pellucid.lens.words import is_special
+from pellucid.lens.spelling import is_special
 from pellucid.models.stacks import Decoder
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.generate import BATCH, Generated, Piece, stream
+from pellucid.tasks.generation import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
 from pellucid.tasks.terminal import note, noted

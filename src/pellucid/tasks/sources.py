@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.lens import watch
-from pellucid.lens.words import is_punctuation, words
+from pellucid.lens.spelling import is_punctuation, words
 from pellucid.models.stacks import Decoder
 from pellucid.text.unfolding import Unfolding
 
@@ -101,7 +101,7 @@ def _weights(model: Decoder, tokens: list[int], start: int) -> Tensor:
     """(new tokens, all but the last), what each new token was written from."""
     with watch(model) as seen:
         model(torch.tensor([tokens[:-1]], device=model.device), last=True)
-    records = list(seen)
+    records = seen.records
     total = torch.zeros(len(tokens) - start, len(tokens) - 1)
     for record in records:
         for row in range(0, len(total), ROWS):

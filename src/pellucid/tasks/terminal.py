@@ -19,10 +19,10 @@ from pellucid.common.wording import count, listing, percent, short
 from pellucid.errors import ArgumentError
 from pellucid.models import Encoder
 from pellucid.tasks.classify import Evaluation, Head
-from pellucid.tasks.cluster import Clustering
 from pellucid.tasks.cluster_map import title_of
-from pellucid.tasks.embed import embed
-from pellucid.tasks.similar import Match, similar
+from pellucid.tasks.clustering import Clustering
+from pellucid.tasks.embedding import embed
+from pellucid.tasks.similarity import Match, similar
 from pellucid.text import items, tables
 from pellucid.text.items import Items
 

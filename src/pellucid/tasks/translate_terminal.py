@@ -9,11 +9,11 @@ from pellucid.common.files import printable
 from pellucid.common.terminal import bands, say, steps
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
-from pellucid.lens.align import Alignment
+from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.terminal import noted
-from pellucid.tasks.translate import Translation, alignment, translate
+from pellucid.tasks.translation import Translation, alignment, translate
 from pellucid.text import tables
 from pellucid.text.items import Items
 

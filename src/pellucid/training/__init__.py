@@ -1,1 +1,32 @@
-"""Training: from files of text to a model that works, and the losses that attention can have."""
+"""Training: from files of text to a model that works, and the losses that attention can have.
+
+    attention_losses    losses on the weights themselves, streamed
+    runs                `train`, which is the command `pellucid train`
+    loop                the loop of one run
+    corpus              what is read, and how it is kept
+    objectives          what is trained for
+
+Modules load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.training import attention_losses as attention_losses
+    from pellucid.training import corpus as corpus
+    from pellucid.training import loop as loop
+    from pellucid.training import objectives as objectives
+    from pellucid.training import runs as runs
+
+__all__ = ["attention_losses", "corpus", "loop", "objectives", "runs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'pellucid.training' has no attribute '{name}'")
+    return import_module(f"pellucid.training.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

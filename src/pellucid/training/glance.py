@@ -14,11 +14,11 @@ from rich.text import Text
 from torch import Tensor
 
 from pellucid.common.terminal import bands
-from pellucid.lens.align import align
+from pellucid.lens.alignment import align
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import LAYER
-from pellucid.lens.words import Word, is_punctuation, is_special, texts, words
+from pellucid.lens.spelling import Word, is_punctuation, is_special, texts, words
 from pellucid.lessons.heads import worth
 from pellucid.lessons.picture import to_svg
 from pellucid.lessons.walk import Step, Walk, matrix

@@ -91,7 +91,7 @@ class Trainer:
         measures: dict[str, float] = {}
         with self.report, interruptible() as interrupted:
             while self.step < settings.steps:
-                loss, norm, tokens = self._update()
+                loss, norm, tokens = self.update()
                 rate = settings.rate(self.step)
                 self.step += 1
                 self.report.step(self.step, loss, norm, rate, self.skipped, tokens)
@@ -115,7 +115,7 @@ class Trainer:
         with torch.no_grad():
             return self.objective.examine(self.report.judging)
 
-    def _update(self) -> tuple[float, float, int]:
+    def update(self) -> tuple[float, float, int]:
         """One step; gives the mean loss in nats, the length of the gradient and the tokens."""
         settings, processes = self.settings, self.processes
         self.objective.train()
@@ -299,7 +299,7 @@ def _compile(model: nn.Module) -> None:
     """Compile what blocks do in training, but for attention itself, whose calls hang on masks."""
     for part in model.modules():
         if isinstance(part, HeadAttention):
-            part._attend = torch.compiler.disable(part._attend)  # type: ignore[method-assign]
+            part.attend = torch.compiler.disable(part.attend)  # type: ignore[method-assign]
         if isinstance(part, Block):
             part.forward = _Compiled(part)  # type: ignore[method-assign]
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.align import Alignment, align
-from pellucid.lens.heads import layers_of
+from pellucid.lens.alignment import Alignment, align
+from pellucid.lens.head_table import layers_of
 from pellucid.lens.record import Record
-from pellucid.lens.words import Word, words
+from pellucid.lens.spelling import Word, words
 from pellucid.viewer.atlas import Volume
 
 MOST = 2**20

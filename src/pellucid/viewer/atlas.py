@@ -10,13 +10,12 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError
-from pellucid.lens.heads import HeadRow, by_record, layers_of
+from pellucid.lens.head_table import HeadRow, by_record, layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
+from pellucid.lens.spelling import running
 from pellucid.lens.visibility import bands
-from pellucid.lens.words import running
 from pellucid.viewer.maps import Kept, Map, thumbnails
-from pellucid.viewer.squares import item_of
 
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
@@ -118,8 +117,7 @@ class Atlas:
             found = self._maps.get(place)
             if found is None:
                 record = self._records[place.sheet]
-                outer = np.unravel_index(place.item, (1, *record.shape[:-3]))[1:]
-                weights = record.weights.one(*map(int, outer), place.head)
+                weights = record.weights.head(*_outer(record, place.item), place.head)
                 found = Map(weights, record.logsumexps is not None, self._kept)
                 self._maps[place] = found
         return found
@@ -166,15 +164,15 @@ class Atlas:
             OutOfRangeError: there is no such sheet or text.
         """
         self._check(sheet, item)
-        whole, name = self._records[sheet].weights, ("layer", sheet, item)
-        weights = AttentionWeights(item_of(whole, item))
+        record, name = self._records[sheet], ("layer", sheet, item)
+        weights = record.weights.batch_item(*_outer(record, item))
         found = self._kept.get(name)
-        if found is not None:
-            weights.know(*found)
-        elif whole._logsumexp is not None:
-            weights.know(whole._logsumexp[item])
-        elif known:
-            with torch.no_grad():
+        with torch.no_grad():
+            if weights.is_known:
+                pass
+            elif found is not None:
+                weights.know(*found)
+            elif known:
                 self._kept.put(name, (weights.logsumexp,))
         return weights
 
@@ -194,7 +192,8 @@ class Atlas:
             OutOfRangeError: there is no such sheet or text.
         """
         self._check(sheet, item)
-        return thumbnails(self._records[sheet].weights, item, size)
+        record = self._records[sheet]
+        return thumbnails(record.weights.batch_item(*_outer(record, item)), size)
 
     def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
         """Each token as it stands in the text, (queries or keys,), the space before it included;
@@ -273,6 +272,11 @@ def is_causal(record: Record) -> bool:
     """Whether it is attention within one text in which nothing sees what comes after it."""
     looks_back = any(band.right == 0 for band in bands(record.mask))
     return looks_back and not record.is_cross and record.shape[-1] == record.shape[-2]
+
+
+def _outer(record: Record, item: int) -> list[int]:
+    """A text of the batch by its number along each batch dimension."""
+    return [int(place) for place in np.unravel_index(item, (1, *record.shape[:-3]))[1:]]
 
 
 def _sizes(record: Record) -> tuple[int, int, int, int]:

@@ -5,12 +5,14 @@ Text is only ever text: it is JSON in which no tag can begin.
 """
 
 import json
+import os
 import re
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -18,9 +20,11 @@ from torch import Tensor
 
 from pellucid.attention.weights import readable_bytes
 from pellucid.common.drawing import safe
-from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
+from pellucid.common.files import write_whole
+from pellucid.errors import ArgumentError, FileError, OutOfRangeError, TooLargeError
+from pellucid.lens.recording import Recording
 from pellucid.viewer import alignment
-from pellucid.viewer.atlas import THUMBNAIL, Atlas, Place, Sheet, Side
+from pellucid.viewer.atlas import THUMBNAIL, Atlas, Place, Sheet, Side, Volume
 from pellucid.viewer.maps import SIDE, Reduce, top_level
 from pellucid.viewer.questions import MOST_WORDS, Answer, Desk, Numbers, parsed
 
@@ -133,6 +137,26 @@ MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 """Those that it answers out of single weights."""
 LEFT_OUT = {"lesson", "rollout-row", "rollout-column"}
 """Those that it cannot answer: there are too many, and each takes long."""
+
+
+def export(
+    seen: Recording,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    heads: Iterable[int] | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """`Recording.export`."""
+    output = Path(path)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(f"the page must be a file of .html, not '{output}'")
+    if output.exists() and not overwrite:
+        raise FileError(f"'{output}' is there already; overwrite=True replaces it")
+    atlas = Atlas(Volume(seen, seen.model if title is None else title))
+    some = None if heads is None else list(heads)
+    write_whole(output, exported(atlas, heads=some, limit=LIMIT if limit is None else limit))
 
 
 def exported(

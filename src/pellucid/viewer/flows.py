@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError
 from pellucid.lens import selection
-from pellucid.lens.rollout import _chain, _nonzero, _through
+from pellucid.lens.flow import chain_of, nonzero, through
 from pellucid.viewer.atlas import Atlas
 
 RESIDUAL = 0.5
@@ -48,7 +48,7 @@ def chain(atlas: Atlas, sheet: int) -> list[int]:
         for number, one in enumerate(atlas.sheets[: sheet + 1])
         if one.recording == volume and not one.is_cross and selection.stack(one.name) == stack
     ]
-    _chain(seen, [atlas.sheets[number].name for number in found])
+    chain_of(seen, [atlas.sheets[number].name for number in found])
     return found
 
 
@@ -57,7 +57,7 @@ def made_of(layers: Sequence[AttentionWeights], query: int) -> Tensor:
     flow = torch.zeros(1, layers[-1].shape[-1], dtype=layers[-1].dtype)
     flow[0, query] = 1
     for weights in reversed(layers):
-        flow = _through(weights, flow.to(weights.device, weights.dtype), "mean", RESIDUAL)
+        flow = through(weights, flow.to(weights.device, weights.dtype), "mean", RESIDUAL)
     return flow[0]
 
 
@@ -69,5 +69,5 @@ def reached(layers: Sequence[AttentionWeights], key: int) -> Tensor:
         held = held.to(weights.device, weights.dtype)
         both = torch.stack([held, torch.ones_like(held)], -1)
         mixed = (1 - RESIDUAL) * (weights @ both[None]).mean(0) + RESIDUAL * both
-        held = mixed[:, 0] / _nonzero(mixed[:, 1])
+        held = mixed[:, 0] / nonzero(mixed[:, 1])
     return held

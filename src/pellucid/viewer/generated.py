@@ -24,9 +24,9 @@ from pellucid.lens.selection import Layers
 from pellucid.models import Decoder, Encoder, EncoderDecoder, load
 from pellucid.tasks.checks import LONGEST
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.generate import Ending, Piece, generate, penalty_of
+from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
 from pellucid.tasks.terminal import noted
-from pellucid.tasks.translate import translate
+from pellucid.tasks.translation import translate
 from pellucid.viewer.atlas import Volume, Written, is_causal
 from pellucid.viewer.reading import MOST_VALUES
 
@@ -148,7 +148,7 @@ def _translated(
         x = model.decoder(
             torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
         )
-    for record in seen:
+    for record in seen.records:
         if record.is_cross:  # two calls, of which no watch can tell that they belong together
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
@@ -183,7 +183,7 @@ def _of_transformers(
             output = checkpoint.run(input_ids=source, decoder_input_ids=target)
         else:
             output = checkpoint.run(input_ids=target)
-    if not any(map(is_causal, seen)):
+    if not any(map(is_causal, seen.records)):
         raise ArgumentError(f"in {name} each token sees those after it: it writes nothing")
     new = output.logits[0, prompt - 1 :]
     stopped: Ending = "stop id" if len(ids) - prompt < room else "max_tokens"

@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.errors import OutOfRangeError
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.words import running
+from pellucid.lens.spelling import running
 from pellucid.lessons import lookup
 from pellucid.lessons.examples import EXAMPLES, Weights, walk_example
 from pellucid.lessons.walk import ROLES
@@ -99,9 +99,8 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
         if not 0 <= number < size:
             raise OutOfRangeError(f"there is no {name} {number}; there are {size}")
     place = [int(index) for index in torch.unravel_index(torch.tensor(item), (1, *outer))][1:]
-    weights = record.weights.one(*place, head)
-    of = weights._of
-    known = None if of.mask is None else of.mask.offset
+    weights = record.weights.head(*place, head)
+    known = None if weights.mask is None else weights.mask.offset
     offset = _offset(known, record, queries, keys)
     rows = _window(token, queries)
     # Of another sequence there is no token at this place: the keys as far along stand in for it.
@@ -114,7 +113,7 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
         if record.value is not None:
             value = record.value[*place, head * record.value.shape[-3] // heads].double()
         rest, rest_value = _rest(masked, value, cols)
-        bias = None if of.bias is None else of.bias[0, 0, rows, cols].double()
+        bias = None if weights.bias is None else weights.bias[0, rows, cols].double()
         return {
             "title": f"{record.name}, head {head}",
             "tokens": _words(seen, record.query_ids, item, rows),
@@ -123,14 +122,14 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
             "first_key": cols.start,
             "queries": queries,
             "offset": offset,
-            "query": of.query[0, 0, rows].tolist(),
-            "key": of.key[0, 0, cols].tolist(),
+            "query": weights.query[0, rows].tolist(),
+            "key": weights.key[0, cols].tolist(),
             "value": None if value is None else value[cols].tolist(),
-            "scale": float(of.scale),
+            "scale": float(weights.scale),
             "visible": None if visible.all() else visible.tolist(),
             "bias": None if bias is None else bias.tolist(),
-            "softcap": None if of.softcap is None else float(of.softcap),
-            "sink": None if of.sinks is None else float(of.sinks[0]),
+            "softcap": None if weights.softcap is None else float(weights.softcap),
+            "sink": None if weights.sinks is None else float(weights.sinks[0]),
             "rest": None if rest is None else rest.tolist(),
             "rest_value": None if rest_value is None else rest_value.tolist(),
         }

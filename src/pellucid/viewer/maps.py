@@ -20,7 +20,6 @@ from torch.nn.functional import pad
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError
-from pellucid.viewer.squares import item_of, picked, squares, visible
 
 Reduce = Literal["mean", "max"]
 Name = tuple[Any, ...]
@@ -105,8 +104,7 @@ class Map:
         """
         self.weights = weights
         self.queries, self.keys = weights.shape[-2:]
-        self._scores = weights._of
-        self._recorded = weights._flat_logsumexp[0] if is_known else None
+        self._recorded = weights.logsumexp if is_known else None
         self._kept = Kept() if kept is None else kept
         self._base = max(1, self.top - FINER)
         self._band = max(BAND, 2**self._base)
@@ -176,12 +174,12 @@ class Map:
         level = name[1]
         work = 0
         if level == 0:
-            work = visible(self._scores, rows)
+            work = self.weights.work(rows)
         elif level < self._base:
             work = (rows.stop - rows.start) * (cols.stop - cols.start)
         if level >= self._base or (level > 0 and self._recorded is None):
             bands = [at for at in self._bands_of(rows) if not self._kept.has((self, "band", at))]
-            work += sum(visible(self._scores, self._rows_of(at)) for at in bands)
+            work += sum(self.weights.work(self._rows_of(at)) for at in bands)
         return work > SOON
 
     def _single(self, name: Name, rows: slice, cols: slice) -> Tensor:
@@ -191,14 +189,14 @@ class Map:
         if found is not None:
             few.know(*found)
         else:
-            self._kept.put(name, (few._flat_logsumexp.clone(),))
+            self._kept.put(name, (few.logsumexp.clone(),))
         return few[0, :, cols]
 
     def _fine(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
         """Sums and maxima of the scores of the rectangle."""
         cell = 2**level
         logsumexp = self._logsumexp(rows).unsqueeze(0)
-        sums, most, _ = squares(self._scores, rows, cols, (cell, cell), logsumexp)
+        sums, most, _ = self.weights.cells((cell, cell), (rows, cols), logsumexp)
         return sums[0], most[0]
 
     def _coarse(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
@@ -215,8 +213,8 @@ class Map:
         cell = 2**level
         down = -(-(rows.stop - rows.start) // cell)
         few = min(SAMPLED, down)
-        scores = picked(self._scores, _spread(rows, few, self.weights.device))
-        sums, most, _ = squares(scores, slice(0, few), cols, (1, cell))
+        some = _spread(rows, few, self.weights.device)
+        sums, most, _ = self.weights.cells((1, cell), (some, cols))
         one = slice(0, 1)
         strip = most[0] if reduce == "max" else sums[0] / self._counts(one, cols, 1, cell)
         return strip[torch.arange(down) * few // down]
@@ -227,7 +225,7 @@ class Map:
         if found is None:
             rows, cell = self._rows_of(at), 2**self._base
             known = None if self._recorded is None else self._recorded[:, rows]
-            whole = squares(self._scores, rows, slice(0, self.keys), (cell, cell), known)
+            whole = self.weights.cells((cell, cell), (rows, slice(None)), known)
             found = Band(*(one[0] for one in whole))
             self._kept.put((self, "band", at), found)
         return found
@@ -247,7 +245,7 @@ class Map:
             torch.tensor([min(cell, part.stop - at) for at in range(part.start, part.stop, cell)])
             for part, cell in ((rows, down), (cols, across))
         )
-        return (high[:, None] * wide).to(self._scores.query.device, self._scores.dtype)
+        return (high[:, None] * wide).to(self.weights.device, self.weights.dtype)
 
     def _bands_of(self, rows: slice) -> range:
         return range(rows.start // self._band, -(-rows.stop // self._band))
@@ -256,14 +254,12 @@ class Map:
         return slice(at * self._band, min((at + 1) * self._band, self.queries))
 
 
-def thumbnails(weights: AttentionWeights, item: int, size: int) -> Tensor:
+def thumbnails(weights: AttentionWeights, size: int) -> Tensor:
     """(heads, size, size) or less: the strongest weights of sampled rows, all heads of a text."""
-    with torch.no_grad():
-        scores = item_of(weights, item)
-        queries, keys = scores.shape[2:]
-        few = -(-queries // -(-queries // size))
-        scores = picked(scores, _spread(slice(0, queries), few, weights.device))
-        return squares(scores, slice(0, few), slice(0, keys), (1, -(-keys // size))).most
+    queries, keys = weights.shape[-2:]
+    few = -(-queries // -(-queries // size))
+    some = _spread(slice(0, queries), few, weights.device)
+    return weights.cells((1, -(-keys // size)), (some, slice(None))).largest
 
 
 def _joined(cells: Tensor, group: int, join: Callable[[Tensor, int], Tensor]) -> Tensor:

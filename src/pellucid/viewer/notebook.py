@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from pellucid.attention import AttentionWeights
+from pellucid.attention.given import GivenWeights
 from pellucid.errors import PellucidError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
@@ -82,17 +83,18 @@ def atlas_of(thing: Recording | AttentionWeights) -> Atlas:
 
 def _record(weights: AttentionWeights) -> Record:
     """Weights without words, as if they had been recorded."""
-    of = weights._of
+    of, outer = weights.operands, weights.shape[:-3]
     queries, keys = weights.shape[-2:]
-    outer = of.batch_shape
-    is_placed = of.mask is not None and of.mask.offset is not None
-    known = weights._logsumexp
+    is_placed = weights.mask is not None and weights.mask.offset is not None
+    with torch.no_grad():
+        known = weights.logsumexp if weights.is_known else None
     return Record(
         name="weights",
         queries=Pieces(of.query.detach().reshape(*outer, *of.query.shape[1:])),
         keys=Pieces(of.key.detach().reshape(*outer, *of.key.shape[1:])),
-        visibility=Visibility(of.mask, None, (queries, keys), weights.device),
-        logsumexps=None if known is None else Pieces(weights._outer(known.detach()), -1),
+        kept="weights" if isinstance(weights, GivenWeights) else "query and key",
+        visibility=Visibility(weights.mask, None, (queries, keys), weights.device),
+        logsumexps=None if known is None else Pieces(known.detach(), -1),
         is_cross=queries != keys and not is_placed,
         latest_queries=queries,
         _weights=weights,
@@ -127,7 +129,11 @@ def _page(thing: Recording | AttentionWeights) -> "Page":
 
 
 def _sizes(thing: Recording | AttentionWeights) -> list[torch.Size]:
-    return [thing.shape] if isinstance(thing, AttentionWeights) else [one.shape for one in thing]
+    return (
+        [thing.shape]
+        if isinstance(thing, AttentionWeights)
+        else [one.shape for one in thing.records]
+    )
 
 
 def _has_any(thing: Recording | AttentionWeights) -> bool:

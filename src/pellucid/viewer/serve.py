@@ -7,16 +7,20 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from threading import Thread
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import typer
 
 from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
+from pellucid.lens.recording import Recording
 from pellucid.viewer.atlas import Atlas, Volume
+
+if TYPE_CHECKING:
+    import uvicorn
 
 FIRST, LAST = 7227, 7327
 """Ports that are tried; always the same one, where it is free, so that addresses can be kept."""
@@ -83,6 +87,60 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
     Raises:
         ArgumentError: a recording holds no attention.
     """
+    server, address = _server(volumes, at)
+    typer.echo(f"{address}\nCtrl-C stops.")
+    sys.stdout.flush()
+    if browser:
+        _open(address)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[at.socket])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A pass over long texts that nobody waits for any more would hold this up; it writes nothing.
+    os._exit(0)
+
+
+class Shown:
+    """A page that is shown beside what a program goes on to do."""
+
+    def __init__(self, volumes: Sequence[Volume], host: str, port: int) -> None:
+        """Listen and answer, from a thread; errors as of `listening` and `serve`."""
+        self._place = ExitStack()
+        with self._place:
+            at = self._place.enter_context(listening(host, port))
+            self._server, self.address = _server(volumes, at)
+            self._thread = Thread(
+                target=self._server.run, kwargs={"sockets": [at.socket]}, daemon=True
+            )
+            self._thread.start()
+            self._place = self._place.pop_all()
+
+    def close(self) -> None:
+        """Answer no more, and give the port back."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._place.close()
+
+    def __enter__(self) -> "Shown":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"shown at {self.address}; close() ends that"
+
+
+def show(seen: Recording, *, host: str, port: int, browser: bool) -> Shown:
+    """`Recording.view`."""
+    shown = Shown([Volume(seen, seen.model)], host, port)
+    if browser:
+        _open(shown.address)
+    return shown
+
+
+def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, str]":
+    """What answers, and the address to give a browser."""
     import uvicorn
 
     from pellucid.viewer.connections import Connection
@@ -96,22 +154,17 @@ def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
     if host in ANYWHERE:  # which is no address that a browser could go to
         shown = socket.gethostname()
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
-    typer.echo(f"{address}\nCtrl-C stops.")
-    sys.stdout.flush()
-    if browser:  # some run in the terminal, and end when they are closed
-        Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    app = Server(atlas, token).app
     config = uvicorn.Config(
-        app,
+        Server(atlas, token).app,
         http=Connection,
         ws="none",
         log_level="error",
         timeout_graceful_shutdown=1,
         server_header=False,
     )
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[at.socket])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A pass over long texts that nobody waits for any more would hold this up; it writes nothing.
-    os._exit(0)
+    return uvicorn.Server(config), address
+
+
+def _open(address: str) -> None:
+    """In a browser: some run in the terminal, and end when they are closed."""
+    Thread(target=webbrowser.open, args=(address,), daemon=True).start()

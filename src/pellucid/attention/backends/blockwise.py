@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from pellucid.attention.scores import Block, Scores, pick_columns
-from pellucid.attention.workers import each
+from pellucid.attention.workers import each, is_transformed
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
+    if is_transformed():
+        return "blocks are written in place, which the transforms of torch.func (grad, vmap) refuse"
     return None
 
 
@@ -41,7 +43,8 @@ def _block(scores: Scores, value: Tensor, dropout: float, block: Block) -> tuple
 def of_rows(masked: Tensor) -> Tensor:
     """The logsumexp of each row, -inf for a wholly hidden one, whose gradient is 0 and not NaN."""
     hidden = masked.amax(-1) == -torch.inf
-    filled = masked.masked_fill(hidden.unsqueeze(-1), 0) if hidden.any() else masked
+    some = is_transformed() or hidden.any()  # of which vmap cannot be asked
+    filled = masked.masked_fill(hidden.unsqueeze(-1), 0) if some else masked
     return filled.logsumexp(-1).masked_fill(hidden, -torch.inf)
 
 

@@ -14,6 +14,7 @@ from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.backends.bunches import Bunch, bunches
 from pellucid.attention.backends.pieces import Piece, pieces
 from pellucid.attention.scores import Scores
+from pellucid.attention.workers import is_transformed
 from pellucid.errors import BackendError
 
 Plan = list[Piece] | list[Bunch]
@@ -25,6 +26,8 @@ LARGE = 1e15
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
+    if is_transformed():
+        return "no fused kernel knows the transforms of torch.func (grad, vmap)"
     if not scores.energy.is_dot_product:
         return f"no fused kernel knows the energy {type(scores.energy).__name__}"
     if scores.softcap is not None:

@@ -185,7 +185,7 @@ class Translation(Objective):
 
     def _translated(self, most: int, progress: Progress | None) -> list[tuple[str, str]]:
         """What the model makes of the first held-out sources, and what it should be."""
-        from pellucid.tasks.translate import translate
+        from pellucid.tasks.translation import translate
 
         tokenizer = self.model.tokenizer
         assert tokenizer is not None

@@ -65,7 +65,7 @@ def test_a_watch_sees_one_batch_after_another(minilm):
             embed(minilm, texts_of(3, 31), batch_tokens=100)
     finally:
         torch.set_num_threads(1)
-    layers = [record.name for record in seen]
+    layers = [record.name for record in seen.records]
     passes = len(layers) // minilm.config.layers
     assert passes > 2
     assert layers == layers[: minilm.config.layers] * passes

@@ -16,7 +16,7 @@ from pellucid.errors import (
     UnknownNameError,
 )
 from pellucid.lens import Recording, rollout
-from pellucid.lens.rollout import FEW_QUERIES
+from pellucid.lens.flow import FEW_QUERIES
 
 VOCABULARY, TOKENS, LAYERS = 61, 37, 3
 FUSE = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
@@ -110,7 +110,7 @@ def attentions(kind, ids, dtype, **inputs):
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "mistral"])
 def test_it_is_the_papers_product(kind, heads, residual, monkeypatch):
     # Blocks of a few rows, as those of long texts are.
-    module = importlib.import_module("pellucid.lens.rollout")
+    module = importlib.import_module("pellucid.lens.flow")
     monkeypatch.setattr(module, "BLOCK_NUMBERS", 5 * 2 * 4 * TOKENS)
     ids = some_ids()
     exact, plain = (
@@ -221,11 +221,11 @@ def test_an_encoder_decoder_has_two_chains():
 def test_a_layer_that_all_share_is_given_as_records():
     ids = some_ids()
     seen = watched(build("albert"), ids)
-    assert len(seen) == LAYERS
+    assert len(seen.records) == LAYERS
     with pytest.raises(ArgumentError, match="several times in a row"):
         rollout(seen)
     expected = by_the_paper(attentions("albert", ids, torch.float32))
-    torch.testing.assert_close(rollout(list(seen)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(rollout(seen.records), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_layers_are_chosen():

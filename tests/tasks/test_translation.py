@@ -11,7 +11,7 @@ from tests.translators import PREFIX
 import pellucid
 from pellucid.errors import ArgumentError, TooLargeError, TypeMismatchError
 from pellucid.models import Config, Encoder, EncoderDecoder
-from pellucid.tasks.translate import ROWS, alignment, translate
+from pellucid.tasks.translation import ROWS, alignment, translate
 
 LEARNT = translators.ENGLISH.splitlines()
 TEXTS = [

@@ -13,9 +13,9 @@ from pellucid.common import colours
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError, UnknownNameError
 from pellucid.lens import choice, selection
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
-from pellucid.lens.words import Word, words
+from pellucid.lens.spelling import Word, words
 
 __all__ = ["Alignment", "Link", "align"]
 
@@ -73,7 +73,7 @@ class Alignment:
 
 
 def align(
-    seen: Recording,
+    seen: Recording | Record | Iterable[Record],
     *,
     layers: Layers | None = None,
     heads: int | Sequence[int] | None = None,
@@ -94,7 +94,7 @@ def align(
     some models align better by.
 
     Args:
-        seen: a recording; the latest record of each module is taken.
+        seen: a recording, or a record or several of it; the latest of each module is taken.
         layers: layer numbers, names of modules or patterns of names; all unless given. Of a deep
             model the last but one layer often aligns best.
         heads: which heads of these layers; all unless given.
@@ -115,10 +115,7 @@ def align(
     Learning to Align and Translate with Transformer Models", section 4.1 (the mean over the heads
     of a layer).
     """
-    if not isinstance(seen, Recording):
-        raise TypeMismatchError(
-            f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
-        )
+    seen = as_recording(seen)
     records = choose(seen, _cross(seen), layers, cross=True)
     targets, sources = records[0].shape[-2:]
     if not -records[0].shape[0] <= item < records[0].shape[0]:

@@ -1,4 +1,4 @@
-"""Attention weights in squares, where nobody knows the logsumexp of their rows yet.
+"""Attention weights in cells, where nobody knows the logsumexp of their rows yet.
 
 A block of whole rows is one matrix product; its logsumexp, its weights and their sums and maxima
 are then found while it is still in cache. Finding the logsumexp by the fused kernel first would
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pellucid.attention import AttentionWeights, intervals
+from pellucid.attention import intervals
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask, Spans
@@ -25,15 +25,15 @@ TOGETHER = 256
 """As above, of rows that lie together."""
 
 
-class Squares(NamedTuple):
-    """Some rows of some heads: what stands in squares, and what the rows add up to."""
+class Cells(NamedTuple):
+    """A rectangle of the weights in cells, and the logsumexp of its rows."""
 
     sums: Tensor
-    """(heads, down, across)"""
-    most: Tensor
-    """(heads, down, across)"""
+    """(..., heads, down, across) of the weights in each cell."""
+    largest: Tensor
+    """(..., heads, down, across): the largest of them."""
     logsumexp: Tensor
-    """(heads, rows)"""
+    """(..., heads, rows)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,13 @@ class Picked(Mask):
     of: Mask
     places: Tensor
 
+    @property
+    def batch(self) -> int | None:  # type: ignore[override]
+        return self.of.batch
+
+    def at(self, item: int) -> Mask:
+        return Picked(self.of.at(item), self.places)
+
     def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.of.sees(item, head, self.places[query], key)
 
@@ -50,30 +57,7 @@ class Picked(Mask):
         return self.of.spans(int(self.places[start]), int(self.places[stop - 1]) + 1, keys)
 
 
-def item_of(weights: AttentionWeights, item: int) -> Scores:
-    """The scores of one text of the batch, all heads: (1, heads, queries, keys)."""
-    of, items = weights._of, slice(item, item + 1)
-    return replace(
-        of,
-        query=of.query[items],
-        key=of.key[items],
-        bias=None if of.bias is None else of.bias[items],
-        mask=None if of.mask is None else of.mask.at(item),
-        batch_shape=torch.Size(()),
-    )
-
-
-def picked(scores: Scores, places: Tensor) -> Scores:
-    """The scores of some rows alone, wherever they stand, in order."""
-    return replace(
-        scores,
-        query=scores.query[:, :, places],
-        bias=None if scores.bias is None else scores.bias[:, :, places],
-        mask=None if scores.mask is None else Picked(scores.mask, places),
-    )
-
-
-def visible(scores: Scores, rows: slice) -> int:
+def work(scores: Scores, rows: slice) -> int:
     """How many weights of one head these rows have that no mask hides, or little more."""
     keys, mask, count = scores.shape[3], scores.mask, 0
     for some in _parts(rows, TOGETHER):
@@ -82,29 +66,50 @@ def visible(scores: Scores, rows: slice) -> int:
     return count
 
 
-def squares(
+def cells(
     scores: Scores,
-    rows: slice,
+    rows: slice | Tensor,
     keys: slice,
-    cell: tuple[int, int],
+    size: tuple[int, int],
     logsumexp: Tensor | None = None,
-) -> Squares:
-    """A rectangle of one text, from its corner in squares of `cell`, the last perhaps cut.
+) -> Cells:
+    """A rectangle of some rows, from its corner in cells of one size, the last perhaps cut.
 
     Args:
-        scores: (1, heads, queries, keys), nothing but whole blocks of which is ever made.
-        rows: the queries.
+        scores: (batch, heads, queries, keys), nothing but whole blocks of which is ever made.
+        rows: the queries, in order where they are positions.
         keys: of the rectangle; where logsumexp is not given, all others are looked at too.
-        cell: queries and keys of a square; the queries of several are a power of two.
-        logsumexp: (heads, rows), where it is known.
+        size: queries and keys of a cell.
+        logsumexp: (batch, heads, rows), where it is known.
     """
+    if isinstance(rows, Tensor):
+        scores = replace(
+            scores,
+            query=scores.query[:, :, rows],
+            bias=None if scores.bias is None else scores.bias[:, :, rows],
+            mask=None if scores.mask is None else Picked(scores.mask, rows),
+        )
+        rows = slice(0, len(rows))
+    found = []
+    for item in range(scores.shape[0]):
+        known = None if logsumexp is None else logsumexp[item]
+        found.append(_of_item(scores.at(item), rows, keys, size, known))
+    return Cells(*map(torch.stack, zip(*found, strict=True)))
+
+
+def _of_item(
+    scores: Scores, rows: slice, keys: slice, cell: tuple[int, int], logsumexp: Tensor | None
+) -> Cells:
+    """As `cells`, of one item of the batch, (1, heads, queries, keys)."""
     down, across = cell
     heads = scores.shape[1]
     height, width = rows.stop - rows.start, keys.stop - keys.start
     size = (heads, -(-height // down), -(-width // across))
     empty = scores.query.new_zeros(size, dtype=scores.dtype)
     nothing = scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype)
-    found = Squares(empty, empty.clone(), nothing)
+    if scores.sinks is not None:
+        nothing = scores.sinks.to(scores.dtype)[:, None].repeat(1, height)
+    found = Cells(empty, empty.clone(), nothing)
     blocks = _blocks(scores, rows, keys, cell, logsumexp is not None)
 
     def part(block: Block) -> tuple[list[tuple[slice, Tensor, Tensor]], Tensor]:
@@ -128,7 +133,7 @@ def squares(
         place = slice(inside.start // down, -(-inside.stop // down))
         for cols, sums, most in pieces:
             found.sums[block.heads, place, cols] += sums
-            here = found.most[block.heads, place, cols]
+            here = found.largest[block.heads, place, cols]
             torch.maximum(here, most, out=here)
     return found
 
@@ -136,16 +141,17 @@ def squares(
 def _blocks(
     scores: Scores, rows: slice, keys: slice, cell: tuple[int, int], is_known: bool
 ) -> list[Block]:
-    """Blocks whose rows make up whole squares, or lie within one, and whose columns do too."""
+    """Blocks whose rows make up whole cells, or lie within one, and whose columns do too."""
     heads, all_keys = scores.shape[1], scores.shape[3]
     wanted: Intervals = ((keys.start, keys.stop),) if is_known else ((0, all_keys),)
     step = max(LEAST_ROWS, BLOCK_NUMBERS // max(1, intervals.length(wanted)))
     mask = scores.mask
     if mask is not None:
         step = min(step, MASKED_ROWS if isinstance(mask, Picked) else TOGETHER)
-    step = 1 << (step.bit_length() - 1)
+    step = step // cell[0] * cell[0] or step
     blocks = []
-    for some in _parts(rows, step):
+    strips = _parts(rows, max(step, cell[0]))
+    for some in (part for strip in strips for part in _parts(strip, step)):
         cols, masked = wanted, Intervals()
         if mask is not None:
             spans = mask.spans(some.start, some.stop, all_keys)
@@ -162,7 +168,7 @@ def _blocks(
 
 
 def _outwards(spans: Intervals, first: int, cell: int) -> Intervals:
-    """Ranges that begin and end with a square, counted from `first`."""
+    """Ranges that begin and end with a cell, counted from `first`."""
     whole = (
         ((start - first) // cell * cell + first, -(-(stop - first) // cell) * cell + first)
         for start, stop in spans
@@ -194,7 +200,7 @@ def _weigh(
 def _pooled(
     weights: Tensor, shares: Tensor | None, down: int, across: int
 ) -> tuple[Tensor, Tensor]:
-    """Sums and maxima in squares. Rows first: they are added up a vector at a time."""
+    """Sums and maxima in cells. Rows first: they are added up a vector at a time."""
     if shares is not None:
         weights = weights.mul_(shares)
     rows = weights.shape[-2]

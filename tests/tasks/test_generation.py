@@ -13,7 +13,7 @@ import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.kernels import step
 from pellucid.models import Config, Encoder, EncoderDecoder
-from pellucid.tasks.generate import generate, stream
+from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
 
 PLAIN = Sampling()

@@ -5,7 +5,7 @@ import torch
 
 from pellucid.errors import ArgumentError, ShapeError
 from pellucid.tasks import similar
-from pellucid.tasks.similar import Match
+from pellucid.tasks.similarity import Match
 
 
 def test_by_hand():

@@ -12,8 +12,8 @@ from pellucid import pretrained
 from pellucid.common.files import is_blank
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.align import Alignment, align
-from pellucid.lens.words import words
+from pellucid.lens.alignment import Alignment, align
+from pellucid.lens.spelling import words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search

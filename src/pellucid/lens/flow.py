@@ -12,11 +12,11 @@ from pellucid.attention import AttentionWeights, indexing
 from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.attention.weights import DENSE_LIMIT, readable_bytes
 from pellucid.attention.workers import each
-from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError, TypeMismatchError
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import choice, selection
-from pellucid.lens.align import choose, why_unseen
+from pellucid.lens.alignment import choose, why_unseen
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
 
 __all__ = ["rollout"]
@@ -34,7 +34,7 @@ heads first, a block of rows at a time."""
 
 
 def rollout(
-    seen: Recording | Sequence[Record],
+    seen: Recording | Record | Iterable[Record],
     queries: int | slice | Sequence[int] | Tensor | None = None,
     *,
     heads: Fusion = "mean",
@@ -85,7 +85,7 @@ def rollout(
         raise ArgumentError(f"heads must be 'mean', 'max' or 'min', got {heads!r}")
     if not 0 <= residual <= 1:
         raise ArgumentError(f"residual must be from 0 to 1, got {residual}")
-    chain = _chain(seen, layers)
+    chain = chain_of(seen, layers)
     last = chain[-1].weights
     size = last.shape[-1]
     places = _places(queries, size)
@@ -101,11 +101,11 @@ def rollout(
     flow = flow.expand(shape)
     for record in reversed(chain):
         weights = record.weights
-        flow = _through(weights, flow.to(weights.device, weights.dtype), heads, residual)
+        flow = through(weights, flow.to(weights.device, weights.dtype), heads, residual)
     return flow
 
 
-def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Record]:
+def chain_of(seen: Recording | Record | Iterable[Record], layers: Layers | None) -> list[Record]:
     """The records of one stack, first layer first."""
     given = _given(seen)
     square = [x for x in given if not x.is_cross and x.shape[-2] == x.shape[-1]]
@@ -134,26 +134,18 @@ def _chain(seen: Recording | Sequence[Record], layers: Layers | None) -> list[Re
     return chain
 
 
-def _given(seen: Recording | Sequence[Record]) -> list[Record]:
-    if isinstance(seen, Recording):
-        return seen.latest()
-    records = list(seen) if isinstance(seen, Iterable) else []
-    if isinstance(seen, Iterable) and all(isinstance(record, Record) for record in records):
-        return records
-    raise TypeMismatchError(
-        f"seen must be a Recording, as pellucid.watch gives, or its records, got "
-        f"{type(seen).__name__}"
-    )
+def _given(seen: Recording | Record | Iterable[Record]) -> list[Record]:
+    return seen.latest() if isinstance(seen, Recording) else as_recording(seen).records
 
 
 def _refuse_repeated(seen: Recording, chain: list[Record]) -> None:
     """One module twice in a row is one that all layers share, or a model of one layer run twice."""
-    everything = list(seen)
+    everything = seen.records
     for before, record in pairwise(everything):
         if record.name == before.name and any(record is x for x in chain):
             raise ArgumentError(
                 f"'{record.name}' was recorded several times in a row: give the records of the "
-                "layers, in call order, in place of the recording, as rollout(list(seen))"
+                "layers, in call order, in place of the recording, as rollout(seen.records)"
             )
 
 
@@ -171,7 +163,7 @@ def _places(queries: int | slice | Sequence[int] | Tensor | None, size: int) -> 
     return places % size
 
 
-def _through(weights: AttentionWeights, flow: Tensor, heads: Fusion, residual: float) -> Tensor:
+def through(weights: AttentionWeights, flow: Tensor, heads: Fusion, residual: float) -> Tensor:
     """flow @ A' of one layer: (..., m, keys) from flow (..., m, queries)."""
     # Under a causal mask nothing flows to later queries, and these rows need not be computed.
     used = (flow != 0).flatten(0, -2).any(0).nonzero()
@@ -188,7 +180,7 @@ def _by_products(weights: AttentionWeights, flow: Tensor, span: slice, residual:
     part = weights if span == slice(0, weights.shape[-2]) else weights.rows(span)
     ones = torch.ones(weights.shape[-1], dtype=weights.dtype, device=weights.device)
     sums = (1 - residual) * (part @ ones).mean(-2) + residual  # (..., rows)
-    share = flow[..., span] / _nonzero(sums).unsqueeze(-2)
+    share = flow[..., span] / nonzero(sums).unsqueeze(-2)
     attended = (share.unsqueeze(-3) @ part).mean(-3)  # (..., m, keys)
     before, after = span.start, weights.shape[-1] - span.stop
     kept = torch.nn.functional.pad(share, (before, after))
@@ -205,25 +197,25 @@ def _by_blocks(
     blocks = [slice(start, min(start + step, span.stop)) for start in starts]
     weights.logsumexp  # noqa: B018  found once, before the blocks are shared out
 
-    def through(rows: slice) -> tuple[slice, Tensor]:
+    def of_rows(rows: slice) -> tuple[slice, Tensor]:
         cols = _reach(weights, rows)
         block = (1 - residual) * fuse(weights[..., rows, cols])  # (..., rows, cols)
         block.diagonal(rows.start - cols.start, -2, -1).add_(residual)
-        block = block / _nonzero(block.sum(-1, keepdim=True))
+        block = block / nonzero(block.sum(-1, keepdim=True))
         return cols, flow[..., rows] @ block
 
     differentiable = torch.is_grad_enabled() and (
         flow.requires_grad or weights.logsumexp.requires_grad
     )
     total = torch.zeros_like(flow)
-    for _, (cols, piece) in each(through, blocks, weights.device, differentiable):
+    for _, (cols, piece) in each(of_rows, blocks, weights.device, differentiable):
         total[..., cols] += piece
     return total
 
 
 def _reach(weights: AttentionWeights, rows: slice) -> slice:
     """From the first to the last key that any of the rows may see, their own places included."""
-    mask, keys = weights._of.mask, weights.shape[-1]
+    mask, keys = weights.mask, weights.shape[-1]
     if mask is None:
         return slice(0, keys)
     items = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
@@ -232,6 +224,6 @@ def _reach(weights: AttentionWeights, rows: slice) -> slice:
     return slice(min(starts), max(stops))
 
 
-def _nonzero(sums: Tensor) -> Tensor:
+def nonzero(sums: Tensor) -> Tensor:
     """Ones for the sums of rows of zeros, which stay zero when they are divided by it."""
     return sums.masked_fill(sums == 0, 1)

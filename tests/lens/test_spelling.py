@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.lens.words import Word, is_punctuation, is_special, running, texts, words
+from pellucid.lens.spelling import Word, is_punctuation, is_special, running, texts, words
 
 BY_HAND = {
     "WordPiece": (

@@ -4,16 +4,15 @@ Both multiply each weight by a number that is a dot product of something of the 
 of the key, so both are as lazy as the weights: `Contributions`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pellucid.attention import AttentionWeights, attention_weights, indexing, streaming
+from pellucid.attention import AttentionWeights, attention_weights, indexing
 from pellucid.attention.weights import DENSE_LIMIT, Top
 from pellucid.errors import (
     ArgumentError,
@@ -23,7 +22,7 @@ from pellucid.errors import (
 )
 from pellucid.lens import choice
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
+from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.selection import Layers
 
 __all__ = [
@@ -145,13 +144,7 @@ class Attribution(Contributions):
         Raises:
             ArgumentError: k is below 1 or above the number of keys.
         """
-        weights, of = self.weights, self.weights._of
-        raised = self.norms.log().reshape(-1, *self.norms.shape[-2:]).unsqueeze(-2).expand(of.shape)
-        scores = replace(of, bias=raised if of.bias is None else of.bias + raised)
-        # exp(score + ln norm - logsumexp): the logsumexp stays that of the weights.
-        k = weights._checked_top(k)
-        found = streaming.statistics(scores, weights._flat_logsumexp, frozenset(), k)
-        return Top(weights._outer(found["values"]), weights._outer(found["indices"]))
+        return self.weights.top(k, factors=self.norms)
 
 
 class GradientTimesWeights(Contributions):
@@ -163,7 +156,17 @@ class GradientTimesWeights(Contributions):
         return self._left
 
 
-def attribution(record: Record, output_weight: Tensor | None = None) -> Attribution:
+@overload
+def attribution(record: Record, output_weight: Tensor | None = None) -> Attribution: ...
+
+
+@overload
+def attribution(record: Recording, output_weight: None = None) -> dict[str, Attribution]: ...
+
+
+def attribution(
+    record: Record | Recording, output_weight: Tensor | None = None
+) -> Attribution | dict[str, Attribution]:
     """How much each key hands over to each query: its weight times the length of what it gives.
 
         attribution = weights[..., i, j] * ||f(x_j)||,    f(x_j) = value_j @ W_O of the head
@@ -173,7 +176,8 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     and value.
 
     Args:
-        record: one of `pellucid.watch(model, values=True)`.
+        record: one of `pellucid.watch(model, values=True)`; or the recording, for the attribution
+            of each module's latest call by its name.
         output_weight: (model_dim, heads * value_dim), the projection after attention, as
             `output_projection(model, record)` finds it. Unless it is given, or the record
             knows it, the length is that of the value alone.
@@ -185,6 +189,10 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
     Source: Kobayashi et al. 2020, "Attention is Not Only a Weight: Analyzing Transformers with
     Vector Norms", section 3.
     """
+    if isinstance(record, Recording):
+        if output_weight is not None:
+            raise ArgumentError("output_weight is that of one record, and this is a recording")
+        return {one.name: attribution(one) for one in record.latest()}
     value = _value(record).to(record.weights.dtype)  # (..., kv_heads, keys, value_dim)
     heads, value_dim = record.shape[-3], value.shape[-1]
     output_weight = record.output_weight if output_weight is None else output_weight
@@ -205,7 +213,7 @@ def attribution(record: Record, output_weight: Tensor | None = None) -> Attribut
 
 
 def gradient_times_weights(
-    seen: Recording | Sequence[Record], target: Tensor, layers: Layers | None = None
+    seen: Recording | Record | Iterable[Record], target: Tensor, layers: Layers | None = None
 ) -> list[GradientTimesWeights]:
     """How much each weight matters for one chosen output: the weight times its gradient.
 
@@ -246,7 +254,7 @@ def gradient_times_weights(
         raise ArgumentError(
             "target has no graph: run the model, and choose the target, without torch.no_grad()"
         )
-    records = choice.chosen(list(seen), layers)
+    records = choice.chosen(as_recording(seen).records, layers)
     contexts = [_context(record) for record in records]
     ways = [_ways(context) for context in contexts]
     edges = [edge for way in ways for edge, _ in way]

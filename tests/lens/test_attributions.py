@@ -104,8 +104,8 @@ def dense_norms(record, weight, dtype):
 def test_norms_are_those_of_the_projected_values(name):
     model = build(name)
     seen = watched(model)
-    assert len(list(seen)) >= LAYERS
-    for record in seen:
+    assert len(seen.records) >= LAYERS
+    for record in seen.records:
         weight = output_projection(model, record)
         assert torch.equal(weight, output_projection(model, record.name))
         given = attribution(record, weight)
@@ -135,7 +135,7 @@ def test_norms_are_those_of_the_projected_values(name):
 def test_the_vectors_that_norms_measure_add_up_to_the_models_own():
     """Summed over keys and heads, alpha_ij f(x_j) is what the model's projection gives."""
     model = build("gpt2")
-    record = next(iter(watched(model)))
+    record = watched(model).records[0]
     attention = model.get_submodule(record.name)
     weight = output_projection(model, record).detach().unflatten(1, (3, -1))
     handed = torch.einsum("bhqk,bhkd,mhd->bqm", record.weights.dense(), record.value, weight)
@@ -157,7 +157,7 @@ def test_by_hand():
     model = Attends()
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model()
-    record = next(iter(seen))
+    record = seen.records[0]
     given = attribution(record)  # of the value alone
     assert torch.equal(given[0, 0], torch.tensor([[2.5, 0.0], [2.5, 0.0]]))
     assert given.top(2).indices[0, 0].tolist() == [[0, -1], [0, -1]]
@@ -172,7 +172,7 @@ def test_attribution_trains():
     model = build("bert", "sdpa").double()
     with pellucid.watch(model, values=True) as seen:
         run(model, some_ids())
-    record = next(iter(seen))
+    record = seen.records[0]
     weight = output_projection(model, record).detach()
     layer = model.get_submodule(record.name)
     parameters = [layer.query.weight, layer.key.weight, layer.value.weight]
@@ -288,7 +288,7 @@ def test_a_projection_in_the_same_call_leaves_no_context_but_has_norms():
     x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(3))
     with pellucid.watch(layer, values=True) as seen:
         target = layer(x, x, x)[0].sum()
-    (record,) = seen
+    (record,) = seen.records
     weight = output_projection(layer, record)
     expected = dense_norms(record, weight, torch.float32)
     torch.testing.assert_close(attribution(record, weight).norms, expected)
@@ -300,9 +300,9 @@ def test_errors_say_what_to_do():
     model = build("bert")
     seen = watched(model, values=False)
     with pytest.raises(ArgumentError, match="values=True"):
-        attribution(next(iter(seen)))
+        attribution(seen.records[0])
     seen = watched(model)
-    record = next(iter(seen))
+    record = seen.records[0]
     with pytest.raises(ShapeError, match=r"\(model_dim, 3 \* 11\), got \(33, 30\)"):
         attribution(record, torch.rand(33, 30))
     with pytest.raises(OutOfRangeError):

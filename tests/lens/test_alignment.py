@@ -7,8 +7,8 @@ import transformers
 import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError, UnknownNameError
 from pellucid.lens import Recording, align
-from pellucid.lens.align import Alignment, Link
-from pellucid.lens.words import Word
+from pellucid.lens.alignment import Alignment, Link
+from pellucid.lens.spelling import Word
 
 VOCABULARY = ["<pad>", "</s>", "▁the", "▁cat", "s", "▁sat", "▁die", "▁Katze", "n", "▁sass", "en"]
 LAYERS, HEADS = 2, 3

@@ -12,7 +12,7 @@ from torch import nn
 import pellucid
 from pellucid.attention.reference import stages
 from pellucid.errors import TypeMismatchError, UnknownNameError
-from pellucid.lens.heads import COLUMNS, HeadTable, heads
+from pellucid.lens.head_table import COLUMNS, HeadTable, heads
 
 MARKS = {0, 3, 7, 9}
 SHARES = ("first", "itself", "previous", "next", "duplicates", "induction", "punctuation")
@@ -190,7 +190,7 @@ def labels(*names):
     model = Sequence(names)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(IDS, query, key)
-    assert len(seen) == len(names), seen.unseen
+    assert len(seen.records) == len(names), seen.unseen
     return [row.label for row in heads(seen) if row.head == 0]
 
 

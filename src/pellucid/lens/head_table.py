@@ -1,25 +1,24 @@
 """What each head does: one row of numbers a head, and a name where it is clear."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights
-from pellucid.attention.given import GivenWeights
-from pellucid.attention.masks import And, Band
 from pellucid.common import colours
 from pellucid.common.wording import percent
-from pellucid.errors import TypeMismatchError, UnknownNameError
+from pellucid.errors import MissingExtraError, UnknownNameError
 from pellucid.lens import selection
 from pellucid.lens.places import Places
 from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
-from pellucid.lens.words import is_punctuation, is_special, texts
+from pellucid.lens.recording import Recording, as_recording
+from pellucid.lens.spelling import is_punctuation, is_special, texts
 
 __all__ = ["HeadRow", "HeadTable", "heads"]
 
@@ -98,6 +97,7 @@ class HeadRow:
 
 
 COLUMNS = tuple(field.name for field in fields(HeadRow))
+KINDS = tuple(field.type for field in fields(HeadRow))
 
 
 class HeadTable(Sequence[HeadRow]):
@@ -120,6 +120,31 @@ class HeadTable(Sequence[HeadRow]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Each row as a dict that JSON can hold, None for what is not known."""
         return [row.to_dict() for row in self._rows]
+
+    def _columns(self) -> dict[str, list[Any]]:
+        return {name: [getattr(row, name) for row in self._rows] for name in COLUMNS}
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of its columns, NaN for what is not known.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return _installed("pandas", "pandas").DataFrame(self._columns(), columns=list(COLUMNS))
+
+    def to_arrow(self) -> Any:
+        """A table of pyarrow of its columns, null for what is not known.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        pyarrow = _installed("pyarrow", "'pellucid[tables]'")
+        known: dict[Any, str] = {int: "int64", str: "string", float: "float64"}
+        arrays = {
+            name: pyarrow.array(values, known[kind], from_pandas=True)
+            for (name, values), kind in zip(self._columns().items(), KINDS, strict=True)
+        }
+        return pyarrow.table(arrays)
 
     def sort(self, by: str) -> "HeadTable":
         """The rows by a column: numbers largest first, unknown ones last; others from A or 0 on.
@@ -176,7 +201,18 @@ class HeadTable(Sequence[HeadRow]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None) -> HeadTable:
+def _installed(module: str, line: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"this needs {module}: pip install {line}") from error
+
+
+def heads(
+    seen: Recording | Record | Iterable[Record],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> HeadTable:
     """What every head of the latest call of every module does, in numbers.
 
     Averages are over real queries, all items of the batch together: not over padding (positions
@@ -205,16 +241,13 @@ def heads(seen: Recording, *, progress: Callable[[int, int], None] | None = None
     punctuation, next token, broad heads (Clark et al. 2019, "What Does BERT Look At?").
 
     Args:
-        seen: what `watch` recorded.
+        seen: what `watch` recorded, or a record or several of it.
         progress: called after each module with how many are done, and of how many.
 
     Raises:
-        TypeMismatchError: seen is no recording.
+        TypeMismatchError: seen is no recording and no records.
     """
-    if not isinstance(seen, Recording):
-        raise TypeMismatchError(
-            f"seen must be a Recording, as pellucid.watch gives, got {type(seen).__name__}"
-        )
+    seen = as_recording(seen)
     rows: list[HeadRow] = []
     for done, some in enumerate(by_record(seen), start=1):
         rows += some
@@ -259,7 +292,6 @@ def _stack(record: Record) -> str:
 def _rows(seen: Recording, record: Record, stack: str, layer: int) -> list[HeadRow]:
     """The rows of one attention."""
     weights, own = _placed(record)
-    of = weights._of
     found = weights.statistics(top=1)
     received, entropy, distance, peak = (
         x.reshape(-1, *x.shape[-2:])
@@ -275,14 +307,14 @@ def _rows(seen: Recording, record: Record, stack: str, layer: int) -> list[HeadR
         return (total / flags.sum((0, 2))).tolist()
 
     places = Places(weights, own, real)
-    unknown = [NAN] * of.shape[1]
+    unknown = [NAN] * weights.shape[-3]
     columns = dict.fromkeys(("distance", *_SHARES), unknown)
     columns["entropy"] = mean(entropy)
     columns["first"] = mean(places.at(real.int().argmax(-1, keepdim=True).expand_as(own)))
     key_ids = _ids(record)
     flags = None if key_ids is None else _punctuation(seen, key_ids)
     if flags is not None:
-        chosen = flags.to(weights.dtype).reshape(*of.batch_shape, 1, -1, 1)
+        chosen = flags.to(weights.dtype).reshape(*weights.shape[:-3], 1, -1, 1)
         columns["punctuation"] = mean((weights @ chosen).reshape(entropy.shape))
     if not record.is_cross:
         columns["distance"] = mean(distance)
@@ -294,7 +326,7 @@ def _rows(seen: Recording, record: Record, stack: str, layer: int) -> list[HeadR
         for name, where in wanted.items():
             shown = places.shown(where)
             columns[name] = mean(places.at(where), shown) if bool(shown.any()) else unknown
-    most = mean(_most_entropy(weights))
+    most = mean(weights.visible().reshape(entropy.shape).double().log())
     names = list(columns)
     rows = []
     for head, values in enumerate(zip(*columns.values(), strict=True)):
@@ -321,11 +353,10 @@ def _real(
     record: Record, weights: AttentionWeights, own: Tensor, received: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`real_tokens` where it is known what each key received, (batch, heads, keys)."""
-    of = weights._of
-    uniform = record.visibility.uniform_rows(of.shape[2])
+    uniform = record.visibility.uniform_rows(weights.shape[-2])
     if uniform is not None:  # rows that are hidden, and whose weights are none of the mask's
-        told = (~uniform).to(weights.dtype).expand(of.shape[0], -1)
-        received = (told.reshape(*of.batch_shape, 1, 1, -1) @ weights).reshape(received.shape)
+        told = (~uniform).to(weights.dtype).expand(len(received), -1)
+        received = (told.reshape(*weights.shape[:-3], 1, 1, -1) @ weights).reshape(received.shape)
     real = received.sum(1) > 0  # (batch, keys)
     if not record.is_cross:
         everything = Places(weights, own, torch.ones_like(real))
@@ -343,17 +374,15 @@ def _placed(record: Record) -> tuple[AttentionWeights, Tensor]:
     Queries of which the mask says nothing are the last ones of the keys.
     """
     weights = record.weights
-    of = weights._of
-    batch, _, queries, keys = of.shape
-    offset = None if of.mask is None else of.mask.offset
+    batch = weights.shape[:-3].numel()
+    queries, keys = weights.shape[-2:]
+    offset = None if weights.mask is None else weights.mask.offset
     if offset is None:
         offset = 0 if record.is_cross else keys - queries
         if offset:
-            place = Band(None, None, offset)  # hides nothing
-            of = replace(of, mask=place if of.mask is None else And(of.mask, place))
-            weights = AttentionWeights(of, weights._backend)
-    first = torch.as_tensor(offset, device=of.query.device).reshape(-1, 1).expand(batch, 1)
-    return weights, first + torch.arange(queries, device=of.query.device)
+            weights = weights.placed(offset)
+    first = torch.as_tensor(offset, device=weights.device).reshape(-1, 1).expand(batch, 1)
+    return weights, first + torch.arange(queries, device=weights.device)
 
 
 def _real_queries(record: Record, own: Tensor, real: Tensor, uniform: Tensor | None) -> Tensor:
@@ -396,18 +425,6 @@ def _punctuation(seen: Recording, ids: Tensor) -> Tensor | None:
         for name, text in zip(names, texts(names), strict=True)
     ]
     return torch.tensor(told, device=ids.device)[place]
-
-
-def _most_entropy(weights: AttentionWeights) -> Tensor:
-    """(batch, 1, queries): the log of how many keys each query sees, nats."""
-    if isinstance(weights, GivenWeights):
-        flat = weights.dense(limit=None).reshape(-1, *weights.shape[-3:])
-        return (flat > 0).any(1, keepdim=True).sum(-1).log()
-    of = weights._of
-    nothing = (torch.zeros_like(x[:, :1, :, :1]) for x in (of.query, of.key))
-    query, key = (x.float() for x in nothing)
-    plain = replace(of, query=query, key=key, bias=None, sinks=None)
-    return AttentionWeights(plain)._flat_logsumexp
 
 
 def _role(row: HeadRow, most_entropy: float) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pellucid.errors import ArgumentError, ShapeError
 from pellucid.tasks import cluster, cluster_map, embed, open_encoder
-from pellucid.tasks.cluster import telling_words
+from pellucid.tasks.clustering import telling_words
 
 TOPICS = {
     "cat": ["A cat sleeps on the mat", "The cat chases mice", "My cat purrs", "A grey cat meows"],
