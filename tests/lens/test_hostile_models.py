@@ -356,7 +356,7 @@ def test_items_and_heads_in_any_order(order, batch):
     """Also where there are as many items as heads, and no size tells them apart."""
     seen = watched(model := Split(order, 3), *draw((batch, N, WIDTH)))
     assert len(seen.records) == len(model.truth)
-    for record, truth in zip(seen, model.truth, strict=True):
+    for record, truth in zip(seen.records, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
 
@@ -365,14 +365,14 @@ def test_items_and_heads_in_any_order(order, batch):
 def test_items_and_heads_in_any_order_in_a_fused_kernel(order, batch):
     seen = watched(model := Split(order, 3, fused=True), *draw((batch, N, WIDTH)))
     assert len(seen.records) == len(model.truth)
-    for record, truth in zip(seen, model.truth, strict=True):
+    for record, truth in zip(seen.records, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
 
 def test_a_batch_of_twice_as_many_items_as_heads_that_come_one_after_another():
     seen = watched(model := Split("one after another", 3), *draw((6, N, WIDTH)))
     assert [record.shape for record in seen.records] == [(6, 1, N, N)] * 3
-    for record, truth in zip(seen, model.truth, strict=True):
+    for record, truth in zip(seen.records, model.truth, strict=True):
         torch.testing.assert_close(record.weights.dense(), truth, **NEAR)
 
 

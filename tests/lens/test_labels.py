@@ -395,9 +395,9 @@ def test_encoder_outputs_that_are_given(name):
         lambda model: model(ids, decoder_input_ids=target),
         lambda model: model(encoder_outputs=memory, decoder_input_ids=target),
     ]
-    seen = watch(model, *calls).records[3 * LAYERS :]
-    assert len(seen.records) == 2 * LAYERS
-    for record in seen.records:
+    records = watch(model, *calls).records[3 * LAYERS :]
+    assert len(records) == 2 * LAYERS
+    for record in records:
         assert labels(record)[0] == target.tolist()
         assert labels(record)[1] == (None if record.is_cross else target.tolist())
 

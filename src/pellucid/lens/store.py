@@ -245,9 +245,17 @@ def _restored(told: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
 
 def _proof(rows: Any, of: Any, error: Any, allowed: Any, reason: Any) -> Proof:
     """An error of a proof may be NaN, as that of a model whose weights are."""
-    numbers = (one if one != one else untrusted.finite(one, "a proof") for one in (error, allowed))
-    sizes = (untrusted.whole(one, "rows of a proof") for one in (rows, of))
-    return Proof(*sizes, *numbers, untrusted.text(reason, "reason"))
+
+    def number(one: Any) -> float:
+        return one if one != one else untrusted.finite(one, "a proof")
+
+    return Proof(
+        untrusted.whole(rows, "rows of a proof"),
+        untrusted.whole(of, "rows of a proof"),
+        number(error),
+        number(allowed),
+        untrusted.text(reason, "reason"),
+    )
 
 
 def _check_types(tensors: dict[str, Tensor]) -> None:

@@ -15,13 +15,16 @@ class Connection(H11Protocol):
     """HTTP as uvicorn speaks it, which by itself waits for ever for a request to begin or end."""
 
     _timer: asyncio.TimerHandle | None = None
+    since = 0.0
+    """When it was made, on the clock of the loop."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self.since = self.loop.time()
         if len(self.connections) > MOST:
-            idle = [one for one in self.connections if not one.is_answering]
-            min(idle, key=lambda one: one._since).transport.abort()
+            ours = [one for one in self.connections if isinstance(one, Connection)]
+            idle = [one for one in ours if not one.is_answering]
+            min(idle, key=lambda one: one.since).transport.abort()
         self._look()
 
     @property

@@ -120,8 +120,8 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
                 if _is_heard(result, args[0], weight):
                     is_key = pending.is_projected(weight, 1) or is_given(weight)
                     _safely(products.multiplied, result, args[0], weight.mT, is_key)
-            elif isinstance(result, Tensor) and not result.is_nested and result.ndim:
-                pending.here().projections.append((result.numel(), result.shape[-1]))
+            elif isinstance(result, Tensor) and not result.is_nested:
+                pending.here().projections.append(result.shape)
         return result
 
     return project

@@ -39,7 +39,7 @@ class _Made(NamedTuple):
     """Memory in which items and heads lie in a known order."""
 
     memory: StorageWeakRef
-    count: int
+    pairs: int
     """Items times heads."""
     heads: int
     is_heads_first: bool
@@ -129,7 +129,7 @@ def _is_first(tensor: Tensor, heads: int = 0) -> bool | None:
     for made in _latest.made:
         if (
             made.memory.cdata == memory
-            and made.count == count
+            and made.pairs == count
             and made.heads == (heads or (tensor.shape[0 if made.is_heads_first else 1]))
         ):
             return made.is_heads_first
