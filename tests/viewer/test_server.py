@@ -223,7 +223,7 @@ def test_heads_that_cannot_be_measured_are_told_each_time(monkeypatch: pytest.Mo
 
 def test_what_is_no_number_and_no_text_breaks_no_answer() -> None:
     found = recordings.both()
-    for record in found:
+    for record in found.records:
         query, key = record.query.clone(), record.key.clone()
         query[:, :, 3], key[:, :, 2] = torch.nan, torch.inf
         record.queries, record.keys = Pieces(query), Pieces(key)
