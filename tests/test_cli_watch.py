@@ -61,7 +61,7 @@ def test_a_recording_is_saved_and_shown(run, tmp_path):
     status, out, err = run("heads", path, "--json")
     assert (status, err) == (0, "")
     # What a score is off by, its weight is off by as a share, and an entropy by little more.
-    scores = [record.weights.scaled[...] for record in pellucid.Recording.load(path)]
+    scores = [record.weights.scaled[...] for record in pellucid.Recording.load(path).records]
     off = 8 * 2**-23 * (1 + max(float(one.abs().max()) for one in scores))
 
     def close(number):

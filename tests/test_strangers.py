@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pellucid.lens.heads import heads
-from pellucid.tasks.embed import embed
 from tokenizers import Tokenizer, models
 
 import pellucid
@@ -21,7 +19,9 @@ from pellucid.common.checkpoint import open_checkpoint
 from pellucid.common.wording import plain
 from pellucid.errors import FileError, PellucidError
 from pellucid.layers.config import Config
+from pellucid.lens.head_table import heads
 from pellucid.models import Encoder
+from pellucid.tasks.embedding import embed
 from pellucid.text import items
 from pellucid.text.tokenizer import Tokenizer as Ours
 
