@@ -94,11 +94,11 @@ def their_greedy(model: Any, ids: torch.Tensor, count: int) -> list[int]:
 
 def memory_rate() -> float:
     """Bytes a second that a product of a matrix and a vector reads, at the best."""
-    from pellucid.kernels import step
+    from pellucid.layers import matrix_vector
 
     matrix, vector = torch.randn(2**17, 1024), torch.randn(1, 1024)
     found = measure.beside(
-        {"": partial(step.linear, vector, matrix, None)}, lambda: None, budget=2, least=9
+        {"": partial(matrix_vector.linear, vector, matrix, None)}, lambda: None, budget=2, least=9
     )
     return matrix.nbytes / found[""].ours
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.kernels import step
-from pellucid.layers import int8
+from pellucid.layers import decoding_step, int8
 from pellucid.models import Config, Decoder, Encoder
 from tests.models.stacks import BATCH, TOKENS, VOCABULARY, configs, of, some_ids
 
@@ -85,7 +84,7 @@ def test_the_compiled_step_is_what_runs():
         model(ids[:, :5], cache=cache)
         assert cache.step is None
         model(ids[:, 5:6], cache=cache)
-    assert isinstance(cache.step, step.Step)
+    assert isinstance(cache.step, decoding_step.Step)
 
 
 @settings(max_examples=25, deadline=None)

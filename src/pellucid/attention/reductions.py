@@ -2,17 +2,39 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pellucid.attention import streaming
+from pellucid.attention.limits import check_size
+from pellucid.attention.scores import Scores
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 
-if TYPE_CHECKING:
-    from pellucid.attention.weights import AttentionWeights
+
+class Weights(Protocol):
+    """What is asked of the weights."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def requires_grad(self) -> bool: ...
+    @property
+    def operands(self) -> Scores: ...
+    @property
+    def logsumexp(self) -> Tensor: ...
+    def received(self) -> Tensor: ...
+    def top(self, k: int) -> streaming.Top: ...
+    def __getitem__(self, index: Any) -> Tensor: ...
+    def __matmul__(self, x: Tensor) -> Tensor: ...
 
 
 class Largest(NamedTuple):
@@ -45,7 +67,7 @@ def axes_of(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
 
 
 def total(
-    weights: "AttentionWeights",
+    weights: Weights,
     dim: int | Sequence[int] | None,
     keepdim: bool,
     limit: int | None,
@@ -64,7 +86,7 @@ def total(
     return found if keepdim else found.squeeze(axes)
 
 
-def largest(weights: "AttentionWeights", dim: int, keepdim: bool, limit: int | None) -> Largest:
+def largest(weights: Weights, dim: int, keepdim: bool, limit: int | None) -> Largest:
     """`weights.max` along an axis."""
     (axis,) = axes_of(dim, weights.ndim)
     rows, cols = weights.ndim - 2, weights.ndim - 1
@@ -80,7 +102,7 @@ def largest(weights: "AttentionWeights", dim: int, keepdim: bool, limit: int | N
     return Largest(values, indices)
 
 
-def _of_columns(weights: "AttentionWeights") -> tuple[Tensor, Tensor]:
+def _of_columns(weights: Weights) -> tuple[Tensor, Tensor]:
     """The largest weight that each key gets, and from which query: (..., heads, keys)."""
     operands = weights.operands
     with torch.no_grad():
@@ -95,7 +117,7 @@ def _of_columns(weights: "AttentionWeights") -> tuple[Tensor, Tensor]:
     return weights[(*items, indices, key)], indices
 
 
-def _added(weights: "AttentionWeights", axes: list[int], limit: int | None) -> Tensor:
+def _added(weights: Weights, axes: list[int], limit: int | None) -> Tensor:
     """The sum over heads or items, one after another; those axes stay with size 1."""
     found: Tensor | None = None
     for part in _parts(weights, axes, limit):
@@ -104,7 +126,7 @@ def _added(weights: "AttentionWeights", axes: list[int], limit: int | None) -> T
     return found
 
 
-def _of_parts(weights: "AttentionWeights", axis: int, limit: int | None) -> tuple[Tensor, Tensor]:
+def _of_parts(weights: Weights, axis: int, limit: int | None) -> tuple[Tensor, Tensor]:
     """The largest over heads or items, one after another, and which; the axis stays, size 1."""
     values: Tensor | None = None
     for place, part in enumerate(_parts(weights, [axis], limit)):
@@ -118,10 +140,8 @@ def _of_parts(weights: "AttentionWeights", axis: int, limit: int | None) -> tupl
     return values, indices
 
 
-def _parts(weights: "AttentionWeights", axes: list[int], limit: int | None) -> Iterator[Tensor]:
+def _parts(weights: Weights, axes: list[int], limit: int | None) -> Iterator[Tensor]:
     """The weights one place of some axes at a time, each itself n x n."""
-    from pellucid.attention.weights import check_size
-
     shape = torch.Size(1 if axis in axes else size for axis, size in enumerate(weights.shape))
     check_size("the answer", shape, weights.dtype, limit)
     weights.logsumexp  # noqa: B018  found once, and not for each part

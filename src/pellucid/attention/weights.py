@@ -14,6 +14,7 @@ from pellucid.attention.block_pooling import Cells
 from pellucid.attention.display import Displayed
 from pellucid.attention.energies import Energy
 from pellucid.attention.intervals import Intervals
+from pellucid.attention.limits import DENSE_LIMIT, check_size, readable_bytes
 from pellucid.attention.masks import And, Band, Mask, mask_of_rows
 from pellucid.attention.scores import Scores
 from pellucid.attention.streaming import Top
@@ -21,7 +22,6 @@ from pellucid.errors import (
     ArgumentError,
     OutOfRangeError,
     ShapeError,
-    TooLargeError,
     TypeMismatchError,
     warn_deprecated,
 )
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionWeights", "Cells", "Statistics", "Top"]
 
-DENSE_LIMIT = 2**30
-"""Bytes that `dense()` makes without being told to: 1 GiB."""
 FEW_ROWS = 8
 """Fewer than one in so many rows find their logsumexp alone; for more, all are found at once."""
 MOST_RANGES = 16
@@ -884,16 +882,6 @@ class Transposed(LazyMatrix):
         return f"{self.T!r}.T"
 
 
-def check_size(what: str, shape: torch.Size, dtype: torch.dtype, limit: int | None) -> None:
-    """Refuse an answer of more than `limit` bytes, and say how many it needs."""
-    needed = shape.numel() * dtype.itemsize
-    if limit is not None and needed > limit:
-        raise TooLargeError(
-            f"{what} of shape {tuple(shape)} needs {readable_bytes(needed)}, above the limit of "
-            f"{readable_bytes(limit)}; index a part, or pass limit=None"
-        )
-
-
 def _whole(name: str, number: int) -> int:
     if type(number) is not int:
         raise TypeMismatchError(f"{name} must be an int, got {number!r}")
@@ -915,11 +903,3 @@ def _flat_place(what: str, place: tuple[int, ...], sizes: Sequence[int]) -> int:
             raise OutOfRangeError(f"{one} is out of range for axis {axis} with size {size}")
         flat = flat * size + one % size
     return flat
-
-
-def readable_bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            break
-        count, unit = count / 1024, "TiB"
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

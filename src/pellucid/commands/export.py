@@ -53,7 +53,7 @@ def export(
     if limit < 1:
         raise ArgumentError(f"--limit must be 1 or more, not {limit}")
 
-    from pellucid.attention.weights import readable_bytes
+    from pellucid.attention.limits import readable_bytes
     from pellucid.common.files import printable, to_json, write_whole
     from pellucid.common.terminal import steps
     from pellucid.lens import terminal

@@ -15,9 +15,10 @@ import torch
 from pellucid import pretrained
 from pellucid.common import untrusted
 from pellucid.common.files import printable, reason_of
+from pellucid.common.untrusted import json_in
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
-from pellucid.models.checkpoints.tensors import Tensors, json_in
+from pellucid.models.checkpoints.tensors import Tensors
 
 _INSTALL = "pip install 'pellucid[hf]'"
 _TOKENIZERS = (

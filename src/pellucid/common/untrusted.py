@@ -87,6 +87,35 @@ def read_json(path: Path) -> Any:
     return json.loads(content.decode("utf-8-sig"))
 
 
+def json_in(directory: Path, name: str) -> dict[str, Any]:
+    """The object in a file of the checkpoint.
+
+    Raises:
+        FileError: there is no such file, or something else is in it.
+    """
+    found = _json(directory, name)
+    if not isinstance(found, dict):
+        raise FileError(f"its {name} is no JSON object")
+    return found
+
+
+def json_list_in(directory: Path, name: str) -> list[Any]:
+    """The list in a file of the checkpoint; raises as `json_in`."""
+    found = _json(directory, name)
+    if not isinstance(found, list):
+        raise FileError(f"its {name} is no JSON list")
+    return found
+
+
+def _json(directory: Path, name: str) -> Any:
+    path = inside(directory, name)
+    with guarded(f"its {name} cannot be read"):
+        try:
+            return read_json(path)
+        except FileNotFoundError:
+            raise FileError(f"it has no {name}") from None
+
+
 _LISTED = re.compile(r"layers?\b|layers?_|depth|blocks|num_labels")
 
 

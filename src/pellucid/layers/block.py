@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.attention import attention, masks
-from pellucid.kernels.step import is_plain
 from pellucid.layers.cache import Slot
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
+from pellucid.layers.fusible import fusible, is_plain
 from pellucid.layers.positions import turned
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -47,6 +47,7 @@ class Sight:
         return replace(self, mask=mask, bias=bias, turn=turn)
 
 
+@fusible
 class HeadAttention(nn.Module):
     """Grouped heads over projections of their own, with positions that turn and a cache.
 
@@ -129,6 +130,7 @@ class HeadAttention(nn.Module):
         return (projected if norm is None else norm(projected)).transpose(-3, -2)
 
 
+@fusible
 class FeedForward(nn.Module):
     """down(activation(up(x))), or down(activation(gate(x)) * up(x)), each token by itself."""
 
@@ -151,6 +153,7 @@ class FeedForward(nn.Module):
         return output
 
 
+@fusible
 class Block(nn.Module):
     """One layer of an encoder or a decoder; with cross-attention, of one that reads a memory."""
 

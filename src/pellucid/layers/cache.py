@@ -71,7 +71,7 @@ class Cache:
         self.start: int | Tensor = 0
         """Tokens that each text has: one number, or (batch,) where they differ."""
         self.step: Any = None
-        """What `kernels.step` keeps from one token to the next."""
+        """What `layers.decoding_step` keeps from one token to the next."""
         self.slots = [Slot(self, layer, shape, like) for layer in range(layers)]
 
     def claim(self, config: Config, texts: int, count: int) -> int:

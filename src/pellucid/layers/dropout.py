@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from pellucid.layers.fusible import fusible
+
 LEVELS = 256
 
 
+@fusible
 class Dropout(nn.Dropout):
     """As `torch.nn.Dropout`; on a CPU at a third of its time, and a chance of whole 256ths.
 

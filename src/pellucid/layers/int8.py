@@ -9,9 +9,11 @@ through a layer stay float.
 import torch
 from torch import Tensor, nn
 
-from pellucid.kernels.step import linear
+from pellucid.layers.fusible import fusible
+from pellucid.layers.matrix_vector import linear
 
 
+@fusible
 class Int8Linear(nn.Module):
     """A linear layer that keeps a byte a weight. It does not train."""
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pellucid.attention import AttentionWeights, attention_weights, indexing
-from pellucid.attention.weights import DENSE_LIMIT, Top
+from pellucid.attention.limits import DENSE_LIMIT
+from pellucid.attention.weights import Top
 from pellucid.errors import (
     ArgumentError,
     OutOfRangeError,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import AttentionWeights, indexing
+from pellucid.attention.limits import DENSE_LIMIT, readable_bytes
 from pellucid.attention.scores import BLOCK_NUMBERS
-from pellucid.attention.weights import DENSE_LIMIT, readable_bytes
 from pellucid.attention.workers import each
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import choice, selection

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.attention.display import Displayed
-from pellucid.attention.weights import readable_bytes
+from pellucid.attention.limits import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError, warn_deprecated
 from pellucid.lens import store
 from pellucid.lens.choice import chosen

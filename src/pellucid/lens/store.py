@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, fields
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,8 +35,7 @@ from pellucid.lens.recognise import Recognised
 from pellucid.lens.record import Pieces, Proof, Record
 from pellucid.lens.visibility import Visibility
 
-if TYPE_CHECKING:
-    from pellucid.lens.recording import Recording
+Made = TypeVar("Made")
 
 FORMAT = "pellucid recording"
 VERSION = 2
@@ -85,7 +84,25 @@ class _Shelf:
         return name
 
 
-def save(recording: "Recording", path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+class Storable(Protocol):
+    """What a file keeps of a recording."""
+
+    model: str
+
+    @property
+    def records(self) -> list[Record]: ...
+    @property
+    def unseen(self) -> dict[str, str]: ...
+    @property
+    def in_pieces(self) -> dict[str, str]: ...
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+    @property
+    def placeholder_ids(self) -> frozenset[int]: ...
+    def strings(self, ids: Tensor) -> list[str]: ...
+
+
+def save(recording: Storable, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a recording; a reader sees the old file or the new, never half of one.
 
     Raises:
@@ -125,8 +142,8 @@ def save(recording: "Recording", path: str | os.PathLike[str], *, overwrite: boo
             raise FileError(f"cannot write '{path}': safetensors says: {error}") from error
 
 
-def load(path: str | os.PathLike[str], make: Callable[..., "Recording"]) -> "Recording":
-    """Read what `save` wrote.
+def load(path: str | os.PathLike[str], make: Callable[..., Made]) -> Made:
+    """Read what `save` wrote, by what makes a recording of its parts.
 
     Raises:
         FileError: there is no such file, it is cut off, of another version, or not a recording.

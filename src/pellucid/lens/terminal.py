@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.attention.weights import readable_bytes
+from pellucid.attention.limits import readable_bytes
 from pellucid.common import files, untrusted
 from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable, reason_of

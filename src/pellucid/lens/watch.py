@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention.weights import readable_bytes
+from pellucid.attention.limits import readable_bytes
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import selection, taps

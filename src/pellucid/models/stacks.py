@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
-from pellucid.kernels import step
-from pellucid.layers import int8
+from pellucid.layers import decoding_step, int8
 from pellucid.layers.block import Block, Sight, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
+from pellucid.layers.fusible import is_plain
+from pellucid.layers.matrix_vector import linear
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.checks import check_ids, check_lengths, check_table
@@ -111,9 +112,11 @@ class Stack(nn.Module):
         if last and tokens > 1 and mask is None and lengths is None:
             ending = sight.part(slice(-1, None), self._mask(None, start + tokens - 1, 1))
         x = self._embed(ids, positions, types)
-        one = step.of(self, x, sight, cache) if cache is not None and mask is None else None
-        if one is not None and cache is not None:
-            x = one(x, sight, cache)
+        step = None
+        if cache is not None and mask is None:
+            step = decoding_step.of(self, x, sight, cache)
+        if step is not None and cache is not None:
+            x = step(x, sight, cache)
         else:
             x = self._through(x, sight, cache, ending)
         if cache is not None:
@@ -130,7 +133,7 @@ class Stack(nn.Module):
         *before, end = self.blocks
         for block, slot in zip(before, slots, strict=False):
             x = block(x, sight, slot)
-        if ending is None or not step.is_unseen(end):
+        if ending is None or not decoding_step.is_unseen(end):
             made: Tensor = end(x, sight, slots[-1])
             return made
         shortened: Tensor = end(x, sight, slots[-1], ending)
@@ -328,10 +331,10 @@ class _Speaker(Transformer):
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
         head = self.decoder.tokens if self.head is None else self.head
-        if self.head is not None and not step.is_plain(self.head):  # somebody looks, or changes it
+        if self.head is not None and not is_plain(self.head):  # somebody looks, or changes it
             made: Tensor = self.head(x)
             return made if self.bias is None else made + self.bias
-        return step.linear(x, head.weight, self.bias, getattr(head, "scale", None))
+        return linear(x, head.weight, self.bias, getattr(head, "scale", None))
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for so many texts of so many tokens."""

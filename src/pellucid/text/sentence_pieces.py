@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.common.files import written_whole
+from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError, MissingExtraError
-from pellucid.models.checkpoints.tensors import json_in
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.vocabularies import ADVICE, settings_of
 

@@ -1,14 +1,13 @@
 """Text to ids and back, by Hugging Face's tokenizers, for which nearly all models have files."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
+from pellucid.common.files import write_whole
 
 FILE = "tokenizer.json"
-FILES = (FILE, "source.spm", "spiece.model", "vocab.txt", "merges.txt", "tokenizer.model")
-"""That a tokenizer is read from; the first that there is counts."""
 
 
 class Tokenizer:
@@ -20,40 +19,8 @@ class Tokenizer:
         inner.no_truncation()  # a text is cut where somebody says so, and not in silence
         self.inner = inner
 
-    @classmethod
-    def load(cls, directory: Path) -> "Tokenizer | None":
-        """The tokenizer of a checkpoint, or None where it has none.
-
-        Raises:
-            FileError: its files are damaged.
-            MissingExtraError: sentencepiece is needed, and not installed.
-        """
-        from pellucid.text import sentence_pieces, vocabularies
-
-        file = cls.file_in(directory)
-        if file is None:
-            return None
-        readers: dict[str, Callable[[Path], Any]] = {
-            FILE: vocabularies.whole,
-            "source.spm": sentence_pieces.marian,
-            "spiece.model": sentence_pieces.t5,
-            "vocab.txt": vocabularies.word_pieces,
-            "merges.txt": vocabularies.byte_pairs,
-            "tokenizer.model": sentence_pieces.llama,
-        }
-        with untrusted.guarded(f"its {file} cannot be read"):
-            made = readers[file](directory)
-            return made if isinstance(made, Tokenizer) else cls(made)
-
-    @staticmethod
-    def file_in(directory: Path) -> str | None:
-        """The name of the file that `load` begins with; None where there is none."""
-        return next((name for name in FILES if (directory / name).is_file()), None)
-
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""
-        from pellucid.common.files import write_whole
-
         write_whole(directory / FILE, self.inner.to_str(pretty=True))
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:

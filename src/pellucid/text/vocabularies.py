@@ -7,8 +7,8 @@ vocab.json, merges.txt     pairs of bytes, as in GPT-2, RoBERTa and BART
 from pathlib import Path
 from typing import Any
 
+from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
-from pellucid.models.checkpoints.tensors import json_in
 
 SETTINGS = "tokenizer_config.json"
 ADVICE = (

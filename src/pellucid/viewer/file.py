@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from torch import Tensor
 
-from pellucid.attention.weights import readable_bytes
+from pellucid.attention.limits import readable_bytes
 from pellucid.common.drawing import safe
 from pellucid.common.files import write_whole
 from pellucid.errors import ArgumentError, FileError, OutOfRangeError, TooLargeError

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pellucid.common import untrusted
 from pellucid.common.files import reason_of, written_whole
+from pellucid.common.untrusted import json_in
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import (
     ArgumentError,
@@ -39,8 +40,8 @@ from pellucid.models.checkpoints import (
     t5,
 )
 from pellucid.models.checkpoints.family import Family, Place, names_of, of_theirs, places
-from pellucid.models.checkpoints.tensors import WEIGHTS, Tensors, json_in
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.models.checkpoints.tensors import WEIGHTS, Tensors
+from pellucid.text.tokenizer_files import load_tokenizer, tokenizer_file
 
 if TYPE_CHECKING:
     from pellucid.models.stacks import Decoder, Encoder, EncoderDecoder, Transformer
@@ -99,7 +100,7 @@ def load(
         with torch.device("meta"):  # no memory and no random numbers for what is read
             model = KINDS[config.kind](config)
         state = _ours(stored, family, model, dtype)
-        model.tokenizer = Tokenizer.load(directory)
+        model.tokenizer = load_tokenizer(directory)
         model.generation = generation.read(directory, config)
     except MissingExtraError:
         raise
@@ -211,7 +212,7 @@ def save(model: "Transformer", directory: Path, overwrite: bool = False) -> None
         raise ExistsError(
             f"'{directory}' has a {there} already; overwrite=True replaces the model that is there"
         )
-    other = Tokenizer.file_in(directory) if model.tokenizer is None else None
+    other = tokenizer_file(directory) if model.tokenizer is None else None
     if other is not None:  # it would be read back as this model's
         raise FileError(
             f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.common.files import write_whole
+from pellucid.common.untrusted import json_in
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import START, TARGET_START, write_marks
-from pellucid.models.checkpoints.tensors import json_in
 
 FILE = "generation_config.json"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.common.files import reason_of, write_whole
+from pellucid.common.untrusted import json_in, json_list_in
 from pellucid.common.wording import listing
 from pellucid.errors import FileError
 from pellucid.layers.config import Config, Pooling
-from pellucid.models.checkpoints.tensors import json_in, json_list_in
 
 MODULES, LENGTH, TOKENIZER = "modules.json", "sentence_bert_config.json", "tokenizer_config.json"
 PROMPTS = "config_sentence_transformers.json"

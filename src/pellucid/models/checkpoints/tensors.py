@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid.common import untrusted
 from pellucid.common.files import reason_of
+from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
@@ -52,35 +53,6 @@ class Tensors:
         with _opened(self._files[name]) as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
-
-
-def json_in(directory: Path, name: str) -> dict[str, Any]:
-    """The object in a file of the checkpoint.
-
-    Raises:
-        FileError: there is no such file, or something else is in it.
-    """
-    found = _json(directory, name)
-    if not isinstance(found, dict):
-        raise FileError(f"its {name} is no JSON object")
-    return found
-
-
-def json_list_in(directory: Path, name: str) -> list[Any]:
-    """The list in a file of the checkpoint; raises as `json_in`."""
-    found = _json(directory, name)
-    if not isinstance(found, list):
-        raise FileError(f"its {name} is no JSON list")
-    return found
-
-
-def _json(directory: Path, name: str) -> Any:
-    path = untrusted.inside(directory, name)
-    with untrusted.guarded(f"its {name} cannot be read"):
-        try:
-            return untrusted.read_json(path)
-        except FileNotFoundError:
-            raise FileError(f"it has no {name}") from None
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:

@@ -16,6 +16,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text.items import name_of
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer_files import load_tokenizer
 from pellucid.training.corpus.reading import Tally
 
 HELD_OUT = 0.05
@@ -139,7 +140,7 @@ def _without(said: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def learnt(directory: Path) -> Tokenizer:
-    found = Tokenizer.load(directory)
+    found = load_tokenizer(directory)
     if found is None:
         raise FileError(f"'{directory}' has no tokenizer any more")
     return found

@@ -1,14 +1,10 @@
 """One new token a text through the blocks of a stack, by compiled loops where they can serve.
 
-A few texts' next token is a matter of reading every weight once. `step_kernel` does that at the
+A few texts' next token is a matter of reading every weight once. `decoding_kernel` does that at the
 speed of the memory; the blocks themselves, an operation at a time, are what it must agree with.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from pellucid.attention.masks import Below
+from pellucid.layers.block import Block, Sight
+from pellucid.layers.fusible import are_fusible, is_plain
+from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
 
 if TYPE_CHECKING:
-    from pellucid.layers.block import Block, Sight
     from pellucid.layers.cache import Cache
 
-MOST_ROWS = 8
-"""Texts beyond which a matrix product for all of them is faster than a row of weights at a time."""
-WORTHWHILE = 2**20
-"""Weights below which loading the compiled code costs more than it saves."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 """In the order of the kernel's numbers."""
-_alone = Lock()
-"""Without OpenMP, Numba ends the process if two threads call it at once."""
-NOTHING = np.empty(0, np.float32)
 
 
 def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: "Cache") -> "Step | None":
@@ -45,7 +36,7 @@ def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: "Cache") -> "Step | N
     reads = sight.memory is not None
     if (
         x.shape[1] > 1
-        or not _fits(x)
+        or not fits(x)
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
@@ -72,47 +63,11 @@ class _UnfitError(Exception):
     """The blocks do something that the kernel does not."""
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Tensor:
-    """As `F.linear`; of a few rows at the speed of the memory.
-
-    Args:
-        x: (..., in).
-        weight: (out, in), float; or int8, with a scale (out,).
-        bias: (out,).
-        scale: of the rows of weight.
-    """
-    rows = x.flatten(0, -2)
-    is_small = weight.numel() < WORTHWHILE
-    if is_small or torch.compiler.is_compiling() or not _fits(rows):
-        if scale is None:
-            return nn.functional.linear(x, weight, bias)
-        made = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
-        return made if bias is None else made + bias
-    kernel = _kernel()
-    out = np.empty((len(rows), len(weight)), np.float32)
-    vectors = (NOTHING if one is None else one.numpy() for one in (scale, bias))
-    with _cores() as parts:
-        kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
-    return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
-
-
-def _fits(x: Tensor) -> bool:
-    """Whether the kernel serves so many rows of this kind."""
-    return (
-        len(x) <= MOST_ROWS
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and _kernel() is not None
-    )
-
-
 class Step:
     """The weights of a stack of blocks, as the kernel finds them: where they are, not copies."""
 
     def __init__(self, stack: Any) -> None:
-        config, kernel = stack.config, _kernel()
+        config, kernel = stack.config, decoding_kernel()
         self.window = config.window
         scale = config.dim**-0.5 if config.attention_scale is None else config.attention_scale
         self.shape = kernel.Shape(
@@ -138,7 +93,7 @@ class Step:
         """What the table points to, and who owns it under which name."""
         self.kind = stack.blocks[0].feed_forward.up.weight.dtype
         self.table = np.zeros((len(stack.blocks), kernel.FIELDS), np.int64)
-        if self.kind not in (torch.float32, torch.int8) or not _are_ours(self.parts):
+        if self.kind not in (torch.float32, torch.int8) or not are_fusible(self.parts):
             raise _UnfitError
         for row, block in zip(self.table, stack.blocks, strict=True):
             self._enter(row, block)
@@ -169,7 +124,7 @@ class Step:
         )
 
     def _enter(self, row: Any, block: "Block") -> None:
-        kernel = _kernel()
+        kernel = decoding_kernel()
         own, cross, feed = block.attention, block.cross, block.feed_forward
         width, hidden, heads, pairs = self.width, self.hidden, self.heads, self.pairs
         linears = [
@@ -220,7 +175,7 @@ class Step:
 
     def __call__(self, x: Tensor, sight: "Sight", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
-        kernel = _kernel()
+        kernel = decoding_kernel()
         rows, start = len(x), cache.start
         x = x.squeeze(1).clone(memory_format=torch.contiguous_format)
         stop = np.full(rows, start) if isinstance(start, int) else start.numpy()
@@ -248,7 +203,7 @@ class Step:
                 limit = sight.memory_mask.limit
                 each = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
                 memory_stop[:] = each.repeat(rows // sources)
-        with _cores() as parts:
+        with cores() as parts:
             kernel.blocks(
                 self.table,
                 self.shape,
@@ -268,64 +223,11 @@ class Step:
         return x.unsqueeze(1)
 
 
-def is_plain(part: nn.Module) -> bool:
-    """Whether a module is of torch or ours, and nobody has hooked or changed it."""
-    return _are_ours([part]) and not (
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or "forward" in part.__dict__
-        or _global_forward_hooks
-        or _global_forward_pre_hooks
-    )
-
-
 def is_unseen(block: nn.Module) -> bool:
     """Whether nobody would notice that a part of a block's work is left out."""
     return not _is_watched() and all(is_plain(part) for part in block.modules())
 
 
-def _are_ours(parts: list[nn.Module]) -> bool:
-    """Whether these are the modules that the kernel stands in for, and no relatives of them."""
-    return all(
-        type(part) in _ours() and type(part).forward is _ours()[type(part)] for part in parts
-    )
-
-
-@cache
-def _ours() -> dict[type, Any]:
-    from pellucid.layers.block import Block, FeedForward, HeadAttention
-    from pellucid.layers.dropout import Dropout
-    from pellucid.layers.int8 import Int8Linear
-
-    known = (Block, HeadAttention, FeedForward, Int8Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm)
-    return {kind: kind.forward for kind in (*known, Dropout, nn.ModuleList)}
-
-
-@contextmanager
-def _cores() -> Iterator[int]:
-    """How many cores to use, as many as torch does; they are ours alone meanwhile."""
-    import numba
-
-    with _alone:
-        before = numba.get_num_threads()
-        parts = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-        numba.set_num_threads(parts)
-        try:
-            yield parts
-        finally:
-            numba.set_num_threads(before)
-
-
 def _is_watched() -> bool:
     taps = sys.modules.get("pellucid.lens.taps")
     return taps is not None and bool(taps.listeners)
-
-
-@cache
-def _kernel() -> Any:
-    """The compiled loops, or None without Numba, or where it can keep nothing on disk."""
-    try:
-        from pellucid.kernels import step_kernel
-    except (ImportError, RuntimeError):
-        return None
-    return step_kernel
