@@ -261,7 +261,7 @@ def test_what_cannot_be_is_one_line(refused, lines, examples, arguments, complai
         ("similar a {texts} -o {folder}.csv", "it is a directory"),
         ("cluster {texts} --svg {good} --html {nowhere}", "No such file or directory"),
         ("cluster {texts} --html {good} -o {nowhere}.csv", "No such file or directory"),
-        ("classify --examples {examples} --save {folder}.csv", "it is a directory"),
+        ("classify --examples {examples} --save {folder}.csv", "ends in .safetensors"),
         ("classify a --examples {examples} --save {good} -o {folder}.csv", "it is a directory"),
         ("watch a --save {nowhere}", "No such file or directory"),
         ("explain a --svg {good} --html {nowhere}", "No such file or directory"),
@@ -313,23 +313,32 @@ def test_a_full_disk_behind_standard_output(command):
     assert done.stderr == "pellucid: cannot write the output: No space left on device\n"
 
 
+THERE = {
+    "npy": b"\x93NUMPY there before",
+    "parquet": b"PAR1 there before",
+    "json": b'{"there": "before"}',
+    "csv": b"there,before",
+}
+"""Files of each kind, as far as anybody looks."""
+
+
 @pytest.mark.parametrize("kind", ["npy", "parquet", "json", "csv"])
 def test_nothing_is_half_written(refused, lines, tmp_path, kind):
     path = tmp_path / "out" / f"a.{kind}"
     path.parent.mkdir()
-    path.write_text("what was there")
+    path.write_bytes(THERE[kind])
     lines.write_text("\n".join(one + " and more" * 23 for one in [*CATS, *SOUPS]))
     command = ("similar", "cat", lines) if kind == "csv" else ("embed", "--file", lines)
     # A file may not grow beyond this, as if the disk were full; what is captured here is shorter.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        complaint = refused(*command, "-o", path)
+        complaint = refused(*command, "-o", path, "--overwrite")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert complaint.startswith(f"cannot write '{path}': ")
     assert complaint.endswith("File too large")
-    assert path.read_text() == "what was there"
+    assert path.read_bytes() == THERE[kind]
     assert list(path.parent.iterdir()) == [path]
 
 

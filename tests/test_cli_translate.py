@@ -46,7 +46,7 @@ def test_the_options_are_those_documented(run):
     assert status == 0
     assert options_of(out) == {
         "--file", "--column", "--model", "--beams", "--length-penalty", "--max-tokens", "--align",
-        "--strict", "--output", "--json", "--help",
+        "--strict", "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 
 

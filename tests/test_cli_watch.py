@@ -21,7 +21,7 @@ def test_the_options_are_those_documented(run, command):
     assert options_of(out) == {
         "watch": {
             "--file", "--target", "--model", "--layers", "--max-tokens", "--top", "--save",
-            "--json", "--help",
+            "--overwrite", "--json", "--help",
         },
         "heads": {"--sort", "--json", "--help"},
     }[command]  # fmt: skip

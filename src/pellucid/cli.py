@@ -105,12 +105,8 @@ def _is_width(columns: str) -> bool:
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Whether standard output failed: then what is left to write fails in the same way."""
-    try:
-        sys.stdout.flush()
-    except OSError as again:
-        return again.errno == error.errno
-    return False
+    """Whether it is one of writing to standard output, whose errors name no file."""
+    return error.filename is None and error.errno is not None
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

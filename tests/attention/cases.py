@@ -203,3 +203,33 @@ def assert_within_budget(
         )
     budget = 2 * plain_error + 8 * rounding * largest
     assert error <= budget, f"error {error:.1e} over a budget of {budget:.1e}"
+
+
+@st.composite
+def indices(draw: Any, shape: torch.Size) -> list[Any]:
+    index: list[Any] = []
+    picked = draw(st.sampled_from([(1,), (3,), (2, 1), (2, 3), ()]))
+    for size in shape:
+        kind = draw(st.sampled_from(["int", "slice", "slice", "all", "tensor"]))
+        if kind == "int":
+            index.append(draw(st.integers(-size, size - 1)))
+        elif kind == "slice":
+            index.append(
+                slice(
+                    draw(st.none() | st.integers(-size, size)),
+                    None,
+                    draw(st.sampled_from([None, 1, 2])),
+                )
+            )
+        elif kind == "all":
+            index.append(slice(None))
+        else:
+            seed = draw(st.integers(0, 99))
+            generator = torch.Generator().manual_seed(seed)
+            index.append(torch.randint(-size, size, picked, generator=generator))
+        if draw(st.integers(0, 5)) == 0:
+            index.append(None)
+    cut = draw(st.integers(0, len(index)))
+    if draw(st.booleans()) and sum(part is not None for part in index[:cut]) < len(shape):
+        index = [*index[:cut], ...]
+    return index

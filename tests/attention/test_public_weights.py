@@ -19,8 +19,7 @@ from pellucid.errors import (
     TooLargeError,
     TypeMismatchError,
 )
-from tests.attention.cases import Case, assert_within_budget, cases, random
-from tests.attention.test_weights import indices
+from tests.attention.cases import Case, assert_within_budget, cases, indices, random
 
 EPS = 2**-23
 FEW = settings(max_examples=30)

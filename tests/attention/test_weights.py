@@ -14,7 +14,15 @@ from pellucid import AttentionWeights, PellucidError, energies, masks
 from pellucid.attention import attention_weights, sweep
 from pellucid.attention.reference import stages
 from pellucid.errors import OutOfRangeError, TypeMismatchError
-from tests.attention.cases import Case, Rule, assert_within_budget, by_rule, cases, random
+from tests.attention.cases import (
+    Case,
+    Rule,
+    assert_within_budget,
+    by_rule,
+    cases,
+    indices,
+    random,
+)
 
 EPS = 2**-23
 
@@ -105,36 +113,6 @@ def test_any_index_is_that_part_of_the_dense_tensor(case: Case, data: Any) -> No
     stage = case.reference(torch.float32)
     torch.testing.assert_close(weights.masked[index], stage.masked[index], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(weights.scores[index], stage.scores[index], atol=1e-4, rtol=1e-4)
-
-
-@st.composite
-def indices(draw: Any, shape: torch.Size) -> list[Any]:
-    index: list[Any] = []
-    picked = draw(st.sampled_from([(1,), (3,), (2, 1), (2, 3), ()]))
-    for size in shape:
-        kind = draw(st.sampled_from(["int", "slice", "slice", "all", "tensor"]))
-        if kind == "int":
-            index.append(draw(st.integers(-size, size - 1)))
-        elif kind == "slice":
-            index.append(
-                slice(
-                    draw(st.none() | st.integers(-size, size)),
-                    None,
-                    draw(st.sampled_from([None, 1, 2])),
-                )
-            )
-        elif kind == "all":
-            index.append(slice(None))
-        else:
-            seed = draw(st.integers(0, 99))
-            generator = torch.Generator().manual_seed(seed)
-            index.append(torch.randint(-size, size, picked, generator=generator))
-        if draw(st.integers(0, 5)) == 0:
-            index.append(None)
-    cut = draw(st.integers(0, len(index)))
-    if draw(st.booleans()) and sum(part is not None for part in index[:cut]) < len(shape):
-        index = [*index[:cut], ...]
-    return index
 
 
 @given(case=cases(), data=st.data())

@@ -153,7 +153,7 @@ def test_one_file_counts_before_the_index_of_others(directory):
     """As with transformers: a model that is saved over one in pieces is not mixed with it."""
     before = pellucid.load(directory)
     index(directory, dict.fromkeys(tensors_of(directory), "one.safetensors"))
-    Encoder(BERT).save(directory)
+    Encoder(BERT).save(directory, overwrite=True)
     after = pellucid.load(directory)
     assert not torch.equal(before.encoder.tokens.weight, after.encoder.tokens.weight)
 
@@ -217,7 +217,7 @@ def test_a_config_with_values_that_do_not_fit(directory, values, reason):
 @pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 def test_ids_outside_the_vocabulary(name, file, tmp_path):
-    Decoder(GPT2).save(tmp_path)
+    Decoder(GPT2).save(tmp_path, overwrite=True)
     change(tmp_path)
     said = json.loads((tmp_path / "config.json").read_text()) if file == "config.json" else {}
     (tmp_path / file).write_text(json.dumps(said | {name: 31}))
@@ -347,7 +347,7 @@ def test_saving_to_a_directory_that_may_not_be_written(directory, monkeypatch, c
     before = files(directory)
     monkeypatch.setattr("pellucid.common.files.NamedTemporaryFile", refused)
     with pytest.raises(FileError, match=rf"cannot write '.*': {os.strerror(code)}"):
-        Encoder(BERT).save(directory)
+        Encoder(BERT).save(directory, overwrite=True)
     assert files(directory) == before
 
 
@@ -360,7 +360,7 @@ def test_saving_to_a_directory_that_is_full(directory, room):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(FileError, match="cannot write '") as caught:
-            model.save(directory)
+            model.save(directory, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
@@ -375,7 +375,7 @@ def test_a_config_that_cannot_be_written_leaves_the_weights_too(directory, monke
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(FileError, match="No space left on device"):
-        Encoder(BERT).save(directory)
+        Encoder(BERT).save(directory, overwrite=True)
     assert files(directory) == before
 
 
@@ -383,7 +383,7 @@ def test_a_model_is_saved_over_the_one_it_was_read_from(directory):
     model = pellucid.load(directory)
     with torch.no_grad():
         model.encoder.tokens.weight.add_(1)
-    model.save(directory)
+    model.save(directory, overwrite=True)
     assert torch.equal(pellucid.load(directory).encoder.tokens.weight, model.encoder.tokens.weight)
     assert sorted(files(directory)) == [
         "config.json",
@@ -398,7 +398,7 @@ def test_a_tokenizer_of_another_model_is_neither_taken_nor_lost(directory, name)
     (directory / name).write_text("anything at all")
     before = files(directory)
     with pytest.raises(FileError) as caught:
-        Encoder(BERT).save(directory)
+        Encoder(BERT).save(directory, overwrite=True)
     assert str(caught.value) == (
         f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
         f"{name}; take it away, or write elsewhere"
@@ -408,7 +408,7 @@ def test_a_tokenizer_of_another_model_is_neither_taken_nor_lost(directory, name)
 
 def test_half_precision_is_kept(directory):
     model = pellucid.load(directory, dtype=torch.bfloat16)
-    model.save(directory)
+    model.save(directory, overwrite=True)
     assert json.loads((directory / "config.json").read_text())["dtype"] == "bfloat16"
     assert {value.dtype for value in tensors_of(directory).values()} == {torch.bfloat16}
 

@@ -142,7 +142,7 @@ def test_settings_of_another_model_are_not_left(bart, tmp_path):
     pellucid.load(say(bart, **ASKED)).save(tmp_path)
     model = pellucid.load(bart)
     model.generation = Generation()
-    model.save(tmp_path)
+    model.save(tmp_path, overwrite=True)
     assert pellucid.load(tmp_path).generation == Generation()
 
 

@@ -265,7 +265,8 @@ def test_a_recording_is_exported(run, tmp_path, seen):  # noqa: F811
     recording, page = tmp_path / "read.safetensors", tmp_path / "page.html"
     seen.save(recording)
     page.write_text("what was there", encoding="utf-8")
-    status, out, err = run("export", recording, "-o", page, "--layers", "-1", "--heads", "0, 2")
+    parts = ("--layers", "-1", "--heads", "0, 2")
+    status, out, err = run("export", recording, "-o", page, *parts, "--overwrite")
     assert (status, out) == (0, "")
     text = page.read_text(encoding="utf-8")
     assert err == f"wrote {page}, {page.stat().st_size / 1024:.1f} KiB\n"

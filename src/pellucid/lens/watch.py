@@ -32,8 +32,6 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.taps.audit import Audit
 from pellucid.lens.visibility import Visibility
 
-STEPS_TOGETHER = 64
-"""Steps of a generation that are proven together."""
 WEIGHTS_LIMIT = 2**32
 """Bytes of weights that are kept where they cannot be had from query and key: 4 GiB."""
 MOST_REASONS = 2
