@@ -107,7 +107,9 @@ def _of_item(
     size = (heads, -(-height // down), -(-width // across))
     empty = scores.query.new_zeros(size, dtype=scores.dtype)
     nothing = scores.query.new_full((heads, height), -torch.inf, dtype=scores.dtype)
-    if scores.sinks is not None:
+    if logsumexp is not None:  # of rows that see none of these keys, too
+        nothing = logsumexp.to(scores.dtype, copy=True)
+    elif scores.sinks is not None:
         nothing = scores.sinks.to(scores.dtype)[:, None].repeat(1, height)
     found = Cells(empty, empty.clone(), nothing)
     blocks = _blocks(scores, rows, keys, cell, logsumexp is not None)
