@@ -17,10 +17,10 @@ from pyarrow import parquet
 from tokenizers.processors import TemplateProcessing
 
 import pellucid
+from pellucid.commands.printing import generation
+from pellucid.commands.printing.generation import Text, Typist
 from pellucid.models import Config, Encoder
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.tasks import generate_terminal
-from pellucid.tasks.generate_terminal import Text, Typist
 from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import looks
@@ -312,7 +312,7 @@ def test_ctrl_c_leaves_a_file_with_what_was_written(run, model, tmp_path, monkey
             yield piece
 
     [whole] = generate(pellucid.load(model), ["Once"], max_tokens=5)
-    monkeypatch.setattr(generate_terminal, "stream", interrupted)
+    monkeypatch.setattr(generation, "stream", interrupted)
     for name in ("out.txt", "out.json"):
         file = tmp_path / name
         status, out, err = run("Once", "--model", model, "-o", str(file), "--show")

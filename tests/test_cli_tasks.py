@@ -273,7 +273,7 @@ def test_what_cannot_be_written_is_said_before_the_work(
     """No model is opened, and nothing written beside."""
     folder, good, nowhere = (tmp_path / name for name in ("folder", "good", "no/where"))
     folder.with_suffix(".csv").mkdir()
-    for work in ("tasks.terminal.opened", "lens.terminal.look", "lessons.model.walk_model"):
+    for work in ("commands.inputs.opened", "lens.forward_pass.look", "lessons.model.walk_model"):
         monkeypatch.setattr(f"pellucid.{work}", pytest.fail)
     places = {"folder": folder, "good": good, "nowhere": nowhere}
     given = command.format(texts=lines, examples=examples, **places)

@@ -17,9 +17,9 @@ from pyarrow import parquet
 from rich.cells import cell_len
 
 import pellucid
+from pellucid.commands.printing.translation import show_aligned
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
-from pellucid.tasks.translate_terminal import show_aligned
 from pellucid.tasks.translation import Translation
 from tests import translators, writers
 from tests.command_line import options_of

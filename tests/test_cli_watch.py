@@ -175,32 +175,6 @@ def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
     assert "--target goes with an encoder-decoder" in refused("watch", TEXT, "--target", "a")
 
 
-def test_a_large_model_is_shown_by_its_clearest_heads():
-    from io import StringIO
-
-    from rich.console import Console
-
-    from pellucid.lens import terminal
-    from pellucid.lens.head_table import HeadRow, HeadTable
-
-    facts = dict.fromkeys(("entropy", "distance", "first", "itself", "next", "duplicates"), 0.1)
-    rows = [
-        HeadRow(
-            layer=layer, head=head, name=f"h.{layer}.attn", induction=0.0, punctuation=0.0,
-            previous=head / 31, role="previous token" if head > 20 else "", **facts,
-        )
-        for layer in range(5) for head in range(32)
-    ]  # fmt: skip
-    written = StringIO()
-    terminal.show_map(HeadTable(rows), Console(file=written, width=80))
-    terminal.show_table(HeadTable(rows), Console(file=written, width=80))
-    told = written.getvalue()
-    assert "The clearest heads of each role" in told
-    assert "5 of 160 heads" in told
-    assert told.split("The share of")[0].count("100%") == 5
-    assert max(map(len, told.splitlines())) <= 80
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

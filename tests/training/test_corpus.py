@@ -27,8 +27,8 @@ from pellucid.training.corpus import (
     of_rows,
     prepare,
     prepare_rows,
-    reading,
     rows,
+    text_files,
 )
 from pellucid.training.vocabulary import END, MASK
 
@@ -101,7 +101,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
     path.write_bytes(text.encode())
     same = io.StringIO(text, newline=None).read()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "PIECE", piece)
+        patch.setattr(text_files, "PIECE", piece)
         patch.setattr(items, "BLOCK", block)
         if is_blank(text):
             with pytest.raises(FileError, match="is empty"):
@@ -115,7 +115,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
 
 
 def test_pieces_end_where_lines_or_words_do(written):
-    words = "word " * reading.PIECE
+    words = "word " * text_files.PIECE
     found = list(documents([written("a.txt", words.replace("word word ", "word word\n"))]))
     assert all(one.text.endswith("\n") for one in found)
     found = list(documents([written("a.txt", words)]))
@@ -288,7 +288,7 @@ def test_the_share_that_is_held_out(lengths):
 
 
 def test_a_long_document_is_one_sequence(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "PIECE", 100)
+    monkeypatch.setattr(text_files, "PIECE", 100)
     monkeypatch.setattr(keeping, "_BATCH_TEXTS", 3)
     text = "\n".join(sentences(50))
     files = [written("a.txt", text), written("b.txt", text)]

@@ -14,8 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from pellucid.commands.printing import training as printing
+from pellucid.commands.printing.training import LiveLine
 from pellucid.errors import FileError
-from pellucid.training import board, line, report
+from pellucid.training import board, report
 from pellucid.training.glance import Glance
 from pellucid.training.line import Mean, duration
 from pellucid.training.report import Report
@@ -35,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in (line, report):
+    for module in (printing, report):
         monkeypatch.setattr(module, "perf_counter", clock)
     return clock
 
@@ -58,6 +60,10 @@ def terminal(width=100, is_terminal=True):
     )
 
 
+def reporting(directory, steps, tokens, *, console, **options):
+    return Report(directory, steps, tokens, line=LiveLine(steps, console), **options)
+
+
 def steps(made, clock, first, last, loss=3.0):
     for step in range(first, last + 1):
         clock.now += 1
@@ -75,7 +81,7 @@ def shown(made, width):
 
 
 def test_the_log_says_what_was_measured(tmp_path, clock):
-    made = Report(tmp_path, 100, 400, work=3.0, peak=2400.0, console=terminal(is_terminal=False))
+    made = reporting(tmp_path, 100, 400, work=3.0, peak=2400.0, console=terminal(is_terminal=False))
     clock.now += 0.5
     made.step(1, 8.25, 1.5, 2e-5, 0)
     clock.now += 2.0
@@ -123,7 +129,7 @@ def test_a_run_that_went_on_has_the_log_of_one_that_never_stopped(tmp_path, cloc
     def run(name, first, last, resumed=False):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        made = Report(directory, 9, 400, console=terminal(is_terminal=False))
+        made = reporting(directory, 9, 400, console=terminal(is_terminal=False))
         if resumed:
             made.resumed(first - 1, [])
         for start in range(first, last + 1, 2):
@@ -140,7 +146,7 @@ def test_a_run_that_went_on_has_the_log_of_one_that_never_stopped(tmp_path, cloc
 
 def test_no_step_does_more_than_the_machine_can(tmp_path, clock):
     """Its peak may have been measured while somebody else kept it busy."""
-    made = Report(tmp_path, 9, 400, work=3.0, peak=800.0, console=terminal(is_terminal=False))
+    made = reporting(tmp_path, 9, 400, work=3.0, peak=800.0, console=terminal(is_terminal=False))
     steps(made, clock, 1, 1)
     clock.now += 1
     made.step(2, 3.0, 0.5, 1e-3, 0, tokens=200)
@@ -157,7 +163,7 @@ def a_glance():
 
 def test_an_evaluation_shows_what_a_head_sees(tmp_path, clock):
     console = terminal(width=40, is_terminal=False)
-    with Report(tmp_path, 9, 400, console=console) as made:
+    with reporting(tmp_path, 9, 400, console=console) as made:
         made.judged(3, {"loss": 2.5}, True, "", a_glance())
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         "step 3: loss 2.5  (best so far)",
@@ -176,20 +182,20 @@ def test_an_evaluation_shows_what_a_head_sees(tmp_path, clock):
 
 def test_a_picture_that_cannot_be_written_is_an_error_of_ours(tmp_path, clock):
     (tmp_path / "attention").touch()
-    made = Report(tmp_path, 9, 400, console=terminal())
+    made = reporting(tmp_path, 9, 400, console=terminal())
     with pytest.raises(FileError, match="attention"):
         made.judged(3, {"loss": 2.5}, True, "", a_glance())
 
 
 def test_a_run_that_begins_anew_has_a_new_log(tmp_path, clock):
     for last in (5, 2):
-        steps(Report(tmp_path, 9, 400, console=terminal(is_terminal=False)), clock, 1, last)
+        steps(reporting(tmp_path, 9, 400, console=terminal(is_terminal=False)), clock, 1, last)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds(tmp_path, clock):
     console = terminal(width=20, is_terminal=False)
-    with Report(tmp_path, 2000, 400, work=3.0, peak=2400.0, console=console) as made:
+    with reporting(tmp_path, 2000, 400, work=3.0, peak=2400.0, console=console) as made:
         made.resumed(1000, ["step-0001250", "step-0001500"])
         steps(made, clock, 1001, 1019, loss=3.0)
         clock.now += 1
@@ -207,7 +213,7 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(tmp_path, clock):
 
 
 def test_a_terminal_has_one_line_that_says_less_where_it_is_narrow(tmp_path, clock):
-    made = Report(tmp_path, 2000, 400, work=3.0, peak=2400.0, console=terminal())
+    made = reporting(tmp_path, 2000, 400, work=3.0, peak=2400.0, console=terminal())
     assert shown(made, 40).split() == ["step", "0/2,000", "0%"]
     steps(made, clock, 1, 500)
     made.judging(3, 4)
@@ -229,7 +235,7 @@ def test_a_terminal_has_one_line_that_says_less_where_it_is_narrow(tmp_path, clo
 def test_the_line_is_gone_afterwards_and_what_was_printed_stays(tmp_path, clock):
     console = terminal()
     with pytest.raises(KeyboardInterrupt):
-        interrupt(Report(tmp_path, 9, 400, console=console), clock)
+        interrupt(reporting(tmp_path, 9, 400, console=console), clock)
     written = console.file.getvalue()
     assert "step 3: loss 2\n" in written
     assert written.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # a cursor, and the line wiped out
@@ -243,7 +249,7 @@ def interrupt(made, clock):
 
 
 def test_the_time_left_counts_evaluations_too(tmp_path, clock):
-    made = Report(tmp_path, 100, 400, console=terminal())
+    made = reporting(tmp_path, 100, 400, console=terminal())
     steps(made, clock, 1, 10)
     assert "  90 s left" in shown(made, 100)
     clock.now += 4
@@ -255,7 +261,7 @@ def test_the_time_left_counts_evaluations_too(tmp_path, clock):
 
 def test_others_than_the_first_process_say_nothing(tmp_path, clock):
     console = terminal()
-    with Report(tmp_path, 9, 400, is_first=False, console=console) as made:
+    with reporting(tmp_path, 9, 400, is_first=False, console=console) as made:
         made.resumed(1, ["step-0000002"])
         made.judging(1, 2)
         steps(made, clock, 2, 30)
@@ -266,7 +272,7 @@ def test_others_than_the_first_process_say_nothing(tmp_path, clock):
 
 
 def test_the_curve_is_drawn_of_what_is_a_number(tmp_path, clock):
-    made = Report(tmp_path, 9, 400, console=terminal())
+    made = reporting(tmp_path, 9, 400, console=terminal())
     clock.now += 1
     made.step(1, NAN, NAN, 1e-3, 1)
     made.judged(1, {"loss": 9.0}, True, "")
@@ -279,11 +285,11 @@ def test_the_curve_is_drawn_of_what_is_a_number(tmp_path, clock):
 
 def test_a_log_that_cannot_be_written_is_an_error_of_ours(tmp_path, clock):
     (tmp_path / "log.jsonl").mkdir()
-    made = Report(tmp_path, 9, 400, console=terminal())
+    made = reporting(tmp_path, 9, 400, console=terminal())
     with pytest.raises(FileError, match=r"log\.jsonl"):
         steps(made, clock, 1, 1)
     with pytest.raises(FileError, match="cannot write"):
-        steps(Report(tmp_path / "none", 9, 400, console=terminal()), clock, 1, 1)
+        steps(reporting(tmp_path / "none", 9, 400, console=terminal()), clock, 1, 1)
 
 
 class Writer:
@@ -312,7 +318,7 @@ def _board(monkeypatch):
 
 @pytest.mark.usefixtures("_board")
 def test_tensorboard_has_the_same_numbers(tmp_path, clock):
-    with Report(tmp_path, 9, 400, console=terminal()) as made:
+    with reporting(tmp_path, 9, 400, console=terminal()) as made:
         made.resumed(4, [])
         steps(made, clock, 5, 5)
         made.judged(5, {"loss": 2.0, "accuracy": NAN}, True, "x\ny", a_glance())
@@ -337,11 +343,11 @@ def test_tensorboard_has_the_same_numbers(tmp_path, clock):
 @pytest.mark.usefixtures("_board")
 def test_tensorboard_never_ends_a_run(tmp_path, clock, monkeypatch):
     console = terminal(is_terminal=False)
-    with Report(tmp_path, 9, 400, console=console) as made:
+    with reporting(tmp_path, 9, 400, console=console) as made:
         steps(made, clock, 1, 4, loss=666)
     assert console.file.getvalue() == "TensorBoard is left out: no space left\n"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with Report(tmp_path, 9, 400, console=terminal()) as made:
+    with reporting(tmp_path, 9, 400, console=terminal()) as made:
         steps(made, clock, 1, 4)
     assert len(lines(tmp_path)) == 4
 
@@ -350,7 +356,7 @@ def test_tensorboard_itself_reads_what_was_written(tmp_path, clock, monkeypatch)
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setattr(board, "find_spec", find_spec)
     console = terminal(is_terminal=False)
-    with Report(tmp_path, 9, 400, console=console) as made:
+    with reporting(tmp_path, 9, 400, console=console) as made:
         steps(made, clock, 1, 3)
         made.judged(3, {"loss": 2.5}, True, "fish", a_glance())
     assert "TensorBoard" not in console.file.getvalue()

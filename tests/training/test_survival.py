@@ -40,7 +40,7 @@ CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 """What Python says it is about to do to files; so a process can be killed at any of them."""
 CHANGED = "changes of files: "
 IMPORTED = ["pellucid.cli", "pellucid.training.runs", "torch._dynamo", "sacrebleu", "numba"]
-IMPORTED += ["pellucid.tasks.generation", "pellucid.tasks.translation", "pellucid.tasks.terminal"]
+IMPORTED += ["pellucid.tasks.generation", "pellucid.tasks.translation", "pellucid.commands.inputs"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@
     export        export
     tasks         embed, similar, cluster, classify
     generation    generate, translate
+    train         train
 
-Each module has a `commands`, which `pellucid.cli` puts together. A command parses and prints; the
-work is done by what it calls, and nothing heavy is imported before it runs.
+Each module has its commands, which `pellucid.cli` puts together. A command parses its options,
+has the work done by what it calls, and prints (`printing`). `shared` has what all of them need,
+`inputs` what they read; nothing heavy is imported before a command runs.
 """

@@ -54,30 +54,30 @@ def export(
         raise ArgumentError(f"--limit must be 1 or more, not {limit}")
 
     from pellucid.attention.limits import readable_bytes
+    from pellucid.commands.inputs import parse_layers, read_text
+    from pellucid.commands.printing.console import steps
     from pellucid.common.files import printable, to_json, write_whole
-    from pellucid.common.terminal import steps
-    from pellucid.lens import terminal
-    from pellucid.viewer import reading
+    from pellucid.viewer import volumes
     from pellucid.viewer.atlas import Atlas
     from pellucid.viewer.file import exported
 
     said = one_text("export", what)
     with steps() as step:
-        if said is not None and reading.is_recording(said):
+        if said is not None and volumes.is_recording(said):
             if any(one is not None for one in (file, target, model, max_tokens)):
                 raise ArgumentError(
                     "a recording is there already: leave out --file, --target, --model and "
                     "--max-tokens"
                 )
-            volume = reading.saved(said, terminal.parse_layers(layers))
+            volume = volumes.saved(said, parse_layers(layers))
         else:
-            text = terminal.read_text(said, file)
-            volume = reading.read(
+            text = read_text(said, file)
+            volume = volumes.read(
                 text,
-                reading.title_of(text, file),
+                volumes.title_of(text, file),
                 target=target,
                 model=model,
-                layers=layers,
+                layers=parse_layers(layers),
                 max_tokens=max_tokens,
                 step=step,
             )

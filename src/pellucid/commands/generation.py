@@ -105,9 +105,9 @@ def generate(
         raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
     import secrets
 
-    from pellucid.tasks import generate_terminal as terminal
+    from pellucid.commands.inputs import opened, read_texts
+    from pellucid.commands.printing import generation
     from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
-    from pellucid.tasks.terminal import opened, read
 
     check_files(TEXTS, overwrite=overwrite, output=output)
     seed = secrets.randbits(32) if seed is None else seed
@@ -118,26 +118,26 @@ def generate(
         "seed": seed,
     }
     check_numbers(**numbers)
-    prompts = read(prompt, file, column, strict=strict)
+    prompts = read_texts(prompt, file, column, strict=strict)
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
     if repetition_penalty is None:
         numbers["sampling"] = replace(sampling, repetition_penalty=penalty_of(loaded))
     shows = output is None and not json
-    written = terminal.write(
+    written = generation.write(
         loaded, prompts, shows=shows, stop=stop or (), strict=strict, **numbers
     )
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: terminal.said(written, model, loaded if show else None),
-        columns=lambda: terminal.columns(written),
-        text=lambda: terminal.to_text(written) + "\n",
+        said=lambda: generation.said(written, model, loaded if show else None),
+        columns=lambda: generation.columns(written),
+        text=lambda: generation.to_text(written) + "\n",
         show=lambda: None,  # it was shown as it was written
     )
     if show and not json:
-        terminal.show(loaded, written, plain_console())
+        generation.show(loaded, written, plain_console())
     if written.is_interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -189,9 +189,11 @@ def translate_texts(
     json: JsonOption = False,
 ) -> None:
     """Turn texts of one language into another."""
-    from pellucid.tasks import terminal as shared
-    from pellucid.tasks import translate_terminal as terminal
+    from pellucid.commands.inputs import opened, read_texts
+    from pellucid.commands.printing import translation
+    from pellucid.tasks.embedding import name_of
     from pellucid.tasks.translation import open_translator, search_of
+    from pellucid.text.tables import rows_of
 
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
@@ -199,22 +201,22 @@ def translate_texts(
             f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
         )
     model = model or str(pretrained.TRANSLATOR)
-    found = shared.read(texts, file, column, strict=strict)
-    loaded = shared.opened(model, open_translator)
+    found = read_texts(texts, file, column, strict=strict)
+    loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
-    done = terminal.translated(loaded, found, strict=strict, **options)
-    grids = terminal.aligned(loaded, done) if align else None
-    columns = terminal.columns(found, done, grids)
-    about = {"model": shared.name_of(model), **options}
+    done = translation.translated(loaded, found, strict=strict, **options)
+    grids = translation.aligned(loaded, done) if align else None
+    columns = translation.columns(found, done, grids)
+    about = {"model": name_of(model), **options}
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: about | {"items": shared.rows_of(columns)},
+        said=lambda: about | {"items": rows_of(columns)},
         columns=lambda: columns,
-        text=lambda: "".join(f"{line}\n" for line in terminal.lines(found, done)),
-        show=lambda: terminal.show(
+        text=lambda: "".join(f"{line}\n" for line in translation.lines(found, done)),
+        show=lambda: translation.show(
             found, done, grids, plain_console(), loaded.generation.alignment_heads
         ),
     )

@@ -14,7 +14,7 @@ from pellucid.commands.shared import (
     plain_console,
     wrote,
 )
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, FileError
 
 commands = typer.Typer()
 
@@ -73,26 +73,32 @@ def watch_text(
     json: JsonOption = False,
 ) -> None:
     """Watch a model read: what each head does."""
-    from pellucid.lens import terminal
+    from pellucid.commands.inputs import parse_layers, read_text
+    from pellucid.commands.printing import heads
+    from pellucid.commands.printing.console import steps
+    from pellucid.lens.forward_pass import look
 
     said = one_text("watch", text)
     check_files(overwrite=overwrite, save=save)
-    seen = terminal.look(
-        terminal.read_text(said, file),
-        target=target,
-        model=model,
-        layers=terminal.parse_layers(layers),
-        max_tokens=max_tokens,
-        top=top,
-        save=save,
-        overwrite=overwrite,
-    )
+    words, chosen = read_text(said, file), parse_layers(layers)
+    with steps() as step:
+        seen = look(
+            words,
+            target=target,
+            model=model,
+            layers=chosen,
+            max_tokens=max_tokens,
+            top=top,
+            save=save,
+            overwrite=overwrite,
+            step=step,
+        )
     if save is not None:
         wrote(save)
     if json:
-        typer.echo(terminal.to_json(seen))
+        typer.echo(heads.to_json(seen))
     else:
-        terminal.show(seen, plain_console())
+        heads.show(seen, plain_console())
 
 
 @commands.command("heads")
@@ -106,15 +112,21 @@ def show_heads(
     json: JsonOption = False,
 ) -> None:
     """Show the heads of a saved recording."""
-    from pellucid.lens import terminal
+    from pellucid.commands.printing import heads
+    from pellucid.commands.printing.console import steps
     from pellucid.lens.head_table import COLUMNS
+    from pellucid.lens.head_table import heads as table_of
     from pellucid.lens.recording import Recording
 
     if sort not in COLUMNS:
         raise ArgumentError(f"--sort must be one of {', '.join(COLUMNS)}, not '{sort}'")
     seen = Recording.load(recording)
-    table = terminal.table_of(seen).sort(sort)
+    if not seen.records:
+        raise FileError("the recording holds no attention")
+    with steps() as step:
+        table = table_of(seen, progress=lambda done, of: step("looking at heads", done, of))
+    table = table.sort(sort)
     if json:
-        typer.echo(terminal.recording_to_json(seen, table))
+        typer.echo(heads.recording_to_json(seen, table))
     else:
-        terminal.show_recording(seen, table, plain_console())
+        heads.show_recording(seen, table, plain_console())

@@ -112,7 +112,7 @@ def explain(
     else:
         from rich.console import Console
 
-        from pellucid.lessons.terminal import show
+        from pellucid.commands.printing.walk import show
 
         show(walk, Console())
 
@@ -149,7 +149,7 @@ def scaling(
     else:
         from rich.console import Console
 
-        from pellucid.lessons.scaling_terminal import show
+        from pellucid.commands.printing.scaling import show
 
         show(measured, Console())
 

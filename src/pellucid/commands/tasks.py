@@ -51,18 +51,20 @@ def embed_texts(
     json: JsonOption = False,
 ) -> None:
     """Turn texts into vectors whose cosine says how similar they are."""
-    from pellucid.tasks import open_encoder, terminal
+    from pellucid.commands.inputs import embedded, opened, read_texts
+    from pellucid.commands.printing import embeddings
+    from pellucid.tasks import open_encoder
 
     check_files(VECTORS, overwrite=overwrite, output=output)
-    found = terminal.read(texts, file, column, strict=strict)
-    vectors = terminal.embedded(terminal.opened(model, open_encoder), found, strict=strict)
+    found = read_texts(texts, file, column, strict=strict)
+    vectors = embedded(opened(model, open_encoder), found, strict=strict)
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: terminal.embeddings_said(found, vectors, model),
-        columns=lambda: terminal.embedding_columns(found, vectors),
-        show=lambda: terminal.show_embeddings(found, vectors, model, plain_console()),
+        said=lambda: embeddings.said(found, vectors, model),
+        columns=lambda: embeddings.columns(found, vectors),
+        show=lambda: embeddings.show(found, vectors, model, plain_console()),
     )
 
 
@@ -79,7 +81,10 @@ def rank_texts(
     json: JsonOption = False,
 ) -> None:
     """Find the texts that are nearest in meaning to a query."""
-    from pellucid.tasks import open_encoder, terminal
+    from pellucid.commands.inputs import embedded, opened, read_texts
+    from pellucid.commands.printing import similarity
+    from pellucid.tasks import open_encoder, similar
+    from pellucid.text.items import from_arguments
 
     check_files(COLUMNS, overwrite=overwrite, output=output)
     if file is None and os.path.isfile(query):
@@ -87,16 +92,20 @@ def rank_texts(
             f"'{query}' is a file, and what to look for comes before it: "
             f"pellucid similar \"some words\" '{query}'"
         )
-    asked = terminal.asked(query, top)
-    found = terminal.read(None, file, column, strict=strict)
-    ranked = terminal.matches(terminal.opened(model, open_encoder), asked, found, top, strict)
+    if top < 1:
+        raise ArgumentError(f"--top must be 1 or more, not {top}")
+    asked = from_arguments([query])
+    found = read_texts(None, file, column, strict=strict)
+    encoder = opened(model, open_encoder)
+    vectors = embedded(encoder, found, strict=strict)
+    ranked = similar(embedded(encoder, asked, strict=strict)[0], vectors, top)
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: terminal.matches_said(query, found, ranked, model),
-        columns=lambda: terminal.match_columns(found, ranked),
-        show=lambda: terminal.show_matches(query, found, ranked, plain_console()),
+        said=lambda: similarity.said(query, found, ranked, model),
+        columns=lambda: similarity.columns(found, ranked),
+        show=lambda: similarity.show(query, found, ranked, plain_console()),
     )
 
 
@@ -120,16 +129,18 @@ def group_texts(
     json: JsonOption = False,
 ) -> None:
     """Put similar texts into groups, and say what each is about."""
-    from pellucid.common.terminal import steps
-    from pellucid.tasks import cluster_map, open_encoder, terminal
+    from pellucid.commands.inputs import embedded, opened, read_texts
+    from pellucid.commands.printing import clusters
+    from pellucid.commands.printing.console import steps
+    from pellucid.tasks import cluster_map, open_encoder
     from pellucid.tasks.clustering import cluster
 
     check_files(COLUMNS, overwrite=overwrite, html=html, svg=svg, output=output)
     if groups is not None and groups < 1:
         raise ArgumentError(f"--groups must be 1 or more, not {groups}")
     _check_seed(seed)
-    found = terminal.read(None, file, column, strict=strict)
-    vectors = terminal.embedded(terminal.opened(model, open_encoder), found, strict=strict)
+    found = read_texts(None, file, column, strict=strict)
+    vectors = embedded(opened(model, open_encoder), found, strict=strict)
     with steps() as step:
         step("grouping", 0, 1)
         made = cluster(found.texts, vectors, groups, seed)
@@ -146,9 +157,9 @@ def group_texts(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: terminal.groups_said(found, made, model),
-        columns=lambda: terminal.group_columns(found, made),
-        show=lambda: terminal.show_groups(found, made, plain_console()),
+        said=lambda: clusters.said(found, made, model),
+        columns=lambda: clusters.columns(found, made),
+        show=lambda: clusters.show(found, made, plain_console()),
     )
 
 
@@ -194,9 +205,12 @@ def label_texts(
         raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
     if head is not None and save is not None:
         raise ArgumentError("--save goes with --examples; the head is saved already")
+    from pellucid.commands.inputs import embedded, opened, read_texts
+    from pellucid.commands.printing import classification
     from pellucid.common.files import to_json
-    from pellucid.tasks import open_encoder, terminal
-    from pellucid.tasks.classify import PROBE, Head, evaluate
+    from pellucid.tasks import open_encoder
+    from pellucid.tasks.classify import PROBE, Head, check_head, evaluate
+    from pellucid.tasks.embedding import name_of
     from pellucid.text.items import from_arguments, has_columns
 
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
@@ -206,35 +220,35 @@ def label_texts(
         model = fitted.model
     learnt = None
     if examples is not None:
-        learnt = terminal.read(None, examples, column, label, strict=strict)
+        learnt = read_texts(None, examples, column, label, strict=strict)
     found = None
     if texts or file is not None or head is not None:
         columned = column if learnt is None or (file and has_columns(file)) else None
-        found = terminal.read(texts, file, columned, strict=strict)
+        found = read_texts(texts, file, columned, strict=strict)
     elif output is not None:
         raise ArgumentError("--output is for texts to classify; give some, or --file")
-    encoder = terminal.opened(model, open_encoder)
-    probe = terminal.embedded(encoder, from_arguments([PROBE]))[0]
-    said: dict[str, Any] = {"model": terminal.name_of(model)}
+    encoder = opened(model, open_encoder)
+    probe = embedded(encoder, from_arguments([PROBE]))[0]
+    said: dict[str, Any] = {"model": name_of(model)}
     console = plain_console()
     if fitted is None:
         assert learnt is not None
-        vectors = terminal.embedded(encoder, learnt, strict=strict)
+        vectors = embedded(encoder, learnt, strict=strict)
         judged = evaluate(vectors, learnt.labels, seed)
         fitted = Head.fit(vectors, learnt.labels, model=model, probe=probe)
-        said |= {"held_out": terminal.evaluation_said(judged)}
+        said |= {"held_out": classification.evaluation_said(judged)}
     else:
-        terminal.check_head(fitted, probe, model)
+        check_head(fitted, probe, model)
     said |= {"labels": list(fitted.labels)}
     likely = None
     if found is not None:
-        likely = fitted.probabilities(terminal.embedded(encoder, found, strict=strict))
+        likely = fitted.probabilities(embedded(encoder, found, strict=strict))
     # Nothing is printed or written before all that can fail has been done.
     if save is not None:
         fitted.save(save, overwrite=overwrite)
         wrote(save)
     if learnt is not None and not json:
-        terminal.show_evaluation(judged, learnt, console)
+        classification.show_evaluation(judged, learnt, console)
         if found is not None and output is None:
             console.print()
     if found is None or likely is None:
@@ -245,9 +259,9 @@ def label_texts(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: said | {"items": terminal.labels_said(found, fitted, likely)},
-        columns=lambda: terminal.label_columns(found, fitted, likely),
-        show=lambda: terminal.show_labels(found, fitted, likely, console),
+        said=lambda: said | {"items": classification.said(found, fitted, likely)},
+        columns=lambda: classification.columns(found, fitted, likely),
+        show=lambda: classification.show(found, fitted, likely, console),
     )
 
 
@@ -266,7 +280,7 @@ def _trained_head(model: str) -> Path:
 
 
 def _check_seed(seed: int) -> None:
-    from pellucid.tasks.checks import check_whole
     from pellucid.tasks.clustering import SEEDS
+    from pellucid.tasks.whole_numbers import check_whole
 
     check_whole("--seed", seed, 0, SEEDS)

@@ -239,8 +239,9 @@ def _check_alone(context: typer.Context) -> None:
 
 def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     """What a command does, with its own part of a `Run` and the options that all have."""
-    from pellucid.common.terminal import steps as stages
-    from pellucid.tasks.terminal import note
+    from pellucid.commands.printing.console import note
+    from pellucid.commands.printing.console import steps as stages
+    from pellucid.commands.printing.training import LiveLine
     from pellucid.training.asked import Run
     from pellucid.training.directory import run_in
     from pellucid.training.runs import train
@@ -273,6 +274,7 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str,
             overwrite=said["overwrite"],
             progress=lambda what, done, of: stage(what, done, of or 0),
             note=note,
+            line=LiveLine,
         )
 
 
@@ -285,14 +287,14 @@ def _stopped(error: KeyboardInterrupt, name: str, said: dict[str, Any]) -> str:
 
 
 def _show(measures: dict[str, Any], name: str, said: dict[str, Any]) -> None:
+    from pellucid.commands.printing.measures import show
     from pellucid.commands.shared import plain_console
     from pellucid.common.files import to_json
-    from pellucid.training import answer
 
     if said["json"]:
         typer.echo(to_json(measures))
     else:
-        answer.show(measures, plain_console())
+        show(measures, plain_console())
     use = f"pellucid {USES[name]} --model {shlex.quote(str(said['output']))}"
     typer.echo(f"the model is in '{said['output']}'; use it with: {use}", err=True)
 

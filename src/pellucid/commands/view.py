@@ -1,5 +1,7 @@
 """`pellucid view`."""
 
+import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -51,43 +53,49 @@ def view(
     ] = True,
 ) -> None:
     """Look at attention in the browser."""
-    from pellucid.common.terminal import steps
-    from pellucid.lens.terminal import read_text
-    from pellucid.viewer import reading
+    from pellucid.commands.inputs import parse_layers, read_text
+    from pellucid.commands.printing.console import noted, steps
+    from pellucid.viewer import volumes
     from pellucid.viewer.serve import listening, serve
 
     said = one_text("view", what)
     of_reading = (file, target, model, layers, max_tokens, new_tokens)
-    if reading.is_recording(said) and any(one is not None for one in of_reading):
+    if volumes.is_recording(said) and any(one is not None for one in of_reading):
         raise ArgumentError(
             "a recording is shown as it is: leave out --file, --target, --model, --layers, "
             "--max-tokens and --new-tokens"
         )
-    if against_model is not None and reading.is_recording(against or said):
+    if against_model is not None and volumes.is_recording(against or said):
         raise ArgumentError("--against-model reads a text, and a recording is there already")
-    volumes = []
+    shown = []
     with listening(host, port) as at:
-        with steps() as step:
+        # What is to be known of what a model writes is said once the bar is gone.
+        with noted() if new_tokens else nullcontext(), steps() as step:
             read = partial(
-                reading.read,
+                volumes.read,
                 target=target,
-                layers=layers,
+                layers=parse_layers(layers),
                 max_tokens=max_tokens,
                 new_tokens=new_tokens,
                 step=step,
             )
             text = ""
-            if said is not None and reading.is_recording(said):
-                volumes.append(reading.saved(said))
+            if said is not None and volumes.is_recording(said):
+                shown.append(volumes.saved(said))
             else:
                 text = read_text(said, file)
-                volumes.append(read(text, reading.title_of(text, file), model=model))
-            if against is not None and reading.is_recording(against):
-                volumes.append(reading.saved(against))
+                shown.append(read(text, volumes.title_of(text, file), model=model))
+            if against is not None and volumes.is_recording(against):
+                shown.append(volumes.saved(against))
             elif against is not None:
-                title = reading.title_of(read_text(against, None))
-                volumes.append(read(against, title, model=against_model or model))
+                title = volumes.title_of(read_text(against, None))
+                shown.append(read(against, title, model=against_model or model))
             elif against_model is not None:
-                title = f"{reading.title_of(text, file)} ({Path(against_model).name})"
-                volumes.append(read(text, title, model=against_model))
-        serve(volumes, at, browser)
+                title = f"{volumes.title_of(text, file)} ({Path(against_model).name})"
+                shown.append(read(text, title, model=against_model))
+        serve(shown, at, browser, _tell)
+
+
+def _tell(address: str) -> None:
+    typer.echo(f"{address}\nCtrl-C stops.")
+    sys.stdout.flush()

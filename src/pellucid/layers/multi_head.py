@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pellucid.attention import attention, masks
 from pellucid.attention.weights import AttentionWeights
 from pellucid.errors import ArgumentError
-from pellucid.layers import checks
+from pellucid.layers import arguments
 
 
 class MultiHeadAttention(nn.Module):
@@ -77,9 +77,9 @@ class MultiHeadAttention(nn.Module):
             TypeMismatchError: a size that is not an int.
         """
         super().__init__()
-        self.embed_dim = checks.positive_size("embed_dim", embed_dim)
-        self.heads = checks.positive_size("heads", heads)
-        self.kv_heads = heads if kv_heads is None else checks.positive_size("kv_heads", kv_heads)
+        self.embed_dim = arguments.positive_size("embed_dim", embed_dim)
+        self.heads = arguments.positive_size("heads", heads)
+        self.kv_heads = heads if kv_heads is None else arguments.positive_size("kv_heads", kv_heads)
         if heads % self.kv_heads:
             raise ArgumentError(f"heads {heads} is not a multiple of kv_heads {kv_heads}")
         if head_dim is None and embed_dim % heads:
@@ -87,14 +87,14 @@ class MultiHeadAttention(nn.Module):
                 f"embed_dim {embed_dim} does not divide into {heads} heads; give head_dim to "
                 "choose the size of a head yourself"
             )
-        self.head_dim = checks.positive_size(
+        self.head_dim = arguments.positive_size(
             "head_dim", embed_dim // heads if head_dim is None else head_dim
         )
-        self.value_dim = checks.positive_size(
+        self.value_dim = arguments.positive_size(
             "value_dim", self.head_dim if value_dim is None else value_dim
         )
-        self.kdim = embed_dim if kdim is None else checks.positive_size("kdim", kdim)
-        self.vdim = embed_dim if vdim is None else checks.positive_size("vdim", vdim)
+        self.kdim = embed_dim if kdim is None else arguments.positive_size("kdim", kdim)
+        self.vdim = embed_dim if vdim is None else arguments.positive_size("vdim", vdim)
         if not 0.0 <= dropout < 1.0:
             raise ArgumentError(f"dropout must be at least 0 and below 1, not {dropout}")
         self.dropout = dropout
@@ -214,9 +214,9 @@ class MultiHeadAttention(nn.Module):
         key = query if key is None else key
         value = key if value is None else value
         weights, biases = self.projection_weights(), self.projection_biases()
-        checks.encodings("query", query, self.embed_dim, "embed_dim", weights[0])
-        checks.encodings("key", key, self.kdim, "kdim", weights[1])
-        checks.encodings("value", value, self.vdim, "vdim", weights[2])
+        arguments.encodings("query", query, self.embed_dim, "embed_dim", weights[0])
+        arguments.encodings("key", key, self.kdim, "kdim", weights[1])
+        arguments.encodings("value", value, self.vdim, "vdim", weights[2])
         if self.causal:
             mask = masks.causal() if mask is None else masks.causal() & mask
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import attention, masks
 from pellucid.attention.weights import AttentionWeights
-from pellucid.layers import checks
+from pellucid.layers import arguments
 
 
 def _one_head(
@@ -60,8 +60,8 @@ class BareSelfAttention(nn.Module):
             TypeMismatchError: a width that is not an int.
         """
         super().__init__()
-        self.d_in = checks.positive_size("d_in", d_in)
-        self.d_out = checks.positive_size("d_out", d_out)
+        self.d_in = arguments.positive_size("d_in", d_in)
+        self.d_out = arguments.positive_size("d_out", d_out)
         self.causal = causal
         self.W_query = nn.Parameter(torch.rand(d_in, d_out, device=device, dtype=dtype))
         self.W_key = nn.Parameter(torch.rand(d_in, d_out, device=device, dtype=dtype))
@@ -81,7 +81,7 @@ class BareSelfAttention(nn.Module):
             ShapeError: fewer than two dimensions, or a width other than d_in.
             TypeMismatchError: not a tensor, or another dtype or device than the parameters.
         """
-        checks.encodings("x", x, self.d_in, "d_in", self.W_query)
+        arguments.encodings("x", x, self.d_in, "d_in", self.W_query)
         return _one_head(x @ self.W_query, x @ self.W_key, x @ self.W_value, self.causal)
 
     def extra_repr(self) -> str:
@@ -124,8 +124,8 @@ class SelfAttention(nn.Module):
             TypeMismatchError: a width that is not an int.
         """
         super().__init__()
-        self.d_in = checks.positive_size("d_in", d_in)
-        self.d_out = checks.positive_size("d_out", d_out)
+        self.d_in = arguments.positive_size("d_in", d_in)
+        self.d_out = arguments.positive_size("d_out", d_out)
         self.causal = causal
         self.W_query = nn.Linear(d_in, d_out, bias=bias, device=device, dtype=dtype)
         self.W_key = nn.Linear(d_in, d_out, bias=bias, device=device, dtype=dtype)
@@ -158,7 +158,7 @@ class SelfAttention(nn.Module):
             ShapeError: fewer than two dimensions, or a width other than d_in.
             TypeMismatchError: not a tensor, or another dtype or device than the parameters.
         """
-        checks.encodings("x", x, self.d_in, "d_in", self.W_query.weight)
+        arguments.encodings("x", x, self.d_in, "d_in", self.W_query.weight)
         return _one_head(self.W_query(x), self.W_key(x), self.W_value(x), self.causal)
 
     def extra_repr(self) -> str:

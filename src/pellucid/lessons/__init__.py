@@ -1,6 +1,6 @@
 """The arithmetic of attention, step by step, for people who learn.
 
-A lesson computes a `Walk` (walk.py); `terminal`, `picture` and `to_json` each show any walk.
+A lesson computes a `Walk` (walk.py); `picture`, `page` and `to_json` each show any walk.
 Modules load on first use.
 """
 

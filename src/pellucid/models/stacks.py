@@ -24,7 +24,7 @@ from pellucid.layers.fusible import is_plain
 from pellucid.layers.matrix_vector import linear
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.models.checks import check_ids, check_lengths, check_table
+from pellucid.models.input_ids import check_ids, check_lengths, check_table
 from pellucid.text.tokenizer import Tokenizer
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,8 +22,9 @@ from torch import Tensor
 from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
-from pellucid.tasks.checks import check_whole
 from pellucid.tasks.clustering import SEEDS, one_thread, require_sklearn
+from pellucid.tasks.embedding import name_of
+from pellucid.tasks.whole_numbers import check_whole
 
 FORMAT = "pellucid head 1"
 FILE = "head.safetensors"
@@ -186,6 +188,22 @@ def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evalua
     pairs = Counter(zip(labels, map(str, said), strict=True))
     confusion = tuple(tuple(pairs[true, given] for given in names) for true in names)
     return Evaluation(labels=names, confusion=confusion, folds=folds)
+
+
+def check_head(head: Head, probe: Tensor, model: str | None) -> None:
+    """Refuse a head that was fitted on the embeddings of another encoder.
+
+    Raises:
+        ArgumentError: it was.
+    """
+    if head.probe is None:
+        return
+    same = head.probe.shape == probe.shape
+    if not same or not np.allclose(head.probe, probe, atol=1e-3):
+        fitted = name_of(head.model)
+        raise ArgumentError(
+            f"the head was fitted on embeddings of {fitted}, and {name_of(model)} gives others"
+        )
 
 
 def _check(embeddings: Tensor, labels: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.errors import ArgumentError, MissingExtraError, ShapeError
-from pellucid.tasks.checks import check_whole
+from pellucid.tasks.whole_numbers import check_whole
 
 MOST_GROUPS = 12
 """That are tried where no number is given."""

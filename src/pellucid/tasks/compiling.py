@@ -13,7 +13,7 @@ def compilation_named(step: Callable[[str, int, int], None]) -> Iterator[None]:
     """Name the step that goes on, whenever Numba compiles something rather than finds it on disk.
 
     Args:
-        step: what `common.terminal.steps` gives, which shows nothing where there is no terminal.
+        step: told what goes on, how much is done, and of how much.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield

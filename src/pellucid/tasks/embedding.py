@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from pellucid.attention import masks
 from pellucid.attention.workers import each
 from pellucid.common.checkpoint import minilm
+from pellucid.common.files import printable
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import taps
 from pellucid.models import Encoder, load
-from pellucid.tasks.checks import check_whole
-from pellucid.tasks.reading import ids_of
+from pellucid.tasks.input_texts import ids_of
+from pellucid.tasks.whole_numbers import check_whole
 
+DEFAULT = "all-MiniLM-L6-v2"
 BATCH_TOKENS = 2048
 """Of one forward pass, which has a core to itself: enough for the matrix products, and few enough
 that all cores are busy to the end.
@@ -49,6 +51,11 @@ def open_encoder(path: str | Path | None = None) -> Encoder:
     if model.tokenizer is None:
         raise ArgumentError(f"model '{path}' has no tokenizer")
     return model
+
+
+def name_of(model: str | None) -> str:
+    """What people call the encoder of a directory or name; None is the default one."""
+    return DEFAULT if model is None else printable(Path(model).name or model)
 
 
 def embed(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
-from pellucid.tasks.checks import check_whole
+from pellucid.tasks.whole_numbers import check_whole
 
 LIKELY = 256
 """Tokens among which those that top-p keeps are looked for first: to sort all costs far more."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.errors import ShapeError
-from pellucid.tasks.checks import check_whole
+from pellucid.tasks.whole_numbers import check_whole
 
 
 @dataclass(frozen=True, slots=True)

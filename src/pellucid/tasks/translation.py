@@ -17,8 +17,8 @@ from pellucid.lens.spelling import words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
-from pellucid.tasks.checks import LONGEST, check_whole
-from pellucid.tasks.reading import ids_of
+from pellucid.tasks.input_texts import ids_of
+from pellucid.tasks.whole_numbers import LONGEST, check_whole
 
 BATCH_TOKENS = 2048
 """Source tokens that are translated together: enough for the cores, and little to hold."""

@@ -99,3 +99,8 @@ def _pyarrow() -> Any:
             "Parquet files need pyarrow: pip install 'pellucid[tables]'"
         ) from error
     return pyarrow
+
+
+def rows_of(columns: Mapping[str, Column]) -> list[dict[str, Any]]:
+    """The same row by row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.text import Text
 from torch import Tensor
 
-from pellucid.common.terminal import bands
+from pellucid.common.grid import Cell, bands
 from pellucid.lens.alignment import align
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
@@ -54,11 +53,11 @@ class Glance:
         """What a log keeps of it."""
         return {"layer": self.layer, "head": self.head, "entropy": round(self.entropy, 4)}
 
-    def lines(self, width: int) -> list[Text]:
-        """For a terminal: a row a query, in percent."""
+    def lines(self, width: int) -> list[list[Cell]]:
+        """In lines of so many letters: a row a query, in percent."""
         told = f"{self.title}, entropy {self.entropy:.2f} nats"
         shown = bands(self.rows, self.columns, self.weights.tolist(), width)
-        return [Text(told, style="dim"), *(line for band in shown for line in band)]
+        return [[Cell(told, is_title=True)], *(line for band in shown for line in band)]
 
     def to_svg(self, step: int) -> str:
         """The same as a picture."""

@@ -1,38 +1,24 @@
-"""How far a run is: a line that is always there on a terminal, and elsewhere one now and then."""
+"""How far a run is, counted: what there is to say, for whoever shows it."""
 
-import sys
-from time import perf_counter
+from collections.abc import Sequence
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
-from pellucid.common.terminal import say
+from pellucid.common.grid import Cell
 from pellucid.common.wording import percent
-
-EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
-BAR = 10
-"""Letters of a terminal that the bar shall have; the line says less where they are too few."""
-FIRST_TO_GO = ("steps", "peak", "speed", "skipped", "judging", "left")
-"""What a narrow terminal goes without, in turn."""
 
 
 class Line:
-    """What it says is up to whoever counts: the numbers are for them to set and add to."""
+    """What it says is up to whoever counts: the numbers are for them to set and add to.
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
-        """Say nothing yet.
+    It shows nothing. A command has one that prints (`pellucid.commands.printing.training`).
+    """
+
+    def __init__(self, steps: int) -> None:
+        """Count nothing yet.
 
         Args:
             steps: of the whole run.
-            console: where to print; stderr unless given.
         """
         self.steps = steps
-        self.console = _stderr() if console is None else console
-        self.live: Live | None = None
         self.at = self.made = self.skipped = 0
         """The step, steps of this process, and steps that were skipped."""
         self.loss, self.speed, self.share, self.pace = map(Mean, (0.98, 0.95, 0.95, 0.95))
@@ -41,35 +27,26 @@ class Line:
         """Seconds of this process that went into evaluations and checkpoints."""
         self.share_judged = 0.0
         """Share of an evaluation that is done; 0 = there is none."""
-        self.said = perf_counter()
+
+    @property
+    def width(self) -> int:
+        """Letters that there are in a line of what is shown."""
+        return 80
 
     def start(self) -> None:
-        """Be there until `stop`, where there is a terminal."""
-        self.said = perf_counter()
-        if self.console.is_interactive:
-            # What goes to a file or a pipe is not the terminal's.
-            shares = sys.stdout is not None and sys.stdout.isatty()
-            self.live = Live(self, console=self.console, transient=True, redirect_stdout=shares)
-            self.live.start()
+        """The run begins."""
 
     def stop(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+        """The run is over."""
 
     def tick(self) -> None:
-        """Say how it goes, where there is no line that does all the time."""
-        now = perf_counter()
-        if self.live is None and now - self.said >= EVERY:
-            self.said = now
-            self.say("  ".join(self.parts().values()))
+        """A number has changed."""
 
     def say(self, text: str, *, indent: int = 0, style: str = "") -> None:
-        """Print something else, above the line."""
-        if self.live is not None:
-            say(text, self.console, indent=indent, style=style)
-        else:  # a file has no width
-            self.console.print(Text(" " * indent + text, style=style), soft_wrap=True)
+        """There is something else to say, so far from the margin and in such a style."""
+
+    def show(self, lines: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
+        """There is a grid of percents to see, line by line."""
 
     def parts(self) -> dict[str, str]:
         """What there is to say, by name."""
@@ -91,22 +68,6 @@ class Line:
         if self.skipped:
             parts["skipped"] = f"{self.skipped:,} skipped"
         return parts
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts = self.parts()
-
-        def room() -> int:
-            return options.max_width - sum(len(part) + 2 for part in parts.values())
-
-        for name in FIRST_TO_GO:
-            if room() < BAR:
-                parts.pop(name, None)
-        bar = ProgressBar(total=self.steps, completed=self.at, width=max(1, min(room(), 4 * BAR)))
-        cells = {name: Text(part) for name, part in parts.items()}
-        line = Table.grid(padding=(0, 2, 0, 0))
-        before = [cells.pop("steps")] if "steps" in cells else []
-        line.add_row(*before, bar, *cells.values())
-        yield line
 
 
 class Mean:
@@ -134,9 +95,3 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _stderr() -> Console:
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    # Colours may be forced on a file, but not lines that are drawn over.
-    return Console(stderr=True, force_terminal=None if is_terminal else False)

@@ -26,7 +26,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from rich.console import Console
 
 from pellucid.common.files import printable, write_whole
 from pellucid.common.wording import listing
@@ -57,7 +56,7 @@ class Report:
         work: float = 0.0,
         peak: float = 0.0,
         is_first: bool = True,
-        console: Console | None = None,
+        line: Line | None = None,
     ) -> None:
         """Report a run.
 
@@ -70,11 +69,11 @@ class Report:
                 `machine.matrix_rate`; 0 = not known, and then no share of it is told. It may be
                 measured too low, on a machine that is busy: a step that does more raises it.
             is_first: whether this is the process that prints and writes.
-            console: where to print; stderr unless given.
+            line: tells people; nobody is told unless given.
         """
         self.directory, self.steps, self.tokens = directory, steps, tokens
         self.work, self.peak, self.is_first = work, peak, is_first
-        self.line = Line(steps, console)
+        self.line = Line(steps) if line is None else line
         self.log = Log(directory / "log.jsonl")
         self.board: Board | None = None
         self.training, self.held_out = array("d"), array("d")
@@ -229,13 +228,11 @@ class Report:
         with suppress(OSError):  # which the picture then says
             folder.mkdir(exist_ok=True)
         write_whole(folder / f"step-{step:07d}.svg", glance.to_svg(step))
-        console = self.line.console
-        lines = glance.lines(console.width - INDENT)
-        for line in lines:
-            line.pad_left(INDENT)
-            console.print(line, no_wrap=True, soft_wrap=True)
+        lines = glance.lines(self.line.width - INDENT)
+        self.line.show(lines, indent=INDENT)
         if self.board is not None:
-            self.board.tell("attention", [line.plain for line in lines], step)
+            plain = [" " * INDENT + "".join(cell.text for cell in line) for line in lines]
+            self.board.tell("attention", plain, step)
 
     def _share(self, speed: float) -> float | None:
         """Of the machine's peak, at so many tokens a second."""

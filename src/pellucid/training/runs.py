@@ -35,6 +35,7 @@ from pellucid.training import alignment, corpus, machine
 from pellucid.training import directory as places
 from pellucid.training.asked import KIND, Run
 from pellucid.training.distributed import Processes
+from pellucid.training.line import Line
 from pellucid.training.loop import Interrupted, Trainer
 from pellucid.training.objectives import (
     Classification,
@@ -60,6 +61,7 @@ def train(
     overwrite: bool = False,
     progress: Callable[[str, int, int | None], None] = lambda *_: None,
     note: Callable[[str], None] = lambda _: None,
+    line: Callable[[int], Line] = Line,
 ) -> dict[str, Any]:
     """Train a model into a directory, or go on where a run stopped.
 
@@ -69,6 +71,7 @@ def train(
         overwrite: whether what a run left there is replaced, once all is ready to begin.
         progress: told of the work on the data: what, how much is done, and of how much.
         note: told what people should know of the data, in a line.
+        line: makes what tells people how a run of so many steps goes; nobody is told unless given.
 
     Returns:
         What was measured of the model that is kept, on text that it did not learn from.
@@ -96,7 +99,7 @@ def train(
         raise MissingExtraError("BLEU needs sacrebleu: pip install 'pellucid[train]'")
     with places.alone(directory, resume) if processes.is_first else nullcontext():
         try:
-            return _train(run, directory, resume, overwrite, processes, progress, note)
+            return _train(run, directory, resume, overwrite, processes, progress, note, line)
         except Interrupted:
             raise
         except KeyboardInterrupt as error:
@@ -113,6 +116,7 @@ def _train(
     processes: Processes,
     progress: Callable[[str, int, int | None], None],
     note: Callable[[str], None],
+    line: Callable[[int], Line],
 ) -> dict[str, Any]:
     inner = directory / "training"
     if processes.is_first:
@@ -126,7 +130,7 @@ def _train(
     try:
         data = (inner if resume else places.place(directory)) / "data"
         objective, settings, left_out = _made(run, data, resume, processes, progress)
-        report = _report(objective, settings, inner, processes)
+        report = _report(objective, settings, inner, processes, line)
         trainer = Trainer(objective, settings, inner, report, processes)
     except BaseException:
         if not resume and processes.is_first:  # nothing was learnt that could be lost
@@ -326,7 +330,11 @@ def _objective(
 
 
 def _report(
-    objective: Objective, settings: Settings, directory: Path, processes: Processes
+    objective: Objective,
+    settings: Settings,
+    directory: Path,
+    processes: Processes,
+    line: Callable[[int], Line],
 ) -> Report:
     config = objective.model.config
     rows = min(settings.part_tokens, 4096)
@@ -341,4 +349,5 @@ def _report(
         work=machine.operations(objective.model, *objective.lengths()),
         peak=rate * processes.count,
         is_first=processes.is_first,
+        line=line(settings.steps),
     )

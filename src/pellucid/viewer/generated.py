@@ -18,17 +18,16 @@ from pellucid.common.own_checkpoint import OwnTokenizer
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.lens import watch
+from pellucid.lens.forward_pass import Step
 from pellucid.lens.record import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
 from pellucid.models import Decoder, Encoder, EncoderDecoder, load
-from pellucid.tasks.checks import LONGEST
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
-from pellucid.tasks.terminal import noted
 from pellucid.tasks.translation import translate
-from pellucid.viewer.atlas import Volume, Written, is_causal
-from pellucid.viewer.reading import MOST_VALUES
+from pellucid.tasks.whole_numbers import LONGEST
+from pellucid.viewer.atlas import MOST_VALUES, Volume, Written, is_causal
 
 ALTERNATIVES = 5
 """Of each new token."""
@@ -36,8 +35,6 @@ AT_ONCE = 2**22
 """Logits that are made at once."""
 TEXT = "the text"
 """What to call it in an error."""
-
-Step = Callable[[str, int, int], None]
 
 
 class Made(NamedTuple):
@@ -75,7 +72,7 @@ def recorded_generation(
     if not 1 <= new_tokens <= LONGEST:
         raise ArgumentError(f"--new-tokens must be from 1 to {LONGEST:,}, not {new_tokens:,}")
     step("opening the model", 0, 1)
-    with noted(), compilation_named(step):
+    with compilation_named(step):
         loaded = _opened(model)
         if isinstance(loaded, Checkpoint):
             made = _of_transformers(loaded, text, layers, new_tokens, step)

@@ -6,13 +6,11 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
-
-import typer
 
 from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
@@ -76,20 +74,22 @@ def listening(host: str, port: int) -> Iterator[Listening]:
     raise FileError(f"cannot listen on {where}: {reason_of(problem)}") from problem
 
 
-def serve(volumes: Sequence[Volume], at: Listening, browser: bool) -> NoReturn:
-    """Show recordings, say where, and end the process when somebody presses Ctrl-C.
+def serve(
+    volumes: Sequence[Volume], at: Listening, browser: bool, tell: Callable[[str], None]
+) -> NoReturn:
+    """Show recordings, tell where, and end the process when somebody presses Ctrl-C.
 
     Args:
         volumes: the recordings.
         at: where to listen.
         browser: whether to open one.
+        tell: called with the address, before a browser is opened.
 
     Raises:
         ArgumentError: a recording holds no attention.
     """
     server, address = _server(volumes, at)
-    typer.echo(f"{address}\nCtrl-C stops.")
-    sys.stdout.flush()
+    tell(address)
     if browser:
         _open(address)
     with suppress(KeyboardInterrupt):

@@ -10,7 +10,7 @@ are read once to know how much there is, once for the vocabulary, and once for t
 from pellucid.training.corpus.keeping import checksum, forget
 from pellucid.training.corpus.of_documents import Prepared, prepare
 from pellucid.training.corpus.of_rows import PreparedRows, Rows, prepare_rows
-from pellucid.training.corpus.reading import Piece, Tally, documents, rows
+from pellucid.training.corpus.text_files import Piece, Tally, documents, rows
 
 __all__ = [
     "Piece",

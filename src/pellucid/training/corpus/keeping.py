@@ -17,7 +17,7 @@ from pellucid.errors import ArgumentError, FileError
 from pellucid.text.items import name_of
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import load_tokenizer
-from pellucid.training.corpus.reading import Tally
+from pellucid.training.corpus.text_files import Tally
 
 HELD_OUT = 0.05
 """Share of the texts to be judged by."""

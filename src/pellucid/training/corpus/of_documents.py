@@ -23,7 +23,7 @@ from pellucid.training.corpus.keeping import (
     these,
     told,
 )
-from pellucid.training.corpus.reading import Piece, Tally, cut, documents
+from pellucid.training.corpus.text_files import Piece, Tally, cut, documents
 from pellucid.training.sequences import Builder, Sequences, building
 from pellucid.training.vocabulary import END, byte_pairs
 

@@ -30,7 +30,7 @@ from pellucid.training.corpus.keeping import (
     these,
     told,
 )
-from pellucid.training.corpus.reading import Tally, rows
+from pellucid.training.corpus.text_files import Tally, rows
 from pellucid.training.sequences import Sequences, building
 from pellucid.training.vocabulary import END, byte_pairs
 

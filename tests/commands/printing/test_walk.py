@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from pellucid.commands.printing.walk import show
 from pellucid.lessons.examples import NAMES, walk_example
-from pellucid.lessons.scaling import measure_scaling
-from pellucid.lessons.scaling_terminal import show as show_scaling
-from pellucid.lessons.terminal import show
 from pellucid.lessons.walk import Matrix, Step, Walk
 
 
@@ -115,17 +113,3 @@ def test_no_line_ends_in_the_middle_of_markup():
     # Square brackets are rich's markup, and the names of a model's own marks.
     walk = walk_of(3, name="[/bold]")
     assert "[/bold]0" in printed(walk)
-
-
-@pytest.mark.parametrize("width", [40, 60, 120])
-def test_scaling_fits(width):
-    stream = io.StringIO()
-    show_scaling(measure_scaling((1, 4, 1024), samples=17), Console(file=stream, width=width))
-    out = stream.getvalue()
-    assert max(map(len, out.splitlines())) <= width
-    assert "Vaswani et al. 2017" in out
-    for heading in ("entropy", "largest", "lost"):
-        assert heading in out
-    assert ("≈" in out.split("undivided")[1].splitlines()[1]) == (width >= 72)
-    assert "█" in out
-    assert "▒" in out

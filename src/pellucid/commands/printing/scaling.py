@@ -1,4 +1,4 @@
-"""The scaling measurement in the terminal: a table beside theory, and a plot."""
+"""The scaling measurement: a table beside theory, and a plot."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.common.terminal import say
+from pellucid.commands.printing.console import say
 from pellucid.common.wording import percent
 from pellucid.lessons.scaling import HARDLY_ANY, Measures, Row, Scaling, Theory
 

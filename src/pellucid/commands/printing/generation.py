@@ -1,4 +1,4 @@
-"""`pellucid generate`: text on the terminal as it is written, and what it looked at."""
+"""Text as it is written, and what each new word looked at."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text as Line
 
+from pellucid.commands.printing.console import note, noted, say, steps
 from pellucid.common import colours
 from pellucid.common.files import printable
 from pellucid.common.interrupts import interruptible
-from pellucid.common.terminal import say, steps
 from pellucid.common.wording import count, percent, short
 from pellucid.lens.spelling import is_special
 from pellucid.models.stacks import Decoder
@@ -22,7 +22,6 @@ from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
-from pellucid.tasks.terminal import note, noted
 from pellucid.text import tables
 from pellucid.text.items import Items
 

@@ -1,4 +1,4 @@
-"""A walk in the terminal: as wide as there is room, and readable without colour."""
+"""A lesson's walk, step by step: as wide as there is room, and readable without colour."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.common.terminal import say, shaded
+from pellucid.commands.printing.console import plain_table, say, shaded
 from pellucid.common.wording import percent, short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
@@ -84,7 +84,7 @@ def _table(matrix: Matrix, room: int) -> Table:
     if columns > fitting:  # leave room for the column that says how many there are
         shown = max(1, fitting - math.ceil((len(of_all) + 1) / (width + 1)))
     side: JustifyMethod = "center" if matrix.kind == "percent" else "right"
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table = plain_table()
     table.add_column(matrix.name, no_wrap=True, header_style="bold", max_width=_LABEL)
     for label in matrix.column_labels[:shown]:
         table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
@@ -110,7 +110,7 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
         room_for = len(numbers) if len(numbers) <= most + 1 else most  # "1 more" is a line as well
         strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:room_for]
         left = len(numbers) - len(strongest)
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        table = plain_table()
         table.add_column(Text(name), no_wrap=True, header_style="bold", max_width=_LABEL)
         table.add_column("", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)

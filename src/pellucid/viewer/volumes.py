@@ -1,17 +1,14 @@
 """What the page is opened on: a saved recording, or a text that a model reads first."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pellucid.errors import ArgumentError
-from pellucid.lens import terminal
+from pellucid.lens.forward_pass import Step, recorded
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.atlas import MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
-MOST_VALUES = 1024
-"""Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
 MOST_TITLE = 60
 
 
@@ -42,10 +39,10 @@ def read(
     *,
     target: str | None = None,
     model: str | None = None,
-    layers: str | None = None,
+    layers: Layers | None = None,
     max_tokens: int | None = None,
     new_tokens: int | None = None,
-    step: Callable[[str, int, int], None],
+    step: Step,
 ) -> Volume:
     """What a model sees in a text, or in what it generates from it.
 
@@ -54,7 +51,7 @@ def read(
         title: what to call it.
         target: what the decoder of an encoder-decoder reads; the text as well unless given.
         model: a directory or hub name; Pellucid's decoder if None.
-        layers: numbers or names between commas; all if None.
+        layers: those to record; all if None.
         max_tokens: cut what is longer.
         new_tokens: generate so many; none if None.
         step: told how far it is.
@@ -63,14 +60,11 @@ def read(
         ArgumentError: the text is too long for the model, or nothing of it can be seen.
         FileError: the model cannot be opened.
     """
-    chosen = terminal.parse_layers(layers)
     if new_tokens is not None:
         if target is not None:
             raise ArgumentError("--target is read, and --new-tokens generates: give one of them")
         from pellucid.viewer.generated import recorded_generation
 
-        return recorded_generation(text, title, model, chosen, new_tokens, step)
-    seen = terminal.recorded(
-        text, target, model, chosen, max_tokens, step, values_up_to=MOST_VALUES
-    )[2]
+        return recorded_generation(text, title, model, layers, new_tokens, step)
+    seen = recorded(text, target, model, layers, max_tokens, step, values_up_to=MOST_VALUES)[2]
     return Volume(seen, title)

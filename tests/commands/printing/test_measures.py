@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pellucid.training.answer import MOST, show
+from pellucid.commands.printing.measures import MOST, show
 
 
 def shown(measures):

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from pellucid.commands.printing.console import plain_table, say, shaded
 from pellucid.common.files import printable
-from pellucid.common.terminal import say, shaded
 from pellucid.common.wording import short
 
 FEW = 8
@@ -34,7 +33,7 @@ def show(measures: Mapping[str, Any], console: Console) -> None:
 
 def _table(labels: Sequence[str], confusion: Sequence[Sequence[int]], console: Console) -> None:
     say("What the label is (rows), and what was said (columns)", console, style="bold")
-    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    grid = plain_table()
     grid.add_column(justify="right", style="dim")
     grid.add_column("label", no_wrap=True, overflow="ellipsis")
     for number in range(1, len(labels) + 1):

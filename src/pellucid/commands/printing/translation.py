@@ -1,18 +1,18 @@
-"""`pellucid translate`: translations as lines, and the words that each was made of as a grid."""
+"""Translations as lines, and the words that each was made of as a grid."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
+from pellucid.commands.printing.console import noted, say, shaded_line, steps
 from pellucid.common.files import printable
-from pellucid.common.terminal import bands, say, steps
+from pellucid.common.grid import bands
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.terminal import noted
 from pellucid.tasks.translation import Translation, alignment, translate
 from pellucid.text import tables
 from pellucid.text.items import Items
@@ -110,7 +110,7 @@ def show_aligned(
             continue
         for part in bands(grid.target, grid.source, grid.weights.tolist(), console.width):
             for line in part:
-                console.print(line, no_wrap=True)
+                console.print(shaded_line(line), no_wrap=True)
             console.print()
     if not heads:
         where = "the mean over layers and heads"

@@ -1,0 +1,49 @@
+"""Embeddings: how many, and how similar the texts are where they are few."""
+
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from pellucid.commands.printing.console import add_texts, one_line, plain_table, say, shaded
+from pellucid.common.wording import count
+from pellucid.tasks.embedding import name_of
+from pellucid.text import tables
+from pellucid.text.items import Items
+
+FEW = 8
+"""Texts whose similarities are shown."""
+
+
+def columns(found: Items, vectors: torch.Tensor) -> dict[str, tables.Column]:
+    return {"line": found.lines, "text": found.texts, "embedding": vectors.numpy()}
+
+
+def said(found: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
+    rows = zip(found.lines, found.texts, vectors.tolist(), strict=True)
+    return {
+        "model": name_of(model),
+        "items": [{"line": n, "text": text, "embedding": row} for n, text, row in rows],
+    }
+
+
+def show(found: Items, vectors: torch.Tensor, model: str | None, console: Console) -> None:
+    """What there is, and how similar the texts are where they are few."""
+    texts, width = vectors.shape
+    say(f"{name_of(model)}: {count(texts, 'text')}, {width} numbers each", console, style="bold")
+    if 2 <= texts <= FEW:
+        console.print()
+        say("How similar they are: the cosine of each two", console, style="bold")
+        unit = torch.nn.functional.normalize(vectors, dim=-1)
+        cosines = (unit @ unit.T).clamp(-1, 1).tolist()
+        grid = plain_table()
+        grid.add_column(justify="right", style="dim")
+        for number in range(texts):
+            grid.add_column(str(number + 1), justify="right", no_wrap=True, min_width=5)
+        add_texts(grid, "")
+        for number, row in enumerate(cosines, start=1):
+            cells = [shaded(f"{cosine:5.2f}", cosine) for cosine in row]
+            grid.add_row(str(number), *cells, one_line(found.texts[number - 1]))
+        console.print(grid)
+    console.print()
+    say("-o FILE.npy or FILE.parquet writes them, --json prints them.", console, style="dim")

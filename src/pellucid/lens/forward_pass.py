@@ -1,0 +1,188 @@
+"""A model reads a text under a watch: opened, its text tokenized, every attention recorded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pellucid.common.checkpoint import Checkpoint, open_checkpoint
+from pellucid.common.files import is_blank
+from pellucid.common.wording import count, short
+from pellucid.errors import ArgumentError
+from pellucid.lens.head_table import HeadTable, heads
+from pellucid.lens.links import WordLink, links
+from pellucid.lens.recording import Recording
+from pellucid.lens.selection import Layers
+from pellucid.lens.watch import watch
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What there is to say of a text that a model has read."""
+
+    model: str
+    tokens: int
+    target_tokens: int | None
+    recording: Recording
+    table: HeadTable
+    strongest: list[WordLink]
+
+
+def look(
+    text: str,
+    *,
+    target: str | None = None,
+    model: str | None = None,
+    layers: Layers | None = None,
+    max_tokens: int | None = None,
+    top: int = 10,
+    save: Path | None = None,
+    overwrite: bool = False,
+    step: Step,
+) -> Seen:
+    """Let a model read a text, and look at every head.
+
+    Args:
+        text: what it reads.
+        target: what the decoder of an encoder-decoder reads; the text as well unless given.
+        model: a directory or hub name; Pellucid's decoder if None.
+        layers: as for `watch`.
+        max_tokens: cut what is longer.
+        top: how many of the strongest links to find.
+        save: where to write the recording.
+        overwrite: whether a recording that is there may be replaced.
+        step: told how far it is: what it does, how much is done, and of how much.
+
+    Raises:
+        ArgumentError: the text is too long for the model, or nothing of it can be seen.
+        FileError: the model cannot be opened, or the recording not written.
+    """
+    if top < 0:
+        raise ArgumentError(f"--top must be 0 or more, not {top}")
+    checkpoint, inputs, seen = recorded(text, target, model, layers, max_tokens, step)
+    if save is not None:
+        seen.save(save, overwrite=overwrite)
+    table = heads(seen, progress=lambda done, all_: step("looking at heads", done, all_))
+    strongest: list[WordLink] = []
+    if top:
+        strongest = links(
+            seen, table, top, progress=lambda done, all_: step("looking for links", done, all_)
+        )
+    target_ids = inputs.get("decoder_input_ids")
+    return Seen(
+        model=checkpoint.name,
+        tokens=inputs["input_ids"].shape[1],
+        target_tokens=None if target_ids is None else target_ids.shape[1],
+        recording=seen,
+        table=table,
+        strongest=strongest,
+    )
+
+
+def recorded(
+    text: str,
+    target: str | None,
+    model: str | None,
+    layers: Layers | None,
+    max_tokens: int | None,
+    step: Step,
+    values_up_to: int = 0,
+) -> tuple[Checkpoint, dict[str, torch.Tensor], Recording]:
+    """Let a model read a text; as for `look`, with what is told how far it is.
+
+    Of a text of at most `values_up_to` tokens what attention moves is kept too.
+
+    Returns:
+        The model, what it was called with, and what was seen.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
+    step("opening the model", 0, 1)
+    checkpoint = open_checkpoint(model, whole=True)
+    inputs = _inputs(text, target, checkpoint, max_tokens)
+    tokens = inputs["input_ids"].shape[1]
+    step(f"reading {count(tokens, 'token')}", 0, 1)
+    values = tokens <= values_up_to
+    with watch(checkpoint.model, layers, values=values, tokenizer=checkpoint.tokenizer) as seen:
+        checkpoint.run(**inputs)
+    if not seen.records:
+        unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
+        raise ArgumentError(
+            f"model {checkpoint.name} made no attention call that can be recorded; unseen: {unseen}"
+        )
+    return checkpoint, inputs, seen
+
+
+def _inputs(
+    text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
+) -> dict[str, torch.Tensor]:
+    """What the model is called with: (1, tokens) each."""
+    is_both = checkpoint.is_both
+    if target is not None and not is_both:
+        raise ArgumentError(
+            f"--target goes with an encoder-decoder, and {checkpoint.name} has no decoder beside "
+            "its encoder"
+        )
+    ids = _ids("text", text, checkpoint, max_tokens)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if is_both:
+        if target is not None and is_blank(target):
+            raise ArgumentError("--target is empty; give what the decoder is to read")
+        ids = _ids("target", text if target is None else target, checkpoint, max_tokens)
+        start = checkpoint.starts_target
+        if start is not None:  # as in training: from each token the next is to be told
+            ids = torch.cat([torch.tensor([[start]]), ids[:, :-1]], 1)
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
+def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -> torch.Tensor:
+    """(1, tokens) ids of a text that the model has room for."""
+    side = {"text_target": text} if name == "target" else {"text": text}
+    if max_tokens is not None:
+        marks = checkpoint.tokenizer.num_special_tokens_to_add()
+        if max_tokens <= marks:
+            raise ArgumentError(
+                f"--max-tokens must be {marks + 1} or more for {checkpoint.name}, which adds "
+                f"{count(marks, 'special token')}; got {max_tokens}"
+            )
+    try:
+        ids = checkpoint.tokenizer(
+            **side,
+            verbose=False,  # its own warning about the length would only precede our error
+            truncation=max_tokens is not None,
+            max_length=max_tokens,
+        )["input_ids"]
+    except Exception as error:  # of tokenizers, with no kind of its own
+        reason = short(" ".join(str(error).split()), 200)
+        raise ArgumentError(
+            f"the tokenizer of {checkpoint.name} cannot read this: {reason}"
+        ) from error
+    if not ids:
+        raise ArgumentError(f"the {name} has no tokens that {checkpoint.name} knows")
+    known = _known_tokens(name, checkpoint)
+    if known is not None and max(ids) >= known:
+        raise ArgumentError(
+            f"tokenizer and model of {checkpoint.name} do not fit together: the {name} has token "
+            f"{max(ids):,}, but the model's vocabulary ends at {known - 1:,}"
+        )
+    limit = checkpoint.limit
+    if limit is not None and len(ids) > limit:
+        raise ArgumentError(
+            f"the {name} has {len(ids):,} tokens, but {checkpoint.name} has {limit:,} positions; "
+            f"--max-tokens {limit} reads the first {limit:,}"
+        )
+    return torch.tensor([ids])
+
+
+def _known_tokens(name: str, checkpoint: Checkpoint) -> int | None:
+    """The size of the vocabulary of the model, or of its decoder for the target."""
+    model = checkpoint.model
+    try:
+        part = model.get_decoder() if name == "target" else model
+        return getattr(part.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):  # models of kinds that do not tell
+        return None
