@@ -20,6 +20,7 @@ MOST_ROWS = 40
 
 
 def evaluation_said(found: Evaluation | None) -> dict[str, Any] | None:
+    """How right it is, for scripts; None where nothing could be held out."""
     if found is None:
         return None
     return {
@@ -34,6 +35,7 @@ def evaluation_said(found: Evaluation | None) -> dict[str, Any] | None:
 
 
 def show_evaluation(found: Evaluation | None, examples: Items, console: Console) -> None:
+    """Print how right it is, and what it takes for what."""
     labels = sorted(set(examples.labels))
     told = f"{examples.source}: {count(len(examples.texts), 'example')} of {len(labels)} labels"
     say(told, console, style="bold")
@@ -92,6 +94,7 @@ def _list_confusions(found: Evaluation, console: Console) -> None:
 
 
 def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, tables.Column]:
+    """What a table has of each text."""
     best, which = likely.max(-1)
     return {
         "line": found.lines,
@@ -102,6 +105,7 @@ def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, tables.
 
 
 def said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str, Any]]:
+    """All of it, for scripts."""
     rows = tables.rows_of(columns(found, head, likely))
     for row, shares in zip(rows, likely.tolist(), strict=True):
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
@@ -109,6 +113,7 @@ def said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str, Any]]
 
 
 def show(found: Items, head: Head, likely: torch.Tensor, console: Console) -> None:
+    """Print the likeliest label of each text, and how sure it is."""
     grid = plain_table()
     grid.add_column("label", overflow="fold")
     grid.add_column("sure", justify="right", no_wrap=True, min_width=4)

@@ -19,6 +19,7 @@ CLEAR, VAGUE = 0.25, 0.1
 
 
 def columns(found: Items, made: Clustering) -> dict[str, tables.Column]:
+    """What a table has of each text."""
     labels = {group.number: title_of(group, found.texts) for group in made.groups}
     return {
         "line": found.lines,
@@ -29,6 +30,7 @@ def columns(found: Items, made: Clustering) -> dict[str, tables.Column]:
 
 
 def said(found: Items, made: Clustering, model: str | None) -> dict[str, Any]:
+    """All of it, for scripts."""
     return {
         "model": name_of(model),
         "texts": len(found.texts),
@@ -48,6 +50,7 @@ def said(found: Items, made: Clustering, model: str | None) -> dict[str, Any]:
 
 
 def show(found: Items, made: Clustering, console: Console) -> None:
+    """Print each group: its telling words, its size, its most central text."""
     told = f"{found.source}: {count(len(found.texts), 'text')} in "
     say(f"{told}{count(len(made.groups), 'group')}", console, style="bold")
     for group in made.groups:

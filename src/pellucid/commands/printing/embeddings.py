@@ -16,10 +16,12 @@ FEW = 8
 
 
 def columns(found: Items, vectors: torch.Tensor) -> dict[str, tables.Column]:
+    """What a table has of each text."""
     return {"line": found.lines, "text": found.texts, "embedding": vectors.numpy()}
 
 
 def said(found: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
+    """All of it, for scripts."""
     rows = zip(found.lines, found.texts, vectors.tolist(), strict=True)
     return {
         "model": name_of(model),
@@ -28,7 +30,7 @@ def said(found: Items, vectors: torch.Tensor, model: str | None) -> dict[str, An
 
 
 def show(found: Items, vectors: torch.Tensor, model: str | None, console: Console) -> None:
-    """What there is, and how similar the texts are where they are few."""
+    """Print what there is, and how similar the texts are where they are few."""
     texts, width = vectors.shape
     say(f"{name_of(model)}: {count(texts, 'text')}, {width} numbers each", console, style="bold")
     if 2 <= texts <= FEW:

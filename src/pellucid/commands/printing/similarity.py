@@ -15,6 +15,7 @@ from pellucid.text.items import Items
 
 
 def columns(found: Items, ranked: Sequence[Match]) -> dict[str, tables.Column]:
+    """What a table has of each match."""
     return {
         "rank": list(range(1, len(ranked) + 1)),
         "score": [match.score for match in ranked],
@@ -24,6 +25,7 @@ def columns(found: Items, ranked: Sequence[Match]) -> dict[str, tables.Column]:
 
 
 def said(query: str, found: Items, ranked: Sequence[Match], model: str | None) -> dict[str, Any]:
+    """All of it, for scripts."""
     return {
         "model": name_of(model),
         "query": query,
@@ -33,6 +35,7 @@ def said(query: str, found: Items, ranked: Sequence[Match], model: str | None) -
 
 
 def show(query: str, found: Items, ranked: Sequence[Match], console: Console) -> None:
+    """Print each match with its score and the line it is from."""
     of = f"of {count(len(found.texts), 'text')}" if len(ranked) < len(found.texts) else ""
     say(
         f"Nearest to “{short(printable(query), 200)}”: {len(ranked)} {of}".strip(),
