@@ -55,6 +55,16 @@ def test_the_decoder_writes_on(said):
     assert found["sampling"]["repetition_penalty"] == RECIPES["decoder"].repetition_penalty
 
 
+@pytest.mark.parametrize("name", ["decoder", "translator", "sentiment"])
+def test_each_is_watched_and_explained(name, said):
+    assert said("explain", "the king and the servant", "--model", name)["model"].startswith(
+        f"Pellucid's {name}"
+    )
+    found = said("watch", "the king and the servant", "--model", name)
+    assert found["model"] == f"Pellucid's {name}"
+    assert found["unseen"] == {}
+
+
 def test_the_decoder_does_not_go_round_in_circles(said):
     (found,) = said("generate", "In the beginning", "--max-tokens", "61")["texts"]
     words = found["text"].split()

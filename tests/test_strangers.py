@@ -15,12 +15,12 @@ import pellucid
 from pellucid import Recording
 from pellucid.attention import masks
 from pellucid.common import untrusted
-from pellucid.common.checkpoint import open_checkpoint
 from pellucid.common.wording import plain
 from pellucid.errors import FileError, PellucidError
 from pellucid.layers.config import Config
 from pellucid.lens.head_table import heads
 from pellucid.models import Encoder
+from pellucid.readers import open_checkpoint
 from pellucid.tasks.embedding import embed
 from pellucid.text import items
 from pellucid.text.tokenizer import Tokenizer as Ours

@@ -37,10 +37,7 @@ TargetOption = Annotated[
 ]
 ReaderOption = Annotated[
     str | None,
-    model_option(
-        "A Hugging Face directory or name, encoder, decoder or both; "
-        "Pellucid's decoder unless given."
-    ),
+    model_option("An encoder, a decoder or both; Pellucid's decoder unless given."),
 ]
 LayersOption = Annotated[
     str | None,

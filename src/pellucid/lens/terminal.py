@@ -12,7 +12,6 @@ from rich.text import Text
 
 from pellucid.attention.limits import readable_bytes
 from pellucid.common import files, untrusted
-from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.terminal import say, shaded, steps
 from pellucid.common.wording import count, percent, short
@@ -22,6 +21,7 @@ from pellucid.lens.links import WordLink, links
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
 from pellucid.lens.watch import watch
+from pellucid.readers import Checkpoint, open_checkpoint
 
 LETTERS = {
     "previous token": ("P", "cyan"),

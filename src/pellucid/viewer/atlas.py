@@ -17,6 +17,8 @@ from pellucid.lens.spelling import running
 from pellucid.lens.visibility import bands
 from pellucid.viewer.maps import Kept, Map, thumbnails
 
+MOST_VALUES = 1024
+"""Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
 TEXTS = 8

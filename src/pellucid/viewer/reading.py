@@ -7,11 +7,9 @@ from pellucid.errors import ArgumentError
 from pellucid.lens import terminal
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.atlas import MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
-MOST_VALUES = 1024
-"""Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
 MOST_TITLE = 60
 
 
@@ -53,7 +51,7 @@ def read(
         text: what it reads.
         title: what to call it.
         target: what the decoder of an encoder-decoder reads; the text as well unless given.
-        model: a directory or hub name; Pellucid's decoder if None.
+        model: as for `open_checkpoint`.
         layers: numbers or names between commas; all if None.
         max_tokens: cut what is longer.
         new_tokens: generate so many; none if None.
