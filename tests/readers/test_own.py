@@ -3,14 +3,16 @@
 import pytest
 import torch
 import transformers
+from tests import translators, writers
 
 import pellucid
 from pellucid import pretrained
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.readers import open_checkpoint
-from tests import translators, writers
 
 TEXT = "The king sent his servant to the city."
+
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 
 
 def test_an_encoder_decoder_opens_as_its_encoder():
