@@ -373,6 +373,16 @@ SHAPES = {
         rope_scaling=(("rope_type", "linear"), ("factor", 2.0)),
         logit_scale=0.5,
     ),
+    "an encoder with the parts of llama": Config(
+        kind="encoder",
+        **SMALL,
+        norm="rms",
+        norm_first=True,
+        gated=True,
+        bias=False,
+        activation="silu",
+        position="rotary",
+    ),
     "t5, scaled otherwise": Config(
         kind="encoder-decoder",
         **SMALL,
@@ -508,6 +518,16 @@ def configs(draw):
         return dataclasses.replace(config, **changed)
     except pellucid.PellucidError:
         return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_of_one_kind_claims_no_other(name):
+    config = FAMILIES[name].config()
+    base = next(one for one in CHECKPOINTS if config.model_type in one.types)
+    said = base.read(config.to_dict())
+    for kind in {"encoder", "decoder", "encoder-decoder"} - {said.kind}:
+        other = dataclasses.replace(said, kind=kind)
+        assert all(one.write(other) is None for one in CHECKPOINTS)
 
 
 @hypothesis.given(configs())

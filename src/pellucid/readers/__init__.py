@@ -12,6 +12,7 @@ from pellucid.errors import ArgumentError, FileError
 from pellucid.models.checkpoints import is_own
 from pellucid.models.checkpoints.source import directory_of, opening
 from pellucid.readers.checkpoint import Checkpoint
+from pellucid.readers.hugging_face import open_theirs
 from pellucid.readers.own import open_own
 
 __all__ = ["Checkpoint", "open_checkpoint"]
@@ -42,8 +43,6 @@ def open_checkpoint(
         said = json_in(directory, "config.json")
     if is_own(said):
         return open_own(model, directory, whole=whole)
-    from pellucid.readers.hugging_face import open_theirs
-
     if writes:
         try:
             return open_own(model, directory, whole=whole)

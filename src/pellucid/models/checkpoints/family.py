@@ -183,7 +183,7 @@ def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
 
 
 _SAID_BY_ALL = (
-    *("kind", "vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
+    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
     *(
         "dropout",
         "attention_dropout",

@@ -11,7 +11,7 @@ from pellucid.common.files import reason_of
 from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError, PellucidError, TypeMismatchError
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "vocab.*", "*.bpe")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe")
 SHOWN = 80
 """Characters of a name that is none."""
 

@@ -14,6 +14,7 @@ from pellucid.common.files import reason_of, written_whole
 from pellucid.errors import ExistsError, FileError
 from pellucid.models.checkpoints import ANY_NAMES, FAMILIES, OWN, generation, pooling
 from pellucid.models.checkpoints.family import Family, Shaped, places
+from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.checkpoints.tensors import WEIGHTS
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import tokenizer_file
@@ -23,7 +24,7 @@ class Saved(Shaped, Protocol):
     """A model with all that is written of it."""
 
     tokenizer: Tokenizer | None
-    generation: generation.Generation
+    generation: Generation
 
 
 def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
