@@ -21,7 +21,6 @@ MODELS = {
     "minilm": "encoder",
     "trained decoder": "decoder",
     "trained classifier": "encoder",
-    "trained translator": "encoder-decoder",
     "saved decoder": "decoder",
     "saved encoder": "encoder",
     "saved encoder-decoder": "encoder-decoder",
@@ -153,9 +152,7 @@ def test_each_command_opens_it_or_says_why_not(command, model, named, run, refus
 @pytest.mark.parametrize(
     ("what", "model", "is_base"),
     [
-        ("decoder", "decoder", True),
         ("decoder", "minilm", False),
-        ("translator", "translator", True),
         ("translator", "decoder", False),
         ("classifier", "sentiment", True),
         ("classifier", "translator", False),
