@@ -111,9 +111,9 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
     if writes:
         both, one = transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForCausalLM
         kind = both if is_both else one
-    unused = (*_UNUSED, "decoder") if is_both and not whole else _UNUSED
-    if writes:
-        unused = ()
+    unused: tuple[str, ...] = () if writes else _UNUSED
+    if is_both and not whole:
+        unused = (*unused, "decoder")
     with opening(model), untrusted.guarded(_FAILED), _quiet():
         stored = Tensors(directory, "encoder-decoder" if is_both else "encoder")
         _check_tokenizer(directory)

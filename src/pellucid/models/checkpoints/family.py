@@ -21,8 +21,10 @@ Names = Mapping[Any, str]
 class Shaped(Protocol):
     """A model, as far as its checkpoint's tensors depend on it."""
 
-    kind: Kind
     config: Config
+
+    @property
+    def kind(self) -> Kind: ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
