@@ -57,9 +57,8 @@ def test_the_decoder_writes_on(said):
 
 @pytest.mark.parametrize("name", ["decoder", "translator", "sentiment"])
 def test_each_is_watched_and_explained(name, said):
-    assert said("explain", "the king and the servant", "--model", name)["model"].startswith(
-        f"Pellucid's {name}"
-    )
+    about, *_ = said("explain", "the king and the servant", "--model", name)["about"]
+    assert about.startswith(f"Pellucid's {name}")
     found = said("watch", "the king and the servant", "--model", name)
     assert found["model"] == f"Pellucid's {name}"
     assert found["unseen"] == {}
