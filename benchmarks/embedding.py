@@ -22,7 +22,7 @@ import torch
 from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
-from pellucid.common.checkpoint import minilm
+from pellucid.pretrained import minilm
 from pellucid.tasks import embed, open_encoder
 
 TEXTS, TRIED = 1500, 300

@@ -56,7 +56,7 @@ class Recipe:
 
 
 def _minilm() -> str:
-    from pellucid.common.checkpoint import minilm
+    from pellucid.pretrained import minilm
 
     return minilm()
 

@@ -55,6 +55,15 @@ def test_the_decoder_writes_on(said):
     assert found["sampling"]["repetition_penalty"] == RECIPES["decoder"].repetition_penalty
 
 
+@pytest.mark.parametrize("name", ["decoder", "translator", "sentiment"])
+def test_each_is_watched_and_explained(name, said):
+    about, *_ = said("explain", "the king and the servant", "--model", name)["about"]
+    assert about.startswith(f"Pellucid's {name}")
+    found = said("watch", "the king and the servant", "--model", name)
+    assert found["model"] == f"Pellucid's {name}"
+    assert found["unseen"] == {}
+
+
 def test_the_decoder_does_not_go_round_in_circles(said):
     (found,) = said("generate", "In the beginning", "--max-tokens", "61")["texts"]
     words = found["text"].split()

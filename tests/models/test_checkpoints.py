@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -17,6 +18,7 @@ import pellucid
 from pellucid.errors import ArgumentError, FileError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder
 from pellucid.models.checkpoints.family import Family
+from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored
 
 UNFIT = "its config.json has a value that does not fit: "
 SHAPE = {
@@ -46,7 +48,7 @@ def problem(directory):
     message = str(caught.value)
     assert message.startswith(f"model '{directory}' ")
     assert "\n" not in message
-    return message.removeprefix(f"model '{directory}' ").removeprefix("cannot be loaded: ")
+    return message.removeprefix(f"model '{directory}' ").removeprefix("cannot be opened: ")
 
 
 def change(directory, **values):
@@ -190,11 +192,11 @@ def test_a_config_that_is_none(directory, text, reason):
         ({"max_position_embeddings": None}, UNFIT),
         (
             {"num_hidden_layers": 10**9},
-            "its config.json says vocabulary 31, width 12, layers 1,000,",
+            "its config.json says sizes of a model with at least ",
         ),
         (
             {"hidden_size": 3 * 10**12},
-            "its config.json says vocabulary 31, width 3,000,000,000,000",
+            "its config.json says sizes of a model with at least 93,000,000,000,000 numbers in 1 ",
         ),
         ({"intermediate_size": 14.5}, UNFIT + "hidden must be an int, not 14.5"),
         ({"layer_norm_eps": 0}, UNFIT + "norm_eps must be above 0, not 0"),
@@ -212,6 +214,18 @@ def test_a_config_that_is_none(directory, text, reason):
 def test_a_config_with_values_that_do_not_fit(directory, values, reason):
     change(directory, **values)
     assert problem(directory).startswith(reason)
+
+
+def test_what_another_thread_builds_counts_for_nobody_else(directory):
+    def large():
+        return torch.nn.Linear(2**14, 2**13, device="meta")
+
+    with as_large_as_stored(Tensors(directory, "encoder")):
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(large).result().weight.numel() > 2**26
+        with pytest.raises(FileError, match="sizes of a model with at least 134,217,728 numbers"):
+            large()
+    assert large().weight.is_meta
 
 
 @pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])

@@ -271,15 +271,16 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
         (
             "t5",
             {"relative_attention_num_buckets": 10**20, "relative_attention_max_distance": 10**21},
-            "relative_buckets 100,000,000,000,000,000,000, which makes at least",
+            "its config.json has a value that does not fit: ",
         ),
+        ("llama", {"head_dim": 2 * 10**12}, "its config.json says sizes of a model with at least"),
         ("llama", {"quantization_config": {"bits": 4}}, "its weights are quantised"),
     ],
 )
 def test_what_a_family_can_be_and_ours_cannot_is_refused(name, values, reason, tmp_path):
     written(name, tmp_path)
     change(tmp_path, **values)
-    with pytest.raises(OSError, match="cannot be loaded") as caught:
+    with pytest.raises(OSError, match="cannot be opened") as caught:
         pellucid.load(tmp_path)
     assert reason in str(caught.value)
 
@@ -371,6 +372,16 @@ SHAPES = {
         position="rotary",
         rope_scaling=(("rope_type", "linear"), ("factor", 2.0)),
         logit_scale=0.5,
+    ),
+    "an encoder with the parts of llama": Config(
+        kind="encoder",
+        **SMALL,
+        norm="rms",
+        norm_first=True,
+        gated=True,
+        bias=False,
+        activation="silu",
+        position="rotary",
     ),
     "t5, scaled otherwise": Config(
         kind="encoder-decoder",
@@ -507,6 +518,16 @@ def configs(draw):
         return dataclasses.replace(config, **changed)
     except pellucid.PellucidError:
         return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_of_one_kind_claims_no_other(name):
+    config = FAMILIES[name].config()
+    base = next(one for one in CHECKPOINTS if config.model_type in one.types)
+    said = base.read(config.to_dict())
+    for kind in {"encoder", "decoder", "encoder-decoder"} - {said.kind}:
+        other = dataclasses.replace(said, kind=kind)
+        assert all(one.write(other) is None for one in CHECKPOINTS)
 
 
 @hypothesis.given(configs())

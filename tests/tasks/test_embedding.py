@@ -94,7 +94,7 @@ def agree(ours, model, texts):
 
 
 def test_as_sentence_transformers(minilm, theirs):
-    from pellucid.common.checkpoint import minilm as directory
+    from pellucid.pretrained import minilm as directory
 
     texts = [*texts_of(5, 41), "long " * 300]
     with pytest.warns(UserWarning, match="1 text of 42 cut to the 256 tokens"):

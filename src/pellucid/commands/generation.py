@@ -47,8 +47,7 @@ def generate(
     model: Annotated[
         str | None,
         model_option(
-            "A directory with a decoder, or its name on the hub; Pellucid's own, which knows the "
-            "English of the Bible, unless given."
+            "A decoder; Pellucid's own, which knows the English of the Bible, unless given."
         ),
     ] = None,
     max_tokens: Annotated[
@@ -154,10 +153,7 @@ def translate_texts(
     column: ColumnOption = None,
     model: Annotated[
         str | None,
-        model_option(
-            "A directory with an encoder-decoder, or its name on the hub; Pellucid's own, English "
-            "to Spanish, unless given."
-        ),
+        model_option("An encoder-decoder; Pellucid's own, English to Spanish, unless given."),
     ] = None,
     beams: Annotated[
         int | None,

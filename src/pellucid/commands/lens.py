@@ -37,10 +37,7 @@ TargetOption = Annotated[
 ]
 ReaderOption = Annotated[
     str | None,
-    model_option(
-        "A Hugging Face directory or name, encoder, decoder or both; "
-        "Pellucid's decoder unless given."
-    ),
+    model_option("An encoder, a decoder or both; Pellucid's decoder unless given."),
 ]
 LayersOption = Annotated[
     str | None,
@@ -76,7 +73,7 @@ def watch_text(
     from pellucid.commands.inputs import parse_layers, read_text
     from pellucid.commands.printing import heads
     from pellucid.commands.printing.console import steps
-    from pellucid.lens.forward_pass import look
+    from pellucid.readers.forward_pass import look
 
     said = one_text("watch", text)
     check_files(overwrite=overwrite, save=save)

@@ -42,7 +42,7 @@ def explain(
     model: Annotated[
         str | None,
         model_option(
-            "A Hugging Face directory or name, encoder or decoder; Pellucid's decoder unless given."
+            "An encoder or decoder, or the encoder of both; Pellucid's decoder unless given."
         ),
     ] = None,
     layer: Annotated[

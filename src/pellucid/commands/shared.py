@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pellucid import pretrained
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def output_option(*kinds: str) -> Any:
 
 def model_option(about: str) -> Any:
     """--model, a directory or a name, not empty."""
-    return typer.Option(metavar="MODEL", help=about, callback=_named)
+    known = f"A directory, a name on the hub, or one of {', '.join(pretrained.NAMES)}."
+    return typer.Option(metavar="MODEL", help=f"{about} {known}", callback=_named)
 
 
 def _named(model: str | None) -> str | None:

@@ -34,7 +34,7 @@ Input = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    model_option("A directory or hub name of an encoder; all-MiniLM-L6-v2 unless given."),
+    model_option("An encoder; all-MiniLM-L6-v2 unless given."),
 ]
 VECTORS = (".npy", ".parquet", ".json")
 
@@ -185,9 +185,9 @@ def label_texts(
     model: Annotated[
         str | None,
         model_option(
-            "A directory that `pellucid train classifier` wrote; Pellucid's own, which knows "
-            "reviews of films, unless given. With --examples or --head any encoder, by directory "
-            "or hub name; all-MiniLM-L6-v2, or that of the head, unless given."
+            "One that `pellucid train classifier` wrote; Pellucid's own, which knows reviews of "
+            "films, unless given. With --examples or --head any encoder; all-MiniLM-L6-v2, or "
+            "that of the head, unless given."
         ),
     ] = None,
     strict: StrictOption = False,
@@ -268,9 +268,10 @@ def label_texts(
 def _trained_head(model: str) -> Path:
     """The head that a model was trained with, which lies beside it."""
     from pellucid.common.files import printable
+    from pellucid.models.checkpoints.source import directory_of
     from pellucid.tasks.classify import FILE
 
-    beside = Path(model) / FILE
+    beside = directory_of(model) / FILE
     if not beside.is_file():
         raise ArgumentError(
             f"--model '{printable(model)}' has no {FILE}, which `pellucid train classifier` writes "

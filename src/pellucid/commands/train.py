@@ -55,7 +55,8 @@ HeldOut = Annotated[
     typer.Option(metavar="FILE", help="Judge by this file, not by a share of the others."),
 ]
 Base = Annotated[
-    Path | None, typer.Option("--from", metavar="DIR", help="Go on from a model, not from chance.")
+    Path | None,
+    typer.Option("--from", metavar="MODEL", help="Go on from a model, not from chance."),
 ]
 Vocabulary = Annotated[
     int | None, typer.Option(metavar="N", help="Subwords; as many as suit the text unless given.")

@@ -16,7 +16,7 @@ from pellucid.commands.lens import (
     TextFileOption,
     TextOrRecording,
 )
-from pellucid.commands.shared import one_text
+from pellucid.commands.shared import model_option, one_text
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -40,7 +40,7 @@ def view(
     ] = None,
     against_model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Another model, to read the same or the other text."),
+        model_option("Another model, to read the same or the other text."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; other machines need a token then.")

@@ -1,1 +1,1 @@
-"""What commands share: pieces of sentences, colours, files, opening a checkpoint."""
+"""What commands share: pieces of sentences, colours, files."""

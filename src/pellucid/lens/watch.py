@@ -495,7 +495,7 @@ def watch(
         device: where to keep queries and keys, "cpu" to spare an accelerator's memory. With device
             or dtype, what is kept is a copy.
         dtype: what to keep them in; a shorter one saves memory and costs digits.
-        tokenizer: of Hugging Face, to show tokens as it writes them.
+        tokenizer: of Hugging Face, or that of a model of ours, to show tokens as it writes them.
         proof: "some rows", a few of each call, and every one where the function that computes
             attention is neither torch's nor transformers'; or "every row", which costs the scores
             once more.

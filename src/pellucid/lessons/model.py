@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
@@ -25,6 +24,7 @@ from pellucid.lessons.walk import (
     matrix,
     rows_shown,
 )
+from pellucid.readers import Checkpoint, open_checkpoint
 
 MOST_TOKENS = 1024
 """Tokens of a walk: all its numbers are held, n x n of them a head and step."""
@@ -60,7 +60,7 @@ def walk_model(
 
     Args:
         sentence: what the model reads.
-        model: a directory or hub name; Pellucid's decoder if None.
+        model: as for `open_checkpoint`.
         layer: from 0; the one most worth looking at if None.
         head: from 0; likewise.
         query: show the rows of this word alone.

@@ -10,7 +10,7 @@ A model is called with ids and gives tensors; what it does for people stands in 
 
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import load
+from pellucid.models.loading import load
 from pellucid.models.stacks import Decoder, Encoder, EncoderDecoder
 
 __all__ = ["Cache", "Config", "Decoder", "Encoder", "EncoderDecoder", "load"]

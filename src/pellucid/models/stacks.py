@@ -23,6 +23,7 @@ from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import is_plain
 from pellucid.layers.matrix_vector import linear
 from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
+from pellucid.models.checkpoints import writing
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.input_ids import check_ids, check_lengths, check_table
 from pellucid.text.tokenizer import Tokenizer
@@ -41,13 +42,14 @@ class Stack(nn.Module):
             self.positions = table(rows, config.width)
         self.types = table(config.types, config.width) if config.types else None
         self.embedding_norm = norm(config) if config.embedding_norm else None
-        self.rotary = self.relative = None
-        if config.position == "rotary":
-            self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
+        self.relative = None
         if config.position == "relative":
             buckets, distance = config.relative_buckets, config.relative_distance
             self.relative = RelativeBias(config.heads, buckets, distance, causal)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(layers))
+        self.rotary = None  # after the blocks, which show first that a file's sizes make sense
+        if config.position == "rotary":
+            self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
         self.final_norm = norm(config) if config.norm_first else None
         self.dropout = Dropout(config.dropout)
 
@@ -262,11 +264,9 @@ class Transformer(nn.Module):
                 none.
             ArgumentError: the model is in int8.
         """
-        from pellucid.models import checkpoints
-
         if any(isinstance(part, int8.Int8Linear) for part in self.modules()):
             raise ArgumentError("a model in int8 cannot be saved; save it before to_int8()")
-        checkpoints.save(self, Path(directory), overwrite)
+        writing.save(self, Path(directory), overwrite)
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
         """As `forward`; with watch=True the recording of all attention too, (output, recording)."""

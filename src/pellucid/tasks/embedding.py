@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid import pretrained
 from pellucid.attention import masks
 from pellucid.attention.workers import each
-from pellucid.common.checkpoint import minilm
 from pellucid.common.files import printable
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import taps
@@ -37,14 +37,14 @@ def open_encoder(path: str | Path | None = None) -> Encoder:
     """An encoder with its tokenizer; all-MiniLM-L6-v2 unless another is given.
 
     Args:
-        path: a directory or a name on the Hugging Face hub.
+        path: as for `pellucid.load`.
 
     Raises:
         FileError: there is no such model, or it cannot be loaded.
         ArgumentError: it is no encoder, or has no tokenizer.
         MissingExtraError: what is needed to load it, or the default model, is not installed.
     """
-    model = load(minilm() if path is None else path)
+    model = load(pretrained.MINILM if path is None else path)
     if not isinstance(model, Encoder):
         kind = "a decoder" if model.kind == "decoder" else "an encoder-decoder"
         raise ArgumentError(f"model '{path}' is {kind}; embeddings need an encoder")

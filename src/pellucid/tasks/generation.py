@@ -344,7 +344,7 @@ def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
     """A decoder with its tokenizer: Pellucid's own, or GPT-2 or Llama, say.
 
     Args:
-        path: a directory or a name on the Hugging Face hub.
+        path: as for `pellucid.load`.
 
     Raises:
         FileError: there is no such model, or it cannot be loaded.

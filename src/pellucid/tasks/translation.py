@@ -48,7 +48,7 @@ def open_translator(path: str | Path = pretrained.TRANSLATOR) -> EncoderDecoder:
     BART, say.
 
     Args:
-        path: a directory or a name on the Hugging Face hub.
+        path: as for `pellucid.load`.
 
     Raises:
         FileError: there is no such model, or it cannot be loaded.

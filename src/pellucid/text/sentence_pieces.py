@@ -7,6 +7,8 @@ tokenizer.model                        Llama: pairs of pieces, which tokenizers 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,22 @@ class PieceTokenizer(Tokenizer):
 
     def encode_cut(self, text: str, most: int) -> list[int]:
         return [*self._ids(text)[: most - 1], self.ids[END]]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        return []
+
+    marks = 1
+    """Its end."""
+
+    @property
+    def of_target(self) -> "PieceTokenizer":
+        other = copy(self)
+        other.source = self.target
+        return other
+
+    @cached_property
+    def all_special_ids(self) -> list[int]:
+        return [number for token, number in self.ids.items() if self._is_mark(token)]
 
     def _ids(self, text: str) -> list[int]:
         pieces: list[str] = []

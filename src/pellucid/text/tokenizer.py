@@ -1,17 +1,21 @@
 """Text to ids and back, by Hugging Face's tokenizers, for which nearly all models have files."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
-from pellucid.common.files import write_whole
+from pellucid.common.files import printable, write_whole
 
 FILE = "tokenizer.json"
 
 
 class Tokenizer:
     """What a checkpoint's tokenizer files say."""
+
+    inner: Any = None
+    """A `tokenizers.Tokenizer`, where there is one."""
 
     def __init__(self, inner: Any) -> None:
         """Wrap a `tokenizers.Tokenizer`."""
@@ -47,6 +51,36 @@ class Tokenizer:
         """A token as the vocabulary spells it."""
         found: str | None = self.inner.id_to_token(number)
         return f"<{number}>" if found is None else found
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token of `encode` begins and ends; nothing if it does not say."""
+        with untrusted.guarded("the tokenizer cannot read this text"):
+            places: list[tuple[int, int]] = self.inner.encode(text).offsets
+            return places
+
+    @property
+    def marks(self) -> int:
+        """How many tokens of the model's own `encode` puts around a text."""
+        return int(self.inner.num_special_tokens_to_add(is_pair=False))
+
+    @property
+    def of_target(self) -> "Tokenizer":
+        """What reads texts of the language that is written; mostly the same."""
+        return self
+
+    # As those of transformers are asked, so that a recording can spell what was seen.
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        """A token for an id, or a list of them for a list, without control characters."""
+        if isinstance(ids, list):
+            return [self.convert_ids_to_tokens(number) for number in ids]
+        return printable(self.token(ids))
+
+    @cached_property
+    def all_special_ids(self) -> list[int]:
+        """The ids of the model's own marks."""
+        added = self.inner.get_added_tokens_decoder()
+        return [number for number, token in added.items() if token.special]
 
     def __len__(self) -> int:
         return int(self.inner.get_vocab_size())

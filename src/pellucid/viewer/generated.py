@@ -6,23 +6,21 @@ probabilities of what came next at each place, as they were up to rounding.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid import pretrained
-from pellucid.common.checkpoint import Checkpoint, open_checkpoint
-from pellucid.common.own_checkpoint import OwnTokenizer
 from pellucid.common.wording import count
-from pellucid.errors import ArgumentError, FileError
+from pellucid.errors import ArgumentError
 from pellucid.lens import watch
-from pellucid.lens.forward_pass import Step
 from pellucid.lens.record import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
-from pellucid.models import Decoder, Encoder, EncoderDecoder, load
+from pellucid.models import Decoder, EncoderDecoder
+from pellucid.readers import open_checkpoint
+from pellucid.readers.forward_pass import Step
+from pellucid.readers.hugging_face import TheirCheckpoint
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
 from pellucid.tasks.translation import translate
@@ -59,7 +57,7 @@ def recorded_generation(
     Args:
         text: what it reads.
         title: what to call it.
-        model: a directory or a name on the Hugging Face hub; Pellucid's decoder if None.
+        model: as for `open_checkpoint`.
         layers: those to record; all if None.
         new_tokens: the most that are written.
         step: told how far it is.
@@ -73,15 +71,14 @@ def recorded_generation(
         raise ArgumentError(f"--new-tokens must be from 1 to {LONGEST:,}, not {new_tokens:,}")
     step("opening the model", 0, 1)
     with compilation_named(step):
-        loaded = _opened(model)
-        if isinstance(loaded, Checkpoint):
-            made = _of_transformers(loaded, text, layers, new_tokens, step)
-        elif loaded.tokenizer is None:
-            raise ArgumentError(f"model '{model}' has no tokenizer")
-        elif isinstance(loaded, Decoder):
-            made = _continued(loaded, text, layers, new_tokens, step)
-        elif isinstance(loaded, EncoderDecoder):
-            made = _translated(loaded, text, layers, new_tokens, step)
+        checkpoint = open_checkpoint(model, whole=True, writes=True)
+        own = checkpoint.model
+        if isinstance(checkpoint, TheirCheckpoint):
+            made = _of_transformers(checkpoint, text, layers, new_tokens, step)
+        elif isinstance(own, Decoder):
+            made = _continued(own, text, layers, new_tokens, step)
+        elif isinstance(own, EncoderDecoder):
+            made = _translated(own, text, layers, new_tokens, step)
         else:
             raise ArgumentError(
                 f"model '{model}' is an encoder, which writes nothing; --new-tokens needs a "
@@ -92,18 +89,6 @@ def recorded_generation(
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
     written = Written(made.prompt, made.ids, steps, made.how, made.aligning)
     return Volume(made.seen, title, written)
-
-
-def _opened(model: str | None) -> Decoder | Encoder | EncoderDecoder | Checkpoint:
-    """A model of Pellucid's own making, or of transformers where that knows none of its kind."""
-    if model is None:
-        return load(pretrained.DECODER)
-    try:
-        return load(model)
-    except FileError:
-        if find_spec("transformers") is None:
-            raise
-    return open_checkpoint(model, whole=True, writes=True)
 
 
 def _continued(
@@ -117,7 +102,7 @@ def _continued(
 
     [done] = generate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True, on_token=add)
     ids = [*done.prompt_ids, *(piece.id for piece in pieces)]
-    with _watched(model, layers, len(ids), step) as seen:
+    with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
         x = model.decoder(torch.tensor([ids[:-1]], device=model.device))
     penalty = penalty_of(model)
     how = "The likeliest token was taken each time."
@@ -140,7 +125,7 @@ def _translated(
     [done] = translate(model, [text], beams=1, max_tokens=new_tokens, names=[TEXT], strict=True)
     assert model.config.start is not None  # or it would not have translated
     ids = [model.config.start, *done.ids]
-    with _watched(model, layers, len(ids), step) as seen:
+    with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
         source = torch.tensor([done.source_ids], device=model.device)
         x = model.decoder(
             torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
@@ -156,7 +141,7 @@ def _translated(
 
 
 def _of_transformers(
-    checkpoint: Checkpoint, text: str, layers: Layers | None, new_tokens: int, step: Step
+    checkpoint: TheirCheckpoint, text: str, layers: Layers | None, new_tokens: int, step: Step
 ) -> Made:
     name, tokenizer, config = checkpoint.name, checkpoint.tokenizer, checkpoint.model.config
     read = tokenizer(text, truncation=False)["input_ids"]
@@ -192,12 +177,11 @@ def _of_transformers(
 
 @contextmanager
 def _watched(
-    model: Any, layers: Layers | None, tokens: int, step: Step, tokenizer: Any = None
+    model: Any, layers: Layers | None, tokens: int, step: Step, tokenizer: Any
 ) -> Iterator[Recording]:
     step(f"reading {count(tokens, 'token')}", 0, 1)
-    spelling = OwnTokenizer(model.tokenizer.inner) if tokenizer is None else tokenizer
     values = tokens <= MOST_VALUES
-    with torch.no_grad(), watch(model, layers, values=values, tokenizer=spelling) as seen:
+    with torch.no_grad(), watch(model, layers, values=values, tokenizer=tokenizer) as seen:
         yield seen
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.forward_pass import Step, recorded
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
+from pellucid.readers.forward_pass import Step, recorded
 from pellucid.viewer.atlas import MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
@@ -50,7 +50,7 @@ def read(
         text: what it reads.
         title: what to call it.
         target: what the decoder of an encoder-decoder reads; the text as well unless given.
-        model: a directory or hub name; Pellucid's decoder if None.
+        model: as for `open_checkpoint`.
         layers: those to record; all if None.
         max_tokens: cut what is longer.
         new_tokens: generate so many; none if None.

@@ -11,10 +11,10 @@ from pellucid.commands.printing.console import plain_table, say, shaded
 from pellucid.common import files
 from pellucid.common.files import printable
 from pellucid.common.wording import count, percent, short
-from pellucid.lens.forward_pass import Seen
 from pellucid.lens.head_table import HeadRow, HeadTable
 from pellucid.lens.links import WordLink
 from pellucid.lens.recording import Recording
+from pellucid.readers.forward_pass import Seen
 
 LETTERS = {
     "previous token": ("P", "cyan"),

@@ -7,18 +7,26 @@ round, and `names` pairs our modules with its own. Everything else is done for a
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.errors import FileError
-from pellucid.layers.config import Activation, Config
-
-if TYPE_CHECKING:
-    from pellucid.models.stacks import Transformer
+from pellucid.layers.config import Activation, Config, Kind
 
 Names = Mapping[Any, str]
 """Our module (several, where theirs is one, stacked) to their module; {} is a layer's number."""
+
+
+class Shaped(Protocol):
+    """A model, as far as its checkpoint's tensors depend on it."""
+
+    config: Config
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ def names_of(family: Family, config: Config) -> Names:
     return family.names(config) if callable(family.names) else family.names
 
 
-def places(family: Family, model: "Transformer") -> Iterator[Place]:
+def places(family: Family, model: Shaped) -> Iterator[Place]:
     """Each tensor that a checkpoint of this model has, and the parameters it is made of.
 
     Parameters that no name stands for go without saying: their own name is used.
@@ -177,7 +185,7 @@ def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
 
 
 _SAID_BY_ALL = (
-    *("kind", "vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
+    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
     *(
         "dropout",
         "attention_dropout",

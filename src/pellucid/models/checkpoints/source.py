@@ -1,23 +1,29 @@
-"""Where a checkpoint is: a directory here, or one that the Hugging Face hub gives."""
+"""Where a checkpoint is: a directory here, one in the package, or one that the Hugging Face hub
+gives.
+"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from pellucid import pretrained
 from pellucid.common.files import reason_of
 from pellucid.common.wording import short
-from pellucid.errors import FileError, MissingExtraError, TypeMismatchError
+from pellucid.errors import FileError, MissingExtraError, PellucidError, TypeMismatchError
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe")
 SHOWN = 80
 """Characters of a name that is none."""
 
 
 def directory_of(path: str | Path) -> Path:
-    """The directory, fetched first where it is a name on the hub.
+    """The directory of a path, a short name or a name on the hub; a directory that is there goes
+    before a name, and what the hub has is fetched.
 
     Raises:
         FileError: there is no such directory, and the hub gives none.
         TypeMismatchError: the path is neither a str nor a Path.
-        MissingExtraError: huggingface_hub is not installed.
+        MissingExtraError: huggingface_hub, or all-MiniLM-L6-v2, is not installed.
     """
     if not isinstance(path, str | Path):
         raise TypeMismatchError(f"path must be a str or a Path, not {path!r}")
@@ -34,6 +40,8 @@ def directory_of(path: str | Path) -> Path:
     except OSError as error:  # a name that is too long for any file, say
         name = short(str(path), SHOWN)
         raise FileError(f"model '{name}' cannot be looked for: {reason_of(error)}") from error
+    if str(path) in pretrained.NAMES:
+        return pretrained.directory(str(path))
     if directory.is_absolute() or str(path).startswith((".", "~")):  # no hub name looks so
         raise FileError(f"model '{path}' is no directory")
     try:
@@ -55,3 +63,14 @@ def directory_of(path: str | Path) -> Path:
             f"model '{path}' is no directory here, and the Hugging Face hub does not give it: "
             f"{reason}"
         ) from error
+
+
+@contextmanager
+def opening(path: str | Path) -> Iterator[None]:
+    """Whatever is wrong with a checkpoint is said of the path that was given."""
+    try:
+        yield
+    except MissingExtraError:
+        raise
+    except PellucidError as error:
+        raise FileError(f"model '{path}' cannot be opened: {error}") from error

@@ -1,17 +1,20 @@
 """The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn.modules import module
 
 from pellucid.common import untrusted
 from pellucid.common.files import reason_of
 from pellucid.common.untrusted import json_in
+from pellucid.common.wording import count, short
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
@@ -53,6 +56,55 @@ class Tensors:
         with _opened(self._files[name]) as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
+
+
+@contextmanager
+def as_large_as_stored(stored: Tensors) -> Iterator[None]:
+    """Refuse a model that gets far larger than its weights are, while it is being built.
+
+    Raises:
+        FileError: it has far more numbers, or tensors, than there are.
+    """
+    here = threading.get_ident()
+    numbers = parts = 0
+
+    def add(_: Any, name: str, made: Tensor | None) -> None:
+        nonlocal numbers, parts
+        if made is None or threading.get_ident() != here:  # another thread builds another model
+            return
+        numbers, parts = numbers + made.numel(), parts + 1
+        most = untrusted.BUILT_TIMES * stored.numbers + untrusted.BUILT_FREE
+        if numbers > most or parts > untrusted.BUILT_TIMES * len(stored) + untrusted.BUILT_PARTS:
+            raise FileError(
+                f"its config.json says sizes of a model with at least {numbers:,} numbers in "
+                f"{parts:,} tensors, but its weights are {stored.numbers:,} in {len(stored):,}"
+            )
+
+    hooks = [
+        module.register_module_parameter_registration_hook(add),
+        module.register_module_buffer_registration_hook(add),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_fits(wrong: Sequence[str]) -> None:
+    """Refuse weights of which something is wrong.
+
+    Args:
+        wrong: a line for each tensor that is missing, of another shape or left over.
+
+    Raises:
+        FileError: naming the first of them.
+    """
+    if wrong:
+        do, most = "does" if len(wrong) == 1 else "do", untrusted.MOST_NAMED
+        more = [f"and {len(wrong) - most:,} more"] if len(wrong) > most else []
+        told = "; ".join([short(one, 200) for one in wrong[:most]] + more)
+        raise FileError(f"{count(len(wrong), 'tensor')} {do} not fit: {told}")
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:

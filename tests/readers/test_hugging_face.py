@@ -3,14 +3,15 @@
 import json
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from pellucid.common.checkpoint import open_checkpoint
 from pellucid.errors import ArgumentError, FileError
 from pellucid.lessons.model import walk_model
+from pellucid.readers import open_checkpoint
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
 
@@ -32,7 +33,9 @@ def changed(checkpoint, tmp_path):
 
 def test_a_missing_tensor_is_named(changed):
     model = changed(lambda tensors: tensors.pop(QUERY))
-    with pytest.raises(FileError, match=rf"its weights lack {QUERY}$"):
+    with pytest.raises(
+        FileError, match=rf"cannot be opened: 1 tensor does not fit: {QUERY} is missing$"
+    ):
         open_checkpoint(model)
 
 
@@ -41,14 +44,16 @@ def test_many_missing_tensors_are_counted(changed):
         tensors.clear()
         tensors["other"] = torch.zeros(1)
 
-    with pytest.raises(FileError, match=r"its weights lack embeddings\..* and \d+ more$") as caught:
+    with pytest.raises(
+        FileError, match=r"\d+ tensors do not fit: embeddings\..*; and \d+ more$"
+    ) as caught:
         open_checkpoint(changed(empty))
     assert "pooler" not in str(caught.value)
 
 
 def test_a_tensor_of_another_shape_is_named(changed):
     model = changed(lambda tensors: tensors.update({QUERY: torch.zeros(3, 5)}))
-    with pytest.raises(FileError, match=rf"have another shape than config.json says for {QUERY}$"):
+    with pytest.raises(FileError, match=rf"{QUERY} has another shape than config.json says$"):
         open_checkpoint(model)
 
 
@@ -68,7 +73,7 @@ def test_a_directory_without_a_tokenizer(checkpoint, tmp_path):
     shutil.copytree(
         checkpoint("bert"), copy, ignore=lambda *_: {"tokenizer.json", "tokenizer_config.json"}
     )
-    with pytest.raises(FileError, match=r"model '.*copy' has no tokenizer: "):
+    with pytest.raises(FileError, match=r"model '.*copy' cannot be opened: it has no tokenizer: "):
         open_checkpoint(str(copy))
 
 
@@ -110,7 +115,9 @@ def test_pickled_weights_are_not_opened(checkpoint, tmp_path):
     (copy / "pytorch_model.bin").write_bytes(b"what it holds is never read")
     assert open_checkpoint(str(copy)).limit == 53
     (copy / "model.safetensors").unlink()
-    with pytest.raises(FileError, match=r"pickled weights \(pytorch_model\.bin\).*save_pretrained"):
+    with pytest.raises(
+        FileError, match=r"weights are pickled \(pytorch_model\.bin\).*save_pretrained"
+    ):
         open_checkpoint(str(copy))
 
 
@@ -120,6 +127,26 @@ def test_a_model_of_images_is_refused(checkpoint, tmp_path):
     for path in (copy, checkpoint("vit")):
         with pytest.raises(ArgumentError, match=r"does not run on text: it reads pixel_values$"):
             open_checkpoint(str(path))
+
+
+def test_a_hub_name_is_fetched_as_load_does(checkpoint, monkeypatch):
+    asked = []
+
+    def fetched(name, **_):
+        asked.append(name)
+        return str(checkpoint("gptj"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert open_checkpoint("someone/else").name == "else"
+    assert asked == ["someone/else"]
+
+
+def test_what_tells_the_next_token_may_not_be_missing(checkpoint, tmp_path):
+    """Where a model is to write; transformers would draw it at random."""
+    shutil.copytree(checkpoint("gptj"), tmp_path / "copy")
+    with pytest.raises(FileError, match=r"2 tensors do not fit: lm_head\.bias is missing; lm_head"):
+        open_checkpoint(tmp_path / "copy", whole=True, writes=True)
+    assert open_checkpoint(tmp_path / "copy", whole=True).limit == 53
 
 
 def test_a_name_too_long():

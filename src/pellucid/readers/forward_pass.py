@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from pellucid.common.checkpoint import Checkpoint, open_checkpoint
 from pellucid.common.files import is_blank
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError
@@ -15,6 +14,7 @@ from pellucid.lens.links import WordLink, links
 from pellucid.lens.recording import Recording
 from pellucid.lens.selection import Layers
 from pellucid.lens.watch import watch
+from pellucid.readers import Checkpoint, open_checkpoint
 
 Step = Callable[[str, int, int], None]
 

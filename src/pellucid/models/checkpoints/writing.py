@@ -1,0 +1,86 @@
+"""Models written as `pellucid.load` reads them, and transformers where it knows their shape."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pellucid.common.files import reason_of, written_whole
+from pellucid.errors import ExistsError, FileError
+from pellucid.models.checkpoints import ANY_NAMES, FAMILIES, OWN, generation, pooling
+from pellucid.models.checkpoints.family import Family, Shaped, places
+from pellucid.models.checkpoints.generation import Generation
+from pellucid.models.checkpoints.tensors import WEIGHTS
+from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer_files import tokenizer_file
+
+
+class Saved(Shaped, Protocol):
+    """A model with all that is written of it."""
+
+    tokenizer: Tokenizer | None
+    generation: Generation
+
+
+def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
+    """See `Transformer.save`."""
+    there = next((name for name in ("config.json", WEIGHTS) if (directory / name).exists()), None)
+    if there is not None and not overwrite:
+        raise ExistsError(
+            f"'{directory}' has a {there} already; overwrite=True replaces the model that is there"
+        )
+    other = tokenizer_file(directory) if model.tokenizer is None else None
+    if other is not None:  # it would be read back as this model's
+        raise FileError(
+            f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
+            f"{other}; take it away, or write elsewhere"
+        )
+    described: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
+    family = ANY_NAMES
+    for one in FAMILIES:
+        written = one.write(model.config)
+        if written is not None:
+            described, family = written | {OWN: asdict(model.config)}, one
+            break
+    theirs = _theirs(model, family)
+    described["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # All are written before the weights and the config take their places.
+        with (
+            written_whole(directory / WEIGHTS) as weights,
+            written_whole(directory / "config.json") as config,
+        ):
+            save_file(theirs, weights, metadata={"format": "pt"})
+            config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            if model.tokenizer is not None:
+                model.tokenizer.save(directory)
+            pooling.write(directory, model.config)
+            generation.write(directory, model.generation, model.config)
+    except FileError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
+
+
+def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:
+    """Tensors as the family has them."""
+    own = {name: value.detach() for name, value in model.named_parameters()}
+    theirs = {}
+    for place in places(family, model):
+        parts = [own[name] for name in place.ours]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole = whole.T if place.is_transposed else whole
+        whole = whole.unsqueeze(0) if place.theirs in family.rows else whole
+        # An encoder has no head, before which a prefix would stand.
+        name = place.theirs.removeprefix(family.prefix if model.kind == "encoder" else "")
+        theirs[name] = whole.contiguous().cpu()
+    if not model.config.tied:
+        for name, copies in family.copies.items():
+            theirs |= {one: theirs[name].clone() for one in copies if one in family.untied}
+    return theirs
