@@ -11,7 +11,7 @@ from pellucid import pretrained
 from pellucid.common.files import printable
 from pellucid.errors import ArgumentError
 from pellucid.models import EncoderDecoder, load
-from pellucid.models.checks import check_ids
+from pellucid.models.input_ids import check_ids
 from pellucid.readers.checkpoint import Checkpoint
 from pellucid.text.tokenizer import Tokenizer
 
