@@ -30,7 +30,7 @@ from benchmarks.heart import Row, duration
 from pellucid.layers.config import Config
 from pellucid.models import Decoder, Encoder
 from pellucid.models.stacks import Stack
-from pellucid.training import machine
+from pellucid.training import hardware
 from pellucid.training.batches import order
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Trainer
@@ -207,7 +207,7 @@ def plain(directory: Path) -> measure.Call:
 
 
 def step() -> Iterator[Row]:
-    machine.keep_freed_memory()
+    hardware.keep_freed_memory()
     with TemporaryDirectory() as place:
         objective, updates = pair(Path(place))
         updates["plain"] = measure.Elsewhere(partial(plain, Path(place) / "peer"))
@@ -216,7 +216,7 @@ def step() -> Iterator[Row]:
         # As many operations as an update has, and as long: the machine's speed moves.
         left, right = torch.randn(ROWS * CONTEXT, WIDTH), torch.randn(WIDTH, 4 * WIDTH)
         result = torch.empty(ROWS * CONTEXT, 4 * WIDTH)
-        work = machine.operations(objective.model, CONTEXT) * ROWS * CONTEXT
+        work = hardware.operations(objective.model, CONTEXT) * ROWS * CONTEXT
         each = 2 * ROWS * CONTEXT * WIDTH * 4 * WIDTH
         times = round(work / each)
 

@@ -36,7 +36,7 @@ from pellucid.attention.masks import Mask
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
-from pellucid.viewer.maps import SIDE
+from pellucid.viewer.tile_pyramid import SIDE
 
 LAYERS, HEADS, HEAD_DIM = 6, 12, 64
 LONG, VERY_LONG = 16_384, 65_536

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 import torch
 
-from pellucid.training import machine
+from pellucid.training import hardware
 from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
 from tests.command_line import refused, run  # noqa: F401  and two more
 
@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """What a machine can do at most is measured in no time: few tests read it, all would wait."""
-    monkeypatch.setattr(machine, "matrix_rate", partial(machine.matrix_rate, seconds=0))
+    monkeypatch.setattr(hardware, "matrix_rate", partial(hardware.matrix_rate, seconds=0))
 
 
 def pytest_collection_finish():

@@ -70,7 +70,7 @@ def test_every_link_leads_somewhere(page, link):
 def test_every_name_exists():
     """For who imports pellucid and nothing more: in a process of its own."""
     names = sorted({name for _, name in found_in(PAGES, r"`(pellucid\.[\w.]+)`")})
-    assert "pellucid.training.runs.train" in names
+    assert "pellucid.training.run_setup.train" in names
     program = "\n".join(["import pellucid", *names])
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False

@@ -334,7 +334,7 @@ def test_damaged_compiled_code_is_made_anew(damage, ending, tmp_path):
     pytest.importorskip("numba")
     module = tmp_path / "small.py"
     module.write_text(
-        "from numba import njit\nfrom pellucid.attention.compiled import kept\n"
+        "from numba import njit\nfrom pellucid.attention.numba_cache import kept\n"
         "@kept\n@njit(nogil=True)\ndef twice(x):\n    return 2 * x\n"
         "print(twice(7), sum(twice.stats.cache_hits.values()))"
     )
@@ -367,7 +367,7 @@ def test_compiled_code_that_cannot_be_kept_still_runs(tmp_path, monkeypatch):
     from numba import njit
     from numba.core import caching
 
-    from pellucid.attention.compiled import kept
+    from pellucid.attention.numba_cache import kept
 
     monkeypatch.setattr(caching.config, "CACHE_DIR", str(tmp_path))
     thrice = kept(njit(lambda x: 3 * x))

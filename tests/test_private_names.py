@@ -79,9 +79,9 @@ def test_nobody_outside_the_heart_touches_its_private_names() -> None:
 
 def test_what_is_looked_for_is_found() -> None:
     tree = ast.parse(
-        "from pellucid.lens.flow import _chain\nimport torch._ops\n"
+        "from pellucid.lens.attention_rollout import _chain\nimport torch._ops\n"
         "weights._of\nself._of\nseen.weights._of.query\n"
     )
-    assert list(private_imports(tree, "viewer")) == ["pellucid.lens.flow._chain"]
+    assert list(private_imports(tree, "viewer")) == ["pellucid.lens.attention_rollout._chain"]
     assert not list(private_imports(tree, "lens"))
     assert list(touched(tree, {"_of"})) == ["_of", "_of"]

@@ -22,7 +22,7 @@ from pellucid.lens.head_table import heads
 from pellucid.models import Encoder
 from pellucid.readers import open_checkpoint
 from pellucid.tasks.embedding import embed
-from pellucid.text import items
+from pellucid.text import text_inputs
 from pellucid.text.tokenizer import Tokenizer as Ours
 
 ODD = st.sampled_from(
@@ -193,7 +193,7 @@ def test_tables_of_any_bytes(tmp_path, content, ending):
     path = tmp_path / f"x{ending}"
     path.write_bytes(content)
     with AnyAnswer():
-        items.from_file(path)
+        text_inputs.from_file(path)
 
 
 def test_a_mask_is_asked_once_for_each_of_its_parts():
@@ -271,14 +271,14 @@ def test_what_is_packed_and_a_line_have_a_limit(tmp_path, monkeypatch):
     with gzip.open(tmp_path / "a.txt.gz", "wb") as file:
         file.write(b"a line\n" * 2**17)
     with pytest.raises(FileError, match="holds more than 256 times its own size"):
-        items.from_file(tmp_path / "a.txt.gz")
+        text_inputs.from_file(tmp_path / "a.txt.gz")
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a" * 1009}))
     with pytest.raises(FileError, match=r"line 1 of .* has more than 1,009 characters"):
-        items.from_file(tmp_path / "a.jsonl")
+        text_inputs.from_file(tmp_path / "a.jsonl")
     monkeypatch.setattr(untrusted, "MOST_LINE", 1013)
     (tmp_path / "a.txt").write_text("a" * 1021)
     with pytest.raises(FileError, match=r"line 1 of .* has more than 1,013 characters"):
-        items.from_file(tmp_path / "a.txt")
+        text_inputs.from_file(tmp_path / "a.txt")
 
 
 def test_a_packed_parquet_file_has_a_limit(tmp_path, monkeypatch):
@@ -288,10 +288,10 @@ def test_a_packed_parquet_file_has_a_limit(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"text": ["ab" * 2**19 + str(number) for number in range(7)]})
     parquet.write_table(table, path, compression="gzip")
-    assert len(items.from_file(path).texts) == 7
+    assert len(text_inputs.from_file(path).texts) == 7
     monkeypatch.setattr(untrusted, "PACKED_FREE", 2**17)
     with pytest.raises(FileError, match="holds more than 256 times its own size"):
-        items.from_file(path)
+        text_inputs.from_file(path)
 
 
 def test_a_tokenizer_that_panics_is_an_error_of_ours():

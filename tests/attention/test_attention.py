@@ -241,7 +241,7 @@ def test_many_blocks_equal_one(monkeypatch: pytest.MonkeyPatch, backend: str) ->
     check()
     monkeypatch.setattr("pellucid.attention.scores.BLOCK_NUMBERS", 211)
     monkeypatch.setattr("pellucid.attention.scores.LEAST_ROWS", 3)
-    monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 7)
+    monkeypatch.setattr("pellucid.attention.backends.tiling.BAND_ROWS", 7)
     check()
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import pellucid
 from pellucid import PellucidError, masks
-from pellucid.attention.backends.bunches import Bunch
 from pellucid.attention.backends.sdpa import plan
+from pellucid.attention.backends.varlen import Bunch
 from pellucid.attention.functional import attention_weights
 from pellucid.attention.masks import Extent, Rows, as_mask
 from pellucid.attention.reference import stages
@@ -108,7 +108,7 @@ def test_documents_of_one_length_are_one_call(monkeypatch: pytest.MonkeyPatch) -
         share, calls = work(masks.documents(ids), 156, 156)
         assert (share, calls) == (6 * 31**2 / 156**2, 1)  # so short that to fill up is quicker
         with monkeypatch.context() as patch:
-            patch.setattr("pellucid.attention.backends.bunches.CALL", 0)
+            patch.setattr("pellucid.attention.backends.varlen.CALL", 0)
             share, calls = work(masks.documents(ids), 156, 156)
             assert (share, calls) == (int((lengths**2).sum()) / 156**2, 3)
     # One that goes on after another is no block.
@@ -168,7 +168,7 @@ def test_documents_of_any_lengths_in_any_row(
     q, k, v = (random(batch, 3, n, 5, seed=n).double() for n in (13, *[theirs.shape[1]] * 2))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pellucid.attention.backends.bunches.CALL", dear)
+        patch.setattr("pellucid.attention.backends.varlen.CALL", dear)
         context, weights = pellucid.attention(q, k, v, mask)
         loss = context.square().sum() + weights.logsumexp.masked_fill(~seen, 0).sum()
         found = torch.autograd.grad(loss, leaves)
@@ -184,8 +184,8 @@ def test_documents_of_any_lengths_in_any_row(
 def test_bands_that_repeat_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     _, calls = work(masks.window(left=511, right=0), 8192, 8192)
     assert calls <= 8  # the first rows see fewer keys; the others are alike
-    monkeypatch.setattr("pellucid.attention.backends.pieces.BAND_ROWS", 3)
-    monkeypatch.setattr("pellucid.attention.backends.pieces.LEAST_ROWS", 2)
+    monkeypatch.setattr("pellucid.attention.backends.tiling.BAND_ROWS", 3)
+    monkeypatch.setattr("pellucid.attention.backends.tiling.LEAST_ROWS", 2)
     q, k, v = (random(2, 3, 17, 5, seed=i).double().requires_grad_() for i in range(3))
     mask = masks.window(4, 1)
     assert max(p.bands for p in plan(attention_weights(q, k, mask).operands)) > 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.attention import attention, masks
-from pellucid.attention.backends import kernels, pieces
+from pellucid.attention.backends import aten, tiling
 
 SHAPES = {"square": (41, 41), "wide": (23, 41), "tall": (41, 23)}
 
@@ -25,17 +25,17 @@ def test_stretches_give_what_one_call_gives(monkeypatch, mask, shape):
     by_one = torch.autograd.grad(whole.sum(), given)
     exact_grads = torch.autograd.grad(exact.sum(), truth)
     calls = []
-    forward = kernels.forward
+    forward = aten.forward
 
     def counted(query, key, *others):
         calls.append(query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2])
         return forward(query, key, *others)
 
-    monkeypatch.setattr(kernels, "forward", counted)
-    monkeypatch.setattr(pieces, "STRETCH", 2 * 3 * 5 * 29)
+    monkeypatch.setattr(aten, "forward", counted)
+    monkeypatch.setattr(tiling, "STRETCH", 2 * 3 * 5 * 29)
     context, _ = attention(*given, mask, backend="sdpa")
     assert len(calls) > 2
-    assert max(calls) <= pieces.STRETCH * (1 if mask is None else 2)
+    assert max(calls) <= tiling.STRETCH * (1 if mask is None else 2)
     rounding = 8 * torch.finfo(torch.float32).eps * exact.abs().max()
     assert (context - exact).abs().max() <= 2 * (whole - exact).abs().max() + rounding
     grads = torch.autograd.grad(context.sum(), given)

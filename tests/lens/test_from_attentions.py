@@ -10,7 +10,7 @@ import pellucid
 from pellucid import Recording
 from pellucid.errors import ArgumentError, PellucidError, ShapeError, TypeMismatchError
 from pellucid.lens import heads, rollout
-from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.catalogue import Atlas, Volume
 
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 5, 7
 NEAR = {"atol": 1e-6, "rtol": 1e-5}

@@ -9,9 +9,9 @@ from torch import nn
 
 import pellucid
 from pellucid.common.interrupts import held_back
-from pellucid.lens import taps
+from pellucid.lens import interception
 
-OURS = ("pellucid.lens.watch", "pellucid.lens.taps", "pellucid.common.interrupts")
+OURS = ("pellucid.lens.recorder", "pellucid.lens.interception", "pellucid.common.interrupts")
 
 
 def lines_of(model, at=None):
@@ -48,8 +48,8 @@ def test_ctrl_c_at_every_line_leaves_nothing():
     del lines[next(line for line in lines if line[0] == "Watch.__exit__")]
     for line in lines:
         lines_of(model, at=line)
-        assert taps.listeners == (), line
-        assert taps._patches == {}, line
+        assert interception.listeners == (), line
+        assert interception._patches == {}, line
         assert torch.softmax is softmax, line
         assert nn.functional.scaled_dot_product_attention is attend, line
         assert signal.getsignal(signal.SIGINT) is before, line

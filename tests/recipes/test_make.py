@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 import pellucid
 from pellucid.errors import FileError
-from pellucid.training.asked import Run, options_of
+from pellucid.training.run_config import Run, options_of
 from recipes import make as recipe
 from recipes import reviews, verses
 from tests.recipes.texts import reviews_wheel, verses_tsv

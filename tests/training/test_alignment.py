@@ -8,8 +8,8 @@ import pytest
 import pellucid
 from pellucid.errors import ArgumentError
 from pellucid.training import alignment
-from pellucid.training.asked import Run
 from pellucid.training.objectives import Translation
+from pellucid.training.run_config import Run
 from pellucid.training.sequences import Sequences
 from tests.training.tiny import END, objective
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
-from pellucid.text import items
+from pellucid.text import text_inputs
 from pellucid.training.corpus import (
     Piece,
     Tally,
+    dataset_cache,
     documents,
-    keeping,
     of_documents,
     of_rows,
     prepare,
@@ -79,7 +79,7 @@ def test_each_kind_of_file_packed_or_not(written, packing):
     ):
         path = written(name + packing, pack(content.encode()))
         assert list(documents([path])) == wanted
-        assert items.from_file(path).texts == texts
+        assert text_inputs.from_file(path).texts == texts
     plain = written("a.txt" + packing, pack("\ufeffone\r\ntwo é\n".encode()))
     assert list(documents([plain, plain])) == [Piece("one\ntwo é\n", True)] * 2
 
@@ -102,7 +102,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
     same = io.StringIO(text, newline=None).read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_files, "PIECE", piece)
-        patch.setattr(items, "BLOCK", block)
+        patch.setattr(text_inputs, "BLOCK", block)
         if is_blank(text):
             with pytest.raises(FileError, match="is empty"):
                 list(documents([path]))
@@ -170,8 +170,8 @@ def test_labels_lose_the_spaces_around_them(written):
         ("a.txt", b"a\n" * 10**5 + b"\xff", "byte 200000, in line 100001, is 0xff"),
         (
             "a.txt",
-            b"a" * (items.BLOCK - 1) + b"\xc3\x28",
-            f"byte {items.BLOCK - 1}, in line 1, is 0xc3",
+            b"a" * (text_inputs.BLOCK - 1) + b"\xc3\x28",
+            f"byte {text_inputs.BLOCK - 1}, in line 1, is 0xc3",
         ),
         ("a.txt", b"\xef\xbb\xbfa\n\xc3", "byte 5, in line 2, is 0xc3"),
         ("a.jsonl", b'{"text": "\\ud800"}', "text in line 1 of '.*' holds half a character"),
@@ -289,7 +289,7 @@ def test_the_share_that_is_held_out(lengths):
 
 def test_a_long_document_is_one_sequence(written, tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "PIECE", 100)
-    monkeypatch.setattr(keeping, "_BATCH_TEXTS", 3)
+    monkeypatch.setattr(dataset_cache, "_BATCH_TEXTS", 3)
     text = "\n".join(sentences(50))
     files = [written("a.txt", text), written("b.txt", text)]
     made = prepare(files, tmp_path / "made", held_out=files)

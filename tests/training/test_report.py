@@ -17,9 +17,9 @@ from rich.console import Console
 from pellucid.commands.printing import training as printing
 from pellucid.commands.printing.training import LiveLine
 from pellucid.errors import FileError
-from pellucid.training import board, report
-from pellucid.training.glance import Glance
-from pellucid.training.line import Mean, duration
+from pellucid.training import report, tensorboard
+from pellucid.training.attention_snapshot import Glance
+from pellucid.training.progress_line import Mean, duration
 from pellucid.training.report import Report
 
 NAN = math.nan
@@ -44,7 +44,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_board(monkeypatch):
-    monkeypatch.setattr(board, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
 
 
 def terminal(width=100, is_terminal=True):
@@ -311,7 +311,7 @@ class Writer:
 
 @pytest.fixture
 def _board(monkeypatch):
-    monkeypatch.setattr(board, "find_spec", lambda name: name)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: name)
     module = types.SimpleNamespace(SummaryWriter=Writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
 
@@ -354,7 +354,7 @@ def test_tensorboard_never_ends_a_run(tmp_path, clock, monkeypatch):
 
 def test_tensorboard_itself_reads_what_was_written(tmp_path, clock, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr(board, "find_spec", find_spec)
+    monkeypatch.setattr(tensorboard, "find_spec", find_spec)
     console = terminal(is_terminal=False)
     with reporting(tmp_path, 9, 400, console=console) as made:
         steps(made, clock, 1, 3)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from pellucid.training.directory import alone
+from pellucid.training.run_directory import alone
 from tests.training.runs import SMALL, TEXTS
 
 

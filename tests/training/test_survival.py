@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.training import loop, machine
+from pellucid.training import hardware, loop
 
 NOUNS = ["house", "river", "bird", "stone", "tree", "road", "light"]
 WORDS = ["red", "old", "small", "green", "long"]
@@ -39,7 +39,7 @@ OF_THE_CLOCK = {"seconds", "tokens_per_second", "share_of_peak"}
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 """What Python says it is about to do to files; so a process can be killed at any of them."""
 CHANGED = "changes of files: "
-IMPORTED = ["pellucid.cli", "pellucid.training.runs", "torch._dynamo", "sacrebleu", "numba"]
+IMPORTED = ["pellucid.cli", "pellucid.training.run_setup", "torch._dynamo", "sacrebleu", "numba"]
 IMPORTED += ["pellucid.tasks.generation", "pellucid.tasks.translation", "pellucid.commands.inputs"]
 
 
@@ -108,7 +108,7 @@ def _run(arguments, output, kill_at):
     """The command; killed when it is about to change a file for the so-manieth time."""
     from pellucid import cli
 
-    machine.matrix_rate = partial(machine.matrix_rate, seconds=0)  # which has no end to wait for
+    hardware.matrix_rate = partial(hardware.matrix_rate, seconds=0)  # which has no end to wait for
     loop.torch.set_num_threads(1)
     sys.argv = ["pellucid", *map(str, arguments)]
     place, left = str(arguments[arguments.index("-o") + 1]), kill_at

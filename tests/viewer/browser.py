@@ -23,7 +23,7 @@ import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from pellucid.lens.recording import Recording
-from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.catalogue import Atlas, Volume
 from pellucid.viewer.server import Server
 from tests.viewer import recordings
 

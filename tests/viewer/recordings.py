@@ -12,7 +12,7 @@ from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.models import Config, Encoder, EncoderDecoder
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.catalogue import Volume
 from pellucid.viewer.generated import recorded_generation
 from tests import writers
 

@@ -13,9 +13,9 @@ from pellucid.models import Config, Encoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.generation import generate
 from pellucid.tasks.translation import translate
-from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.api import Desk
+from pellucid.viewer.catalogue import Atlas, Volume
 from pellucid.viewer.generated import ALTERNATIVES, recorded_generation
-from pellucid.viewer.questions import Desk
 from tests import writers
 from tests.viewer import recordings
 

@@ -27,10 +27,10 @@ import pellucid
 from pellucid.attention import attention_weights, masks
 from pellucid.errors import PellucidError
 from pellucid.lens import Recording
-from pellucid.viewer import notebook, still
-from pellucid.viewer.file import as_bytes, source
-from pellucid.viewer.maps import Map
-from pellucid.viewer.questions import Desk, Numbers, parsed
+from pellucid.viewer import notebook, png_image
+from pellucid.viewer.api import Desk, Numbers, parsed
+from pellucid.viewer.html_export import as_bytes, source
+from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings
 from tests.viewer.browser import keep_picture
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
@@ -108,7 +108,7 @@ def test_what_is_wanted_is_given_and_nothing_else_made(
     kernel, seen, monkeypatch, include, exclude, given
 ):
     if "image/png" not in given:
-        monkeypatch.setattr(still, "still", None)
+        monkeypatch.setattr(png_image, "still", None)
     if notebook.WIDGET not in given:
         monkeypatch.setattr(notebook, "_page", None)
     data, _ = seen._repr_mimebundle_(include=include, exclude=exclude)
@@ -338,14 +338,14 @@ def read_png(data):
 def test_the_picture_has_a_map_of_each_head():
     weights = weights_of(mask=masks.causal(offset=2))
     picture = read_png(b64decode(weights._repr_mimebundle_(include={"image/png"})[0]["image/png"]))
-    side = still.LARGEST
-    above = picture.shape[0] - side - still.GAP
-    left = picture.shape[1] - HEADS * (side + still.GAP)
+    side = png_image.LARGEST
+    above = picture.shape[0] - side - png_image.GAP
+    left = picture.shape[1] - HEADS * (side + png_image.GAP)
     assert 0 < above < 30
     assert 0 < left < 40
     dense = weights[0].detach()
     for head in range(HEADS):
-        start = left + head * (side + still.GAP)
+        start = left + head * (side + png_image.GAP)
         part = picture[above : above + side, start : start + side].astype(int)
         middles = [
             [(2 * i + 1) * side // (2 * size) for i in range(size)] for size in (QUERIES, KEYS)
@@ -360,11 +360,11 @@ def test_the_picture_has_a_map_of_each_head():
 
 def test_pictures_of_many_heads_stay_small():
     many = recordings.made(tokens=7, layers=43, heads=37, dim=2)
-    data = still.still(notebook.atlas_of(many))
+    data = png_image.still(notebook.atlas_of(many))
     picture = read_png(data)
-    step = still.SMALLEST + still.GAP
+    step = png_image.SMALLEST + png_image.GAP
     assert picture.shape[0] == pytest.approx(2 * 43 * step, abs=30)  # two lines a layer
-    assert picture.shape[1] == pytest.approx(still.ACROSS * step, abs=40)
+    assert picture.shape[1] == pytest.approx(png_image.ACROSS * step, abs=40)
     assert len(data) < 200_000
 
 

@@ -14,7 +14,7 @@ from pellucid.lens.head_table import CLEAR, EVEN, HeadRow
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.catalogue import Volume
 from tests.viewer.browser import Shown, is_shown, percents
 from tests.viewer.files import saved, table, texts
 from tests.viewer.page import asked, chosen, status

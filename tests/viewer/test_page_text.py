@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page
 
 import pellucid
 from pellucid import lens
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.catalogue import Volume
 from tests.viewer.browser import Shown, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.page import asked, chosen, status

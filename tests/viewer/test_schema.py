@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from schemathesis import APIOperation, Case, GenerationMode, openapi
 from schemathesis.checks import positive_data_acceptance
 
-from pellucid.viewer.questions import QUESTIONS
+from pellucid.viewer.api import QUESTIONS
 from pellucid.viewer.schema import schema
 from pellucid.viewer.server import MOST_WAITING
 from tests.viewer.browser import Shown

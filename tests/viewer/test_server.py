@@ -19,9 +19,9 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer import alignment
 from pellucid.viewer import server as module
-from pellucid.viewer.atlas import Atlas, Volume
-from pellucid.viewer.maps import Map
+from pellucid.viewer.catalogue import Atlas, Volume
 from pellucid.viewer.server import Server
+from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings
 from tests.viewer.recordings import recording
 

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from pellucid.attention import energies, masks
+from pellucid.attention.dense_weights import given_weights
 from pellucid.attention.functional import attention, attention_weights
-from pellucid.attention.given import given_weights
 from pellucid.attention.weights import AttentionWeights
 
 __all__ = [

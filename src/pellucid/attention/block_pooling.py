@@ -14,10 +14,10 @@ from torch.nn.functional import pad
 
 from pellucid.attention import intervals
 from pellucid.attention.backends.blockwise import finite
+from pellucid.attention.block_pool import each
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask, Spans
 from pellucid.attention.scores import BLOCK_NUMBERS, LEAST_ROWS, Block, Scores
-from pellucid.attention.workers import each
 
 MASKED_ROWS = 16
 """Most rows that stand apart in one block under a mask, which pays for what any of them sees."""

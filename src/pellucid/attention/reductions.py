@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pellucid.attention import streaming
+from pellucid.attention import block_statistics
 from pellucid.attention.limits import check_size
 from pellucid.attention.scores import Scores
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
@@ -32,7 +32,7 @@ class Weights(Protocol):
     @property
     def logsumexp(self) -> Tensor: ...
     def received(self) -> Tensor: ...
-    def top(self, k: int) -> streaming.Top: ...
+    def top(self, k: int) -> block_statistics.Top: ...
     def __getitem__(self, index: Any) -> Tensor: ...
     def __matmul__(self, x: Tensor) -> Tensor: ...
 
@@ -107,7 +107,7 @@ def _of_columns(weights: Weights) -> tuple[Tensor, Tensor]:
     operands = weights.operands
     with torch.no_grad():
         logsumexp = weights.logsumexp.reshape(operands.shape[:3])
-        flat, places = streaming.column_peaks(operands, logsumexp)
+        flat, places = block_statistics.column_peaks(operands, logsumexp)
     indices = places.reshape(*weights.shape[:-2], -1)
     if not (torch.is_grad_enabled() and weights.requires_grad):
         return flat.reshape(indices.shape), indices

@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 import torch
 from torch import Tensor
 
-from pellucid.attention import backends, block_pooling, indexing, intervals, reductions, streaming
+from pellucid.attention import (
+    backends,
+    block_pooling,
+    block_statistics,
+    indexing,
+    intervals,
+    reductions,
+)
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.block_pooling import Cells
+from pellucid.attention.block_statistics import Top
 from pellucid.attention.display import Displayed
 from pellucid.attention.energies import Energy
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.limits import DENSE_LIMIT, check_size, readable_bytes
 from pellucid.attention.masks import And, Band, Mask, mask_of_rows
 from pellucid.attention.scores import Scores
-from pellucid.attention.streaming import Top
 from pellucid.errors import (
     ArgumentError,
     OutOfRangeError,
@@ -607,7 +614,7 @@ class AttentionWeights(LazyMatrix, Displayed):
             raised = raised.expand(scores.shape)
             bias = raised if scores.bias is None else scores.bias + raised
             scores = replace(scores, bias=bias)
-        found = streaming.statistics(scores, self._flat_logsumexp, frozenset(), k)
+        found = block_statistics.statistics(scores, self._flat_logsumexp, frozenset(), k)
         return Top(self._outer(found["values"]), self._outer(found["indices"]))
 
     def sum(
@@ -719,7 +726,7 @@ class AttentionWeights(LazyMatrix, Displayed):
         knowing, first = self._knowing(spans[0])
         chosen = slice(spans[0].start - first, spans[0].stop - first), spans[1]
         lse = knowing._flat_logsumexp
-        return self._outer(streaming.pool(knowing._of, lse, rows, cols, reduce, *chosen))
+        return self._outer(block_statistics.pool(knowing._of, lse, rows, cols, reduce, *chosen))
 
     def cells(
         self,
@@ -783,11 +790,11 @@ class AttentionWeights(LazyMatrix, Displayed):
 
     def _statistics(
         self,
-        want: frozenset[streaming.Statistic],
+        want: frozenset[block_statistics.Statistic],
         top: int = 0,
         queries: Intervals | None = None,
     ) -> dict[str, Tensor]:
-        return streaming.statistics(self._of, self._flat_logsumexp, want, top, queries)
+        return block_statistics.statistics(self._of, self._flat_logsumexp, want, top, queries)
 
     def _checked_top(self, k: int) -> int:
         keys = self._of.shape[3]
@@ -870,7 +877,9 @@ class Transposed(LazyMatrix):
         of = weights._of
         if operand.shape[1] != of.query.shape[1]:
             operand = operand.repeat_interleave(of.group, 1)
-        product = weights._outer(streaming.transposed_product(of, weights._flat_logsumexp, operand))
+        product = weights._outer(
+            block_statistics.transposed_product(of, weights._flat_logsumexp, operand)
+        )
         return product.squeeze(-1) if x.ndim == 1 else product
 
     def __rmatmul__(self, x: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ def export(
     from pellucid.commands.printing.console import steps
     from pellucid.common.files import printable, to_json, write_whole
     from pellucid.viewer import volumes
-    from pellucid.viewer.atlas import Atlas
-    from pellucid.viewer.file import exported
+    from pellucid.viewer.catalogue import Atlas
+    from pellucid.viewer.html_export import exported
 
     said = one_text("export", what)
     with steps() as step:

@@ -13,13 +13,13 @@ from pellucid.common import untrusted
 from pellucid.common.files import is_blank, printable, reason_of
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text import items
-from pellucid.text.items import Items
+from pellucid.text import text_inputs
+from pellucid.text.text_inputs import Items
 
 if TYPE_CHECKING:
     import torch
 
-    from pellucid.lens.selection import Layers
+    from pellucid.lens.module_selection import Layers
     from pellucid.models import Encoder
 
 Name = TypeVar("Name")
@@ -93,10 +93,10 @@ def read_texts(
         if len(texts) == 1 and len(texts[0]) < 256 and Path(texts[0]).is_file():
             name = printable(texts[0])
             note(f"reading the name '{name}'; the file is --file '{name}'")
-        return items.from_arguments(texts)
+        return text_inputs.from_arguments(texts)
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise ArgumentError('give texts, like "Write a poem", or a file, or pipe one in')
-    found = items.from_file(items.STDIN if file is None else file, column, label)
+    found = text_inputs.from_file(text_inputs.STDIN if file is None else file, column, label)
     if found.blank:
         which = listing([str(line) for line in found.blank[:5]])
         if len(found.blank) > 5:

@@ -84,7 +84,7 @@ def rank_texts(
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import similarity
     from pellucid.tasks import open_encoder, similar
-    from pellucid.text.items import from_arguments
+    from pellucid.text.text_inputs import from_arguments
 
     check_files(COLUMNS, overwrite=overwrite, output=output)
     if file is None and os.path.isfile(query):
@@ -211,7 +211,7 @@ def label_texts(
     from pellucid.tasks import open_encoder
     from pellucid.tasks.classify import PROBE, Head, check_head, evaluate
     from pellucid.tasks.embedding import name_of
-    from pellucid.text.items import from_arguments, has_columns
+    from pellucid.text.text_inputs import from_arguments, has_columns
 
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     _check_seed(seed)

@@ -189,7 +189,7 @@ FLAGS_ALONE = ("output", "files", "resume", "overwrite", "json", "config", "opti
 
 def _told(context: typer.Context, said: dict[str, Any]) -> dict[str, Any]:
     """What a TOML file and --set say: a flag goes before the file, and --set before both."""
-    from pellucid.training.asked import options_of
+    from pellucid.training.run_config import options_of
 
     def plain(found: Any) -> dict[str, Any]:
         return {"base" if name == "from" else name.replace("-", "_"): found[name] for name in found}
@@ -243,9 +243,9 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str,
     from pellucid.commands.printing.console import note
     from pellucid.commands.printing.console import steps as stages
     from pellucid.commands.printing.training import LiveLine
-    from pellucid.training.asked import Run
-    from pellucid.training.directory import run_in
-    from pellucid.training.runs import train
+    from pellucid.training.run_config import Run
+    from pellucid.training.run_directory import run_in
+    from pellucid.training.run_setup import train
 
     output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
     run = None

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray, njit, prange, types
 from numba.extending import intrinsic
 
-from pellucid.attention.compiled import kept
+from pellucid.attention.numba_cache import kept
 
 f32 = np.float32
 RELU, GELU, GELU_TANH, SILU = range(4)

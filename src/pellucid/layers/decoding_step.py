@@ -229,5 +229,5 @@ def is_unseen(block: nn.Module) -> bool:
 
 
 def _is_watched() -> bool:
-    taps = sys.modules.get("pellucid.lens.taps")
+    taps = sys.modules.get("pellucid.lens.interception")
     return taps is not None and bool(taps.listeners)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pellucid.common import colours
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError, UnknownNameError
-from pellucid.lens import choice, selection
+from pellucid.lens import module_selection, record_selection
+from pellucid.lens.module_selection import Layers
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
-from pellucid.lens.selection import Layers
 from pellucid.lens.spelling import Word, words
 
 __all__ = ["Alignment", "Link", "align"]
@@ -143,7 +143,7 @@ def align(
 def why_unseen(seen: Recording, *, cross: bool) -> str:
     """The end of a complaint: the first cross- or self-attention that was not seen, and why."""
     for name, reason in seen.unseen.items():
-        if selection.is_cross(name) == cross:
+        if module_selection.is_cross(name) == cross:
             return f"; unseen: {name}, which {reason}"
     return ""
 
@@ -153,7 +153,7 @@ def choose(
 ) -> list[Record]:
     """The records that `layers` asks for; where there are none, why some were not seen."""
     try:
-        return choice.chosen(records, layers)
+        return record_selection.chosen(records, layers)
     except UnknownNameError as error:
         reason = why_unseen(seen, cross=cross)
         if not reason:

@@ -21,10 +21,10 @@ from pellucid.errors import (
     ShapeError,
     TypeMismatchError,
 )
-from pellucid.lens import choice
+from pellucid.lens import record_selection
+from pellucid.lens.module_selection import Layers
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
-from pellucid.lens.selection import Layers
 
 __all__ = [
     "Attribution",
@@ -255,7 +255,7 @@ def gradient_times_weights(
         raise ArgumentError(
             "target has no graph: run the model, and choose the target, without torch.no_grad()"
         )
-    records = choice.chosen(as_recording(seen).records, layers)
+    records = record_selection.chosen(as_recording(seen).records, layers)
     contexts = [_context(record) for record in records]
     ways = [_ways(context) for context in contexts]
     edges = [edge for way in ways for edge, _ in way]

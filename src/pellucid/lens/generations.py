@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
-from pellucid.lens import taps
+from pellucid.lens import interception
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Keeper, Part, Pieces, Record
@@ -92,7 +92,7 @@ class Growing:
             first=record.queries.length - context.shape[-2],
             every_row=self.every_row,
         )
-        with taps.deaf():
+        with interception.deaf():
             found = prove(evidence)
         record.proof = found if record.proof is None else record.proof.joined(found)
 
@@ -126,7 +126,7 @@ class Generations:
 
     # What a call belongs to.
 
-    def origin(self, call: taps.Call) -> Origin:
+    def origin(self, call: interception.Call) -> Origin:
         """Where the keys of a call come from that begins a record."""
         key, value, update = call.key, call.value, call.update
         if update is not None:
@@ -142,7 +142,7 @@ class Generations:
             return Origin(key, value)
         return Origin(*_cut(key, value, source.record.keys.length), source=source)
 
-    def begin(self, record: Record, call: taps.Call, origin: Origin) -> None:
+    def begin(self, record: Record, call: interception.Call, origin: Origin) -> None:
         """A record that later calls may go on with."""
         update, source = call.update, origin.source
         if not isinstance(call.key, Tensor) or (update is None and source is None):
@@ -165,12 +165,12 @@ class Generations:
             every_row=self._every_row or not call.is_known,
         )
 
-    def has(self, name: str, call: taps.Call) -> bool:
+    def has(self, name: str, call: interception.Call) -> bool:
         """Whether a call goes on with a generation that it could not be joined to."""
         update = call.update
         return update is not None and (name, update.layer, update.cache) in self._growing
 
-    def grow(self, name: str, call: taps.Call) -> bool:
+    def grow(self, name: str, call: interception.Call) -> bool:
         """Add a step to the generation that it belongs to; False where it belongs to none."""
         query, key, value, update = call.query, call.key, call.value, call.update
         if update is None:
@@ -335,12 +335,12 @@ def _is_same(read: Tensor, kept: Tensor) -> bool:
     return torch.equal(read[..., : kept.shape[-2], :], kept)
 
 
-def _is_as_returned(update: taps.CacheUpdate, key: Part, value: Part) -> bool:
+def _is_as_returned(update: interception.CacheUpdate, key: Part, value: Part) -> bool:
     """Whether attention reads what the cache gave back, and nothing that was made of it."""
     return update.returned() is key and update.returned_values() is value
 
 
-def logsumexp_of(call: taps.Call, keeper: Keeper) -> Tensor | None:
+def logsumexp_of(call: interception.Call, keeper: Keeper) -> Tensor | None:
     """(batch, heads, queries): what the kernel found, if that is the logsumexp of the record."""
     found = call.logsumexp
     if found is None or found.shape != call.query.shape[:-1]:

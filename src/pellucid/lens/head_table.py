@@ -14,8 +14,8 @@ from pellucid.attention import AttentionWeights
 from pellucid.common import colours
 from pellucid.common.wording import percent
 from pellucid.errors import MissingExtraError, UnknownNameError
-from pellucid.lens import selection
-from pellucid.lens.places import Places
+from pellucid.lens import module_selection
+from pellucid.lens.head_patterns import Places
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.spelling import is_punctuation, is_special, texts
@@ -271,7 +271,7 @@ def layers_of(records: Sequence[Record]) -> list[tuple[str, int]]:
     The number is the first in its name, or its place in the order where even letters do not tell
     two apart.
     """
-    found = [selection.LAYER.search(record.name) for record in records]
+    found = [module_selection.LAYER.search(record.name) for record in records]
     numbers = [int(match[1]) for match in found if match]
     if len(numbers) == len(records):
         for stacks in ([""] * len(records), list(map(_stack, records))):
@@ -283,7 +283,7 @@ def layers_of(records: Sequence[Record]) -> list[tuple[str, int]]:
 
 def _stack(record: Record) -> str:
     """The letter of the part of a model that an attention belongs to."""
-    if record.is_cross or selection.is_cross(record.name):
+    if record.is_cross or module_selection.is_cross(record.name):
         return CROSS_STACK
     part = next((part for part in record.name.split(".") if part in _STACKS), None)
     return "" if part is None else _STACKS[part]

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid.lens import selection
-from pellucid.lens.calls import RunningCall, innermost
-from pellucid.lens.selection import Parts
-from pellucid.lens.taps import running_modules
+from pellucid.lens import module_selection
+from pellucid.lens.interception import running_modules
+from pellucid.lens.module_selection import Parts
+from pellucid.lens.running_calls import RunningCall, innermost
 
 READ_KEPT = 4
 """Texts that are kept at a time: those that a pass over several stacks reads."""
@@ -62,7 +62,7 @@ class Labels:
             for _, part in parts
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
-        self._attending = set(selection.attending(parts))
+        self._attending = set(module_selection.attending(parts))
         self._known: dict[str, bool] = {}
         self._here = _Here()
 
@@ -107,7 +107,7 @@ class Labels:
 
     def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that the stack of a module has read in the pass that is running."""
-        stack = selection.stack(name)
+        stack = module_selection.stack(name)
         if self._here.latest is not None:
             read, call, of = self._here.latest
             is_latest = read is self._here.reads[0] and of == stack and call.alive() is not None
@@ -120,7 +120,7 @@ class Labels:
         ]
         if not fitting:
             return None
-        nearness = [selection.nearness(read.embedding, name) for read in fitting]
+        nearness = [module_selection.nearness(read.embedding, name) for read in fitting]
         best = [read for read, near in zip(fitting, nearness, strict=True) if near == max(nearness)]
         if len({read.embedding for read in best}) > 1:
             return None
@@ -140,9 +140,9 @@ class Labels:
         for read in self._here.reads:
             if read.ids.shape[1] == length and not batch % len(read.ids):
                 place = innermost(read.calls)
-                if place is not None and selection.within(name, read.modules[place]):
+                if place is not None and module_selection.within(name, read.modules[place]):
                     done = self._passes(read, place)
-                    is_same_stack = any(selection.within(name, module) for module in done)
+                    is_same_stack = any(module_selection.within(name, module) for module in done)
                     is_other = queries is not None and read.ids is not queries
                     if not is_same_stack and (is_other or not self._is_own(read, name)):
                         return read.ids.repeat_interleave(batch // len(read.ids), 0)  # beams
@@ -151,7 +151,7 @@ class Labels:
     def _is_own(self, read: Read, name: str) -> bool:
         """Whether a module is part of the stack that read these ids, in the same call."""
         place = innermost(read.calls)
-        if place is None or not selection.within(name, read.modules[place]):
+        if place is None or not module_selection.within(name, read.modules[place]):
             return False
         if any(self._attends(module) for module in self._passes(read, place)):
             return False  # the stack that has read them is done
@@ -169,18 +169,18 @@ class Labels:
         tower.
         """
         inner = read.embedding
-        while selection.within(inner, module) and inner != module:
+        while module_selection.within(inner, module) and inner != module:
             inner = inner.rpartition(".")[0]
             if inner == module:
                 break
-            if self._attends(inner) and not selection.within(name, inner):
+            if self._attends(inner) and not module_selection.within(name, inner):
                 return False
         return True
 
     def _attends(self, module: str) -> bool:
         known = self._known.get(module)
         if known is None:
-            known = any(selection.within(name, module) for name in self._attending)
+            known = any(module_selection.within(name, module) for name in self._attending)
             self._known[module] = known
         return known
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pellucid.attention.masks import Rows
-from pellucid.lens.recognise import Recognised, recognise
+from pellucid.lens.interception import Call
+from pellucid.lens.mask_inference import Recognised, recognise
 from pellucid.lens.record import Keeper, Pieces
-from pellucid.lens.taps import Call
 from pellucid.lens.visibility import Visibility, hidden, tensors
 
 KEPT = 4

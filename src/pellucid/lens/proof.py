@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import intervals
 from pellucid.attention.masks import Extent, Mask
-from pellucid.lens.recognise import HIDDEN, Look, Recognised
+from pellucid.lens.mask_inference import HIDDEN, Look, Recognised
 from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
 
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]

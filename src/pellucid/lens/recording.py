@@ -15,15 +15,15 @@ from pellucid.attention.display import Displayed
 from pellucid.attention.limits import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError, warn_deprecated
 from pellucid.lens import store
-from pellucid.lens.choice import chosen
 from pellucid.lens.from_attentions import from_attentions
+from pellucid.lens.module_selection import Layers
 from pellucid.lens.record import Proof, Record
-from pellucid.lens.selection import Layers
+from pellucid.lens.record_selection import chosen
 from pellucid.lens.visibility import bands
 
 MOST_NAMES = 5
 HEADS = "pellucid.lens.head_table"
-SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.file"
+SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.html_export"
 """What is above recordings in the map of the house, and loaded when somebody asks for it."""
 
 

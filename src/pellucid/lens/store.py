@@ -31,7 +31,7 @@ from pellucid.attention.masks import (
 from pellucid.common import untrusted
 from pellucid.common.files import check_writable, reason_of, written_whole
 from pellucid.errors import FileError
-from pellucid.lens.recognise import Recognised
+from pellucid.lens.mask_inference import Recognised
 from pellucid.lens.record import Pieces, Proof, Record
 from pellucid.lens.visibility import Visibility
 

@@ -26,7 +26,7 @@ from pellucid.attention.masks import (
     Present,
     Rows,
 )
-from pellucid.lens.recognise import Recognised
+from pellucid.lens.mask_inference import Recognised
 
 ROWS_AT_ONCE = 256
 

@@ -11,9 +11,9 @@ from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError
 from pellucid.lens.head_table import HeadTable, heads
 from pellucid.lens.links import WordLink, links
+from pellucid.lens.module_selection import Layers
+from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
-from pellucid.lens.selection import Layers
-from pellucid.lens.watch import watch
 from pellucid.readers import Checkpoint, open_checkpoint
 
 Step = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import masks
-from pellucid.attention.streaming import top_places
+from pellucid.attention.block_statistics import top_places
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.models import EncoderDecoder

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from pellucid import pretrained
 from pellucid.attention import masks
-from pellucid.attention.workers import each
+from pellucid.attention.block_pool import each
 from pellucid.common.files import printable
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens import taps
+from pellucid.lens import interception
 from pellucid.models import Encoder, load
 from pellucid.tasks.input_texts import ids_of
 from pellucid.tasks.whole_numbers import check_whole
@@ -110,7 +110,7 @@ def _each(
 
     What a watch records are calls one after another: those of two workers would be mixed up.
     """
-    if taps.listeners:
+    if interception.listeners:
         return ((batch, embedded(batch)) for batch in batches)
     return each(embedded, batches, device, False)
 

@@ -30,8 +30,8 @@ from pellucid.models import Decoder, EncoderDecoder, load
 from pellucid.tasks.input_texts import checked
 from pellucid.tasks.sampling import Sampling, choose
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
+from pellucid.text.stream_decoder import Unfolding
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.unfolding import Unfolding
 
 BATCH = 8
 """Texts that are written at a time: so many share one reading of the weights at little cost."""

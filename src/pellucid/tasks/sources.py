@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.lens import watch
 from pellucid.lens.spelling import is_punctuation, words
 from pellucid.models.stacks import Decoder
-from pellucid.text.unfolding import Unfolding
+from pellucid.text.stream_decoder import Unfolding
 
 ROWS = 128
 """Queries whose weights are made at a time."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pellucid.training import corpus as corpus
     from pellucid.training import loop as loop
     from pellucid.training import objectives as objectives
-    from pellucid.training import runs as runs
+    from pellucid.training import run_setup as run_setup
 
 __all__ = ["attention_losses", "corpus", "loop", "objectives", "runs"]
 

@@ -25,7 +25,7 @@ from pellucid.errors import PellucidError
 from pellucid.layers.block import Block, HeadAttention, Sight
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
-from pellucid.training.machine import give_back_freed_memory
+from pellucid.training.hardware import give_back_freed_memory
 from pellucid.training.objectives import Objective, Part
 from pellucid.training.report import Report
 from pellucid.training.settings import Settings

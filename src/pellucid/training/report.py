@@ -29,13 +29,13 @@ import numpy as np
 
 from pellucid.common.files import printable, write_whole
 from pellucid.common.wording import listing
-from pellucid.training.board import Board
-from pellucid.training.curve import to_svg
-from pellucid.training.line import Line
 from pellucid.training.log import Log
+from pellucid.training.loss_curve import to_svg
+from pellucid.training.progress_line import Line
+from pellucid.training.tensorboard import Board
 
 if TYPE_CHECKING:  # torch is not needed to report
-    from pellucid.training.glance import Glance
+    from pellucid.training.attention_snapshot import Glance
 
 INDENT = 4
 """Blanks before what belongs to the line above."""

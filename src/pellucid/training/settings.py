@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.training import machine
+from pellucid.training import hardware
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -87,7 +87,7 @@ class Settings:
     def dtype(self, device: torch.device) -> torch.dtype:
         """What matrices are multiplied in there; weights are float32 all the same."""
         if self.precision == "auto":
-            return machine.fast_dtype(device)
+            return hardware.fast_dtype(device)
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def rate(self, step: int) -> float:

@@ -11,7 +11,7 @@ from pellucid.lens.alignment import Alignment, align
 from pellucid.lens.head_table import layers_of
 from pellucid.lens.record import Record
 from pellucid.lens.spelling import Word, words
-from pellucid.viewer.atlas import Volume
+from pellucid.viewer.catalogue import Volume
 
 MOST = 2**20
 """Pairs of tokens, of which an answer may hold one each: 20 MB of JSON."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens import watch
+from pellucid.lens.module_selection import Layers
 from pellucid.lens.record import Pieces
 from pellucid.lens.recording import Recording
-from pellucid.lens.selection import Layers
 from pellucid.models import Decoder, EncoderDecoder
 from pellucid.readers import open_checkpoint
 from pellucid.readers.forward_pass import Step
@@ -25,7 +25,7 @@ from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
 from pellucid.tasks.translation import translate
 from pellucid.tasks.whole_numbers import LONGEST
-from pellucid.viewer.atlas import MOST_VALUES, Volume, Written, is_causal
+from pellucid.viewer.catalogue import MOST_VALUES, Volume, Written, is_causal
 
 ALTERNATIVES = 5
 """Of each new token."""

@@ -14,12 +14,12 @@ from weakref import WeakValueDictionary
 import torch
 
 from pellucid.attention import AttentionWeights
-from pellucid.attention.given import GivenWeights
+from pellucid.attention.dense_weights import GivenWeights
 from pellucid.errors import PellucidError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
-from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.catalogue import Atlas, Volume
 
 if TYPE_CHECKING:
     from pellucid.viewer.widget import Page
@@ -102,7 +102,7 @@ def _record(weights: AttentionWeights) -> Record:
 
 
 def _picture(thing: Recording | AttentionWeights) -> Bundle:
-    from pellucid.viewer.still import still
+    from pellucid.viewer.png_image import still
 
     alt = f"attention weights of each head: {repr(thing).splitlines()[0]}"
     return {PNG: b64encode(still(atlas_of(thing))).decode()}, {PNG: {"alt": alt}}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pellucid import __version__
-from pellucid.viewer.questions import LARGEST, QUESTIONS, OneOf, Whole
+from pellucid.viewer.api import LARGEST, QUESTIONS, OneOf, Whole
 
 
 def schema() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.lens.recording import Recording
-from pellucid.viewer.atlas import Atlas, Volume
+from pellucid.viewer.catalogue import Atlas, Volume
 
 if TYPE_CHECKING:
     import uvicorn

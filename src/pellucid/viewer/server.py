@@ -24,10 +24,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError, PellucidError
-from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.questions import Asked, BrokenError, Desk, Numbers
+from pellucid.viewer.api import Asked, BrokenError, Desk, Numbers
+from pellucid.viewer.catalogue import Atlas
+from pellucid.viewer.scheduler import Turns
 from pellucid.viewer.schema import schema
-from pellucid.viewer.turns import Turns
 
 MOST_WAITING = 256
 """Requests at work or waiting; more are refused."""

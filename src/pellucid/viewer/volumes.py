@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pellucid.errors import ArgumentError
+from pellucid.lens.module_selection import Layers
 from pellucid.lens.recording import Recording
-from pellucid.lens.selection import Layers
 from pellucid.readers.forward_pass import Step, recorded
-from pellucid.viewer.atlas import MOST_VALUES, Volume
+from pellucid.viewer.catalogue import MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
 MOST_TITLE = 60

@@ -8,10 +8,10 @@ import anywidget
 import traitlets
 
 from pellucid.errors import PellucidError
-from pellucid.viewer.atlas import Atlas
-from pellucid.viewer.file import as_bytes, source
-from pellucid.viewer.questions import Asked, Desk, Numbers, parsed
-from pellucid.viewer.turns import Turns
+from pellucid.viewer.api import Asked, Desk, Numbers, parsed
+from pellucid.viewer.catalogue import Atlas
+from pellucid.viewer.html_export import as_bytes, source
+from pellucid.viewer.scheduler import Turns
 
 HEIGHT = 560
 """Pixels of a page in a notebook."""

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pellucid.attention.block_pool import each, is_transformed
 from pellucid.attention.scores import Block, Scores, pick_columns
-from pellucid.attention.workers import each, is_transformed
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:

@@ -11,7 +11,7 @@ from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
 from pellucid.tasks.classify import Evaluation, Head
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 FEW = 8
 """Labels whose confusions are a table."""

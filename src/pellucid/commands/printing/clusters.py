@@ -12,7 +12,7 @@ from pellucid.tasks.cluster_map import title_of
 from pellucid.tasks.clustering import Clustering
 from pellucid.tasks.embedding import name_of
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 CLEAR, VAGUE = 0.25, 0.1
 """Silhouettes above which groups stand apart, and below which they run into each other."""

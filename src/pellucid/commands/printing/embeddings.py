@@ -9,7 +9,7 @@ from pellucid.commands.printing.console import add_texts, one_line, plain_table,
 from pellucid.common.wording import count
 from pellucid.tasks.embedding import name_of
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 FEW = 8
 """Texts whose similarities are shown."""

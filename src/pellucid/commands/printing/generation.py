@@ -23,7 +23,7 @@ from pellucid.tasks.generation import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 PALETTE: tuple[colours.Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),

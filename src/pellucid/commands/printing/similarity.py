@@ -11,7 +11,7 @@ from pellucid.common.wording import count, short
 from pellucid.tasks.embedding import name_of
 from pellucid.tasks.similarity import Match
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 
 def columns(found: Items, ranked: Sequence[Match]) -> dict[str, tables.Column]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pellucid.commands.printing.console import say, shaded_line
 from pellucid.common.grid import Cell
-from pellucid.training.line import Line
+from pellucid.training.progress_line import Line
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""

@@ -15,7 +15,7 @@ from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.translation import Translation, alignment, translate
 from pellucid.text import tables
-from pellucid.text.items import Items
+from pellucid.text.text_inputs import Items
 
 Heads = Sequence[tuple[int, int]] | None
 """Layers and heads that the model names for alignment; None = all were taken."""

@@ -7,7 +7,7 @@ All but Parquet may be packed: .gz, .bz2, .xz or .zst. Nothing is ever in memory
 are read once to know how much there is, once for the vocabulary, and once for the ids.
 """
 
-from pellucid.training.corpus.keeping import checksum, forget
+from pellucid.training.corpus.dataset_cache import checksum, forget
 from pellucid.training.corpus.of_documents import Prepared, prepare
 from pellucid.training.corpus.of_rows import PreparedRows, Rows, prepare_rows
 from pellucid.training.corpus.text_files import Piece, Tally, documents, rows

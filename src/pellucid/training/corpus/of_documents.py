@@ -8,7 +8,7 @@ from typing import Any
 
 from pellucid.errors import FileError
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.training.corpus.keeping import (
+from pellucid.training.corpus.dataset_cache import (
     HELD_OUT,
     Progress,
     batches,

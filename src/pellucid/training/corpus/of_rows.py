@@ -15,7 +15,7 @@ import numpy as np
 from pellucid.common.wording import short
 from pellucid.errors import FileError
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.training.corpus.keeping import (
+from pellucid.training.corpus.dataset_cache import (
     HELD_OUT,
     Progress,
     batches,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pellucid.common.files import is_blank
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.items import (
+from pellucid.text.text_inputs import (
     Choose,
     has_columns,
     kind,

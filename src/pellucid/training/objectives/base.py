@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.models import load
 from pellucid.models.stacks import Transformer
-from pellucid.training.glance import Glance, glance
+from pellucid.training.attention_snapshot import Glance, glance
 from pellucid.training.losses import cross_entropy
 
 Part = Sequence[int]

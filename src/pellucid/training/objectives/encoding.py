@@ -14,8 +14,8 @@ from pellucid.common.wording import short
 from pellucid.layers.dropout import Dropout
 from pellucid.models import Encoder
 from pellucid.tasks.classify import FILE, Head
+from pellucid.training.attention_snapshot import MOST, short_one
 from pellucid.training.batches import Bunches, Packed, cut, pack
-from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED, cross_entropy
 from pellucid.training.objectives.base import LINE, Objective, Part, Progress, perplexity, typical
 from pellucid.training.sequences import Sequences

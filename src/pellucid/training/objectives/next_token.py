@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pellucid.models import Decoder
+from pellucid.training.attention_snapshot import MOST, short_one
 from pellucid.training.batches import Packed, Windows
-from pellucid.training.glance import MOST, short_one
 from pellucid.training.losses import IGNORED
 from pellucid.training.objectives.base import Objective, Part, Progress, output, perplexity
 from pellucid.training.sequences import Sequences

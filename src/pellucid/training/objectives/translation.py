@@ -13,8 +13,8 @@ from pellucid.errors import MissingExtraError
 from pellucid.lens import watch
 from pellucid.models import EncoderDecoder
 from pellucid.training.attention_losses import end_to_end, guided_loss
+from pellucid.training.attention_snapshot import short_one
 from pellucid.training.batches import Bunches, cut, pack
-from pellucid.training.glance import short_one
 from pellucid.training.objectives.base import (
     LINE,
     Objective,

@@ -1,0 +1,64 @@
+"""An audit of a watch: every operator that runs, looked at for attention that no record is of.
+
+It is a dispatch mode, and so all that runs takes longer. What it adds to the taps: kernels of other
+libraries, and a softmax that is made of exponentials and their sum.
+"""
+
+import re
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pellucid.lens import interception
+
+ATTENTION = re.compile(r"attention|attn|flash|xformers|fmha", re.IGNORECASE)
+"""What operators of attention have in their names."""
+
+
+class Audit(TorchDispatchMode):
+    """Tells a listener what runs in its model and is told by no tap."""
+
+    def __init__(self, listener: interception.Listener) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._listener = listener
+        self._exponentials: Any = WeakTensorKeyDictionary()
+        self._sums: Any = WeakTensorKeyDictionary()
+
+    def __torch_dispatch__(
+        self,
+        operator: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        result = operator(*args, **(options or {}))
+        if not interception.is_told_as_a_whole() and torch._C._current_graph_task_id() == -1:
+            what = self._what(operator, args, result)
+            if what is not None:
+                for listener, name in interception.callers():
+                    if listener is self._listener:
+                        listener.missed(name, f"runs {what}, of which there is no record")
+        return result
+
+    def _what(self, operator: Any, args: tuple[Any, ...], result: Any) -> str | None:
+        """What kind of attention an operator is, if any."""
+        name = str(operator)
+        if ATTENTION.search(name):
+            return f"the kernel {name}"
+        if not isinstance(result, Tensor) or not args or not isinstance(args[0], Tensor):
+            return None
+        kind = name.split(".")[1]
+        if kind in ("exp", "exp_", "exp2"):
+            self._exponentials[result] = True
+        elif kind == "sum" and args[0] in self._exponentials:
+            self._sums[result] = weakref.ref(args[0])
+        elif kind in ("div", "div_") and isinstance(args[1], Tensor):
+            divided = self._sums.get(args[1])
+            if divided is not None and divided() is args[0]:
+                return f"a softmax by hand over {args[0].shape[-1]} entries, {tuple(result.shape)}"
+        return None

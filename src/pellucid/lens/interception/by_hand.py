@@ -1,0 +1,226 @@
+"""Attention that a model writes by hand: softmax(query @ key.T) @ value.
+
+Three events make one: a product, a softmax over something of its shape, and a product of what came
+of that with values. Here they are heard, under all their names; `products` tells what a product
+is, and `softmax` makes calls of them.
+
+What is softmaxed for another end (experts to be chosen, classes) comes straight from a projection
+whose outputs it is taken over, and is no attention.
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.lens import interception
+from pellucid.lens.interception import dispatcher, pending, products
+from pellucid.lens.interception import softmax as softmaxes
+from pellucid.lens.interception.shapes import copied, is_given, joined
+
+__all__ = ["operators", "places"]
+
+
+def places() -> Iterator[interception.Place]:
+    for owner in (torch, torch.Tensor):
+        for name in ("matmul", "bmm", "mm"):
+            yield owner, name, product
+        yield owner, "baddbmm", added_product
+        yield owner, "addmm", added_product
+        yield owner, "topk", chosen
+    yield torch.Tensor, "__matmul__", product
+    yield torch, "einsum", einsum
+    yield torch, "cat", joined
+    yield nn.functional, "linear", linear
+    yield nn.functional, "dropout", dropout
+    for listener in interception.listeners:
+        for file in listener.files():
+            for name, value in list(vars(file).items()):
+                make = _BY_NAME.get(id(value))
+                if make is not None and file is not nn.functional:
+                    yield file, name, make
+
+
+def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """What is met at the dispatcher, whatever it is called by."""
+    aten = torch.ops.aten
+    for operator in (
+        aten.softmax.int,
+        aten._softmax.default,
+        aten._safe_softmax.default,
+        aten.softmax.int_out,
+        aten._softmax.out,
+    ):
+        yield operator, softmax
+    for operator in (aten.exp.default, aten.exp_.default, aten.exp2.default):
+        yield operator, exponential
+    yield aten.clone.default, copied
+
+
+def product(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`left @ right`, and its other names."""
+
+    def multiply(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        given = (*args, *(options[name] for name in ("other", "mat2") if name in options))
+        if len(given) == 2 and _is_heard(result, *given):
+            left, right = given
+            if left.ndim >= 2 and right.ndim >= 2:
+                _safely(products.multiplied, result, left, right)
+        return result
+
+    return multiply
+
+
+def added_product(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`baddbmm(added, left, right)`, and `addmm`."""
+    names = ("batch1", "batch2", "mat1", "mat2")
+
+    def multiply(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        pair = (*args[1:], *(options[name] for name in names if name in options))
+        if len(pair) == 2 and _is_heard(result, *pair):
+            _safely(products.multiplied, result, *pair)
+        return result
+
+    return multiply
+
+
+def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
+    def contract(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        operands = args[1:]
+        if len(operands) == 1 and isinstance(operands[0], list | tuple):
+            operands = tuple(operands[0])
+        if len(operands) == 2 and isinstance(args[0], str) and _is_heard(result, *operands):
+            _safely(products.contracted, result, operands, args[0])
+        return result
+
+    return contract
+
+
+def linear(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A projection: what is softmaxed over its outputs is a choice among them."""
+
+    def project(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if interception.here():
+            dispatcher.join()
+            weight = args[1] if len(args) > 1 else None
+            is_own = (
+                weight is None or isinstance(weight, nn.Parameter) or pending.is_parameter(weight)
+            )
+            if is_own or isinstance(interception.module_of_call(sys._getframe(1)), nn.Linear):
+                if isinstance(result, Tensor) and not result.is_nested:
+                    pending.here().projections.append(result.shape)
+            elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
+                if _is_heard(result, args[0], weight):
+                    is_key = pending.is_projected(weight, 1) or is_given(weight)
+                    _safely(products.multiplied, result, args[0], weight.mT, is_key)
+            elif isinstance(result, Tensor) and not result.is_nested:
+                pending.here().projections.append(result.shape)
+        return result
+
+    return project
+
+
+def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`topk`: the largest outputs of a projection are outputs of it."""
+
+    def choose(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        given: Any = args[0] if args else options.get("input")
+        if interception.here() and _is_plain(given) and given.ndim:
+            best = result[0]
+            if pending.is_projected(given, given.ndim - 1):
+                pending.here().projections.append(best.shape)
+        return result
+
+    return choose
+
+
+def dropout(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Weights are recorded as they were before it."""
+
+    def drop(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        given: Any = args[0] if args else options.get("input")
+        if result is not given and interception.here() and _is_plain(result) and _is_plain(given):
+            pending.here().dropped = weakref.ref(result), weakref.ref(given)
+        return result
+
+    return drop
+
+
+def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A softmax, as the dispatcher meets it: (scores, axis, ...)."""
+
+    def normalise(*args: Any, **options: Any) -> Any:
+        scores = args[0]
+        is_there = interception.here() and not interception.is_transformed() and _is_plain(scores)
+        memory = scores.untyped_storage()._cdata if is_there else 0
+        result = original(*args, **options)
+        if _is_heard(result, scores) and result.ndim >= 2:
+            axis = (args[1] if len(args) > 1 else options["dim"]) % result.ndim
+            is_there = result.untyped_storage()._cdata != memory
+            _safely(softmaxes.normalised, result, scores if is_there else None, axis)
+        return result
+
+    return normalise
+
+
+def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`exp`, as the dispatcher meets it: of it and its sum a softmax can be made."""
+
+    def exponentiate(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if _is_heard(result, args[0]) and result.ndim >= 2:
+            size = (result.numel(), result.shape[-1])
+            of = [(x.shape.numel(), x.shape[-1]) for x in pending.here().products]
+            pending.here().exponentials.append((size, size in of))
+        return result
+
+    return exponentiate
+
+
+def _safely(function: Callable[..., None], /, *args: Any) -> None:
+    """What goes wrong here must not reach the model."""
+    try:
+        function(*args)
+    except Exception as error:
+        for listener, name in interception.callers():
+            listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Whether a tensor holds numbers in memory of its own."""
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_nested
+
+
+def _is_heard(result: Any, *operands: Any) -> bool:
+    """Whether anybody listens, and these are tensors of a forward pass."""
+    if not interception.here() or interception.is_deaf() or torch._C._current_graph_task_id() != -1:
+        return False
+    if interception.is_question(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):
+        return False
+    if interception.is_transformed():
+        interception.say_transformed()
+        return False
+    dispatcher.join()
+    return not result.is_meta and result.is_floating_point() and dispatcher.is_data(result)
+
+
+_BY_NAME = {
+    id(torch.matmul): product,
+    id(torch.bmm): product,
+    id(torch.mm): product,
+    id(torch.baddbmm): added_product,
+    id(torch.addmm): added_product,
+    id(torch.einsum): einsum,
+    id(torch.topk): chosen,
+    id(nn.functional.linear): linear,
+    id(nn.functional.dropout): dropout,
+}

@@ -1,0 +1,249 @@
+"""Direct callers of `F.scaled_dot_product_attention` and of `pellucid.attention`.
+
+And the embedding that reads the tokens.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
+
+from pellucid.attention import AttentionWeights, masks
+from pellucid.attention import attention as pellucid_attention
+from pellucid.attention.energies import as_energy
+from pellucid.attention.functional import PLAIN
+from pellucid.lens import interception
+from pellucid.lens.interception import caches
+from pellucid.lens.interception.shapes import Fold, as_four, fold_of, mask_as_four
+
+KERNELS = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_flash_attention_forward",
+    "_efficient_attention_forward",
+)
+"""What `scaled_dot_product_attention` calls, and what somebody may call directly."""
+EXACT = (torch.float32, torch.float64)
+"""Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
+
+
+def places() -> Iterator[interception.Place]:
+    """What to wrap, in torch and where a watched model's own files have imported it by name."""
+    functional, package = nn.functional, sys.modules["pellucid.attention"]
+    wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))
+    yield functional, "scaled_dot_product_attention", attention
+    yield functional, "embedding", embedding
+    yield package, "attention", own
+    for listener in interception.listeners:
+        for file in listener.files():
+            if file is not functional:
+                for name, value in list(vars(file).items()):
+                    for function, wrapper in wrappers:
+                        if value is function:
+                            yield file, name, wrapper
+
+
+def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """What the dispatcher meets where a function was called by no name."""
+    aten = torch.ops.aten
+    yield aten.scaled_dot_product_attention.default, attention
+    for name in KERNELS:
+        if hasattr(aten, name):
+            yield getattr(aten, name).default, kernel
+
+
+def attention(original: Callable[..., Any]) -> Callable[..., Any]:
+    def scaled_dot_product_attention(*args: Any, **options: Any) -> Any:
+        if interception.is_told_as_a_whole():
+            if args and _is_one_row(args[0]):
+                interception.note(None)
+                return original(*args, **options)
+            return _attention(original, *args, **options)
+        if interception.is_transformed():
+            interception.say_transformed()
+        update, found = caches.claim()
+        if not found:
+            return original(*args, **options)
+        context = interception.as_a_whole(_attention, original, *args, **options)
+        interception.tell(
+            found, _call, found, _is_torchs(original), context, update, *args, **options
+        )
+        return context
+
+    return scaled_dot_product_attention
+
+
+def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A fused kernel that is called without the function around it."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        if not interception.is_told_as_a_whole():
+            for listener, name in interception.callers():
+                listener.missed(
+                    name, f"calls the kernel {original} directly, which is not recorded"
+                )
+        return original(*args, **options)
+
+    return call
+
+
+def _is_torchs(function: Any) -> bool:
+    """Whether a function is torch's own, and nobody's that has taken its name."""
+    if isinstance(function, torch._ops.OpOverload):
+        return True
+    return type(function).__name__ == "builtin_function_or_method"
+
+
+def _attention(original: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """What the original makes, to the last bit; what its kernel finds and drops is told."""
+    kernel = _kernel(*args, **options)
+    if kernel is None:
+        interception.note(None)
+        return original(*args, **options)
+    context, logsumexp = kernel()
+    interception.note(logsumexp)
+    return context
+
+
+def _kernel(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Callable[[], tuple[Tensor, Tensor]] | None:
+    """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
+    if _is_one_row(query):
+        return None
+    parts = (query, key, value)
+    plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
+    if not plain or query.dtype not in EXACT or attn_mask is not None or dropout_p:
+        return None
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or interception.is_transformed():
+        return None
+    chosen = torch._fused_sdp_choice(
+        query, key, value, None, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
+    if chosen != SDPBackend.FLASH_ATTENTION.value:
+        return None
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return partial(kernel, query, key, value, 0.0, is_causal, attn_mask=None, scale=scale)
+
+
+def _is_one_row(query: Any) -> bool:
+    """Whether this is a step of a generation, which would be held up more than it saves."""
+    return type(query) is Tensor and not query.is_nested and query.shape[-2] == 1
+
+
+def _call(
+    found: "list[tuple[interception.Listener, str]]",
+    is_known: bool,
+    context: Tensor,
+    update: interception.CacheUpdate | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> interception.Call | str:
+    if query.is_nested:
+        return "was called with nested tensors, which are not recorded; pass a padding mask instead"
+    listener, name = found[0]
+    fold, outer = fold_of(listener.module_of(name), query, key), query.shape[:-2]
+    if query.ndim != 4 or fold.is_heads_first:
+        query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
+        attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)
+    return interception.Call(
+        query=query,
+        key=key,
+        value=value,
+        given=() if attn_mask is None else (attn_mask,),
+        rule=masks.causal() if is_causal else None,
+        scale=scale,
+        dropout=dropout_p,
+        context=context,
+        update=update,
+        is_turned=fold.is_heads_first,
+        is_known=is_known,
+    )
+
+
+def own(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`attention` of `pellucid.attention`, as our own layers call it."""
+
+    def attention(*args: Any, **options: Any) -> Any:
+        if interception.is_told_as_a_whole():
+            return original(*args, **options)
+        update, found = caches.claim()
+        if not found:
+            return original(*args, **options)
+        context, weights = interception.as_a_whole(original, *args, **options)
+        interception.tell(found, _own_call, context, weights, update, *args, **options)
+        return context, weights
+
+    return attention
+
+
+def _own_call(
+    context: Tensor,
+    weights: AttentionWeights,
+    update: interception.CacheUpdate | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: masks.Mask | Tensor | None = None,
+    *,
+    scale: float | None = None,
+    score: Any = "scaled_dot_product",
+    dropout: float = 0.0,
+    backend: str = "auto",
+    **options: Any,
+) -> interception.Call | str:
+    exact = query.dtype in EXACT and not torch.is_grad_enabled()
+    energy = as_energy(score)
+    if type(energy) not in PLAIN:
+        return f"scores by {type(energy).__name__}, which is not recorded; its weights are returned"
+    logsumexp = weights.logsumexp if exact else None
+    if query.ndim != 4:
+        outer, bias = query.shape[:-2], options.get("bias")
+        query, key, value, context = (
+            x.reshape(-1, *x.shape[-3:]) for x in (query, key, value, context)
+        )
+        logsumexp = None if logsumexp is None else logsumexp.reshape(query.shape[:-1])
+        mask = mask_as_four(mask, outer, Fold()) if isinstance(mask, Tensor) else mask
+        if isinstance(bias, Tensor):
+            options["bias"] = mask_as_four(bias, outer, Fold())
+    return interception.Call(
+        query=query,
+        key=key,
+        value=value,
+        given=(mask,) if isinstance(mask, Tensor) else (),
+        rule=mask if isinstance(mask, masks.Mask) else None,
+        scale=energy.default_scale(query.shape[-1]) if scale is None else scale,
+        dropout=dropout,
+        context=context,
+        update=update,
+        logsumexp=logsumexp,
+        **options,
+    )
+
+
+def embedding(original: Callable[..., Any]) -> Callable[..., Any]:
+    def embed(input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Any:
+        for listener in interception.here():
+            listener.read(input, weight)
+        return original(input, weight, *args, **options)
+
+    return embed

@@ -1,0 +1,156 @@
+"""Models of Hugging Face's transformers: its attention interface.
+
+Models ask `AttentionInterface.get_interface` for the function that computes their attention; what
+they get is wrapped, so that sdpa, flash, flex, each model's own eager and whatever else is
+registered are all seen in the same place.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
+from operator import and_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attention import masks
+from pellucid.attention.masks import Rows
+from pellucid.lens import interception
+from pellucid.lens.interception import caches, dispatcher
+
+
+def places() -> Iterator[interception.Place]:
+    # A model of transformers exists only once this is loaded: no need to load it for others.
+    modeling = sys.modules.get("transformers.modeling_utils")
+    if modeling is not None and hasattr(modeling, "AttentionInterface"):
+        yield modeling.AttentionInterface, "get_interface", interface
+
+
+def interface(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_interface(self: Any, *args: Any, **options: Any) -> Any:
+        function = original(self, *args, **options)
+        implementation = options.get("attn_implementation", args[0] if args else None)
+        return partial(_attention, function, implementation or "eager")
+
+    return get_interface
+
+
+def _attention(
+    function: Callable[..., Any],
+    implementation: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any = None,
+    *rest: Any,
+    **options: Any,
+) -> Any:
+    tensors = (query, key, value, attention_mask, *rest)
+    update, found = caches.claim(module)
+    if not found:
+        return function(module, *tensors, **options)
+    is_shipped = interception.is_shipped(function)
+    # What is known to call a fused kernel makes no softmax that could be wanted.
+    call = dispatcher.past if is_shipped and implementation == "sdpa" else interception.as_a_whole
+    result = call(function, module, *tensors, **options)
+    told = (implementation, module, tensors, options, result[0], update, is_shipped)
+    interception.tell(found, _call, *told)
+    return result
+
+
+def _call(
+    implementation: str,
+    module: nn.Module,
+    tensors: tuple[Any, ...],
+    options: dict[str, Any],
+    output: Tensor,
+    update: interception.CacheUpdate | None,
+    is_known: bool,
+) -> interception.Call | str:
+    query, key, value, mask, *rest = tensors
+    if rest:
+        return "was called with positional options, which are not recorded"
+    if "paged" in implementation or options.get("cache") is not None:
+        return "reads a paged cache, which is not recorded; generate without continuous batching"
+    sinks = options.get("s_aux", options.get("sinks"))
+    if sinks is not None and sinks.ndim != 1:
+        return "has sinks for each token, which no rule gives again"
+    queries, keys = query.shape[-2], key.shape[-2]
+    bias = options.get("position_bias")
+    given: tuple[Tensor, ...] = ()
+    rule = None
+    if "flash" in implementation:
+        rule = _flash_rule(module, mask, options, query.shape[0], queries, keys)
+    elif isinstance(mask, Tensor):
+        given = (mask if mask.shape[-1] == keys else mask[..., :keys],)
+    elif mask is not None:
+        given = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
+    elif "sdpa" in implementation and queries > 1 and _is_causal(module, options):
+        rule = masks.causal()
+        if keys > queries:  # a static cache is longer than what it holds; sdpa cuts it here as well
+            key, value = key[..., :queries, :], value[..., :queries, :]
+            bias = bias if bias is None else bias[..., :queries]
+    return interception.Call(
+        query=query,
+        key=key,
+        value=value,
+        given=given,
+        hides_with_a_number="sdpa" in implementation and bias is not None,
+        rule=rule,
+        bias=None if bias is None else bias[..., : key.shape[-2]],
+        scale=options.get("scaling"),
+        softcap=options.get("softcap"),
+        sinks=sinks,
+        dropout=options.get("dropout", 0.0),
+        context=output.transpose(1, 2),
+        update=update,
+        is_known=is_known,
+    )
+
+
+def _is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
+    wanted = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if wanted is None else wanted)
+
+
+def _flash_rule(
+    module: nn.Module,
+    present: Tensor | None,
+    options: dict[str, Any],
+    batch: int,
+    queries: int,
+    keys: int,
+) -> masks.Mask | None:
+    """What flash attention hides, which is told in words and aligns last query and last key."""
+    causal = _is_causal(module, options)
+    window, packed = options.get("sliding_window"), options.get("cu_seq_lens_k")
+    positions = options.get("position_ids")
+    parts: list[masks.Mask] = []
+    if window is not None and keys > window:
+        right = 0 if causal else window - 1
+        parts.append(masks.window(window - 1, right, offset=keys - queries))
+    elif causal and queries > 1:
+        parts.append(masks.causal(keys - queries))
+    if present is not None:
+        present = present[:, -keys:].bool()
+        parts.append(masks.padding(present))
+        if queries == keys and not (causal and bool(present[:, -1].all())):
+            parts.append(Rows(present))  # queries that are padding are not computed at all
+    elif batch == 1 and packed is not None:
+        at = torch.arange(keys, device=packed.device)
+        parts.append(masks.documents(torch.searchsorted(packed, at, right=True)))
+    elif batch == 1 and positions is not None and queries == keys:
+        starts = positions.flatten().diff(prepend=positions.flatten()[:1] - 1) != 1
+        if bool(starts.any()):
+            parts.append(masks.documents(starts.cumsum(0)))
+    return reduce(and_, parts) if parts else None
+
+
+def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch.device) -> Tensor:
+    """(batch, 1, queries, keys) bool, of flex attention's rule."""
+    item = torch.arange(batch, device=device)[:, None, None]
+    row, col = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
+    seen: Tensor = mask.mask_mod(item, torch.zeros_like(item), row, col)
+    return seen.expand(batch, queries, keys).unsqueeze(1)

@@ -1,0 +1,210 @@
+"""Products, and what they may be: one of queries and keys, or one of weights and values."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.lens import interception
+from pellucid.lens.interception import equations, pending, softmax
+from pellucid.lens.interception.pending import Product, Soft
+
+__all__ = ["contracted", "multiplied"]
+
+LOOKED_AT = 32
+"""Rows that are looked at to tell what was made of a softmax."""
+NEAR_ONE = 1e-2
+"""How far numbers may be apart that were rounded in the shortest dtype."""
+
+
+def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = True) -> None:
+    """Hear of `left @ right`, which may be a projection where that is not certain."""
+    for is_of in (_is_result, _is_made_of):
+        for soft in reversed(pending.here().softs):
+            if is_of(soft, left, left.ndim - 1):
+                return softmax.used(soft, left, list(range(left.ndim)), right, result)
+            if is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
+                axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
+                return softmax.used(soft, right, axes, left.mT, result.mT)
+    by_hand = _of_exponentials(left)
+    if by_hand is not None:
+        return softmax.used(by_hand, left, list(range(left.ndim)), right, result)
+    if pending.is_parameter(right):
+        pending.here().projections.append(result.shape)
+    else:
+        order = list(range(result.ndim))
+        product = Product(left, right.mT, result.shape, order, is_certain)
+        pending.here().products.append(product)
+    return None
+
+
+def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None:
+    named = equations.labels(equation, *operands)
+    if named is None:
+        return None
+    (left, right), (of_left, of_right, of_result) = operands, named
+    over = [x for x in of_left if x in of_right and x not in of_result]
+    pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
+    for is_of in (_is_result, _is_made_of):
+        for soft in reversed(pending.here().softs) if len(over) == 1 else ():
+            for weights, own, value, of_value in pairs:
+                if is_of(soft, weights, own.index(over[0])):
+                    return _weighted(
+                        soft, weights, own, over[0], (value, of_value), (result, of_result)
+                    )
+    for weights, own, value, of_value in pairs if len(over) == 1 else ():
+        by_hand = _of_exponentials(weights) if own[-1] == over[0] else None
+        if by_hand is not None:
+            return _weighted(by_hand, weights, own, over[0], (value, of_value), (result, of_result))
+    outer = "".join(x for x in of_result if x in of_left and x in of_right)
+    rows = "".join(x for x in of_result if x in of_left and x not in outer)
+    columns = "".join(x for x in of_result if x in of_right and x not in outer)
+    if len(over) != 1 or not rows or not columns:
+        return None
+    if pending.is_parameter(right):
+        pending.here().projections.append(result.shape)
+        return None
+    # Heads that share a key: what only one operand has, but for its last axis, is expanded.
+    outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
+    pending.here().products.append(
+        Product(
+            equations.arranged(left, of_left, outer + rows + over[0]),
+            equations.arranged(right, of_right, outer + columns + over[0]),
+            result.shape,
+            [of_result.index(x) for x in outer + rows + columns],
+        )
+    )
+    return None
+
+
+def _weighted(
+    soft: Soft,
+    weights: Tensor,
+    own: str,
+    keys: str,
+    value: tuple[Tensor, str],
+    context: tuple[Tensor, str],
+) -> None:
+    """Weights that meet values in an equation; axes by their letters."""
+    letters = _in_order(soft, weights, own)
+    if letters is None:
+        return softmax.used(
+            soft, weights, list(range(weights.ndim)), value[0], None, is_ordered=False
+        )
+    shared = [x for x in letters if x != keys and x in value[1]]
+    alone = [x for x in letters if x != keys and x not in value[1]]
+    pools = not alone  # there is one query for each item
+    ordered = "".join(shared) + "".join(alone)
+    dims = "".join(x for x in value[1] if x not in own)
+    axes = [own.index(x) for x in ordered + keys]
+    if len(dims) != 1 or not set(ordered) <= set(context[1]):
+        return softmax.used(soft, weights, axes, value[0], None, is_ordered=False)
+    # Heads that share a value: letters of the weights alone, but for the last, are batch.
+    batch = ordered if pools else ordered[:-1]
+    return softmax.used(
+        soft,
+        weights,
+        axes,
+        equations.arranged(*value, batch + keys + dims),
+        equations.arranged(*context, ordered + dims),
+        pools=pools,
+    )
+
+
+def _in_order(soft: Soft, weights: Tensor, own: str) -> str | None:
+    """The letters of weights in the order of the axes that the softmax gave; None if not known."""
+    result = soft.reference()
+    assert result is not None
+    if weights.shape == result.shape and weights.stride() == result.stride():
+        return own
+    is_same = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+    if weights.numel() != result.numel() or weights.ndim != result.ndim:
+        return own
+    ours, theirs = (
+        list(zip(x.shape, x.stride(), strict=True)) if is_same else [(n, 0) for n in x.shape]
+        for x in (weights, result)
+    )
+    if ours == theirs:
+        return own
+    if len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
+        return None
+    return "".join(own[ours.index(axis)] for axis in theirs)
+
+
+def _of_exponentials(weights: Tensor) -> Soft | None:
+    """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
+    size = (weights.numel(), weights.shape[-1])
+    known = [is_of_product for shape, is_of_product in pending.here().exponentials if shape == size]
+    if not known or interception.is_told_as_a_whole():
+        return None
+    with torch.no_grad(), interception.deaf():
+        sums = weights.sum(-1, dtype=torch.promote_types(weights.dtype, torch.float32))
+        if bool((weights < 0).any()):
+            return None
+        is_softmax = bool((((sums - 1).abs() <= NEAR_ONE) | (sums == 0)).all())
+    found = [(x, name) for x, name in interception.callers() if x.wants(name)]
+    if not found:
+        return None
+    if not is_softmax:
+        for listener, name in found if any(known) else ():
+            listener.missed(
+                name,
+                "multiplies values by exponentials of products, which sum to something other than "
+                "one: a softmax that is made block by block, or has more in its sum",
+            )
+        return None
+    order = list(range(weights.ndim))
+    axis, reference = weights.ndim - 1, weakref.ref(weights)
+    return Soft(weights, pending.version(weights), reference, axis, order, found, False)
+
+
+def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand is what a softmax gave, contracted over the axis that sums to one."""
+    result = soft.reference()
+    if result is None:
+        return False
+    if operand is result:
+        return contracted == soft.keys
+    is_there = operand.untyped_storage()._cdata == result.untyped_storage()._cdata
+    return is_there and operand.stride(contracted) == result.stride(soft.keys)
+
+
+def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand was made of what a softmax gave, in memory of its own.
+
+    Dropout, another dtype, a head mask, rows that are normalised again: a row is then that of the
+    softmax times one number, or what dropout has left of it.
+    """
+    result = soft.result
+    if result is None or soft is not pending.here().softs[-1] or soft.is_projected:
+        return False
+    if operand.numel() != result.numel() or operand.shape[contracted] != result.shape[soft.keys]:
+        return False
+    if pending.is_dropped(operand):
+        return True
+    if operand.shape != result.shape:  # in another order: as many of each size
+        return True
+    with torch.no_grad(), interception.deaf():
+        ours, theirs = (x.movedim(soft.keys, -1) for x in (result, operand))
+        return _is_scaled(ours, theirs) or (ours.ndim == 4 and _is_mixed(ours, theirs))
+
+
+def _is_scaled(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether rows, (..., keys), are those of ours times one number each, or zero in places."""
+    ours, theirs = (x.reshape(-1, x.shape[-1]) for x in (ours, theirs))
+    rows = torch.linspace(0, len(ours) - 1, min(LOOKED_AT, len(ours)), device=ours.device).long()
+    ours, theirs = ours[rows].double(), theirs[rows].double()
+    ours = ours.masked_fill(theirs == 0, 0)
+    size = theirs.sum(-1, keepdim=True) / ours.sum(-1, keepdim=True)
+    apart = (theirs - ours * size.nan_to_num()).abs().amax()
+    return bool(apart <= NEAR_ONE * theirs.abs().amax())
+
+
+def _is_mixed(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether heads, (batch, heads, queries, keys), are mixtures of ours (talking heads)."""
+    row = ours.shape[2] // 2
+    mixed, given = theirs[0, :, row].double().T, ours[0, :, row].double().T  # (keys, heads)
+    given = torch.cat([given, torch.ones_like(given[:, :1])], 1)
+    found = given @ torch.linalg.lstsq(given, mixed).solution
+    return bool((found - mixed).abs().amax() <= NEAR_ONE * mixed.abs().amax())

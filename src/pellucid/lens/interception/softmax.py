@@ -1,0 +1,327 @@
+"""A softmax, its scores before it, and its weights when they meet values.
+
+At the softmax, the mask is read off the scores; when its result is multiplied, the weights are at
+hand as the model uses them, after head masks and whatever else. Where query, key and mask give
+these weights, the record is as lazy as any; else it keeps the weights.
+"""
+
+import weakref
+from contextlib import suppress
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.lens import interception
+from pellucid.lens.interception import caches, pending
+from pellucid.lens.interception.pending import Product, Soft
+from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_given
+from pellucid.lens.mask_inference import HIDDEN, look_at, recognise_in_scores
+from pellucid.lens.proof import prove_scores, random_factors
+
+__all__ = ["forget", "normalised", "used"]
+
+LOOKED_AT, SAMPLED = 32, 3
+"""Rows that are looked at, and those of them from which the scale is worked out."""
+
+
+def forget(everywhere: bool) -> None:
+    """Nothing is to come on this thread, or on any, that goes on with what happened last."""
+    for own in pending.everywhere() if everywhere else [pending.here()]:
+        softs = own.softs[:]
+        own.softs.clear()
+        own.products.clear()
+        own.projections.clear()
+        own.exponentials.clear()
+        own.dropped = None
+        for soft in softs:
+            _say_if_unused(soft)
+    for soft in pending.left():
+        _say_if_unused(soft)
+
+
+# A softmax, and what it is a softmax of.
+
+
+def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
+    is_inner = interception.is_told_as_a_whole()
+    found = [] if is_inner else [(x, _attends(x, name)) for x, name in interception.callers()]
+    found = [(x, name) for x, name in found if x.wants(name)]
+    if not is_inner and not (found and interception.is_in_a_pass()):
+        return  # one of a `generate`, say, that draws a token
+    for listener, name in found:
+        listener.softmaxed(name)
+    order = [x for x in range(result.ndim) if x != axis] + [axis]
+    is_projected = pending.is_projected(result, axis)
+    reference = weakref.ref(result)
+    soft = Soft(result, pending.version(result), reference, axis, order, found, is_projected)
+    for ended in pending.left():
+        _say_if_unused(ended)
+    if len(pending.here().softs) >= pending.REMEMBERED:
+        _say_if_unused(pending.here().softs.pop(0))
+    pending.here().softs.append(soft)
+    product = None if scores is None else _product_of(scores, axis)
+    if product is None or scores is None:
+        return
+    soft.has_product, soft.is_certain = True, product.is_certain
+    left, right = product.left, product.right
+    ordered = scores
+    if product.shape == scores.shape:
+        soft.order = product.order
+        if soft.order[-1] != axis:  # keys first: the columns are queries
+            left, right = right, left
+            soft.order = [*soft.order[:-2], soft.order[-1], soft.order[-2]]
+        ordered = scores.permute(soft.order)
+    if found:
+        with interception.deaf():
+            _read(soft, ordered, left, right)
+
+
+def _attends(listener: interception.Listener, name: str) -> str:
+    """The module that attends, where the one that runs is a softmax alone."""
+    is_softmax = isinstance(listener.module_of(name), nn.Softmax) and "." in name
+    return name.rpartition(".")[0] if is_softmax else name
+
+
+def _product_of(scores: Tensor, axis: int) -> Product | None:
+    """The latest product that these scores can have come of."""
+    for candidate in reversed(pending.here().products):
+        if candidate.shape == scores.shape:
+            if axis in candidate.order[-2:]:
+                return candidate
+        elif candidate.shape.numel() == scores.numel() and axis == scores.ndim - 1:
+            in_order = candidate.order == list(range(len(candidate.shape)))
+            if in_order and candidate.shape[-1] == scores.shape[-1]:
+                return candidate
+    return None
+
+
+def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
+    """The mask and the scale of scores, if they are those of a product and a mask."""
+    outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
+    if left.shape[-2] != queries or right.shape[-2] != keys:
+        return
+    soft.fold = fold = _fold(soft, left, right)
+    try:
+        query, key = (as_four(_with_outer(x, outer), fold) for x in (left, right))
+    except RuntimeError:  # rows of several heads in another order
+        return
+    with torch.no_grad():
+        scores = as_four(scores, fold)
+        if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
+            return
+        factors = None
+        if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
+            factors = random_factors(keys).to(scores)
+        look = look_at(scores, factors)
+        soft.read = read = recognise_in_scores(look)
+        if read is None:
+            return
+        soft.scale = _scale(scores, query, key)
+        if factors is not None:
+            soft.proof = prove_scores(look, factors, query, key, soft.scale, read)
+            if soft.proof is None and read.uniform is None:
+                return
+        soft.query, soft.key = query, key
+
+
+def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
+    """(*outer, n, dim), or one head that all share: a view, axes of size one expanded."""
+    own = tensor.shape[:-2]
+    if prod(own) == prod(outer):
+        return tensor.reshape(*outer, *tensor.shape[-2:])
+    if len(own) == len(outer) > 1 and own[-1] == 1:
+        outer = torch.Size((*outer[:-1], 1))
+    return tensor.expand(*outer, *tensor.shape[-2:])
+
+
+def _scale(scores: Tensor, query: Tensor, key: Tensor) -> float:
+    """What products were multiplied by, from a few rows; a usual number where it is near one."""
+    # The item and the rows that show most keys: others may be padding.
+    count = scores.shape[2]
+    rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=scores.device).long()
+    counts = (scores[:, 0, rows] > HIDDEN).sum(-1)
+    one = int(counts.sum(-1).argmax())
+    rows = rows[counts[one].topk(min(SAMPLED, len(rows))).indices]
+    products = (query[one][:, rows].float() @ key[one].float().mT).double()
+    seen = scores[one][:, rows].double()
+    shown = (seen > HIDDEN) & seen.isfinite()
+    products, seen = products.masked_fill(~shown, 0), seen.masked_fill(~shown, 0)
+    size = float((products * products).sum())
+    if not size:
+        return 1.0
+    found = float((products * seen).sum()) / size
+    nearness = 1e-2 if scores.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    for known in (1.0, query.shape[-1] ** -0.5):
+        if abs(found - known) <= nearness * known:
+            return float(known)
+    return found
+
+
+# Weights that meet their values.
+
+
+def used(
+    soft: Soft,
+    weights: Tensor,
+    axes: list[int],
+    value: Tensor,
+    context: Tensor | None,
+    is_ordered: bool = True,
+    pools: bool = False,
+) -> None:
+    """A softmax has met values.
+
+    Args:
+        soft: the softmax.
+        weights: what was multiplied.
+        axes: which axes of that are (..., queries, keys), or (..., keys) where they pool.
+        value: what it was multiplied with, (..., keys, value_dim).
+        context: what came out, (..., queries, value_dim); None where it is in another order.
+        is_ordered: whether value is in that order.
+        pools: whether each item has one query, for which there is no axis.
+    """
+    result = soft.result
+    if result is None:
+        return  # told already, of another part of it
+    if _is_table(soft, value):
+        soft.result = result if soft.has_product else None
+        return  # an expectation over classes, or what attention adds for relative positions
+    soft.result = None
+    if soft.is_projected and not soft.has_product:
+        _say_if_over_positions(soft, 1 if pools else weights.shape[axes[-2]], value)
+        return
+    if not soft.is_certain and not weights.ndim == value.ndim == 2:
+        return  # a choice among experts
+    if pending.is_dropped(weights):
+        weights, context = pending.before_dropout(weights, result), None
+    is_whole = weights.numel() == result.numel()
+    if is_whole or _is_without_sink(weights, result, soft.keys):
+        weights = weights.permute(axes)
+        if pools:
+            weights = weights.unsqueeze(-2)
+            context = None if context is None else context.unsqueeze(-2)
+    else:  # in blocks, which are kept together
+        weights, is_ordered = result.permute(soft.order), False
+    if interception.is_told_as_a_whole():
+        interception.note_made(_made(soft, weights, value, context, is_ordered))
+        return
+    update = caches.claimed_by(soft.found)
+    interception.tell(soft.found, _call, soft, weights, value, context, is_ordered, update)
+
+
+def _is_table(soft: Soft, value: Tensor) -> bool:
+    """Whether values are what a model knows of each class, and not what it was given."""
+    if soft.has_product or value.ndim != 2 or not soft.found:
+        return pending.is_parameter(value)
+    return any(listener.is_lasting(name, value) for listener, name in soft.found)
+
+
+def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
+    """Weights that a projection gives: of positions, or else of experts or classes.
+
+    Experts have values for each row; positions have them for all rows of an item, or were given to
+    the module.
+    """
+    if (rows > 1 and value.ndim > 2) or is_given(value):
+        for listener, name in soft.found:
+            keys = value.shape[-2]
+            listener.missed(
+                name,
+                f"mixes {keys} values by weights that a projection gives, and no query and key",
+            )
+
+
+def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
+    """Whether one key was left out that has no value."""
+    left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
+    return list(weights.shape) == left
+
+
+def _made(
+    soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+) -> interception.Made:
+    """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
+    if context is not None and context.ndim == 4 and weights.ndim == 3:
+        weights = weights.unsqueeze(0)  # those of each head, the same for all items
+    outer, result = weights.shape[:-2], soft.reference()
+    fold = _fold(soft, weights) if soft.fold is None else soft.fold
+    is_plain = (
+        result is not None
+        and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+        and pending.version(result) == soft.version >= 0
+    )
+    made = interception.Made(weights=as_four(weights, fold), is_plain=is_plain)
+    if result is not None and weights.shape[-1] == result.shape[soft.keys] - 1:
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        made.sink = (1 - made.weights.sum(-1, dtype=wide)).clamp_min(0)
+    if not is_ordered:
+        return made
+    with suppress(RuntimeError):  # several values for each weight, in another order
+        made.value = as_four(_with_outer(value, outer), fold)
+    if context is not None and prod(context.shape[:-2]) == prod(outer):
+        context = as_four(context, fold)
+        made.context = context if context.shape[:-1] == made.weights.shape[:-1] else None
+    return made
+
+
+def _call(
+    soft: Soft,
+    weights: Tensor,
+    value: Tensor,
+    context: Tensor | None,
+    is_ordered: bool,
+    update: "interception.CacheUpdate | None",
+) -> "interception.Call | interception.Made":
+    made = _made(soft, weights, value, context, is_ordered)
+    if soft.query is None or soft.key is None or made.value is None:
+        return made
+    if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.weights.shape:
+        return made
+    return interception.Call(
+        query=soft.query,
+        key=soft.key,
+        value=made.value,
+        read=soft.read,
+        scale=soft.scale,
+        context=made.context,
+        update=update,
+        made=made,
+        proof=soft.proof if made.is_plain else None,
+        is_known=_is_shipped(soft),
+    )
+
+
+def _is_shipped(soft: Soft) -> bool:
+    """Whether the module that attends is one of PyTorch, transformers or Pellucid, as it was."""
+    listener, name = soft.found[0]
+    module: Any = listener.module_of(name)
+    if "forward" in vars(module) or not interception.is_shipped(type(module).forward):
+        return False
+    hooks = (part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return not any(map(bool, hooks))
+
+
+def _fold(soft: Soft, query: Tensor, *others: Tensor) -> Fold:
+    if not soft.found:
+        return Fold()
+    listener, name = soft.found[0]
+    return fold_of(listener.module_of(name), query, *others)
+
+
+def _say_if_unused(soft: Soft) -> None:
+    """A softmax that has met no values: said where it looks like attention."""
+    result = soft.result
+    if result is None:
+        return
+    keys = result.shape[soft.keys]
+    # Keys lie along one of the last two axes; over the others goes what chooses a class or an item.
+    is_choice = soft.is_projected or not soft.is_certain
+    looks = keys > 1 and soft.keys >= result.ndim - 2 and not is_choice
+    what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
+    if soft.has_product:
+        what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
+    for listener, name in soft.found:
+        if looks or (soft.has_product and soft.is_certain) or listener.audits:
+            listener.missed(name, f"computes {what}")

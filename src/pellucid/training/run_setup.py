@@ -1,0 +1,353 @@
+"""From what a user asks to a run: data made ready, a model of a fitting size, and the loop.
+
+DIR/config.json, model.safetensors, tokenizer.json    the best weights so far; head.safetensors
+beside them has a classifier's labels
+DIR/results.json                                      what was measured at the end
+DIR/training/run.json                                 what was asked, which --resume reads
+DIR/training/data/                                    texts as ids
+DIR/training/checkpoints/                             to go on from
+DIR/training/log.jsonl, loss.svg, attention/          how it went
+DIR/.pellucid-run/                                    a run that is made ready to take the place of
+one that is there
+DIR/.pellucid-old/                                    the training/ of that, until it has
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pellucid.common.files import write_whole
+from pellucid.common.wording import count, listing
+from pellucid.errors import ArgumentError, FileError, MissingExtraError
+from pellucid.models import load
+from pellucid.models.stacks import KINDS
+from pellucid.text.text_inputs import name_of
+from pellucid.training import alignment, corpus, hardware
+from pellucid.training import run_directory as places
+from pellucid.training.distributed import Processes
+from pellucid.training.loop import Interrupted, Trainer
+from pellucid.training.model_sizes import shape, steps_for
+from pellucid.training.objectives import (
+    Classification,
+    Contrastive,
+    Masked,
+    NextToken,
+    Objective,
+    Translation,
+)
+from pellucid.training.progress_line import Line
+from pellucid.training.report import Report
+from pellucid.training.run_config import KIND, Run
+from pellucid.training.settings import Settings
+from pellucid.training.vocabulary import END, MASK
+
+PAIR_POSITIONS, ENCODER_POSITIONS = 256, 512
+"""Tokens of a text, at the most, where nobody says otherwise."""
+
+
+def train(
+    run: Run | None,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int | None], None] = lambda *_: None,
+    note: Callable[[str], None] = lambda _: None,
+    line: Callable[[int], Line] = Line,
+) -> dict[str, Any]:
+    """Train a model into a directory, or go on where a run stopped.
+
+    Args:
+        run: what to train; None goes on with what is in the directory.
+        directory: where everything goes.
+        overwrite: whether what a run left there is replaced, once all is ready to begin.
+        progress: told of the work on the data: what, how much is done, and of how much.
+        note: told what people should know of the data, in a line.
+        line: makes what tells people how a run of so many steps goes; nobody is told unless given.
+
+    Returns:
+        What was measured of the model that is kept, on text that it did not learn from.
+
+    Raises:
+        FileError: there is something in the directory already, or nothing to go on with; or as
+            `corpus.prepare` and `Trainer.run`.
+        ArgumentError, TypeMismatchError: an option that makes no sense.
+        MissingExtraError: what a translator is measured with is not installed.
+        DivergedError: as `Trainer.run`.
+        Interrupted: by Ctrl-C; `train` of None goes on. Any other KeyboardInterrupt leaves the
+            directory as it was.
+    """
+    processes = Processes.join()
+    resume = run is None
+    if run is None:
+        run = Run.read(places.run_in(directory))
+    elif run.base is not None and os.path.realpath(run.base) == os.path.realpath(directory):
+        raise ArgumentError(f"'{directory}' is the model to go on from; the new one goes elsewhere")
+    elif run.settings(1).shard and processes.count == 1:
+        raise ArgumentError(
+            "shard=true is for several processes: torchrun --nproc-per-node N -m pellucid train"
+        )
+    if run.what == "translator" and find_spec("sacrebleu") is None:
+        raise MissingExtraError("BLEU needs sacrebleu: pip install 'pellucid[train]'")
+    with places.alone(directory, resume) if processes.is_first else nullcontext():
+        try:
+            return _train(run, directory, resume, overwrite, processes, progress, note, line)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as error:
+            if resume:
+                raise Interrupted("stopped") from error
+            raise
+
+
+def _train(
+    run: Run,
+    directory: Path,
+    resume: bool,
+    overwrite: bool,
+    processes: Processes,
+    progress: Callable[[str, int, int | None], None],
+    note: Callable[[str], None],
+    line: Callable[[int], Line],
+) -> dict[str, Any]:
+    inner = directory / "training"
+    if processes.is_first:
+        if resume:
+            places.sweep(directory)
+        else:
+            places.check_unread(directory, (*run.files, *run.held_out))
+            run.save(places.claim(directory, overwrite) / places.RUN)
+    processes.wait()
+    hardware.keep_freed_memory()
+    try:
+        data = (inner if resume else places.place(directory)) / "data"
+        objective, settings, left_out = _made(run, data, resume, processes, progress)
+        report = _report(objective, settings, inner, processes, line)
+        trainer = Trainer(objective, settings, inner, report, processes)
+    except BaseException:
+        if not resume and processes.is_first:  # nothing was learnt that could be lost
+            places.give_up(directory)
+        raise
+    processes.wait()
+    if processes.is_first:
+        if not resume:
+            places.replace(directory)
+        for told in left_out:
+            note(told)
+    processes.wait()
+    try:
+        trainer.run(resume)
+        measures = trainer.examine()
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        is_done = trainer.step == settings.steps
+        raise Interrupted("trained, but not measured" if is_done else "stopped") from error
+    measures |= {"left_out": left_out} if left_out else {}
+    if processes.is_first:
+        write_whole(directory / "results.json", json.dumps(measures, indent=2) + "\n")
+    return measures
+
+
+def _made(
+    run: Run,
+    data: Path,
+    resume: bool,
+    processes: Processes,
+    progress: Callable[[str, int, int | None], None],
+) -> tuple[Objective, Settings, list[str]]:
+    """The objective and the settings, once the data is ready, and what is left out of that; the
+    first process makes it so.
+    """
+    base = None if run.base is None else _base(run)
+    config = None if base is None else replace(base.config, **run.of_model)
+    longest = run.options.get("positions") if config is None else config.positions
+    # A text to classify is cut to what the model reads; of a pair all is needed.
+    usual = {"pairs": PAIR_POSITIONS, "translator": PAIR_POSITIONS, "encoder": ENCODER_POSITIONS}
+    longest = longest or usual[run.what] if run.what in usual else None
+    if not processes.is_first:
+        processes.wait()
+    make = partial(_prepared, run, data, base, longest, resume, progress)
+    prepared = _as_before(run, data, make) if processes.is_first else make()
+    links = None
+    if run.options.get("guidance"):
+        sources, targets = prepared.training.texts
+        links = alignment.kept(data, sources, targets, progress)
+    if processes.is_first:
+        processes.wait()
+    tokens = _tokens(prepared)
+    settings = run.settings(steps_for(tokens, run.settings(1).batch_tokens))
+    if processes.count == 1:  # who goes on with what several have begun
+        settings = replace(settings, shard=False)
+    torch.manual_seed(settings.seed)
+    tokenizer = prepared.tokenizer
+    if config is None:
+        end = tokenizer.inner.token_to_id(END)
+        config = shape(KIND[run.what], tokens, len(tokenizer), end, run.of_model)
+    model: Any = KINDS[config.kind](config)
+    if base is not None:
+        model.load_state_dict(base.state_dict())
+    model.tokenizer = tokenizer
+    objective = _objective(run, prepared, model, settings, links)
+    return objective, settings, _left_out(prepared, longest)
+
+
+def _left_out(prepared: Any, longest: int | None) -> list[str]:
+    """What people should know of rows that are not read, in a line or two."""
+    told = []
+    for tally, whose in zip(prepared.left_out, ("", " to be judged by"), strict=True):
+        parts = [f"{count(tally.blank, 'blank row')}"] if tally.blank else []
+        if tally.too_long:
+            parts.append(f"{count(tally.too_long, 'row')} of more than {longest} tokens")
+        if parts:
+            told.append(f"left out {listing(parts)}{whose}")
+    return told
+
+
+def _base(run: Run) -> Any:
+    model = load(str(run.base))
+    kind = KIND[run.what]
+    if model.config.kind != kind:
+        raise ArgumentError(
+            f"'{run.base}' is of the kind {model.config.kind}; a {run.what} needs the kind {kind}"
+        )
+    if model.tokenizer is None:
+        raise ArgumentError(f"'{run.base}' has no tokenizer")
+    return model
+
+
+def _as_before(run: Run, data: Path, make: Callable[[], Any]) -> Any:
+    """The texts that a run began with, made anew from its files if they are damaged."""
+    file = data.parent / "texts.sha256"
+    prepared = make()
+    try:
+        before = file.read_text()
+    except OSError:
+        write_whole(file, _checksum(prepared))
+        return prepared
+    if _checksum(prepared) != before:
+        corpus.forget(data)
+        prepared = make()
+    if _checksum(prepared) != before:
+        corpus.forget(data)  # for when the files are again what they were
+        names = [f"'{name_of(path)}'" for path in (*run.files, *run.held_out)]
+        raise FileError(
+            f"'{data}' does not have the texts that the run began with, and they cannot be made "
+            f"again of {listing(names)}, changed since"
+        )
+    return prepared
+
+
+def _checksum(prepared: Any) -> str:
+    parts: list[np.ndarray] = []
+    for side in (prepared.training, prepared.held_out):
+        for texts in getattr(side, "texts", (side,)):
+            parts += texts.ids, texts.ends
+        if getattr(side, "labels", None) is not None:
+            parts.append(side.labels)
+    return corpus.checksum(prepared.tokenizer, parts)
+
+
+def _prepared(
+    run: Run,
+    data: Path,
+    base: Any,
+    longest: int | None,
+    resume: bool,
+    progress: Callable[[str, int, int | None], None],
+) -> Any:
+    shared: dict[str, Any] = {
+        "whatever": resume,
+        "held_out": run.held_out,
+        "vocabulary": run.vocabulary,
+        "tokenizer": None if base is None else base.tokenizer,
+        "progress": progress,
+    }
+    if run.what in ("decoder", "encoder"):
+        if run.what == "encoder":
+            shared |= {"marks": [MASK], "longest": longest}
+        return corpus.prepare(run.files, data, column=next(iter(run.columns), None), **shared)
+    labelled = run.what == "classifier"
+    columns = run.columns or (("text", "label") if labelled else ("source", "target"))
+    return corpus.prepare_rows(
+        run.files, data, columns, labelled=labelled, longest=longest, **shared
+    )
+
+
+def _tokens(prepared: Any) -> int:
+    if isinstance(prepared, corpus.Prepared):
+        return len(prepared.training.ids)
+    return sum(len(texts.ids) for texts in prepared.training.texts)
+
+
+def _objective(
+    run: Run, prepared: Any, model: Any, settings: Settings, links: np.ndarray | None
+) -> Objective:
+    rest: dict[str, Any] = {"batch_tokens": settings.batch_tokens, "seed": settings.seed}
+    smoothing = settings.label_smoothing
+    training, held_out = prepared.training, prepared.held_out
+    if run.what == "decoder":
+        return NextToken(model, training, held_out, smoothing=smoothing, **rest)
+    if run.what == "translator":
+        return Translation(
+            model,
+            training.texts,
+            held_out.texts,
+            smoothing=smoothing,
+            links=links,
+            guidance=settings.guidance,
+            **rest,
+        )
+    if run.what == "pairs":
+        return Contrastive(model, training.texts, held_out.texts, **rest)
+    if run.what == "encoder":
+        mask = model.tokenizer.inner.token_to_id(MASK)
+        if mask is None:
+            mask = model.tokenizer.inner.token_to_id("[MASK]")
+        if mask is None:
+            raise ArgumentError(f"'{run.base}' has no token that hides another, like [MASK]")
+        return Masked(model, training, held_out, mask=mask, **rest)
+    if run.head_only:
+        model.requires_grad_(False)
+    judged = held_out.texts[0], held_out.labels
+    return Classification(
+        model,
+        training.texts[0],
+        training.labels,
+        judged,
+        prepared.names,
+        smoothing=smoothing,
+        **rest,
+    )
+
+
+def _report(
+    objective: Objective,
+    settings: Settings,
+    directory: Path,
+    processes: Processes,
+    line: Callable[[int], Line],
+) -> Report:
+    config = objective.model.config
+    rows = min(settings.part_tokens, 4096)
+    device = processes.device
+    rate = hardware.matrix_rate(
+        rows, config.width, config.hidden, dtype=settings.dtype(device), device=device
+    )
+    return Report(
+        directory,
+        settings.steps,
+        settings.batch_tokens,
+        work=hardware.operations(objective.model, *objective.lengths()),
+        peak=rate * processes.count,
+        is_first=processes.is_first,
+        line=line(settings.steps),
+    )

@@ -1,0 +1,253 @@
+"""The page as one file, which works from disk: all answers that its views ask for are in it.
+
+Numbers stand one after another as float32, little-endian, in gzip and base64; kept.js reads them.
+Text is only ever text: it is JSON in which no tag can begin.
+"""
+
+import json
+import os
+import re
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+from torch import Tensor
+
+from pellucid.attention.limits import readable_bytes
+from pellucid.common.drawing import safe
+from pellucid.common.files import write_whole
+from pellucid.errors import ArgumentError, FileError, OutOfRangeError, TooLargeError
+from pellucid.lens.recording import Recording
+from pellucid.viewer import alignment
+from pellucid.viewer.api import MOST_WORDS, Answer, Desk, Numbers, parsed
+from pellucid.viewer.catalogue import THUMBNAIL, Atlas, Place, Sheet, Side, Volume
+from pellucid.viewer.tile_pyramid import SIDE, Reduce, top_level
+
+LIMIT = 64 * 2**20
+"""Bytes of numbers, before they are packed, that a file holds unless told otherwise."""
+GZIP = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a file is to show."""
+
+    atlas: Atlas
+    heads: Collection[int] | None = None
+    """Those whose maps are in it, of each sheet; all where None."""
+
+    def texts(self) -> Iterator[tuple[int, int, Sheet]]:
+        """(sheet, item, what is known of the sheet)"""
+        for number, sheet in enumerate(self.atlas.sheets):
+            for item in range(sheet.items):
+                yield number, item, sheet
+
+    def maps(self) -> Iterator[tuple[Place, Sheet]]:
+        for number, item, sheet in self.texts():
+            for head in range(sheet.heads):
+                if self.heads is None or head in self.heads:
+                    yield Place(number, item, head), sheet
+
+
+class Part(NamedTuple):
+    """Some of the questions of a kind, as the page asks them."""
+
+    paths: Iterable[str]
+    numbers: int = 0
+    """At most, in all answers together; what is JSON counts for nothing, as it is short."""
+
+
+Every = Callable[[Wanted], Iterator[Part]]
+
+
+def _once(name: str) -> Every:
+    return lambda wanted: iter([Part([name])])
+
+
+def _words(side: Side) -> Every:
+    def every(wanted: Wanted) -> Iterator[Part]:
+        for number, item, sheet in wanted.texts():
+            firsts = range(0, getattr(sheet, side), MOST_WORDS)
+            name = f"{side}/{number}/{item}"
+            yield Part([f"{name}?first={first}&count={MOST_WORDS}" for first in firsts])
+
+    return every
+
+
+def _thumbnails(wanted: Wanted) -> Iterator[Part]:
+    for number, item, sheet in wanted.texts():
+        high, wide = (_cells(size, -(-size // THUMBNAIL)) for size in (sheet.queries, sheet.keys))
+        yield Part([f"thumbnails/{number}/{item}"], sheet.heads * high * wide)
+
+
+def _tiles(wanted: Wanted) -> Iterator[Part]:
+    for place, sheet in wanted.maps():
+        for level in range(top_level(sheet.queries, sheet.keys) + 1):
+            high, wide = (_cells(size, 2**level) for size in (sheet.queries, sheet.keys))
+            # A single weight is its own mean and maximum.
+            ways = [f"?reduce={one}" for one in get_args(Reduce)] if level else [""]
+            name = "/".join(map(str, ("tile", *place, level)))
+            paths = (
+                f"{name}/{row}/{column}{way}"
+                for way in ways
+                for row in range(_cells(high, SIDE))
+                for column in range(_cells(wide, SIDE))
+            )
+            yield Part(paths, len(ways) * high * wide)
+
+
+def _recordings(name: str) -> Every:
+    def every(wanted: Wanted) -> Iterator[Part]:
+        yield Part([f"{name}/{number}" for number in range(len(wanted.atlas.volumes))])
+
+    return every
+
+
+def _alignments(wanted: Wanted) -> Iterator[Part]:
+    found = {(sheet.recording, item) for _, item, sheet in wanted.texts() if sheet.is_cross}
+    yield Part([f"alignment/{recording}/{item}" for recording, item in sorted(found)])
+
+
+def _aligned(wanted: Wanted) -> Iterator[Part]:
+    for number, item, sheet in wanted.texts():
+        # There are no more words than tokens.
+        if sheet.is_cross and sheet.queries * sheet.keys <= alignment.MOST:
+            yield Part([f"aligned/{number}/{item}"], sheet.heads * sheet.queries * sheet.keys)
+
+
+HELD: dict[str, Every] = {
+    "about": _once("about"),
+    "heads": _once("heads"),
+    "examples": _once("examples"),
+    "queries": _words("queries"),
+    "keys": _words("keys"),
+    "thumbnails": _thumbnails,
+    "tile": _tiles,
+    "written": _recordings("written"),
+    "alignment": _alignments,
+    "aligned": _aligned,
+}
+"""The questions whose answers are in a file, and how they are asked."""
+MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
+"""Those that it answers out of single weights."""
+LEFT_OUT = {"lesson", "rollout-row", "rollout-column"}
+"""Those that it cannot answer: there are too many, and each takes long."""
+
+
+def export(
+    seen: Recording,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    heads: Iterable[int] | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """`Recording.export`."""
+    output = Path(path)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(f"the page must be a file of .html, not '{output}'")
+    if output.exists() and not overwrite:
+        raise FileError(f"'{output}' is there already; overwrite=True replaces it")
+    atlas = Atlas(Volume(seen, seen.model if title is None else title))
+    some = None if heads is None else list(heads)
+    write_whole(output, exported(atlas, heads=some, limit=LIMIT if limit is None else limit))
+
+
+def exported(
+    atlas: Atlas,
+    *,
+    address: str = "overview",
+    heads: Collection[int] | None = None,
+    limit: int = LIMIT,
+    step: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> str:
+    """A page of its own, as HTML.
+
+    Args:
+        atlas: what it shows.
+        address: the view at which it opens, as after "#" in the address of the page.
+        heads: those whose maps are in it, of each attention; all unless given.
+        limit: bytes of numbers that it may hold, before they are packed.
+        step: told what is done, how much of it and of how much.
+
+    Raises:
+        TooLargeError: it would hold more numbers, and how many.
+        OutOfRangeError: there is no such head.
+    """
+    wanted = Wanted(atlas, heads)
+    most = max(sheet.heads for sheet in atlas.sheets)
+    for head in heads or ():
+        if not 0 <= head < most:
+            raise OutOfRangeError(f"there is no head {head}; there are {most} in an attention")
+    of = held_bytes(wanted)
+    if of > limit:
+        raise TooLargeError(
+            f"the page would hold {readable_bytes(of)} of numbers, and the limit is "
+            f"{readable_bytes(limit)}: choose some --layers or --heads, record fewer tokens, or "
+            "allow more with --limit"
+        )
+    desk = Desk(atlas)
+    answers: dict[str, Any] = {}
+    packer = zlib.compressobj(wbits=GZIP)
+    packed, count = [], 0
+    for every in HELD.values():
+        for part in every(wanted):
+            for path in part.paths:
+                try:
+                    answer = ask(desk, path)
+                except ArgumentError as error:  # as of words that are not known
+                    answers[path] = {"error": str(error)}
+                    continue
+                if isinstance(answer, Numbers):
+                    values = as_bytes(answer.values)
+                    told = {"shape": list(answer.values.shape), "exact": answer.is_exact}
+                    answers[path] = told | {"at": count}
+                    packed.append(packer.compress(values))
+                    count += answer.values.numel()
+                else:
+                    answers[path] = {"json": answer}
+                step("looking at weights", 4 * count, of)
+    packed.append(packer.flush())
+    numbers = b64encode(b"".join(packed)).decode()
+    kept = {"address": address, "answers": answers, "numbers": numbers}
+    fill = {
+        "title": safe(answers["about"]["json"]["title"]),
+        "style": source("style.css"),
+        "script": source("bundle.js").replace("</script", "<\\/script"),
+        "kept": json.dumps(kept, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: fill[name[1]], source("file.html"))
+
+
+def held_bytes(wanted: Wanted) -> int:
+    """Bytes of all numbers in the file before they are packed, without finding any of them."""
+    return 4 * sum(part.numbers for every in HELD.values() for part in every(wanted))
+
+
+def ask(desk: Desk, path: str) -> Answer:
+    """The answer to a path with its options; of what is found bit by bit, when it is complete."""
+    asked = desk.ask(*parsed(path))
+    answer = asked.find()
+    while isinstance(answer, dict) and "done" in answer and answer["done"] != answer["of"]:
+        answer = asked.find()
+    return answer
+
+
+def as_bytes(values: Tensor) -> bytes:
+    """As the page reads numbers: float32, little-endian, row by row."""
+    return np.ascontiguousarray(values.detach().float().cpu().numpy().astype("<f4")).tobytes()
+
+
+def source(name: str) -> str:
+    """A file of the page."""
+    return (files("pellucid.viewer") / "page" / name).read_text(encoding="utf-8")
+
+
+def _cells(size: int, cell: int) -> int:
+    return -(-size // cell)

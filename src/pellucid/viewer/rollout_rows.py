@@ -1,0 +1,75 @@
+"""What all heads of a layer do together, and what flows through the layers below it.
+
+As `pellucid.rollout` has it with the mean over the heads and an even residual, for one token at a
+time and in either direction: in O(tokens) memory, one pass over each layer's weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pellucid.attention import AttentionWeights
+from pellucid.errors import ArgumentError
+from pellucid.lens import module_selection
+from pellucid.lens.attention_rollout import chain_of, nonzero, through
+from pellucid.viewer.catalogue import Atlas
+
+RESIDUAL = 0.5
+"""What a position hands on to itself."""
+
+
+def row(weights: AttentionWeights, query: int) -> Tensor:
+    """(keys,): what one token attends to, the mean of all heads."""
+    return weights.sample([query])[:, 0].mean(0)
+
+
+def column(weights: AttentionWeights, key: int) -> Tensor:
+    """(queries,): what attends to one token, the mean of all heads."""
+    return weights[:, :, key].mean(0)
+
+
+def chain(atlas: Atlas, sheet: int) -> list[int]:
+    """The sheets of the stack that a layer is of, from the first one up to this.
+
+    Raises:
+        ArgumentError: these are no layers through which anything flows on.
+        OutOfRangeError: there is no such sheet.
+    """
+    seen, record = atlas.record(sheet)
+    if record.is_cross:
+        raise ArgumentError(
+            "rollout follows what layers of self-attention hand on; here, tokens of one text "
+            "attend to another"
+        )
+    stack, volume = module_selection.stack(record.name), atlas.sheets[sheet].recording
+    found = [
+        number
+        for number, one in enumerate(atlas.sheets[: sheet + 1])
+        if one.recording == volume
+        and not one.is_cross
+        and module_selection.stack(one.name) == stack
+    ]
+    chain_of(seen, [atlas.sheets[number].name for number in found])
+    return found
+
+
+def made_of(layers: Sequence[AttentionWeights], query: int) -> Tensor:
+    """(tokens,): how much of each input token is in one position of the last layer's output."""
+    flow = torch.zeros(1, layers[-1].shape[-1], dtype=layers[-1].dtype)
+    flow[0, query] = 1
+    for weights in reversed(layers):
+        flow = through(weights, flow.to(weights.device, weights.dtype), "mean", RESIDUAL)
+    return flow[0]
+
+
+def reached(layers: Sequence[AttentionWeights], key: int) -> Tensor:
+    """(tokens,): how much of one input token is in each position of the last layer's output."""
+    held = torch.zeros(layers[0].shape[-1], dtype=layers[0].dtype)
+    held[key] = 1
+    for weights in layers:
+        held = held.to(weights.device, weights.dtype)
+        both = torch.stack([held, torch.ones_like(held)], -1)
+        mixed = (1 - RESIDUAL) * (weights @ both[None]).mean(0) + RESIDUAL * both
+        held = mixed[:, 0] / nonzero(mixed[:, 1])
+    return held

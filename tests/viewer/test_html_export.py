@@ -1,0 +1,327 @@
+"""Exported pages work from disk, offline, and their numbers are the library's."""
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pellucid.errors import OutOfRangeError, TooLargeError
+from pellucid.lens.record import Pieces
+from pellucid.viewer import html_export
+from pellucid.viewer.api import MOST_WORDS, QUESTIONS, Desk, Numbers
+from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.tile_pyramid import Map
+from tests.command_line import refused, run  # noqa: F401
+from tests.viewer import recordings
+from tests.viewer.browser import is_shown, percents
+from tests.viewer.recordings import HEADS, LAYERS, ROUNDING, SOURCE, TARGET
+
+TOKENS = 283  # two tiles each way on the lowest level
+HOSTILE = (
+    "</script>",
+    "<!--<script>",
+    "<img/src=x/onerror=alert(1)>",
+    "&lt;",
+    "{{style}}",
+    "$&",
+    "\u2028",
+    "\ud800",
+)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return recordings.made(TOKENS)
+
+
+@pytest.fixture(scope="module")
+def whole(seen):
+    """All of it as a page."""
+    return html_export.exported(atlas_of(seen))
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    found = recordings.made(53)
+    found._tokenizer = recordings.Spelling(HOSTILE)
+    return found
+
+
+def atlas_of(seen, title="a title"):
+    return Atlas(Volume(seen, title))
+
+
+def kept(page):
+    """What is in a page."""
+    (found,) = re.findall(r'<script type="application/json" id="kept">(.*?)</script>', page, re.S)
+    return json.loads(found)
+
+
+READ = """async ([text, paths]) => {
+  const { opened } = await import("./page/kept.js");
+  const { source } = await opened({ textContent: text });
+  const one = async (path) => {
+    const { values, shape, isExact } = await source.numbers(path);
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    const letters = Array.from(bytes, (one) => String.fromCharCode(one)).join("");
+    return { values: letters, shape, isExact };
+  };
+  return Promise.all(paths.map((path) => one(path).catch((error) => error.message)));
+}"""
+
+
+def read_by_page(page, text, paths):
+    """Answers in numbers, as the page reads them out of a file."""
+    found = page.evaluate(READ, [json.dumps(kept(text)), paths])
+    for answer in found:
+        if isinstance(answer, dict):
+            values = np.frombuffer(answer["values"].encode("latin-1"), "<f4")
+            answer["values"] = torch.tensor(values).reshape(answer["shape"])
+    return found
+
+
+def test_every_question_is_answered_or_said_to_be_left_out():
+    assert set(QUESTIONS) == {*html_export.HELD, *html_export.MADE, *html_export.LEFT_OUT}
+    assert len(QUESTIONS) == len(html_export.HELD) + len(html_export.MADE) + len(
+        html_export.LEFT_OUT
+    )
+
+
+def test_words_are_asked_for_as_the_page_does():
+    (chunk,) = re.findall(r"const CHUNK = (\d+);", html_export.source("source.js"))
+    assert int(chunk) == MOST_WORDS
+
+
+def test_numbers_are_those_of_the_desk_whatever_is_asked(shown, opened, seen, whole):
+    page = opened(shown("decoder"))
+    desk = Desk(atlas_of(seen))
+    answers = kept(whole)["answers"]
+    held = [path for path, answer in answers.items() if "shape" in answer]
+    drafts = [f"tile/1/0/2/1/0/0?reduce={way}&exact=0" for way in ("mean", "max")]
+    single = [f"tile/0/0/1/0/1/{column}?reduce=max" for column in (0, 1)]
+    lines = [f"{kind}/1/0/2/{token}" for kind in ("row", "column") for token in (0, 255, 256, 282)]
+    parts = [
+        f"{name}/13/11?queries=251&keys=271" for name in ("weights/1/0/2", "mean/1/0", "mean/0/0")
+    ]
+    lines += [f"layer-{kind}/1/0/{token}" for kind in ("row", "column") for token in (0, 282)]
+    parts += ["weights/0/0/1/251/0", "weights/0/0/0/0/277?queries=7", "mean/1/0/5/282?queries=1"]
+    asked = [*held, *drafts, *single, *lines, *parts]
+    assert len(held) == LAYERS * (1 + HEADS * (4 + 2))
+    found = read_by_page(page, whole, asked)
+    for path, answer in zip(asked, found, strict=True):
+        wanted = html_export.ask(desk, path)
+        assert isinstance(wanted, Numbers)
+        assert answer["shape"] == list(wanted.values.shape), path
+        assert answer["isExact"], path
+        torch.testing.assert_close(
+            answer["values"], wanted.values.float(), rtol=ROUNDING, atol=1e-9
+        )
+
+
+def test_weights_are_to_the_last_bit_those_of_the_library(shown, opened, seen, whole):
+    page = opened(shown("decoder"))
+    places = list(product(range(2), range(2)))
+    paths = [f"tile/1/0/2/0/{row}/{column}" for row, column in places]
+    found = read_by_page(page, whole, paths)
+    weights = seen.latest()[1].weights
+    for (row, column), answer in zip(places, found, strict=True):
+        rows, cols = (slice(256 * at, min(256 * (at + 1), TOKENS)) for at in (row, column))
+        with torch.no_grad():  # under autograd what is hidden is masked in a copy
+            wanted = weights[0, 2, rows, cols]
+        assert torch.equal(answer["values"], wanted)
+
+
+def test_a_translation_is_there_with_its_words(shown, opened):
+    seen = shown("both").seen[0]
+    text = html_export.exported(atlas_of(seen))
+    answers = kept(text)["answers"]
+    assert len(answers["queries/3/0?first=0&count=4096"]["json"]["words"]) == TARGET
+    assert len(answers["keys/3/0?first=0&count=4096"]["json"]["words"]) == SOURCE
+    crossing = [i for i, record in enumerate(seen.latest()) if record.is_cross]
+    assert crossing
+    for sheet in crossing:
+        assert f"aligned/{sheet}/0" in answers
+    assert "json" in answers["alignment/0/0"] or "error" in answers["alignment/0/0"]
+
+
+def test_a_part_of_the_heads_has_its_maps(shown, opened, seen):
+    page = opened(shown("decoder"))
+    text = html_export.exported(atlas_of(seen), heads=[2])
+    assert len(kept(text)["answers"]["heads"]["json"]["rows"]) == LAYERS * HEADS
+    row, other, tile = read_by_page(page, text, ["row/0/0/2/5", "row/0/0/1/5", "tile/0/0/0/0/0/0"])
+    assert row["shape"] == [TOKENS]
+    assert other == tile == "this is not part of the file"
+    with pytest.raises(OutOfRangeError, match=r"there is no head 3; there are 3"):
+        html_export.exported(atlas_of(seen), heads=[3])
+
+
+def test_what_it_would_hold_is_known_before_anything_is_looked_at(seen, whole, monkeypatch):
+    atlas = atlas_of(seen)
+    answers = kept(whole)["answers"].values()
+    sizes = [torch.Size(answer["shape"]).numel() for answer in answers if "shape" in answer]
+    needed = 4 * sum(sizes)
+    assert html_export.held_bytes(html_export.Wanted(atlas)) == needed
+    assert html_export.exported(atlas, limit=needed) == whole
+    for name in ("tile", "row"):
+        monkeypatch.setattr(Map, name, None)
+    monkeypatch.setattr(Atlas, "thumbnails", None)
+    wanted = (
+        r"would hold 2\.\d MiB of numbers, and the limit is .*: choose some --layers or --heads"
+    )
+    with pytest.raises(TooLargeError, match=wanted):
+        html_export.exported(atlas, limit=needed - 1)
+
+
+def test_it_is_told_how_far_it_is(seen):
+    told = []
+    html_export.exported(atlas_of(seen), step=lambda name, done, of: told.append((done, of)))
+    assert told[-1][0] == told[-1][1]
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_text_never_becomes_html(hostile, title):
+    page = html_export.exported(atlas_of(hostile, title), heads=[])
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "<img" not in page
+    assert "<!--" not in page
+    assert kept(page)["answers"]["about"]["json"]["title"] == title.replace("\ud800", "?")
+    words = kept(page)["answers"]["queries/0/0?first=0&count=4096"]["json"]["words"]
+    assert {word.strip(" ") for word in words} <= set(HOSTILE) | {"\ufffd", "?", "\u2028"}
+
+
+def test_numbers_that_are_none_are_left_open():
+    seen = recordings.both()
+    for record in seen.records:
+        record.keys = Pieces(record.key * torch.nan)
+    answers = kept(html_export.exported(atlas_of(seen), heads=[]))["answers"]
+    assert {row["entropy"] for row in answers["heads"]["json"]["rows"]} == {None}
+    weights = answers["alignment/0/0"]["json"]["weights"]
+    assert {weight for row in weights for weight in row} == {None}
+
+
+# In the browser, from disk, with the network off.
+
+
+def visited(opened, path, place=""):
+    address = path.as_uri()
+    return opened.visit(address + place, address, offline=True)
+
+
+def test_it_works_from_disk_with_the_network_off(opened, seen, whole, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(whole, encoding="utf-8")
+    page = visited(opened, path)
+    assert page.title() == "a title — Pellucid"
+    heads = page.get_by_role("button", name=re.compile("^layer .*, head"))
+    assert heads.count() == LAYERS * HEADS
+    assert page.get_by_role("status").inner_text() == f"{LAYERS * HEADS} heads"
+    heads.nth(HEADS + 1).click()
+    opened.settle(page)
+    assert re.search(r"#map\?sheet=1&(item=0&)?head=1", page.url)
+    the_map = page.get_by_role("main").get_by_role("application")
+    the_map.focus()
+    for _ in range(9):
+        page.keyboard.press("+")
+    weights = seen.latest()[1].weights[0, 1]
+    for key in ("ArrowDown", "ArrowDown", "ArrowLeft"):
+        page.keyboard.press(key)
+        opened.settle(page)
+        said = page.get_by_role("status").inner_text()
+        query, other, share = re.search(
+            r"\((\d+)\) attends to .*?\((\d+)\): ([^·]*)", said
+        ).groups()
+        (percentage,) = percents(share)
+        assert is_shown(percentage, float(weights[int(query), int(other)]))
+    page = visited(opened, path, "#text?sheet=1&head=1&token=281")
+    assert "(281) attends to" in page.get_by_role("status").inner_text()
+
+
+def test_hostile_words_are_words(opened, hostile, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(html_export.exported(atlas_of(hostile, HOSTILE[1])), encoding="utf-8")
+    page = visited(opened, path, "#text")
+    assert page.get_by_role("heading", level=1).inner_text() == HOSTILE[1]
+    shown = page.get_by_role("main").inner_text()
+    used = {HOSTILE[i % len(HOSTILE)] for i in hostile.latest()[0].query_ids[0].tolist()}
+    assert used == set(HOSTILE)
+    for word in used:
+        assert word in shown or not word.isascii()
+
+
+def test_what_is_not_in_the_file_says_so(opened, seen, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(html_export.exported(atlas_of(seen), heads=[0]), encoding="utf-8")
+    page = visited(opened, path, "#text?sheet=0&head=1&token=3")
+    assert "this is not part of the file" in page.locator("body").inner_text()
+
+
+# The command.
+
+
+def test_a_recording_is_exported(run, tmp_path, seen):  # noqa: F811
+    recording, page = tmp_path / "read.safetensors", tmp_path / "page.html"
+    seen.save(recording)
+    page.write_text("what was there", encoding="utf-8")
+    parts = ("--layers", "-1", "--heads", "0, 2")
+    status, out, err = run("export", recording, "-o", page, *parts, "--overwrite")
+    assert (status, out) == (0, "")
+    text = page.read_text(encoding="utf-8")
+    assert err == f"wrote {page}, {page.stat().st_size / 1024:.1f} KiB\n"
+    answers = kept(text)["answers"]
+    (sheet,) = answers["about"]["json"]["sheets"]
+    assert sheet["name"] == "layers.1.attention"
+    assert sheet["layer"] == 1
+    assert answers["about"]["json"]["title"] == "read.safetensors"
+    assert "tile/0/0/2/0/1/1" in answers
+    assert "tile/0/0/1/0/1/1" not in answers
+    assert not list(tmp_path.glob(".pellucid-*"))
+
+
+def test_a_text_is_exported(run, tmp_path):  # noqa: F811
+    page = tmp_path / "page.html"
+    status, out, _ = run("export", "Write a poem", "-o", page, "--title", "A <poem>", "--json")
+    assert status == 0
+    assert json.loads(out)["bytes"] == page.stat().st_size
+    text = page.read_text(encoding="utf-8")
+    assert "<title>A &lt;poem&gt; — Pellucid</title>" in text
+    words = kept(text)["answers"]["keys/0/0?first=0&count=4096"]["json"]["words"]
+    assert "".join(words).endswith("Write a poem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["x", "-o", "page.txt"], "--output must end in .html or .htm, not 'page.txt'"),
+        (["a", "b", "-o", "p.html"], 'export takes one text; put it in quotes: "a b"'),
+        (["x", "-o", "p.html", "--heads", "1,-2"], "--heads must be numbers between commas"),
+        (["x", "-o", "p.html", "--limit", "0"], "--limit must be 1 or more, not 0"),
+        (["no.safetensors", "-o", "p.html"], "there is no file 'no.safetensors'"),
+        (["no.safetensors", "-o", "p.html", "--max-tokens", "7"], "a recording is there already"),
+        (["no.safetensors"], "Missing option '--output'"),
+    ],
+)
+def test_what_it_cannot_export(refused, arguments, complaint, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    assert refused("export", *arguments).startswith(complaint)
+    assert not list(Path().iterdir())
+
+
+def test_too_much_is_refused_and_nothing_is_written(refused, tmp_path, seen):  # noqa: F811
+    recording = tmp_path / "read.safetensors"
+    seen.save(recording)
+    complaint = refused("export", recording, "-o", tmp_path / "page.html", "--limit", "1")
+    assert re.match(
+        r"the page would hold 2\.\d MiB of numbers, and the limit is 1\.0 MiB", complaint
+    )
+    assert list(tmp_path.iterdir()) == [recording]
+
+
+def test_it_needs_no_server(tmp_path, monkeypatch, run):  # noqa: F811
+    for name in ("starlette", "uvicorn"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    assert run("export", "Write a poem", "-o", tmp_path / "page.html")[0] == 0
