@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid import PellucidError, masks
 from pellucid.attention.masks import Dense, Extent, Mask
 from pellucid.lens import mask_inference as recognising
-from pellucid.lens.mask_inference import HIDDEN, Recognised, look_at, recognise, recognise_in_scores
+from pellucid.lens.mask_inference import HIDDEN, Recognised, recognise, recognise_in_scores, scan
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -285,7 +285,7 @@ def test_one_look_at_scores_tells_what_every_head_sees_and_their_sums(
     scores = scores.masked_fill(hidden, -torch.inf)
     if what != "alike":
         scores[1, 2, 3, 7] = 1.0 if what == "one head sees more" else torch.nan
-    look = look_at(scores, factors)
+    look = scan(scores, factors)
     seen = ~(scores <= HIDDEN)
     assert torch.equal(look.seen.expand_as(seen), seen)
     shown = scores.double().masked_fill(~seen, 0)

@@ -150,7 +150,7 @@ def test_a_cache_that_is_written_over_begins_another_record():
     with torch.no_grad(), pellucid.watch(model) as seen:
         cache = model.cache(BATCH, TOKENS)
         in_steps(model, ids, cache, 7, 1)
-        cache.slots[0].keys[:, :, 3] = 0
+        cache.layers[0].keys[:, :, 3] = 0
         in_steps(model, ids, cache, 1)
     first, other = own(model)
     assert [record.shape[-2:] for record in seen.records if record.name == first] == [
@@ -289,8 +289,8 @@ def test_several_prompts_and_samples_under_a_watch():
 def test_nothing_is_left_behind():
     from pellucid.layers import cache
 
-    before = (cache.Slot.add, cache.Slot.remember, cache.Cache.select)
+    before = (cache.LayerCache.add, cache.LayerCache.remember, cache.Cache.select)
     model = of("decoder", PLAIN)
     with pellucid.watch(model):
-        assert cache.Slot.add is not before[0]
-    assert (cache.Slot.add, cache.Slot.remember, cache.Cache.select) == before
+        assert cache.LayerCache.add is not before[0]
+    assert (cache.LayerCache.add, cache.LayerCache.remember, cache.Cache.select) == before

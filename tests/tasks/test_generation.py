@@ -107,8 +107,8 @@ def test_what_a_cache_held_before_never_matters(options, left, monkeypatch):
 
     def used(*arguments):
         cache = empty(*arguments)
-        for slot in cache.slots:
-            for kept in (slot.keys.view(-1), slot.values.view(-1)):
+        for layer in cache.layers:
+            for kept in (layer.keys.view(-1), layer.values.view(-1)):
                 kept[::2], kept[1::2] = left, -left
         return cache
 

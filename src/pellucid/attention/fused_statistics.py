@@ -2,7 +2,7 @@
 
 A block of scores comes out of the BLAS and is still in cache; torch would read and write it once an
 operation, this reads it once. Written in Numba, which is optional (`pip install 'pellucid[fast]'`);
-`streaming.summarise_in_torch` says the same in torch.
+`block_statistics.summarise_in_torch` says the same in torch.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def best(scores: Scores, otherwise: Summarise) -> Summarise:
 def summarise(
     masked: Tensor, logsumexp: Tensor, columns: Tensor, first: int, want: frozenset[str], top: int
 ) -> dict[str, Tensor]:
-    """As `streaming.summarise_in_torch`, in one pass over the scores."""
+    """As `block_statistics.summarise_in_torch`, in one pass over the scores."""
     *outer, rows, cols = masked.shape
     count, top = masked.shape[:-2].numel(), min(top, cols)
     sizes = {

@@ -1,4 +1,4 @@
-"""The loop behind `sweep`, compiled by Numba on first use and kept on disk afterwards.
+"""The loop behind `fused_statistics`, compiled by Numba on first use and kept on disk afterwards.
 
 A row is taken in stretches short enough for the innermost cache. The weights of a stretch are made
 once; each statistic then is a loop of its own over them, which the compiler turns into vectors.

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.attention import attention, masks
-from pellucid.layers.cache import Slot
+from pellucid.layers.cache import LayerCache
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import fusible, is_plain
-from pellucid.layers.positions import turned
+from pellucid.layers.positions import rotated
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -25,26 +25,26 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Sight:
+class AttentionInputs:
     """What the attention of a stack's blocks has in common in one forward pass."""
 
     mask: masks.Mask | Tensor | None = None
     """Which tokens see which, of the stack itself."""
     bias: Tensor | None = None
     """Of positions, (batch or 1, heads, queries, keys)."""
-    turn: tuple[Tensor, Tensor] | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
     """Of rotary positions, for the new tokens."""
     memory: Tensor | None = None
     """(batch, source tokens, width), what an encoder made."""
     memory_mask: masks.Mask | Tensor | None = None
 
-    def part(self, tokens: slice, mask: masks.Mask | Tensor | None) -> "Sight":
+    def part(self, tokens: slice, mask: masks.Mask | Tensor | None) -> "AttentionInputs":
         """That of some of the tokens, which see what this mask says."""
         bias = None if self.bias is None else self.bias[..., tokens, :]
-        turn = None
-        if self.turn is not None:
-            turn = self.turn[0][..., tokens, :], self.turn[1][..., tokens, :]
-        return replace(self, mask=mask, bias=bias, turn=turn)
+        rotary = None
+        if self.rotary is not None:
+            rotary = self.rotary[0][..., tokens, :], self.rotary[1][..., tokens, :]
+        return replace(self, mask=mask, bias=bias, rotary=rotary)
 
 
 @fusible
@@ -71,37 +71,43 @@ class HeadAttention(nn.Module):
         self.dim, self.scale, self.dropout = dim, config.attention_scale, config.weights_dropout
 
     def forward(
-        self, x: Tensor, sight: Sight, slot: Slot | None = None, ending: Sight | None = None
+        self,
+        x: Tensor,
+        inputs: AttentionInputs,
+        layer_cache: LayerCache | None = None,
+        ending: AttentionInputs | None = None,
     ) -> Tensor:
-        """Self-attention: (batch, tokens, width), after what the slot of a cache has already; or
-        (batch, 1, width) of the last token, which has then a sight of its own.
+        """Self-attention: (batch, tokens, width), after what the layer's cache has already; or
+        (batch, 1, width) of the last token, which has then inputs of its own.
         """
         key = self._split(self.key, x, self.key_norm)
-        if sight.turn is not None:
-            key = turned(key, sight.turn)
+        if inputs.rotary is not None:
+            key = rotated(key, inputs.rotary)
         value = self._split(self.value, x)
-        if slot is not None:
-            key, value = slot.add(key, value)
+        if layer_cache is not None:
+            key, value = layer_cache.add(key, value)
         if ending is not None:
-            x, sight = x[:, -1:], ending
+            x, inputs = x[:, -1:], ending
         query = self._split(self.query, x, self.query_norm)
-        if sight.turn is not None:
-            query = turned(query, sight.turn)
-        return self.attend(query, key, value, sight.mask, sight.bias)
+        if inputs.rotary is not None:
+            query = rotated(query, inputs.rotary)
+        return self.attend(query, key, value, inputs.mask, inputs.bias)
 
-    def look_at(self, x: Tensor, sight: Sight, slot: Slot | None = None) -> Tensor:
+    def cross_attend(
+        self, x: Tensor, inputs: AttentionInputs, layer_cache: LayerCache | None = None
+    ) -> Tensor:
         """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
-        assert sight.memory is not None
-        pair = None if slot is None else slot.memory
+        assert inputs.memory is not None
+        pair = None if layer_cache is None else layer_cache.memory
         if pair is None:
-            key = self._split(self.key, sight.memory, self.key_norm)
-            pair = key, self._split(self.value, sight.memory)
-            if slot is not None:
-                pair = slot.remember(*pair)
+            key = self._split(self.key, inputs.memory, self.key_norm)
+            pair = key, self._split(self.value, inputs.memory)
+            if layer_cache is not None:
+                pair = layer_cache.remember(*pair)
         # Beams that have one memory are so many more queries to it.
         shared = x.reshape(len(pair[0]), -1, x.shape[-1])
         query = self._split(self.query, shared, self.query_norm)
-        return self.attend(query, *pair, sight.memory_mask, None).view(x.shape)
+        return self.attend(query, *pair, inputs.memory_mask, None).view(x.shape)
 
     def attend(
         self,
@@ -166,18 +172,22 @@ class Block(nn.Module):
         self.norm_first, self.dropout = config.norm_first, Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, sight: Sight, slot: Slot | None = None, ending: Sight | None = None
+        self,
+        x: Tensor,
+        inputs: AttentionInputs,
+        layer_cache: LayerCache | None = None,
+        ending: AttentionInputs | None = None,
     ) -> Tensor:
         """(batch, tokens, width) to the same; or to (batch, 1, width), the last token alone, which
-        has then a sight of its own: others see of the rest only the keys and values.
+        has then a inputs of its own: others see of the rest only the keys and values.
         """
         kept = x if ending is None else x[:, -1:]
         x = self._add(
-            x, self.attention_norm, lambda y: self.attention(y, sight, slot, ending), kept
+            x, self.attention_norm, lambda y: self.attention(y, inputs, layer_cache, ending), kept
         )
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
-            x = self._add(x, self.cross_norm, lambda y: cross.look_at(y, sight, slot))
+            x = self._add(x, self.cross_norm, lambda y: cross.cross_attend(y, inputs, layer_cache))
         return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(

@@ -13,7 +13,7 @@ from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 from pellucid.layers.config import Config
 
 
-class Slot:
+class LayerCache:
     """What one block keeps."""
 
     def __init__(self, cache: "Cache", layer: int, shape: tuple[int, ...], like: Tensor) -> None:
@@ -72,7 +72,7 @@ class Cache:
         """Tokens that each text has: one number, or (batch,) where they differ."""
         self.step: Any = None
         """What `layers.decoding_step` keeps from one token to the next."""
-        self.slots = [Slot(self, layer, shape, like) for layer in range(layers)]
+        self.layers = [LayerCache(self, layer, shape, like) for layer in range(layers)]
 
     def claim(self, config: Config, texts: int, count: int) -> int:
         """Make sure that there is room for so many tokens more; gives the longest text's length.
@@ -86,9 +86,9 @@ class Cache:
             ArgumentError: there is no room, or the cache was made for another model.
             ShapeError: it is of another number of texts.
         """
-        batch, heads, _, dim = self.slots[0].keys.shape
+        batch, heads, _, dim = self.layers[0].keys.shape
         layers = config.layers if config.decoder_layers is None else config.decoder_layers
-        if (len(self.slots), heads, dim) != (layers, config.key_heads, config.dim):
+        if (len(self.layers), heads, dim) != (layers, config.key_heads, config.dim):
             raise ArgumentError("the cache was made for another model")
         if texts != batch:
             raise ShapeError(f"the cache is of {batch} texts, but there are {texts}")
@@ -114,20 +114,20 @@ class Cache:
             beams: how many texts, one after the other, have the same memory from now on; it is kept
                 once for all of them.
         """
-        rows = len(self.slots[0].keys)
+        rows = len(self.layers[0].keys)
         longest = self.start if isinstance(self.start, int) else int(self.start.max())
         if isinstance(self.start, Tensor):
             self.start = self.start[items]
         same = torch.arange(rows, device=items.device)
-        for slot in self.slots:
+        for layer in self.layers:
             if not torch.equal(items, same):
-                slot.keys = _chosen(slot.keys, items, longest)
-                slot.values = _chosen(slot.values, items, longest)
-            if slot.memory is not None:
-                sources = len(slot.memory[0])
+                layer.keys = _chosen(layer.keys, items, longest)
+                layer.values = _chosen(layer.values, items, longest)
+            if layer.memory is not None:
+                sources = len(layer.memory[0])
                 wanted = items[::beams] // (rows // sources)
                 if not torch.equal(wanted, same[:sources]):
-                    slot.memory = slot.memory[0][wanted], slot.memory[1][wanted]
+                    layer.memory = layer.memory[0][wanted], layer.memory[1][wanted]
 
 
 def _chosen(kept: Tensor, items: Tensor, length: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from pellucid.attention.masks import Below
-from pellucid.layers.block import Block, Sight
+from pellucid.layers.block import AttentionInputs, Block
 from pellucid.layers.fusible import are_fusible, is_plain
 from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
 
@@ -24,30 +24,30 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 """In the order of the kernel's numbers."""
 
 
-def of(stack: nn.Module, x: Tensor, sight: "Sight", cache: "Cache") -> "Step | None":
+def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> "Step | None":
     """What does the work of the blocks, where it can do all that they would.
 
     Args:
         stack: of blocks.
         x: (rows, tokens, width), what goes into the first block.
-        sight: what the attention of the blocks has in common.
+        inputs: what the attention of the blocks has in common.
         cache: of what came before.
     """
-    reads = sight.memory is not None
+    reads = inputs.memory is not None
     if (
         x.shape[1] > 1
         or not fits(x)
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
-        or (reads and cache.slots[0].memory is None)
-        or not isinstance(sight.memory_mask, Below | None)
+        or (reads and cache.layers[0].memory is None)
+        or not isinstance(inputs.memory_mask, Below | None)
     ):
         return None
-    for slot in cache.slots:
+    for layer_cache in cache.layers:
         if not all(
             part.dtype == x.dtype and part.is_contiguous() and len(x) % len(part) == 0
-            for part in (slot.keys, slot.values, *(slot.memory or ()))
+            for part in (layer_cache.keys, layer_cache.values, *(layer_cache.memory or ()))
         ):
             return None
     known: Step | None = cache.step
@@ -173,7 +173,7 @@ class Step:
         self.tensors.append((kept, name, tensor, address))
         return address
 
-    def __call__(self, x: Tensor, sight: "Sight", cache: "Cache") -> Tensor:
+    def __call__(self, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
         kernel = decoding_kernel()
         rows, start = len(x), cache.start
@@ -184,23 +184,26 @@ class Step:
         if self.window is not None:
             first = np.maximum(stop - self.window, 0)
         bias = NOTHING.reshape(0, 0, 0)
-        if sight.bias is not None:
-            bias = sight.bias.squeeze(-2).contiguous().numpy()
+        if inputs.bias is not None:
+            bias = inputs.bias.squeeze(-2).contiguous().numpy()
         cosine = sine = NOTHING.reshape(0, 0)
-        if sight.turn is not None:
-            turns = (part.flatten(1).expand(rows, -1).contiguous() for part in sight.turn)
+        if inputs.rotary is not None:
+            turns = (part.flatten(1).expand(rows, -1).contiguous() for part in inputs.rotary)
             cosine, sine = (part.numpy() for part in turns)
         sources, memory, memory_stop = rows, 0, stop
-        for row, slot in zip(self.table, cache.slots, strict=True):
-            row[kernel.KEYS], row[kernel.VALUES] = slot.keys.data_ptr(), slot.values.data_ptr()
-            if slot.memory is not None:
-                sources, memory = len(slot.memory[0]), slot.memory[0].shape[-2]
-                row[kernel.MEMORY_KEYS] = slot.memory[0].data_ptr()
-                row[kernel.MEMORY_VALUES] = slot.memory[1].data_ptr()
+        for row, layer_cache in zip(self.table, cache.layers, strict=True):
+            row[kernel.KEYS], row[kernel.VALUES] = (
+                layer_cache.keys.data_ptr(),
+                layer_cache.values.data_ptr(),
+            )
+            if layer_cache.memory is not None:
+                sources, memory = len(layer_cache.memory[0]), layer_cache.memory[0].shape[-2]
+                row[kernel.MEMORY_KEYS] = layer_cache.memory[0].data_ptr()
+                row[kernel.MEMORY_VALUES] = layer_cache.memory[1].data_ptr()
         if memory:
             memory_stop = np.full(rows, memory)
-            if isinstance(sight.memory_mask, Below):
-                limit = sight.memory_mask.limit
+            if isinstance(inputs.memory_mask, Below):
+                limit = inputs.memory_mask.limit
                 each = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
                 memory_stop[:] = each.repeat(rows // sources)
         with cores() as parts:

@@ -109,17 +109,17 @@ class Rotary(nn.Module):
         return angle.cos(), angle.sin()
 
 
-def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys (..., heads, tokens, dim), turned by what `Rotary` gives."""
+def rotated(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries or keys (..., heads, tokens, dim), rotated by what `Rotary` gives."""
     half = x.shape[-1] // 2
-    cosine, sine = (part[..., :half].to(x.dtype) for part in turn)  # both halves turn alike
+    cosine, sine = (part[..., :half].to(x.dtype) for part in rotary)  # both halves turn alike
     first, second = x.chunk(2, -1)
     turned_first = torch.addcmul(first * cosine, second, sine, value=-1)
     return torch.cat([turned_first, torch.addcmul(second * cosine, first, sine)], -1)
 
 
 def _stretched(frequencies: Tensor, scaling: Mapping[str, Any]) -> Tensor:
-    """Llama 3.1's: slow turns by a factor, fast ones not at all, and in between by degrees."""
+    """Llama 3.1's: slow rotations by a factor, fast ones not at all, and in between by degrees."""
     length = scaling["original_max_position_embeddings"]
     low, high, factor = (
         scaling[name] for name in ("low_freq_factor", "high_freq_factor", "factor")

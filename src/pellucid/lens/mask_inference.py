@@ -18,7 +18,7 @@ from pellucid.attention import intervals, masks
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem, Present, Rows
 from pellucid.errors import ShapeError, TypeMismatchError
 
-__all__ = ["HIDDEN", "Look", "Recognised", "look_at", "recognise", "recognise_in_scores"]
+__all__ = ["HIDDEN", "Recognised", "Scan", "recognise", "recognise_in_scores", "scan"]
 
 CHUNK_NUMBERS = 2**22
 """Numbers that are looked at together."""
@@ -99,7 +99,7 @@ def recognise(given: Tensor, queries: int, keys: int) -> Recognised:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Scan:
     """What one look at all scores of a call has told."""
 
     scores: Tensor
@@ -110,8 +110,8 @@ class Look:
     """(batch, heads, queries) float64: each row's scores of keys that it sees, times factors."""
 
 
-def look_at(scores: Tensor, factors: Tensor | None = None) -> Look:
-    """Look once at scores that hide keys by a large negative number.
+def scan(scores: Tensor, factors: Tensor | None = None) -> Scan:
+    """Scan once at scores that hide keys by a large negative number.
 
     Args:
         scores: (batch, heads, queries, keys), float.
@@ -142,10 +142,10 @@ def look_at(scores: Tensor, factors: Tensor | None = None) -> Look:
                     columns = slice(start, start + LOOK_COLUMNS)
                     some = shown.view(-1, keys)[:, columns].mv(factors[columns])
                     sums[place] += some.view(block.shape[:3])
-    return Look(scores, seen if alike else ~(scores <= HIDDEN), sums)
+    return Scan(scores, seen if alike else ~(scores <= HIDDEN), sums)
 
 
-def recognise_in_scores(look: Look) -> Recognised | None:
+def recognise_in_scores(look: Scan) -> Recognised | None:
     """Read the rule off scores that hide keys by a large negative number.
 
     As `recognise`, but for a bias: what is added to the scores of keys that are seen does not show.

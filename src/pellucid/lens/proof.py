@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import intervals
 from pellucid.attention.masks import Extent, Mask
-from pellucid.lens.mask_inference import HIDDEN, Look, Recognised
+from pellucid.lens.mask_inference import HIDDEN, Recognised, Scan
 from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
 
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
@@ -105,16 +105,16 @@ def random_factors(count: int) -> Tensor:
 
 
 def prove_scores(
-    look: Look, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
+    scan: Scan, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
 ) -> Proof | None:
     """Whether every row of scores that a model has made is scale * query @ key.T under a mask.
 
-    Each row is added up with random factors, and so is what it should be: that takes one look at
+    Each row is added up with random factors, and so is what it should be: that takes one scan at
     the scores, and no product of matrices but where the mask is uneven. A row that differs shows,
     but by a rare chance. (Freivalds 1977, "Probabilistic machines can use less running time".)
 
     Args:
-        look: at the scores, float32 or better: a shorter dtype tells too little.
+        scan: at the scores, float32 or better: a shorter dtype tells too little.
         factors: (keys,) those of its sums, of the dtype of the scores.
         query: (batch, heads, queries, dim)
         key: (batch, heads or 1, keys, dim)
@@ -124,8 +124,8 @@ def prove_scores(
     Returns:
         None where a row is something else.
     """
-    batch, heads, queries, keys = look.scores.shape
-    if read.uniform is not None or look.sums is None:
+    batch, heads, queries, keys = scan.scores.shape
+    if read.uniform is not None or scan.sums is None:
         return None
     query, key = (query * scale).to(factors), key.to(factors)
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)[..., None, None]
@@ -145,10 +145,10 @@ def prove_scores(
         for rows, columns, uneven in _regions(part, slice(0, queries), ((0, keys),), keys):
             of_keys = factors[columns].unsqueeze(0)
             if uneven:
-                of_keys = of_keys * look.seen[item, :, rows, columns]
+                of_keys = of_keys * scan.seen[item, :, rows, columns]
             seen_keys[item, :, rows] += of_keys @ key[item, :, columns]
     ours = (query * seen_keys).sum(-1, keepdim=True)
-    found = _judged(ours, look.sums.unsqueeze(-1), allowed, batch * queries)
+    found = _judged(ours, scan.sums.unsqueeze(-1), allowed, batch * queries)
     return replace(found, of=batch * queries) if found.error <= found.allowed else None
 
 

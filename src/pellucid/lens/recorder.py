@@ -4,7 +4,7 @@
         model(**inputs)
     seen["encoder.layer.0.attention.self"][0, 3]  # the weights of head 3
 
-While a watch is open, the functions that compute attention are wrapped (see `taps`). They run as
+While a watch is open, the functions that compute attention are wrapped (see `interception`). They run as
 ever; what they were given is referred to, not copied, and weights are computed when somebody asks.
 """
 
@@ -166,7 +166,7 @@ class Watch(Recording):
             found[name] = "computes a softmax that meets no values over as many positions"
         return found | self._lost
 
-    # What the taps ask.
+    # What the interception asks.
 
     def name_of(self, module: nn.Module) -> str | None:
         return self._names.get(id(module))
@@ -202,7 +202,7 @@ class Watch(Recording):
                     return True
         return False
 
-    # What the taps tell.
+    # What the interception tells.
 
     def softmaxed(self, name: str) -> None:
         self._softmaxed.add(name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
-from pellucid.layers.block import Block, Sight, norm
+from pellucid.layers.block import AttentionInputs, Block, norm
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
@@ -103,24 +103,24 @@ class Stack(nn.Module):
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
-        sight = Sight(
+        inputs = AttentionInputs(
             mask=self._mask(mask, start, tokens),
             bias=self._bias(positions, keys),
-            turn=None if self.rotary is None else self.rotary(positions),
+            rotary=None if self.rotary is None else self.rotary(positions),
             memory=memory,
             memory_mask=memory_mask,
         )
         ending = None
         if last and tokens > 1 and mask is None and lengths is None:
-            ending = sight.part(slice(-1, None), self._mask(None, start + tokens - 1, 1))
+            ending = inputs.part(slice(-1, None), self._mask(None, start + tokens - 1, 1))
         x = self._embed(ids, positions, types)
         step = None
         if cache is not None and mask is None:
-            step = decoding_step.of(self, x, sight, cache)
+            step = decoding_step.of(self, x, inputs, cache)
         if step is not None and cache is not None:
-            x = step(x, sight, cache)
+            x = step(x, inputs, cache)
         else:
-            x = self._through(x, sight, cache, ending)
+            x = self._through(x, inputs, cache, ending)
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
         if last:
@@ -128,17 +128,21 @@ class Stack(nn.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
     def _through(
-        self, x: Tensor, sight: Sight, cache: Cache | None, ending: Sight | None
+        self,
+        x: Tensor,
+        inputs: AttentionInputs,
+        cache: Cache | None,
+        ending: AttentionInputs | None,
     ) -> Tensor:
-        """All blocks; the last one for the last token alone, if it has a sight of its own."""
-        slots = [None] * len(self.blocks) if cache is None else cache.slots
+        """All blocks; the last one for the last token alone, if it has a inputs of its own."""
+        layer_caches = [None] * len(self.blocks) if cache is None else cache.layers
         *before, end = self.blocks
-        for block, slot in zip(before, slots, strict=False):
-            x = block(x, sight, slot)
+        for block, layer_cache in zip(before, layer_caches, strict=False):
+            x = block(x, inputs, layer_cache)
         if ending is None or not decoding_step.is_unseen(end):
-            made: Tensor = end(x, sight, slots[-1])
+            made: Tensor = end(x, inputs, layer_caches[-1])
             return made
-        shortened: Tensor = end(x, sight, slots[-1], ending)
+        shortened: Tensor = end(x, inputs, layer_caches[-1], ending)
         return shortened
 
     def _places(

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from pellucid.common.files import write_whole
 from pellucid.common.interrupts import interruptible
 from pellucid.errors import PellucidError
-from pellucid.layers.block import Block, HeadAttention, Sight
+from pellucid.layers.block import AttentionInputs, Block, HeadAttention
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
 from pellucid.training.hardware import give_back_freed_memory
@@ -312,6 +312,6 @@ class _Compiled:
         # Of any sizes from the first call on: what is made then must not hang on where a run began.
         self.fast = torch.compile(block.forward, dynamic=True)
 
-    def __call__(self, x: Tensor, sight: Sight, *others: Any, **named: Any) -> Tensor:
+    def __call__(self, x: Tensor, inputs: AttentionInputs, *others: Any, **named: Any) -> Tensor:
         does = self.fast if self.block.training else self.plain
-        return does(x, sight, *others, **named)
+        return does(x, inputs, *others, **named)

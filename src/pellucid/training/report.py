@@ -64,9 +64,9 @@ class Report:
             directory: where log and pictures go.
             steps: of the whole run.
             tokens: of a step, of all processes together, where `step` is not told.
-            work: floating-point operations a token, as `machine.operations`.
+            work: floating-point operations a token, as `hardware.operations`.
             peak: operations a second of the machines of all processes together, as
-                `machine.matrix_rate`; 0 = not known, and then no share of it is told. It may be
+                `hardware.matrix_rate`; 0 = not known, and then no share of it is told. It may be
                 measured too low, on a machine that is busy: a step that does more raises it.
             is_first: whether this is the process that prints and writes.
             line: tells people; nobody is told unless given.

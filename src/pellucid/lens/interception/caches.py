@@ -65,8 +65,8 @@ def places() -> Iterator[interception.Place]:
             yield caches.Cache, name, DISTURBING[name]
     own = sys.modules.get("pellucid.layers.cache")
     if own is not None:
-        yield own.Slot, "add", add
-        yield own.Slot, "remember", remember
+        yield own.LayerCache, "add", add
+        yield own.LayerCache, "remember", remember
         yield own.Cache, "select", select
 
 
@@ -112,7 +112,7 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Slot.add` of `pellucid.layers.cache`."""
+    """`LayerCache.add` of `pellucid.layers.cache`."""
 
     def add(self: Any, key: Tensor, value: Tensor) -> Any:
         known, before = _layers.get(self), self.cache.start
@@ -135,20 +135,20 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
             known = _layers[self] = _Layer(_serial(self.cache), is_lossy=False)
         known.leave(self)
         if is_even:
-            _latest.update = module, found, _of_slot(self, key, value, before, returned), known
+            _latest.update = module, found, _of_layer(self, key, value, before, returned), known
         return returned
 
     return add
 
 
 def remember(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Slot.remember`: the keys of a memory, which are read again at each step."""
+    """`LayerCache.remember`: the keys of a memory, which are read again at each step."""
 
     def remember(self: Any, key: Tensor, value: Tensor) -> Any:
         module, found = _updater(None, sys._getframe(1))
         returned = original(self, key, value)
         if found:
-            made = _of_slot(self, returned[0], returned[1], 0, returned, _serial(self))
+            made = _of_layer(self, returned[0], returned[1], 0, returned, _serial(self))
             _latest.update = module, found, made, _Layer(made.cache, is_lossy=False)
         return returned
 
@@ -159,40 +159,40 @@ def select(original: Callable[..., Any]) -> Callable[..., Any]:
     """`Cache.select`: texts that leave, or beams that go on from others."""
 
     def select(self: Any, items: Tensor, beams: int = 1) -> Any:
-        slots = [slot for slot in self.slots if slot.memory is not None]
+        reading = [layer for layer in self.layers if layer.memory is not None]
         for listener in interception.listeners:
-            for of in (self, *slots):
+            for of in (self, *reading):
                 listener.rewound(_serial(of))
         result = original(self, items, beams)
         if bool((items.diff() > 0).all()):  # what comes is a record of its own if a text has left
             return result
-        for slot in self.slots:
-            if slot in _layers:
-                _layers[slot].leave(slot)
+        for layer in self.layers:
+            if layer in _layers:
+                _layers[layer].leave(layer)
         for listener in interception.listeners:
-            listener.reordered(_serial(self), items, lambda at: self.slots[at].keys)
-            for slot in slots:
-                if len(slot.memory[0]) == len(items):
-                    listener.reordered(_serial(slot), items, lambda at: self.slots[at].memory[0])
+            listener.reordered(_serial(self), items, lambda at: self.layers[at].keys)
+            for layer in reading:
+                if len(layer.memory[0]) == len(items):
+                    listener.reordered(_serial(layer), items, lambda at: self.layers[at].memory[0])
                 else:  # beams that share one memory are so many queries to it
-                    listener.disturbed(_serial(slot), "select")
+                    listener.disturbed(_serial(layer), "select")
         return result
 
     return select
 
 
-def _of_slot(
-    slot: Any,
+def _of_layer(
+    layer: Any,
     key: Tensor,
     value: Tensor,
     before: int,
     returned: tuple[Tensor, Tensor],
     cache: int | None = None,
 ) -> interception.CacheUpdate:
-    """An update of a slot's keys; of its memory, which is a cache of its own."""
+    """An update of a layer's keys; of its memory, which is a cache of its own."""
     return interception.CacheUpdate(
-        _serial(slot.cache) if cache is None else cache,
-        slot.layer,
+        _serial(layer.cache) if cache is None else cache,
+        layer.layer,
         key,
         value,
         key.shape[-2],

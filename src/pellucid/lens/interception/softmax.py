@@ -17,7 +17,7 @@ from pellucid.lens import interception
 from pellucid.lens.interception import caches, pending
 from pellucid.lens.interception.pending import Product, Soft
 from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_given
-from pellucid.lens.mask_inference import HIDDEN, look_at, recognise_in_scores
+from pellucid.lens.mask_inference import HIDDEN, recognise_in_scores, scan
 from pellucid.lens.proof import prove_scores, random_factors
 
 __all__ = ["forget", "normalised", "used"]
@@ -114,7 +114,7 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         factors = None
         if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
             factors = random_factors(keys).to(scores)
-        look = look_at(scores, factors)
+        look = scan(scores, factors)
         soft.read = read = recognise_in_scores(look)
         if read is None:
             return
