@@ -4,8 +4,9 @@
         model(**inputs)
     seen["encoder.layer.0.attention.self"][0, 3]  # the weights of head 3
 
-While a watch is open, the functions that compute attention are wrapped (see `interception`). They run as
-ever; what they were given is referred to, not copied, and weights are computed when somebody asks.
+While a watch is open, the functions that compute attention are wrapped (see `interception`). They
+run as ever; what they were given is referred to, not copied, and weights are computed when somebody
+asks.
 """
 
 import re
