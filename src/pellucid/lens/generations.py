@@ -266,7 +266,7 @@ class Generations:
         for growing in sorted(self._of(cache), key=lambda one: one.is_reader):
             count = growing.first + growing.record.keys.length - length(growing.layer)
             if not growing.record.forget(count, keys_too=not growing.is_reader):
-                self._let_go(growing)  # what comes is a record of its own
+                self._let_go(growing)  # the next call begins a record of its own
 
     def reorder(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
         """The texts in a cache were put in another order, (batch,); and the keys of its layers."""

@@ -84,9 +84,9 @@ def translate(
 
     Padding is never written, and takes no probability from what is.
 
-    What is not given is as the checkpoint says in its generation_config.json, and so are the first
-    token of a translation and whether a search ends early (see `model.generation`). What it says
-    besides and nothing here heeds, `no_repeat_ngram_size` say, is named in a warning.
+    Defaults come from the checkpoint's generation_config.json, and so do the first token of a
+    translation and whether the search ends early (see `model.generation`). A warning names the
+    settings of that file that are not supported here, such as `no_repeat_ngram_size`.
 
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
@@ -116,7 +116,7 @@ def translate(
     if max_tokens is not None:
         check_whole("max_tokens", max_tokens, most=LONGEST)
     sources = ids_of(model, texts, strict, names)
-    _warn_of_unheeded(model.generation)
+    _warn_of_unsupported(model.generation)
     found: dict[int, Translation] = {}
     for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
         read = [sources[number] for number in batch]
@@ -239,17 +239,17 @@ def _limits(lengths: torch.Tensor, asked: Generation) -> torch.Tensor:
     return limits
 
 
-def _warn_of_unheeded(asked: Generation) -> None:
+def _warn_of_unsupported(asked: Generation) -> None:
     """Once for a checkpoint's settings: Python shows the same warning of one place only once."""
-    unheeded = dict(asked.others)
+    unsupported = dict(asked.others)
     if asked.do_sample:
-        unheeded["do_sample"] = True
+        unsupported["do_sample"] = True
     if asked.repetition_penalty not in (None, 1):
-        unheeded["repetition_penalty"] = asked.repetition_penalty
-    if unheeded:
-        said = listing([f"{name} = {value}" for name, value in sorted(unheeded.items())])
+        unsupported["repetition_penalty"] = asked.repetition_penalty
+    if unsupported:
+        said = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
         warnings.warn(
-            f"the model's generation_config.json says {said}, which translation does not heed",
+            f"the model's generation_config.json says {said}, which translation does not support",
             stacklevel=3,
         )
 

@@ -44,7 +44,7 @@ class Generation:
     """Layers and heads of cross-attention that know where words come from; Whisper's checkpoints
     name theirs so."""
     others: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that would change what is written, and that nothing here heeds."""
+    """Settings that would change the text, and that are not supported here."""
 
 
 _KINDS: dict[Any, Any] = {int | None: int, float | None: int | float, bool | None: bool}
@@ -69,7 +69,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "eta_cutoff": (0,),
     "guidance_scale": (1,),
 }
-"""Settings that nothing here heeds, and the values besides null that need none."""
+"""Settings that are not supported, and their values (besides null) that have no effect."""
 
 
 def read(directory: Path, config: Config) -> Generation:

@@ -271,7 +271,7 @@ export async function overview(page) {
         made("p", { textContent: "Each picture is a head. A row of it is a token that attends, a column one that is attended to; a stronger colour is a larger weight, on a scale of its own." }),
         made("p", { textContent: "Point at a head, or move to it with Tab and the arrow keys, and read here what it does; press it to see its map." }),
         made("p", { textContent: found.length ? `Here: ${found.join(", ")}.` : "" }),
-        made("p", { className: "faint", textContent: "A head bears the name of a behaviour that takes at least 40 % of its attention, or “broad” where its entropy is 90 % of the most there could be." }),
+        made("p", { className: "faint", textContent: "A head is named after a behaviour that accounts for at least 40 % of its attention, or “broad” if its entropy is at least 90 % of the maximum." }),
       );
       return;
     }
