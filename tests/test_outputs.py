@@ -13,7 +13,7 @@ from pellucid.common import files
 from pellucid.common.files import flush, to_json, write_whole
 from pellucid.models import Config, Encoder
 from pellucid.tasks.classify import Head
-from pellucid.text import tables
+from pellucid.text import table_writing
 
 COMMANDS = {
     " ".join(filter(None, (above, name))): command
@@ -308,7 +308,7 @@ def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
 def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path):
     path = tmp_path / "a.csv"
     cells = ["=1+1", "+1", "-1", "@a", "\ta", "a=1"]
-    tables.write(path, {"text": cells, "score": [-0.5, -1.0, -2, 3, 4, 5]})
+    table_writing.write(path, {"text": cells, "score": [-0.5, -1.0, -2, 3, 4, 5]})
     read = path.read_text().splitlines()[1:]
     assert read == ["'=1+1,-0.5", "'+1,-1.0", "'-1,-2", "'@a,3", "'\ta,4", "a=1,5"]
 

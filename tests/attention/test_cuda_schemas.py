@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pellucid.attention.backends import aten
-from pellucid.lens.interception.functional import KERNELS
+from pellucid.attention.backends import fused_kernels
+from pellucid.lens.interception.sdpa import KERNELS
 
 BATCH, HEADS, KV_HEADS, QUERIES, KEYS, KEY_DIM, VALUE_DIM = 2, 6, 3, 5, 7, 11, 13
 FLASH = "_scaled_dot_product_flash_attention"
@@ -96,10 +96,10 @@ def test_forward_and_backward_on_a_fake_device(dtype, square, causal, biased) ->
     keys = QUERIES if square else KEYS
     query, key, value = given(dtype, keys=keys)
     bias = torch.zeros(1, HEADS, QUERIES, keys, dtype=dtype, device="cuda") if biased else None
-    assert aten.refuse(query, value) is None
+    assert fused_kernels.refuse(query, value) is None
     with Called() as called:
-        context, logsumexp = aten.forward(query, key, value, causal, bias, 0.3)
-        grads = aten.backward(
+        context, logsumexp = fused_kernels.forward(query, key, value, causal, bias, 0.3)
+        grads = fused_kernels.backward(
             torch.empty_like(context), query, key, value, context, logsumexp, causal, bias, 0.3
         )
     is_flash = dtype != torch.float32 and not biased and (square or not causal)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import AttentionWeights, PellucidError, energies, masks
-from pellucid.attention import attention_weights, fused_statistics
+from pellucid.attention import attention_weights, numba_statistics
 from pellucid.attention.reference import stages
 from pellucid.errors import OutOfRangeError, TypeMismatchError
 from tests.attention.cases import (
@@ -449,9 +449,9 @@ def test_the_compiled_sweep_says_what_torch_says(
     batch, heads, queries, keys = shape
     q, k = random(batch, heads, queries, 11, seed=0), random(batch, heads, keys, 11, seed=1)
     weights = attention_weights(q, k, mask, scale=2.0)  # wide scores: some weights underflow
-    monkeypatch.setattr(fused_statistics, "WORTHWHILE", 1)
+    monkeypatch.setattr(numba_statistics, "WORTHWHILE", 1)
     swept = weights.statistics(top=13)
-    monkeypatch.setattr(fused_statistics, "best", lambda scores, otherwise: otherwise)
+    monkeypatch.setattr(numba_statistics, "best", lambda scores, otherwise: otherwise)
     plain = weights.statistics(top=13)
     exact = stages(q.double(), k.double(), k.double(), None, scale=2.0).scaled
     largest = 1 + float(exact.abs().max())
@@ -467,7 +467,7 @@ def test_the_compiled_sweep_says_what_torch_says(
 
 def test_the_sweep_lets_nan_through(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(fused_statistics, "WORTHWHILE", 1)
+    monkeypatch.setattr(numba_statistics, "WORTHWHILE", 1)
     q, k = random(1, 1, 5, 11, seed=0), random(1, 1, 7, 11, seed=1)
     q[0, 0, 3] = torch.nan
     weights = attention_weights(q, k)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.attention import fused_statistics, intervals
+from pellucid.attention import intervals, numba_statistics
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.block_pool import each
 from pellucid.attention.intervals import Intervals
@@ -65,7 +65,7 @@ def statistics(
     found = {name: found[name] for name in names}
     differentiable = keeps_graph(scores, logsumexp)
     summarise = (
-        summarise_in_torch if differentiable else fused_statistics.best(scores, summarise_in_torch)
+        summarise_in_torch if differentiable else numba_statistics.best(scores, summarise_in_torch)
     )
 
     def part(block: Block) -> Part:

@@ -189,7 +189,7 @@ def translate_texts(
     from pellucid.commands.printing import translation
     from pellucid.tasks.embedding import name_of
     from pellucid.tasks.translation import open_translator, search_of
-    from pellucid.text.tables import rows_of
+    from pellucid.text.table_writing import rows_of
 
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:

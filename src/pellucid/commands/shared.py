@@ -13,7 +13,7 @@ from pellucid import pretrained
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from pellucid.text.tables import Column
+    from pellucid.text.table_writing import Column
 
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Where the random numbers start.")]
 OverwriteOption = Annotated[
@@ -87,7 +87,7 @@ def check_files(
         if path is None:
             continue
         if option == "output":
-            from pellucid.text.tables import check_kind
+            from pellucid.text.table_writing import check_kind
 
             check_kind(path, kinds)
         other = seen.setdefault(os.path.realpath(path), option)
@@ -197,7 +197,7 @@ def give(
         text: for .txt, which a command without it has refused.
     """
     from pellucid.common.files import to_json
-    from pellucid.text import tables
+    from pellucid.text import table_writing
 
     if output is not None:
         kind = kind_of(output)
@@ -207,7 +207,7 @@ def give(
             assert text is not None
             write(output, text(), kind, overwrite)
         else:
-            tables.write(output, columns(), overwrite=overwrite)
+            table_writing.write(output, columns(), overwrite=overwrite)
             wrote(output)
     if json:
         typer.echo(to_json(said()))

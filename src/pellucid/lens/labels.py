@@ -20,6 +20,7 @@ from pellucid.lens import module_selection
 from pellucid.lens.interception import running_modules
 from pellucid.lens.module_selection import Parts
 from pellucid.lens.running_calls import RunningCall, innermost
+from pellucid.lens.unseen import attending
 
 READ_KEPT = 4
 """Texts that are kept at a time: those that a pass over several stacks reads."""
@@ -62,7 +63,7 @@ class Labels:
             for _, part in parts
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
-        self._attending = set(module_selection.attending(parts))
+        self._attending = set(attending(parts))
         self._known: dict[str, bool] = {}
         self._here = _Here()
 

@@ -18,8 +18,6 @@ CROSS = re.compile(r"cross|encdec|encoder_attn|multihead_attn", re.IGNORECASE)
 """What the names of cross-attention have in common: BERT, T5, BART and Marian, PyTorch."""
 LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 """The number of a layer: the first in a module's name."""
-ALIKE = re.compile("attention|attn", re.IGNORECASE)
-"""What the classes of attention have in their names."""
 PLACEHOLDER = re.compile(r"(image|video|audio|vision|speech|media)\w*_token_(id|index)$")
 """What configs call the ids whose embeddings are replaced."""
 Parts = list[tuple[str, nn.Module]]
@@ -69,25 +67,6 @@ def names(parts: Parts, layers: Layers) -> set[str]:
                 raise UnknownNameError(f"no module is called '{wanted}'; near: {near}")
         chosen.update(found)
     return {name for name in known if any(within(name, outer) for outer in chosen)}
-
-
-def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
-    """Modules that look like attention, none of whose calls is accounted for."""
-    alike = {name for name in attending(parts) if chosen is None or name in chosen}
-    # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
-    # part of one. Of nested ones that were not, the innermost is the one to look at.
-    lost = {
-        name
-        for name in alike
-        if not any(within(other, name) or within(name, other) for other in accounted)
-    }
-    return sorted(name for name in lost if not any(within(other, name) for other in lost - {name}))
-
-
-def attending(parts: Parts) -> list[str]:
-    """Modules whose class is called like attention."""
-    alike = {kind for kind in {type(part) for _, part in parts} if ALIKE.search(kind.__name__)}
-    return [name for name, part in parts if type(part) in alike]
 
 
 def placeholders(parts: Parts) -> frozenset[int]:

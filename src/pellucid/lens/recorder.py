@@ -24,13 +24,14 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_selection
 from pellucid.lens.generations import Generations, logsumexp_of
 from pellucid.lens.interception.audit import Audit
+from pellucid.lens.known_masks import MaskReader
 from pellucid.lens.labels import Labels
 from pellucid.lens.mask_inference import Recognised
-from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Keeper, Part, Pieces, Proof, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.running_calls import RunningCall, innermost
+from pellucid.lens.unseen import unseen
 from pellucid.lens.visibility import Visibility
 
 WEIGHTS_LIMIT = 2**32
@@ -157,15 +158,9 @@ class Watch(Recording):
         if self._model is None:
             return self._unseen
         recorded = {record.name for record in self._records}
-        silent = module_selection.silent(self._parts, recorded | self._lost.keys(), self._chosen)
-        if self._names:
-            reason = "was not run, or computes no softmax, so that there are no n x n weights"
-        else:
-            reason = "was not watched: say `with pellucid.watch(model) as seen:`"
-        found = dict.fromkeys(silent, reason)
-        for name in self._softmaxed & found.keys():
-            found[name] = "computes a softmax that meets no values over as many positions"
-        return found | self._lost
+        return unseen(
+            self._parts, recorded, self._lost, self._chosen, self._softmaxed, bool(self._names)
+        )
 
     # What the interception asks.
 

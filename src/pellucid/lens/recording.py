@@ -306,7 +306,8 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
 
         Raises:
             ArgumentError: it holds no attention, or the file would be of another kind.
-            FileError: there is such a file, or it cannot be written there.
+            ExistsError: there is a file of another kind, or one and not `overwrite`.
+            FileError: it cannot be written there.
             OutOfRangeError: there is no such head.
             TooLargeError: it would hold more numbers than the limit, and how many.
         """

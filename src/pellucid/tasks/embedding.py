@@ -20,7 +20,7 @@ from pellucid.common.files import printable
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception
 from pellucid.models import Encoder, load
-from pellucid.tasks.input_texts import ids_of
+from pellucid.tasks.checked_texts import ids_of
 from pellucid.tasks.whole_numbers import check_whole
 
 DEFAULT = "all-MiniLM-L6-v2"

@@ -27,7 +27,7 @@ from pellucid.errors import (
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
 from pellucid.models import Decoder, EncoderDecoder, load
-from pellucid.tasks.input_texts import checked
+from pellucid.tasks.checked_texts import checked
 from pellucid.tasks.sampling import Sampling, choose
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 from pellucid.text.stream_decoder import Unfolding

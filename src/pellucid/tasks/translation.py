@@ -17,7 +17,7 @@ from pellucid.lens.spelling import words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
-from pellucid.tasks.input_texts import ids_of
+from pellucid.tasks.checked_texts import ids_of
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 
 BATCH_TOKENS = 2048

@@ -12,7 +12,6 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -20,8 +19,8 @@ from torch import Tensor
 
 from pellucid.attention.limits import readable_bytes
 from pellucid.common.drawing import safe
-from pellucid.common.files import write_whole
-from pellucid.errors import ArgumentError, FileError, OutOfRangeError, TooLargeError
+from pellucid.common.files import check_writable, write_whole
+from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens.recording import Recording
 from pellucid.viewer import alignment
 from pellucid.viewer.api import MOST_WORDS, Answer, Desk, Numbers, parsed
@@ -149,14 +148,11 @@ def export(
     overwrite: bool = False,
 ) -> None:
     """`Recording.export`."""
-    output = Path(path)
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise ArgumentError(f"the page must be a file of .html, not '{output}'")
-    if output.exists() and not overwrite:
-        raise FileError(f"'{output}' is there already; overwrite=True replaces it")
+    check_writable(path, "html", overwrite=overwrite)
     atlas = Atlas(Volume(seen, seen.model if title is None else title))
     some = None if heads is None else list(heads)
-    write_whole(output, exported(atlas, heads=some, limit=LIMIT if limit is None else limit))
+    page = exported(atlas, heads=some, limit=LIMIT if limit is None else limit)
+    write_whole(Path(path), page, "html", overwrite=overwrite)
 
 
 def exported(

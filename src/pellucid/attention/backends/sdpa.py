@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.attention.backends import aten
+from pellucid.attention.backends import fused_kernels
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.backends.tiling import Piece, pieces
 from pellucid.attention.backends.varlen import Bunch, bunches
@@ -38,7 +38,7 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
         return "dropout inside the fused kernels hides which weights were dropped"
     if scores.bias is not None and scores.bias.requires_grad and torch.is_grad_enabled():
         return "the fused kernels give no gradient for bias"
-    return aten.refuse(scores.query, value)
+    return fused_kernels.refuse(scores.query, value)
 
 
 def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ def _run_kernel(
     causal: bool,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    context, logsumexp = aten.forward(query, key, value, causal, bias, scores.scale)
+    context, logsumexp = fused_kernels.forward(query, key, value, causal, bias, scores.scale)
     if bias is not None:  # what the kernels make of a row that sees nothing differs
         hidden = bias.amax(-1) == -torch.inf
         context = context.masked_fill(hidden.unsqueeze(-1), 0)
@@ -167,7 +167,7 @@ class _Fused(torch.autograd.Function):
             part, part_lse = call.queries_of(query), call.queries_of(shift)
             if bias is not None:  # a row that sees nothing may hold anything
                 part = part.masked_fill((part_lse == torch.inf).unsqueeze(-1), 0)
-            found = aten.backward(
+            found = fused_kernels.backward(
                 _dense(call.queries_of(of_context)),
                 part,
                 call.keys_of(key),

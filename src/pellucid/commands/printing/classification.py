@@ -10,7 +10,7 @@ from pellucid.commands.printing.console import add_texts, one_line, plain_table,
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
 from pellucid.tasks.classify import Evaluation, Head
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 FEW = 8
@@ -93,7 +93,7 @@ def _list_confusions(found: Evaluation, console: Console) -> None:
         console.print(Text(told))
 
 
-def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, tables.Column]:
+def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, table_writing.Column]:
     """What a table has of each text."""
     best, which = likely.max(-1)
     return {
@@ -106,7 +106,7 @@ def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, tables.
 
 def said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str, Any]]:
     """All of it, for scripts."""
-    rows = tables.rows_of(columns(found, head, likely))
+    rows = table_writing.rows_of(columns(found, head, likely))
     for row, shares in zip(rows, likely.tolist(), strict=True):
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
     return rows

@@ -11,14 +11,14 @@ from pellucid.common.wording import count, short
 from pellucid.tasks.cluster_map import title_of
 from pellucid.tasks.clustering import Clustering
 from pellucid.tasks.embedding import name_of
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 CLEAR, VAGUE = 0.25, 0.1
 """Silhouettes above which groups stand apart, and below which they run into each other."""
 
 
-def columns(found: Items, made: Clustering) -> dict[str, tables.Column]:
+def columns(found: Items, made: Clustering) -> dict[str, table_writing.Column]:
     """What a table has of each text."""
     labels = {group.number: title_of(group, found.texts) for group in made.groups}
     return {
@@ -45,7 +45,7 @@ def said(found: Items, made: Clustering, model: str | None) -> dict[str, Any]:
             }
             for group in made.groups
         ],
-        "items": tables.rows_of(columns(found, made)),
+        "items": table_writing.rows_of(columns(found, made)),
     }
 
 

@@ -8,14 +8,14 @@ from rich.console import Console
 from pellucid.commands.printing.console import add_texts, one_line, plain_table, say, shaded
 from pellucid.common.wording import count
 from pellucid.tasks.embedding import name_of
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 FEW = 8
 """Texts whose similarities are shown."""
 
 
-def columns(found: Items, vectors: torch.Tensor) -> dict[str, tables.Column]:
+def columns(found: Items, vectors: torch.Tensor) -> dict[str, table_writing.Column]:
     """What a table has of each text."""
     return {"line": found.lines, "text": found.texts, "embedding": vectors.numpy()}
 

@@ -22,7 +22,7 @@ from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import BATCH, Generated, Piece, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 PALETTE: tuple[colours.Colour, ...] = (
@@ -183,7 +183,7 @@ def to_text(written: Written) -> str:
     return "\n\n".join(text.prompt + text.text for text in written.begun)
 
 
-def columns(written: Written) -> dict[str, tables.Column]:
+def columns(written: Written) -> dict[str, table_writing.Column]:
     """What a table has of each text."""
     return {
         "line": [text.line for text in written.begun],

@@ -10,11 +10,11 @@ from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.tasks.embedding import name_of
 from pellucid.tasks.similarity import Match
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 
-def columns(found: Items, ranked: Sequence[Match]) -> dict[str, tables.Column]:
+def columns(found: Items, ranked: Sequence[Match]) -> dict[str, table_writing.Column]:
     """What a table has of each match."""
     return {
         "rank": list(range(1, len(ranked) + 1)),
@@ -30,7 +30,7 @@ def said(query: str, found: Items, ranked: Sequence[Match], model: str | None) -
         "model": name_of(model),
         "query": query,
         "texts": len(found.texts),
-        "matches": tables.rows_of(columns(found, ranked)),
+        "matches": table_writing.rows_of(columns(found, ranked)),
     }
 
 

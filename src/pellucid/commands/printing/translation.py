@@ -14,7 +14,7 @@ from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.translation import Translation, alignment, translate
-from pellucid.text import tables
+from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 Heads = Sequence[tuple[int, int]] | None
@@ -54,9 +54,9 @@ def aligned(model: EncoderDecoder, done: Sequence[Translation]) -> list[Alignmen
 
 def columns(
     found: Items, done: Sequence[Translation], grids: Sequence[Alignment | None] | None
-) -> dict[str, tables.Column]:
+) -> dict[str, table_writing.Column]:
     """What is written of each text; of a grid, its words and (words, source words) weights."""
-    made: dict[str, tables.Column] = {
+    made: dict[str, table_writing.Column] = {
         "line": found.lines,
         "source": found.texts,
         "text": [one.text for one in done],

@@ -336,12 +336,12 @@ def _install() -> None:
         by_hand,
         caches,
         dispatcher,
-        functional,
         hugging_face,
         multi_head,
+        sdpa,
     )
 
-    for tap in (functional, multi_head, hugging_face, caches, by_hand):
+    for tap in (sdpa, multi_head, hugging_face, caches, by_hand):
         for owner, name, make in tap.places():
             patch(owner, name, make)
     patch(threading.Thread, "start", _thread)
@@ -350,7 +350,7 @@ def _install() -> None:
         patch(nn.Module, "__call__", _module)
     patch(torch, "compile", _compile)
     patch(torch.jit, "script", _script)
-    taps = (functional, multi_head, by_hand)
+    taps = (sdpa, multi_head, by_hand)
     dispatcher.begin(pair for tap in taps for pair in tap.operators())
 
 

@@ -61,7 +61,7 @@ def summarise(
 def _kernel() -> Any:
     """The compiled sweep, or None without Numba, or where it can keep nothing on disk."""
     try:
-        from pellucid.attention import fused_statistics_kernel
+        from pellucid.attention import numba_statistics_kernel
     except (ImportError, RuntimeError):
         return None
-    return fused_statistics_kernel.sweep
+    return numba_statistics_kernel.sweep
