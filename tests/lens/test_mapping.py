@@ -13,7 +13,7 @@ import torch
 
 import pellucid
 from pellucid import lens
-from pellucid.errors import ArgumentError, FileError, MissingExtraError, TypeMismatchError
+from pellucid.errors import ArgumentError, ExistsError, MissingExtraError, TypeMismatchError
 from pellucid.lens import Recording
 from pellucid.lens.record import Pieces
 from pellucid.models import Config, Decoder, EncoderDecoder
@@ -164,11 +164,11 @@ def test_a_page_is_exported_and_replaces_nothing_unasked(seen: Recording, tmp_pa
     page = tmp_path / "page.html"
     seen.export(page, title="two passes", heads=[0])
     assert "<title>two passes" in page.read_text(encoding="utf-8")
-    with pytest.raises(FileError, match="overwrite=True"):
+    with pytest.raises(ExistsError, match="overwrite=True"):
         seen.export(page)
     seen.export(page, overwrite=True)
     assert "<title>two passes" not in page.read_text(encoding="utf-8")
-    with pytest.raises(ArgumentError, match=r"a file of \.html"):
+    with pytest.raises(ArgumentError, match=r"ends in \.pdf"):
         seen.export(tmp_path / "page.pdf")
 
 

@@ -266,7 +266,7 @@ def test_what_is_not_in_the_file_says_so(opened, seen, tmp_path):
 def test_a_recording_is_exported(run, tmp_path, seen):  # noqa: F811
     recording, page = tmp_path / "read.safetensors", tmp_path / "page.html"
     seen.save(recording)
-    page.write_text("what was there", encoding="utf-8")
+    page.write_text("<!doctype html>what was there", encoding="utf-8")
     parts = ("--layers", "-1", "--heads", "0, 2")
     status, out, err = run("export", recording, "-o", page, *parts, "--overwrite")
     assert (status, out) == (0, "")

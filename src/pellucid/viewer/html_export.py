@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
