@@ -12,6 +12,8 @@ Modules load on first use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pellucid.errors import warn_deprecated
+
 if TYPE_CHECKING:
     from pellucid.training import attention_losses as attention_losses
     from pellucid.training import corpus as corpus
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
     from pellucid.training import objectives as objectives
     from pellucid.training import run_setup as run_setup
 
-__all__ = ["attention_losses", "corpus", "loop", "objectives", "runs"]
+__all__ = ["attention_losses", "corpus", "loop", "objectives", "run_setup"]
+
+
+RENAMED = {"runs": "run_setup"}
+"""Old names, for one version."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in RENAMED:
+        warn_deprecated(f"pellucid.training.{name}", f"pellucid.training.{RENAMED[name]}")
+        name = RENAMED[name]
     if name not in __all__:
         raise AttributeError(f"module 'pellucid.training' has no attribute '{name}'")
     return import_module(f"pellucid.training.{name}")
