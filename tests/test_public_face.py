@@ -133,3 +133,8 @@ def test_no_test_module_is_read_by_another():
         if any(part.startswith("test_") for part in name.split("."))
     }
     assert not read
+
+
+def test_what_was_renamed_is_found_and_says_its_new_name():
+    with pytest.warns(DeprecationWarning, match=r"use pellucid\.training\.run_setup"):
+        assert pellucid.training.runs is pellucid.training.run_setup
