@@ -56,7 +56,6 @@ def test_every_name_exists_and_is_documented(name):
 
 @pytest.mark.parametrize("package", ["lens", "tasks", "training", "layers", "models"])
 def test_no_function_hides_the_module_of_its_name(package):
-    """All but `pellucid.lens.recorder`, whose module is for nobody else."""
     whole = getattr(pellucid, package)
     modules = [info.name for info in pkgutil.iter_modules(whole.__path__)]
     hidden = [
@@ -64,7 +63,7 @@ def test_no_function_hides_the_module_of_its_name(package):
         for name in modules
         if importlib.import_module(f"{whole.__name__}.{name}") is not getattr(whole, name)
     ]
-    assert hidden == (["watch"] if package == "lens" else [])
+    assert hidden == []
 
 
 def test_an_alignment_is_asked_for_by_name():
