@@ -241,7 +241,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "--head", "a", "--examples", "b", "c"], "give either --examples, labelled"),
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
-        (["classify", "a", "--model", "nowhere"], "--model 'nowhere' has no head.safetensors"),
+        (["classify", "a", "--model", "nowhere"], "model 'nowhere' is no directory here"),
         (["classify", "--head", "{texts}", "a"], "is no head"),
         (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),
@@ -273,7 +273,7 @@ def test_what_cannot_be_written_is_said_before_the_work(
     """No model is opened, and nothing written beside."""
     folder, good, nowhere = (tmp_path / name for name in ("folder", "good", "no/where"))
     folder.with_suffix(".csv").mkdir()
-    for work in ("commands.inputs.opened", "lens.forward_pass.look", "lessons.model.walk_model"):
+    for work in ("commands.inputs.opened", "readers.forward_pass.look", "lessons.model.walk_model"):
         monkeypatch.setattr(f"pellucid.{work}", pytest.fail)
     places = {"folder": folder, "good": good, "nowhere": nowhere}
     given = command.format(texts=lines, examples=examples, **places)

@@ -235,7 +235,7 @@ def test_alignment_says_which_heads_it_is_of(run, model, tmp_path):
         (((0, 1), (0, 0)), "got, the mean over the 2 heads that the model names for it. Marks"),
     ):
         loaded.generation = replace(loaded.generation, alignment_heads=heads)
-        loaded.save(tmp_path)
+        loaded.save(tmp_path, overwrite=True)
         assert said in run(TEXTS[0], "--model", str(tmp_path), "--align", width=400)[1]
 
 
