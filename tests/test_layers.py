@@ -1,4 +1,4 @@
-"""The table of rooms in CONTRIBUTING.md is true, and no file imports itself by way of others."""
+"""The table of packages in CONTRIBUTING.md is true, and no file imports itself by way of others."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 ROW = re.compile(r"\| \[src/pellucid/([\w\\]+)(?:\.py)?\]\([^)]*\) \|.*\| ([^|]*) \|")
-"""A room, and what it imports, in the table."""
+"""A package, and what it imports, in the table."""
 FACE = "__init__"
 """The public face: what it names loads on first use."""
 
@@ -28,27 +28,27 @@ def imports(name):
 
     That a part of a package imports the package goes without saying.
     """
-    package = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{name}: {package}: relative imports hide where they go"
+            assert not node.level, f"{name}: relative imports hide where they go"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in FILES else node.module)
     return {one for one in found if one in FILES and not f"{name}.".startswith(f"{one}.")}
 
 
-def room_of(name):
+def package_of(name):
     return name.split(".")[1] if "." in name else FACE
 
 
 def table():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    rows = {room.replace("\\", ""): said for room, said in ROW.findall(text)}
-    return {room: set(re.findall(r"\w+", said)) for room, said in rows.items() if room != FACE}
+    rows = {package.replace("\\", ""): said for package, said in ROW.findall(text)}
+    rows.pop(FACE)
+    return {package: set(re.findall(r"\w+", said)) for package, said in rows.items()}
 
 
 def test_no_file_imports_itself_by_way_of_others():
@@ -58,18 +58,18 @@ def test_no_file_imports_itself_by_way_of_others():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_the_table_of_rooms_is_true():
-    found = {room_of(name): set() for name in FILES}
+def test_the_table_of_packages_is_true():
+    found = {package_of(name): set() for name in FILES}
     for name in FILES:
-        found[room_of(name)] |= {room_of(one) for one in imports(name)} - {room_of(name)}
-    rooms = {room for room in found if room not in (FACE, "__main__")}
-    assert table().keys() == rooms
-    for room in rooms:
-        assert table()[room] == found[room] - {FACE}, room
+        found[package_of(name)] |= {package_of(one) for one in imports(name)} - {package_of(name)}
+    packages = {package for package in found if package not in (FACE, "__main__")}
+    assert table().keys() == packages
+    for package in packages:
+        assert table()[package] == found[package] - {FACE}, package
 
 
-def test_each_room_imports_rooms_above_it_in_the_table():
+def test_each_package_imports_packages_above_it_in_the_table():
     above = set()
-    for room, imported in table().items():
-        assert imported <= above, room
-        above.add(room)
+    for package, imported in table().items():
+        assert imported <= above, package
+        above.add(package)
