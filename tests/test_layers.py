@@ -47,7 +47,6 @@ def package_of(name):
 def table():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = {package.replace("\\", ""): said for package, said in ROW.findall(text)}
-    rows.pop(FACE)
     return {package: set(re.findall(r"\w+", said)) for package, said in rows.items()}
 
 
