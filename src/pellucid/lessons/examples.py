@@ -1,25 +1,24 @@
-"""The notes' own examples, from the encodings on: embed, project, score, scale, mask, softmax, mix.
+"""The notes' own examples, from the embeddings to the context.
 
-Encodings are copied facts. The weight matrices come from PyTorch's generator under the notes' own
+Embeddings are copied facts. The weight matrices come from PyTorch's generator under the notes' own
 seeds, so that the numbers are exactly theirs; the global generator is left as it was.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pellucid.common.wording import count, percent
+from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, UnknownNameError
 from pellucid.lessons import lookup
-from pellucid.lessons.sentences import Speaker
-from pellucid.lessons.walk import ROLES, Step, Walk, attention_steps, find_token, matrix
+from pellucid.lessons.lesson import Form, Lesson
+from pellucid.lessons.steps import walk_lesson
+from pellucid.lessons.walk import Step, Walk
 
-Weights = Literal["parameters", "linear"]
 Projections = tuple[Tensor, Tensor, Tensor]
-"""W_query, W_key, W_value, each (d_in, d_out); a projection is encodings @ W."""
+"""W_query, W_key, W_value, each (width, size); a projection is embeddings @ W."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,9 @@ class Example:
     """One of the notes' examples."""
 
     tokens: tuple[str, ...]
-    encodings: Callable[[], Tensor]
-    """(tokens, d_in)"""
-    weights: dict[Weights, tuple[str, Callable[[], Projections]]]
+    embeddings: Callable[[], Tensor]
+    """(tokens, width)"""
+    weights: dict[Form, tuple[str, Callable[[], Projections]]]
     """Each way to make the weights: how it is done, in words, and the doing."""
     speaker: int
     """The token that the notes speak of."""
@@ -59,20 +58,20 @@ def _linear(seed: int, d_in: int, d_out: int) -> tuple[str, Callable[[], Project
     return how, make
 
 
-def _random_encodings() -> Tensor:
+def _random_embeddings() -> Tensor:
     return torch.randn(5, 8, generator=torch.Generator().manual_seed(2017))
 
 
 EXAMPLES = {
     "poem": Example(
         tokens=("write", "a", "poem"),
-        encodings=lambda: torch.tensor([[1.16, 0.23], [0.57, 1.36], [4.41, -2.16]]),
+        embeddings=lambda: torch.tensor([[1.16, 0.23], [0.57, 1.36], [4.41, -2.16]]),
         weights={"linear": _linear(42, 2, 2)},
         speaker=0,
     ),
     "journey": Example(
         tokens=("your", "journey", "starts", "with", "one", "step"),
-        encodings=lambda: torch.tensor(
+        embeddings=lambda: torch.tensor(
             [
                 [0.43, 0.15, 0.89],
                 [0.55, 0.87, 0.66],
@@ -88,7 +87,7 @@ EXAMPLES = {
     "bright": Example(
         tokens=("The", "next", "day", "is", "bright"),
         # The notes give shapes alone here; the numbers are ours.
-        encodings=_random_encodings,
+        embeddings=_random_embeddings,
         weights={"parameters": _parameters(2017, 8, 4)},
         speaker=4,
     ),
@@ -96,22 +95,14 @@ EXAMPLES = {
 NAMES = (*EXAMPLES, "lookup")
 
 
-def walk_example(
-    name: str, *, causal: bool = False, weights: Weights | None = None, query: str | None = None
-) -> Walk:
-    """The walk of one example.
+def example_lesson(name: str, *, causal: bool = False, weights: Form | None = None) -> Lesson:
+    """One of `EXAMPLES` as a lesson, each number of which can be changed.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `EXAMPLES`.
         causal: hide from each token those after it.
         weights: how the weights are made, for an example that has more than one way.
-        query: show one token's rows alone; for lookup, the word that is looked up.
     """
-    if name == "lookup":
-        if causal or weights:
-            given = "causal" if causal else "weights"
-            raise ArgumentError(f"{given} has no meaning for the example 'lookup'")
-        return lookup.walk_lookup(query or "orange")
     if name not in EXAMPLES:
         raise UnknownNameError(f"no example '{name}'; there are: {', '.join(NAMES)}")
     example = EXAMPLES[name]
@@ -120,63 +111,48 @@ def walk_example(
         ways = ", ".join(example.weights)
         raise ArgumentError(f"weights must be one of {ways} for '{name}', not '{weights}'")
     how, make = example.weights[weights]
-
+    # The notes worked in float32, and these are their numbers.
+    W_query, W_key, W_value = make()
+    random = " The embeddings and weights are random: only the shapes matter here."
     tokens = example.tokens
-    focus = find_token(tokens, query) if query else ()
-    # Under a causal mask the last token has most to tell.
-    teller = len(tokens) - 1 if causal else example.speaker
-    speaker = focus[0] if focus else teller
-    encodings = example.encodings()
-    projections = make()
-    projected = [encodings @ W for W in projections]
-    mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril() if causal else None
-
-    steps = attention_steps(tokens, *projected, focus=focus, speaker=speaker, mask=mask, decimals=4)
-    if name == "poem" and not causal:
-        steps = tuple(map(_in_the_notes_words, steps))
-    random = " The encodings and weights are random: only the shapes matter here."
-    return Walk(
+    return Lesson.of(
+        tokens=tokens,
         title=" ".join(tokens),
         about=(
             f"The notes' example '{name}'" + (", with a causal mask" if causal else ""),
             f"Weights: {how}" + (random if name == "bright" else ""),
         ),
-        tokens=tokens,
-        steps=(
-            _embed(tokens, encodings, speaker),
-            *_project(tokens, encodings, projections, speaker),
-            *steps,
-        ),
-        facts={"example": name, "weights": weights, "causal": causal},
+        # Under a causal mask the last token has most to tell.
+        speaker=len(tokens) - 1 if causal else example.speaker,
+        embeddings=example.embeddings(),
+        W_query=W_query,
+        W_key=W_key,
+        W_value=W_value,
+        mask="causal" if causal else "none",
     )
 
 
-def _embed(tokens: tuple[str, ...], encodings: Tensor, speaker: int) -> Step:
-    numbers = ", ".join(f"{number:.2f}" for number in encodings[speaker, :3].tolist())
-    more = ", …" if encodings.shape[1] > 3 else ""
-    return Step(
-        name="embed",
-        formula="X = encodings of the tokens",
-        sentence=f"Each token is {count(encodings.shape[1], 'number')}: "
-        f"'{tokens[speaker]}' is ({numbers}{more}).",
-        matrices=(matrix("X", encodings, tokens, decimals=2),),
-    )
+def walk_example(
+    name: str, *, causal: bool = False, weights: Form | None = None, query: str | None = None
+) -> Walk:
+    """The walk of one example.
 
-
-def _project(
-    tokens: tuple[str, ...], encodings: Tensor, projections: Projections, speaker: int
-) -> tuple[Step, ...]:
-    inputs = tuple(f"x{i}" for i in range(encodings.shape[1]))
-    say = Speaker(tokens, speaker)
-    return tuple(
-        Step(
-            name=role,
-            formula=f"{letter} = X · W_{role}",
-            sentence=say.vectors(role, encodings @ W),
-            matrices=(matrix(f"W_{role}", W, inputs), matrix(letter, encodings @ W, tokens)),
-        )
-        for (role, letter), W in zip(ROLES.items(), projections, strict=True)
-    )
+    Args:
+        name: one of `NAMES`.
+        causal: as in `example_lesson`.
+        weights: likewise.
+        query: show one token's rows alone; for lookup, the word that is looked up.
+    """
+    if name == "lookup":
+        if causal or weights:
+            given = "causal" if causal else "weights"
+            raise ArgumentError(f"{given} has no meaning for the example 'lookup'")
+        return lookup.walk_lookup(query or "orange")
+    walk = walk_lesson(example_lesson(name, causal=causal, weights=weights), query=query)
+    if name == "poem" and not causal:
+        walk = replace(walk, steps=tuple(map(_in_the_notes_words, walk.steps)))
+    form: str = weights or next(iter(EXAMPLES[name].weights))
+    return replace(walk, facts={"example": name, "weights": form, "causal": causal})
 
 
 def _in_the_notes_words(step: Step) -> Step:

@@ -1,6 +1,5 @@
 """A walk through one head of a real model, on a sentence of one's own."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.attention.reference import Stages, stages
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
 from pellucid.lessons.heads import Worth, worth
 from pellucid.lessons.sentences import Speaker
-from pellucid.lessons.walk import (
-    ROLES,
-    Step,
-    Walk,
-    attention_steps,
-    find_token,
-    matrix,
-    rows_shown,
-)
+from pellucid.lessons.steps import stage_steps
+from pellucid.lessons.walk import ROLES, Step, Walk, find_token, matrix, rows_shown
 from pellucid.readers import Checkpoint, open_checkpoint
 
 MOST_TOKENS = 1024
@@ -89,7 +82,19 @@ def walk_model(
     tokens = reading.tokens
     weights = _weights(record, causal)[head]
     speaker = focus[0] if focus else _speaker(weights, reading.words)
-    usual = record.scale is None or math.isclose(record.scale, query_head.shape[1] ** -0.5)
+    key_dim = query_head.shape[1]
+    factor = key_dim**-0.5 if record.scale is None else record.scale
+    bias = _of_head(record.bias, record.weights.shape, head)
+    found = stages(
+        query_head[None],
+        key_head[None],
+        value_head[None],
+        visible,
+        bias=bias,
+        scale=factor,
+        softcap=record.softcap,
+        sinks=None if record.sinks is None else record.sinks[head : head + 1].double(),
+    )
     about = [
         f"{checkpoint.name}, layer {layer} (of 0 to {len(records) - 1}), "
         f"head {head} (of 0 to {heads - 1})",
@@ -115,18 +120,18 @@ def walk_model(
                     ("value", value_head, ()),
                 )
             ),
-            *attention_steps(
+            *stage_steps(
                 tokens,
-                query_head,
-                key_head,
-                value_head,
+                Stages(*(part[0] for part in found)),
+                key_dim=key_dim,
+                speaker=Speaker(tokens, speaker),
+                factor=factor,
                 focus=focus,
-                speaker=speaker,
-                mask=visible,
-                bias=_of_head(record.bias, record.weights.shape, head),
-                scale=None if usual else record.scale,
+                visible=visible,
+                bias=bias,
+                bias_name="position bias",
                 softcap=record.softcap,
-                sink=None if record.sinks is None else record.sinks[head].double(),
+                has_sink=record.sinks is not None,
                 decimals=2,
             ),
         ),

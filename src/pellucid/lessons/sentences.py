@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pellucid.common.wording import count, listing, percent
@@ -13,6 +14,18 @@ class Speaker:
 
     tokens: tuple[str, ...]
     position: int
+    source: tuple[str, ...] | None = None
+    """The tokens attended to, in cross-attention."""
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The tokens attended to."""
+        return self.tokens if self.source is None else self.source
+
+    @property
+    def own(self) -> int | None:
+        """The speaking token among the keys; none of them in cross-attention."""
+        return self.position if self.source is None else None
 
     @property
     def name(self) -> str:
@@ -21,9 +34,11 @@ class Speaker:
 
     def quote(self, position: int) -> str:
         """A token in quotes, with its position where the word stands there more than once."""
-        token = self.tokens[position]
-        twice = self.tokens.count(token) > 1
-        return f"'{token}' ({position})" if twice else f"'{token}'"
+        return _quote(self.tokens, position)
+
+    def quote_key(self, position: int) -> str:
+        """The same of a key."""
+        return _quote(self.key_names, position)
 
     def vectors(self, role: str, numbers: Tensor) -> str:
         """About the (tokens, dim) queries, keys or values: what they do, and whose is longest."""
@@ -34,19 +49,26 @@ class Speaker:
         }[role]
         lengths = numbers.norm(dim=-1)
         longest = int(lengths.argmax())
+        whose = self.quote(longest) if role == "query" else self.quote_key(longest)
         return (
             f"Each token {does}, in {count(numbers.shape[-1], 'number')}; the longest {role} is "
-            f"that of {self.quote(longest)}, of length {lengths[longest]:.2f}."
+            f"that of {whose}, of length {lengths[longest]:.2f}."
         )
 
-    def score(self, scores: Tensor) -> str:
-        """About the (tokens, tokens) raw scores."""
+    def score(self, scores: Tensor, visible: Tensor | None = None) -> str:
+        """About the (queries, keys) raw scores; the best key is one that the query may see."""
         row = scores[self.position]
+        among = ""
+        if visible is not None and not visible[self.position].all():
+            if not visible[self.position].any():
+                return f"The query of {self.name} may see no key at all."
+            row = row.masked_fill(~visible[self.position], -torch.inf)
+            among = "Among the keys it may see, t"
         best = int(row.argmax())
-        whom = "itself" if best == self.position else self.quote(best)
+        whom = "itself" if best == self.own else self.quote_key(best)
         return (
-            f"The query of {self.name} fits the key of {whom} best: "
-            f"their product is {row[best]:.2f}."
+            f"{among or 'T'}he query of {self.name} fits the key of {whom} best: "
+            f"their score is {row[best]:.2f}."
         )
 
     def scale(self, scores: Tensor, factor: float, key_dim: int) -> str:
@@ -66,7 +88,8 @@ class Speaker:
     def mask(self, visible: Tensor | None) -> str:
         """About the (tokens, tokens) mask, True = may be seen."""
         if visible is None or visible.all():
-            return f"Nothing is hidden: each of the {count(len(self.tokens), 'token')} sees all."
+            keys = count(len(self.key_names), "key")
+            return f"Nothing is hidden: each token sees all {keys}."
         hidden = f"{int((~visible).sum())} of the {count(visible.numel(), 'score')} become −∞"
         if (visible == visible.new_ones(visible.shape).tril()).all():
             return f"{hidden}, those right of the diagonal: no token sees what comes after it."
@@ -76,12 +99,15 @@ class Speaker:
         """About the (tokens, tokens) weights: 'write' gives 36% ... to itself and 40% to 'a'."""
         row = weights[self.position].tolist()
         strongest = self._strongest(row)
-        listed = [self.position, *(i for i in strongest if i != self.position)]
-        parts = [
-            f"{percent(row[i])} "
-            + ("of its attention to itself" if i == self.position else f"to {self.quote(i)}")
+        listed = (
+            strongest if self.own is None else [self.own, *(i for i in strongest if i != self.own)]
+        )
+        shares = [
+            f"{percent(row[i])} " + ("to itself" if i == self.own else f"to {self.quote_key(i)}")
             for i in listed
         ]
+        # Said once, behind the first share.
+        parts = [shares[0].replace("% ", "% of its attention ", 1), *shares[1:]]
         return f"{self.name} gives {listing(parts + _rest(row, listed, 'to'))}."
 
     def mix(self, weights: Tensor, context: Tensor) -> str:
@@ -90,7 +116,7 @@ class Speaker:
         listed = self._strongest(row)
         parts = [
             f"{percent(row[i])} of "
-            + ("its own value" if i == self.position else f"the value of {self.quote(i)}")
+            + ("its own value" if i == self.own else f"the value of {self.quote_key(i)}")
             for i in listed
         ]
         numbers = ", ".join(f"{number:.2f}" for number in context[self.position, :3].tolist())
@@ -102,6 +128,11 @@ class Speaker:
         """The positions of the (at most three) largest weights worth a word, largest first."""
         order = sorted(range(len(row)), key=lambda i: -row[i])[:3]
         return [i for i in order if row[i] >= 0.05] or order[:1]
+
+
+def _quote(tokens: tuple[str, ...], position: int) -> str:
+    token = tokens[position]
+    return f"'{token}' ({position})" if tokens.count(token) > 1 else f"'{token}'"
 
 
 def _rest(row: list[float], listed: list[int], word: str) -> list[str]:

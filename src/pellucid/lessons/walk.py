@@ -1,7 +1,7 @@
 """A walk: the way of the numbers through attention, one step after another, ready to be shown.
 
 Lessons build walks, renderers show them; neither knows the other. All numbers here are plain
-Python, and the steps from scores to context come from the readable reference.
+Python.
 """
 
 import math
@@ -10,11 +10,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from pellucid.attention.reference import stages
 from pellucid.common import files
 from pellucid.common.wording import percent
 from pellucid.errors import UnknownNameError
-from pellucid.lessons.sentences import Speaker
 
 Kind = Literal["number", "percent", "count"]
 ROLES = {"query": "Q", "key": "K", "value": "V"}
@@ -124,105 +122,3 @@ def rows_shown(
     twice = {token for token in tokens if tokens.count(token) > 1}
     names = (f"{tokens[i]} ({i})" if tokens[i] in twice else tokens[i] for i in focus)
     return list(focus), tuple(names)
-
-
-def attention_steps(
-    tokens: tuple[str, ...],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    focus: tuple[int, ...] = (),
-    speaker: int = 0,
-    mask: Tensor | None = None,
-    bias: Tensor | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    sink: Tensor | None = None,
-    decimals: int = 4,
-) -> tuple[Step, ...]:
-    """The steps from scores to context, for one head of self-attention.
-
-    Args:
-        tokens: a label each.
-        query: (tokens, key_dim).
-        key: (tokens, key_dim).
-        value: (tokens, value_dim).
-        focus: the positions whose rows are shown; all of them if empty.
-        speaker: the position that the sentences speak of.
-        mask: (tokens, tokens) bool, True = may be seen.
-        bias: (tokens, tokens), added after scale and softcap.
-        scale: 1/sqrt(key_dim) unless given.
-        softcap: see `reference.stages`.
-        sink: one number, the logit of the head's sink.
-        decimals: how many to show.
-    """
-    found = stages(
-        query[None],
-        key[None],
-        value[None],
-        mask,
-        bias=bias,
-        scale=scale,
-        softcap=softcap,
-        sinks=None if sink is None else sink.reshape(1),
-    )
-    shown, labels = rows_shown(tokens, focus)
-    say = Speaker(tokens, speaker)
-
-    def rows(name: str, numbers: Tensor, columns: tuple[str, ...] | None = tokens) -> Matrix:
-        return matrix(name, numbers[0, shown], labels, columns, decimals=decimals)
-
-    key_dim = query.shape[-1]
-    factor = key_dim**-0.5 if scale is None else scale
-    steps = [
-        Step(
-            name="score",
-            formula="scores = Q · Kᵀ",
-            sentence=say.score(found.scores[0]),
-            matrices=(rows("scores", found.scores),),
-        ),
-        Step(
-            name="scale",
-            formula="scaled = scores / √d_k" if scale is None else "scaled = scores · scale",
-            sentence=say.scale(found.scores[0], factor, key_dim),
-            matrices=(rows("scaled", found.scaled),),
-        ),
-    ]
-    if softcap is not None:
-        steps.append(
-            Step(
-                name="cap",
-                formula="capped = softcap · tanh(scaled / softcap)",
-                sentence=f"No score can leave the range from {-softcap:g} to {softcap:g}.",
-                matrices=(rows("capped", found.capped),),
-            )
-        )
-    steps.append(
-        Step(
-            name="mask",
-            formula="masked = scaled, −∞ where hidden"
-            if bias is None
-            else "masked = scaled + position bias, −∞ where hidden",
-            sentence=say.mask(mask),
-            matrices=(rows("masked", found.masked),),
-        )
-    )
-    weights = found.weights[0]
-    steps += [
-        Step(
-            name="softmax",
-            formula="weights = exp(masked) / sum of exp(masked) along the row"
-            if sink is None
-            else "weights = exp(masked) / (exp(sink) + sum of exp(masked) along the row)",
-            sentence=say.softmax(weights),
-            matrices=(matrix("weights", weights[shown], labels, tokens, kind="percent"),),
-        ),
-        Step(
-            name="mix",
-            formula="context = weights · V",
-            sentence=say.mix(weights, found.context[0]),
-            matrices=(rows("context", found.context, None),),
-        ),
-    ]
-    return tuple(steps)

@@ -15,7 +15,8 @@ from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import running
 from pellucid.lessons import lookup
-from pellucid.lessons.examples import EXAMPLES, Weights, walk_example
+from pellucid.lessons.examples import EXAMPLES, walk_example
+from pellucid.lessons.lesson import Form
 from pellucid.lessons.walk import ROLES
 
 MOST = 64
@@ -35,7 +36,7 @@ def examples() -> dict[str, Any]:
     return {"examples": [*found, causal, _lookup()]}
 
 
-def _example(name: str, way: Weights, *, causal: bool = False) -> dict[str, Any]:
+def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
     example = EXAMPLES[name]
     _, make = example.weights[way]
     walk = walk_example(name, weights=way, causal=causal)
@@ -45,7 +46,7 @@ def _example(name: str, way: Weights, *, causal: bool = False) -> dict[str, Any]
         "name": "-".join([name, *more]),
         "title": walk.title + "".join(f", {said[one]}" for one in more),
         "tokens": list(walk.tokens),
-        "encodings": example.encodings().tolist(),
+        "encodings": example.embeddings().tolist(),
         "projections": dict(zip(ROLES, (W.tolist() for W in make()), strict=True)),
         "speaker": len(walk.tokens) - 1 if causal else example.speaker,
         "about": list(walk.about),
