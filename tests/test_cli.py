@@ -49,12 +49,14 @@ def test_version(run):
 @pytest.mark.parametrize("command", ["explain", "scaling"])
 def test_the_options_are_those_documented(run, command):
     status, out, _ = run(command, "--help")
-    options = {word for word in out.split() if word.startswith("--") and len(word) > 2}
+    options = {word.strip(".,;:") for word in out.split() if word.startswith("--") and word != "--"}
     assert status == 0
     assert options == {
         "explain": {
             "--example", "--model", "--layer", "--head", "--query", "--causal", "--weights",
-            "--html", "--svg", "--overwrite", "--json", "--help",
+            "--words", "--from", "--source", "--seed", "--width", "--size", "--heads", "--table",
+            "--scale", "--temperature", "--steps", "--save", "--html", "--svg", "--overwrite",
+            "--json", "--help",
         },
         "scaling": {
             "--dims", "--keys", "--samples", "--seed", "--svg", "--overwrite", "--json", "--help",
@@ -64,7 +66,7 @@ def test_the_options_are_those_documented(run, command):
 
 def test_explain_runs_a_real_model_in_a_pipe():
     done = subprocess.run(
-        [*COMMAND, "explain", "Write a poem"],
+        [*COMMAND, "explain", "Write a poem", "--steps"],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "100"},
@@ -135,12 +137,57 @@ def test_pictures_are_written_where_asked(run, tmp_path):
 
 
 def test_examples_take_their_options(run):
-    _, parameters, _ = run("explain", "--example", "journey")
+    _, parameters, _ = run("explain", "--example", "journey", "--steps")
     _, linear, _ = run("explain", "--example", "journey", "--weights", "linear", "--causal")
     assert "0.3061 0.8210" in parameters
     assert "38%" in linear
-    assert "0%" in linear
-    assert run("explain", "--example", "lookup", "--query", "amber")[1].count("595.0") >= 1
+    assert "–" in linear  # a hidden key has no weight
+    lookup = run("explain", "--example", "lookup", "--query", "amber", "--steps")[1]
+    assert lookup.count("595.0") >= 1
+
+
+def test_the_picture_comes_first_and_the_steps_when_asked(run):
+    _, short, _ = run("explain", "--example", "poem")
+    _, whole, _ = run("explain", "--example", "poem", "--steps")
+    assert "36%" in short
+    assert "--steps shows all 9 steps" in short
+    assert "scores = Q" not in short
+    assert len(short.splitlines()) < 15
+    assert "scores = Q" in whole
+
+
+def test_a_lesson_is_saved_changed_and_read_again(run, tmp_path):
+    path = tmp_path / "my.json"
+    drawn = ["explain", "--words", "dog bites man", "--seed", "3", "--heads", "2", "--size", "5"]
+    status, out, err = run(*drawn, "--save", str(path))
+    assert (status, err) == (0, f"wrote {path}\n")
+    assert run("explain", "--from", str(path)) == (0, out, "")
+    lesson = json.loads(path.read_text(encoding="utf-8"))
+    lesson["tokens"][1] = "eats"
+    lesson["temperature"] = 0.01
+    path.write_text(json.dumps(lesson), encoding="utf-8")
+    status, changed, _ = run("explain", "--from", str(path), "--head", "1")
+    assert status == 0
+    assert "eats" in changed
+    assert "100%" in changed
+    assert run(*drawn, "--save", str(path))[0] == 2  # it is there already
+
+
+def test_an_example_can_be_changed(run):
+    usual = run("explain", "--example", "poem")[1]
+    unscaled = run("explain", "--example", "poem", "--scale", "1")[1]
+    cold = run("explain", "--example", "poem", "--temperature", "0.01")[1]
+    assert len({usual, unscaled, cold}) == 3
+    assert ">99%" in cold or "100%" in cold
+
+
+def test_a_table_of_ones_own(run):
+    status, out, _ = run(
+        "explain", "--example", "lookup", "--table", "red=1,blue=2", "--query", "pink"
+    )
+    assert status == 0
+    assert "'red'" in out
+    assert "1.0" in out
 
 
 @pytest.mark.parametrize(
@@ -152,6 +199,14 @@ def test_examples_take_their_options(run):
         (["explain", "--example", "sonnet"], "no example 'sonnet'; there are: poem, journey"),
         (["explain", "--example", "poem", "--head", "1"], "--head goes with a sentence"),
         (["explain", "Hi", "--weights", "linear"], "--weights goes with --example"),
+        (["explain", "Hi", "--seed", "0"], "--seed goes with --words, not with a sentence"),
+        (["explain", "--example", "lookup", "--causal"], "--causal goes with a sentence"),
+        (["explain", "--example", "poem", "--table", "a=1"], "--table goes with --example lookup"),
+        (["explain", "--example", "lookup", "--table", "a=b"], "--table is KEY=NUMBER"),
+        (["explain", "--words", " "], "words are missing"),
+        (["explain", "--words", "a", "--head", "1"], "head 1 is out of range"),
+        (["explain", "--example", "poem", "--scale", "0"], "scale must be from 1e-6"),
+        (["explain", "--from", "/nowhere/my.json"], "No such file"),
         (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is no directory"),
         (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: Pellucid's decoder has 6"),
         (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),

@@ -1,8 +1,9 @@
 """`pellucid explain` and `pellucid scaling`."""
 
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ from pellucid.commands.shared import (
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from pellucid.lessons.lesson import Form, Lesson
     from pellucid.lessons.walk import Walk
 
 commands = typer.Typer()
@@ -31,13 +33,21 @@ class Weights(StrEnum):
 
 @commands.command()
 def explain(
-    words: Annotated[
+    sentence: Annotated[
         list[str] | None,
         typer.Argument(metavar="SENTENCE", help='What the model reads, like "Write a poem".'),
     ] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="Walk an example of the notes instead: poem, journey, bright or lookup."),
+        typer.Option(help="An example of the notes instead: poem, journey, bright or lookup."),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Your own words instead, with random numbers."),
+    ] = None,
+    lesson: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="A lesson that --save has written, or you."),
     ] = None,
     model: Annotated[
         str | None,
@@ -52,16 +62,44 @@ def explain(
         int | None, typer.Option(help="Which head, from 0; the most telling unless given.")
     ] = None,
     query: Annotated[
-        str | None, typer.Option(metavar="WORD", help="Show the rows of one word alone.")
+        str | None,
+        typer.Option(metavar="WORD", help="Show the rows of one word; for lookup, look it up."),
     ] = None,
     causal: Annotated[
         bool, typer.Option("--causal", help="Hide from each token those after it.")
     ] = False,
     weights: Annotated[
         Weights | None,
-        typer.Option(
-            help="How the weights of --example journey are made; parameters if not given."
-        ),
+        typer.Option(help="How the weights of --example journey or of --words are made."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The words that --words attend to: cross-attention."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the numbers of --words.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Numbers of an embedding of --words; 4 unless given.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Numbers of a query and key of --words; 2 unless given.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(help="How many heads --words have.")] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=NUMBER,...", help="Your own table for --example lookup."),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="The factor on the scores; 1/√d_k unless given.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="The softmax divides by it; 1 unless given.")
+    ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Show every step, from the tokens to the context.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the lesson as JSON: change it, read it --from."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with every step.")
@@ -72,38 +110,48 @@ def explain(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Show one attention head at work, number by number."""
+    """Show one attention head at work: its weights in percent, with --steps number by number."""
     from pellucid.common.files import is_blank, printable
 
-    if words and len(words) > 1:
-        raise ArgumentError(f'explain takes one sentence; put it in quotes: "{" ".join(words)}"')
-    sentence = words[0] if words else None
-    if (sentence is None) == (example is None):
-        raise ArgumentError('give either a sentence, like "Write a poem", or --example')
+    if sentence and len(sentence) > 1:
+        raise ArgumentError(f'explain takes one sentence; put it in quotes: "{" ".join(sentence)}"')
+    given = locals()
+    options = {name: one for name, one in given.items() if one is not None and one is not False}
+    kind = _kind_of_lesson(options)
     if query is not None:
         if is_blank(query):
             raise ArgumentError("--query is empty; give one word of the sentence")
         query = printable(query)
-    check_files(overwrite=overwrite, html=html, svg=svg)
-    if example is not None:
-        for name, given in (("model", model), ("layer", layer), ("head", head)):
-            if given is not None:
-                raise ArgumentError(f"--{name} goes with a sentence, not with --example")
-        from pellucid.lessons.examples import walk_example
-
-        walk = walk_example(
-            example, causal=causal, weights=weights.value if weights else None, query=query
-        )
-    else:
+    check_files(overwrite=overwrite, saves="json", html=html, svg=svg, save=save)
+    form: Form | None = weights.value if weights else None
+    if kind == "sentence":
         assert sentence is not None
-        if weights is not None:
-            raise ArgumentError("--weights goes with --example, not with a sentence")
-        if is_blank(sentence):
+        if is_blank(sentence[0]):
             raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
         from pellucid.lessons.model import walk_model
 
-        sentence = printable(sentence)
-        walk = walk_model(sentence, model=model, layer=layer, head=head, query=query, causal=causal)
+        walk = walk_model(
+            printable(sentence[0]), model=model, layer=layer, head=head, query=query, causal=causal
+        )
+    elif kind == "lookup":
+        from pellucid.lessons.lookup import TABLE, walk_lookup
+
+        walk = walk_lookup(query or "orange", TABLE if table is None else _table(table))
+    elif kind == "example" and not options.keys() & {"scale", "temperature", "save"}:
+        from pellucid.lessons.examples import walk_example
+
+        assert example is not None
+        walk = walk_example(example, causal=causal, weights=form, query=query)
+    else:
+        from pellucid.lessons.steps import walk_lesson
+
+        of_words = {name: options[name] for name in _OF_WORDS & options.keys()}
+        document = _lesson(example, words, lesson, form, causal, of_words)
+        if changes := {name: options[name] for name in {"scale", "temperature"} & options.keys()}:
+            document = document.change(**changes)
+        walk = walk_lesson(document, query=query, head=head or 0)
+        if save is not None:
+            write(save, document.to_json(), "json", overwrite)
     _save(walk, html, svg, overwrite)
     if json:
         from pellucid.lessons.walk import to_json
@@ -114,7 +162,84 @@ def explain(
 
         from pellucid.commands.printing.walk import show
 
-        show(walk, Console())
+        show(walk, Console(), steps=steps)
+
+
+_OF_WORDS = {"source", "seed", "width", "size", "heads"}
+_GOES_WITH = {
+    "model": ("sentence",),
+    "layer": ("sentence",),
+    "head": ("sentence", "words", "from"),
+    "causal": ("sentence", "example", "words", "from"),
+    "weights": ("example", "words"),
+    "table": ("lookup",),
+    **dict.fromkeys(_OF_WORDS, ("words",)),
+    **dict.fromkeys(("scale", "temperature", "save"), ("example", "words", "from")),
+}
+_CALLED = {
+    "sentence": "a sentence",
+    "example": "--example",
+    "lookup": "--example lookup",
+    "words": "--words",
+    "from": "--from",
+}
+
+
+def _kind_of_lesson(options: dict[str, Any]) -> str:
+    """What a lesson is made of, and whether every option has a meaning for it."""
+    kinds = [
+        "from" if name == "lesson" else name
+        for name in ("sentence", "example", "words", "lesson")
+        if name in options
+    ]
+    if len(kinds) != 1:
+        raise ArgumentError(
+            'give either a sentence, like "Write a poem", or one of --example, --words and --from'
+        )
+    (kind,) = kinds
+    if options.get("example") == "lookup":
+        kind = "lookup"
+    for name, goes_with in _GOES_WITH.items():
+        if name in options and kind not in goes_with:
+            wanted = " or ".join(_CALLED[one] for one in goes_with)
+            raise ArgumentError(f"--{name} goes with {wanted}, not with {_CALLED[kind]}")
+    return kind
+
+
+def _lesson(
+    example: str | None,
+    words: str | None,
+    path: Path | None,
+    form: "Form | None",
+    causal: bool,
+    of_words: dict[str, Any],
+) -> "Lesson":
+    if example is not None:
+        from pellucid.lessons.examples import example_lesson
+
+        return example_lesson(example, causal=causal, weights=form)
+    from pellucid.lessons.lesson import random_lesson, read_lesson
+
+    if path is not None:
+        document = read_lesson(path)
+    else:
+        assert words is not None
+        document = random_lesson(words, form=form or "parameters", **of_words)
+    return document.change(mask="causal") if causal else document
+
+
+def _table(given: str) -> dict[str, float]:
+    """KEY=NUMBER,... as a table."""
+    rows = {}
+    for row in given.split(","):
+        key, equals, value = row.partition("=")
+        try:
+            rows[key.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not key.strip() or not isfinite(rows[key.strip()]):
+            raise ArgumentError(f"--table is KEY=NUMBER between commas, not '{row}'")
+    return rows
 
 
 @commands.command()

@@ -5,6 +5,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -84,7 +85,7 @@ class Lesson:
     energy: Energy = "dot product"
     """How a query and a key are compared (`pellucid.energies`)."""
     W_energy: Rows | None = None
-    """(key_dim, key_dim) for "bilinear"; for "additive" two of (key_dim, hidden), the query's above."""
+    """(key_dim, key_dim) for "bilinear"; (2 * key_dim, hidden) for "additive", query part first."""
     v_energy: Rows | None = None
     """(1, hidden), for "additive"."""
     scale: float | None = None
@@ -134,7 +135,7 @@ class Lesson:
 
 
 def from_tensors(
-    query: Tensor, key: Tensor, value: Tensor, *, tokens: tuple[str, ...] | None = None, **more: Any
+    query: Tensor, key: Tensor, value: Tensor, *, tokens: Sequence[str] | None = None, **more: Any
 ) -> Lesson:
     """A lesson of one's own vectors.
 
@@ -149,7 +150,9 @@ def from_tensors(
         if not isinstance(tensor, Tensor) or tensor.ndim != 2:
             came = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ShapeError(f"{name} must be a tensor of shape (tokens, dim), got {came}")
-    tokens = tokens or tuple(f"token {i}" for i in range(len(query)))
+    if unknown := more.keys() - {field.name for field in fields(Lesson)}:
+        raise ArgumentError(f"'{min(unknown)}' is no field of a lesson")
+    tokens = tokens or [f"token {i}" for i in range(len(query))]
     if "source" not in more and len(key) != len(query):
         more["source"] = tuple(f"key {i}" for i in range(len(key)))
     return Lesson.of(tokens=tuple(tokens), query=query, key=key, value=value, **more)

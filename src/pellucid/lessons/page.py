@@ -1,8 +1,10 @@
 """A walk as one self-contained HTML page: the picture, and every step below it."""
 
+from itertools import repeat
+
 from pellucid.common.drawing import level, page, safe
 from pellucid.lessons.picture import to_svg
-from pellucid.lessons.walk import Matrix, Step, Walk
+from pellucid.lessons.walk import Kind, Matrix, Step, Walk
 
 _MOST_ROWS = 48
 _MOST_COLUMNS = 64
@@ -30,10 +32,11 @@ def _table(matrix: Matrix) -> str:
     head = "".join(f"<th>{safe(label)}</th>" for label in matrix.column_labels[:_MOST_COLUMNS])
     more = f"<th>… of {columns}</th>" if columns > _MOST_COLUMNS else ""
     body = "".join(
-        f"<tr><th>{safe(label)}</th>{''.join(_cell(number, matrix) for number in numbers)}</tr>"
-        for label, numbers in zip(
+        f"<tr><th>{safe(label)}</th>{''.join(map(_cell, *row, repeat(matrix.kind)))}</tr>"
+        for label, *row in zip(
             matrix.row_labels[:_MOST_ROWS],
             (row[:_MOST_COLUMNS] for row in matrix.values),
+            (row[:_MOST_COLUMNS] for row in matrix.texts()),
             strict=False,
         )
     )
@@ -44,9 +47,8 @@ def _table(matrix: Matrix) -> str:
     )
 
 
-def _cell(number: float, matrix: Matrix) -> str:
-    text = safe(matrix.text(number))
-    if matrix.kind != "percent":
-        return f"<td>{text}</td>"
+def _cell(number: float, text: str, kind: Kind) -> str:
+    if kind != "percent":
+        return f"<td>{safe(text)}</td>"
     shade = level(number)
-    return f'<td class="p w{shade} t{shade}">{text}</td>'
+    return f'<td class="p w{shade} t{shade}">{safe(text)}</td>'

@@ -64,11 +64,14 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
         y = y0 + row * cell_height + (cell_height - gap) / 2
         place = f'x="{left - 10:.1f}" y="{y + 0.35 * _SIZE:.1f}" text-anchor="end"'
         parts.append(_label(label, place))
+    texts = matrix.texts()
     for row, numbers in enumerate(matrix.values[:_MOST]):
         for column, number in enumerate(numbers[:_MOST]):
             x, y = left + column * cell_width, y0 + row * cell_height
             shade = level(number)
-            said = f"{rows[row]} → {columns[column]}: {100 * number:.1f}%"
+            text = texts[row][column]
+            weight = "hidden" if text == "–" else f"{100 * number:.1f}%"
+            said = f"{rows[row]} → {columns[column]}: {weight}"
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell_width - gap:.1f}" '
                 f'height="{cell_height - gap:.1f}" rx="{min(5, cell_width / 8):.1f}" '
@@ -78,7 +81,7 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
                 f'<text x="{x + (cell_width - gap) / 2:.1f}" '
                 f'y="{y + (cell_height - gap) / 2 + 0.35 * font:.1f}" text-anchor="middle" '
                 f'font-size="{font:.1f}" style="pointer-events:none" class="t{shade}">'
-                f"{safe(matrix.text(number))}</text>"
+                f"{safe(text)}</text>"
             )
     bottom = y0 + len(rows) * cell_height
     width = max(_WIDTH, left + len(columns) * cell_width + right)

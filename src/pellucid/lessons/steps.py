@@ -4,6 +4,8 @@ From scores to context the numbers come from the readable reference.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +13,36 @@ from torch import Tensor
 from pellucid.attention import energies
 from pellucid.attention.reference import Stages, stages
 from pellucid.common.wording import count
-from pellucid.lessons.lesson import Lesson
+from pellucid.errors import OutOfRangeError
+from pellucid.lessons.lesson import Lesson, from_tensors
 from pellucid.lessons.sentences import Speaker
 from pellucid.lessons.walk import ROLES, Matrix, Step, Walk, find_token, matrix, rows_shown
+
+
+def explain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    tokens: Sequence[str] | None = None,
+    **options: Any,
+) -> Walk:
+    """Attention on your own vectors, step by step.
+
+    `pellucid.lessons.page.to_html` makes a page of it, and `walk.to_json` JSON.
+
+    Args:
+        query: (tokens, key_dim).
+        key: (keys, key_dim).
+        value: (keys, value_dim).
+        tokens: a label for each query; numbered unless given.
+        options: any other field of `Lesson`: mask, scale, temperature, energy, source, ...
+
+    Raises:
+        ShapeError: the tensors do not fit one another.
+        ArgumentError: an option is unknown, or its value none.
+    """
+    return walk_lesson(from_tensors(query, key, value, tokens=tokens, **options))
 
 
 def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> Walk:
@@ -26,7 +55,11 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
 
     Raises:
         UnknownNameError: no token is called so.
+        OutOfRangeError: there is no such head.
     """
+    if not 0 <= head < lesson.heads:
+        heads = count(lesson.heads, "head")
+        raise OutOfRangeError(f"head {head} is out of range: the lesson has {heads}")
     focus = find_token(lesson.tokens, query) if query else ()
     speaker = Speaker(
         lesson.tokens,
@@ -39,11 +72,11 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
     else:
         steps.append(_given(lesson))
     projected = project(lesson)
-    heads = [attend(lesson, *(part[one] for part in projected)) for one in range(lesson.heads)]
+    attended = [attend(lesson, *(part[one] for part in projected)) for one in range(lesson.heads)]
     bias, visible = mask_of(lesson)
     steps += stage_steps(
         lesson.tokens,
-        heads[head],
+        attended[head],
         key_dim=projected[0].shape[-1],
         speaker=speaker,
         focus=focus,
@@ -56,7 +89,7 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
         of_head=f" of head {head}" if lesson.heads > 1 else "",
     )
     if lesson.heads > 1:
-        steps += _join(lesson, heads, focus)
+        steps += _join(lesson, attended, focus)
     return Walk(
         title=lesson.title or " ".join(lesson.tokens),
         about=lesson.about,
@@ -256,7 +289,16 @@ def stage_steps(
             if sink
             else f"weights = exp({logits}) / sum of exp({logits}) along the row",
             sentence=speaker.softmax(found.weights),
-            matrices=(matrix("weights", found.weights[shown], labels, keys, kind="percent"),),
+            matrices=(
+                matrix(
+                    "weights",
+                    found.weights[shown],
+                    labels,
+                    keys,
+                    kind="percent",
+                    visible=None if visible is None else visible[shown],
+                ),
+            ),
         ),
         Step(
             name="mix",

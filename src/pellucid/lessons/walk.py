@@ -29,6 +29,16 @@ class Matrix:
     kind: Kind = "number"
     """number: shown with decimals; percent: fractions of one, shown as such; count: whole."""
     decimals: int = 4
+    hidden: tuple[tuple[bool, ...], ...] | None = None
+    """Where a mask hides the key, so that there is no weight; None hides nothing."""
+
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """All its numbers, as a person reads them; a dash where a key is hidden."""
+        hidden = self.hidden or ((False,) * len(self.column_labels),) * len(self.values)
+        return tuple(
+            tuple("–" if off else self.text(number) for number, off in zip(*row, strict=True))
+            for row in zip(self.values, hidden, strict=True)
+        )
 
     def text(self, number: float) -> str:
         """One of its numbers, as a person reads it."""
@@ -86,8 +96,12 @@ def matrix(
     *,
     kind: Kind = "number",
     decimals: int = 4,
+    visible: Tensor | None = None,
 ) -> Matrix:
-    """A Matrix of a (rows, columns) tensor; columns are numbered unless they are named."""
+    """A Matrix of a (rows, columns) tensor; columns are numbered unless they are named.
+
+    `visible`, a bool tensor of the same shape, is False where a mask hides the key.
+    """
     return Matrix(
         name=name,
         values=tuple(tuple(row) for row in values.tolist()),
@@ -95,6 +109,7 @@ def matrix(
         column_labels=column_labels or tuple(str(column) for column in range(values.shape[1])),
         kind=kind,
         decimals=decimals,
+        hidden=None if visible is None else tuple(map(tuple, (~visible).tolist())),
     )
 
 

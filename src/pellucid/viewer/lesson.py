@@ -55,22 +55,19 @@ def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
 
 
 def _lookup() -> dict[str, Any]:
-    """Looking a colour up as attention does: any colour may be asked for, of those in the table."""
-    colours = {name: angle for name, (angle, _) in lookup.TABLE.items()} | lookup.ABSENT
-    directions = [
-        [math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in colours.values()
-    ]
+    """Looking a colour up as attention does: any colour of the wheel may be asked for."""
+    lesson = lookup.lookup_lesson(list(lookup.WHEEL))
     return {
         "name": "lookup",
         "title": "looking up a colour",
-        "tokens": list(colours),
-        "keys": list(lookup.TABLE),
-        "query": directions,
-        "key": directions[: len(lookup.TABLE)],
-        "value": [[nanometres] for _, nanometres in lookup.TABLE.values()],
+        "tokens": list(lesson.tokens),
+        "keys": list(lesson.keys),
+        "query": lesson.query,
+        "key": lesson.key,
+        "value": lesson.value,
         "scale": 1.0,
-        "speaker": list(colours).index("orange"),
-        "about": list(lookup.walk_lookup().about),
+        "speaker": lesson.tokens.index("orange"),
+        "about": list(lesson.about),
         "causal": False,
     }
 

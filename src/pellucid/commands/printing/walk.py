@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.commands.printing.console import plain_table, say, shaded
-from pellucid.common.wording import percent, short
+from pellucid.common.wording import short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
 _MOST = 16
@@ -21,16 +22,27 @@ _LABEL = 12
 """The widest label, in characters."""
 
 
-def show(walk: Walk, console: Console) -> None:
-    """Print the whole walk."""
+def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
+    """Print the weights in percent and what they say; with `steps` every step on the way."""
     say(short(walk.title, 400), console, style="bold")
     for line in walk.about:
         say(line, console, style="dim")
-    for number, step in enumerate(walk.steps, start=1):
+    console.print()
+    if steps:
+        for number, step in enumerate(walk.steps, start=1):
+            _show_step(number, step, console)
+            console.print()
+    else:
+        step, weights = walk.heat
+        console.print(_draw(weights, console.width))
+        say(step.sentence, console)
         console.print()
-        _show_step(number, step, console)
+        say(
+            f"Each row sums to 100%. --steps shows all {len(walk.steps)} steps that lead to it.",
+            console,
+            style="dim",
+        )
     if len(walk.heat[1].row_labels) > _MOST_HEAT:
-        console.print()
         say("Too long to show whole: --query WORD looks at one word.", console, style="dim")
 
 
@@ -92,8 +104,12 @@ def _table(matrix: Matrix, room: int) -> Table:
         table.add_column(of_all, no_wrap=True)
     rest = _rest(matrix)
     listed = _most(matrix) - 1 if rest else len(matrix.row_labels)
-    for label, numbers in list(zip(matrix.row_labels, matrix.values, strict=True))[:listed]:
-        cells = [_cell(number, matrix) for number in numbers[:shown]]
+    rows = zip(matrix.row_labels, matrix.values, matrix.texts(), strict=True)
+    for label, numbers, texts in list(rows)[:listed]:
+        cells = [
+            shaded(text.center(_width(matrix)), number) if side == "center" else Text(text)
+            for number, text in zip(numbers[:shown], texts[:shown], strict=True)
+        ]
         table.add_row(Text(label), *cells, *(["…"] if shown < columns else []))
     if rest:
         table.add_row(Text(rest, style="dim"))
@@ -106,7 +122,7 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
     label = min(_LABEL, max(map(cell_len, matrix.column_labels)))
     longest = max(4, min(40, room - label - 7))
     parts: list[RenderableType] = []
-    for name, numbers in zip(matrix.row_labels, matrix.values, strict=True):
+    for name, numbers, texts in zip(matrix.row_labels, matrix.values, matrix.texts(), strict=True):
         room_for = len(numbers) if len(numbers) <= most + 1 else most  # "1 more" is a line as well
         strongest = sorted(range(len(numbers)), key=lambda key: -numbers[key])[:room_for]
         left = len(numbers) - len(strongest)
@@ -116,7 +132,7 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
         table.add_column("", no_wrap=True)
         for key in sorted(strongest):
             bar = Text("█" * round(numbers[key] * longest), style="blue")
-            table.add_row(Text(matrix.column_labels[key]), percent(numbers[key]), bar)
+            table.add_row(Text(matrix.column_labels[key]), texts[key], bar)
         if left:
             table.add_row(Text(f"… {left} more", style="dim"))
         parts.append(table)
@@ -124,8 +140,15 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
 
 
 def _columns(matrix: Matrix, start: int, stop: int) -> Matrix:
-    values = tuple(row[start:stop] for row in matrix.values)
-    return replace(matrix, values=values, column_labels=matrix.column_labels[start:stop])
+    def cut(rows: Any) -> Any:
+        return tuple(row[start:stop] for row in rows)
+
+    return replace(
+        matrix,
+        values=cut(matrix.values),
+        column_labels=matrix.column_labels[start:stop],
+        hidden=matrix.hidden and cut(matrix.hidden),
+    )
 
 
 def _most(matrix: Matrix) -> int:
@@ -146,12 +169,5 @@ def _fitting(matrix: Matrix, room: int) -> int:
 
 def _width(matrix: Matrix) -> int:
     """The width of the columns: as the numbers need, and the labels as far as they may."""
-    needed = max(len(matrix.text(number)) for row in matrix.values for number in row)
+    needed = max(len(text) for row in matrix.texts() for text in row)
     return max(needed, min(7, max(map(cell_len, matrix.column_labels))))
-
-
-def _cell(number: float, matrix: Matrix) -> Text:
-    text = matrix.text(number)
-    if matrix.kind != "percent":
-        return Text(text)
-    return shaded(text.center(_width(matrix)), number)
