@@ -59,7 +59,8 @@ def test_the_options_are_those_documented(run, command):
             "--json", "--help",
         },
         "scaling": {
-            "--dims", "--keys", "--samples", "--seed", "--svg", "--overwrite", "--json", "--help",
+            "--dims", "--keys", "--samples", "--seed", "--distribution", "--train", "--size",
+            "--steps", "--svg", "--overwrite", "--json", "--help",
         },
     }[command]  # fmt: skip
 
@@ -181,6 +182,15 @@ def test_an_example_can_be_changed(run):
     assert ">99%" in cold or "100%" in cold
 
 
+def test_two_models_train_side_by_side(run):
+    status, out, err = run("scaling", "--train", "--size", "5", "--steps", "13")
+    assert (status, err) == (0, "")
+    assert "undivided: loss" in out
+    assert "Neither model learnt the task in 13 steps" in " ".join(out.split())
+    parsed = json.loads(run("scaling", "--train", "--size", "5", "--steps", "13", "--json")[1])
+    assert len(parsed["unscaled"]) == 13
+
+
 def test_a_table_of_ones_own(run):
     status, out, _ = run(
         "explain", "--example", "lookup", "--table", "red=1,blue=2", "--query", "pink"
@@ -222,6 +232,8 @@ def test_a_table_of_ones_own(run):
         (["explain", "--example", "\x1b[31m"], "no example '\ufffd[31m'"),
         (["scaling", "--seed", str(2**64)], "--seed must be from -2**63 to 2**64 - 1, not 18446"),
         (["scaling", "--seed", str(-(2**63) - 1)], "--seed must be from -2**63"),
+        (["scaling", "--steps", "3"], "--steps goes with --train"),
+        (["scaling", "--train", "--svg", "a.svg"], "--svg goes without --train"),
         (["scaling", "--keys", "1"], "--keys must be at least 2, not 1"),
     ],
 )

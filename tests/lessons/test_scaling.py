@@ -18,6 +18,19 @@ def test_the_variance_is_what_vaswani_et_al_say():
         assert (row.unscaled_theory.variance, row.scaled_theory.variance) == (row.d_k, 1)
 
 
+@pytest.mark.parametrize("distribution", ["normal", "uniform", "signs"])
+def test_the_variance_grows_as_d_k_whatever_the_distribution(distribution):
+    measured = measure_scaling((4, 64), keys=61, samples=701, distribution=distribution)
+    for row in measured.rows:
+        assert row.unscaled.variance == pytest.approx(row.d_k, rel=0.1)
+    assert "standard deviation grows as √d_k" in measured.sentence()
+
+
+def test_another_distribution_is_refused():
+    with pytest.raises(ArgumentError, match="distribution must be one of normal, uniform, signs"):
+        measure_scaling((4,), distribution="heavy")
+
+
 def test_scaled_scores_meet_the_approximation_and_unscaled_ones_freeze():
     first, *_, last = measure_scaling((1, 16, 1024), keys=512, samples=301).rows
     for row in (first, last):
@@ -53,7 +66,7 @@ def test_the_seed_decides_and_nothing_else_is_touched(monkeypatch):
     assert one != measure_scaling((3, 5), keys=7, samples=11, seed=5)
     # Drawn in small parts there are as many samples.
     monkeypatch.setattr(scaling_module, "_CHUNK", 50)
-    assert scaling_module._scores(5, 7, 11, 0).shape == (11, 7)
+    assert scaling_module._scores(5, 7, 11, 0, "normal").shape == (11, 7)
 
 
 def test_json_has_it_all():

@@ -31,6 +31,14 @@ class Weights(StrEnum):
     linear = "linear"
 
 
+class Distribution(StrEnum):
+    """How the components of queries and keys are drawn."""
+
+    normal = "normal"
+    uniform = "uniform"
+    signs = "signs"
+
+
 @commands.command()
 def explain(
     sentence: Annotated[
@@ -250,11 +258,30 @@ def scaling(
     keys: Annotated[int, typer.Option(help="How many keys each query has.")] = 64,
     samples: Annotated[int, typer.Option(help="How many random queries.")] = 512,
     seed: SeedOption = 0,
+    distribution: Annotated[
+        Distribution, typer.Option(help="Of the components of queries and keys.")
+    ] = Distribution.normal,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train two small models instead, one of which divides."),
+    ] = False,
+    size: Annotated[int | None, typer.Option(help="With --train: d_k; 64 unless given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="With --train: how many; 300 unless given.")
+    ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure why attention scores are divided by √d_k."""
+    """Measure why attention scores are divided by √d_k, or train two models to see it."""
+    if train:
+        if svg is not None:
+            raise ArgumentError("--svg goes without --train")
+        _train(size or 64, steps or 300, seed, json)
+        return
+    for name, number in (("size", size), ("steps", steps)):
+        if number is not None:
+            raise ArgumentError(f"--{name} goes with --train")
     try:
         sizes = [int(size) for size in dims.split(",")]
     except ValueError:
@@ -264,7 +291,9 @@ def scaling(
     check_files(overwrite=overwrite, svg=svg)
     from pellucid.lessons.scaling import measure_scaling, to_json
 
-    measured = measure_scaling(sizes, keys=keys, samples=samples, seed=seed)
+    measured = measure_scaling(
+        sizes, keys=keys, samples=samples, seed=seed, distribution=distribution.value
+    )
     if svg is not None:
         from pellucid.lessons.scaling_picture import to_svg
 
@@ -277,6 +306,20 @@ def scaling(
         from pellucid.commands.printing.scaling import show
 
         show(measured, Console())
+
+
+def _train(d_k: int, steps: int, seed: int, json: bool) -> None:
+    from rich.console import Console
+
+    from pellucid.commands.printing.scaling import show_training, training
+    from pellucid.lessons.scaling_training import compare_training, to_json
+
+    with training(Console(stderr=True)) as progress:
+        comparison = compare_training(d_k, steps=steps, seed=seed, progress=progress)
+    if json:
+        typer.echo(to_json(comparison))
+    else:
+        show_training(comparison, Console())
 
 
 def _save(walk: "Walk", html: Path | None, svg: Path | None, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ scores drive the softmax to where one weight is near 1 and its gradient near 0.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import torch
 
@@ -15,6 +16,9 @@ from pellucid.common import files
 from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, TooLargeError
 
+Distribution = Literal["normal", "uniform", "signs"]
+"""Of the components: a standard normal, uniform from -√3 to √3, or -1 and 1. All have mean 0 and
+variance 1."""
 DIMS = (1, 4, 16, 64, 256, 1024)
 HARDLY_ANY = 0.01
 """A gradient this small teaches next to nothing."""
@@ -71,12 +75,16 @@ class Scaling:
     keys: int
     samples: int
     seed: int
+    distribution: Distribution
     rows: tuple[Row, ...]
 
     def sentence(self) -> str:
-        """What the numbers say."""
+        """What the numbers say, and what scales how."""
         row = self.rows[-1]
         return (
+            "The variance of the scores grows as d_k, so that their standard deviation grows as "
+            f"√d_k: at d_k = {row.d_k} it is {math.sqrt(row.unscaled.variance):.1f}, where "
+            f"√{row.d_k} = {math.sqrt(row.d_k):.1f}. Divided by √d_k both stay at 1. "
             f"At d_k = {row.d_k}, undivided scores give one of {self.keys} keys "
             f"{percent(row.unscaled.largest)} of the attention on average, and leave "
             f"{percent(row.unscaled.lost)} of the queries with hardly any gradient (below "
@@ -86,16 +94,25 @@ class Scaling:
 
 
 def measure_scaling(
-    dims: Sequence[int] = DIMS, *, keys: int = 64, samples: int = 512, seed: int = 0
+    dims: Sequence[int] = DIMS,
+    *,
+    keys: int = 64,
+    samples: int = 512,
+    seed: int = 0,
+    distribution: Distribution = "normal",
 ) -> Scaling:
-    """Draw queries and keys from a standard normal, and measure their softmax.
+    """Draw queries and keys, and measure their softmax.
 
     Args:
         dims: the values of d_k.
         keys: how many keys a query has; at least 2.
         samples: how many queries, each with keys of its own; at least 2.
         seed: of the random numbers.
+        distribution: of the components of queries and keys.
     """
+    if distribution not in get_args(Distribution):
+        known = ", ".join(get_args(Distribution))
+        raise ArgumentError(f"distribution must be one of {known}, not '{distribution}'")
     if not dims or min(dims) < 1:
         raise ArgumentError(f"dims must be numbers from 1 up, not {list(dims)}")
     for name, given in (("keys", keys), ("samples", samples)):
@@ -107,7 +124,7 @@ def measure_scaling(
         )
     rows = []
     for d_k in sorted(set(dims)):
-        scores = _scores(d_k, keys, samples, seed)
+        scores = _scores(d_k, keys, samples, seed, distribution)
         rows.append(
             Row(
                 d_k=d_k,
@@ -117,7 +134,9 @@ def measure_scaling(
                 scaled_theory=_theory(1, keys),
             )
         )
-    return Scaling(keys=keys, samples=samples, seed=seed, rows=tuple(rows))
+    return Scaling(
+        keys=keys, samples=samples, seed=seed, distribution=distribution, rows=tuple(rows)
+    )
 
 
 def to_json(scaling: Scaling) -> str:
@@ -125,17 +144,29 @@ def to_json(scaling: Scaling) -> str:
     return files.to_json(asdict(scaling), indent=2)
 
 
-def _scores(d_k: int, keys: int, samples: int, seed: int) -> torch.Tensor:
+def _scores(
+    d_k: int, keys: int, samples: int, seed: int, distribution: Distribution
+) -> torch.Tensor:
     """(samples, keys) products of random queries and keys."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
     at_once = max(1, _CHUNK // (keys * d_k))
     for start in range(0, samples, at_once):
         size = min(at_once, samples - start)
-        query = torch.randn(size, d_k, generator=generator)
-        key = torch.randn(size, keys, d_k, generator=generator)
+        query = _components((size, d_k), generator, distribution)
+        key = _components((size, keys, d_k), generator, distribution)
         parts.append((key @ query[:, :, None])[..., 0])
     return torch.cat(parts).double()
+
+
+def _components(
+    shape: tuple[int, ...], generator: torch.Generator, distribution: Distribution
+) -> torch.Tensor:
+    """Independent numbers of mean 0 and variance 1."""
+    if distribution == "uniform":
+        return (torch.rand(shape, generator=generator) * 2 - 1) * math.sqrt(3)
+    numbers = torch.randn(shape, generator=generator)
+    return numbers.sign() if distribution == "signs" else numbers
 
 
 def _measure(scores: torch.Tensor) -> Measures:

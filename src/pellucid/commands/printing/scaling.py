@@ -1,16 +1,24 @@
 """The scaling measurement: a table beside theory, and a plot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from pellucid.commands.printing.console import say
 from pellucid.common.wording import percent
 from pellucid.lessons.scaling import HARDLY_ANY, Measures, Row, Scaling, Theory
+from pellucid.lessons.scaling_training import TrainingComparison, TrainingStep, status
 
 _COLUMNS = ("variance", "entropy", "largest", "gradient", "lost")
+_DRAWN = {
+    "normal": "from a standard normal",
+    "uniform": "uniform from -√3 to √3",
+    "signs": "-1 or 1",
+}
 _SOURCE = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.1, footnote 4"
 
 
@@ -19,7 +27,7 @@ def show(scaling: Scaling, console: Console) -> None:
     say("Why divide the scores by √d_k?", console, style="bold")
     say(
         f"{scaling.samples} random queries, each with {scaling.keys} random keys, all components "
-        f"from a standard normal; seed {scaling.seed}.",
+        f"{_DRAWN[scaling.distribution]}; seed {scaling.seed}.",
         console,
         style="dim",
     )
@@ -89,3 +97,53 @@ def _plot(scaling: Scaling, console: Console) -> None:
                 f"{label}{name:<10}", (bar, style), f" {percent(measures.largest)}"
             )
             console.print(line, no_wrap=True)
+
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@contextmanager
+def training(console: Console) -> Iterator[Callable[[TrainingStep, TrainingStep], None]]:
+    """What to call after each step of both models: a terminal draws their curves as they grow."""
+    steps: tuple[list[TrainingStep], list[TrainingStep]] = ([], [])
+    with Live(console=console, transient=True, refresh_per_second=8) as live:
+
+        def progress(scaled: TrainingStep, unscaled: TrainingStep) -> None:
+            steps[0].append(scaled)
+            steps[1].append(unscaled)
+            if console.is_terminal:
+                live.update(_curves(*steps, console.width))
+
+        yield progress
+
+
+def show_training(comparison: TrainingComparison, console: Console) -> None:
+    """Print both models' curves, and what they say."""
+    say("Train two models: softmax(q · k / √d_k) and softmax(q · k)", console, style="bold")
+    say(
+        f"Associative recall, d_k = {comparison.d_k}, {len(comparison.scaled)} steps of Adam at "
+        f"{comparison.learning_rate:g}; the same start and the same data, seed {comparison.seed}.",
+        console,
+        style="dim",
+    )
+    console.print()
+    console.print(_curves(list(comparison.scaled), list(comparison.unscaled), console.width))
+    console.print()
+    say(comparison.sentence(), console)
+
+
+def _curves(scaled: list[TrainingStep], unscaled: list[TrainingStep], width: int) -> Group:
+    """A line each for loss, right answers, entropy and the largest logit, on one scale for both."""
+    room = max(10, min(60, width - 24))
+    lines: list[Text] = []
+    for name, steps in (("divided", scaled), ("undivided", unscaled)):
+        lines.append(Text(f"{name}: {status(steps[-1])}", style="bold"))
+        for measure in ("loss", "accuracy", "entropy", "max_logit"):
+            most = max(getattr(step, measure) for step in (*scaled, *unscaled)) or 1.0
+            bars = "".join(
+                _BARS[round(8 * getattr(steps[len(steps) * i // room], measure) / most)]
+                for i in range(room)
+            )
+            label = {"accuracy": "right answers", "max_logit": "max logit"}.get(measure, measure)
+            lines.append(Text.assemble(f"  {label:<14}", (bars, "cyan")))
+    return Group(*lines)
