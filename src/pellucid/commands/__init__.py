@@ -1,6 +1,7 @@
 """The commands, a module for each kind of work.
 
     lessons       explain, scaling
+    learn         learn
     lens          watch, heads
     view          view
     export        export

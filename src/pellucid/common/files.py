@@ -39,6 +39,8 @@ KINDS = {
     "html": (".html", ".htm"),
     "svg": (".svg",),
     "json": (".json",),
+    "notebook": (".ipynb",),
+    "slides": (".html", ".htm"),
     "csv": (".csv",),
     "txt": (".txt",),
     "parquet": (".parquet",),
@@ -69,6 +71,8 @@ _BEGIN = {
     "html": (b"<!doctype html", b"<html"),
     "svg": (b"<svg", b"<?xml"),
     "json": (b"{", b"["),
+    "notebook": (b"{",),
+    "slides": (b"<!doctype html", b"<html"),
     "parquet": (b"PAR1",),
     "npy": (b"\x93NUMPY",),
 }

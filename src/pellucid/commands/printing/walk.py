@@ -33,9 +33,7 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
             _show_step(number, step, console)
             console.print()
     else:
-        step, weights = walk.heat
-        console.print(_draw(weights, console.width))
-        say(step.sentence, console)
+        show_picture(walk, console)
         console.print()
         say(
             f"Each row sums to 100%. --steps shows all {len(walk.steps)} steps that lead to it.",
@@ -44,6 +42,21 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
         )
     if len(walk.heat[1].row_labels) > _MOST_HEAT:
         say("Too long to show whole: --query WORD looks at one word.", console, style="dim")
+
+
+def show_picture(walk: Walk, console: Console) -> None:
+    """Print the weights in percent, and what they say."""
+    step, weights = walk.heat
+    console.print(_draw(weights, console.width))
+    say(step.sentence, console)
+
+
+def show_step(walk: Walk, name: str, console: Console) -> None:
+    """Print one step."""
+    number, step = next(
+        (number, step) for number, step in enumerate(walk.steps, start=1) if step.name == name
+    )
+    _show_step(number, step, console)
 
 
 def _show_step(number: int, step: Step, console: Console) -> None:

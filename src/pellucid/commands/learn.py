@@ -1,0 +1,92 @@
+"""`pellucid learn`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.commands.shared import JsonOption, OverwriteOption, check_files, write
+from pellucid.errors import ArgumentError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def learn(
+    station: Annotated[
+        str | None,
+        typer.Argument(metavar="STATION", help="A name or a number; all are listed without it."),
+    ] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Give the answers, and ask nothing.")
+    ] = False,
+    notebook: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a notebook that runs as it is.")
+    ] = None,
+    slides: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write slides, a self-contained HTML file.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the picture of the station.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Learn attention in ten stations: guess, look, change one thing, try your own, check."""
+    from rich.console import Console
+
+    from pellucid.lessons.stations import STATIONS, to_json
+    from pellucid.lessons.stations import station as station_of
+
+    files = {"notebook": notebook, "slides": slides, "svg": svg}
+    if station is None:
+        if any(files.values()):
+            raise ArgumentError("give a station to write: a name or a number")
+        titles = {name: title for name, (title, _) in STATIONS.items()}
+        if json:
+            from pellucid.common.files import to_json as as_json
+
+            typer.echo(as_json([{"name": name, "title": title} for name, title in titles.items()]))
+        else:
+            from pellucid.commands.printing.station import show_path
+
+            show_path(titles, Console())
+        return
+    check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg)
+    stop = station_of(station)
+    if notebook is not None:
+        from pellucid.lessons.notebook import to_notebook
+
+        write(notebook, to_notebook(stop), "notebook", overwrite)
+    if slides is not None:
+        from pellucid.lessons.slides import to_slides
+
+        write(slides, to_slides(stop), "slides", overwrite)
+    if svg is not None:
+        from pellucid.lessons.picture import to_svg
+
+        write(svg, to_svg(stop.walk), "svg", overwrite)
+    if json:
+        typer.echo(to_json(stop))
+    elif not any(files.values()):
+        from pellucid.commands.printing.station import show
+
+        asks = not answers and sys.stdin.isatty() and sys.stdout.isatty()
+        names = list(STATIONS)
+        after = names.index(stop.name) + 1
+        show(
+            stop,
+            Console(),
+            _ask if asks else None,
+            names[after] if after < len(names) else None,
+        )
+
+
+def _ask(most: int) -> int:
+    """A number from 1 to `most`, from whoever sits there."""
+    while True:
+        given = str(typer.prompt("Your answer")).strip()
+        if given.isdecimal() and 1 <= int(given) <= most:
+            return int(given)
+        typer.echo(f"A number from 1 to {most}, please.")
