@@ -77,7 +77,7 @@ def record(tokens: int, view: str, use: Callable[[Page, float], None]) -> Record
         TemporaryDirectory() as scratch,
     ):
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        page.goto(f"{urlunsplit(viewer.address)}#{view}?sheet=0&head=3")
+        page.goto(f"{urlunsplit(viewer.address)}#{view}?layer=0&head=3")
         page.get_by_role("main").locator("canvas, button").first.wait_for()
         page.wait_for_timeout(3000)  # what opening costs is no frame of using it
         page.evaluate(WATCH)

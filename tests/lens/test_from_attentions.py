@@ -10,7 +10,7 @@ import pellucid
 from pellucid import Recording
 from pellucid.errors import ArgumentError, PellucidError, ShapeError, TypeMismatchError
 from pellucid.lens import heads, rollout
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.catalogue import Catalogue, Volume
 
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 5, 7
 NEAR = {"atol": 1e-6, "rtol": 1e-5}
@@ -294,11 +294,11 @@ def test_texts_are_saved(tmp_path):
 
 def test_the_page_shows_it(both):
     watched, seen = both
-    atlas = Atlas(Volume(watched, "watched"), Volume(seen, "given"))
-    assert len(atlas.sheets) == 2 * LAYERS
-    for sheet, other in zip(atlas.sheets[:LAYERS], atlas.sheets[LAYERS:], strict=True):
-        assert (sheet.heads, sheet.queries, sheet.keys) == (other.heads, other.queries, other.keys)
-        assert (sheet.is_cross, sheet.is_causal) == (other.is_cross, other.is_causal)
+    catalogue = Catalogue(Volume(watched, "watched"), Volume(seen, "given"))
+    assert len(catalogue.layers) == 2 * LAYERS
+    for layer, other in zip(catalogue.layers[:LAYERS], catalogue.layers[LAYERS:], strict=True):
+        assert (layer.heads, layer.queries, layer.keys) == (other.heads, other.queries, other.keys)
+        assert (layer.is_cross, layer.is_causal) == (other.is_cross, other.is_causal)
 
 
 def test_what_query_and_key_are_needed_for_is_refused(both):

@@ -176,7 +176,7 @@ def test_the_page_is_shown_beside_the_program(seen: Recording) -> None:
     with seen.view(browser=False) as page:
         with urlopen(f"{page.address}about", timeout=60) as answer:
             about = json.load(answer)
-        assert len(about["sheets"]) == 2
+        assert len(about["layers"]) == 2
         assert page.address in repr(page)
     with pytest.raises(OSError, match="refused"):
         urlopen(f"{page.address}about", timeout=60)

@@ -1,7 +1,7 @@
 """A real browser before a real server, and pages on which nothing may go wrong unseen.
 
     def test_something(shown, opened):
-        page = opened(shown("decoder"), "map", "sheet=1&head=2", color_scheme="dark")
+        page = opened(shown("decoder"), "map", "layer=1&head=2", color_scheme="dark")
         page.get_by_role("button", name="Zoom in").click()
 
 With PELLUCID_PICTURES=DIRECTORY a picture of each page is kept at the end of its test.
@@ -23,7 +23,7 @@ import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
 
 from pellucid.lens.recording import Recording
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.catalogue import Catalogue, Volume
 from pellucid.viewer.server import Server
 from tests.viewer import recordings
 
@@ -74,21 +74,21 @@ class Shown:
 
     def __init__(self, *volumes: Volume) -> None:
         self.seen = [one.seen for one in volumes]
-        self.atlas = Atlas(*volumes)
+        self.catalogue = Catalogue(*volumes)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        app = Server(self.atlas).app
+        app = Server(self.catalogue).app
         self._server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
         )
         self._thread = threading.Thread(target=self._server.run, args=([listening],))
         self._thread.start()
 
-    def weights(self, sheet: int, head: int) -> Any:
+    def weights(self, layer: int, head: int) -> Any:
         """(queries, keys) of one head, as the library gives them."""
-        return [one for seen in self.seen for one in seen.latest()][sheet].weights[0, head]
+        return [one for seen in self.seen for one in seen.latest()][layer].weights[0, head]
 
     def stop(self) -> None:
         self._server.should_exit = True

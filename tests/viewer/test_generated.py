@@ -13,8 +13,8 @@ from pellucid.models import Config, Encoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.generation import generate
 from pellucid.tasks.translation import translate
-from pellucid.viewer.api import Desk
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.api import Api
+from pellucid.viewer.catalogue import Catalogue, Volume
 from pellucid.viewer.generated import ALTERNATIVES, recorded_generation
 from tests import writers
 from tests.viewer import recordings
@@ -162,7 +162,7 @@ def test_a_model_of_transformers(foreign):
     with torch.no_grad():
         logits = model.double()(torch.tensor([written.ids[:-1]])).logits[0, written.prompt - 1 :]
     check_steps(written, logits.softmax(-1))
-    assert [sheet.is_causal for sheet in Atlas(volume).sheets] == [True, True]
+    assert [layer.is_causal for layer in Catalogue(volume).layers] == [True, True]
 
 
 def test_one_of_transformers_ends_where_its_positions_do(foreign):
@@ -203,7 +203,7 @@ def told():
 
 
 def ask(volume, path, **options):
-    return Desk(Atlas(volume)).ask(path, options).find()
+    return Api(Catalogue(volume)).ask(path, options).find()
 
 
 def test_words_and_alternatives(told):
@@ -270,11 +270,11 @@ def test_else_it_is_that_of_all(told):
 
 def test_the_alignment_of_each_head(told):
     volume = told["translated"]
-    sheets = Atlas(volume).sheets
-    sheet = next(i for i, one in enumerate(sheets) if one.name == "decoder.blocks.3.cross")
-    found = ask(volume, f"aligned/{sheet}/0").values
-    for head in range(sheets[sheet].heads):
-        expected = lens.align(volume.seen, layers=[sheets[sheet].name], heads=head)
+    layers = Catalogue(volume).layers
+    layer = next(i for i, one in enumerate(layers) if one.name == "decoder.blocks.3.cross")
+    found = ask(volume, f"aligned/{layer}/0").values
+    for head in range(layers[layer].heads):
+        expected = lens.align(volume.seen, layers=[layers[layer].name], heads=head)
         assert torch.allclose(found[head], expected.weights, rtol=recordings.ROUNDING)
     with pytest.raises(ArgumentError, match="is no cross-attention"):
         ask(volume, "aligned/0/0")

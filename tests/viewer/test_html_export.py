@@ -12,8 +12,8 @@ import torch
 from pellucid.errors import OutOfRangeError, TooLargeError
 from pellucid.lens.record import Pieces
 from pellucid.viewer import html_export
-from pellucid.viewer.api import MOST_WORDS, QUESTIONS, Desk, Numbers
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.api import ENDPOINTS, MOST_WORDS, Api, Numbers
+from pellucid.viewer.catalogue import Catalogue, Volume
 from pellucid.viewer.tile_pyramid import Map
 from tests.command_line import refused, run  # noqa: F401
 from tests.viewer import recordings
@@ -41,7 +41,7 @@ def seen():
 @pytest.fixture(scope="module")
 def whole(seen):
     """All of it as a page."""
-    return html_export.exported(atlas_of(seen))
+    return html_export.exported(catalogue_of(seen))
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +51,19 @@ def hostile():
     return found
 
 
-def atlas_of(seen, title="a title"):
-    return Atlas(Volume(seen, title))
+def catalogue_of(seen, title="a title"):
+    return Catalogue(Volume(seen, title))
 
 
 def kept(page):
     """What is in a page."""
-    (found,) = re.findall(r'<script type="application/json" id="kept">(.*?)</script>', page, re.S)
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     return json.loads(found)
 
 
 READ = """async ([text, paths]) => {
-  const { opened } = await import("./page/kept.js");
-  const { source } = await opened({ textContent: text });
+  const { openOfflineSource } = await import("./page/offline_source.js");
+  const { source } = await openOfflineSource({ textContent: text });
   const one = async (path) => {
     const { values, shape, isExact } = await source.numbers(path);
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
@@ -85,20 +85,20 @@ def read_by_page(page, text, paths):
 
 
 def test_every_question_is_answered_or_said_to_be_left_out():
-    assert set(QUESTIONS) == {*html_export.HELD, *html_export.MADE, *html_export.LEFT_OUT}
-    assert len(QUESTIONS) == len(html_export.HELD) + len(html_export.MADE) + len(
+    assert set(ENDPOINTS) == {*html_export.HELD, *html_export.MADE, *html_export.LEFT_OUT}
+    assert len(ENDPOINTS) == len(html_export.HELD) + len(html_export.MADE) + len(
         html_export.LEFT_OUT
     )
 
 
 def test_words_are_asked_for_as_the_page_does():
-    (chunk,) = re.findall(r"const CHUNK = (\d+);", html_export.source("source.js"))
+    (chunk,) = re.findall(r"const CHUNK = (\d+);", html_export.source("tokens.js"))
     assert int(chunk) == MOST_WORDS
 
 
 def test_numbers_are_those_of_the_desk_whatever_is_asked(shown, opened, seen, whole):
     page = opened(shown("decoder"))
-    desk = Desk(atlas_of(seen))
+    api = Api(catalogue_of(seen))
     answers = kept(whole)["answers"]
     held = [path for path, answer in answers.items() if "shape" in answer]
     drafts = [f"tile/1/0/2/1/0/0?reduce={way}&exact=0" for way in ("mean", "max")]
@@ -113,7 +113,7 @@ def test_numbers_are_those_of_the_desk_whatever_is_asked(shown, opened, seen, wh
     assert len(held) == LAYERS * (1 + HEADS * (4 + 2))
     found = read_by_page(page, whole, asked)
     for path, answer in zip(asked, found, strict=True):
-        wanted = html_export.ask(desk, path)
+        wanted = html_export.ask(api, path)
         assert isinstance(wanted, Numbers)
         assert answer["shape"] == list(wanted.values.shape), path
         assert answer["isExact"], path
@@ -137,55 +137,55 @@ def test_weights_are_to_the_last_bit_those_of_the_library(shown, opened, seen, w
 
 def test_a_translation_is_there_with_its_words(shown, opened):
     seen = shown("both").seen[0]
-    text = html_export.exported(atlas_of(seen))
+    text = html_export.exported(catalogue_of(seen))
     answers = kept(text)["answers"]
     assert len(answers["queries/3/0?first=0&count=4096"]["json"]["words"]) == TARGET
     assert len(answers["keys/3/0?first=0&count=4096"]["json"]["words"]) == SOURCE
     crossing = [i for i, record in enumerate(seen.latest()) if record.is_cross]
     assert crossing
-    for sheet in crossing:
-        assert f"aligned/{sheet}/0" in answers
+    for layer in crossing:
+        assert f"aligned/{layer}/0" in answers
     assert "json" in answers["alignment/0/0"] or "error" in answers["alignment/0/0"]
 
 
 def test_a_part_of_the_heads_has_its_maps(shown, opened, seen):
     page = opened(shown("decoder"))
-    text = html_export.exported(atlas_of(seen), heads=[2])
+    text = html_export.exported(catalogue_of(seen), heads=[2])
     assert len(kept(text)["answers"]["heads"]["json"]["rows"]) == LAYERS * HEADS
     row, other, tile = read_by_page(page, text, ["row/0/0/2/5", "row/0/0/1/5", "tile/0/0/0/0/0/0"])
     assert row["shape"] == [TOKENS]
     assert other == tile == "this is not part of the file"
     with pytest.raises(OutOfRangeError, match=r"there is no head 3; there are 3"):
-        html_export.exported(atlas_of(seen), heads=[3])
+        html_export.exported(catalogue_of(seen), heads=[3])
 
 
 def test_what_it_would_hold_is_known_before_anything_is_looked_at(seen, whole, monkeypatch):
-    atlas = atlas_of(seen)
+    catalogue = catalogue_of(seen)
     answers = kept(whole)["answers"].values()
     sizes = [torch.Size(answer["shape"]).numel() for answer in answers if "shape" in answer]
     needed = 4 * sum(sizes)
-    assert html_export.held_bytes(html_export.Wanted(atlas)) == needed
-    assert html_export.exported(atlas, limit=needed) == whole
+    assert html_export.held_bytes(html_export.Wanted(catalogue)) == needed
+    assert html_export.exported(catalogue, limit=needed) == whole
     for name in ("tile", "row"):
         monkeypatch.setattr(Map, name, None)
-    monkeypatch.setattr(Atlas, "thumbnails", None)
+    monkeypatch.setattr(Catalogue, "thumbnails", None)
     wanted = (
         r"would hold 2\.\d MiB of numbers, and the limit is .*: choose some --layers or --heads"
     )
     with pytest.raises(TooLargeError, match=wanted):
-        html_export.exported(atlas, limit=needed - 1)
+        html_export.exported(catalogue, limit=needed - 1)
 
 
 def test_it_is_told_how_far_it_is(seen):
     told = []
-    html_export.exported(atlas_of(seen), step=lambda name, done, of: told.append((done, of)))
+    html_export.exported(catalogue_of(seen), step=lambda name, done, of: told.append((done, of)))
     assert told[-1][0] == told[-1][1]
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 @pytest.mark.parametrize("title", HOSTILE)
 def test_text_never_becomes_html(hostile, title):
-    page = html_export.exported(atlas_of(hostile, title), heads=[])
+    page = html_export.exported(catalogue_of(hostile, title), heads=[])
     assert page.count("<script") == page.count("</script>") == 2
     assert "<img" not in page
     assert "<!--" not in page
@@ -198,7 +198,7 @@ def test_numbers_that_are_none_are_left_open():
     seen = recordings.both()
     for record in seen.records:
         record.keys = Pieces(record.key * torch.nan)
-    answers = kept(html_export.exported(atlas_of(seen), heads=[]))["answers"]
+    answers = kept(html_export.exported(catalogue_of(seen), heads=[]))["answers"]
     assert {row["entropy"] for row in answers["heads"]["json"]["rows"]} == {None}
     weights = answers["alignment/0/0"]["json"]["weights"]
     assert {weight for row in weights for weight in row} == {None}
@@ -222,7 +222,7 @@ def test_it_works_from_disk_with_the_network_off(opened, seen, whole, tmp_path):
     assert page.get_by_role("status").inner_text() == f"{LAYERS * HEADS} heads"
     heads.nth(HEADS + 1).click()
     opened.settle(page)
-    assert re.search(r"#map\?sheet=1&(item=0&)?head=1", page.url)
+    assert re.search(r"#map\?layer=1&(item=0&)?head=1", page.url)
     the_map = page.get_by_role("main").get_by_role("application")
     the_map.focus()
     for _ in range(9):
@@ -237,13 +237,13 @@ def test_it_works_from_disk_with_the_network_off(opened, seen, whole, tmp_path):
         ).groups()
         (percentage,) = percents(share)
         assert is_shown(percentage, float(weights[int(query), int(other)]))
-    page = visited(opened, path, "#text?sheet=1&head=1&token=281")
+    page = visited(opened, path, "#text?layer=1&head=1&token=281")
     assert "(281) attends to" in page.get_by_role("status").inner_text()
 
 
 def test_hostile_words_are_words(opened, hostile, tmp_path):
     path = tmp_path / "page.html"
-    path.write_text(html_export.exported(atlas_of(hostile, HOSTILE[1])), encoding="utf-8")
+    path.write_text(html_export.exported(catalogue_of(hostile, HOSTILE[1])), encoding="utf-8")
     page = visited(opened, path, "#text")
     assert page.get_by_role("heading", level=1).inner_text() == HOSTILE[1]
     shown = page.get_by_role("main").inner_text()
@@ -255,8 +255,8 @@ def test_hostile_words_are_words(opened, hostile, tmp_path):
 
 def test_what_is_not_in_the_file_says_so(opened, seen, tmp_path):
     path = tmp_path / "page.html"
-    path.write_text(html_export.exported(atlas_of(seen), heads=[0]), encoding="utf-8")
-    page = visited(opened, path, "#text?sheet=0&head=1&token=3")
+    path.write_text(html_export.exported(catalogue_of(seen), heads=[0]), encoding="utf-8")
+    page = visited(opened, path, "#text?layer=0&head=1&token=3")
     assert "this is not part of the file" in page.locator("body").inner_text()
 
 
@@ -273,9 +273,9 @@ def test_a_recording_is_exported(run, tmp_path, seen):  # noqa: F811
     text = page.read_text(encoding="utf-8")
     assert err == f"wrote {page}, {page.stat().st_size / 1024:.1f} KiB\n"
     answers = kept(text)["answers"]
-    (sheet,) = answers["about"]["json"]["sheets"]
-    assert sheet["name"] == "layers.1.attention"
-    assert sheet["layer"] == 1
+    (layer,) = answers["about"]["json"]["layers"]
+    assert layer["name"] == "layers.1.attention"
+    assert layer["number"] == 1
     assert answers["about"]["json"]["title"] == "read.safetensors"
     assert "tile/0/0/2/0/1/1" in answers
     assert "tile/0/0/1/0/1/1" not in answers

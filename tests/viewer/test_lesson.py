@@ -528,11 +528,11 @@ def test_arrow_keys_choose_another_query(shown, opened):
     assert weights_shown(page, 6) == ["38.0 %", "31.0 %", "31.0 %", "0 %", "0 %", "0 %"]
 
 
-@pytest.mark.parametrize(("name", "sheet", "token"), [("decoder", 1, 37), ("long", 1, 500)])
-def test_the_weights_of_a_recording(shown, opened, name, sheet, token):
+@pytest.mark.parametrize(("name", "layer", "token"), [("decoder", 1, 37), ("long", 1, 500)])
+def test_the_weights_of_a_recording(shown, opened, name, layer, token):
     of = shown(name)
-    page = opened(of, "lesson", f"sheet={sheet}&head=2&token={token}")
-    right = of.weights(sheet, 2)[token]
+    page = opened(of, "lesson", f"layer={layer}&head=2&token={token}")
+    right = of.weights(layer, 2)[token]
     first = max(0, min(token - lesson.MOST // 2, len(right) - lesson.MOST))
     for place, key in enumerate(range(first, min(first + lesson.MOST, len(right)))):
         (percentage,) = percents(cell(page, f"weight.{place}").inner_text())
@@ -547,7 +547,7 @@ def test_the_weights_of_a_recording(shown, opened, name, sheet, token):
 
 
 def test_one_goes_through_a_long_text(shown, opened):
-    page = opened(shown("long"), "lesson", "sheet=0&head=0&token=500")
+    page = opened(shown("long"), "lesson", "layer=0&head=0&token=500")
     page.get_by_role("button", name="Later tokens").click()
     opened.settle(page)
     tokens = page.get_by_role("radiogroup", name="The token that attends").get_by_role("radio")
@@ -563,7 +563,7 @@ def test_one_goes_through_a_long_text(shown, opened):
 
 def test_long_vectors_are_shown_whole_when_asked(shown, opened):
     of = shown("decoder")
-    page = opened(of, "lesson", "sheet=0&head=1&token=3")
+    page = opened(of, "lesson", "layer=0&head=1&token=3")
     dim = of.seen[0].latest()[0].query.shape[-1]
     rows = page.get_by_role("grid", name="The query beside the keys")
     more = page.get_by_role("button", name=f"Show all {dim} numbers")

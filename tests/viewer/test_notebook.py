@@ -28,7 +28,7 @@ from pellucid.attention import attention_weights, masks
 from pellucid.errors import PellucidError
 from pellucid.lens import Recording
 from pellucid.viewer import notebook, png_image
-from pellucid.viewer.api import Desk, Numbers, parsed
+from pellucid.viewer.api import Api, Numbers, parsed
 from pellucid.viewer.html_export import as_bytes, source
 from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings
@@ -185,9 +185,9 @@ def test_answers_are_those_of_the_desk(kernel, seen):
         "column/0/0/1/17",
         "heads",
     ]
-    desk = Desk(notebook.atlas_of(seen))
+    api = Api(notebook.catalogue_of(seen))
     for path, (said, buffers) in zip(paths, Heard(seen).ask(*paths), strict=True):
-        wanted = desk.ask(*parsed(path)).find()
+        wanted = api.ask(*parsed(path)).find()
         if isinstance(wanted, Numbers):
             assert said["shape"] == list(wanted.values.shape)
             assert said["exact"] is wanted.is_exact
@@ -202,7 +202,7 @@ def test_a_wrong_question_is_told_so(kernel, seen, path):
     assert said["error"]
     assert buffers is None
     with pytest.raises(PellucidError, match=re.escape(said["error"])):
-        Desk(notebook.atlas_of(seen)).ask(*parsed(path)).find()
+        Api(notebook.catalogue_of(seen)).ask(*parsed(path)).find()
 
 
 def test_what_nobody_asks_any_more_is_not_looked_for(kernel, seen, monkeypatch):
@@ -276,8 +276,8 @@ def test_weights_are_one_sheet_without_words(kernel, mask):
         said | {"buffers": buffers}
         for said, buffers in Heard(weights).ask("about", "keys/0/1", "tile/0/1/2/0/0/0", "heads")
     )
-    (sheet,) = about["json"]["sheets"]
-    assert [sheet[name] for name in ("items", "heads", "queries", "keys")] == [
+    (layer,) = about["json"]["layers"]
+    assert [layer[name] for name in ("items", "heads", "queries", "keys")] == [
         BATCH, HEADS, QUERIES, KEYS,
     ]  # fmt: skip
     assert words["json"] == {"words": None}
@@ -360,7 +360,7 @@ def test_the_picture_has_a_map_of_each_head():
 
 def test_pictures_of_many_heads_stay_small():
     many = recordings.made(tokens=7, layers=43, heads=37, dim=2)
-    data = png_image.still(notebook.atlas_of(many))
+    data = png_image.still(notebook.catalogue_of(many))
     picture = read_png(data)
     step = png_image.SMALLEST + png_image.GAP
     assert picture.shape[0] == pytest.approx(2 * 43 * step, abs=30)  # two lines a layer

@@ -26,19 +26,19 @@ class View(NamedTuple):
 
 VIEWS = [
     View("overview", ""),
-    View("map", "sheet=1&head=2"),
-    View("map", "sheet=3&head=1", ("both",)),
-    View("map", "sheet=1&head=2&query=37&key=11"),
+    View("map", "layer=1&head=2"),
+    View("map", "layer=3&head=1", ("both",)),
+    View("map", "layer=1&head=2&query=37&key=11"),
     View("compare", ""),
     View("compare", "show=difference", ("encoder", "both")),
-    View("text", "sheet=1&head=2"),
-    View("text", "sheet=1&head=2&token=37"),
+    View("text", "layer=1&head=2"),
+    View("text", "layer=1&head=2&token=37"),
     View("lesson", ""),
-    View("links", "sheet=1&head=all"),
-    View("links", "sheet=0&head=2&token=37"),
+    View("links", "layer=1&head=all"),
+    View("links", "layer=0&head=2&token=37"),
     View("links", "", ("translated",)),
     View("generation", "step=7", ("written",)),
-    View("generation", "sheet=6&head=2&step=3", ("translated",)),
+    View("generation", "layer=6&head=2&step=3", ("translated",)),
 ]
 
 every_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.name}-{view.asked}")
@@ -149,15 +149,15 @@ def test_an_address_shows_the_same_again(shown, opened, view):
 @pytest.mark.parametrize(
     "asked",
     [
-        "overview?sort=toString&behaviour=constructor&sheet=-1&head=1e9&item=7",
-        "map?sheet=99&zoom=-1&x=1e308&y=NaN&query=999999999&key=%3Cscript%3E&scale=valueOf",
+        "overview?sort=toString&behaviour=constructor&layer=-1&head=1e9&item=7",
+        "map?layer=99&zoom=-1&x=1e308&y=NaN&query=999999999&key=%3Cscript%3E&scale=valueOf",
         "compare?a=9.9.9&b=0.0&show=__proto__&zoom=1e308&x=-5&y=-5",
         "text?by=toString&way=up&token=999999999&scale=constructor&item=-0",
         "links?picture=constructor&least=101&off=x.-1&first=1e9&firstkey=&token=0x10",
-        "generation?step=-3&recording=5&head=99&sheet=1&token=999",
-        "lesson?sheet=1&scale=1e308&temperature=1e-300&width=1e9&mask=toString&around=-1",
+        "generation?step=-3&recording=5&head=99&layer=1&token=999",
+        "lesson?layer=1&scale=1e308&temperature=1e-300&width=1e9&mask=toString&around=-1",
         "lesson?example=__proto__&query=99&temperature=Infinity",
-        "toString?sheet=0",
+        "toString?layer=0",
     ],
 )
 def test_an_address_without_sense_shows_what_is_usual(shown, opened, asked):
@@ -241,11 +241,11 @@ def test_views_are_opened_with_enter(shown, opened):
 # Map.
 
 
-@pytest.mark.parametrize(("name", "sheet"), [("decoder", 1), ("both", 3)])
-def test_the_keyboard_reads_single_weights(shown, opened, name, sheet):
+@pytest.mark.parametrize(("name", "layer"), [("decoder", 1), ("both", 3)])
+def test_the_keyboard_reads_single_weights(shown, opened, name, layer):
     of = shown(name)
-    weights = of.weights(sheet, 2)
-    page = opened(of, "map", f"sheet={sheet}&head=2")
+    weights = of.weights(layer, 2)
+    page = opened(of, "map", f"layer={layer}&head=2")
     the_map(page).focus()
     page.keyboard.press("ArrowRight")
     seen = set()
@@ -266,7 +266,7 @@ def test_the_keyboard_reads_single_weights(shown, opened, name, sheet):
 
 def test_the_wheel_zooms_to_single_weights(shown, opened):
     of = shown("long")
-    page = opened(of, "map", "sheet=1&head=1", viewport={"width": 601, "height": 503})
+    page = opened(of, "map", "layer=1&head=1", viewport={"width": 601, "height": 503})
     assert "1,009 × 1,009 weights" in status(page)
     assert "a cell is the largest of" in status(page)
     box = the_map(page).bounding_box()
@@ -297,7 +297,7 @@ def test_colours_are_in_the_order_of_the_weights(shown, opened, scheme, scale, s
     """Where four tiles meet: the darker the light page, the lighter the dark one, the more."""
     of = shown("long")
     weights = of.weights(0, 2)
-    page = opened(of, "map", "sheet=0&head=2&zoom=9&x=480&y=490", color_scheme=scheme)
+    page = opened(of, "map", "layer=0&head=2&zoom=9&x=480&y=490", color_scheme=scheme)
     chosen(page, "Scale").select_option(label=scale)
     box = the_map(page).bounding_box()
     points, found = [(130 + 77 * i, 110 + 61 * j) for i in range(7) for j in range(6)], []
@@ -335,7 +335,7 @@ def light(canvas: Locator, points: list[tuple[float, float]]) -> list[float]:
 
 def test_another_head_is_another_map(shown, opened):
     of = shown("decoder")
-    page = opened(of, "map", "sheet=0&head=0")
+    page = opened(of, "map", "layer=0&head=0")
     chosen(page, "Head").select_option(label="layer 1, head 1")
     opened.settle(page)
     box = the_map(page).bounding_box()
@@ -354,7 +354,7 @@ def words(page: Page) -> Locator:
 def test_a_word_shows_what_it_attends_to(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 2)
-    page = opened(of, "text", "sheet=1&head=2")
+    page = opened(of, "text", "layer=1&head=2")
     assert words(page).count() == TOKENS
     read = re.sub(r"[\s␣⏎]", "", "".join(words(page).all_inner_texts()))
     assert "".join(writers.TEXT.split()).startswith(read)
@@ -392,7 +392,7 @@ def check_words(page: Page, weights) -> None:
 
 def test_a_long_text_opens_where_its_token_stands(shown, opened):
     of = shown("long")
-    page = opened(of, "text", "sheet=1&head=0&token=1000")
+    page = opened(of, "text", "layer=1&head=0&token=1000")
     assert "(1000) attends to" in status(page)
     assert 0 < words(page).count() < of.weights(1, 0).shape[-1]
     (pressed,) = page.get_by_role("listbox").get_by_role("option", selected=True).all()
@@ -408,7 +408,7 @@ def test_a_long_text_opens_where_its_token_stands(shown, opened):
 def test_a_tab_that_is_closed_leaves_the_others_alone(shown, opened):
     of = shown("long")
     weights = of.weights(0, 0)
-    stays, goes = opened(of, "text", "sheet=0&head=0"), opened(of, "map", "sheet=1&head=0")
+    stays, goes = opened(of, "text", "layer=0&head=0"), opened(of, "map", "layer=1&head=0")
     goes.evaluate("for (let i = 0; i < 50; i++) fetch(`column/0/0/${i % 3}/${i}`).catch(() => 0)")
     goes.close()
     words(stays).nth(40).click()
@@ -420,11 +420,11 @@ def test_a_tab_that_is_closed_leaves_the_others_alone(shown, opened):
 # Each view once, at an address at which there is something to export.
 EXPORTED = [
     View("overview", ""),
-    View("map", "sheet=1&head=2"),
+    View("map", "layer=1&head=2"),
     View("compare", "show=difference"),
-    View("text", "sheet=1&head=2&token=37"),
+    View("text", "layer=1&head=2&token=37"),
     View("lesson", "example=poem"),
-    View("links", "sheet=0&head=2&token=37"),
+    View("links", "layer=0&head=2&token=37"),
     View("generation", "step=7", ("written",)),
 ]
 

@@ -173,7 +173,7 @@ def test_maps_of_different_sizes_have_no_difference(shown, opened):
 
 def test_two_texts_each_have_their_words(shown, opened):
     of = shown("encoder", "both")
-    page = opened(of, "compare", "sheet=1&head=2")
+    page = opened(of, "compare", "layer=1&head=2")
     # The same head of the other recording, unless another is chosen.
     assert (asked(page)["a"], asked(page)["b"]) == ("1.0.2", "3.0.2")
     said = [chosen(page, name).evaluate("(one) => one.selectedOptions[0].text") for name in SIDES]
@@ -181,7 +181,7 @@ def test_two_texts_each_have_their_words(shown, opened):
     page.mouse.move(*place(page, 0.4, 0.6))
     opened.settle(page)
     query, _ = check(page, of.weights(1, 2), of.weights(3, 2))
-    mine, other = (of.atlas.words(sheet, 0, "keys") for sheet in (1, 3))
+    mine, other = (of.catalogue.words(layer, 0, "keys") for layer in (1, 3))
     assert mine != other
     for words in (mine, other):
         assert f"“{words[query].strip() or '⏎'}” ({query})" in status(page)

@@ -42,7 +42,7 @@ def count(page: Page) -> tuple[int, int]:
 
 def check(page: Page, of, step: int, weights) -> None:
     """Compare a step with what was recorded: the new token, and what it looked at."""
-    written = of.atlas.volumes[0].written
+    written = of.catalogue.volumes[0].written
     at = written.prompt + step
     words = running(of.seen[0].strings(torch.tensor(written.ids)))
     assert count(page) == (step + 1, NEW)
@@ -57,7 +57,7 @@ def check(page: Page, of, step: int, weights) -> None:
     later = page.locator(".output .later")
     assert later.count() == NEW - step - 1
     assert not any(one.is_visible() for one in later.all()[:3])
-    best = rows(page, "Looked at most")
+    best = rows(page, "Most attended to")
     strongest = weights[at - 1, :at].topk(min(5, at))
     assert [
         int(re.search(r"\((\d+)\)$", name)[1]) for name, _ in best
@@ -72,7 +72,7 @@ def mean(of, layer: int):
 
 def test_each_step_shows_its_token_and_what_it_looked_at(shown, opened):
     of = shown("written")
-    page = opened(of, "generation", "sheet=1&head=2&step=0")
+    page = opened(of, "generation", "layer=1&head=2&step=0")
     for step in range(NEW):
         check(page, of, step, of.weights(1, 2))
         if step < NEW - 1:
@@ -96,14 +96,14 @@ def test_of_a_layer_and_of_all(shown, opened):
     page.get_by_label("Head").select_option(label="head 1")
     opened.settle(page)
     check(page, of, 9, of.weights(1, 1))
-    assert "sheet=1&head=1" in page.url
+    assert "layer=1&head=1" in page.url
 
 
 def test_alternatives_are_those_of_the_model(shown, opened):
     of = shown("written")
     page = opened(of, "generation", "step=3")
-    written = of.atlas.volumes[0].written
-    found = rows(page, "What it could have been")
+    written = of.catalogue.volumes[0].written
+    found = rows(page, "Most likely tokens")
     assert len(found) == len(written.steps[3])
     for (name, said), (number, probability) in zip(found, written.steps[3], strict=True):
         assert is_shown(percents(said)[0], probability)
@@ -164,10 +164,10 @@ def test_a_click_on_a_token_goes_to_its_step(shown, opened):
 
 def test_a_translation_has_its_source_beside_it(shown, opened):
     of = shown("translated")
-    sheets = of.atlas.sheets
-    own = next(i for i, one in enumerate(sheets) if one.is_causal and one.layer == 2)
-    across = next(i for i, one in enumerate(sheets) if one.is_cross and one.layer == 2)
-    page = opened(of, "generation", f"sheet={own}&head=0&step=5")
+    layers = of.catalogue.layers
+    own = next(i for i, one in enumerate(layers) if one.is_causal and one.number == 2)
+    across = next(i for i, one in enumerate(layers) if one.is_cross and one.number == 2)
+    page = opened(of, "generation", f"layer={own}&head=0&step=5")
     said = titles(tokens(page, "source"))
     for title, weight in zip(said, of.weights(across, 0)[5].tolist(), strict=True):
         assert is_shown(percents(title)[0], weight)
@@ -175,23 +175,23 @@ def test_a_translation_has_its_source_beside_it(shown, opened):
     for title, weight in zip(said[:6], of.weights(own, 0)[5, :6].tolist(), strict=True):
         assert is_shown(percents(title)[0], weight)
     assert page.locator(".output .new").inner_text() == "su"
-    assert rows(page, "Looked at most in the source")[0][0] == "his (3)"
+    assert rows(page, "Most attended to in the source")[0][0] == "his (3)"
 
 
 def test_what_is_not_known_is_said(shown, opened):
     of = shown("decoder")
-    page = opened(of, "generation", "sheet=0&head=1&step=10")
-    assert "as if the first token had been given" in page.locator(".note").inner_text()
+    page = opened(of, "generation", "layer=0&head=1&step=10")
+    assert "as if only the first token had been given" in page.locator(".note").inner_text()
     assert count(page) == (11, TOKENS - 1)
     said = titles(tokens(page, "prompt")) + titles(tokens(page, "output"))
     for title, weight in zip(said[:11], of.weights(0, 1)[10, :11].tolist(), strict=True):
         assert is_shown(percents(title)[0], weight)
-    assert page.get_by_role("heading", name="What it could have been").count() == 0
+    assert page.get_by_role("heading", name="Most likely tokens").count() == 0
 
 
 def test_a_long_one(shown, opened):
     of = shown("long")
-    page = opened(of, "generation", "sheet=1&head=0&step=700")
+    page = opened(of, "generation", "layer=1&head=0&step=700")
     said = titles(tokens(page, "prompt")) + titles(tokens(page, "output"))
     assert len(said) == LONG
     for title, weight in zip(said[:701], of.weights(1, 0)[700, :701].tolist(), strict=True):
@@ -202,14 +202,14 @@ def test_a_long_one(shown, opened):
 def test_where_nothing_is_generated_that_is_said(shown, opened):
     page = opened(shown("encoder"), "generation")
     said = page.get_by_role("main").inner_text()
-    assert "Nothing is generated here: in Encoder each token sees those after it" in said
+    assert "There is no generated text here: in Encoder, tokens also attend to later tokens" in said
     assert 'pellucid view "In the beginning" --new-tokens 40' in said
 
 
 def test_the_numbers_of_a_step(shown, opened):
     of = shown("written")
-    written = of.atlas.volumes[0].written
-    page = opened(of, "generation", "sheet=1&head=2&step=6")
+    written = of.catalogue.volumes[0].written
+    page = opened(of, "generation", "layer=1&head=2&step=6")
     with saved(page, "CSV").open(encoding="utf-8", newline="") as file:
         head, *found = csv.reader(io.StringIO(file.read()))
     assert head == ["what", "position", "token", "weight", "probability"]
@@ -225,7 +225,7 @@ def test_the_numbers_of_a_step(shown, opened):
 
 def test_a_page_of_its_own_can_be_stepped_through(shown, opened):
     of = shown("written")
-    page = opened(of, "generation", "sheet=1&head=2&step=6")
+    page = opened(of, "generation", "layer=1&head=2&step=6")
     again = alone(opened, saved(page, "HTML"))
     check(again, of, 6, of.weights(1, 2))
     for step in (7, 8, 9):
@@ -245,4 +245,4 @@ def test_pictures(shown, opened, way):
         text = content.decode()
         assert "servant" in text
         assert "envió" in text
-        assert "siervo" not in text.split("What it could have been")[0]  # it comes later
+        assert "siervo" not in text.split("Most likely tokens")[0]  # it comes later

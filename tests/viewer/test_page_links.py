@@ -48,7 +48,7 @@ def check_shares(page: Page, name: str, expected) -> None:
 def test_a_word_shows_what_it_attends_to_and_a_key_what_attends_to_it(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 2)
-    page = opened(of, "links", "sheet=1&head=2")
+    page = opened(of, "links", "layer=1&head=2")
     assert words(page, "queries").count() == words(page, "keys").count() == TOKENS
     words(page, "queries").nth(37).hover()
     check_shares(page, "keys", weights[37])
@@ -66,7 +66,7 @@ def test_a_word_shows_what_it_attends_to_and_a_key_what_attends_to_it(shown, ope
 def test_heads_together_are_their_mean_and_can_be_put_out(shown, opened):
     of = shown("decoder")
     weights = torch.stack([of.weights(1, head) for head in range(HEADS)])
-    page = opened(of, "links", "sheet=1&token=41")
+    page = opened(of, "links", "layer=1&token=41")
     heads = page.get_by_role("group", name="Heads that are shown")
     assert heads.get_by_role("button", pressed=True).count() == HEADS
     check_shares(page, "keys", weights[:, 41].mean(0))
@@ -91,7 +91,7 @@ def test_heads_together_are_their_mean_and_can_be_put_out(shown, opened):
 def test_a_click_keeps_a_word_and_another_lets_it_go(shown, opened):
     of = shown("decoder")
     weights = of.weights(0, 1)
-    page = opened(of, "links", "sheet=0&head=1")
+    page = opened(of, "links", "layer=0&head=1")
     words(page, "queries").nth(11).click()
     page.mouse.move(1, 1)
     check_shares(page, "keys", weights[11])
@@ -112,7 +112,7 @@ def test_a_click_keeps_a_word_and_another_lets_it_go(shown, opened):
 def test_by_keyboard(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 0)
-    page = opened(of, "links", "sheet=1&head=0")
+    page = opened(of, "links", "layer=1&head=0")
     page.get_by_label("Leave out less than").focus()
     page.keyboard.press("Tab")
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp"):
@@ -140,7 +140,7 @@ def lines(svg: str) -> list[str]:
 def test_curves_are_curves_and_as_many_as_weights(shown, opened, scheme):
     of = shown("decoder")
     weights = of.weights(1, 2)
-    page = opened(of, "links", "sheet=1&head=2&least=20", color_scheme=scheme)
+    page = opened(of, "links", "layer=1&head=2&least=20", color_scheme=scheme)
     expected = (weights >= 0.04).sum().item()
     assert f" · {expected} weights of 4.0 % or more" in status(page)
     assert len(lines(saved(page, "SVG").read_text("utf-8"))) == expected
@@ -162,7 +162,7 @@ def test_curves_are_curves_and_as_many_as_weights(shown, opened, scheme):
 
 def test_the_numbers_of_what_is_drawn(shown, opened):
     of = shown("decoder")
-    page = opened(of, "links", "sheet=1&head=all&off=0&least=30")
+    page = opened(of, "links", "layer=1&head=all&off=0&least=30")
     head, *rows = csv.reader(io.StringIO(saved(page, "CSV").read_text("utf-8")))
     assert head == ["query position", "query", "key position", "key", "head", "weight"]
     found = {(int(row[4]), int(row[0]), int(row[2])): float(row[5]) for row in rows}
@@ -180,7 +180,7 @@ def test_the_numbers_of_what_is_drawn(shown, opened):
 def test_of_a_long_text_a_part_is_shown(shown, opened):
     of = shown("long")
     weights = of.weights(1, 2)
-    page = opened(of, "links", "sheet=1&head=2")
+    page = opened(of, "links", "layer=1&head=2")
     assert words(page, "queries").count() == words(page, "keys").count() == MOST
     assert "to 199 of 1,009" in page.get_by_role("main").inner_text()
     first = page.get_by_label("First of the tokens that are shown")
@@ -201,7 +201,7 @@ def test_of_a_long_text_a_part_is_shown(shown, opened):
     opened.settle(page)
     assert first.input_value() == str(LONG - MOST)
     # A token that was chosen elsewhere is in it.
-    other = opened(of, "links", "sheet=1&head=2&token=800")
+    other = opened(of, "links", "layer=1&head=2&token=800")
     check_shares(other, "keys", weights[800, 750:950])
 
 
@@ -265,7 +265,7 @@ def test_the_grid_by_keyboard(shown, opened):
 def test_the_grid_of_any_attention(shown, opened):
     of = shown("long")
     weights = of.weights(0, 1)
-    page = opened(of, "links", "sheet=0&head=1&picture=grid&first=700")
+    page = opened(of, "links", "layer=0&head=1&picture=grid&first=700")
     found = cells(page)
     assert len(found) == len(found[0]) == 64
     for row, expected in zip(found, weights[700:764, 700:764].tolist(), strict=True):
@@ -283,7 +283,7 @@ def test_the_numbers_of_the_grid(shown, opened):
     found = torch.tensor([[float(one) for one in row[1:]] for row in rows])
     assert torch.allclose(found, expected.weights, rtol=1e-5)
     assert (
-        saved(opened(of, "links", "sheet=5&head=1&picture=links"), "SVG")
+        saved(opened(of, "links", "layer=5&head=1&picture=links"), "SVG")
         .read_text("utf-8")
         .count("<path")
         > 10
@@ -291,7 +291,7 @@ def test_the_numbers_of_the_grid(shown, opened):
 
 
 def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):
-    page = opened(shown("decoder"), "links", "sheet=1&picture=toString&off=a.1.-2&head=all")
+    page = opened(shown("decoder"), "links", "layer=1&picture=toString&off=a.1.-2&head=all")
     assert chosen(page, "Picture").input_value() == "links"
     assert "&off=1" in page.url
     assert "2 of 3 heads" in status(page)
@@ -299,7 +299,7 @@ def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):
 
 def test_an_address_opens_at_its_word(shown, opened):
     page = opened(
-        shown("long"), "links", "sheet=0&token=503", viewport={"width": 844, "height": 390}
+        shown("long"), "links", "layer=0&token=503", viewport={"width": 844, "height": 390}
     )
     kept = words(page, "queries").filter(has=page.locator("xpath=self::*[@aria-pressed='true']"))
     expect(kept).to_be_in_viewport()
@@ -309,7 +309,7 @@ def test_an_address_opens_at_its_word(shown, opened):
 def test_lines_start_where_they_can_be_told_apart(shown, opened):
     of = shown("decoder")
     weights = torch.stack([of.weights(1, head) for head in range(HEADS)])
-    page = opened(of, "links", "sheet=1&head=all")
+    page = opened(of, "links", "layer=1&head=all")
     slider = page.get_by_label("Leave out less than")
     assert (weights >= 0.01).sum() > 1000
     assert f" · {(weights >= 0.05).sum().item():,} weights of 5.0 % or more" in status(page)
@@ -325,5 +325,5 @@ def test_lines_start_where_they_can_be_told_apart(shown, opened):
     # What somebody chose stays, and is in the address.
     again = opened(of, "links", page.url.split("?")[1])
     assert "weights of 1.0 % or more" in status(again)
-    few = opened(shown("translated"), "links", "sheet=4&head=all&picture=links")
+    few = opened(shown("translated"), "links", "layer=4&head=all&picture=links")
     assert "weights of 1.0 % or more" in status(few)

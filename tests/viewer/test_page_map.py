@@ -20,12 +20,12 @@ def pinned(page: Page) -> Locator:
 def test_a_short_text_has_a_number_in_each_cell(shown, opened):
     of = shown("encoder")
     weights = of.weights(1, 2)
-    page = opened(of, "map", "sheet=1&head=2", viewport={"width": 1280, "height": 720})
+    page = opened(of, "map", "layer=1&head=2", viewport={"width": 1280, "height": 720})
     assert asked(page)["scale"] == "linear"
     said = texts(saved(page, "SVG"))
     for text, weight in zip(said, weights.flatten().tolist(), strict=False):
         assert is_shown(percents(text)[0], weight)
-    words = of.atlas.words(1, 0, "keys")
+    words = of.catalogue.words(1, 0, "keys")
     along = said[SOURCE**2 : SOURCE**2 + 2 * SOURCE]
     assert along == [word.strip() or "⏎" for word in 2 * words]
 
@@ -40,7 +40,7 @@ def test_no_scale_ends_beyond_what_a_weight_can_be(shown, opened):
         route.fulfill(response=answer, body=numbers.tobytes())
 
     page.route("**/tile/**", round_up)
-    page.evaluate("location.hash = 'map?sheet=1'")
+    page.evaluate("location.hash = 'map?layer=1'")
     page.get_by_text(f"{SOURCE} × {SOURCE} weights").wait_for()
     opened.settle(page)
     said = texts(saved(page, "SVG"))
@@ -52,7 +52,7 @@ def test_no_scale_ends_beyond_what_a_weight_can_be(shown, opened):
 def test_a_click_pins_a_row_and_a_column(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 1)
-    page = opened(of, "map", "sheet=1&head=1")
+    page = opened(of, "map", "layer=1&head=1")
     assert pinned(page).is_hidden()
     page.mouse.click(*place(page, 0.3, 0.7))
     pinned(page).wait_for()
@@ -94,7 +94,7 @@ def test_profiles_have_bars_with_numbers(shown, opened):
     of = shown("encoder")
     weights = of.weights(0, 1)
     page = opened(
-        of, "map", "sheet=0&head=1&query=5&key=7", viewport={"width": 1500, "height": 900}
+        of, "map", "layer=0&head=1&query=5&key=7", viewport={"width": 1500, "height": 900}
     )
     said = [one for one in texts(saved(page, "SVG")) if "%" in one]
     # Cells first, then what stands below and beside them, then the legend.
@@ -109,7 +109,7 @@ def test_profiles_have_bars_with_numbers(shown, opened):
 def test_a_drag_and_two_clicks_pin_nothing(shown, opened):
     of = shown("long")
     weights = of.weights(1, 1)
-    page = opened(of, "map", "sheet=1&head=1&zoom=9&x=300&y=480")
+    page = opened(of, "map", "layer=1&head=1&zoom=9&x=300&y=480")
     at = place(page, 0.45, 0.5)
     page.mouse.move(*at)
     opened.settle(page)
@@ -133,7 +133,7 @@ def test_a_drag_and_two_clicks_pin_nothing(shown, opened):
 def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said):
     of = shown("long")
     weights = of.weights(0, 2)
-    page = opened(of, "map", "sheet=0&head=2", viewport={"width": 601, "height": 503})
+    page = opened(of, "map", "layer=0&head=2", viewport={"width": 601, "height": 503})
     assert asked(page)["scale"] == "log"
     chosen(page, "A cell shows the").select_option(label=way)
     page.mouse.move(*place(page, 0.3, 0.8))
@@ -152,7 +152,7 @@ def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said)
 
 def test_the_small_map_leads_to_any_place(shown, opened):
     of = shown("long")
-    page = opened(of, "map", "sheet=0&head=1&zoom=20&x=0&y=0")
+    page = opened(of, "map", "layer=0&head=1&zoom=20&x=0&y=0")
     box = the_map(page).bounding_box()
     assert asked(page)["x"] == "0"
     # It is 120 pixels wide, in the lower right corner.
@@ -168,7 +168,7 @@ def test_the_small_map_leads_to_any_place(shown, opened):
 
 def test_two_fingers_zoom(shown, opened):
     of = shown("long")
-    page = opened(of, "map", "sheet=0&head=1&zoom=6&x=400&y=500", **PHONE)
+    page = opened(of, "map", "layer=0&head=1&zoom=6&x=400&y=500", **PHONE)
     x, y = place(page, 0.4, 0.5)
     hands = page.context.new_cdp_session(page)
 
@@ -221,14 +221,14 @@ def test_what_is_sampled_is_made_exact(shown, opened, view):
 def test_the_texts_of_a_batch(shown, opened):
     batch = shown("batch")
     weights = batch.seen[0].latest()[0].weights[1, 2]
-    page = opened(batch, "map", "sheet=0&head=2")
+    page = opened(batch, "map", "layer=0&head=2")
     chosen(page, "Text").select_option(label="2 of 2")
     opened.settle(page)
     assert asked(page)["item"] == "1"
     page.mouse.move(*place(page, 0.4, 0.6))
     opened.settle(page)
     check(page, weights)
-    words = batch.atlas.words(0, 1, "queries")
+    words = batch.catalogue.words(0, 1, "queries")
     query, *_ = pointed(page)
     assert f"“{words[query].strip() or '⏎'}” ({query})" in status(page)
 
@@ -236,9 +236,9 @@ def test_the_texts_of_a_batch(shown, opened):
 def test_the_numbers_in_view(shown, opened):
     of = shown("long")
     weights = of.weights(1, 0)
-    page = opened(of, "map", "sheet=1&head=0&zoom=40&x=500&y=505")
+    page = opened(of, "map", "layer=1&head=0&zoom=40&x=500&y=505")
     rows = table(saved(page, "CSV"))
-    words = of.atlas.words(1, 0, "keys")
+    words = of.catalogue.words(1, 0, "keys")
     places = [(int(row["query position"]), int(row["key position"])) for row in rows]
     assert places[0] == (505, 500)
     assert len(set(places)) == len(places) > 200
@@ -251,7 +251,7 @@ def test_the_numbers_in_view(shown, opened):
 def test_the_numbers_of_coarser_cells(shown, opened):
     of = shown("long")
     weights = of.weights(1, 0)
-    page = opened(of, "map", "sheet=1&head=0", viewport={"width": 601, "height": 503})
+    page = opened(of, "map", "layer=1&head=0", viewport={"width": 601, "height": 503})
     rows = table(saved(page, "CSV"))
     assert len(rows) == (-(-LONG // 4)) ** 2
     for row in (*rows[::997], rows[-1]):
@@ -271,7 +271,7 @@ def test_more_than_a_million_numbers_are_not_written(shown, opened):
 
 
 def test_pictures_of_it(shown, opened):
-    page = opened(shown("decoder"), "map", "sheet=1&head=1&query=17&key=3", color_scheme="dark")
+    page = opened(shown("decoder"), "map", "layer=1&head=1&query=17&key=3", color_scheme="dark")
     png = saved(page, "PNG").read_bytes()
     box = page.get_by_role("main").bounding_box()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -281,7 +281,7 @@ def test_pictures_of_it(shown, opened):
 
 def test_a_page_of_its_own(shown, opened):
     of = shown("long")
-    page = opened(of, "map", "sheet=1&head=2&zoom=40&x=500&y=505&query=508&key=503")
+    page = opened(of, "map", "layer=1&head=2&zoom=40&x=500&y=505&query=508&key=503")
     again = alone(opened, saved(page, "HTML"))
     for one in (page, again):
         one.mouse.move(*place(one, 0.3, 0.3))
@@ -312,7 +312,7 @@ def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened):
 
     page.route(re.compile(r"/tile/.*exact=0"), draft)
     page.route(re.compile(r"/tile/(?!.*exact=0)"), exact)
-    page.evaluate("location.hash = 'map?sheet=1&head=2&zoom=40&x=500&y=505'")
+    page.evaluate("location.hash = 'map?layer=1&head=2&zoom=40&x=500&y=505'")
     page.get_by_text("sampled, being made exact").wait_for()
     page.get_by_text("Export", exact=True).click()
     with page.expect_download() as download:
@@ -339,7 +339,7 @@ def test_a_page_of_its_own_after_much_has_been_seen(shown, opened):
             window.fetch = (path, ...rest) => path.startsWith("row/") ? row() : ask(path, ...rest);
         }"""
     )
-    page.evaluate("location.hash = 'map?sheet=1&head=2&zoom=40&x=500&y=505&query=508&key=503'")
+    page.evaluate("location.hash = 'map?layer=1&head=2&zoom=40&x=500&y=505&query=508&key=503'")
     page.get_by_text("is attended to by").wait_for()
     opened.settle(page)
     page.get_by_role("button", name="Unpin").click()
@@ -350,7 +350,7 @@ def test_a_page_of_its_own_after_much_has_been_seen(shown, opened):
 
 
 def test_the_small_map_leads_anywhere(shown, opened):
-    page = opened(shown("long"), "map", "sheet=1&head=2&zoom=40&x=500&y=505")
+    page = opened(shown("long"), "map", "layer=1&head=2&zoom=40&x=500&y=505")
     box = the_map(page).bounding_box()
     room = {key: float(value) for key, value in asked(page).items() if key in ("x", "y")}
     assert room == {"x": 500, "y": 505}

@@ -106,7 +106,7 @@ def test_the_order_is_the_library_s(shown, opened, by):
             assert name.endswith(f"{value:.2f}")
         else:
             assert is_shown(percents(name)[0], value)
-    assert "from the highest to the lowest" in status(page)
+    assert "from highest to lowest" in status(page)
 
 
 def test_a_behaviour_is_explained_on_focus_and_under_the_pointer(repeating, opened):
@@ -171,11 +171,11 @@ def test_arrows_go_from_head_to_head(shown, opened):
         page.keyboard.press(key)
         assert page.evaluate(focused).startswith(f"layer {where[0]}, head {where[1]}")
     page.keyboard.press("End")
-    assert asked(page) == {"sheet": "1", "head": "2"}
+    assert asked(page) == {"layer": "1", "head": "2"}
     page.keyboard.press("Enter")
     opened.settle(page)
     assert page.evaluate("location.hash").startswith("#map?")
-    assert {"sheet": "1", "head": "2"}.items() <= asked(page).items()
+    assert {"layer": "1", "head": "2"}.items() <= asked(page).items()
 
 
 def test_each_text_of_a_batch_has_its_pictures(shown, opened):
@@ -193,7 +193,7 @@ def test_each_text_of_a_batch_has_its_pictures(shown, opened):
 def test_a_thumbnail_is_the_darker_the_larger_the_weight(shown, opened):
     of = shown("both")
     page = opened(of)
-    record = next(i for i, sheet in enumerate(of.atlas.sheets) if not sheet.is_cross)
+    record = next(i for i, layer in enumerate(of.catalogue.layers) if not layer.is_cross)
     weights = of.weights(record, 1)
     assert weights.shape == (SOURCE, SOURCE)
     light = (
@@ -216,12 +216,12 @@ def test_a_thumbnail_is_the_darker_the_larger_the_weight(shown, opened):
 def test_many_heads_are_asked_for_no_longer_than_they_are_looked_at(opened):
     of = Shown(Volume(made(101, layers=13, heads=2), "many"))
     try:
-        page = opened(of, "text", "sheet=0&head=0")
+        page = opened(of, "text", "layer=0&head=0")
         asks: list[str] = []
         page.on("request", lambda one: asks.append(one.url))
         page.evaluate("location.hash = 'overview'")
         page.wait_for_function("() => document.querySelectorAll('.head').length === 26")
-        page.evaluate("location.hash = 'text?sheet=0&head=0'")
+        page.evaluate("location.hash = 'text?layer=0&head=0'")
         opened.settle(page)
         count = len(asks)
         page.wait_for_timeout(300)
@@ -250,4 +250,4 @@ def test_what_is_exported(shown, opened):
 def test_what_is_said_of_names_is_so(shown, opened):
     page = opened(shown("decoder"))
     assert f"at least {100 * CLEAR:.0f} % of its attention" in about(page)
-    assert f"entropy is {100 * EVEN:.0f} % of the most" in about(page)
+    assert f"entropy is at least {100 * EVEN:.0f} % of the maximum" in about(page)

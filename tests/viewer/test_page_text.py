@@ -62,7 +62,7 @@ def test_shading_is_the_library_s(shown, opened, by, scheme):
         "rollout": lens.rollout(of.seen[0])[0],
     }[by]
     assert weights.shape == (TOKENS, TOKENS)
-    page = opened(of, "text", "sheet=1", color_scheme=scheme)
+    page = opened(of, "text", "layer=1", color_scheme=scheme)
     chosen(page, "Head").select_option(by)
     words(page).nth(37).click()
     opened.settle(page)
@@ -81,18 +81,18 @@ def test_shading_is_the_library_s(shown, opened, by, scheme):
         "rollout": lens.rollout(records[:1])[0],
     }[by]
     check(page, first[:, 37])
-    assert asked(page)["sheet"] == "0"
+    assert asked(page)["layer"] == "0"
 
 
 def test_only_words_that_have_a_share_are_named(shown, opened):
-    page = opened(shown("decoder"), "text", "sheet=1&token=0")
+    page = opened(shown("decoder"), "text", "layer=1&token=0")
     assert re.fullmatch(r"“[^”]+” \(0\) attends to “[^”]+” \(0\) 100.0 %", summary(page))
 
 
 def test_stronger_is_darker_on_every_scale(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 2)[53]
-    page = opened(of, "text", "sheet=1&head=2&token=53")
+    page = opened(of, "text", "layer=1&head=2&token=53")
     ways = {}
     for scale in ("linear", "root", "log"):
         chosen(page, "Scale").select_option(scale)
@@ -112,14 +112,14 @@ def test_stronger_is_darker_on_every_scale(shown, opened):
 
 def test_two_texts_where_one_attends_to_the_other(shown, opened):
     of = shown("both")
-    sheet = next(i for i, one in enumerate(of.atlas.sheets) if one.is_cross)
-    page = opened(of, "text", f"sheet={sheet}&head=2")
+    layer = next(i for i, one in enumerate(of.catalogue.layers) if one.is_cross)
+    page = opened(of, "text", f"layer={layer}&head=2")
     assert (words(page, 0).count(), words(page, 1).count()) == (TARGET, SOURCE)
     assert "rollout" not in chosen(page, "Head").inner_text()
     assert "cross-attention" in chosen(page, "Layer").inner_text()
     for by in ("2", "layer"):
         chosen(page, "Head").select_option(by)
-        whole = of.seen[0].latest()[sheet].weights[0]
+        whole = of.seen[0].latest()[layer].weights[0]
         weights = whole[2] if by == "2" else whole.mean(0)
         words(page, 0).nth(17).click()
         opened.settle(page)
@@ -140,7 +140,7 @@ def test_why_there_is_no_rollout_is_said(opened):
         layer(layer(torch.randn(1, 7, 12)))
     of = Shown(Volume(seen, "shared"))
     try:
-        page = opened(of, "text", "sheet=0&head=1&token=3")
+        page = opened(of, "text", "layer=0&head=1&token=3")
         check(page, seen.latest()[0].weights[0, 1, 3])
         assert paper(page).inner_text().startswith("#0 #1 #2")
         chosen(page, "Head").select_option("rollout")
@@ -153,7 +153,7 @@ def test_why_there_is_no_rollout_is_said(opened):
 
 
 def test_a_long_text_is_there_only_near_the_window(long, opened):
-    page = opened(long, "text", "sheet=1&head=1")
+    page = opened(long, "text", "layer=1&head=1")
     seen: set[int] = set()
     size = page.evaluate("document.querySelector('.paper').scrollHeight")
     for top in range(0, size + 4000, 500):
@@ -176,7 +176,7 @@ def test_a_long_text_is_shaded_as_the_library_says(long, opened, by):
     seen = long.seen[0]
     record = seen.latest()[1]
     token = 4001
-    page = opened(long, "text", f"sheet=1&{by}&token={token}")
+    page = opened(long, "text", f"layer=1&{by}&token={token}")
     row = {
         "head=1": lambda: record.weights[0, 1, token],
         "by=layer": lambda: record.weights[0, :, token].mean(0),
@@ -193,7 +193,7 @@ def test_a_long_text_is_shaded_as_the_library_says(long, opened, by):
 
 def test_by_keyboard(shown, opened):
     of = shown("decoder")
-    page = opened(of, "text", "sheet=1&head=2", viewport={"width": 701, "height": 601})
+    page = opened(of, "text", "layer=1&head=2", viewport={"width": 701, "height": 601})
     stops = page.locator(".paper, .paper *").evaluate_all("(all) => all.map((one) => one.tabIndex)")
     assert [one for one in stops if one >= 0] == [0]
     active = """() => {
@@ -228,7 +228,7 @@ def test_by_keyboard(shown, opened):
 
 
 def test_words_are_found(long, opened):
-    page = opened(long, "text", "sheet=0&head=0")
+    page = opened(long, "text", "layer=0&head=0")
     ids = long.seen[0].latest()[0].key_ids[0].tolist()
     # "t to" is in " sent to" and in " servant to".
     ends = {WORDS.index(" sent"), WORDS.index(" servant")}
@@ -294,7 +294,7 @@ def test_what_cannot_be_seen_and_what_is_no_word(opened):
 
 def test_an_address_opens_what_it_was(shown, opened):
     of = shown("decoder")
-    page = opened(of, "text", "sheet=0&head=0")
+    page = opened(of, "text", "layer=0&head=0")
     chosen(page, "Layer").select_option("1")
     chosen(page, "Head").select_option("rollout")
     chosen(page, "Shade").select_option("from")
@@ -314,7 +314,7 @@ def test_an_address_opens_what_it_was(shown, opened):
 
 def test_each_text_of_a_batch(shown, opened):
     batch = shown("batch")
-    page = opened(batch, "text", "sheet=0&head=1&token=3")
+    page = opened(batch, "text", "layer=0&head=1&token=3")
     weights = batch.seen[0].latest()[0].weights
     check(page, weights[0, 1, 3])
     chosen(page, "Text").select_option("1")
@@ -330,10 +330,10 @@ def test_words_of_a_document_turn_no_numbers(opened):
     of = Shown(Volume(seen, "\u202dturned"))
     try:
         for view in ("text", "map", "links", "generation", "lesson"):
-            page = opened(of, view, "sheet=0&token=12&query=12&key=0")
+            page = opened(of, view, "layer=0&token=12&query=12&key=0")
             assert "\ufffd" in page.locator("body").inner_text()
             assert not re.search("[\u202a-\u202e\u2066\u2067]", page.locator("body").inner_text())
-        page = opened(of, "text", "sheet=0&token=12")
+        page = opened(of, "text", "layer=0&token=12")
         ids = seen.latest()[0].key_ids[0].tolist()
         at = [one % 3 for one in ids].index(1)
         page.get_by_role("listbox").get_by_role("option").nth(at).hover()
@@ -359,7 +359,7 @@ def test_a_word_longer_than_a_line_is_drawn_in_all_its_lines(opened):
 @pytest.mark.parametrize("by", ["head=2", "by=layer", "by=rollout"])
 def test_what_is_exported(shown, opened, by):
     of = shown("decoder")
-    page = opened(of, "text", f"sheet=1&{by}&token=41")
+    page = opened(of, "text", f"layer=1&{by}&token=41")
     weights = {
         "head=2": of.weights(1, 2),
         "by=layer": of.seen[0].latest()[1].weights[0].mean(0),

@@ -10,8 +10,8 @@ import pellucid
 from pellucid import lens
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens.recording import Recording
-from pellucid.viewer.api import Desk, Numbers
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.api import Api, Numbers
+from pellucid.viewer.catalogue import Catalogue, Volume
 from tests.viewer import recordings
 
 ITEMS, TOKENS, HEADS, WIDTH, LAYERS = 2, 41, 3, 12, 3
@@ -37,10 +37,10 @@ def seen(request: pytest.FixtureRequest) -> Recording:
 
 
 def asker(*seen: Recording) -> Callable[[str], Tensor]:
-    desk = Desk(Atlas(*(Volume(one, "a text") for one in seen)))
+    api = Api(Catalogue(*(Volume(one, "a text") for one in seen)))
 
     def ask(path: str) -> Tensor:
-        found = desk.ask(path, {}).find()
+        found = api.ask(path, {}).find()
         assert isinstance(found, Numbers)
         return found.values
 
@@ -49,23 +49,23 @@ def asker(*seen: Recording) -> Callable[[str], Tensor]:
 
 def test_a_layer_is_the_mean_of_its_heads(seen: Recording) -> None:
     ask = asker(seen)
-    for sheet, record in enumerate(seen.latest()):
+    for layer, record in enumerate(seen.latest()):
         for item in range(ITEMS):
             mean = record.weights[item].mean(0)
-            torch.testing.assert_close(ask(f"layer-row/{sheet}/{item}/37"), mean[37], **CLOSE)
-            torch.testing.assert_close(ask(f"layer-column/{sheet}/{item}/5"), mean[:, 5], **CLOSE)
-            torch.testing.assert_close(ask(f"layer-row/{sheet}/{item}/11"), mean[11], **CLOSE)
+            torch.testing.assert_close(ask(f"layer-row/{layer}/{item}/37"), mean[37], **CLOSE)
+            torch.testing.assert_close(ask(f"layer-column/{layer}/{item}/5"), mean[:, 5], **CLOSE)
+            torch.testing.assert_close(ask(f"layer-row/{layer}/{item}/11"), mean[11], **CLOSE)
 
 
 @pytest.mark.parametrize("token", [0, 13, TOKENS - 1])
 def test_rollout_is_the_library_s_up_to_each_layer(seen: Recording, token: int) -> None:
     ask = asker(seen)
     records = seen.latest()
-    for sheet in range(LAYERS):
-        whole = lens.rollout(records[: sheet + 1])
+    for layer in range(LAYERS):
+        whole = lens.rollout(records[: layer + 1])
         for item in range(ITEMS):
             row, column = (
-                ask(f"rollout-{way}/{sheet}/{item}/{token}") for way in ("row", "column")
+                ask(f"rollout-{way}/{layer}/{item}/{token}") for way in ("row", "column")
             )
             torch.testing.assert_close(row, whole[item, token], **CLOSE)
             torch.testing.assert_close(column, whole[item, :, token], **CLOSE)
@@ -74,11 +74,11 @@ def test_rollout_is_the_library_s_up_to_each_layer(seen: Recording, token: int) 
 def test_rollout_stays_within_its_recording_and_stack() -> None:
     both, other = recordings.both(), batch(causal=True)
     ask = asker(other, both)
-    sheets = Atlas(Volume(other, ""), Volume(both, "")).sheets
+    layers = Catalogue(Volume(other, ""), Volume(both, "")).layers
     for stack in ("encoder", "decoder"):
         numbers = [
             number
-            for number, one in enumerate(sheets)
+            for number, one in enumerate(layers)
             if one.name.startswith(stack) and not one.is_cross
         ]
         assert len(numbers) == recordings.LAYERS
@@ -90,17 +90,17 @@ def test_rollout_stays_within_its_recording_and_stack() -> None:
 def test_layers_of_attention_across() -> None:
     both = recordings.both()
     ask, records = asker(both), both.latest()
-    sheet = next(i for i, record in enumerate(records) if record.is_cross)
-    mean = records[sheet].weights[0].mean(0)
+    layer = next(i for i, record in enumerate(records) if record.is_cross)
+    mean = records[layer].weights[0].mean(0)
     assert mean.shape == (recordings.TARGET, recordings.SOURCE)
-    torch.testing.assert_close(ask(f"layer-row/{sheet}/0/18"), mean[18], **CLOSE)
-    torch.testing.assert_close(ask(f"layer-column/{sheet}/0/22"), mean[:, 22], **CLOSE)
+    torch.testing.assert_close(ask(f"layer-row/{layer}/0/18"), mean[18], **CLOSE)
+    torch.testing.assert_close(ask(f"layer-column/{layer}/0/22"), mean[:, 22], **CLOSE)
     with pytest.raises(OutOfRangeError, match="no token 19; there are 19"):
-        ask(f"layer-row/{sheet}/0/19")
+        ask(f"layer-row/{layer}/0/19")
     with pytest.raises(OutOfRangeError, match="no token 23; there are 23"):
-        ask(f"layer-column/{sheet}/0/23")
+        ask(f"layer-column/{layer}/0/23")
     with pytest.raises(ArgumentError, match="attend to another"):
-        ask(f"rollout-row/{sheet}/0/3")
+        ask(f"rollout-row/{layer}/0/3")
 
 
 def test_a_module_that_all_layers_share_has_no_rollout() -> None:

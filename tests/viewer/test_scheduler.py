@@ -8,14 +8,14 @@ import torch
 
 from pellucid.attention.block_pool import between, each
 from pellucid.viewer import scheduler as module
-from pellucid.viewer.scheduler import DroppedError, Turns
+from pellucid.viewer.scheduler import DroppedError, Scheduler
 
 BLOCKS = 7
 
 
 @pytest.fixture
-def turns() -> Iterator[Turns]:
-    made = Turns()
+def turns() -> Iterator[Scheduler]:
+    made = Scheduler()
     yield made
     made.close()
 
@@ -33,7 +33,7 @@ def passing(done: list[int], begun: threading.Event, go: threading.Event) -> int
     return len(done)
 
 
-def test_what_is_soon_done_goes_first(turns: Turns) -> None:
+def test_what_is_soon_done_goes_first(turns: Scheduler) -> None:
     done: list[int] = []
     begun, go = threading.Event(), threading.Event()
     long = turns.submit("slow", lambda: passing(done, begun, go))
@@ -51,7 +51,7 @@ def test_what_is_soon_done_goes_first(turns: Turns) -> None:
 
 
 @pytest.mark.parametrize("pace", ["slow", "soon"])
-def test_what_nobody_waits_for_stops(turns: Turns, pace: str) -> None:
+def test_what_nobody_waits_for_stops(turns: Scheduler, pace: str) -> None:
     done: list[int] = []
     begun, go = threading.Event(), threading.Event()
     long = turns.submit(pace, lambda: passing(done, begun, go))  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_what_nobody_waits_for_stops(turns: Turns, pace: str) -> None:
     assert len(done) <= 1
 
 
-def test_measuring_goes_on_for_whoever_asks_next(turns: Turns) -> None:
+def test_measuring_goes_on_for_whoever_asks_next(turns: Scheduler) -> None:
     done: list[int] = []
     begun, go = threading.Event(), threading.Event()
     long = turns.submit("measuring", lambda: passing(done, begun, go))
@@ -79,7 +79,7 @@ def test_measuring_goes_on_for_whoever_asks_next(turns: Turns) -> None:
 
 
 def test_measuring_begins_when_nothing_else_is_asked(
-    turns: Turns, monkeypatch: pytest.MonkeyPatch
+    turns: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REST", 10**9)
     order: list[str] = []
@@ -96,7 +96,7 @@ def test_measuring_begins_when_nothing_else_is_asked(
     assert order == ["slow", "soon", "measured"]
 
 
-def test_an_error_is_the_answer(turns: Turns) -> None:
+def test_an_error_is_the_answer(turns: Scheduler) -> None:
     with pytest.raises(ZeroDivisionError):
         turns.submit("soon", lambda: 1 // 0).result(20)
     assert turns.submit("slow", lambda: 2).result(20) == 2

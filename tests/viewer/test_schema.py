@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from schemathesis import APIOperation, Case, GenerationMode, openapi
 from schemathesis.checks import positive_data_acceptance
 
-from pellucid.viewer.api import QUESTIONS
+from pellucid.viewer.api import ENDPOINTS
 from pellucid.viewer.schema import schema
 from pellucid.viewer.server import MOST_WAITING
 from tests.viewer.browser import Shown
 from tests.viewer.recordings import HEADS, TARGET
 
-NEAR = {"sheet": 7, "head": HEADS - 1, **dict.fromkeys(("token", "query", "key"), TARGET - 1)}
+NEAR = {"layer": 7, "head": HEADS - 1, **dict.fromkeys(("token", "query", "key"), TARGET - 1)}
 """Up to where the numbers in a path name something that there is; of others there is 0 alone."""
-WITH_INPUT = [name for name, question in QUESTIONS.items() if question.numbers or question.options]
+WITH_INPUT = [name for name, question in ENDPOINTS.items() if question.numbers or question.options]
 # That there is no such head, or that a question makes no sense for it, no schema can tell.
 UNTOLD = [positive_data_acceptance]
 
@@ -56,10 +56,10 @@ def fuzz(of: Shown, operation: APIOperation, mode: GenerationMode) -> set[int]:
 def test_the_schema_tells_all_questions(of):
     told = json.loads(ask(of, "/schema")[1])
     assert told == schema()
-    assert operations(told).keys() == QUESTIONS.keys()
+    assert operations(told).keys() == ENDPOINTS.keys()
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", ENDPOINTS)
 def test_what_the_schema_allows(of, name):
     near = copy.deepcopy(schema())
     for path in near["paths"].values():
@@ -185,7 +185,7 @@ def test_a_request_that_is_not_let_in(of, lines):
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 4")
     assert body
-    assert b"sheets" not in body
+    assert b"layers" not in body
     assert ask(of, "/about")[0] == 200
 
 

@@ -37,7 +37,7 @@ def test_two_recordings_are_shown_until_ctrl_c(saved):
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert [one["title"] for one in about["recordings"]] == ["seen.safetensors"] * 2
-    assert [sheet["recording"] for sheet in about["sheets"]] == [0, 1]
+    assert [layer["recording"] for layer in about["layers"]] == [0, 1]
 
 
 def test_elsewhere_the_address_holds_a_token(saved):

@@ -19,7 +19,7 @@ from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer import alignment
 from pellucid.viewer import server as module
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.catalogue import Catalogue, Volume
 from pellucid.viewer.server import Server
 from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings
@@ -30,13 +30,13 @@ TOKENS = 53
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Atlas:
-    return Atlas(Volume(recording(tokens=TOKENS), "a text"))
+def catalogue() -> Catalogue:
+    return Catalogue(Volume(recording(tokens=TOKENS), "a text"))
 
 
 @pytest.fixture
-def client(atlas: Atlas) -> Iterator[TestClient]:
-    with TestClient(Server(atlas).app, f"http://{HERE}") as found:
+def client(catalogue: Catalogue) -> Iterator[TestClient]:
+    with TestClient(Server(catalogue).app, f"http://{HERE}") as found:
         yield found
 
 
@@ -47,8 +47,8 @@ def numbers(client: TestClient, path: str) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(answer.content, "<f4").reshape(shape).copy())
 
 
-def test_numbers_are_those_of_the_library(client: TestClient, atlas: Atlas) -> None:
-    weights = atlas.volumes[0].seen.latest()[1].weights[1, 2]
+def test_numbers_are_those_of_the_library(client: TestClient, catalogue: Catalogue) -> None:
+    weights = catalogue.volumes[0].seen.latest()[1].weights[1, 2]
     assert torch.equal(numbers(client, "/tile/1/1/2/0/0/0"), weights)
     torch.testing.assert_close(numbers(client, "/row/1/1/2/37"), weights[37])
     torch.testing.assert_close(numbers(client, "/column/1/1/2/11"), weights[:, 11])
@@ -59,15 +59,15 @@ def test_numbers_are_those_of_the_library(client: TestClient, atlas: Atlas) -> N
 def test_what_there_is(client: TestClient) -> None:
     about = client.get("/about").json()
     assert about["title"] == "a text"
-    assert [sheet["layer"] for sheet in about["sheets"]] == [0, 1]
-    assert about["sheets"][0]["queries"] == TOKENS
+    assert [layer["number"] for layer in about["layers"]] == [0, 1]
+    assert about["layers"][0]["queries"] == TOKENS
     assert client.get("/keys/0/0").json() == {"words": None}
     for _ in range(200):
         found = client.get("/heads").json()
         if found["done"] == found["of"]:
             break
         time.sleep(0.05)
-    assert [row["sheet"] for row in found["rows"]] == [0, 0, 0, 1, 1, 1]
+    assert [row["layer_index"] for row in found["rows"]] == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_only_its_own_page_is_let_in(
 ) -> None:
     answer = client.request(method, "/about", headers=headers)
     assert answer.status_code == 403
-    assert "sheets" not in answer.text
+    assert "layers" not in answer.text
     assert client.get("/about", headers={"Origin": f"http://{HERE}"}).status_code == 200
 
 
@@ -127,11 +127,13 @@ def test_it_is_found_through_a_tunnel_and_by_any_address(client: TestClient, hos
     assert client.get("/about", headers=headers).status_code == 200
 
 
-def test_other_machines_call_it_by_its_name(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_machines_call_it_by_its_name(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Desk")
     for token, status in (("secret", 200), ("", 403)):
-        with TestClient(Server(atlas, token).app, f"http://{HERE}") as client:
-            answer = client.get(f"/{token}/about", headers={"Host": "desk:7227"})
+        with TestClient(Server(catalogue, token).app, f"http://{HERE}") as client:
+            answer = client.get(f"/{token}/about", headers={"Host": "api:7227"})
             assert answer.status_code == status
 
 
@@ -145,14 +147,16 @@ def test_pages_may_run_nothing_from_elsewhere(client: TestClient) -> None:
     assert "https://" not in page
 
 
-def test_elsewhere_a_token_is_asked_for(atlas: Atlas) -> None:
-    with TestClient(Server(atlas, "secret").app, f"http://{HERE}") as client:
+def test_elsewhere_a_token_is_asked_for(catalogue: Catalogue) -> None:
+    with TestClient(Server(catalogue, "secret").app, f"http://{HERE}") as client:
         assert client.get("/about").status_code == 404
         assert client.get("/secret/about").status_code == 200
         assert client.get("/secret/").status_code == 200
 
 
-def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_can_be_done_is_refused(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     held, go = threading.Event(), threading.Event()
 
@@ -161,8 +165,8 @@ def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.Monk
         assert go.wait(20)
         return torch.zeros(1)
 
-    monkeypatch.setattr(atlas, "thumbnails", slow)
-    with TestClient(Server(atlas).app, f"http://{HERE}") as client:
+    monkeypatch.setattr(catalogue, "thumbnails", slow)
+    with TestClient(Server(catalogue).app, f"http://{HERE}") as client:
         waiting = threading.Thread(target=client.get, args=("/thumbnails/0/0",))
         waiting.start()
         assert held.wait(20)
@@ -172,12 +176,12 @@ def test_more_than_can_be_done_is_refused(atlas: Atlas, monkeypatch: pytest.Monk
         assert client.get("/row/0/0/0/0").status_code == 200
 
 
-def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_not_the_end(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("no such memory")
 
-    monkeypatch.setattr(atlas, "thumbnails", broken)
-    app = Server(atlas).app
+    monkeypatch.setattr(catalogue, "thumbnails", broken)
+    app = Server(catalogue).app
     with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
         answer = client.get("/thumbnails/0/0")
         assert answer.status_code == 500
@@ -187,7 +191,7 @@ def test_a_failure_is_not_the_end(atlas: Atlas, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_recording_of_nothing_is_refused() -> None:
     with pytest.raises(ArgumentError, match="holds no attention"):
-        Atlas(Volume(Recording("Nothing"), ""))
+        Catalogue(Volume(Recording("Nothing"), ""))
 
 
 def test_words_are_read_in_parts() -> None:
@@ -202,7 +206,7 @@ def test_words_are_read_in_parts() -> None:
         latest_queries=TOKENS,
     )
     with TestClient(
-        Server(Atlas(Volume(Recording("Model", [record]), ""))).app, f"http://{HERE}"
+        Server(Catalogue(Volume(Recording("Model", [record]), ""))).app, f"http://{HERE}"
     ) as client:
         assert client.get("/keys/0/0?first=7&count=2").json() == {"words": [" 7", " 8"]}
         assert client.get("/keys/0/0?first=99").json() == {"words": []}
@@ -213,8 +217,8 @@ def test_heads_that_cannot_be_measured_are_told_each_time(monkeypatch: pytest.Mo
         raise RuntimeError("no such memory")
         yield []
 
-    monkeypatch.setattr(Atlas, "rows", broken)
-    app = Server(Atlas(Volume(recording(), ""))).app
+    monkeypatch.setattr(Catalogue, "rows", broken)
+    app = Server(Catalogue(Volume(recording(), ""))).app
     with TestClient(app, f"http://{HERE}", raise_server_exceptions=False) as client:
         for said in ("no such memory", "not all heads could be measured"):
             answer = client.get("/heads")
@@ -228,25 +232,25 @@ def test_what_is_no_number_and_no_text_breaks_no_answer() -> None:
         query[:, :, 3], key[:, :, 2] = torch.nan, torch.inf
         record.queries, record.keys = Pieces(query), Pieces(key)
     found._tokenizer = recordings.Spelling((" a", " \ud800", " b"))
-    shown = Atlas(Volume(found, "b\udcff.txt"))  # a file's name in bytes that are no text
+    shown = Catalogue(Volume(found, "b\udcff.txt"))  # a file's name in bytes that are no text
     with TestClient(Server(shown).app, f"http://{HERE}") as client:
         assert client.get("/about").json()["title"] == "b?.txt"
         assert {" a", " ?", " b"} <= set(client.get("/keys/0/0").json()["words"])
         weights = client.get("/alignment/0/0").json()["weights"]
         assert [None] * recordings.SOURCE in weights
-        rows = [client.get("/heads") for _ in shown.sheets][-1].json()["rows"]
-        assert len(rows) == sum(sheet.heads for sheet in shown.sheets)
+        rows = [client.get("/heads") for _ in shown.layers][-1].json()["rows"]
+        assert len(rows) == sum(layer.heads for layer in shown.layers)
         assert None in {row["entropy"] for row in rows}
         assert math.isnan(numbers(client, "/row/0/0/0/3")[0])
 
 
 def test_more_words_than_fit_into_an_answer_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = Atlas(Volume(recordings.both(), ""))
-    (sheet, *_) = (number for number, one in enumerate(shown.sheets) if one.is_cross)
+    shown = Catalogue(Volume(recordings.both(), ""))
+    (layer, *_) = (number for number, one in enumerate(shown.layers) if one.is_cross)
     with TestClient(Server(shown).app, f"http://{HERE}") as client:
         assert client.get("/alignment/0/0").status_code == 200
         monkeypatch.setattr(alignment, "MOST", recordings.SOURCE * recordings.TARGET - 1)
-        for path in ("/alignment/0/0", f"/aligned/{sheet}/0"):
+        for path in ("/alignment/0/0", f"/aligned/{layer}/0"):
             answer = client.get(path)
             assert answer.status_code == 400
             assert "19 tokens made of 23 are too many" in answer.json()["error"]
@@ -268,7 +272,9 @@ def test_the_event_loop_writes_no_answer(
     assert wrote == ["pellucid-soon_0", "pellucid-measuring_0"]
 
 
-def test_what_nobody_waits_for_is_not_begun(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_waits_for_is_not_begun(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, go, begun = threading.Event(), threading.Event(), list[int]()
 
     def column(_: object, token: int) -> torch.Tensor:
@@ -278,7 +284,7 @@ def test_what_nobody_waits_for_is_not_begun(atlas: Atlas, monkeypatch: pytest.Mo
         return torch.zeros(1)
 
     monkeypatch.setattr(Map, "column", column)
-    app, told = Server(atlas).app, list[int]()
+    app, told = Server(catalogue).app, list[int]()
 
     async def ask(token: int, is_gone: bool) -> None:
         path = f"/column/0/0/0/{token}"

@@ -16,7 +16,7 @@ from pellucid.attention import AttentionWeights, attention_weights, block_poolin
 from pellucid.attention.scores import Block, Scores
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.viewer import tile_pyramid
-from pellucid.viewer.tile_pyramid import Kept, Map, Reduce, thumbnails
+from pellucid.viewer.tile_pyramid import Map, Reduce, TensorCache, thumbnails
 
 MASKS: dict[str, masks.Mask | None] = {
     "none": None,
@@ -37,7 +37,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(
-    queries: int, keys: int, mask: str = "none", known: bool = False, kept: Kept | None = None
+    queries: int,
+    keys: int,
+    mask: str = "none",
+    known: bool = False,
+    kept: TensorCache | None = None,
 ) -> Map:
     draw = torch.Generator().manual_seed(queries)
     query, key = (torch.randn(1, n, 5, generator=draw) for n in (queries, keys))
@@ -103,7 +107,7 @@ def test_single_weights_are_equal_to_the_last_bit(mask: str) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept = Kept(9_000)
+    kept = TensorCache(9_000)
     one, other = made(53, 61, kept=kept), made(53, 61, "causal", kept=kept)
     for whole in (one, other, one):
         dense = plain(whole)

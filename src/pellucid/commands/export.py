@@ -58,7 +58,7 @@ def export(
     from pellucid.commands.printing.console import steps
     from pellucid.common.files import printable, to_json, write_whole
     from pellucid.viewer import volumes
-    from pellucid.viewer.catalogue import Atlas
+    from pellucid.viewer.catalogue import Catalogue
     from pellucid.viewer.html_export import exported
 
     said = one_text("export", what)
@@ -83,7 +83,7 @@ def export(
             )
         if title is not None:
             volume = volume._replace(title=title)
-        page = exported(Atlas(volume), heads=chosen, limit=limit * 2**20, step=step)
+        page = exported(Catalogue(volume), heads=chosen, limit=limit * 2**20, step=step)
         write_whole(output, page, "html", overwrite=overwrite)
     size = output.stat().st_size
     typer.echo(f"wrote {printable(str(output))}, {readable_bytes(size)}", err=True)

@@ -18,7 +18,7 @@ from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
 from pellucid.viewer import alignment, lesson, rollout_rows
-from pellucid.viewer.catalogue import Atlas, Place, Side
+from pellucid.viewer.catalogue import Catalogue, Place, Side
 from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 
 MOST_WORDS = 4096
@@ -46,7 +46,7 @@ class Numbers(NamedTuple):
 Answer = Numbers | dict[str, Any]
 
 
-class Whole(NamedTuple):
+class IntegerOption(NamedTuple):
     """An option that is a whole number within bounds, ends included."""
 
     least: int
@@ -61,7 +61,7 @@ class Whole(NamedTuple):
         return int(said)
 
 
-class OneOf(NamedTuple):
+class ChoiceOption(NamedTuple):
     """An option that is one of some words."""
 
     words: tuple[str, ...]
@@ -74,15 +74,15 @@ class OneOf(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Question:
+class Endpoint:
     """A kind of question."""
 
     about: str
     """What the answer is, for the schema."""
-    answer: "Callable[[Desk, Given], Answer]"
+    answer: "Callable[[Api, Given], Answer]"
     numbers: tuple[str, ...] = ()
     """What the numbers in the path are."""
-    options: Mapping[str, Whole | OneOf] | None = None
+    options: Mapping[str, IntegerOption | ChoiceOption] | None = None
     pace: Pace | Callable[[Given], Pace] = "soon"
     is_json: bool = True
 
@@ -105,7 +105,7 @@ class Question:
         return given
 
 
-class Asked(NamedTuple):
+class PendingAnswer(NamedTuple):
     """A question that makes sense so far."""
 
     pace: Pace
@@ -113,15 +113,15 @@ class Asked(NamedTuple):
     """Works out the answer; raises none but PellucidErrors."""
 
 
-class Desk:
-    """Answers questions about an atlas, for several threads."""
+class Api:
+    """Answers questions about a catalogue, for several threads."""
 
-    def __init__(self, atlas: Atlas) -> None:
-        self.atlas = atlas
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
         self._measured: list[dict[str, Any]] = []
-        self._measuring, self._rows, self._sheets_done = Lock(), atlas.rows(), 0
+        self._measuring, self._rows, self._layers_done = Lock(), catalogue.rows(), 0
 
-    def ask(self, path: str, options: Mapping[str, str]) -> Asked:
+    def ask(self, path: str, options: Mapping[str, str]) -> PendingAnswer:
         """Understand a question.
 
         Args:
@@ -133,9 +133,9 @@ class Desk:
             ArgumentError: an option is unknown, or its value none.
         """
         name, *parts = path.split("/")
-        if name not in QUESTIONS:
+        if name not in ENDPOINTS:
             raise OutOfRangeError("there is nothing of this name")
-        question = QUESTIONS[name]
+        question = ENDPOINTS[name]
         given = question.read(parts, options)
         pace = question.pace(given) if callable(question.pace) else question.pace
 
@@ -148,7 +148,7 @@ class Desk:
             except Exception as error:  # of torch, with what a file claimed to be
                 raise BrokenError(" ".join(str(error).split()) or type(error).__name__) from error
 
-        return Asked(pace, find)
+        return PendingAnswer(pace, find)
 
     def about(self, _: Given) -> Answer:
         volumes = [
@@ -157,33 +157,33 @@ class Desk:
                 "model": volume.seen.model,
                 "prompt": None if volume.written is None else volume.written.prompt,
             }
-            for volume in self.atlas.volumes
+            for volume in self.catalogue.volumes
         ]
-        title = " · ".join(dict.fromkeys(volume.title for volume in self.atlas.volumes))
-        sheets = [sheet._asdict() for sheet in self.atlas.sheets]
+        title = " · ".join(dict.fromkeys(volume.title for volume in self.catalogue.volumes))
+        layers = [layer._asdict() for layer in self.catalogue.layers]
         told = {"title": title, "version": __version__, "side": SIDE}
-        return told | {"recordings": volumes, "sheets": sheets}
+        return told | {"recordings": volumes, "layers": layers}
 
     def heads(self, _: Given) -> Answer:
-        """One sheet more is measured each time, so that nothing is when nobody asks."""
+        """One layer more is measured each time, so that nothing is when nobody asks."""
         with self._measuring:
             some = next(self._rows, None)
-            if some is None and self._sheets_done < len(self.atlas.sheets):
+            if some is None and self._layers_done < len(self.catalogue.layers):
                 raise BrokenError("not all heads could be measured")  # the first time, with why
             if some is not None:
-                told = {"sheet": self._sheets_done}
+                told = {"layer_index": self._layers_done}
                 self._measured += [row.to_dict() | {"label": row.label} | told for row in some]
-                self._sheets_done += 1
-            done, rows = self._sheets_done, list(self._measured)
-        return {"done": done, "of": len(self.atlas.sheets), "rows": rows}
+                self._layers_done += 1
+            done, rows = self._layers_done, list(self._measured)
+        return {"done": done, "of": len(self.catalogue.layers), "rows": rows}
 
     def words(self, side: Side, given: Given) -> Answer:
-        found = self.atlas.words(given["sheet"], given["item"], side)
+        found = self.catalogue.words(given["layer"], given["item"], side)
         first = given["first"]
         return {"words": None if found is None else found[first : first + given["count"]]}
 
     def thumbnails(self, given: Given) -> Answer:
-        return Numbers(self.atlas.thumbnails(given["sheet"], given["item"]))
+        return Numbers(self.catalogue.thumbnails(given["layer"], given["item"]))
 
     def tile(self, given: Given) -> Answer:
         level, row, column = given["level"], given["row"], given["column"]
@@ -200,11 +200,13 @@ class Desk:
     def weights(self, given: Given) -> Answer:
         queries = slice(given["query"], given["query"] + given["queries"])
         keys = slice(given["key"], given["key"] + given["keys"])
-        sheet, item, head = given["sheet"], given["item"], given.get("head")
-        return Numbers(self.atlas.part(sheet, item, head, queries, keys))
+        layer, item, head = given["layer"], given["item"], given.get("head")
+        return Numbers(self.catalogue.part(layer, item, head, queries, keys))
 
     def layer(self, line: Callable[[AttentionWeights, int], Tensor], given: Given) -> Answer:
-        weights = self.atlas.layer(given["sheet"], given["item"], known=line is rollout_rows.column)
+        weights = self.catalogue.layer(
+            given["layer"], given["item"], known=line is rollout_rows.column
+        )
         token = _token(given, weights.shape[-1 if line is rollout_rows.column else -2])
         with torch.no_grad():
             return Numbers(line(weights, token))
@@ -212,141 +214,139 @@ class Desk:
     def rollout(
         self, line: Callable[[Sequence[AttentionWeights], int], Tensor], given: Given
     ) -> Answer:
-        chain = rollout_rows.chain(self.atlas, given["sheet"])
+        chain = rollout_rows.chain(self.catalogue, given["layer"])
         known = line is rollout_rows.made_of
-        layers = [self.atlas.layer(sheet, given["item"], known=known) for sheet in chain]
+        layers = [self.catalogue.layer(layer, given["item"], known=known) for layer in chain]
         with torch.no_grad():
             return Numbers(line(layers, _token(given, layers[0].shape[-1])))
 
     def written(self, given: Given) -> Answer:
-        return self.atlas.written(given["recording"])
+        return self.catalogue.written(given["recording"])
 
     def alignment(self, given: Given) -> Answer:
-        return alignment.alignment(self.atlas.volume(given["recording"]), given["item"])
+        return alignment.alignment(self.catalogue.volume(given["recording"]), given["item"])
 
     def aligned(self, given: Given) -> Answer:
-        sheet, item = given["sheet"], given["item"]
-        _, record = self.atlas.record(sheet)
-        volume = self.atlas.volume(self.atlas.sheets[sheet].recording)
+        layer, item = given["layer"], given["item"]
+        _, record = self.catalogue.record(layer)
+        volume = self.catalogue.volume(self.catalogue.layers[layer].recording)
         return Numbers(alignment.of_heads(volume, record, item))
 
     def lesson(self, given: Given) -> Answer:
-        sheet, item, head, token = (given[name] for name in (*HEAD, "token"))
-        return lesson.head(*self.atlas.record(sheet), item, head, token)
+        layer, item, head, token = (given[name] for name in (*HEAD, "token"))
+        return lesson.head(*self.catalogue.record(layer), item, head, token)
 
     def _map(self, given: Given) -> Map:
-        return self.atlas.map(Place(given["sheet"], given["item"], given["head"]))
+        return self.catalogue.map(Place(given["layer"], given["item"], given["head"]))
 
 
-TEXT = ("sheet", "item")
+TEXT = ("layer", "item")
 HEAD = (*TEXT, "head")
-PART = {"first": Whole(0, LARGEST, 0), "count": Whole(1, MOST_WORDS, MOST_WORDS)}
-SOME = {"queries": Whole(1, SIDE, SIDE), "keys": Whole(1, LARGEST, LARGEST)}
+PART = {"first": IntegerOption(0, LARGEST, 0), "count": IntegerOption(1, MOST_WORDS, MOST_WORDS)}
+SOME = {"queries": IntegerOption(1, SIDE, SIDE), "keys": IntegerOption(1, LARGEST, LARGEST)}
 
-QUESTIONS = {
-    "about": Question("What is shown: recordings and their sheets, an attention each.", Desk.about),
-    "heads": Question(
-        "What each head does; asked again, of one sheet more, until `done` is `of`.",
-        Desk.heads,
+ENDPOINTS = {
+    "about": Endpoint("What is shown: recordings and their layers, an attention each.", Api.about),
+    "heads": Endpoint(
+        "What each head does; asked again, of one layer more, until `done` is `of`.",
+        Api.heads,
         pace="measuring",
     ),
-    "queries": Question(
-        "The tokens that attend.", lambda desk, given: desk.words("queries", given), TEXT, PART
+    "queries": Endpoint(
+        "The tokens that attend.", lambda api, given: api.words("queries", given), TEXT, PART
     ),
-    "keys": Question(
-        "The tokens attended to.", lambda desk, given: desk.words("keys", given), TEXT, PART
+    "keys": Endpoint(
+        "The tokens attended to.", lambda api, given: api.words("keys", given), TEXT, PART
     ),
-    "thumbnails": Question(
+    "thumbnails": Endpoint(
         "(heads, rows, columns): the strongest weights of sampled rows.",
-        Desk.thumbnails,
+        Api.thumbnails,
         TEXT,
         is_json=False,
     ),
-    "tile": Question(
+    "tile": Endpoint(
         "(rows, columns) of a tile of the map; of sampled rows where exact is 0 and all take long.",
-        Desk.tile,
+        Api.tile,
         (*HEAD, "level", "row", "column"),
-        {"reduce": OneOf(get_args(Reduce), "mean"), "exact": Whole(0, 1, 1)},
+        {"reduce": ChoiceOption(get_args(Reduce), "mean"), "exact": IntegerOption(0, 1, 1)},
         pace=lambda given: "slow" if given["exact"] else "soon",
         is_json=False,
     ),
-    "weights": Question(
+    "weights": Endpoint(
         "(queries, keys): single weights of some tokens.",
-        Desk.weights,
+        Api.weights,
         (*HEAD, "query", "key"),
         SOME,
         pace="slow",
         is_json=False,
     ),
-    "mean": Question(
+    "mean": Endpoint(
         "(queries, keys): the same, the mean of all heads.",
-        Desk.weights,
+        Api.weights,
         (*TEXT, "query", "key"),
         SOME,
         pace="slow",
         is_json=False,
     ),
-    "row": Question(
-        "(keys,): what one token attends to.", Desk.row, (*HEAD, "token"), is_json=False
+    "row": Endpoint(
+        "(keys,): what one token attends to.", Api.row, (*HEAD, "token"), is_json=False
     ),
-    "column": Question(
+    "column": Endpoint(
         "(queries,): what attends to one token.",
-        Desk.column,
+        Api.column,
         (*HEAD, "token"),
         pace="slow",
         is_json=False,
     ),
-    "layer-row": Question(
+    "layer-row": Endpoint(
         "(keys,): what one token attends to, the mean of all heads.",
-        lambda desk, given: desk.layer(rollout_rows.row, given),
+        lambda api, given: api.layer(rollout_rows.row, given),
         (*TEXT, "token"),
         is_json=False,
     ),
-    "layer-column": Question(
+    "layer-column": Endpoint(
         "(queries,): what attends to one token, the mean of all heads.",
-        lambda desk, given: desk.layer(rollout_rows.column, given),
+        lambda api, given: api.layer(rollout_rows.column, given),
         (*TEXT, "token"),
         pace="slow",
         is_json=False,
     ),
-    "rollout-row": Question(
+    "rollout-row": Endpoint(
         "(tokens,): how much of each token is in one position after this layer.",
-        lambda desk, given: desk.rollout(rollout_rows.made_of, given),
+        lambda api, given: api.rollout(rollout_rows.made_of, given),
         (*TEXT, "token"),
         pace="slow",
         is_json=False,
     ),
-    "rollout-column": Question(
+    "rollout-column": Endpoint(
         "(tokens,): how much of one token is in each position after this layer.",
-        lambda desk, given: desk.rollout(rollout_rows.reached, given),
+        lambda api, given: api.rollout(rollout_rows.reached, given),
         (*TEXT, "token"),
         pace="slow",
         is_json=False,
     ),
-    "examples": Question(
-        "The notes' examples, for lessons.", lambda desk, given: lesson.examples()
-    ),
-    "lesson": Question(
+    "examples": Endpoint("The notes' examples, for lessons.", lambda api, given: lesson.examples()),
+    "lesson": Endpoint(
         "What the weights of one head are made of, around one token.",
-        Desk.lesson,
+        Api.lesson,
         HEAD,
-        {"token": Whole(0, LARGEST, 0)},
+        {"token": IntegerOption(0, LARGEST, 0)},
         pace="slow",
     ),
-    "written": Question(
+    "written": Endpoint(
         "All tokens of a generation and, for each new one, what else it could have been.",
-        Desk.written,
+        Api.written,
         ("recording",),
     ),
-    "alignment": Question(
+    "alignment": Endpoint(
         "The words of a translation, those of its source, and how much each is made of each.",
-        Desk.alignment,
+        Api.alignment,
         ("recording", "item"),
         pace="slow",
     ),
-    "aligned": Question(
+    "aligned": Endpoint(
         "(heads, words, source words): the same of each head of one cross-attention.",
-        Desk.aligned,
+        Api.aligned,
         TEXT,
         pace="slow",
         is_json=False,

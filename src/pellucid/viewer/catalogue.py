@@ -1,4 +1,4 @@
-"""Recordings as the page sees them: sheets of heads, each with its map, and words beside them."""
+"""Recordings as the page sees them: layers of heads, each with its map, and words beside them."""
 
 from collections.abc import Iterator
 from threading import Lock
@@ -15,7 +15,7 @@ from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import running
 from pellucid.lens.visibility import bands
-from pellucid.viewer.tile_pyramid import Kept, Map, thumbnails
+from pellucid.viewer.tile_pyramid import Map, TensorCache, thumbnails
 
 MOST_VALUES = 1024
 """Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
@@ -29,7 +29,7 @@ THUMBNAIL = 64
 Side = Literal["queries", "keys"]
 
 
-class Written(NamedTuple):
+class Generation(NamedTuple):
     """What a model wrote while it was watched, and what else it could have written."""
 
     prompt: int
@@ -50,25 +50,25 @@ class Volume(NamedTuple):
 
     seen: Recording
     title: str
-    written: Written | None = None
+    written: Generation | None = None
     """None where nothing was generated, or that is not known."""
 
 
 class Place(NamedTuple):
     """One head: which attention, which text of the batch, and which of its heads."""
 
-    sheet: int
+    layer: int
     item: int
     head: int
 
 
-class Sheet(NamedTuple):
+class Layer(NamedTuple):
     """One attention."""
 
     recording: int
     name: str
     stack: str
-    layer: int
+    number: int
     is_cross: bool
     is_causal: bool
     """Whether no token sees what comes after it, so that the next one can be told."""
@@ -78,7 +78,7 @@ class Sheet(NamedTuple):
     keys: int
 
 
-class Atlas:
+class Catalogue:
     """The latest call of each module of some recordings, for several threads."""
 
     def __init__(self, *volumes: Volume) -> None:
@@ -89,20 +89,20 @@ class Atlas:
         """
         self.volumes = volumes
         self._records: list[Record] = []
-        self.sheets: list[Sheet] = []
+        self.layers: list[Layer] = []
         for number, volume in enumerate(volumes):
             records = volume.seen.latest()
             if not records:
                 raise ArgumentError("the recording holds no attention")
             self._records += records
-            self.sheets += [
-                Sheet(
+            self.layers += [
+                Layer(
                     number, record.name, *place, record.is_cross, is_causal(record), *_sizes(record)
                 )
                 for place, record in zip(layers_of(records), records, strict=True)
             ]
         self._maps: dict[Place, Map] = {}
-        self._kept = Kept()
+        self._cache = TensorCache()
         self._read: dict[tuple[int, bytes], list[str]] = {}
         self._lock = Lock()
 
@@ -112,33 +112,33 @@ class Atlas:
         Raises:
             OutOfRangeError: there is no such head.
         """
-        sheet = self._check(place.sheet, place.item)
-        if not 0 <= place.head < sheet.heads:
-            raise OutOfRangeError(f"there is no head {place.head}; there are {sheet.heads}")
+        layer = self._check(place.layer, place.item)
+        if not 0 <= place.head < layer.heads:
+            raise OutOfRangeError(f"there is no head {place.head}; there are {layer.heads}")
         with self._lock:
             found = self._maps.get(place)
             if found is None:
-                record = self._records[place.sheet]
+                record = self._records[place.layer]
                 weights = record.weights.head(*_outer(record, place.item), place.head)
-                found = Map(weights, record.logsumexps is not None, self._kept)
+                found = Map(weights, record.logsumexps is not None, self._cache)
                 self._maps[place] = found
         return found
 
-    def part(self, sheet: int, item: int, head: int | None, queries: slice, keys: slice) -> Tensor:
+    def part(self, layer: int, item: int, head: int | None, queries: slice, keys: slice) -> Tensor:
         """Single weights of some queries and keys, (queries, keys).
 
         Args:
-            sheet: which attention.
+            layer: which attention.
             item: which text of the batch.
             head: one of its heads; the mean of all where None.
             queries: some at least.
             keys: some at least.
 
         Raises:
-            OutOfRangeError: there is no such sheet, text or head, or no such query or key.
+            OutOfRangeError: there is no such layer, text or head, or no such query or key.
             ArgumentError: these are too many weights for one answer.
         """
-        of = self._check(sheet, item)
+        of = self._check(layer, item)
         for name, wanted, size in (("query", queries, of.queries), ("key", keys, of.keys)):
             if wanted.start >= size:
                 raise OutOfRangeError(f"there is no {name} {wanted.start}; there are {size}")
@@ -150,66 +150,66 @@ class Atlas:
         total = torch.zeros(high, wide)
         with torch.no_grad():
             for one in heads:
-                weights = self.map(Place(sheet, item, one)).weights
+                weights = self.map(Place(layer, item, one)).weights
                 total += weights.rows(queries)[0, :, keys].to(total)
         return total / len(heads)
 
-    def layer(self, sheet: int, item: int, *, known: bool) -> AttentionWeights:
+    def layer(self, layer: int, item: int, *, known: bool) -> AttentionWeights:
         """All heads of one attention over one text, (heads, queries, keys).
 
         Args:
-            sheet: which attention.
+            layer: which attention.
             item: which text of the batch.
             known: whether the logsumexp of all rows is to be there; once found it is kept.
 
         Raises:
-            OutOfRangeError: there is no such sheet or text.
+            OutOfRangeError: there is no such layer or text.
         """
-        self._check(sheet, item)
-        record, name = self._records[sheet], ("layer", sheet, item)
+        self._check(layer, item)
+        record, name = self._records[layer], ("layer", layer, item)
         weights = record.weights.batch_item(*_outer(record, item))
-        found = self._kept.get(name)
+        found = self._cache.get(name)
         with torch.no_grad():
             if weights.is_known:
                 pass
             elif found is not None:
                 weights.know(*found)
             elif known:
-                self._kept.put(name, (weights.logsumexp,))
+                self._cache.put(name, (weights.logsumexp,))
         return weights
 
-    def record(self, sheet: int) -> tuple[Recording, Record]:
-        """A sheet as it was recorded.
+    def record(self, layer: int) -> tuple[Recording, Record]:
+        """A layer as it was recorded.
 
         Raises:
-            OutOfRangeError: there is no such sheet.
+            OutOfRangeError: there is no such layer.
         """
-        self._check(sheet, 0)
-        return self.volumes[self.sheets[sheet].recording].seen, self._records[sheet]
+        self._check(layer, 0)
+        return self.volumes[self.layers[layer].recording].seen, self._records[layer]
 
-    def thumbnails(self, sheet: int, item: int, size: int = THUMBNAIL) -> Tensor:
+    def thumbnails(self, layer: int, item: int, size: int = THUMBNAIL) -> Tensor:
         """(heads, size, size) or less: the strongest weights of sampled rows.
 
         Raises:
-            OutOfRangeError: there is no such sheet or text.
+            OutOfRangeError: there is no such layer or text.
         """
-        self._check(sheet, item)
-        record = self._records[sheet]
+        self._check(layer, item)
+        record = self._records[layer]
         return thumbnails(record.weights.batch_item(*_outer(record, item)), size)
 
-    def words(self, sheet: int, item: int, side: Side) -> list[str] | None:
+    def words(self, layer: int, item: int, side: Side) -> list[str] | None:
         """Each token as it stands in the text, (queries or keys,), the space before it included;
         None where the tokens are not known.
 
         Raises:
-            OutOfRangeError: there is no such sheet or text.
+            OutOfRangeError: there is no such layer or text.
         """
-        self._check(sheet, item)
-        record = self._records[sheet]
+        self._check(layer, item)
+        record = self._records[layer]
         ids = record.query_ids if side == "queries" else record.key_ids
         if ids is None:
             return None
-        return self._running(self.sheets[sheet].recording, ids[item if len(ids) > 1 else 0])
+        return self._running(self.layers[layer].recording, ids[item if len(ids) > 1 else 0])
 
     def _running(self, recording: int, ids: Tensor) -> list[str]:
         """The words of a text, which all layers share, and pages ask for in parts."""
@@ -257,17 +257,17 @@ class Atlas:
         return {"prompt": prompt, "words": words[: len(ids)], "how": how, "steps": told}
 
     def rows(self) -> Iterator[list[HeadRow]]:
-        """What each head does, in numbers, sheet by sheet; it takes a pass over all weights."""
+        """What each head does, in numbers, layer by layer; it takes a pass over all weights."""
         for volume in self.volumes:
             yield from by_record(volume.seen)
 
-    def _check(self, sheet: int, item: int) -> Sheet:
-        if not 0 <= sheet < len(self.sheets):
-            raise OutOfRangeError(f"there is no sheet {sheet}; there are {len(self.sheets)}")
-        items = self.sheets[sheet].items
+    def _check(self, layer: int, item: int) -> Layer:
+        if not 0 <= layer < len(self.layers):
+            raise OutOfRangeError(f"there is no layer {layer}; there are {len(self.layers)}")
+        items = self.layers[layer].items
         if not 0 <= item < items:
             raise OutOfRangeError(f"there is no text {item}; there are {items}")
-        return self.sheets[sheet]
+        return self.layers[layer]
 
 
 def is_causal(record: Record) -> bool:

@@ -25,7 +25,7 @@ from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
 from pellucid.tasks.translation import translate
 from pellucid.tasks.whole_numbers import LONGEST
-from pellucid.viewer.catalogue import MOST_VALUES, Volume, Written, is_causal
+from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
 
 ALTERNATIVES = 5
 """Of each new token."""
@@ -87,7 +87,7 @@ def recorded_generation(
         steps = _steps(made)
     if not len(made.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
-    written = Written(made.prompt, made.ids, steps, made.how, made.aligning)
+    written = Generation(made.prompt, made.ids, steps, made.how, made.aligning)
     return Volume(made.seen, title, written)
 
 

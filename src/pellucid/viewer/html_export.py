@@ -1,6 +1,6 @@
 """The page as one file, which works from disk: all answers that its views ask for are in it.
 
-Numbers stand one after another as float32, little-endian, in gzip and base64; kept.js reads them.
+Numbers stand one after another as float32, little-endian, in gzip and base64; offline_source.js reads them.
 Text is only ever text: it is JSON in which no tag can begin.
 """
 
@@ -24,8 +24,8 @@ from pellucid.common.files import check_writable, write_whole
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens.recording import Recording
 from pellucid.viewer import alignment
-from pellucid.viewer.api import MOST_WORDS, Answer, Desk, Numbers, parsed
-from pellucid.viewer.catalogue import THUMBNAIL, Atlas, Place, Sheet, Side, Volume
+from pellucid.viewer.api import MOST_WORDS, Answer, Api, Numbers, parsed
+from pellucid.viewer.catalogue import THUMBNAIL, Catalogue, Layer, Place, Side, Volume
 from pellucid.viewer.tile_pyramid import SIDE, Reduce, top_level
 
 LIMIT = 64 * 2**20
@@ -37,21 +37,21 @@ GZIP = 16 + zlib.MAX_WBITS
 class Wanted:
     """What a file is to show."""
 
-    atlas: Atlas
+    catalogue: Catalogue
     heads: Collection[int] | None = None
-    """Those whose maps are in it, of each sheet; all where None."""
+    """Those whose maps are in it, of each layer; all where None."""
 
-    def texts(self) -> Iterator[tuple[int, int, Sheet]]:
-        """(sheet, item, what is known of the sheet)"""
-        for number, sheet in enumerate(self.atlas.sheets):
-            for item in range(sheet.items):
-                yield number, item, sheet
+    def texts(self) -> Iterator[tuple[int, int, Layer]]:
+        """(layer, item, what is known of the layer)"""
+        for number, layer in enumerate(self.catalogue.layers):
+            for item in range(layer.items):
+                yield number, item, layer
 
-    def maps(self) -> Iterator[tuple[Place, Sheet]]:
-        for number, item, sheet in self.texts():
-            for head in range(sheet.heads):
+    def maps(self) -> Iterator[tuple[Place, Layer]]:
+        for number, item, layer in self.texts():
+            for head in range(layer.heads):
                 if self.heads is None or head in self.heads:
-                    yield Place(number, item, head), sheet
+                    yield Place(number, item, head), layer
 
 
 class Part(NamedTuple):
@@ -71,8 +71,8 @@ def _once(name: str) -> Every:
 
 def _words(side: Side) -> Every:
     def every(wanted: Wanted) -> Iterator[Part]:
-        for number, item, sheet in wanted.texts():
-            firsts = range(0, getattr(sheet, side), MOST_WORDS)
+        for number, item, layer in wanted.texts():
+            firsts = range(0, getattr(layer, side), MOST_WORDS)
             name = f"{side}/{number}/{item}"
             yield Part([f"{name}?first={first}&count={MOST_WORDS}" for first in firsts])
 
@@ -80,15 +80,15 @@ def _words(side: Side) -> Every:
 
 
 def _thumbnails(wanted: Wanted) -> Iterator[Part]:
-    for number, item, sheet in wanted.texts():
-        high, wide = (_cells(size, -(-size // THUMBNAIL)) for size in (sheet.queries, sheet.keys))
-        yield Part([f"thumbnails/{number}/{item}"], sheet.heads * high * wide)
+    for number, item, layer in wanted.texts():
+        high, wide = (_cells(size, -(-size // THUMBNAIL)) for size in (layer.queries, layer.keys))
+        yield Part([f"thumbnails/{number}/{item}"], layer.heads * high * wide)
 
 
 def _tiles(wanted: Wanted) -> Iterator[Part]:
-    for place, sheet in wanted.maps():
-        for level in range(top_level(sheet.queries, sheet.keys) + 1):
-            high, wide = (_cells(size, 2**level) for size in (sheet.queries, sheet.keys))
+    for place, layer in wanted.maps():
+        for level in range(top_level(layer.queries, layer.keys) + 1):
+            high, wide = (_cells(size, 2**level) for size in (layer.queries, layer.keys))
             # A single weight is its own mean and maximum.
             ways = [f"?reduce={one}" for one in get_args(Reduce)] if level else [""]
             name = "/".join(map(str, ("tile", *place, level)))
@@ -103,21 +103,21 @@ def _tiles(wanted: Wanted) -> Iterator[Part]:
 
 def _recordings(name: str) -> Every:
     def every(wanted: Wanted) -> Iterator[Part]:
-        yield Part([f"{name}/{number}" for number in range(len(wanted.atlas.volumes))])
+        yield Part([f"{name}/{number}" for number in range(len(wanted.catalogue.volumes))])
 
     return every
 
 
 def _alignments(wanted: Wanted) -> Iterator[Part]:
-    found = {(sheet.recording, item) for _, item, sheet in wanted.texts() if sheet.is_cross}
+    found = {(layer.recording, item) for _, item, layer in wanted.texts() if layer.is_cross}
     yield Part([f"alignment/{recording}/{item}" for recording, item in sorted(found)])
 
 
 def _aligned(wanted: Wanted) -> Iterator[Part]:
-    for number, item, sheet in wanted.texts():
+    for number, item, layer in wanted.texts():
         # There are no more words than tokens.
-        if sheet.is_cross and sheet.queries * sheet.keys <= alignment.MOST:
-            yield Part([f"aligned/{number}/{item}"], sheet.heads * sheet.queries * sheet.keys)
+        if layer.is_cross and layer.queries * layer.keys <= alignment.MOST:
+            yield Part([f"aligned/{number}/{item}"], layer.heads * layer.queries * layer.keys)
 
 
 HELD: dict[str, Every] = {
@@ -150,14 +150,14 @@ def export(
 ) -> None:
     """`Recording.export`."""
     check_writable(path, "html", overwrite=overwrite)
-    atlas = Atlas(Volume(seen, seen.model if title is None else title))
+    catalogue = Catalogue(Volume(seen, seen.model if title is None else title))
     some = None if heads is None else list(heads)
-    page = exported(atlas, heads=some, limit=LIMIT if limit is None else limit)
+    page = exported(catalogue, heads=some, limit=LIMIT if limit is None else limit)
     write_whole(Path(path), page, "html", overwrite=overwrite)
 
 
 def exported(
-    atlas: Atlas,
+    catalogue: Catalogue,
     *,
     address: str = "overview",
     heads: Collection[int] | None = None,
@@ -167,7 +167,7 @@ def exported(
     """A page of its own, as HTML.
 
     Args:
-        atlas: what it shows.
+        catalogue: what it shows.
         address: the view at which it opens, as after "#" in the address of the page.
         heads: those whose maps are in it, of each attention; all unless given.
         limit: bytes of numbers that it may hold, before they are packed.
@@ -177,8 +177,8 @@ def exported(
         TooLargeError: it would hold more numbers, and how many.
         OutOfRangeError: there is no such head.
     """
-    wanted = Wanted(atlas, heads)
-    most = max(sheet.heads for sheet in atlas.sheets)
+    wanted = Wanted(catalogue, heads)
+    most = max(layer.heads for layer in catalogue.layers)
     for head in heads or ():
         if not 0 <= head < most:
             raise OutOfRangeError(f"there is no head {head}; there are {most} in an attention")
@@ -189,7 +189,7 @@ def exported(
             f"{readable_bytes(limit)}: choose some --layers or --heads, record fewer tokens, or "
             "allow more with --limit"
         )
-    desk = Desk(atlas)
+    api = Api(catalogue)
     answers: dict[str, Any] = {}
     packer = zlib.compressobj(wbits=GZIP)
     packed, count = [], 0
@@ -197,7 +197,7 @@ def exported(
         for part in every(wanted):
             for path in part.paths:
                 try:
-                    answer = ask(desk, path)
+                    answer = ask(api, path)
                 except ArgumentError as error:  # as of words that are not known
                     answers[path] = {"error": str(error)}
                     continue
@@ -212,12 +212,12 @@ def exported(
                 step("looking at weights", 4 * count, of)
     packed.append(packer.flush())
     numbers = b64encode(b"".join(packed)).decode()
-    kept = {"address": address, "answers": answers, "numbers": numbers}
+    data = {"address": address, "answers": answers, "numbers": numbers}
     fill = {
         "title": safe(answers["about"]["json"]["title"]),
         "style": source("style.css"),
         "script": source("bundle.js").replace("</script", "<\\/script"),
-        "kept": json.dumps(kept, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda name: fill[name[1]], source("file.html"))
 
@@ -227,9 +227,9 @@ def held_bytes(wanted: Wanted) -> int:
     return 4 * sum(part.numbers for every in HELD.values() for part in every(wanted))
 
 
-def ask(desk: Desk, path: str) -> Answer:
+def ask(api: Api, path: str) -> Answer:
     """The answer to a path with its options; of what is found bit by bit, when it is complete."""
-    asked = desk.ask(*parsed(path))
+    asked = api.ask(*parsed(path))
     answer = asked.find()
     while isinstance(answer, dict) and "done" in answer and answer["done"] != answer["of"]:
         answer = asked.find()

@@ -19,7 +19,7 @@ from pellucid.errors import PellucidError
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.catalogue import Catalogue, Volume
 
 if TYPE_CHECKING:
     from pellucid.viewer.widget import Page
@@ -74,11 +74,11 @@ def bundle(
     return data, told
 
 
-def atlas_of(thing: Recording | AttentionWeights) -> Atlas:
+def catalogue_of(thing: Recording | AttentionWeights) -> Catalogue:
     """What is shown of a recording, or of weights that nobody recorded."""
     if isinstance(thing, Recording):
-        return Atlas(Volume(thing, thing.model))
-    return Atlas(Volume(Recording("attention", [_record(thing)]), "attention weights"))
+        return Catalogue(Volume(thing, thing.model))
+    return Catalogue(Volume(Recording("attention", [_record(thing)]), "attention weights"))
 
 
 def _record(weights: AttentionWeights) -> Record:
@@ -105,7 +105,7 @@ def _picture(thing: Recording | AttentionWeights) -> Bundle:
     from pellucid.viewer.png_image import still
 
     alt = f"attention weights of each head: {repr(thing).splitlines()[0]}"
-    return {PNG: b64encode(still(atlas_of(thing))).decode()}, {PNG: {"alt": alt}}
+    return {PNG: b64encode(still(catalogue_of(thing))).decode()}, {PNG: {"alt": alt}}
 
 
 def _widget(thing: Recording | AttentionWeights) -> Bundle:
@@ -122,9 +122,9 @@ def _page(thing: Recording | AttentionWeights) -> "Page":
     shown = Shown(thing, _sizes(thing))
     found = _pages.get(id(thing))
     if found is None or found.comm is None or found.shown != shown:
-        atlas = atlas_of(thing)
-        one = len(atlas.sheets) == 1 and atlas.sheets[0].heads == 1
-        found = _pages[id(thing)] = Page(atlas, "map" if one else "overview", shown)
+        catalogue = catalogue_of(thing)
+        one = len(catalogue.layers) == 1 and catalogue.layers[0].heads == 1
+        found = _pages[id(thing)] = Page(catalogue, "map" if one else "overview", shown)
     return found
 
 

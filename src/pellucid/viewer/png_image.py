@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from pellucid.common import colours
-from pellucid.viewer.catalogue import THUMBNAIL, Atlas
+from pellucid.viewer.catalogue import THUMBNAIL, Catalogue
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -37,18 +37,18 @@ SIZE = 2
 """Pixels of the picture for each of a letter."""
 
 
-def still(atlas: Atlas) -> bytes:
+def still(catalogue: Catalogue) -> bytes:
     """The heads of the first text as a PNG: layers one below another, named, and their heads
     beside each other; of long texts only sampled rows are looked at.
     """
-    count = sum(sheet.heads for sheet in atlas.sheets)
+    count = sum(layer.heads for layer in catalogue.layers)
     side = max(SMALLEST, min(isqrt(MOST // count), LARGEST if count > 1 else 2 * LARGEST))
     rows = [
-        (number, range(first, min(first + ACROSS, sheet.heads)))
-        for number, sheet in enumerate(atlas.sheets)
-        for first in range(0, sheet.heads, ACROSS)
+        (number, range(first, min(first + ACROSS, layer.heads)))
+        for number, layer in enumerate(catalogue.layers)
+        for first in range(0, layer.heads, ACROSS)
     ]
-    layers = [f"{sheet.stack}{sheet.layer}" for sheet in atlas.sheets]
+    layers = [f"{layer.stack}{layer.number}" for layer in catalogue.layers]
     left, above, step = _width(max(layers, key=len)) + 2 * GAP, 5 * SIZE + 2 * GAP, side + GAP
     across = max(len(heads) for _, heads in rows)
     picture = np.full((above + len(rows) * step, left + across * step), PAPER, np.uint8)
@@ -58,7 +58,7 @@ def still(atlas: Atlas) -> bytes:
     for place, (number, heads) in enumerate(rows):
         top = above + place * step
         _write(picture, layers[number], GAP, top)
-        thumbnails = atlas.thumbnails(number, 0, min(side, THUMBNAIL))
+        thumbnails = catalogue.thumbnails(number, 0, min(side, THUMBNAIL))
         for column, head in enumerate(heads):
             start = left + column * step
             picture[top : top + side, start : start + side] = _shades(thumbnails[head], side)

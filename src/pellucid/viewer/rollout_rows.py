@@ -13,7 +13,7 @@ from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError
 from pellucid.lens import module_selection
 from pellucid.lens.attention_rollout import chain_of, nonzero, through
-from pellucid.viewer.catalogue import Atlas
+from pellucid.viewer.catalogue import Catalogue
 
 RESIDUAL = 0.5
 """What a position hands on to itself."""
@@ -29,28 +29,28 @@ def column(weights: AttentionWeights, key: int) -> Tensor:
     return weights[:, :, key].mean(0)
 
 
-def chain(atlas: Atlas, sheet: int) -> list[int]:
-    """The sheets of the stack that a layer is of, from the first one up to this.
+def chain(catalogue: Catalogue, layer: int) -> list[int]:
+    """The layers of the stack that a layer is of, from the first one up to this.
 
     Raises:
         ArgumentError: these are no layers through which anything flows on.
-        OutOfRangeError: there is no such sheet.
+        OutOfRangeError: there is no such layer.
     """
-    seen, record = atlas.record(sheet)
+    seen, record = catalogue.record(layer)
     if record.is_cross:
         raise ArgumentError(
             "rollout follows what layers of self-attention hand on; here, tokens of one text "
             "attend to another"
         )
-    stack, volume = module_selection.stack(record.name), atlas.sheets[sheet].recording
+    stack, volume = module_selection.stack(record.name), catalogue.layers[layer].recording
     found = [
         number
-        for number, one in enumerate(atlas.sheets[: sheet + 1])
+        for number, one in enumerate(catalogue.layers[: layer + 1])
         if one.recording == volume
         and not one.is_cross
         and module_selection.stack(one.name) == stack
     ]
-    chain_of(seen, [atlas.sheets[number].name for number in found])
+    chain_of(seen, [catalogue.layers[number].name for number in found])
     return found
 
 

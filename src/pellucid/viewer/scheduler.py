@@ -25,7 +25,7 @@ class DroppedError(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Turns:
+class Scheduler:
     """Answers in the making."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pellucid import __version__
-from pellucid.viewer.api import LARGEST, QUESTIONS, OneOf, Whole
+from pellucid.viewer.api import ENDPOINTS, LARGEST, ChoiceOption, IntegerOption
 
 
 def schema() -> dict[str, Any]:
@@ -16,7 +16,7 @@ def schema() -> dict[str, Any]:
         "503": "Too much is asked for at once.",
     }
     paths = {}
-    for name, question in QUESTIONS.items():
+    for name, question in ENDPOINTS.items():
         number = {"type": "integer", "minimum": 0, "maximum": LARGEST}
         parameters = [
             {"name": part, "in": "path", "required": True, "schema": number}
@@ -52,8 +52,8 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _schema_of(option: Whole | OneOf) -> dict[str, Any]:
-    if isinstance(option, Whole):
+def _schema_of(option: IntegerOption | ChoiceOption) -> dict[str, Any]:
+    if isinstance(option, IntegerOption):
         bounds = {"minimum": option.least, "maximum": option.most}
         return {"type": "integer", **bounds, "default": option.usual}
     return {"type": "string", "enum": list(option.words), "default": option.usual}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.lens.recording import Recording
-from pellucid.viewer.catalogue import Atlas, Volume
+from pellucid.viewer.catalogue import Catalogue, Volume
 
 if TYPE_CHECKING:
     import uvicorn
@@ -146,7 +146,7 @@ def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, 
     from pellucid.viewer.connections import Connection
     from pellucid.viewer.server import Server
 
-    atlas = Atlas(*volumes)
+    catalogue = Catalogue(*volumes)
     host, port = at.host, at.socket.getsockname()[1]
     is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     token = "" if is_here else secrets.token_urlsafe(16)
@@ -155,7 +155,7 @@ def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, 
         shown = socket.gethostname()
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
     config = uvicorn.Config(
-        Server(atlas, token).app,
+        Server(catalogue, token).app,
         http=Connection,
         ws="none",
         log_level="error",

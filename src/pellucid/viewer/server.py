@@ -1,4 +1,4 @@
-"""The server behind the page: a desk, asked over HTTP from this machine alone.
+"""The server behind the page: a api, asked over HTTP from this machine alone.
 
 Numbers go out as float32, little-endian, row by row, with their shape in the header X-Shape. The
 event loop computes nothing: what is soon done and what takes long each have a thread, the second
@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError, PellucidError
-from pellucid.viewer.api import Asked, BrokenError, Desk, Numbers
-from pellucid.viewer.catalogue import Atlas
-from pellucid.viewer.scheduler import Turns
+from pellucid.viewer.api import Api, BrokenError, Numbers, PendingAnswer
+from pellucid.viewer.catalogue import Catalogue
+from pellucid.viewer.scheduler import Scheduler
 from pellucid.viewer.schema import schema
 
 MOST_WAITING = 256
@@ -48,17 +48,17 @@ HEADERS = {
 
 
 class Server:
-    """An atlas on the web: `app` is what a server runs."""
+    """An catalogue on the web: `app` is what a server runs."""
 
-    def __init__(self, atlas: Atlas, token: str = "") -> None:
+    def __init__(self, catalogue: Catalogue, token: str = "") -> None:
         """Get ready.
 
         Args:
-            atlas: what is shown.
+            catalogue: what is shown.
             token: the first part of each address, where others than this machine can reach it.
         """
-        self._desk = Desk(atlas)
-        self._turns = Turns()
+        self._api = Api(catalogue)
+        self._scheduler = Scheduler()
         self._waiting = 0
         routes: list[BaseRoute] = [
             Route("/", self.page),
@@ -78,7 +78,7 @@ class Server:
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
-        self._turns.close()
+        self._scheduler.close()
 
     async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -92,17 +92,17 @@ class Server:
         return JSONResponse(schema())
 
     async def answer(self, request: Request) -> Response:
-        asked = self._desk.ask(request.path_params["path"], request.query_params)
+        asked = self._api.ask(request.path_params["path"], request.query_params)
         if self._waiting >= MOST_WAITING:
             raise BusyError("too many requests at once")
-        answer = self._turns.submit(asked.pace, partial(_answered, asked))
+        answer = self._scheduler.submit(asked.pace, partial(_answered, asked))
         made = asyncio.wrap_future(answer)
         self._waiting += 1
         try:
             while not (await asyncio.wait({made}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
                     made.cancel()
-                    self._turns.drop(answer)  # nobody waits for it any more
+                    self._scheduler.drop(answer)  # nobody waits for it any more
                     raise GoneError
             return made.result()
         finally:
@@ -175,7 +175,7 @@ async def _missing(_: Request, __: Exception) -> Response:
     return JSONResponse({"error": "there is no such page"}, 404)
 
 
-def _answered(asked: Asked) -> Response:
+def _answered(asked: PendingAnswer) -> Response:
     """All of it, to the last byte, in the thread that finds it."""
     found = asked.find()
     if not isinstance(found, Numbers):

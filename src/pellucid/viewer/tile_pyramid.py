@@ -58,7 +58,7 @@ class Band(NamedTuple):
     """(rows,)"""
 
 
-class Kept:
+class TensorCache:
     """What was found of some maps, for several threads: as much as fits, what is used last."""
 
     def __init__(self, most: int = BYTES) -> None:
@@ -93,7 +93,7 @@ class Map:
     """One head, for several threads."""
 
     def __init__(
-        self, weights: AttentionWeights, is_known: bool = False, kept: Kept | None = None
+        self, weights: AttentionWeights, is_known: bool = False, kept: TensorCache | None = None
     ) -> None:
         """Of weights, (1, queries, keys).
 
@@ -105,7 +105,7 @@ class Map:
         self.weights = weights
         self.queries, self.keys = weights.shape[-2:]
         self._recorded = weights.logsumexp if is_known else None
-        self._kept = Kept() if kept is None else kept
+        self._cache = TensorCache() if kept is None else kept
         self._base = max(1, self.top - FINER)
         self._band = max(BAND, 2**self._base)
 
@@ -135,11 +135,11 @@ class Map:
                 return Tile(self._sampled(level, rows, cols, reduce), False)
             if level == 0:
                 return Tile(self._single(name, rows, cols), True)
-            found = self._kept.get(name)
+            found = self._cache.get(name)
             if found is None:
                 find = self._fine if level < self._base else self._coarse
                 found = find(level, rows, cols)
-                self._kept.put(name, found)
+                self._cache.put(name, found)
             sums, most = found
             if reduce == "max":
                 return Tile(most, True)
@@ -169,7 +169,7 @@ class Map:
             return known[0, :, key]
 
     def _takes_long(self, name: Name, rows: slice, cols: slice) -> bool:
-        if self._kept.has(name):
+        if self._cache.has(name):
             return False
         level = name[1]
         work = 0
@@ -178,18 +178,18 @@ class Map:
         elif level < self._base:
             work = (rows.stop - rows.start) * (cols.stop - cols.start)
         if level >= self._base or (level > 0 and self._recorded is None):
-            bands = [at for at in self._bands_of(rows) if not self._kept.has((self, "band", at))]
+            bands = [at for at in self._bands_of(rows) if not self._cache.has((self, "band", at))]
             work += sum(self.weights.work(self._rows_of(at)) for at in bands)
         return work > SOON
 
     def _single(self, name: Name, rows: slice, cols: slice) -> Tensor:
         """Single weights, to the last bit those of `weights[..., rows, cols]`."""
-        found = self._kept.get(name)
+        found = self._cache.get(name)
         few = self.weights.rows(rows)
         if found is not None:
             few.know(*found)
         else:
-            self._kept.put(name, (few.logsumexp.clone(),))
+            self._cache.put(name, (few.logsumexp.clone(),))
         return few[0, :, cols]
 
     def _fine(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
@@ -221,13 +221,13 @@ class Map:
 
     def _found(self, at: int) -> Band:
         # No lock: who waits for a turn, so that another goes first, must not hold what that needs.
-        found: Band | None = self._kept.get((self, "band", at))
+        found: Band | None = self._cache.get((self, "band", at))
         if found is None:
             rows, cell = self._rows_of(at), 2**self._base
             known = None if self._recorded is None else self._recorded[:, rows]
             whole = self.weights.cells((cell, cell), (rows, slice(None)), known)
             found = Band(*(one[0] for one in whole))
-            self._kept.put((self, "band", at), found)
+            self._cache.put((self, "band", at), found)
         return found
 
     def _logsumexp(self, rows: slice) -> Tensor:

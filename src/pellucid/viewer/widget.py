@@ -8,10 +8,10 @@ import anywidget
 import traitlets
 
 from pellucid.errors import PellucidError
-from pellucid.viewer.api import Asked, Desk, Numbers, parsed
-from pellucid.viewer.catalogue import Atlas
+from pellucid.viewer.api import Api, Numbers, PendingAnswer, parsed
+from pellucid.viewer.catalogue import Catalogue
 from pellucid.viewer.html_export import as_bytes, source
-from pellucid.viewer.scheduler import Turns
+from pellucid.viewer.scheduler import Scheduler
 
 HEIGHT = 560
 """Pixels of a page in a notebook."""
@@ -27,41 +27,43 @@ class Page(anywidget.AnyWidget):
     height = traitlets.Int(HEIGHT).tag(sync=True)
     address = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, atlas: Atlas, address: str = "overview", shown: object = None) -> None:
-        """Of an atlas, opened at a view; `shown` is what it was made of, if anybody asks."""
+    def __init__(
+        self, catalogue: Catalogue, address: str = "overview", shown: object = None
+    ) -> None:
+        """Of a catalogue, opened at a view; `shown` is what it was made of, if anybody asks."""
         self.shown = shown
-        self._desk: Desk | None = Desk(atlas)
-        self._turns = Turns()  # in threads beside the cells that run, which wait for none of this
+        self._api: Api | None = Api(catalogue)
+        self._scheduler = Scheduler()  # its threads do not block cells
         self._waiting: dict[str, Future[None]] = {}
         super().__init__(address=address)
         self.on_msg(self._hear)
 
     def close(self) -> None:
         """Forget what it shows, and look for nothing more."""
-        self._desk = self.shown = None
-        self._turns.close()
+        self._api = self.shown = None
+        self._scheduler.close()
         super().close()
 
     def _hear(self, _: Any, said: dict[str, Any], __: Any) -> None:
         """A question, {number, path}; or {drop}, the number of one that nobody asks any more."""
-        if self._desk is None:
+        if self._api is None:
             return
         if "drop" in said:
             waiting = self._waiting.get(said["drop"])
             if waiting is not None:
-                self._turns.drop(waiting)
+                self._scheduler.drop(waiting)
             return
         number = said["number"]
         try:
-            asked = self._desk.ask(*parsed(said["path"]))
+            asked = self._api.ask(*parsed(said["path"]))
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
             return
         answer = partial(self._answer, number, asked)
-        self._waiting[number] = future = self._turns.submit(asked.pace, answer)
+        self._waiting[number] = future = self._scheduler.submit(asked.pace, answer)
         future.add_done_callback(lambda _: self._waiting.pop(number, None))
 
-    def _answer(self, number: str, asked: Asked) -> None:
+    def _answer(self, number: str, asked: PendingAnswer) -> None:
         """Send an answer, from whatever thread."""
         try:
             found = asked.find()

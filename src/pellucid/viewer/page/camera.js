@@ -102,13 +102,13 @@ export class Camera {
   }
 
   /** What an address says of it: nothing while all is shown. */
-  told() {
+  state() {
     if (this.#isWhole) return {};
     return { zoom: Number(this.high.toPrecision(5)), x: Number(this.left.toFixed(2)), y: Number(this.above.toFixed(2)) };
   }
 
-  read(asked) {
-    const given = ["zoom", "x", "y"].map((name) => Number(asked.get(name)));
+  read(params) {
+    const given = ["zoom", "x", "y"].map((name) => Number(params.get(name)));
     if (!given.every(Number.isFinite) || !(given[0] > 0)) return;
     [this.high, this.left, this.above] = given;
     this.#isWhole = false;

@@ -1,36 +1,36 @@
 // Two columns of words with shares beside them: pointed at, kept by a click, gone through with the arrow keys.
 import { percent } from "./colours.js";
-import { made, short } from "./parts.js";
+import { createElement, truncate } from "./elements.js";
 
 /** @typedef {import("./lines.js").Word} Word */
 
 export class Columns {
   /**
    * @param {object} found what is shown: see links.js
-   * @param {{point: (word: Word | null) => void, keep: (word: Word | null) => void}} calls what to do when
+   * @param {{point: (word: Word | null) => void, pin: (word: Word | null) => void}} calls what to do when
    *   a word is pointed at or has the focus, or none; when one is clicked, or none shall be kept
    */
-  constructor(found, { point, keep }) {
+  constructor(found, { point, pin }) {
     const titles = found.isAligned ? ["what was written", "the source"] : ["what attends", "what is attended to"];
     this.queries = column("queries", found.queries, titles[0]);
     this.keys = column("keys", found.keys, titles[1]);
-    for (const { element } of [this.queries, this.keys]) this.#listen(element, point, keep);
+    for (const { element } of [this.queries, this.keys]) this.#listen(element, point, pin);
   }
 
-  #listen(element, point, keep) {
+  #listen(element, point, pin) {
     const wordOf = ({ target }) => target.closest("li")?.querySelector(".word") ?? null;
     element.addEventListener("pointerover", (event) => { if (event.pointerType !== "touch") point(placeOf(wordOf(event))); });
     element.addEventListener("pointerleave", () => point(null));
     element.addEventListener("focusin", (event) => { if (event.target.matches(":focus-visible")) point(placeOf(event.target)); });
     element.addEventListener("focusout", () => point(null));
-    element.addEventListener("click", ({ target }) => { if (target.matches(".word")) keep(placeOf(target)); });
+    element.addEventListener("click", ({ target }) => { if (target.matches(".word")) pin(placeOf(target)); });
     element.addEventListener("keydown", (event) => {
       const word = event.target.closest(".word");
       if (!word) return;
       const { words } = element === this.queries.element ? this.queries : this.keys;
       const i = words.indexOf(word);
       const move = { ArrowUp: [words, i - 1], ArrowDown: [words, i + 1], Home: [words, 0], End: [words, Infinity], ArrowLeft: [this.queries.words, i], ArrowRight: [this.keys.words, i] }[event.key];
-      if (event.key === "Escape") keep(null);
+      if (event.key === "Escape") pin(null);
       else if (move) focus(...move);
       else return;
       event.preventDefault();
@@ -47,7 +47,7 @@ export class Columns {
   mark(lit, shares, limit, pinned) {
     for (const { name, element, words, shares: places } of [this.queries, this.keys]) {
       const isOther = lit !== null && lit.side !== name;
-      element.classList.toggle("told", isOther);
+      element.classList.toggle("with-shares", isOther);
       words.forEach((word, i) => {
         const here = placeOf(word);
         places[i].textContent = isOther ? few(shares[i]) : "";
@@ -69,14 +69,14 @@ function placeOf(word) {
 }
 
 function column(name, { words: all, first }, title) {
-  const texts = all.map((word) => short(word, 24));
-  const words = texts.map((text, i) => made("button", {
+  const texts = all.map((word) => truncate(word, 24));
+  const words = texts.map((text, i) => createElement("button", {
     type: "button", className: "word", textContent: text, tabIndex: i ? -1 : 0,
     data: { "data-at": first + i, "aria-label": `“${text}”, token ${first + i}, ${title}` },
   }));
-  const shares = words.map(() => made("span", { className: "share" }));
-  const element = made("ol", { className: name, data: { "aria-label": title, "data-title": title, "data-side": name } },
-    ...words.map((word, i) => made("li", {}, shares[i], word)));
+  const shares = words.map(() => createElement("span", { className: "share" }));
+  const element = createElement("ol", { className: name, data: { "aria-label": title, "data-title": title, "data-side": name } },
+    ...words.map((word, i) => createElement("li", {}, shares[i], word)));
   return { name, element, words, texts, shares };
 }
 

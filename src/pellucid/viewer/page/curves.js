@@ -2,7 +2,7 @@
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
 import { Lines } from "./lines.js";
-import { button, made } from "./parts.js";
+import { button, createElement } from "./elements.js";
 
 const ROW = { least: 19, most: 44 }; // pixels of a word's line
 const GAP = { least: 150, most: 460 }; // between the columns
@@ -19,9 +19,9 @@ export class Curves {
   #all; // the lines when no word is pointed at
   #pointed = null; // the word under the pointer, or with the focus
   #at = {}; // places in the picture, in pixels
-  #canvas = made("canvas", { data: { "aria-hidden": "true" } });
-  #slider = made("input", { type: "range", min: 0, max: 100 });
-  #limit = made("span", { className: "limit" });
+  #canvas = createElement("canvas", { data: { "aria-hidden": "true" } });
+  #slider = createElement("input", { type: "range", min: 0, max: 100 });
+  #limit = createElement("span", { className: "limit" });
   #toggles = [];
 
   /**
@@ -38,14 +38,14 @@ export class Curves {
     this.#changed = changed;
     this.#lines = new Lines(found, now);
     this.#all = this.#lines.drawn(null);
-    this.#columns = new Columns(found, { point: (word) => this.#point(word), keep: (word) => this.#keep(word) });
+    this.#columns = new Columns(found, { point: (word) => this.#point(word), pin: (word) => this.#pin(word) });
     this.#canvas.paint = (pen) => this.#draw(pen);
     this.#slider.value = this.#lines.place;
     this.#slider.addEventListener("input", () => this.#change({ least: Number(this.#slider.value) }));
-    this.bar = made("div", { className: "bar" },
-      made("label", {}, "Leave out less than ", this.#slider, " ", this.#limit), ...windows,
-      ...(this.#lines.isMany ? [this.#heads()] : []), ...(note ? [made("p", { className: "note", textContent: note })] : []));
-    this.picture = made("div", { className: "picture" }, this.#canvas, this.#columns.queries.element, this.#columns.keys.element);
+    this.bar = createElement("div", { className: "bar" },
+      createElement("label", {}, "Leave out less than ", this.#slider, " ", this.#limit), ...windows,
+      ...(this.#lines.isMany ? [this.#heads()] : []), ...(note ? [createElement("p", { className: "note", textContent: note })] : []));
+    this.picture = createElement("div", { className: "picture" }, this.#canvas, this.#columns.queries.element, this.#columns.keys.element);
   }
 
   #change(some) {
@@ -62,7 +62,7 @@ export class Curves {
   }
 
   /** Keep a word, or let it go: nothing is pointed at then until something else is. */
-  #keep(word) {
+  #pin(word) {
     const pinned = isSame(word, this.#now.pinned) ? null : word;
     if (!pinned) this.#pointed = null;
     this.#now.pinned = pinned;
@@ -90,7 +90,7 @@ export class Curves {
       element.className = "toggle";
       return element;
     });
-    return made("span", { className: "toggles", data: { role: "group", "aria-label": "Heads that are shown" } },
+    return createElement("span", { className: "toggles", data: { role: "group", "aria-label": "Heads that are shown" } },
       "heads ", ...this.#toggles, button("all", "Show all heads", () => this.#change({ off: new Set() })));
   }
 
@@ -148,7 +148,7 @@ export class Curves {
     });
     this.#limit.textContent = percent(limit);
     this.#slider.setAttribute("aria-valuetext", percent(limit));
-    this.#page.say(word ? this.#told(word, shares) : this.#summary());
+    this.#page.setStatus(word ? this.#describe(word, shares) : this.#summary());
   }
 
   #draw(pen) {
@@ -207,7 +207,7 @@ export class Curves {
   }
 
   /** What a word attends to most, or what attends to it. */
-  #told({ side, at }, shares) {
+  #describe({ side, at }, shares) {
     const isQuery = side === "queries";
     const other = isQuery ? "keys" : "queries";
     const named = (name, i) => `“${this.#columns[name].texts[i]}” (${this.#found[name].first + i})`;

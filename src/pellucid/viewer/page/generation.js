@@ -1,317 +1,269 @@
-// A generation, token by token: each new one, what it was made of, and what else it could have been.
-import { whole } from "./address.js";
-import { percent, shade } from "./colours.js";
-import { choice, itemChoice, made, short } from "./parts.js";
-import { words } from "./source.js";
+// The Generation view: step by step, each new token, what the model attended to, and what else was likely.
+import { createElement, dropdown, itemDropdown, truncate } from "./elements.js";
+import { Player } from "./player.js";
+import { StepAttention } from "./step_attention.js";
+import { alternativesTable, attentionTable, shortToken, strongest, tokenTitle } from "./step_panel.js";
+import { GeneratedText } from "./token_blocks.js";
+import { loadTokens } from "./tokens.js";
+import { integerParam } from "./url_state.js";
+import { percent } from "./colours.js";
 
-const PACE = 700; // milliseconds a token, while it plays
-const BLOCK = 2 ** 18; // weights of one answer, and at most so many tokens of it:
-const ROWS = 256;
-const SHOWN = 2000; // tokens around the new one that are in the page, twice as many before it
-const BEST = 5; // tokens that are named as looked at most
+const UNKNOWN = "It is not known which part of this text was given and which was generated, so it is shown as if only the first token had been given. "
+  + "To watch a model generate, run pellucid view with --new-tokens 40.";
 
+/** @typedef {import("./step_attention.js").IndexedLayer} IndexedLayer */
+/** @typedef {import("./step_panel.js").Alternative} Alternative */
+
+/**
+ * @typedef {object} Generated a text of a recording
+ * @property {number} recording
+ * @property {number[]} recordings those with generated text
+ * @property {number} item
+ * @property {IndexedLayer[]} layers causal self-attention
+ * @property {IndexedLayer[]} crossLayers
+ * @property {boolean} isKnown whether it is known what was given and what was generated
+ * @property {number} prompt tokens that were given
+ * @property {string[]} tokens
+ * @property {string[]} sourceTokens of a translation
+ * @property {Alternative[][]} steps
+ * @property {string} note
+ */
+
+/** @param {Page} page */
 export async function generation(page) {
-  const { about, source, asked, view, controls, say, signal, theme } = page;
-  const { sheets, recordings } = about;
-  const writing = recordings.map((_, i) => i).filter((i) => sheets.some((one) => one.is_causal && one.recording === i));
-  if (!writing.length) {
-    nothing();
+  const { about, params } = page;
+  const recordings = [...about.recordings.keys()].filter((i) => about.layers.some((layer) => layer.is_causal && layer.recording === i));
+  if (!recordings.length) {
+    showNothing(page);
     return;
   }
-  const from = asked.has("sheet") ? sheets[whole(asked, "sheet", sheets.length - 1)].recording : whole(asked, "recording", recordings.length - 1);
-  const recording = writing.includes(from) ? from : writing[0];
-  const mine = sheets.map((one, i) => ({ ...one, i })).filter((one) => one.recording === recording);
-  const layers = mine.filter((one) => one.is_causal);
-  const crosses = mine.filter((one) => one.is_cross);
-  const across = (layer) => crosses.find((one) => one.layer === layer.layer) ?? crosses[layers.indexOf(layer)] ?? crosses[0];
-  const { queries: rows, items } = layers[0];
-  const item = whole(asked, "item", items - 1);
-  const now = {
-    layer: asked.has("sheet") ? layers.find((one) => one.i === whole(asked, "sheet", sheets.length - 1)) ?? null : null,
-    head: "mean",
+  const layer = params.has("layer") ? integerParam(params, "layer", about.layers.length - 1) : null;
+  const wanted = layer === null ? integerParam(params, "recording", about.recordings.length - 1) : about.layers[layer].recording;
+  const generated = await load(page, recordings, recordings.includes(wanted) ? wanted : recordings[0]);
+  if (generated.tokens.length <= generated.prompt) {
+    page.view.append(createElement("p", { className: "nothing", textContent: "There is only one token, and nothing after it." }));
+    return;
+  }
+  const view = new GenerationView(page, generated, generated.layers.find(({ index }) => index === layer) ?? null);
+  await view.start();
+}
+
+/** @param {Page} page @param {number[]} recordings @param {number} recording @returns {Promise<Generated>} */
+async function load({ about, params, source, signal }, recordings, recording) {
+  const own = about.layers.map((layer, index) => ({ ...layer, index })).filter((layer) => layer.recording === recording);
+  const layers = own.filter((layer) => layer.is_causal);
+  const crossLayers = own.filter((layer) => layer.is_cross);
+  const item = integerParam(params, "item", layers[0].items - 1);
+  const written = await source.json(`written/${recording}`, signal);
+  const isKnown = written.prompt !== null && item === 0;
+  return {
+    recording, recordings, item, layers, crossLayers, isKnown,
+    prompt: isKnown ? written.prompt : 1,
+    tokens: isKnown ? written.words : await loadTokens(source, layers[0].index, item, "keys", layers[0].queries),
+    sourceTokens: crossLayers.length ? await loadTokens(source, crossLayers[0].index, item, "keys", crossLayers[0].keys) : [],
+    steps: isKnown ? written.steps : [],
+    note: isKnown ? written.how : UNKNOWN,
   };
-  if (now.layer && asked.has("head") && asked.get("head") !== "mean") now.head = whole(asked, "head", now.layer.heads - 1);
-  const told = await source.json(`written/${recording}`, signal);
-  const isKnown = told.prompt !== null && item === 0;
-  const tokens = isKnown ? told.words : await words(source, layers[0].i, item, "keys", rows);
-  const prompt = isKnown ? told.prompt : 1;
-  const last = tokens.length - prompt - 1; // the number of the last step, from 0
-  if (last < 0) {
-    view.append(made("p", { className: "nothing", textContent: "There is one token alone, and nothing comes after it." }));
-    return;
-  }
-  const sourceWords = crosses.length ? await words(source, crosses[0].i, item, "keys", crosses[0].keys) : [];
-  now.step = whole(asked, "step", last, asked.has("token") ? Math.max(0, Math.min(last, whole(asked, "token", rows) + 1 - prompt)) : last);
-  let timer = null;
-  let turn = 0;
-  let weights = null; // of the new token: { own, across }
-  const answers = new Map();
-  const first = { own: -1, end: -1 }; // tokens that are in the page now
+}
 
-  /* The page */
+/** @param {Page} page */
+function showNothing({ about, view, setStatus }) {
+  const models = [...new Set(about.recordings.map(({ model }) => model))].join(" and ");
+  view.append(createElement("div", { className: "nothing" },
+    createElement("p", { textContent: `There is no generated text here: in ${models}, tokens also attend to later tokens, so none is predicted from those before it. To watch a model generate, run` }),
+    createElement("code", { textContent: 'pellucid view "In the beginning" --new-tokens 40' }),
+    createElement("p", { textContent: "or choose another generative model with --model." })));
+  setStatus("There is no generated text here");
+}
 
-  const back = control("‹ Back", "Back to the token before", () => { stop(); go(now.step - 1); });
-  const play = control("Play", "Play", () => (timer === null ? start() : stop()));
-  play.className = "play";
-  const next = control("Next ›", "On to the next token", () => { stop(); go(now.step + 1); });
-  const slider = made("input", { type: "range", min: 0, max: last, value: now.step });
-  slider.setAttribute("aria-label", "Step");
-  slider.addEventListener("input", () => { stop(); go(Number(slider.value)); });
-  const count = made("span", { className: "count" });
-  const player = made("div", { className: "player", data: { role: "group", "aria-label": "Steps" } }, back, play, next, slider, count);
-  const sourceBlock = block("Source", "source");
-  const promptBlock = block(isKnown ? (crosses.length ? "Start" : "Prompt") : "First", "prompt");
-  const outputBlock = block(isKnown ? "Output" : "Text", "output");
-  const note = made("p", { className: "note", textContent: isKnown ? told.how : "What was given here, and what was written, is not known. So it is stepped through as if the first token had been given and all others written. With --new-tokens 40, pellucid view lets the model write." });
-  const written = made("div", { className: "written", tabIndex: 0, data: { role: "region", "aria-label": "The text" } }, ...(crosses.length ? [sourceBlock.element] : []), promptBlock.element, outputBlock.element, note);
-  const beside = made("div", { className: "step", tabIndex: 0, data: { role: "region", "aria-label": "This step" } });
-  view.append(made("div", { className: "generation" }, player, written, beside));
-  sourceBlock.fill(sourceWords, 0, "across");
-  choices();
-  listen();
-  theme.onChange(paint);
-  page.offer({ csv });
-  await go(now.step);
+class GenerationView {
+  #page;
+  #generated;
+  /** @type {IndexedLayer | null} */
+  #layer; // all if null
+  /** @type {number | "mean"} */
+  #head = "mean";
+  #step;
+  #last; // the number of the last step
+  #request = 0; // of weights; late answers are not shown
+  /** @type {{own: Float32Array, across: Float32Array | null} | null} */
+  #weights = null;
+  #attention;
+  #player;
+  #text;
+  #panel = createElement("div", { className: "step", tabIndex: 0, data: { role: "region", "aria-label": "This step" } });
 
-  function control(text, title, call) {
-    const element = made("button", { type: "button", textContent: text, title });
-    element.addEventListener("click", call);
-    return element;
-  }
-
-  /** Some tokens under a name. */
-  function block(name, kind) {
-    const scale = made("small", { title: "The weight from which on the shade is full" });
-    const text = made("p", {});
-    const element = made("section", { className: `block ${kind}` }, made("h2", {}, name, scale), text);
-    const fill = (some, start, of) => text.replaceChildren(...some.flatMap((word, i) => {
-      const [, space, rest] = /^( *)([^]*)$/.exec(word); // shades are of words, and not of what is between
-      const token = made("span", { textContent: rest.replace(/^\n+|\n+$/g, (ends) => "⏎".repeat(ends.length)) || "␣" });
-      Object.assign(token.dataset, { at: start + i, of });
-      return [space, token, word.includes("\n") ? "\n" : ""];
-    }));
-    return { element, text, scale, fill };
+  /** @param {Page} page @param {Generated} generated @param {IndexedLayer | null} layer */
+  constructor(page, generated, layer) {
+    const { params, signal } = page;
+    const { prompt, tokens, sourceTokens, crossLayers, isKnown, note } = generated;
+    this.#page = page;
+    this.#generated = generated;
+    this.#layer = layer;
+    if (layer && params.has("head") && params.get("head") !== "mean") this.#head = integerParam(params, "head", layer.heads - 1);
+    this.#last = tokens.length - prompt - 1;
+    const atToken = Math.max(0, Math.min(this.#last, integerParam(params, "token", tokens.length) + 1 - prompt));
+    this.#step = integerParam(params, "step", this.#last, params.has("token") ? atToken : this.#last);
+    this.#attention = new StepAttention(page, generated.item, prompt - 1);
+    this.#player = new Player(this.#last, (step) => this.#show(step));
+    this.#text = new GeneratedText(tokens, prompt, crossLayers.length ? sourceTokens : null, isKnown, note);
+    page.view.append(createElement("div", { className: "generation" }, this.#player.element, this.#text.element, this.#panel));
+    signal.addEventListener("abort", () => this.#player.stop());
+    page.theme.onChange(() => this.#paint());
+    page.setExport({ csv: () => this.#csv() });
+    this.#addControls();
+    this.#listen();
   }
 
-  function choices() {
-    const heads = now.layer?.heads ?? 0;
-    const some = [];
-    if (writing.length > 1) some.push(choice("Recording", writing.map((i) => [String(i), short(recordings[i].title, 28)]), String(recording), (value) => page.go("generation", { recording: value })));
-    some.push(choice("Attention of", [["", "all layers"], ...layers.map((one) => [String(one.i), `layer ${one.stack}${one.layer}${crosses.length ? ` and ${across(one).stack}${across(one).layer}` : ""}`])], now.layer ? String(now.layer.i) : "", (value) => {
-      now.layer = layers.find((one) => String(one.i) === value) ?? null;
-      now.head = "mean";
-      choices();
-      [...controls.querySelectorAll("select")].find((one) => one.parentNode.textContent.startsWith("Attention"))?.focus();
-      go(now.step);
-    }));
-    if (heads) {
-      some.push(choice("Head", [["mean", "the mean of all"], ...Array.from({ length: heads }, (_, i) => [String(i), `head ${i}`])], String(now.head), (value) => {
-        now.head = value === "mean" ? value : Number(value);
-        go(now.step);
+  start() {
+    return this.#show(this.#step);
+  }
+
+  /** The position of the new token. */
+  get #at() {
+    return this.#generated.prompt + this.#step;
+  }
+
+  /** The cross-attention that belongs to a layer. @param {IndexedLayer} layer */
+  #crossLayer(layer) {
+    const { layers, crossLayers } = this.#generated;
+    return crossLayers.find(({ number }) => number === layer.number) ?? crossLayers[layers.indexOf(layer)] ?? crossLayers[0];
+  }
+
+  #addControls() {
+    const { about, controls, go } = this.#page;
+    const { recording, recordings, layers, crossLayers, item } = this.#generated;
+    /** @param {Layer} layer */
+    const name = ({ stack, number }) => `${stack}${number}`;
+    /** @type {(Node | string)[]} */
+    const dropdowns = [];
+    if (recordings.length > 1) {
+      const options = recordings.map((i) => /** @type {[string, string]} */ ([String(i), truncate(about.recordings[i].title, 28)]));
+      dropdowns.push(dropdown("Recording", options, String(recording), (value) => go("generation", { recording: value })));
+    }
+    const options = layers.map((layer) => /** @type {[string, string]} */ (
+      [String(layer.index), `layer ${name(layer)}${crossLayers.length ? ` and ${name(this.#crossLayer(layer))}` : ""}`]));
+    const layerDropdown = dropdown("Attention of", [["", "all layers"], ...options], this.#layer ? String(this.#layer.index) : "", (value) => {
+      this.#layer = layers.find(({ index }) => String(index) === value) ?? null;
+      this.#head = "mean";
+      this.#addControls().querySelector("select")?.focus();
+      this.#show(this.#step);
+    });
+    dropdowns.push(layerDropdown);
+    if (this.#layer) {
+      const heads = Array.from({ length: this.#layer.heads }, (_, i) => /** @type {[string, string]} */ ([String(i), `head ${i}`]));
+      dropdowns.push(dropdown("Head", [["mean", "mean of all"], ...heads], String(this.#head), (value) => {
+        this.#head = value === "mean" ? value : Number(value);
+        this.#show(this.#step);
       }));
     }
-    some.push(itemChoice(sheets, layers[0].i, item, (other) => page.go("generation", { ...address(), item: other })));
-    controls.replaceChildren(...some.filter(Boolean));
+    dropdowns.push(itemDropdown(about.layers, layers[0].index, item, (other) => go("generation", { ...this.#state(), item: other })));
+    controls.replaceChildren(...dropdowns.filter(Boolean));
+    return layerDropdown;
   }
 
-  function address() {
-    return { ...(now.layer ? { sheet: now.layer.i, head: now.head } : { recording }), item, step: now.step };
+  #state() {
+    const { recording, item } = this.#generated;
+    return { ...(this.#layer ? { layer: this.#layer.index, head: this.#head } : { recording }), item, step: this.#step };
   }
 
-  /* Steps */
-
-  function start() {
-    play.textContent = play.title = "Pause";
-    timer = setInterval(() => (now.step < last ? go(now.step + 1) : stop()), PACE);
-    go(now.step < last ? now.step + 1 : 0);
-  }
-
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = play.title = "Play";
-  }
-
-  /** Show a step; what is found of another one in the meantime is not shown. */
-  async function go(step) {
-    now.step = Math.max(0, Math.min(last, step));
-    page.keep(address());
-    slider.value = now.step;
-    slider.setAttribute("aria-valuetext", `${now.step + 1} of ${last + 1}: ${tokens[prompt + now.step]}`);
-    count.textContent = `${(now.step + 1).toLocaleString()} of ${(last + 1).toLocaleString()}`;
-    back.disabled = now.step === 0;
-    next.disabled = now.step === last;
-    fill();
-    const here = ++turn;
+  /** Show a step; answers for an earlier one that come late are not shown. @param {number} step */
+  async #show(step) {
+    this.#step = Math.max(0, Math.min(this.#last, step));
+    this.#page.saveState(this.#state());
+    this.#player.setStep(this.#step, this.#generated.tokens[this.#at]);
+    this.#text.show(this.#at);
+    const request = ++this.#request;
     try {
-      const found = { own: await attention((one) => one, layers), across: crosses.length ? await attention(across, layers) : null };
-      if (here !== turn) return;
-      weights = found;
-      paint();
+      const layers = this.#layer ? [this.#layer] : this.#generated.layers;
+      const query = this.#at - 1; // which predicted the new token
+      const own = await this.#attention.weights(layers, this.#head, query);
+      const isTranslation = this.#generated.crossLayers.length > 0;
+      const across = isTranslation ? await this.#attention.weights(layers.map((layer) => this.#crossLayer(layer)), this.#head, query) : null;
+      if (request !== this.#request) return;
+      this.#weights = { own, across };
+      this.#paint();
     } catch (error) {
-      if (here !== turn || error.name === "AbortError") return;
-      weights = null;
-      stop();
-      paint();
-      say(error.message);
+      if (request !== this.#request || error.name === "AbortError") return;
+      this.#weights = null;
+      this.#player.stop();
+      this.#paint();
+      this.#page.setStatus(error.message);
     }
   }
 
-  /** What the token that wrote the new one looked at: of one head, or the mean of many. */
-  async function attention(sheetOf, all) {
-    const row = prompt + now.step - 1;
-    const some = now.layer ? [now.layer] : all;
-    const found = await Promise.all(some.map(async (layer) => {
-      const { i, keys } = sheetOf(layer);
-      const high = Math.max(1, Math.min(ROWS, Math.floor(BLOCK / keys)));
-      const start = prompt - 1 + Math.floor((row - prompt + 1) / high) * high;
-      const name = now.head === "mean" ? `mean/${i}/${item}` : `weights/${i}/${item}/${now.head}`;
-      const path = `${name}/${start}/0?queries=${high}&keys=${keys}`;
-      if (!answers.has(path)) {
-        if (answers.size > 256) answers.clear();
-        const answer = source.numbers(path, signal);
-        answer.catch(() => answers.delete(path));
-        answers.set(path, answer);
-      }
-      const { values } = await answers.get(path);
-      return values.subarray((row - start) * keys, (row - start + 1) * keys);
-    }));
-    if (found.length === 1) return found[0];
-    return found[0].map((_, key) => found.reduce((sum, one) => sum + one[key], 0) / found.length);
+  #paint() {
+    this.#text.paint(this.#weights, this.#at - 1, this.#page.theme.table);
+    this.#describe();
   }
 
-  /** Put the tokens around the new one into the page. */
-  function fill() {
-    const at = prompt + now.step;
-    const start = at < 2 * SHOWN ? 0 : Math.floor(at / SHOWN - 1) * SHOWN;
-    const end = Math.min(tokens.length, start + 3 * SHOWN);
-    if (start !== first.own || end !== first.end) {
-      Object.assign(first, { own: start, end });
-      const middle = Math.max(start, prompt);
-      promptBlock.fill(tokens.slice(start, Math.max(start, prompt)), start, "own");
-      promptBlock.element.hidden = start >= prompt;
-      outputBlock.fill(tokens.slice(middle, end), middle, "own");
-    }
-    for (const token of outputBlock.text.children) {
-      token.classList.toggle("new", Number(token.dataset.at) === at);
-      token.classList.toggle("later", Number(token.dataset.at) > at);
-    }
-    outputBlock.text.querySelector(".new")?.scrollIntoView({ block: "nearest" });
+  /** Fill the panel and the status line. */
+  #describe() {
+    const { tokens, sourceTokens, crossLayers, steps } = this.#generated;
+    const token = tokens[this.#at];
+    const alternatives = steps[this.#step] ?? [];
+    const inSource = this.#weights?.across ? strongest(this.#weights.across, sourceTokens) : null;
+    const inText = this.#weights ? strongest(this.#weights.own, tokens) : null;
+    this.#panel.replaceChildren(
+      ...tokenTitle(token, this.#at),
+      ...(alternatives.length ? alternativesTable(alternatives) : []),
+      ...(inSource ? attentionTable("Most attended to in the source", inSource) : []),
+      ...(inText ? attentionTable(crossLayers.length ? "Most attended to in the output" : "Most attended to", inText) : []),
+    );
+    if (!inText) return;
+    const chosen = alternatives.find((one) => one.is_written);
+    const probability = chosen ? `, probability ${percent(chosen.probability)}` : "";
+    const named = [inSource, inText].flatMap((list) => list?.slice(0, 2) ?? []).map(({ quoted, value }) => `${quoted} ${percent(value)}`);
+    const head = this.#head === "mean" ? "mean of heads" : `head ${this.#head}`;
+    const of = this.#layer ? `layer ${this.#layer.stack}${this.#layer.number}, ${head}` : "mean of all layers";
+    this.#page.setStatus(`“${shortToken(token)}” (${this.#at})${probability} · attended to ${named.join(", ")} · ${of}`);
   }
 
-  function paint() {
-    const row = prompt + now.step - 1;
-    const shadeAll = (blocks, values, leaveOut) => {
-      // The first token takes what no other has use for; the colours are for the others.
-      const rest = values ? values.subarray(leaveOut ? 1 : 0).reduce((most, value) => Math.max(most, value), 0) : 0;
-      const top = rest || values?.[0] || 1;
-      for (const { text, scale } of blocks) {
-        scale.textContent = values && text.childElementCount ? `strongest: ${leaveOut && values[0] > top ? "≥ " : ""}${percent(top)}` : "";
-        for (const token of text.children) {
-          const at = Number(token.dataset.at);
-          const value = values && at <= (leaveOut ? row : Infinity) ? values[at] : 0;
-          const { paper, ink } = shade(value / top, theme.table);
-          const isPlain = token.classList.contains("new") || !(value > 0);
-          token.style.background = isPlain ? "" : paper;
-          token.style.color = isPlain ? "" : ink;
-          token.title = values ? percent(value) : "";
-        }
-      }
-    };
-    shadeAll([promptBlock, outputBlock], weights?.own ?? null, true);
-    promptBlock.scale.textContent ||= outputBlock.scale.textContent;
-    outputBlock.scale.textContent = promptBlock.element.hidden ? outputBlock.scale.textContent : "";
-    if (crosses.length) shadeAll([sourceBlock], weights?.across ?? null, false);
-    tell();
-  }
-
-  /* What is told of a step */
-
-  function seen(word) {
-    return short(word, 26);
-  }
-
-  function bars(rowsOf, most) {
-    return made("table", {}, made("tbody", {}, ...rowsOf.map(({ word, value, isChosen }) => {
-      const bar = made("span", { className: "bar" });
-      bar.style.width = `${(100 * value) / most}%`;
-      return made("tr", { className: isChosen ? "chosen" : "" }, made("th", { scope: "row", textContent: word }), made("td", {}, bar), made("td", { textContent: percent(value) }));
-    })));
-  }
-
-  function best(values, texts) {
-    return [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, BEST).filter((at) => values[at] > 0)
-      .map((at) => ({ word: `${seen(texts[at])} (${at})`, quoted: `“${seen(texts[at])}” (${at})`, value: values[at] }));
-  }
-
-  function tell() {
-    const at = prompt + now.step;
-    const new_ = seen(tokens[at]);
-    const others = isKnown ? told.steps[now.step] : [];
-    const parts = [made("h2", { textContent: `Token ${at}` }), made("p", { className: "token", textContent: new_ })];
-    const chosen = others.find((one) => one.is_written);
-    if (others.length) {
-      parts.push(made("h2", { textContent: "What it could have been" }), bars(others.map((one) => ({ word: `${one.is_written ? "● " : ""}${seen(one.word)}`, value: one.probability, isChosen: one.is_written })), 1));
-    }
-    const looked = [];
-    for (const [values, texts, name] of [[weights?.across, sourceWords, "Looked at most in the source"], [weights?.own, tokens, crosses.length ? "Looked at most in the output" : "Looked at most"]]) {
-      if (!values) continue;
-      const strongest = best(values, texts);
-      looked.push(...strongest.slice(0, 2));
-      parts.push(made("h2", { textContent: name }), bars(strongest, 1));
-    }
-    beside.replaceChildren(...parts);
-    if (!weights) return;
-    const likely = chosen ? ` was ${percent(chosen.probability)} likely;` : "";
-    const of = now.layer ? `layer ${now.layer.stack}${now.layer.layer}, ${now.head === "mean" ? "mean of heads" : `head ${now.head}`}` : "mean of all layers";
-    say(`“${new_}” (${at})${likely} looked at ${looked.map((one) => `${one.quoted} ${percent(one.value)}`).join(", ")} · ${of}`);
-  }
-
-  function csv() {
-    if (!weights) throw new Error("there are no numbers yet");
-    const at = prompt + now.step;
-    const kind = (i) => (i < prompt ? "prompt" : "output");
+  #csv() {
+    if (!this.#weights) throw new Error("there are no numbers yet");
+    const { tokens, sourceTokens, prompt, steps } = this.#generated;
+    const { own, across } = this.#weights;
+    const alternatives = steps[this.#step] ?? [];
     return [
       ["what", "position", "token", "weight", "probability"],
-      ["new token", at, tokens[at], "", told.steps[now.step]?.find((one) => one.is_written)?.probability ?? ""],
-      ...sourceWords.map((word, i) => ["source", i, word, weights.across[i], ""]),
-      ...tokens.slice(0, at).map((word, i) => [kind(i), i, word, weights.own[i], ""]),
-      ...(isKnown ? told.steps[now.step] : []).map((one) => ["alternative", "", one.word, "", one.probability]),
+      ["new token", this.#at, tokens[this.#at], "", alternatives.find((one) => one.is_written)?.probability ?? ""],
+      ...sourceTokens.map((token, i) => ["source", i, token, across?.[i], ""]),
+      ...tokens.slice(0, this.#at).map((token, i) => [i < prompt ? "prompt" : "output", i, token, own[i], ""]),
+      ...alternatives.map((one) => ["alternative", "", one.word, "", one.probability]),
     ];
   }
 
-  function listen() {
-    signal.addEventListener("abort", stop);
-    written.addEventListener("click", (event) => {
-      const token = event.target.closest("span[data-of=own]");
-      if (!token || Number(token.dataset.at) < prompt) return;
-      stop();
-      go(Number(token.dataset.at) - prompt);
+  #listen() {
+    const { view, signal, setStatus } = this.#page;
+    const { prompt, tokens } = this.#generated;
+    this.#text.element.addEventListener("click", ({ target }) => {
+      const token = tokenAt(target);
+      if (token?.dataset.of === "own" && Number(token.dataset.at) >= prompt) this.#player.go(Number(token.dataset.at) - prompt);
     });
-    written.addEventListener("pointerover", (event) => {
-      const token = event.target.closest("span[data-of]");
-      if (token && token.title) say(`“${short(token.textContent, 26)}” (${token.dataset.at}): ${token.title} of what “${seen(tokens[prompt + now.step])}” looked at`);
+    this.#text.element.addEventListener("pointerover", ({ target }) => {
+      const token = tokenAt(target);
+      if (token?.title) setStatus(`“${shortToken(token.textContent ?? "")}” (${token.dataset.at}): ${token.title} of the attention when “${shortToken(tokens[this.#at])}” was predicted`);
     });
-    // Of the page alone; in a notebook, while the focus is in here.
-    const root = view.getRootNode();
-    root.addEventListener("keydown", (event) => {
-      const on = event.composedPath()[0];
-      if (event.ctrlKey || event.metaKey || event.altKey || on.closest?.("select, input:not([type=range])")) return;
-      const step = { ArrowLeft: now.step - 1, ArrowRight: now.step + 1, Home: 0, End: last }[event.key];
-      if (event.key === " " && !on.closest?.("button, a, summary")) play.click();
-      else if (step !== undefined && on !== slider) {
-        stop();
-        go(step);
-      } else return;
-      event.preventDefault();
+    // Keys of the whole page; in a notebook, only while the focus is inside.
+    view.getRootNode().addEventListener("keydown", (event) => {
+      if (event instanceof KeyboardEvent && this.#pressed(event)) event.preventDefault();
     }, { signal });
   }
 
-  function nothing() {
-    view.append(made("div", { className: "nothing" },
-      made("p", { textContent: `Nothing is generated here: in ${[...new Set(recordings.map((one) => one.model))].join(" and ")} each token sees those after it too, so that none is the next. To see a model write, start` }),
-      made("code", { textContent: 'pellucid view "In the beginning" --new-tokens 40' }),
-      made("p", { textContent: "or another model that writes, by --model." })));
-    say("Nothing is generated here");
+  /** @param {KeyboardEvent} event @returns {boolean} whether the key does something here */
+  #pressed(event) {
+    const target = event.composedPath()[0];
+    const isIn = (/** @type {string} */ selector) => target instanceof Element && target.closest(selector) !== null;
+    if (event.ctrlKey || event.metaKey || event.altKey || isIn("select, input:not([type=range])")) return false;
+    const step = /** @type {Record<string, number>} */ ({ ArrowLeft: this.#step - 1, ArrowRight: this.#step + 1, Home: 0, End: this.#last })[event.key];
+    if (event.key === " " && !isIn("button, a, summary")) this.#player.toggle();
+    else if (step !== undefined && target !== this.#player.slider) this.#player.go(step);
+    else return false;
+    return true;
   }
+}
+
+/** @param {EventTarget | null} target */
+function tokenAt(target) {
+  return target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("span[data-of]")) : null;
 }

@@ -1,6 +1,6 @@
 // Tables of numbers by their names: pointed at, lit, shaded, and gone through with the arrow keys.
 import { shade } from "./colours.js";
-import { button, made } from "./parts.js";
+import { button, createElement } from "./elements.js";
 
 const FEW = 8; // numbers of a vector that are all shown
 const FIRST = 6; // shown of a longer one
@@ -16,7 +16,7 @@ export class Grids {
   #cells = new Map(); // under a name all places where that number stands
   #isWide = false; // whether long vectors are shown whole
 
-  /** @param {{follow: Function, rebuild: Function, point: (name: string|null) => void, signal: AbortSignal}} told */
+  /** @param {{follow: Function, rebuild: Function, point: (name: string|null) => void, signal: AbortSignal}} calls */
   constructor(body, { follow, rebuild, point, signal }) {
     this.#body = body;
     this.#follow = follow;
@@ -32,9 +32,9 @@ export class Grids {
     return this.#cells.get(name) ?? [];
   }
 
-  write(said) {
+  write(textOf) {
     for (const [name, places] of this.#cells) {
-      const text = said(name);
+      const text = textOf(name);
       for (const place of places) if (place.textContent !== text) place.textContent = text;
     }
   }
@@ -57,26 +57,26 @@ export class Grids {
    *   names of numbers, of which the first `side` belong to the label
    */
   grid(name, head, rows, className = "") {
-    const table = made("table", { className, data: { role: "grid", "aria-label": name } },
-      made("thead", {}, made("tr", {}, ...head.map((one) => this.#label(one, "col")))),
-      made("tbody", {}, ...rows.flatMap((row) => this.#row(row))));
+    const table = createElement("table", { className, data: { role: "grid", "aria-label": name } },
+      createElement("thead", {}, createElement("tr", {}, ...head.map((one) => this.#label(one, "col")))),
+      createElement("tbody", {}, ...rows.flatMap((row) => this.#row(row))));
     const first = placeOf(table.querySelector("td[data-cell]"));
     if (first) first.tabIndex = 0;
-    return made("div", { className: `scroller ${className}` }, table);
+    return createElement("div", { className: `scroller ${className}` }, table);
   }
 
   #row({ label, cells, side = 0, isResult, isApart, isChosen, more }) {
-    if (more) return [made("tr", { className: "more" }, made("td", { colSpan: 2, className: "blank" }, this.#button(more)))];
-    const line = made("tr", { className: isResult ? "result" : "" }, this.#label(label, "row"),
-      ...cells.map((one, i) => (one === null ? made("td", { className: "blank" }) : this.#cell(one, i < side))));
+    if (more) return [createElement("tr", { className: "more" }, createElement("td", { colSpan: 2, className: "blank" }, this.#button(more)))];
+    const line = createElement("tr", { className: isResult ? "result" : "" }, this.#label(label, "row"),
+      ...cells.map((one, i) => (one === null ? createElement("td", { className: "blank" }) : this.#cell(one, i < side))));
     if (isChosen) this.#follow(() => line.classList.toggle("chosen", isChosen()));
-    return isApart ? [made("tr", { className: "gap", data: { "aria-hidden": "true" } }), line] : [line];
+    return isApart ? [createElement("tr", { className: "gap", data: { "aria-hidden": "true" } }), line] : [line];
   }
 
   #label(one, scope) {
-    if (one === "") return made("td", { className: "blank" });
-    if (one.more) return made("th", { scope }, this.#button(one.more));
-    const element = made("th", { className: "", scope });
+    if (one === "") return createElement("td", { className: "blank" });
+    if (one.more) return createElement("th", { scope }, this.#button(one.more));
+    const element = createElement("th", { className: "", scope });
     const write = (text) => { element.textContent = element.title = text; };
     if (typeof one === "function") this.#follow(() => write(one()));
     else write(one);
@@ -84,7 +84,7 @@ export class Grids {
   }
 
   #cell(name, isSide) {
-    const element = made("td", { tabIndex: -1, className: isSide ? "side" : "" });
+    const element = createElement("td", { tabIndex: -1, className: isSide ? "side" : "" });
     element.dataset.cell = name;
     this.#cells.set(name, [...this.places(name), element]);
     return element;

@@ -1,8 +1,8 @@
 // A map of weights, drawn from tiles: cells, tokens along both sides, a small map of the whole.
 import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { between } from "./camera.js";
-import { cellOf, mostOf, spotsOf } from "./tiles.js";
-import { made, short } from "./parts.js";
+import { cellOf, mostOf, spotsOf } from "./tile_cache.js";
+import { createElement, truncate } from "./elements.js";
 
 const FONT = "system-ui, sans-serif";
 const LABELLED = 8; // pixels of a weight from which all tokens are written
@@ -39,12 +39,12 @@ export class Heatmap {
   /**
    * @param {object} page
    * @param {object} shown
-   * @param {import("./tiles.js").Tiles} shown.tiles
+   * @param {import("./tile_cache.js").TileCache} shown.tiles
    * @param {import("./camera.js").Camera} shown.camera
    * @param {{queries: string[] | null, keys: string[] | null}} shown.words null until they are known
    * @param {string} shown.name what screen readers say
    * @param {() => void} [shown.painted] is called after each drawing
-   * @param {(spots: import("./tiles.js").Spot[]) => number} [shown.most] the largest number of some tiles
+   * @param {(spots: import("./tile_cache.js").Spot[]) => number} [shown.most] the largest number of some tiles
    * @param {boolean} [shown.isSigned] of a difference
    */
   constructor(page, { tiles, camera, words, name, painted = () => {}, most = (spots) => mostOf(tiles, spots), isSigned = false }) {
@@ -53,10 +53,10 @@ export class Heatmap {
     this.#painted = painted;
     this.#most = most;
     this.#isSigned = isSigned;
-    this.said = isSigned ? signedPercent : percent; // a number as it is written
-    this.canvas = made("canvas", { className: "map", tabIndex: 0, data: { role: "application", "aria-label": name } });
+    this.format = isSigned ? signedPercent : percent; // a number as it is written
+    this.canvas = createElement("canvas", { className: "map", tabIndex: 0, data: { role: "application", "aria-label": name } });
     this.canvas.paint = (pen) => this.#paint(pen, Infinity);
-    this.element = made("div", { className: "mapbox" }, this.canvas);
+    this.element = createElement("div", { className: "mapbox" }, this.canvas);
     const resized = new ResizeObserver(() => { this.layOut(); this.#frame(); });
     resized.observe(this.element);
     page.signal.addEventListener("abort", () => resized.disconnect());
@@ -109,12 +109,12 @@ export class Heatmap {
     return { x: between(0, this.camera.x(this.tiles.keys), x), y: between(0, this.camera.y(this.tiles.queries), y) };
   }
 
-  /** Tiles in view, the nearest to the middle first. */
+  /** TileCache in view, the nearest to the middle first. */
   get spots() {
     return spotsOf(this.span, this.level, this.tiles.side);
   }
 
-  get whole() {
+  get integerParam() {
     return { level: this.tiles.top, row: 0, column: 0 };
   }
 
@@ -155,7 +155,7 @@ export class Heatmap {
     if (this.#scale.top === top && this.#scale.isLog === isLog && this.#scale.table === table) return;
     const shareOf = this.#isSigned ? signedShare : share;
     const part = (value) => shareOf(value, top, isLog);
-    const legend = made("canvas", { width: LEGEND, height: 1 });
+    const legend = createElement("canvas", { width: LEGEND, height: 1 });
     const pen = legend.getContext("2d");
     const line = pen.createImageData(LEGEND, 1);
     new Uint32Array(line.data.buffer).forEach((_, i, pixels) => { pixels[i] = table[Math.round((i / (LEGEND - 1)) * (table.length - 1))]; });
@@ -244,7 +244,7 @@ export class Heatmap {
       this.draw();
       return tile.image;
     }
-    tile.image ??= made("canvas", { width: tile.width, height: tile.height });
+    tile.image ??= createElement("canvas", { width: tile.width, height: tile.height });
     paintCells(tile.image, tile.values, shades);
     tile.shades = shades;
     this.#left -= 1;
@@ -283,9 +283,9 @@ export class Heatmap {
       for (let key = keys[0]; key < keys[1]; key++) {
         const value = cellOf(tiles, 0, { query, key });
         if (!value) continue; // what is hidden stays empty
-        const said = this.said(value);
-        const short = said.replace(" %", "");
-        const text = [said, short, Math.abs(value) < 1e-3 ? "<0.1" : short].find((one) => one.length * size * 0.54 <= wide - 2);
+        const full = this.format(value);
+        const short = full.replace(" %", "");
+        const text = [full, short, Math.abs(value) < 1e-3 ? "<0.1" : short].find((one) => one.length * size * 0.54 <= wide - 2);
         if (text === undefined) continue;
         pen.fillStyle = shade(this.#scale.part(value), this.table).ink;
         pen.fillText(text, camera.x(key) + wide / 2, camera.y(query) + high / 2);
@@ -308,7 +308,7 @@ export class Heatmap {
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const query of found) {
-      const word = queries ? short(queries[query], step > 1 ? 7 : 12) : "";
+      const word = queries ? truncate(queries[query], step > 1 ? 7 : 12) : "";
       const y = camera.y(query) + camera.high / 2;
       if (y >= 0 && y <= this.drawn.y) pen.fillText(step > 1 || !word ? `${word} ${query}` : word, -6, y);
     }
@@ -323,7 +323,7 @@ export class Heatmap {
     const isFlat = this.#isFlat(step);
     pen.textAlign = isFlat ? "center" : "left";
     for (const key of found) {
-      const word = keys ? short(keys[key], step > 1 ? 5 : 11) : "";
+      const word = keys ? truncate(keys[key], step > 1 ? 5 : 11) : "";
       const x = camera.x(key) + camera.wide / 2;
       if (x < 0 || x > this.drawn.x) continue;
       pen.save();
@@ -341,7 +341,7 @@ export class Heatmap {
     if (wide >= FLAT) return true;
     if (keys.length > this.tiles.side) return false;
     ruler.font = `12px ${FONT}`;
-    this.#letters ??= Math.max(...keys.map((word) => ruler.measureText(short(word, 11)).width));
+    this.#letters ??= Math.max(...keys.map((word) => ruler.measureText(truncate(word, 11)).width));
     return this.#letters <= wide - 6;
   }
 
@@ -371,13 +371,13 @@ export class Heatmap {
     pen.lineWidth = 1;
     const isFlat = this.#isFlat(camera.wide >= LABELLED ? 1 : 2);
     const isFew = camera.high >= LABELLED;
-    const said = (some, at, isFirst) => {
-      const word = some ? short(some[at], isFew ? 12 : 7) : "";
+    const label = (some, at, isFirst) => {
+      const word = some ? truncate(some[at], isFew ? 12 : 7) : "";
       if (isFew && word) return word;
       return isFirst ? `${at} ${word}` : `${word} ${at}`;
     };
-    this.#tag(pen, said(words.queries, cursor.query, false), -6, middle.y, 0, "right");
-    this.#tag(pen, said(words.keys, cursor.key, true), middle.x, isFlat ? -12 : -6, isFlat ? 0 : SLANT, isFlat ? "center" : "left");
+    this.#tag(pen, label(words.queries, cursor.query, false), -6, middle.y, 0, "right");
+    this.#tag(pen, label(words.keys, cursor.key, true), middle.x, isFlat ? -12 : -6, isFlat ? 0 : SLANT, isFlat ? "center" : "left");
   }
 
   /** A frame around a row or a column; a line where that is thin. */

@@ -1,55 +1,58 @@
 // One head as a map: from the whole document to single weights, with the row and column of one beside it.
-import * as address from "./address.js";
+import { integerParam, optionalInteger, throttle } from "./url_state.js";
 import { Camera } from "./camera.js";
 import { KEYS, steer } from "./gestures.js";
 import { Heatmap } from "./heatmap.js";
-import { figure, lookChoices, looksOf, pair, rowsOf, seen, seldom, toldOf, wordsOf, zoomButtons } from "./looks.js";
-import { headChoice, itemChoice, made } from "./parts.js";
+import { cellLabel, cellValue, viewSummary, visibleCells } from "./cell_text.js";
+import { displayControls, displayState, readDisplayOptions, zoomButtons } from "./display_options.js";
+import { createElement, headDropdown, itemDropdown } from "./elements.js";
 import { Profiles } from "./profiles.js";
-import { Tiles } from "./tiles.js";
+import { TileCache } from "./tile_cache.js";
+import { tokenSides } from "./tokens.js";
 
 export async function map(page) {
-  const { about, asked, view, controls, signal } = page;
-  const sheetNumber = address.whole(asked, "sheet", about.sheets.length - 1);
-  const sheet = about.sheets[sheetNumber];
+  const { about, params, view, controls, signal } = page;
+  const layerIndex = integerParam(params, "layer", about.layers.length - 1);
+  const layer = about.layers[layerIndex];
   const place = {
-    sheet: sheetNumber,
-    item: address.whole(asked, "item", sheet.items - 1),
-    head: address.whole(asked, "head", sheet.heads - 1),
+    layer: layerIndex,
+    item: integerParam(params, "item", layer.items - 1),
+    head: integerParam(params, "head", layer.heads - 1),
   };
-  const looks = looksOf(asked, sheet);
-  const camera = new Camera(sheet.queries, sheet.keys);
-  const tiles = new Tiles(page, place, () => heatmap.draw());
-  const words = wordsOf(page, place, () => {
+  const looks = readDisplayOptions(params, layer);
+  const camera = new Camera(layer.queries, layer.keys);
+  const tiles = new TileCache(page, place, () => heatmap.draw());
+  const words = tokenSides(page, place, () => {
     if (heatmap.pinned) profiles.tell(heatmap.pinned);
     heatmap.layOut();
     heatmap.draw();
   });
   const heatmap = new Heatmap(page, { tiles, camera, words, name: `Attention map. ${KEYS}, Enter pins a row and a column, Escape unpins them.`, painted });
   const profiles = new Profiles(page, place, words, { changed: () => heatmap.draw(), unpin: () => pin(null) });
-  const keep = seldom(() => page.keep(told()));
+  const saveState = throttle(() => page.saveState(state()));
 
   controls.append(
-    headChoice(about.sheets, place.sheet, place.head, (newSheet, head) => page.go("map", { ...told(), sheet: newSheet, head }), { recordings: about.recordings }),
-    itemChoice(about.sheets, place.sheet, place.item, (item) => page.go("map", { ...told(), item })),
-    ...lookChoices(looks, tiles.top > 0, dress),
+    headDropdown(about, place, (newLayer, head) => page.go("map", { ...state(), layer: newLayer, head })),
+    itemDropdown(about.layers, place.layer, place.item, (item) => page.go("map", { ...state(), item })),
+    ...displayControls(looks, tiles.top > 0, dress),
     ...zoomButtons(camera, () => heatmap.draw()),
   );
-  view.append(made("div", { className: "mapping" }, heatmap.element, profiles.element));
-  camera.read(asked);
+  view.append(createElement("div", { className: "mapping" }, heatmap.element, profiles.element));
+  camera.read(params);
   dress();
-  const pinned = ["query", "key"].map((name) => (asked.has(name) ? address.whole(asked, name, sheet[name === "key" ? "keys" : "queries"] - 1, null) : null));
-  if (!pinned.includes(null)) pin({ query: pinned[0], key: pinned[1] });
+  const query = optionalInteger(params, "query", layer.queries - 1);
+  const key = optionalInteger(params, "key", layer.keys - 1);
+  if (query !== null && key !== null) pin({ query, key });
   steer(heatmap, {
     signal,
     moved: () => heatmap.draw(),
     pointed: (cell) => { heatmap.cursor = cell; heatmap.draw(); },
     picked: pin,
   });
-  page.offer({ csv: () => rowsOf([heatmap], words, [[heatmap.level === 0 ? "weight" : looks.reduce, tiles]]), needs });
+  page.setExport({ csv: () => visibleCells([heatmap], words, [[heatmap.level === 0 ? "weight" : looks.reduce, tiles]]), needs });
 
-  function told() {
-    return { ...place, ...toldOf(looks), ...camera.told(), ...heatmap.pinned };
+  function state() {
+    return { ...place, ...displayState(looks), ...camera.state(), ...heatmap.pinned };
   }
 
   function dress() {
@@ -73,7 +76,7 @@ export async function map(page) {
 
   function painted() {
     const { cursor } = heatmap;
-    page.say([...(cursor ? [`${pair(heatmap, cursor)}: ${figure(heatmap, cursor)}`] : []), ...seen(heatmap)].join(" · "));
-    keep();
+    page.setStatus([...(cursor ? [`${cellLabel(heatmap, cursor)}: ${cellValue(heatmap, cursor)}`] : []), ...viewSummary(heatmap)].join(" · "));
+    saveState();
   }
 }

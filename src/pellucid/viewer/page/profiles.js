@@ -1,7 +1,7 @@
 // The row and the column of one weight beside its map: what a token attends to, and what attends to it.
 import { percent } from "./colours.js";
-import { named } from "./looks.js";
-import { button, made } from "./parts.js";
+import { tokenLabel } from "./cell_text.js";
+import { button, createElement } from "./elements.js";
 
 const NAMED = 5;
 const NUMBERED = { wide: 44, high: 13 }; // pixels of a weight from which bars have numbers
@@ -24,9 +24,9 @@ export class Profiles {
     this.#place = Object.values(place).join("/");
     this.#words = words;
     this.#changed = changed;
-    this.#lines = { row: made("p", {}), column: made("p", {}) };
-    this.element = made("section", { className: "pinned", hidden: true, data: { "aria-label": "Pinned" } },
-      made("div", {}, ...Object.values(this.#lines)), button("Unpin", "Unpin (Escape)", unpin));
+    this.#lines = { row: createElement("p", {}), column: createElement("p", {}) };
+    this.element = createElement("section", { className: "pinned", hidden: true, data: { "aria-label": "Pinned" } },
+      createElement("div", {}, ...Object.values(this.#lines)), button("Unpin", "Unpin (Escape)", unpin));
   }
 
   /** Where the answers are found. */
@@ -65,14 +65,14 @@ export class Profiles {
       const values = this[side];
       if (values === null) continue;
       const words = side === "row" ? this.#words.keys : this.#words.queries;
-      const names = strongest(values, NAMED).map((at) => made("span", {}, `${named(words, at, 0)} `, made("b", { textContent: percent(values[at]) })));
+      const names = strongest(values, NAMED).map((at) => createElement("span", {}, `${tokenLabel(words, at, 0)} `, createElement("b", { textContent: percent(values[at]) })));
       this.#lines[side].replaceChildren(this.#title(side, cell), ...names.flatMap((one, i) => (i > 0 ? [" · ", one] : [one])));
     }
   }
 
   #title(side, { query, key }) {
-    const title = side === "row" ? `${named(this.#words.queries, query, 0)} attends to ` : `${named(this.#words.keys, key, 0)} is attended to by `;
-    return made("span", { className: "faint", textContent: title });
+    const title = side === "row" ? `${tokenLabel(this.#words.queries, query, 0)} attends to ` : `${tokenLabel(this.#words.keys, key, 0)} is attended to by `;
+    return createElement("span", { className: "faint", textContent: title });
   }
 
   /** Bars along the map, a row below it and a column beside it, each as long as its share of the strongest in view. */

@@ -1,6 +1,6 @@
 // The steps of a lesson as parts of the page: each has a name, a formula, a sentence, its tables, and what can be changed.
-import { subscript } from "./origins.js";
-import { made } from "./parts.js";
+import { subscript } from "./derivations.js";
+import { createElement } from "./elements.js";
 import { count, decimal, vectors } from "./sentences.js";
 import { maskChoice, scaleSlider, temperatureSlider, why } from "./sliders.js";
 
@@ -44,7 +44,7 @@ function stepsOf(all) {
   const attention = () => {
     const notes = example?.name === "poem" && steps.who.own === 0 ? ` The word "write" is ${(100 * steps.found.weights[0]).toFixed(0)} % similar to itself.` : "";
     const part = given.rest !== null && !steps.hasRest ? ` With the sliders moved, only the ${count(given.keys.length, "token")} shown here take part.` : "";
-    return steps.say.softmax(steps.found.weights, steps.more) + notes + part;
+    return steps.sentences.softmax(steps.found.weights, steps.more) + notes + part;
   };
   return [
     ...(given.encodings ? projections(all) : [
@@ -53,25 +53,25 @@ function stepsOf(all) {
         ? `No matrices here: query, keys and values are given, in ${count(steps.size, "number")} each. `
         : `This head makes q, K and V of X, with the bias and rotation that the model adds, if any, in ${count(steps.size, "number")} each. ${vectors("query", given.query, given.names)}`)],
     ]),
-    ["Score", "scores = q · Kᵀ", () => steps.say.score(steps.found.scores), score],
-    ["Scale", () => `scaled = scores × ${decimal(now.scale, 4)}`, () => steps.say.scale(steps.found.scores, now.scale, steps.size), scale, made("div", { className: "play" }, scaleSlider(all), why(all))],
+    ["Score", "scores = q · Kᵀ", () => steps.sentences.score(steps.found.scores), score],
+    ["Scale", () => `scaled = scores × ${decimal(now.scale, 4)}`, () => steps.sentences.scale(steps.found.scores, now.scale, steps.size), scale, createElement("div", { className: "play" }, scaleSlider(all), why(all))],
     ...cap,
-    ["Mask", given.bias === null ? "masked = scaled, −∞ where hidden" : "masked = scaled + position bias, −∞ where hidden", () => steps.say.mask(steps.found.masked), mask, maskChoice(all)],
+    ["Mask", given.bias === null ? "masked = scaled, −∞ where hidden" : "masked = scaled + position bias, −∞ where hidden", () => steps.sentences.mask(steps.found.masked), mask, maskChoice(all)],
     ["Softmax", () => (now.temperature === 1 ? "weight = e^{masked} / Σ e^{masked}" : "weight = e^{masked / τ} / Σ e^{masked / τ}"), attention, softmax, temperatureSlider(all)],
-    ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) keeps them."] : [() => steps.say.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
+    ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) keeps them."] : [() => steps.sentences.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
   ];
 }
 
 /** A step in the page. */
 function section(follow, number, [name, formula, sentence, ...parts]) {
-  const how = made("p", { className: "formula" });
-  const what = made("p", {});
+  const how = createElement("p", { className: "formula" });
+  const what = createElement("p", {});
   follow(() => {
     what.textContent = sentence();
     how.replaceChildren(...maths(typeof formula === "string" ? formula : formula()));
   });
-  const text = made("div", {}, made("h2", {}, made("span", { className: "number", textContent: number }), name), how, what);
-  return parts.length ? made("section", {}, text, made("div", { className: "numbers" }, ...parts)) : made("section", { className: "plain" }, text);
+  const text = createElement("div", {}, createElement("h2", {}, createElement("span", { className: "number", textContent: number }), name), how, what);
+  return parts.length ? createElement("section", {}, text, createElement("div", { className: "numbers" }, ...parts)) : createElement("section", { className: "plain" }, text);
 }
 
 /** The steps before the scores, where encodings and matrices are known. */
@@ -80,14 +80,14 @@ function projections({ steps, grids }) {
   const { encodings, projections: matrices } = given;
   const dims = encodings[0].length;
   const encoding = () => `${encodings[now.query].slice(0, 3).map((one) => decimal(one)).join(", ")}${dims > 3 ? ", …" : ""}`;
-  const titled = (formula, table) => made("div", {}, made("p", { className: "formula" }, ...maths(formula)), table);
+  const titled = (formula, table) => createElement("div", {}, createElement("p", { className: "formula" }, ...maths(formula)), table);
   const matrix = (role, W, side = []) => matrices[role].map((row, i) => ({ label: `x${subscript(i + 1)}`, cells: [...side.map((name) => `${name}.${i}`), ...numbered(`${W}.${i}`, row.length)], side: side.length }));
   const ofTokens = (name, size) => given.tokens.map((label, i) => ({ label, cells: numbered(`${name}.${i}`, size), isResult: true, isApart: i === 0 }));
   const [q, k, v] = ["query", "key", "value"].map((role) => matrices[role][0].length);
   return [
     ["Embed", "X = encodings of the tokens", () => `Each token is ${count(dims, "number")}: ${steps.who.name} is (${encoding()}).`,
       grids.grid("X, the encodings", ["", ...axis("x", dims)], given.tokens.map((label, i) => ({ label, cells: numbered(`X.${i}`, dims), isChosen: () => i === now.query })))],
-    ["Project", "X · W, three times", () => vectors("query", given.query, given.names), made("div", { className: "three" },
+    ["Project", "X · W, three times", () => vectors("query", given.query, given.names), createElement("div", { className: "three" },
       titled("q = x · W_{query}", grids.grid("W_query, and the query below", ["", "x", ...axis("q", q)], [
         ...matrix("query", "Wq", ["x"]),
         { label: () => given.tokens[now.query], cells: [null, ...numbered("q", q)], isResult: true, isApart: true },
@@ -115,6 +115,6 @@ function maths(text) {
   return parts.filter(Boolean).map((part) => {
     if (!/^[_^]./.test(part)) return part;
     const inner = part.slice(1).replace(/^\{|\}$/g, "");
-    return made(part[0] === "_" ? "sub" : "sup", {}, inner);
+    return createElement(part[0] === "_" ? "sub" : "sup", {}, inner);
   });
 }

@@ -23,26 +23,26 @@ export function count(number, noun) {
 export function decimal(number, decimals = 2) {
   if (Number.isNaN(number)) return "–";
   if (!Number.isFinite(number)) return number < 0 ? "−∞" : "∞";
-  const said = Math.abs(number) < 1e6 ? number.toFixed(decimals) : number.toExponential(decimals);
-  return said.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+  const text = Math.abs(number) < 1e6 ? number.toFixed(decimals) : number.toExponential(decimals);
+  return text.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 }
 
 /** A word; if it is written leftwards, so that the numbers behind it stay behind it. */
-export function apart(word) {
+export function isolate(word) {
   return LEFTWARDS.test(word) ? `\u2068${word}\u2069` : word;
 }
 
 /** A token in quotes, with its position where the word stands there more than once. */
 export function quote(tokens, position, first = 0) {
   const isTwice = tokens.indexOf(tokens[position]) !== tokens.lastIndexOf(tokens[position]);
-  return `'${apart(tokens[position])}'${isTwice ? ` (${first + position})` : ""}`;
+  return `'${isolate(tokens[position])}'${isTwice ? ` (${first + position})` : ""}`;
 }
 
 /**
  * Told from the place of one query.
  * @param {{name: string, own: number|null, names: string[]}} who its name, which of the keys it is, and the names of the keys
  */
-export function speaker({ name, own, names }) {
+export function sentencesOf({ name, own, names }) {
   const whom = (key) => (key === own ? "itself" : names[key]);
 
   /** The (at most three) largest weights worth a word, largest first. */

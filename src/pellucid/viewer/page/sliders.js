@@ -1,7 +1,7 @@
 // What can be changed in a lesson: scale, temperature and mask, by slider, mark or button.
 // Each is given the steps, follow(call) for what is to follow every change, and changed() to tell of one.
 import { percent } from "./colours.js";
-import { button, made } from "./parts.js";
+import { button, createElement } from "./elements.js";
 import { count, decimal } from "./sentences.js";
 
 const TEMPERATURES = [-5, 5]; // powers of two
@@ -26,7 +26,7 @@ export function scaleSlider(lesson) {
 export function why({ steps, follow }) {
   const { size, given } = steps;
   const root = Math.sqrt(size);
-  const element = made("p", { className: "faint" });
+  const element = createElement("p", { className: "faint" });
   const among = given.rest === null ? "" : `among these ${given.keys.length} tokens alone `;
   follow(() => {
     element.textContent = `Why the root? A product of ${count(size, "number")} spreads √${size} = ${root.toFixed(2)} times as widely as one. `
@@ -43,14 +43,14 @@ export function temperatureSlider(lesson) {
 export function maskChoice({ steps, follow, changed }) {
   const { given, now } = steps;
   const rules = given.rules.map(([rule]) => rule);
-  const buttons = given.rules.map(([, text]) => made("button", { textContent: text }));
-  const row = made("div", { className: "rules" }, oneOf(follow, "Mask", "segments", buttons, () => rules.indexOf(now.rule), (i) => {
+  const buttons = given.rules.map(([, text]) => createElement("button", { textContent: text }));
+  const row = createElement("div", { className: "rules" }, oneOf(follow, "Mask", "segments", buttons, () => rules.indexOf(now.rule), (i) => {
     now.rule = rules[i];
     changed();
   }));
   if (given.offset === null) return row;
-  const input = made("input", { type: "range", min: 1, max: given.keys.length, step: 1, data: { "aria-label": "Tokens of the window" } });
-  const output = made("span", { className: "told" });
+  const input = createElement("input", { type: "range", min: 1, max: given.keys.length, step: 1, data: { "aria-label": "Tokens of the window" } });
+  const output = createElement("span", { className: "value" });
   input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); changed(); });
   follow(() => {
     input.value = now.width;
@@ -62,7 +62,7 @@ export function maskChoice({ steps, follow, changed }) {
 
 /** Buttons of which one is chosen: one stop for Tab, with arrow keys inside. */
 export function oneOf(follow, name, className, buttons, get, set) {
-  const row = made("div", { className, data: { role: "radiogroup", "aria-label": name } }, ...buttons);
+  const row = createElement("div", { className, data: { role: "radiogroup", "aria-label": name } }, ...buttons);
   buttons.forEach((one, i) => {
     one.type = "button";
     one.setAttribute("role", "radio");
@@ -84,10 +84,10 @@ export function oneOf(follow, name, className, buttons, get, set) {
 
 /** A slider over powers of two, with marks to which it jumps. @param {[number, string][]} marks */
 function slider({ follow, changed }, name, [least, most], marks, get, set, show) {
-  const input = made("input", { type: "range", min: least, max: most, step: 0.05, data: { "aria-label": name } });
-  const output = made("span", { className: "told" });
+  const input = createElement("input", { type: "range", min: least, max: most, step: 0.05, data: { "aria-label": name } });
+  const output = createElement("span", { className: "value" });
   const at = (value) => Math.min(most, Math.max(least, Math.log2(value)));
-  const row = made("div", { className: "marks" }, ...marks.map(([value, text]) => {
+  const row = createElement("div", { className: "marks" }, ...marks.map(([value, text]) => {
     const mark = button(text, `${name} ${text}`, () => { set(value); changed(); });
     mark.style.left = `${(100 * (at(value) - least)) / (most - least)}%`;
     return mark;
@@ -105,5 +105,5 @@ function slider({ follow, changed }, name, [least, most], marks, get, set, show)
     output.textContent = show(get());
     input.setAttribute("aria-valuetext", output.textContent);
   });
-  return made("div", { className: "slider" }, made("span", {}, name), output, input, row);
+  return createElement("div", { className: "slider" }, createElement("span", {}, name), output, input, row);
 }

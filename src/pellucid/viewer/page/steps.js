@@ -2,8 +2,8 @@
 // Numbers and text alone: it knows nothing of pages.
 import { attend, project, seen } from "./arithmetic.js";
 import { percent } from "./colours.js";
-import { kinds, NAMES } from "./origins.js";
-import { decimal, quote, speaker } from "./sentences.js";
+import { kinds, NAMES } from "./derivations.js";
+import { decimal, quote, sentencesOf } from "./sentences.js";
 
 /** All numbers of one query, as they are `now`: that can be changed, and compute() called again. */
 export class Steps {
@@ -48,7 +48,7 @@ export class Steps {
   }
 
   /** A number as text. @param {number} more decimals than usual */
-  said(name, more = 0) {
+  text(name, more = 0) {
     const value = this.number(name);
     if (Number.isNaN(value)) return "–";
     if (/weight|all/.test(name)) return percent(value);
@@ -64,8 +64,8 @@ export class Steps {
   }
 
   /** What to say of this query: see sentences.js. */
-  get say() {
-    return speaker({ name: this.who.name, own: this.who.own, names: this.given.keyNames });
+  get sentences() {
+    return sentencesOf({ name: this.who.name, own: this.who.own, names: this.given.keyNames });
   }
 
   /** What has a weight and is no key. */
@@ -108,17 +108,17 @@ export function ofExample(one) {
   };
 }
 
-/** @param one the answer to "lesson/…"  @param sheet that it is a part of */
-export function ofHead(one, sheet) {
+/** @param one the answer to "lesson/…"  @param layer that it is a part of */
+export function ofHead(one, layer) {
   const { first_key: firstKey, rest_value: restValue, title, ...given } = one;
   const isSelf = one.offset !== null && firstKey === one.first + one.offset && one.tokens.length === one.keys.length;
-  const others = sheet.keys - one.keys.length;
-  const part = others > 0 ? [`Of ${sheet.keys} tokens, those from ${firstKey} to ${firstKey + one.keys.length - 1} are shown; all others count in each softmax as one.`] : [];
+  const others = layer.keys - one.keys.length;
+  const part = others > 0 ? [`Of ${layer.keys} tokens, those from ${firstKey} to ${firstKey + one.keys.length - 1} are shown; all others count in each softmax as one.`] : [];
   return {
     ...given, ...named({ ...one, firstKey, isSelf }), restValue,
     isExample: false, places: 2, valuePlaces: 2,
     rule: one.visible === null ? "none" : "recorded", rules: rulesOf(one.visible !== null, one.offset !== null),
-    about: [title, ...part], of: sheet.queries, others,
+    about: [title, ...part], of: layer.queries, others,
   };
 }
 

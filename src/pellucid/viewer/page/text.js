@@ -1,9 +1,10 @@
 // The document itself: click a word to see what it attends to, or what attends to it, as shading.
-import { whole } from "./address.js";
+import { integerParam, optionalInteger } from "./url_state.js";
 import { least, percent, shade, share } from "./colours.js";
-import { Paper } from "./paper.js";
-import { button, choice, itemChoice, made, short } from "./parts.js";
-import { plain, words } from "./source.js";
+import { VirtualText } from "./virtual_text.js";
+import { button, dropdown, itemDropdown, createElement, truncate } from "./elements.js";
+import { canonicalPath } from "./data_source.js";
+import { loadTokens } from "./tokens.js";
 
 const WAYS = {
   head: { to: ["what a word attends to", "attends to"], from: ["what attends to a word", "is attended to by"] },
@@ -17,19 +18,19 @@ const FEW = 90; // words that are written large
 const WIDE = 140; // pixels of the legend
 
 export async function text(page) {
-  const { about, source, asked, view, controls, say, signal, theme } = page;
-  const { sheets, recordings, side } = about;
-  const now = { sheet: whole(asked, "sheet", sheets.length - 1) };
-  const sheet = sheets[now.sheet];
-  const isCross = sheet.is_cross;
-  const before = isCross ? 0 : sheet.keys - sheet.queries; // words of which no query was recorded
-  now.item = whole(asked, "item", sheet.items - 1);
-  now.head = whole(asked, "head", sheet.heads - 1);
-  now.by = Object.hasOwn(WAYS, asked.get("by")) && !(isCross && asked.get("by") === "rollout") ? asked.get("by") : "head";
-  now.way = asked.get("way") === "from" ? "from" : "to";
-  now.scale = ["linear", "log"].includes(asked.get("scale")) ? asked.get("scale") : "root";
-  const sizeOf = (way) => (isCross && way === "to" ? sheet.queries : sheet.keys);
-  now.token = asked.has("token") ? whole(asked, "token", sizeOf(now.way) - 1, null) : null;
+  const { about, source, params, view, controls, setStatus, signal, theme } = page;
+  const { layers, recordings, side } = about;
+  const now = { layer: integerParam(params, "layer", layers.length - 1) };
+  const layer = layers[now.layer];
+  const isCross = layer.is_cross;
+  const before = isCross ? 0 : layer.keys - layer.queries; // words of which no query was recorded
+  now.item = integerParam(params, "item", layer.items - 1);
+  now.head = integerParam(params, "head", layer.heads - 1);
+  now.by = Object.hasOwn(WAYS, params.get("by")) && !(isCross && params.get("by") === "rollout") ? params.get("by") : "head";
+  now.way = params.get("way") === "from" ? "from" : "to";
+  now.scale = ["linear", "log"].includes(params.get("scale")) ? params.get("scale") : "root";
+  const sizeOf = (way) => (isCross && way === "to" ? layer.queries : layer.keys);
+  now.token = optionalInteger(params, "token", sizeOf(now.way) - 1);
   let weights = null; // of each word of the text that is shaded
   let most = 1;
   let summary = "";
@@ -40,27 +41,27 @@ export async function text(page) {
   const known = new Map(); // all weights of a head or layer, where these are few
 
   const sides = isCross ? ["queries", "keys"] : ["keys"];
-  const found = await Promise.all(sides.map((name) => words(source, now.sheet, now.item, name, sheet[name])));
-  const papers = found.map((some, i) => new Paper(some.map((word, at) => (at && word === `#${at}` ? ` ${word}` : word)), {
+  const found = await Promise.all(sides.map((name) => loadTokens(source, now.layer, now.item, name, layer[name])));
+  const texts = found.map((some, i) => new VirtualText(some.map((word, at) => (at && word === `#${at}` ? ` ${word}` : word)), {
     name: isCross ? `${i ? "The text that is read" : "The text that reads"}: arrow keys move, Enter chooses a word` : "The text: arrow keys move, Enter chooses a word",
     signal,
     choose: (at) => choose(i, at),
     point: (at) => point(i, at),
   }));
   const titles = ["Decoder: these words attend", "Encoder: these are attended to"];
-  const columns = papers.map((paper, i) => (isCross ? made("section", {}, made("h2", { textContent: titles[i] }), paper.element) : paper.element));
-  const legend = made("div", { className: "legend" });
-  const seek = made("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next place" } });
-  const foot = made("div", { className: "foot" },
-    made("span", {}, seek, button("↓", "Next place", () => seekNext(1))), legend,
-    choice("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.keep(told()); paint(); }));
+  const columns = texts.map((paper, i) => (isCross ? createElement("section", {}, createElement("h2", { textContent: titles[i] }), paper.element) : paper.element));
+  const legend = createElement("div", { className: "legend" });
+  const seek = createElement("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next place" } });
+  const foot = createElement("div", { className: "foot" },
+    createElement("span", {}, seek, button("↓", "Next place", () => seekNext(1))), legend,
+    dropdown("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
   const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
-  view.append(made("div", { className: `text${kind}` }, ...columns, foot));
-  papers.forEach((paper) => paper.start());
-  const bars = [made("span", {}), made("span", {}), made("span", {})];
+  view.append(createElement("div", { className: `text${kind}` }, ...columns, foot));
+  texts.forEach((paper) => paper.start());
+  const bars = [createElement("span", {}), createElement("span", {}), createElement("span", {})];
   controls.append(
     ...bars,
-    itemChoice(sheets, now.sheet, now.item, (item) => page.go("text", { ...told(), item })),
+    itemDropdown(layers, now.layer, now.item, (item) => page.go("text", { ...state(), item })),
   );
   seek.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
@@ -69,15 +70,15 @@ export async function text(page) {
   });
   fill();
   theme.onChange(paint);
-  page.offer({ csv, needs: () => wanted });
+  page.setExport({ csv, needs: () => wanted });
   tell("Click a word, or move to one with the arrow keys and press Enter");
   paint();
   if (now.token !== null) {
-    (isCross && now.way === "from" ? papers[1] : papers[0]).reveal(now.token);
+    (isCross && now.way === "from" ? texts[1] : texts[0]).reveal(now.token);
     await look();
   }
 
-  function told() {
+  function state() {
     const { token, by, scale, ...rest } = now;
     return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === "root" ? {} : { scale }), ...(token === null ? {} : { token }) };
   }
@@ -85,23 +86,23 @@ export async function text(page) {
   /* What is chosen */
 
   function layerName(one) {
-    const of = recordings.length > 1 ? ` of ${short(recordings[one.recording].title, 24)}` : "";
-    return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.layer}${of}`;
+    const of = recordings.length > 1 ? ` of ${truncate(recordings[one.recording].title, 24)}` : "";
+    return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.number}${of}`;
   }
 
   /** Controls for what there is to choose now. */
   function fill() {
-    const { heads } = sheets[now.sheet];
+    const { heads } = layers[now.layer];
     const each = Array.from({ length: heads }, (_, head) => [String(head), String(head)]);
     const more = [["layer", "mean of all"], ...(isCross ? [] : [["rollout", "rollout up to here"]])];
     const fresh = [
-      choice("Layer", sheets.map((one, i) => [String(i), layerName(one)]), String(now.sheet), (value) => turn(Number(value))),
-      choice("Head", [...each, ...more], now.by === "head" ? String(now.head) : now.by, (value) => {
+      dropdown("Layer", layers.map((one, i) => [String(i), layerName(one)]), String(now.layer), (value) => turn(Number(value))),
+      dropdown("Head", [...each, ...more], now.by === "head" ? String(now.head) : now.by, (value) => {
         if (Object.hasOwn(WAYS, value)) now.by = value;
         else Object.assign(now, { by: "head", head: Number(value) });
         again(1);
       }),
-      choice("Shade", Object.entries(WAYS[now.by]).map(([way, [name]]) => [way, name]), now.way, (value) => {
+      dropdown("Shade", Object.entries(WAYS[now.by]).map(([way, [name]]) => [way, name]), now.way, (value) => {
         now.way = value;
         if (isCross) now.token = null;
         again(2);
@@ -120,22 +121,22 @@ export async function text(page) {
 
   /** Another layer: of the same text in place, else from the beginning. */
   function turn(to) {
-    const other = sheets[to];
-    const isSame = ["recording", "stack", "is_cross", "items", "queries", "keys"].every((name) => other[name] === sheet[name]);
+    const other = layers[to];
+    const isSame = ["recording", "stack", "is_cross", "items", "queries", "keys"].every((name) => other[name] === layer[name]);
     const head = Math.min(now.head, other.heads - 1);
     if (isSame) {
-      Object.assign(now, { sheet: to, head });
+      Object.assign(now, { layer: to, head });
       again();
       return;
     }
-    const { token, ...rest } = told();
+    const { token, ...rest } = state();
     const isThere = token !== undefined && other.is_cross === isCross && token < Math.min(other.queries, other.keys);
-    page.go("text", { ...rest, sheet: to, head, item: Math.min(now.item, other.items - 1), ...(isThere ? { token } : {}) });
+    page.go("text", { ...rest, layer: to, head, item: Math.min(now.item, other.items - 1), ...(isThere ? { token } : {}) });
   }
 
   function again() {
     fill();
-    page.keep(told());
+    page.saveState(state());
     look();
   }
 
@@ -149,10 +150,10 @@ export async function text(page) {
 
   /** The answer to ask for, and what to take out of it. */
   function question() {
-    const { sheet: number, item, head, by, way, token } = now;
+    const { layer: number, item, head, by, way, token } = now;
     const isRow = way === "to";
     const at = isRow ? token - before : token;
-    const { queries, keys } = sheets[number];
+    const { queries, keys } = layers[number];
     const line = isRow ? "row" : "column";
     if (by !== "rollout" && queries <= side && keys <= side) {
       const path = by === "head" ? `tile/${number}/${item}/${head}/0/0/0` : `mean/${number}/${item}/0/0`;
@@ -175,7 +176,7 @@ export async function text(page) {
     const { signal: mine } = stop;
     signal.addEventListener("abort", () => stop.abort(), { once: true, signal: mine });
     const { path, take } = question();
-    const slow = setTimeout(() => say("Working it out …"), 150);
+    const slow = setTimeout(() => setStatus("Working it out …"), 150);
     try {
       const answer = known.get(path) ?? (await source.numbers(path, mine)).values;
       if (/^(tile|mean)/.test(path)) known.set(path, answer);
@@ -191,47 +192,47 @@ export async function text(page) {
   }
 
   function show(values, path) {
-    wanted = new Set([plain(path)]);
+    wanted = new Set([canonicalPath(path)]);
     weights = values;
     if (now.way === "from" && before) {
-      weights = new Float32Array(sheet.keys);
+      weights = new Float32Array(layer.keys);
       weights.set(values, before);
     }
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
     const { way, by, token } = now;
     const some = shaded().words;
     const names = strongest(weights).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ") || "nothing";
-    const where = { head: "", layer: `, on average over the heads of layer ${layerName(sheets[now.sheet])}`, rollout: `, after layer ${layerName(sheets[now.sheet])}` }[by];
+    const where = { head: "", layer: `, on average over the heads of layer ${layerName(layers[now.layer])}`, rollout: `, after layer ${layerName(layers[now.layer])}` }[by];
     tell(`${named(clicked().words, token)} ${WAYS[by][way][1]} ${names}${where}`);
     paint();
   }
 
   /** The text that is shaded, and the one of whose word it is about. */
   function shaded() {
-    return isCross && now.way === "to" ? papers[1] : papers[0];
+    return isCross && now.way === "to" ? texts[1] : texts[0];
   }
 
   function clicked() {
-    return isCross && now.way === "from" ? papers[1] : papers[0];
+    return isCross && now.way === "from" ? texts[1] : texts[0];
   }
 
   function named(some, at) {
-    return `“${short(some[at], 24)}” (${at})`;
+    return `“${truncate(some[at], 24)}” (${at})`;
   }
 
   function tell(what) {
     summary = what;
-    say(what);
+    setStatus(what);
   }
 
   function point(paper, at) {
     if (at === null) {
-      if (isPointed) say(summary);
+      if (isPointed) setStatus(summary);
       isPointed = false;
     } else {
       isPointed = true;
-      const isShaded = weights !== null && papers[paper] === shaded();
-      say(`${named(papers[paper].words, at)}${isShaded ? `: ${percent(weights[at])}` : ""}`);
+      const isShaded = weights !== null && texts[paper] === shaded();
+      setStatus(`${named(texts[paper].words, at)}${isShaded ? `: ${percent(weights[at])}` : ""}`);
     }
   }
 
@@ -239,10 +240,10 @@ export async function text(page) {
     const partOf = now.scale === "log" ? (value) => share(value, most, true) : (value) => SCALES[now.scale](value / most);
     const looks = (at) => {
       const value = weights[at];
-      if (value === 0) return { paper: "", ink: "var(--faint)", said: "0 %" };
-      return { ...shade(partOf(value), theme.table), said: percent(value) };
+      if (value === 0) return { paper: "", ink: "var(--faint)", label: "0 %" };
+      return { ...shade(partOf(value), theme.table), label: percent(value) };
     };
-    papers.forEach((paper) => {
+    texts.forEach((paper) => {
       const isChosen = now.token !== null && paper === clicked();
       paper.paint(weights !== null && paper === shaded() ? looks : () => null, isChosen ? now.token : -1);
     });
@@ -254,7 +255,7 @@ export async function text(page) {
       legend.replaceChildren();
       return;
     }
-    const canvas = made("canvas", { width: WIDE, height: 1, data: { "aria-hidden": "true" } });
+    const canvas = createElement("canvas", { width: WIDE, height: 1, data: { "aria-hidden": "true" } });
     const pen = canvas.getContext("2d");
     for (let i = 0; i < WIDE; i++) {
       pen.fillStyle = shade(i / (WIDE - 1), theme.table).paper;
@@ -262,10 +263,10 @@ export async function text(page) {
     }
     const [low, middle] = { linear: [0, most / 2], root: [0, most / 4], log: [least(most), Math.sqrt(least(most) * most)] }[now.scale];
     legend.replaceChildren(
-      made("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
-      made("span", { className: "ramp" }, canvas, made("span", { textContent: percent(middle) })),
-      made("span", { textContent: percent(most) }),
-      made("span", { className: "unseen", textContent: "0 %: not seen" }),
+      createElement("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
+      createElement("span", { className: "ramp" }, canvas, createElement("span", { textContent: percent(middle) })),
+      createElement("span", { textContent: percent(most) }),
+      createElement("span", { className: "unseen", textContent: "0 %: not seen" }),
     );
   }
 
@@ -283,7 +284,7 @@ export async function text(page) {
     const { found: all } = places;
     if (!all.length) {
       paper.mark(0, 0);
-      say(text ? `“${text}” is not in the text` : summary);
+      setStatus(text ? `“${text}” is not in the text` : summary);
       return;
     }
     places.at = (places.at + way + all.length) % all.length;
@@ -291,7 +292,7 @@ export async function text(page) {
     paper.mark(first, end);
     paper.move(first);
     paper.reveal(first);
-    say(`“${text}”: place ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
+    setStatus(`“${text}”: place ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
   }
 }
 

@@ -28,12 +28,12 @@ export function themeOf(root, ended) {
   ended.addEventListener("abort", () => watcher.disconnect());
   follow();
   return {
-    turn: () => { isTurned = true; set(!isDark); },
+    toggle: () => { isTurned = true; set(!isDark); },
     /** What a view sees of it, until the view is over. */
     until: (signal) => ({
       get isDark() { return isDark; },
       get table() { return table; },
-      /** A colour of the style sheet, like "--ink". */
+      /** A colour of the style layer, like "--ink". */
       colour: (name) => getComputedStyle(root).getPropertyValue(name).trim(),
       onChange: (call) => {
         calls.add(call);

@@ -1,5 +1,5 @@
 // The page in a notebook: an anywidget (https://anywidget.dev), asked through the kernel.
-import { ofItsOwn } from "./address.js";
+import { inMemoryUrl } from "./url_state.js";
 import { mount } from "./page.js";
 import "./main.js"; // does nothing in a notebook; in a file, this module is the whole page
 
@@ -20,11 +20,11 @@ export default {
       model.send({ number, path });
     });
     const hear = ({ number, json, shape, exact, error }, [buffer]) => {
-      const asked = waiting.get(number);
+      const request = waiting.get(number);
       if (!waiting.delete(number)) return;
-      if (error !== undefined) asked.failed(new Error(error));
-      else if (shape) asked.done({ values: floats(buffer), shape, isExact: exact });
-      else asked.done(json);
+      if (error !== undefined) request.failed(new Error(error));
+      else if (shape) request.done({ values: floats(buffer), shape, isExact: exact });
+      else request.done(json);
     };
     model.on("msg:custom", hear);
     const style = document.createElement("style");
@@ -35,7 +35,7 @@ export default {
     (el.shadowRoot ?? el.attachShadow({ mode: "open" })).replaceChildren(style, root);
     const code = async () => ({ script: model.get("_esm"), style: model.get("css"), file: model.get("file") });
     const shown = new AbortController();
-    mount(root, { json: ask, numbers: ask, code }, ofItsOwn(model.get("address")), undefined, shown.signal);
+    mount(root, { json: ask, numbers: ask, code }, inMemoryUrl(model.get("address")), undefined, shown.signal);
     return () => {
       shown.abort();
       model.off("msg:custom", hear);

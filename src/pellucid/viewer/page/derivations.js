@@ -10,15 +10,15 @@ export function subscript(number) {
 }
 
 /** A negative number in brackets, where it follows a sign. */
-function minus(text) {
-  return text.startsWith("−") ? `(${text})` : text;
+function minus(number) {
+  return number.startsWith("−") ? `(${number})` : number;
 }
 
 /** By the first part of a name: the number, and its origin. @param {import("./steps.js").Steps} steps */
 export function kinds(steps) {
   const { given, now, size } = steps;
   const { encodings, projections, softcap } = given;
-  const said = (name) => steps.said(name);
+  const text = (name) => steps.text(name);
   const sub = (i) => subscript(Number(i) + 1);
   const key = (j) => `${given.keyNames[j]}${Number(j) === steps.who.own ? " itself" : ""}`;
   const keys = (kind) => given.keys.map((_, j) => `${kind}.${j}`);
@@ -28,16 +28,16 @@ export function kinds(steps) {
 
   /** A sum of products of pairs of numbers. */
   function products(of, pairs, more = []) {
-    const text = (name) => (/weight/.test(name) ? decimal(steps.number(name), 4) : steps.said(name, given.isExample ? 0 : 1));
-    const terms = pairs.map(([a, b], i) => `${i ? minus(text(a)) : text(a)} × ${minus(text(b))}`);
+    const term = (name) => (/weight/.test(name) ? decimal(steps.number(name), 4) : steps.text(name, given.isExample ? 0 : 1));
+    const terms = pairs.map(([a, b], i) => `${i ? minus(term(a)) : term(a)} × ${minus(term(b))}`);
     return { of, way: terms.join(" + "), from: [...pairs.flat(), ...more], isLong: pairs.length >= LONG };
   }
   const encoding = (of) => ({ of, note: "the encoding of the token: given" });
   const exp = (of, masked) => ({
     of: `exponential of ${of}`, from: [masked],
-    way: `e^(${said(masked)}${now.temperature === 1 ? "" : ` / ${decimal(now.temperature)}`} − ${minus(decimal(steps.found.largest, given.places))})`,
+    way: `e^(${text(masked)}${now.temperature === 1 ? "" : ` / ${decimal(now.temperature)}`} − ${minus(decimal(steps.found.largest, given.places))})`,
   });
-  const share = (of, name) => ({ of: `weight of ${of}`, way: `${said(name)} / ${said("sum")}`, from: [name, "sum"] });
+  const share = (of, name) => ({ of: `weight of ${of}`, way: `${text(name)} / ${text("sum")}`, from: [name, "sum"] });
   const weights = (role) => ({
     number: (i, j) => projections[ROLES[role]][i][j],
     origin: () => ({ of: `a number of W_${ROLES[role]}`, note: "a trained number: here from the generator, under the notes' own seed" }),
@@ -71,8 +71,8 @@ export function kinds(steps) {
     V: projected("value", "v", "Wv"),
     score: { number: (j) => steps.found.scores[j], origin: (j) => products(`score of ${key(j)}`, given.query[0].map((_, d) => [`q.${d}`, `K.${j}.${d}`])) },
     factor: { number: () => now.scale, origin: () => ({ of: "the scale", note: Math.abs(now.scale * Math.sqrt(size) - 1) < 1e-6 ? `1 / √${size}` : "set by hand or by the model" }) },
-    scaled: { number: (j) => steps.found.scaled[j], origin: (j) => ({ of: `scaled score of ${key(j)}`, way: `${said(`score.${j}`)} × ${decimal(now.scale, 4)}`, from: [`score.${j}`, "factor"] }) },
-    capped: { number: (j) => steps.found.capped[j], origin: (j) => ({ of: `capped score of ${key(j)}`, way: `${decimal(softcap, 0)} × tanh(${said(`scaled.${j}`)} / ${decimal(softcap, 0)})`, from: [`scaled.${j}`] }) },
+    scaled: { number: (j) => steps.found.scaled[j], origin: (j) => ({ of: `scaled score of ${key(j)}`, way: `${text(`score.${j}`)} × ${decimal(now.scale, 4)}`, from: [`score.${j}`, "factor"] }) },
+    capped: { number: (j) => steps.found.capped[j], origin: (j) => ({ of: `capped score of ${key(j)}`, way: `${decimal(softcap, 0)} × tanh(${text(`scaled.${j}`)} / ${decimal(softcap, 0)})`, from: [`scaled.${j}`] }) },
     bias: { number: (j) => given.bias[now.query][j] ?? 0, origin: (j) => ({ of: `bias of ${key(j)}`, note: "what the model adds for the distance of two tokens" }) },
     masked: {
       number: (j) => steps.found.masked[j],
@@ -80,8 +80,8 @@ export function kinds(steps) {
         const of = `masked score of ${key(j)}`;
         const from = [`${before}.${j}`];
         if (steps.visible !== null && !steps.visible[j]) return { of, note: "hidden by the mask, so that its weight will be 0", from };
-        if (given.bias === null) return { of, way: said(from[0]), note: "not hidden: as it was", from };
-        return { of, way: `${said(from[0])} + ${minus(said(`bias.${j}`))}`, from: [...from, `bias.${j}`] };
+        if (given.bias === null) return { of, way: text(from[0]), note: "not hidden: as it was", from };
+        return { of, way: `${text(from[0])} + ${minus(text(`bias.${j}`))}`, from: [...from, `bias.${j}`] };
       },
     },
     exp: { number: (j) => steps.found.exps[j], origin: (j) => ({ ...exp(key(j), `masked.${j}`), note: "the largest is taken off first: that changes no weight, and nothing overflows" }) },
@@ -89,7 +89,7 @@ export function kinds(steps) {
       number: () => steps.found.sum,
       origin() {
         const from = [...keys("exp"), ...steps.others.map((kind) => `${kind}-exp`)];
-        return { of: "their sum", way: from.filter((name) => steps.hasRest || name !== "rest-exp").map(said).join(" + "), from };
+        return { of: "their sum", way: from.filter((name) => steps.hasRest || name !== "rest-exp").map(text).join(" + "), from };
       },
     },
     weight: {

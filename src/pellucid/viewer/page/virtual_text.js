@@ -1,5 +1,5 @@
 // A text of as many words as there are, of which only those near the window are in the page.
-import { made } from "./parts.js";
+import { createElement } from "./elements.js";
 
 const BLOCK = { least: 64, sentence: 128, most: 192 }; // tokens that come and go together
 const NEAR = 400; // pixels around the window in which they are there
@@ -7,7 +7,7 @@ const BUDGET = 4; // milliseconds of a frame in which they come
 const SPECIAL = /^ *(?:\[g?[A-Z]{3,}\]|\[unused\d+\]|<(?!0x[0-9A-F]{2}>)[^<>\s]+>)$/; // as in lens.words
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
-export class Paper {
+export class VirtualText {
   #blocks = [];
   #starts = []; // of each word in the whole text
   #looks = () => null;
@@ -18,7 +18,7 @@ export class Paper {
   #width = 0;
   #coming = new Set(); // blocks that are to be filled
   static #count = 0;
-  #id = `token-${Paper.#count++}`;
+  #id = `token-${VirtualText.#count++}`;
 
   /**
    * @param {string[]} words each with the space before it
@@ -26,10 +26,10 @@ export class Paper {
    */
   constructor(words, { name, signal, choose, point }) {
     this.words = words;
-    this.element = made("div", { className: "paper", tabIndex: 0, data: { role: "listbox", "aria-label": name } });
+    this.element = createElement("div", { className: "paper", tabIndex: 0, data: { role: "listbox", "aria-label": name } });
     for (let first = 0; first < words.length;) {
       const end = blockEnd(words, first);
-      const block = made("p", { data: { role: "group", "aria-label": `tokens ${first} to ${end - 1}` } });
+      const block = createElement("p", { data: { role: "group", "aria-label": `tokens ${first} to ${end - 1}` } });
       Object.assign(block, { first, end });
       this.#blocks.push(block);
       first = end;
@@ -70,7 +70,7 @@ export class Paper {
     this.element.addEventListener("focus", () => { if (!this.element.matches(":active")) this.move(this.#inView()); }, { signal });
   }
 
-  /** @param {(at: number) => {paper: string, ink: string, said: string} | null} looks of each word */
+  /** @param {(at: number) => {paper: string, ink: string, label: string} | null} looks of each word */
   paint(looks, chosen) {
     this.#looks = looks;
     this.#chosen = chosen;
@@ -168,9 +168,9 @@ export class Paper {
     block.isFilled = true;
     const parts = [];
     for (let i = block.first; i < block.end; i++) {
-      const { before, text, after, kind } = written(this.words[i]);
+      const { before, text, after, kind } = displayed(this.words[i]);
       if (before && i > block.first && !this.words[i - 1].endsWith("\n")) parts.push(before);
-      const token = made("span", { className: kind ? `token ${kind}` : "token", textContent: text, number: i });
+      const token = createElement("span", { className: kind ? `token ${kind}` : "token", textContent: text, number: i });
       token.setAttribute("role", "option");
       parts.push(token);
       if (after) parts.push(after);
@@ -195,7 +195,7 @@ export class Paper {
       const looks = this.#looks(token.number);
       token.style.background = looks?.paper ?? "";
       token.style.color = looks?.ink ?? "";
-      if (looks) token.setAttribute("aria-label", `${token.textContent} ${looks.said}`);
+      if (looks) token.setAttribute("aria-label", `${token.textContent} ${looks.label}`);
       else token.removeAttribute("aria-label");
       token.setAttribute("aria-selected", String(token.number === this.#chosen));
     }
@@ -260,7 +260,7 @@ export class Paper {
 }
 
 /** What stands in the page for a word: what cannot be seen is a sign that can. */
-function written(word) {
+function displayed(word) {
   const before = /^ */.exec(word)[0];
   let text = word.slice(before.length);
   if (SPECIAL.test(word)) return { before, text, after: "", kind: "special" };

@@ -1,6 +1,6 @@
 // A grid of weights in percent; for a translator of whole words: how much of each source word a target word was made of.
 import { percent, shade } from "./colours.js";
-import { made, short } from "./parts.js";
+import { createElement, truncate } from "./elements.js";
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -9,7 +9,7 @@ const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
  * @param {object} found what is shown: see links.js
  * @param {Element[]} windows controls beside it
  */
-export function board({ say, theme }, { queries, keys, planes: [plane], of, isAligned }, windows) {
+export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [plane], of, isAligned }, windows) {
   const row = (i) => plane.subarray(i * keys.count, (i + 1) * keys.count);
   const largest = (some) => some.reduce((most, value) => Math.max(most, value), 0);
   const top = largest(plane) || 1;
@@ -18,16 +18,16 @@ export function board({ say, theme }, { queries, keys, planes: [plane], of, isAl
   const cells = sides.map((_, i) => {
     const best = largest(row(i));
     const framed = best > 0 ? row(i).indexOf(best) : -1;
-    return [...row(i)].map((value, j) => made("td", {
+    return [...row(i)].map((value, j) => createElement("td", {
       className: j === framed ? "best" : "", tabIndex: i || j ? -1 : 0, textContent: value >= 0.005 ? Math.round(100 * value) : "",
       data: { "data-row": i, "data-column": j },
     }));
   });
-  const table = made("table", { data: { "aria-label": isAligned
+  const table = createElement("table", { data: { "aria-label": isAligned
     ? "Target words down, source words across: percent of attention"
     : "What attends down, what is attended to across: percent of attention" } },
-    made("thead", {}, made("tr", {}, made("td", { className: "corner" }), ...head)),
-    made("tbody", {}, ...cells.map((some, i) => made("tr", {}, sides[i], ...some))));
+    createElement("thead", {}, createElement("tr", {}, createElement("td", { className: "corner" }), ...head)),
+    createElement("tbody", {}, ...cells.map((some, i) => createElement("tr", {}, sides[i], ...some))));
   table.style.fontSize = Math.max(queries.count, keys.count) > 16 ? "" : "17px";
   const note = isAligned
     ? "How many percent of the attention each word of the source had as a word was written"
@@ -48,7 +48,7 @@ export function board({ say, theme }, { queries, keys, planes: [plane], of, isAl
     for (const one of table.querySelectorAll(".lit")) one.classList.remove("lit");
     for (const one of [cells[i][j], sides[i], head[j]]) one.classList.add("lit");
     const name = (element, at) => `“${element.textContent}”${isAligned ? "" : ` (${at})`}`;
-    say(`${name(sides[i], queries.first + i)} ${isAligned ? "looked at" : "attends to"} ${name(head[j], keys.first + j)}: ${percent(row(i)[j])}`);
+    setStatus(`${name(sides[i], queries.first + i)} ${isAligned ? "looked at" : "attends to"} ${name(head[j], keys.first + j)}: ${percent(row(i)[j])}`);
   };
   table.addEventListener("pointerover", tell);
   table.addEventListener("focusin", tell);
@@ -64,15 +64,15 @@ export function board({ say, theme }, { queries, keys, planes: [plane], of, isAl
   });
 
   paint();
-  say(isAligned ? "Point at a cell, or move from cell to cell with arrows" : `${queries.count} × ${keys.count} weights · point at a cell, or move with arrows`);
+  setStatus(isAligned ? "Point at a cell, or move from cell to cell with arrows" : `${queries.count} × ${keys.count} weights · point at a cell, or move with arrows`);
   return {
-    bar: made("div", { className: "bar" }, made("p", { className: "note", textContent: `${note}; the strongest is framed. ${of}.` }), ...windows),
-    picture: made("div", { className: "board" }, table),
+    bar: createElement("div", { className: "bar" }, createElement("p", { className: "note", textContent: `${note}; the strongest is framed. ${of}.` }), ...windows),
+    picture: createElement("div", { className: "board" }, table),
     paint,
     rows: () => [["", ...keys.words], ...queries.words.map((word, i) => [word, ...row(i)])],
   };
 }
 
 function headings({ words }, scope) {
-  return words.map((word) => made("th", { scope, textContent: short(word, 24) }));
+  return words.map((word) => createElement("th", { scope, textContent: truncate(word, 24) }));
 }

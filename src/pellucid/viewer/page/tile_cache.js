@@ -1,6 +1,6 @@
 // The numbers of a map, tile by tile: asked for where they are in view, first quickly, then exactly.
 
-const KEPT = 240; // tiles
+const MOST_TILES = 240; // tiles
 const AT_ONCE = 2; // exact ones that are waited for
 
 /** @typedef {{level: number, row: number, column: number}} Spot which tile */
@@ -8,7 +8,7 @@ const AT_ONCE = 2; // exact ones that are waited for
  *   image: HTMLCanvasElement | null, shades: Uint32Array | null}} Tile with its picture, and the colours that it was painted in */
 
 /** The tiles of one head. */
-export class Tiles {
+export class TileCache {
   reduce = "max";
   #page;
   #place;
@@ -16,9 +16,9 @@ export class Tiles {
   #known = new Map();
   #wanted = new Set();
 
-  /** @param {{sheet: number, item: number, head: number}} place @param {() => void} changed */
+  /** @param {{layer: number, item: number, head: number}} place @param {() => void} changed */
   constructor(page, place, changed) {
-    const { queries, keys } = page.about.sheets[place.sheet];
+    const { queries, keys } = page.about.layers[place.layer];
     Object.assign(this, { queries, keys, side: page.about.side });
     this.top = Math.max(0, Math.ceil(Math.log2(Math.max(queries, keys) / this.side)));
     this.#page = page;
@@ -44,7 +44,7 @@ export class Tiles {
       if (!tile.values && !tile.waits && !tile.problem) this.#ask(tile, `${path}${spot.level > 0 ? "&" : "?"}exact=0`);
     }
     for (const path of this.#known.keys()) {
-      if (this.#known.size <= Math.max(KEPT, this.#wanted.size)) break;
+      if (this.#known.size <= Math.max(MOST_TILES, this.#wanted.size)) break;
       this.#known.delete(path);
     }
     this.#refine();
@@ -56,7 +56,7 @@ export class Tiles {
     return tile?.values ? tile : undefined;
   }
 
-  /** Tiles with all their weights, however long it takes. @returns {Promise<Tile[]>} */
+  /** TileCache with all their weights, however long it takes. @returns {Promise<Tile[]>} */
   exact(spots) {
     return Promise.all(spots.map((spot) => {
       const found = this.find(spot);
@@ -115,11 +115,11 @@ export class Tiles {
 }
 
 /** What one head gives more than another, tile by tile; both have as many queries and keys. */
-export class Difference {
+export class DifferenceTiles {
   #both;
   #known = new Map();
 
-  /** @param {Tiles} first @param {Tiles} second */
+  /** @param {TileCache} first @param {TileCache} second */
   constructor(first, second) {
     const { queries, keys, side, top } = first;
     Object.assign(this, { queries, keys, side, top });
@@ -144,7 +144,7 @@ export class Difference {
       found = { ...less(first, second), first: first.values, second: second.values };
       this.#known.delete(name);
       this.#known.set(name, found);
-      if (this.#known.size > KEPT) this.#known.delete(this.#known.keys().next().value);
+      if (this.#known.size > MOST_TILES) this.#known.delete(this.#known.keys().next().value);
     }
     return found;
   }

@@ -1,7 +1,7 @@
 // What is on screen as SVG: elements with their text, and canvases whose drawing is a function.
 
 /** A pen like that of a canvas, as far as views use it, which writes SVG. */
-export class Pen {
+export class SvgContext {
   #parts = [];
   #open = [0];
   #path = "";
@@ -18,7 +18,7 @@ export class Pen {
   imageSmoothingEnabled = true;
 
   static #count = 0;
-  #name = `p${Pen.#count++}`;
+  #name = `p${SvgContext.#count++}`;
 
   get text() { return this.#parts.join("\n"); }
 
@@ -92,9 +92,9 @@ export class Pen {
 }
 
 /** @returns {{text: string, width: number, height: number}} what an element shows now, as a whole SVG */
-export function drawing(root, paper) {
+export function toSvg(root, paper) {
   const box = root.getBoundingClientRect();
-  const pen = new Pen();
+  const pen = new SvgContext();
   pen.fillStyle = paper;
   pen.fillRect(0, 0, box.width, box.height);
   walk(root, pen, box);

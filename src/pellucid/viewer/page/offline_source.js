@@ -1,24 +1,24 @@
 // Answers in a file: written by one page, or by `pellucid export`, and read by the page in the file.
-import { plain } from "./source.js";
+import { canonicalPath } from "./data_source.js";
 
 /** A whole page of some answers, which opens at an address. */
-export async function written(code, answers, address, title) {
-  const kept = {};
+export async function offlinePage(code, answers, address, title) {
+  const index = {};
   const parts = [];
   let at = 0;
   for (const [path, one] of answers) {
-    if ("json" in one) kept[path] = { json: one.json };
+    if ("json" in one) index[path] = { json: one.json };
     else {
-      kept[path] = { shape: one.shape, exact: one.isExact, at };
+      index[path] = { shape: one.shape, exact: one.isExact, at };
       parts.push(one.values);
       at += one.values.length;
     }
   }
   const packed = new Blob(parts).stream().pipeThrough(new CompressionStream("gzip"));
   const numbers = await base64(await new Response(packed).blob());
-  const json = JSON.stringify({ address, answers: kept, numbers }).replaceAll("<", "\\u003c");
+  const json = JSON.stringify({ address, answers: index, numbers }).replaceAll("<", "\\u003c");
   const safe = title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-  const fill = { title: safe, style: code.style, kept: json, script: code.script.replaceAll("</script", "<\\/script") };
+  const fill = { title: safe, style: code.style, data: json, script: code.script.replaceAll("</script", "<\\/script") };
   return code.file.replace(/\{\{(\w+)\}\}/g, (_, name) => fill[name]);
 }
 
@@ -40,14 +40,14 @@ function bytes(text) {
 }
 
 /** What a file holds, as a source, and the address at which it opens. */
-export async function opened(file) {
+export async function openOfflineSource(file) {
   const { address, answers, numbers } = JSON.parse(file.textContent);
   const unpacked = new Blob([bytes(numbers)]).stream().pipeThrough(new DecompressionStream("gzip"));
   const all = new Float32Array(await new Response(unpacked).arrayBuffer());
-  const { side, sheets } = answers.about.json;
+  const { side, layers } = answers.about.json;
 
   function find(path) {
-    const found = answers[plain(path)];
+    const found = answers[canonicalPath(path)];
     if (found?.error !== undefined) throw new Error(found.error);
     if (found) return found;
     throw new Error("this is not part of the file");
@@ -57,13 +57,13 @@ export async function opened(file) {
     return { values: all.subarray(at, at + shape.reduce((size, one) => size * one, 1)), shape, isExact: exact };
   }
   /** A rectangle of single weights, out of tiles. */
-  function rectangle(sheet, item, head, query, key, queries, keys) {
-    const high = Math.min(queries, sheets[sheet].queries - query);
-    const wide = Math.min(keys, sheets[sheet].keys - key);
+  function rectangle(layer, item, head, query, key, queries, keys) {
+    const high = Math.min(queries, layers[layer].queries - query);
+    const wide = Math.min(keys, layers[layer].keys - key);
     const values = new Float32Array(high * wide);
     for (let down = Math.floor(query / side); down * side < query + high; down++) {
       for (let across = Math.floor(key / side); across * side < key + wide; across++) {
-        const { values: cells, shape: [, width] } = numbersOf(`tile/${sheet}/${item}/${head}/0/${down}/${across}`);
+        const { values: cells, shape: [, width] } = numbersOf(`tile/${layer}/${item}/${head}/0/${down}/${across}`);
         const [left, right] = [Math.max(key, across * side), Math.min(key + wide, (across + 1) * side)];
         for (let row = Math.max(query, down * side); row < Math.min(query + high, (down + 1) * side); row++) {
           const start = (row - down * side) * width - across * side;
@@ -74,20 +74,20 @@ export async function opened(file) {
     return { values, shape: [high, wide], isExact: true };
   }
   /** The same, the mean of all heads. */
-  function mean(sheet, item, ...place) {
-    const { heads } = sheets[sheet];
-    const each = Array.from({ length: heads }, (_, head) => rectangle(sheet, item, head, ...place));
+  function mean(layer, item, ...place) {
+    const { heads } = layers[layer];
+    const each = Array.from({ length: heads }, (_, head) => rectangle(layer, item, head, ...place));
     return { ...each[0], values: each[0].values.map((_, i) => each.reduce((sum, { values }) => sum + values[i], 0) / heads) };
   }
   const sizes = (options) => [Number(options.get("queries") ?? side), Number(options.get("keys") ?? Infinity)];
   const row = (token) => [token, 0, 1, Infinity];
   const column = (token) => [0, token, Infinity, 1];
   const flat = ({ values }) => ({ values, shape: [values.length], isExact: true });
-  const made = {
-    row: ([sheet, item, head, token]) => flat(rectangle(sheet, item, head, ...row(token))),
-    column: ([sheet, item, head, token]) => flat(rectangle(sheet, item, head, ...column(token))),
-    "layer-row": ([sheet, item, token]) => flat(mean(sheet, item, ...row(token))),
-    "layer-column": ([sheet, item, token]) => flat(mean(sheet, item, ...column(token))),
+  const computed = {
+    row: ([layer, item, head, token]) => flat(rectangle(layer, item, head, ...row(token))),
+    column: ([layer, item, head, token]) => flat(rectangle(layer, item, head, ...column(token))),
+    "layer-row": ([layer, item, token]) => flat(mean(layer, item, ...row(token))),
+    "layer-column": ([layer, item, token]) => flat(mean(layer, item, ...column(token))),
     weights: (numbers, options) => rectangle(...numbers, ...sizes(options)),
     mean: (numbers, options) => mean(...numbers, ...sizes(options)),
   };
@@ -98,8 +98,8 @@ export async function opened(file) {
       numbers: async (path) => {
         const [name, options] = path.split("?");
         const [kind, ...numbers] = name.split("/");
-        const isMade = Object.hasOwn(made, kind) && !answers[plain(path)];
-        return isMade ? made[kind](numbers.map(Number), new URLSearchParams(options)) : numbersOf(path);
+        const isComputed = Object.hasOwn(computed, kind) && !answers[canonicalPath(path)];
+        return isComputed ? computed[kind](numbers.map(Number), new URLSearchParams(options)) : numbersOf(path);
       },
     },
   };

@@ -1,0 +1,127 @@
+// The types that the modules share; `make lint` checks the modules against them.
+
+/** One recorded attention: a layer of a recording. See viewer/catalogue.py. */
+interface Layer {
+  recording: number;
+  name: string;
+  stack: string;
+  number: number;
+  is_cross: boolean;
+  is_causal: boolean;
+  items: number;
+  heads: number;
+  queries: number;
+  keys: number;
+}
+
+interface RecordingInfo {
+  title: string;
+  model: string;
+  prompt: number | null;
+}
+
+/** The answer to "about". */
+interface About {
+  title: string;
+  version: string;
+  side: number;
+  recordings: RecordingInfo[];
+  layers: Layer[];
+}
+
+/** An answer in numbers; `isExact` is false for a draft made of sampled rows. */
+interface Numbers {
+  values: Float32Array<ArrayBuffer>;
+  shape: number[];
+  isExact: boolean;
+}
+
+/** The files that a page consists of. */
+interface PageCode {
+  script: string;
+  style: string;
+  file: string;
+}
+
+/** Answers questions: see data_source.js. */
+interface Source {
+  json(path: string, signal?: AbortSignal): Promise<any>;
+  numbers(path: string, signal?: AbortSignal): Promise<Numbers>;
+  code?(): Promise<PageCode>;
+}
+
+type CachedAnswer = Numbers | { json: any };
+
+interface CachedSource extends Source {
+  answers: Map<string, CachedAnswer>;
+  clear(): void;
+}
+
+/** Where the state of the page is stored: see url_state.js. */
+interface Url {
+  readonly hash: string;
+  go(hash: string): void;
+  replace(hash: string): void;
+  onChange(call: () => void): void;
+}
+
+type UrlState = Record<string, string | number>;
+
+interface Theme {
+  readonly isDark: boolean;
+  readonly table: Uint32Array;
+  /** A colour of the style sheet, like "--ink". */
+  colour(name: string): string;
+  onChange(call: () => void): void;
+}
+
+/** What a view can export. */
+interface Exportable {
+  csv: () => Cell[][] | Promise<Cell[][]>;
+  /** The paths of the answers that a file needs; by default all that were asked for. */
+  needs?: () => Set<string>;
+}
+
+type Cell = string | number | null | undefined;
+
+/** What every view is given. */
+interface Page {
+  about: About;
+  source: CachedSource;
+  params: URLSearchParams;
+  view: HTMLElement;
+  controls: HTMLElement;
+  /** Aborted when another view is shown. */
+  signal: AbortSignal;
+  theme: Theme;
+  setStatus(message: string): void;
+  go(view: string, state: UrlState): void;
+  saveState(state: UrlState): void;
+  setExport(exportable: Exportable): void;
+}
+
+/** Which head of which layer, and which text of the batch. */
+interface HeadPlace {
+  layer: number;
+  item: number;
+  head: number;
+}
+
+interface TokenCell {
+  query: number;
+  key: number;
+}
+
+/** The tokens of both sides; null until they are loaded. */
+interface TokenSides {
+  queries: string[] | null;
+  keys: string[] | null;
+}
+
+type Side = "queries" | "keys";
+type Range = [first: number, end: number];
+
+interface HTMLCanvasElement {
+  /** Draws the canvas again, into a picture that is exported. */
+  paint?: (pen: any) => void;
+}
