@@ -53,10 +53,11 @@ $(LIBRARIES_INSTALLED): benchmarks/libraries/requirements.txt pyproject.toml
 families: $(INSTALLED) ## every model family of transformers, watched, half an hour; writes docs/families.md
 	$(BIN)/python -m benchmarks.families
 
-lint: $(INSTALLED) ## style, layout and types
+lint: $(INSTALLED) ## style, layout and types; those of the page where Node is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m recipes.page_types
 
 format: $(INSTALLED) ## put the layout right
 	$(BIN)/ruff check --fix .

@@ -58,7 +58,7 @@ export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [pl
     event.preventDefault();
     const next = cells[place[0] + step[0]]?.[place[1] + step[1]];
     if (!next) return;
-    event.target.tabIndex = -1;
+    cells[place[0]][place[1]].tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
   });

@@ -12,8 +12,10 @@ export class Camera {
   #room = { x: 1, y: 1 };
   #isWhole = true; // all of it is shown, however large the window becomes
 
+  /** @param {number} queries @param {number} keys */
   constructor(queries, keys) {
-    Object.assign(this, { queries, keys });
+    this.queries = queries;
+    this.keys = keys;
   }
 
   get wide() { return this.high * this.#stretch; }
@@ -27,10 +29,10 @@ export class Camera {
   /** The whole keys and queries that are in view, first and behind the last. */
   get span() {
     const { x, y } = this.drawn;
-    return {
+    return /** @type {Record<Side, Span>} */ ({
       keys: [Math.floor(this.left), Math.min(this.keys, Math.ceil(this.left + x / this.wide - 1e-6))],
       queries: [Math.floor(this.above), Math.min(this.queries, Math.ceil(this.above + y / this.high - 1e-6))],
-    };
+    });
   }
 
   /** Where the left and upper edge of a weight are. */
@@ -101,7 +103,7 @@ export class Camera {
     this.#settle();
   }
 
-  /** What an address says of it: nothing while all is shown. */
+  /** The URL parameters: none while all is shown. @returns {UrlState} */
   state() {
     if (this.#isWhole) return {};
     return { zoom: Number(this.high.toPrecision(5)), x: Number(this.left.toFixed(2)), y: Number(this.above.toFixed(2)) };

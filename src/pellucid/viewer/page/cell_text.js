@@ -38,22 +38,23 @@ export function viewSummary({ tiles, level }) {
 
 /**
  * The cells in view as a table: positions and tokens, or the first and last position of coarser cells.
- * @param {import("./heatmap.js").Heatmap[]} maps of which all show the same place
- * @param {{queries: string[] | null, keys: string[] | null}} words
- * @param {[string, import("./tile_cache.js").TileCache][]} columns names of numbers, and where they are from
+ * @param {import("./heatmap.js").Heatmap[]} maps which all show the same place
+ * @param {TokenSides} words
+ * @param {[string, TileSource][]} columns the name of each number, and its tiles
+ * @returns {Promise<Cell[][]>}
  */
 export async function visibleCells(maps, words, columns) {
   const { side } = maps[0].tiles;
   const level = Math.min(...maps.map((one) => one.level));
-  const shared = (name) => [maps[0].span[name][0], Math.min(...maps.map((one) => one.span[name][1]))];
+  const shared = (/** @type {Side} */ name) => /** @type {Span} */ ( [maps[0].span[name][0], Math.min(...maps.map((one) => one.span[name][1]))]);
   const span = { queries: shared("queries"), keys: shared("keys") };
-  const cells = ([first, end]) => [first >> level, ((end - 1) >> level) + 1];
+  const cells = (/** @type {Span} */ [first, end]) => [first >> level, ((end - 1) >> level) + 1];
   const [[top, bottom], [left, right]] = [cells(span.queries), cells(span.keys)];
   if ((bottom - top) * (right - left) > MOST_ROWS) throw new Error("more than a million cells are in view; zoom in");
   const spots = spotsOf(span, level, side);
   const found = await Promise.all(columns.map(([, tiles]) => tiles.exact(spots)));
   const tileAt = new Map(spots.map(({ row, column }, i) => [`${row}/${column}`, found.map((tiles) => tiles[i])]));
-  const place = (cell, name) => {
+  const place = (/** @type {number} */ cell, /** @type {Side} */ name) => {
     if (level === 0) return [cell, words[name]?.[cell]];
     const count = Math.min(...maps.map((one) => one.tiles[name]));
     return [cell << level, Math.min(count, (cell + 1) << level) - 1];
@@ -61,11 +62,12 @@ export async function visibleCells(maps, words, columns) {
   const heads = level === 0
     ? ["query position", "query token", "key position", "key token"]
     : ["first query", "last query", "first key", "last key"];
+  /** @type {Cell[][]} */
   const rows = [[...heads, ...columns.map(([name]) => name)]];
   for (let down = top; down < bottom; down++)
     for (let across = left; across < right; across++) {
       const [row, column] = [Math.floor(down / side), Math.floor(across / side)];
-      const numbers = tileAt.get(`${row}/${column}`).map(({ values, width }) => values[(down - row * side) * width + across - column * side]);
+      const numbers = (tileAt.get(`${row}/${column}`) ?? []).map(({ values, width }) => values[(down - row * side) * width + across - column * side]);
       rows.push([...place(down, "queries"), ...place(across, "keys"), ...numbers]);
     }
   return rows;

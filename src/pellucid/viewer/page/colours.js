@@ -74,7 +74,7 @@ export function shadesOf(partOf, table) {
 
 /** Numbers as colours, onto a canvas of as many pixels. @param {Float32Array} values */
 export function paintCells(canvas, values, shades) {
-  const pen = canvas.getContext("2d");
+  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   if (image?.width !== canvas.width || image.height !== canvas.height) image = pen.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
@@ -110,7 +110,7 @@ export function headColour(head, isDark) {
 export function rounded(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value * 0.99999) * power;
+  return ([1, 2, 5].find((step) => step * power >= value * 0.99999) ?? 10) * power;
 }
 
 /** A weight as people read it. */

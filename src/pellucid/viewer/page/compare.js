@@ -31,6 +31,7 @@ export async function compare(page) {
     maps.forEach((one) => one.layOut());
     draw();
   }));
+  /** @type {TokenSides} */
   const both = { queries: null, keys: null }; // words of the first, and of the second where they differ
   const maps = mapsOf();
   const saveState = throttle(() => page.saveState(state()));
@@ -58,7 +59,7 @@ export async function compare(page) {
   function mapsOf() {
     if (isDifference && !isAlike) return [];
     if (isDifference) {
-      const difference = new DifferenceTiles(...tiles);
+      const difference = new DifferenceTiles(tiles[0], tiles[1]);
       return [new Heatmap(page, { tiles: difference, camera, words: both, isSigned: true, name: `Difference of two attention maps. ${KEYS}.`, painted })];
     }
     const most = () => Math.max(...maps.map((one) => mostOf(one.tiles, one.spots)));
@@ -93,6 +94,7 @@ export async function compare(page) {
   /** Numbers of both, wherever there are both. */
   function csv() {
     if (maps.length === 0) throw new Error("there is no difference");
+    /** @type {[string, TileSource][]} */
     const columns = [["first", tiles[0]], ["second", tiles[1]]];
     return visibleCells(maps, both, isDifference ? [...columns, ["difference", maps[0].tiles]] : columns);
   }
@@ -121,6 +123,7 @@ export async function compare(page) {
   }
 }
 
+/** @param {TileSource} tiles @param {TokenCell} cell */
 function isInside({ queries, keys }, { query, key }) {
   return query < queries && key < keys;
 }

@@ -2,7 +2,7 @@
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
 import { Lines } from "./lines.js";
-import { button, createElement } from "./elements.js";
+import { button, context2d, createElement } from "./elements.js";
 
 const ROW = { least: 19, most: 44 }; // pixels of a word's line
 const GAP = { least: 150, most: 460 }; // between the columns
@@ -18,6 +18,7 @@ export class Curves {
   #columns;
   #all; // the lines when no word is pointed at
   #pointed = null; // the word under the pointer, or with the focus
+  /** @type {any} */
   #at = {}; // places in the picture, in pixels
   #canvas = createElement("canvas", { data: { "aria-hidden": "true" } });
   #slider = createElement("input", { type: "range", min: 0, max: 100 });
@@ -27,7 +28,7 @@ export class Curves {
   /**
    * @param {object} page what every view is given
    * @param {object} found what is shown: see links.js
-   * @param {{least: number | null, off: Set<number>, pinned: import("./lines.js").Word | null}} now what of
+   * @param {{least: number | null, off: Set<number>, pinned: import("./lines.js").Word | null, head: string}} now what of
    *   it is chosen; changed here
    * @param {{windows: Element[], note: string, changed: () => void}} more controls and words beside it, and what to do when `now` has changed
    */
@@ -40,7 +41,7 @@ export class Curves {
     this.#all = this.#lines.drawn(null);
     this.#columns = new Columns(found, { point: (word) => this.#point(word), pin: (word) => this.#pin(word) });
     this.#canvas.paint = (pen) => this.#draw(pen);
-    this.#slider.value = this.#lines.place;
+    this.#slider.value = String(this.#lines.place);
     this.#slider.addEventListener("input", () => this.#change({ least: Number(this.#slider.value) }));
     this.bar = createElement("div", { className: "bar" },
       createElement("label", {}, "Leave out less than ", this.#slider, " ", this.#limit), ...windows,
@@ -103,7 +104,7 @@ export class Curves {
     const { clientHeight, clientWidth } = this.#page.view;
     const { planes, heads } = this.#found;
     const { queries, keys } = this.#columns;
-    const pen = this.#canvas.getContext("2d");
+    const pen = context2d(this.#canvas);
     const count = Math.max(queries.words.length, keys.words.length);
     const room = clientHeight - this.bar.offsetHeight - 60;
     const row = Math.max(clientHeight < 480 ? ROW.least - 1 : ROW.least, Math.min(ROW.most, room / count));
@@ -121,7 +122,7 @@ export class Curves {
     this.#at = { left, right, width, height, row, boxes, aside: Math.min(3, (row - 8) / planes.length) };
     const size = { width: `${width}px`, height: `${height}px` };
     Object.assign(this.picture.style, size, { fontSize: `${font}px` });
-    for (const [{ name, element, words }, x, across] of [[queries, boxes, wide], [keys, right, wideKeys]]) {
+    for (const { column: { name, element, words }, x, across } of [{ column: queries, x: boxes, across: wide }, { column: keys, x: right, across: wideKeys }]) {
       const first = top + ((count - words.length) * row) / 2; // the shorter column stands in the middle
       this.#at[name] = first + row / 2;
       Object.assign(element.style, { left: `${x}px`, top: 0, width: `${across}px`, paddingTop: `${first}px` });
@@ -138,7 +139,7 @@ export class Curves {
     const word = this.#word;
     const { limit } = this.#lines;
     const shares = word ? this.#lines.shares(word) : [];
-    this.#draw(this.#canvas.getContext("2d"));
+    this.#draw(context2d(this.#canvas));
     this.#columns.mark(word, shares, limit, this.#now.pinned);
     this.#toggles.forEach((element, i) => {
       const isOn = !this.#now.off.has(this.#found.heads[i]);

@@ -74,3 +74,10 @@ export function truncate(word, most = 12) {
   const letters = [...(word.trim() || SYMBOLS[word[0]] || "␣")];
   return isolate(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
 }
+
+/** The drawing context of a canvas. @param {HTMLCanvasElement} canvas */
+export function context2d(canvas) {
+  const context = canvas.getContext("2d");
+  if (!context) throw new Error("the browser cannot draw");
+  return context;
+}

@@ -1,6 +1,6 @@
 // What is on screen as a file: a picture, its numbers, or a page of its own.
 import { offlinePage } from "./offline_source.js";
-import { createElement } from "./elements.js";
+import { context2d, createElement } from "./elements.js";
 import { toSvg } from "./svg.js";
 import { SHARED_ANSWERS } from "./data_source.js";
 
@@ -27,18 +27,19 @@ export const exporters = {
     image.src = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
     await image.decode();
     const canvas = createElement("canvas", { width: width * SHARP, height: height * SHARP });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    context2d(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
     URL.revokeObjectURL(image.src);
     return new Promise((done) => canvas.toBlob(done, "image/png"));
   },
 
   /** Of all answers that the view has had, or of those that it says it needs now; what is a draft or not there yet is waited for. */
-  async html(source, { needs }, address, title) {
+  async html(/** @type {CachedSource} */ source, /** @type {Exportable} */ { needs }, /** @type {string} */ address, /** @type {string} */ title) {
     const { answers: cached } = source;
     const wanted = needs?.() ?? new Set(cached.keys());
     const paths = new Set([...[...cached.keys()].filter((path) => SHARED_ANSWERS.test(path)), ...wanted]);
     const isThere = (one) => one && one.isExact !== false;
     const answers = await Promise.all([...paths].map(async (path) => [path, isThere(cached.get(path)) ? cached.get(path) : await source.numbers(path)]));
+    if (!source.code) throw new Error("this page is a file already");
     return offlinePage(await source.code(), answers, address, title);
   },
 };

@@ -28,8 +28,8 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
 
   /** Places in the map's own pixels. */
   const inMap = ([x, y]) => [x - map.margin.left, y - map.margin.top];
-  const zoom = (factor, at) => { camera.zoom(factor, ...(at ? inMap(at) : [])); moved(); };
-  const placeOf = (event) => [event.offsetX, event.offsetY];
+  const zoom = (/** @type {number} */ factor, /** @type {[number, number]} */ at) => { camera.zoom(factor, ...(at ? inMap(at) : [])); moved(); };
+  const placeOf = (/** @type {MouseEvent} */ event) => /** @type {[number, number]} */ ([event.offsetX, event.offsetY]);
 
   on("wheel", (event) => {
     event.preventDefault();
@@ -48,7 +48,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     const mini = map.miniAt(...at);
     isMini = mini !== null;
     down = isMini || hands.size > 1 ? null : at;
-    if (isMini) { camera.centre(mini); moved(); }
+    if (mini) { camera.centre(mini); moved(); }
   });
 
   on("pointermove", (event) => {
@@ -138,6 +138,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     const cell = 2 ** map.level;
     const size = cell * Math.max(1, Math.round(6 / (camera.high * cell)));
     const { queries: [above], keys: [left] } = camera.span;
+    /** @type {TokenCell} */
     const from = map.cursor ?? { key: left - x * size, query: above - y * size };
     const next = { key: between(0, from.key + x * size, map.tiles.keys - 1), query: between(0, from.query + y * size, map.tiles.queries - 1) };
     camera.reveal(next);

@@ -16,7 +16,7 @@ export class Grids {
   #cells = new Map(); // under a name all places where that number stands
   #isWide = false; // whether long vectors are shown whole
 
-  /** @param {{follow: Function, rebuild: Function, point: (name: string|null) => void, signal: AbortSignal}} calls */
+  /** @param {HTMLElement} body @param {{follow: Function, rebuild: () => void, point: (name: string|null) => void, signal: AbortSignal}} calls */
   constructor(body, { follow, rebuild, point, signal }) {
     this.#body = body;
     this.#follow = follow;
@@ -53,7 +53,7 @@ export class Grids {
   /**
    * A table.
    * @param {(string | {more: number})[]} head
-   * @param {{label: string | (() => string), cells: (string|null)[], side?: number, isResult?: boolean, isApart?: boolean, isChosen?: () => boolean, more?: number}[]} rows
+   * @param {string} name @param {{label?: string | (() => string), cells?: (string|null)[], side?: number, isResult?: boolean, isApart?: boolean, isChosen?: () => boolean, more?: number}[]} rows
    *   names of numbers, of which the first `side` belong to the label
    */
   grid(name, head, rows, className = "") {
@@ -65,7 +65,8 @@ export class Grids {
     return createElement("div", { className: `scroller ${className}` }, table);
   }
 
-  #row({ label, cells, side = 0, isResult, isApart, isChosen, more }) {
+  /** @param {any} row */
+  #row({ label = "", cells = [], side = 0, isResult, isApart, isChosen, more }) {
     if (more) return [createElement("tr", { className: "more" }, createElement("td", { colSpan: 2, className: "blank" }, this.#button(more)))];
     const line = createElement("tr", { className: isResult ? "result" : "" }, this.#label(label, "row"),
       ...cells.map((one, i) => (one === null ? createElement("td", { className: "blank" }) : this.#cell(one, i < side))));
@@ -93,8 +94,8 @@ export class Grids {
   #button(size) {
     const [text, title] = this.#isWide ? [`first ${FIRST}`, `Show the first ${FIRST} numbers`] : [`… ${size - FIRST} more`, `Show all ${size} numbers`];
     return button(text, title, ({ target }) => {
-      const all = () => [...this.#body.querySelectorAll(".scroller button")];
-      const which = all().indexOf(target);
+      const all = () => /** @type {HTMLElement[]} */ ([...this.#body.querySelectorAll(".scroller button")]);
+      const which = all().indexOf(/** @type {HTMLElement} */ (target));
       this.#isWide = !this.#isWide;
       this.#rebuild();
       all()[which].focus();
@@ -104,9 +105,9 @@ export class Grids {
   /** All numbers as rows of a table: step, name, row, column, number. */
   rows(number) {
     const tables = [...this.#body.querySelectorAll("section")].flatMap((section) => {
-      const name = section.querySelector("h2").lastChild.textContent.toLowerCase();
-      return [...section.querySelectorAll("tbody tr")].flatMap((row) => numbersOf(row).map((one) => {
-        const column = row.closest("table").tHead.rows[0].cells[one.cellIndex].textContent;
+      const name = section.querySelector("h2")?.lastChild?.textContent?.toLowerCase() ?? "";
+      return /** @type {HTMLTableRowElement[]} */ ([...section.querySelectorAll("tbody tr")]).flatMap((row) => numbersOf(row).map((one) => {
+        const column = row.closest("table")?.tHead?.rows[0].cells[one.cellIndex].textContent;
         return [name, one.dataset.cell, row.cells[0].textContent, column, number(one.dataset.cell)];
       }));
     });

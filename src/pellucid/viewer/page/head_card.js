@@ -1,6 +1,6 @@
 // The button of one head in the overview: its thumbnail, and its role or measure below.
 import { picture } from "./colours.js";
-import { createElement, truncate } from "./elements.js";
+import { context2d, createElement, truncate } from "./elements.js";
 import { MEASURES, measureText, roleText } from "./head_measures.js";
 
 /** @type {Record<string, string>} */
@@ -48,7 +48,7 @@ export class HeadCard {
   paint(table) {
     if (!this.hasThumbnail) return;
     const { width, height } = this.canvas;
-    this.canvas.getContext("2d")?.putImageData(picture(this.#values, width, height, 1, false, table), 0, 0);
+    context2d(this.canvas).putImageData(picture(this.#values, width, height, 1, false, table), 0, 0);
   }
 }
 

@@ -1,5 +1,5 @@
 // The panel beside the overview: what one head does, or how to read the page.
-import { createElement, truncate } from "./elements.js";
+import { context2d, createElement, truncate } from "./elements.js";
 import { STACKS } from "./head_card.js";
 import { barLength, MEASURES, measureText, NAMING_RULE, ROLES, roleText } from "./head_measures.js";
 
@@ -41,7 +41,7 @@ export function description(card, cards, sort) {
 /** @param {HeadCard} card */
 function enlarged({ canvas, hasThumbnail }) {
   const large = createElement("canvas", { width: canvas.width, height: canvas.height, data: { "aria-hidden": "true" } });
-  if (hasThumbnail) large.getContext("2d")?.drawImage(canvas, 0, 0);
+  if (hasThumbnail) context2d(large).drawImage(canvas, 0, 0);
   return large;
 }
 

@@ -2,7 +2,7 @@
 import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { between } from "./camera.js";
 import { cellOf, mostOf, spotsOf } from "./tile_cache.js";
-import { createElement, truncate } from "./elements.js";
+import { context2d, createElement, truncate } from "./elements.js";
 
 const FONT = "system-ui, sans-serif";
 const LABELLED = 8; // pixels of a weight from which all tokens are written
@@ -14,13 +14,24 @@ const MINI = 120;
 const LEGEND = 80;
 const CALM = 160; // milliseconds without moving after which colours follow what is in view
 const AT_ONCE = 12; // pictures of tiles that are made in one frame
-const ruler = document.createElement("canvas").getContext("2d");
+const ruler = context2d(document.createElement("canvas"));
 
 export class Heatmap {
+  /** @type {TokenCell | null} */
   cursor = null; // the weight that is pointed at
+  /** @type {TokenCell | null} */
   pinned = null; // the weight whose row and column are shown: see profiles.js
+  /** @type {import("./profiles.js").Profiles | null} */
   profiles = null;
+  width = 0; // pixels of the canvas
+  height = 0;
+  margin = { left: 0, top: 0, right: 0, bottom: 0 };
+  strip = { high: 0, wide: 0 };
+  /** @type {Record<string, string>} */
+  colours = {};
   isLog = false;
+  /** @type {Uint32Array} */
+  table = new Uint32Array(0); // colours
   level = 0;
   #page;
   #painted;
@@ -28,8 +39,11 @@ export class Heatmap {
   #isSigned;
   #isAsked = false;
   #ratio = 1;
+  /** @type {{x: number, y: number, wide: number, high: number, scale: number} | null} */
   #mini = null;
+  /** @type {number | null} */
   #letters = null; // pixels of the longest word above
+  /** @type {any} */
   #scale = { top: 0 };
   #top = 0; // where the colours end
   #corner = ""; // what was in view when it was drawn last
@@ -37,18 +51,20 @@ export class Heatmap {
   #left = 0; // pictures of tiles that may still be made in this frame
 
   /**
-   * @param {object} page
+   * @param {Page} page
    * @param {object} shown
-   * @param {import("./tile_cache.js").TileCache} shown.tiles
+   * @param {TileSource} shown.tiles
    * @param {import("./camera.js").Camera} shown.camera
-   * @param {{queries: string[] | null, keys: string[] | null}} shown.words null until they are known
+   * @param {TokenSides} shown.words
    * @param {string} shown.name what screen readers say
    * @param {() => void} [shown.painted] is called after each drawing
-   * @param {(spots: import("./tile_cache.js").Spot[]) => number} [shown.most] the largest number of some tiles
+   * @param {(spots: Spot[]) => number} [shown.most] the largest number of some tiles
    * @param {boolean} [shown.isSigned] of a difference
    */
   constructor(page, { tiles, camera, words, name, painted = () => {}, most = (spots) => mostOf(tiles, spots), isSigned = false }) {
-    Object.assign(this, { tiles, camera, words });
+    this.tiles = tiles;
+    this.camera = camera;
+    this.words = words;
     this.#page = page;
     this.#painted = painted;
     this.#most = most;
@@ -75,7 +91,8 @@ export class Heatmap {
   layOut() {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.#ratio = devicePixelRatio || 1;
-    Object.assign(this, { width, height });
+    this.width = width;
+    this.height = height;
     Object.assign(this.canvas, { width: Math.round(width * this.#ratio), height: Math.round(height * this.#ratio) });
     const strip = this.profiles ? Math.round(between(40, height * 0.14, 96)) : 0;
     this.margin = { left: width < 600 ? 96 : 104, top: height < 400 ? 62 : 76, right: 40 + (strip && strip + 12), bottom: 10 + (strip && strip + 12) };
@@ -93,11 +110,13 @@ export class Heatmap {
 
   /** The weight that a pixel of the small map stands for, or none. */
   miniAt(x, y) {
-    if (!this.#onMini(x, y)) return null;
-    return { key: (x - this.#mini.x) / this.#mini.scale, query: (y - this.#mini.y) / this.#mini.scale };
+    const mini = this.#mini;
+    if (!mini || !this.#onMini(x, y)) return null;
+    return { key: (x - mini.x) / mini.scale, query: (y - mini.y) / mini.scale };
   }
 
   /** What of its own is in view: a map that moves with a larger one ends earlier. */
+  /** @returns {Record<Side, Span>} */
   get span() {
     const { queries, keys } = this.camera.span;
     return { queries: [queries[0], Math.min(queries[1], this.tiles.queries)], keys: [keys[0], Math.min(keys[1], this.tiles.keys)] };
@@ -114,16 +133,17 @@ export class Heatmap {
     return spotsOf(this.span, this.level, this.tiles.side);
   }
 
-  get integerParam() {
+  /** The tile that shows everything. @returns {Spot} */
+  get whole() {
     return { level: this.tiles.top, row: 0, column: 0 };
   }
 
   #frame() {
-    if (this.#page.signal.aborted || !this.margin) return;
+    if (this.#page.signal.aborted || !this.width) return;
     this.level = this.camera.level(this.tiles.top, this.#ratio);
-    this.tiles.look(this.level === this.tiles.top ? this.spots : [...this.spots, this.whole]);
+    this.tiles.request(this.level === this.tiles.top ? this.spots : [...this.spots, this.whole]);
     this.#follow();
-    const pen = this.canvas.getContext("2d");
+    const pen = context2d(this.canvas);
     pen.setTransform(this.#ratio, 0, 0, this.#ratio, 0, 0);
     this.#paint(pen, AT_ONCE);
     this.#painted();
@@ -156,7 +176,7 @@ export class Heatmap {
     const shareOf = this.#isSigned ? signedShare : share;
     const part = (value) => shareOf(value, top, isLog);
     const legend = createElement("canvas", { width: LEGEND, height: 1 });
-    const pen = legend.getContext("2d");
+    const pen = context2d(legend);
     const line = pen.createImageData(LEGEND, 1);
     new Uint32Array(line.data.buffer).forEach((_, i, pixels) => { pixels[i] = table[Math.round((i / (LEGEND - 1)) * (table.length - 1))]; });
     pen.putImageData(line, 0, 0);
@@ -293,7 +313,7 @@ export class Heatmap {
   }
 
   /** Positions that are written, of those in view. */
-  #steps([first, end], size) {
+  #steps(/** @type {Span} */ [first, end], /** @type {number} */ size) {
     const step = size >= LABELLED ? 1 : rounded(APART / size);
     const found = [];
     for (let at = Math.ceil(first / step) * step; at < end; at += step) found.push(at);

@@ -16,6 +16,7 @@ export async function lesson(page) {
   const { examples } = await source.json("examples", signal);
   signal.throwIfAborted();
   const example = params.has("layer") ? undefined : examples.find((one) => one.name === params.get("example")) ?? examples[0];
+  /** @type {any} */
   const place = example ? { example: example.name } : placeOf(params, about.layers);
   const { layer, item, head, around } = place;
   let steps = null;

@@ -15,6 +15,7 @@ export async function links(page) {
   const { layers } = about;
   const now = chosen(params, layers);
   let paths = []; // of the answers that are shown
+  /** @type {Curves | ReturnType<typeof attentionGrid> | null} */
   let shown = null; // the picture of them
   let turn = 0; // of loading; what comes late is not drawn
   const body = createElement("div", { className: "links" });
@@ -23,7 +24,7 @@ export async function links(page) {
   controls.append(...bars, itemDropdown(layers, now.layer, now.item, (item) => page.go("links", { ...state(), item })));
   page.setExport({ csv: () => shown?.rows() ?? [], needs: () => new Set(paths.map(canonicalPath)) });
   theme.onChange(() => shown?.paint());
-  const resized = new ResizeObserver(() => shown?.place?.());
+  const resized = new ResizeObserver(() => place());
   resized.observe(view);
   signal.addEventListener("abort", () => resized.disconnect());
   fill();
@@ -54,6 +55,7 @@ export async function links(page) {
 
   /* What is chosen */
 
+  /** @returns {[string, string][]} */
   function layerOptions() {
     const of = ({ recording }) => (about.recordings.length > 1 ? `${truncate(about.recordings[recording].title, 28)}: ` : "");
     return layers.flatMap((one, i) => {
@@ -63,9 +65,10 @@ export async function links(page) {
     });
   }
 
+  /** @returns {[string, string][]} */
   function headOptions() {
-    const one = Array.from({ length: layerOf().heads }, (_, head) => [String(head), `head ${head}`]);
-    const mean = ["mean", "the mean of all"];
+    const one = Array.from({ length: layerOf().heads }, (_, head) => /** @type {[string, string]} */ ([String(head), `head ${head}`]));
+    const mean = /** @type {[string, string]} */ (["mean", "mean of all"]);
     return now.picture === "links" ? [["all", "all, each in a colour"], mean, ...one] : [mean, ...one];
   }
 
@@ -76,7 +79,7 @@ export async function links(page) {
     if (!isAlignment && !options.some(([value]) => value === now.head)) now.head = options[0][0];
     const again = (by) => { fill(by); load(); };
     const fresh = [
-      dropdown("Layer", layerOptions(), isAlignment ? `${now.layer}.align` : String(now.layer), (value) => { turnTo(...value.split(".")); again(0); }),
+      dropdown("Layer", layerOptions(), isAlignment ? `${now.layer}.align` : String(now.layer), (value) => { turnTo(value); again(0); }),
       isAlignment ? createElement("span", {}) : dropdown("Heads", options, now.head, (value) => { now.head = value; again(1); }),
       dropdown("Picture", [["links", "curves"], ["grid", "grid"]], now.picture, (value) => { now.picture = value; again(2); }),
     ];
@@ -88,7 +91,8 @@ export async function links(page) {
   }
 
   /** Another layer, or the alignment; tokens stay as they are where the new ones are the same. */
-  function turnTo(layer, align) {
+  function turnTo(value) {
+    const [layer, align] = value.split(".");
     const before = layerOf();
     now.layer = Number(layer);
     if (align || now.head === "align") now.head = align ?? "";
@@ -152,21 +156,25 @@ export async function links(page) {
     }
   }
 
+  function place() {
+    if (shown instanceof Curves) shown.place();
+  }
+
   /** Put another picture in place; what had the focus has it again. */
   function draw(found) {
     const more = found.isAligned ? [] : windows();
     shown = now.picture === "grid"
       ? attentionGrid(page, found, more)
       : new Curves(page, found, now, { windows: more, note: now.head === "align" ? `${found.of}.` : "", changed: saveState });
-    const { activeElement } = body.getRootNode();
-    const name = body.contains(activeElement) && activeElement.getAttribute("aria-label");
+    const { activeElement } = /** @type {Document | ShadowRoot} */ (body.getRootNode());
+    const name = body.contains(activeElement) && activeElement?.getAttribute("aria-label");
     body.replaceChildren(shown.bar, shown.picture);
-    shown.place?.();
-    if (name) [...body.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === name)?.focus();
+    place();
+    if (name) /** @type {HTMLElement[]} */ ([...body.querySelectorAll("[aria-label]")]).find((one) => one.getAttribute("aria-label") === name)?.focus();
   }
 }
 
-/** What an address says is to be shown. */
+/** What to show, from the URL. @param {URLSearchParams} params @param {Layer[]} layers @returns {any} */
 function chosen(params, layers) {
   const layer = integerParam(params, "layer", layers.length - 1, Math.max(0, layers.findIndex((one) => one.is_cross)));
   const { items, queries, keys, is_cross: isCross } = layers[layer];
@@ -177,7 +185,7 @@ function chosen(params, layers) {
   return {
     layer,
     item: integerParam(params, "item", items - 1),
-    picture: Object.hasOwn(MOST, wanted.picture) ? wanted.picture : isCross ? "grid" : "links",
+    picture: wanted.picture === "links" || wanted.picture === "grid" ? wanted.picture : isCross ? "grid" : "links",
     head: wanted.head === "align" && !isCross ? "" : wanted.head, // a number, "align", "all" or "mean"
     least: optionalInteger(params, "least", 100), // a place of the slider; null for what is usual
     off: new Set((params.get("off") ?? "").split(".").filter((one) => /^\d{1,9}$/.test(one)).map(Number)), // heads
@@ -187,11 +195,18 @@ function chosen(params, layers) {
 }
 
 /**
- * The weights between tokens, a plane for each head.
- * @typedef {{first: number, count: number, size: number, words: string[]}} Side the part of its tokens that is shown
- * @returns {Promise<{queries: Side, keys: Side, planes: Float32Array[], heads: number[], of: string,
- *   isAligned?: boolean, paths: string[]}>} heads: of which there is a plane each; of: what they are called; paths: of the answers
+ * @typedef {{first: number, count: number, size: number, words: string[]}} ShownTokens the tokens of one side that are shown
+ * @typedef {object} ShownWeights
+ * @property {ShownTokens} queries
+ * @property {ShownTokens} keys
+ * @property {Float32Array[]} planes the weights of each head, (queries, keys)
+ * @property {number[]} heads the head of each plane; empty for a mean
+ * @property {string} of what the weights are called
+ * @property {boolean} [isAligned] whether they align the words of a translation
+ * @property {string[]} paths of the answers
  */
+
+/** The weights between tokens. @returns {Promise<ShownWeights>} */
 async function tokens({ source, signal, about }, { layer, item, head }, { queries, keys }) {
   const one = about.layers[layer];
   const part = `${queries.first}/${keys.first}?queries=${queries.count}&keys=${keys.count}`;
@@ -203,7 +218,7 @@ async function tokens({ source, signal, about }, { layer, item, head }, { querie
   return { paths, planes, heads, of: nameOf(one, head), queries: down, keys: across };
 }
 
-/** The same between the words of a translation and those of its source; null where words are not known. */
+/** The weights between the words of a translation and of its source; null where words are not known. @returns {Promise<ShownWeights | null>} */
 async function aligned({ source, signal, about }, { layer, item, head }) {
   const paths = [`alignment/${about.layers[layer].recording}/${item}`];
   let found;

@@ -5,10 +5,10 @@ import { mount } from "./page.js";
 import { serverSource } from "./data_source.js";
 
 // A notebook, where this is loaded too, gives the headings that it shows names as well.
-const root = document.querySelector("body > #pellucid");
-if (root) start().catch((error) => { root.textContent = `Pellucid: ${error.message}.`; });
+const root = /** @type {HTMLElement | null} */ (document.querySelector("body > #pellucid"));
+if (root) start(root).catch((error) => { root.textContent = `Pellucid: ${error.message}.`; });
 
-async function start() {
+async function start(root) {
   const address = browserUrl();
   const file = document.getElementById("data");
   const found = file && (await openOfflineSource(file));

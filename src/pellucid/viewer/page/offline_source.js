@@ -25,13 +25,13 @@ export async function offlinePage(code, answers, address, title) {
 function base64(blob) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
-    reader.onload = () => done(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onload = () => done(String(reader.result).replace(/^[^,]*,/, ""));
     reader.onerror = () => failed(reader.error);
     reader.readAsDataURL(blob);
   });
 }
 
-/** The opposite. @returns {Uint8Array} */
+/** The opposite. @returns {Uint8Array<ArrayBuffer>} */
 function bytes(text) {
   const letters = atob(text);
   const found = new Uint8Array(letters.length);

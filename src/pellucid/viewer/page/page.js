@@ -17,8 +17,8 @@ const VIEWS = { overview, map, compare, text, links, generation, lesson }; // na
 /**
  * Fill an element with the page.
  * @param {HTMLElement} root
- * @param {object} from where answers come from: see data_source.js
- * @param {object} address where what is shown is kept: see url_state.js
+ * @param {Source} from
+ * @param {Url} address
  * @param {(title: string) => void} entitle
  * @param {AbortSignal} ended aborted when nobody looks at the page any more
  */
@@ -47,7 +47,8 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     view, status,
   );
   let shown = new AbortController();
-  let exportable = {};
+  /** @type {Exportable} */
+  let exportable = { csv: noNumbers };
   ended.addEventListener("abort", () => shown.abort());
 
   /** Tell people in the line below; screen readers say it too. */
@@ -59,6 +60,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
 
   function fillMenu(about) {
     const name = () => `${about.title} ${parseState(address.hash).view}`.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
+    /** @type {Record<string, () => Promise<void>>} */
     const ways = {
       PNG: async () => download(`${name()}.png`, await exporters.png(view, theme)),
       SVG: async () => download(`${name()}.svg`, exporters.svg(view, theme)),
@@ -92,7 +94,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     view.replaceChildren();
     controls.replaceChildren();
     source.clear();
-    exportable = { csv: () => { throw new Error("there are no numbers here"); } };
+    exportable = { csv: noNumbers };
     setStatus("");
     try {
       await VIEWS[name]({
@@ -119,7 +121,15 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   }
 }
 
+/** @returns {never} */
+function noNumbers() {
+  throw new Error("there are no numbers here");
+}
+
 /** What stays chosen from one view to the next. */
 function shared(params) {
-  return ["layer", "item", "head", "token"].flatMap((name) => (params.has(name) ? [[name, params.get(name)]] : []));
+  return ["layer", "item", "head", "token"].flatMap((name) => {
+    const value = params.get(name);
+    return value === null ? [] : [/** @type {[string, string]} */ ([name, value])];
+  });
 }

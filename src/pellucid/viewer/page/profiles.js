@@ -18,7 +18,7 @@ export class Profiles {
   #lines;
   #stop = new AbortController();
 
-  /** @param {() => void} changed @param {() => void} unpin */
+  /** @param {Page} page @param {HeadPlace} place @param {TokenSides} words @param {{changed: () => void, unpin: () => void}} calls */
   constructor(page, place, words, { changed, unpin }) {
     this.#page = page;
     this.#place = Object.values(place).join("/");

@@ -7,12 +7,14 @@ import { maskChoice, scaleSlider, temperatureSlider, why } from "./sliders.js";
 const axis = (letter, n) => Array.from({ length: n }, (_, i) => `${letter}${subscript(i + 1)}`);
 const numbered = (name, n) => Array.from({ length: n }, (_, i) => `${name}.${i}`);
 
-/** @param all {steps, grids, follow, changed, example}: an example of the notes, or undefined */
-export function sections(all) {
-  return stepsOf(all).map((part, i) => section(all.follow, i + 1, part));
+/** @typedef {[string, string | (() => string), () => string, ...Node[]]} Step name, formula, sentence, and tables or controls */
+
+/** @param {{steps: import("./steps.js").Steps, grids: import("./grids.js").Grids, follow: Function, changed: () => void, example: any}} lesson */
+export function sections(lesson) {
+  return stepsOf(lesson).map((part, i) => section(lesson.follow, i + 1, part));
 }
 
-/** Each step: its name, its formula, what it does here, and its tables and sliders. */
+/** Each step: its name, its formula, what it does here, and its tables and sliders. @returns {Step[]} */
 function stepsOf(all) {
   const { steps, grids, example } = all;
   const { given, now } = steps;
@@ -46,7 +48,7 @@ function stepsOf(all) {
     const part = given.rest !== null && !steps.hasRest ? ` With the sliders moved, only the ${count(given.keys.length, "token")} shown here take part.` : "";
     return steps.sentences.softmax(steps.found.weights, steps.more) + notes + part;
   };
-  return [
+  return /** @type {Step[]} */ ([
     ...(given.encodings ? projections(all) : [
       ["Embed", example ? "" : "X = encodings of the tokens", () => (example ? "Each word is a direction." : "The layers below give each token its encoding.")],
       ["Project", example ? "" : "q = x · W_{query},  K = X · W_{key},  V = X · W_{value}", () => (example
@@ -59,7 +61,7 @@ function stepsOf(all) {
     ["Mask", given.bias === null ? "masked = scaled, −∞ where hidden" : "masked = scaled + position bias, −∞ where hidden", () => steps.sentences.mask(steps.found.masked), mask, maskChoice(all)],
     ["Softmax", () => (now.temperature === 1 ? "weight = e^{masked} / Σ e^{masked}" : "weight = e^{masked / τ} / Σ e^{masked / τ}"), attention, softmax, temperatureSlider(all)],
     ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) keeps them."] : [() => steps.sentences.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
-  ];
+  ]);
 }
 
 /** A step in the page. */

@@ -13,6 +13,7 @@ export function scaleSlider(lesson) {
   const { now, usual, size } = lesson.steps;
   const root = Math.sqrt(size);
   const own = usual.scale * root;
+  /** @type {[number, string][]} */
   const marks = size === 1 ? [[1, "1"]] : [[1, `1/√${size}`], [root, "1"]];
   if (![1, root].some((one) => isNear(one, own))) marks.push([own, "as recorded"]);
   const most = Math.max(3, Math.log2(root) + 1);
@@ -82,7 +83,11 @@ export function oneOf(follow, name, className, buttons, get, set) {
   return row;
 }
 
-/** A slider over powers of two, with marks to which it jumps. @param {[number, string][]} marks */
+/**
+ * A slider over powers of two, which snaps to marks.
+ * @param {any} lesson @param {string} name @param {number[]} range @param {[number, string][]} marks
+ * @param {() => number} get @param {(value: number) => void} set @param {(value: number) => string} show
+ */
 function slider({ follow, changed }, name, [least, most], marks, get, set, show) {
   const input = createElement("input", { type: "range", min: least, max: most, step: 0.05, data: { "aria-label": name } });
   const output = createElement("span", { className: "value" });
@@ -94,14 +99,14 @@ function slider({ follow, changed }, name, [least, most], marks, get, set, show)
   }));
   // A pointer cannot hit a mark but by jumping to it; with the keyboard one must be able to leave it.
   let isDragged = false;
-  for (const [kind, is] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) input.addEventListener(kind, () => { isDragged = is; });
+  for (const kind of ["pointerdown", "pointerup", "pointercancel"]) input.addEventListener(kind, () => { isDragged = kind === "pointerdown"; });
   input.addEventListener("input", () => {
-    const near = isDragged && marks.find(([value]) => Math.abs(at(value) - input.value) < SNAP);
+    const near = isDragged && marks.find(([value]) => Math.abs(at(value) - Number(input.value)) < SNAP);
     set(near ? near[0] : 2 ** Number(input.value));
     changed();
   });
   follow(() => {
-    input.value = at(get());
+    input.value = String(at(get()));
     output.textContent = show(get());
     input.setAttribute("aria-valuetext", output.textContent);
   });

@@ -11,7 +11,10 @@ export class Steps {
 
   /** @param given what ofExample or ofHead gives */
   constructor(given) {
+    /** @type {any} */
     this.given = given;
+    /** All steps as they are now, see arithmetic.js. @type {ReturnType<typeof attend> & {context: any}} */
+    this.found;
     this.size = given.query[0].length;
     this.usual = { scale: given.scale, temperature: 1, rule: given.rule, width: Math.min(3, given.keys.length) };
     this.now = { ...this.usual, query: 0 };

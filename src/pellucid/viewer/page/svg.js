@@ -1,4 +1,5 @@
-// What is on screen as SVG: elements with their text, and canvases whose drawing is a function.
+// What is on screen as SVG: elements with their text, and canvases that can be drawn again.
+import { context2d } from "./elements.js";
 
 /** A pen like that of a canvas, as far as views use it, which writes SVG. */
 export class SvgContext {
@@ -34,7 +35,7 @@ export class SvgContext {
   }
 
   restore() {
-    this.#parts.push("</g>".repeat(this.#open.pop()));
+    this.#parts.push("</g>".repeat(this.#open.pop() ?? 0));
     Object.assign(this, this.#states.pop());
   }
 
@@ -67,7 +68,7 @@ export class SvgContext {
   }
 
   fillText(text, x, y) {
-    const [, style, weight, size, family] = /^(italic )?(?:(bold|\d+) )?([\d.]+)px(?:\/\S+)? (.+)$/.exec(this.font);
+    const [, style, weight, size, family] = /^(italic )?(?:(bold|\d+) )?([\d.]+)px(?:\/\S+)? (.+)$/.exec(this.font) ?? ["", "", "", "12", "sans-serif"];
     const anchor = { left: "start", start: "start", center: "middle", right: "end", end: "end" }[this.textAlign];
     const line = { middle: "central", top: "text-before-edge", alphabetic: "alphabetic" }[this.textBaseline];
     this.#parts.push(`<text x="${n(x)}" y="${n(y)}" font-size="${size}" font-family="${safe(family)}" text-anchor="${anchor}" dominant-baseline="${line}"`
@@ -81,7 +82,7 @@ export class SvgContext {
     if (at.length > 4) {
       const [fromX, fromY, spanX, spanY] = at;
       part = Object.assign(document.createElement("canvas"), { width: Math.max(1, Math.round(spanX)), height: Math.max(1, Math.round(spanY)) });
-      part.getContext("2d").drawImage(image, fromX, fromY, spanX, spanY, 0, 0, part.width, part.height);
+      context2d(part).drawImage(image, fromX, fromY, spanX, spanY, 0, 0, part.width, part.height);
     }
     const smooth = this.imageSmoothingEnabled ? "" : ' image-rendering="pixelated"';
     this.#parts.push(`<image x="${n(x)}" y="${n(y)}" width="${n(wide)}" height="${n(high)}" preserveAspectRatio="none"${smooth} href="${part.toDataURL()}"/>`);
@@ -186,11 +187,12 @@ function rows(node, start, end, range) {
   const found = [];
   let top = null;
   for (let at = start; at < end;) {
-    const next = at + (node.data.codePointAt(at) > 0xffff ? 2 : 1);
+    const next = at + ((node.data.codePointAt(at) ?? 0) > 0xffff ? 2 : 1);
     range.setStart(node, at);
     range.setEnd(node, next);
     const here = range.getClientRects()[0]?.top ?? top;
-    if (found.length && here === top) found.at(-1)[1] = next;
+    const last = found.at(-1);
+    if (last && here === top) last[1] = next;
     else found.push([at, next]);
     [at, top] = [next, here];
   }

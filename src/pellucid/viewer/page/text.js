@@ -2,7 +2,7 @@
 import { integerParam, optionalInteger } from "./url_state.js";
 import { least, percent, shade, share } from "./colours.js";
 import { VirtualText } from "./virtual_text.js";
-import { button, dropdown, itemDropdown, createElement, truncate } from "./elements.js";
+import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { canonicalPath } from "./data_source.js";
 import { loadTokens } from "./tokens.js";
 
@@ -37,9 +37,11 @@ export async function text(page) {
   let isPointed = false;
   let wanted = new Set(); // paths of the answers that are shown
   let stop = new AbortController(); // what is asked for and not here yet
+  /** @type {{wanted: string, paper?: VirtualText, found: [number, number][], at: number}} */
   let places = { wanted: "", found: [], at: -1 }; // where the text stands that is looked for
   const known = new Map(); // all weights of a head or layer, where these are few
 
+  /** @type {Side[]} */
   const sides = isCross ? ["queries", "keys"] : ["keys"];
   const found = await Promise.all(sides.map((name) => loadTokens(source, now.layer, now.item, name, layer[name])));
   const texts = found.map((some, i) => new VirtualText(some.map((word, at) => (at && word === `#${at}` ? ` ${word}` : word)), {
@@ -93,25 +95,26 @@ export async function text(page) {
   /** Controls for what there is to choose now. */
   function fill() {
     const { heads } = layers[now.layer];
-    const each = Array.from({ length: heads }, (_, head) => [String(head), String(head)]);
-    const more = [["layer", "mean of all"], ...(isCross ? [] : [["rollout", "rollout up to here"]])];
+    const each = Array.from({ length: heads }, (_, head) => /** @type {[string, string]} */ ([String(head), String(head)]));
+    /** @type {[string, string][]} */
+    const more = [["layer", "mean of all"], ...(isCross ? [] : [/** @type {[string, string]} */ (["rollout", "rollout up to here"])])];
     const fresh = [
       dropdown("Layer", layers.map((one, i) => [String(i), layerName(one)]), String(now.layer), (value) => turn(Number(value))),
       dropdown("Head", [...each, ...more], now.by === "head" ? String(now.head) : now.by, (value) => {
         if (Object.hasOwn(WAYS, value)) now.by = value;
         else Object.assign(now, { by: "head", head: Number(value) });
-        again(1);
+        again();
       }),
-      dropdown("Shade", Object.entries(WAYS[now.by]).map(([way, [name]]) => [way, name]), now.way, (value) => {
+      dropdown("Shade", Object.entries(WAYS[now.by]).map(([way, [name]]) => /** @type {[string, string]} */ ([way, name])), now.way, (value) => {
         now.way = value;
         if (isCross) now.token = null;
-        again(2);
+        again();
       }),
     ];
     fresh.forEach((one, i) => {
       if (bars[i].contains(view.getRootNode().activeElement)) {
         // What has the focus stays; its options are the same, or somebody just chose among them.
-        bars[i].querySelector("select").value = one.querySelector("select").value;
+        Object.assign(/** @type {HTMLSelectElement} */ (bars[i].querySelector("select")), { value: one.querySelector("select")?.value });
         return;
       }
       bars[i].replaceWith(one);
@@ -256,7 +259,7 @@ export async function text(page) {
       return;
     }
     const canvas = createElement("canvas", { width: WIDE, height: 1, data: { "aria-hidden": "true" } });
-    const pen = canvas.getContext("2d");
+    const pen = context2d(canvas);
     for (let i = 0; i < WIDE; i++) {
       pen.fillStyle = shade(i / (WIDE - 1), theme.table).paper;
       pen.fillRect(i, 0, 1, 1);

@@ -3,10 +3,6 @@
 const MOST_TILES = 240; // tiles
 const AT_ONCE = 2; // exact ones that are waited for
 
-/** @typedef {{level: number, row: number, column: number}} Spot which tile */
-/** @typedef {{values: Float32Array, width: number, height: number, isExact: boolean, most: number,
- *   image: HTMLCanvasElement | null, shades: Uint32Array | null}} Tile with its picture, and the colours that it was painted in */
-
 /** The tiles of one head. */
 export class TileCache {
   reduce = "max";
@@ -19,7 +15,9 @@ export class TileCache {
   /** @param {{layer: number, item: number, head: number}} place @param {() => void} changed */
   constructor(page, place, changed) {
     const { queries, keys } = page.about.layers[place.layer];
-    Object.assign(this, { queries, keys, side: page.about.side });
+    this.queries = queries;
+    this.keys = keys;
+    this.side = page.about.side;
     this.top = Math.max(0, Math.ceil(Math.log2(Math.max(queries, keys) / this.side)));
     this.#page = page;
     this.#place = Object.values(place).join("/");
@@ -32,7 +30,7 @@ export class TileCache {
   }
 
   /** Ask for some tiles, the most important first, and for no others any more. @param {Spot[]} spots */
-  look(spots) {
+  request(spots) {
     const before = this.#wanted;
     this.#wanted = new Set(spots.map((spot) => this.path(spot)));
     for (const path of before) if (!this.#wanted.has(path)) this.#leave(path);
@@ -122,7 +120,10 @@ export class DifferenceTiles {
   /** @param {TileCache} first @param {TileCache} second */
   constructor(first, second) {
     const { queries, keys, side, top } = first;
-    Object.assign(this, { queries, keys, side, top });
+    this.queries = queries;
+    this.keys = keys;
+    this.side = side;
+    this.top = top;
     this.#both = [first, second];
   }
 
@@ -131,8 +132,8 @@ export class DifferenceTiles {
   get problem() { return this.#both[0].problem ?? this.#both[1].problem; }
   get isPending() { return this.#both.some((one) => one.isPending); }
 
-  look(spots) {
-    for (const one of this.#both) one.look(spots);
+  request(spots) {
+    for (const one of this.#both) one.request(spots);
   }
 
   find(spot) {

@@ -119,7 +119,42 @@ interface TokenSides {
 }
 
 type Side = "queries" | "keys";
-type Range = [first: number, end: number];
+/** Positions, the end not included. */
+type Span = [first: number, end: number];
+
+/** Anything that a head's map is drawn from: see tile_cache.js. */
+interface TileSource {
+  queries: number;
+  keys: number;
+  /** Cells of a tile, each way. */
+  side: number;
+  /** The level at which one tile shows everything. */
+  top: number;
+  reduce: string;
+  readonly problem: string | undefined;
+  readonly isPending: boolean;
+  request(spots: Spot[]): void;
+  find(spot: Spot): Tile | undefined;
+  exact(spots: Spot[]): Promise<Tile[]>;
+}
+
+/** Which tile. */
+interface Spot {
+  level: number;
+  row: number;
+  column: number;
+}
+
+/** Cells, with their picture and the colours that it was painted with. */
+interface Tile {
+  values: Float32Array;
+  width: number;
+  height: number;
+  isExact: boolean;
+  most: number;
+  image: HTMLCanvasElement | null;
+  shades: Uint32Array | null;
+}
 
 interface HTMLCanvasElement {
   /** Draws the canvas again, into a picture that is exported. */

@@ -1,5 +1,5 @@
 // A text of as many words as there are, of which only those near the window are in the page.
-import { createElement } from "./elements.js";
+import { context2d, createElement } from "./elements.js";
 
 const BLOCK = { least: 64, sentence: 128, most: 192 }; // tokens that come and go together
 const NEAR = 400; // pixels around the window in which they are there
@@ -7,10 +7,18 @@ const BUDGET = 4; // milliseconds of a frame in which they come
 const SPECIAL = /^ *(?:\[g?[A-Z]{3,}\]|\[unused\d+\]|<(?!0x[0-9A-F]{2}>)[^<>\s]+>)$/; // as in lens.words
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
+/**
+ * @typedef {HTMLElement & {first: number, end: number, isFilled?: boolean}} Block a paragraph of tokens
+ * @typedef {HTMLElement & {number: number}} Token
+ * @typedef {(at: number) => {paper: string, ink: string, label: string} | null} Shading the colours of each token, and its weight as text
+ */
+
 export class VirtualText {
+  /** @type {Block[]} */
   #blocks = [];
   #starts = []; // of each word in the whole text
-  #looks = () => null;
+  /** @type {Shading} */
+  #shading = () => null;
   #active = -1;
   #marked = [0, 0];
   #chosen = -1;
@@ -30,14 +38,14 @@ export class VirtualText {
     for (let first = 0; first < words.length;) {
       const end = blockEnd(words, first);
       const block = createElement("p", { data: { role: "group", "aria-label": `tokens ${first} to ${end - 1}` } });
-      Object.assign(block, { first, end });
-      this.#blocks.push(block);
+      this.#blocks.push(Object.assign(block, { first, end }));
       first = end;
     }
     this.element.append(...this.#blocks);
     const watcher = new IntersectionObserver((entries) => {
       const wasIdle = this.#coming.size === 0;
-      for (const { target, isIntersecting, boundingClientRect } of entries) {
+      for (const { target: element, isIntersecting, boundingClientRect } of entries) {
+        const target = /** @type {Block} */ (element);
         if (!isIntersecting) this.#empty(target, boundingClientRect.height);
         else if (!target.isFilled) this.#coming.add(target);
       }
@@ -70,9 +78,9 @@ export class VirtualText {
     this.element.addEventListener("focus", () => { if (!this.element.matches(":active")) this.move(this.#inView()); }, { signal });
   }
 
-  /** @param {(at: number) => {paper: string, ink: string, label: string} | null} looks of each word */
-  paint(looks, chosen) {
-    this.#looks = looks;
+  /** @param {Shading} shading @param {number} chosen the selected token; -1 for none */
+  paint(shading, chosen) {
+    this.#shading = shading;
     this.#chosen = chosen;
     this.#blocks.forEach((block) => this.#paint(block));
   }
@@ -110,9 +118,7 @@ export class VirtualText {
 
   /** Scroll to a word. */
   reveal(at, where = "center") {
-    const block = this.#blockOf(at);
-    this.#fill(block);
-    const [word, box] = [this.#token(at).getBoundingClientRect(), this.element.getBoundingClientRect()];
+    const [word, box] = [this.#filled(at).getBoundingClientRect(), this.element.getBoundingClientRect()];
     const room = Math.min(60, box.height / 4);
     if (where === "center") this.element.scrollTop += word.top - box.top - (box.height - word.height) / 2;
     else if (word.top < box.top + room) this.element.scrollTop += word.top - box.top - room;
@@ -127,15 +133,23 @@ export class VirtualText {
     return below(this.#starts, (start) => start <= letter);
   }
 
+  /** @param {number} at @returns {HTMLElement | null} null where it is not on the page */
   #token(at) {
     const block = at < 0 ? null : this.#blockOf(at);
-    return block?.children[at - block.first] ?? null;
+    return /** @type {HTMLElement | undefined} */ (block?.children[at - block.first]) ?? null;
+  }
+
+  /** A token, put on the page if it is not there yet. @param {number} at @returns {HTMLElement} */
+  #filled(at) {
+    const block = this.#blockOf(at);
+    this.#fill(block);
+    return /** @type {HTMLElement} */ (block.children[at - block.first]);
   }
 
   /** How high blocks are that are not filled: what is scrolled past is of the right length, or nearly. */
   #measure() {
     const style = getComputedStyle(this.element);
-    const pen = document.createElement("canvas").getContext("2d");
+    const pen = context2d(document.createElement("canvas"));
     pen.font = `${style.fontSize} ${style.fontFamily}`;
     const some = this.words.slice(0, 500).join("");
     this.#letter = pen.measureText(some).width / Math.max(1, some.length) || 8;
@@ -191,8 +205,8 @@ export class VirtualText {
 
   #paint(block) {
     if (!block.isFilled) return;
-    for (const token of block.children) {
-      const looks = this.#looks(token.number);
+    for (const token of /** @type {Token[]} */ ([...block.children])) {
+      const looks = this.#shading(token.number);
       token.style.background = looks?.paper ?? "";
       token.style.color = looks?.ink ?? "";
       if (looks) token.setAttribute("aria-label", `${token.textContent} ${looks.label}`);
@@ -205,9 +219,9 @@ export class VirtualText {
     if (!block.isFilled) return;
     const [from, to] = this.#marked;
     block.querySelectorAll(".found").forEach((token) => token.classList.remove("found"));
-    for (let at = Math.max(from, block.first); at < Math.min(to, block.end); at++) this.#token(at).classList.add("found");
+    for (let at = Math.max(from, block.first); at < Math.min(to, block.end); at++) this.#token(at)?.classList.add("found");
     if (this.#active < block.first || this.#active >= block.end) return;
-    const active = this.#token(this.#active);
+    const active = this.#filled(this.#active);
     active.classList.add("active");
     active.id = this.#id;
   }
@@ -221,7 +235,7 @@ export class VirtualText {
     };
     const last = this.#token(this.#active);
     if (last && isSeen(last)) return this.#active;
-    return [...this.element.querySelectorAll(".token")].find(isSeen)?.number ?? 0;
+    return /** @type {Token[]} */ ([...this.element.querySelectorAll(".token")]).find(isSeen)?.number ?? 0;
   }
 
   /** Where a key leads; null where it leads nowhere. */
@@ -238,10 +252,7 @@ export class VirtualText {
 
   /** The nearest word of the line above or below. */
   #line(from, way) {
-    const box = (at) => {
-      this.#fill(this.#blockOf(at));
-      return this.#token(at).getClientRects()[0];
-    };
+    const box = (/** @type {number} */ at) => this.#filled(at).getClientRects()[0];
     const here = box(from);
     const middle = (here.left + here.right) / 2;
     let best = from;
@@ -261,11 +272,11 @@ export class VirtualText {
 
 /** What stands in the page for a word: what cannot be seen is a sign that can. */
 function displayed(word) {
-  const before = /^ */.exec(word)[0];
+  const before = /^ */.exec(word)?.[0] ?? "";
   let text = word.slice(before.length);
   if (SPECIAL.test(word)) return { before, text, after: "", kind: "special" };
   if (!text) return { before: "", text: "␣".repeat(Math.max(1, before.length)), after: "", kind: "sign" };
-  const after = /\n*$/.exec(text)[0];
+  const after = /\n*$/.exec(text)?.[0] ?? "";
   const kind = text.trim() ? "" : "sign";
   text = text.replace(/[\x00-\x1f]/g, (sign) => ({ "\n": "⏎", "\r": "", "\t": "⇥" })[sign] ?? String.fromCharCode(0x2400 + sign.charCodeAt(0)));
   return { before, text: text || "␍", after, kind };
