@@ -92,13 +92,13 @@ def test_a_stop_is_the_last_token(tmp_path):
     place = next(i for i, number in enumerate(free.ids) if i > 2 and number not in free.ids[:i])
     written = record(writers.writer(seed=1, stop=(free.ids[place],)), tmp_path).written
     assert written.ids[written.prompt :] == free.ids[: place + 1]
-    assert written.how.endswith("The model ended the text itself.")
+    assert written.how.endswith("The model ended the text.")
 
 
 def test_it_ends_where_the_positions_do(tmp_path):
     written = record(writers.writer(positions=23), tmp_path).written
     assert len(written.ids) == 23
-    assert written.how.endswith("The model has positions for no more.")
+    assert written.how.endswith("Generation stopped at the model's last position.")
 
 
 def test_layers_are_chosen(tmp_path):
@@ -121,7 +121,7 @@ def test_a_translation():
     [cross] = [one for one in volume.seen.records if one.name == "decoder.blocks.2.cross"]
     assert torch.equal(cross.key_ids, source)
     assert torch.equal(cross.query_ids, target)
-    assert written.how.endswith("The model ended the text itself.")
+    assert written.how.endswith("The model ended the text.")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_one_of_transformers_ends_where_its_positions_do(foreign):
     written = recorded_generation(PROMPT, PROMPT, str(foreign), None, 97, lambda *_: None).written
     assert len(written.ids) <= 41 + 1
     if written.ids[-1] != 0:
-        assert written.how.endswith("The model has positions for no more.")
+        assert written.how.endswith("Generation stopped at the model's last position.")
     with pytest.raises(ArgumentError, match=r"the text has \d+ tokens, but .* for 41"):
         recorded_generation(PROMPT * 20, "long", str(foreign), None, 2, lambda *_: None)
 
@@ -190,7 +190,7 @@ def test_what_cannot_be(tmp_path):
         record(untold, tmp_path / "c")
     encoder = Encoder(Config(kind="encoder", vocabulary=300, width=6, layers=1, heads=1, hidden=7))
     encoder.tokenizer = writers.tokenizer()
-    with pytest.raises(ArgumentError, match="is an encoder, which writes nothing"):
+    with pytest.raises(ArgumentError, match="is an encoder and cannot generate text"):
         record(encoder, tmp_path / "d")
 
 
@@ -276,7 +276,7 @@ def test_the_alignment_of_each_head(told):
     for head in range(layers[layer].heads):
         expected = lens.align(volume.seen, layers=[layers[layer].name], heads=head)
         assert torch.allclose(found[head], expected.weights, rtol=recordings.ROUNDING)
-    with pytest.raises(ArgumentError, match="is no cross-attention"):
+    with pytest.raises(ArgumentError, match="is not cross-attention"):
         ask(volume, "aligned/0/0")
     with pytest.raises(ArgumentError, match="needs the cross-attention"):
         ask(told["written"], "alignment/0/0")

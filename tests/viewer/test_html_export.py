@@ -154,7 +154,7 @@ def test_a_part_of_the_heads_has_its_maps(shown, opened, seen):
     assert len(kept(text)["answers"]["heads"]["json"]["rows"]) == LAYERS * HEADS
     row, other, tile = read_by_page(page, text, ["row/0/0/2/5", "row/0/0/1/5", "tile/0/0/0/0/0/0"])
     assert row["shape"] == [TOKENS]
-    assert other == tile == "this is not part of the file"
+    assert other == tile == "this file does not contain it"
     with pytest.raises(OutOfRangeError, match=r"there is no head 3; there are 3"):
         html_export.exported(catalogue_of(seen), heads=[3])
 
@@ -257,7 +257,7 @@ def test_what_is_not_in_the_file_says_so(opened, seen, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(html_export.exported(catalogue_of(seen), heads=[0]), encoding="utf-8")
     page = visited(opened, path, "#text?layer=0&head=1&token=3")
-    assert "this is not part of the file" in page.locator("body").inner_text()
+    assert "this file does not contain it" in page.locator("body").inner_text()
 
 
 # The command.

@@ -429,7 +429,7 @@ def cell(page: Page, name: str) -> Locator:
 
 
 def said(page: Page) -> str:
-    return page.get_by_role("group", name="Where the number comes from").inner_text()
+    return page.get_by_role("group", name="How the number is computed").inner_text()
 
 
 def weights_shown(page: Page, count: int) -> list[str]:
@@ -499,9 +499,9 @@ def test_sliders_compute_anew_and_reset_takes_it_back(shown, opened):
     assert cell(page, "masked.1").inner_text() == "−∞"
     opened.settle(page)
     assert page.evaluate("location.hash").endswith("scale=1&temperature=0.5&mask=causal")
-    page.get_by_role("button", name="Put scale, temperature and mask back").click()
+    page.get_by_role("button", name="Restore scale, temperature and mask").click()
     assert weights_shown(page, 3) == before
-    slider = page.get_by_role("slider", name="Tokens of the window")
+    slider = page.get_by_role("slider", name="Window size in tokens")
     slider.fill("1")
     assert weights_shown(page, 3) == ["100.0 %", "0 %", "0 %"]
 

@@ -268,7 +268,7 @@ def test_the_wheel_zooms_to_single_weights(shown, opened):
     of = shown("long")
     page = opened(of, "map", "layer=1&head=1", viewport={"width": 601, "height": 503})
     assert "1,009 × 1,009 weights" in status(page)
-    assert "a cell is the largest of" in status(page)
+    assert "each cell is the maximum of" in status(page)
     box = the_map(page).bounding_box()
     place = box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.7
     page.mouse.move(*place)
@@ -277,7 +277,7 @@ def test_the_wheel_zooms_to_single_weights(shown, opened):
     opened.settle(page)
     page.mouse.move(place[0] + 1, place[1])
     opened.settle(page)
-    assert "a cell is" not in status(page)
+    assert "each cell is" not in status(page)
     first = check(page, of.weights(1, 1))
     assert min(first) > 100
     # Drag what is shown one cell to the left and up.

@@ -67,7 +67,7 @@ def test_heads_together_are_their_mean_and_can_be_put_out(shown, opened):
     of = shown("decoder")
     weights = torch.stack([of.weights(1, head) for head in range(HEADS)])
     page = opened(of, "links", "layer=1&token=41")
-    heads = page.get_by_role("group", name="Heads that are shown")
+    heads = page.get_by_role("group", name="Heads shown")
     assert heads.get_by_role("button", pressed=True).count() == HEADS
     check_shares(page, "keys", weights[:, 41].mean(0))
     heads.get_by_role("button", name="Head 1;").click()
@@ -78,7 +78,7 @@ def test_heads_together_are_their_mean_and_can_be_put_out(shown, opened):
     check_shares(page, "keys", weights[2, 41])
     heads.get_by_role("button", name="Show all heads").click()
     check_shares(page, "keys", weights[:, 41].mean(0))
-    chosen(page, "Heads").select_option(label="the mean of all")
+    chosen(page, "Heads").select_option(label="mean of all")
     opened.settle(page)
     check_shares(page, "keys", weights[:, 41].mean(0))
     chosen(page, "Layer").select_option(label="0")
@@ -95,7 +95,7 @@ def test_a_click_keeps_a_word_and_another_lets_it_go(shown, opened):
     words(page, "queries").nth(11).click()
     page.mouse.move(1, 1)
     check_shares(page, "keys", weights[11])
-    assert page.get_by_role("button", name="token 11, what attends", pressed=True).count() == 1
+    assert page.get_by_role("button", name="token 11, query", pressed=True).count() == 1
     assert "token=11" in page.url
     words(page, "keys").nth(3).hover()  # for a moment
     check_shares(page, "queries", weights[:, 3])
@@ -113,7 +113,7 @@ def test_by_keyboard(shown, opened):
     of = shown("decoder")
     weights = of.weights(1, 0)
     page = opened(of, "links", "layer=1&head=0")
-    page.get_by_label("Leave out less than").focus()
+    page.get_by_label("Hide weights below").focus()
     page.keyboard.press("Tab")
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp"):
         page.keyboard.press(key)
@@ -146,7 +146,7 @@ def test_curves_are_curves_and_as_many_as_weights(shown, opened, scheme):
     assert len(lines(saved(page, "SVG").read_text("utf-8"))) == expected
     words(page, "queries").nth(29).click()
     assert len(lines(saved(page, "SVG").read_text("utf-8"))) == (weights[29] >= 0.04).sum()
-    slider = page.get_by_label("Leave out less than")
+    slider = page.get_by_label("Hide weights below")
     slider.fill("0")
     assert slider.get_attribute("aria-valuetext") == "0 %"
     drawn = lines(saved(page, "SVG").read_text("utf-8"))
@@ -191,7 +191,7 @@ def test_of_a_long_text_a_part_is_shown(shown, opened):
     words(page, "queries").nth(97).hover()
     check_shares(page, "keys", weights[600, 503:703])
     assert "(600) attends to" in status(page)
-    outside = percents(re.search(r"· ([\d.]+ %) to what is not shown", status(page))[1])[0]
+    outside = percents(re.search(r"· ([\d.]+ %) to tokens not shown", status(page))[1])[0]
     assert is_shown(outside, 1 - weights[600, 503:703].sum().item())
     page.get_by_role("button", name="Later tokens").click()
     opened.settle(page)
@@ -209,7 +209,10 @@ def test_of_a_long_text_a_part_is_shown(shown, opened):
 
 
 def cells(page: Page) -> list[list[str]]:
-    return [row.locator("td").all_inner_texts() for row in page.locator(".board tbody tr").all()]
+    return [
+        row.locator("td").all_inner_texts()
+        for row in page.locator(".attention-grid tbody tr").all()
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -217,9 +220,9 @@ def test_the_alignment_is_the_library_s(shown, opened, scheme):
     of = shown("translated")
     expected = lens.align(of.seen[0], layers=["decoder.blocks.2.cross"], heads=0)
     page = opened(of, "links", color_scheme=scheme)
-    assert chosen(page, "Picture").input_value() == "grid"
-    assert page.locator(".board thead th").all_inner_texts() == expected.source
-    assert page.locator(".board tbody th").all_inner_texts() == expected.target
+    assert chosen(page, "Show as").input_value() == "grid"
+    assert page.locator(".attention-grid thead th").all_inner_texts() == expected.source
+    assert page.locator(".attention-grid tbody th").all_inner_texts() == expected.target
     for row, weights in zip(cells(page), expected.weights.tolist(), strict=True):
         assert row == [str(round(100 * one)) if one >= 0.005 else "" for one in weights]
     strongest = page.locator("td.best")
@@ -232,16 +235,16 @@ def test_the_alignment_is_the_library_s(shown, opened, scheme):
 def test_of_other_heads_too(shown, opened):
     of = shown("translated")
     page = opened(of, "links")
-    chosen(page, "Layer").select_option(label="x3, across")
+    chosen(page, "Layer").select_option(label="x3, cross-attention")
     opened.settle(page)
     every = lens.align(of.seen[0], layers=["decoder.blocks.3.cross"])
     one = lens.align(of.seen[0], layers=["decoder.blocks.3.cross"], heads=2)
-    for label, expected in (("the mean of all", every), ("head 2", one)):
+    for label, expected in (("mean of all", every), ("head 2", one)):
         chosen(page, "Heads").select_option(label=label)
         opened.settle(page)
         for row, weights in zip(cells(page), expected.weights.tolist(), strict=True):
             assert row == [str(round(100 * one)) if one >= 0.005 else "" for one in weights]
-    chosen(page, "Picture").select_option(label="curves")
+    chosen(page, "Show as").select_option(label="curves")
     opened.settle(page)
     words(page, "queries").nth(3).hover()
     check_shares(page, "keys", one.weights[3])
@@ -251,14 +254,14 @@ def test_the_grid_by_keyboard(shown, opened):
     of = shown("translated")
     expected = lens.align(of.seen[0], layers=["decoder.blocks.2.cross"], heads=0)
     page = opened(of, "links")
-    page.get_by_role("button", name="Light or dark").focus()
+    page.get_by_role("button", name="Switch between light and dark").focus()
     page.keyboard.press("Tab")
     row = column = 0
     for key, down, right in (("ArrowDown", 1, 0), ("ArrowRight", 0, 1), ("ArrowDown", 1, 0)):
         page.keyboard.press(key)
         row, column = row + down, column + right
         said = status(page)
-        assert f"“{expected.target[row]}” looked at “{expected.source[column]}”" in said
+        assert f"“{expected.target[row]}” attended to “{expected.source[column]}”" in said
         assert is_shown(percents(said)[0], expected.weights[row, column].item())
 
 
@@ -270,7 +273,7 @@ def test_the_grid_of_any_attention(shown, opened):
     assert len(found) == len(found[0]) == 64
     for row, expected in zip(found, weights[700:764, 700:764].tolist(), strict=True):
         assert row == [str(round(100 * one)) if one >= 0.005 else "" for one in expected]
-    page.locator(".board tbody td").nth(2).hover()
+    page.locator(".attention-grid tbody td").nth(2).hover()
     assert "(700) attends to" in status(page)
 
 
@@ -292,7 +295,7 @@ def test_the_numbers_of_the_grid(shown, opened):
 
 def test_an_address_that_makes_no_sense_shows_what_is_usual(shown, opened):
     page = opened(shown("decoder"), "links", "layer=1&picture=toString&off=a.1.-2&head=all")
-    assert chosen(page, "Picture").input_value() == "links"
+    assert chosen(page, "Show as").input_value() == "links"
     assert "&off=1" in page.url
     assert "2 of 3 heads" in status(page)
 
@@ -310,14 +313,14 @@ def test_lines_start_where_they_can_be_told_apart(shown, opened):
     of = shown("decoder")
     weights = torch.stack([of.weights(1, head) for head in range(HEADS)])
     page = opened(of, "links", "layer=1&head=all")
-    slider = page.get_by_label("Leave out less than")
+    slider = page.get_by_label("Hide weights below")
     assert (weights >= 0.01).sum() > 1000
     assert f" · {(weights >= 0.05).sum().item():,} weights of 5.0 % or more" in status(page)
     assert "least" not in page.url
     chosen(page, "Heads").select_option(label="head 2")
     opened.settle(page)
     assert f" · {(weights[2] >= 0.01).sum().item():,} weights of 1.0 % or more" in status(page)
-    chosen(page, "Heads").select_option(label="all, each in a colour")
+    chosen(page, "Heads").select_option(label="all, in colours")
     opened.settle(page)
     assert slider.get_attribute("aria-valuetext") == "5.0 %"
     slider.fill("10")

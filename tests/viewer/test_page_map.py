@@ -135,7 +135,7 @@ def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said)
     weights = of.weights(0, 2)
     page = opened(of, "map", "layer=0&head=2", viewport={"width": 601, "height": 503})
     assert asked(page)["scale"] == "log"
-    chosen(page, "A cell shows the").select_option(label=way)
+    chosen(page, "Pooling").select_option(label=way)
     page.mouse.move(*place(page, 0.3, 0.8))
     opened.settle(page)
     found = re.search(
@@ -206,7 +206,7 @@ def test_what_is_sampled_is_made_exact(shown, opened, view):
     page.route(re.compile(r"/tile/.*exact=0"), draft)
     page.route(re.compile(r"/tile/(?!.*exact=0)"), lambda route: waiting.append(route))
     page.goto(expected.url)
-    page.get_by_text("sampled, being made exact").wait_for()
+    page.get_by_text("approximate, refining").wait_for()
     maps = range(the_map(page).count())
     for at in maps:
         assert the_map(page).nth(at).screenshot() != the_map(expected).nth(at).screenshot()
@@ -313,7 +313,7 @@ def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened):
     page.route(re.compile(r"/tile/.*exact=0"), draft)
     page.route(re.compile(r"/tile/(?!.*exact=0)"), exact)
     page.evaluate("location.hash = 'map?layer=1&head=2&zoom=40&x=500&y=505'")
-    page.get_by_text("sampled, being made exact").wait_for()
+    page.get_by_text("approximate, refining").wait_for()
     page.get_by_text("Export", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export as HTML").click()

@@ -155,9 +155,9 @@ def test_why_there_is_no_rollout_is_said(opened):
 def test_a_long_text_is_there_only_near_the_window(long, opened):
     page = opened(long, "text", "layer=1&head=1")
     seen: set[int] = set()
-    size = page.evaluate("document.querySelector('.paper').scrollHeight")
+    size = page.evaluate("document.querySelector('.virtual-text').scrollHeight")
     for top in range(0, size + 4000, 500):
-        page.evaluate(f"document.querySelector('.paper').scrollTop = {top}")
+        page.evaluate(f"document.querySelector('.virtual-text').scrollTop = {top}")
         opened.settle(page)
         there = page.evaluate("[...document.querySelectorAll('.token')].map((one) => one.number)")
         assert 0 < len(there) <= MOST
@@ -166,8 +166,8 @@ def test_a_long_text_is_there_only_near_the_window(long, opened):
     paper(page).focus()
     page.keyboard.press("Home")
     opened.settle(page)
-    assert page.evaluate("document.querySelector('.paper').scrollTop") < 50
-    now = page.evaluate("document.querySelector('.paper').scrollHeight")
+    assert page.evaluate("document.querySelector('.virtual-text').scrollTop") < 50
+    now = page.evaluate("document.querySelector('.virtual-text').scrollHeight")
     assert math.isclose(now, size, rel_tol=0.05), "what is scrolled past keeps its height"
 
 
@@ -194,7 +194,9 @@ def test_a_long_text_is_shaded_as_the_library_says(long, opened, by):
 def test_by_keyboard(shown, opened):
     of = shown("decoder")
     page = opened(of, "text", "layer=1&head=2", viewport={"width": 701, "height": 601})
-    stops = page.locator(".paper, .paper *").evaluate_all("(all) => all.map((one) => one.tabIndex)")
+    stops = page.locator(".virtual-text, .virtual-text *").evaluate_all(
+        "(all) => all.map((one) => one.tabIndex)"
+    )
     assert [one for one in stops if one >= 0] == [0]
     active = """() => {
       const id = document.activeElement.getAttribute('aria-activedescendant');
@@ -250,10 +252,10 @@ def test_words_are_found(long, opened):
         assert around["y"] <= seen["y"] <= around["y"] + around["height"]
     assert found == [[place, place + 1] for place in places[:3]]
     box.press("Shift+Enter")
-    assert f"place 2 of {len(places)}" in status(page)
+    assert f"match 2 of {len(places)}" in status(page)
     box.fill("a (king")
     box.press("Enter")
-    assert status(page) == "“a (king” is not in the text"
+    assert status(page) == "“a (king” was not found"
 
 
 def test_what_cannot_be_seen_and_what_is_no_word(opened):

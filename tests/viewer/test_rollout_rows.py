@@ -99,7 +99,7 @@ def test_layers_of_attention_across() -> None:
         ask(f"layer-row/{layer}/0/19")
     with pytest.raises(OutOfRangeError, match="no token 23; there are 23"):
         ask(f"layer-column/{layer}/0/23")
-    with pytest.raises(ArgumentError, match="attend to another"):
+    with pytest.raises(ArgumentError, match="self-attention"):
         ask(f"rollout-row/{layer}/0/3")
 
 

@@ -91,7 +91,7 @@ def test_a_browser_that_runs_in_the_terminal_is_served(saved, tmp_path):
         (["x.safetensors", "--layers", "1"], "a recording is shown as it is"),
         (["x.safetensors", "--against-model", "m"], "--against-model reads a text"),
         (["nowhere.safetensors"], "nowhere.safetensors"),
-        (["text", "--new-tokens", "3", "--target", "x"], "--target is read, and --new-tokens"),
+        (["text", "--new-tokens", "3", "--target", "x"], "give --target"),
         (["text", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )

@@ -190,7 +190,7 @@ def test_a_failure_is_not_the_end(catalogue: Catalogue, monkeypatch: pytest.Monk
 
 
 def test_a_recording_of_nothing_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="holds no attention"):
+    with pytest.raises(ArgumentError, match="contains no attention"):
         Catalogue(Volume(Recording("Nothing"), ""))
 
 

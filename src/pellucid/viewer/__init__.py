@@ -1,1 +1,1 @@
-"""The page on which attention is looked at: in the browser, from one command."""
+"""The page that shows attention: in the browser, in a notebook, or as a file."""

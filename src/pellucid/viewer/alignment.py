@@ -1,4 +1,4 @@
-"""The words of a translation beside those of its source, for the page's grid."""
+"""Word alignment of a translation with its source, for the page's grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +14,17 @@ from pellucid.lens.spelling import Word, words
 from pellucid.viewer.catalogue import Volume
 
 MOST = 2**20
-"""Pairs of tokens, of which an answer may hold one each: 20 MB of JSON."""
+"""Pairs of tokens in one answer: 20 MB of JSON."""
 
 
 def alignment(volume: Volume, item: int) -> dict[str, Any]:
-    """Which source words each target word was made of, and by which heads that is known.
+    """How much each target word attended to each source word, and by which heads.
 
-    By those that the model itself names for it, where they are known; else the mean of all
-    cross-attention, as `lens.align` takes it.
+    The heads are those that the model lists for alignment; without such a list, the mean of
+    all cross-attention, as in `lens.align`.
 
     Raises:
-        ArgumentError: there is no cross-attention, there are no words, or they are too many.
+        ArgumentError: there is not cross-attention, there are no words, or they are too many.
         OutOfRangeError: there is no such text.
     """
     names = volume.seen.names
@@ -46,7 +46,7 @@ def of_heads(volume: Volume, record: Record, item: int) -> Tensor:
         ArgumentError, OutOfRangeError: as `alignment`.
     """
     if not record.is_cross:
-        raise ArgumentError(f"{record.name} is no cross-attention")
+        raise ArgumentError(f"{record.name} is not cross-attention")
     heads = range(record.shape[-3])
     return torch.stack([_align(volume, item, record.name, head).weights for head in heads])
 
@@ -58,8 +58,8 @@ def _align(
         queries, keys = record.shape[-2:]
         if record.is_cross and queries * keys > MOST:
             raise ArgumentError(
-                f"{queries:,} tokens made of {keys:,} are too many to show word by word; the map "
-                "shows them"
+                f"{queries:,} target tokens by {keys:,} source tokens are too many to align "
+                "word by word; the map shows them"
             )
     layers = None if name is None else [name]
     return align(
@@ -68,7 +68,7 @@ def _align(
 
 
 def _target(volume: Volume, item: int) -> list[Word] | None:
-    """The words that were written, with the last token, which the model did not read any more."""
+    """The generated words, with the last token, which the model did not read."""
     if volume.written is None or item:
         return None
     seen, ids = volume.seen, torch.tensor(volume.written.ids)
@@ -91,5 +91,5 @@ def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:
         f"layer {stack}{layer}, head {head}"
         for (stack, layer), (_, head) in zip(places, named, strict=True)
     )
-    one = f"{said}, which the model names for it"
+    one = f"{said}, which the model lists for alignment"
     return one if len(named) == 1 else f"the mean of {one}"

@@ -1,7 +1,7 @@
-"""What a page can ask, and the answers: the same for the server, the notebook and exported files.
+"""The API of the page: the same for the server, the notebook and exported files.
 
-A question is a path like `tile/0/0/3/2/1/1?reduce=mean`: its name, whole numbers, and options. An
-answer is something for JSON, or numbers with a shape.
+A request is a path like `tile/0/0/3/2/1/1?reduce=mean`: the name of an endpoint, whole numbers,
+and options. An answer is JSON, or an array of numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,20 @@ from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 MOST_WORDS = 4096
 """Tokens of one answer."""
 LARGEST = 10**9 - 1
-"""Of the numbers in a question."""
+"""Of the numbers in a request."""
 
 Pace = Literal["soon", "slow", "measuring"]
-"""What is done at once, what may take a pass over many weights, and what takes one over all."""
+"""At once; perhaps a pass over many weights; a pass over all weights."""
 Given = dict[str, Any]
-"""The numbers and options of one question, by name."""
+"""The numbers and options of one request, by name."""
 
 
 class BrokenError(PellucidError, RuntimeError):
-    """What was asked for could not be worked out."""
+    """The answer could not be computed."""
 
 
 class Numbers(NamedTuple):
-    """An answer in numbers, and whether they are of all weights or of sampled rows."""
+    """An answer in numbers, and whether it is exact or made of sampled rows."""
 
     values: Tensor
     is_exact: bool = True
@@ -75,7 +75,7 @@ class ChoiceOption(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A kind of question."""
+    """A kind of request."""
 
     about: str
     """What the answer is, for the schema."""
@@ -87,18 +87,18 @@ class Endpoint:
     is_json: bool = True
 
     def read(self, parts: list[str], said: Mapping[str, str]) -> Given:
-        """The numbers and options of one question.
+        """The numbers and options of one request.
 
         Raises:
-            OutOfRangeError: the path is none of this question.
-            ArgumentError: an option is unknown, or its value none.
+            OutOfRangeError: the path does not belong to this endpoint.
+            ArgumentError: an option is unknown, or its value is invalid.
         """
         if len(parts) != len(self.numbers) or not all(map(_is_number, parts)):
-            raise OutOfRangeError("there is nothing of this name")
+            raise OutOfRangeError("there is no such endpoint")
         options = self.options or {}
         for name in said:
             if name not in options:
-                raise ArgumentError(f"there is no option '{name[:40]}' here")
+                raise ArgumentError(f"unknown option '{name[:40]}'")
         given: Given = dict(zip(self.numbers, map(int, parts), strict=True))
         for name, option in options.items():
             given[name] = option.read(name, said[name]) if name in said else option.usual
@@ -106,15 +106,15 @@ class Endpoint:
 
 
 class PendingAnswer(NamedTuple):
-    """A question that makes sense so far."""
+    """A valid request that has not been answered yet."""
 
     pace: Pace
     find: Callable[[], Answer]
-    """Works out the answer; raises none but PellucidErrors."""
+    """Compute the answer; raises only PellucidErrors."""
 
 
 class Api:
-    """Answers questions about a catalogue, for several threads."""
+    """Answers requests about a catalogue; thread-safe."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -122,19 +122,19 @@ class Api:
         self._measuring, self._rows, self._layers_done = Lock(), catalogue.rows(), 0
 
     def ask(self, path: str, options: Mapping[str, str]) -> PendingAnswer:
-        """Understand a question.
+        """Parse a request.
 
         Args:
             path: like "tile/0/0/3/2/1/1".
-            options: what stands after "?".
+            options: those after "?".
 
         Raises:
-            OutOfRangeError: there is no such question.
-            ArgumentError: an option is unknown, or its value none.
+            OutOfRangeError: there is no such endpoint.
+            ArgumentError: an option is unknown, or its value is invalid.
         """
         name, *parts = path.split("/")
         if name not in ENDPOINTS:
-            raise OutOfRangeError("there is nothing of this name")
+            raise OutOfRangeError("there is no such endpoint")
         question = ENDPOINTS[name]
         given = question.read(parts, options)
         pace = question.pace(given) if callable(question.pace) else question.pace
@@ -165,7 +165,7 @@ class Api:
         return told | {"recordings": volumes, "layers": layers}
 
     def heads(self, _: Given) -> Answer:
-        """One layer more is measured each time, so that nothing is when nobody asks."""
+        """Each request measures one layer more: nothing is measured unless requested."""
         with self._measuring:
             some = next(self._rows, None)
             if some is None and self._layers_done < len(self.catalogue.layers):
@@ -246,9 +246,9 @@ PART = {"first": IntegerOption(0, LARGEST, 0), "count": IntegerOption(1, MOST_WO
 SOME = {"queries": IntegerOption(1, SIDE, SIDE), "keys": IntegerOption(1, LARGEST, LARGEST)}
 
 ENDPOINTS = {
-    "about": Endpoint("What is shown: recordings and their layers, an attention each.", Api.about),
+    "about": Endpoint("The recordings and their layers.", Api.about),
     "heads": Endpoint(
-        "What each head does; asked again, of one layer more, until `done` is `of`.",
+        "Measures of all heads so far; each request measures one layer more, until `done` is `of`.",
         Api.heads,
         pace="measuring",
     ),
@@ -256,7 +256,7 @@ ENDPOINTS = {
         "The tokens that attend.", lambda api, given: api.words("queries", given), TEXT, PART
     ),
     "keys": Endpoint(
-        "The tokens attended to.", lambda api, given: api.words("keys", given), TEXT, PART
+        "The tokens that are attended to.", lambda api, given: api.words("keys", given), TEXT, PART
     ),
     "thumbnails": Endpoint(
         "(heads, rows, columns): the strongest weights of sampled rows.",
@@ -265,7 +265,7 @@ ENDPOINTS = {
         is_json=False,
     ),
     "tile": Endpoint(
-        "(rows, columns) of a tile of the map; of sampled rows where exact is 0 and all take long.",
+        "(rows, columns): a tile of the map; if exact is 0, perhaps approximated from sampled rows.",
         Api.tile,
         (*HEAD, "level", "row", "column"),
         {"reduce": ChoiceOption(get_args(Reduce), "mean"), "exact": IntegerOption(0, 1, 1)},
@@ -273,7 +273,7 @@ ENDPOINTS = {
         is_json=False,
     ),
     "weights": Endpoint(
-        "(queries, keys): single weights of some tokens.",
+        "(queries, keys): the weights between some tokens.",
         Api.weights,
         (*HEAD, "query", "key"),
         SOME,
@@ -281,7 +281,7 @@ ENDPOINTS = {
         is_json=False,
     ),
     "mean": Endpoint(
-        "(queries, keys): the same, the mean of all heads.",
+        "(queries, keys): the same, averaged over heads.",
         Api.weights,
         (*TEXT, "query", "key"),
         SOME,
@@ -299,13 +299,13 @@ ENDPOINTS = {
         is_json=False,
     ),
     "layer-row": Endpoint(
-        "(keys,): what one token attends to, the mean of all heads.",
+        "(keys,): what one token attends to, averaged over heads.",
         lambda api, given: api.layer(rollout_rows.row, given),
         (*TEXT, "token"),
         is_json=False,
     ),
     "layer-column": Endpoint(
-        "(queries,): what attends to one token, the mean of all heads.",
+        "(queries,): what attends to one token, averaged over heads.",
         lambda api, given: api.layer(rollout_rows.column, given),
         (*TEXT, "token"),
         pace="slow",
@@ -325,34 +325,36 @@ ENDPOINTS = {
         pace="slow",
         is_json=False,
     ),
-    "examples": Endpoint("The notes' examples, for lessons.", lambda api, given: lesson.examples()),
+    "examples": Endpoint(
+        "The worked examples of the notes, for lessons.", lambda api, given: lesson.examples()
+    ),
     "lesson": Endpoint(
-        "What the weights of one head are made of, around one token.",
+        "How the weights of one head are computed, around one token.",
         Api.lesson,
         HEAD,
         {"token": IntegerOption(0, LARGEST, 0)},
         pace="slow",
     ),
     "written": Endpoint(
-        "All tokens of a generation and, for each new one, what else it could have been.",
+        "All tokens of a generation and, for each new one, the most likely alternatives.",
         Api.written,
         ("recording",),
     ),
     "alignment": Endpoint(
-        "The words of a translation, those of its source, and how much each is made of each.",
+        "The words of a translation and of its source, and the attention between them.",
         Api.alignment,
         ("recording", "item"),
         pace="slow",
     ),
     "aligned": Endpoint(
-        "(heads, words, source words): the same of each head of one cross-attention.",
+        "(heads, words, source words): the same for each head of one cross-attention layer.",
         Api.aligned,
         TEXT,
         pace="slow",
         is_json=False,
     ),
 }
-"""All that can be asked, by name."""
+"""All endpoints, by name."""
 
 
 def parsed(path: str) -> tuple[str, dict[str, str]]:
@@ -362,7 +364,7 @@ def parsed(path: str) -> tuple[str, dict[str, str]]:
 
 
 def _token(given: Given, count: int) -> int:
-    """The one asked for, of so many."""
+    """The token of a request, checked against their count."""
     token: int = given["token"]
     if token >= count:
         raise OutOfRangeError(f"there is no token {token}; there are {count}")

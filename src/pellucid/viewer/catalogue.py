@@ -1,4 +1,4 @@
-"""Recordings as the page sees them: layers of heads, each with its map, and words beside them."""
+"""The recordings that a page shows: layers of heads, their maps, and the tokens beside them."""
 
 from collections.abc import Iterator
 from threading import Lock
@@ -18,7 +18,7 @@ from pellucid.lens.visibility import bands
 from pellucid.viewer.tile_pyramid import Map, TensorCache, thumbnails
 
 MOST_VALUES = 1024
-"""Tokens up to which values are kept beside queries and keys, for the last step of a lesson."""
+"""Tokens up to which values are recorded too, for the last step of a lesson."""
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
 TEXTS = 8
@@ -30,19 +30,19 @@ Side = Literal["queries", "keys"]
 
 
 class Generation(NamedTuple):
-    """What a model wrote while it was watched, and what else it could have written."""
+    """What a model generated while it was watched, and the alternatives."""
 
     prompt: int
-    """Tokens that were there before: those of a prompt, or the one that a translation starts by."""
+    """Tokens of the prompt, or the one that a translation starts with."""
     ids: list[int]
-    """Of all tokens, the last one too, which nothing was written after."""
+    """Of all tokens, including the last one, which the model never read."""
     steps: list[list[tuple[int, float]]]
-    """Of each new token, the likeliest ids and their probabilities; the one that was written comes
-    last where it is none of them."""
+    """For each new token, the most likely ids and their probabilities; the generated one comes
+    last if it is not among them."""
     how: str
-    """How tokens were chosen, and why there came no more, in sentences."""
+    """How tokens were chosen and why generation stopped, in sentences."""
     aligning: tuple[tuple[str, int], ...] = ()
-    """Modules and heads that the model itself names for alignment."""
+    """Modules and heads that the model lists for alignment."""
 
 
 class Volume(NamedTuple):
@@ -51,11 +51,11 @@ class Volume(NamedTuple):
     seen: Recording
     title: str
     written: Generation | None = None
-    """None where nothing was generated, or that is not known."""
+    """None where nothing was generated, or where that is unknown."""
 
 
 class Place(NamedTuple):
-    """One head: which attention, which text of the batch, and which of its heads."""
+    """One head: the index of its layer, of the text in the batch, and of the head."""
 
     layer: int
     item: int
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One attention."""
+    """A layer of a recording: the latest call of one attention module."""
 
     recording: int
     name: str
@@ -71,7 +71,7 @@ class Layer(NamedTuple):
     number: int
     is_cross: bool
     is_causal: bool
-    """Whether no token sees what comes after it, so that the next one can be told."""
+    """Whether no token attends to later ones, so that the next token can be predicted."""
     items: int
     heads: int
     queries: int
@@ -79,7 +79,7 @@ class Layer(NamedTuple):
 
 
 class Catalogue:
-    """The latest call of each module of some recordings, for several threads."""
+    """The latest call of each module of some recordings; thread-safe."""
 
     def __init__(self, *volumes: Volume) -> None:
         """Of recordings that are complete.
@@ -93,7 +93,7 @@ class Catalogue:
         for number, volume in enumerate(volumes):
             records = volume.seen.latest()
             if not records:
-                raise ArgumentError("the recording holds no attention")
+                raise ArgumentError("the recording contains no attention")
             self._records += records
             self.layers += [
                 Layer(
@@ -128,7 +128,7 @@ class Catalogue:
         """Single weights of some queries and keys, (queries, keys).
 
         Args:
-            layer: which attention.
+            layer: its index.
             item: which text of the batch.
             head: one of its heads; the mean of all where None.
             queries: some at least.
@@ -136,7 +136,7 @@ class Catalogue:
 
         Raises:
             OutOfRangeError: there is no such layer, text or head, or no such query or key.
-            ArgumentError: these are too many weights for one answer.
+            ArgumentError: there are too many weights for one answer.
         """
         of = self._check(layer, item)
         for name, wanted, size in (("query", queries, of.queries), ("key", keys, of.keys)):
@@ -145,7 +145,9 @@ class Catalogue:
         high = min(queries.stop, of.queries) - queries.start
         wide = min(keys.stop, of.keys) - keys.start
         if high * wide > MOST_WEIGHTS:
-            raise ArgumentError(f"{high * wide:,} weights; {MOST_WEIGHTS:,} are the most at once")
+            raise ArgumentError(
+                f"one answer holds at most {MOST_WEIGHTS:,} weights, not {high * wide:,}"
+            )
         heads = range(of.heads) if head is None else [head]
         total = torch.zeros(high, wide)
         with torch.no_grad():
@@ -158,7 +160,7 @@ class Catalogue:
         """All heads of one attention over one text, (heads, queries, keys).
 
         Args:
-            layer: which attention.
+            layer: its index.
             item: which text of the batch.
             known: whether the logsumexp of all rows is to be there; once found it is kept.
 
@@ -222,7 +224,7 @@ class Catalogue:
             return self._read[name]
 
     def volume(self, recording: int) -> Volume:
-        """One of what is shown.
+        """One of the recordings.
 
         Raises:
             OutOfRangeError: there is no such recording.
@@ -234,7 +236,7 @@ class Catalogue:
         return self.volumes[recording]
 
     def written(self, recording: int) -> dict[str, Any]:
-        """What was written, for JSON; `words` is None where nothing is known of that.
+        """The generated text, for JSON; `words` is None where it is unknown.
 
         Raises:
             OutOfRangeError: there is no such recording.
@@ -257,7 +259,7 @@ class Catalogue:
         return {"prompt": prompt, "words": words[: len(ids)], "how": how, "steps": told}
 
     def rows(self) -> Iterator[list[HeadRow]]:
-        """What each head does, in numbers, layer by layer; it takes a pass over all weights."""
+        """The measures of all heads, layer by layer; this takes a pass over all weights."""
         for volume in self.volumes:
             yield from by_record(volume.seen)
 
@@ -271,7 +273,7 @@ class Catalogue:
 
 
 def is_causal(record: Record) -> bool:
-    """Whether it is attention within one text in which nothing sees what comes after it."""
+    """Whether it is self-attention in which no token attends to later ones."""
     looks_back = any(band.right == 0 for band in bands(record.mask))
     return looks_back and not record.is_cross and record.shape[-1] == record.shape[-2]
 

@@ -1,4 +1,4 @@
-"""Connections that nobody uses are closed, so that there is always one for who asks."""
+"""Idle connections are closed, so that new ones can always be opened."""
 
 import asyncio
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WAIT = 10.0
-"""Seconds that a connection may be open without a whole request, or take nothing of an answer."""
+"""Seconds without a complete request, or without reading an answer, until a connection closes."""
 MOST = 64
-"""Connections at once: one more takes the place of the oldest that asks nothing."""
+"""Connections at once; one more replaces the oldest idle one."""
 
 
 class Connection(H11Protocol):
-    """HTTP as uvicorn speaks it, which by itself waits for ever for a request to begin or end."""
+    """uvicorn's HTTP protocol, with time-outs for requests that never begin or end."""
 
     _timer: asyncio.TimerHandle | None = None
     since = 0.0
@@ -52,7 +52,7 @@ class Connection(H11Protocol):
         self._stop()
 
     def _look(self) -> None:
-        """Wait for a whole request, or for its answer to be made, which takes what it takes."""
+        """Start the time-out for a complete request; computing an answer has none."""
         if self.is_answering:
             self._stop()
         elif self._timer is None and not self.transport.is_closing():

@@ -1,7 +1,7 @@
-"""A generation for the page: what a model writes, what it looked at, what else it could have said.
+"""A generation for the page: the text, its attention weights, and the alternatives of each token.
 
-The text is written as ever, and then read once more under a watch: that gives all weights, and the
-probabilities of what came next at each place, as they were up to rounding.
+The text is generated as usual and then read once more under a watch. That gives all weights and the
+probabilities of each next token, as they were up to rounding.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,19 +30,19 @@ from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
 ALTERNATIVES = 5
 """Of each new token."""
 AT_ONCE = 2**22
-"""Logits that are made at once."""
+"""Logits computed at once."""
 TEXT = "the text"
 """What to call it in an error."""
 
 
 class Made(NamedTuple):
-    """A generation, seen."""
+    """A recorded generation."""
 
     seen: Recording
     prompt: int
     ids: list[int]
     logits: Callable[[slice], Tensor]
-    """Of so many new tokens, (tokens, vocabulary)."""
+    """Of a slice of the new tokens, (tokens, vocabulary)."""
     how: str
     vocabulary: int
     aligning: tuple[tuple[str, int], ...] = ()
@@ -51,19 +51,18 @@ class Made(NamedTuple):
 def recorded_generation(
     text: str, title: str, model: str | None, layers: Layers | None, new_tokens: int, step: Step
 ) -> Volume:
-    """What a model writes after a text, or makes of it in another language, the likeliest token
-    each time.
+    """A greedy continuation or translation of a text.
 
     Args:
         text: what it reads.
         title: what to call it.
         model: as for `open_checkpoint`.
         layers: those to record; all if None.
-        new_tokens: the most that are written.
-        step: told how far it is.
+        new_tokens: the most to generate.
+        step: called with the progress.
 
     Raises:
-        ArgumentError: the text is blank or too long, or the model writes nothing.
+        ArgumentError: the text is blank or too long, or the model cannot generate.
         FileError: the model cannot be opened.
         MissingExtraError: what it needs is not installed.
     """
@@ -81,7 +80,7 @@ def recorded_generation(
             made = _translated(own, text, layers, new_tokens, step)
         else:
             raise ArgumentError(
-                f"model '{model}' is an encoder, which writes nothing; --new-tokens needs a "
+                f"model '{model}' is an encoder and cannot generate text; --new-tokens needs a "
                 "decoder or an encoder-decoder"
             )
         steps = _steps(made)
@@ -98,18 +97,18 @@ def _continued(
 
     def add(piece: Piece) -> None:
         pieces.append(piece)
-        step("writing", len(pieces), new_tokens)
+        step("generating", len(pieces), new_tokens)
 
     [done] = generate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True, on_token=add)
     ids = [*done.prompt_ids, *(piece.id for piece in pieces)]
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
         x = model.decoder(torch.tensor([ids[:-1]], device=model.device))
     penalty = penalty_of(model)
-    how = "The likeliest token was taken each time."
+    how = "Decoding was greedy: the most likely token each time."
     if penalty != 1:
         how = (
-            "The likeliest token was taken each time, after those that were there before had been "
-            f"made less likely, as the model asks (repetition penalty {penalty:g})."
+            "Decoding was greedy: the most likely token each time, with the model's repetition "
+            f"penalty of {penalty:g}."
         )
     prompt = len(done.prompt_ids)
     logits = _rows(model, x, prompt)
@@ -121,7 +120,7 @@ def _continued(
 def _translated(
     model: EncoderDecoder, text: str, layers: Layers | None, new_tokens: int, step: Step
 ) -> Made:
-    step("writing", 0, 1)
+    step("generating", 0, 1)
     [done] = translate(model, [text], beams=1, max_tokens=new_tokens, names=[TEXT], strict=True)
     assert model.config.start is not None  # or it would not have translated
     ids = [model.config.start, *done.ids]
@@ -131,10 +130,10 @@ def _translated(
             torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
         )
     for record in seen.records:
-        if record.is_cross:  # two calls, of which no watch can tell that they belong together
+        if record.is_cross:  # a watch cannot know that the encoder's call belongs to this one
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
-    how = f"The likeliest token was taken each time, without a search. {_why(stopped, new_tokens)}"
+    how = f"Decoding was greedy, without beam search. {_why(stopped, new_tokens)}"
     named = model.generation.alignment_heads or ()
     aligning = tuple((f"decoder.blocks.{layer}.cross", head) for layer, head in named)
     return Made(seen, 1, ids, _rows(model, x, 1), how, model.config.vocabulary, aligning)
@@ -155,7 +154,7 @@ def _of_transformers(
                 f"{TEXT} has {count(len(read), 'token')}, but {name} has positions for "
                 f"{checkpoint.limit:,}"
             )
-    step("writing", 0, 1)
+    step("generating", 0, 1)
     source = torch.tensor([read])
     ids = checkpoint.write(source, room)[0].tolist()
     prompt = 1 if is_both else len(read)
@@ -166,12 +165,12 @@ def _of_transformers(
         else:
             output = checkpoint.run(input_ids=target)
     if not any(map(is_causal, seen.records)):
-        raise ArgumentError(f"in {name} each token sees those after it: it writes nothing")
+        raise ArgumentError(f"{name} cannot generate text: its tokens attend to later tokens")
     new = output.logits[0, prompt - 1 :]
     stopped: Ending = "stop id" if len(ids) - prompt < room else "max_tokens"
     if stopped == "max_tokens" and room < new_tokens:
         stopped = "positions"
-    how = f"The likeliest token was taken each time. {_why(stopped, new_tokens)}"
+    how = f"Decoding was greedy: the most likely token each time. {_why(stopped, new_tokens)}"
     return Made(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1])
 
 
@@ -186,14 +185,14 @@ def _watched(
 
 
 def _rows(model: Decoder | EncoderDecoder, x: Tensor, prompt: int) -> Callable[[slice], Tensor]:
-    """Logits of some of the new tokens, made when they are asked for."""
+    """Logits of some of the new tokens, computed on demand."""
     new = x[0, prompt - 1 :]
     return lambda rows: model.logits(new[rows])
 
 
 @torch.no_grad()
 def _steps(made: Made) -> list[list[tuple[int, float]]]:
-    """The likeliest of each new token, and the one that was written."""
+    """The most likely tokens of each step, and the generated one."""
     new = made.ids[made.prompt :]
     block = max(1, AT_ONCE // made.vocabulary)
     found: list[list[tuple[int, float]]] = []
@@ -209,10 +208,10 @@ def _steps(made: Made) -> list[list[tuple[int, float]]]:
 
 
 def _why(stopped: Ending, new_tokens: int) -> str:
-    """Why there came no more."""
+    """Why generation stopped."""
     said: dict[Ending, str] = {
-        "stop id": "The model ended the text itself.",
-        "max_tokens": f"It was to end after {count(new_tokens, 'new token')}.",
-        "positions": "The model has positions for no more.",
+        "stop id": "The model ended the text.",
+        "max_tokens": f"Generation stopped at the limit of {count(new_tokens, 'new token')}.",
+        "positions": "Generation stopped at the model's last position.",
     }
     return said[stopped]

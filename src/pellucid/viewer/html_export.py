@@ -1,7 +1,7 @@
-"""The page as one file, which works from disk: all answers that its views ask for are in it.
+"""The page as one file that works offline: it contains all answers that its views request.
 
-Numbers stand one after another as float32, little-endian, in gzip and base64; offline_source.js reads them.
-Text is only ever text: it is JSON in which no tag can begin.
+Numbers are stored one after another as float32, little-endian, in gzip and base64;
+offline_source.js reads them. Text is stored as JSON in which no tag can begin.
 """
 
 import json
@@ -29,17 +29,17 @@ from pellucid.viewer.catalogue import THUMBNAIL, Catalogue, Layer, Place, Side, 
 from pellucid.viewer.tile_pyramid import SIDE, Reduce, top_level
 
 LIMIT = 64 * 2**20
-"""Bytes of numbers, before they are packed, that a file holds unless told otherwise."""
+"""The default limit: bytes of numbers in a file, before compression."""
 GZIP = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a file is to show."""
+    """What a file contains."""
 
     catalogue: Catalogue
     heads: Collection[int] | None = None
-    """Those whose maps are in it, of each layer; all where None."""
+    """The heads of each layer whose maps it contains; all if None."""
 
     def texts(self) -> Iterator[tuple[int, int, Layer]]:
         """(layer, item, what is known of the layer)"""
@@ -55,11 +55,11 @@ class Wanted:
 
 
 class Part(NamedTuple):
-    """Some of the questions of a kind, as the page asks them."""
+    """Some requests to one endpoint, as the page makes them."""
 
     paths: Iterable[str]
     numbers: int = 0
-    """At most, in all answers together; what is JSON counts for nothing, as it is short."""
+    """At most, in all answers together; JSON is short and not counted."""
 
 
 Every = Callable[[Wanted], Iterator[Part]]
@@ -132,11 +132,11 @@ HELD: dict[str, Every] = {
     "alignment": _alignments,
     "aligned": _aligned,
 }
-"""The questions whose answers are in a file, and how they are asked."""
+"""The endpoints whose answers a file contains, and the requests to each."""
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
-"""Those that it answers out of single weights."""
+"""Those that the file computes from single weights."""
 LEFT_OUT = {"lesson", "rollout-row", "rollout-column"}
-"""Those that it cannot answer: there are too many, and each takes long."""
+"""Those that it cannot answer: there are too many requests, and each is slow."""
 
 
 def export(
@@ -164,30 +164,30 @@ def exported(
     limit: int = LIMIT,
     step: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> str:
-    """A page of its own, as HTML.
+    """A standalone page, as HTML.
 
     Args:
         catalogue: what it shows.
         address: the view at which it opens, as after "#" in the address of the page.
-        heads: those whose maps are in it, of each attention; all unless given.
-        limit: bytes of numbers that it may hold, before they are packed.
-        step: told what is done, how much of it and of how much.
+        heads: those of each layer whose maps it contains; all unless given.
+        limit: bytes of numbers that it may contain, before compression.
+        step: called with a description, the bytes done and the bytes in all.
 
     Raises:
-        TooLargeError: it would hold more numbers, and how many.
+        TooLargeError: it would contain more numbers.
         OutOfRangeError: there is no such head.
     """
     wanted = Wanted(catalogue, heads)
     most = max(layer.heads for layer in catalogue.layers)
     for head in heads or ():
         if not 0 <= head < most:
-            raise OutOfRangeError(f"there is no head {head}; there are {most} in an attention")
+            raise OutOfRangeError(f"there is no head {head}; layers have at most {most} heads")
     of = held_bytes(wanted)
     if of > limit:
         raise TooLargeError(
-            f"the page would hold {readable_bytes(of)} of numbers, and the limit is "
-            f"{readable_bytes(limit)}: choose some --layers or --heads, record fewer tokens, or "
-            "allow more with --limit"
+            f"the page would contain {readable_bytes(of)} of numbers, more than the limit of "
+            f"{readable_bytes(limit)}: select some --layers or --heads, record fewer tokens, or "
+            "raise --limit"
         )
     api = Api(catalogue)
     answers: dict[str, Any] = {}
@@ -209,7 +209,7 @@ def exported(
                     count += answer.values.numel()
                 else:
                     answers[path] = {"json": answer}
-                step("looking at weights", 4 * count, of)
+                step("computing weights", 4 * count, of)
     packed.append(packer.flush())
     numbers = b64encode(b"".join(packed)).decode()
     data = {"address": address, "answers": answers, "numbers": numbers}
@@ -223,12 +223,12 @@ def exported(
 
 
 def held_bytes(wanted: Wanted) -> int:
-    """Bytes of all numbers in the file before they are packed, without finding any of them."""
+    """Bytes of all numbers in the file before compression, without computing any of them."""
     return 4 * sum(part.numbers for every in HELD.values() for part in every(wanted))
 
 
 def ask(api: Api, path: str) -> Answer:
-    """The answer to a path with its options; of what is found bit by bit, when it is complete."""
+    """The complete answer to a path with its options."""
     asked = api.ask(*parsed(path))
     answer = asked.find()
     while isinstance(answer, dict) and "done" in answer and answer["done"] != answer["of"]:

@@ -1,7 +1,7 @@
 """The numbers of the Lesson view: the notes' examples, and one head of a recording.
 
-The page does the arithmetic itself, so that it can be played with; what it is given here makes its
-weights those of the library.
+The page does the arithmetic itself, so that users can change it. These inputs make its weights
+equal to the library's.
 """
 
 import math
@@ -20,15 +20,15 @@ from pellucid.lessons.lesson import Form
 from pellucid.lessons.walk import ROLES
 
 MOST = 64
-"""Tokens whose numbers are shown at once."""
+"""Tokens that are shown at once."""
 
 
 def examples() -> dict[str, Any]:
-    """The notes' examples, each with all that the arithmetic needs.
+    """The worked examples of the notes, with all inputs of the arithmetic.
 
-    Each has a name, a title, its tokens, the number of the token that speaks, and lines about where
-    the numbers come from. Encodings go with projections, (d_in, d_out) each; where there are none,
-    query, key and value are given as in `head`.
+    Each has a name, a title, its tokens, the index of the token whose query is shown first, and
+    lines about the source of the numbers. Encodings come with projections, (d_in, d_out) each;
+    examples without them give query, key and value as `head` does.
     """
     ways = [(name, way) for name, example in EXAMPLES.items() for way in example.weights]
     found = [_example(name, way) for name, way in ways]
@@ -55,7 +55,7 @@ def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
 
 
 def _lookup() -> dict[str, Any]:
-    """Looking a colour up as attention does: any colour of the wheel may be asked for."""
+    """Looking up a colour with attention: any colour of the wheel can be the query."""
     lesson = lookup.lookup_lesson(list(lookup.WHEEL))
     return {
         "name": "lookup",
@@ -73,17 +73,17 @@ def _lookup() -> dict[str, Any]:
 
 
 def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) -> dict[str, Any]:
-    """One head: its queries, keys and values, and what else its weights are made of.
+    """One head: its queries, keys and values, and all else that determines its weights.
 
-    At most `MOST` queries and keys are given, those around a token. What lies outside counts in
-    each query's softmax as one more logit, `rest`, whose value is `rest_value`.
+    At most `MOST` queries and keys are given, those around a token. All other keys are combined
+    into one more logit of each query's softmax, `rest`, with the value `rest_value`.
 
     Args:
-        seen: what the record is of.
+        seen: the recording of the record.
         record: the attention.
         item: a text of the batch.
-        head: of the record's heads.
-        token: the number of a query that is to be among them.
+        head: a head of the record.
+        token: the index of a query to include.
 
     Raises:
         OutOfRangeError: there is no such text, head or token.
@@ -101,7 +101,7 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
     known = None if weights.mask is None else weights.mask.offset
     offset = _offset(known, record, queries, keys)
     rows = _window(token, queries)
-    # Of another sequence there is no token at this place: the keys as far along stand in for it.
+    # In cross-attention no key is at the query's position: show those equally far along.
     cols = _window(token * keys // queries if offset is None else token + offset, keys)
 
     with torch.no_grad():
@@ -134,20 +134,20 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
 
 
 def _offset(known: int | Tensor | None, record: Record, queries: int, keys: int) -> int | None:
-    """The key that the first query stands at; None where queries are no keys."""
+    """The key at the position of the first query; None in cross-attention."""
     if record.is_cross:
         return None
     return keys - queries if known is None else int(torch.as_tensor(known).flatten()[0])
 
 
 def _window(around: int, size: int) -> slice:
-    """So many tokens as are shown, with one in the middle where there is room."""
+    """The tokens that are shown, centred on one where possible."""
     first = max(0, min(around - MOST // 2, size - MOST))
     return slice(first, min(first + MOST, size))
 
 
 def _rest(masked: Tensor, value: Tensor | None, cols: slice) -> tuple[Tensor | None, Tensor | None]:
-    """What all keys outside are as one: a logit (queries,) and a value (queries, value_dim)."""
+    """All keys outside, combined: a logit (queries,) and a value (queries, value_dim)."""
     if cols.stop - cols.start == masked.shape[1]:
         return None, None
     masked = masked.clone()
@@ -156,12 +156,12 @@ def _rest(masked: Tensor, value: Tensor | None, cols: slice) -> tuple[Tensor | N
     if value is None:
         return rest, None
     shares = torch.exp(masked - rest.masked_fill(rest == -torch.inf, 0).unsqueeze(-1))
-    seen = (shares > 0).any(0)  # what padding holds never matters
+    seen = (shares > 0).any(0)  # values of padding may be anything
     return rest, shares[:, seen] @ value[seen]
 
 
 def _words(seen: Recording, ids: Tensor | None, item: int, shown: slice) -> list[str]:
-    """Tokens as they read; numbers where they are not known."""
+    """Tokens as text; their positions where they are not known."""
     if ids is None:
         return [f"#{number}" for number in range(shown.start, shown.stop)]
     texts = running(seen.strings(ids[item if len(ids) > 1 else 0]))[shown]

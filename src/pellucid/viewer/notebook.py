@@ -1,7 +1,7 @@
-"""What notebooks show of recordings and of weights: the page, a picture of it, or words.
+"""How notebooks show recordings and weights: as the page, a picture, or text.
 
-The page is there where anywidget is installed and a kernel runs; the picture for whoever looks at
-the notebook later, or elsewhere.
+The page needs anywidget and a running kernel; the picture is for reading the notebook later, or
+elsewhere.
 """
 
 import sys
@@ -28,19 +28,18 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 PNG = "image/png"
 TEXT = "text/plain"
 Bundle = tuple[dict[str, Any], dict[str, Any]]
-"""What is shown and what is told of it, by MIME types."""
+"""Data and metadata, by MIME type."""
 
 
 class Shown(NamedTuple):
-    """What a page was opened on, and the sizes that it had then."""
+    """The object that a page shows, and the sizes that it had then."""
 
     thing: object
     sizes: list[torch.Size]
 
 
 _pages: "WeakValueDictionary[int, Page]" = WeakValueDictionary()
-"""Those that are open, by the ids of what they show and keep: a cell that runs again does not keep
-it all once more."""
+"""Open pages, by the ids of what they show, so that running a cell again does not hold it twice."""
 
 
 def bundle(
@@ -48,12 +47,12 @@ def bundle(
     include: Container[str] | None = None,
     exclude: Container[str] | None = None,
 ) -> Bundle:
-    """What a notebook shows, as `_repr_mimebundle_` gives it.
+    """The MIME bundle of an object, for `_repr_mimebundle_`.
 
     Args:
         thing: what is shown.
         include: MIME types that are wanted; all unless given.
-        exclude: those that are not.
+        exclude: MIME types that are not wanted.
     """
     makers: dict[str, Callable[[], Bundle]] = {TEXT: lambda: ({TEXT: repr(thing)}, {})}
     shell = _shell()
@@ -75,14 +74,14 @@ def bundle(
 
 
 def catalogue_of(thing: Recording | AttentionWeights) -> Catalogue:
-    """What is shown of a recording, or of weights that nobody recorded."""
+    """The catalogue of a recording, or of bare weights."""
     if isinstance(thing, Recording):
         return Catalogue(Volume(thing, thing.model))
     return Catalogue(Volume(Recording("attention", [_record(thing)]), "attention weights"))
 
 
 def _record(weights: AttentionWeights) -> Record:
-    """Weights without words, as if they had been recorded."""
+    """Weights without tokens, as if they had been recorded."""
     of, outer = weights.operands, weights.shape[:-3]
     queries, keys = weights.shape[-2:]
     is_placed = weights.mask is not None and weights.mask.offset is not None
@@ -116,7 +115,7 @@ def _widget(thing: Recording | AttentionWeights) -> Bundle:
 
 
 def _page(thing: Recording | AttentionWeights) -> "Page":
-    """The one that is open, if what it shows is as it was; else a new one."""
+    """The open page if what it shows has not changed; else a new one."""
     from pellucid.viewer.widget import Page
 
     shown = Shown(thing, _sizes(thing))

@@ -1,4 +1,4 @@
-"""A picture of all heads, for notebooks in which nothing runs: PNG, without a library for it."""
+"""A static picture of all heads, for notebooks without a kernel: PNG, without a library."""
 
 import struct
 import zlib
@@ -18,9 +18,9 @@ Pixels = npt.NDArray[np.uint8]
 MOST = 2**18
 """Pixels of all heads together, as long as each can be seen."""
 SMALLEST, LARGEST = 12, 128
-"""Pixels that a head takes each way, but one alone may take twice as many."""
+"""Pixels of a head, each way; a single head may take twice as many."""
 ACROSS = 32
-"""Heads of a row; a layer that has more takes several rows."""
+"""Heads in a row; a layer with more takes several rows."""
 GAP = 3
 DECADES = 4
 """Of the logarithmic scale, as on the page."""
@@ -31,15 +31,14 @@ GLYPHS = {
     "6": "74757", "7": "71222", "8": "75757", "9": "75717", "d": "11757", "e": "25743",
     "x": "05250",
 }  # fmt: skip
-"""Letters of 3 x 5 pixels, as many as names of layers and heads have: a digit a row, a bit a
-pixel."""
+"""The characters of layer and head labels, 3 x 5 pixels: a digit per row, a bit per pixel."""
 SIZE = 2
 """Pixels of the picture for each of a letter."""
 
 
 def still(catalogue: Catalogue) -> bytes:
-    """The heads of the first text as a PNG: layers one below another, named, and their heads
-    beside each other; of long texts only sampled rows are looked at.
+    """The heads of the first text as a PNG: a row per layer, a column per head, with labels. Long
+    texts are sampled.
     """
     count = sum(layer.heads for layer in catalogue.layers)
     side = max(SMALLEST, min(isqrt(MOST // count), LARGEST if count > 1 else 2 * LARGEST))

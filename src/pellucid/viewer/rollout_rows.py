@@ -1,4 +1,4 @@
-"""What all heads of a layer do together, and what flows through the layers below it.
+"""The mean attention of a layer, and attention rollout through the layers below it.
 
 As `pellucid.rollout` has it with the mean over the heads and an even residual, for one token at a
 time and in either direction: in O(tokens) memory, one pass over each layer's weights.
@@ -16,31 +16,30 @@ from pellucid.lens.attention_rollout import chain_of, nonzero, through
 from pellucid.viewer.catalogue import Catalogue
 
 RESIDUAL = 0.5
-"""What a position hands on to itself."""
+"""The share of the residual connection."""
 
 
 def row(weights: AttentionWeights, query: int) -> Tensor:
-    """(keys,): what one token attends to, the mean of all heads."""
+    """(keys,): what one token attends to, averaged over heads."""
     return weights.sample([query])[:, 0].mean(0)
 
 
 def column(weights: AttentionWeights, key: int) -> Tensor:
-    """(queries,): what attends to one token, the mean of all heads."""
+    """(queries,): what attends to one token, averaged over heads."""
     return weights[:, :, key].mean(0)
 
 
 def chain(catalogue: Catalogue, layer: int) -> list[int]:
-    """The layers of the stack that a layer is of, from the first one up to this.
+    """The layers of the same stack, from the first one up to this.
 
     Raises:
-        ArgumentError: these are no layers through which anything flows on.
+        ArgumentError: the layers do not form a chain of self-attention.
         OutOfRangeError: there is no such layer.
     """
     seen, record = catalogue.record(layer)
     if record.is_cross:
         raise ArgumentError(
-            "rollout follows what layers of self-attention hand on; here, tokens of one text "
-            "attend to another"
+            "rollout needs self-attention; in cross-attention, tokens of one text attend to another"
         )
     stack, volume = module_selection.stack(record.name), catalogue.layers[layer].recording
     found = [

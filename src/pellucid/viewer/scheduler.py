@@ -1,4 +1,4 @@
-"""Threads that find answers, one a pace: what takes long lets what is soon done go first."""
+"""Threads that compute answers, one per pace: slow requests let quick ones go first."""
 
 import time
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from pellucid.viewer.api import Pace
 Result = TypeVar("Result")
 
 PACES: tuple[Pace, ...] = get_args(Pace)
-"""Those that go first come first."""
+"""The most urgent first."""
 PATIENCE = 0.002
-"""Seconds between looks whether it is one's turn."""
+"""Seconds between checks whether a request may run."""
 REST = 0.3
-"""Seconds without another question before measuring goes on: pages ask one thing after another,
-and a pass of a kernel, once begun, takes half the machine."""
+"""Seconds without a request before measuring goes on: pages send requests in quick succession, and
+a kernel that has begun takes half the machine."""
 
 
 class DroppedError(Exception):
-    """Nobody waits for the answer any more."""
+    """The request was cancelled."""
 
 
 class Scheduler:
-    """Answers in the making."""
+    """Requests that run or wait."""
 
     def __init__(self) -> None:
         self._pools = {pace: ThreadPoolExecutor(1, f"pellucid-{pace}") for pace in PACES}
@@ -36,7 +36,7 @@ class Scheduler:
         self._lock, self._closed = Lock(), Event()
 
     def submit(self, pace: Pace, call: Callable[[], Result]) -> Future[Result]:
-        """What a call gives, made in the thread of its pace."""
+        """Run a call in the thread of its pace."""
         dropped = Event()
 
         def make() -> Result:
@@ -60,7 +60,7 @@ class Scheduler:
         return future
 
     def drop(self, future: Future[Result]) -> None:
-        """Nobody waits for this any more: it is not begun, or stops before its next block."""
+        """Cancel a request: it does not begin, or stops before its next block."""
         future.cancel()
         with self._lock:
             dropped = self._dropped.get(future)
@@ -68,17 +68,17 @@ class Scheduler:
             dropped.set()
 
     def close(self) -> None:
-        """Begin nothing more, and stop what is at work."""
+        """Start nothing more, and stop what is running."""
         self._closed.set()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self, pace: Pace, dropped: Event) -> None:
-        """Until it is the turn of this pace. What is measured serves whoever asks next."""
+        """Wait until this pace may run. Measuring is never dropped: it serves the next request."""
         first = PACES[: PACES.index(pace)]
         while True:
             if self._closed.is_set() or (dropped.is_set() and pace != "measuring"):
-                raise DroppedError("nobody waits for this any more")
+                raise DroppedError("the request was cancelled")
             is_quiet = pace != "measuring" or time.monotonic() - self._last_done >= REST
             if is_quiet and not any(self._waiting[other] for other in first):
                 return

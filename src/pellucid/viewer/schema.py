@@ -1,4 +1,4 @@
-"""What can be asked of the server, as an OpenAPI document."""
+"""The API of the server as an OpenAPI document."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from pellucid.viewer.api import ENDPOINTS, LARGEST, ChoiceOption, IntegerOption
 
 
 def schema() -> dict[str, Any]:
-    """All of it as an OpenAPI document."""
+    """The OpenAPI document."""
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
     refusals = {
-        "400": "An option is unknown, or its value none.",
-        "403": "This server goes by another name, or another site's page asks.",
-        "404": "There is no such thing.",
-        "503": "Too much is asked for at once.",
+        "400": "An option is unknown, or its value is invalid.",
+        "403": "The host name is not this server's, or the request comes from another site.",
+        "404": "There is no such endpoint, layer, head or token.",
+        "503": "There are too many requests at once.",
     }
     paths = {}
     for name, question in ENDPOINTS.items():

@@ -1,4 +1,4 @@
-"""Running the server of the page until somebody presses Ctrl-C."""
+"""Run the server of the page until Ctrl-C."""
 
 import ipaddress
 import os
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import uvicorn
 
 FIRST, LAST = 7227, 7327
-"""Ports that are tried; always the same one, where it is free, so that addresses can be kept."""
+"""Ports to try; always the first if it is free, so that addresses can be bookmarked."""
 ANYWHERE = ("0.0.0.0", "::")
 """The hosts that stand for all addresses of a machine."""
 
 
 class Listening(NamedTuple):
-    """Where a server will be: found before a model reads for minutes."""
+    """A listening socket, opened before a model reads for minutes."""
 
     host: str
     socket: socket.socket
@@ -35,15 +35,15 @@ class Listening(NamedTuple):
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[Listening]:
-    """A place to listen, given back at the end.
+    """A listening socket, closed at the end.
 
     Args:
         host: the address.
         port: 0 takes a free one.
 
     Raises:
-        ArgumentError: the host or the port is none.
-        FileError: nobody can listen there.
+        ArgumentError: the host or the port is invalid.
+        FileError: the address cannot be used.
         MissingExtraError: starlette or uvicorn is not installed.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -77,7 +77,7 @@ def listening(host: str, port: int) -> Iterator[Listening]:
 def serve(
     volumes: Sequence[Volume], at: Listening, browser: bool, tell: Callable[[str], None]
 ) -> NoReturn:
-    """Show recordings, tell where, and end the process when somebody presses Ctrl-C.
+    """Serve recordings, report the address, and end the process at Ctrl-C.
 
     Args:
         volumes: the recordings.
@@ -86,7 +86,7 @@ def serve(
         tell: called with the address, before a browser is opened.
 
     Raises:
-        ArgumentError: a recording holds no attention.
+        ArgumentError: a recording contains no attention.
     """
     server, address = _server(volumes, at)
     tell(address)
@@ -96,12 +96,12 @@ def serve(
         server.run(sockets=[at.socket])
     sys.stdout.flush()
     sys.stderr.flush()
-    # A pass over long texts that nobody waits for any more would hold this up; it writes nothing.
+    # Do not wait for running computations; they write nothing.
     os._exit(0)
 
 
 class Shown:
-    """A page that is shown beside what a program goes on to do."""
+    """A page that is served while the program goes on."""
 
     def __init__(self, volumes: Sequence[Volume], host: str, port: int) -> None:
         """Listen and answer, from a thread; errors as of `listening` and `serve`."""
@@ -116,7 +116,7 @@ class Shown:
             self._place = self._place.pop_all()
 
     def close(self) -> None:
-        """Answer no more, and give the port back."""
+        """Stop serving, and free the port."""
         self._server.should_exit = True
         self._thread.join()
         self._place.close()
@@ -128,7 +128,7 @@ class Shown:
         self.close()
 
     def __repr__(self) -> str:
-        return f"shown at {self.address}; close() ends that"
+        return f"shown at {self.address}; close() stops it"
 
 
 def show(seen: Recording, *, host: str, port: int, browser: bool) -> Shown:
@@ -140,7 +140,7 @@ def show(seen: Recording, *, host: str, port: int, browser: bool) -> Shown:
 
 
 def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, str]":
-    """What answers, and the address to give a browser."""
+    """The server, and the address for a browser."""
     import uvicorn
 
     from pellucid.viewer.connections import Connection
@@ -166,5 +166,5 @@ def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, 
 
 
 def _open(address: str) -> None:
-    """In a browser: some run in the terminal, and end when they are closed."""
+    """Open a browser in a thread: some run in the terminal until they are closed."""
     Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -1,8 +1,8 @@
-"""The server behind the page: a api, asked over HTTP from this machine alone.
+"""The server of the page: the API over HTTP, for this machine only.
 
 Numbers go out as float32, little-endian, row by row, with their shape in the header X-Shape. The
-event loop computes nothing: what is soon done and what takes long each have a thread, the second
-lets the first go before it, and what nobody waits for any more is dropped.
+event loop computes nothing: quick and slow requests each have a thread, slow ones let quick ones go
+first, and cancelled requests are dropped.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from pellucid.viewer.scheduler import Scheduler
 from pellucid.viewer.schema import schema
 
 MOST_WAITING = 256
-"""Requests at work or waiting; more are refused."""
+"""Requests running or waiting; more are refused."""
 PATIENCE = 0.1
-"""Seconds between looks whether somebody still waits."""
+"""Seconds between checks whether the client is still connected."""
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 HEADERS = {
     "Content-Security-Policy": (
@@ -102,7 +102,7 @@ class Server:
             while not (await asyncio.wait({made}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
                     made.cancel()
-                    self._scheduler.drop(answer)  # nobody waits for it any more
+                    self._scheduler.drop(answer)
                     raise GoneError
             return made.result()
         finally:
@@ -110,15 +110,15 @@ class Server:
 
 
 class BusyError(PellucidError, RuntimeError):
-    """More is asked for than can be done."""
+    """Too many requests at once."""
 
 
 class GoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 class Guard:
-    """Lets in what a page of this server asks, and nobody else.
+    """Admits requests of this server's own page only.
 
     Names are checked, as any site can make its own lead here (DNS rebinding); an address in numbers
     leads nowhere else, and the port may be that of a tunnel.
@@ -135,11 +135,11 @@ class Guard:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         reason = None
         if not self._is_ours(host):
-            reason = "this server goes by another name"
+            reason = "this server does not answer to that host name"
         elif origin not in (None, f"http://{host}"):
-            reason = "only this server's own page may ask"
+            reason = "only this server's own page may send requests"
         elif request.method not in ("GET", "HEAD"):
-            reason = "there is nothing here to change"
+            reason = "only GET and HEAD are allowed"
 
         async def sealed(message: Any) -> None:
             if message["type"] == "http.response.start":

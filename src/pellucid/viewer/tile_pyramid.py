@@ -1,4 +1,4 @@
-"""The map of one head, any part of it at any scale, and never whole.
+"""The attention map of one head as a pyramid of tiles, which is never computed whole.
 
 A map is drawn from tiles of SIDE x SIDE cells; at level z a cell stands for 2**z queries times
 2**z keys, so that level 0 shows single weights and the top level fits a whole map into one tile.
@@ -23,7 +23,7 @@ from pellucid.errors import ArgumentError, OutOfRangeError
 
 Reduce = Literal["mean", "max"]
 Name = tuple[Any, ...]
-"""What is kept: a map, and what of it."""
+"""The key of a cached value: a map, and a part of it."""
 
 SIDE = 256
 """Cells of a tile, each way."""
@@ -32,23 +32,23 @@ FINER = 3
 BAND = 512
 """Queries of a band, unless its cells are larger."""
 SAMPLED = 64
-"""Rows that stand in for all of a tile."""
+"""Rows that a draft of a tile is made of."""
 SOON = 2**24
-"""Weights that are not worth sampling: all of them are soon found."""
+"""Weights up to which sampling is not worthwhile."""
 BYTES = 2**29
-"""What is kept of all maps together."""
+"""Bytes cached for all maps together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Cells, (down, across), and whether they are of all weights or of sampled rows."""
+    """Cells, (rows, columns), and whether they are exact or made of sampled rows."""
 
     cells: Tensor
     is_exact: bool
 
 
 class Band(NamedTuple):
-    """What is kept of some rows."""
+    """What is cached for some rows."""
 
     sums: Tensor
     """(down, across) of the weights in each cell."""
@@ -59,7 +59,7 @@ class Band(NamedTuple):
 
 
 class TensorCache:
-    """What was found of some maps, for several threads: as much as fits, what is used last."""
+    """A cache of tensors that keeps those used last, up to a size in bytes; thread-safe."""
 
     def __init__(self, most: int = BYTES) -> None:
         self.bytes, self._most = 0, most
@@ -67,7 +67,7 @@ class TensorCache:
         self._lock = Lock()
 
     def get(self, name: Name) -> Any:
-        """What was put there, a tuple of tensors; None where it is not there any more."""
+        """The tensors of a key; None if they are not cached."""
         with self._lock:
             if name in self._found:
                 self._found.move_to_end(name)
@@ -90,7 +90,7 @@ def top_level(queries: int, keys: int) -> int:
 
 
 class Map:
-    """One head, for several threads."""
+    """The map of one head; thread-safe."""
 
     def __init__(
         self, weights: AttentionWeights, is_known: bool = False, kept: TensorCache | None = None
@@ -100,7 +100,7 @@ class Map:
         Args:
             weights: of one head.
             is_known: whether their logsumexp was recorded.
-            kept: where what is found is kept, perhaps beside what was found of other maps.
+            kept: a cache, which maps can share.
         """
         self.weights = weights
         self.queries, self.keys = weights.shape[-2:]
@@ -117,7 +117,7 @@ class Map:
     def tile(
         self, level: int, row: int, col: int, reduce: Reduce = "mean", *, exact: bool = True
     ) -> Tile:
-        """One tile; unless `exact` perhaps of sampled rows, where all would take long.
+        """One tile; unless `exact`, a slow one may be made of sampled rows.
 
         Raises:
             OutOfRangeError: there is no such level or tile.
@@ -156,7 +156,7 @@ class Map:
             return self.weights.sample([query])[0, 0]
 
     def column(self, key: int) -> Tensor:
-        """(queries,): what attends to one token; finds the logsumexp of all rows first.
+        """(queries,): what attends to one token; computes the logsumexp of all rows first.
 
         Raises:
             OutOfRangeError: there is no such token.

@@ -1,4 +1,4 @@
-"""What the page is opened on: a saved recording, or a text that a model reads first."""
+"""What the page shows: a saved recording, or a text that a model reads first."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ MOST_TITLE = 60
 
 
 def is_recording(said: str | None) -> bool:
-    """Whether what was said is the name of a recording, and no text."""
+    """Whether an argument names a recording rather than a text."""
     return said is not None and said.endswith(SUFFIX)
 
 
@@ -52,17 +52,19 @@ def read(
         target: what the decoder of an encoder-decoder reads; the text as well unless given.
         model: as for `open_checkpoint`.
         layers: those to record; all if None.
-        max_tokens: cut what is longer.
-        new_tokens: generate so many; none if None.
-        step: told how far it is.
+        max_tokens: truncate longer texts.
+        new_tokens: the most to generate; none if None.
+        step: called with the progress.
 
     Raises:
-        ArgumentError: the text is too long for the model, or nothing of it can be seen.
+        ArgumentError: the text is too long for the model, or no attention can be recorded.
         FileError: the model cannot be opened.
     """
     if new_tokens is not None:
         if target is not None:
-            raise ArgumentError("--target is read, and --new-tokens generates: give one of them")
+            raise ArgumentError(
+                "give --target, which is read, or --new-tokens, which generates, not both"
+            )
         from pellucid.viewer.generated import recorded_generation
 
         return recorded_generation(text, title, model, layers, new_tokens, step)

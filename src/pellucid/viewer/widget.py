@@ -1,4 +1,4 @@
-"""The page as a widget of notebooks: anywidget carries it, and asks the kernel."""
+"""The page as a notebook widget: anywidget displays it and forwards requests to the kernel."""
 
 from concurrent.futures import Future
 from functools import partial
@@ -18,7 +18,7 @@ HEIGHT = 560
 
 
 class Page(anywidget.AnyWidget):
-    """A page of its own. What it shows stays in memory until it is closed."""
+    """A page in a notebook. Its recordings stay in memory until it is closed."""
 
     _esm = source("bundle.js")
     # One called `style` would be taken for a widget.
@@ -30,7 +30,7 @@ class Page(anywidget.AnyWidget):
     def __init__(
         self, catalogue: Catalogue, address: str = "overview", shown: object = None
     ) -> None:
-        """Of a catalogue, opened at a view; `shown` is what it was made of, if anybody asks."""
+        """Show a catalogue, opened at a view; `shown` is the object that it was made of."""
         self.shown = shown
         self._api: Api | None = Api(catalogue)
         self._scheduler = Scheduler()  # its threads do not block cells
@@ -39,13 +39,13 @@ class Page(anywidget.AnyWidget):
         self.on_msg(self._hear)
 
     def close(self) -> None:
-        """Forget what it shows, and look for nothing more."""
+        """Release the recordings, and stop all requests."""
         self._api = self.shown = None
         self._scheduler.close()
         super().close()
 
     def _hear(self, _: Any, said: dict[str, Any], __: Any) -> None:
-        """A question, {number, path}; or {drop}, the number of one that nobody asks any more."""
+        """Handle a request, {number, path}; or {drop}, the number of a cancelled one."""
         if self._api is None:
             return
         if "drop" in said:
@@ -64,7 +64,7 @@ class Page(anywidget.AnyWidget):
         future.add_done_callback(lambda _: self._waiting.pop(number, None))
 
     def _answer(self, number: str, asked: PendingAnswer) -> None:
-        """Send an answer, from whatever thread."""
+        """Send an answer, from any thread."""
         try:
             found = asked.find()
         except PellucidError as error:

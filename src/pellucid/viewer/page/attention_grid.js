@@ -1,4 +1,4 @@
-// A grid of weights in percent; for a translator of whole words: how much of each source word a target word was made of.
+// A table of weights in percent: tokens, or the aligned words of a translation.
 import { percent, shade } from "./colours.js";
 import { createElement, truncate } from "./elements.js";
 
@@ -24,14 +24,14 @@ export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [pl
     }));
   });
   const table = createElement("table", { data: { "aria-label": isAligned
-    ? "Target words down, source words across: percent of attention"
-    : "What attends down, what is attended to across: percent of attention" } },
+    ? "Alignment: target words in rows, source words in columns, percent of attention"
+    : "Attention: queries in rows, keys in columns, in percent" } },
     createElement("thead", {}, createElement("tr", {}, createElement("td", { className: "corner" }), ...head)),
     createElement("tbody", {}, ...cells.map((some, i) => createElement("tr", {}, sides[i], ...some))));
   table.style.fontSize = Math.max(queries.count, keys.count) > 16 ? "" : "17px";
   const note = isAligned
-    ? "How many percent of the attention each word of the source had as a word was written"
-    : "How many percent of its attention a token gives to each";
+    ? "The percentage of attention on each source word when a target word was generated"
+    : "The percentage of its attention that each query gives to each key";
 
   const paint = () => cells.forEach((some, i) => some.forEach((cell, j) => {
     const { paper, ink } = shade(row(i)[j] / top, theme.table);
@@ -48,7 +48,7 @@ export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [pl
     for (const one of table.querySelectorAll(".lit")) one.classList.remove("lit");
     for (const one of [cells[i][j], sides[i], head[j]]) one.classList.add("lit");
     const name = (element, at) => `“${element.textContent}”${isAligned ? "" : ` (${at})`}`;
-    setStatus(`${name(sides[i], queries.first + i)} ${isAligned ? "looked at" : "attends to"} ${name(head[j], keys.first + j)}: ${percent(row(i)[j])}`);
+    setStatus(`${name(sides[i], queries.first + i)} ${isAligned ? "attended to" : "attends to"} ${name(head[j], keys.first + j)}: ${percent(row(i)[j])}`);
   };
   table.addEventListener("pointerover", tell);
   table.addEventListener("focusin", tell);
@@ -64,10 +64,10 @@ export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [pl
   });
 
   paint();
-  setStatus(isAligned ? "Point at a cell, or move from cell to cell with arrows" : `${queries.count} × ${keys.count} weights · point at a cell, or move with arrows`);
+  setStatus(isAligned ? "Point at a cell, or move between cells with the arrow keys" : `${queries.count} × ${keys.count} weights · point at a cell, or move between cells with the arrow keys`);
   return {
-    bar: createElement("div", { className: "bar" }, createElement("p", { className: "note", textContent: `${note}; the strongest is framed. ${of}.` }), ...windows),
-    picture: createElement("div", { className: "board" }, table),
+    bar: createElement("div", { className: "bar" }, createElement("p", { className: "note", textContent: `${note}; the strongest of each row is outlined. ${of}.` }), ...windows),
+    picture: createElement("div", { className: "attention-grid" }, table),
     paint,
     rows: () => [["", ...keys.words], ...queries.words.map((word, i) => [word, ...row(i)])],
   };

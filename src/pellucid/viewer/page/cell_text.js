@@ -14,12 +14,12 @@ export function tokenLabel(some, at, level, count) {
   return some ? `${word(first)}to ${word(last)}(${first}–${last})` : `tokens (${first}–${last})`;
 }
 
-/** What a cell is about. */
+/** The tokens of a cell. */
 export function cellLabel({ level, tiles, words: { queries, keys } }, { query, key }) {
   return `${tokenLabel(queries, query, level, tiles.queries)} ${level > 0 ? "attend" : "attends"} to ${tokenLabel(keys, key, level, tiles.keys)}`;
 }
 
-/** The number of a cell: a weight, or what is pooled. */
+/** The number of a cell: a weight, or pooled weights. */
 export function cellValue({ level, tiles, format }, cell) {
   const value = cellOf(tiles, level, cell);
   if (value === undefined) return "…";
@@ -27,12 +27,12 @@ export function cellValue({ level, tiles, format }, cell) {
   return `${level > 0 ? pooled : ""}${format(value)}`;
 }
 
-/** What is seen, and how. */
+/** The size of a map and how it is pooled. @param {import("./heatmap.js").Heatmap} map */
 export function viewSummary({ tiles, level }) {
   const parts = [`${tiles.queries.toLocaleString()} × ${tiles.keys.toLocaleString()} weights`];
-  if (level > 0) parts.push(`a cell is the ${tiles.reduce === "max" ? "largest" : "mean"} of ${2 ** level} × ${2 ** level}`);
+  if (level > 0) parts.push(`each cell is the ${tiles.reduce === "max" ? "maximum" : "mean"} of ${2 ** level} × ${2 ** level}`);
   if (tiles.problem) parts.push(tiles.problem);
-  else if (tiles.isPending) parts.push("sampled, being made exact");
+  else if (tiles.isPending) parts.push("approximate, refining");
   return parts;
 }
 
@@ -50,7 +50,7 @@ export async function visibleCells(maps, words, columns) {
   const span = { queries: shared("queries"), keys: shared("keys") };
   const cells = (/** @type {Span} */ [first, end]) => [first >> level, ((end - 1) >> level) + 1];
   const [[top, bottom], [left, right]] = [cells(span.queries), cells(span.keys)];
-  if ((bottom - top) * (right - left) > MOST_ROWS) throw new Error("more than a million cells are in view; zoom in");
+  if ((bottom - top) * (right - left) > MOST_ROWS) throw new Error("more than a million cells are visible; zoom in first");
   const spots = spotsOf(span, level, side);
   const found = await Promise.all(columns.map(([, tiles]) => tiles.exact(spots)));
   const tileAt = new Map(spots.map(({ row, column }, i) => [`${row}/${column}`, found.map((tiles) => tiles[i])]));

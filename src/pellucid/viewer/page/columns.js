@@ -11,9 +11,10 @@ export class Columns {
    *   a word is pointed at or has the focus, or none; when one is clicked, or none shall be kept
    */
   constructor(found, { point, pin }) {
-    const titles = found.isAligned ? ["what was written", "the source"] : ["what attends", "what is attended to"];
-    this.queries = column("queries", found.queries, titles[0]);
-    this.keys = column("keys", found.keys, titles[1]);
+    const titles = found.isAligned ? ["translation", "source"] : ["tokens that attend", "tokens attended to"];
+    const roles = found.isAligned ? titles : ["query", "key"];
+    this.queries = column("queries", found.queries, titles[0], roles[0]);
+    this.keys = column("keys", found.keys, titles[1], roles[1]);
     for (const { element } of [this.queries, this.keys]) this.#listen(element, point, pin);
   }
 
@@ -68,11 +69,11 @@ function placeOf(word) {
   return word && { side: word.closest("ol").dataset.side, at: Number(word.dataset.at) };
 }
 
-function column(name, { words: all, first }, title) {
+function column(name, { words: all, first }, title, role) {
   const texts = all.map((word) => truncate(word, 24));
   const words = texts.map((text, i) => createElement("button", {
     type: "button", className: "word", textContent: text, tabIndex: i ? -1 : 0,
-    data: { "data-at": first + i, "aria-label": `“${text}”, token ${first + i}, ${title}` },
+    data: { "data-at": first + i, "aria-label": `“${text}”, token ${first + i}, ${role}` },
   }));
   const shares = words.map(() => createElement("span", { className: "share" }));
   const element = createElement("ol", { className: name, data: { "aria-label": title, "data-title": title, "data-side": name } },

@@ -37,7 +37,7 @@ export async function compare(page) {
   const saveState = throttle(() => page.saveState(state()));
 
   controls.append(
-    dropdown("Show", [["both", "side by side"], ["difference", "the difference"]], isDifference ? "difference" : "both", (show) => page.go("compare", { ...state(), show })),
+    dropdown("Show", [["both", "side by side"], ["difference", "difference"]], isDifference ? "difference" : "both", (show) => page.go("compare", { ...state(), show })),
     ...displayControls(looks, !isDifference && Math.max(tiles[0].top, tiles[1].top) > 0, dress),
     ...zoomButtons(camera, draw),
   );
@@ -52,7 +52,7 @@ export async function compare(page) {
     steer(one, { signal, moved: draw, pointed: (cell) => { maps.forEach((each) => { each.cursor = cell; }); draw(); } });
   page.setExport({ csv, needs });
   if (maps.length === 0) {
-    page.setStatus("Maps of different sizes have no difference");
+    page.setStatus("Only maps of the same size can be subtracted");
     saveState();
   }
 
@@ -77,7 +77,7 @@ export async function compare(page) {
 
   function none() {
     const [first, second] = sizes.map((one) => `${one.queries.toLocaleString()} × ${one.keys.toLocaleString()}`);
-    return createElement("p", { className: "complaint", textContent: `The first head has ${first} weights and the second ${second}: only maps of one size have a difference. Show them side by side.` });
+    return createElement("p", { className: "complaint", textContent: `The first head has ${first} weights and the second ${second}. Only maps of the same size can be subtracted; show them side by side instead.` });
   }
 
   function dress() {
@@ -93,7 +93,7 @@ export async function compare(page) {
 
   /** Numbers of both, wherever there are both. */
   function csv() {
-    if (maps.length === 0) throw new Error("there is no difference");
+    if (maps.length === 0) throw new Error("these maps cannot be subtracted");
     /** @type {[string, TileSource][]} */
     const columns = [["first", tiles[0]], ["second", tiles[1]]];
     return visibleCells(maps, both, isDifference ? [...columns, ["difference", maps[0].tiles]] : columns);
@@ -116,7 +116,7 @@ export async function compare(page) {
     for (const [i, name] of ["first", "second"].entries()) {
       const each = { level: Math.min(maps[0].level, tiles[i].top), tiles: tiles[i], words: words[i], format: percent };
       if (isInside(tiles[i], cell)) pairs.add(cellLabel(each, cell));
-      numbers.push(`${name} ${isInside(tiles[i], cell) ? cellValue(each, cell) : "has no such weight"}`);
+      numbers.push(`${name} ${isInside(tiles[i], cell) ? cellValue(each, cell) : "has no such cell"}`);
     }
     if (isDifference) numbers.push(`difference ${cellValue(maps[0], cell)}`);
     return `${[...pairs].join("; ")}: ${numbers.join(", ")}`;

@@ -44,7 +44,7 @@ export class Curves {
     this.#slider.value = String(this.#lines.place);
     this.#slider.addEventListener("input", () => this.#change({ least: Number(this.#slider.value) }));
     this.bar = createElement("div", { className: "bar" },
-      createElement("label", {}, "Leave out less than ", this.#slider, " ", this.#limit), ...windows,
+      createElement("label", {}, "Hide weights below ", this.#slider, " ", this.#limit), ...windows,
       ...(this.#lines.isMany ? [this.#heads()] : []), ...(note ? [createElement("p", { className: "note", textContent: note })] : []));
     this.picture = createElement("div", { className: "picture" }, this.#canvas, this.#columns.queries.element, this.#columns.keys.element);
   }
@@ -86,12 +86,12 @@ export class Curves {
       this.#change({ off });
     };
     this.#toggles = heads.map((head) => {
-      const element = button(String(head), `Head ${head}; twice: it alone`, () => turn(head));
+      const element = button(String(head), `Head ${head}: click to show or hide it, double-click to show it alone`, () => turn(head));
       element.addEventListener("dblclick", () => this.#change({ off: new Set(heads.filter((one) => one !== head)) }));
       element.className = "toggle";
       return element;
     });
-    return createElement("span", { className: "toggles", data: { role: "group", "aria-label": "Heads that are shown" } },
+    return createElement("span", { className: "toggles", data: { role: "group", "aria-label": "Heads shown" } },
       "heads ", ...this.#toggles, button("all", "Show all heads", () => this.#change({ off: new Set() })));
   }
 
@@ -204,7 +204,7 @@ export class Curves {
   #summary() {
     const { lines: { length }, count } = this.#all;
     const many = `${count > length ? `the strongest ${length.toLocaleString()} of ` : ""}${count.toLocaleString()}`;
-    return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · point at a word, or move to it with Tab and arrows; a click keeps it`;
+    return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · point at a token, or move to one with Tab and the arrow keys; click to pin it`;
   }
 
   /** What a word attends to most, or what attends to it. */
@@ -214,10 +214,10 @@ export class Curves {
     const named = (name, i) => `“${this.#columns[name].texts[i]}” (${this.#found[name].first + i})`;
     const best = [...shares.keys()].filter((i) => shares[i] > 0).sort((a, b) => shares[b] - shares[a]).slice(0, 3);
     const rest = 1 - shares.reduce((sum, value) => sum + value, 0);
-    const [does, isDone] = this.#found.isAligned ? ["looked at", "was looked at for"] : ["attends to", "is attended to by"];
+    const [does, isDone] = this.#found.isAligned ? ["attended to", "was attended to for"] : ["attends to", "is attended to by"];
     return `${named(side, at - this.#found[side].first)} ${isQuery ? does : isDone} `
       + `${best.map((i) => `${named(other, i)} ${percent(shares[i])}`).join(", ") || "nothing here"}`
-      + `${isQuery && rest > 0.0005 ? ` · ${percent(rest)} to what is not shown` : ""} · ${this.#name}${this.#lines.isMany ? ", their mean" : ""}`;
+      + `${isQuery && rest > 0.0005 ? ` · ${percent(rest)} to tokens not shown` : ""} · ${this.#name}${this.#lines.isMany ? ", mean of heads" : ""}`;
   }
 
   /** The numbers of what is drawn, the strongest first. */

@@ -1,4 +1,4 @@
-// Each kind of number of a lesson: what it is, and where it comes from, in words and by the names of others.
+// How each kind of number in a lesson is computed: as text, and by the names of its inputs.
 import { count, decimal } from "./sentences.js";
 
 const LONG = 9; // terms of a sum that may stand before the sum itself
@@ -24,7 +24,7 @@ export function kinds(steps) {
   const keys = (kind) => given.keys.map((_, j) => `${kind}.${j}`);
   const dims = encodings?.[0].map((_, d) => d);
   const before = softcap === null ? "scaled" : "capped";
-  const whence = given.isExample ? "given" : "as the model made it: X · W, with the bias and rotation that it adds, if any";
+  const whence = given.isExample ? "given" : "computed by the model as X · W, plus its bias and rotation, if any";
 
   /** A sum of products of pairs of numbers. */
   function products(of, pairs, more = []) {
@@ -32,7 +32,7 @@ export function kinds(steps) {
     const terms = pairs.map(([a, b], i) => `${i ? minus(term(a)) : term(a)} × ${minus(term(b))}`);
     return { of, way: terms.join(" + "), from: [...pairs.flat(), ...more], isLong: pairs.length >= LONG };
   }
-  const encoding = (of) => ({ of, note: "the encoding of the token: given" });
+  const encoding = (of) => ({ of, note: "the encoding of the token, given" });
   const exp = (of, masked) => ({
     of: `exponential of ${of}`, from: [masked],
     way: `e^(${text(masked)}${now.temperature === 1 ? "" : ` / ${decimal(now.temperature)}`} − ${minus(decimal(steps.found.largest, given.places))})`,
@@ -40,7 +40,7 @@ export function kinds(steps) {
   const share = (of, name) => ({ of: `weight of ${of}`, way: `${text(name)} / ${text("sum")}`, from: [name, "sum"] });
   const weights = (role) => ({
     number: (i, j) => projections[ROLES[role]][i][j],
-    origin: () => ({ of: `a number of W_${ROLES[role]}`, note: "a trained number: here from the generator, under the notes' own seed" }),
+    origin: () => ({ of: `an entry of W_${ROLES[role]}`, note: "a learned weight; here a random number, with the seed of the notes" }),
   });
   const projected = (role, letter, W) => ({
     number: (j, d) => given[role][j][d],
@@ -73,23 +73,23 @@ export function kinds(steps) {
     factor: { number: () => now.scale, origin: () => ({ of: "the scale", note: Math.abs(now.scale * Math.sqrt(size) - 1) < 1e-6 ? `1 / √${size}` : "set by hand or by the model" }) },
     scaled: { number: (j) => steps.found.scaled[j], origin: (j) => ({ of: `scaled score of ${key(j)}`, way: `${text(`score.${j}`)} × ${decimal(now.scale, 4)}`, from: [`score.${j}`, "factor"] }) },
     capped: { number: (j) => steps.found.capped[j], origin: (j) => ({ of: `capped score of ${key(j)}`, way: `${decimal(softcap, 0)} × tanh(${text(`scaled.${j}`)} / ${decimal(softcap, 0)})`, from: [`scaled.${j}`] }) },
-    bias: { number: (j) => given.bias[now.query][j] ?? 0, origin: (j) => ({ of: `bias of ${key(j)}`, note: "what the model adds for the distance of two tokens" }) },
+    bias: { number: (j) => given.bias[now.query][j] ?? 0, origin: (j) => ({ of: `bias of ${key(j)}`, note: "added by the model for the distance between two tokens" }) },
     masked: {
       number: (j) => steps.found.masked[j],
       origin(j) {
         const of = `masked score of ${key(j)}`;
         const from = [`${before}.${j}`];
-        if (steps.visible !== null && !steps.visible[j]) return { of, note: "hidden by the mask, so that its weight will be 0", from };
-        if (given.bias === null) return { of, way: text(from[0]), note: "not hidden: as it was", from };
+        if (steps.visible !== null && !steps.visible[j]) return { of, note: "hidden by the mask, so its weight will be 0", from };
+        if (given.bias === null) return { of, way: text(from[0]), note: "visible, so unchanged", from };
         return { of, way: `${text(from[0])} + ${minus(text(`bias.${j}`))}`, from: [...from, `bias.${j}`] };
       },
     },
-    exp: { number: (j) => steps.found.exps[j], origin: (j) => ({ ...exp(key(j), `masked.${j}`), note: "the largest is taken off first: that changes no weight, and nothing overflows" }) },
+    exp: { number: (j) => steps.found.exps[j], origin: (j) => ({ ...exp(key(j), `masked.${j}`), note: "the largest score is subtracted first, which changes no weight and prevents overflow" }) },
     sum: {
       number: () => steps.found.sum,
       origin() {
         const from = [...keys("exp"), ...steps.others.map((kind) => `${kind}-exp`)];
-        return { of: "their sum", way: from.filter((name) => steps.hasRest || name !== "rest-exp").map(text).join(" + "), from };
+        return { of: "sum of exponentials", way: from.filter((name) => steps.hasRest || name !== "rest-exp").map(text).join(" + "), from };
       },
     },
     weight: {
@@ -101,7 +101,7 @@ export function kinds(steps) {
     },
     all: {
       number: () => steps.found.weights.reduce((sum, one) => sum + one, steps.found.restWeight + steps.found.sinkWeight),
-      origin: () => ({ of: "all weights", note: "together they are one", from: [...keys("weight"), ...steps.others.map((kind) => `${kind}-weight`)] }),
+      origin: () => ({ of: "all weights", note: "they sum to one", from: [...keys("weight"), ...steps.others.map((kind) => `${kind}-weight`)] }),
     },
     context: {
       number: (d) => steps.found.context[d],
@@ -111,12 +111,12 @@ export function kinds(steps) {
         return products(`context${sub(d)} of ${steps.who.name}`, pairs);
       },
     },
-    "rest-masked": other("rest", () => given.rest[now.query] ?? -Infinity, () => ({ of: NAMES.rest, note: `${count(given.others, "token")} that are not shown, as one: the log of the sum of their e^masked` })),
-    "sink-masked": other("sink", () => given.sink, () => ({ of: NAMES.sink, note: "a trained logit that takes part and has no value" })),
+    "rest-masked": other("rest", () => given.rest[now.query] ?? -Infinity, () => ({ of: NAMES.rest, note: `${count(given.others, "token")} that are not shown, combined: the log of the sum of their e^masked` })),
+    "sink-masked": other("sink", () => given.sink, () => ({ of: NAMES.sink, note: "a learned logit that takes part in the softmax but has no value" })),
     "rest-exp": exponential("rest"),
     "sink-exp": exponential("sink"),
     "rest-weight": weight("rest"),
     "sink-weight": weight("sink"),
-    "rest-V": other("rest", (d) => given.restValue[now.query][d], () => ({ of: NAMES.rest, note: "their values, mixed by their own weights" })),
+    "rest-V": other("rest", (d) => given.restValue[now.query][d], () => ({ of: NAMES.rest, note: "the weighted mean of their values" })),
   };
 }

@@ -17,7 +17,7 @@ export function readDisplayOptions(params, layer) {
 
 /** Controls for both; for pooling only where cells are pooled. @param {DisplayOptions} options @param {boolean} isPooled @param {() => void} changed */
 export function displayControls(options, isPooled, changed) {
-  const pooled = dropdown("A cell shows the", [["max", "largest"], ["mean", "mean"]], options.reduce, (value) => { options.reduce = value === "mean" ? "mean" : "max"; changed(); });
+  const pooled = dropdown("Pooling", [["max", "maximum"], ["mean", "mean"]], options.reduce, (value) => { options.reduce = value === "mean" ? "mean" : "max"; changed(); });
   const scale = dropdown("Scale", [["log", "logarithmic"], ["linear", "linear"]], options.isLog ? "log" : "linear", (value) => { options.isLog = value === "log"; changed(); });
   return isPooled ? [pooled, scale] : [scale];
 }

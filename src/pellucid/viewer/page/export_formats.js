@@ -1,4 +1,4 @@
-// What is on screen as a file: a picture, its numbers, or a page of its own.
+// The formats of the export menu: PNG, SVG, CSV and an HTML file that works offline.
 import { offlinePage } from "./offline_source.js";
 import { context2d, createElement } from "./elements.js";
 import { toSvg } from "./svg.js";

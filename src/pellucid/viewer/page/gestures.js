@@ -1,4 +1,4 @@
-// What hands do on a map: dragging, the wheel, two fingers, clicks and keys.
+// Pointer, wheel, touch and keyboard control of a map.
 import { between } from "./camera.js";
 
 const MOVED = { mouse: 4, pen: 6, touch: 10 }; // pixels until a click is a drag
@@ -7,7 +7,7 @@ const NEARER = 1.6;
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** What screen readers say of a map's keys. */
-export const KEYS = "Arrows move from cell to cell, shift and arrows move the map, plus and minus zoom, 0 shows all of it";
+export const KEYS = "Arrow keys move between cells, Shift and arrow keys pan, plus and minus zoom, 0 shows the whole map";
 
 /**
  * Let hands steer a map.

@@ -92,7 +92,7 @@ export class Grids {
   }
 
   #button(size) {
-    const [text, title] = this.#isWide ? [`first ${FIRST}`, `Show the first ${FIRST} numbers`] : [`… ${size - FIRST} more`, `Show all ${size} numbers`];
+    const [text, title] = this.#isWide ? [`first ${FIRST}`, `Show only the first ${FIRST} numbers`] : [`… ${size - FIRST} more`, `Show all ${size} numbers`];
     return button(text, title, ({ target }) => {
       const all = () => /** @type {HTMLElement[]} */ ([...this.#body.querySelectorAll(".scroller button")]);
       const which = all().indexOf(/** @type {HTMLElement} */ (target));

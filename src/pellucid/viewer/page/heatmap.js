@@ -1,4 +1,4 @@
-// A map of weights, drawn from tiles: cells, tokens along both sides, a small map of the whole.
+// A heatmap of weights, drawn from tiles: cells, tokens along both sides, a minimap and a legend.
 import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { between } from "./camera.js";
 import { cellOf, mostOf, spotsOf } from "./tile_cache.js";

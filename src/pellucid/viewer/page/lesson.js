@@ -23,7 +23,7 @@ export async function lesson(page) {
   // Where one is: at an example's query or a recording's token, as far as it is known.
   const here = () => (example ? { ...place, query: steps.now.query } : { ...place, token: steps ? steps.given.first + steps.now.query : place.token });
 
-  controls.append(dropdown("Numbers of", [
+  controls.append(dropdown("Numbers from", [
     ...examples.map((one) => [one.name, one.title]),
     ...(about.layers.length ? [["recording", "this recording"]] : []),
   ], example?.name ?? "recording", (value) => go(value === "recording" ? { layer: 0, head: 0 } : { example: value })));
@@ -46,7 +46,7 @@ export async function lesson(page) {
   const follow = (call) => { following.push(call); };
   const saveState = throttle(() => page.saveState(state()));
   const body = createElement("div", { className: "lesson" });
-  const words = createElement("p", { className: `origin${example ? "" : " long"}`, tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "Where the number comes from" } });
+  const words = createElement("p", { className: `origin${example ? "" : " long"}`, tabIndex: 0, data: { role: "group", "aria-live": "polite", "aria-label": "How the number is computed" } });
   const grids = new Grids(body, { follow, rebuild: build, point: explain, signal });
   view.append(body);
   build();
@@ -98,7 +98,7 @@ export async function lesson(page) {
     });
     const turn = (from, text, title) => button(text, title, () => go({ ...state(), token: from, around: from }));
     const keys = given.isSelf ? queries : given.keys.map((word) => chip("span", word));
-    const reset = button("Reset", "Put scale, temperature and mask back", () => { Object.assign(now, usual); refresh(); });
+    const reset = button("Reset", "Restore scale, temperature and mask", () => { Object.assign(now, usual); refresh(); });
     follow(() => {
       keys.forEach((one, j) => { one.lastChild.textContent = percent(steps.found.weights[j]); });
       reset.disabled = !steps.isChanged;
@@ -140,7 +140,7 @@ export async function lesson(page) {
     pointed = name;
     if (name === null) {
       grids.light(null, []);
-      words.replaceChildren(steps.isChanged ? "Changed by hand. Reset brings the numbers back." : "Point at a number, or go to one with Tab and the arrow keys, to see where it comes from.");
+      words.replaceChildren(steps.isChanged ? "Changed by hand. Reset restores the original numbers." : "Point at a number, or move to one with Tab and the arrow keys, to see how it is computed.");
       return;
     }
     const { of, way, note, from, isLong } = steps.origin(name);

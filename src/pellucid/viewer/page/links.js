@@ -60,7 +60,7 @@ export async function links(page) {
     const of = ({ recording }) => (about.recordings.length > 1 ? `${truncate(about.recordings[recording].title, 28)}: ` : "");
     return layers.flatMap((one, i) => {
       const isFirst = one.is_cross && layers.findIndex((other) => other.is_cross && other.recording === one.recording) === i;
-      const name = `${of(one)}${one.stack}${one.number}${one.is_cross ? ", across" : ""}`;
+      const name = `${of(one)}${one.stack}${one.number}${one.is_cross ? ", cross-attention" : ""}`;
       return [...(isFirst ? [[`${i}.align`, `${of(one)}alignment`]] : []), [String(i), name]];
     });
   }
@@ -69,7 +69,7 @@ export async function links(page) {
   function headOptions() {
     const one = Array.from({ length: layerOf().heads }, (_, head) => /** @type {[string, string]} */ ([String(head), `head ${head}`]));
     const mean = /** @type {[string, string]} */ (["mean", "mean of all"]);
-    return now.picture === "links" ? [["all", "all, each in a colour"], mean, ...one] : [mean, ...one];
+    return now.picture === "links" ? [["all", "all, in colours"], mean, ...one] : [mean, ...one];
   }
 
   /** Controls for what there is to choose now; the one that has the focus stays as it is. */
@@ -81,7 +81,7 @@ export async function links(page) {
     const fresh = [
       dropdown("Layer", layerOptions(), isAlignment ? `${now.layer}.align` : String(now.layer), (value) => { turnTo(value); again(0); }),
       isAlignment ? createElement("span", {}) : dropdown("Heads", options, now.head, (value) => { now.head = value; again(1); }),
-      dropdown("Picture", [["links", "curves"], ["grid", "grid"]], now.picture, (value) => { now.picture = value; again(2); }),
+      dropdown("Show as", [["links", "curves"], ["grid", "grid"]], now.picture, (value) => { now.picture = value; again(2); }),
     ];
     fresh.forEach((one, i) => {
       if (i === but) return;
@@ -118,7 +118,7 @@ export async function links(page) {
       if (count === size) return [];
       const go = (to) => { now.first[side] = to; load(); };
       const name = sides.length > 1 ? `${side} ` : "";
-      const number = createElement("input", { type: "number", min: 0, max: size - count, value: first, data: { "aria-label": `First of the ${name}tokens that are shown` } });
+      const number = createElement("input", { type: "number", min: 0, max: size - count, value: first, data: { "aria-label": `First of the ${name}tokens shown` } });
       number.addEventListener("change", () => go(number.valueAsNumber));
       return [createElement("span", { className: "window" },
         `${name}tokens `,
@@ -151,7 +151,7 @@ export async function links(page) {
     } catch (error) {
       if (isLate() || error.name === "AbortError") return;
       shown = null;
-      body.replaceChildren(createElement("p", { className: "complaint", textContent: `This cannot be shown: ${error.message}.` }));
+      body.replaceChildren(createElement("p", { className: "complaint", textContent: `Cannot show this: ${error.message}.` }));
       setStatus(error.message);
     }
   }
@@ -241,6 +241,6 @@ async function aligned({ source, signal, about }, { layer, item, head }) {
 }
 
 function nameOf({ stack, number }, head) {
-  const heads = { all: "", mean: ", the mean of its heads" };
+  const heads = { all: "", mean: ", mean of heads" };
   return `Layer ${stack}${number}${heads[head] ?? `, head ${head}`}`;
 }

@@ -1,7 +1,7 @@
-// Answers in a file: written by one page, or by `pellucid export`, and read by the page in the file.
+// A page as a file that works offline: the answers are stored in it, by the page or by `pellucid export`.
 import { canonicalPath } from "./data_source.js";
 
-/** A whole page of some answers, which opens at an address. */
+/** An HTML file with some answers, which opens at a state of the URL. */
 export async function offlinePage(code, answers, address, title) {
   const index = {};
   const parts = [];
@@ -39,7 +39,7 @@ function bytes(text) {
   return found;
 }
 
-/** What a file holds, as a source, and the address at which it opens. */
+/** The answers in a file as a source, and the state of the URL at which it opens. @param {HTMLElement} file */
 export async function openOfflineSource(file) {
   const { address, answers, numbers } = JSON.parse(file.textContent);
   const unpacked = new Blob([bytes(numbers)]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -50,7 +50,7 @@ export async function openOfflineSource(file) {
     const found = answers[canonicalPath(path)];
     if (found?.error !== undefined) throw new Error(found.error);
     if (found) return found;
-    throw new Error("this is not part of the file");
+    throw new Error("this file does not contain it");
   }
   function numbersOf(path) {
     const { shape, at, exact } = find(path);

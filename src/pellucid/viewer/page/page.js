@@ -1,4 +1,4 @@
-// The page around the views: which of them is shown, and what all of them need.
+// The frame around the views: navigation, export menu, theme and status line.
 import { formatState, parseState } from "./url_state.js";
 import { csvOf, download, exporters } from "./export_formats.js";
 import { button, createElement } from "./elements.js";
@@ -12,7 +12,7 @@ import { map } from "./map.js";
 import { overview } from "./overview.js";
 import { text } from "./text.js";
 
-const VIEWS = { overview, map, compare, text, links, generation, lesson }; // named in the page as here, with a capital letter
+const VIEWS = { overview, map, compare, text, links, generation, lesson }; // the names on the page are these, capitalised
 
 /**
  * Fill an element with the page.
@@ -20,7 +20,7 @@ const VIEWS = { overview, map, compare, text, links, generation, lesson }; // na
  * @param {Source} from
  * @param {Url} address
  * @param {(title: string) => void} entitle
- * @param {AbortSignal} ended aborted when nobody looks at the page any more
+ * @param {AbortSignal} ended aborted when the page is closed
  */
 export async function mount(root, from, address, entitle = () => {}, ended = new AbortController().signal) {
   const source = cachedSource(from);
@@ -38,7 +38,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   const view = createElement("main", { tabIndex: -1 });
   const status = createElement("p", { className: "status", data: { role: "status", "aria-live": "polite" } });
   const theme = themeOf(root, ended);
-  const toggle = button("◐", "Light or dark", () => theme.toggle());
+  const toggle = button("◐", "Switch between light and dark", () => theme.toggle());
   const menu = createElement("details", { className: "export" }, createElement("summary", { textContent: "Export" }));
   root.classList.add("pellucid");
   root.replaceChildren(
@@ -51,7 +51,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   let exportable = { csv: noNumbers };
   ended.addEventListener("abort", () => shown.abort());
 
-  /** Tell people in the line below; screen readers say it too. */
+  /** Write into the status line, which screen readers announce. @param {string} message */
   const setStatus = (message) => { if (status.textContent !== message) status.textContent = message; };
   const showError = (error) => {
     if (error.name === "AbortError") return;
@@ -67,16 +67,16 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
       CSV: async () => download(`${name()}.csv`, csvOf(await exportable.csv())),
       HTML: async () => download(`${name()}.html`, await exporters.html(source, exportable, address.hash, about.title)),
     };
-    if (!source.code) delete ways.HTML; // a file is one already
-    const titles = { PNG: "a picture", SVG: "a picture that scales", CSV: "the numbers", HTML: "a page of its own, which works offline" };
+    if (!source.code) delete ways.HTML; // this page is a file already
+    const titles = { PNG: "image", SVG: "vector image", CSV: "the numbers shown", HTML: "standalone page, works offline" };
     menu.append(createElement("div", {}, ...Object.entries(ways).map(([way, call]) => button(way, `Export as ${way}: ${titles[way]}`, async () => {
       menu.open = false;
-      setStatus(`${way} …`);
+      setStatus(`Exporting ${way} …`);
       try {
         await call();
         setStatus(`${way} saved`);
       } catch (error) {
-        setStatus(`Not exported: ${error.message}`);
+        setStatus(`Export failed: ${error.message}`);
       }
     }))));
   }
@@ -123,10 +123,10 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
 
 /** @returns {never} */
 function noNumbers() {
-  throw new Error("there are no numbers here");
+  throw new Error("this view has no numbers to export");
 }
 
-/** What stays chosen from one view to the next. */
+/** The parameters that are kept from one view to the next. @param {URLSearchParams} params */
 function shared(params) {
   return ["layer", "item", "head", "token"].flatMap((name) => {
     const value = params.get(name);

@@ -32,7 +32,7 @@ function stepsOf(all) {
   ], "across");
   const scale = grids.grid("The scaled scores", across, [{ label: "scaled", cells: ["factor", ...ofKeys("scaled")], side: 1, isResult: true }], "across");
   const cap = given.softcap === null ? [] : [
-    ["Cap", "capped = softcap · tanh(scaled / softcap)", () => `No score can leave the range from ${decimal(-given.softcap, 0)} to ${decimal(given.softcap, 0)}.`,
+    ["Cap", "capped = softcap · tanh(scaled / softcap)", () => `Scores are limited to the range from ${decimal(-given.softcap, 0)} to ${decimal(given.softcap, 0)}.`,
       grids.grid("The capped scores", across, [{ label: "capped", cells: [null, ...ofKeys("capped")], isResult: true }], "across")],
   ];
   const mask = grids.grid("The masked scores", [...across, ...steps.others.map((kind) => names[kind])], [
@@ -52,15 +52,15 @@ function stepsOf(all) {
     ...(given.encodings ? projections(all) : [
       ["Embed", example ? "" : "X = encodings of the tokens", () => (example ? "Each word is a direction." : "The layers below give each token its encoding.")],
       ["Project", example ? "" : "q = x · W_{query},  K = X · W_{key},  V = X · W_{value}", () => (example
-        ? `No matrices here: query, keys and values are given, in ${count(steps.size, "number")} each. `
-        : `This head makes q, K and V of X, with the bias and rotation that the model adds, if any, in ${count(steps.size, "number")} each. ${vectors("query", given.query, given.names)}`)],
+        ? `There are no weight matrices here: query, keys and values are given, with ${count(steps.size, "number")} each. `
+        : `This head computes q, K and V from X, plus its bias and rotation, if any, with ${count(steps.size, "number")} each. ${vectors("query", given.query, given.names)}`)],
     ]),
     ["Score", "scores = q · Kᵀ", () => steps.sentences.score(steps.found.scores), score],
     ["Scale", () => `scaled = scores × ${decimal(now.scale, 4)}`, () => steps.sentences.scale(steps.found.scores, now.scale, steps.size), scale, createElement("div", { className: "play" }, scaleSlider(all), why(all))],
     ...cap,
     ["Mask", given.bias === null ? "masked = scaled, −∞ where hidden" : "masked = scaled + position bias, −∞ where hidden", () => steps.sentences.mask(steps.found.masked), mask, maskChoice(all)],
     ["Softmax", () => (now.temperature === 1 ? "weight = e^{masked} / Σ e^{masked}" : "weight = e^{masked / τ} / Σ e^{masked / τ}"), attention, softmax, temperatureSlider(all)],
-    ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) keeps them."] : [() => steps.sentences.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
+    ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) records them."] : [() => steps.sentences.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
   ]);
 }
 

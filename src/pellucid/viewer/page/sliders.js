@@ -30,7 +30,7 @@ export function why({ steps, follow }) {
   const element = createElement("p", { className: "faint" });
   const among = given.rest === null ? "" : `among these ${given.keys.length} tokens alone `;
   follow(() => {
-    element.textContent = `Why the root? A product of ${count(size, "number")} spreads √${size} = ${root.toFixed(2)} times as widely as one. `
+    element.textContent = `Why the root? The standard deviation of a dot product of ${count(size, "number")} is √${size} = ${root.toFixed(2)} times that of one product. `
       + `Unscaled (× 1) ${among}the largest weight would be ${percent(steps.largest(1))}; with 1/√${size} it is ${percent(steps.largest(1 / root))}.`.replaceAll(" %", "\u00a0%");
   });
   return element;
@@ -50,12 +50,12 @@ export function maskChoice({ steps, follow, changed }) {
     changed();
   }));
   if (given.offset === null) return row;
-  const input = createElement("input", { type: "range", min: 1, max: given.keys.length, step: 1, data: { "aria-label": "Tokens of the window" } });
+  const input = createElement("input", { type: "range", min: 1, max: given.keys.length, step: 1, data: { "aria-label": "Window size in tokens" } });
   const output = createElement("span", { className: "value" });
   input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); changed(); });
   follow(() => {
     input.value = now.width;
-    output.textContent = `of ${now.width}: ${now.width === 1 ? "itself alone" : `itself and ${now.width - 1} before`}`;
+    output.textContent = `of ${now.width}: ${now.width === 1 ? "only itself" : `itself and the ${now.width - 1} before`}`;
   });
   row.append(input, output);
   return row;
@@ -97,7 +97,7 @@ function slider({ follow, changed }, name, [least, most], marks, get, set, show)
     mark.style.left = `${(100 * (at(value) - least)) / (most - least)}%`;
     return mark;
   }));
-  // A pointer cannot hit a mark but by jumping to it; with the keyboard one must be able to leave it.
+  // A pointer needs help to hit a mark exactly; the keyboard must be able to leave it.
   let isDragged = false;
   for (const kind of ["pointerdown", "pointerup", "pointercancel"]) input.addEventListener(kind, () => { isDragged = kind === "pointerdown"; });
   input.addEventListener("input", () => {

@@ -116,7 +116,7 @@ export function ofHead(one, layer) {
   const { first_key: firstKey, rest_value: restValue, title, ...given } = one;
   const isSelf = one.offset !== null && firstKey === one.first + one.offset && one.tokens.length === one.keys.length;
   const others = layer.keys - one.keys.length;
-  const part = others > 0 ? [`Of ${layer.keys} tokens, those from ${firstKey} to ${firstKey + one.keys.length - 1} are shown; all others count in each softmax as one.`] : [];
+  const part = others > 0 ? [`Tokens ${firstKey} to ${firstKey + one.keys.length - 1} of ${layer.keys} are shown; in each softmax, all others are combined into one term.`] : [];
   return {
     ...given, ...named({ ...one, firstKey, isSelf }), restValue,
     isExample: false, places: 2, valuePlaces: 2,
@@ -126,7 +126,7 @@ export function ofHead(one, layer) {
 }
 
 function rulesOf(isRecorded, isOrdered) {
-  return [...(isRecorded ? [["recorded", "as recorded"]] : []), ["none", "none"], ...(isOrdered ? [["causal", "causal"], ["window", "a window"]] : [])];
+  return [...(isRecorded ? [["recorded", "as recorded"]] : []), ["none", "none"], ...(isOrdered ? [["causal", "causal"], ["window", "window"]] : [])];
 }
 
 function named({ tokens, keys, first = 0, firstKey = 0, isSelf, offset }) {

@@ -45,17 +45,17 @@ export async function text(page) {
   const sides = isCross ? ["queries", "keys"] : ["keys"];
   const found = await Promise.all(sides.map((name) => loadTokens(source, now.layer, now.item, name, layer[name])));
   const texts = found.map((some, i) => new VirtualText(some.map((word, at) => (at && word === `#${at}` ? ` ${word}` : word)), {
-    name: isCross ? `${i ? "The text that is read" : "The text that reads"}: arrow keys move, Enter chooses a word` : "The text: arrow keys move, Enter chooses a word",
+    name: isCross ? `${i ? "The encoder's text" : "The decoder's text"}: arrow keys move, Enter selects a word` : "The text: arrow keys move, Enter selects a word",
     signal,
     choose: (at) => choose(i, at),
     point: (at) => point(i, at),
   }));
-  const titles = ["Decoder: these words attend", "Encoder: these are attended to"];
+  const titles = ["Decoder: attends", "Encoder: attended to"];
   const columns = texts.map((paper, i) => (isCross ? createElement("section", {}, createElement("h2", { textContent: titles[i] }), paper.element) : paper.element));
   const legend = createElement("div", { className: "legend" });
-  const seek = createElement("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next place" } });
+  const seek = createElement("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next match" } });
   const foot = createElement("div", { className: "foot" },
-    createElement("span", {}, seek, button("↓", "Next place", () => seekNext(1))), legend,
+    createElement("span", {}, seek, button("↓", "Next match", () => seekNext(1))), legend,
     dropdown("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
   const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
   view.append(createElement("div", { className: `text${kind}` }, ...columns, foot));
@@ -97,7 +97,7 @@ export async function text(page) {
     const { heads } = layers[now.layer];
     const each = Array.from({ length: heads }, (_, head) => /** @type {[string, string]} */ ([String(head), String(head)]));
     /** @type {[string, string][]} */
-    const more = [["layer", "mean of all"], ...(isCross ? [] : [/** @type {[string, string]} */ (["rollout", "rollout up to here"])])];
+    const more = [["layer", "mean of all"], ...(isCross ? [] : [/** @type {[string, string]} */ (["rollout", "rollout up to this layer"])])];
     const fresh = [
       dropdown("Layer", layers.map((one, i) => [String(i), layerName(one)]), String(now.layer), (value) => turn(Number(value))),
       dropdown("Head", [...each, ...more], now.by === "head" ? String(now.head) : now.by, (value) => {
@@ -179,7 +179,7 @@ export async function text(page) {
     const { signal: mine } = stop;
     signal.addEventListener("abort", () => stop.abort(), { once: true, signal: mine });
     const { path, take } = question();
-    const slow = setTimeout(() => setStatus("Working it out …"), 150);
+    const slow = setTimeout(() => setStatus("Computing …"), 150);
     try {
       const answer = known.get(path) ?? (await source.numbers(path, mine)).values;
       if (/^(tile|mean)/.test(path)) known.set(path, answer);
@@ -269,12 +269,12 @@ export async function text(page) {
       createElement("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
       createElement("span", { className: "ramp" }, canvas, createElement("span", { textContent: percent(middle) })),
       createElement("span", { textContent: percent(most) }),
-      createElement("span", { className: "unseen", textContent: "0 %: not seen" }),
+      createElement("span", { className: "unseen", textContent: "0 %: no attention" }),
     );
   }
 
   function csv() {
-    if (weights === null) throw new Error("choose a word first");
+    if (weights === null) throw new Error("select a word first");
     return [["position", "token", "weight"], ...shaded().words.map((word, i) => [i, word, weights[i]])];
   }
 
@@ -287,7 +287,7 @@ export async function text(page) {
     const { found: all } = places;
     if (!all.length) {
       paper.mark(0, 0);
-      setStatus(text ? `“${text}” is not in the text` : summary);
+      setStatus(text ? `“${text}” was not found` : summary);
       return;
     }
     places.at = (places.at + way + all.length) % all.length;
@@ -295,7 +295,7 @@ export async function text(page) {
     paper.mark(first, end);
     paper.move(first);
     paper.reveal(first);
-    setStatus(`“${text}”: place ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
+    setStatus(`“${text}”: match ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
   }
 }
 

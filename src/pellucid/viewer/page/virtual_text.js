@@ -1,4 +1,4 @@
-// A text of as many words as there are, of which only those near the window are in the page.
+// A text of any length, of which only the tokens near the visible part are in the document.
 import { context2d, createElement } from "./elements.js";
 
 const BLOCK = { least: 64, sentence: 128, most: 192 }; // tokens that come and go together
@@ -34,7 +34,7 @@ export class VirtualText {
    */
   constructor(words, { name, signal, choose, point }) {
     this.words = words;
-    this.element = createElement("div", { className: "paper", tabIndex: 0, data: { role: "listbox", "aria-label": name } });
+    this.element = createElement("div", { className: "virtual-text", tabIndex: 0, data: { role: "listbox", "aria-label": name } });
     for (let first = 0; first < words.length;) {
       const end = blockEnd(words, first);
       const block = createElement("p", { data: { role: "group", "aria-label": `tokens ${first} to ${end - 1}` } });

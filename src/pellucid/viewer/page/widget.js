@@ -15,7 +15,7 @@ export default {
       waiting.set(number, { done, failed });
       signal?.addEventListener("abort", () => {
         if (waiting.delete(number)) model.send({ drop: number });
-        failed(new DOMException("nobody waits any more", "AbortError"));
+        failed(new DOMException("the request was cancelled", "AbortError"));
       });
       model.send({ number, path });
     });
