@@ -165,7 +165,7 @@ class Api:
         return told | {"recordings": volumes, "layers": layers}
 
     def heads(self, _: Given) -> Answer:
-        """Each request measures one layer more: nothing is measured unless requested."""
+        """Each request measures one layer more; nothing is measured without a request."""
         with self._measuring:
             some = next(self._rows, None)
             if some is None and self._layers_done < len(self.catalogue.layers):
