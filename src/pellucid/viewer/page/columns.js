@@ -11,7 +11,7 @@ export class Columns {
    *   a word is pointed at or has the focus, or none; when one is clicked, or none shall be kept
    */
   constructor(found, { point, pin }) {
-    const titles = found.isAligned ? ["translation", "source"] : ["tokens that attend", "tokens attended to"];
+    const titles = found.isAligned ? ["translation", "source"] : ["attends", "attended to"];
     const roles = found.isAligned ? titles : ["query", "key"];
     this.queries = column("queries", found.queries, titles[0], roles[0]);
     this.keys = column("keys", found.keys, titles[1], roles[1]);

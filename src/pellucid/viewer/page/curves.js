@@ -5,7 +5,7 @@ import { Lines } from "./lines.js";
 import { button, context2d, createElement } from "./elements.js";
 
 const ROW = { least: 19, most: 44 }; // pixels of a word's line
-const GAP = { least: 150, most: 460 }; // between the columns
+const GAP = { phone: 90, least: 150, most: 460 }; // between the columns
 const SHARE = 58; // pixels of a percentage beside a word
 const BOX = 11; // and of the box of a head
 
@@ -105,16 +105,17 @@ export class Curves {
     const { planes, heads } = this.#found;
     const { queries, keys } = this.#columns;
     const pen = context2d(this.#canvas);
+    const gap = clientWidth < 480 ? GAP.phone : GAP.least;
     const count = Math.max(queries.words.length, keys.words.length);
     const room = clientHeight - this.bar.offsetHeight - 60;
     const row = Math.max(clientHeight < 480 ? ROW.least - 1 : ROW.least, Math.min(ROW.most, room / count));
     const font = Math.min(17, Math.max(12, row * 0.62));
     pen.font = `${font}px system-ui, sans-serif`;
     const boxes = this.#lines.isMany ? heads.length * BOX + 8 : 0;
-    const most = Math.max(60, (Math.max(320, clientWidth - 24) - 2 * (SHARE + boxes) - GAP.least) / 2);
+    const most = Math.max(60, (Math.max(320, clientWidth - 24) - 2 * (SHARE + boxes) - gap) / 2);
     const [wide, wideKeys] = [queries, keys].map(({ texts }) => SHARE + Math.min(most, 20 + texts.reduce((widest, text) => Math.max(widest, pen.measureText(text).width), 0)));
     const left = boxes + wide;
-    const right = left + Math.min(GAP.most, Math.max(GAP.least, clientWidth - 24 - left - wideKeys - boxes));
+    const right = left + Math.min(GAP.most, Math.max(gap, clientWidth - 24 - left - wideKeys - boxes));
     const width = right + wideKeys + boxes;
     const top = 26;
     const height = top + count * row + 8;
