@@ -87,9 +87,9 @@ def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:
     records = volume.seen.latest()
     names = [record.name for record in records]
     places = [layers_of(records)[names.index(name)] for name, _ in named]
-    said = ", ".join(
+    heads = ", ".join(
         f"layer {stack}{layer}, head {head}"
         for (stack, layer), (_, head) in zip(places, named, strict=True)
     )
-    one = f"{said}, which the model lists for alignment"
-    return one if len(named) == 1 else f"the mean of {one}"
+    listed = f"{heads}, which the model lists for alignment"
+    return listed if len(named) == 1 else f"the mean of {listed}"

@@ -53,12 +53,12 @@ class IntegerOption(NamedTuple):
     most: int
     usual: int
 
-    def read(self, name: str, said: str) -> int:
-        if not said.isascii() or not said.isdecimal() or len(said) > len(str(LARGEST)):
+    def read(self, name: str, text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or len(text) > len(str(LARGEST)):
             raise ArgumentError(f"{name} must be a whole number")
-        if not self.least <= int(said) <= self.most:
-            raise ArgumentError(f"{name} must be from {self.least} to {self.most}, not {said}")
-        return int(said)
+        if not self.least <= int(text) <= self.most:
+            raise ArgumentError(f"{name} must be from {self.least} to {self.most}, not {text}")
+        return int(text)
 
 
 class ChoiceOption(NamedTuple):
@@ -67,10 +67,10 @@ class ChoiceOption(NamedTuple):
     words: tuple[str, ...]
     usual: str
 
-    def read(self, name: str, said: str) -> str:
-        if said not in self.words:
+    def read(self, name: str, text: str) -> str:
+        if text not in self.words:
             raise ArgumentError(f"{name} must be one of {', '.join(self.words)}")
-        return said
+        return text
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Endpoint:
     pace: Pace | Callable[[Given], Pace] = "soon"
     is_json: bool = True
 
-    def read(self, parts: list[str], said: Mapping[str, str]) -> Given:
+    def read(self, parts: list[str], query: Mapping[str, str]) -> Given:
         """The numbers and options of one request.
 
         Raises:
@@ -96,12 +96,12 @@ class Endpoint:
         if len(parts) != len(self.numbers) or not all(map(_is_number, parts)):
             raise OutOfRangeError("there is no such endpoint")
         options = self.options or {}
-        for name in said:
+        for name in query:
             if name not in options:
                 raise ArgumentError(f"unknown option '{name[:40]}'")
         given: Given = dict(zip(self.numbers, map(int, parts), strict=True))
         for name, option in options.items():
-            given[name] = option.read(name, said[name]) if name in said else option.usual
+            given[name] = option.read(name, query[name]) if name in query else option.usual
         return given
 
 
@@ -161,18 +161,18 @@ class Api:
         ]
         title = " · ".join(dict.fromkeys(volume.title for volume in self.catalogue.volumes))
         layers = [layer._asdict() for layer in self.catalogue.layers]
-        told = {"title": title, "version": __version__, "side": SIDE}
-        return told | {"recordings": volumes, "layers": layers}
+        about = {"title": title, "version": __version__, "side": SIDE}
+        return about | {"recordings": volumes, "layers": layers}
 
     def heads(self, _: Given) -> Answer:
-        """Each request measures one layer more; nothing is measured without a request."""
+        """Measure one layer more, so that nothing is measured unless requested."""
         with self._measuring:
             some = next(self._rows, None)
             if some is None and self._layers_done < len(self.catalogue.layers):
                 raise BrokenError("not all heads could be measured")  # the first time, with why
             if some is not None:
-                told = {"layer_index": self._layers_done}
-                self._measured += [row.to_dict() | {"label": row.label} | told for row in some]
+                index = {"layer_index": self._layers_done}
+                self._measured += [row.to_dict() | {"label": row.label} | index for row in some]
                 self._layers_done += 1
             done, rows = self._layers_done, list(self._measured)
         return {"done": done, "of": len(self.catalogue.layers), "rows": rows}

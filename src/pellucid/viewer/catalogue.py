@@ -22,7 +22,7 @@ MOST_VALUES = 1024
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
 TEXTS = 8
-"""Whose words are kept."""
+"""Texts whose tokens are cached as strings."""
 THUMBNAIL = 64
 """Cells of a thumbnail, each way."""
 
@@ -162,7 +162,7 @@ class Catalogue:
         Args:
             layer: its index.
             item: which text of the batch.
-            known: whether the logsumexp of all rows is to be there; once found it is kept.
+            known: whether to compute the logsumexp of all rows, which is then cached.
 
         Raises:
             OutOfRangeError: there is no such layer or text.
@@ -249,14 +249,14 @@ class Catalogue:
         with self._lock:  # one convention of spelling for all
             words = running(volume.seen.strings(torch.tensor([*ids, *other])))
         spelt = iter(words[len(ids) :])
-        told = [
+        steps_as_json = [
             [
                 {"word": next(spelt), "probability": probability, "is_written": number == new}
                 for number, probability in step
             ]
             for step, new in zip(steps, ids[prompt:], strict=True)
         ]
-        return {"prompt": prompt, "words": words[: len(ids)], "how": how, "steps": told}
+        return {"prompt": prompt, "words": words[: len(ids)], "how": how, "steps": steps_as_json}
 
     def rows(self) -> Iterator[list[HeadRow]]:
         """The measures of all heads, layer by layer; this takes a pass over all weights."""

@@ -16,7 +16,7 @@ class Connection(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     since = 0.0
-    """When it was made, on the clock of the loop."""
+    """When it was opened, on the clock of the loop."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

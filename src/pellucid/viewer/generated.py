@@ -35,7 +35,7 @@ TEXT = "the text"
 """What to call it in an error."""
 
 
-class Made(NamedTuple):
+class RecordedGeneration(NamedTuple):
     """A recorded generation."""
 
     seen: Recording
@@ -73,26 +73,26 @@ def recorded_generation(
         checkpoint = open_checkpoint(model, whole=True, writes=True)
         own = checkpoint.model
         if isinstance(checkpoint, TheirCheckpoint):
-            made = _of_transformers(checkpoint, text, layers, new_tokens, step)
+            generated = _of_transformers(checkpoint, text, layers, new_tokens, step)
         elif isinstance(own, Decoder):
-            made = _continued(own, text, layers, new_tokens, step)
+            generated = _continued(own, text, layers, new_tokens, step)
         elif isinstance(own, EncoderDecoder):
-            made = _translated(own, text, layers, new_tokens, step)
+            generated = _translated(own, text, layers, new_tokens, step)
         else:
             raise ArgumentError(
                 f"model '{model}' is an encoder and cannot generate text; --new-tokens needs a "
                 "decoder or an encoder-decoder"
             )
-        steps = _steps(made)
-    if not len(made.seen):
+        steps = _steps(generated)
+    if not len(generated.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
-    written = Generation(made.prompt, made.ids, steps, made.how, made.aligning)
-    return Volume(made.seen, title, written)
+    written = Generation(generated.prompt, generated.ids, steps, generated.how, generated.aligning)
+    return Volume(generated.seen, title, written)
 
 
 def _continued(
     model: Decoder, text: str, layers: Layers | None, new_tokens: int, step: Step
-) -> Made:
+) -> RecordedGeneration:
     pieces: list[Piece] = []
 
     def add(piece: Piece) -> None:
@@ -114,12 +114,12 @@ def _continued(
     logits = _rows(model, x, prompt)
     vocabulary = model.config.vocabulary
     how = f"{how} {_why(done.stopped, new_tokens)}"
-    return Made(seen, prompt, ids, logits, how, vocabulary)
+    return RecordedGeneration(seen, prompt, ids, logits, how, vocabulary)
 
 
 def _translated(
     model: EncoderDecoder, text: str, layers: Layers | None, new_tokens: int, step: Step
-) -> Made:
+) -> RecordedGeneration:
     step("generating", 0, 1)
     [done] = translate(model, [text], beams=1, max_tokens=new_tokens, names=[TEXT], strict=True)
     assert model.config.start is not None  # or it would not have translated
@@ -136,12 +136,14 @@ def _translated(
     how = f"Decoding was greedy, without beam search. {_why(stopped, new_tokens)}"
     named = model.generation.alignment_heads or ()
     aligning = tuple((f"decoder.blocks.{layer}.cross", head) for layer, head in named)
-    return Made(seen, 1, ids, _rows(model, x, 1), how, model.config.vocabulary, aligning)
+    return RecordedGeneration(
+        seen, 1, ids, _rows(model, x, 1), how, model.config.vocabulary, aligning
+    )
 
 
 def _of_transformers(
     checkpoint: TheirCheckpoint, text: str, layers: Layers | None, new_tokens: int, step: Step
-) -> Made:
+) -> RecordedGeneration:
     name, tokenizer, config = checkpoint.name, checkpoint.tokenizer, checkpoint.model.config
     read = tokenizer(text, truncation=False)["input_ids"]
     is_both = config.is_encoder_decoder
@@ -171,7 +173,7 @@ def _of_transformers(
     if stopped == "max_tokens" and room < new_tokens:
         stopped = "positions"
     how = f"Decoding was greedy: the most likely token each time. {_why(stopped, new_tokens)}"
-    return Made(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1])
+    return RecordedGeneration(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1])
 
 
 @contextmanager
@@ -191,14 +193,14 @@ def _rows(model: Decoder | EncoderDecoder, x: Tensor, prompt: int) -> Callable[[
 
 
 @torch.no_grad()
-def _steps(made: Made) -> list[list[tuple[int, float]]]:
+def _steps(generated: RecordedGeneration) -> list[list[tuple[int, float]]]:
     """The most likely tokens of each step, and the generated one."""
-    new = made.ids[made.prompt :]
-    block = max(1, AT_ONCE // made.vocabulary)
+    new = generated.ids[generated.prompt :]
+    block = max(1, AT_ONCE // generated.vocabulary)
     found: list[list[tuple[int, float]]] = []
     for start in range(0, len(new), block):
         some = new[start : start + block]
-        shares = made.logits(slice(start, start + len(some))).float().softmax(-1)
+        shares = generated.logits(slice(start, start + len(some))).float().softmax(-1)
         likeliest = shares.topk(min(ALTERNATIVES, shares.shape[-1]), -1)
         for row, number in enumerate(some):
             ids, values = likeliest.indices[row].tolist(), likeliest.values[row].tolist()
@@ -209,9 +211,9 @@ def _steps(made: Made) -> list[list[tuple[int, float]]]:
 
 def _why(stopped: Ending, new_tokens: int) -> str:
     """Why generation stopped."""
-    said: dict[Ending, str] = {
+    reasons: dict[Ending, str] = {
         "stop id": "The model ended the text.",
         "max_tokens": f"Generation stopped at the limit of {count(new_tokens, 'new token')}.",
         "positions": "Generation stopped at the model's last position.",
     }
-    return said[stopped]
+    return reasons[stopped]

@@ -203,8 +203,8 @@ def exported(
                     continue
                 if isinstance(answer, Numbers):
                     values = as_bytes(answer.values)
-                    told = {"shape": list(answer.values.shape), "exact": answer.is_exact}
-                    answers[path] = told | {"at": count}
+                    entry = {"shape": list(answer.values.shape), "exact": answer.is_exact}
+                    answers[path] = entry | {"at": count}
                     packed.append(packer.compress(values))
                     count += answer.values.numel()
                 else:
@@ -229,10 +229,10 @@ def held_bytes(wanted: Wanted) -> int:
 
 def ask(api: Api, path: str) -> Answer:
     """The complete answer to a path with its options."""
-    asked = api.ask(*parsed(path))
-    answer = asked.find()
+    pending = api.ask(*parsed(path))
+    answer = pending.find()
     while isinstance(answer, dict) and "done" in answer and answer["done"] != answer["of"]:
-        answer = asked.find()
+        answer = pending.find()
     return answer
 
 

@@ -41,10 +41,10 @@ def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
     _, make = example.weights[way]
     walk = walk_example(name, weights=way, causal=causal)
     more = [way] * (way != next(iter(example.weights))) + ["causal"] * causal
-    said = {"linear": "linear layers", "causal": "causal mask"}
+    suffixes = {"linear": "linear layers", "causal": "causal mask"}
     return {
         "name": "-".join([name, *more]),
-        "title": walk.title + "".join(f", {said[one]}" for one in more),
+        "title": walk.title + "".join(f", {suffixes[one]}" for one in more),
         "tokens": list(walk.tokens),
         "encodings": example.embeddings().tolist(),
         "projections": dict(zip(ROLES, (W.tolist() for W in make()), strict=True)),

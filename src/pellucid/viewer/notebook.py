@@ -61,7 +61,7 @@ def bundle(
         if shell is not None and find_spec("anywidget") is not None:
             makers[WIDGET] = lambda: _widget(thing)
     data: dict[str, Any] = {}
-    told: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for kind, make in makers.items():
         if (not include or kind in include) and (not exclude or kind not in exclude):
             try:
@@ -69,8 +69,8 @@ def bundle(
             except (PellucidError, RuntimeError) as error:  # as of weights without any memory
                 some, more = {TEXT: f"{data.get(TEXT, repr(thing))}\nno picture: {error}"}, {}
             data |= some
-            told |= more
-    return data, told
+            metadata |= more
+    return data, metadata
 
 
 def catalogue_of(thing: Recording | AttentionWeights) -> Catalogue:
@@ -110,8 +110,8 @@ def _picture(thing: Recording | AttentionWeights) -> Bundle:
 def _widget(thing: Recording | AttentionWeights) -> Bundle:
     page = _page(thing)._repr_mimebundle_()
     assert page is not None  # it has a view
-    data, told = page
-    return {WIDGET: data[WIDGET]}, told
+    data, metadata = page
+    return {WIDGET: data[WIDGET]}, metadata
 
 
 def _page(thing: Recording | AttentionWeights) -> "Page":

@@ -92,19 +92,19 @@ class Server:
         return JSONResponse(schema())
 
     async def answer(self, request: Request) -> Response:
-        asked = self._api.ask(request.path_params["path"], request.query_params)
+        pending = self._api.ask(request.path_params["path"], request.query_params)
         if self._waiting >= MOST_WAITING:
             raise BusyError("too many requests at once")
-        answer = self._scheduler.submit(asked.pace, partial(_answered, asked))
-        made = asyncio.wrap_future(answer)
+        answer = self._scheduler.submit(pending.pace, partial(_answered, pending))
+        response = asyncio.wrap_future(answer)
         self._waiting += 1
         try:
-            while not (await asyncio.wait({made}, timeout=PATIENCE))[0]:
+            while not (await asyncio.wait({response}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
-                    made.cancel()
+                    response.cancel()
                     self._scheduler.drop(answer)
                     raise GoneError
-            return made.result()
+            return response.result()
         finally:
             self._waiting -= 1
 
@@ -175,12 +175,12 @@ async def _missing(_: Request, __: Exception) -> Response:
     return JSONResponse({"error": "there is no such page"}, 404)
 
 
-def _answered(asked: PendingAnswer) -> Response:
+def _answered(pending: PendingAnswer) -> Response:
     """All of it, to the last byte, in the thread that finds it."""
-    found = asked.find()
+    found = pending.find()
     if not isinstance(found, Numbers):
         return JSONResponse(found)
     body = np.ascontiguousarray(found.values.detach().float().cpu().numpy().astype("<f4"))
     shape = ",".join(map(str, body.shape))
-    told = {"X-Shape": shape, "X-Exact": str(int(found.is_exact))}
-    return Response(body.tobytes(), media_type="application/octet-stream", headers=told)
+    headers = {"X-Shape": shape, "X-Exact": str(int(found.is_exact))}
+    return Response(body.tobytes(), media_type="application/octet-stream", headers=headers)

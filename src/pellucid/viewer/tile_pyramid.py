@@ -32,7 +32,7 @@ FINER = 3
 BAND = 512
 """Queries of a band, unless its cells are larger."""
 SAMPLED = 64
-"""Rows that a draft of a tile is made of."""
+"""Rows sampled for a draft of a tile."""
 SOON = 2**24
 """Weights up to which sampling is not worthwhile."""
 BYTES = 2**29
@@ -93,19 +93,19 @@ class Map:
     """The map of one head; thread-safe."""
 
     def __init__(
-        self, weights: AttentionWeights, is_known: bool = False, kept: TensorCache | None = None
+        self, weights: AttentionWeights, is_known: bool = False, cache: TensorCache | None = None
     ) -> None:
         """Of weights, (1, queries, keys).
 
         Args:
             weights: of one head.
             is_known: whether their logsumexp was recorded.
-            kept: a cache, which maps can share.
+            cache: a cache, which maps can share.
         """
         self.weights = weights
         self.queries, self.keys = weights.shape[-2:]
         self._recorded = weights.logsumexp if is_known else None
-        self._cache = TensorCache() if kept is None else kept
+        self._cache = TensorCache() if cache is None else cache
         self._base = max(1, self.top - FINER)
         self._band = max(BAND, 2**self._base)
 

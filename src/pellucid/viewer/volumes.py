@@ -12,9 +12,9 @@ SUFFIX = ".safetensors"
 MOST_TITLE = 60
 
 
-def is_recording(said: str | None) -> bool:
+def is_recording(argument: str | None) -> bool:
     """Whether an argument names a recording rather than a text."""
-    return said is not None and said.endswith(SUFFIX)
+    return argument is not None and argument.endswith(SUFFIX)
 
 
 def saved(name: str, layers: Layers | None = None) -> Volume:

@@ -36,7 +36,7 @@ class Page(anywidget.AnyWidget):
         self._scheduler = Scheduler()  # its threads do not block cells
         self._waiting: dict[str, Future[None]] = {}
         super().__init__(address=address)
-        self.on_msg(self._hear)
+        self.on_msg(self._receive)
 
     def close(self) -> None:
         """Release the recordings, and stop all requests."""
@@ -44,34 +44,34 @@ class Page(anywidget.AnyWidget):
         self._scheduler.close()
         super().close()
 
-    def _hear(self, _: Any, said: dict[str, Any], __: Any) -> None:
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
         """Handle a request, {number, path}; or {drop}, the number of a cancelled one."""
         if self._api is None:
             return
-        if "drop" in said:
-            waiting = self._waiting.get(said["drop"])
+        if "drop" in message:
+            waiting = self._waiting.get(message["drop"])
             if waiting is not None:
                 self._scheduler.drop(waiting)
             return
-        number = said["number"]
+        number = message["number"]
         try:
-            asked = self._api.ask(*parsed(said["path"]))
+            pending = self._api.ask(*parsed(message["path"]))
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
             return
-        answer = partial(self._answer, number, asked)
-        self._waiting[number] = future = self._scheduler.submit(asked.pace, answer)
+        answer = partial(self._answer, number, pending)
+        self._waiting[number] = future = self._scheduler.submit(pending.pace, answer)
         future.add_done_callback(lambda _: self._waiting.pop(number, None))
 
-    def _answer(self, number: str, asked: PendingAnswer) -> None:
+    def _answer(self, number: str, pending: PendingAnswer) -> None:
         """Send an answer, from any thread."""
         try:
-            found = asked.find()
+            found = pending.find()
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
         else:
             if isinstance(found, Numbers):
-                told = {"shape": list(found.values.shape), "exact": found.is_exact}
-                self.send({"number": number} | told, [as_bytes(found.values)])
+                array = {"shape": list(found.values.shape), "exact": found.is_exact}
+                self.send({"number": number} | array, [as_bytes(found.values)])
             else:
                 self.send({"number": number, "json": found})

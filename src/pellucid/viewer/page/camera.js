@@ -1,7 +1,7 @@
 // Which part of a map is seen, and how large. Maps that share one move together.
 
 const LARGEST = 96; // pixels of a weight from top to bottom
-const FEW = 64; // tokens whose cells may be wider than high, where there is room
+const FEW = 64; // tokens up to which cells may be wider than high
 const WIDEST = 2; // times
 
 export class Camera {
@@ -50,7 +50,7 @@ export class Camera {
     return { key: Math.floor(key), query: Math.floor(query) };
   }
 
-  /** The level whose cells are no smaller than the pixels of the screen. */
+  /** The finest level with cells no smaller than a pixel. */
   level(top, ratio) {
     return Math.min(top, Math.max(0, Math.ceil(-Math.log2(this.high * ratio) - 1e-6)));
   }

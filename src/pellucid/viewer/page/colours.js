@@ -1,5 +1,5 @@
-// One hue whose lightness alone carries the number: read without telling hues apart, and in grey.
-// Differences are blue or orange, which colour-blind people tell apart too.
+// Colour scales. One hue, whose lightness alone carries the number, can be read without colour vision and in grey.
+// Differences are blue or orange, which colour-blind people can distinguish too.
 
 const LIGHT = [[245, 248, 251], [200, 224, 240], [121, 182, 219], [38, 119, 172], [15, 77, 127], [8, 42, 79]];
 const DARK = [[21, 30, 41], [20, 58, 88], [25, 98, 143], [50, 146, 193], [132, 200, 229], [229, 245, 252]];
@@ -7,7 +7,7 @@ const LIGHT_SIGNED = [[5, 48, 97], [33, 102, 172], [103, 169, 207], [246, 246, 2
 const DARK_SIGNED = [[190, 228, 255], [96, 176, 235], [28, 92, 145], [24, 30, 38], [140, 76, 16], [232, 140, 48], [255, 216, 168]];
 const STEPS = 1024;
 const DECADES = 4; // of a logarithmic scale
-const HALF = 1 << 15; // numbers above none, told apart by the upper bits of a float32
+const HALF = 1 << 15; // positive numbers, distinguished by the upper bits of a float32
 // Colours that stay apart in every kind of colour blindness (Okabe and Ito 2008) and on this paper,
 // and what to write on them. Heads bear their number wherever they bear a colour.
 const INK = "#0b121a";

@@ -1,4 +1,4 @@
-// Two columns of words with shares beside them: pointed at, kept by a click, gone through with the arrow keys.
+// Two columns of tokens with weights beside them. A token can be pointed at, pinned by a click, and reached with the arrow keys.
 import { percent } from "./colours.js";
 import { createElement, truncate } from "./elements.js";
 
@@ -8,7 +8,7 @@ export class Columns {
   /**
    * @param {object} found what is shown: see links.js
    * @param {{point: (word: Word | null) => void, pin: (word: Word | null) => void}} calls what to do when
-   *   a word is pointed at or has the focus, or none; when one is clicked, or none shall be kept
+   *   a word is pointed at or has the focus, or none; when one is clicked, or none is to be pinned
    */
   constructor(found, { point, pin }) {
     const titles = found.isAligned ? ["translation", "source"] : ["attends", "attended to"];
@@ -43,7 +43,7 @@ export class Columns {
    * @param {Word | null} lit
    * @param {number[]} shares of the other side's words
    * @param {number} limit less than this is little
-   * @param {Word | null} pinned which is kept
+   * @param {Word | null} pinned the token that was clicked
    */
   mark(lit, shares, limit, pinned) {
     for (const { name, element, words, shares: places } of [this.queries, this.keys]) {

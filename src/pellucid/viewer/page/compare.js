@@ -1,4 +1,4 @@
-// Two heads, of any recordings: side by side, where they move together, or what one gives more than the other.
+// The Compare view: two heads of any recordings, side by side or as a difference; they move together.
 import { Camera } from "./camera.js";
 import { percent } from "./colours.js";
 import { KEYS, steer } from "./gestures.js";

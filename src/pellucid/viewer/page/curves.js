@@ -1,4 +1,4 @@
-// Two columns of words and a curve for each weight between them; of a word that is pointed at or kept, its own alone.
+// Two columns of tokens and a curve for each weight between them; only its own for a token that is pointed at or pinned.
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
 import { Lines } from "./lines.js";

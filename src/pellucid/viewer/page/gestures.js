@@ -133,7 +133,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     return true;
   }
 
-  /** To the next cell; to one that can be told apart where cells are small. */
+  /** To the next cell; further where cells are small. */
   function step([x, y]) {
     const cell = 2 ** map.level;
     const size = cell * Math.max(1, Math.round(6 / (camera.high * cell)));

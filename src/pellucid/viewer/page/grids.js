@@ -1,4 +1,4 @@
-// Tables of numbers by their names: pointed at, lit, shaded, and gone through with the arrow keys.
+// Tables of named numbers: highlighting, shading, and navigation with the arrow keys.
 import { shade } from "./colours.js";
 import { button, createElement } from "./elements.js";
 
@@ -45,7 +45,7 @@ export class Grids {
     this.places(name).forEach((place) => place.classList.add("pointed"));
   }
 
-  /** How many numbers of a vector are shown, and whether the others can be asked for, or sent away. */
+  /** How many numbers of a vector are shown, and whether there is a button for the others. */
   shown(size) {
     return { count: size > FEW && !this.#isWide ? FIRST : size, more: size > FEW ? [{ more: size }] : [] };
   }

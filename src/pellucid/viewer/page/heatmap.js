@@ -13,7 +13,7 @@ const LINED = 16; // pixels of a weight from which there are lines between cells
 const MINI = 120;
 const LEGEND = 80;
 const CALM = 160; // milliseconds without moving after which colours follow what is in view
-const AT_ONCE = 12; // pictures of tiles that are made in one frame
+const AT_ONCE = 12; // tiles that are painted in one frame
 const ruler = context2d(document.createElement("canvas"));
 
 export class Heatmap {
@@ -48,7 +48,7 @@ export class Heatmap {
   #top = 0; // where the colours end
   #corner = ""; // what was in view when it was drawn last
   #waits = 0;
-  #left = 0; // pictures of tiles that may still be made in this frame
+  #left = 0; // tiles that may still be painted in this frame
 
   /**
    * @param {Page} page
@@ -80,14 +80,14 @@ export class Heatmap {
     this.#dress();
   }
 
-  /** Draw soon, and once however often it is said. */
+  /** Draw in the next frame. */
   draw() {
     if (this.#isAsked) return;
     this.#isAsked = true;
     requestAnimationFrame(() => { this.#isAsked = false; this.#frame(); });
   }
 
-  /** Find room for all parts: after the window, the words or the profiles have changed. */
+  /** Lay out all parts, after the window, the tokens or the profiles have changed. */
   layOut() {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.#ratio = devicePixelRatio || 1;
@@ -115,7 +115,7 @@ export class Heatmap {
     return { key: (x - mini.x) / mini.scale, query: (y - mini.y) / mini.scale };
   }
 
-  /** What of its own is in view: a map that moves with a larger one ends earlier. */
+  /** The visible part of the map, which may be smaller than what the camera shows. */
   /** @returns {Record<Side, Span>} */
   get span() {
     const { queries, keys } = this.camera.span;
@@ -155,7 +155,7 @@ export class Heatmap {
     this.table = this.#isSigned ? signedRamp(theme.isDark) : theme.table;
   }
 
-  /** Colours end at the largest in view; not while it moves, as they would flicker. */
+  /** Scale the colours to the largest visible weight, but not while the map moves: they would flicker. */
   #follow() {
     const corner = JSON.stringify(this.span);
     const isCalm = corner === this.#corner;
@@ -256,7 +256,7 @@ export class Heatmap {
     pen.drawImage(this.#image(tile), fromX, fromY, wide, high, left, above, right - left, below - above);
   }
 
-  /** A tile as a picture. After a change of colours only some are made anew for each frame. */
+  /** A tile as a picture. After a change of colours, only some are repainted in each frame. */
   #image(tile) {
     const { shades } = this.#scale;
     if (tile.shades === shades) return tile.image;

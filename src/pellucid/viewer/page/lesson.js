@@ -1,4 +1,4 @@
-// The arithmetic of one query, step by step. Pointing at a number lights those it is made of; sliders change it.
+// The Lesson view: the arithmetic of one query, step by step. Pointing at a number highlights its inputs; sliders change it.
 import { integerParam, throttle } from "./url_state.js";
 import { percent } from "./colours.js";
 import { Grids, paint } from "./grids.js";
@@ -7,7 +7,7 @@ import { sections } from "./sections.js";
 import { oneOf } from "./sliders.js";
 import { ofExample, ofHead, Steps } from "./steps.js";
 
-const MOST = 64; // tokens whose numbers come at once: see lesson.py
+const MOST = 64; // tokens of one answer: see lesson.py
 const LARGEST = 1e6; // of a scale or temperature in an address
 let scrolled = 0; // how far down the numbers that follow these are to be shown
 
@@ -152,12 +152,12 @@ export async function lesson(page) {
   }
 }
 
-/** Which query of a recording is asked for. */
+/** The query of a recording that the URL asks for. @param {URLSearchParams} params @param {Layer[]} layers */
 function placeOf(params, layers) {
   const layer = integerParam(params, "layer", layers.length - 1);
   const { items, heads, queries, keys } = layers[layer];
   const token = integerParam(params, "token", queries - 1);
-  // Those around one token, while another may ask: a file holds what was asked for once.
+  // The tokens around one are shown, of which another may be the query: a file holds one answer.
   const around = Math.max(queries, keys) > MOST ? integerParam(params, "around", queries - 1, token) : 0;
   return { layer, item: integerParam(params, "item", items - 1), head: integerParam(params, "head", heads - 1), token, ...(around ? { around } : {}) };
 }

@@ -2,7 +2,7 @@
 // Numbers alone: it knows nothing of pages.
 
 const MOST = 20_000; // lines drawn at once
-const CROWD = 1000; // lines of several heads that cannot be told apart any more
+const CROWD = 1000; // lines of several heads that overlap too much
 const USUAL = { few: 10, crowd: 22 }; // where the slider of weights stands at first: 1 % and 5 %
 
 /** The least weight at a place of the slider, from 0 to 100: half percents, and less below 1 %. */

@@ -1,4 +1,4 @@
-// Words and the weights between them, as curves or as a grid: of which layer, heads and tokens, and where these come from.
+// The Links view: tokens and the weights between them, as curves or as a grid.
 import { integerParam, optionalInteger } from "./url_state.js";
 import { attentionGrid } from "./attention_grid.js";
 import { between } from "./camera.js";

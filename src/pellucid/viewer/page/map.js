@@ -1,4 +1,4 @@
-// One head as a map: from the whole document to single weights, with the row and column of one beside it.
+// The Map view: one head, from the whole document to single weights, with the row and column of one beside it.
 import { integerParam, optionalInteger, throttle } from "./url_state.js";
 import { Camera } from "./camera.js";
 import { KEYS, steer } from "./gestures.js";

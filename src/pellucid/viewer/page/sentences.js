@@ -1,4 +1,4 @@
-// What the numbers of one query say, in plain words: the sentences of the Python lessons, for numbers that change.
+// Sentences about the numbers of one query: those of the Python lessons, for numbers that change.
 // Text out of numbers: it knows nothing of pages.
 
 const LEFTWARDS = /[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}\p{sc=Adlam}]/u;

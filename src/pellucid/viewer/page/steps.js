@@ -1,4 +1,4 @@
-// The numbers of a lesson. Each has a name like "K.2.1", a value, and others that it was made of.
+// The numbers of a lesson. Each has a name like "K.2.1", a value, and inputs.
 // Numbers and text alone: it knows nothing of pages.
 import { attend, project, seen } from "./arithmetic.js";
 import { percent } from "./colours.js";
@@ -60,13 +60,13 @@ export class Steps {
     return decimal(value, /^V|rest-V|context/.test(name) ? this.given.valuePlaces + more : this.given.places + more);
   }
 
-  /** Where a number comes from: what it is, the way there or a note, and the names of those it was made of. */
+  /** How a number is computed: what it is, the calculation or a note, and the names of its inputs. @param {string} name */
   origin(name) {
     const [kind, ...place] = name.split(".");
     return { from: [], ...this.#kinds[kind].origin(...place) };
   }
 
-  /** What to say of this query: see sentences.js. */
+  /** Sentences about this query: see sentences.js. */
   get sentences() {
     return sentencesOf({ name: this.who.name, own: this.who.own, names: this.given.keyNames });
   }

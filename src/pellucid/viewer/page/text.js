@@ -1,4 +1,4 @@
-// The document itself: click a word to see what it attends to, or what attends to it, as shading.
+// The Text view: click a word to see what it attends to, or what attends to it, as shading.
 import { integerParam, optionalInteger } from "./url_state.js";
 import { least, percent, shade, share } from "./colours.js";
 import { VirtualText } from "./virtual_text.js";
@@ -36,7 +36,7 @@ export async function text(page) {
   let summary = "";
   let isPointed = false;
   let wanted = new Set(); // paths of the answers that are shown
-  let stop = new AbortController(); // what is asked for and not here yet
+  let stop = new AbortController(); // of the request that runs
   /** @type {{wanted: string, paper?: VirtualText, found: [number, number][], at: number}} */
   let places = { wanted: "", found: [], at: -1 }; // where the text stands that is looked for
   const known = new Map(); // all weights of a head or layer, where these are few
@@ -151,7 +151,7 @@ export async function text(page) {
 
   /* What is shown */
 
-  /** The answer to ask for, and what to take out of it. */
+  /** The path to request, and what to take from the answer. */
   function question() {
     const { layer: number, item, head, by, way, token } = now;
     const isRow = way === "to";
@@ -210,7 +210,7 @@ export async function text(page) {
     paint();
   }
 
-  /** The text that is shaded, and the one of whose word it is about. */
+  /** The text that is shaded. */
   function shaded() {
     return isCross && now.way === "to" ? texts[1] : texts[0];
   }

@@ -1,4 +1,4 @@
-// Light or dark: as the surroundings are, until somebody turns it.
+// The light or dark theme: that of the system or notebook, until the user switches it.
 import { ramp } from "./colours.js";
 
 /** The theme of a page, for all its views, until it is over. */

@@ -1,4 +1,4 @@
-// The numbers of a map, tile by tile: asked for where they are in view, first quickly, then exactly.
+// The tiles of a map: visible ones are requested, first as drafts and then exactly, and cached.
 
 const MOST_TILES = 240; // tiles
 const AT_ONCE = 2; // exact ones that are waited for
@@ -29,7 +29,7 @@ export class TileCache {
     return `tile/${this.#place}/${level}/${row}/${column}${level > 0 ? `?reduce=${this.reduce}` : ""}`;
   }
 
-  /** Ask for some tiles, the most important first, and for no others any more. @param {Spot[]} spots */
+  /** Request some tiles, the most important first, and cancel all other requests. @param {Spot[]} spots */
   request(spots) {
     const before = this.#wanted;
     this.#wanted = new Set(spots.map((spot) => this.path(spot)));

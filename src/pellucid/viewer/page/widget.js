@@ -1,4 +1,4 @@
-// The page in a notebook: an anywidget (https://anywidget.dev), asked through the kernel.
+// The page in a notebook: an anywidget (https://anywidget.dev), which answers through the kernel.
 import { inMemoryUrl } from "./url_state.js";
 import { mount } from "./page.js";
 import "./main.js"; // does nothing in a notebook; in a file, this module is the whole page
