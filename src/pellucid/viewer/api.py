@@ -265,7 +265,7 @@ ENDPOINTS = {
         is_json=False,
     ),
     "tile": Endpoint(
-        "(rows, columns): a tile of the map; if exact is 0, perhaps approximated from sampled rows.",
+        "(rows, columns): a tile of the map; if exact is 0, perhaps made of sampled rows.",
         Api.tile,
         (*HEAD, "level", "row", "column"),
         {"reduce": ChoiceOption(get_args(Reduce), "mean"), "exact": IntegerOption(0, 1, 1)},
