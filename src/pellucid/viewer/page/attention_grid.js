@@ -5,8 +5,8 @@ import { createElement, truncate } from "./elements.js";
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 /**
- * @param {object} page what every view is given
- * @param {object} found what is shown: see links.js
+ * @param {Page} page
+ * @param {import("./links.js").ShownWeights} found
  * @param {Element[]} windows controls beside it
  */
 export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [plane], of, isAligned }, windows) {

@@ -35,14 +35,15 @@ export class Camera {
     });
   }
 
-  /** Where the left and upper edge of a weight are. */
+  /** The left edge of a key, in pixels. @param {number} key */
   x(key) { return (key - this.left) * this.wide; }
+  /** The upper edge of a query, in pixels. @param {number} query */
   y(query) { return (query - this.above) * this.high; }
 
-  /** The weight at a place, with its fraction. */
+  /** The position at a pixel, with fractions. @param {number} x @param {number} y */
   at(x, y) { return { key: this.left + x / this.wide, query: this.above + y / this.high }; }
 
-  /** The weight at a place, or none. */
+  /** The weight at a pixel; null outside. @param {number} x @param {number} y @returns {TokenCell | null} */
   cell(x, y) {
     const { x: wide, y: high } = this.drawn;
     if (!(x >= 0 && y >= 0 && x < wide && y < high)) return null;
@@ -50,11 +51,12 @@ export class Camera {
     return { key: Math.floor(key), query: Math.floor(query) };
   }
 
-  /** The finest level with cells no smaller than a pixel. */
+  /** The finest level with cells no smaller than a pixel. @param {number} top @param {number} ratio pixels of the screen per pixel */
   level(top, ratio) {
     return Math.min(top, Math.max(0, Math.ceil(-Math.log2(this.high * ratio) - 1e-6)));
   }
 
+  /** @param {number} x @param {number} y pixels of the window */
   resize(x, y) {
     this.#room = { x, y };
     const isFew = Math.max(this.queries, this.keys) <= FEW;
@@ -69,6 +71,7 @@ export class Camera {
     this.left = this.above = 0;
   }
 
+  /** @param {number} factor */
   zoom(factor, x = this.#room.x / 2, y = this.#room.y / 2) {
     const { key, query } = this.at(x, y);
     this.high = between(this.#smallest, this.high * factor, LARGEST);
@@ -78,24 +81,26 @@ export class Camera {
     this.#settle();
   }
 
-  /** Move by pixels, or by shares of what is seen. */
+  /** Move by pixels. @param {number} x @param {number} y */
   move(x, y) {
     this.left += x / this.wide;
     this.above += y / this.high;
     this.#settle();
   }
 
-  turn(x, y) {
+  /** Move by shares of the window. @param {number} x @param {number} y */
+  pan(x, y) {
     this.move(x * this.#room.x, y * this.#room.y);
   }
 
+  /** @param {TokenCell} cell */
   centre({ key, query }) {
     this.left = key - this.#room.x / this.wide / 2;
     this.above = query - this.#room.y / this.high / 2;
     this.#settle();
   }
 
-  /** Move no more than it takes to see a weight. */
+  /** Move as little as possible to show a weight. @param {TokenCell} cell */
   reveal({ key, query }) {
     const { x, y } = this.#room;
     this.left = Math.min(key, Math.max(this.left, key + 1 - x / this.wide));
@@ -109,6 +114,7 @@ export class Camera {
     return { zoom: Number(this.high.toPrecision(5)), x: Number(this.left.toFixed(2)), y: Number(this.above.toFixed(2)) };
   }
 
+  /** Restore the state of a URL. @param {URLSearchParams} params */
   read(params) {
     const given = ["zoom", "x", "y"].map((name) => Number(params.get(name)));
     if (!given.every(Number.isFinite) || !(given[0] > 0)) return;
@@ -129,6 +135,7 @@ export class Camera {
   }
 }
 
+/** @param {number} least @param {number} value @param {number} most */
 export function between(least, value, most) {
   return Math.min(most, Math.max(least, value));
 }

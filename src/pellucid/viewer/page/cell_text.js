@@ -4,22 +4,24 @@ import { cellOf, spotsOf } from "./tile_cache.js";
 
 const MOST_ROWS = 1e6;
 
-/** A token, or those of a coarser cell: “the” (3), “the” to “king” (0–3). */
-export function tokenLabel(some, at, level, count) {
-  const word = (i) => (some ? `“${truncate(some[i], 24)}” ` : "");
+/** A token, or those of a coarser cell: “the” (3), “the” to “king” (0–3).
+ * @param {string[] | null} some @param {number} at @param {number} level @param {number} count tokens of this side
+ */
+export function tokenLabel(some, at, level = 0, count = Infinity) {
+  const word = (/** @type {number} */ i) => (some ? `“${truncate(some[i], 24)}” ` : "");
   if (level === 0) return `${word(at) || "token "}(${at})`;
   const first = at - (at % 2 ** level);
   const last = Math.min(count, first + 2 ** level) - 1;
-  if (first === last) return tokenLabel(some, first, 0);
+  if (first === last) return tokenLabel(some, first);
   return some ? `${word(first)}to ${word(last)}(${first}–${last})` : `tokens (${first}–${last})`;
 }
 
-/** The tokens of a cell. */
+/** The tokens of a cell. @param {{level: number, tiles: TileSource, words: TokenSides}} map @param {TokenCell} cell */
 export function cellLabel({ level, tiles, words: { queries, keys } }, { query, key }) {
   return `${tokenLabel(queries, query, level, tiles.queries)} ${level > 0 ? "attend" : "attends"} to ${tokenLabel(keys, key, level, tiles.keys)}`;
 }
 
-/** The number of a cell: a weight, or pooled weights. */
+/** The number of a cell: a weight, or pooled weights. @param {{level: number, tiles: TileSource, format: (value: number) => string}} map @param {TokenCell} cell */
 export function cellValue({ level, tiles, format }, cell) {
   const value = cellOf(tiles, level, cell);
   if (value === undefined) return "…";

@@ -16,18 +16,20 @@ const HEADS = {
   light: [["#0072b2", "#ffffff"], ...SHARED, ["#56b4e9", INK], ["#d55e00", INK], ["#12202e", "#ffffff"]],
   dark: [["#56b4e9", INK], ...SHARED, ["#f0e442", INK], ["#d55e00", INK], ["#e5eef5", INK]],
 };
+/** @type {ImageData | null} */
 let image = null; // most tiles are of one size
 
-/** A table of colours, as canvases store them. @returns {Uint32Array} */
+/** A table of colours, as canvases store them. @param {boolean} isDark */
 export function ramp(isDark) {
   return between(isDark ? DARK : LIGHT);
 }
 
-/** The same from less than nothing to more. */
+/** The same for signed numbers. @param {boolean} isDark */
 export function signedRamp(isDark) {
   return between(isDark ? DARK_SIGNED : LIGHT_SIGNED);
 }
 
+/** @param {number[][]} stops red, green and blue */
 function between(stops) {
   const table = new Uint32Array(STEPS);
   for (let step = 0; step < STEPS; step++) {
@@ -39,19 +41,19 @@ function between(stops) {
   return table;
 }
 
-/** Where a weight stands on a scale that ends at `top`, from 0 to 1. */
+/** The place of a weight on a scale up to `top`, from 0 to 1. @param {number} value @param {number} top @param {boolean} isLog */
 export function share(value, top, isLog) {
   if (!(value > 0)) return 0;
   const part = isLog ? 1 + Math.log10(value / top) / DECADES : value / top;
   return Math.min(1, Math.max(0, part));
 }
 
-/** The same of differences, with nothing in the middle. */
+/** The same for differences, with 0 in the middle. @param {number} value @param {number} top @param {boolean} isLog */
 export function signedShare(value, top, isLog) {
   return 0.5 + (Math.sign(value) * share(Math.abs(value), top, isLog)) / 2;
 }
 
-/** The least weight that a logarithmic scale tells from nothing. */
+/** The smallest weight on a logarithmic scale. @param {number} top */
 export function least(top) {
   return top * 10 ** -DECADES;
 }
@@ -60,6 +62,7 @@ export function least(top) {
  * The colours of all numbers, each found by the upper half of its bits: so that millions of cells
  * are painted without a logarithm.
  * @param {(value: number) => number} partOf as `share`
+ * @param {Uint32Array} table
  */
 export function shadesOf(partOf, table) {
   const bits = new Uint32Array(1);
@@ -72,7 +75,7 @@ export function shadesOf(partOf, table) {
   return shades;
 }
 
-/** Numbers as colours, onto a canvas of as many pixels. @param {Float32Array} values */
+/** Paint numbers onto a canvas of as many pixels. @param {HTMLCanvasElement} canvas @param {Float32Array} values @param {Uint32Array} shades */
 export function paintCells(canvas, values, shades) {
   const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   if (image?.width !== canvas.width || image.height !== canvas.height) image = pen.createImageData(canvas.width, canvas.height);
@@ -82,7 +85,7 @@ export function paintCells(canvas, values, shades) {
   pen.putImageData(image, 0, 0);
 }
 
-/** Numbers as a picture. @param {Float32Array} values */
+/** Numbers as a picture. @param {Float32Array} values @param {number} width @param {number} height @param {number} top @param {boolean} isLog @param {Uint32Array} table */
 export function picture(values, width, height, top, isLog, table) {
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
@@ -90,7 +93,7 @@ export function picture(values, width, height, top, isLog, table) {
   return image;
 }
 
-/** A colour of the ramp, and black or white to write on it: whichever has more contrast, at least 4.5 to 1 (WCAG 2). */
+/** A colour of the ramp, and black or white to write on it: whichever has more contrast, at least 4.5 to 1 (WCAG 2). @param {number} part from 0 to 1 @param {Uint32Array} table */
 export function shade(part, table) {
   const pixel = table[Math.round(Math.min(1, Math.max(0, part)) * (STEPS - 1))];
   const colour = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
@@ -99,21 +102,21 @@ export function shade(part, table) {
   return { paper: `rgb(${colour.join(" ")})`, ink };
 }
 
-/** The colour of a head among others, and what to write on it. */
+/** The colour of a head, and of text on it. @param {number} head @param {boolean} isDark */
 export function headColour(head, isDark) {
   const all = isDark ? HEADS.dark : HEADS.light;
   const [paper, ink] = all[head % all.length];
   return { paper, ink };
 }
 
-/** A round number that is no smaller, up to what float32 rounds: 1, 2 or 5 times a power of ten. */
+/** A round number that is no smaller, up to what float32 rounds: 1, 2 or 5 times a power of ten. @param {number} value */
 export function rounded(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return ([1, 2, 5].find((step) => step * power >= value * 0.99999) ?? 10) * power;
 }
 
-/** A weight as people read it. */
+/** A weight as people read it. @param {number} value */
 export function percent(value) {
   const part = value * 100;
   if (part === 0) return "0 %";
@@ -127,7 +130,7 @@ export function roundPercent(value) {
   return part >= 1e-3 ? `${part} %` : `${part.toExponential()} %`;
 }
 
-/** A difference of weights as people read it. */
+/** A difference of weights as people read it. @param {number} value */
 export function signedPercent(value) {
   if (value === 0) return "0 %";
   return `${value > 0 ? "+" : "−"}${percent(Math.abs(value))}`;

@@ -6,7 +6,7 @@ import { createElement, truncate } from "./elements.js";
 
 export class Columns {
   /**
-   * @param {object} found what is shown: see links.js
+   * @param {import("./links.js").ShownWeights} found
    * @param {{point: (word: Word | null) => void, pin: (word: Word | null) => void}} calls what to do when
    *   a word is pointed at or has the focus, or none; when one is clicked, or none is to be pinned
    */
@@ -65,6 +65,7 @@ export function isSame(one, other) {
   return one?.side === other?.side && one?.at === other?.at;
 }
 
+/** @returns {Word | null} */
 function placeOf(word) {
   return word && { side: word.closest("ol").dataset.side, at: Number(word.dataset.at) };
 }

@@ -13,6 +13,7 @@ import { throttle } from "./url_state.js";
 const SIDES = ["a", "b"];
 const NAMES = { a: "First", b: "Second" };
 
+/** @param {Page} page */
 export async function compare(page) {
   const { about, params, view, controls, signal } = page;
   const { layers } = about;

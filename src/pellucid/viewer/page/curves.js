@@ -26,8 +26,8 @@ export class Curves {
   #toggles = [];
 
   /**
-   * @param {object} page what every view is given
-   * @param {object} found what is shown: see links.js
+   * @param {Page} page
+   * @param {import("./links.js").ShownWeights} found
    * @param {{least: number | null, off: Set<number>, pinned: import("./lines.js").Word | null, head: string}} now what of
    *   it is chosen; changed here
    * @param {{windows: Element[], note: string, changed: () => void}} more controls and words beside it, and what to do when `now` has changed

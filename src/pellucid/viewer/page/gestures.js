@@ -1,9 +1,11 @@
 // Pointer, wheel, touch and keyboard control of a map.
 import { between } from "./camera.js";
 
+/** @type {Record<string, number>} */
 const MOVED = { mouse: 4, pen: 6, touch: 10 }; // pixels until a click is a drag
 const TWICE = 260; // milliseconds within which two clicks are one double click
 const NEARER = 1.6;
+/** @type {Record<string, [number, number]>} */
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** What screen readers say of a map's keys. */
@@ -20,15 +22,17 @@ export const KEYS = "Arrow keys move between cells, Shift and arrow keys pan, pl
  */
 export function steer(map, { signal, moved, pointed, picked = () => {} }) {
   const { canvas, camera } = map;
+  /** @type {Map<number, [number, number]>} */
   const hands = new Map(); // pointers that are down, and where they are
+  /** @type {[number, number] | null} */
   let down = null; // where the first came down, until it has moved: perhaps a click
   let isMini = false;
   let apart = 0; // pixels between two fingers
   let waits = 0;
 
   /** Places in the map's own pixels. */
-  const inMap = ([x, y]) => [x - map.margin.left, y - map.margin.top];
-  const zoom = (/** @type {number} */ factor, /** @type {[number, number]} */ at) => { camera.zoom(factor, ...(at ? inMap(at) : [])); moved(); };
+  const inMap = (/** @type {[number, number]} */ [x, y]) => /** @type {[number, number]} */ ([x - map.margin.left, y - map.margin.top]);
+  const zoom = (/** @type {number} */ factor, /** @type {[number, number]} */ at) => { camera.zoom(factor, ...inMap(at)); moved(); };
   const placeOf = (/** @type {MouseEvent} */ event) => /** @type {[number, number]} */ ([event.offsetX, event.offsetY]);
 
   on("wheel", (event) => {
@@ -72,7 +76,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     moved();
   });
 
-  for (const name of ["pointerup", "pointercancel"])
+  for (const name of /** @type {("pointerup" | "pointercancel")[]} */ (["pointerup", "pointercancel"]))
     on(name, (event) => {
       hands.delete(event.pointerId);
       apart = 0;
@@ -84,6 +88,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
   on("pointerleave", (event) => { if (event.pointerType === "mouse" && !canvas.matches(":focus")) pointed(null); });
   on("keydown", (event) => { if (pressed(event)) event.preventDefault(); });
 
+  /** @template {keyof HTMLElementEventMap} Name @param {Name} name @param {(event: HTMLElementEventMap[Name]) => void} call */
   function on(name, call) {
     canvas.addEventListener(name, call, { signal, passive: false });
   }
@@ -96,6 +101,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
   }
 
   /** One click picks a cell, once it is clear that it is not the first of two, which zoom. */
+  /** @param {[number, number]} at */
   function clicked(at) {
     const cell = map.cellAt(...at);
     pointed(cell);
@@ -111,12 +117,12 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
     }, TWICE);
   }
 
-  /** @returns {boolean} whether a key means something here */
+  /** @param {KeyboardEvent} event @returns {boolean} whether the key does something here */
   function pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return false;
     const way = WAYS[event.key];
     if (way && event.shiftKey) {
-      camera.turn(way[0] / 4, way[1] / 4);
+      camera.pan(way[0] / 4, way[1] / 4);
       moved();
     } else if (way) step(way);
     else if (["+", "=", "-"].includes(event.key)) {
@@ -134,6 +140,7 @@ export function steer(map, { signal, moved, pointed, picked = () => {} }) {
   }
 
   /** To the next cell; further where cells are small. */
+  /** @param {[number, number]} direction */
   function step([x, y]) {
     const cell = 2 ** map.level;
     const size = cell * Math.max(1, Math.round(6 / (camera.high * cell)));

@@ -128,7 +128,7 @@ export class Heatmap {
     return { x: between(0, this.camera.x(this.tiles.keys), x), y: between(0, this.camera.y(this.tiles.queries), y) };
   }
 
-  /** TileCache in view, the nearest to the middle first. */
+  /** Visible tiles, the nearest to the middle first. */
   get spots() {
     return spotsOf(this.span, this.level, this.tiles.side);
   }

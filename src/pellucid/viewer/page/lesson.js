@@ -11,6 +11,7 @@ const MOST = 64; // tokens of one answer: see lesson.py
 const LARGEST = 1e6; // of a scale or temperature in an address
 let scrolled = 0; // how far down the numbers that follow these are to be shown
 
+/** @param {Page} page */
 export async function lesson(page) {
   const { about, params, source, signal, view, controls } = page;
   const { examples } = await source.json("examples", signal);

@@ -19,7 +19,7 @@ export class Lines {
   #usual;
 
   /**
-   * @param {object} found planes of weights, heads, queries and keys: see links.js
+   * @param {import("./links.js").ShownWeights} found
    * @param {{least: number | null, off: Set<number>}} now a place of the slider, or null for what is usual; heads that are off
    */
   constructor(found, now) {

@@ -10,6 +10,7 @@ import { loadTokens } from "./tokens.js";
 const MOST = { links: 200, grid: 64 }; // tokens of one side that are shown at once
 const AROUND = 50; // of those before a token of the address
 
+/** @param {Page} page */
 export async function links(page) {
   const { about, params, view, controls, setStatus, signal, theme } = page;
   const { layers } = about;
@@ -61,7 +62,7 @@ export async function links(page) {
     return layers.flatMap((one, i) => {
       const isFirst = one.is_cross && layers.findIndex((other) => other.is_cross && other.recording === one.recording) === i;
       const name = `${of(one)}${one.stack}${one.number}${one.is_cross ? ", cross-attention" : ""}`;
-      return [...(isFirst ? [[`${i}.align`, `${of(one)}alignment`]] : []), [String(i), name]];
+      return /** @type {[string, string][]} */ ([...(isFirst ? [[`${i}.align`, `${of(one)}alignment`]] : []), [String(i), name]]);
     });
   }
 

@@ -10,6 +10,7 @@ import { Profiles } from "./profiles.js";
 import { TileCache } from "./tile_cache.js";
 import { tokenSides } from "./tokens.js";
 
+/** @param {Page} page */
 export async function map(page) {
   const { about, params, view, controls, signal } = page;
   const layerIndex = integerParam(params, "layer", about.layers.length - 1);

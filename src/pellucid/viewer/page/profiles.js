@@ -8,8 +8,12 @@ const NUMBERED = { wide: 44, high: 13 }; // pixels of a weight from which bars h
 const FONT = "11px system-ui, sans-serif";
 const GAP = 10; // pixels between the map and its profiles
 
+/** @typedef {"row" | "column"} Line */
+
 export class Profiles {
+  /** @type {Float32Array | null} */
   row = null; // (keys,) once it is known
+  /** @type {Float32Array | null} */
   column = null; // (queries,)
   #page;
   #place;
@@ -29,12 +33,12 @@ export class Profiles {
       createElement("div", {}, ...Object.values(this.#lines)), button("Unpin", "Unpin (Escape)", unpin));
   }
 
-  /** Where the answers are found. */
+  /** The paths of the answers. @param {TokenCell} cell */
   paths({ query, key }) {
     return { row: `row/${this.#place}/${query}`, column: `column/${this.#place}/${key}` };
   }
 
-  /** Show the row and the column of a weight; of none, nothing. */
+  /** Show the row and the column of a weight; nothing for null. @param {TokenCell | null} cell */
   show(cell) {
     this.#stop.abort();
     this.#stop = new AbortController();
@@ -42,9 +46,10 @@ export class Profiles {
     this.element.hidden = cell === null;
     if (cell === null) return;
     const signal = AbortSignal.any([this.#stop.signal, this.#page.signal]);
-    for (const [side, path] of Object.entries(this.paths(cell))) this.#find(side, path, cell, signal);
+    for (const [side, path] of /** @type {[Line, string][]} */ (Object.entries(this.paths(cell)))) this.#find(side, path, cell, signal);
   }
 
+  /** @param {Line} side @param {string} path @param {TokenCell} cell @param {AbortSignal} signal */
   async #find(side, path, cell, signal) {
     const line = this.#lines[side];
     line.replaceChildren(this.#title(side, cell), "…");
@@ -59,23 +64,24 @@ export class Profiles {
     this.#changed();
   }
 
-  /** Name the strongest. */
+  /** Name the strongest. @param {TokenCell} cell */
   tell(cell) {
-    for (const side of ["row", "column"]) {
+    for (const side of /** @type {Line[]} */ (["row", "column"])) {
       const values = this[side];
       if (values === null) continue;
       const words = side === "row" ? this.#words.keys : this.#words.queries;
-      const names = strongest(values, NAMED).map((at) => createElement("span", {}, `${tokenLabel(words, at, 0)} `, createElement("b", { textContent: percent(values[at]) })));
+      const names = strongest(values, NAMED).map((at) => createElement("span", {}, `${tokenLabel(words, at)} `, createElement("b", { textContent: percent(values[at]) })));
       this.#lines[side].replaceChildren(this.#title(side, cell), ...names.flatMap((one, i) => (i > 0 ? [" · ", one] : [one])));
     }
   }
 
+  /** @param {Line} side @param {TokenCell} cell */
   #title(side, { query, key }) {
-    const title = side === "row" ? `${tokenLabel(this.#words.queries, query, 0)} attends to ` : `${tokenLabel(this.#words.keys, key, 0)} is attended to by `;
+    const title = side === "row" ? `${tokenLabel(this.#words.queries, query)} attends to ` : `${tokenLabel(this.#words.keys, key)} is attended to by `;
     return createElement("span", { className: "faint", textContent: title });
   }
 
-  /** Bars along the map, a row below it and a column beside it, each as long as its share of the strongest in view. */
+  /** Bars along the map, a row below it and a column beside it, each as long as its share of the strongest in view. @param {any} pen @param {import("./heatmap.js").Heatmap} map */
   paint(pen, { camera, colours, strip, drawn: { x, y }, span: { queries, keys } }) {
     pen.font = FONT;
     pen.textBaseline = "middle";

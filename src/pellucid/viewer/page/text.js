@@ -1,5 +1,5 @@
 // The Text view: click a word to see what it attends to, or what attends to it, as shading.
-import { integerParam, optionalInteger } from "./url_state.js";
+import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
 import { least, percent, shade, share } from "./colours.js";
 import { VirtualText } from "./virtual_text.js";
 import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
@@ -17,6 +17,7 @@ const NAMED = 3; // words that the status line names
 const FEW = 90; // words that are written large
 const WIDE = 140; // pixels of the legend
 
+/** @param {Page} page */
 export async function text(page) {
   const { about, source, params, view, controls, setStatus, signal, theme } = page;
   const { layers, recordings, side } = about;
@@ -26,9 +27,9 @@ export async function text(page) {
   const before = isCross ? 0 : layer.keys - layer.queries; // words of which no query was recorded
   now.item = integerParam(params, "item", layer.items - 1);
   now.head = integerParam(params, "head", layer.heads - 1);
-  now.by = Object.hasOwn(WAYS, params.get("by")) && !(isCross && params.get("by") === "rollout") ? params.get("by") : "head";
+  now.by = choiceParam(params, "by", isCross ? ["head", "layer"] : ["head", "layer", "rollout"], "head");
   now.way = params.get("way") === "from" ? "from" : "to";
-  now.scale = ["linear", "log"].includes(params.get("scale")) ? params.get("scale") : "root";
+  now.scale = choiceParam(params, "scale", ["linear", "log"], "root");
   const sizeOf = (way) => (isCross && way === "to" ? layer.queries : layer.keys);
   now.token = optionalInteger(params, "token", sizeOf(now.way) - 1);
   let weights = null; // of each word of the text that is shaded
@@ -112,7 +113,7 @@ export async function text(page) {
       }),
     ];
     fresh.forEach((one, i) => {
-      if (bars[i].contains(view.getRootNode().activeElement)) {
+      if (bars[i].contains(/** @type {Document | ShadowRoot} */ (view.getRootNode()).activeElement)) {
         // What has the focus stays; its options are the same, or somebody just chose among them.
         Object.assign(/** @type {HTMLSelectElement} */ (bars[i].querySelector("select")), { value: one.querySelector("select")?.value });
         return;

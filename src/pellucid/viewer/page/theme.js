@@ -1,26 +1,29 @@
 // The light or dark theme: that of the system or notebook, until the user switches it.
 import { ramp } from "./colours.js";
 
-/** The theme of a page, for all its views, until it is over. */
+/** The theme of a page. @param {HTMLElement} root @param {AbortSignal} ended */
 export function themeOf(root, ended) {
   const around = matchMedia("(prefers-color-scheme: dark)");
+  /** @type {Set<() => void>} */
   const calls = new Set();
   let isTurned = false;
-  let isDark = null;
-  let table = null;
-  /** Notebooks say on their body what they look like, whatever the system prefers. */
+  let isDark = false;
+  let table = new Uint32Array(0); // of colours
+  /** Notebooks declare their theme on the body; it takes precedence over that of the system. */
   const look = () => {
     const { jpThemeLight, vscodeThemeKind } = document.body.dataset;
     if (jpThemeLight) return jpThemeLight === "false";
     return vscodeThemeKind ? vscodeThemeKind !== "vscode-light" : around.matches;
   };
-  const set = (dark) => {
-    if (dark === isDark) return;
+  const set = (/** @type {boolean} */ dark) => {
+    if (dark === isDark && table.length) return;
     isDark = dark;
     table = ramp(dark);
     root.dataset.theme = dark ? "dark" : "light";
     calls.forEach((call) => call());
   };
+  /** A colour of the style sheet, like "--ink". @param {string} name */
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const follow = () => { if (!isTurned) set(look()); };
   const watcher = new MutationObserver(follow);
   watcher.observe(document.body, { attributes: true });
@@ -29,17 +32,16 @@ export function themeOf(root, ended) {
   follow();
   return {
     toggle: () => { isTurned = true; set(!isDark); },
-    /** What a view sees of it, until the view is over. */
+    /** The theme for a view, until it is closed. @param {AbortSignal} signal @returns {Theme} */
     until: (signal) => ({
       get isDark() { return isDark; },
       get table() { return table; },
-      /** A colour of the style layer, like "--ink". */
-      colour: (name) => getComputedStyle(root).getPropertyValue(name).trim(),
+      colour,
       onChange: (call) => {
         calls.add(call);
         signal.addEventListener("abort", () => calls.delete(call));
       },
     }),
-    colour: (name) => getComputedStyle(root).getPropertyValue(name).trim(),
+    colour,
   };
 }

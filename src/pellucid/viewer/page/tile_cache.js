@@ -9,10 +9,12 @@ export class TileCache {
   #page;
   #place;
   #changed;
+  /** @type {Map<string, any>} */
   #known = new Map();
+  /** @type {Set<string>} */
   #wanted = new Set();
 
-  /** @param {{layer: number, item: number, head: number}} place @param {() => void} changed */
+  /** @param {Page} page @param {HeadPlace} place @param {() => void} changed */
   constructor(page, place, changed) {
     const { queries, keys } = page.about.layers[place.layer];
     this.queries = queries;
@@ -24,7 +26,7 @@ export class TileCache {
     this.#changed = changed;
   }
 
-  /** Where the answer is found; single weights are the same however they are pooled. */
+  /** The path of a tile; single weights are not pooled. @param {Spot} spot */
   path({ level, row, column }) {
     return `tile/${this.#place}/${level}/${row}/${column}${level > 0 ? `?reduce=${this.reduce}` : ""}`;
   }
@@ -48,13 +50,13 @@ export class TileCache {
     this.#refine();
   }
 
-  /** @returns {Tile | undefined} what is known of a tile by now */
+  /** A tile, perhaps as a draft, if it has arrived. @param {Spot} spot @returns {Tile | undefined} */
   find(spot) {
     const tile = this.#known.get(this.path(spot));
     return tile?.values ? tile : undefined;
   }
 
-  /** TileCache with all their weights, however long it takes. @returns {Promise<Tile[]>} */
+  /** Exact tiles, however long they take. @param {Spot[]} spots @returns {Promise<Tile[]>} */
   exact(spots) {
     return Promise.all(spots.map((spot) => {
       const found = this.find(spot);
@@ -76,6 +78,7 @@ export class TileCache {
     return [...this.#wanted].map((path) => this.#known.get(path));
   }
 
+  /** Cancel a request. @param {string} path */
   #leave(path) {
     const tile = this.#known.get(path);
     if (!tile) return;
@@ -95,6 +98,7 @@ export class TileCache {
     }
   }
 
+  /** @param {any} tile @param {string} path */
   async #ask(tile, path) {
     const { source, signal } = this.#page;
     const waits = new AbortController();
@@ -115,6 +119,7 @@ export class TileCache {
 /** What one head gives more than another, tile by tile; both have as many queries and keys. */
 export class DifferenceTiles {
   #both;
+  /** @type {Map<string, any>} */
   #known = new Map();
 
   /** @param {TileCache} first @param {TileCache} second */
@@ -145,7 +150,7 @@ export class DifferenceTiles {
       found = { ...less(first, second), first: first.values, second: second.values };
       this.#known.delete(name);
       this.#known.set(name, found);
-      if (this.#known.size > MOST_TILES) this.#known.delete(this.#known.keys().next().value);
+      if (this.#known.size > MOST_TILES) this.#known.delete(String(this.#known.keys().next().value));
     }
     return found;
   }
@@ -156,12 +161,14 @@ export class DifferenceTiles {
   }
 }
 
+/** @param {Numbers} numbers @returns {Tile} */
 function read({ values, shape: [height, width], isExact }) {
   let most = 0;
   for (const value of values) if (value > most) most = value;
   return { values, height, width, isExact, most, image: null, shades: null };
 }
 
+/** @param {Tile} first @param {Tile} second */
 function less(first, second) {
   const { height, width } = first;
   const values = first.values.map((value, i) => value - second.values[i]);
@@ -170,9 +177,10 @@ function less(first, second) {
   return { values, height, width, isExact: first.isExact && second.isExact, most, image: null, shades: null };
 }
 
-/** The tiles that hold a rectangle of tokens, the nearest to its middle first. @returns {Spot[]} */
+/** The tiles that hold a rectangle of tokens, the nearest to its middle first. @param {Record<Side, Span>} span @param {number} level @param {number} side @returns {Spot[]} */
 export function spotsOf({ queries, keys }, level, side) {
   const size = side * 2 ** level;
+  /** @type {Spot[]} */
   const spots = [];
   for (let row = Math.floor(queries[0] / size); row * size < queries[1]; row++)
     for (let column = Math.floor(keys[0] / size); column * size < keys[1]; column++) spots.push({ level, row, column });
@@ -181,12 +189,12 @@ export function spotsOf({ queries, keys }, level, side) {
   return spots.sort((a, b) => far(a) - far(b));
 }
 
-/** The largest that is known of some tiles, whatever its sign; 0 where nothing is. @param {Spot[]} spots */
+/** The largest that is known of some tiles, whatever its sign; 0 where nothing is. @param {TileSource} tiles @param {Spot[]} spots */
 export function mostOf(tiles, spots) {
   return spots.reduce((most, spot) => Math.max(most, tiles.find(spot)?.most ?? 0), 0);
 }
 
-/** The number of the cell that a weight is in, once it is known. */
+/** The number of the cell that contains a weight; undefined until it is loaded. @param {TileSource} tiles @param {number} level @param {TokenCell} cell */
 export function cellOf(tiles, level, { query, key }) {
   if (query >= tiles.queries || key >= tiles.keys) return undefined;
   const [down, across] = [query >> level, key >> level];
