@@ -56,7 +56,9 @@ def test_what_a_decoder_writes(tmp_path):
     assert written.ids == [*expected.prompt_ids, *expected.ids]
     assert written.prompt == len(expected.prompt_ids)
     assert volume.title == PROMPT
-    assert written.how.startswith("The likeliest token was taken each time. It was to end after 13")
+    assert written.how.startswith(
+        "Decoding was greedy: the most likely token each time. Generation stopped at the limit of 13"
+    )
     check_steps(written, probabilities(model, written.ids, written.prompt))
     # The likeliest was taken.
     assert all(
@@ -242,7 +244,7 @@ def test_rectangles_of_weights(told):
         with pytest.raises(OutOfRangeError):
             ask(volume, path)
     wide = recordings.made(16_411, 1, 1)
-    with pytest.raises(ArgumentError, match="4,194,304 are the most at once"):
+    with pytest.raises(ArgumentError, match="at most 4,194,304 weights"):
         ask(Volume(wide, "wide"), "mean/0/0/0/0")
 
 
@@ -255,7 +257,7 @@ def test_the_alignment_is_that_of_the_head_that_the_model_names(told):
     assert torch.allclose(
         torch.tensor(answer["weights"]), expected.weights, rtol=recordings.ROUNDING
     )
-    assert answer["of"] == "layer x2, head 0, which the model names for it"
+    assert answer["of"] == "layer x2, head 0, which the model lists for alignment"
 
 
 def test_else_it_is_that_of_all(told):

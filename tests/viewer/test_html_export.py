@@ -155,7 +155,7 @@ def test_a_part_of_the_heads_has_its_maps(shown, opened, seen):
     row, other, tile = read_by_page(page, text, ["row/0/0/2/5", "row/0/0/1/5", "tile/0/0/0/0/0/0"])
     assert row["shape"] == [TOKENS]
     assert other == tile == "this file does not contain it"
-    with pytest.raises(OutOfRangeError, match=r"there is no head 3; there are 3"):
+    with pytest.raises(OutOfRangeError, match=r"there is no head 3; layers have at most 3 heads"):
         html_export.exported(catalogue_of(seen), heads=[3])
 
 
@@ -169,9 +169,7 @@ def test_what_it_would_hold_is_known_before_anything_is_looked_at(seen, whole, m
     for name in ("tile", "row"):
         monkeypatch.setattr(Map, name, None)
     monkeypatch.setattr(Catalogue, "thumbnails", None)
-    wanted = (
-        r"would hold 2\.\d MiB of numbers, and the limit is .*: choose some --layers or --heads"
-    )
+    wanted = r"would contain 2\.\d MiB of numbers, more than the limit of .*: select some --layers"
     with pytest.raises(TooLargeError, match=wanted):
         html_export.exported(catalogue, limit=needed - 1)
 
@@ -316,7 +314,7 @@ def test_too_much_is_refused_and_nothing_is_written(refused, tmp_path, seen):  #
     seen.save(recording)
     complaint = refused("export", recording, "-o", tmp_path / "page.html", "--limit", "1")
     assert re.match(
-        r"the page would hold 2\.\d MiB of numbers, and the limit is 1\.0 MiB", complaint
+        r"the page would contain 2\.\d MiB of numbers, more than the limit of 1\.0 MiB", complaint
     )
     assert list(tmp_path.iterdir()) == [recording]
 

@@ -277,10 +277,10 @@ def test_the_page_says_what_the_lessons_say(name: str, weights: str, query: int)
     said = ask(
         "sentences",
         ["vectors", "query", found["queries"], names],
-        ["speaker", who, {"then": ["score", found["scores"]]}],
-        ["speaker", who, {"then": ["scale", found["scores"], scale, len(found["queries"][0])]}],
-        ["speaker", who, {"then": ["softmax", found["weights"]]}],
-        ["speaker", who, {"then": ["mix", found["weights"], found["context"]]}],
+        ["sentencesOf", who, {"then": ["score", found["scores"]]}],
+        ["sentencesOf", who, {"then": ["scale", found["scores"], scale, len(found["queries"][0])]}],
+        ["sentencesOf", who, {"then": ["softmax", found["weights"]]}],
+        ["sentencesOf", who, {"then": ["mix", found["weights"], found["context"]]}],
     )
     walk = walk_example(name, weights=weights, query=one["tokens"][query])
     steps = {step.name: step.sentence for step in walk.steps}
@@ -294,9 +294,9 @@ def test_what_there_is_to_say_of_rare_numbers() -> None:
     who = {"name": "'a'", "own": None, "names": ["'b'", "'c'"]}
     hidden = ask(
         "sentences",
-        ["speaker", who, {"then": ["softmax", [0, 0]]}],
-        ["speaker", who, {"then": ["softmax", [0.996, 0.004]]}],
-        ["speaker", who, {"then": ["softmax", [0.3, 0.3], [["all other tokens", 0.4]]]}],
+        ["sentencesOf", who, {"then": ["softmax", [0, 0]]}],
+        ["sentencesOf", who, {"then": ["softmax", [0.996, 0.004]]}],
+        ["sentencesOf", who, {"then": ["softmax", [0.3, 0.3], [["all other tokens", 0.4]]]}],
         ["decimal", -0.001],
         ["quote", ["the", "sea", "the"], 2, 5],
     )

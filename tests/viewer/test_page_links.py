@@ -70,11 +70,11 @@ def test_heads_together_are_their_mean_and_can_be_put_out(shown, opened):
     heads = page.get_by_role("group", name="Heads shown")
     assert heads.get_by_role("button", pressed=True).count() == HEADS
     check_shares(page, "keys", weights[:, 41].mean(0))
-    heads.get_by_role("button", name="Head 1;").click()
+    heads.get_by_role("button", name="Head 1:").click()
     check_shares(page, "keys", weights[[0, 2], 41].mean(0))
-    assert f"2 of {HEADS} heads, their mean" in status(page)
+    assert f"2 of {HEADS} heads, mean of heads" in status(page)
     assert "off=1" in page.url
-    heads.get_by_role("button", name="Head 2;").dblclick()
+    heads.get_by_role("button", name="Head 2:").dblclick()
     check_shares(page, "keys", weights[2, 41])
     heads.get_by_role("button", name="Show all heads").click()
     check_shares(page, "keys", weights[:, 41].mean(0))
@@ -183,7 +183,7 @@ def test_of_a_long_text_a_part_is_shown(shown, opened):
     page = opened(of, "links", "layer=1&head=2")
     assert words(page, "queries").count() == words(page, "keys").count() == MOST
     assert "to 199 of 1,009" in page.get_by_role("main").inner_text()
-    first = page.get_by_label("First of the tokens that are shown")
+    first = page.get_by_label("First of the tokens shown")
     first.fill("503")
     first.press("Enter")
     opened.settle(page)
@@ -229,7 +229,10 @@ def test_the_alignment_is_the_library_s(shown, opened, scheme):
     assert strongest.count() == len(expected.target)
     for cell, best in zip(strongest.all(), expected.best(), strict=True):
         assert expected.source[int(cell.get_attribute("data-column"))] == best.source
-    assert "Layer x2, head 0, which the model names for it" in page.locator(".note").inner_text()
+    assert (
+        "Layer x2, head 0, which the model lists for alignment"
+        in page.locator(".note").inner_text()
+    )
 
 
 def test_of_other_heads_too(shown, opened):
