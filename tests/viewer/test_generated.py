@@ -56,9 +56,8 @@ def test_what_a_decoder_writes(tmp_path):
     assert written.ids == [*expected.prompt_ids, *expected.ids]
     assert written.prompt == len(expected.prompt_ids)
     assert volume.title == PROMPT
-    assert written.how.startswith(
-        "Decoding was greedy: the most likely token each time. Generation stopped at the limit of 13"
-    )
+    greedy = "Decoding was greedy: the most likely token each time. "
+    assert written.how == f"{greedy}Generation stopped at the limit of 13 new tokens."
     check_steps(written, probabilities(model, written.ids, written.prompt))
     # The likeliest was taken.
     assert all(

@@ -2,6 +2,7 @@
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
 import { Lines } from "./lines.js";
+import { strongest } from "./strongest.js";
 import { button, context2d, createElement } from "./elements.js";
 
 const ROW = { least: 19, most: 44 }; // pixels of a word's line
@@ -213,7 +214,7 @@ export class Curves {
     const isQuery = side === "queries";
     const other = isQuery ? "keys" : "queries";
     const named = (name, i) => `“${this.#columns[name].texts[i]}” (${this.#found[name].first + i})`;
-    const best = [...shares.keys()].filter((i) => shares[i] > 0).sort((a, b) => shares[b] - shares[a]).slice(0, 3);
+    const best = strongest(shares, 3);
     const rest = 1 - shares.reduce((sum, value) => sum + value, 0);
     const [does, isDone] = this.#found.isAligned ? ["attended to", "was attended to for"] : ["attends to", "is attended to by"];
     return `${named(side, at - this.#found[side].first)} ${isQuery ? does : isDone} `

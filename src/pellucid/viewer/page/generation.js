@@ -1,12 +1,12 @@
 // The Generation view: step by step, each new token, what the model attended to, and what else was likely.
+import { percent } from "./colours.js";
 import { createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { Player } from "./player.js";
 import { StepAttention } from "./step_attention.js";
-import { alternativesTable, attentionTable, shortToken, strongest, tokenTitle } from "./step_panel.js";
+import { alternativesTable, attentionTable, shortToken, strongestTokens, tokenTitle } from "./step_panel.js";
 import { GeneratedText } from "./token_blocks.js";
 import { loadTokens } from "./tokens.js";
 import { integerParam } from "./url_state.js";
-import { percent } from "./colours.js";
 
 const UNKNOWN = "It is not known which part of this text was given and which was generated, so it is shown as if only the first token had been given. "
   + "To watch a model generate, run pellucid view with --new-tokens 40.";
@@ -202,8 +202,8 @@ class GenerationView {
     const { tokens, sourceTokens, crossLayers, steps } = this.#generated;
     const token = tokens[this.#at];
     const alternatives = steps[this.#step] ?? [];
-    const inSource = this.#weights?.across ? strongest(this.#weights.across, sourceTokens) : null;
-    const inText = this.#weights ? strongest(this.#weights.own, tokens) : null;
+    const inSource = this.#weights?.across ? strongestTokens(this.#weights.across, sourceTokens) : null;
+    const inText = this.#weights ? strongestTokens(this.#weights.own, tokens) : null;
     this.#panel.replaceChildren(
       ...tokenTitle(token, this.#at),
       ...(alternatives.length ? alternativesTable(alternatives) : []),

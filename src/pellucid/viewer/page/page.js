@@ -98,7 +98,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     setStatus("");
     try {
       await VIEWS[name]({
-        about, source, params, view, controls, signal, setStatus, showError,
+        about, source, params, view, controls, signal, setStatus,
         theme: theme.until(signal),
         go: (to, state) => address.go(formatState(to, state)),
         saveState: (state) => { if (!signal.aborted) address.replace(formatState(name, state)); },

@@ -2,6 +2,7 @@
 import { percent } from "./colours.js";
 import { tokenLabel } from "./cell_text.js";
 import { button, createElement } from "./elements.js";
+import { strongest } from "./strongest.js";
 
 const NAMED = 5;
 const NUMBERED = { wide: 44, high: 13 }; // pixels of a weight from which bars have numbers
@@ -141,16 +142,4 @@ function largest(values, [first, end]) {
   let most = 0;
   for (let at = first; at < end; at++) if (values[at] > most) most = values[at];
   return most;
-}
-
-/** The places of the largest, in their order. */
-function strongest(values, count) {
-  const found = [];
-  for (let at = 0; at < values.length; at++) {
-    if (values[at] === 0 || (found.length === count && values[at] <= values[found[count - 1]])) continue;
-    found.push(at);
-    found.sort((a, b) => values[b] - values[a]);
-    if (found.length > count) found.pop();
-  }
-  return found;
 }

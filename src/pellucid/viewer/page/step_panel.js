@@ -1,6 +1,7 @@
 // The panel beside a generation: the new token, its alternatives, and the tokens attended to most.
 import { percent } from "./colours.js";
 import { createElement, truncate } from "./elements.js";
+import { strongest } from "./strongest.js";
 
 const MOST_NAMED = 5; // tokens in each list
 const LETTERS = 26; // of a token
@@ -12,10 +13,9 @@ export function shortToken(token) {
   return truncate(token, LETTERS);
 }
 
-/** The positions of the largest weights, largest first. @param {Float32Array} weights @param {string[]} tokens */
-export function strongest(weights, tokens) {
-  return [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, MOST_NAMED).filter((at) => weights[at] > 0)
-    .map((at) => ({ word: `${shortToken(tokens[at])} (${at})`, quoted: `“${shortToken(tokens[at])}” (${at})`, value: weights[at] }));
+/** The tokens with the largest weights, largest first. @param {Float32Array} weights @param {string[]} tokens */
+export function strongestTokens(weights, tokens) {
+  return strongest(weights, MOST_NAMED).map((at) => ({ word: `${shortToken(tokens[at])} (${at})`, quoted: `“${shortToken(tokens[at])}” (${at})`, value: weights[at] }));
 }
 
 /** @param {string} token @param {number} at its position */

@@ -4,6 +4,7 @@ import { least, percent, shade, share } from "./colours.js";
 import { VirtualText } from "./virtual_text.js";
 import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { canonicalPath } from "./data_source.js";
+import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
 
 const WAYS = {
@@ -205,7 +206,7 @@ export async function text(page) {
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
     const { way, by, token } = now;
     const some = shaded().words;
-    const names = strongest(weights).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ") || "nothing";
+    const names = strongest(weights, NAMED).map((at) => `${named(some, at)} ${percent(weights[at])}`).join(", ") || "nothing";
     const where = { head: "", layer: `, on average over the heads of layer ${layerName(layers[now.layer])}`, rollout: `, after layer ${layerName(layers[now.layer])}` }[by];
     tell(`${named(clicked().words, token)} ${WAYS[by][way][1]} ${names}${where}`);
     paint();
@@ -298,16 +299,4 @@ export async function text(page) {
     paper.reveal(first);
     setStatus(`“${text}”: match ${(places.at + 1).toLocaleString()} of ${all.length.toLocaleString()}${weights && paper === shaded() ? `, ${percent(weights[first])}` : ""}`);
   }
-}
-
-/** The largest, in order. */
-function strongest(values) {
-  const best = [];
-  values.forEach((value, at) => {
-    if (value === 0 || (best.length === NAMED && value <= values[best.at(-1)])) return;
-    const place = best.findIndex((one) => value > values[one]);
-    best.splice(place < 0 ? best.length : place, 0, at);
-    best.length = Math.min(best.length, NAMED);
-  });
-  return best;
 }
