@@ -10,21 +10,22 @@ export function project(x, matrix) {
   return matrix[0].map((_, column) => product(x, matrix.map((row) => row[column])));
 }
 
-/** How well a query fits each key. @param {Vector[]} keys (keys, d_k) */
+/** How well a query fits each key. @param {Vector} query @param {Vector[]} keys (keys, d_k) */
 export function score(query, keys) {
   return keys.map((key) => product(query, key));
 }
 
+/** @param {Vector} scores @param {number} factor */
 export function scale(scores, factor) {
   return scores.map((one) => one * factor);
 }
 
-/** Squashed into (-softcap, softcap). */
+/** Squashed into (-softcap, softcap). @param {Vector} scaled @param {number | null} softcap */
 export function cap(scaled, softcap) {
   return softcap === null ? scaled : scaled.map((one) => softcap * Math.tanh(one / softcap));
 }
 
-/** With the bias added, and -∞ where a key is hidden. @param {Vector|null} bias @param {boolean[]|null} visible */
+/** With the bias added, and -∞ where a key is hidden. @param {Vector} capped @param {Vector|null} bias @param {boolean[]|null} visible */
 export function mask(capped, bias, visible) {
   return capped.map((one, i) => (visible !== null && !visible[i] ? -Infinity : one + (bias === null ? 0 : bias[i])));
 }
@@ -44,7 +45,7 @@ export function softmax(masked, temperature = 1, more = []) {
   return { largest, sum, exps: exps.slice(0, keys), weights: shares.slice(0, keys), moreExps: exps.slice(keys), moreWeights: shares.slice(keys) };
 }
 
-/** The values, each as much as its weight says; what has no weight never matters. @param {Vector[]} values (keys, d_v) */
+/** The values, each as much as its weight says; what has no weight never matters. @param {Vector} weights @param {Vector[]} values (keys, d_v) */
 export function mix(weights, values) {
   return values[0].map((_, column) => weights.reduce((sum, weight, i) => (weight === 0 ? sum : sum + weight * values[i][column]), 0));
 }
@@ -71,7 +72,7 @@ export function attend({ query, keys, values = null, scale: factor, softcap = nu
   };
 }
 
-/** Which keys a query may see. @param {number|null} offset the key that query 0 stands at @param {number} width of a window, itself included */
+/** Which keys a query may see. @param {string} rule @param {number} query @param {number} keys @param {number|null} offset the key that query 0 stands at @param {number} width of a window, itself included */
 export function seen(rule, query, keys, offset, width) {
   if (rule === "none" || offset === null) return null;
   const place = query + offset;

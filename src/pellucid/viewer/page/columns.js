@@ -18,19 +18,24 @@ export class Columns {
     for (const { element } of [this.queries, this.keys]) this.#listen(element, point, pin);
   }
 
+  /** @param {HTMLElement} element @param {(word: Word | null) => void} point @param {(word: Word | null) => void} pin */
   #listen(element, point, pin) {
-    const wordOf = ({ target }) => target.closest("li")?.querySelector(".word") ?? null;
+    /** @param {Event} event @param {string} selector @returns {HTMLElement | null} */
+    const closest = ({ target }, selector) => (target instanceof Element ? target.closest(selector) : null);
+    /** @param {Event} event @returns {HTMLElement | null} */
+    const wordOf = (event) => closest(event, "li")?.querySelector(".word") ?? null;
     element.addEventListener("pointerover", (event) => { if (event.pointerType !== "touch") point(placeOf(wordOf(event))); });
     element.addEventListener("pointerleave", () => point(null));
-    element.addEventListener("focusin", (event) => { if (event.target.matches(":focus-visible")) point(placeOf(event.target)); });
+    element.addEventListener("focusin", (event) => { if (closest(event, ".word:focus-visible")) point(placeOf(wordOf(event))); });
     element.addEventListener("focusout", () => point(null));
-    element.addEventListener("click", ({ target }) => { if (target.matches(".word")) pin(placeOf(target)); });
+    element.addEventListener("click", (event) => { if (closest(event, ".word")) pin(placeOf(wordOf(event))); });
     element.addEventListener("keydown", (event) => {
-      const word = event.target.closest(".word");
+      const word = closest(event, ".word");
       if (!word) return;
       const { words } = element === this.queries.element ? this.queries : this.keys;
-      const i = words.indexOf(word);
-      const move = { ArrowUp: [words, i - 1], ArrowDown: [words, i + 1], Home: [words, 0], End: [words, Infinity], ArrowLeft: [this.queries.words, i], ArrowRight: [this.keys.words, i] }[event.key];
+      const i = words.findIndex((one) => one === word);
+      /** @type {[HTMLElement[], number] | undefined} */
+      const move = /** @type {Record<string, any>} */ ({ ArrowUp: [words, i - 1], ArrowDown: [words, i + 1], Home: [words, 0], End: [words, Infinity], ArrowLeft: [this.queries.words, i], ArrowRight: [this.keys.words, i] })[event.key];
       if (event.key === "Escape") pin(null);
       else if (move) focus(...move);
       else return;
@@ -60,7 +65,7 @@ export class Columns {
   }
 }
 
-/** @returns {boolean} whether two are the same word, or both none */
+/** @param {Word | null} one @param {Word | null} other @returns {boolean} whether two are the same word, or both none */
 export function isSame(one, other) {
   return one?.side === other?.side && one?.at === other?.at;
 }
@@ -70,6 +75,7 @@ function placeOf(word) {
   return word && { side: word.closest("ol").dataset.side, at: Number(word.dataset.at) };
 }
 
+/** @param {Side} name @param {import("./links.js").ShownTokens} tokens @param {string} title @param {string} role */
 function column(name, { words: all, first }, title, role) {
   const texts = all.map((word) => truncate(word, 24));
   const words = texts.map((text, i) => createElement("button", {
@@ -82,14 +88,14 @@ function column(name, { words: all, first }, title, role) {
   return { name, element, words, texts, shares };
 }
 
-/** Move the focus among words; Tab comes back to where it was. */
+/** Move the focus among words; Tab comes back to where it was. @param {HTMLElement[]} words @param {number} to */
 function focus(words, to) {
   const next = words[Math.max(0, Math.min(words.length - 1, to))];
   words.forEach((one) => { one.tabIndex = one === next ? 0 : -1; });
   next.focus();
 }
 
-/** A share beside a word, where there is no room for many digits. */
+/** A share beside a word, where there is no room for many digits. @param {number} value */
 function few(value) {
   return value > 0 && value < 0.0001 ? "< 0.01 %" : percent(value);
 }

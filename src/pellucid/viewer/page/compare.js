@@ -28,7 +28,7 @@ export async function compare(page) {
   const draw = () => maps.forEach((one) => one.draw());
   const tiles = SIDES.map((side) => new TileCache(page, places[side], draw));
   const words = SIDES.map((side) => tokenSides(page, places[side], () => {
-    Object.assign(both, joined(...words));
+    Object.assign(both, joined(words[0], words[1]));
     maps.forEach((one) => one.layOut());
     draw();
   }));
@@ -67,7 +67,7 @@ export async function compare(page) {
     return tiles.map((one, i) => new Heatmap(page, { tiles: one, camera, words: words[i], most, name: `${NAMES[SIDES[i]]} attention map. ${KEYS}.`, painted }));
   }
 
-  /** Which head, and which text of its batch. */
+  /** Which head, and which text of its batch. @param {string} side */
   function headOf(side) {
     const { layer, item, head } = places[side];
     const change = (place) => page.go("compare", { ...state(), [side]: place.join(".") });
@@ -110,7 +110,7 @@ export async function compare(page) {
     saveState();
   }
 
-  /** The numbers of both in one line, each with its own words where they differ. */
+  /** The numbers of both in one line, each with its own words where they differ. @param {TokenCell} cell */
   function pointed(cell) {
     const numbers = [];
     const pairs = new Set();
@@ -129,7 +129,7 @@ function isInside({ queries, keys }, { query, key }) {
   return query < queries && key < keys;
 }
 
-/** Where both heads are: two different ones unless the address says so. */
+/** Where both heads are: two different ones unless the address says so. @param {Page} page */
 function placesOf({ params, about: { layers } }) {
   const known = (text) => {
     const [layer, item, head] = /^\d{1,9}(\.\d{1,9}){2}$/.test(text ?? "") ? text.split(".").map(Number) : [];
@@ -140,7 +140,7 @@ function placesOf({ params, about: { layers } }) {
   return { a, b: known(params.get("b")) ?? other(layers, a) };
 }
 
-/** The head of another recording that is most like it, or the next one. */
+/** The head of another recording that is most like it, or the next one. @param {Layer[]} layers @param {HeadPlace} place */
 function other(layers, { layer, item, head }) {
   const of = layers[layer];
   const alike = (one) => ["number", "is_cross", "stack", "queries", "keys"].filter((name) => one[name] === of[name]).length;
@@ -150,7 +150,7 @@ function other(layers, { layer, item, head }) {
   return of.heads > 1 ? at(layer, (head + 1) % of.heads) : at((layer + 1) % layers.length, 0);
 }
 
-/** Words of the first, and of the second beside them where they differ. */
+/** Words of the first, and of the second beside them where they differ. @param {TokenSides} first @param {TokenSides} second */
 function joined(first, second) {
   const join = (one, two) => one && two && one.map((word, i) => (two[i] === undefined || word === two[i] ? word : `${word.trim()}/${two[i].trim()}`));
   return { queries: join(first.queries, second.queries), keys: join(first.keys, second.keys) };

@@ -10,6 +10,8 @@ const GAP = { phone: 90, least: 150, most: 460 }; // between the columns
 const SHARE = 58; // pixels of a percentage beside a word
 const BOX = 11; // and of the box of a head
 
+/** @typedef {import("./lines.js").Word} Word */
+
 export class Curves {
   #page;
   #found;
@@ -18,6 +20,7 @@ export class Curves {
   #lines;
   #columns;
   #all; // the lines when no word is pointed at
+  /** @type {Word | null} */
   #pointed = null; // the word under the pointer, or with the focus
   /** @type {any} */
   #at = {}; // places in the picture, in pixels
@@ -50,6 +53,7 @@ export class Curves {
     this.picture = createElement("div", { className: "picture" }, this.#canvas, this.#columns.queries.element, this.#columns.keys.element);
   }
 
+  /** @param {Partial<{least: number | null, off: Set<number>}>} some */
   #change(some) {
     Object.assign(this.#now, some);
     this.#changed();
@@ -57,13 +61,14 @@ export class Curves {
     this.paint();
   }
 
+  /** @param {Word | null} word */
   #point(word) {
     if (isSame(word, this.#pointed)) return;
     this.#pointed = word;
     this.paint();
   }
 
-  /** Keep a word, or let it go: nothing is pointed at then until something else is. */
+  /** Keep a word, or let it go: nothing is pointed at then until something else is. @param {Word | null} word */
   #pin(word) {
     const pinned = isSame(word, this.#now.pinned) ? null : word;
     if (!pinned) this.#pointed = null;
@@ -96,6 +101,7 @@ export class Curves {
       "heads ", ...this.#toggles, button("all", "Show all heads", () => this.#change({ off: new Set() })));
   }
 
+  /** @param {number} i */
   #colour(i) {
     return headColour(this.#found.heads[i], this.#page.theme.isDark);
   }
@@ -128,7 +134,7 @@ export class Curves {
       const first = top + ((count - words.length) * row) / 2; // the shorter column stands in the middle
       this.#at[name] = first + row / 2;
       Object.assign(element.style, { left: `${x}px`, top: 0, width: `${across}px`, paddingTop: `${first}px` });
-      for (const word of words) word.parentNode.style.height = `${row}px`;
+      for (const word of words) /** @type {HTMLElement} */ (word.parentElement).style.height = `${row}px`;
     }
     const ratio = Math.min(devicePixelRatio || 1, 16_000 / height);
     Object.assign(this.#canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
@@ -154,6 +160,7 @@ export class Curves {
     this.#page.setStatus(word ? this.#describe(word, shares) : this.#summary());
   }
 
+  /** @param {any} pen */
   #draw(pen) {
     const { left, right, width, height, row, aside, queries, keys } = this.#at;
     const { isMany } = this.#lines;
@@ -176,7 +183,7 @@ export class Curves {
     pen.globalAlpha = 1;
   }
 
-  /** Beside each word, what each head gives it: the fuller a box, the more. */
+  /** Beside each word, what each head gives it: the fuller a box, the more. @param {any} pen @param {Word} word */
   #drawBoxes(pen, word) {
     const { width, row, boxes, queries, keys } = this.#at;
     const isQuery = word.side === "queries";
@@ -209,7 +216,7 @@ export class Curves {
     return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · point at a token, or move to one with Tab and the arrow keys; click to pin it`;
   }
 
-  /** What a word attends to most, or what attends to it. */
+  /** What a word attends to most, or what attends to it. @param {Word} word @param {number[]} shares */
   #describe({ side, at }, shares) {
     const isQuery = side === "queries";
     const other = isQuery ? "keys" : "queries";

@@ -6,13 +6,14 @@ import { SHARED_ANSWERS } from "./data_source.js";
 
 const SHARP = 2; // pixels of a PNG for each on screen
 
+/** @param {string} name @param {string | Blob} content */
 export function download(name, content) {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content]));
   createElement("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-/** Rows of cells as CSV (RFC 4180). */
+/** Rows of cells as CSV (RFC 4180). @param {Cell[][]} rows */
 export function csvOf(rows) {
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   return rows.map((row) => `${row.map((value) => cell(value ?? "")).join(",")}\r\n`).join("");
@@ -37,8 +38,11 @@ export const exporters = {
     const { answers: cached } = source;
     const wanted = needs?.() ?? new Set(cached.keys());
     const paths = new Set([...[...cached.keys()].filter((path) => SHARED_ANSWERS.test(path)), ...wanted]);
-    const isThere = (one) => one && one.isExact !== false;
-    const answers = await Promise.all([...paths].map(async (path) => [path, isThere(cached.get(path)) ? cached.get(path) : await source.numbers(path)]));
+    const answers = await Promise.all([...paths].map(async (path) => {
+      const known = cached.get(path);
+      const isDraft = known && "isExact" in known && !known.isExact;
+      return /** @type {[string, CachedAnswer]} */ ([path, known && !isDraft ? known : await source.numbers(path)]);
+    }));
     if (!source.code) throw new Error("this page is a file already");
     return offlinePage(await source.code(), answers, address, title);
   },

@@ -4,6 +4,7 @@ import { button, createElement } from "./elements.js";
 
 const FEW = 8; // numbers of a vector that are all shown
 const FIRST = 6; // shown of a longer one
+/** @type {Record<string, [number, number]>} */
 const WAYS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -Infinity], End: [0, Infinity] };
 
 const numbersOf = (row) => [...row.children].filter((one) => one.dataset.cell);
@@ -28,10 +29,12 @@ export class Grids {
     this.#cells.clear();
   }
 
+  /** @param {string | null} name */
   places(name) {
-    return this.#cells.get(name) ?? [];
+    return (name !== null && this.#cells.get(name)) || [];
   }
 
+  /** @param {(name: string) => string} textOf */
   write(textOf) {
     for (const [name, places] of this.#cells) {
       const text = textOf(name);
@@ -39,13 +42,14 @@ export class Grids {
     }
   }
 
+  /** @param {string | null} name @param {string[]} from */
   light(name, from) {
     for (const lit of this.#body.querySelectorAll(".lit, .pointed")) lit.classList.remove("lit", "pointed");
     for (const one of from) this.places(one).forEach((place) => place.classList.add("lit"));
     this.places(name).forEach((place) => place.classList.add("pointed"));
   }
 
-  /** How many numbers of a vector are shown, and whether there is a button for the others. */
+  /** How many numbers of a vector are shown, and whether there is a button for the others. @param {number} size */
   shown(size) {
     return { count: size > FEW && !this.#isWide ? FIRST : size, more: size > FEW ? [{ more: size }] : [] };
   }
@@ -84,6 +88,7 @@ export class Grids {
     return element;
   }
 
+  /** @param {string} name @param {boolean} isSide */
   #cell(name, isSide) {
     const element = createElement("td", { tabIndex: -1, className: isSide ? "side" : "" });
     element.dataset.cell = name;
@@ -91,6 +96,7 @@ export class Grids {
     return element;
   }
 
+  /** @param {number} size */
   #button(size) {
     const [text, title] = this.#isWide ? [`first ${FIRST}`, `Show only the first ${FIRST} numbers`] : [`… ${size - FIRST} more`, `Show all ${size} numbers`];
     return button(text, title, ({ target }) => {
@@ -102,7 +108,7 @@ export class Grids {
     });
   }
 
-  /** All numbers as rows of a table: step, name, row, column, number. */
+  /** All numbers as rows of a table: step, name, row, column, number. @param {(name: string) => number} number */
   rows(number) {
     const tables = [...this.#body.querySelectorAll("section")].flatMap((section) => {
       const name = section.querySelector("h2")?.lastChild?.textContent?.toLowerCase() ?? "";
@@ -115,7 +121,7 @@ export class Grids {
   }
 }
 
-/** The colours of a weight. @param {number} part from 0 to 1 */
+/** The colours of a weight. @param {HTMLElement} element @param {Uint32Array} table @param {number} part from 0 to 1 */
 export function paint(element, part, table) {
   const { paper, ink } = shade(part, table);
   element.style.backgroundColor = part > 0 ? paper : "";
@@ -149,14 +155,14 @@ function listen(body, point, signal) {
   }, { signal, capture: true });
 }
 
-/** The number so far down or across: in another row, the one nearest below or above. */
+/** The number so far down or across: in another row, the one nearest below or above. @param {any} place a cell @param {number} down @param {number} across */
 function next(place, down, across) {
-  let row = place.parentElement;
+  let row = /** @type {Element | null} */ (place.parentElement);
   if (across) {
     const all = numbersOf(row);
     return all[Math.max(0, Math.min(all.length - 1, all.indexOf(place) + across))];
   }
-  do row = down > 0 ? row.nextElementSibling : row.previousElementSibling; while (row && numbersOf(row).length === 0);
+  do row = (down > 0 ? row?.nextElementSibling : row?.previousElementSibling) ?? null; while (row && numbersOf(row).length === 0);
   const away = (one) => Math.abs(one.cellIndex - place.cellIndex);
   return row && numbersOf(row).reduce((best, one) => (away(one) < away(best) ? one : best));
 }

@@ -56,7 +56,7 @@ export async function lesson(page) {
   page.setExport({ csv: () => grids.rows((name) => steps.number(name)) });
   page.setStatus(given.about.join(" · "));
 
-  /** Other numbers, at the step that is looked at now. */
+  /** Other numbers, at the step that is looked at now. @param {UrlState} to */
   function go(to) {
     scrolled = view.scrollTop;
     page.go("lesson", to);
@@ -133,10 +133,12 @@ export async function lesson(page) {
     const { table } = page.theme;
     const shades = steps.shades();
     for (const [name, part] of shades) grids.places(name).forEach((one) => paint(one, part, table));
+    /** @type {NodeListOf<HTMLElement>} */
     const chips = body.querySelectorAll(given.isSelf ? ".words button" : ".words span.word");
     chips.forEach((one, j) => paint(one, shades.get(`weight.${j}`), table));
   }
 
+  /** @param {string | null} name */
   function explain(name) {
     pointed = name;
     if (name === null) {

@@ -5,7 +5,7 @@ const MOST = 20_000; // lines drawn at once
 const CROWD = 1000; // lines of several heads that overlap too much
 const USUAL = { few: 10, crowd: 22 }; // where the slider of weights stands at first: 1 % and 5 %
 
-/** The least weight at a place of the slider, from 0 to 100: half percents, and less below 1 %. */
+/** The least weight at a place of the slider, from 0 to 100: half percents, and less below 1 %. @param {number} place */
 function limitAt(place) {
   const square = (place / 100) ** 2;
   return square < 0.01 ? square : Math.round(square * 200) / 200;
@@ -40,7 +40,7 @@ export class Lines {
     return [...planes.keys()].filter((i) => !this.isMany || !this.#now.off.has(heads[i]));
   }
 
-  /** Where the weights of a word stand in each plane, or all: the first, how far it is to the next, and how many. */
+  /** Where the weights of a word stand in each plane, or all: the first, how far it is to the next, and how many. @param {Word | null} word */
   #cells(word) {
     const { queries, keys } = this.#found;
     if (!word) return { first: 0, step: 1, count: queries.count * keys.count };

@@ -91,7 +91,7 @@ export async function links(page) {
     });
   }
 
-  /** Another layer, or the alignment; tokens stay as they are where the new ones are the same. */
+  /** Another layer, or the alignment; tokens stay as they are where the new ones are the same. @param {string} value */
   function turnTo(value) {
     const [layer, align] = value.split(".");
     const before = layerOf();
@@ -103,7 +103,7 @@ export async function links(page) {
     now.off.clear();
   }
 
-  /** Which tokens of a side are shown: all, or as many as fit. */
+  /** Which tokens of a side are shown: all, or as many as fit. @param {Side} side */
   function span(side) {
     const size = layerOf()[side];
     const count = Math.min(size, MOST[now.picture]);
@@ -113,6 +113,7 @@ export async function links(page) {
 
   /** Where the tokens that are shown begin, if these are not all. */
   function windows() {
+    /** @type {Side[]} */
     const sides = layerOf().is_cross ? ["queries", "keys"] : ["queries"];
     return sides.flatMap((side) => {
       const { first, count, size } = span(side);
@@ -161,7 +162,7 @@ export async function links(page) {
     if (shown instanceof Curves) shown.place();
   }
 
-  /** Put another picture in place; what had the focus has it again. */
+  /** Put another picture in place; what had the focus has it again. @param {ShownWeights} found */
   function draw(found) {
     const more = found.isAligned ? [] : windows();
     shown = now.picture === "grid"
@@ -207,7 +208,7 @@ function chosen(params, layers) {
  * @property {string[]} paths of the answers
  */
 
-/** The weights between tokens. @returns {Promise<ShownWeights>} */
+/** The weights between tokens. @param {Page} page @param {any} place @param {any} spans @returns {Promise<ShownWeights>} */
 async function tokens({ source, signal, about }, { layer, item, head }, { queries, keys }) {
   const one = about.layers[layer];
   const part = `${queries.first}/${keys.first}?queries=${queries.count}&keys=${keys.count}`;
@@ -219,7 +220,7 @@ async function tokens({ source, signal, about }, { layer, item, head }, { querie
   return { paths, planes, heads, of: nameOf(one, head), queries: down, keys: across };
 }
 
-/** The weights between the words of a translation and of its source; null where words are not known. @returns {Promise<ShownWeights | null>} */
+/** The weights between the words of a translation and of its source; null where words are not known. @param {Page} page @param {any} place @returns {Promise<ShownWeights | null>} */
 async function aligned({ source, signal, about }, { layer, item, head }) {
   const paths = [`alignment/${about.layers[layer].recording}/${item}`];
   let found;
@@ -241,6 +242,7 @@ async function aligned({ source, signal, about }, { layer, item, head }) {
   return { ...sides, planes, heads: head === "all" ? [...each.keys()] : [], of: nameOf(about.layers[layer], head) };
 }
 
+/** @param {Layer} layer @param {string} head */
 function nameOf({ stack, number }, head) {
   const heads = { all: "", mean: ", mean of heads" };
   return `Layer ${stack}${number}${heads[head] ?? `, head ${head}`}`;

@@ -8,6 +8,7 @@ import { serverSource } from "./data_source.js";
 const root = /** @type {HTMLElement | null} */ (document.querySelector("body > #pellucid"));
 if (root) start(root).catch((error) => { root.textContent = `Pellucid: ${error.message}.`; });
 
+/** @param {HTMLElement} root */
 async function start(root) {
   const address = browserUrl();
   const file = document.getElementById("data");

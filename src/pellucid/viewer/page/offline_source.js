@@ -1,7 +1,7 @@
 // A page as a file that works offline: the answers are stored in it, by the page or by `pellucid export`.
 import { canonicalPath } from "./data_source.js";
 
-/** An HTML file with some answers, which opens at a state of the URL. */
+/** An HTML file with some answers, which opens at a state of the URL. @param {PageCode} code @param {[string, CachedAnswer][]} answers @param {string} address @param {string} title */
 export async function offlinePage(code, answers, address, title) {
   const index = {};
   const parts = [];
@@ -22,6 +22,7 @@ export async function offlinePage(code, answers, address, title) {
   return code.file.replace(/\{\{(\w+)\}\}/g, (_, name) => fill[name]);
 }
 
+/** @param {Blob} blob */
 function base64(blob) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
@@ -31,7 +32,7 @@ function base64(blob) {
   });
 }
 
-/** The opposite. @returns {Uint8Array<ArrayBuffer>} */
+/** The opposite. @param {string} text @returns {Uint8Array<ArrayBuffer>} */
 function bytes(text) {
   const letters = atob(text);
   const found = new Uint8Array(letters.length);
@@ -46,17 +47,19 @@ export async function openOfflineSource(file) {
   const all = new Float32Array(await new Response(unpacked).arrayBuffer());
   const { side, layers } = answers.about.json;
 
+  /** @param {string} path */
   function find(path) {
     const found = answers[canonicalPath(path)];
     if (found?.error !== undefined) throw new Error(found.error);
     if (found) return found;
     throw new Error("this file does not contain it");
   }
+  /** @param {string} path */
   function numbersOf(path) {
     const { shape, at, exact } = find(path);
     return { values: all.subarray(at, at + shape.reduce((size, one) => size * one, 1)), shape, isExact: exact };
   }
-  /** A rectangle of single weights, out of tiles. */
+  /** A rectangle of single weights, out of tiles. @param {number} layer @param {number} item @param {number} head @param {number} query @param {number} key @param {number} queries @param {number} keys */
   function rectangle(layer, item, head, query, key, queries, keys) {
     const high = Math.min(queries, layers[layer].queries - query);
     const wide = Math.min(keys, layers[layer].keys - key);
@@ -73,23 +76,25 @@ export async function openOfflineSource(file) {
     }
     return { values, shape: [high, wide], isExact: true };
   }
-  /** The same, the mean of all heads. */
-  function mean(layer, item, ...place) {
+  /** The same, the mean of all heads. @param {number} layer @param {number} item @param {Area} area */
+  function mean(layer, item, ...area) {
     const { heads } = layers[layer];
-    const each = Array.from({ length: heads }, (_, head) => rectangle(layer, item, head, ...place));
+    const each = Array.from({ length: heads }, (_, head) => rectangle(layer, item, head, ...area));
     return { ...each[0], values: each[0].values.map((_, i) => each.reduce((sum, { values }) => sum + values[i], 0) / heads) };
   }
-  const sizes = (options) => [Number(options.get("queries") ?? side), Number(options.get("keys") ?? Infinity)];
-  const row = (token) => [token, 0, 1, Infinity];
-  const column = (token) => [0, token, Infinity, 1];
+  const sizes = (/** @type {URLSearchParams} */ options) => /** @type {[number, number]} */ ([Number(options.get("queries") ?? side), Number(options.get("keys") ?? Infinity)]);
+  /** @typedef {[query: number, key: number, queries: number, keys: number]} Area */
+  const row = (/** @type {number} */ token) => /** @type {Area} */ ([token, 0, 1, Infinity]);
+  const column = (/** @type {number} */ token) => /** @type {Area} */ ([0, token, Infinity, 1]);
   const flat = ({ values }) => ({ values, shape: [values.length], isExact: true });
+  /** @type {Record<string, (numbers: number[], options: URLSearchParams) => Numbers>} */
   const computed = {
     row: ([layer, item, head, token]) => flat(rectangle(layer, item, head, ...row(token))),
     column: ([layer, item, head, token]) => flat(rectangle(layer, item, head, ...column(token))),
     "layer-row": ([layer, item, token]) => flat(mean(layer, item, ...row(token))),
     "layer-column": ([layer, item, token]) => flat(mean(layer, item, ...column(token))),
-    weights: (numbers, options) => rectangle(...numbers, ...sizes(options)),
-    mean: (numbers, options) => mean(...numbers, ...sizes(options)),
+    weights: ([layer, item, head, query, key], options) => rectangle(layer, item, head, query, key, ...sizes(options)),
+    mean: ([layer, item, query, key], options) => mean(layer, item, query, key, ...sizes(options)),
   };
   return {
     address,

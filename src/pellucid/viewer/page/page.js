@@ -58,6 +58,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     view.replaceChildren(createElement("p", { className: "complaint", textContent: `Pellucid: ${error.message}.` }));
   };
 
+  /** @param {About} about */
   function fillMenu(about) {
     const name = () => `${about.title} ${parseState(address.hash).view}`.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
     /** @type {Record<string, () => Promise<void>>} */
@@ -81,6 +82,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     }))));
   }
 
+  /** @param {About} about */
   async function show(about) {
     shown.abort();
     shown = new AbortController();

@@ -134,10 +134,12 @@ function bars(values, [first, end], place, long, bar) {
   }
 }
 
+/** @param {Float32Array} values @param {Span} span @param {(at: number, value: number) => void} call */
 function each(values, [first, end], call) {
   for (let at = first; at < end; at++) if (values[at] > 0) call(at, values[at]);
 }
 
+/** @param {Float32Array} values @param {Span} span */
 function largest(values, [first, end]) {
   let most = 0;
   for (let at = first; at < end; at++) if (values[at] > most) most = values[at];

@@ -3,23 +3,24 @@
 
 const LEFTWARDS = /[\p{sc=Hebrew}\p{sc=Arabic}\p{sc=Syriac}\p{sc=Thaana}\p{sc=Nko}\p{sc=Adlam}]/u;
 
-/** Whole percents, never rounded to 0 or 100 when it is neither. */
+/** Whole percents, never rounded to 0 or 100 when it is neither. @param {number} part */
 export function percents(part) {
   if (part > 0 && part < 0.005) return "<1\u00a0%";
   if (part >= 0.995 && part < 1) return ">99\u00a0%";
   return `${(100 * part).toFixed(0)}\u00a0%`;
 }
 
-/** "a", "a and b", "a, b and c". */
+/** "a", "a and b", "a, b and c". @param {string[]} parts */
 function listing(parts) {
   return parts.length === 1 ? parts[0] : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
 }
 
+/** @param {number} number @param {string} noun */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** A number with so many decimals, a true minus, and no minus zero. */
+/** A number with so many decimals, a true minus, and no minus zero. @param {number} number */
 export function decimal(number, decimals = 2) {
   if (Number.isNaN(number)) return "–";
   if (!Number.isFinite(number)) return number < 0 ? "−∞" : "∞";
@@ -27,12 +28,12 @@ export function decimal(number, decimals = 2) {
   return text.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 }
 
-/** A word; if it is written leftwards, so that the numbers behind it stay behind it. */
+/** A word; if it is written leftwards, so that the numbers behind it stay behind it. @param {string} word */
 export function isolate(word) {
   return LEFTWARDS.test(word) ? `\u2068${word}\u2069` : word;
 }
 
-/** A token in quotes, with its position where the word stands there more than once. */
+/** A token in quotes, with its position where the word stands there more than once. @param {string[]} tokens @param {number} position */
 export function quote(tokens, position, first = 0) {
   const isTwice = tokens.indexOf(tokens[position]) !== tokens.lastIndexOf(tokens[position]);
   return `'${isolate(tokens[position])}'${isTwice ? ` (${first + position})` : ""}`;
@@ -45,25 +46,27 @@ export function quote(tokens, position, first = 0) {
 export function sentencesOf({ name, own, names }) {
   const whom = (key) => (key === own ? "itself" : names[key]);
 
-  /** The (at most three) largest weights worth a word, largest first. */
+  /** The (at most three) largest weights worth a word, largest first. @param {number[]} weights */
   function strongest(weights) {
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
     const worth = order.filter((key) => weights[key] >= 0.05);
     return worth.length ? worth : order.slice(0, 1);
   }
 
-  /** What is not listed, and what is no key: worth a word each where it is much. */
+  /** What is not listed, and what is no key: worth a word each where it is much. @param {number[]} weights @param {number[]} listed @param {string} word @param {[string, number][]} more */
   function others(weights, listed, word, more) {
     const rest = weights.reduce((sum, weight, key) => (listed.includes(key) ? sum : sum + weight), 0);
-    return [["the rest", rest], ...more].filter(([, part]) => part >= 0.01).map(([what, part]) => `${percents(part)} ${word} ${what}`);
+    return /** @type {[string, number][]} */ ([["the rest", rest], ...more]).filter(([, part]) => part >= 0.01).map(([what, part]) => `${percents(part)} ${word} ${what}`);
   }
 
   return {
+    /** @param {number[]} scores */
     score(scores) {
       const best = scores.indexOf(Math.max(...scores));
       return `The query of ${name} fits the key of ${whom(best)} best: their product is ${decimal(scores[best])}.`;
     },
 
+    /** @param {number[]} scores @param {number} factor @param {number} keyDim */
     scale(scores, factor, keyDim) {
       const largest = Math.max(...scores.map(Math.abs));
       const isRoot = Math.abs(factor * Math.sqrt(keyDim) - 1) < 1e-6;
@@ -73,6 +76,7 @@ export function sentencesOf({ name, own, names }) {
       return `${how}: the largest score of ${name} goes from size ${decimal(largest)} to ${decimal(largest * factor)}.`;
     },
 
+    /** @param {number[]} masked */
     mask(masked) {
       const hidden = masked.filter((one) => one === -Infinity).length;
       if (hidden === 0) return `Nothing is hidden: ${name} sees all ${count(masked.length, "token")}.`;
@@ -80,7 +84,7 @@ export function sentencesOf({ name, own, names }) {
       return `${hidden} of the ${count(masked.length, "score")} ${hidden === 1 ? "becomes" : "become"} −∞: ${name} does not see what is hidden, and its weight will be 0.`;
     },
 
-    /** @param {[string, number][]} more what has a weight and is no key */
+    /** @param {number[]} weights @param {[string, number][]} more what has a weight and is no key */
     softmax(weights, more = []) {
       if (![...weights, ...more.map(([, part]) => part)].some((weight) => weight > 0)) return `${name} gives its attention to no token.`;
       const listed = strongest(weights).filter((key) => key !== own);
@@ -89,6 +93,7 @@ export function sentencesOf({ name, own, names }) {
       return `${name} gives ${listing([...parts, ...others(weights, listed, "to", more)])}.`;
     },
 
+    /** @param {number[]} weights @param {number[]} context */
     mix(weights, context, more = []) {
       const listed = strongest(weights);
       const parts = listed.map((key) => `${percents(weights[key])} of ${key === own ? "its own value" : `the value of ${names[key]}`}`);
@@ -99,7 +104,7 @@ export function sentencesOf({ name, own, names }) {
   };
 }
 
-/** About all queries, keys or values: what they do, and whose is longest. */
+/** About all queries, keys or values: what they do, and whose is longest. @param {"query" | "key" | "value"} role @param {number[][]} numbers @param {string[]} names */
 export function vectors(role, numbers, names) {
   const does = { query: "asks for something", key: "says what it offers", value: "carries what it hands on" }[role];
   const lengths = numbers.map((row) => Math.hypot(...row));

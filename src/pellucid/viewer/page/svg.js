@@ -92,7 +92,7 @@ export class SvgContext {
   #strokes() { return `${paint("stroke", this.strokeStyle)} stroke-width="${n(this.lineWidth)}"${this.#faint()}`; }
 }
 
-/** @returns {{text: string, width: number, height: number}} what an element shows now, as a whole SVG */
+/** @param {HTMLElement} root @param {string} paper @returns {{text: string, width: number, height: number}} what an element shows now, as a whole SVG */
 export function toSvg(root, paper) {
   const box = root.getBoundingClientRect();
   const pen = new SvgContext();
@@ -149,6 +149,7 @@ function walk(element, pen, box, seen = box) {
   if (isWindow) pen.restore();
 }
 
+/** @param {CSSStyleDeclaration} style @param {SvgContext} pen @param {number} x @param {number} y @param {DOMRect} box */
 function borders(style, pen, x, y, { width, height }) {
   const sides = { Top: [x, y, x + width, y], Right: [x + width, y, x + width, y + height], Bottom: [x, y + height, x + width, y + height], Left: [x, y, x, y + height] };
   for (const [side, [fromX, fromY, toX, toY]] of Object.entries(sides)) {
@@ -163,7 +164,7 @@ function borders(style, pen, x, y, { width, height }) {
   }
 }
 
-/** A text, broken where the browser broke it. */
+/** A text, broken where the browser broke it. @param {Text} node @param {CSSStyleDeclaration} style @param {SvgContext} pen @param {DOMRect} box */
 function lines(node, style, pen, box) {
   const range = document.createRange();
   range.selectNodeContents(node);
@@ -179,7 +180,7 @@ function lines(node, style, pen, box) {
   }
 }
 
-/** The parts of a word that is longer than a line, each in a line of its own. */
+/** The parts of a word that is longer than a line, each in a line of its own. @param {Text} node @param {number} start @param {number} end @param {Range} range */
 function rows(node, start, end, range) {
   range.setStart(node, start);
   range.setEnd(node, end);
@@ -199,6 +200,7 @@ function rows(node, start, end, range) {
   return found;
 }
 
+/** @param {string} text @param {number} left @param {number} middle @param {CSSStyleDeclaration} style @param {SvgContext} pen @param {DOMRect} box */
 function words(text, left, middle, style, pen, box) {
   pen.fillStyle = style.color;
   pen.font = `${style.fontStyle === "italic" ? "italic " : ""}${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
@@ -207,18 +209,22 @@ function words(text, left, middle, style, pen, box) {
   pen.fillText(text.replace(/\s+/g, " "), left - box.left, middle - box.top);
 }
 
+/** @param {string} colour */
 function visible(colour) {
   return colour !== "transparent" && !/^rgba\(.*, 0\)$/.test(colour) && !/\/ 0\)$/.test(colour);
 }
 
+/** @param {string} what @param {string} colour */
 function paint(what, colour) {
   return `${what}="${safe(String(colour))}"`;
 }
 
+/** @param {number} number */
 function n(number) {
   return Number(number.toFixed(2));
 }
 
+/** @param {string} text */
 function safe(text) {
   const legal = text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, "\ufffd");
   const marks = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };  // "]]>" may not stand in text

@@ -89,6 +89,7 @@ export async function text(page) {
 
   /* What is chosen */
 
+  /** @param {Layer} one */
   function layerName(one) {
     const of = recordings.length > 1 ? ` of ${truncate(recordings[one.recording].title, 24)}` : "";
     return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.number}${of}`;
@@ -124,7 +125,7 @@ export async function text(page) {
     });
   }
 
-  /** Another layer: of the same text in place, else from the beginning. */
+  /** Another layer: of the same text in place, else from the beginning. @param {number} to */
   function turn(to) {
     const other = layers[to];
     const isSame = ["recording", "stack", "is_cross", "items", "queries", "keys"].every((name) => other[name] === layer[name]);
@@ -145,6 +146,7 @@ export async function text(page) {
     look();
   }
 
+  /** @param {number} paper @param {number} at */
   function choose(paper, at) {
     if (isCross) now.way = paper ? "from" : "to";
     now.token = at;
@@ -196,6 +198,7 @@ export async function text(page) {
     }
   }
 
+  /** @param {Float32Array} values @param {string} path */
   function show(values, path) {
     wanted = new Set([canonicalPath(path)]);
     weights = values;
@@ -221,15 +224,18 @@ export async function text(page) {
     return isCross && now.way === "from" ? texts[1] : texts[0];
   }
 
+  /** @param {string[]} some @param {number} at */
   function named(some, at) {
     return `“${truncate(some[at], 24)}” (${at})`;
   }
 
+  /** @param {string} what */
   function tell(what) {
     summary = what;
     setStatus(what);
   }
 
+  /** @param {number} paper @param {number | null} at */
   function point(paper, at) {
     if (at === null) {
       if (isPointed) setStatus(summary);
@@ -282,6 +288,7 @@ export async function text(page) {
 
   /* Finding */
 
+  /** @param {number} way */
   function seekNext(way) {
     const text = seek.value.trim();
     const paper = clicked();

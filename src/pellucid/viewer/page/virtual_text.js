@@ -85,13 +85,13 @@ export class VirtualText {
     this.#blocks.forEach((block) => this.#paint(block));
   }
 
-  /** Put marks around some words. */
+  /** Put marks around some words. @param {number} from @param {number} to */
   mark(from, to) {
     this.#marked = [from, to];
     this.#blocks.forEach((block) => this.#decorate(block));
   }
 
-  /** The words in which a text stands, one after the other. @returns {[number, number][]} first and last + 1 */
+  /** The words in which a text stands, one after the other. @param {string} wanted @returns {[number, number][]} first and last + 1 */
   find(wanted) {
     if (!wanted) return [];
     if (!this.#starts.length) {
@@ -105,7 +105,7 @@ export class VirtualText {
     });
   }
 
-  /** Make a word the one from which arrow keys go. */
+  /** Make a word the one from which arrow keys go. @param {number} to */
   move(to) {
     const before = this.#token(this.#active);
     before?.classList.remove("active");
@@ -116,7 +116,7 @@ export class VirtualText {
     this.element.setAttribute("aria-activedescendant", this.#id);
   }
 
-  /** Scroll to a word. */
+  /** Scroll to a word. @param {number} at */
   reveal(at, where = "center") {
     const [word, box] = [this.#filled(at).getBoundingClientRect(), this.element.getBoundingClientRect()];
     const room = Math.min(60, box.height / 4);
@@ -125,10 +125,12 @@ export class VirtualText {
     else if (word.bottom > box.bottom - room) this.element.scrollTop += word.bottom - box.bottom + room;
   }
 
+  /** @param {number} at */
   #blockOf(at) {
     return this.#blocks[below(this.#blocks, (block) => block.first <= at)];
   }
 
+  /** @param {number} letter */
   #wordAt(letter) {
     return below(this.#starts, (start) => start <= letter);
   }
@@ -176,6 +178,7 @@ export class VirtualText {
     if (this.#coming.size) requestAnimationFrame(() => this.#fillSome());
   }
 
+  /** @param {Block} block */
   #fill(block) {
     this.#coming.delete(block);
     if (block.isFilled) return;
@@ -195,6 +198,7 @@ export class VirtualText {
     this.#decorate(block);
   }
 
+  /** @param {Block} block @param {number} height */
   #empty(block, height) {
     this.#coming.delete(block);
     if (!block.isFilled) return;
@@ -203,6 +207,7 @@ export class VirtualText {
     block.replaceChildren();
   }
 
+  /** @param {Block} block */
   #paint(block) {
     if (!block.isFilled) return;
     for (const token of /** @type {Token[]} */ ([...block.children])) {
@@ -215,6 +220,7 @@ export class VirtualText {
     }
   }
 
+  /** @param {Block} block */
   #decorate(block) {
     if (!block.isFilled) return;
     const [from, to] = this.#marked;
@@ -238,7 +244,7 @@ export class VirtualText {
     return /** @type {Token[]} */ ([...this.element.querySelectorAll(".token")]).find(isSeen)?.number ?? 0;
   }
 
-  /** Where a key leads; null where it leads nowhere. */
+  /** Where a key leads; null where it leads nowhere. @param {string} key */
   #next(key) {
     const last = this.words.length - 1;
     if (key === "Home") return 0;
@@ -250,7 +256,7 @@ export class VirtualText {
     return this.#line(from, key === "ArrowUp" ? -1 : 1);
   }
 
-  /** The nearest word of the line above or below. */
+  /** The nearest word of the line above or below. @param {number} from @param {number} way */
   #line(from, way) {
     const box = (/** @type {number} */ at) => this.#filled(at).getClientRects()[0];
     const here = box(from);
@@ -270,7 +276,7 @@ export class VirtualText {
   }
 }
 
-/** What stands in the page for a word: what cannot be seen is a sign that can. */
+/** What stands in the page for a word: what cannot be seen is a sign that can. @param {string} word */
 function displayed(word) {
   const before = /^ */.exec(word)?.[0] ?? "";
   let text = word.slice(before.length);
@@ -282,7 +288,7 @@ function displayed(word) {
   return { before, text: text || "␍", after, kind };
 }
 
-/** Where a block ends: with a paragraph, else with a sentence, else with a word. */
+/** Where a block ends: with a paragraph, else with a sentence, else with a word. @param {string[]} words @param {number} first */
 function blockEnd(words, first) {
   for (let i = first + 1; i < words.length; i++) {
     const [count, last, next] = [i - first, words[i - 1], words[i]];
@@ -293,7 +299,7 @@ function blockEnd(words, first) {
   return words.length;
 }
 
-/** The last place of which something holds, that holds of all before it. */
+/** The last place of which something holds, that holds of all before it. @param {any[]} sorted @param {(one: any) => boolean} holds */
 function below(sorted, holds) {
   let [low, high] = [0, sorted.length - 1];
   while (low < high) {
