@@ -166,7 +166,7 @@ def test_maps_of_different_sizes_have_no_difference(shown, opened):
     query, key, said = pointed(page)
     assert query > SOURCE
     assert is_shown(percents(said[0])[0], of.weights(0, 1)[query, key].item())
-    assert "second has no such weight" in status(page)
+    assert "second has no such cell" in status(page)
     rows = table(saved(page, "CSV"))
     assert len(rows) == SOURCE**2
 

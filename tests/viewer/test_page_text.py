@@ -243,7 +243,7 @@ def test_words_are_found(long, opened):
     for number in range(1, 4):
         box.press("Enter")
         opened.settle(page)
-        assert f"place {number} of {len(places)}" in status(page)
+        assert f"match {number} of {len(places)}" in status(page)
         found.append(
             page.evaluate("[...document.querySelectorAll('.found')].map((one) => one.number)")
         )
@@ -390,4 +390,4 @@ def test_nothing_chosen_has_no_numbers(shown, opened):
     page.get_by_text("Export", exact=True).click()
     page.get_by_role("button", name="Export as CSV").click()
     opened.settle(page)
-    assert status(page) == "Not exported: choose a word first"
+    assert status(page) == "Export failed: select a word first"
