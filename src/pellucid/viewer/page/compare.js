@@ -1,11 +1,11 @@
 // The Compare view: two heads of any recordings, side by side or as a difference; they move together.
 import { Camera } from "./camera.js";
-import { percent } from "./colours.js";
-import { KEYS, steer } from "./gestures.js";
-import { Heatmap } from "./heatmap.js";
 import { cellLabel, cellValue, viewSummary, visibleCells } from "./cell_text.js";
+import { percent } from "./colours.js";
 import { displayControls, displayState, readDisplayOptions, zoomButtons } from "./display_options.js";
 import { createElement, dropdown, headDropdown, itemDropdown } from "./elements.js";
+import { KEYS, steer } from "./gestures.js";
+import { Heatmap } from "./heatmap.js";
 import { DifferenceTiles, mostOf, TileCache } from "./tile_cache.js";
 import { tokenSides } from "./tokens.js";
 import { throttle } from "./url_state.js";

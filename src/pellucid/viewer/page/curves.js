@@ -1,9 +1,9 @@
 // Two columns of tokens and a curve for each weight between them; only its own for a token that is pointed at or pinned.
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
+import { button, context2d, createElement } from "./elements.js";
 import { Lines } from "./lines.js";
 import { strongest } from "./strongest.js";
-import { button, context2d, createElement } from "./elements.js";
 
 const ROW = { least: 19, most: 44 }; // pixels of a word's line
 const GAP = { phone: 90, least: 150, most: 460 }; // between the columns

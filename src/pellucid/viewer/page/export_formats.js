@@ -1,8 +1,8 @@
 // The formats of the export menu: PNG, SVG, CSV and an HTML file that works offline.
-import { offlinePage } from "./offline_source.js";
-import { context2d, createElement } from "./elements.js";
-import { toSvg } from "./svg.js";
 import { SHARED_ANSWERS } from "./data_source.js";
+import { context2d, createElement } from "./elements.js";
+import { offlinePage } from "./offline_source.js";
+import { toSvg } from "./svg.js";
 
 const SHARP = 2; // pixels of a PNG for each on screen
 

@@ -1,8 +1,8 @@
 // A heatmap of weights, drawn from tiles: cells, tokens along both sides, a minimap and a legend.
-import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { between } from "./camera.js";
-import { cellOf, mostOf, spotsOf } from "./tile_cache.js";
+import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { context2d, createElement, truncate } from "./elements.js";
+import { cellOf, mostOf, spotsOf } from "./tile_cache.js";
 
 const FONT = "system-ui, sans-serif";
 const LABELLED = 8; // pixels of a weight from which all tokens are written

@@ -1,11 +1,11 @@
 // The Lesson view: the arithmetic of one query, step by step. Pointing at a number highlights its inputs; sliders change it.
-import { integerParam, throttle } from "./url_state.js";
 import { percent } from "./colours.js";
-import { Grids, paint } from "./grids.js";
 import { button, createElement, dropdown, headDropdown, itemDropdown } from "./elements.js";
+import { Grids, paint } from "./grids.js";
 import { sections } from "./sections.js";
 import { oneOf } from "./sliders.js";
 import { ofExample, ofHead, Steps } from "./steps.js";
+import { integerParam, throttle } from "./url_state.js";
 
 const MOST = 64; // tokens of one answer: see lesson.py
 const LARGEST = 1e6; // of a scale or temperature in an address

@@ -1,11 +1,11 @@
 // The Links view: tokens and the weights between them, as curves or as a grid.
-import { integerParam, optionalInteger } from "./url_state.js";
 import { attentionGrid } from "./attention_grid.js";
 import { between } from "./camera.js";
 import { Curves } from "./curves.js";
-import { button, dropdown, itemDropdown, createElement, truncate } from "./elements.js";
 import { canonicalPath } from "./data_source.js";
+import { button, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { loadTokens } from "./tokens.js";
+import { integerParam, optionalInteger } from "./url_state.js";
 
 const MOST = { links: 200, grid: 64 }; // tokens of one side that are shown at once
 const AROUND = 50; // of those before a token of the address

@@ -1,8 +1,8 @@
 // A page of its own, from a server or a file.
-import { browserUrl } from "./url_state.js";
+import { serverSource } from "./data_source.js";
 import { openOfflineSource } from "./offline_source.js";
 import { mount } from "./page.js";
-import { serverSource } from "./data_source.js";
+import { browserUrl } from "./url_state.js";
 
 // A notebook, where this is loaded too, gives the headings that it shows names as well.
 const root = /** @type {HTMLElement | null} */ (document.querySelector("body > #pellucid"));

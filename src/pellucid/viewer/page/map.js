@@ -1,14 +1,14 @@
 // The Map view: one head, from the whole document to single weights, with the row and column of one beside it.
-import { integerParam, optionalInteger, throttle } from "./url_state.js";
 import { Camera } from "./camera.js";
-import { KEYS, steer } from "./gestures.js";
-import { Heatmap } from "./heatmap.js";
 import { cellLabel, cellValue, viewSummary, visibleCells } from "./cell_text.js";
 import { displayControls, displayState, readDisplayOptions, zoomButtons } from "./display_options.js";
 import { createElement, headDropdown, itemDropdown } from "./elements.js";
+import { KEYS, steer } from "./gestures.js";
+import { Heatmap } from "./heatmap.js";
 import { Profiles } from "./profiles.js";
 import { TileCache } from "./tile_cache.js";
 import { tokenSides } from "./tokens.js";
+import { integerParam, optionalInteger, throttle } from "./url_state.js";
 
 /** @param {Page} page */
 export async function map(page) {

@@ -1,16 +1,16 @@
 // The frame around the views: navigation, export menu, theme and status line.
-import { formatState, parseState } from "./url_state.js";
-import { csvOf, download, exporters } from "./export_formats.js";
-import { button, createElement } from "./elements.js";
-import { cachedSource } from "./data_source.js";
-import { themeOf } from "./theme.js";
 import { compare } from "./compare.js";
+import { cachedSource } from "./data_source.js";
+import { button, createElement } from "./elements.js";
+import { csvOf, download, exporters } from "./export_formats.js";
 import { generation } from "./generation.js";
 import { lesson } from "./lesson.js";
 import { links } from "./links.js";
 import { map } from "./map.js";
 import { overview } from "./overview.js";
 import { text } from "./text.js";
+import { themeOf } from "./theme.js";
+import { formatState, parseState } from "./url_state.js";
 
 const VIEWS = { overview, map, compare, text, links, generation, lesson }; // the names on the page are these, capitalised
 

@@ -1,6 +1,6 @@
 // The row and the column of one weight beside its map: what a token attends to, and what attends to it.
-import { percent } from "./colours.js";
 import { tokenLabel } from "./cell_text.js";
+import { percent } from "./colours.js";
 import { button, createElement } from "./elements.js";
 import { strongest } from "./strongest.js";
 

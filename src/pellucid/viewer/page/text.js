@@ -1,11 +1,11 @@
 // The Text view: click a word to see what it attends to, or what attends to it, as shading.
-import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
 import { least, percent, shade, share } from "./colours.js";
-import { VirtualText } from "./virtual_text.js";
-import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { canonicalPath } from "./data_source.js";
+import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
 import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
+import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
+import { VirtualText } from "./virtual_text.js";
 
 const WAYS = {
   head: { to: ["what a word attends to", "attends to"], from: ["what attends to a word", "is attended to by"] },
