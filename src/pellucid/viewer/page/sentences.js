@@ -63,7 +63,7 @@ export function sentencesOf({ name, own, names }) {
     /** @param {number[]} scores */
     score(scores) {
       const best = scores.indexOf(Math.max(...scores));
-      return `The query of ${name} fits the key of ${whom(best)} best: their product is ${decimal(scores[best])}.`;
+      return `The query of ${name} fits the key of ${whom(best)} best: their score is ${decimal(scores[best])}.`;
     },
 
     /** @param {number[]} scores @param {number} factor @param {number} keyDim */
