@@ -129,7 +129,7 @@ def test_a_drag_and_two_clicks_pin_nothing(shown, opened):
     assert "query" not in asked(page)
 
 
-@pytest.mark.parametrize(("way", "said"), [("largest", "at most"), ("mean", "on average")])
+@pytest.mark.parametrize(("way", "said"), [("maximum", "at most"), ("mean", "on average")])
 def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said):
     of = shown("long")
     weights = of.weights(0, 2)
