@@ -146,7 +146,7 @@ def test_cells_of_many_weights_say_what_they_stand_for(shown, opened, way, said)
     cell = weights[top : bottom + 1, left : right + 1]
     assert cell.numel() > 1
     assert found[5] == said
-    value = cell.max() if way == "largest" else cell.mean(dtype=torch.float64)
+    value = cell.max() if way == "maximum" else cell.mean(dtype=torch.float64)
     assert is_shown(percents(found[6])[0], value.item())
 
 
