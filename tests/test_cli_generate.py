@@ -198,11 +198,11 @@ def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
     assert status == 0
     assert out
     assert re.fullmatch(
-        r"pellucid: 1 prompt of 1 cut to the last 59 tokens, .* \d+ tokens are lost; .*\n", err
+        r"pellucid: 1 prompt of 1 truncated to the last 59 tokens, .* \d+ tokens are lost; .*\n", err
     )
     status, out, err = run(*options, "--strict")
     assert (status, out) == (2, "")
-    assert re.fullmatch(r"pellucid: line 1 of '.*' has \d+ tokens, but .* positions for 64\n", err)
+    assert re.fullmatch(r"pellucid: line 1 of '.*' has \d+ tokens, but .* the model has 64 positions\n", err)
 
 
 def test_the_end_of_the_positions_is_said(run, model):
@@ -233,7 +233,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
         (["Once", "--model", "m", "--seed", "-1"], "--seed must be from 0 to"),
         (["Once", "--model", "m", "--temperature", "nan"], "--temperature must be 0 (greedy) or"),
-        (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be a number above 0, not"),
+        (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be above 0 and finite, not"),
         (["Once", "--model", "m", "--samples", "-2"], "--samples must be from 1 to 65,536, not -2"),
         (["Once", "--model", ""], "--model is empty"),
         (["Once", "--model", "m", "-o", "a.pdf"], "must end in .txt, .csv, .json or .parquet"),
@@ -253,9 +253,9 @@ def test_what_is_wrong_is_one_line_and_status_2(run, arguments, message):
     [
         (["--max-tokens", "0"], "--max-tokens must be from 1 to 2,147,483,647, not 0"),
         (["--samples", "0"], "--samples must be from 1 to 65,536, not 0"),
-        (["--samples", "2", "--temperature", "0"], "all 2 samples are the same"),
+        (["--samples", "2", "--temperature", "0"], "all 2 samples are identical"),
         (["--seed", "-1"], "--seed must be from 0 to"),
-        (["--stop", ""], "stop holds an empty string"),
+        (["--stop", ""], "stop contains an empty string"),
     ],
 )
 def test_what_is_wrong_with_numbers(run, model, options, message):
@@ -277,7 +277,7 @@ def test_a_model_that_writes_no_text(run, tmp_path):
     Encoder(Config(kind="encoder", vocabulary=11, width=8, heads=2, hidden=8)).save(tmp_path)
     status, _, err = run("Once", "--model", str(tmp_path))
     assert status == 2
-    assert "must be a Decoder, which writes text, not Encoder" in err
+    assert "must be a Decoder, not Encoder" in err
     bare = tmp_path / "bare"
     loaded = writers.writer()
     loaded.tokenizer = None

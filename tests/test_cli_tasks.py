@@ -131,13 +131,13 @@ def test_what_is_too_long_is_cut_or_refused(run, refused, tmp_path):
     assert status == 0
     assert err.splitlines() == [
         f"pellucid: left out 1 empty line of '{path}': 2",
-        "pellucid: 1 text of 2 cut to the 256 tokens that the model reads: 46 tokens are lost; "
+        "pellucid: 1 text of 2 truncated to 256 tokens, the model's maximum: 46 tokens are lost; "
         "the longest text has 302",
     ]
     assert refused("embed", "--file", path, "--strict") == f"'{path}' has 1 empty line: 2"
     path.write_text("rain\n" + "long " * 300, encoding="utf-8")
     assert refused("embed", "--file", path, "--strict") == (
-        f"line 2 of '{path}' has 302 tokens, but the model reads 256"
+        f"line 2 of '{path}' has 302 tokens, but the model reads at most 256"
     )
 
 
@@ -242,7 +242,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "--head", "a", "--examples", "b", "c"], "give either --examples, labelled"),
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "a", "--model", "nowhere"], "model 'nowhere' is no directory here"),
-        (["classify", "--head", "{texts}", "a"], "is no head"),
+        (["classify", "--head", "{texts}", "a"], "is not a head"),
         (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),
         (["classify", "--examples", "{examples}", "--label", "kind"], "has no column 'kind'"),

@@ -117,7 +117,7 @@ def test_what_is_not_heeded_is_named(bart, settings, named):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         translate(model, TEXTS[:1], max_tokens=5)
-    start, end = "the model's generation_config.json says ", ", which translation does not support"
+    start, end = "the model's generation_config.json sets ", ", which translation does not support"
     assert [str(one.message) for one in caught] == ([start + named + end] if named else [])
 
 

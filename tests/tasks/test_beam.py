@@ -215,5 +215,5 @@ def test_bad_input(marian):
     with pytest.raises(ArgumentError, match="max_tokens must be at least 1, not 0"):
         search(model, ids, lengths, max_tokens=torch.tensor([0]))
     bare = EncoderDecoder(Config(kind="encoder-decoder", vocabulary=5, width=16))
-    with pytest.raises(ArgumentError, match="no start and stop"):
+    with pytest.raises(ArgumentError, match="needs a start and a stop token"):
         search(bare, ids, lengths)

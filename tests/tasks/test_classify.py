@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks import Head, evaluate
-from pellucid.tasks.classify import STRENGTH, Evaluation
+from pellucid.tasks.classify import INVERSE_REGULARISATION, Evaluation
 
 
 def examples(kinds, each=7, width=5, seed=0):
@@ -22,7 +22,7 @@ def examples(kinds, each=7, width=5, seed=0):
 def test_probabilities_are_scikit_learn_s(kinds):
     points, labels = examples(kinds)
     head = Head.fit(points, labels)
-    theirs = LogisticRegression(C=STRENGTH, max_iter=1000).fit(points.numpy(), labels)
+    theirs = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000).fit(points.numpy(), labels)
     found = head.probabilities(points)
     np.testing.assert_allclose(found, theirs.predict_proba(points.numpy()), atol=1e-5)
     assert head.labels == tuple(theirs.classes_)
@@ -46,17 +46,17 @@ def test_files_that_are_no_head(tmp_path):
         Head.load(tmp_path / "nowhere")
     path = tmp_path / "other"
     path.write_text("not a head")
-    with pytest.raises(FileError, match="is no head: "):
+    with pytest.raises(FileError, match="is not a head: "):
         Head.load(path)
     save_file({"weight": torch.ones(2, 3)}, path)
-    with pytest.raises(FileError, match="is no head that `pellucid classify` saved"):
+    with pytest.raises(FileError, match="is not a head that `pellucid classify` saved"):
         Head.load(path)
     about = {"format": "pellucid head 1", "labels": '["a", "b", "c"]'}
     save_file({"weight": torch.ones(2, 3)}, path, metadata=about)
     with pytest.raises(FileError, match="is a damaged head: 'bias'"):
         Head.load(path)
     save_file({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, path, metadata=about)
-    with pytest.raises(FileError, match="its labels and weights do not fit"):
+    with pytest.raises(FileError, match="its labels do not match its weights"):
         Head.load(path)
     with pytest.raises(FileError, match="cannot write"):
         Head.fit(*examples(2)).save(tmp_path / "nowhere" / "head")

@@ -97,7 +97,7 @@ def test_as_sentence_transformers(minilm, theirs):
     from pellucid.pretrained import minilm as directory
 
     texts = [*texts_of(5, 41), "long " * 300]
-    with pytest.warns(UserWarning, match="1 text of 42 cut to the 256 tokens"):
+    with pytest.warns(UserWarning, match="1 text of 42 truncated to 256 tokens"):
         agree(minilm, theirs(directory()), texts)
 
 
@@ -121,11 +121,13 @@ def test_what_is_saved_sentence_transformers_reads(minilm, theirs, tmp_path, poo
 
 def test_what_is_too_long(minilm):
     texts = ["rain", "long " * 300, "longer " * 400]
-    told = "2 texts of 3 cut to the 256 tokens that the model reads: 192 tokens are lost; the "
+    told = "2 texts of 3 truncated to 256 tokens, the model's maximum: 192 tokens are lost; the "
     with pytest.warns(UserWarning, match=f"{told}longest text has 402"):
         found = embed(minilm, texts)
     torch.testing.assert_close(found[1:2], embed(minilm, ["long " * 254]))
-    with pytest.raises(ArgumentError, match=r"texts\[2\] has 402 tokens, but the model reads 256"):
+    with pytest.raises(
+        ArgumentError, match=r"texts\[2\] has 402 tokens, but the model reads at most 256"
+    ):
         embed(minilm, texts, strict=True)
     with pytest.raises(ArgumentError, match="line 9 has 402 tokens"):
         embed(minilm, texts[2:], strict=True, names=["line 9"])
@@ -145,10 +147,10 @@ def test_progress_ends_with_all(minilm):
 @pytest.mark.parametrize(
     ("texts", "error", "told"),
     [
-        ("rain", TypeMismatchError, "texts must be several str"),
+        ("rain", TypeMismatchError, "texts must be a list of str"),
         (["rain", None], TypeMismatchError, r"texts\[1\] must be a str, not NoneType"),
         (["rain", " \n"], ArgumentError, r"texts\[1\] is empty"),
-        (["\ud800"], ArgumentError, "no Unicode text"),
+        (["\ud800"], ArgumentError, "not valid Unicode"),
     ],
 )
 def test_what_is_no_text(minilm, texts, error, told):

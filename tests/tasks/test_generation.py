@@ -279,12 +279,15 @@ def test_prompts_that_are_too_long_are_cut_in_front_or_refused():
     kept = writers.POSITIONS - NEW
     lost = len(ids) - kept
     with pytest.warns(
-        UserWarning, match=f"1 prompt of 2 cut to the last {kept} tokens, .* {lost} tokens are lost"
+        UserWarning,
+        match=f"1 prompt of 2 truncated to the last {kept} tokens, .* {lost} tokens are lost",
     ):
         short, found = generate(model, ["Once", text], max_tokens=NEW)
     assert found.prompt_ids == ids[-kept:]
     assert (found.stopped, short.stopped) == ("max_tokens", "max_tokens")
-    with pytest.raises(ArgumentError, match=rf"prompts\[1\] has {len(ids)} tokens, .* for 64"):
+    with pytest.raises(
+        ArgumentError, match=rf"prompts\[1\] has {len(ids)} tokens, .* 64 positions"
+    ):
         generate(model, ["Once", text], strict=True)
 
 
@@ -319,27 +322,27 @@ def test_what_cannot_be_asked():
     for options, message in [
         ({"max_tokens": 0}, "max_tokens must be from 1 to 2,147,483,647, not 0"),
         ({"samples": 0}, "samples must be from 1 to 65,536, not 0"),
-        ({"samples": 3}, "at temperature 0 all 3 samples are the same"),
+        ({"samples": 3}, "at temperature 0 all 3 samples are identical"),
         ({"seed": -1}, "seed must be from 0"),
-        ({"stop": [""]}, "stop holds an empty string"),
+        ({"stop": [""]}, "stop contains an empty string"),
         ({"batch": 0}, "batch must be at least 1, not 0"),
     ]:
         with pytest.raises(ArgumentError, match=message):
             stream(model, ["Once"], **options)  # at once, and not at the first piece
     for prompts, message in [
         ([" \n"], r"prompts\[0\] is empty"),
-        (["a\ud800"], "is no Unicode text"),
+        (["a\ud800"], "is not valid Unicode"),
     ]:
         with pytest.raises(ArgumentError, match=message):
             generate(model, prompts)
     for prompts, message in [
-        ("Once", "not a single one; put it in a list"),
+        ("Once", "not a single str"),
         ([3], r"prompts\[0\] must be a str, not int"),
         (torch.zeros(1, 3), r"int64 or int32, not torch\.float32"),
     ]:
         with pytest.raises(TypeMismatchError, match=message):
             generate(model, prompts)
-    with pytest.raises(TypeMismatchError, match="stop must be several str"):
+    with pytest.raises(TypeMismatchError, match="stop must be a list of str"):
         generate(model, ["Once"], stop="end")
     with pytest.raises(TypeMismatchError, match="max_tokens must be an int"):
         generate(model, ["Once"], max_tokens=2.5)
@@ -351,13 +354,13 @@ def test_what_cannot_be_asked():
 
 def test_models_that_write_no_text():
     sizes = {"vocabulary": 11, "width": 8, "heads": 2, "hidden": 8, "layers": 1}
-    with pytest.raises(TypeMismatchError, match="EncoderDecoder, which pellucid translate is for"):
+    with pytest.raises(TypeMismatchError, match="EncoderDecoder; use pellucid translate"):
         generate(EncoderDecoder(Config(kind="encoder-decoder", **sizes)), ["Once"])
-    with pytest.raises(TypeMismatchError, match="must be a Decoder, which writes text, not Encode"):
+    with pytest.raises(TypeMismatchError, match="must be a Decoder, not Encode"):
         generate(Encoder(Config(kind="encoder", **sizes)), ["Once"])
     model = writer()
     model.tokenizer = None
-    with pytest.raises(TypeMismatchError, match="no tokenizer; load it with one, or give ids"):
+    with pytest.raises(TypeMismatchError, match="no tokenizer; load it with one, or pass ids"):
         generate(model, ["Once"])
     with pytest.raises(TypeMismatchError, match="stop strings need"):
         generate(model, torch.tensor([[1]]), stop=["."])

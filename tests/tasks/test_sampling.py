@@ -167,7 +167,7 @@ def test_a_nucleus_wider_than_the_likely_is_found():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"temperature": -0.1}, r"temperature must be 0 \(greedy\) or a number above, not -0.1"),
+        ({"temperature": -0.1}, r"temperature must be 0 \(greedy\) or above, and finite, not -0.1"),
         ({"temperature": math.nan}, "temperature must be 0"),
         ({"temperature": math.inf}, "temperature must be 0"),
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
@@ -175,7 +175,7 @@ def test_a_nucleus_wider_than_the_likely_is_found():
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1, not 1.1"),
         ({"min_p": -0.1}, "min_p must be from 0 to 1, not -0.1"),
         ({"min_p": 1.5}, "min_p must be from 0 to 1, not 1.5"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be a number above 0, not 0.0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0 and finite, not 0.0"),
     ],
 )
 def test_numbers_outside_what_is_allowed(option, message):
@@ -190,12 +190,12 @@ def test_what_is_no_number():
         Sampling(temperature="hot")
     with pytest.raises(ShapeError, match=r"logits must be \(batch, vocabulary\)"):
         probabilities(torch.zeros(3), PLAIN)
-    with pytest.raises(ShapeError, match=r"seen must be of the shape of logits \(1, 3\), not None"):
+    with pytest.raises(ShapeError, match=r"seen must have the shape of logits, \(1, 3\), not None"):
         probabilities(torch.zeros(1, 3), Sampling(repetition_penalty=2))
 
 
 def test_logits_that_are_no_numbers():
     logits = torch.tensor([[0.0, torch.nan, 1.0]])
     for sampling in (Sampling(temperature=0), Sampling()):
-        with pytest.raises(ArgumentError, match="no numbers"):
+        with pytest.raises(ArgumentError, match="logits contain NaN"):
             choose(logits, sampling, [torch.Generator()])

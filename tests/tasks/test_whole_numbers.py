@@ -80,5 +80,5 @@ def test_what_is_no_sampling():
 
 
 def test_names_that_are_too_few():
-    with pytest.raises(ArgumentError, match="names must be as many as prompts, 1, not 0"):
+    with pytest.raises(ArgumentError, match="names must have 1 items, as prompts has, not 0"):
         generated(names=[])

@@ -1,15 +1,15 @@
-"""What the models do for people.
+"""Tasks that the models solve.
 
-    open_encoder    all-MiniLM-L6-v2, or another
-    embed           texts -> one vector each
-    similar         the texts that are nearest to a query
-    cluster         groups of similar texts, each with telling words
+    open_encoder    load all-MiniLM-L6-v2 or another encoder
+    embed           one embedding per text
+    similar         the texts nearest to a query
+    cluster         groups of similar texts, labelled by their characteristic words
     Head            a classifier on embeddings, fitted on a few labelled examples
-    generate        text that goes on where a prompt ends; `stream`, as it is written
-    translate       texts of one language into another; `open_translator` opens Marian or T5
-    alignment       which words each word of a translation was made of
+    generate        text that continues a prompt; `stream` yields it token by token
+    translate       texts translated by beam search; `open_translator` loads Marian, T5 or BART
+    alignment       the source words that each word of a translation attends to
 
-Each has a command; see docs/tasks.md, docs/generate.md and docs/translate.md.
+Each task has a command; see docs/tasks.md, docs/generate.md and docs/translate.md.
 """
 
 from pellucid.tasks.classify import Head, evaluate

@@ -1,7 +1,7 @@
-"""Beam search: the likeliest of many continuations, a few of the best kept at each step.
+"""Beam search: at each step, keep the few likeliest partial texts of each source.
 
-Each source goes its own way and is dropped as soon as nothing that still runs could beat what it
-has finished, so that a batch does not wait for its longest text.
+A source leaves the batch as soon as none of its running beams can beat its finished ones, so a
+batch does not wait for its longest text.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.models import EncoderDecoder
 
-AT_ONCE = 2**19
-"""Logits that are looked through at once: as many as stay near a core."""
+CHUNK = 2**19
+"""Logits searched at once: few enough to stay in a core's cache."""
 NEVER = float("-inf")
 
 
@@ -26,23 +26,23 @@ class Beam:
     """A finished text."""
 
     ids: tuple[int, ...]
-    """Without the start, with the stop that ended it."""
+    """Without the start token, with the stop token."""
     score: float
-    """Its log-probability over its length ** length_penalty."""
+    """Log-probability / length ** length_penalty."""
 
 
 @dataclass(eq=False, slots=True)
 class _Source:
-    """One source, and what was found for it."""
+    """One source text and its finished beams."""
 
-    place: int
+    index: int
     finished: list[Beam] = field(default_factory=list)
 
     def add(self, beam: Beam, beams: int) -> None:
-        self.finished = sorted([*self.finished, beam], key=lambda one: -one.score)[:beams]
+        self.finished = sorted([*self.finished, beam], key=lambda beam: -beam.score)[:beams]
 
     def is_done(self, best: float, beams: int) -> bool:
-        """Whether nothing that runs, scored `best` as it is, can beat the worst that is kept."""
+        """Whether no running beam, of which the best scores `best`, can beat a finished one."""
         return len(self.finished) == beams and best <= self.finished[-1].score
 
 
@@ -59,30 +59,29 @@ def search(
     forced_stop: int | None = None,
     early: bool = False,
 ) -> list[list[Beam]]:
-    """The best texts for each source, best first.
+    """The best target texts of each source, best first.
 
-    A text's score is the sum of its tokens' log-probabilities over its length, the stop included,
-    to the power of `length_penalty` (Wu et al. 2016, "GNMT", section 7, without its constant). With
-    one beam this is greedy decoding.
+    The score of a text is the sum of its tokens' log-probabilities divided by
+    length ** length_penalty, where the length includes the stop token (Wu et al. 2016, "GNMT",
+    section 7, without its constant). One beam is greedy decoding.
 
     Args:
-        model: an encoder-decoder whose config has a start and a stop.
-        sources: ids, (sources, tokens), padded behind.
-        lengths: (sources,) tokens of each that are no padding.
-        beams: how many texts run at once for each source.
-        max_tokens: the most that are written, the stop included; of each source alike, or
-            (sources,). No more than the model has positions for.
+        model: an encoder-decoder whose config names a start and a stop token.
+        sources: ids, (sources, tokens), padded on the right.
+        lengths: (sources,) numbers of tokens without padding.
+        beams: the beam width.
+        max_tokens: the most tokens to write, including the stop token: an int, or (sources,). It
+            is capped at the number of the model's positions.
         length_penalty: above 0 favours long texts.
-        banned: ids that are never written, as if the model did not know them: the probabilities of
-            all others sum to 1.
-        forced_start: the id that each text begins with, whatever its probability.
-        forced_stop: the id that ends a text that has reached max_tokens, whatever its probability.
-        early: end a source as soon as it has `beams` texts, though one that still runs could become
-            better.
+        banned: ids that are never written; they are excluded from the softmax.
+        forced_start: the first id of each text, whatever its probability.
+        forced_stop: the last id of a text that reaches max_tokens, whatever its probability.
+        early: finish a source as soon as it has `beams` texts, even if a running beam could still
+            beat one of them.
 
     Raises:
-        ArgumentError: beams or max_tokens below 1, or a model without a start or stop.
-        TooLargeError: there is no memory for so many tokens.
+        ArgumentError: beams or max_tokens is below 1, or the model has no start or stop token.
+        TooLargeError: there is not enough memory for the cache.
     """
     config = model.config
     limits = torch.as_tensor(max_tokens, device=sources.device).expand(len(sources))
@@ -91,7 +90,7 @@ def search(
     if bool((limits < 1).any()):
         raise ArgumentError(f"max_tokens must be at least 1, not {int(limits.min())}")
     if config.start is None or not config.stop:
-        raise ArgumentError("the model's config has no start and stop, which a search needs")
+        raise ArgumentError("beam search needs a start and a stop token in the model's config")
     if config.positions is not None:
         limits = limits.clamp(max=config.positions)
     with torch.no_grad():
@@ -100,13 +99,13 @@ def search(
         longest = int(limits.max())
         try:
             cache = model.cache(len(sources), longest)
-        except RuntimeError as error:  # torch has no error of its own for that on the CPU
+        except RuntimeError as error:  # torch raises nothing more specific on the CPU
             raise TooLargeError(
                 f"there is no memory for {count(len(sources), 'text')} of {longest:,} tokens; "
                 "lower max_tokens"
             ) from error
-        running = [_Source(place) for place in range(len(sources))]
-        found: list[list[Beam]] = [[] for _ in running]
+        running = [_Source(index) for index in range(len(sources))]
+        results: list[list[Beam]] = [[] for _ in running]
         written = sources.new_empty(len(running), 1, 0)
         scores = torch.zeros(len(running), 1, device=sources.device)
         latest = sources.new_full((len(running), 1), config.start)
@@ -124,59 +123,58 @@ def search(
             values, parents, ids = _best(logits, scores, beams * max(2, 1 + len(config.stop)))
             is_stop = torch.isin(ids, ids.new_tensor(config.stop)) | is_last[:, None]
             _finish(running, written, values, parents, ids, is_stop, beams, length**length_penalty)
-            # The best that go on; a text that has ended does not.
+            # The best continuations that have not ended.
             order = values.masked_fill(is_stop, NEVER).topk(min(beams, values.shape[1]), -1)
             scores = order.values
             parents, ids = parents.gather(1, order.indices), ids.gather(1, order.indices)
             best = (scores[:, 0] / length**length_penalty).tolist()
-            on = [
-                index
-                for index, (source, ends) in enumerate(zip(running, is_last.tolist(), strict=True))
-                if not ends and not source.is_done(NEVER if early else best[index], beams)
+            unfinished = [
+                row
+                for row, (source, ends) in enumerate(zip(running, is_last.tolist(), strict=True))
+                if not ends and not source.is_done(NEVER if early else best[row], beams)
             ]
-            for index in set(range(len(running))) - set(on):
-                found[running[index].place] = running[index].finished
-            if not on:
+            for row in set(range(len(running))) - set(unfinished):
+                results[running[row].index] = running[row].finished
+            if not unfinished:
                 break
-            chosen = torch.tensor(on, device=sources.device)
-            rows = chosen[:, None] * written.shape[1] + parents[chosen]
-            written = torch.cat([written.flatten(0, 1)[rows], ids[chosen].unsqueeze(-1)], -1)
+            kept = torch.tensor(unfinished, device=sources.device)
+            rows = kept[:, None] * written.shape[1] + parents[kept]
+            written = torch.cat([written.flatten(0, 1)[rows], ids[kept].unsqueeze(-1)], -1)
             cache.select(rows.flatten(), written.shape[1])
-            if len(on) < len(running):
-                running, scores = [running[index] for index in on], scores[chosen]
-                memory, lengths, limits = memory[chosen], lengths[chosen], limits[chosen]
+            if len(unfinished) < len(running):
+                running, scores = [running[row] for row in unfinished], scores[kept]
+                memory, lengths, limits = memory[kept], lengths[kept], limits[kept]
                 mask = None if mask is None else masks.padding(lengths)
             latest = written[:, :, -1].reshape(-1, 1)
-    return found
+    return results
 
 
 def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The likeliest continuations of each source: scores, beams and ids, (sources, most) each.
+    """The likeliest continuations of each source: scores, parent beams and ids, (sources, most).
 
-    They are among the likeliest of each beam, so that no probability of all others is written down.
+    They are among the likeliest of each beam, so the log-softmax of all others is never computed.
 
     Args:
-        logits: (sources * beams, vocabulary), which are used up.
-        scores: (sources, beams) so far.
-        most: how many.
+        logits: (sources * beams, vocabulary), overwritten.
+        scores: (sources, beams) of the texts so far.
+        most: the number of continuations.
     """
-    rows = max(1, AT_ONCE // logits.shape[1])
-    likeliest = [_likeliest(some, min(most, logits.shape[1])) for some in logits.split(rows)]
-    values, places = (torch.cat(parts) for parts in zip(*likeliest, strict=True))
+    rows = max(1, CHUNK // logits.shape[1])
+    likeliest = [_likeliest(chunk, min(most, logits.shape[1])) for chunk in logits.split(rows)]
+    values, tokens = (torch.cat(parts) for parts in zip(*likeliest, strict=True))
     values = values.view(*scores.shape, -1) + scores.unsqueeze(-1)
     best = values.flatten(1).topk(min(most, values[0].numel()), -1)
-    width = values.shape[-1]
-    ids = places.view(len(scores), -1).gather(1, best.indices)
-    return best.values, best.indices // width, ids
+    ids = tokens.view(len(scores), -1).gather(1, best.indices)
+    return best.values, best.indices // values.shape[-1], ids
 
 
 def _likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids, (rows, most) each, of logits (rows, vocabulary), in place."""
-    places = top_places(logits, most)
-    values = logits.gather(1, places)
+    tokens = top_places(logits, most)
+    values = logits.gather(1, tokens)
     largest = values[:, :1]
     total = largest + logits.sub_(largest).exp_().sum(-1, keepdim=True).log()
-    return values - total, places
+    return values - total, tokens
 
 
 def _finish(
@@ -187,13 +185,12 @@ def _finish(
     ids: Tensor,
     is_stop: Tensor,
     beams: int,
-    share: float,
+    normaliser: float,
 ) -> None:
-    """Keep the texts that have ended, of those that are among the best."""
-    ended = is_stop[:, :beams].nonzero().tolist()
-    for source, place in ended:
-        score = float(values[source, place]) / share
+    """Store the texts that have ended and are among the best `beams` continuations."""
+    for source, rank in is_stop[:, :beams].nonzero().tolist():
+        score = float(values[source, rank]) / normaliser
         if score == NEVER:
             continue
-        text = written[source, int(parents[source, place])].tolist()
-        running[source].add(Beam((*text, int(ids[source, place])), score), beams)
+        text = written[source, int(parents[source, rank])].tolist()
+        running[source].add(Beam((*text, int(ids[source, rank])), score), beams)

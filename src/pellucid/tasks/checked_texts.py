@@ -1,4 +1,4 @@
-"""Texts that a model is to read: checked, and cut to what it has positions for."""
+"""Input texts: checked, tokenized, and truncated to the model's maximum length."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,71 +10,73 @@ from pellucid.models.stacks import Transformer
 
 
 def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None) -> Sequence[str]:
-    """What to call each text in an error, where all of them are texts with something to read.
+    """Check the texts and return a name for each, for error messages.
 
     Args:
-        kind: what the argument is called.
-        texts: any number of them.
-        names: what to call each; "kind[2]" unless given.
+        kind: the name of the argument.
+        texts: any number of texts.
+        names: a name for each text; "kind[2]" and so on by default.
 
     Raises:
-        ArgumentError: a text is blank, or no Unicode text; or there is not one name for each.
-        TypeMismatchError: a text is no str, or they are a single one.
+        ArgumentError: a text is blank or not valid Unicode, or `names` and `texts` differ in
+            number.
+        TypeMismatchError: a text is not a str, or `texts` is a single str.
     """
     if isinstance(texts, str):
-        raise TypeMismatchError(f"{kind} must be several str, not a single one; put it in a list")
+        raise TypeMismatchError(f"{kind} must be a list of str, not a single str")
     if names is None:
         names = [f"{kind}[{number}]" for number in range(len(texts))]
     if len(names) != len(texts):
-        raise ArgumentError(f"names must be as many as {kind}, {len(texts)}, not {len(names)}")
+        raise ArgumentError(f"names must have {len(texts)} items, as {kind} has, not {len(names)}")
     for name, text in zip(names, texts, strict=True):
         if not isinstance(text, str):
             raise TypeMismatchError(f"{name} must be a str, not {type(text).__name__}")
         if is_blank(text):
             raise ArgumentError(f"{name} is empty")
         if text != text.encode(errors="ignore").decode():  # half of a surrogate pair
-            raise ArgumentError(f"{name} is no Unicode text")
+            raise ArgumentError(f"{name} is not valid Unicode")
     return names
 
 
 def ids_of(
     model: Transformer, texts: Sequence[str], strict: bool, names: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """The ids of each text, as many as the model reads.
+    """The ids of each text, truncated to the model's maximum length.
 
     Args:
-        model: with a tokenizer.
-        texts: none blank.
-        strict: refuse a text that is too long, rather than cut it and warn.
-        names: what to call each in an error, as "line 3 of a.txt"; "texts[2]" unless given.
+        model: a model with a tokenizer.
+        texts: texts that are not blank.
+        strict: refuse a text that is too long instead of truncating it with a warning.
+        names: what errors call each text, such as "line 3 of a.txt"; "texts[2]" by default.
 
     Raises:
-        ArgumentError: a text is blank, is no Unicode text, or, with `strict`, too long.
-        TypeMismatchError: a text is no str.
+        ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
+        TypeMismatchError: a text is not a str.
     """
     assert model.tokenizer is not None
     names = checked("texts", texts, names)
     ids = model.tokenizer.encode(texts)
-    config = model.config
-    most = config.longest
-    long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
-    for number, one in enumerate(ids):
-        if not one:
-            raise ArgumentError(f"{names[number]} has no tokens that the model knows")
-    if not long:
+    for name, text_ids in zip(names, ids, strict=True):
+        if not text_ids:
+            raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
+    limit = model.config.longest
+    if limit is None:
         return ids
-    assert most is not None
-    longest = max(long, key=lambda number: len(ids[number]))
+    too_long = [number for number, text_ids in enumerate(ids) if len(text_ids) > limit]
+    if not too_long:
+        return ids
+    longest = max(too_long, key=lambda number: len(ids[number]))
     if strict:
         raise ArgumentError(
-            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model reads {most:,}"
+            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model reads at most "
+            f"{limit:,}"
         )
-    lost = sum(len(ids[number]) - most for number in long)
+    lost = sum(len(ids[number]) - limit for number in too_long)
     warnings.warn(
-        f"{count(len(long), 'text')} of {len(ids)} cut to the {most:,} tokens that the model "
-        f"reads: {lost:,} tokens are lost; the longest text has {len(ids[longest]):,}",
+        f"{count(len(too_long), 'text')} of {len(ids)} truncated to {limit:,} tokens, the model's "
+        f"maximum: {lost:,} tokens are lost; the longest text has {len(ids[longest]):,}",
         stacklevel=3,
     )
-    for number in long:
-        ids[number] = model.tokenizer.encode_cut(texts[number], most)
+    for number in too_long:
+        ids[number] = model.tokenizer.encode_cut(texts[number], limit)
     return ids

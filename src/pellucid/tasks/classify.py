@@ -1,8 +1,8 @@
-"""A head on embeddings, fitted on a few labelled examples: multinomial logistic regression.
+"""A classification head on embeddings, fitted on a few examples by multinomial logistic regression.
 
     probabilities = softmax(embedding @ weight.T + bias)
 
-It is saved as safetensors, with its labels beside the two tensors; nothing is unpickled.
+It is saved as safetensors with the labels in the metadata; nothing is unpickled.
 """
 
 import json
@@ -28,16 +28,15 @@ from pellucid.tasks.whole_numbers import check_whole
 
 FORMAT = "pellucid head 1"
 FILE = "head.safetensors"
-"""Of a model that was trained with it."""
+"""The head's file in the directory of a model that was trained with it."""
 FOLDS = 5
-STRENGTH = 10.0
-"""How little the weights are held back: scikit-learn's C. Embeddings of length 1 need more than
-its 1 to be told apart."""
+INVERSE_REGULARISATION = 10.0
+"""scikit-learn's C. Its default of 1 regularises too much for embeddings of unit length."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Head:
-    """What tells labels apart, by the embedding of a text."""
+    """A linear classifier of embeddings."""
 
     labels: tuple[str, ...]
     weight: Tensor
@@ -45,16 +44,16 @@ class Head:
     bias: Tensor
     """(labels,)."""
     model: str | None = None
-    """The encoder it was fitted on, as it was asked for; None = the default one."""
+    """The encoder of the embeddings, as the user named it; None for the default encoder."""
     probe: Tensor | None = None
-    """The embedding of `PROBE` by that encoder, (width,), which tells it from others."""
+    """The encoder's embedding of `PROBE`, (width,), by which `check_head` recognises it."""
 
     @classmethod
     def fit(cls, embeddings: Tensor, labels: Sequence[str], **about: Any) -> "Head":
-        """Fit on (texts, width) embeddings and the label of each.
+        """Fit a head to embeddings, (texts, width), and one label per text.
 
         Raises:
-            ShapeError: there is not one label for each.
+            ShapeError: the numbers of embeddings and labels differ.
             ArgumentError: there are fewer than two different labels.
             MissingExtraError: scikit-learn is not installed.
         """
@@ -62,20 +61,20 @@ class Head:
         with one_thread():
             fitted = _regression().fit(embeddings.numpy(), list(labels))
         weight, bias = (torch.from_numpy(x).float() for x in (fitted.coef_, fitted.intercept_))
-        if len(weight) == 1:  # of two labels: softmax(-s/2, s/2) is sigmoid(s)
+        if len(weight) == 1:  # two labels: softmax(-s/2, s/2) is sigmoid(s)
             weight, bias = (torch.cat([-x / 2, x / 2]) for x in (weight, bias))
         return cls(labels=tuple(map(str, fitted.classes_)), weight=weight, bias=bias, **about)
 
     def probabilities(self, embeddings: Tensor) -> Tensor:
-        """(texts, labels) of (texts, width) embeddings.
+        """Probabilities, (texts, labels), for embeddings, (texts, width).
 
         Raises:
-            ShapeError: they are of another width.
+            ShapeError: the embeddings have another width.
         """
         width = self.weight.shape[1]
         if embeddings.ndim != 2 or embeddings.shape[1] != width:
             raise ShapeError(
-                f"embeddings must be (texts, {width}), as those that the head was fitted on; got "
+                f"embeddings must be (texts, {width}), like those the head was fitted on; got "
                 f"{tuple(embeddings.shape)}"
             )
         return torch.softmax(embeddings @ self.weight.T + self.bias, -1)
@@ -84,49 +83,49 @@ class Head:
         """Write a safetensors file.
 
         Raises:
-            ExistsError: there is a file that is no head, or one and not `overwrite`.
-            FileError: it cannot be written there.
+            ExistsError: the file exists and is not a head, or `overwrite` is false.
+            FileError: the file cannot be written.
         """
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         if self.probe is not None:
             tensors["probe"] = self.probe.contiguous()
-        said = {"format": FORMAT, "labels": json.dumps(self.labels), "model": self.model or ""}
+        metadata = {"format": FORMAT, "labels": json.dumps(self.labels), "model": self.model or ""}
         with written_whole(path, "head", overwrite=overwrite) as aside:
             try:
-                save_file(tensors, aside, metadata=said)
+                save_file(tensors, aside, metadata=metadata)
             except SafetensorError as error:
                 raise FileError(f"cannot write '{path}': {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Head":
-        """Read what `save` wrote.
+        """Read a head that `save` wrote.
 
         Raises:
-            FileError: there is no such file, or it is no head.
+            FileError: the file does not exist or is not a head.
         """
         name = short(str(path), 200)
         if not Path(path).is_file():
             raise FileError(f"there is no file '{name}'")
         try:
             with safe_open(path, framework="pt") as file:
-                said = file.metadata() or {}
+                metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except OSError as error:
             raise FileError(f"cannot read '{name}': {reason_of(error)}") from error
         except SafetensorError as error:
-            raise FileError(f"'{name}' is no head: {error}") from error
-        if said.get("format") != FORMAT:
-            raise FileError(f"'{name}' is no head that `pellucid classify` saved")
+            raise FileError(f"'{name}' is not a head: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise FileError(f"'{name}' is not a head that `pellucid classify` saved")
         try:
-            labels = tuple(str(label) for label in json.loads(said["labels"]))
+            labels = tuple(str(label) for label in json.loads(metadata["labels"]))
             weight, bias = tensors["weight"], tensors["bias"]
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FileError(f"'{name}' is a damaged head: {error}") from error
         if weight.ndim != 2 or len(weight) != len(labels) or bias.shape != (len(labels),):
-            raise FileError(f"'{name}' is a damaged head: its labels and weights do not fit")
-        if not all(one.is_floating_point() for one in tensors.values()):
-            raise FileError(f"'{name}' is a damaged head: its weights are no floats")
-        model, probe = said.get("model") or None, tensors.get("probe")
+            raise FileError(f"'{name}' is a damaged head: its labels do not match its weights")
+        if not all(tensor.is_floating_point() for tensor in tensors.values()):
+            raise FileError(f"'{name}' is a damaged head: its weights are not floats")
+        model, probe = metadata.get("model") or None, tensors.get("probe")
         return cls(labels=labels, weight=weight, bias=bias, model=model, probe=probe)
 
 
@@ -135,11 +134,11 @@ PROBE = "Which encoder is this?"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a head does on examples that it has not seen."""
+    """The accuracy of a head on held-out examples."""
 
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """How many examples of each label (rows) were given each label (columns)."""
+    """Numbers of examples: rows are true labels, columns predicted labels."""
     folds: int
 
     @property
@@ -152,12 +151,12 @@ class Evaluation:
 
     @property
     def baseline(self) -> float:
-        """The accuracy of always saying the most frequent label."""
+        """The accuracy of always predicting the most frequent label."""
         return max(map(sum, self.confusion)) / self.examples
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy is with 95% confidence (Wilson 1927)."""
+        """The 95% confidence interval of the accuracy (Wilson 1927)."""
         n, p, z = self.examples, self.accuracy, 1.96
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -165,14 +164,14 @@ class Evaluation:
 
 
 def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evaluation | None:
-    """Held-out accuracy by cross-validation: each example is judged by a head fitted without it.
+    """Held-out accuracy by stratified cross-validation.
 
-    There are 5 folds with the same share of each label, or as many as the rarest label has
-    examples. None where a label has a single example: without it nobody can know that label.
+    There are 5 folds, or as many as the rarest label has examples. The result is None if a label
+    has a single example, since a head fitted without it cannot predict that label.
 
     Raises:
         ShapeError, ArgumentError, MissingExtraError: as `Head.fit`.
-        ArgumentError, TypeMismatchError: seed is no int from 0 to 2**32 - 1.
+        ArgumentError, TypeMismatchError: seed is not an int from 0 to 2**32 - 1.
     """
     check_whole("seed", seed, 0, SEEDS)
     _check(embeddings, labels)
@@ -183,26 +182,26 @@ def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evalua
         return None
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with one_thread():
-        said = cross_val_predict(_regression(), embeddings.numpy(), list(labels), cv=split)
+        predictions = cross_val_predict(_regression(), embeddings.numpy(), list(labels), cv=split)
     names = tuple(sorted(set(labels)))
-    pairs = Counter(zip(labels, map(str, said), strict=True))
-    confusion = tuple(tuple(pairs[true, given] for given in names) for true in names)
+    pairs = Counter(zip(labels, map(str, predictions), strict=True))
+    confusion = tuple(tuple(pairs[true, predicted] for predicted in names) for true in names)
     return Evaluation(labels=names, confusion=confusion, folds=folds)
 
 
 def check_head(head: Head, probe: Tensor, model: str | None) -> None:
-    """Refuse a head that was fitted on the embeddings of another encoder.
+    """Check that a head was fitted on the embeddings of this encoder.
 
     Raises:
-        ArgumentError: it was.
+        ArgumentError: it was fitted on those of another encoder.
     """
     if head.probe is None:
         return
-    same = head.probe.shape == probe.shape
-    if not same or not np.allclose(head.probe, probe, atol=1e-3):
-        fitted = name_of(head.model)
+    is_same_shape = head.probe.shape == probe.shape
+    if not is_same_shape or not np.allclose(head.probe, probe, atol=1e-3):
         raise ArgumentError(
-            f"the head was fitted on embeddings of {fitted}, and {name_of(model)} gives others"
+            f"the head was fitted on embeddings of {name_of(head.model)}, which differ from those "
+            f"of {name_of(model)}"
         )
 
 
@@ -210,16 +209,16 @@ def _check(embeddings: Tensor, labels: Sequence[str]) -> None:
     require_sklearn()
     if embeddings.ndim != 2 or len(embeddings) != len(labels):
         raise ShapeError(
-            f"embeddings must be (texts, width) with a label each; got {tuple(embeddings.shape)} "
-            f"and {len(labels)} labels"
+            f"embeddings must be (texts, width) with one label per text; got "
+            f"{tuple(embeddings.shape)} and {len(labels)} labels"
         )
     different = sorted(set(labels))
     if len(different) < 2:
-        told = f"all are '{short(different[0], 40)}'" if different else "there are none"
-        raise ArgumentError(f"examples must have at least two different labels; {told}")
+        problem = f"all are '{short(different[0], 40)}'" if different else "there are none"
+        raise ArgumentError(f"examples must have at least two different labels; {problem}")
 
 
 def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=STRENGTH, max_iter=1000)
+    return LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)

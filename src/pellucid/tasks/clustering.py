@@ -1,7 +1,7 @@
-"""Groups of similar texts, each with the words that tell it apart and its most central text.
+"""Groups of similar texts, each with its characteristic words and its most central text.
 
-Groups are those of k-means on embeddings of length 1. Where their number is not given, it is the
-one whose groups lie furthest apart for their size (Rousseeuw 1987, "Silhouettes").
+The groups come from k-means on embeddings of unit length. If their number is not given, it is the
+one with the best silhouette (Rousseeuw 1987, "Silhouettes").
 """
 
 import re
@@ -19,13 +19,13 @@ from pellucid.errors import ArgumentError, MissingExtraError, ShapeError
 from pellucid.tasks.whole_numbers import check_whole
 
 MOST_GROUPS = 12
-"""That are tried where no number is given."""
+"""The largest number of groups that is tried if none is given."""
 SEEDS = 2**32 - 1
-"""The largest seed that scikit-learn takes."""
+"""The largest seed that scikit-learn accepts."""
 SAMPLE = 2000
-"""Texts that a silhouette is taken over, at the most: it compares all with all."""
-TELLING = 3
-"""Words in a group's label."""
+"""The most texts of a silhouette, which compares all pairs."""
+LABEL_WORDS = 3
+"""Words in the label of a group."""
 _WORD = re.compile(r"[^\W\d_](?:[\w'’-]*\w)?")
 _POSSESSIVE = re.compile(r"['’]s$")
 
@@ -39,23 +39,22 @@ class Group:
     number: int
     """From 1, the largest group first."""
     words: tuple[str, ...]
-    """That tell it apart, the most telling first; none where its texts have no words."""
+    """Its characteristic words, the strongest first; empty if its texts contain no words."""
     central: int
-    """The text nearest to the middle of the group."""
+    """The index of the text nearest to the mean of the group."""
     members: tuple[int, ...]
-    """Its texts, from the middle outwards."""
+    """The indices of its texts, the most central first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clustering:
-    """Every text in one group."""
+    """A partition of the texts into groups."""
 
     groups: tuple[Group, ...]
     group_of: tuple[int, ...]
-    """Of each text, the number of its group."""
+    """The number of each text's group."""
     silhouette: float | None
-    """From -1 to 1: how much nearer texts are to their own group than to the next; None of a
-    single group."""
+    """The mean silhouette coefficient, from -1 to 1; None for a single group."""
 
 
 def cluster(
@@ -64,15 +63,15 @@ def cluster(
     """Group texts by their embeddings.
 
     Args:
-        texts: what the labels are made of.
+        texts: the texts, from which the labels of the groups are made.
         embeddings: (texts, width).
-        groups: how many; of 2 to 12 the number with the best silhouette, unless given.
-        seed: where the random numbers start.
+        groups: the number of groups; by default, the number from 2 to 12 with the best silhouette.
+        seed: the random seed.
 
     Raises:
-        ShapeError: there is not one embedding for each text.
+        ShapeError: the numbers of embeddings and texts differ.
         ArgumentError: there are fewer different texts than groups, or seed is below 0 or too large.
-        TypeMismatchError: groups or seed is no int.
+        TypeMismatchError: groups or seed is not an int.
         MissingExtraError: scikit-learn is not installed.
     """
     require_sklearn()
@@ -88,36 +87,34 @@ def cluster(
     different = len(np.unique(points.round(6), axis=0))
     if groups is not None and groups > different:
         raise ArgumentError(
-            f"groups must be from 1 to {different}, as many as there are different texts; "
-            f"got {groups}"
+            f"groups must be from 1 to {different}, the number of different texts; got {groups}"
         )
     if not texts:
         raise ArgumentError("there are no texts to group")
-    # Where no number is given: groups of one text each would say nothing.
+    # One text per group is never a useful partition.
     most = min(MOST_GROUPS, different, len(texts) - 1)
-    tried = range(2, most + 1) if groups is None else [groups]
+    candidates = range(2, most + 1) if groups is None else [groups]
     with one_thread():
-        found = [_grouped(points, k, seed) for k in tried] or [_grouped(points, 1, seed)]
-    labels, silhouette = max(found, key=lambda one: -2.0 if one[1] is None else one[1])
+        trials = [_grouped(points, k, seed) for k in candidates] or [_grouped(points, 1, seed)]
+    labels, silhouette = max(trials, key=lambda trial: -2.0 if trial[1] is None else trial[1])
     return _named(texts, points, labels, silhouette)
 
 
-def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> list[list[str]]:
-    """Of each group of texts, the words that it has more of than the others.
+def telling_words(documents: Sequence[Sequence[str]], most: int = LABEL_WORDS) -> list[list[str]]:
+    """The characteristic words of each group of texts.
 
-    Class-based tf-idf (Grootendorst 2022, "BERTopic", section 3.3): the share of a word in the
-    group, times log(1 + words a group / how often it occurs in all). Words like "the" and "no"
-    count only in a group that has no others.
+    They have the highest class-based tf-idf (Grootendorst 2022, "BERTopic", section 3.3): the
+    frequency of a word in the group, times log(1 + mean words per group / its total frequency).
+    Stop words such as "the" count only in a group that has no other words.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     counts = []
     for texts in documents:
-        found = (word for text in texts for word in _WORD.findall(text))
-        words = (_POSSESSIVE.sub("", word).casefold() for word in found)
-        every = Counter(words)
-        telling = {w for w in every if len(w) > 1 and w not in ENGLISH_STOP_WORDS} or every.keys()
-        counts.append(Counter({word: every[word] for word in telling}))
+        tokens = (token for text in texts for token in _WORD.findall(text))
+        frequencies = Counter(_POSSESSIVE.sub("", token).casefold() for token in tokens)
+        content = {w for w in frequencies if len(w) > 1 and w not in ENGLISH_STOP_WORDS}
+        counts.append(Counter({word: frequencies[word] for word in content or frequencies}))
     total: Counter[str] = sum(counts, Counter())
     mean = total.total() / max(1, len(counts))
     return [
@@ -127,7 +124,7 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = TELLING) -> li
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """Keep scikit-learn to one thread: what it does here is so small that threads mostly wait."""
+    """Limit scikit-learn to one thread; the work here is too small to share."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)  # type: ignore[no-any-return]
@@ -145,10 +142,10 @@ def _grouped(points: Array, k: int, seed: int) -> tuple[Array, float | None]:
         return labels, None
     if len(points) <= SAMPLE:
         return labels, float(silhouette_score(points, labels))
-    chosen = np.random.default_rng(seed).permutation(len(points))[:SAMPLE]
-    if len(np.unique(labels[chosen])) < 2:
+    sample = np.random.default_rng(seed).permutation(len(points))[:SAMPLE]
+    if len(np.unique(labels[sample])) < 2:
         return labels, None
-    return labels, float(silhouette_score(points[chosen], labels[chosen]))
+    return labels, float(silhouette_score(points[sample], labels[sample]))
 
 
 def _named(
@@ -162,15 +159,15 @@ def _named(
     members.sort(key=lambda inside: (-len(inside), min(inside)))
     words = telling_words([[texts[n] for n in inside] for inside in members])
     groups = tuple(
-        Group(number, tuple(said), inside[0], tuple(inside))
-        for number, (inside, said) in enumerate(zip(members, words, strict=True), start=1)
+        Group(number, tuple(label), inside[0], tuple(inside))
+        for number, (inside, label) in enumerate(zip(members, words, strict=True), start=1)
     )
     group_of = {text: group.number for group in groups for text in group.members}
     return Clustering(groups, tuple(group_of[n] for n in range(len(texts))), silhouette)
 
 
 def require_sklearn() -> None:
-    """Say how to install scikit-learn where it is not."""
+    """Raise MissingExtraError if scikit-learn is not installed."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

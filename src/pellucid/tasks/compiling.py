@@ -1,19 +1,19 @@
-"""A word on the terminal while Numba compiles: that takes a while, the first time on a machine."""
+"""A progress message while Numba compiles, which takes a while the first time on a machine."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-COMPILING = "compiling the fast step, once on this machine"
+COMPILING = "compiling the fast decoding step, once on this machine"
 
 
 @contextmanager
 def compilation_named(step: Callable[[str, int, int], None]) -> Iterator[None]:
-    """Name the step that goes on, whenever Numba compiles something rather than finds it on disk.
+    """Report each compilation by Numba that is not answered from its disk cache.
 
     Args:
-        step: told what goes on, how much is done, and of how much.
+        step: called with a description, the amount done and the total.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield

@@ -1,8 +1,8 @@
-"""One vector a text, with no padding computed: texts of all lengths lie end to end in one row.
+"""Embeddings of texts, computed without padding: the texts of a batch are packed into one row.
 
-Texts are sorted by length and put one after the other, so many tokens a batch rather than so many
-texts. `masks.documents` keeps each to itself, and those of one length are one kernel call. Each
-core has batches of its own, and waits for nobody.
+Texts are sorted by length, and a batch is a number of tokens rather than a number of texts.
+`masks.documents` keeps texts apart, and texts of the same length share one kernel call. Each core
+works on batches of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,24 +25,24 @@ from pellucid.tasks.whole_numbers import check_whole
 
 DEFAULT = "all-MiniLM-L6-v2"
 BATCH_TOKENS = 2048
-"""Of one forward pass, which has a core to itself: enough for the matrix products, and few enough
-that all cores are busy to the end.
+"""Tokens of a forward pass, which runs on one core: enough for efficient matrix products, and few
+enough that all cores stay busy to the end.
 """
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
+"""Called with the number of texts done and the total."""
 
 
 def open_encoder(path: str | Path | None = None) -> Encoder:
-    """An encoder with its tokenizer; all-MiniLM-L6-v2 unless another is given.
+    """Load an encoder with its tokenizer.
 
     Args:
-        path: as for `pellucid.load`.
+        path: as for `pellucid.load`; all-MiniLM-L6-v2 by default.
 
     Raises:
-        FileError: there is no such model, or it cannot be loaded.
-        ArgumentError: it is no encoder, or has no tokenizer.
-        MissingExtraError: what is needed to load it, or the default model, is not installed.
+        FileError: the model does not exist or cannot be loaded.
+        ArgumentError: the model is not an encoder, or has no tokenizer.
+        MissingExtraError: the default model, or an extra that loading needs, is not installed.
     """
     model = load(pretrained.MINILM if path is None else path)
     if not isinstance(model, Encoder):
@@ -54,7 +54,7 @@ def open_encoder(path: str | Path | None = None) -> Encoder:
 
 
 def name_of(model: str | None) -> str:
-    """What people call the encoder of a directory or name; None is the default one."""
+    """The display name of an encoder, given its path or hub name; None is the default encoder."""
     return DEFAULT if model is None else printable(Path(model).name or model)
 
 
@@ -67,48 +67,47 @@ def embed(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Tensor:
-    """(texts, width) float32 on the CPU, in the order given; no gradient.
+    """Embed texts: (texts, width), float32 on the CPU, in the order given, without gradient.
 
-    The embedding of a text is what `model.config` says: the mean of its tokens or the first of
-    them, of length 1 or as it comes (Reimers and Gurevych 2019, "Sentence-BERT", section 3). It
-    is the same, up to rounding, whatever else is embedded with it.
+    `model.config` chooses the pooling (the mean of the tokens, or the first token) and whether
+    embeddings are normalised to unit length (Reimers and Gurevych 2019, "Sentence-BERT",
+    section 3). Up to rounding, an embedding does not depend on the other texts.
 
     Args:
         model: an encoder that was loaded with its tokenizer.
-        texts: any number of them, none blank.
-        strict: refuse a text that is longer than the model reads, rather than cut it and warn.
-        names: what to call each text in an error; "texts[2]" and so on unless given.
-        batch_tokens: how many tokens there are in a forward pass, at the most; a text that has
-            more is alone in one.
-        progress: called after each pass, with the texts done and all.
+        texts: any number of texts, none blank.
+        strict: refuse a text that is too long instead of truncating it with a warning.
+        names: what errors call each text; "texts[2]" and so on by default.
+        batch_tokens: the most tokens of a forward pass; a longer text has a pass of its own.
+        progress: called after each pass with the number of texts done and the total.
 
     Raises:
-        ArgumentError: a text is blank, is no Unicode text, or, with `strict`, too long.
-        TypeMismatchError: the model is no encoder with a tokenizer, a text no str, or batch_tokens
-            no int.
+        ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
+        TypeMismatchError: the model is not an encoder with a tokenizer, a text is not a str, or
+            batch_tokens is not an int.
     """
     if not isinstance(model, Encoder) or model.tokenizer is None:
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
     check_whole("batch_tokens", batch_tokens)
     ids = ids_of(model, texts, strict, names)
-    found = torch.empty(len(ids), model.config.width)
+    embeddings = torch.empty(len(ids), model.config.width)
     done = 0
     with torch.inference_mode():
-        batches = _batches([len(one) for one in ids], batch_tokens)
+        batches = _batches([len(text_ids) for text_ids in ids], batch_tokens)
         for batch, vectors in _each(partial(_embedded, model, ids), batches, model.device):
-            found[batch] = vectors.float().cpu()
+            embeddings[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
-    return found
+    return embeddings
 
 
 def _each(
     embedded: Callable[[list[int]], Tensor], batches: Iterable[list[int]], device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Every batch with its vectors, on all cores unless somebody watches.
+    """Every batch with its embeddings, on all cores unless a watch is active.
 
-    What a watch records are calls one after another: those of two workers would be mixed up.
+    A watch records calls in sequence, so those of several workers would be interleaved.
     """
     if interception.listeners:
         return ((batch, embedded(batch)) for batch in batches)
@@ -116,7 +115,7 @@ def _each(
 
 
 def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
-    """Numbers of texts, the longest first, `most` tokens at a time."""
+    """Batches of text numbers, the longest text first, with at most `most` tokens each."""
     batch: list[int] = []
     tokens = 0
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
@@ -130,14 +129,14 @@ def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
 
 
 def _embedded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> Tensor:
-    """(texts, width) of one batch."""
+    """The embeddings of one batch, (texts, width)."""
     device, config = model.device, model.config
     ids = [all_ids[number] for number in batch]
-    lengths = torch.tensor([len(one) for one in ids])
+    lengths = torch.tensor([len(text_ids) for text_ids in ids])
     starts = lengths.cumsum(0) - lengths
-    text = torch.repeat_interleave(lengths)  # of each token, the number of its text
+    text = torch.repeat_interleave(lengths)  # the text of each token
     positions = torch.arange(len(text)) - starts[text]
-    row = torch.tensor([number for one in ids for number in one])
+    row = torch.tensor([token for text_ids in ids for token in text_ids])
     tokens: Tensor = model(
         row.unsqueeze(0).to(device),
         masks.documents(text.to(device)) if len(ids) > 1 else None,

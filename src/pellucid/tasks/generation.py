@@ -1,7 +1,7 @@
-"""Text that goes on where a prompt ends, a token at a time.
+"""Text generation: continue prompts, one token at a time.
 
-The prompts are read in one pass, each once for all of its samples, and every token after that is
-one step over a cache that was set aside at the start. A text that has ended leaves the batch.
+The prompts of a batch are read in one forward pass, each once for all of its samples. Every later
+token is one step over a preallocated KV cache. A text that has ended leaves the batch.
 """
 
 import secrets
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -34,33 +34,33 @@ from pellucid.text.stream_decoder import Unfolding
 from pellucid.text.tokenizer import Tokenizer
 
 BATCH = 8
-"""Texts that are written at a time: so many share one reading of the weights at little cost."""
+"""Texts generated at a time; they share each read of the weights."""
 MAX_TOKENS = 128
 SAMPLES = 2**16
-"""The most of a prompt."""
+"""The most samples of a prompt."""
 
 Ending = Literal["stop id", "stop string", "max_tokens", "positions"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generated:
-    """A text that was written."""
+    """A generated text."""
 
     prompt: int
-    """The number of its prompt, from 0."""
+    """The index of its prompt."""
     sample: int
-    """Which of the prompt's texts, from 0."""
+    """Its index among the prompt's samples."""
     text: str
-    """What was written, without the prompt; "" where the model has no tokenizer."""
+    """The continuation, without the prompt; "" if the model has no tokenizer."""
     prompt_ids: list[int]
-    """What the model read."""
+    """The ids that the model read."""
     ids: list[int]
-    """Of the new tokens, without the stop id; with those that make up a stop string."""
+    """The new ids, including those of a stop string but not the stop id."""
     stopped: Ending
-    """Why it ended: the model said so, a stop string came, there were as many tokens as were asked
-    for, or the model has positions for no more."""
+    """Why it ended: at a stop id, at a stop string, at max_tokens, or at the model's last
+    position."""
     seconds: float
-    """From when its batch was begun, the prompts' reading included, to its end."""
+    """From the start of its batch, including the reading of the prompts, to its end."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -74,71 +74,52 @@ class Piece:
     prompt: int
     sample: int
     id: int
-    """Of the token; at the end it may be a stop id, which is no part of the text."""
+    """The token's id; the last may be a stop id, which is not part of the text."""
     text: str
-    """What comes next, and will not change; often a word, sometimes nothing."""
+    """Text that is final; often a word, sometimes empty."""
     done: Generated | None = None
-    """All of the text, where this is its end."""
+    """The whole text, if this piece is its last."""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `stream`, which `generate` takes too."""
+
+    max_tokens: int
+    sampling: Sampling | None
+    stop: Sequence[str]
+    samples: int
+    seed: int | None
+    strict: bool
+    names: Sequence[str] | None
+    batch: int
 
 
 def generate(
     model: Decoder,
     prompts: Sequence[str] | Tensor,
     *,
-    max_tokens: int = MAX_TOKENS,
-    sampling: Sampling | None = None,
-    stop: Sequence[str] = (),
-    samples: int = 1,
-    seed: int | None = None,
-    strict: bool = False,
-    names: Sequence[str] | None = None,
-    batch: int = BATCH,
     on_token: Callable[[Piece], None] | None = None,
+    **options: Unpack[Options],
 ) -> list[Generated]:
-    """The texts that go on from each prompt, those of one prompt after another.
+    """Generate the continuations of each prompt, in the order of prompts and samples.
 
     Args:
-        model: a decoder; its tokenizer reads and writes the text.
-        prompts: texts, none blank; or ids, (batch, tokens), int64 or int32.
-        max_tokens: the most that are written.
-        sampling: how each token is chosen; unless given the likeliest, those that were there before
-            less likely as the model asks (see `penalty_of`).
-        stop: strings that end a text, and are no part of it.
-        samples: texts of each prompt.
-        seed: where random numbers start: sample number n of a prompt is the same with the same
-            seed, up to rounding, whatever is written beside it. Others each time unless given.
-        strict: refuse a prompt that is longer than the model reads, rather than cut and warn.
-        names: what to call each prompt in an error, as "line 3 of a.txt"; "prompts[2]" unless
-            given.
-        batch: how many texts are written at a time.
-        on_token: called with each `Piece` as it is written.
+        model: as for `stream`.
+        prompts: as for `stream`.
+        on_token: called with each `Piece` as it is generated.
+        **options: max_tokens, sampling, stop, samples, seed, strict, names and batch, as for
+            `stream`.
 
     Raises:
-        TypeMismatchError: the model is no decoder, has no tokenizer though there is text, or
-            prompts are neither texts nor ids.
-        ArgumentError: a prompt is blank, no Unicode text or, with `strict`, too long; or a number
-            is outside what is allowed.
-        ShapeError, OutOfRangeError: ids that are none of the model's.
-        TooLargeError: there is no memory for so many tokens.
+        ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError: as `stream`.
     """
-    found = []
-    for piece in stream(
-        model,
-        prompts,
-        max_tokens=max_tokens,
-        sampling=sampling,
-        stop=stop,
-        samples=samples,
-        seed=seed,
-        strict=strict,
-        names=names,
-        batch=batch,
-    ):
+    texts = []
+    for piece in stream(model, prompts, **options):
         if on_token is not None:
             on_token(piece)
         if piece.done is not None:
-            found.append(piece.done)
-    return sorted(found, key=lambda one: (one.prompt, one.sample))
+            texts.append(piece.done)
+    return sorted(texts, key=lambda text: (text.prompt, text.sample))
 
 
 def stream(
@@ -154,44 +135,66 @@ def stream(
     names: Sequence[str] | None = None,
     batch: int = BATCH,
 ) -> Iterator[Piece]:
-    """As `generate`, but each piece of text as soon as it is certain.
+    """Generate the continuations of each prompt, and yield each piece of text once it is final.
 
-    What is wrong with the arguments is said at once, and not when the first piece is asked for.
+    Errors in the arguments are raised at the call, not at the first piece.
+
+    Args:
+        model: a decoder; its tokenizer encodes the prompts and decodes the text.
+        prompts: texts, none blank; or ids, (batch, tokens), int64 or int32.
+        max_tokens: the most tokens to generate.
+        sampling: how each token is chosen; by default greedily, with the model's own repetition
+            penalty (see `penalty_of`).
+        stop: strings that end a text and are not part of it.
+        samples: the number of texts per prompt.
+        seed: the random seed; random by default. Up to rounding, a sample depends only on the
+            seed, its prompt and its index, not on the rest of the batch.
+        strict: refuse a prompt that is too long instead of truncating it with a warning.
+        names: what errors call each prompt, such as "line 3 of a.txt"; "prompts[2]" by default.
+        batch: the number of texts generated at a time.
+
+    Raises:
+        TypeMismatchError: the model is not a decoder, the prompts are texts and it has no
+            tokenizer, or the prompts are neither texts nor ids.
+        ArgumentError: a prompt is blank, not valid Unicode or, with `strict`, too long; or a number
+            is out of range.
+        ShapeError, OutOfRangeError: the ids have the wrong shape or are not in the vocabulary.
+        TooLargeError: there is not enough memory for the cache.
     """
     model = as_decoder(model)
     if sampling is None:
         sampling = Sampling(temperature=0, repetition_penalty=penalty_of(model))
     check_numbers(max_tokens=max_tokens, sampling=sampling, samples=samples, seed=seed, batch=batch)
-    if isinstance(stop, str) or not all(isinstance(one, str) for one in stop):
-        raise TypeMismatchError(f"stop must be several str, not {stop!r}")
+    if isinstance(stop, str) or not all(isinstance(string, str) for string in stop):
+        raise TypeMismatchError(f"stop must be a list of str, not {stop!r}")
     if "" in stop:
-        raise ArgumentError("stop holds an empty string, which comes at once")
+        raise ArgumentError("stop contains an empty string, which would end every text at once")
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
     ids = _ids_of(model, prompts, max_tokens, strict, names)
     seed = secrets.randbits(62) if seed is None else seed
     texts = [
-        _Text(number, sample, one, model.tokenizer, stop, seed)
-        for number, one in enumerate(ids)
+        _Text(number, sample, prompt_ids, model.tokenizer, stop, seed)
+        for number, prompt_ids in enumerate(ids)
         for sample in range(samples)
     ]
-    return _written(model, texts, max_tokens, sampling, batch)
+    return _generated(model, texts, max_tokens, sampling, batch)
 
 
 def penalty_of(model: Decoder) -> float:
-    """The repetition penalty that its generation_config.json asks for; 1 where it says nothing."""
-    asked = model.generation.repetition_penalty
-    return 1.0 if asked is None else asked
+    """The repetition penalty in the model's generation_config.json, or 1."""
+    penalty = model.generation.repetition_penalty
+    return 1.0 if penalty is None else penalty
 
 
 def check_numbers(
     *, max_tokens: int, sampling: Sampling, samples: int, seed: int | None, batch: int = BATCH
 ) -> None:
-    """Refuse what `generate` cannot be asked for, as it does itself.
+    """Check the numbers that `generate` is called with, as it does itself.
 
     Raises:
-        TypeMismatchError: a number that is none, or sampling that is no `Sampling`.
-        ArgumentError: one outside what is allowed, or several samples that are all the same.
+        TypeMismatchError: a number has the wrong type, or sampling is not a `Sampling`.
+        ArgumentError: a number is out of range, or several greedy samples are requested.
     """
     check_whole("max_tokens", max_tokens, most=LONGEST)
     check_whole("samples", samples, most=SAMPLES)
@@ -201,16 +204,16 @@ def check_numbers(
     if not isinstance(sampling, Sampling):
         raise TypeMismatchError(f"sampling must be a Sampling, not {sampling!r}")
     if samples > 1 and sampling.is_greedy:
-        raise ArgumentError(f"at temperature 0 all {samples} samples are the same; ask for one")
+        raise ArgumentError(f"at temperature 0 all {samples} samples are identical; use samples=1")
 
 
 @dataclass(eq=False)
 class _Text:
-    """A text that is being written."""
+    """A text that is being generated."""
 
     prompt: int
     sample: int
-    read: list[int]
+    prompt_ids: list[int]
     tokenizer: Tokenizer | None
     stop: Sequence[str]
     seed: int
@@ -218,50 +221,50 @@ class _Text:
     text: str = ""
 
     def __post_init__(self) -> None:
-        # A sequence of seeds, for sample 1 of seed 0 has nothing to do with sample 0 of seed 1.
+        # A seed sequence: sample 1 of seed 0 is unrelated to sample 0 of seed 1.
         [start] = np.random.SeedSequence([self.seed, self.sample]).generate_state(1, np.uint64)
         self.generator = torch.Generator().manual_seed(int(start))
-        self.unfolding = None
+        self.decoder = None
         if self.tokenizer is not None:
-            self.unfolding = Unfolding(self.tokenizer, self.read, self.stop)
+            self.decoder = Unfolding(self.tokenizer, self.prompt_ids, self.stop)
 
-    def add(self, number: int, max_tokens: int, config: Config) -> tuple[str, Ending | None]:
-        """One more token; gives the text that is certain by it, and why it is the last if it is."""
+    def add(self, token: int, max_tokens: int, config: Config) -> tuple[str, Ending | None]:
+        """Add a token; returns the text that it completes, and why the text ends if it does."""
         ending: Ending | None = None
         text = ""
-        if number in config.stop:
+        if token in config.stop:
             ending = "stop id"
         else:
-            self.ids.append(number)
-            if self.unfolding is not None:
-                text = self.unfolding.add(number)
-            if self.unfolding is not None and self.unfolding.is_stopped:
+            self.ids.append(token)
+            if self.decoder is not None:
+                text = self.decoder.add(token)
+            if self.decoder is not None and self.decoder.is_stopped:
                 ending = "stop string"
             elif len(self.ids) == max_tokens:
                 ending = "max_tokens"
             elif config.positions is not None:
-                # The last token needs no position: nothing is asked of what comes after it.
-                is_full = len(self.read) + len(self.ids) >= config.positions
+                # The last token is never read, so it needs no position.
+                is_full = len(self.prompt_ids) + len(self.ids) >= config.positions
                 ending = "positions" if is_full else None
-        if ending is not None and self.unfolding is not None:
-            text += self.unfolding.end()
+        if ending is not None and self.decoder is not None:
+            text += self.decoder.end()
         self.text += text
         return text, ending
 
-    def done(self, stopped: Ending, begun: float) -> Generated:
+    def done(self, stopped: Ending, start: float) -> Generated:
         return Generated(
             prompt=self.prompt,
             sample=self.sample,
             text=self.text,
-            prompt_ids=self.read,
+            prompt_ids=self.prompt_ids,
             ids=self.ids,
             stopped=stopped,
-            seconds=time.perf_counter() - begun,
+            seconds=time.perf_counter() - start,
         )
 
 
 @torch.no_grad()
-def _written(
+def _generated(
     model: Decoder, texts: list[_Text], max_tokens: int, sampling: Sampling, batch: int
 ) -> Iterator[Piece]:
     for start in range(0, len(texts), batch):
@@ -271,19 +274,19 @@ def _written(
 def _one_batch(
     model: Decoder, texts: list[_Text], max_tokens: int, sampling: Sampling
 ) -> Iterator[Piece]:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     config, device = model.config, model.device
-    logits, cache = _read(model, texts, max_tokens)
+    logits, cache = _prefill(model, texts, max_tokens)
     seen = _seen(texts, config.vocabulary, device) if sampling.repetition_penalty != 1 else None
     while True:
         chosen = choose(logits, sampling, [text.generator for text in texts], seen)
         if seen is not None:
             seen.scatter_(1, chosen.unsqueeze(1), True)
         running = []
-        for row, (text, number) in enumerate(zip(texts, chosen.tolist(), strict=True)):
-            new, ending = text.add(number, max_tokens, config)
-            done = None if ending is None else text.done(ending, begun)
-            yield Piece(prompt=text.prompt, sample=text.sample, id=number, text=new, done=done)
+        for row, (text, token) in enumerate(zip(texts, chosen.tolist(), strict=True)):
+            new, ending = text.add(token, max_tokens, config)
+            done = None if ending is None else text.done(ending, start)
+            yield Piece(prompt=text.prompt, sample=text.sample, id=token, text=new, done=done)
             if ending is None:
                 running.append(row)
         if not running:
@@ -296,14 +299,14 @@ def _one_batch(
         logits = model(chosen.unsqueeze(1), cache=cache, last=True)
 
 
-def _read(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tensor, Cache]:
-    """Logits of what comes after each prompt, (texts, vocabulary), and the cache to go on with.
+def _prefill(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tensor, Cache]:
+    """The logits after each prompt, (texts, vocabulary), and the cache of the prompts.
 
     Raises:
-        TooLargeError: there is no memory for the cache.
+        TooLargeError: there is not enough memory for the cache.
     """
     config, device = model.config, model.device
-    prompts = {text.prompt: text.read for text in texts}  # each is read once
+    prompts = {text.prompt: text.prompt_ids for text in texts}  # each is read once
     lengths = torch.tensor([len(ids) for ids in prompts.values()])
     longest = int(lengths.max())
     capacity = longest + max_tokens - 1  # the last token is not read
@@ -311,14 +314,14 @@ def _read(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tensor, 
         capacity = max(longest, min(capacity, config.positions))
     try:
         cache = model.cache(len(prompts), capacity)
-    except RuntimeError as error:  # torch has no error of its own for that on the CPU
+    except RuntimeError as error:  # torch raises nothing more specific on the CPU
         raise TooLargeError(
             f"there is no memory for {count(len(prompts), 'text')} of {capacity:,} tokens; "
             "lower max_tokens"
         ) from error
     ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    for row, one in zip(ids, prompts.values(), strict=True):
-        row[: len(one)] = torch.tensor(one)
+    for row, prompt_ids in zip(ids, prompts.values(), strict=True):
+        row[: len(prompt_ids)] = torch.tensor(prompt_ids)
     are_even = bool((lengths == longest).all())
     lengths = lengths.to(device)
     logits: Tensor = model(
@@ -333,24 +336,24 @@ def _read(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tensor, 
 
 
 def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
-    """(texts, vocabulary) bool, the tokens of each prompt."""
+    """The tokens of each prompt, (texts, vocabulary) bool."""
     seen = torch.zeros(len(texts), vocabulary, dtype=torch.bool)
     for row, text in zip(seen, texts, strict=True):
-        row[torch.tensor(text.read)] = True
+        row[torch.tensor(text.prompt_ids)] = True
     return seen.to(device)
 
 
 def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
-    """A decoder with its tokenizer: Pellucid's own, or GPT-2 or Llama, say.
+    """Load a decoder with its tokenizer: Pellucid's own, GPT-2 or Llama, for example.
 
     Args:
         path: as for `pellucid.load`.
 
     Raises:
-        FileError: there is no such model, or it cannot be loaded.
-        TypeMismatchError: it is no decoder.
-        ArgumentError: it has no tokenizer.
-        MissingExtraError: what is needed to load it is not installed.
+        FileError: the model does not exist or cannot be loaded.
+        TypeMismatchError: the model is not a decoder.
+        ArgumentError: the model has no tokenizer.
+        MissingExtraError: an extra that loading needs is not installed.
     """
     model = as_decoder(load(path))
     if model.tokenizer is None:
@@ -359,19 +362,17 @@ def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
 
 
 def as_decoder(model: Any) -> Decoder:
-    """The model, if it is one that writes text.
+    """The model, if it is a decoder.
 
     Raises:
-        TypeMismatchError: it is another.
+        TypeMismatchError: it is not.
     """
     if isinstance(model, EncoderDecoder):
         raise TypeMismatchError(
-            "model must be a Decoder; this is an EncoderDecoder, which pellucid translate is for"
+            "model must be a Decoder, not an EncoderDecoder; use pellucid translate for that"
         )
     if not isinstance(model, Decoder):
-        raise TypeMismatchError(
-            f"model must be a Decoder, which writes text, not {type(model).__name__}"
-        )
+        raise TypeMismatchError(f"model must be a Decoder, not {type(model).__name__}")
     return model
 
 
@@ -382,7 +383,7 @@ def _ids_of(
     strict: bool,
     names: Sequence[str] | None,
 ) -> list[list[int]]:
-    """What the model reads of each prompt."""
+    """The ids of each prompt, truncated to the model's positions."""
     if isinstance(prompts, Tensor):
         if prompts.dtype not in (torch.int64, torch.int32):
             raise TypeMismatchError(f"prompts must be int64 or int32, not {prompts.dtype}")
@@ -395,25 +396,27 @@ def _ids_of(
     else:
         names = checked("prompts", prompts, names)
         ids, marks = _encoded(model, prompts, names)
-    most = model.config.positions
-    long = [] if most is None else [number for number, one in enumerate(ids) if len(one) > most]
-    if most is None or not long:
+    limit = model.config.positions
+    if limit is None:
         return ids
-    longest = max(long, key=lambda number: len(ids[number]))
+    too_long = [number for number, prompt_ids in enumerate(ids) if len(prompt_ids) > limit]
+    if not too_long:
+        return ids
+    longest = max(too_long, key=lambda number: len(ids[number]))
     if strict:
         raise ArgumentError(
-            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model has positions for "
-            f"{most:,}"
+            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model has {limit:,} "
+            "positions"
         )
-    kept = most - min(max_tokens, most // 2)  # the rest is for what is written
-    lost = sum(len(ids[number]) - kept for number in long)
+    kept = limit - min(max_tokens, limit // 2)  # the rest is for the continuation
+    lost = sum(len(ids[number]) - kept for number in too_long)
     warnings.warn(
-        f"{count(len(long), 'prompt')} of {len(ids)} cut to the last {kept:,} tokens, since the "
-        f"model has positions for {most:,}: {lost:,} tokens are lost; the longest prompt has "
-        f"{len(ids[longest]):,}",
+        f"{count(len(too_long), 'prompt')} of {len(ids)} truncated to the last {kept:,} tokens, "
+        f"since the model has {limit:,} positions: {lost:,} tokens are lost; the longest prompt "
+        f"has {len(ids[longest]):,}",
         stacklevel=4,
     )
-    for number in long:
+    for number in too_long:
         front = min(marks[number], kept - 1)
         ids[number] = ids[number][:front] + ids[number][front - kept :]
     return ids
@@ -422,18 +425,18 @@ def _ids_of(
 def _encoded(
     model: Decoder, prompts: Sequence[str], names: Sequence[str]
 ) -> tuple[list[list[int]], list[int]]:
-    """Ids of texts, and how many of each are the model's own marks, which stand in front."""
+    """The ids of texts without special tokens at the end, and the number of those at the start."""
     if model.tokenizer is None:
-        raise TypeMismatchError("model has no tokenizer; load it with one, or give ids")
+        raise TypeMismatchError("model has no tokenizer; load it with one, or pass ids")
     whole = model.tokenizer.encode(prompts)
     plain = model.tokenizer.encode(prompts, special=False)
     ids, marks = [], []
-    for number, (one, text) in enumerate(zip(whole, plain, strict=True)):
+    for name, with_marks, text in zip(names, whole, plain, strict=True):
         if not text:
-            raise ArgumentError(f"{names[number]} has no tokens that the model knows")
-        # Marks behind the text would say that it has ended.
-        places = range(len(one) - len(text) + 1)
-        front = next((place for place in places if one[place : place + len(text)] == text), None)
-        ids.append(one if front is None else one[:front] + text)
+            raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
+        # A special token after the text would tell the model that it has ended.
+        starts = range(len(with_marks) - len(text) + 1)
+        front = next((at for at in starts if with_marks[at : at + len(text)] == text), None)
+        ids.append(with_marks if front is None else with_marks[:front] + text)
         marks.append(front or 0)
     return ids, marks

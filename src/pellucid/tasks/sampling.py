@@ -1,7 +1,7 @@
-"""From logits to the next token: greedy, or drawn from what temperature and cuts leave over.
+"""Sampling of the next token from its logits, greedily or at random.
 
-Each cut is that of transformers, and they come in its order: repetition penalty, temperature,
-top-k, top-p, min-p.
+Each step works as in transformers, and in the same order: repetition penalty, temperature, top-k,
+top-p, min-p.
 """
 
 import math
@@ -15,30 +15,30 @@ from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 from pellucid.tasks.whole_numbers import check_whole
 
 LIKELY = 256
-"""Tokens among which those that top-p keeps are looked for first: to sort all costs far more."""
+"""Tokens among which top-p is tried first, since sorting the whole vocabulary costs far more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. The defaults draw from the model's own distribution.
+    """How the next token is chosen. The defaults sample from the model's own distribution.
 
     Raises:
-        ArgumentError: a number outside what is allowed.
-        TypeMismatchError: a number that is none.
+        ArgumentError: a number is out of range.
+        TypeMismatchError: a value is not a number.
     """
 
     temperature: float = 1.0
-    """Logits are divided by it; 0 = greedy, always the likeliest token."""
+    """Divides the logits; 0 is greedy decoding."""
     top_k: int | None = None
-    """Keep the k likeliest tokens, and those as likely as the last of them (Fan et al. 2018)."""
+    """Keep the k likeliest tokens and any that tie with the last of them (Fan et al. 2018)."""
     top_p: float = 1.0
-    """Keep the likeliest tokens that together reach p, the one that crosses it among them
-    (Holtzman et al. 2020, "nucleus sampling")."""
+    """Keep the fewest likeliest tokens whose probabilities add up to p (Holtzman et al. 2020,
+    "nucleus sampling")."""
     min_p: float = 0.0
     """Keep tokens at least min_p times as likely as the likeliest (Nguyen et al. 2024)."""
     repetition_penalty: float = 1.0
-    """Logits of tokens in the prompt or in what was written are divided by it, negative ones
-    multiplied (Keskar et al. 2019, "CTRL", section 4.1)."""
+    """Divides the positive logits, and multiplies the negative ones, of tokens that are already in
+    the text (Keskar et al. 2019, "CTRL", section 4.1)."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
@@ -49,7 +49,7 @@ class Sampling:
             check_whole("top_k", self.top_k)
         if not 0 <= self.temperature < math.inf:
             raise ArgumentError(
-                f"temperature must be 0 (greedy) or a number above, not {self.temperature}"
+                f"temperature must be 0 (greedy) or above, and finite, not {self.temperature}"
             )
         if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p must be above 0 and at most 1, not {self.top_p}")
@@ -57,7 +57,7 @@ class Sampling:
             raise ArgumentError(f"min_p must be from 0 to 1, not {self.min_p}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ArgumentError(
-                f"repetition_penalty must be a number above 0, not {self.repetition_penalty}"
+                f"repetition_penalty must be above 0 and finite, not {self.repetition_penalty}"
             )
 
     @property
@@ -66,46 +66,47 @@ class Sampling:
 
 
 def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
-    """What is drawn from: (batch, vocabulary), each row sums to 1.
+    """The probabilities that the next token is drawn from, (batch, vocabulary).
 
     Args:
-        logits: (batch, vocabulary), of the next token.
+        logits: of the next token, (batch, vocabulary).
         sampling: how it is chosen.
-        seen: (batch, vocabulary) bool, the tokens of the prompt and of what was written; needed
-            for a repetition penalty alone.
+        seen: the tokens that are already in the text, (batch, vocabulary) bool; needed only for a
+            repetition penalty.
 
     Raises:
-        ShapeError: logits or seen of another shape.
+        ShapeError: logits or seen has another shape.
     """
     scores = _penalised(logits, sampling, seen)
     if sampling.is_greedy:
-        chosen = scores.argmax(-1, keepdim=True)
-        return torch.zeros_like(scores).scatter(-1, chosen, 1)
-    # The largest becomes 0, so that nothing overflows at a temperature next to none.
+        likeliest = scores.argmax(-1, keepdim=True)
+        return torch.zeros_like(scores).scatter(-1, likeliest, 1)
+    # The largest score becomes 0, so that nothing overflows at a tiny temperature.
     scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
         least = scores.topk(sampling.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)
-    found = scores.softmax(-1)
+    chances = scores.softmax(-1)
     if sampling.top_p < 1:
-        found = _nucleus(found, sampling.top_p)
+        chances = _nucleus(chances, sampling.top_p)
     if sampling.min_p > 0:
-        found = found.masked_fill(found < sampling.min_p * found.amax(-1, keepdim=True), 0)
-    return found / found.sum(-1, keepdim=True)
+        least = sampling.min_p * chances.amax(-1, keepdim=True)
+        chances = chances.masked_fill(chances < least, 0)
+    return chances / chances.sum(-1, keepdim=True)
 
 
 def draw(chances: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """(batch,) ids, each drawn from its row of probabilities, by one random number each.
+    """Ids, (batch,), each drawn from its row of probabilities with one random number.
 
     Args:
-        chances: (batch, vocabulary), which need not sum to 1.
-        generators: of random numbers, on the CPU, one a row: what a row draws depends on no other.
+        chances: (batch, vocabulary); rows need not sum to 1.
+        generators: one random number generator per row, on the CPU, so that rows are independent.
     """
-    numbers = [torch.rand(1, generator=one, dtype=torch.float64) for one in generators]
-    reached = chances.double().cumsum(-1)
-    wanted = torch.stack(numbers).to(chances.device) * reached[:, -1:]
-    # The first token that goes beyond the number: one of probability 0 never does.
-    return torch.searchsorted(reached, wanted, right=True).squeeze(-1)
+    numbers = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators]
+    cumulative = chances.double().cumsum(-1)
+    thresholds = torch.stack(numbers).to(chances.device) * cumulative[:, -1:]
+    # The first token beyond the threshold; a token of probability 0 is never the first.
+    return torch.searchsorted(cumulative, thresholds, right=True).squeeze(-1)
 
 
 def choose(
@@ -114,16 +115,16 @@ def choose(
     generators: Sequence[torch.Generator],
     seen: Tensor | None = None,
 ) -> Tensor:
-    """(batch,) ids of the next tokens; arguments as those of `probabilities` and `draw`.
+    """The ids of the next tokens, (batch,); arguments as for `probabilities` and `draw`.
 
     Raises:
-        ArgumentError: logits hold NaN.
-        ShapeError: logits or seen of another shape.
+        ArgumentError: logits contain NaN.
+        ShapeError: logits or seen has another shape.
     """
     if bool(logits.isnan().any()):
         raise ArgumentError(
-            "the model gives logits that are no numbers (NaN): its weights are damaged, or its "
-            f"dtype is too small for them ({logits.dtype})"
+            "the model's logits contain NaN: its weights are damaged, or they overflow its dtype "
+            f"({logits.dtype})"
         )
     if sampling.is_greedy:
         return _penalised(logits, sampling, seen).argmax(-1)
@@ -139,16 +140,16 @@ def _penalised(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tenso
         return logits
     if seen is None or seen.shape != logits.shape:
         shape = None if seen is None else tuple(seen.shape)
-        raise ShapeError(f"seen must be of the shape of logits {tuple(logits.shape)}, not {shape}")
+        raise ShapeError(f"seen must have the shape of logits, {tuple(logits.shape)}, not {shape}")
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def _nucleus(found: Tensor, top_p: float) -> Tensor:
-    """Probabilities without those of tokens before which, the likeliest first, p is reached."""
-    for count in (LIKELY, found.shape[-1]):
-        ordered, places = found.topk(min(count, found.shape[-1]))
+def _nucleus(chances: Tensor, top_p: float) -> Tensor:
+    """The probabilities, with 0 for tokens after those that add up to p, the likeliest first."""
+    for count in (LIKELY, chances.shape[-1]):
+        ordered, tokens = chances.topk(min(count, chances.shape[-1]))
         before = ordered.cumsum(-1) - ordered
-        if bool((before[:, -1] >= top_p).all()) or count >= found.shape[-1]:
+        if bool((before[:, -1] >= top_p).all()) or count >= chances.shape[-1]:
             break
     kept = ordered.masked_fill(before >= top_p, 0)
-    return torch.zeros_like(found).scatter(-1, places, kept)
+    return torch.zeros_like(chances).scatter(-1, tokens, kept)

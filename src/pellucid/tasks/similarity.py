@@ -1,4 +1,4 @@
-"""The texts that are nearest in meaning to a query."""
+"""Semantic search: the texts whose embeddings are nearest to that of a query."""
 
 from dataclasses import dataclass
 
@@ -11,26 +11,26 @@ from pellucid.tasks.whole_numbers import check_whole
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One text beside the query."""
+    """A text and its similarity to the query."""
 
     index: int
-    """Its place among the texts."""
+    """Of the text."""
     score: float
-    """The cosine of the two embeddings, from -1 to 1."""
+    """The cosine similarity of the two embeddings, from -1 to 1."""
 
 
 def similar(query: Tensor, embeddings: Tensor, top: int | None = None) -> list[Match]:
-    """The texts by cosine similarity, the nearest first; of equals the one that came first.
+    """The texts in order of cosine similarity, the nearest first; ties keep their input order.
 
     Args:
-        query: (width,) the embedding of the query.
+        query: the embedding of the query, (width,).
         embeddings: (texts, width).
-        top: how many; all of them unless given.
+        top: the number of matches to return; all by default.
 
     Raises:
-        ShapeError: the two do not fit together.
+        ShapeError: the widths differ.
         ArgumentError: top is below 1.
-        TypeMismatchError: top is no int.
+        TypeMismatchError: top is not an int.
     """
     if embeddings.ndim != 2 or query.shape != embeddings.shape[1:]:
         raise ShapeError(

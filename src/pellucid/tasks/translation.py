@@ -1,4 +1,4 @@
-"""Texts of one language into another, by an encoder-decoder and beam search."""
+"""Translation by an encoder-decoder and beam search."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,39 +21,38 @@ from pellucid.tasks.checked_texts import ids_of
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 
 BATCH_TOKENS = 2048
-"""Source tokens that are translated together: enough for the cores, and little to hold."""
+"""Source tokens of a batch: enough to use all cores, and few enough for memory."""
 ROWS = 512
-"""Translations that run at once, beams included: each has a score for every token there is."""
+"""The most beams of a batch; each has logits over the whole vocabulary."""
 BEAMS = 4
 LENGTH_PENALTY = 10.0
-"""The most, up and down: beyond it powers of lengths are no numbers any more."""
+"""The largest absolute value; beyond it, powers of lengths overflow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Translation:
-    """A text and what it became."""
+    """A text and its translation."""
 
     source: str
     text: str
     score: float
-    """Of the search: log-probability over length ** length_penalty."""
+    """Log-probability / length ** length_penalty."""
     source_ids: list[int]
-    """As the model read them."""
+    """The ids that the model read."""
     ids: list[int]
-    """As written, without the start, with the stop."""
+    """The target ids without the start token, with the stop token."""
 
 
 def open_translator(path: str | Path = pretrained.TRANSLATOR) -> EncoderDecoder:
-    """An encoder-decoder with its tokenizer: Pellucid's own, English to Spanish, or Marian, T5 or
-    BART, say.
+    """Load an encoder-decoder with its tokenizer: Pellucid's own, English to Spanish, by default.
 
     Args:
         path: as for `pellucid.load`.
 
     Raises:
-        FileError: there is no such model, or it cannot be loaded.
-        ArgumentError: it is no encoder-decoder, or has no tokenizer.
-        MissingExtraError: what is needed to load it is not installed.
+        FileError: the model does not exist or cannot be loaded.
+        ArgumentError: the model is not an encoder-decoder, or has no tokenizer.
+        MissingExtraError: an extra that loading needs is not installed.
     """
     model = load(path)
     if not isinstance(model, EncoderDecoder):
@@ -76,38 +75,37 @@ def translate(
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Translation]:
-    """The likeliest translation of each text that beam search finds, in the order given.
+    """Translate texts by beam search, in the order given.
 
-    Texts of about the same length are translated together; what one becomes does not depend on
-    the others, up to rounding. What a model has to be told stands in the text: one for T5 begins
-    with "translate English to German: ", one for a Marian of several languages with ">>deu<< ".
+    Texts of similar length are translated together; up to rounding, a translation does not depend
+    on the other texts. A prefix that a model expects is part of the text: "translate English to
+    German: " for T5, ">>deu<< " for a multilingual Marian. The padding token is never generated.
 
-    Padding is never written, and takes no probability from what is.
-
-    Defaults come from the checkpoint's generation_config.json, and so do the first token of a
-    translation and whether the search ends early (see `model.generation`). A warning names the
-    settings of that file that are not supported here, such as `no_repeat_ngram_size`.
+    Defaults come from the checkpoint's generation_config.json, as do the forced first token and
+    early stopping (see `model.generation`). A warning names the settings of that file that are not
+    supported, such as `no_repeat_ngram_size`.
 
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
-        texts: any number of them, none blank.
-        beams: translations that run at once for each text, up to 512; 1 is greedy. 4 where the
-            checkpoint says nothing.
-        length_penalty: above 0 favours long translations, below 0 short ones; at 1, as where the
-            checkpoint says nothing, the score is the mean log-probability of a token.
-        max_tokens: of a translation, its stop included, which comes last whatever its probability.
-            Three times those of the text and 50 more unless given, and no more than the checkpoint
-            says.
-        strict: refuse a text that is longer than the model reads, rather than cut it and warn.
-        names: what to call each text in an error; "texts[2]" and so on unless given.
-        batch_tokens: source tokens of a batch, padding included; a text that has more is alone.
-        progress: called after each batch, with the texts done and all.
+        texts: any number of texts, none blank.
+        beams: the beam width, up to 512; 1 is greedy. By default the checkpoint's, or 4.
+        length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is
+            the mean log-probability per token. By default the checkpoint's, or 1.
+        max_tokens: the most tokens of a translation, including the stop token, which is forced at
+            that length. By default three times the source tokens plus 50, or the checkpoint's
+            limit if that is lower.
+        strict: refuse a text that is too long instead of truncating it with a warning.
+        names: what errors call each text; "texts[2]" and so on by default.
+        batch_tokens: the most source tokens of a batch, including padding; a longer text has a
+            batch of its own.
+        progress: called after each batch with the number of texts done and the total.
 
     Raises:
-        ArgumentError: a text is blank, is no Unicode text or, with `strict`, too long; or a number
-            is outside what is allowed.
-        TypeMismatchError: the model is no encoder-decoder with a tokenizer, or a text no str.
-        TooLargeError: there is no memory for so many tokens.
+        ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long; or a number
+            is out of range.
+        TypeMismatchError: the model is not an encoder-decoder with a tokenizer, or a text is not a
+            str.
+        TooLargeError: there is not enough memory for the cache.
     """
     _check_model(model)
     assert model.tokenizer is not None
@@ -117,12 +115,12 @@ def translate(
         check_whole("max_tokens", max_tokens, most=LONGEST)
     sources = ids_of(model, texts, strict, names)
     _warn_of_unsupported(model.generation)
-    found: dict[int, Translation] = {}
+    translations: dict[int, Translation] = {}
     for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
-        read = [sources[number] for number in batch]
-        written = _best(model, read, beams, length_penalty, max_tokens)
-        for number, best in zip(batch, written, strict=True):
-            found[number] = Translation(
+        batch_ids = [sources[number] for number in batch]
+        results = _best(model, batch_ids, beams, length_penalty, max_tokens)
+        for number, best in zip(batch, results, strict=True):
+            translations[number] = Translation(
                 source=texts[number],
                 text=model.tokenizer.decode(best.ids).strip(),
                 score=best.score,
@@ -130,23 +128,23 @@ def translate(
                 ids=list(best.ids),
             )
         if progress is not None:
-            progress(len(found), len(sources))
-    return [found[number] for number in range(len(sources))]
+            progress(len(translations), len(sources))
+    return [translations[number] for number in range(len(sources))]
 
 
 def search_of(
     model: EncoderDecoder, beams: int | None = None, length_penalty: float | None = None
 ) -> tuple[int, float]:
-    """How many beams `translate` searches with and its length penalty, where these are given.
+    """The beam width and the length penalty of `translate`, with the model's own as defaults.
 
     Raises:
         ArgumentError, TypeMismatchError: as `translate`.
     """
-    asked = model.generation
+    generation = model.generation
     if beams is None:
-        beams = BEAMS if asked.num_beams is None else asked.num_beams
+        beams = BEAMS if generation.num_beams is None else generation.num_beams
     if length_penalty is None:
-        length_penalty = 1.0 if asked.length_penalty is None else asked.length_penalty
+        length_penalty = 1.0 if generation.length_penalty is None else generation.length_penalty
     check_whole("beams", beams, most=ROWS)
     if isinstance(length_penalty, bool) or not isinstance(length_penalty, int | float):
         raise TypeMismatchError(f"length_penalty must be a number, not {length_penalty!r}")
@@ -159,44 +157,43 @@ def search_of(
 
 
 def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
-    """Which source words each word of a translation was made of: the mean of the heads that the
-    model names for it (`model.generation.alignment_heads`), or of all cross-attention.
+    """Align the words of a translation with those of its source, by cross-attention.
 
-    (target words, source words), the model's own marks left out on both sides. One pass over source
-    and translation, watched; see `pellucid.lens.align`, which can choose layers and heads.
+    The weights, (target words, source words), are the mean over the model's alignment heads
+    (`model.generation.alignment_heads`), or over all heads if it names none. Special tokens are
+    left out. It takes one watched pass; `pellucid.lens.align` can choose layers and heads.
 
     Raises:
-        ArgumentError: there are no words on one side: the translation is empty, say.
-        TypeMismatchError: the model is no encoder-decoder with a tokenizer.
+        ArgumentError: the source or the translation has no words.
+        TypeMismatchError: the model is not an encoder-decoder with a tokenizer.
     """
     _check_model(model)
     assert model.config.start is not None
     assert model.tokenizer is not None
-    device, written = model.device, [model.config.start, *translation.ids]
+    device, target = model.device, [model.config.start, *translation.ids]
     with torch.no_grad():
-        _, seen = model(
+        _, recording = model(
             torch.tensor([translation.source_ids], device=device),
-            torch.tensor([written[:-1]], device=device),
+            torch.tensor([target[:-1]], device=device),
             watch=True,
         )
     marks = {*model.config.stop, model.config.start, model.config.padding}
     token = model.tokenizer.token
     sides = []
-    for ids in (translation.source_ids, written):
+    for ids in (translation.source_ids, target):
         all_words = words([token(number) for number in ids])
-        plain = (one for one in all_words if not any(ids[at] in marks for at in one.positions))
-        # A space is left alone before what the tokenizer does not know.
-        sides.append([one for one in plain if not (one.is_special or is_blank(one.text))])
-    named = model.generation.alignment_heads or [(None, None)]
+        plain = (word for word in all_words if not any(ids[at] in marks for at in word.positions))
+        # A lone space precedes a token that the tokenizer does not know.
+        sides.append([word for word in plain if not (word.is_special or is_blank(word.text))])
     grids = [
         align(
-            seen,
+            recording,
             layers=None if layer is None else [f"decoder.blocks.{layer}.cross"],
             heads=head,
             source_words=sides[0],
             target_words=sides[1],
         )
-        for layer, head in named
+        for layer, head in model.generation.alignment_heads or [(None, None)]
     ]
     return replace(grids[0], weights=torch.stack([grid.weights for grid in grids]).mean(0))
 
@@ -214,7 +211,7 @@ def _best(
     padded = torch.full((len(sources), int(lengths.max())), padding or 0)
     for row, ids in zip(padded, sources, strict=True):
         row[: len(ids)] = torch.tensor(ids)
-    found = search(
+    results = search(
         model,
         padded.to(device),
         lengths.to(device),
@@ -226,36 +223,37 @@ def _best(
         forced_stop=config.stop[0],
         early=bool(model.generation.early_stopping),
     )
-    return (best[0] for best in found)
+    return (candidates[0] for candidates in results)
 
 
-def _limits(lengths: torch.Tensor, asked: Generation) -> torch.Tensor:
-    """The most tokens of each translation where the caller says none."""
+def _limits(lengths: torch.Tensor, generation: Generation) -> torch.Tensor:
+    """The default max_tokens of each translation."""
     limits = 3 * lengths + 50
-    if asked.max_new_tokens is not None:
-        return limits.clamp(max=asked.max_new_tokens)
-    if asked.max_length is not None:
-        return limits.clamp(max=asked.max_length - 1)  # the start counts there
+    if generation.max_new_tokens is not None:
+        return limits.clamp(max=generation.max_new_tokens)
+    if generation.max_length is not None:
+        return limits.clamp(max=generation.max_length - 1)  # which counts the start token
     return limits
 
 
-def _warn_of_unsupported(asked: Generation) -> None:
-    """Once for a checkpoint's settings: Python shows the same warning of one place only once."""
-    unsupported = dict(asked.others)
-    if asked.do_sample:
+def _warn_of_unsupported(generation: Generation) -> None:
+    """Warn of unsupported settings; Python shows the same warning only once."""
+    unsupported = dict(generation.others)
+    if generation.do_sample:
         unsupported["do_sample"] = True
-    if asked.repetition_penalty not in (None, 1):
-        unsupported["repetition_penalty"] = asked.repetition_penalty
+    if generation.repetition_penalty not in (None, 1):
+        unsupported["repetition_penalty"] = generation.repetition_penalty
     if unsupported:
-        said = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
+        settings = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
         warnings.warn(
-            f"the model's generation_config.json says {said}, which translation does not support",
+            f"the model's generation_config.json sets {settings}, which translation does not "
+            "support",
             stacklevel=3,
         )
 
 
 def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]:
-    """Numbers of texts, the longest first: so many, and padded to the longest so many tokens."""
+    """Batches of text numbers, the longest first, with at most so many texts and padded tokens."""
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     start = 0
     while start < len(order):
@@ -266,10 +264,8 @@ def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]
 
 def _check_model(model: Any) -> None:
     if not isinstance(model, EncoderDecoder):
-        raise TypeMismatchError(
-            f"model must be an EncoderDecoder, which translates, not {type(model).__name__}"
-        )
+        raise TypeMismatchError(f"model must be an EncoderDecoder, not {type(model).__name__}")
     if model.tokenizer is None:
-        raise TypeMismatchError("model must have been loaded with its tokenizer, to read text")
+        raise TypeMismatchError("model must have been loaded with its tokenizer")
     if model.config.start is None or not model.config.stop:
-        raise ArgumentError("the model's config has no start and stop, which translation needs")
+        raise ArgumentError("translation needs a start and a stop token in the model's config")

@@ -1,17 +1,17 @@
-"""Numbers that a caller gives, refused by name where they make no sense."""
+"""Checks of whole-number arguments."""
 
 from pellucid.errors import ArgumentError, TypeMismatchError
 
 LONGEST = 2**31 - 1
-"""Tokens beyond which no number of them makes sense."""
+"""The largest number of tokens that is accepted."""
 
 
 def check_whole(name: str, value: int, least: int = 1, most: int | None = None) -> None:
-    """Refuse what is no whole number within bounds, both of them included.
+    """Check that an argument is an int from `least` to `most`, inclusive.
 
     Raises:
-        TypeMismatchError: it is no int; True and False are none here.
-        ArgumentError: it is below or above.
+        TypeMismatchError: it is not an int; bools are refused too.
+        ArgumentError: it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeMismatchError(f"{name} must be an int, not {value!r}")
