@@ -217,7 +217,7 @@ def test_a_table_of_ones_own(run):
         (["explain", "--words", "a", "--head", "1"], "head 1 is out of range"),
         (["explain", "--example", "poem", "--scale", "0"], "scale must be from 1e-6"),
         (["explain", "--from", "/nowhere/my.json"], "No such file"),
-        (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is no directory"),
+        (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is not a directory"),
         (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: Pellucid's decoder has 6"),
         (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),
         (["scaling", "--dims", "1,two"], "--dims must be numbers between commas, not '1,two'"),

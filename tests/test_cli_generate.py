@@ -219,7 +219,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         ([" \n", "--model", "m"], "the text is empty"),
         (["a\udcff", "--model", "m"], "bytes that are not UTF-8"),
         (["Once", "--file", "x", "--model", "m"], "give either texts or --file, not both"),
-        (["Once", "--model", "/nowhere/at/all"], "model '/nowhere/at/all' is no directory"),
+        (["Once", "--model", "/nowhere/at/all"], "model '/nowhere/at/all' is not a directory"),
         (["Once", "--model", "m", "--temperature", "-1"], "--temperature must be 0 (greedy) or a"),
         (["Once", "--model", "m", "--top-p", "0"], "--top-p must be above 0 and at most 1, not 0"),
         (["Once", "--model", "m", "--top-p", "1.01"], "--top-p must be above 0 and at most 1"),

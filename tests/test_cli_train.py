@@ -1,11 +1,15 @@
 """`pellucid train`: from a file to a model that the other commands read."""
 
+import io
 import json
 import sys
 
 import pytest
+import sentencepiece
 
 import pellucid
+from pellucid.models import Config, Encoder
+from pellucid.text.tokenizer_files import load_tokenizer
 from tests.training.runs import SMALL, TEXTS
 
 
@@ -48,7 +52,7 @@ def test_a_file_becomes_a_model(what, file, options, measure, kind, files, tmp_p
     _, printed, err = run("train", what, "-o", out, "--resume", "--json")
     assert json.loads(printed) == measures, err
     complaint = refused("train", what, files[file], "-o", out, *SMALL, *options)
-    assert "--resume goes on with it" in complaint
+    assert "--resume continues the run there" in complaint
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_rows_that_are_left_out_are_said(files, tmp_path, run):
     status, printed, err = run("train", "translator", files["pairs"], "-o", out, *options)
     assert status == 0, err
     told = ["left out 1 blank row and 1 row of more than 31 tokens"]
-    told += ["left out 2 blank rows and 1 row of more than 31 tokens to be judged by"]
+    told += ["left out 2 blank rows and 1 row of more than 31 tokens of the held-out data"]
     assert err.splitlines()[:2] == [f"pellucid: {one}" for one in told]
     assert json.loads(printed)["left_out"] == told
 
@@ -166,9 +170,9 @@ def test_without_sacrebleu_no_translator_is_begun(files, tmp_path, refused, monk
         (["--set", "batch_tokens=x"], "batch_tokens must be of type int, not 'x'"),
         (["--set", "positions=x"], "positions must be an int, not 'x'"),
         (["--set", "dropout=2"], "dropout must be in [0, 1), not 2"),
-        (["--set", "shard=true"], "shard=true is for several processes: torchrun"),
-        (["--set", "droput=0"], "no option 'droput'; near it is dropout"),
-        (["--set", "zzz=0"], "no option 'zzz'; docs/train.md says which"),
+        (["--set", "shard=true"], "shard=true needs several processes: torchrun"),
+        (["--set", "droput=0"], "no option 'droput'; did you mean dropout"),
+        (["--set", "zzz=0"], "no option 'zzz'; docs/train.md lists"),
         (["--set", "vocabulary=x"], "--vocabulary must be an int, not 'x'"),
         (["--set", "column=0.5"], "--column must be a text, not 0.5"),
         (["-o", " "], "it is empty; name a directory"),
@@ -208,7 +212,34 @@ def test_a_file_of_options_has_any_by_name(files, tmp_path, run):
     told.write_text(f'from = "{out}"\n')
     options = ["--config", told, "--column", "1", *SMALL[:2]]
     status, _, err = run("train", "encoder", files["labelled"], "-o", tmp_path / "b", *options)
-    assert "has no token that hides another" in err
+    assert "has no mask token" in err
+
+
+def test_a_model_with_sentence_pieces_is_a_base(files, tmp_path, run, refused):
+    base, content = tmp_path / "base", io.BytesIO()
+    base.mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=content,
+        vocab_size=83,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"bos_id": -1, "pad_id": 0, "eos_id": 1, "unk_id": 2},
+    )
+    (base / "spiece.model").write_bytes(content.getvalue())
+    tokenizer = load_tokenizer(base)
+    sizes = {"vocabulary": len(tokenizer), "width": 14, "layers": 1, "heads": 2, "hidden": 19}
+    model = Encoder(Config(kind="encoder", **sizes))
+    model.tokenizer = tokenizer
+    model.save(base)
+    options = ["--from", base, "--steps", "2", "--json"]
+    status, _, err = run(
+        "train", "classifier", files["labelled"], "-o", tmp_path / "model", *options
+    )
+    assert status == 0, err
+    assert pellucid.load(tmp_path / "model").tokenizer.encode(["red"]) == tokenizer.encode(["red"])
+    complaint = refused("train", "encoder", files["text"], "-o", tmp_path / "other", *options)
+    assert complaint == f"'{base}' has no mask token, such as [MASK]"
 
 
 def test_without_arguments_the_commands_are_listed(run):

@@ -272,7 +272,7 @@ def test_what_a_terminal_may_take_for_a_command_is_not_printed(capsys):
 
 
 def test_models(refused, model, tmp_path):
-    assert "is no directory" in refused(TEXTS[0], "--model", tmp_path / "none")
+    assert "is not a directory" in refused(TEXTS[0], "--model", tmp_path / "none")
     decoder = tmp_path / "decoder"
     writers.writer().save(decoder)
     complaint = refused(TEXTS[0], "--model", decoder)

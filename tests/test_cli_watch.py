@@ -189,7 +189,7 @@ def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
         (["a", "--layers", "decoder.final_norm"], "made no attention call that can be recorded"),
         (["a", "--top", "-1"], "--top must be 0 or more, not -1"),
         (["a", "--max-tokens", "0"], "--max-tokens must be 1 or more, not 0"),
-        (["a", "--model", "/nowhere"], "model '/nowhere' is no directory"),
+        (["a", "--model", "/nowhere"], "model '/nowhere' is not a directory"),
         (["a", "--save", "/nowhere/a"], "cannot write '/nowhere/a'"),
     ],
 )

@@ -240,7 +240,7 @@ def test_a_model_of_transformers_is_no_larger_than_its_weights(model, tmp_path, 
     assert told["model_type"] == "bert"
     del told["pellucid"]  # or it would be one of ours
     (tmp_path / "config.json").write_text(json.dumps(told | sizes))
-    with pytest.raises(FileError, match=r"sizes of a model with at least .* but its weights are"):
+    with pytest.raises(FileError, match=r"a model with at least .* but its weights are"):
         open_checkpoint(str(tmp_path))
 
 

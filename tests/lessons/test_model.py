@@ -223,8 +223,8 @@ def test_what_is_not_a_model(tmp_path, checkpoint):
         assert "\n" not in str(caught.value)
 
     refused(tmp_path, "cannot be opened: it has no config.json")
-    refused(tmp_path / "nowhere", "is no directory")
-    refused("no/such-model", "is no directory here, and the Hugging Face hub cannot be reached")
+    refused(tmp_path / "nowhere", "is not a directory")
+    refused("no/such-model", "is not a local directory, and the Hugging Face hub cannot be reached")
     (tmp_path / "config.json").write_text("{")
     (tmp_path / "tokenizer.json").write_text("{}")
     refused(tmp_path, "cannot be opened: its config.json cannot be read: ")

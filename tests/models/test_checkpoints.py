@@ -79,9 +79,9 @@ def test_all_tensors_that_do_not_fit_are_named(directory):
     assert problem(directory) == (
         "5 tensors do not fit: bert.embeddings.word_embeddings.weight is missing; "
         "encoder.layer.0.intermediate.dense.weight is (14, 13), not (14, 12); "
-        "encoder.layer.0.output.dense.bias is of torch.int8, no floating-point numbers; "
+        "encoder.layer.0.output.dense.bias is of torch.int8, not of floating-point numbers; "
         "bert.encoder.layer.1.output.dense.bias is missing; "
-        "encoder.layer.2.output.dense.weight belongs to no part of it"
+        "encoder.layer.2.output.dense.weight is unexpected"
     )
 
 
@@ -192,11 +192,11 @@ def test_a_config_that_is_none(directory, text, reason):
         ({"max_position_embeddings": None}, UNFIT),
         (
             {"num_hidden_layers": 10**9},
-            "its config.json says sizes of a model with at least ",
+            "its config.json describes a model with at least ",
         ),
         (
             {"hidden_size": 3 * 10**12},
-            "its config.json says sizes of a model with at least 93,000,000,000,000 numbers in 1 ",
+            "its config.json describes a model with at least 93,000,000,000,000 numbers in 1 ",
         ),
         ({"intermediate_size": 14.5}, UNFIT + "hidden must be an int, not 14.5"),
         ({"layer_norm_eps": 0}, UNFIT + "norm_eps must be above 0, not 0"),
@@ -223,7 +223,7 @@ def test_what_another_thread_builds_counts_for_nobody_else(directory):
     with as_large_as_stored(Tensors(directory, "encoder")):
         with ThreadPoolExecutor(1) as other:
             assert other.submit(large).result().weight.numel() > 2**26
-        with pytest.raises(FileError, match="sizes of a model with at least 134,217,728 numbers"):
+        with pytest.raises(FileError, match="a model with at least 134,217,728 numbers"):
             large()
     assert large().weight.is_meta
 
@@ -272,7 +272,7 @@ def test_our_own_config_that_is_damaged(tmp_path):
 
 
 def test_a_path_that_is_no_directory(directory):
-    assert problem(directory / "nowhere") == "is no directory"
+    assert problem(directory / "nowhere") == "is not a directory"
     assert problem(directory / "config.json").startswith("is a file; give the model's directory")
 
 
@@ -282,7 +282,7 @@ def test_a_path_that_is_no_directory(directory):
         (None, TypeMismatchError, "path must be a str or a Path, not None"),
         (5, TypeMismatchError, "path must be a str or a Path, not 5"),
         ("", FileError, "path is empty; give the model's directory or its hub name"),
-        ("a" * 5000, FileError, "model 'a{79}…' cannot be looked for: File name too long"),
+        ("a" * 5000, FileError, "model 'a{79}…' cannot be opened: File name too long"),
     ],
 )
 def test_a_path_that_is_none(path, error, message):
@@ -311,7 +311,7 @@ def test_a_hub_name_without_a_network(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     assert problem("someone/model") == (
-        "is no directory here, and the Hugging Face hub does not give it: no way to someone/model"
+        "is not a local directory, and the Hugging Face hub does not provide it: no way to someone/model"
     )
 
 
@@ -415,7 +415,7 @@ def test_a_tokenizer_of_another_model_is_neither_taken_nor_lost(directory, name)
         Encoder(BERT).save(directory, overwrite=True)
     assert str(caught.value) == (
         f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
-        f"{name}; take it away, or write elsewhere"
+        f"{name}; remove it, or write elsewhere"
     )
     assert files(directory) == before
 

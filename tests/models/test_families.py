@@ -230,7 +230,7 @@ def test_a_window_hides_what_is_further_away(tmp_path):
 def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
     config = kind(use_sliding_window=True, sliding_window=WINDOW, **windows, **QWEN2)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="some of its layers have a window and some have none"):
+    with pytest.raises(OSError, match="only some of its layers have a sliding window"):
         pellucid.load(tmp_path)
 
 
@@ -238,9 +238,9 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
     ("name", "values", "reason"),
     [
         ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
-        ("marian", {"decoder_vocab_size": 17}, "decoder_vocab_size = 17; only 101 is known"),
+        ("marian", {"decoder_vocab_size": 17}, "decoder_vocab_size = 17; only 101 is supported"),
         ("marian", {"normalize_before": True}, "normalize_before = True"),
-        ("bart", {"decoder_ffn_dim": 41}, "decoder_ffn_dim = 41; only 37 is known"),
+        ("bart", {"decoder_ffn_dim": 41}, "decoder_ffn_dim = 41; only 37 is supported"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"activation_function": "tanh"}, "its activation is 'tanh'; known are relu, "),
         ("bert", {"is_decoder": True}, "is_decoder = True"),
@@ -273,7 +273,7 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
             {"relative_attention_num_buckets": 10**20, "relative_attention_max_distance": 10**21},
             "its config.json has a value that does not fit: ",
         ),
-        ("llama", {"head_dim": 2 * 10**12}, "its config.json says sizes of a model with at least"),
+        ("llama", {"head_dim": 2 * 10**12}, "its config.json describes a model with at least"),
         ("llama", {"quantization_config": {"bits": 4}}, "its weights are quantised"),
     ],
 )

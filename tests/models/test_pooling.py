@@ -78,7 +78,7 @@ def test_what_is_written_is_read(tmp_path, config):
     [
         ({"parts": ("Transformer", "Pooling", "Dense")}, "its modules.json has Dense; known are"),
         ({"modules": {}}, "its modules.json is no JSON list"),
-        ({"modules": [1]}, "its modules.json is no list of modules"),
+        ({"modules": [1]}, "its modules.json is not a list of modules"),
         ({"1_Pooling/config": {"pooling_mode": "max"}}, r"pools by \['max'\]; known are mean"),
         ({"1_Pooling/config": {"pooling_mode": ["mean", "cls"]}}, "pools by"),
         ({"1_Pooling/config": {"pooling_mode_max_tokens": True}}, "pooling_mode_max_tokens"),

@@ -257,7 +257,7 @@ def test_ids_that_are_none():
         model(torch.tensor([1, 2, 3]))
     with pytest.raises(TypeMismatchError, match=r"int64 or int32, not torch\.float32"):
         model(torch.ones(1, 3))
-    with pytest.raises(OutOfRangeError, match="12 tokens, but the model has positions for 11"):
+    with pytest.raises(OutOfRangeError, match="12 tokens, but the model has 11 positions"):
         model(torch.zeros(1, 12, dtype=torch.int64))
     with pytest.raises(ArgumentError, match="room for 5 tokens, and 0 \\+ 7 are needed"):
         model(torch.zeros(1, 7, dtype=torch.int64), cache=model.cache(1, 5))
@@ -269,11 +269,11 @@ WHOLE = torch.arange(3)[None]
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"positions": WHOLE + 9}, OutOfRangeError, "positions has 11, but the model knows 0 to"),
-        ({"positions": WHOLE - 1}, OutOfRangeError, "positions has -1, but the model knows 0 to"),
+        ({"positions": WHOLE + 9}, OutOfRangeError, "positions has 11, but the model accepts 0 to"),
+        ({"positions": WHOLE - 1}, OutOfRangeError, "positions has -1, but the model accepts 0 to"),
         ({"positions": WHOLE[0]}, ShapeError, r"positions must be \(1 or 1, 3\), not of"),
         ({"positions": WHOLE / 2}, TypeMismatchError, "positions must be int64 or int32, not"),
-        ({"types": WHOLE}, OutOfRangeError, "types has 2, but the model knows 0 to 1"),
+        ({"types": WHOLE}, OutOfRangeError, "types has 2, but the model accepts 0 to 1"),
         ({"types": [[0, 1, 0]]}, TypeMismatchError, "types must be a tensor, not list"),
     ],
 )
@@ -286,7 +286,7 @@ def test_positions_and_types_that_are_none(given, error, message):
 
 
 def test_types_for_a_model_without_any():
-    with pytest.raises(OutOfRangeError, match="types were given, but the model knows none"):
+    with pytest.raises(OutOfRangeError, match="types were given, but the model has none"):
         Encoder(Config(kind="encoder", vocabulary=VOCABULARY))(WHOLE, types=WHOLE * 0)
 
 
@@ -298,7 +298,9 @@ def test_positions_with_a_cache(position):
     with torch.no_grad():
         cache, expected = model.cache(BATCH, TOKENS), model(ids, positions=places)
         if position in ("relative", "alibi"):
-            with pytest.raises(ArgumentError, match=f"a cache where they are {position}: it does"):
+            with pytest.raises(
+                ArgumentError, match=f"a cache if they are {position}: the cache does"
+            ):
                 model(ids, positions=places, cache=cache)
             return
         parts = [model(ids[:, :7], positions=places[:, :7], cache=cache)]

@@ -112,5 +112,5 @@ def test_the_head_is_named_beside_the_model(tmp_path):
 
 
 def test_guidance_is_for_those_who_look_across(tmp_path):
-    with pytest.raises(ArgumentError, match="guidance is for a translator"):
+    with pytest.raises(ArgumentError, match="guidance applies to a translator"):
         Run(what="decoder", files=(tmp_path,), options={"guidance": 0.1})

@@ -106,4 +106,4 @@ def test_all_processes_but_the_first_are_spared(tmp_path, monkeypatch):
     run.processes = Processes(rank=1)
     monkeypatch.setattr(run.objective, "glance", None)
     monkeypatch.setattr(run.objective, "sample", None)
-    run._judge()
+    run._evaluate()

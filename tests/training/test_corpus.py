@@ -161,8 +161,8 @@ def test_labels_lose_the_spaces_around_them(written):
         ("a.txt", b"", r"'.*a\.txt' is empty: there is nothing to read"),
         ("a.txt", b" \n" * 10**6, "is empty"),
         ("a.txt.gz", b"", "is empty"),
-        ("a.csv", b"text\n", "has a header and no rows: there is nothing to read"),
-        ("a.csv", b"text\n \n \n", "has no text: 2 rows, and all are blank"),
+        ("a.csv", b"text\n", "has a header but no rows"),
+        ("a.csv", b"text\n \n \n", "has no text: 2 rows, all blank"),
         ("a.jsonl", b"\n", "is empty"),
         ("a.csv", b"text,b\n1,2\n1,2,3\n", r"line 3 of '.*' has 3 fields, but its header has 2"),
         ("a.csv", b"text,b\n1\n", "a field that holds a comma goes in double quotes"),
@@ -225,7 +225,7 @@ def test_columns_of_files_that_have_none(written):
     with pytest.raises(ArgumentError, match="has a text a line and no columns"):
         list(documents([written("a.txt", "a")], "text"))
     for read in (lambda path: rows([path], [1]), lambda path: documents([path], 1)):
-        with pytest.raises(ArgumentError, match="have names, and no numbers"):
+        with pytest.raises(ArgumentError, match="have names, not numbers"):
             list(read(written("a.jsonl", '{"a": "b"}')))
     with pytest.raises(FileError, match=r"line 2 of '.*' has 1 field, but its first line has 2"):
         list(rows([written("b.txt", "a\tb\nc\n")], [1, 2]))
@@ -416,6 +416,22 @@ def test_which_rows_are_held_out_depends_on_the_seed_alone(examples, tmp_path):
     assert held_out("a", 0, file) == held_out("b", 0, turned) != held_out("c", 1, file)
 
 
+def test_targets_are_encoded_by_the_tokenizer_of_the_target(written, tmp_path):
+    class Pair(Tokenizer):
+        of_target = byte_pairs([f"{number} rojo azul" for number in range(99)], 283, ends="$A")
+
+    tokenizer = Pair(
+        byte_pairs([f"{number} red blue" for number in range(99)], 283, ends="$A").inner
+    )
+    rows = [(f"{number} red", f"{number} rojo") for number in range(13)]
+    file = written("a.tsv", "\n".join(map("\t".join, rows)))
+    made = prepare_rows([file], tmp_path / "made", (1, 2), held_out=[file], tokenizer=tokenizer)
+    for column, reader in enumerate((tokenizer, tokenizer.of_target)):
+        ids = [sequence.tolist() for sequence in made.training.texts[column]]
+        assert ids == reader.encode([row[column] for row in rows])
+    assert tokenizer.encode(["rojo"]) != tokenizer.of_target.encode(["rojo"])
+
+
 def test_pairs(written, tmp_path):
     lines = [f"{text}\t{text.upper()}\tx" for text in sentences(50)]
     lines[7] = "the other is missing\t\tx"
@@ -472,7 +488,9 @@ def test_what_is_no_regular_file_is_refused(held_out, written, tmp_path):
     file = written("a.txt", "\n".join(sentences(100)))
     for other, told in ((pipe, "it is no regular file"), (tmp_path, "it is a directory")):
         files = {"files": [file], "held_out": [other]} if held_out else {"files": [other]}
-        with pytest.raises(FileError, match=rf"cannot read '{other}': {told}; texts are read"):
+        with pytest.raises(
+            FileError, match=rf"cannot read '{other}': {told}; training reads files"
+        ):
             prepare(directory=tmp_path / "made", **files)
     assert not (tmp_path / "made").exists()
 
@@ -487,8 +505,8 @@ def test_too_few_rows(written, tmp_path):
     with pytest.raises(FileError, match=r"all rows of '.*' have the label 'b'; a classifier needs"):
         make("".join(f"{number},b\n" for number in range(20)))
     rows = "".join(f"{number},{number % 2}\n" for number in range(20))
-    with pytest.raises(FileError, match="each row for training has more than 2 tokens"):
+    with pytest.raises(FileError, match="all training rows have more than 2 tokens"):
         make(rows.replace(",", " and more,"), longest=2)
     other = written("b.csv", "text,label\na,z\n")
-    with pytest.raises(FileError, match="the held-out label 'z' is not among those to learn from"):
+    with pytest.raises(FileError, match="the held-out label 'z' is not in the training data"):
         make(rows, held_out=[other])

@@ -27,12 +27,12 @@ def trained(directory, kind, shard, steps, resume):
     made = objective(kind, directory / f"data-{rank}")
     run = Trainer(made, settings, folder, Report(folder, STEPS, 53))
     if resume:
-        run._go_back()
+        run._resume()
     while run.step < steps:
         run.update()
         run.step += 1
     run._save()
-    measures = run._judge()
+    measures = run._evaluate()
     if run.processes.is_first:
         (directory / "measures.json").write_text(json.dumps(measures))
 

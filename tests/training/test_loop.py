@@ -55,11 +55,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     content[-20] ^= 1
     data.write_bytes(content)
     again = trainer("decoder", tmp_path)
-    again._go_back()
+    again._resume()
     assert before.name == f"step-{again.step:07d}"
     (before / "about.json").unlink()
-    with pytest.raises(FileError, match="none of the checkpoints"):
-        trainer("decoder", tmp_path)._go_back()
+    with pytest.raises(FileError, match="all checkpoints"):
+        trainer("decoder", tmp_path)._resume()
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_what_is_said_about_a_checkpoint_is_checked_too(change, tmp_path):
     change(said)
     (newest / "about.json").write_text(json.dumps(said))
     again = trainer("decoder", tmp_path)
-    again._go_back()
+    again._resume()
     assert before.name == f"step-{again.step:07d}"
     (newest / "about.json").write_text("[]")
-    trainer("decoder", tmp_path)._go_back()
+    trainer("decoder", tmp_path)._resume()
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(tmp_path):
     trainer("decoder", tmp_path).run()
     with pytest.raises(FileError, match="is of another model") as refused:
-        trainer("decoder", tmp_path, model={"hidden": 31})._go_back()
+        trainer("decoder", tmp_path, model={"hidden": 31})._resume()
     assert len(str(refused.value).replace(str(tmp_path), "").splitlines()) == 1
     assert len(str(refused.value).replace(str(tmp_path), "")) < 300
 
@@ -149,7 +149,7 @@ def test_ctrl_c_saves_and_says_so(tmp_path, monkeypatch):
     with pytest.raises(loop.Interrupted):
         run.run()
     again = trainer("decoder", tmp_path)
-    again._go_back()
+    again._resume()
     assert again.step == 3
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.training.batches import Bunches, Windows
+from pellucid.training.batches import LengthBatches, Windows
 from tests.training.tiny import CONTEXT, END, KINDS, VOCABULARY, objective, some_texts
 
 
@@ -134,8 +134,8 @@ def test_windows_see_all_in_an_epoch_and_begin_elsewhere_in_the_next(tmp_path):
 
 def test_bunches_read_all_in_an_epoch_and_keep_to_their_size():
     lengths = np.random.default_rng(0).integers(1, 43, 211)
-    bunches = Bunches(lengths, 97, seed=5)
-    count = len(bunches.known[2])
+    bunches = LengthBatches(lengths, 97, seed=5)
+    count = len(bunches.current[2])
     epochs = [[bunches.texts(n * count + step).tolist() for step in range(count)] for n in (0, 1)]
     assert sorted(chain(*epochs[0])) == list(range(211))
     assert all(lengths[one].sum() <= 97 for one in epochs[0])

@@ -167,7 +167,7 @@ def check_compiled(kind, directory, anew, **options):
     if anew:
         torch.compiler.reset()  # as in another process
     again = trainer(kind, directory / "compiled", compile=True, **options)
-    again._go_back()
+    again._resume()
     assert again.step == STEPS - 1
     assert again.run(resume=True) == expected
     torch.testing.assert_close(weights(again), weights(compiled), rtol=0, atol=0)

@@ -202,8 +202,8 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(tmp_path, clock):
         made.step(1020, NAN, 1.0, 1e-3, 1)
         made.judged(1020, {"loss": 2.5, "bits_per_byte": 1.25}, True, "one\ntwo\x1b[31m")
     assert console.file.getvalue().splitlines() == [
-        "going on from step 1,000 of 2,000",
-        "damaged, and passed over: step-0001250 and step-0001500",
+        "resuming from step 1,000 of 2,000",
+        "skipped damaged checkpoints: step-0001250 and step-0001500",
         "step 1,010/2,000  50%  loss 3.000  400 tokens/s  50% of peak  16 min left",
         "step 1,020/2,000  51%  loss 3.000  400 tokens/s  50% of peak  16 min left  1 skipped",
         "step 1,020: loss 2.5  bits per byte 1.25  (best so far)",
@@ -345,7 +345,7 @@ def test_tensorboard_never_ends_a_run(tmp_path, clock, monkeypatch):
     console = terminal(is_terminal=False)
     with reporting(tmp_path, 9, 400, console=console) as made:
         steps(made, clock, 1, 4, loss=666)
-    assert console.file.getvalue() == "TensorBoard is left out: no space left\n"
+    assert console.file.getvalue() == "TensorBoard failed: no space left\n"
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with reporting(tmp_path, 9, 400, console=terminal()) as made:
         steps(made, clock, 1, 4)

@@ -22,7 +22,7 @@ def goes_on(run, out, end):
     (out / "model.safetensors").unlink()
     status, _, err = run("train", "decoder", "-o", out, "--resume", width=200)
     assert status == 0, err
-    assert "going on from step 2 of 3" in err
+    assert "resuming from step 2 of 3" in err
     assert (out / "model.safetensors").read_bytes() == end
 
 
@@ -100,11 +100,11 @@ def test_other_texts_in_place_of_damaged_ones_are_refused(damage, stopped, run, 
     file.rename(file.with_suffix(".kept"))
     complaint = refused("train", "decoder", "-o", out, "--resume")
     assert f"cannot read '{file}': No such file" in complaint
-    assert "does not have all that was in it" in complaint
+    assert "is incomplete" in complaint
     file.write_text("\n".join(TEXTS[::-1]))
     for _ in range(2):
         complaint = refused("train", "decoder", "-o", out, "--resume")
-        assert "does not have the texts that the run began with" in complaint
+        assert "does not have the texts that the run started with" in complaint
         assert f"'{file}', changed since" in complaint
     file.with_suffix(".kept").rename(file)
     goes_on(run, out, end)
@@ -130,5 +130,5 @@ def test_two_runs_are_not_at_work_in_one_directory(stopped, refused):
         for said in ("--resume", "--overwrite"):
             file = [] if said == "--resume" else [stopped[1]]
             told = refused("train", "decoder", *file, "-o", out, said)
-            assert told == f"another run is at work in '{out}'"
+            assert told == f"another run is using '{out}'"
     assert files_in(out) == before

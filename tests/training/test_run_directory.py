@@ -42,7 +42,7 @@ def files_in(directory):
         ("text.txt", ["--vocabulary", "5"], "--vocabulary must be at least"),
         ("text.txt", ["--set", "dropout=2"], "dropout must be in [0, 1)"),
         ("text.txt", ["--width", "30", "--set", "heads=4"], "does not divide into 4 heads"),
-        ("text.txt", ["--from", "BASE"], "is the model to go on from; the new one goes elsewhere"),
+        ("text.txt", ["--from", "BASE"], "is the base model; choose another directory"),
     ],
 )
 def test_what_cannot_begin_leaves_the_old_run(file, options, told, shared, refused):
@@ -76,7 +76,9 @@ def test_what_no_run_left_is_not_removed(name, tmp_path, refused):
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
     complaint = refused("train", "decoder", file, "-o", out, *SMALL, "--overwrite")
-    assert complaint.startswith(f"'{out / name}' is of no run, since there is no '{out}/training")
+    assert complaint.startswith(
+        f"'{out / name}' does not belong to a run, since there is no '{out}/training"
+    )
     assert files_in(out) == {out / name: b"mine"}
 
 
@@ -155,7 +157,9 @@ def test_what_is_read_is_not_replaced(done, refused):
     before = files_in(out)
     file = out / "training" / "log.jsonl"
     complaint = refused("train", "decoder", file, "-o", out, *SMALL, "--overwrite")
-    assert complaint.startswith(f"'{file}' is read, and is of the run that --overwrite removes")
+    assert complaint.startswith(
+        f"'{file}' is an input, and part of the run that --overwrite would remove"
+    )
     assert files_in(out) == before
 
 
@@ -198,7 +202,7 @@ def test_ctrl_c_before_training_leaves_nothing(over, shared, run, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ((NextToken, "examine"), "trained, but not measured"),
+        ((NextToken, "examine"), "trained, but not evaluated"),
         ((loop.Trainer, "update"), "stopped"),
     ],
 )

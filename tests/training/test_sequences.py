@@ -102,13 +102,13 @@ def test_nothing_can_be_written_below_a_file(tmp_path):
 
 
 def test_directories_that_hold_none(tmp_path):
-    with pytest.raises(FileError, match="holds no sequences"):
+    with pytest.raises(FileError, match="has no sequences"):
         Sequences(tmp_path / "none")
     found = Sequences.build(tmp_path / "a", TEXTS, 37)
     found.ids.tofile(tmp_path / "a" / "ends")
-    with pytest.raises(FileError, match=r"is damaged|holds no sequences"):
+    with pytest.raises(FileError, match=r"is damaged|has no sequences"):
         Sequences(tmp_path / "a")
     for wrong in ("", "{}", "[]", json.dumps({"dtype": "ids"})):
         (tmp_path / "a" / "about.json").write_text(wrong)
-        with pytest.raises(FileError, match="holds no sequences"):
+        with pytest.raises(FileError, match="has no sequences"):
             Sequences(tmp_path / "a")

@@ -62,7 +62,7 @@ def test_sizes():
     with pytest.raises(ArgumentError, match=r"at least 257, every byte and <.end.>, not 5"):
         byte_pairs([TEXT], 5, ends=BEGINS)
     most = len(byte_pairs([TEXT], ends=BEGINS))
-    told = f"a vocabulary of 9,000 tokens was asked for, but the texts give no more than {most}"
+    told = f"vocabulary must be at most {most} for these texts, not 9,000"
     with pytest.raises(ArgumentError, match=told):
         byte_pairs([TEXT], 9000, ends=BEGINS)
 

@@ -1,11 +1,11 @@
 """Three transformers, built on `pellucid.attention` and small enough to read.
 
-    Config                              what a model is made of
-    Encoder, Decoder, EncoderDecoder    the three
-    Cache                               keys and values of what was read
-    load                                a model from a checkpoint
+    Config                              the architecture of a model
+    Encoder, Decoder, EncoderDecoder    the models
+    Cache                               the KV cache of the tokens read so far
+    load                                load a model from a checkpoint
 
-A model is called with ids and gives tensors; what it does for people stands in `pellucid.tasks`.
+A model maps ids to tensors; `pellucid.tasks` maps texts to answers.
 """
 
 from pellucid.layers.cache import Cache

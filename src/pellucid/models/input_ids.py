@@ -1,4 +1,4 @@
-"""What a model refuses to read, each in words."""
+"""Checks of a model's inputs: ids, positions, types and lengths."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def check_whole(name: str, numbers: Any) -> None:
 
 
 def check_table(name: str, numbers: Any, ids: Tensor, rows: int | None) -> None:
-    """Positions or types of ids: whole numbers, below `rows` unless that is None."""
+    """Check positions or types of ids: integers below `rows`, or of any size if that is None."""
     check_whole(name, numbers)
     batch, tokens = ids.shape
     if numbers.shape not in ((batch, tokens), (1, tokens)):
@@ -34,20 +34,20 @@ def check_table(name: str, numbers: Any, ids: Tensor, rows: int | None) -> None:
             f"{name} must be ({batch} or 1, {tokens}), not of shape {tuple(numbers.shape)}"
         )
     if rows == 0:
-        raise OutOfRangeError(f"{name} were given, but the model knows none")
-    if _are_here(numbers):
+        raise OutOfRangeError(f"{name} were given, but the model has none")
+    if _is_readable(numbers):
         low, high = (int(x) for x in numbers.aminmax())
         if low < 0 or (rows is not None and high >= rows):
             wrong = low if low < 0 else high
             known = "0 and above" if rows is None else f"0 to {rows - 1}"
-            raise OutOfRangeError(f"{name} has {wrong}, but the model knows {known}")
+            raise OutOfRangeError(f"{name} has {wrong}, but the model accepts {known}")
 
 
 def check_ids(name: str, ids: Any, config: Config) -> None:
     check_whole(name, ids)
     if ids.ndim != 2 or 0 in ids.shape:
         raise ShapeError(f"{name} must be (batch, tokens), not of shape {tuple(ids.shape)}")
-    if _are_here(ids):
+    if _is_readable(ids):
         low, high = (int(x) for x in ids.aminmax())
         if low < 0 or high >= config.vocabulary:
             wrong = low if low < 0 else high
@@ -56,8 +56,8 @@ def check_ids(name: str, ids: Any, config: Config) -> None:
             )
 
 
-def _are_here(numbers: Tensor) -> bool:
-    """Whether they can be looked at: elsewhere that would wait for the device, and a model that is
-    being exported has none.
+def _is_readable(numbers: Tensor) -> bool:
+    """Whether values can be read at no cost: on a device that would synchronise, and there are
+    none while a model is exported.
     """
     return numbers.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,10 +1,10 @@
 """Three transformers on one block: encoder-only, decoder-only, encoder-decoder.
 
-    Encoder         ids -> one vector a token that knows its neighbours
-    Decoder         ids -> logits of the next token, at every place
+    Encoder         ids -> a contextual embedding of each token
+    Decoder         ids -> logits of the next token, at every position
     EncoderDecoder  source ids, target ids -> logits of the next target token
 
-No code here knows the name of a family: what tells them apart stands in `Config`.
+No code here depends on a family: all differences are in `Config`.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ from pellucid.text.tokenizer import Tokenizer
 
 
 class Stack(nn.Module):
-    """Embedding, blocks and, where norms come first, a norm at the end."""
+    """Embedding, blocks and, with pre-norm, a final norm."""
 
     def __init__(self, config: Config, causal: bool, layers: int, cross: bool = False) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Stack(nn.Module):
             buckets, distance = config.relative_buckets, config.relative_distance
             self.relative = RelativeBias(config.heads, buckets, distance, causal)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(layers))
-        self.rotary = None  # after the blocks, which show first that a file's sizes make sense
+        self.rotary = None  # after the blocks, which check the sizes in a file first
         if config.position == "rotary":
             self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
         self.final_norm = norm(config) if config.norm_first else None
@@ -66,27 +66,25 @@ class Stack(nn.Module):
         lengths: Tensor | None = None,
         last: bool = False,
     ) -> Tensor:
-        """(batch, tokens, width) for ids (batch, tokens); (batch, 1, width) with last=True.
+        """Hidden states, (batch, tokens, width); with last=True, (batch, 1, width).
 
         Args:
-            ids: token ids.
-            mask: which tokens may see which, besides what the stack itself hides.
-            positions: (batch or 1, tokens) where each token stands; one after the other unless
-                given.
-            types: (batch, tokens) kind of segment; 0 unless given.
-            memory: (batch, source tokens, width), what an encoder made.
-            memory_mask: which of those may be seen.
-            cache: of the tokens that came before; these are added to it.
-            lengths: with a cache, how many ids of each text are no padding, (batch,); all unless
-                given.
-            last: give that of each text's last token alone.
+            ids: token ids, (batch, tokens).
+            mask: combined with the causal mask of a decoder.
+            positions: of the tokens, (batch or 1, tokens); consecutive by default.
+            types: segment types, (batch, tokens); 0 by default.
+            memory: the encoder's output, (batch, source tokens, width).
+            memory_mask: the mask of cross-attention.
+            cache: the KV cache of earlier tokens; these tokens are added to it.
+            lengths: with a cache, the number of ids of each text without padding, (batch,); all by
+                default.
+            last: return the hidden state of each text's last token only.
 
         Raises:
-            OutOfRangeError: more tokens or greater positions than the model has, or a type that
-                it does not know.
-            ArgumentError: positions with a cache, where a bias of the scores tells them.
-            ShapeError, TypeMismatchError: positions or types of another shape or dtype, or a cache
-                that is none.
+            OutOfRangeError: there are more tokens, positions or types than the model has.
+            ArgumentError: positions are given with a cache, and the model has position biases.
+            ShapeError, TypeMismatchError: positions or types has another shape or dtype, or cache
+                is not a `Cache`.
         """
         config, tokens = self.config, ids.shape[-1]
         if cache is not None and not isinstance(cache, Cache):
@@ -134,16 +132,16 @@ class Stack(nn.Module):
         cache: Cache | None,
         ending: AttentionInputs | None,
     ) -> Tensor:
-        """All blocks; the last one for the last token alone, if it has a inputs of its own."""
+        """Run all blocks; the last one for the last token only, if `ending` has its inputs."""
         layer_caches = [None] * len(self.blocks) if cache is None else cache.layers
         *before, end = self.blocks
         for block, layer_cache in zip(before, layer_caches, strict=False):
             x = block(x, inputs, layer_cache)
         if ending is None or not decoding_step.is_unseen(end):
-            made: Tensor = end(x, inputs, layer_caches[-1])
-            return made
-        shortened: Tensor = end(x, inputs, layer_caches[-1], ending)
-        return shortened
+            output: Tensor = end(x, inputs, layer_caches[-1])
+            return output
+        last: Tensor = end(x, inputs, layer_caches[-1], ending)
+        return last
 
     def _places(
         self,
@@ -153,25 +151,25 @@ class Stack(nn.Module):
         longest: int,
         is_cached: bool,
     ) -> Tensor:
-        """(batch or 1, tokens) where each token stands; those given, if they are possible."""
+        """The position of each token, (batch or 1, tokens): as given, or consecutive."""
         config = self.config
         if positions is not None:
             check_table("positions", positions, ids, config.positions)
             if is_cached and config.position in ("relative", "alibi"):
                 raise ArgumentError(
-                    f"positions cannot be given with a cache where they are {config.position}: "
-                    "it does not keep where its tokens stand"
+                    f"positions cannot be given with a cache if they are {config.position}: the "
+                    "cache does not store the positions of its tokens"
                 )
             return positions
         if config.positions is not None and longest > config.positions:
             raise OutOfRangeError(
-                f"the text has {longest} tokens, but the model has positions for {config.positions}"
+                f"the text has {longest} tokens, but the model has {config.positions} positions"
             )
         places = torch.arange(ids.shape[-1], device=ids.device).unsqueeze(0)
         return places + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
 
     def _bias(self, positions: Tensor, keys: Tensor) -> Tensor | None:
-        """(batch or 1, heads, queries, keys), of positions that the scores are told of."""
+        """The position bias of the scores, (batch or 1, heads, queries, keys), if there is one."""
         if self.relative is not None:
             bias: Tensor = self.relative(positions, keys)
             return bias
@@ -203,7 +201,7 @@ class Stack(nn.Module):
         window = self.config.window
         if window is not None:
             own: masks.Mask = masks.window(window - 1, 0, start)
-        elif isinstance(start, int) and tokens == 1:  # one that comes last sees all before it
+        elif isinstance(start, int) and tokens == 1:  # the last token attends to all before it
             return mask
         else:
             own = masks.causal(start)
@@ -211,12 +209,12 @@ class Stack(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What the three have in common."""
+    """The base class of the three models."""
 
     kind: Kind
 
     def __init__(self, config: Config) -> None:
-        """Make the parts, with random weights.
+        """Build the model with random weights.
 
         Raises:
             ArgumentError: the config is that of another kind of model.
@@ -226,13 +224,13 @@ class Transformer(nn.Module):
             raise ArgumentError(f"config is of an {config.kind}, not of an {self.kind}")
         self.config = config
         self.tokenizer: Tokenizer | None = None
-        """What turns text into its ids, where it was read with one."""
+        """The checkpoint's tokenizer, if it has one."""
         self.generation = Generation()
-        """What the checkpoint it was read from says of how its texts are written."""
+        """The checkpoint's generation settings."""
 
     def initialise(self) -> None:
-        """Draw all weights anew: normal with a deviation of 0.02, and less where many blocks add up
-        (Radford et al. 2019, "GPT-2", section 2.3); biases zero, norms one.
+        """Initialise the weights at random: normal with standard deviation 0.02, scaled down in
+        residual projections (Radford et al. 2019, "GPT-2", section 2.3); biases 0, norms 1.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
@@ -242,49 +240,49 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def share(self) -> None:
-        """Make one of the parameters that two parts have in common."""
+        """Tie the parameters that two modules share."""
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     def to_int8(self) -> Self:
-        """Keep a byte a weight, in place: a quarter of the memory, and decoding as much faster as
-        memory is what it waits for. The model then reads and writes, but does not train or save.
+        """Quantise the weights to int8, in place: a quarter of the memory of float32, and faster
+        decoding where memory bandwidth limits it. The model can then be neither trained nor saved.
         """
         int8.quantise(self)
         return self.eval()
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model as `pellucid.load` and, for a known family's shape, transformers read it.
+        """Write the model for `pellucid.load` and, if a family has its architecture, transformers.
 
         Args:
-            directory: where to; it is made if it is not there.
-            overwrite: whether a model that is there already is replaced.
+            directory: created if it does not exist.
+            overwrite: whether to replace a model in the directory.
 
         Raises:
-            ExistsError: there is a model already, and it may not be replaced.
+            ExistsError: the directory has a model, and overwrite is false.
             FileError: the directory cannot be written to, or has a tokenizer though the model has
                 none.
-            ArgumentError: the model is in int8.
+            ArgumentError: the model is quantised to int8.
         """
-        if any(isinstance(part, int8.Int8Linear) for part in self.modules()):
+        if any(isinstance(module, int8.Int8Linear) for module in self.modules()):
             raise ArgumentError("a model in int8 cannot be saved; save it before to_int8()")
         writing.save(self, Path(directory), overwrite)
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
-        """As `forward`; with watch=True the recording of all attention too, (output, recording)."""
+        """As `forward`; with watch=True, also record all attention: (output, recording)."""
         if not watch:
             return super().__call__(*args, **options)
         from pellucid.lens import watch as watched
 
-        with watched(self) as seen:
+        with watched(self) as recording:
             output = super().__call__(*args, **options)
-        return output, seen
+        return output, recording
 
 
 class Encoder(Transformer):
-    """Every token sees every other: context-aware embeddings (Devlin et al. 2019, "BERT")."""
+    """A bidirectional encoder: contextual embeddings (Devlin et al. 2019, "BERT")."""
 
     kind = "encoder"
 
@@ -301,26 +299,26 @@ class Encoder(Transformer):
         positions: Tensor | None = None,
         types: Tensor | None = None,
     ) -> Tensor:
-        """(batch, tokens, width) for ids (batch, tokens).
+        """Contextual embeddings, (batch, tokens, width).
 
         Args:
-            ids: token ids.
-            mask: which may be seen: `masks.padding(lengths)` of a padded batch, or
-                `masks.documents(...)` of texts one after the other in one row; or a bool tensor
-                that broadcasts to (batch, heads, tokens, tokens).
-            positions: (batch or 1, tokens), which begin anew with each text of a row.
-            types: (batch, tokens) kind of segment, for models that know any.
+            ids: token ids, (batch, tokens).
+            mask: `masks.padding(lengths)` for a padded batch, `masks.documents(...)` for packed
+                texts, or a bool tensor that broadcasts to (batch, heads, tokens, tokens).
+            positions: (batch or 1, tokens); they restart with each packed text.
+            types: segment types, (batch, tokens), for models that have them.
 
         Raises:
-            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+            ShapeError, TypeMismatchError, OutOfRangeError: the ids have the wrong shape or dtype,
+                or are not in the vocabulary.
         """
         check_ids("ids", ids, self.config)
         x: Tensor = self.encoder(ids, mask=mask, positions=positions, types=types)
         return x
 
 
-class _Speaker(Transformer):
-    """A model that gives logits of the next token."""
+class _LanguageModel(Transformer):
+    """A model with a language-modelling head."""
 
     head: nn.Linear | None
     bias: nn.Parameter | None
@@ -331,22 +329,22 @@ class _Speaker(Transformer):
         self.bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.logit_bias else None
 
     def logits(self, x: Tensor) -> Tensor:
-        """(..., vocabulary) of what the last block made, (..., width)."""
+        """Logits, (..., vocabulary), of hidden states, (..., width)."""
         if self.config.logit_scale != 1:
             x = x * self.config.logit_scale
         head = self.decoder.tokens if self.head is None else self.head
-        if self.head is not None and not is_plain(self.head):  # somebody looks, or changes it
-            made: Tensor = self.head(x)
-            return made if self.bias is None else made + self.bias
+        if self.head is not None and not is_plain(self.head):  # it has hooks, or is replaced
+            logits: Tensor = self.head(x)
+            return logits if self.bias is None else logits + self.bias
         return linear(x, head.weight, self.bias, getattr(head, "scale", None))
 
     def cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for so many texts of so many tokens."""
+        """An empty cache for `batch` texts of at most `capacity` tokens."""
         return Cache(self.config, batch, capacity, next(self.decoder.parameters()))
 
 
-class Decoder(_Speaker):
-    """Every token sees those before it: the next one follows (Radford et al. 2019, "GPT-2")."""
+class Decoder(_LanguageModel):
+    """A causal language model: it predicts the next token (Radford et al. 2019, "GPT-2")."""
 
     kind = "decoder"
 
@@ -366,18 +364,19 @@ class Decoder(_Speaker):
         lengths: Tensor | None = None,
         last: bool = False,
     ) -> Tensor:
-        """(batch, tokens, vocabulary) logits of each next token, for ids (batch, tokens).
+        """Logits of each next token, (batch, tokens, vocabulary).
 
         Args:
-            ids: token ids; of texts of several lengths, padded behind.
-            mask: which may be seen besides: documents, say. Padding behind needs none.
-            positions: (batch or 1, tokens); one after the other unless given.
-            cache: of the tokens that came before; these are added to it.
-            lengths: with a cache, how many ids of each text are no padding, (batch,).
-            last: give those of each text's last token alone, (batch, vocabulary).
+            ids: token ids, (batch, tokens), padded on the right.
+            mask: combined with the causal mask, such as documents; padding needs none.
+            positions: (batch or 1, tokens); consecutive by default.
+            cache: the KV cache of earlier tokens; these tokens are added to it.
+            lengths: with a cache, the number of ids of each text without padding, (batch,).
+            last: return the logits of each text's last token only, (batch, vocabulary).
 
         Raises:
-            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+            ShapeError, TypeMismatchError, OutOfRangeError: the ids have the wrong shape or dtype,
+                or are not in the vocabulary.
         """
         check_ids("ids", ids, self.config)
         x = self.decoder(
@@ -386,8 +385,8 @@ class Decoder(_Speaker):
         return self.logits(x.squeeze(1) if last else x)
 
 
-class EncoderDecoder(_Speaker):
-    """A decoder that looks at what an encoder made of the source (Vaswani et al. 2017)."""
+class EncoderDecoder(_LanguageModel):
+    """A decoder with cross-attention to an encoder of the source (Vaswani et al. 2017)."""
 
     kind = "encoder-decoder"
 
@@ -410,22 +409,23 @@ class EncoderDecoder(_Speaker):
         source_mask: masks.Mask | Tensor | None = None,
         target_mask: masks.Mask | Tensor | None = None,
     ) -> Tensor:
-        """(batch, target tokens, vocabulary) logits of each next target token.
+        """Logits of each next target token, (batch, target tokens, vocabulary).
 
         Args:
             source: ids, (batch, source tokens).
-            target: ids, (batch, target tokens), which begin with `config.start`.
-            source_mask: which of the source may be seen, as `masks.padding(lengths)`.
-            target_mask: which of the target; padding behind needs none.
+            target: ids, (batch, target tokens), starting with `config.start`.
+            source_mask: the mask of the source, such as `masks.padding(lengths)`.
+            target_mask: the mask of the target; padding on the right needs none.
 
         Raises:
-            ShapeError, TypeMismatchError, OutOfRangeError: ids that are none of the model's.
+            ShapeError, TypeMismatchError, OutOfRangeError: the ids have the wrong shape or dtype,
+                or are not in the vocabulary.
         """
         memory = self.encode(source, source_mask)
         return self.decode(target, memory, source_mask, target_mask)
 
     def encode(self, source: Tensor, mask: masks.Mask | Tensor | None = None) -> Tensor:
-        """The memory, (batch, source tokens, width)."""
+        """The encoder's output (the memory), (batch, source tokens, width)."""
         check_ids("source", source, self.config)
         x: Tensor = self.encoder(source, mask=mask)
         return x
@@ -440,7 +440,7 @@ class EncoderDecoder(_Speaker):
         cache: Cache | None = None,
         last: bool = False,
     ) -> Tensor:
-        """Logits for target ids, as `forward`; with a cache, of those that come next."""
+        """Logits for target ids, as `forward`; with a cache, the ids continue those before."""
         check_ids("target", target, self.config)
         x = self.decoder(
             target,
@@ -459,7 +459,7 @@ KINDS: dict[Kind, type[Encoder | Decoder | EncoderDecoder]] = {
 
 
 def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """(batch, 1, width), of the last token that is no padding."""
+    """The hidden state of each text's last token without padding, (batch, 1, width)."""
     if lengths is None:
         return x[:, -1:]
     return x[torch.arange(len(x), device=x.device), lengths - 1].unsqueeze(1)

@@ -1,12 +1,12 @@
-"""Training: from files of text to a model that works, and the losses that attention can have.
+"""Training: from text files to a trained model, and losses on attention weights.
 
-    attention_losses    losses on the weights themselves, streamed
-    runs                `train`, which is the command `pellucid train`
-    loop                the loop of one run
-    corpus              what is read, and how it is kept
-    objectives          what is trained for
+    attention_losses    losses on attention weights, computed in tiles
+    run_setup           `train`, which the command `pellucid train` calls
+    loop                the training loop
+    corpus              text files, tokenized into a cache on disk
+    objectives          training objectives
 
-Modules load on first use.
+Modules are imported on first use.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ __all__ = ["attention_losses", "corpus", "loop", "objectives", "run_setup"]
 
 
 RENAMED = {"runs": "run_setup"}
-"""Old names, for one version."""
+"""Deprecated names."""
 
 
 def __getattr__(name: str) -> Any:

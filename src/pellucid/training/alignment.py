@@ -1,8 +1,8 @@
-"""Which source token each target token comes from, as the pairs alone tell.
+"""Word alignment of parallel texts by a statistical model.
 
-Word translation with a taste for the diagonal (Dyer et al. 2013, "A Simple, Fast, and Effective
-Reparameterization of IBM Model 2"), learnt by expectation maximisation once in each direction. Kept
-are links that both find (Och and Ney 2003, "A Systematic Comparison of Various Statistical
+IBM Model 2 with a prior for the diagonal (Dyer et al. 2013, "A Simple, Fast, and Effective
+Reparameterization of IBM Model 2"), fitted by expectation maximisation in both directions. The
+links are the intersection (Och and Ney 2003, "A Systematic Comparison of Various Statistical
 Alignment Models", section 4.3).
 """
 
@@ -18,16 +18,16 @@ from pellucid.common.files import written_whole
 from pellucid.training.sequences import Sequences
 
 ROUNDS = 5
-NOTHING = 0.08
-"""Share of the tokens that come from none."""
+UNALIGNED = 0.08
+"""The prior probability that a token is aligned to none."""
 TENSION = 4.0
-"""How strong the taste for the diagonal is."""
+"""The strength of the diagonal prior."""
 PRIOR = 0.01
-"""Of each translation, before any is seen: a rare token does not take what is common."""
+"""The Dirichlet prior of each translation, which keeps rare tokens from absorbing common ones."""
 SLOTS = 2**24
-"""Of the table of translations; in a vocabulary of more than 4,096 some share one."""
+"""The size of the hashed translation table; above 4,096 tokens of vocabulary, pairs collide."""
 CELLS = 2**18
-"""Worked on at once."""
+"""Token pairs processed at once."""
 
 
 def links(
@@ -36,18 +36,18 @@ def links(
     vocabulary: int,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> np.ndarray:
-    """(target tokens of all texts,) int32: the place in its source that each comes from, or -1.
+    """Align each target token: its index in the source text, or -1, (target tokens,) int32.
 
     Args:
         sources: ids, below `vocabulary`.
         targets: as many texts.
-        vocabulary: of both.
-        progress: called with the passes over the pairs that are done, and all.
+        vocabulary: the shared vocabulary size.
+        progress: called with the number of passes over the data done and the total.
     """
     passes = 2 * (ROUNDS + 1)
     forth = _best(sources, targets, vocabulary, lambda done: progress(done, passes))
     back = _best(targets, sources, vocabulary, lambda done: progress(ROUNDS + 1 + done, passes))
-    # What each target token comes from, and whether that comes from it in turn.
+    # Keep the links of which the reverse direction has the same.
     first_target = np.repeat(targets.ends - targets.lengths, targets.lengths)
     first_source = np.repeat(sources.ends - sources.lengths, targets.lengths)
     place = np.arange(len(forth)) - first_target
@@ -61,39 +61,39 @@ def kept(
     targets: Sequences,
     progress: Callable[[str, int, int | None], None],
 ) -> np.ndarray:
-    """What `links` finds, from a file that is written the first time, one for each set of pairs."""
-    read = hashlib.sha256()
+    """The result of `links`, cached in a file per set of pairs."""
+    digest = hashlib.sha256()
     for part in (sources.ids, sources.ends, targets.ids, targets.ends):
-        read.update(part.data)
-    path = directory / f"links-{read.hexdigest()[:16]}.npy"
+        digest.update(part.data)
+    path = directory / f"links-{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
         size = 1 + max(int(texts.ids.max()) for texts in (sources, targets))
-        found = links(sources, targets, size, lambda *done: progress("aligning words", *done))
+        alignment = links(sources, targets, size, lambda *done: progress("aligning words", *done))
         with written_whole(path) as aside, aside.open("wb") as file:
-            np.save(file, found)
+            np.save(file, alignment)
     loaded: np.ndarray = np.load(path, mmap_mode="r")
     return loaded
 
 
 class _Chunk(NamedTuple):
-    """Some texts, padded: the table's slot and the prior of each pair of tokens."""
+    """Padded texts, with the table slot and the prior of each pair of tokens."""
 
     slots: np.ndarray
-    """(texts, made, 1 + given); the first of the given is nothing."""
+    """(texts, made, 1 + given); the first given token is the null token."""
     prior: np.ndarray
-    """Likewise; 0 where either is padding."""
+    """Of the same shape; 0 at padding."""
     given: np.ndarray
-    """(texts, 1 + given) ids; `vocabulary` is nothing."""
+    """(texts, 1 + given) ids; `vocabulary` is the null token."""
     places: np.ndarray
-    """(texts, made), of the made tokens among all there are."""
+    """(texts, made): the index of each made token among those of all texts."""
     real: np.ndarray
-    """(texts, made), False where padded."""
+    """(texts, made): False at padding."""
 
 
 def _best(
     given: Sequences, made: Sequences, vocabulary: int, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """(made tokens,): the place of the likeliest given one in its text; -1 = it comes from none."""
+    """The index of the likeliest given token of each made token, or -1, (made tokens,)."""
     slots = min(SLOTS, (vocabulary + 1) * vocabulary)
     likely = np.ones(slots, np.float32)
     scale = np.ones(vocabulary + 1, np.float32)
@@ -104,29 +104,29 @@ def _best(
             share = _share(chunk, likely, scale)
             np.add.at(counts, chunk.slots, share)
             np.add.at(totals, chunk.given, share.sum(1))
-        # The mean of the logarithm under a Dirichlet prior (variational Bayes).
+        # The expected logarithm under a Dirichlet prior (variational Bayes).
         likely = _exp_digamma(counts + PRIOR)
         scale = 1 / np.maximum(_exp_digamma(totals + PRIOR * vocabulary), 1e-30)
         progress(number + 1)
     best = np.full(len(made.ids), -1, np.int64)
     for chunk in _chunks(given, made, vocabulary):
-        found = _share(chunk, likely, scale).argmax(-1) - 1
-        best[chunk.places[chunk.real]] = found[chunk.real]
+        sources = _share(chunk, likely, scale).argmax(-1) - 1
+        best[chunk.places[chunk.real]] = sources[chunk.real]
     progress(ROUNDS + 1)
     return best
 
 
 def _share(chunk: _Chunk, likely: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """How much of each made token comes from each given one; rows add up to 1."""
+    """The posterior probability of each given token for each made token."""
     share = likely[chunk.slots] * scale[chunk.given][:, None] * chunk.prior
     total = share.sum(-1, keepdims=True)
-    found: np.ndarray = share / np.where(total > 0, total, 1)
-    return found
+    posterior: np.ndarray = share / np.where(total > 0, total, 1)
+    return posterior
 
 
 def _exp_digamma(numbers: np.ndarray) -> np.ndarray:
-    found: np.ndarray = torch.from_numpy(numbers).digamma_().exp_().numpy()
-    return found
+    result: np.ndarray = torch.from_numpy(numbers).digamma_().exp_().numpy()
+    return result
 
 
 def _chunks(given: Sequences, made: Sequences, vocabulary: int) -> Iterator[_Chunk]:
@@ -151,8 +151,8 @@ def _chunk(given: Sequences, made: Sequences, texts: np.ndarray, vocabulary: int
     columns = (np.arange(is_ours.shape[1]) + 1) / given.lengths[texts][:, None]
     rows = (np.arange(is_theirs.shape[1]) + 1) / made.lengths[texts][:, None]
     near = np.exp(-TENSION * np.abs(rows[:, :, None] - columns[:, None])) * is_ours[:, None]
-    near *= (1 - NOTHING) / near.sum(-1, keepdims=True)
-    prior = np.pad(near, ((0, 0), (0, 0), (1, 0)), constant_values=NOTHING)
+    near *= (1 - UNALIGNED) / near.sum(-1, keepdims=True)
+    prior = np.pad(near, ((0, 0), (0, 0), (1, 0)), constant_values=UNALIGNED)
     return _Chunk(
         slots=(ours[:, None] * vocabulary + theirs[:, :, None]) % SLOTS,
         prior=(prior * is_theirs[:, :, None]).astype(np.float32),
@@ -163,7 +163,7 @@ def _chunk(given: Sequences, made: Sequences, texts: np.ndarray, vocabulary: int
 
 
 def _padded(texts: Sequences, which: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids and places among all, (texts, longest), and where they are real."""
+    """Ids, their indices among those of all texts, and whether they are real, (texts, longest)."""
     lengths = texts.lengths[which][:, None]
     within = np.arange(int(lengths.max()))
     real = within < lengths

@@ -1,11 +1,11 @@
-"""Losses on attention: how widely heads look, and at what.
+"""Losses on attention weights: entropy, guided alignment and diagonality.
 
     with pellucid.watch(model) as seen:
-        loss = ...  # of what the model says
+        loss = ...  # the model's own loss
     loss = loss + 0.05 * guided_loss(seen["decoder.blocks.1.cross"], alignments, heads=0)
 
-They read the lazy weights and never form the matrix, so that a loss and its gradient take memory
-that grows with the number of tokens, like the attention itself.
+They use the lazy weights and never form the matrix, so a loss and its gradient take memory that is
+linear in the number of tokens, like the attention itself.
 """
 
 import math
@@ -34,28 +34,28 @@ def entropy_loss(
     queries: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """How widely heads look: the entropy of each row, in nats, or how far it is from a target.
+    """The entropy of each attention row in nats, or its squared distance from a target.
 
-        entropy = -sum(weights * ln(weights))      over the keys; 0 at one key, ln(n) over n alike
-        loss    = entropy                          without a target: heads learn to look at little
-        loss    = (entropy - target)**2            with one
+        entropy = -sum(weights * ln(weights))      over the keys; 0 for one key, ln(n) if uniform
+        loss    = entropy                          without a target: heads learn to focus
+        loss    = (entropy - target)**2            with a target
 
-    Times a number below 0, the first makes heads look widely.
+    With a negative coefficient, the first makes attention more uniform.
 
     Args:
         weights: (..., heads, queries, keys).
-        heads: which to count; all unless given.
-        target: nats.
-        queries: bool that broadcasts to (..., heads, queries), those to count, as what is no
-            padding; all unless given. Queries that see nothing never count.
-        reduction: over heads the mean; over queries the "mean", or the "sum", as `Objective` wants.
+        heads: the heads to include; all by default.
+        target: in nats.
+        queries: the queries to include, such as those without padding: bool that broadcasts to
+            (..., heads, queries); all by default. Queries without visible keys are never included.
+        reduction: over queries, "mean" or, for an `Objective`, "sum"; over heads, always the mean.
 
     Returns:
-        One number; 0 where no query counts.
+        A scalar; 0 if no query is included.
 
     Raises:
-        ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError: what does not fit the
-            weights, or is no such thing.
+        ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError: an argument does not fit the
+            weights.
     """
     chosen = _heads(heads, weights)
     each = weights.entropy()[..., chosen, :]
@@ -76,35 +76,34 @@ def guided_loss(
     heads: Heads = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy of attention and given alignments: heads learn to look where they are told.
+    """Cross-entropy of attention with given alignments, which supervises where heads attend.
 
         loss = -sum(G[m, n] * ln(weights[m, n]))   over the keys n, for each query m
 
-    G shares one evenly among the keys that are aligned to a query; queries without any have no
-    loss. ln(weight) is the score less the logsumexp, at the aligned cells alone: finite however
-    small the weight.
+    G is uniform over the keys aligned to a query; queries without alignments have no loss.
+    ln(weight) is computed as the score minus the logsumexp, at the aligned cells only, so it is
+    finite however small the weight.
 
-    A decoder's row i has read token i and writes token i + 1: as targets in training are shifted by
-    one, word i of a target is what row i writes.
+    Row i of a decoder reads token i and predicts token i + 1. Since targets are shifted by one in
+    training, row i predicts word i of the target.
 
     Args:
         weights: (..., heads, queries, keys).
-        alignments: ints (links, 2), a query and a key that belong together, in any order; or with
-            what stands before, (links, 3), item, query and key, of a batch. `end_to_end` makes them
-            for texts that lie end to end in one row.
-        heads: which to guide, each by itself; all unless given. Garg et al. guide one head of the
-            last layer but one, and leave the others free.
-        reduction: over heads the mean; over aligned queries the "mean", or the "sum": divided by
-            the number of all targets, as `Objective` is, that is the equation of Garg et al.
+        alignments: links as ints, in any order: (links, 2), query and key; or, for a batch,
+            (links, 3), item, query and key. `end_to_end` makes them for packed texts.
+        heads: the heads to guide, each separately; all by default. Garg et al. guide one head of
+            the penultimate layer only.
+        reduction: over aligned queries, "mean" or "sum"; over heads, always the mean. The sum
+            divided by the number of targets, as in `Objective`, is the equation of Garg et al.
 
     Returns:
-        One number, in nats; 0 without alignments.
+        A scalar in nats; 0 without alignments.
 
     Raises:
-        ArgumentError: a link to a key that the mask hides; or a reduction that is none.
-        OutOfRangeError: a link to what is not there, or a head that is not there.
-        ShapeError: alignments of another shape.
-        TypeMismatchError: alignments or heads that are no ints.
+        ArgumentError: a link is to a masked key, or the reduction is unknown.
+        OutOfRangeError: a link or head does not exist.
+        ShapeError: alignments has another shape.
+        TypeMismatchError: alignments or heads is not of ints.
 
     Source: Liu et al. 2016, "Neural Machine Translation with Supervised Attention"; Garg et al.
     2019, "Jointly Learning to Align and Translate with Transformer Models", the alignment loss.
@@ -135,30 +134,29 @@ def diagonal_loss(
     keys_at: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """The weight that lies off the diagonal: for texts that go side by side, as speech does.
+    """The attention mass off the diagonal, for monotonic alignments such as those of speech.
 
         loss = sum(weights[m, n] * (1 - exp(-(q[m] - k[n])**2 / (2 * width**2))))   over the keys
 
-    The bell is a sum of waves in q - k, and each wave a product of one of q and one of k. So the
-    whole is one product of the weights with 24 columns in float32 (more for a narrower bell), exact
-    to rounding.
+    The Gaussian is expanded into a Fourier series in q - k, and each term factors into functions
+    of q and k. So the loss is one product of the weights with 24 columns in float32 (more for a
+    narrower Gaussian), exact to rounding.
 
     Args:
         weights: (..., heads, queries, keys).
-        heads: which to guide; all unless given.
-        width: of the diagonal, where both texts have length 1.
-        queries_at: floats (queries,) or (..., queries), q: where each stands in its text, from
-            0 to 1; m / queries unless given.
-        keys_at: (keys,) or (..., keys), k.
-        reduction: over heads the mean; over queries that see something the "mean", or the
-            "sum".
+        heads: the heads to guide; all by default.
+        width: of the diagonal, as a fraction of the text.
+        queries_at: q, the relative position of each query in its text, floats (queries,) or
+            (..., queries) from 0 to 1; m / queries by default.
+        keys_at: k, likewise, (keys,) or (..., keys).
+        reduction: over queries with visible keys, "mean" or "sum"; over heads, always the mean.
 
     Returns:
-        One number, from 0 to 1 with the mean.
+        A scalar, from 0 to 1 with "mean".
 
     Raises:
-        ArgumentError: a width that is not above 0, or a place outside 0 to 1.
-        OutOfRangeError, ShapeError, TypeMismatchError: what does not fit the weights.
+        ArgumentError: width is not above 0, or a position is outside 0 to 1.
+        OutOfRangeError, ShapeError, TypeMismatchError: an argument does not fit the weights.
 
     Source: Tachibana et al. 2018, "Efficiently Trainable Text-to-Speech System Based on Deep
     Convolutional Networks with Guided Attention", whose loss is the mean over all cells.
@@ -168,7 +166,7 @@ def diagonal_loss(
     chosen = _heads(heads, weights)
     left = _places("queries_at", queries_at, weights, weights.shape[-2])
     right = _places("keys_at", keys_at, weights, weights.shape[-1])
-    # exp(-d**2 / (2 width**2)) for |d| <= 1, repeated at a distance where nothing of it is left.
+    # exp(-d**2 / (2 width**2)) for |d| <= 1, with a period beyond which it is below rounding.
     reach = math.sqrt(-2 * math.log(torch.finfo(weights.dtype).eps / 8))
     period = 1 + width * reach
     count = math.ceil(period / (2 * math.pi * width) * reach)
@@ -178,7 +176,7 @@ def diagonal_loss(
     height[0] /= 2
     q, k = left[..., None] * pitch, right[..., None] * pitch
     columns = torch.cat([k.cos(), k.sin()], -1)
-    # An item's heads share its places.
+    # The heads of an item share its positions.
     columns = columns.unsqueeze(-3) if columns.ndim > 2 else columns
     products = (weights @ columns)[..., chosen, :, :]
     rows = torch.cat([q.cos() * height, q.sin() * height], -1)
@@ -189,33 +187,34 @@ def diagonal_loss(
 
 
 def end_to_end(alignments: Sequence[Tensor], queries: Sequence[int], keys: Sequence[int]) -> Tensor:
-    """Alignments of texts that lie end to end, as an `Objective` packs them: ints (links, 2).
+    """The alignments of packed texts, as an `Objective` packs them: ints (links, 2).
 
     Args:
-        alignments: of each text, ints (its links, 2), query and key counted from its own start.
-        queries: how many each text has.
-        keys: how many each text has.
+        alignments: one tensor of ints (links, 2) per text, with query and key relative to its
+            start.
+        queries: the number of queries of each text.
+        keys: the number of keys of each text.
 
     Raises:
-        OutOfRangeError: a link that leaves its text.
-        ShapeError: alignments of another shape, or lengths that are not as many.
-        TypeMismatchError: alignments that are no ints.
+        OutOfRangeError: a link is outside its text.
+        ShapeError: alignments has another shape, or the arguments differ in length.
+        TypeMismatchError: alignments is not of ints.
     """
     if not len(alignments) == len(queries) == len(keys):
         raise ShapeError(
-            f"alignments are of {len(alignments)} texts, but there are {len(queries)} of queries "
-            f"and {len(keys)} of keys"
+            f"alignments has {len(alignments)} texts, queries {len(queries)} and keys {len(keys)}; "
+            "they must be as many"
         )
     sizes = [(int(q), int(k)) for q, k in zip(queries, keys, strict=True)]
     starts = accumulate(sizes, lambda a, b: (a[0] + b[0], a[1] + b[1]), initial=(0, 0))
-    made = [torch.empty(0, 2, dtype=torch.int64)]
+    packed = [torch.empty(0, 2, dtype=torch.int64)]
     for links, size, start in zip(alignments, sizes, starts, strict=False):
-        made.append(_checked(links, size, ("query", "key")) + torch.tensor(start))
-    return torch.cat(made)
+        packed.append(_checked(links, size, ("query", "key")) + torch.tensor(start))
+    return torch.cat(packed)
 
 
 def _reduced(each: Tensor, count: int, heads: int, reduction: str) -> Tensor:
-    """What `count` rows of heads say together; of a sum, the mean over the heads."""
+    """The mean over `count` rows, or the sum over queries and the mean over heads."""
     if reduction not in ("mean", "sum"):
         raise ArgumentError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
     return each.sum() / (max(1, count) if reduction == "mean" else heads)
@@ -224,17 +223,17 @@ def _reduced(each: Tensor, count: int, heads: int, reduction: str) -> Tensor:
 def _heads(given: Heads, weights: AttentionWeights) -> list[int]:
     if not isinstance(weights, AttentionWeights):
         raise TypeMismatchError(
-            f"weights must be AttentionWeights, as watch records, got {type(weights).__name__}"
+            f"weights must be AttentionWeights, as watch records them, got {type(weights).__name__}"
         )
     size = weights.shape[-3]
     if given is None:
         return list(range(size))
     chosen = as_positions("heads", given).flatten().tolist()
     if not chosen:
-        raise ArgumentError("heads must choose at least one")
+        raise ArgumentError("heads must name at least one head")
     for head in chosen:
         if not -size <= head < size:
-            raise OutOfRangeError(f"there is no head {head}: these weights have {size}")
+            raise OutOfRangeError(f"there is no head {head}: the weights have {size} heads")
     return [head % size for head in chosen]
 
 

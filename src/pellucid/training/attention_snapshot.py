@@ -1,8 +1,8 @@
-"""What one head sees in a short text, for people who watch a model learn.
+"""A snapshot of one head's attention in a short text, for people who follow a run.
 
-The text is the same each time, and so is the rule by which the head is chosen: in self-attention
-the one most worth looking at (`pellucid.lessons.heads`), in cross-attention the one nearest to a
-rule that tells which source word a target word was made of. No random numbers are drawn.
+The text is always the same, and so is the rule that chooses the head: in self-attention the most
+interesting one (`pellucid.lessons.heads`), in cross-attention the one that best tells which source
+word belongs to a target word. It uses no random numbers.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from pellucid.lessons.walk import Step, Walk, matrix
 from pellucid.models.stacks import Transformer
 
 MOST = 8
-"""Tokens of a text, and rows and columns of what is shown."""
+"""The most tokens of the text, and rows and columns of the picture."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Glance:
-    """The weights of one head."""
+    """The attention weights of one head."""
 
     text: str
-    """That was read."""
+    """The input."""
     layer: int
     head: int
     entropy: float
-    """How widely it looks, nats, the mean over its queries."""
+    """The mean entropy of its rows, in nats."""
     weights: Tensor
     """(rows, columns), from 0 to 1."""
     rows: tuple[str, ...]
@@ -45,34 +45,34 @@ class Glance:
 
     @property
     def title(self) -> str:
-        """Which head it is."""
+        """The name of the head."""
         kind = "cross-attention" if self.is_cross else "attention"
         return f"{kind}, layer {self.layer}, head {self.head}"
 
     def numbers(self) -> dict[str, float]:
-        """What a log keeps of it."""
+        """The entry in the log."""
         return {"layer": self.layer, "head": self.head, "entropy": round(self.entropy, 4)}
 
     def lines(self, width: int) -> list[list[Cell]]:
-        """In lines of so many letters: a row a query, in percent."""
-        told = f"{self.title}, entropy {self.entropy:.2f} nats"
-        shown = bands(self.rows, self.columns, self.weights.tolist(), width)
-        return [[Cell(told, is_title=True)], *(line for band in shown for line in band)]
+        """A grid of percentages, one row per query, in lines of at most `width` characters."""
+        title = f"{self.title}, entropy {self.entropy:.2f} nats"
+        grid = bands(self.rows, self.columns, self.weights.tolist(), width)
+        return [[Cell(title, is_title=True)], *(line for band in grid for line in band)]
 
     def to_svg(self, step: int) -> str:
-        """The same as a picture."""
+        """Draw the weights."""
         if self.is_cross:
-            said = "Each row is a word that is written: where the head looks in the source for it."
+            sentence = "Each row is a target word, with its attention to the source words."
         else:
-            said = "Each row is a token: where the head looks in the text for it."
+            sentence = "Each row is a token, with its attention to the tokens of the text."
         numbers = matrix("weights", self.weights, self.rows, self.columns, kind="percent")
-        shown = Step(name="softmax", formula="", sentence=said, matrices=(numbers,))
+        softmax = Step(name="softmax", formula="", sentence=sentence, matrices=(numbers,))
         about = f"After {step:,} steps: {self.title}, entropy {self.entropy:.2f} nats."
-        return to_svg(Walk(title=self.text, about=(about,), tokens=self.columns, steps=(shown,)))
+        return to_svg(Walk(title=self.text, about=(about,), tokens=self.columns, steps=(softmax,)))
 
 
 def short_one(lengths: np.ndarray) -> int:
-    """The number of a text to look at: the first whose length is nearest to `MOST` tokens.
+    """The index of the first text whose length is nearest to `MOST` tokens.
 
     Args:
         lengths: tokens of each text, (texts,).
@@ -81,65 +81,67 @@ def short_one(lengths: np.ndarray) -> int:
 
 
 def glance(model: Transformer, *ids: Tensor) -> Glance | None:
-    """What the most telling head of a model sees; None where nothing tells heads apart.
+    """The attention of the most interesting head of a model; None if there is none.
 
     Args:
-        model: that reads.
-        ids: (tokens,) of a text; of a source and of its target, where the model reads both, the
-            target with what begins it and what ends it.
+        model: of any kind.
+        ids: (tokens,) of a text; or of a source and its target, which includes the start and stop
+            tokens.
     """
-    spelt = [_spelt(model, one) for one in ids]
-    *source, last = (one[None].to(model.device) for one in ids)
-    read = (*source, last[:, :-1] if source else last)
-    _, seen = model(*read, watch=True)
-    found = [words(one) for one in spelt]
-    text = " → ".join(" ".join(x.text for x in one if not x.is_special) for one in found)
+    spelt = [_spelt(model, text_ids) for text_ids in ids]
+    *source, last = (text_ids[None].to(model.device) for text_ids in ids)
+    inputs = (*source, last[:, :-1] if source else last)
+    _, recording = model(*inputs, watch=True)
+    sides = [words(tokens) for tokens in spelt]
+    text = " → ".join(" ".join(x.text for x in side if not x.is_special) for side in sides)
     if source:
-        return _between(seen, text, *found)
-    return _within(seen, text, _read(spelt[0]))
+        return _between(recording, text, *sides)
+    return _within(recording, text, _readable(spelt[0]))
 
 
-def _within(seen: Recording, text: str, tokens: tuple[str, ...]) -> Glance | None:
-    """Self-attention: the head that is most worth looking at."""
-    telling = torch.tensor([not (is_special(one) or is_punctuation(one)) for one in tokens])
-    best, found = -1.0, None
-    for record in seen.latest():
+def _within(recording: Recording, text: str, tokens: tuple[str, ...]) -> Glance | None:
+    """The most interesting head of self-attention."""
+    content = torch.tensor([not (is_special(x) or is_punctuation(x)) for x in tokens])
+    best, choice = -1.0, None
+    for record in recording.latest():
         visible = (record.weights.masked[0] > -torch.inf).cpu()
         weights = record.weights[0].float().cpu()
-        for head, one in enumerate(worth(weights, visible, telling)):
-            if one.total > best:
-                best, found = one.total, (record, head, weights[head])
-    if found is None:
+        for head, score in enumerate(worth(weights, visible, content)):
+            if score.total > best:
+                best, choice = score.total, (record, head, weights[head])
+    if choice is None:
         return None
-    return _of(*found, found[2], text=text, rows=tokens, columns=tokens, is_cross=False)
+    return _of(*choice, choice[2], text=text, rows=tokens, columns=tokens, is_cross=False)
 
 
-def _between(seen: Recording, text: str, source: list[Word], target: list[Word]) -> Glance | None:
-    """Cross-attention: the head that says most of which source token goes with a target token."""
-    best, found = -1.0, None
-    for record in seen.latest():
-        weights = record.weights[0].float().cpu() if record.is_cross else ()
-        for head, one in enumerate(weights):
-            if (told := one_to_one(one)) > best:
-                best, found = told, (record, head, one)
-    if found is None:
+def _between(
+    recording: Recording, text: str, source: list[Word], target: list[Word]
+) -> Glance | None:
+    """The head of cross-attention that best tells which source token belongs to a target token."""
+    best, choice = -1.0, None
+    for record in recording.latest():
+        all_weights = record.weights[0].float().cpu() if record.is_cross else ()
+        for head, weights in enumerate(all_weights):
+            if (information := one_to_one(weights)) > best:
+                best, choice = information, (record, head, weights)
+    if choice is None:
         return None
-    shown = align(
-        seen,
-        layers=found[0].name,
-        heads=found[1],
+    grid = align(
+        recording,
+        layers=choice[0].name,
+        heads=choice[1],
         source_words=source,
         target_words=target,
     )
-    rows, columns = shown.target, shown.source
-    return _of(*found, shown.weights.cpu(), text=text, rows=rows, columns=columns, is_cross=True)
+    rows, columns = grid.target, grid.source
+    return _of(*choice, grid.weights.cpu(), text=text, rows=rows, columns=columns, is_cross=True)
 
 
 def one_to_one(weights: Tensor) -> float:
-    """How much of a query is known from the key that it looks at: their mutual information, nats.
+    """The mutual information of queries and the keys that they attend to, in nats.
 
-    It is 0 where all queries look at one key, or all look evenly, and the largest where each looks
-    at one of its own.
+    It is 0 if all queries attend to one key, or all uniformly, and maximal if each attends to a key
+    of its own.
 
     Args:
         weights: (queries, keys).
@@ -172,18 +174,18 @@ def _of(
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """Nats, the mean over the rows of (queries, keys)."""
+    """The mean entropy of the rows of (queries, keys), in nats."""
     entropy: Tensor = torch.special.entr(weights).sum(-1).mean()
     return entropy
 
 
 def _spelt(model: Transformer, ids: Tensor) -> list[str]:
-    """Tokens as the vocabulary spells them, by number where there is none."""
+    """Tokens as the vocabulary spells them, or their ids if there is no tokenizer."""
     tokenizer = model.tokenizer
-    return [str(one) if tokenizer is None else tokenizer.token(one) for one in ids.tolist()]
+    return [str(token) if tokenizer is None else tokenizer.token(token) for token in ids.tolist()]
 
 
-def _read(spelt: list[str]) -> tuple[str, ...]:
-    """Tokens as they read; as they are spelt where there is nothing to read, or half a letter."""
+def _readable(spelt: list[str]) -> tuple[str, ...]:
+    """The texts of tokens, or their spelling if the text is blank or an incomplete character."""
     both = zip(texts(spelt), spelt, strict=True)
     return tuple(text if text.strip("\ufffd \n\t") else token for text, token in both)

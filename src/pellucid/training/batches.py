@@ -1,7 +1,7 @@
-"""Which tokens an update learns from: a function of the seed and the step, and of nothing else.
+"""Batches as a function of the seed and the step only.
 
-So a run may stop anywhere and go on, with as many processes as there are then: the place in the
-data is the number of the step.
+So a run can be resumed anywhere, with any number of processes: the step is the position in the
+data.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,30 +17,31 @@ from pellucid.training.sequences import Sequences
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Packed:
-    """Texts that lie end to end in rows, with no padding."""
+    """Texts packed into rows without padding."""
 
     ids: Tensor
     """(rows, tokens)"""
     texts: Tensor | None = None
-    """(rows, tokens), the number of the text that each token is of; None where a row is one."""
+    """The number of each token's text, (rows, tokens); None if each row is one text."""
     positions: Tensor | None = None
     """(rows, tokens), from 0 in each text."""
 
     def to(self, device: torch.device) -> "Packed":
-        """The same on another device."""
-        parts = (self.ids, self.texts, self.positions)
-        ids, texts, positions = (None if one is None else one.to(device) for one in parts)
-        assert ids is not None
-        return Packed(ids=ids, texts=texts, positions=positions)
+        """A copy on another device."""
+        return Packed(
+            ids=self.ids.to(device),
+            texts=None if self.texts is None else self.texts.to(device),
+            positions=None if self.positions is None else self.positions.to(device),
+        )
 
     @property
     def mask(self) -> masks.Mask | None:
-        """Each text sees itself alone."""
+        """Each text attends to itself only."""
         return None if self.texts is None else masks.documents(self.texts)
 
 
 def pack(texts: Sequence[Tensor]) -> Packed:
-    """Texts (tokens,) in one row."""
+    """Pack texts, (tokens,) each, into one row."""
     lengths = torch.tensor([len(text) for text in texts])
     starts = lengths.cumsum(0) - lengths
     positions = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
@@ -52,48 +53,48 @@ def pack(texts: Sequence[Tensor]) -> Packed:
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The numbers below `count`, shuffled: another way in each epoch."""
+    """The numbers below `count`, shuffled differently in each epoch."""
     shuffled: np.ndarray = np.random.default_rng((seed, epoch)).permutation(count)
     return shuffled
 
 
 class Windows:
-    """Stretches of the same length from texts that lie end to end: what a decoder reads.
+    """Windows of equal length from concatenated texts, for a decoder.
 
-    Each text begins with the mark that ends the one before. In each epoch the stretches begin
-    elsewhere, so that no token is always the first.
+    Each text begins with the special token that ends the one before. The windows are shifted in
+    each epoch, so that no token is always the first.
     """
 
     def __init__(self, texts: Sequences, context: int, rows: int, seed: int) -> None:
-        """Look through texts.
+        """Divide texts into windows.
 
         Args:
-            texts: with at least context + 1 ids together.
-            context: tokens of a stretch.
-            rows: stretches of an update.
+            texts: with at least context + 1 ids in total.
+            context: tokens of a window.
+            rows: windows of an update.
             seed: of the order.
         """
         self.texts, self.context, self.rows, self.seed = texts, context, rows, seed
         self.slack = min(context, len(texts.ids) - context - 1)
         self.each = max(1, (len(texts.ids) - 1 - self.slack) // context)
-        """Stretches of an epoch."""
+        """Windows of an epoch."""
 
     def starts(self, step: int) -> list[int]:
-        """Where the stretches of a step begin."""
-        found = []
+        """The starts of the windows of a step."""
+        starts = []
         for number in range(step * self.rows, (step + 1) * self.rows):
             epoch, place = divmod(number, self.each)
             shift = int(np.random.default_rng((self.seed, epoch, 1)).integers(self.slack + 1))
-            found.append(shift + int(order(self.each, self.seed, epoch)[place]) * self.context)
-        return found
+            starts.append(shift + int(order(self.each, self.seed, epoch)[place]) * self.context)
+        return starts
 
     def read(self, starts: Sequence[int], context: int | None = None) -> tuple[Packed, Tensor]:
-        """Stretches, and the token that follows each of theirs, (rows, tokens)."""
+        """The windows, and the next token of each of their tokens, (rows, tokens)."""
         context = self.context if context is None else context
         ids = torch.stack([self.texts.span(start, start + context + 1) for start in starts])
         places = np.array(starts)[:, None] + np.arange(context)
         texts = np.searchsorted(self.texts.ends, places, "right")
-        if (texts[:, :1] == texts).all():  # each row is of one text: nothing to hide
+        if (texts[:, :1] == texts).all():  # each row is of one text and needs no mask
             return Packed(ids=ids[:, :-1]), ids[:, 1:]
         first = np.where(texts == 0, 0, self.texts.ends[texts - 1])
         positions = places - np.maximum(first, np.array(starts)[:, None])
@@ -105,47 +106,47 @@ class Windows:
         return packed, ids[:, 1:]
 
 
-class Bunches:
-    """Texts of like lengths together, so many tokens at once: what the others read.
+class LengthBatches:
+    """Batches of texts of similar length, with a limit of tokens: for all but decoders.
 
-    Lengths that are alike make attention few large calls, since texts of one length are one.
+    Texts of the same length share one attention call, so similar lengths make few large calls.
     """
 
     def __init__(
-        self, lengths: np.ndarray, tokens: int, seed: int, alike: np.ndarray | None = None
+        self, lengths: np.ndarray, tokens: int, seed: int, sort_by: np.ndarray | None = None
     ) -> None:
-        """Sort texts.
+        """Group texts.
 
         Args:
             lengths: tokens of each text, (texts,).
             tokens: of an update.
             seed: of the order.
-            alike: what texts of an update have nearly the same of, (texts,); lengths unless given.
+            sort_by: the values that are similar in a batch, (texts,); lengths by default.
         """
         self.lengths, self.tokens, self.seed = lengths, tokens, seed
-        self.alike = lengths if alike is None else alike
-        self.known: tuple[int, int, list[np.ndarray]] = 0, 0, self._bunches(0)
-        """An epoch, its first step, and what it reads."""
+        self.sort_by = lengths if sort_by is None else sort_by
+        self.current: tuple[int, int, list[np.ndarray]] = 0, 0, self._batches(0)
+        """An epoch, its first step, and its batches."""
 
     def texts(self, step: int) -> np.ndarray:
-        """Numbers of the texts of a step."""
-        if step < self.known[1]:
-            self.known = 0, 0, self._bunches(0)
-        while step >= self.known[1] + len(self.known[2]):
-            epoch, first, bunches = self.known
-            self.known = epoch + 1, first + len(bunches), self._bunches(epoch + 1)
-        return self.known[2][step - self.known[1]]
+        """The numbers of the texts of a step."""
+        if step < self.current[1]:
+            self.current = 0, 0, self._batches(0)
+        while step >= self.current[1] + len(self.current[2]):
+            epoch, first, batches = self.current
+            self.current = epoch + 1, first + len(batches), self._batches(epoch + 1)
+        return self.current[2][step - self.current[1]]
 
-    def _bunches(self, epoch: int) -> list[np.ndarray]:
+    def _batches(self, epoch: int) -> list[np.ndarray]:
         shuffled = order(len(self.lengths), self.seed, epoch)
-        # Those of one length stay as they were shuffled.
-        by_length = shuffled[np.argsort(self.alike[shuffled], kind="stable")]
-        bunches = list(cut(by_length, self.lengths, self.tokens))
-        return [bunches[number] for number in order(len(bunches), self.seed + 1, epoch)]
+        # A stable sort leaves texts of the same length shuffled.
+        by_length = shuffled[np.argsort(self.sort_by[shuffled], kind="stable")]
+        batches = list(cut(by_length, self.lengths, self.tokens))
+        return [batches[number] for number in order(len(batches), self.seed + 1, epoch)]
 
 
 def cut(texts: np.ndarray, lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """Texts in their order, at the most `tokens` together; at least one."""
+    """Cut a sequence of texts into groups of at most `tokens` tokens, but at least one text."""
     start = total = 0
     for place, text in enumerate(texts):
         if place > start and total + lengths[text] > tokens:

@@ -1,4 +1,4 @@
-"""Several processes that train one model, by torch.distributed; or one that trains alone."""
+"""Training in one process, or in several by torch.distributed."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from pellucid.layers.block import Block
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Who takes part; under torchrun as many as it has started."""
+    """This process among those that train; under torchrun, all that it has started."""
 
     rank: int = 0
     count: int = 1
@@ -21,7 +21,7 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Meet the others that torchrun has started, or be alone."""
+        """Join the processes that torchrun has started, if any."""
         local = int(os.environ.get("LOCAL_RANK", 0))
         device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
         if "RANK" not in os.environ:
@@ -35,7 +35,7 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, objective: nn.Module, shard: bool) -> Any:
-        """What to call in place of the objective, so that gradients are those of all."""
+        """Wrap the objective so that gradients are summed over all processes."""
         if shard:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -45,7 +45,7 @@ class Processes:
                 if isinstance(part, Block):
                     fully_shard(part, mesh=mesh)
             fully_shard(objective, mesh=mesh, reshard_after_forward=True)
-            for name in ("measure", "examine", "sample", "glance"):  # these read the weights too
+            for name in ("measure", "examine", "sample", "glance"):  # they use the weights too
                 register_fsdp_forward_method(objective, name)
             return objective
         if self.count > 1:
@@ -61,11 +61,11 @@ class Processes:
         return added.tolist()
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait for all processes."""
         if self.count > 1:
             dist.barrier()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be held in parts, put together."""
+    """The full tensor of one that may be sharded."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,8 +1,8 @@
-"""How fast the machine multiplies matrices, and how much of that training a model needs.
+"""The machine: its matrix-product rate, the operations that training takes, and its memory.
 
-Tokens a second times operations a token, over the rate of plain matrix products, is the share of
-the machine that a run makes use of: "model FLOPs utilisation" (Chowdhery et al. 2022, "PaLM",
-appendix B), but of a rate that was measured rather than advertised.
+Tokens per second times operations per token, divided by the rate of matrix products, is the "model
+FLOPs utilisation" (Chowdhery et al. 2022, "PaLM", appendix B), here of a measured peak rather than
+an advertised one.
 """
 
 import ctypes
@@ -18,29 +18,29 @@ from pellucid.layers.block import Block, HeadAttention
 from pellucid.models import Decoder, Encoder, EncoderDecoder
 from pellucid.models.stacks import Stack, Transformer
 
-FORTH_AND_BACK = 6
-"""Operations of training, a parameter and a token: a product and a sum on the way forward, and
-twice as many on the way back, for the gradients of what came in and of the parameter."""
+TRAINING_OPERATIONS = 6
+"""Operations per parameter and token: a multiplication and an addition in the forward pass, and
+twice as many in the backward pass, for the gradients of the input and the parameter."""
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
 LONG_ENOUGH = 0.01
-"""Seconds that are timed at once: starting and waiting for a device then count for little."""
+"""Seconds timed at once, so that launching and synchronising are negligible."""
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """What it multiplies matrices in fastest, of what training may be done in: bfloat16 on a GPU
-    that has it and on a CPU that has tiles for it (AMX), else float32.
+    """The fastest dtype of matrix products for training: bfloat16 on a GPU that supports it and on
+    a CPU with AMX, otherwise float32.
     """
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # Without tiles a CPU takes as long for bfloat16, or longer.
+        # Without AMX, bfloat16 is no faster on a CPU.
         has = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if has else torch.float32
 
 
 def keep_freed_memory() -> None:
-    """Let what is freed stay with this process, where its allocator is glibc's: a step frees and
-    takes the same hundreds of megabytes again, and fresh pages cost it time.
+    """Keep freed memory in this process, with glibc's allocator: each step frees and allocates the
+    same hundreds of megabytes, and fresh pages cost time.
     """
     if (libc := _libc()) is not None:
         libc.mallopt(_MMAP_MAX, 0)
@@ -48,15 +48,15 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Let it go all the same: between texts of many lengths it lies in pieces too small to be taken
-    again, which add up to gigabytes over hundreds of steps.
+    """Return freed memory to the system: with texts of many lengths it fragments, and would grow
+    by gigabytes over hundreds of steps.
     """
     if (libc := _libc()) is not None:
         libc.malloc_trim(0)
 
 
 def _libc() -> ctypes.CDLL | None:
-    """The C library, where it is glibc."""
+    """The C library, if it is glibc."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, "malloc_trim") else None
 
@@ -70,35 +70,35 @@ def matrix_rate(
     device: torch.device | str = "cpu",
     seconds: float = 0.3,
 ) -> float:
-    """Floating-point operations a second of (rows, inner) @ (inner, columns), the best of many.
+    """The best rate of (rows, inner) @ (inner, columns), in floating-point operations per second.
 
-    With the threads and the precision that torch is set to. For a model of the same sizes, rows are
-    the tokens of a forward pass, inner its width and columns its hidden width.
+    It uses torch's current threads and precision. For a model, rows are the tokens of a forward
+    pass, inner is its width and columns its hidden width.
 
     Args:
-        rows: at least 1, like the other two.
-        inner: a row of the product costs 2 x inner x columns operations.
-        columns: likewise.
+        rows: at least 1, like inner and columns.
+        inner: the shared dimension.
+        columns: of the product.
         dtype: of both matrices.
-        device: where they are multiplied.
-        seconds: about how long to measure; at least two products are made.
+        device: of both matrices.
+        seconds: approximate time to measure; at least two products are timed.
 
     Raises:
-        ArgumentError: a size below 1.
-        TypeMismatchError: a dtype that is not a floating-point one.
+        ArgumentError: a size is below 1.
+        TypeMismatchError: dtype is not a floating-point dtype.
     """
     for name, size in (("rows", rows), ("inner", inner), ("columns", columns)):
         if size < 1:
             raise ArgumentError(f"{name} must be at least 1, not {size}")
     if not dtype.is_floating_point:
-        raise TypeMismatchError(f"dtype must be a floating-point one, not {dtype}")
-    # Not zeros, which some devices multiply faster; and of its own seed, which training goes by.
+        raise TypeMismatchError(f"dtype must be a floating-point dtype, not {dtype}")
+    # Not zeros, which some devices multiply faster; its own generator leaves torch's seed alone.
     draw = torch.Generator().manual_seed(0)
     left, right = (
         torch.randn(shape, generator=draw).to(device, dtype)
         for shape in ((rows, inner), (inner, columns))
     )
-    result = left @ right  # the first one wakes threads and picks a kernel
+    result = left @ right  # warm up: threads start, and a kernel is chosen
     times, best = 1, 0.0
     end = perf_counter() + seconds
     with torch.no_grad():
@@ -122,41 +122,42 @@ def operations(
     *,
     predicted: float | None = None,
 ) -> float:
-    """Floating-point operations that training a model takes, a token: forward and back.
+    """Floating-point operations per token of training a model: forward and backward pass.
 
-    Of each matrix 6 a parameter (Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
-    section 2.1 and table 1). Tables of embeddings are read and not multiplied, so they count for
-    nothing, but as the output they do, tied or not. Norms, biases and activations are left out.
-    Of attention itself 12 x layers x width of all heads x tokens that are seen (Chowdhery et al.
-    2022, "PaLM", appendix B); before a causal mask those are half the text, and fewer in a window.
-    What checkpointing runs again is no part of it.
+    Matrices take 6 per parameter (Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
+    section 2.1 and table 1). Embedding tables are looked up, so they count only as the output
+    projection, tied or not. Attention takes 12 x layers x width of all heads x visible tokens
+    (Chowdhery et al. 2022, "PaLM", appendix B); with a causal mask half the text is visible, and
+    less with a window. Norms, biases, activations and recomputation are not counted.
+
+    `torch.utils.flop_counter` cannot replace this: it needs a pass, and counts masked keys too.
 
     Args:
         model: an encoder, a decoder or an encoder-decoder.
-        context: tokens of a text; of an encoder-decoder, of a source. Where texts differ in length,
-            the sum of the squared lengths over the sum of the lengths.
-        target: tokens of a target, for an encoder-decoder. The answer is then a mean over the
+        context: tokens of a text, or of the source of an encoder-decoder. If texts differ in
+            length, the sum of the squared lengths divided by the sum of the lengths.
+        target: tokens of the target of an encoder-decoder. The result is then a mean over the
             tokens of source and target together.
-        predicted: share of the tokens (of the target's, where there is one) that logits are made
-            of; unless given, all where a model has an output and none of an encoder's.
+        predicted: the share of tokens (of the target, if there is one) whose logits are computed;
+            by default all, but none of an encoder's.
 
     Raises:
-        ArgumentError: a number of tokens below 1, a share outside 0 to 1, a target for a model that
-            has none or none for one that has.
-        TypeMismatchError: another kind of model.
+        ArgumentError: a number of tokens is below 1, a share is outside 0 to 1, or target is given
+            for a model other than an encoder-decoder or missing for one.
+        TypeMismatchError: the model is of another kind.
     """
     _check(model, context, target, predicted)
     config = model.config
     share = float(not isinstance(model, Encoder)) if predicted is None else predicted
-    output = FORTH_AND_BACK * share * config.width * config.vocabulary
+    output = TRAINING_OPERATIONS * share * config.width * config.vocabulary
     if isinstance(model, Encoder):
         return _stack(model.encoder, context) + output
     if isinstance(model, Decoder):
         return _stack(model.decoder, context) + output
     assert isinstance(model, EncoderDecoder)
     assert target is not None
-    # Keys and values of cross-attention are made of the source, once for each of its tokens.
-    memory = FORTH_AND_BACK * sum(
+    # Keys and values of cross-attention are computed once per source token.
+    memory = TRAINING_OPERATIONS * sum(
         _matrices(part.key) + _matrices(part.value)
         for block in model.decoder.blocks
         if isinstance(block, Block) and isinstance(part := block.cross, HeadAttention)
@@ -168,24 +169,24 @@ def operations(
 
 
 def _stack(stack: Stack, tokens: float) -> float:
-    """Operations a token of all blocks, but for what cross-attention does with the memory."""
+    """Operations per token of all blocks, without the scores and values of cross-attention."""
     config = stack.config
     seen = tokens
     if stack.causal:
         reach = tokens if config.window is None else min(tokens, config.window)
-        # The first `reach` tokens see 1, 2, ... reach of them, and all others `reach`.
+        # The first `reach` tokens attend to 1, 2, ... reach tokens, and all others to `reach`.
         seen = reach - reach * (reach - 1) / (2 * tokens)
-    return FORTH_AND_BACK * _matrices(stack.blocks) + _attention(stack, seen)
+    return TRAINING_OPERATIONS * _matrices(stack.blocks) + _attention(stack, seen)
 
 
 def _attention(stack: Stack, seen: float) -> float:
-    """Scores and weighted means: each 2 operations a number of a head and token that is seen."""
+    """Operations per token of scores and weighted sums, over `seen` visible tokens."""
     config = stack.config
-    return 2 * FORTH_AND_BACK * len(stack.blocks) * config.heads * config.dim * seen
+    return 2 * TRAINING_OPERATIONS * len(stack.blocks) * config.heads * config.dim * seen
 
 
 def _matrices(module: nn.Module) -> int:
-    """Parameters that multiply."""
+    """The parameters of all matrices."""
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
 
 
@@ -196,8 +197,8 @@ def _check(
         kinds = "an Encoder, a Decoder or an EncoderDecoder"
         raise TypeMismatchError(f"model must be {kinds}, not {type(model).__name__}")
     if (target is not None) != isinstance(model, EncoderDecoder):
-        wanted = "must be given for" if target is None else "is nothing to"
-        raise ArgumentError(f"target {wanted} an {model.kind}")
+        verb = "must be given for" if target is None else "does not apply to"
+        raise ArgumentError(f"target {verb} an {model.kind}")
     for name, tokens in (("context", context), ("target", target)):
         if tokens is not None and not (math.isfinite(tokens) and tokens >= 1):
             raise ArgumentError(f"{name} must be at least 1 token, not {tokens}")
@@ -206,6 +207,6 @@ def _check(
 
 
 def _wait(result: torch.Tensor) -> None:
-    """Until the device is done; the CPU is when it returns."""
+    """Synchronise the device; CPU operations are synchronous."""
     if result.device.type != "cpu":
         torch.accelerator.synchronize(result.device)

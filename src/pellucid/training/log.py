@@ -1,4 +1,4 @@
-"""A run's log for programs: lines of JSON, which a run that goes on goes on with."""
+"""The log of a run as JSON lines, which a resumed run continues."""
 
 import json
 from collections.abc import Callable
@@ -15,27 +15,27 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(self, said: dict[str, Any]) -> None:
-        """Write a line.
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append an entry.
 
         Raises:
             FileError: it cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(said, allow_nan=False) + "\n")
+                file.write(json.dumps(entry, allow_nan=False) + "\n")
         except OSError as error:
             raise FileError(f"cannot write '{self.path}': {reason_of(error)}") from error
 
     def cut(self, step: int, read: Callable[[dict[str, Any]], None]) -> None:
-        """Drop the lines of later steps, which will be made again, and those that are not whole.
+        """Remove the entries of later steps, and incomplete lines.
 
         Args:
-            step: the last that is kept.
-            read: gets each line that is.
+            step: the last step to keep.
+            read: called with each entry that is kept.
 
         Raises:
-            FileError: it cannot be read or written.
+            FileError: the log cannot be read or written.
         """
         if not self.path.exists():
             return
@@ -45,17 +45,17 @@ class Log:
             self.path.open(encoding="utf-8", errors="replace") as lines,
         ):
             for line in lines:
-                said = _line(line)
-                if said is not None and said["step"] <= step:
+                entry = _entry(line)
+                if entry is not None and entry["step"] <= step:
                     kept.write(line if line.endswith("\n") else line + "\n")
-                    read(said)
+                    read(entry)
 
 
-def _line(line: str) -> dict[str, Any] | None:
-    """What a line of the log says, if it is whole."""
+def _entry(line: str) -> dict[str, Any] | None:
+    """The entry of a line, if it is complete."""
     try:
-        said = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return None
-    is_ours = isinstance(said, dict) and isinstance(said.get("step"), int)
-    return said if is_ours else None
+    is_valid = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if is_valid else None

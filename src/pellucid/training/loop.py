@@ -1,8 +1,8 @@
-"""The loop: forward, back, clip, step; judge, show and save now and then.
+"""The training loop: forward, backward, clip, step; with regular evaluations and checkpoints.
 
-A step is a function of the seed, its number and the weights before it: it draws its random numbers
-from a seed of its own, and reads what `batches` says. So a run that is stopped anywhere goes on bit
-for bit, and several processes learn what one would.
+A step is a function of the seed, its number and the weights before it: its random numbers have a
+seed of their own, and `batches` chooses its texts. So a resumed run continues bit for bit, and
+several processes compute the same updates as one.
 """
 
 import json
@@ -31,21 +31,21 @@ from pellucid.training.report import Report
 from pellucid.training.settings import Settings
 
 MOST_SKIPPED = 10
-"""Steps in a row whose loss is no number, after which a run stops."""
-TIDY_EVERY = 20
-"""Steps after which memory that lies about in pieces is given back."""
+"""Consecutive steps with a loss that is not finite, after which a run stops."""
+TRIM_EVERY = 20
+"""Steps between returns of freed memory to the system."""
 
 
 class DivergedError(PellucidError, ArithmeticError):
-    """The loss is no number any more."""
+    """The loss is not finite any more."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody pressed Ctrl-C; everything is saved."""
+    """The user pressed Ctrl-C; a checkpoint is saved."""
 
 
 class Trainer:
-    """A run: an objective, its optimiser and where it stands."""
+    """A run: an objective, its optimiser and its state."""
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class Trainer:
         report: Report,
         processes: Processes | None = None,
     ) -> None:
-        """Get ready.
+        """Prepare a run.
 
         Args:
-            objective: the model, and what it learns from.
-            settings: how.
-            directory: where checkpoints and the log go.
-            report: what tells people how it goes.
-            processes: who takes part.
+            objective: the model and its data.
+            settings: the hyperparameters.
+            directory: for checkpoints and the log.
+            report: of the progress.
+            processes: all that train; by default, those that torchrun started.
         """
         self.processes = processes or Processes.join()
         self.settings, self.directory, self.report = settings, directory, report
@@ -78,16 +78,16 @@ class Trainer:
         self.mean = _Mean(objective, settings.average)
 
     def run(self, resume: bool = False) -> dict[str, float]:
-        """Train to the last step; gives the measures of the weights that are kept.
+        """Train to the last step; returns the measures of the last evaluation.
 
         Raises:
-            DivergedError: the loss was no number ten times in a row; the batch is saved.
-            Interrupted: by Ctrl-C, after a checkpoint.
-            FileError: something cannot be written, or no checkpoint is whole.
+            DivergedError: the loss was not finite ten times in a row; the batch is saved.
+            Interrupted: by Ctrl-C, after a checkpoint is saved.
+            FileError: a file cannot be written, or no checkpoint is intact.
         """
         settings = self.settings
         if resume:
-            self._go_back()
+            self._resume()
         measures: dict[str, float] = {}
         with self.report, interruptible() as interrupted:
             while self.step < settings.steps:
@@ -95,12 +95,12 @@ class Trainer:
                 rate = settings.rate(self.step)
                 self.step += 1
                 self.report.step(self.step, loss, norm, rate, self.skipped, tokens)
-                if self.step % TIDY_EVERY == 0:
+                if self.step % TRIM_EVERY == 0:
                     give_back_freed_memory()
                 (stop,) = self.processes.total(float(interrupted()))
                 last = self.step == settings.steps
                 if last or self.step % settings.evaluate_every == 0:
-                    measures = self._judge()
+                    measures = self._evaluate()
                 if stop or last or self.step % settings.save_every == 0:
                     self._save()
                     self.report.saved()
@@ -109,26 +109,26 @@ class Trainer:
         return measures
 
     def examine(self) -> dict[str, Any]:
-        """All that can be measured of the weights that were kept."""
+        """Measure the best model in full."""
         self.objective.restore(self.directory.parent)
         self.objective.to(self.processes.device).eval()
         with torch.no_grad():
             return self.objective.examine(self.report.judging)
 
     def update(self) -> tuple[float, float, int]:
-        """One step; gives the mean loss in nats, the length of the gradient and the tokens."""
+        """Make one step; returns the mean loss in nats, the gradient norm and the tokens."""
         settings, processes = self.settings, self.processes
         self.objective.train()
         batch = self.objective.batch(self.step)
         count = self.objective.targets(batch)
-        parts = self._mine(batch)
-        torch.manual_seed(self._draw())
+        parts = self._own_parts(batch)
+        torch.manual_seed(self._seed())
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate(self.step)
         total = 0.0
         for number, (part, weight) in enumerate(parts):
-            with self._alone(number < len(parts) - 1), self._precision():
-                # What wraps the objective divides by the number of processes.
+            with self._unsynchronised(number < len(parts) - 1), self._precision():
+                # The wrapper of the objective divides by the number of processes.
                 loss = self.call(part) * (weight * processes.count / count)
             loss.backward()
             total += float(loss.detach()) / processes.count
@@ -143,11 +143,11 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         return total, norm, self.objective.tokens(batch)
 
-    def _mine(self, batch: Part) -> list[tuple[Part, float]]:
-        """The parts of a batch that this process reads, and what each weighs.
+    def _own_parts(self, batch: Part) -> list[tuple[Part, float]]:
+        """The parts of a batch that this process reads, with their weights.
 
-        All take part as often as the others wait for them: at least once, and where the weights are
-        sharded in each part. Who has nothing more to read reads something that weighs nothing.
+        Every process makes at least one pass or, with sharded weights, as many as the others; a
+        process with nothing left to read makes passes of weight 0.
         """
         count, most = self.processes.count, self.settings.part_tokens
         shares = [self.objective.cut(batch[rank::count], most) for rank in range(count)]
@@ -155,14 +155,14 @@ class Trainer:
         parts = [(part, 1.0) for part in shares[self.processes.rank]]
         return parts + [(batch[:1], 0.0)] * (times - len(parts))
 
-    def _draw(self) -> int:
-        """A seed of this step and process alone, for dropout."""
+    def _seed(self) -> int:
+        """The seed of this step and process, for dropout."""
         numbers = (self.settings.seed, self.step, self.processes.rank)
         return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] // 2)
 
-    def _alone(self, is_alone: bool) -> Any:
-        """Gradients of all but the last part of a step stay with the process."""
-        return self.call.no_sync() if is_alone and hasattr(self.call, "no_sync") else nullcontext()
+    def _unsynchronised(self, is_wanted: bool) -> Any:
+        """Do not sum gradients over processes, as for all but the last part of a step."""
+        return self.call.no_sync() if is_wanted and hasattr(self.call, "no_sync") else nullcontext()
 
     def _precision(self) -> Any:
         dtype = self.settings.dtype(self.processes.device)
@@ -176,15 +176,16 @@ class Trainer:
             return
         path = self.directory / "bad-batch.json"
         if self.processes.is_first:
-            write_whole(path, json.dumps({"step": self.step, "batch": [int(one) for one in batch]}))
+            batch = [int(number) for number in batch]
+            write_whole(path, json.dumps({"step": self.step, "batch": batch}))
         raise DivergedError(
-            f"the loss was no number {MOST_SKIPPED} times in a row, up to step {self.step + 1}; "
-            f"the numbers of what it read then are in '{path}'; a lower learning rate may help: "
-            f"another run, --from '{self.directory.parent}' if what was kept is any good"
+            f"the loss was not finite {MOST_SKIPPED} times in a row, up to step {self.step + 1}; "
+            f"the last batch is in '{path}'; start a new run with a lower learning rate, from "
+            f"scratch or --from '{self.directory.parent}', the best model so far"
         )
 
-    def _judge(self) -> dict[str, float]:
-        """Measure, and keep the weights if they are the best so far."""
+    def _evaluate(self) -> dict[str, float]:
+        """Evaluate, and save the model if it is the best so far."""
         objective = self.objective
         objective.eval()
         with self.mean.in_place(), torch.no_grad():
@@ -195,15 +196,15 @@ class Trainer:
             if is_best:
                 self.best = value if math.isfinite(value) else None
                 self._keep()
-            # Weights that are held in parts are read by all at once.
-            shows = self.processes.is_first or self.settings.shard
-            sample = objective.sample() if shows else ""
-            glance = objective.glance() if shows else None
+            # All processes must read sharded weights together.
+            takes_part = self.processes.is_first or self.settings.shard
+            sample = objective.sample() if takes_part else ""
+            glance = objective.glance() if takes_part else None
         self.report.judged(self.step, measures, is_best, sample, glance)
         return measures
 
     def _keep(self) -> None:
-        """Write the model as people will load it."""
+        """Save the model for `pellucid.load`."""
         weights = get_model_state_dict(
             self.objective, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
@@ -227,7 +228,7 @@ class Trainer:
         if self.processes.is_first:
             state.clear(folder, self.settings.keep)
 
-    def _go_back(self) -> None:
+    def _resume(self) -> None:
         about = state.load(self.directory / "checkpoints", self._parts(), self.processes)
         if about is None:
             return
@@ -237,45 +238,50 @@ class Trainer:
 
 
 class _Mean:
-    """A running mean of the weights over the steps (Polyak and Juditsky 1992)."""
+    """An exponential moving average of the weights (Polyak and Juditsky 1992).
+
+    `torch.optim.swa_utils.AveragedModel` would copy the whole objective, sharded or not, and
+    cannot swap the averages in for an evaluation.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.tensors: dict[str, Tensor] = {}
-        if decay:
-            self.tensors = {name: one.detach().clone() for name, one in model.named_parameters()}
+        self.tensors = self._weights() if decay else {}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
 
     def update(self, step: int) -> None:
-        # Early on the mean is over few steps, not mostly over the random start.
+        # A lower decay in early steps forgets the random initialisation.
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, one in self.model.named_parameters():
+        for name, weight in self.model.named_parameters():
             if name in self.tensors:
-                self.tensors[name].lerp_(one.detach(), 1 - decay)
+                self.tensors[name].lerp_(weight.detach(), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The mean in place of the weights, until the block is left."""
+        """Use the averages as the weights within the block."""
         if not self.tensors:
             yield
             return
-        kept = {name: one.detach().clone() for name, one in self.model.named_parameters()}
+        weights = self._weights()
         self._set(self.tensors)
         try:
             yield
         finally:
-            self._set(kept)
+            self._set(weights)
 
     def _set(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, one in self.model.named_parameters():
-                if name in tensors:
-                    one.copy_(tensors[name])
+            for name, weight in self.model.named_parameters():
+                weight.copy_(tensors[name])
 
 
 def optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW that lets matrices decay, and neither norms nor biases."""
-    matrices = [one for one in model.parameters() if one.requires_grad and one.ndim >= 2]
-    vectors = [one for one in model.parameters() if one.requires_grad and one.ndim < 2]
+    """AdamW with weight decay of matrices, but not of norms and biases."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trained if weight.ndim >= 2]
+    vectors = [weight for weight in trained if weight.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -289,14 +295,14 @@ def optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _recompute(model: nn.Module) -> None:
-    """Let each block run again on the way back, in place of keeping what it made."""
+    """Recompute each block in the backward pass instead of storing its activations."""
     for block in model.modules():
         if isinstance(block, Block):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def _compile(model: nn.Module) -> None:
-    """Compile what blocks do in training, but for attention itself, whose calls hang on masks."""
+    """Compile the blocks for training, except attention, whose calls depend on the masks."""
     for part in model.modules():
         if isinstance(part, HeadAttention):
             part.attend = torch.compiler.disable(part.attend)  # type: ignore[method-assign]
@@ -305,13 +311,13 @@ def _compile(model: nn.Module) -> None:
 
 
 class _Compiled:
-    """A block's forward pass; when it is judged, or makes a sample, it runs as it was."""
+    """A block's forward pass, compiled in training mode and eager otherwise."""
 
     def __init__(self, block: Block) -> None:
         self.block, self.plain = block, block.forward
-        # Of any sizes from the first call on: what is made then must not hang on where a run began.
+        # Dynamic from the first call on, so that a resumed run computes the same numbers.
         self.fast = torch.compile(block.forward, dynamic=True)
 
     def __call__(self, x: Tensor, inputs: AttentionInputs, *others: Any, **named: Any) -> Tensor:
-        does = self.fast if self.block.training else self.plain
-        return does(x, inputs, *others, **named)
+        forward = self.fast if self.block.training else self.plain
+        return forward(x, inputs, *others, **named)

@@ -1,4 +1,4 @@
-"""The loss of a run as a picture: of the texts that it learns from, and of those held out."""
+"""The loss curve of a run as an SVG: training and held-out loss."""
 
 import math
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from pellucid.common.drawing import frame, lines, safe
 _WIDTH, _HEIGHT = 760.0, 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 728.0, 108.0, 388.0
 _TRAINING, _HELD_OUT = "#2b7eb3", "#c2570c"
-"""Blue and orange, told apart with every kind of colour blindness, on light and on dark."""
+"""Blue and orange, which are distinct with every kind of colour blindness, on light and on dark."""
 MOST_POINTS = 600
-"""Of a line, about one a pixel; of more, each stretch keeps its highest and its lowest."""
+"""Stretches of a line, about one per pixel; each keeps its minimum and maximum."""
 SMOOTHING = 0.02
-"""Share of the steps on either side that a smoothed point is the mean of."""
+"""The share of the steps on either side that a point is smoothed over."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def to_svg(training: ArrayLike, held_out: ArrayLike) -> str:
-    """The curves as a self-contained SVG.
+    """Draw the curves as a self-contained SVG.
 
     Args:
-        training: (steps, 2), each a step and its loss in nats, in order; at least one, all finite.
-        held_out: (evaluations, 2), likewise; there may be none.
+        training: (steps, 2), steps and losses in nats, in order; at least one, all finite.
+        held_out: (evaluations, 2), likewise; may be empty.
     """
     raw = np.array(training, dtype=float).reshape(-1, 2)
     smooth = np.column_stack([raw[:, 0], smoothed(raw[:, 1])])
@@ -40,7 +40,7 @@ def to_svg(training: ArrayLike, held_out: ArrayLike) -> str:
 
     def y(loss: float) -> float:
         scale: Callable[[float], float] = math.log if is_log else float
-        # Spikes of the raw loss may leave the picture, and are cut at its edge.
+        # Spikes of the raw loss are clipped.
         part = (scale(min(max(loss, low), high)) - scale(low)) / (scale(high) - scale(low))
         return _BOTTOM - (_BOTTOM - _TOP) * part
 
@@ -62,23 +62,23 @@ def to_svg(training: ArrayLike, held_out: ArrayLike) -> str:
             'stroke-width="2.5" stroke-linejoin="round" stroke-linecap="round"/>'
         )
         for step, loss in judged if len(judged) <= 60 else ():
-            said = safe(f"held out, step {step:,.0f}: {loss:.4g}")
+            label = safe(f"held out, step {step:,.0f}: {loss:.4g}")
             body.append(
                 f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3.5" fill="{_HELD_OUT}">'
-                f"<title>{said}</title></circle>"
+                f"<title>{label}</title></circle>"
             )
         step, loss = judged[judged[:, 1].argmin()]
         body.append(
             f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="7" fill="none" '
             f'stroke="{_HELD_OUT}" stroke-width="2"/>'
         )
-    return frame(f"Loss after {steps:,} steps. {_told(smooth, judged)}", _WIDTH, _HEIGHT, body)
+    return frame(f"Loss after {steps:,} steps. {_summary(smooth, judged)}", _WIDTH, _HEIGHT, body)
 
 
 def smoothed(losses: Array) -> Array:
-    """The mean over the steps about each, (steps,), without spikes of one or two of them.
+    """The losses, (steps,), smoothed by a median filter and a moving average.
 
-    It is over few where the curve begins and falls steeply: one over many would lie beside it.
+    The average is over fewer steps at the start, where the curve falls steeply.
     """
     count = len(losses)
     calm = np.median(sliding_window_view(np.pad(losses, 2, mode="edge"), 5), axis=-1)
@@ -91,12 +91,12 @@ def smoothed(losses: Array) -> Array:
 
 
 def extent(raw: Array, smooth: Array, judged: Array) -> tuple[float, float, bool]:
-    """The lowest and the highest loss that are drawn, and whether the scale is logarithmic.
+    """The limits of the axis, and whether its scale is logarithmic.
 
-    It is where the loss has halved and most of the run would lie in the lower half of a linear
-    scale: there is more to see if it is drawn out.
+    It is logarithmic if the loss has halved and most of the run would be in the lower half of a
+    linear scale.
     """
-    # A few spikes shall not press all else flat.
+    # Ignore a few spikes, which would flatten the rest.
     inner = np.quantile(raw, [0.005, 0.995])
     shown = np.concatenate([inner, smooth, judged])
     low, high = float(shown.min()), float(shown.max())
@@ -113,10 +113,10 @@ def ticks(low: float, high: float, is_log: bool = False) -> list[float]:
     if is_log:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for parts in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8)):
-            found = [part * 10.0**power for power in powers for part in parts]
-            found = [tick for tick in found if low <= tick <= high]
-            if len(found) >= 4:
-                return found
+            candidates = (part * 10.0**power for power in powers for part in parts)
+            visible = [tick for tick in candidates if low <= tick <= high]
+            if len(visible) >= 4:
+                return visible
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(part * power for part in (1, 2, 2.5, 5, 10) if part * power >= rough)
@@ -141,7 +141,7 @@ def _axes(
         f'<text x="{x(tick):.1f}" y="{_BOTTOM + 20:g}" font-size="11" text-anchor="middle" '
         f'class="soft">{tick:,.0f}</text>'
         for tick in ticks(0, steps)
-        if tick == int(tick)  # there is no half of a step
+        if tick == int(tick)
     ]
     parts.append(
         f'<text x="{(_LEFT + _RIGHT) / 2:g}" y="{_BOTTOM + 38:g}" font-size="11" '
@@ -151,7 +151,7 @@ def _axes(
 
 
 def _key(smooth: Array, judged: Array) -> list[str]:
-    """What is which, with the newest numbers."""
+    """The legend, with the latest losses."""
     names = [(f"training {smooth[-1, 1]:.3f}", _TRAINING)]
     if len(judged):
         step, loss = judged[judged[:, 1].argmin()]
@@ -168,13 +168,13 @@ def _key(smooth: Array, judged: Array) -> list[str]:
     return parts
 
 
-def _told(smooth: Array, judged: Array) -> str:
-    told = f"Training {smooth[-1, 1]:.3f}"
-    return f"{told}, held out {judged[-1, 1]:.3f}." if len(judged) else f"{told}."
+def _summary(smooth: Array, judged: Array) -> str:
+    summary = f"Training {smooth[-1, 1]:.3f}"
+    return f"{summary}, held out {judged[-1, 1]:.3f}." if len(judged) else f"{summary}."
 
 
 def _thinned(points: Array) -> Array:
-    """Points that draw the same line."""
+    """Fewer points that draw the same line."""
     if len(points) <= MOST_POINTS:
         return points
     kept = [

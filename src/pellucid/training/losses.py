@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""Cross-entropy without the whole matrix of logits."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 ROWS = 512
-"""Whose logits are in memory at once."""
+"""Tokens whose logits are in memory at once."""
 IGNORED = -1
-"""A target that counts for nothing."""
+"""A target without loss."""
 
 
 def cross_entropy(
@@ -21,18 +21,18 @@ def cross_entropy(
 ) -> Tensor:
     """The sum, over tokens, of -log softmax(x @ weight.T + bias)[target].
 
-    As `torch.nn.functional.cross_entropy` of the logits with reduction="sum", but never with the
-    logits of more than `ROWS` tokens in memory: the gradients are worked out on the way forward.
+    It equals `torch.nn.functional.cross_entropy` of the logits with reduction="sum", but only the
+    logits of `ROWS` tokens are in memory: the gradients are computed in the forward pass.
 
     Args:
         x: (tokens, width).
         weight: (vocabulary, width).
-        targets: (tokens,) ids; `IGNORED` where there is none.
+        targets: (tokens,) ids, or `IGNORED`.
         bias: (vocabulary,).
-        smoothing: share of each target that goes to all of the vocabulary alike.
+        smoothing: label smoothing.
 
     Returns:
-        One number, in nats.
+        A scalar, in nats.
     """
     total: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, targets, smoothing, torch.is_grad_enabled()
@@ -51,7 +51,7 @@ class _CrossEntropy(torch.autograd.Function):
         smoothing: float,
         needs: bool,
     ) -> Tensor:
-        # In bfloat16 a sum over many rows would lose what comes last.
+        # In bfloat16 a long sum would round off its last terms.
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         total = torch.zeros((), dtype=kind, device=x.device)
         to_x = torch.empty_like(x) if needs else None
@@ -69,7 +69,7 @@ class _CrossEntropy(torch.autograd.Function):
             loss = logits[at, target] * (smoothing - 1)
             if smoothing:
                 loss -= logits.mean(-1) * smoothing
-            # softmax(logits) - target, in place of the logits
+            # softmax(logits) - target, computed in place
             highest = logits.amax(-1, keepdim=True)
             logits.sub_(highest).exp_()
             each = logits.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How large a model is made, from how much there is to learn and on what machine."""
+"""The size of a model, chosen by the amount of data and the machine."""
 
 import os
 from typing import Any
@@ -14,39 +14,37 @@ TIERS = (
     (50_000_000, 512, 8),
     (500_000_000, 768, 12),
 )
-"""From so many tokens on, such a width and so many layers: some five to twenty tokens a weight are
-read in all (Hoffmann et al. 2022, "Chinchilla", section 3), in several passes over few."""
+"""Minimum tokens, width and layers: some five to twenty tokens per parameter are read in total
+(Hoffmann et al. 2022, "Chinchilla", section 3), in several epochs if there are few."""
 CPU_WIDTH = 384
-"""Beyond it a CPU of a few cores would take days."""
+"""The largest width on a CPU of a few cores, which would take days beyond it."""
 HEAD = 64
-"""Numbers of a head."""
+"""The dimension of a head."""
 PASSES = 10
-"""Over texts of up to `REPEATED` tokens, fewer over longer ones: beyond that a repetition teaches
-nothing (Muennighoff et al. 2023, section 5)."""
+"""Epochs over up to `REPEATED` tokens, and fewer over more: further repetition teaches nothing
+(Muennighoff et al. 2023, section 5)."""
 REPEATED = 10_000_000
 
 
-def shape(kind: Kind, tokens: int, vocabulary: int, end: int, asked: dict[str, Any]) -> Config:
-    """A model for so many tokens, with what is asked in place of what is usual.
-
-    It is of today's usual parts: norms before, RMS norms, rotary positions, SwiGLU.
+def shape(kind: Kind, tokens: int, vocabulary: int, end: int, options: dict[str, Any]) -> Config:
+    """The config of a model for an amount of data: pre-norm, RMS norm, rotary positions, SwiGLU.
 
     Args:
         kind: of the model.
-        tokens: to learn from.
+        tokens: of the training data.
         vocabulary: its size.
-        end: id that begins a decoder's text and ends any.
-        asked: fields of `Config`.
+        end: the id that begins a decoder's text and ends any text.
+        options: fields of `Config` that replace the defaults.
 
     Raises:
-        ArgumentError, TypeMismatchError: what is asked does not fit.
+        ArgumentError, TypeMismatchError: an option is invalid.
     """
     _, width, layers = next(tier for tier in reversed(TIERS) if tokens >= tier[0])
     if not torch.cuda.is_available() and (os.cpu_count() or 1) <= 16 and width > CPU_WIDTH:
         _, width, layers = next(tier for tier in reversed(TIERS) if tier[1] <= CPU_WIDTH)
-    if isinstance(asked.get("width"), int):
-        width = asked["width"]
-    usual: dict[str, Any] = {
+    if isinstance(options.get("width"), int):
+        width = options["width"]
+    defaults: dict[str, Any] = {
         "width": width,
         "layers": layers if kind != "encoder-decoder" else max(2, layers // 2),
         "heads": max(1, width // HEAD),
@@ -59,14 +57,14 @@ def shape(kind: Kind, tokens: int, vocabulary: int, end: int, asked: dict[str, A
         "position": "rotary",
         "positions": 512 if kind == "encoder" else 256,
         "dropout": 0.1 if tokens < 10 * REPEATED else 0.0,
-        "attention_dropout": 0.0,  # for which the fused kernels would have to go
+        "attention_dropout": 0.0,  # the fused kernels do not support it
         "start": None if kind == "encoder" else end,
         "stop": () if kind == "encoder" else (end,),
     }
-    return Config(kind=kind, vocabulary=vocabulary, **(usual | asked))
+    return Config(kind=kind, vocabulary=vocabulary, **(defaults | options))
 
 
 def steps_for(tokens: int, batch_tokens: int) -> int:
-    """Updates that make `PASSES` over few tokens, and at least one over many."""
+    """The number of updates: `PASSES` epochs over few tokens, and at least one over many."""
     passes = max(1.0, min(PASSES, PASSES * REPEATED / max(tokens, 1)))
     return max(100, round(passes * tokens / batch_tokens))

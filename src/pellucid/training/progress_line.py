@@ -1,4 +1,8 @@
-"""How far a run is, counted: what there is to say, for whoever shows it."""
+"""The progress of a run in numbers, for a display.
+
+The columns of `rich.progress` would not shorten it: none has a debiased moving average, excludes
+the time of evaluations from the speed, or drops parts on a narrow terminal.
+"""
 
 from collections.abc import Sequence
 
@@ -7,49 +11,49 @@ from pellucid.common.wording import percent
 
 
 class Line:
-    """What it says is up to whoever counts: the numbers are for them to set and add to.
+    """The numbers, which a `Report` sets.
 
-    It shows nothing. A command has one that prints (`pellucid.commands.printing.training`).
+    This class displays nothing; `pellucid.commands.printing.training` has one that does.
     """
 
     def __init__(self, steps: int) -> None:
-        """Count nothing yet.
+        """Start at step 0.
 
         Args:
             steps: of the whole run.
         """
         self.steps = steps
         self.at = self.made = self.skipped = 0
-        """The step, steps of this process, and steps that were skipped."""
+        """The current step, the steps of this process, and the skipped steps."""
         self.loss, self.speed, self.share, self.pace = map(Mean, (0.98, 0.95, 0.95, 0.95))
-        """In nats, tokens a second, of the machine's peak, seconds a step."""
+        """Nats, tokens per second, the share of the machine's peak, seconds per step."""
         self.others = 0.0
-        """Seconds of this process that went into evaluations and checkpoints."""
+        """Seconds that this process spent on evaluations and checkpoints."""
         self.share_judged = 0.0
-        """Share of an evaluation that is done; 0 = there is none."""
+        """The share of an evaluation that is done; 0 if there is none."""
 
     @property
     def width(self) -> int:
-        """Letters that there are in a line of what is shown."""
+        """Characters per line of the display."""
         return 80
 
     def start(self) -> None:
-        """The run begins."""
+        """Start the display."""
 
     def stop(self) -> None:
-        """The run is over."""
+        """Stop the display."""
 
     def tick(self) -> None:
-        """A number has changed."""
+        """Update the display."""
 
     def say(self, text: str, *, indent: int = 0, style: str = "") -> None:
-        """There is something else to say, so far from the margin and in such a style."""
+        """Print a message."""
 
     def show(self, lines: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
-        """There is a grid of percents to see, line by line."""
+        """Print a grid of percentages."""
 
     def parts(self) -> dict[str, str]:
-        """What there is to say, by name."""
+        """The parts of the progress line, by name."""
         parts = {
             "steps": f"step {self.at:,}/{self.steps:,}",
             "done": percent(self.at / self.steps),
@@ -71,15 +75,13 @@ class Line:
 
 
 class Mean:
-    """A running mean that forgets, and is right from its first number on (Kingma and Ba 2015,
-    "Adam", section 3).
-    """
+    """A bias-corrected exponential moving average (Kingma and Ba 2015, "Adam", section 3)."""
 
     def __init__(self, decay: float) -> None:
         self.decay, self.total, self.weight = decay, 0.0, 0.0
 
     def add(self, number: float, weight: float = 1.0) -> None:
-        """Count a number that is so many times the mean: tokens, say, of so many seconds."""
+        """Add a number with a weight, such as a number of tokens with their seconds."""
         self.total = self.decay * self.total + number
         self.weight = self.decay * self.weight + weight
 
@@ -89,7 +91,7 @@ class Mean:
 
 
 def duration(seconds: float) -> str:
-    """For people: '45 s', '12 min', '3.4 h' or '2.1 days'."""
+    """A readable duration: '45 s', '12 min', '3.4 h' or '2.1 days'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

@@ -1,16 +1,16 @@
-"""How a run goes, said to people and to programs.
+"""The report of a run's progress, on the terminal and in files.
 
-    DIR/log.jsonl         a line a step, and one an evaluation
-    DIR/loss.svg          drawn anew at each evaluation
-    DIR/attention/*.svg   what one head sees in a short text, at each evaluation
-    DIR/tensorboard/      where TensorBoard is installed
+    DIR/log.jsonl         a line per step, and one per evaluation
+    DIR/loss.svg          redrawn at each evaluation
+    DIR/attention/*.svg   the attention of one head in a short text, at each evaluation
+    DIR/tensorboard/      if TensorBoard is installed
 
-A line of a step, whose loss or norm is null if it was no number and the step was skipped:
+The line of a step; loss and norm are null if they were not finite and the step was skipped:
 
     {"step": 1, "loss": 8.37, "norm": 4.1, "learning_rate": 2e-05, "tokens": 4096,
      "tokens_per_second": 3521.1, "share_of_peak": 0.61, "seconds": 1.163}
 
-and of an evaluation:
+The line of an evaluation:
 
     {"step": 250, "held_out": {"loss": 4.2, ...}, "best": true, "sample": "...",
      "attention": {"layer": 1, "head": 3, "entropy": 0.83}, "seconds": 9.8}
@@ -34,17 +34,17 @@ from pellucid.training.loss_curve import to_svg
 from pellucid.training.progress_line import Line
 from pellucid.training.tensorboard import Board
 
-if TYPE_CHECKING:  # torch is not needed to report
+if TYPE_CHECKING:  # a report does not need torch
     from pellucid.training.attention_snapshot import Glance
 
 INDENT = 4
-"""Blanks before what belongs to the line above."""
+"""Spaces before details of the line above."""
 
 
 class Report:
-    """What tells people and programs how a run goes; a context, in which the line is alive.
+    """The progress of a run, as a context manager that displays the progress line.
 
-    Where several processes train, all may report, and the first alone prints and writes.
+    If several processes train, all may call it, and only the first prints and writes.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Report:
         is_first: bool = True,
         line: Line | None = None,
     ) -> None:
-        """Report a run.
+        """Prepare a report.
 
         Args:
-            directory: where log and pictures go.
+            directory: for the log and pictures.
             steps: of the whole run.
-            tokens: of a step, of all processes together, where `step` is not told.
-            work: floating-point operations a token, as `hardware.operations`.
-            peak: operations a second of the machines of all processes together, as
-                `hardware.matrix_rate`; 0 = not known, and then no share of it is told. It may be
-                measured too low, on a machine that is busy: a step that does more raises it.
-            is_first: whether this is the process that prints and writes.
-            line: tells people; nobody is told unless given.
+            tokens: of a step, of all processes together, if `step` is not given any.
+            work: floating-point operations per token, as from `hardware.operations`.
+            peak: operations per second of all processes together, as from
+                `hardware.matrix_rate`; 0 if unknown. A busy machine may have measured it too low,
+                so a faster step raises it.
+            is_first: whether this process prints and writes.
+            line: the progress line; none is displayed by default.
         """
         self.directory, self.steps, self.tokens = directory, steps, tokens
         self.work, self.peak, self.is_first = work, peak, is_first
@@ -77,8 +77,8 @@ class Report:
         self.log = Log(directory / "log.jsonl")
         self.board: Board | None = None
         self.training, self.held_out = array("d"), array("d")
-        """Pairs of a step and a loss, one after the other."""
-        self.is_begun = False
+        """Step, loss, step, loss and so on."""
+        self.is_open = False
         self.last = perf_counter()
 
     def __enter__(self) -> Self:
@@ -106,15 +106,15 @@ class Report:
         skipped: int,
         tokens: int | None = None,
     ) -> None:
-        """A step is done.
+        """Report a step.
 
         Args:
             step: its number, from 1.
-            loss: in nats, the mean over what was predicted.
-            norm: the length of the gradient before it was clipped.
+            loss: the mean over predicted tokens, in nats.
+            norm: the gradient norm before clipping.
             rate: the learning rate.
-            skipped: steps of the run so far whose loss or norm was no number.
-            tokens: that were read, of all processes together.
+            skipped: the number of skipped steps of the run.
+            tokens: read by all processes together.
 
         Raises:
             FileError: the log cannot be written.
@@ -122,7 +122,7 @@ class Report:
         if not self.is_first:
             return
         seconds = self._lap()
-        self._begin(0)
+        self._open(0)
         tokens = self.tokens if tokens is None else tokens
         share = self._share(tokens / seconds)
         line = self.line
@@ -132,7 +132,7 @@ class Report:
         line.pace.add(seconds)
         if share is not None:
             line.share.add(share * seconds, seconds)
-        said = {
+        numbers = {
             "loss": _number(loss),
             "norm": _number(norm),
             "learning_rate": rate,
@@ -141,13 +141,13 @@ class Report:
             "share_of_peak": None if share is None else round(share, 4),
             "seconds": round(seconds, 6),
         }
-        self._note({"step": step, **said})
+        self._log({"step": step, **numbers})
         if self.board is not None:
-            self.board.add("train", said, step)
+            self.board.add("train", numbers, step)
         line.tick()
 
     def judging(self, done: int, of: int) -> None:
-        """So much of an evaluation is done."""
+        """Report the progress of an evaluation."""
         if self.is_first:
             self.line.share_judged = done / max(1, of)
             self.line.tick()
@@ -160,14 +160,14 @@ class Report:
         sample: str,
         glance: "Glance | None" = None,
     ) -> None:
-        """An evaluation is done: print and log it, and draw the curve.
+        """Print and log an evaluation, and draw the loss curve.
 
         Args:
-            step: after which it was.
-            measures: of the texts that are held out, by name; "loss" is drawn, if there is one.
+            step: the number of steps before it.
+            measures: of the held-out data, by name; "loss" is drawn, if there is one.
             is_best: whether these are the best weights so far.
-            sample: something that the model made; may have several lines.
-            glance: what one head sees, which is drawn.
+            sample: output of the model, in one or several lines.
+            glance: the attention of one head, to be drawn.
 
         Raises:
             FileError: the log or a picture cannot be written.
@@ -175,21 +175,24 @@ class Report:
         if not self.is_first:
             return
         seconds = self._lap()
-        self._begin(0)
+        self._open(0)
         self.line.at, self.line.share_judged = step, 0.0
         self.line.others += seconds
         numbers = {name: _number(value) for name, value in measures.items()}
-        self._note(
+        self._log(
             {"step": step, "held_out": numbers, "best": is_best}
             | ({"sample": sample} if sample else {})
             | ({} if glance is None else {"attention": glance.numbers()})
             | {"seconds": round(seconds, 6)}
         )
         if self.training:
-            training, held_out = (_pairs(one) for one in (self.training, self.held_out))
+            training, held_out = (_pairs(numbers) for numbers in (self.training, self.held_out))
             write_whole(self.directory / "loss.svg", to_svg(training, held_out))
-        told = "  ".join(f"{_words(name)} {value:.4g}" for name, value in measures.items())
-        self.line.say(f"step {step:,}: {told}{'  (best so far)' if is_best else ''}", style="bold")
+        summary = "  ".join(
+            f"{name.replace('_', ' ')} {value:.4g}" for name, value in measures.items()
+        )
+        best = "  (best so far)" if is_best else ""
+        self.line.say(f"step {step:,}: {summary}{best}", style="bold")
         lines = printable(sample).splitlines()
         for line in lines:
             self.line.say(line, indent=INDENT, style="dim")
@@ -200,32 +203,32 @@ class Report:
             self._show(step, glance)
 
     def saved(self) -> None:
-        """A checkpoint was written; that took no step's time."""
+        """Exclude the time that a checkpoint took from the next step's."""
         self.line.others += self._lap()
 
     def resumed(self, step: int, damaged: Sequence[str] = ()) -> None:
-        """The run goes on where a checkpoint left it: so does the log, as if nothing had been.
+        """Report that the run resumes from a checkpoint, and cut the log there.
 
         Args:
             step: of the checkpoint.
-            damaged: names of newer checkpoints that could not be used.
+            damaged: the names of newer checkpoints that are damaged.
 
         Raises:
             FileError: the log cannot be written.
         """
         if not self.is_first:
             return
-        self._begin(step)
+        self._open(step)
         self.line.at = step
-        self.line.say(f"going on from step {step:,} of {self.steps:,}", style="bold")
+        self.line.say(f"resuming from step {step:,} of {self.steps:,}", style="bold")
         if damaged:
-            named = listing([printable(one) for one in damaged])
-            self.line.say(f"damaged, and passed over: {named}")
+            names = listing([printable(name) for name in damaged])
+            self.line.say(f"skipped damaged checkpoints: {names}")
 
     def _show(self, step: int, glance: "Glance") -> None:
-        """Print and draw what a head sees."""
+        """Print and draw the attention of a head."""
         folder = self.directory / "attention"
-        with suppress(OSError):  # which the picture then says
+        with suppress(OSError):  # writing the picture raises it again
             folder.mkdir(exist_ok=True)
         write_whole(folder / f"step-{step:07d}.svg", glance.to_svg(step))
         lines = glance.lines(self.line.width - INDENT)
@@ -235,40 +238,40 @@ class Report:
             self.board.tell("attention", plain, step)
 
     def _share(self, speed: float) -> float | None:
-        """Of the machine's peak, at so many tokens a second."""
+        """The share of the machine's peak at `speed` tokens per second, if the peak is known."""
         if not (self.peak and self.work):
             return None
         self.peak = max(self.peak, speed * self.work)
         return speed * self.work / self.peak
 
     def _lap(self) -> float:
-        """Seconds since this was last asked."""
+        """Seconds since the last call."""
         now = perf_counter()
         seconds, self.last = max(now - self.last, 1e-9), now
         return seconds
 
-    def _begin(self, step: int) -> None:
-        """Begin the log after a step, once."""
-        if self.is_begun:
+    def _open(self, step: int) -> None:
+        """Open the log and TensorBoard after a step, once."""
+        if self.is_open:
             return
-        self.is_begun = True
+        self.is_open = True
         self.log.cut(step, self._remember)
         self.board = Board.open(self.directory / "tensorboard", step, self.line.say)
-        self._lap()  # that took no step's time
+        self._lap()  # not part of a step's time
 
-    def _note(self, said: dict[str, Any]) -> None:
-        self.log.add(said)
-        self._remember(said)
+    def _log(self, entry: dict[str, Any]) -> None:
+        self.log.add(entry)
+        self._remember(entry)
 
-    def _remember(self, said: dict[str, Any]) -> None:
-        """Keep what the curve is drawn from."""
-        held_out = said.get("held_out")
-        loss = said.get("loss") if held_out is None else held_out.get("loss")
+    def _remember(self, entry: dict[str, Any]) -> None:
+        """Store the loss for the curve."""
+        held_out = entry.get("held_out")
+        loss = entry.get("loss") if held_out is None else held_out.get("loss")
         if loss is None:
             return
         if held_out is None:
             self.line.loss.add(loss)
-        (self.training if held_out is None else self.held_out).extend((said["step"], loss))
+        (self.training if held_out is None else self.held_out).extend((entry["step"], loss))
 
 
 def _pairs(numbers: "array[float]") -> np.ndarray[Any, Any]:
@@ -276,9 +279,5 @@ def _pairs(numbers: "array[float]") -> np.ndarray[Any, Any]:
 
 
 def _number(value: float) -> float | None:
-    """For JSON, which knows no other numbers than finite ones."""
+    """A number for JSON, which has only finite ones."""
     return value if math.isfinite(value) else None
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""What a user asks of a run, checked before any text is read, and kept for --resume."""
+"""The configuration of a run, validated before any text is read and stored for --resume."""
 
 import json
 import os
@@ -24,27 +24,29 @@ KIND: dict[str, Kind] = {
     "encoder": "encoder",
     "pairs": "encoder",
 }
-_MODEL = {one.name for one in fields(Config)} - {"kind", "vocabulary", "start", "stop", "padding"}
-_OPEN = {"dropout", "attention_dropout", "most_tokens"}
-"""What may be said anew of a model to go on from."""
-_SETTINGS = {one.name for one in fields(Settings)}
+_MODEL = {item.name for item in fields(Config)} - {
+    *("kind", "vocabulary", "start", "stop", "padding")
+}
+_ADJUSTABLE = {"dropout", "attention_dropout", "most_tokens"}
+"""Options of a base model that may be changed."""
+_SETTINGS = {item.name for item in fields(Settings)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a user asks for."""
+    """The configuration of a run."""
 
     what: What
     files: tuple[Path, ...]
     held_out: tuple[Path, ...] = ()
-    """Files to be judged by; a share of the others unless given."""
+    """Files for evaluation; by default, a share of the training data is held out."""
     columns: tuple[str | int, ...] = ()
-    """Names or numbers of the columns: a text's; or text and label; or source and target."""
+    """Names or numbers of the columns: the text; or text and label; or source and target."""
     vocabulary: int | None = None
     base: Path | None = None
-    """A model to go on from, its tokenizer with it."""
+    """A model to fine-tune, with its tokenizer."""
     head_only: bool = False
-    """Whether only a classifier's head is trained, and not the model below it."""
+    """Whether to train only the head of a classifier."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Settings` and of the model's `Config`."""
 
@@ -52,22 +54,20 @@ class Run:
         if self.what not in get_args(What):
             raise ArgumentError(f"what must be one of {listing([*get_args(What)])}")
         if self.head_only and self.what != "classifier":
-            raise ArgumentError("head_only is for a classifier, which alone has such a head")
+            raise ArgumentError("head_only applies to a classifier only")
         if self.base is not None and self.vocabulary is not None:
-            raise ArgumentError(
-                "vocabulary is that of the model to go on from; it cannot be chosen"
-            )
+            raise ArgumentError("vocabulary cannot be changed: the base model has its own")
         if self.what != "translator" and self.options.get("guidance"):
-            raise ArgumentError("guidance is for a translator, whose heads look across")
+            raise ArgumentError("guidance applies to a translator only")
         for name in self.options:
             if name not in _MODEL | _SETTINGS:
                 near = get_close_matches(name, sorted(_MODEL | _SETTINGS), n=3)
-                told = (
-                    f"near it is {listing(near)}" if near else "docs/train.md says which there are"
+                advice = (
+                    f"did you mean {listing(near)}?" if near else "docs/train.md lists all options"
                 )
-                raise ArgumentError(f"there is no option '{name}'; {told}")
-            if self.base is not None and name in _MODEL - _OPEN:
-                raise ArgumentError(f"{name} is that of the model to go on from")
+                raise ArgumentError(f"there is no option '{name}'; {advice}")
+            if self.base is not None and name in _MODEL - _ADJUSTABLE:
+                raise ArgumentError(f"{name} cannot be changed: the base model has its own")
         self._check_columns()
         self.settings(1)
         if self.base is None:
@@ -77,12 +77,12 @@ class Run:
         read = 1 if self.what in ("decoder", "encoder") else 2
         if not self.columns or (len(set(self.columns)) == len(self.columns) == read):
             return
-        wanted = "one column" if read == 1 else "two different columns"
-        said = listing([f"'{one}'" for one in self.columns])
-        raise ArgumentError(f"name {wanted}, not {said}")
+        expected = "one column" if read == 1 else "two different columns"
+        given = listing([f"'{column}'" for column in self.columns])
+        raise ArgumentError(f"name {expected}, not {given}")
 
     def _check_shape(self) -> None:
-        """Refuse what fits no model, however much there will be to learn from."""
+        """Refuse options that are invalid for any amount of data."""
         errors: list[PellucidError] = []
         for tokens, *_ in TIERS:
             try:
@@ -94,57 +94,58 @@ class Run:
 
     @property
     def of_model(self) -> dict[str, Any]:
-        """The options that are of the model."""
+        """The options of the model."""
         return {name: value for name, value in self.options.items() if name in _MODEL}
 
     def settings(self, steps: int) -> Settings:
-        """Those of the loop, with so many steps unless the options say otherwise.
+        """The settings of the training loop, with a default number of steps.
 
         Raises:
-            ArgumentError, TypeMismatchError: an option that makes no sense.
+            ArgumentError, TypeMismatchError: an option is invalid.
         """
-        wanted = {name: value for name, value in self.options.items() if name in _SETTINGS}
-        return Settings(**{"steps": steps} | wanted)
+        given = {name: value for name, value in self.options.items() if name in _SETTINGS}
+        return Settings(**{"steps": steps} | given)
 
     def save(self, path: Path) -> None:
-        """Write it so that it can be read in any directory."""
-        said = asdict(self)
+        """Write the configuration, with absolute paths."""
+        values = asdict(self)
         for name in ("files", "held_out"):
-            said[name] = [os.path.realpath(one) for one in said[name]]
+            values[name] = [os.path.realpath(file) for file in values[name]]
         if self.base is not None and self.base.exists():
-            said["base"] = os.path.realpath(self.base)
-        write_whole(path, json.dumps(said, indent=2, default=str) + "\n")
+            values["base"] = os.path.realpath(self.base)
+        write_whole(path, json.dumps(values, indent=2, default=str) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Run":
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            FileError: it is not there, or damaged.
+            FileError: the file is missing or damaged.
         """
         try:
-            said = json.loads(path.read_text())
+            values = json.loads(path.read_text())
             for name in ("files", "held_out"):
-                said[name] = tuple(map(Path, said[name]))
-            said["columns"] = tuple(said["columns"])
-            said["base"] = None if said["base"] is None else Path(said["base"])
-            return cls(**said)
+                values[name] = tuple(map(Path, values[name]))
+            values["columns"] = tuple(values["columns"])
+            values["base"] = None if values["base"] is None else Path(values["base"])
+            return cls(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            told = f"cannot read '{path}': {reason_of(error)}"
-            raise FileError(f"no run to go on with: {told}") from error
+            raise FileError(
+                f"no run to resume: cannot read '{path}': {reason_of(error)}"
+            ) from error
 
 
 def options_of(path: Path) -> dict[str, Any]:
-    """Those of a TOML file, by name; tables in it are for people, and may be called anything.
+    """The options in a TOML file, by name; tables only group them, under any name.
 
     Raises:
-        FileError: it cannot be read, or is no TOML.
+        FileError: the file cannot be read or is not TOML.
     """
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
-    found: dict[str, Any] = {}
-    for name, value in said.items():
-        found |= value if isinstance(value, dict) else {name: value}
-    return found
+    options: dict[str, Any] = {}
+    for name, value in tables.items():
+        options |= value if isinstance(value, dict) else {name: value}
+    return options

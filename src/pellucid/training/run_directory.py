@@ -1,4 +1,4 @@
-"""The directory of a run: whose it is at a time, and what is taken away from it."""
+"""The directory of a run: its lock, and the removal or replacement of an earlier run."""
 
 import os
 import shutil
@@ -16,34 +16,34 @@ MODEL = (
     *("spiece.model", "source.spm", "target.spm", "vocab.json"),
     *("head.safetensors", "results.json"),
 )
-"""What a run leaves besides `training`."""
+"""The files of a run outside `training`."""
 RUN = "run.json"
 TRAINING = (
     *("data/about.json", "data/tokenizer.json", "data/training*", "data/held-out*"),
     *("data/links-*.npy", "texts.sha256", "checkpoints/step-*", "log.jsonl", "loss.svg"),
     *("attention/step-*.svg", "tensorboard/events.*", "bad-batch.json", RUN),
 )
-"""What it leaves in `training`. Last comes what says that a run was there at all, so that one who
-is killed among these can be told from somebody else's files."""
+"""The files of a run in `training`. The last to be removed is the one that identifies a run, so
+that an interrupted removal is recognised."""
 FOLDERS = ("data", "checkpoints", "attention", "tensorboard")
 ASIDE = ".pellucid-run"
-"""Where a run is made ready, while what it replaces is still in `training`."""
+"""Holds a run that is being prepared, while the one that it will replace is in `training`."""
 OLD = ".pellucid-old"
-"""Where `training` of a run goes that is being replaced, until the new one is in its place."""
+"""Holds the `training` of a run that is being replaced."""
 
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # on Windows
     fcntl = None
 
 
 @contextmanager
 def alone(directory: Path, is_there: bool) -> Iterator[None]:
-    """No other run is at work in a directory, which is made unless it must be there.
+    """Lock a directory against other runs; it is created unless `is_there`.
 
     Raises:
-        FileError: one is; or it cannot be made.
+        FileError: another run uses it, or it cannot be created.
     """
     if not is_there:
         try:
@@ -58,7 +58,7 @@ def alone(directory: Path, is_there: bool) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FileError(f"another run is at work in '{directory}'") from error
+            raise FileError(f"another run is using '{directory}'") from error
         except OSError:  # some file systems have no locks
             pass
         yield
@@ -67,22 +67,21 @@ def alone(directory: Path, is_there: bool) -> Iterator[None]:
 
 
 def claim(directory: Path, overwrite: bool) -> Path:
-    """Where to make a run ready: `place` of the directory, empty.
+    """Make an empty directory in which to prepare a run (see `place`).
 
     Raises:
-        FileError: there is something in it, and it may not be removed; or it cannot be written.
+        FileError: the directory is not empty and may not be overwritten, or cannot be written.
     """
     if any(directory.iterdir()) and not overwrite:
         raise FileError(
-            f"'{directory}' has something in it; --resume goes on with it, --overwrite removes "
-            "what a run left there"
+            f"'{directory}' is not empty; --resume continues the run there, --overwrite replaces it"
         )
     _settle(directory)
     if not any((directory / one / RUN).is_file() for one in ("training", ASIDE)):
         for path in _left(directory):
             raise FileError(
-                f"'{path}' is of no run, since there is no '{directory / 'training' / RUN}'; "
-                "--overwrite removes what a run left, and nothing else"
+                f"'{path}' does not belong to a run, since there is no "
+                f"'{directory / 'training' / RUN}'; --overwrite replaces only runs"
             )
     is_over = (directory / "training" / RUN).is_file()
     if not is_over:
@@ -97,15 +96,15 @@ def claim(directory: Path, overwrite: bool) -> Path:
 
 
 def place(directory: Path) -> Path:
-    """Where a run is being made ready: aside, if there is another that it will replace."""
+    """The directory in which a run is prepared: aside, if it will replace another."""
     aside = directory / ASIDE
     return aside if aside.is_dir() else directory / "training"
 
 
 def replace(directory: Path) -> None:
-    """Put what was made ready aside in place of the run that was there.
+    """Replace the old run by the one that was prepared aside.
 
-    Whoever is killed meanwhile leaves the old run or the new one, and `sweep` ends what was begun.
+    If it is interrupted, the old or the new run is intact, and `sweep` completes the replacement.
     """
     if (directory / ASIDE).is_dir():
         os.rename(directory / "training", directory / OLD)
@@ -113,7 +112,7 @@ def replace(directory: Path) -> None:
 
 
 def _settle(directory: Path) -> None:
-    """End what a `replace` has begun: the new run in its place first, then the old one away."""
+    """Complete an interrupted `replace`: move the new run in, then remove the old one."""
     inner, old, aside = directory / "training", directory / OLD, directory / ASIDE
     if not old.is_dir():
         return
@@ -124,7 +123,7 @@ def _settle(directory: Path) -> None:
         for path in (*_model(directory), *_inside(old)):
             _remove(path)
         _remove_folders(directory / "1_Pooling", *(old / one for one in FOLDERS))
-        for path in sorted(old.rglob("*")):  # what somebody else has put there
+        for path in sorted(old.rglob("*")):  # files that are not the run's
             target = inner / path.relative_to(old)
             if not path.is_dir() or path.is_symlink():
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,24 +132,24 @@ def _settle(directory: Path) -> None:
 
 
 def run_in(directory: Path) -> Path:
-    """Where it stands what a run was asked, also of one that was killed while it took its place."""
+    """The file with a run's configuration, even if a `replace` was interrupted."""
     aside = directory / ASIDE / RUN
-    is_between = (directory / OLD).is_dir() and not (directory / "training").exists()
-    return aside if is_between and aside.is_file() else directory / "training" / RUN
+    is_interrupted = (directory / OLD).is_dir() and not (directory / "training").exists()
+    return aside if is_interrupted and aside.is_file() else directory / "training" / RUN
 
 
 def give_up(directory: Path) -> None:
-    """Leave a directory as it was before a run was made ready in it."""
+    """Remove a run that was being prepared."""
     is_over = place(directory).name == ASIDE
     sweep(directory)
     if not is_over:
         remove(directory)
-    with suppress(OSError):  # somebody else's files may be there
+    with suppress(OSError):  # it may contain other files
         directory.rmdir()
 
 
 def remove(directory: Path) -> None:
-    """What a run left, and nothing else that somebody may have put there."""
+    """Remove the files of a run, and nothing else."""
     for path in _left(directory):
         _remove(path)
     inner = directory / "training"
@@ -159,27 +158,27 @@ def remove(directory: Path) -> None:
 
 def _remove_folders(*folders: Path) -> None:
     for folder in folders:
-        with suppress(OSError):  # it is not there, or has something else in it
+        with suppress(OSError):  # it does not exist, or contains other files
             folder.rmdir()
 
 
 def check_unread(directory: Path, files: Iterable[Path]) -> None:
-    """Refuse to replace a run of which a file is read.
+    """Refuse to replace a run whose files are inputs of the new one.
 
     Raises:
-        ArgumentError: one is.
+        ArgumentError: a file is.
     """
     left = [path for path in _left(directory) if path.is_file()]
     for file in files:
         if file.exists() and any(os.path.samefile(file, path) for path in left):
             raise ArgumentError(
-                f"'{file}' is read, and is of the run that --overwrite removes; the new one goes "
-                "elsewhere"
+                f"'{file}' is an input, and part of the run that --overwrite would remove; choose "
+                "another output directory"
             )
 
 
 def _left(directory: Path) -> list[Path]:
-    """What a run left, if it was one."""
+    """All files of a run."""
     return _model(directory) + _inside(directory / "training")
 
 
@@ -193,7 +192,7 @@ def _inside(training: Path) -> list[Path]:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what was killed while it was written, or made ready; a `replace` is ended first."""
+    """Complete an interrupted `replace`, and remove partly written files."""
     _settle(directory)
     for path in (*directory.glob(UNFINISHED), *(directory / "training").rglob(UNFINISHED)):
         _remove(path)

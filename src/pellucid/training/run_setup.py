@@ -1,15 +1,14 @@
-"""From what a user asks to a run: data made ready, a model of a fitting size, and the loop.
+"""The setup of a run from its configuration: the data, a model of a suitable size, and the loop.
 
-DIR/config.json, model.safetensors, tokenizer.json    the best weights so far; head.safetensors
-beside them has a classifier's labels
-DIR/results.json                                      what was measured at the end
-DIR/training/run.json                                 what was asked, which --resume reads
+DIR/config.json, model.safetensors, tokenizer.json    the best model so far
+DIR/head.safetensors                                  a classifier's head, with its labels
+DIR/results.json                                      the final evaluation
+DIR/training/run.json                                 the configuration, for --resume
 DIR/training/data/                                    texts as ids
-DIR/training/checkpoints/                             to go on from
-DIR/training/log.jsonl, loss.svg, attention/          how it went
-DIR/.pellucid-run/                                    a run that is made ready to take the place of
-one that is there
-DIR/.pellucid-old/                                    the training/ of that, until it has
+DIR/training/checkpoints/                             for --resume
+DIR/training/log.jsonl, loss.svg, attention/          the progress
+DIR/.pellucid-run/                                    a run being prepared to replace another
+DIR/.pellucid-old/                                    the training/ of one being replaced
 """
 
 import json
@@ -31,6 +30,7 @@ from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
 from pellucid.text.text_inputs import name_of
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.training import alignment, corpus, hardware
 from pellucid.training import run_directory as places
 from pellucid.training.distributed import Processes
@@ -51,7 +51,7 @@ from pellucid.training.settings import Settings
 from pellucid.training.vocabulary import END, MASK
 
 PAIR_POSITIONS, ENCODER_POSITIONS = 256, 512
-"""Tokens of a text, at the most, where nobody says otherwise."""
+"""The default maximum number of tokens of a text."""
 
 
 def train(
@@ -63,26 +63,27 @@ def train(
     note: Callable[[str], None] = lambda _: None,
     line: Callable[[int], Line] = Line,
 ) -> dict[str, Any]:
-    """Train a model into a directory, or go on where a run stopped.
+    """Train a model into a directory, or resume a run there.
 
     Args:
-        run: what to train; None goes on with what is in the directory.
-        directory: where everything goes.
-        overwrite: whether what a run left there is replaced, once all is ready to begin.
-        progress: told of the work on the data: what, how much is done, and of how much.
-        note: told what people should know of the data, in a line.
-        line: makes what tells people how a run of so many steps goes; nobody is told unless given.
+        run: the configuration; None resumes the run in the directory.
+        directory: of all outputs.
+        overwrite: whether to replace a run in the directory, once the new one is prepared.
+        progress: called during the preparation of the data with a description, the amount done and
+            the total.
+        note: called with remarks on the data, a line each.
+        line: makes the progress line, given the number of steps; none is displayed by default.
 
     Returns:
-        What was measured of the model that is kept, on text that it did not learn from.
+        The evaluation of the best model on held-out data.
 
     Raises:
-        FileError: there is something in the directory already, or nothing to go on with; or as
-            `corpus.prepare` and `Trainer.run`.
-        ArgumentError, TypeMismatchError: an option that makes no sense.
-        MissingExtraError: what a translator is measured with is not installed.
+        FileError: the directory is not empty, or has no run to resume; or as `corpus.prepare` and
+            `Trainer.run`.
+        ArgumentError, TypeMismatchError: an option is invalid.
+        MissingExtraError: sacrebleu, which evaluates translators, is not installed.
         DivergedError: as `Trainer.run`.
-        Interrupted: by Ctrl-C; `train` of None goes on. Any other KeyboardInterrupt leaves the
+        Interrupted: by Ctrl-C; the run can be resumed. Any other KeyboardInterrupt leaves the
             directory as it was.
     """
     processes = Processes.join()
@@ -90,10 +91,12 @@ def train(
     if run is None:
         run = Run.read(places.run_in(directory))
     elif run.base is not None and os.path.realpath(run.base) == os.path.realpath(directory):
-        raise ArgumentError(f"'{directory}' is the model to go on from; the new one goes elsewhere")
+        raise ArgumentError(
+            f"'{directory}' is the base model; choose another directory for the new one"
+        )
     elif run.settings(1).shard and processes.count == 1:
         raise ArgumentError(
-            "shard=true is for several processes: torchrun --nproc-per-node N -m pellucid train"
+            "shard=true needs several processes: torchrun --nproc-per-node N -m pellucid train"
         )
     if run.what == "translator" and find_spec("sacrebleu") is None:
         raise MissingExtraError("BLEU needs sacrebleu: pip install 'pellucid[train]'")
@@ -118,7 +121,7 @@ def _train(
     note: Callable[[str], None],
     line: Callable[[int], Line],
 ) -> dict[str, Any]:
-    inner = directory / "training"
+    training = directory / "training"
     if processes.is_first:
         if resume:
             places.sweep(directory)
@@ -128,20 +131,20 @@ def _train(
     processes.wait()
     hardware.keep_freed_memory()
     try:
-        data = (inner if resume else places.place(directory)) / "data"
-        objective, settings, left_out = _made(run, data, resume, processes, progress)
-        report = _report(objective, settings, inner, processes, line)
-        trainer = Trainer(objective, settings, inner, report, processes)
+        data = (training if resume else places.place(directory)) / "data"
+        objective, settings, left_out = _set_up(run, data, resume, processes, progress)
+        report = _report(objective, settings, training, processes, line)
+        trainer = Trainer(objective, settings, training, report, processes)
     except BaseException:
-        if not resume and processes.is_first:  # nothing was learnt that could be lost
+        if not resume and processes.is_first:  # no training is lost
             places.give_up(directory)
         raise
     processes.wait()
     if processes.is_first:
         if not resume:
             places.replace(directory)
-        for told in left_out:
-            note(told)
+        for remark in left_out:
+            note(remark)
     processes.wait()
     try:
         trainer.run(resume)
@@ -150,33 +153,33 @@ def _train(
         raise
     except KeyboardInterrupt as error:
         is_done = trainer.step == settings.steps
-        raise Interrupted("trained, but not measured" if is_done else "stopped") from error
+        raise Interrupted("trained, but not evaluated" if is_done else "stopped") from error
     measures |= {"left_out": left_out} if left_out else {}
     if processes.is_first:
         write_whole(directory / "results.json", json.dumps(measures, indent=2) + "\n")
     return measures
 
 
-def _made(
+def _set_up(
     run: Run,
     data: Path,
     resume: bool,
     processes: Processes,
     progress: Callable[[str, int, int | None], None],
 ) -> tuple[Objective, Settings, list[str]]:
-    """The objective and the settings, once the data is ready, and what is left out of that; the
-    first process makes it so.
+    """The objective, the settings, and remarks on rows that are left out; the first process
+    prepares the data.
     """
     base = None if run.base is None else _base(run)
     config = None if base is None else replace(base.config, **run.of_model)
     longest = run.options.get("positions") if config is None else config.positions
-    # A text to classify is cut to what the model reads; of a pair all is needed.
-    usual = {"pairs": PAIR_POSITIONS, "translator": PAIR_POSITIONS, "encoder": ENCODER_POSITIONS}
-    longest = longest or usual[run.what] if run.what in usual else None
+    # Texts to classify are truncated to the model's length; pairs must be complete.
+    defaults = {"pairs": PAIR_POSITIONS, "translator": PAIR_POSITIONS, "encoder": ENCODER_POSITIONS}
+    longest = longest or defaults[run.what] if run.what in defaults else None
     if not processes.is_first:
         processes.wait()
     make = partial(_prepared, run, data, base, longest, resume, progress)
-    prepared = _as_before(run, data, make) if processes.is_first else make()
+    prepared = _verified(run, data, make) if processes.is_first else make()
     links = None
     if run.options.get("guidance"):
         sources, targets = prepared.training.texts
@@ -185,12 +188,13 @@ def _made(
         processes.wait()
     tokens = _tokens(prepared)
     settings = run.settings(steps_for(tokens, run.settings(1).batch_tokens))
-    if processes.count == 1:  # who goes on with what several have begun
+    if processes.count == 1:  # when one process resumes the run of several
         settings = replace(settings, shard=False)
     torch.manual_seed(settings.seed)
     tokenizer = prepared.tokenizer
     if config is None:
-        end = tokenizer.inner.token_to_id(END)
+        end = _special_id(tokenizer, END)
+        assert end is not None
         config = shape(KIND[run.what], tokens, len(tokenizer), end, run.of_model)
     model: Any = KINDS[config.kind](config)
     if base is not None:
@@ -200,16 +204,21 @@ def _made(
     return objective, settings, _left_out(prepared, longest)
 
 
+def _special_id(tokenizer: Tokenizer, *names: str) -> int | None:
+    """The id of a special token under one of these names, if there is one."""
+    return next((id for id in tokenizer.all_special_ids if tokenizer.token(id) in names), None)
+
+
 def _left_out(prepared: Any, longest: int | None) -> list[str]:
-    """What people should know of rows that are not read, in a line or two."""
-    told = []
-    for tally, whose in zip(prepared.left_out, ("", " to be judged by"), strict=True):
+    """Remarks on rows that are left out, for people."""
+    remarks = []
+    for tally, whose in zip(prepared.left_out, ("", " of the held-out data"), strict=True):
         parts = [f"{count(tally.blank, 'blank row')}"] if tally.blank else []
         if tally.too_long:
             parts.append(f"{count(tally.too_long, 'row')} of more than {longest} tokens")
         if parts:
-            told.append(f"left out {listing(parts)}{whose}")
-    return told
+            remarks.append(f"left out {listing(parts)}{whose}")
+    return remarks
 
 
 def _base(run: Run) -> Any:
@@ -217,15 +226,15 @@ def _base(run: Run) -> Any:
     kind = KIND[run.what]
     if model.config.kind != kind:
         raise ArgumentError(
-            f"'{run.base}' is of the kind {model.config.kind}; a {run.what} needs the kind {kind}"
+            f"'{run.base}' is of kind {model.config.kind}, but a {run.what} needs kind {kind}"
         )
     if model.tokenizer is None:
         raise ArgumentError(f"'{run.base}' has no tokenizer")
     return model
 
 
-def _as_before(run: Run, data: Path, make: Callable[[], Any]) -> Any:
-    """The texts that a run began with, made anew from its files if they are damaged."""
+def _verified(run: Run, data: Path, make: Callable[[], Any]) -> Any:
+    """The data that a run started with, prepared again from its files if it is damaged."""
     file = data.parent / "texts.sha256"
     prepared = make()
     try:
@@ -237,11 +246,11 @@ def _as_before(run: Run, data: Path, make: Callable[[], Any]) -> Any:
         corpus.forget(data)
         prepared = make()
     if _checksum(prepared) != before:
-        corpus.forget(data)  # for when the files are again what they were
+        corpus.forget(data)  # in case the files are restored
         names = [f"'{name_of(path)}'" for path in (*run.files, *run.held_out)]
         raise FileError(
-            f"'{data}' does not have the texts that the run began with, and they cannot be made "
-            f"again of {listing(names)}, changed since"
+            f"'{data}' does not have the texts that the run started with, and {listing(names)} "
+            "changed since"
         )
     return prepared
 
@@ -265,7 +274,7 @@ def _prepared(
     progress: Callable[[str, int, int | None], None],
 ) -> Any:
     shared: dict[str, Any] = {
-        "whatever": resume,
+        "ignore_changes": resume,
         "held_out": run.held_out,
         "vocabulary": run.vocabulary,
         "tokenizer": None if base is None else base.tokenizer,
@@ -309,11 +318,9 @@ def _objective(
     if run.what == "pairs":
         return Contrastive(model, training.texts, held_out.texts, **rest)
     if run.what == "encoder":
-        mask = model.tokenizer.inner.token_to_id(MASK)
+        mask = _special_id(model.tokenizer, MASK, "[MASK]", "<mask>")
         if mask is None:
-            mask = model.tokenizer.inner.token_to_id("[MASK]")
-        if mask is None:
-            raise ArgumentError(f"'{run.base}' has no token that hides another, like [MASK]")
+            raise ArgumentError(f"'{run.base}' has no mask token, such as [MASK]")
         return Masked(model, training, held_out, mask=mask, **rest)
     if run.head_only:
         model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Sequences of ids end to end in a file that is mapped into memory, however large it is."""
+"""Sequences of ids, concatenated in a memory-mapped file of any size."""
 
 import json
 import operator
@@ -18,31 +18,31 @@ from pellucid.common.files import reason_of, write_whole
 from pellucid.errors import ArgumentError, FileError
 
 CHUNK = 2**18
-"""Numbers that are written at once."""
+"""Numbers written at once."""
 
 
 class Sequences:
-    """Read-only, and as cheap to open as to close."""
+    """Read-only sequences on disk, cheap to open."""
 
     def __init__(self, directory: Path) -> None:
         """Open what `build` wrote.
 
         Raises:
-            FileError: it is not there, or not whole.
+            FileError: it is missing or incomplete.
         """
         try:
-            said = json.loads((directory / "about.json").read_text())
-            self.ids = np.memmap(directory / "ids", said["dtype"], "r")
+            about = json.loads((directory / "about.json").read_text())
+            self.ids = np.memmap(directory / "ids", about["dtype"], "r")
             """(ids,), uint16 or uint32"""
             self.ends = np.memmap(directory / "ends", np.int64, "r")
-            """Where each sequence ends among the ids."""
-            whole = len(self.ids) == said["ids"] and len(self.ends) == said["sequences"]
-            self.bytes: int = said["bytes"]
-            """UTF-8 bytes of the text that they were made from."""
+            """The end of each sequence in `ids`."""
+            is_whole = len(self.ids) == about["ids"] and len(self.ends) == about["sequences"]
+            self.bytes: int = about["bytes"]
+            """UTF-8 bytes of the original text."""
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileError(f"'{directory}' holds no sequences: {error}") from error
-        if not whole:
-            raise FileError(f"'{directory}' is damaged: it is not as long as it was")
+            raise FileError(f"'{directory}' has no sequences: {error}") from error
+        if not is_whole:
+            raise FileError(f"'{directory}' is damaged: its length has changed")
 
     @classmethod
     def build(
@@ -53,14 +53,14 @@ class Sequences:
         size: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> "Sequences":
-        """Write sequences, one after the other, as `Builder` does.
+        """Write sequences with a `Builder`.
 
         Args:
-            directory: where to.
-            sequences: ids of each; none may be empty.
-            vocabulary: how many ids there are, which says how many bytes each takes.
+            directory: to write to.
+            sequences: the ids of each; none may be empty.
+            vocabulary: the number of ids, which determines the bytes per id.
             size: UTF-8 bytes of their text.
-            progress: called with how many there are so far, now and then.
+            progress: called now and then with the number of sequences written.
         """
         with building(directory, vocabulary) as builder:
             for number, sequence in enumerate(sequences, 1):
@@ -75,16 +75,16 @@ class Sequences:
         return len(self.ends)
 
     def __getitem__(self, number: int) -> Tensor:
-        """(ids,) int64 of one sequence; from the last one where `number` is negative."""
+        """The ids of a sequence, (ids,) int64; negative numbers count from the end."""
         number = operator.index(number)
         number += len(self) * (number < 0)
         if not 0 <= number < len(self):
-            raise IndexError(number)  # which ends an iteration, too
+            raise IndexError(number)  # also ends an iteration
         start = int(self.ends[number - 1]) if number else 0
         return self.span(start, int(self.ends[number]))
 
     def span(self, start: int, end: int) -> Tensor:
-        """(end - start,) int64, across the ends of sequences."""
+        """The ids from `start` to `end`, across sequences, int64."""
         return torch.from_numpy(self.ids[start:end].astype(np.int64))
 
     @cached_property
@@ -94,26 +94,26 @@ class Sequences:
 
 
 class Builder:
-    """Writes sequences in parts of any length, and keeps none of them in memory."""
+    """Writes sequences in parts of any length, without keeping them in memory."""
 
     def __init__(self, ids: BinaryIO, ends: BinaryIO, vocabulary: int) -> None:
         """Write to two files; `building` opens them."""
         self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
         self.bytes = 0
-        """UTF-8 bytes of the text, for whoever builds to say."""
+        """UTF-8 bytes of the text, set by the caller."""
         self._ids, self._waiting_ids = ids, array(self.dtype.char)
         self._ends, self._waiting_ends = ends, array("q")
         self._count = self._last_end = self._sequences = 0
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Write more ids of the sequence that has not ended."""
+        """Add ids to the current sequence."""
         self._waiting_ids.extend(ids)
         self._count += len(ids)
         if len(self._waiting_ids) >= CHUNK:
             _write(self._waiting_ids, self._ids)
 
     def end(self) -> None:
-        """End the sequence.
+        """End the current sequence.
 
         Raises:
             ArgumentError: it is empty.
@@ -127,10 +127,10 @@ class Builder:
             _write(self._waiting_ends, self._ends)
 
     def finish(self) -> dict[str, int | str]:
-        """Write what is left; gives what `Sequences` wants to know.
+        """Flush the files; returns the metadata for `Sequences`.
 
         Raises:
-            ArgumentError: there is no sequence.
+            ArgumentError: there are no sequences.
         """
         if not self._sequences:
             raise ArgumentError("there are no sequences to write")
@@ -152,17 +152,15 @@ def _write(waiting: array, file: BinaryIO) -> None:  # type: ignore[type-arg]
 
 @contextmanager
 def building(directory: Path, vocabulary: int) -> Iterator[Builder]:
-    """A builder whose sequences are in `directory` when the block is left without an error.
-
-    Until then, what was there is as it was.
+    """A builder that replaces `directory` at the end of the block, if there is no error.
 
     Args:
-        directory: where to; what is there is replaced as a whole.
-        vocabulary: how many ids there are: two bytes each for up to 65,536, and else four.
+        directory: replaced as a whole.
+        vocabulary: the number of ids: two bytes each for up to 65,536, otherwise four.
 
     Raises:
         ArgumentError: a sequence is empty, or there is none.
-        FileError: it cannot be written.
+        FileError: the directory cannot be written.
     """
     aside = directory.with_name(directory.name + ".partial")
     try:

@@ -1,7 +1,7 @@
-"""Where a run stands, on disk: whole or not at all, and told from damaged ones by checksums.
+"""Checkpoints of a run: written atomically, and verified by checksums.
 
-DIR/training/checkpoints/step-000250/   what torch.distributed.checkpoint writes, one file a
-process, and about.json with the checksum of each
+DIR/training/checkpoints/step-0000250/   the files of torch.distributed.checkpoint, one per
+process, and about.json with their checksums
 """
 
 import hashlib
@@ -28,14 +28,14 @@ from pellucid.training.distributed import Processes
 
 ABOUT = "about.json"
 Parts = tuple[Any, Any, dict[str, Tensor]]
-"""The model, its optimiser, and tensors besides."""
+"""The model, its optimiser, and other tensors."""
 
 
 def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Processes) -> None:
-    """Write a checkpoint of the step that `about` names.
+    """Write a checkpoint of the step in `about`.
 
     Raises:
-        FileError: it cannot be written; nothing of it is left, and those before are as they were.
+        FileError: it cannot be written; earlier checkpoints are unchanged.
     """
     final = directory / f"step-{about['step']:07d}"
     aside = final.with_suffix(".partial")
@@ -50,8 +50,8 @@ def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Proces
 
     def finish() -> None:
         sums = {file.name: _checksum(file) for file in sorted(aside.iterdir())}
-        told = about | {"checksums": sums}
-        write_whole(aside / ABOUT, json.dumps({"about": told, "checksum": _sum(told)}, indent=2))
+        full = about | {"checksums": sums}
+        write_whole(aside / ABOUT, json.dumps({"about": full, "checksum": _sum(full)}, indent=2))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         flush(directory)
@@ -63,26 +63,26 @@ def save(directory: Path, parts: Parts, about: dict[str, Any], processes: Proces
                 call()
             except (OSError, RuntimeError, checkpoint.api.CheckpointException) as error:
                 reason = _reason(error)
-        (failed,) = processes.total(float(bool(reason)))  # all wait for all
+        (failed,) = processes.total(float(bool(reason)))  # a barrier, too
         if failed:
             if processes.is_first:
                 shutil.rmtree(aside, ignore_errors=True)
             raise FileError(
-                f"cannot write '{final}': {reason or 'another process could not'}; "
-                "--resume goes on from the checkpoint before, if there is one"
+                f"cannot write '{final}': {reason or 'another process failed'}; "
+                "--resume continues from the previous checkpoint, if there is one"
             )
 
 
 def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] | None:
-    """Go back to the newest checkpoint that is whole; None where there is none at all.
+    """Load the newest intact checkpoint.
 
     Returns:
-        What `save` was told about it, and under "damaged" the names of newer ones that are not
-        whole.
+        The `about` of `save`, and under "damaged" the names of newer, damaged checkpoints; None if
+        there are no checkpoints.
 
     Raises:
-        FileError: there are checkpoints, but none is whole, it is of another model, or it may not
-            be read.
+        FileError: all checkpoints are damaged, or the newest intact one is of another model or
+            cannot be read.
     """
     damaged: dict[str, str] = {}
     try:
@@ -94,42 +94,42 @@ def load(directory: Path, parts: Parts, processes: Processes) -> dict[str, Any] 
     for path in (directory / name for name in names if fnmatch(name, "step-*[0-9]")):
         try:
             about = _verified(path)
-        except PermissionError as error:  # it may be whole: nobody has to begin before it
+        except PermissionError as error:  # it may be intact, so an earlier one is not used
             raise FileError(f"cannot read '{path}': {reason_of(error)}") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             damaged[path.name] = reason_of(error)
             continue
-        found = _tensors(parts)
+        tensors = _tensors(parts)
         try:
             with _quiet():
-                read_tensors(found, checkpoint_id=path, no_dist=processes.count == 1)
+                read_tensors(tensors, checkpoint_id=path, no_dist=processes.count == 1)
         except (RuntimeError, ValueError, checkpoint.api.CheckpointException) as error:
             raise FileError(f"'{path}' is of another model: {_reason(error)}") from error
         model, optimiser, _ = parts
         set_state_dict(
             model,
             optimiser,
-            model_state_dict=found["model"],
-            optim_state_dict=found["optimiser"],
+            model_state_dict=tensors["model"],
+            optim_state_dict=tensors["optimiser"],
         )
         return about | {"damaged": list(damaged)}
     if damaged:
         name, reason = next(iter(damaged.items()))
         raise FileError(
-            f"none of the checkpoints in '{directory}' is whole; of the newest, {name}: {reason}"
+            f"all checkpoints in '{directory}' are damaged; the newest, {name}: {reason}"
         )
     return None
 
 
 def _tensors(parts: Parts) -> dict[str, Any]:
-    """By names that do not depend on how many processes hold them."""
+    """The tensors, by names that do not depend on the number of processes."""
     model, optimiser, others = parts
     weights, moments = get_state_dict(model, optimiser)
     return {"model": weights, "optimiser": moments, "others": others}
 
 
 def clear(directory: Path, keep: int) -> None:
-    """Remove all but the newest."""
+    """Remove all checkpoints but the newest."""
     for path in sorted(directory.glob("step-*[0-9]"))[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
     for path in directory.glob("*.partial"):
@@ -138,26 +138,26 @@ def clear(directory: Path, keep: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch warns of a process that is alone, though it was told so."""
+    """Suppress torch's warning about a single process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """What is said about a checkpoint, if every file is what it was; else an error says why not."""
-    said = json.loads((path / ABOUT).read_text())
-    about: dict[str, Any] = said["about"]
-    if said["checksum"] != _sum(about):
-        raise ValueError(f"{ABOUT} is not what it was")
+    """The `about` of a checkpoint; raises ValueError if a checksum does not match."""
+    content = json.loads((path / ABOUT).read_text())
+    about: dict[str, Any] = content["about"]
+    if content["checksum"] != _sum(about):
+        raise ValueError(f"the checksum of {ABOUT} does not match")
     for name, value in about["checksums"].items():
         if _checksum(path / name) != value:
-            raise ValueError(f"{name} is not what it was")
+            raise ValueError(f"the checksum of {name} does not match")
     return about
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong, without what torch says around it."""
+    """The first line of an error's message, without the report that torch wraps around it."""
     failures = getattr(error, "failures", None)
     if failures:
         error = next(iter(failures.values()))[0]

@@ -1,4 +1,4 @@
-"""A run on TensorBoard, where that is installed: a guest, which never ends a run."""
+"""TensorBoard output, if it is installed; its errors never end a run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from pellucid.common.files import printable
 
 
 class Board:
-    """TensorBoard, as long as nothing goes wrong with it."""
+    """A TensorBoard writer that is dropped at its first error."""
 
     def __init__(self, writer: Any, say: Callable[[str], None]) -> None:
         self.writer, self.say = writer, say
 
     @classmethod
     def open(cls, directory: Path, step: int, say: Callable[[str], None]) -> "Board | None":
-        """One that goes on after a step, or none where TensorBoard is not installed."""
+        """Open a log that continues after a step; None if TensorBoard is not installed."""
         if find_spec("tensorboard") is None:
             return None
         board = cls(None, say)
@@ -28,16 +28,16 @@ class Board:
         return board
 
     def add(self, group: str, numbers: dict[str, Any], step: int) -> None:
-        """Curves named group/number; what is None is left out."""
+        """Add scalars named group/name, except those that are None."""
         with self._harmless():
             for name, number in numbers.items():
                 if number is not None and self.writer is not None:
                     self.writer.add_scalar(f"{group}/{name}", number, step)
 
     def tell(self, name: str, lines: list[str], step: int) -> None:
-        """A text, as it stands."""
+        """Add preformatted text."""
         with self._harmless():
-            if lines and self.writer is not None:  # which reads Markdown: four blanks keep a line
+            if lines and self.writer is not None:  # Markdown: four spaces make a code block
                 self.writer.add_text(name, "\n".join("    " + line for line in lines), step)
 
     def close(self) -> None:
@@ -47,9 +47,9 @@ class Board:
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
-        """Whatever fails, it is said once, and the run goes on without."""
+        """Report an error once, and continue without TensorBoard."""
         try:
             yield
         except Exception as error:
             self.writer = None
-            self.say(f"TensorBoard is left out: {printable(str(error)) or type(error).__name__}")
+            self.say(f"TensorBoard failed: {printable(str(error)) or type(error).__name__}")

@@ -1,7 +1,7 @@
-"""Subword vocabularies, learnt from the texts that a model will read.
+"""Subword vocabularies, trained on a model's texts.
 
-Byte pairs (Sennrich et al. 2016; over bytes as in GPT-2, so that there is nothing that cannot be
-spelled), by Hugging Face's tokenizers, whose file everybody can read.
+Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2) by Hugging Face's tokenizers, so that
+every text can be encoded and others can read the file.
 """
 
 import math
@@ -25,31 +25,31 @@ from pellucid.text.tokenizer import Tokenizer
 END = "<|end|>"
 """Begins a text, and so ends the one before."""
 MASK = "<|mask|>"
-"""Stands for a token that is hidden from a masked encoder."""
+"""Replaces the masked tokens of an encoder."""
 LEAST, MOST = 512, 16_384
-"""Tokens of a vocabulary whose size nobody asked for."""
+"""The limits of the default vocabulary size."""
 READ = 100_000_000
-"""Characters that a vocabulary is learnt from, at the most."""
+"""The most characters that a vocabulary is trained on."""
 _WORD = 64
-"""Bytes of a word, at the most, that pairs are counted in: the work grows with their square."""
+"""The most bytes of a word in which pairs are counted, since the work is quadratic."""
 
 
 def suggested_size(characters: int) -> int:
-    """The root of the number of characters, as a multiple of 64 between `LEAST` and `MOST`.
+    """The square root of the number of characters, as a multiple of 64 from `LEAST` to `MOST`.
 
-    New words come ever more slowly as a text goes on, about as its root (Heaps 1978); 1 MB of text
-    has 1,024 tokens so, and from 268 MB on it has as many as there may be.
+    The number of different words grows about as the square root of a text (Heaps 1978). 1 MB of
+    text gets 1,024 tokens, and 268 MB or more gets the maximum.
     """
     return min(max(round(math.sqrt(characters) / 64) * 64, LEAST), MOST)
 
 
 def sampled(texts: Iterable[str], characters: int, most: int) -> Iterator[str]:
-    """Texts from all over a stream, which together have about `most` characters.
+    """Sample texts evenly from a stream, with about `most` characters in total.
 
     Args:
         texts: the stream.
-        characters: that it has.
-        most: all texts are kept where it has no more.
+        characters: its total length.
+        most: the whole stream is used if it is no longer than this.
     """
     seen = kept = 0
     for text in texts:
@@ -67,15 +67,16 @@ def byte_pairs(
     marks: Sequence[str] = (),
     characters: int | None = None,
 ) -> Tokenizer:
-    """A vocabulary, the same each time. Text is brought to NFC, and nothing else of it is lost;
-    but where it spells out END or a mark, that is what is read.
+    """Train a tokenizer, deterministically. It is lossless after NFC normalisation, except that END
+    and marks spelled out in a text become special tokens.
 
     Args:
-        texts: to learn from; of more than 100 million characters, a sample from all over them.
-        size: tokens, at least END, the marks and every byte; `suggested_size` unless given.
-        ends: where END goes: "$A" is the text in "<|end|> $A", say.
-        marks: more tokens that no text is spelled with, such as MASK.
-        characters: how many there are in the texts, which are then read as a stream.
+        texts: to train on; if there are more than 100 million characters, a sample of them.
+        size: of the vocabulary, at least END, the marks and every byte; by default
+            `suggested_size`.
+        ends: the template of special tokens, such as "<|end|> $A", where "$A" is the text.
+        marks: more special tokens, such as MASK.
+        characters: the total length of the texts, which are then read as a stream.
 
     Raises:
         ArgumentError: size is too small, or larger than the texts allow.
@@ -97,7 +98,7 @@ def byte_pairs(
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=suggested_size(characters) if size is None else size,
-        min_frequency=2,  # what comes once is no pattern
+        min_frequency=2,  # a single occurrence is no pattern
         special_tokens=marks,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -106,8 +107,7 @@ def byte_pairs(
     inner.pre_tokenizer = words
     if size is not None and inner.get_vocab_size() < size:
         raise ArgumentError(
-            f"a vocabulary of {size:,} tokens was asked for, but the texts give no more than "
-            f"{inner.get_vocab_size():,}"
+            f"vocabulary must be at most {inner.get_vocab_size():,} for these texts, not {size:,}"
         )
     inner.post_processor = processors.TemplateProcessing(
         single=ends, special_tokens=[(mark, inner.token_to_id(mark)) for mark in marks]

@@ -1,7 +1,7 @@
-"""Models read from the checkpoints of others, and written for them.
+"""Checkpoints of model families that transformers knows: reading and writing.
 
-One file a family says what its config means and what its tensors are called; see
-docs/add-a-family.md. Only safetensors are read, and no code that a checkpoint brings is run.
+One file per family translates its config and maps its tensor names; see docs/add-a-family.md. Only
+safetensors are read, and no code of a checkpoint is run.
 """
 
 from collections.abc import Mapping
@@ -25,32 +25,31 @@ FAMILIES = (
     marian.FAMILY,
 )
 OWN = "pellucid"
-"""The model_type of a shape that is no known family's; in those of others, the name of an entry
-with our own config."""
+"""The model_type of an architecture that no family has; in the config.json of a family, the key of
+our own config."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 NO_ID = -1
-"""What some say of an id that there is none of: the padding of the first Llama, say."""
+"""The value that some checkpoints give an id that does not exist, such as Llama 1's padding."""
 UNFIT = "its config.json has a value that does not fit"
-ANY_NAMES = Family(types=(OWN,), read=lambda said: _own(said), write=lambda _: None, names={})
+ANY_NAMES = Family(types=(OWN,), read=lambda config: _own(config), write=lambda _: None, names={})
 
 
-def is_own(said: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of a model that Pellucid has written."""
-    return OWN in said or said.get("model_type") == OWN
+def is_own(config: Mapping[str, Any]) -> bool:
+    """Whether Pellucid wrote a config.json."""
+    return OWN in config or config.get("model_type") == OWN
 
 
 def read_config(directory: Path) -> tuple[Config, Family]:
-    """What config.json says, and generation_config.json of ids that it does not.
+    """Read config.json, and the special token ids of generation_config.json.
 
     Raises:
-        FileError: it is not there, no JSON, of no known family, or says what a `Config` cannot.
+        FileError: config.json is missing, not JSON, of an unknown family, or not supported by
+            `Config`.
     """
-    said = json_in(directory, "config.json")
-    kind, quantised = said.get("model_type"), said.get("quantization_config")
-    if quantised:
-        raise FileError(
-            "its weights are quantised, as its config.json says; the plain ones are needed"
-        )
+    config = json_in(directory, "config.json")
+    kind = config.get("model_type")
+    if config.get("quantization_config"):
+        raise FileError("its config.json says that its weights are quantised; use the original")
     families = {name: family for family in (*FAMILIES, ANY_NAMES) for name in family.types}
     if not isinstance(kind, str) or kind not in families:
         known = ", ".join(name for name in families if name != OWN)
@@ -58,34 +57,33 @@ def read_config(directory: Path) -> tuple[Config, Family]:
     family = families[kind]
     with untrusted.guarded(UNFIT):
         try:
-            return _own_of(said, family) or family.read(_with_ids(said, directory)), family
+            return _own_of(config, family) or family.read(_with_ids(config, directory)), family
         except KeyError as error:
             raise FileError(f"its config.json has no {error}") from error
 
 
-def _with_ids(said: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """With the ids that the settings of generation say, which go before, as in transformers."""
+def _with_ids(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The config with the ids of generation_config.json, which take precedence in transformers."""
     file = directory / generation.FILE
-    also = json_in(directory, file.name) if file.is_file() else {}
-    found = said | {name: also[name] for name in IDS if also.get(name) is not None}
-    return found | {name: None for name in IDS if found.get(name) == NO_ID}
+    settings = json_in(directory, file.name) if file.is_file() else {}
+    merged = config | {name: settings[name] for name in IDS if settings.get(name) is not None}
+    return merged | {name: None for name in IDS if merged.get(name) == NO_ID}
 
 
-def _own_of(said: Mapping[str, Any], family: Family) -> Config | None:
-    """Our own config, kept beside theirs, unless theirs has been changed since."""
-    if OWN not in said:
+def _own_of(config: Mapping[str, Any], family: Family) -> Config | None:
+    """Our own config, stored beside the family's, unless the latter has been edited since."""
+    if OWN not in config:
         return None
-    own = _own(said[OWN])
+    own = _own(config[OWN])
     theirs = family.write(own)
-    if theirs is None:  # as encoders were once written under the name of a family of decoders
+    if theirs is None:  # earlier versions wrote encoders as model_type "llama"
         return own
-    return own if theirs.items() <= said.items() else None
+    return own if theirs.items() <= config.items() else None
 
 
-def _own(said: Mapping[str, Any]) -> Config:
-    names = Config.__annotations__
-    given = {name: value for name, value in said.items() if name in names}
+def _own(config: Mapping[str, Any]) -> Config:
+    values = {name: value for name, value in config.items() if name in Config.__annotations__}
     for name in ("stop", "rope_scaling"):
-        if name in given:
-            given[name] = tuple(tuple(x) if isinstance(x, list) else x for x in given[name])
-    return Config(**given)
+        if name in values:
+            values[name] = tuple(tuple(x) if isinstance(x, list) else x for x in values[name])
+    return Config(**values)

@@ -1,4 +1,4 @@
-"""BART (Lewis et al. 2020). What it has in common with Marian is told here for both."""
+"""BART (Lewis et al. 2020), and what it shares with Marian."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,14 +45,14 @@ SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weigh
 
 
 def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
-    """Fields of `Config` that BART and Marian say alike.
+    """The fields of `Config` that BART and Marian share.
 
     Args:
         config: config.json.
-        ids: what the family means by those that are not in it.
+        ids: the family's defaults of special token ids.
     """
     expect(config, normalize_before=False, add_final_layer_norm=False)
-    for size in ("attention_heads", "ffn_dim"):  # one config is that of both stacks
+    for size in ("attention_heads", "ffn_dim"):  # `Config` has one for both stacks
         expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
     return {
         "kind": "encoder-decoder",
@@ -72,7 +72,7 @@ def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
 
 
 def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
-    """The config.json of either; None where neither has this shape."""
+    """The config.json of either family; None if it does not support this architecture."""
     if config.embedding_scale not in (1.0, config.width**0.5) or config.norm_eps != 1e-5:
         return None
     return {
@@ -97,8 +97,8 @@ def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
 
 
 def read(config: Mapping[str, Any]) -> Config:
-    said = both(config, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2)
-    return Config(embedding_norm=True, position="learned", position_offset=2, **said)
+    shared = both(config, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2)
+    return Config(embedding_norm=True, position="learned", position_offset=2, **shared)
 
 
 def write(config: Config) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ NAMES = {
 def read(config: Mapping[str, Any]) -> Config:
     expect(config, position_embedding_type="absolute", is_decoder=False)
     config = {"pad_token_id": 1 if config["model_type"] in ROBERTA else 0, **config}
-    # RoBERTa counts positions from the one after that of padding.
+    # RoBERTa's positions start after the id of padding.
     offset = config["pad_token_id"] + 1 if config["model_type"] in ROBERTA else 0
     return Config(
         kind="encoder",
@@ -57,8 +57,8 @@ def write(config: Config) -> dict[str, Any] | None:
 
 
 def write_roberta(config: Config) -> dict[str, Any] | None:
-    is_one = config.position_offset and config.padding == config.position_offset - 1
-    return _written(config, "roberta", "RobertaModel") if is_one else None
+    is_roberta = config.position_offset and config.padding == config.position_offset - 1
+    return _written(config, "roberta", "RobertaModel") if is_roberta else None
 
 
 def _written(config: Config, name: str, kind: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""How a family of checkpoints is described: what its config means, and what its tensors are called.
+"""The description of a family of checkpoints: its config and the names of its tensors.
 
-A family is one file here: `read` makes our `Config` of its config.json, `write` the other way
-round, and `names` pairs our modules with its own. Everything else is done for all in one place.
+Each family has a file here: `read` turns its config.json into our `Config`, `write` does the
+reverse, and `names` maps our modules to its own. Everything else is shared.
 """
 
 import re
@@ -15,11 +15,11 @@ from pellucid.errors import FileError
 from pellucid.layers.config import Activation, Config, Kind
 
 Names = Mapping[Any, str]
-"""Our module (several, where theirs is one, stacked) to their module; {} is a layer's number."""
+"""Our module, or a tuple of modules stacked into one of theirs, to their module; {} is a layer."""
 
 
 class Shaped(Protocol):
-    """A model, as far as its checkpoint's tensors depend on it."""
+    """The part of a model that the tensors of its checkpoint depend on."""
 
     config: Config
 
@@ -34,32 +34,32 @@ class Family:
     """One kind of checkpoint that transformers writes."""
 
     types: tuple[str, ...]
-    """What config.json may give as model_type."""
+    """The values of model_type in config.json."""
     read: Callable[[Mapping[str, Any]], Config]
-    """Raises FileError for what a `Config` cannot say."""
+    """Converts config.json; raises FileError for settings that `Config` does not support."""
     write: Callable[[Config], dict[str, Any] | None]
-    """The config.json of this shape; None where the family has no such shape."""
+    """The config.json of an architecture; None if the family does not support it."""
     names: Names | Callable[[Config], Names]
     prefix: str = ""
-    """Before all names but those in `outside`, in checkpoints that have a head."""
+    """The prefix of all tensors except those in `outside`, in checkpoints with a head."""
     outside: tuple[str, ...] = ("lm_head", "final_logits_bias")
     transposed: tuple[str, ...] = ()
-    """Ends of their modules whose weight is (in, out)."""
+    """Suffixes of their modules whose weight is (in, out)."""
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Their tensors, and the names under which some checkpoints have the same ones; each is written
-    once."""
+    """Their tensors, and other names of the same tensor in some checkpoints; only the first name
+    is written."""
     untied: tuple[str, ...] = ()
-    """Copies that are written too where the output has weights of its own: transformers then takes
-    each of them for one of its own, and draws what is not there."""
+    """Copies that are written as well if the output has weights of its own, since transformers
+    would otherwise initialise them at random."""
     rows: tuple[str, ...] = ()
-    """Their tensors of shape (1, n) that are ours of shape (n)."""
+    """Their tensors of shape (1, n) that are (n,) here."""
     ignored: str = r"$^"
-    """A regular expression: tensors that no model here needs."""
+    """A regular expression of tensors that the models here do not need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor of theirs belongs."""
+    """The name of one of their tensors, and our parameters in it."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -71,11 +71,11 @@ def names_of(family: Family, config: Config) -> Names:
 
 
 def places(family: Family, model: Shaped) -> Iterator[Place]:
-    """Each tensor that a checkpoint of this model has, and the parameters it is made of.
+    """Each tensor of a checkpoint of this model, with the parameters that it holds.
 
-    Parameters that no name stands for go without saying: their own name is used.
+    Parameters that `names` does not mention keep their own name.
     """
-    own = dict(model.named_parameters())  # one that is shared by two modules comes once
+    own = dict(model.named_parameters())  # a shared parameter occurs once
     done: set[str] = set()
     for ours, theirs in names_of(family, model.config).items():
         group = (ours,) if isinstance(ours, str) else ours
@@ -85,7 +85,7 @@ def places(family: Family, model: Shaped) -> Iterator[Place]:
             if match is None:
                 continue
             *number, suffix = match.groups(default="")
-            mine = tuple(one.format(*number) + suffix for one in group)
+            mine = tuple(module.format(*number) + suffix for module in group)
             their = theirs.format(*number)
             if not their.startswith(family.outside):
                 their = family.prefix + their
@@ -97,7 +97,7 @@ def places(family: Family, model: Shaped) -> Iterator[Place]:
 
 
 def of_theirs(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Our tensors, taken out of theirs."""
+    """Our tensors, split out of one of theirs."""
     if place.is_transposed:
         tensor = tensor.T
     if len(shapes) == 1:
@@ -118,7 +118,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """Ours, by their name."""
+    """Our name of an activation, given theirs."""
     if name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise FileError(f"its activation is {name!r}; known are {known}")
@@ -126,76 +126,67 @@ def activation(name: str) -> Activation:
 
 
 def activation_name(ours: Activation) -> str:
-    """Theirs, by our name."""
+    """Their name of an activation, given ours."""
     return {"gelu_tanh": "gelu_new"}.get(ours, ours)
 
 
 def expect(config: Mapping[str, Any], **values: Any) -> None:
-    """Refuse a config that says something else; what it does not say is as expected.
+    """Refuse a config with other values; missing keys are accepted.
 
     Raises:
-        FileError: naming what is not supported.
+        FileError: a value is not supported.
     """
-    for name, value in values.items():
-        given = config.get(name, value)
-        if given != value:
-            raise FileError(f"its config.json has {name} = {given!r}; only {value!r} is known")
+    for name, expected in values.items():
+        actual = config.get(name, expected)
+        if actual != expected:
+            raise FileError(
+                f"its config.json has {name} = {actual!r}; only {expected!r} is supported"
+            )
 
 
 START, TARGET_START = "bos_token_id", "decoder_start_token_id"
 
 
 def marks(config: Mapping[str, Any], start: str = START, **defaults: int) -> dict[str, Any]:
-    """Fields of `Config`: the ids that begin, end and fill up a text.
+    """The start, stop and padding ids, as fields of `Config`.
 
     Args:
         config: config.json.
-        start: what it calls the first of them.
-        defaults: what the family means by those that are not in it, where there is such an id.
+        start: the key of the start id.
+        defaults: the family's default ids; those outside the vocabulary are ignored.
     """
-    known = {name: one for name, one in defaults.items() if one < config["vocab_size"]}
-    config = {**known, **config}
-    stop = config.get("eos_token_id")  # one id, or several, or none
+    valid = {name: number for name, number in defaults.items() if number < config["vocab_size"]}
+    config = {**valid, **config}
+    stop = config.get("eos_token_id")  # one id, a list, or None
     stops = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
     return {"start": config.get(start), "stop": stops, "padding": config.get("pad_token_id")}
 
 
 def write_marks(config: Config, start: str = START) -> dict[str, Any]:
-    """The same as config.json writes them."""
+    """The start, stop and padding ids, as config.json has them."""
     stop = config.stop[0] if len(config.stop) == 1 else list(config.stop) or None
     return {start: config.start, "eos_token_id": stop, "pad_token_id": config.padding}
 
 
 def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
-    """Whether a family can say this config: no part of it would get lost.
+    """Whether a family can express this config without loss.
 
     Args:
-        config: to be written.
-        says: names of fields that may have any value, besides those that every family can say.
-        wanted: fields that must have this value. All others must have that of `Config` itself, so
-            that a field which comes later is refused until a family knows it.
+        config: the config to write.
+        says: names of fields that may have any value, besides those that every family expresses.
+        wanted: fields that must have this value. All others must have their default, so that a
+            field added to `Config` later is refused until a family supports it.
     """
-    plain, free = _plain(config), {*_SAID_BY_ALL, *says.split()}
-    for one in fields(config):
-        if one.name in free:
-            continue
-        if getattr(plain, one.name) != wanted.get(one.name, one.default):
-            return False
-    return True
+    plain, free = _plain(config), {*_IN_ALL_FAMILIES, *says.split()}
+    return all(
+        field.name in free or getattr(plain, field.name) == wanted.get(field.name, field.default)
+        for field in fields(config)
+    )
 
 
-_SAID_BY_ALL = (
-    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
-    *(
-        "dropout",
-        "attention_dropout",
-        "pooling",
-        "normalised",
-        "most_tokens",
-        "start",
-        "stop",
-        "padding",
-    ),
+_IN_ALL_FAMILIES = (
+    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation", "dropout"),
+    *("attention_dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"),
 )
 _ONLY_WITH = {
     "sinusoidal": ("interleaved",),
@@ -207,7 +198,7 @@ _ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "window")
 
 
 def _plain(config: Config) -> Config:
-    """The same model, with each field that makes no difference as `Config` itself has it."""
+    """The config with every field that has no effect set to its default."""
     same = {
         "head_dim": config.head_dim == config.width / config.heads,
         "kv_heads": config.kv_heads == config.heads,
@@ -220,5 +211,5 @@ def _plain(config: Config) -> Config:
     for position, names in _ONLY_WITH.items():
         same |= dict.fromkeys(names, config.position != position)
     same |= dict.fromkeys(_ONLY_WITH_LOGITS, config.kind == "encoder")
-    defaults: dict[str, Any] = {one.name: one.default for one in fields(config)}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(config)}
     return replace(config, **{name: defaults[name] for name, is_same in same.items() if is_same})

@@ -1,6 +1,4 @@
-"""How a checkpoint wants its texts to be written: generation_config.json, which counts before what
-older checkpoints say in config.json.
-"""
+"""A checkpoint's generation settings: generation_config.json, or config.json in older ones."""
 
 import json
 from collections.abc import Mapping
@@ -18,33 +16,32 @@ FILE = "generation_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What a checkpoint says, under the names of transformers; None where it says nothing.
+    """Generation settings under the names of transformers; None if the checkpoint sets none.
 
-    A task takes from it what its caller does not say.
+    Tasks use them as defaults.
     """
 
     num_beams: int | None = None
     length_penalty: float | None = None
     early_stopping: bool | None = None
-    """Whether a search ends as soon as it has as many texts as beams."""
+    """Whether beam search stops as soon as it has as many texts as beams."""
     forced_bos_token_id: int | None = None
-    """The first token after the start, whatever its probability."""
+    """The first token after the start token, whatever its probability."""
     forced_eos_token_id: int | None = None
-    """The last token of a text that has reached its limit."""
+    """The last token of a text that reaches its maximum length."""
     max_length: int | None = None
-    """Of a text with its start or prompt."""
+    """The maximum length, including the start token or prompt."""
     max_new_tokens: int | None = None
-    """Of a text without it, which counts before `max_length`."""
+    """The maximum number of new tokens, which takes precedence over `max_length`."""
     do_sample: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
     alignment_heads: tuple[tuple[int, int], ...] | None = None
-    """Layers and heads of cross-attention that know where words come from; Whisper's checkpoints
-    name theirs so."""
+    """(layer, head) of the cross-attention heads that align words, as in Whisper's checkpoints."""
     others: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that would change the text, and that are not supported here."""
+    """Unsupported settings that would change the text."""
 
 
 _KINDS: dict[Any, Any] = {int | None: int, float | None: int | float, bool | None: bool}
@@ -69,69 +66,68 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "eta_cutoff": (0,),
     "guidance_scale": (1,),
 }
-"""Settings that are not supported, and their values (besides null) that have no effect."""
+"""Unsupported settings, and their values (besides null) that have no effect."""
 
 
 def read(directory: Path, config: Config) -> Generation:
-    """The settings of a checkpoint.
+    """Read the generation settings of a checkpoint.
 
     Args:
-        directory: of the checkpoint.
+        directory: the checkpoint.
         config: of its model.
 
     Raises:
         FileError: the file cannot be read.
     """
-    said = json_in(directory, FILE if (directory / FILE).is_file() else "config.json")
-    found: dict[str, Any] = {}
+    settings = json_in(directory, FILE if (directory / FILE).is_file() else "config.json")
+    supported: dict[str, Any] = {}
     others: dict[str, Any] = {}
-    for one in fields(Generation):
-        value = said.get(one.name)
-        if value is None or one.name == "others":
+    for name, annotation in ((setting.name, setting.type) for setting in fields(Generation)):
+        value = settings.get(name)
+        if value is None or name == "others":
             continue
-        if one.name == "alignment_heads":
+        if name == "alignment_heads":
             heads = _alignment_heads(value, config)
-            (found if heads else others)[one.name] = heads or value
+            (supported if heads else others)[name] = heads or value
             continue
-        kind: Any = _KINDS[one.type]
-        is_so = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_so = is_so and abs(value) < 2**62  # nor infinite or NaN
-        if is_so and not (one.name.endswith("_id") and not 0 <= value < config.vocabulary):
-            found[one.name] = value
+        kind: Any = _KINDS[annotation]
+        is_valid = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        is_valid = is_valid and abs(value) < 2**62  # neither infinite nor NaN
+        if is_valid and not (name.endswith("_id") and not 0 <= value < config.vocabulary):
+            supported[name] = value
         else:
-            others[one.name] = value
-    for name, plain in _WITHOUT_EFFECT.items():
-        value = said.get(name)
-        # Padding is never written anyway.
-        is_padding = name == "bad_words_ids" and value == [[config.padding]]
-        if value is not None and value not in plain and not is_padding:
             others[name] = value
-    return Generation(**found, others=others)
+    for name, without_effect in _WITHOUT_EFFECT.items():
+        value = settings.get(name)
+        # Padding is never generated anyway.
+        is_padding = name == "bad_words_ids" and value == [[config.padding]]
+        if value is not None and value not in without_effect and not is_padding:
+            others[name] = value
+    return Generation(**supported, others=others)
 
 
-def _alignment_heads(said: Any, config: Config) -> tuple[tuple[int, int], ...] | None:
-    """What is said, if these heads are there."""
+def _alignment_heads(value: Any, config: Config) -> tuple[tuple[int, int], ...] | None:
+    """The heads that a setting names, if they exist."""
     layers = config.layers if config.decoder_layers is None else config.decoder_layers
     try:
-        heads = tuple((range(layers).index(x), range(config.heads).index(y)) for x, y in said)
+        heads = tuple((range(layers).index(x), range(config.heads).index(y)) for x, y in value)
     except (TypeError, ValueError):
         return None
     return heads if config.kind == "encoder-decoder" else None
 
 
 def write(directory: Path, generation: Generation, config: Config) -> None:
-    """Write the settings, if there are any, with the ids that transformers looks for beside them.
+    """Write the settings and the special token ids, which transformers reads from the same file.
 
-    Those of another model that was saved here before are not left.
-
+    Without settings, the file is written only to replace that of another model.
 
     Raises:
         FileError: the directory cannot be written to.
     """
     if generation == Generation() and not (directory / FILE).exists():
         return
-    said = {one.name: getattr(generation, one.name) for one in fields(generation)}
-    said |= said.pop("others")
-    said |= write_marks(config, TARGET_START if config.kind == "encoder-decoder" else START)
-    said = {name: value for name, value in said.items() if value is not None}
-    write_whole(directory / FILE, json.dumps(said, indent=2) + "\n")
+    settings = {item.name: getattr(generation, item.name) for item in fields(generation)}
+    settings |= settings.pop("others")
+    settings |= write_marks(config, TARGET_START if config.kind == "encoder-decoder" else START)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    write_whole(directory / FILE, json.dumps(settings, indent=2) + "\n")

@@ -91,5 +91,5 @@ FAMILY = Family(
     prefix="transformer.",
     transposed=("c_attn", "c_proj", "c_fc"),
     copies={"transformer.wte.weight": ("lm_head.weight",)},
-    ignored=r"\.attn\.(bias|masked_bias)$",  # which token sees which, as a table
+    ignored=r"\.attn\.(bias|masked_bias)$",  # causal masks
 )

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023), and those built as it is: Mistral, Qwen 2 and Qwen 3, SmolLM."""
+"""Llama (Touvron et al. 2023) and models of its architecture: Mistral, Qwen 2 and 3, SmolLM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, dict[str, int]] = {
     "qwen2": _QWEN,
     "qwen3": {**_QWEN, "head_dim": 128},
 }
-"""What each of them means by a key that is not in config.json. One that is null is in it."""
+"""The defaults of keys that are missing from config.json; null is not missing."""
 
 
 def read(config: Mapping[str, Any]) -> Config:
@@ -83,11 +83,11 @@ def read(config: Mapping[str, Any]) -> Config:
 
 
 def _rope(config: Mapping[str, Any]) -> tuple[float, tuple[tuple[str, Any], ...]]:
-    """The base, and how frequencies are stretched: one entry since transformers 5, two before."""
-    said = {**(config.get("rope_parameters") or config.get("rope_scaling") or {})}
-    theta = float(said.pop("rope_theta", config.get("rope_theta", 10_000.0)))
-    kind = said.pop("rope_type", said.pop("type", "default"))
-    return theta, () if kind == "default" else (("rope_type", kind), *sorted(said.items()))
+    """The base and the scaling of the frequencies: one key since transformers 5, two before."""
+    scaling = {**(config.get("rope_parameters") or config.get("rope_scaling") or {})}
+    theta = float(scaling.pop("rope_theta", config.get("rope_theta", 10_000.0)))
+    kind = scaling.pop("rope_type", scaling.pop("type", "default"))
+    return theta, () if kind == "default" else (("rope_type", kind), *sorted(scaling.items()))
 
 
 def _window(config: Mapping[str, Any]) -> Any:
@@ -102,7 +102,7 @@ def _window(config: Mapping[str, Any]) -> Any:
         ["sliding_attention"] * (full < layers) + ["full_attention"] * (full > 0)
     )
     if len(set(types)) > 1:
-        raise FileError("some of its layers have a window and some have none; only all or none can")
+        raise FileError("only some of its layers have a sliding window, which is not supported")
     return window if types[0] == "sliding_attention" else None
 
 
@@ -162,7 +162,7 @@ CLASSES = {
 
 
 def _name(config: Config) -> str | None:
-    """Which of them has this shape."""
+    """The model_type of this architecture."""
     qkv = _qkv_bias(config)
     output = config.bias if config.output_bias is None else config.output_bias
     if config.head_norm:

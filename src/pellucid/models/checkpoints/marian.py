@@ -1,4 +1,4 @@
-"""Marian (Junczys-Dowmunt et al. 2018), with which the models of OPUS-MT translate."""
+"""Marian (Junczys-Dowmunt et al. 2018), the architecture of the OPUS-MT models."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,8 +14,8 @@ def read(config: Mapping[str, Any]) -> Config:
     if config.get("decoder_vocab_size") is not None:  # one vocabulary for both
         expect(config, decoder_vocab_size=config["vocab_size"])
     last = 58_100
-    said = bart.both(config, pad_token_id=last, eos_token_id=0, decoder_start_token_id=last)
-    return Config(position="sinusoidal", interleaved=False, **said)
+    shared = bart.both(config, pad_token_id=last, eos_token_id=0, decoder_start_token_id=last)
+    return Config(position="sinusoidal", interleaved=False, **shared)
 
 
 def write(config: Config) -> dict[str, Any] | None:
@@ -26,13 +26,13 @@ def write(config: Config) -> dict[str, Any] | None:
         position="sinusoidal",
         interleaved=False,
     )
-    # A table of positions is made there, so that there is a last one.
+    # transformers builds a table of positions, so their number must be known.
     if not fits or config.positions is None:
         return None
     return bart.write_both(config, "marian", "MarianMTModel")
 
 
-FAMILY = replace(  # its tensors are called as BART's
+FAMILY = replace(  # its tensors have BART's names
     bart.FAMILY,
     types=("marian",),
     read=read,

@@ -1,10 +1,8 @@
-"""How a text's embedding is made of its tokens': the files of sentence-transformers.
+"""The pooling of an encoder: the files of sentence-transformers, read and written.
 
-    modules.json                 Transformer, Pooling and perhaps Normalize, and where each one is
-    1_Pooling/config.json        mean, or the first token
-    sentence_bert_config.json    the most tokens of a text
-
-What they say stands in `Config`. What is written here, sentence-transformers reads.
+modules.json                 Transformer, Pooling and optionally Normalize, with their paths
+1_Pooling/config.json        mean pooling, or the first token
+sentence_bert_config.json    the maximum number of tokens
 """
 
 import json
@@ -26,17 +24,17 @@ PARTS = ("Transformer", "Pooling", "Normalize")
 
 
 def read(directory: Path, config: Config) -> Config:
-    """The config with what these files say, where there are any.
+    """The config with the pooling of these files, if they exist.
 
     Raises:
-        FileError: they cannot be read, or say what a `Config` cannot.
+        FileError: they cannot be read, or are not supported by `Config`.
     """
     if config.kind != "encoder" or not (directory / MODULES).is_file():
         return config
     parts = {}
     for part in json_list_in(directory, MODULES):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise FileError(f"its {MODULES} is no list of modules")
+            raise FileError(f"its {MODULES} is not a list of modules")
         parts[part["type"].rpartition(".")[2]] = str(part.get("path", ""))
     unknown = sorted(parts.keys() - set(PARTS))
     if unknown:
@@ -45,14 +43,14 @@ def read(directory: Path, config: Config) -> Config:
         name = json_in(directory, PROMPTS).get("default_prompt_name")
         if name is not None:
             raise FileError(
-                f"its {PROMPTS} puts the prompt '{name}' before each text; none is known"
+                f"its {PROMPTS} sets default_prompt_name to '{name}', which is not supported"
             )
     if "Pooling" in parts:
         name = str(Path(parts["Pooling"], "config.json"))
         config = replace(config, pooling=_pooling(name, json_in(directory, name)))
     most = _most_tokens(directory)
     if most is not None and config.positions is not None and most >= config.positions:
-        most = None  # no limit besides that of the positions
+        most = None  # the positions are the limit
     return replace(config, normalised="Normalize" in parts, most_tokens=most)
 
 
@@ -80,17 +78,17 @@ def write(directory: Path, config: Config) -> None:
         (directory / "1_Pooling").mkdir(exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
-    for file, said in (("1_Pooling/config.json", pooling), (LENGTH, length), (MODULES, modules)):
-        write_whole(directory / file, json.dumps(said, indent=2) + "\n")
+    for file, value in (("1_Pooling/config.json", pooling), (LENGTH, length), (MODULES, modules)):
+        write_whole(directory / file, json.dumps(value, indent=2) + "\n")
 
 
-def _pooling(name: str, said: Mapping[str, Any]) -> Pooling:
-    modes = said.get("pooling_mode")
-    if modes is None:  # as older ones say it, a flag for each
+def _pooling(name: str, settings: Mapping[str, Any]) -> Pooling:
+    modes = settings.get("pooling_mode")
+    if modes is None:  # older versions have a flag per mode
         flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
         modes = [
             flags.get(flag, flag)
-            for flag, is_on in said.items()
+            for flag, is_on in settings.items()
             if flag.startswith("pooling_mode_") and is_on is True
         ]
     modes = [modes] if isinstance(modes, str) else modes
@@ -100,14 +98,14 @@ def _pooling(name: str, said: Mapping[str, Any]) -> Pooling:
 
 
 def _most_tokens(directory: Path) -> int | None:
-    """As sentence-transformers says it, or else the tokenizer; None where neither does."""
+    """The limit of sentence-transformers, or else that of the tokenizer, if any."""
     for name, key in ((LENGTH, "max_seq_length"), (TOKENIZER, "model_max_length")):
         if (directory / name).is_file():
-            said = json_in(directory, name)
-            if name == LENGTH and said.get("do_lower_case"):
-                raise FileError(f"its {name} has do_lower_case = true; only false is known")
-            most = said.get(key)
-            # A tokenizer without a limit says 1e30.
+            settings = json_in(directory, name)
+            if name == LENGTH and settings.get("do_lower_case"):
+                raise FileError(f"its {name} has do_lower_case = true; only false is supported")
+            most = settings.get(key)
+            # transformers writes 1e30 for a tokenizer without a limit.
             if isinstance(most, int | float) and 0 < most < 2**31:
                 return int(most)
     return None

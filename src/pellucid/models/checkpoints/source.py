@@ -1,6 +1,4 @@
-"""Where a checkpoint is: a directory here, one in the package, or one that the Hugging Face hub
-gives.
-"""
+"""The directory of a checkpoint: a local one, one in the package, or a download from the hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +11,16 @@ from pellucid.errors import FileError, MissingExtraError, PellucidError, TypeMis
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe")
 SHOWN = 80
-"""Characters of a name that is none."""
+"""Characters of an overlong path in an error."""
 
 
 def directory_of(path: str | Path) -> Path:
-    """The directory of a path, a short name or a name on the hub; a directory that is there goes
-    before a name, and what the hub has is fetched.
+    """The directory of a checkpoint, given its path, its short name or its name on the hub.
+
+    A local directory takes precedence over a name; models on the hub are downloaded.
 
     Raises:
-        FileError: there is no such directory, and the hub gives none.
+        FileError: the model is neither a local directory nor available from the hub.
         TypeMismatchError: the path is neither a str nor a Path.
         MissingExtraError: huggingface_hub, or all-MiniLM-L6-v2, is not installed.
     """
@@ -37,37 +36,37 @@ def directory_of(path: str | Path) -> Path:
             return directory
     except FileError:
         raise
-    except OSError as error:  # a name that is too long for any file, say
+    except OSError as error:  # such as a name that is too long
         name = short(str(path), SHOWN)
-        raise FileError(f"model '{name}' cannot be looked for: {reason_of(error)}") from error
+        raise FileError(f"model '{name}' cannot be opened: {reason_of(error)}") from error
     if str(path) in pretrained.NAMES:
         return pretrained.directory(str(path))
-    if directory.is_absolute() or str(path).startswith((".", "~")):  # no hub name looks so
-        raise FileError(f"model '{path}' is no directory")
+    if directory.is_absolute() or str(path).startswith((".", "~")):  # not a name on the hub
+        raise FileError(f"model '{path}' is not a directory")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise MissingExtraError(
-            f"model '{path}' is no directory, and the hub needs: pip install 'pellucid[hf]'"
+            f"model '{path}' is not a directory, and the hub needs: pip install 'pellucid[hf]'"
         ) from error
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(WANTED)))
     except LocalEntryNotFoundError as error:
         raise FileError(
-            f"model '{path}' is no directory here, and the Hugging Face hub cannot be reached"
+            f"model '{path}' is not a local directory, and the Hugging Face hub cannot be reached"
         ) from error
-    except Exception as error:  # the hub has kinds of its own, and so has each layer beneath
+    except Exception as error:  # the hub client and its HTTP library raise errors of many kinds
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise FileError(
-            f"model '{path}' is no directory here, and the Hugging Face hub does not give it: "
-            f"{reason}"
+            f"model '{path}' is not a local directory, and the Hugging Face hub does not provide "
+            f"it: {reason}"
         ) from error
 
 
 @contextmanager
 def opening(path: str | Path) -> Iterator[None]:
-    """Whatever is wrong with a checkpoint is said of the path that was given."""
+    """Name the given path in every error about the checkpoint."""
     try:
         yield
     except MissingExtraError:

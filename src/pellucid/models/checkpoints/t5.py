@@ -23,10 +23,10 @@ def names(config: Config) -> dict[str, str]:
 
 
 def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
-    """Names of a stack in whose blocks the feed-forward part is layer number `last`."""
+    """The names of a stack; `last` is the number of the feed-forward layer in its blocks."""
     up = "wi_1" if is_gated else "wi"
     block, layer = stack + ".blocks.{}.", stack + ".block.{}.layer."
-    found = {
+    pairs = {
         stack + ".relative.table": f"{stack}.{RELATIVE}",
         block + "attention_norm": layer + "0.layer_norm",
         block + "feed_forward.gate": f"{layer}{last}.DenseReluDense.wi_0",
@@ -38,16 +38,15 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
     }
     for ours, theirs in (("attention", "0.SelfAttention"), ("cross", "1.EncDecAttention")):
         for part in ("query", "key", "value", "output"):
-            found[f"{block}{ours}.{part}"] = f"{layer}{theirs}.{part[0]}"
-    return found
+            pairs[f"{block}{ours}.{part}"] = f"{layer}{theirs}.{part[0]}"
+    return pairs
 
 
 def read(config: Mapping[str, Any]) -> Config:
     is_mt5 = config["model_type"] == "mt5"
-    made = config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu")
+    projection = config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu")
     is_tied = config.get("tie_word_embeddings", True)
-    # Version 1.1, which never scales, has an output of its own. Since transformers 5 that is a
-    # setting by itself; mT5 never scales either.
+    # Untied models (version 1.1) and mT5 never scale; since transformers 5 it is a setting.
     is_scaled = not is_mt5 and config.get("scale_decoder_outputs", is_tied)
     return Config(
         kind="encoder-decoder",
@@ -61,8 +60,10 @@ def read(config: Mapping[str, Any]) -> Config:
         norm="rms",
         norm_eps=config.get("layer_norm_epsilon", 1e-6),
         norm_first=True,
-        activation=activation("gelu_new" if made == "gated-gelu" else made.split("-")[-1]),
-        gated=made.startswith("gated-"),
+        activation=activation(
+            "gelu_new" if projection == "gated-gelu" else projection.split("-")[-1]
+        ),
+        gated=projection.startswith("gated-"),
         bias=False,
         position="relative",
         positions=None,
@@ -96,9 +97,10 @@ def write(config: Config) -> dict[str, Any] | None:
     )
     if not fits or config.logit_scale not in (1.0, config.width**-0.5):
         return None
-    made = activation_name(config.activation)
-    if config.gated:  # by "gated-gelu" they mean the other one
-        made = "gated-" + {"gelu_new": "gelu", "gelu": "gelu_python"}.get(made, made)
+    projection = activation_name(config.activation)
+    if config.gated:  # their "gated-gelu" is the tanh approximation
+        names = {"gelu_new": "gelu", "gelu": "gelu_python"}
+        projection = "gated-" + names.get(projection, projection)
     return {
         "model_type": "t5",
         "architectures": ["T5ForConditionalGeneration"],
@@ -110,7 +112,7 @@ def write(config: Config) -> dict[str, Any] | None:
         "d_kv": config.dim,
         "d_ff": config.hidden,
         "layer_norm_epsilon": config.norm_eps,
-        "feed_forward_proj": made,
+        "feed_forward_proj": projection,
         "relative_attention_num_buckets": config.relative_buckets,
         "relative_attention_max_distance": config.relative_distance,
         "tie_word_embeddings": config.tied,

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: safetensors, in one file or in several that an index names."""
+"""The tensors of a checkpoint: one safetensors file, or several with an index."""
 
 import math
 import threading
@@ -22,25 +22,25 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class Tensors:
-    """What a directory's files hold, by name; each is read when it is asked for."""
+    """The tensors in a directory, by name; each is read when it is accessed."""
 
     def __init__(self, directory: Path, kind: Kind) -> None:
-        """Read which there are.
+        """Read the names and shapes.
 
         Args:
-            directory: of the checkpoint.
-            kind: of the model, which decides how pickled weights could be converted.
+            directory: the checkpoint.
+            kind: of the model, for advice on converting pickled weights.
 
         Raises:
             FileError: there are no safetensors, or they are damaged.
         """
         self._files: dict[str, Path] = {}
         self.numbers = 0
-        """In all of them together."""
+        """The number of elements of all tensors."""
         for file in _files(directory, kind):
             with _opened(file) as opened:
                 names = list(opened.keys())
-                self.numbers += sum(math.prod(opened.get_slice(one).get_shape()) for one in names)
+                self.numbers += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
                 self._files |= dict.fromkeys(names, file)
 
     def __contains__(self, name: str) -> bool:
@@ -60,23 +60,23 @@ class Tensors:
 
 @contextmanager
 def as_large_as_stored(stored: Tensors) -> Iterator[None]:
-    """Refuse a model that gets far larger than its weights are, while it is being built.
+    """Stop building a model that gets far larger than its stored weights.
 
     Raises:
-        FileError: it has far more numbers, or tensors, than there are.
+        FileError: it has far more elements, or tensors, than the checkpoint.
     """
     here = threading.get_ident()
     numbers = parts = 0
 
-    def add(_: Any, name: str, made: Tensor | None) -> None:
+    def add(_: Any, name: str, tensor: Tensor | None) -> None:
         nonlocal numbers, parts
-        if made is None or threading.get_ident() != here:  # another thread builds another model
+        if tensor is None or threading.get_ident() != here:  # another thread builds another model
             return
-        numbers, parts = numbers + made.numel(), parts + 1
+        numbers, parts = numbers + tensor.numel(), parts + 1
         most = untrusted.BUILT_TIMES * stored.numbers + untrusted.BUILT_FREE
         if numbers > most or parts > untrusted.BUILT_TIMES * len(stored) + untrusted.BUILT_PARTS:
             raise FileError(
-                f"its config.json says sizes of a model with at least {numbers:,} numbers in "
+                f"its config.json describes a model with at least {numbers:,} numbers in "
                 f"{parts:,} tensors, but its weights are {stored.numbers:,} in {len(stored):,}"
             )
 
@@ -91,20 +91,20 @@ def as_large_as_stored(stored: Tensors) -> Iterator[None]:
             hook.remove()
 
 
-def check_fits(wrong: Sequence[str]) -> None:
-    """Refuse weights of which something is wrong.
+def check_fits(problems: Sequence[str]) -> None:
+    """Refuse weights with problems.
 
     Args:
-        wrong: a line for each tensor that is missing, of another shape or left over.
+        problems: a line for each tensor that is missing, unexpected or of another shape.
 
     Raises:
-        FileError: naming the first of them.
+        FileError: there are problems; the first of them are named.
     """
-    if wrong:
-        do, most = "does" if len(wrong) == 1 else "do", untrusted.MOST_NAMED
-        more = [f"and {len(wrong) - most:,} more"] if len(wrong) > most else []
-        told = "; ".join([short(one, 200) for one in wrong[:most]] + more)
-        raise FileError(f"{count(len(wrong), 'tensor')} {do} not fit: {told}")
+    if problems:
+        do, most = "does" if len(problems) == 1 else "do", untrusted.MOST_NAMED
+        more = [f"and {len(problems) - most:,} more"] if len(problems) > most else []
+        named = "; ".join([short(problem, 200) for problem in problems[:most]] + more)
+        raise FileError(f"{count(len(problems), 'tensor')} {do} not fit: {named}")
 
 
 def _files(directory: Path, kind: Kind) -> list[Path]:
@@ -113,13 +113,13 @@ def _files(directory: Path, kind: Kind) -> list[Path]:
     if not (directory / INDEX).is_file():
         _refuse_pickles(directory, kind)
         raise FileError(f"it has no {WEIGHTS}")
-    named = json_in(directory, INDEX).get("weight_map")
-    if not isinstance(named, dict) or not named:
+    weight_map = json_in(directory, INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise FileError(f"its {INDEX} names no files")
-    files = sorted({str(name) for name in named.values()})
+    files = sorted({str(name) for name in weight_map.values()})
     for name in files:
         if not untrusted.inside(directory, name, INDEX).is_file():
-            raise FileError(f"its {INDEX} names {name}, and there is no such file")
+            raise FileError(f"its {INDEX} names {name}, which does not exist")
     return [directory / name for name in files]
 
 
@@ -128,14 +128,14 @@ _WHOLE = {
     "decoder": "AutoModelForCausalLM",
     "encoder-decoder": "AutoModelForSeq2SeqLM",
 }
-"""Classes of transformers that read all the weights there are."""
+"""Classes of transformers that read all the weights."""
 
 
 def _refuse_pickles(directory: Path, kind: Kind) -> None:
-    found = sorted(one.name for end in ("*.bin", "*.pt", "*.pth") for one in directory.glob(end))
-    if found:
+    files = sorted(file.name for end in ("*.bin", "*.pt", "*.pth") for file in directory.glob(end))
+    if files:
         raise FileError(
-            f"its weights are pickled ({found[0]}), which can run code; if you trust them, convert "
+            f"its weights are pickled ({files[0]}), which can run code; if you trust them, convert "
             "them with transformers: "
             f"{_WHOLE[kind]}.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
         )

@@ -1,4 +1,4 @@
-"""Models written as `pellucid.load` reads them, and transformers where it knows their shape."""
+"""Writing models for `pellucid.load`, and for transformers if it knows the architecture."""
 
 import json
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from pellucid.text.tokenizer_files import tokenizer_file
 
 
 class Saved(Shaped, Protocol):
-    """A model with all that is written of it."""
+    """A model with everything that is saved."""
 
     tokenizer: Tokenizer | None
     generation: Generation
@@ -29,35 +29,37 @@ class Saved(Shaped, Protocol):
 
 def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
     """See `Transformer.save`."""
-    there = next((name for name in ("config.json", WEIGHTS) if (directory / name).exists()), None)
-    if there is not None and not overwrite:
+    existing = next(
+        (name for name in ("config.json", WEIGHTS) if (directory / name).exists()), None
+    )
+    if existing is not None and not overwrite:
         raise ExistsError(
-            f"'{directory}' has a {there} already; overwrite=True replaces the model that is there"
+            f"'{directory}' already has a {existing}; overwrite=True replaces the model there"
         )
     other = tokenizer_file(directory) if model.tokenizer is None else None
-    if other is not None:  # it would be read back as this model's
+    if other is not None:  # it would be loaded as this model's
         raise FileError(
             f"cannot write '{directory}': the model has no tokenizer, but the directory has one, "
-            f"{other}; take it away, or write elsewhere"
+            f"{other}; remove it, or write elsewhere"
         )
-    described: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
+    settings: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
     family = ANY_NAMES
-    for one in FAMILIES:
-        written = one.write(model.config)
+    for candidate in FAMILIES:
+        written = candidate.write(model.config)
         if written is not None:
-            described, family = written | {OWN: asdict(model.config)}, one
+            settings, family = written | {OWN: asdict(model.config)}, candidate
             break
     theirs = _theirs(model, family)
-    described["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
+    settings["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # All are written before the weights and the config take their places.
+        # Everything is written before the weights and the config are renamed into place.
         with (
             written_whole(directory / WEIGHTS) as weights,
             written_whole(directory / "config.json") as config,
         ):
             save_file(theirs, weights, metadata={"format": "pt"})
-            config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             if model.tokenizer is not None:
                 model.tokenizer.save(directory)
             pooling.write(directory, model.config)
@@ -69,7 +71,7 @@ def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
 
 
 def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:
-    """Tensors as the family has them."""
+    """The tensors under the names of a family."""
     own = {name: value.detach() for name, value in model.named_parameters()}
     theirs = {}
     for place in places(family, model):
@@ -77,10 +79,10 @@ def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T if place.is_transposed else whole
         whole = whole.unsqueeze(0) if place.theirs in family.rows else whole
-        # An encoder has no head, before which a prefix would stand.
+        # An encoder has no head, and so no prefix.
         name = place.theirs.removeprefix(family.prefix if model.kind == "encoder" else "")
         theirs[name] = whole.contiguous().cpu()
     if not model.config.tied:
         for name, copies in family.copies.items():
-            theirs |= {one: theirs[name].clone() for one in copies if one in family.untied}
+            theirs |= {copy: theirs[name].clone() for copy in copies if copy in family.untied}
     return theirs

@@ -1,10 +1,10 @@
-"""Text to learn from: read from files of any size, and made into ids on disk once.
+"""Training data: text files of any size, tokenized into a cache on disk.
 
     .txt and others                 each file is a document
-    .csv .tsv .jsonl .parquet       each row has a document, or the columns of a pair or example
+    .csv .tsv .jsonl .parquet       each row has a document, a pair or a labelled text
 
-All but Parquet may be packed: .gz, .bz2, .xz or .zst. Nothing is ever in memory as a whole: files
-are read once to know how much there is, once for the vocabulary, and once for the ids.
+All but Parquet may be compressed: .gz, .bz2, .xz or .zst. Files are streamed three times: to
+measure them, for the vocabulary, and for the ids.
 """
 
 from pellucid.training.corpus.dataset_cache import checksum, forget

@@ -1,4 +1,4 @@
-"""Texts as ids on disk, made once: what documents and rows have in common."""
+"""The cache of tokenized texts on disk, shared by documents and rows."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from pellucid.text.tokenizer_files import load_tokenizer
 from pellucid.training.corpus.text_files import Tally
 
 HELD_OUT = 0.05
-"""Share of the texts to be judged by."""
+"""The share of the texts that is held out."""
 _BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**22
 _ABOUT = "about.json"
 _SOURCES = ("files", "held_out")
 _VERSION = 1
-"""Of what is kept in a directory; another is made anew."""
+"""Of the cache format; caches of another version are rebuilt."""
 
 Progress = Callable[[str, int, int | None], None]
-"""What is being done, how many characters of text were read for it, and of how many, if known."""
+"""Called with a description, the number of characters read and the total, if known."""
 _Read = TypeVar("_Read", bound=tuple[object, ...])
 """A piece or a row."""
 _Made = TypeVar("_Made")
@@ -41,10 +41,10 @@ def silent(what: str, done: int, total: int | None) -> None:
 def identity(
     files: Sequence[Path], held_out: Sequence[Path], tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """What tells data from others.
+    """The key of a cache: its files and tokenizer.
 
     Raises:
-        FileError: a file is none, but a pipe, say, or a directory.
+        FileError: a path is not a regular file.
     """
     return {
         "version": _VERSION,
@@ -56,24 +56,24 @@ def identity(
 
 def _facts(path: Path) -> list[str | int | None]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return [os.path.realpath(path), None, None]
-    if not stat.S_ISREG(found.st_mode):
-        what = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise FileError(
-            f"cannot read '{name_of(path)}': it is {what}; texts are read from files, several times"
+            f"cannot read '{name_of(path)}': it is {kind}; training reads files several times"
         )
-    return [os.path.realpath(path), found.st_size, found.st_mtime_ns]
+    return [os.path.realpath(path), status.st_size, status.st_mtime_ns]
 
 
 def checksum(tokenizer: Tokenizer, parts: Iterable[np.ndarray]) -> str:
-    """Of the tokens that there are, and of numbers."""
+    """The checksum of a vocabulary and of arrays."""
     spelled = "\n".join(tokenizer.token(number) for number in range(len(tokenizer)))
-    found = hashlib.sha256(spelled.encode())
+    digest = hashlib.sha256(spelled.encode())
     for part in parts:
-        found.update(part.data)
-    return found.hexdigest()
+        digest.update(part.data)
+    return digest.hexdigest()
 
 
 def made_once(
@@ -82,35 +82,36 @@ def made_once(
     make: Callable[[], dict[str, Any]],
     opened: Callable[[dict[str, Any]], _Made],
     *,
-    whatever: bool,
+    ignore_changes: bool,
 ) -> _Made:
-    """Open what was made before, if it was of the same and is whole; or make it.
+    """Open a cache if it is complete and its key matches; otherwise build it.
 
-    What `make` has found is kept for `opened`, and written last: so nothing unfinished has it.
+    The result of `make` is stored for `opened`, and written last, so that it marks a complete
+    cache.
 
     Args:
-        directory: where it is.
-        made_from: what it was made from, or shall be.
-        make: makes it.
-        opened: opens it.
-        whatever: open it though the files have changed since, or are gone.
+        directory: of the cache.
+        made_from: the key.
+        make: builds the cache.
+        opened: opens it, given the result of `make`.
+        ignore_changes: open it even if the files have changed or are gone.
 
     Raises:
-        FileError: it must be made, and a file is gone; or it cannot be written.
+        FileError: the cache must be built and a file is gone, or it cannot be written.
     """
     file = directory / _ABOUT
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        changes = _SOURCES if whatever else ()
+        changes = _SOURCES if ignore_changes else ()
         if _without(about["made_from"], changes) == _without(made_from, changes):
             return opened(about["found"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing is there, or something else, or not all of it
-    for path, *_ in (one for name in _SOURCES for one in made_from[name]):
+        pass  # there is no cache, or it is incomplete or damaged
+    for path, *_ in (facts for name in _SOURCES for facts in made_from[name]):
         try:
             Path(path).stat()
         except OSError as error:
-            needed = f", and '{directory}' does not have all that was in it" if whatever else ""
+            needed = f", and its copy in '{directory}' is incomplete" if ignore_changes else ""
             raise FileError(
                 f"cannot read '{name_of(Path(path))}': {reason_of(error)}{needed}"
             ) from error
@@ -119,54 +120,54 @@ def made_once(
         file.unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
-    found = make()
-    write_whole(file, json.dumps({"made_from": made_from, "found": found}, indent=2))
-    return opened(found)
+    result = make()
+    write_whole(file, json.dumps({"made_from": made_from, "found": result}, indent=2))
+    return opened(result)
 
 
-def told(found: dict[str, Any]) -> tuple[Tally, Tally]:
-    """What was left out, as `make` has found it."""
-    training, held_out = found["left_out"]
+def tallies_of(result: dict[str, Any]) -> tuple[Tally, Tally]:
+    """The tallies of training and held-out data in a result of `make`."""
+    training, held_out = result["left_out"]
     return Tally(**training), Tally(**held_out)
 
 
 def forget(directory: Path) -> None:
-    """Have it made anew."""
+    """Invalidate a cache."""
     (directory / _ABOUT).unlink(missing_ok=True)
 
 
-def _without(said: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if name not in names}
+def _without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
-def learnt(directory: Path) -> Tokenizer:
-    found = load_tokenizer(directory)
-    if found is None:
-        raise FileError(f"'{directory}' has no tokenizer any more")
-    return found
+def trained_tokenizer(directory: Path) -> Tokenizer:
+    tokenizer = load_tokenizer(directory)
+    if tokenizer is None:
+        raise FileError(f"the tokenizer in '{directory}' is missing")
+    return tokenizer
 
 
 def reported(
     texts: Iterable[_Read], what: str, total: int | None, progress: Progress
 ) -> Iterator[_Read]:
-    """The same, and every million characters a word about it."""
-    done = told = 0
+    """The same texts; `progress` is called every million characters."""
+    done = reported_at = 0
     for text in texts:
         yield text
         done += size(text)
-        if done - told >= 2**20:
+        if done - reported_at >= 2**20:
             progress(what, done, total)
-            told = done
+            reported_at = done
     progress(what, done, total)
 
 
 def size(read: tuple[object, ...]) -> int:
-    """Characters of a piece or a row."""
+    """The number of characters of a piece or a row."""
     return sum(len(part) for part in read if isinstance(part, str))
 
 
 def batches(texts: Iterable[_Read]) -> Iterator[list[_Read]]:
-    """So many that all cores have work, and so few that memory does not notice."""
+    """Batches that are large enough for all cores, and small enough for memory."""
     waiting: list[_Read] = []
     characters = 0
     for text in texts:
@@ -180,25 +181,27 @@ def batches(texts: Iterable[_Read]) -> Iterator[list[_Read]]:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids without marks; a text that spells a mark does not get one."""
-    inner = getattr(tokenizer, "inner", None)
+    """Ids without special tokens, even if a text spells one out."""
+    inner = tokenizer.inner
     if inner is None:
         return tokenizer.encode(texts, special=False)
-    was = inner.encode_special_tokens
+    previous = inner.encode_special_tokens
     inner.encode_special_tokens = True
     try:
         return tokenizer.encode(texts, special=False)
     finally:
-        inner.encode_special_tokens = was
+        inner.encode_special_tokens = previous
 
 
 def frame(tokenizer: Tokenizer, longest: int | None) -> tuple[list[int], list[int], int]:
-    """What a tokenizer puts before a text and after it, and how many ids fit between."""
+    """The special tokens before and after a text, and the number of ids that fit between them."""
     (bare,), (whole,) = (tokenizer.encode(["a"], special=special) for special in (False, True))
     start = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
     marks = len(whole) - len(bare)
     if longest is not None and longest <= marks:
-        raise ArgumentError(f"longest must be more than {count(marks, 'mark')}, not {longest}")
+        raise ArgumentError(
+            f"longest must be more than {count(marks, 'special token')}, not {longest}"
+        )
     room = sys.maxsize if longest is None else longest - marks
     return whole[:start], whole[start + len(bare) :], room
 

@@ -1,4 +1,4 @@
-"""Documents as ids on disk: what decoders and masked encoders read."""
+"""Documents as ids on disk, for decoders and masked encoders."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,30 +16,30 @@ from pellucid.training.corpus.dataset_cache import (
     frame,
     has,
     identity,
-    learnt,
     made_once,
     reported,
     silent,
+    tallies_of,
     these,
-    told,
+    trained_tokenizer,
 )
 from pellucid.training.corpus.text_files import Piece, Tally, cut, documents
 from pellucid.training.sequences import Builder, Sequences, building
 from pellucid.training.vocabulary import END, byte_pairs
 
 LEAST_CHARACTERS = 1000
-"""Of text, for there to be anything to learn."""
+"""The least text that is enough for training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Documents to learn from, and others to be judged by."""
+    """Training and held-out documents."""
 
     tokenizer: Tokenizer
     training: Sequences
     held_out: Sequences
     left_out: tuple[Tally, Tally]
-    """Of the files to learn from, and of those that are held out."""
+    """Of the training and the held-out files."""
 
 
 def prepare(
@@ -53,32 +53,32 @@ def prepare(
     marks: Sequence[str] = (),
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
-    whatever: bool = False,
+    ignore_changes: bool = False,
     progress: Progress = silent,
 ) -> Prepared:
-    """Make documents into ids in a directory; or open what is there, if it is of the same.
+    """Tokenize documents into a directory, or open the result if it is there already.
 
-    One process does so at a time.
+    Only one process may do so at a time.
 
-    Unless files are held out, the last documents are, as few as have 5 % of the text; where they
-    have more than a fifth of it, as when there is only one, it is the last 5 % of the text.
+    Unless files are held out, the last documents are: the fewest with 5% of the text or, if they
+    have more than 20% of it, the last 5% of the text.
 
     Args:
-        files: as `documents` reads them. Those of the same path, size and time are the same.
-        directory: where to.
-        held_out: files to be judged by.
-        column: of the text, by its name, or its number where there is no header.
-        vocabulary: its size; `vocabulary.suggested_size` unless given.
-        ends: where END goes.
-        marks: more tokens that no text is spelled with, such as MASK.
-        longest: tokens of a sequence with its marks; longer documents become several.
-        tokenizer: the one to use, instead of one that is learnt.
-        whatever: whether what is there is opened though the files have changed since, or are gone.
-        progress: told now and then.
+        files: as for `documents`; recognised by path, size and modification time.
+        directory: of the result.
+        held_out: files for evaluation.
+        column: of the text, by its name, or by its number if there is no header.
+        vocabulary: its size; by default `vocabulary.suggested_size`.
+        ends: the template of END, as for `byte_pairs`.
+        marks: more special tokens, such as MASK.
+        longest: the most tokens of a sequence; longer documents are divided.
+        tokenizer: to use instead of training one.
+        ignore_changes: whether to open the result even if the files have changed or are gone.
+        progress: called now and then.
 
     Raises:
-        FileError: as `documents`; there are fewer than 1,000 characters of text; or the directory
-            cannot be written.
+        FileError: as `documents`; the text has fewer than 1,000 characters; or the directory cannot
+            be written.
         ArgumentError: as `documents` and `byte_pairs`.
         MissingExtraError: as `documents` and `byte_pairs`.
     """
@@ -120,26 +120,26 @@ def prepare(
         _write(reported(others, "held-out", None, progress), used, directory / "held-out", longest)
         return {"left_out": [asdict(tally) for tally in tallies]}
 
-    def opened(found: dict[str, Any]) -> Prepared:
+    def opened(result: dict[str, Any]) -> Prepared:
         return Prepared(
-            tokenizer=learnt(directory) if tokenizer is None else tokenizer,
+            tokenizer=trained_tokenizer(directory) if tokenizer is None else tokenizer,
             training=Sequences(directory / "training"),
             held_out=Sequences(directory / "held-out"),
-            left_out=told(found),
+            left_out=tallies_of(result),
         )
 
-    return made_once(directory, made_from, make, opened, whatever=whatever)
+    return made_once(directory, made_from, make, opened, ignore_changes=ignore_changes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
     characters: int
     boundary: int
-    """The character that the held-out text begins with."""
+    """The index of the first held-out character."""
 
 
 def _survey(pieces: Iterable[Piece]) -> _Survey:
-    begins: deque[int] = deque()  # of late documents, a few thousand at the most
+    begins: deque[int] = deque()  # starts of late documents, a few thousand at most
     characters = 0
     for text, is_new in pieces:
         if is_new and (not begins or characters - begins[-1] >= characters // 10_000):
@@ -153,7 +153,7 @@ def _survey(pieces: Iterable[Piece]) -> _Survey:
 
 
 def _between(pieces: Iterable[Piece], first: int, last: int | None) -> Iterator[Piece]:
-    """The text from one character to before another, or a little less where `cut` says so."""
+    """The text between two characters, or a little less, at a boundary from `cut`."""
     end, begun = 0, False
     for text, begins in pieces:
         start, end = end, end + len(text)
@@ -171,13 +171,13 @@ def _between(pieces: Iterable[Piece], first: int, last: int | None) -> Iterator[
 def _write(
     pieces: Iterable[Piece], tokenizer: Tokenizer, directory: Path, longest: int | None
 ) -> None:
-    """Documents as sequences of their ids, with the tokenizer's marks around each."""
+    """Write documents as sequences of ids, with the tokenizer's special tokens."""
     before, after, room = frame(tokenizer, longest)
     with building(directory, len(tokenizer)) as builder:
-        length = 0  # of the sequence that has not ended, without its marks
+        length = 0  # of the current sequence, without special tokens
         for batch in batches(pieces):
-            found = encode(tokenizer, [piece.text for piece in batch])
-            for (text, begins), ids in zip(batch, found, strict=True):
+            encoded = encode(tokenizer, [piece.text for piece in batch])
+            for (text, begins), ids in zip(batch, encoded, strict=True):
                 builder.bytes += len(text.encode())
                 if begins and length:
                     _end(builder, after)

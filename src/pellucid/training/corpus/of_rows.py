@@ -1,4 +1,4 @@
-"""Rows as ids on disk: pairs, and texts with their labels."""
+"""Rows as ids on disk: pairs of texts, and labelled texts."""
 
 import hashlib
 import unicodedata
@@ -23,12 +23,12 @@ from pellucid.training.corpus.dataset_cache import (
     frame,
     has,
     identity,
-    learnt,
     made_once,
     reported,
     silent,
+    tallies_of,
     these,
-    told,
+    trained_tokenizer,
 )
 from pellucid.training.corpus.text_files import Tally, rows
 from pellucid.training.sequences import Sequences, building
@@ -36,31 +36,30 @@ from pellucid.training.vocabulary import END, byte_pairs
 
 MOST_HELD_OUT_ROWS = 2000
 LEAST_TEXTS = 10
-"""Different ones, of which some are held out."""
+"""The least number of different texts, since some are held out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Texts that belong together, by their number."""
+    """The columns of rows."""
 
     texts: tuple[Sequences, ...]
-    """Of each column."""
+    """One per text column."""
     labels: np.ndarray | None
-    """(rows,) int64, the number of each row's label; None where there are none."""
+    """(rows,) int64, the index of each row's label; None if there are no labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRows:
-    """Rows to learn from, and others to be judged by."""
+    """Training and held-out rows."""
 
     tokenizer: Tokenizer
     training: Rows
     held_out: Rows
     names: tuple[str, ...]
-    """Of the labels."""
+    """The names of the labels."""
     left_out: tuple[Tally, Tally]
-    """Of the rows to learn from, and of those that are held out; blank rows of the same files are
-    of the former."""
+    """Of the training and the held-out rows; blank rows of shared files count as training rows."""
 
 
 def prepare_rows(
@@ -76,34 +75,34 @@ def prepare_rows(
     longest: int | None = None,
     tokenizer: Tokenizer | None = None,
     seed: int = 0,
-    whatever: bool = False,
+    ignore_changes: bool = False,
     progress: Progress = silent,
 ) -> PreparedRows:
-    """Make rows into ids in a directory; or open what is there, if it is of the same.
+    """Tokenize rows into a directory, or open the result if it is there already.
 
-    One process does so at a time.
+    Only one process may do so at a time.
 
-    Unless files are held out, a random 5 % of the rows are, at the most 2,000. Rows whose first
-    texts are the same are all held out, or none.
+    Unless files are held out, a random 5% of the rows are, at most 2,000. Rows with the same first
+    text are held out together.
 
     Args:
-        files: as `rows` reads them. Those of the same path, size and time are the same.
-        directory: where to.
-        columns: names, or numbers where there is no header.
-        labelled: the last column holds labels.
-        held_out: files to be judged by.
-        vocabulary: its size, which all columns share; `vocabulary.suggested_size` unless given.
-        ends: where END goes.
-        marks: more tokens that no text is spelled with, such as MASK.
-        longest: tokens of a text with its marks; rows with a longer one are left out.
-        tokenizer: the one to use, instead of one that is learnt.
-        seed: says which rows are held out.
-        whatever: whether what is there is opened though the files have changed since, or are gone.
-        progress: told now and then.
+        files: as for `rows`; recognised by path, size and modification time.
+        directory: of the result.
+        columns: names, or numbers if there is no header.
+        labelled: whether the last column has labels.
+        held_out: files for evaluation.
+        vocabulary: its size, shared by all columns; by default `vocabulary.suggested_size`.
+        ends: the template of END, as for `byte_pairs`.
+        marks: more special tokens, such as MASK.
+        longest: the most tokens of a text; rows with a longer text are left out.
+        tokenizer: to use instead of training one.
+        seed: chooses the held-out rows.
+        ignore_changes: whether to open the result even if the files have changed or are gone.
+        progress: called now and then.
 
     Raises:
         FileError: as `rows`; there are fewer than 10 different texts, or fewer than two labels; a
-            held-out label is not among the others; or the directory cannot be written.
+            held-out label is not in the training data; or the directory cannot be written.
         ArgumentError: as `rows` and `byte_pairs`.
         MissingExtraError: as `rows` and `byte_pairs`.
     """
@@ -173,33 +172,34 @@ def prepare_rows(
         parts = tuple(Sequences(which / f"column-{number + 1}") for number in range(texts))
         return Rows(texts=parts, labels=labels)
 
-    def opened(found: dict[str, Any]) -> PreparedRows:
+    def opened(result: dict[str, Any]) -> PreparedRows:
         return PreparedRows(
-            tokenizer=learnt(directory) if tokenizer is None else tokenizer,
+            tokenizer=trained_tokenizer(directory) if tokenizer is None else tokenizer,
             training=side(directory / "training"),
             held_out=side(directory / "held-out"),
-            names=tuple(found["names"]),
-            left_out=told(found),
+            names=tuple(result["names"]),
+            left_out=tallies_of(result),
         )
 
-    return made_once(directory, made_from, make, opened, whatever=whatever)
+    return made_once(directory, made_from, make, opened, ignore_changes=ignore_changes)
 
 
 class _Draw:
-    """Draws texts as if from a hat: those with the smallest of random numbers that a seed gives
-    them. A text has one number, however often it comes; and only the smallest are remembered.
+    """Draws different texts at random from a stream: those with the smallest keyed hashes.
+
+    Only the smallest hashes are stored.
     """
 
     def __init__(self, seed: int) -> None:
         self.key = str(seed).encode()
         self.rows = 0
         self.counts: dict[int, int] = {}
-        self.largest_first: list[int] = []  # the same numbers below zero, since a heap is so
+        self.largest_first: list[int] = []  # negated, since heapq is a min-heap
 
     def number(self, text: str) -> int:
-        """The same for what a tokenizer takes to be the same, and for spaces around it."""
-        same = unicodedata.normalize("NFC", text).strip().encode()
-        return int.from_bytes(hashlib.blake2b(same, digest_size=8, key=self.key).digest())
+        """The hash of a text, ignoring Unicode normalisation and surrounding white space."""
+        normalised = unicodedata.normalize("NFC", text).strip().encode()
+        return int.from_bytes(hashlib.blake2b(normalised, digest_size=8, key=self.key).digest())
 
     def add(self, text: str) -> None:
         number = self.number(text)
@@ -214,11 +214,11 @@ class _Draw:
 
     @property
     def different(self) -> int:
-        """Different texts; exact as long as they are fewer than are remembered."""
+        """The number of different texts, at most `MOST_HELD_OUT_ROWS`."""
         return len(self.counts)
 
     def chosen(self) -> frozenset[int]:
-        """The numbers of those that are drawn."""
+        """The hashes of the drawn texts."""
         most = min(max(1, round(HELD_OUT * self.rows)), MOST_HELD_OUT_ROWS)
         taken, total = set(), 0
         for number in sorted(self.counts):
@@ -237,8 +237,10 @@ def _write_rows(
     longest: int | None,
     tally: Tally,
 ) -> None:
-    """Each column as sequences of ids, and the labels as sequences of one number."""
+    """Write each column as sequences of ids, and the labels as sequences of one number."""
     before, after, room = frame(tokenizer, longest)
+    # The second column is of the target language, for which Marian has a model of its own.
+    tokenizers = (tokenizer, tokenizer.of_target)
     with ExitStack() as stack:
         builders = [
             stack.enter_context(building(directory / f"column-{number + 1}", len(tokenizer)))
@@ -250,8 +252,8 @@ def _write_rows(
         kept = 0
         for batch in batches(read):
             columns = list(zip(*batch, strict=True))[:texts]
-            found = zip(*(encode(tokenizer, column) for column in columns), strict=True)
-            for row, sequences in zip(batch, found, strict=True):
+            encoded = zip(*map(encode, tokenizers, columns), strict=True)
+            for row, sequences in zip(batch, encoded, strict=True):
                 if max(map(len, sequences)) > room:
                     tally.too_long += 1
                     continue
@@ -263,10 +265,9 @@ def _write_rows(
                 if labels is not None and numbers is not None:
                     if row[-1] not in numbers:
                         raise FileError(
-                            f"the held-out label '{short(row[-1], 40)}' is not among those to "
-                            "learn from"
+                            f"the held-out label '{short(row[-1], 40)}' is not in the training data"
                         )
                     labels.extend([numbers[row[-1]]])
                     labels.end()
         if not kept:
-            raise FileError(f"each row for {directory.name} has more than {longest} tokens")
+            raise FileError(f"all {directory.name} rows have more than {longest} tokens")

@@ -1,4 +1,4 @@
-"""Files of text, of any size and perhaps packed, a piece or a row at a time."""
+"""Text files of any size, streamed a piece or a row at a time."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -23,43 +23,44 @@ from pellucid.text.text_inputs import (
 )
 
 PIECE = 2**17
-"""Characters of a long document that are read at once: small, so that all cores have some."""
+"""Characters of a long document read at once: few, so that all cores share the work."""
 
 
 class Piece(NamedTuple):
-    """A document, or as much of a long one as is read at once."""
+    """A document, or a part of a long one."""
 
     text: str
     begins: bool
-    """Whether a new document begins here."""
+    """Whether a document begins here."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was left out while files were read."""
+    """Counts of what was left out."""
 
     blank: int = 0
-    """Documents and rows with nothing to see in them."""
+    """Blank documents and rows."""
     too_long: int = 0
-    """Rows with a text of more tokens than there may be."""
+    """Rows with a text of too many tokens."""
 
 
 def documents(
     files: Sequence[Path], column: str | int | None = None, tally: Tally | None = None
 ) -> Iterator[Piece]:
-    r"""Documents of files in their order, as they are asked for.
+    r"""Stream the documents of files, in order.
 
-    A file without columns is one document. It comes in pieces that end where a line does or before
-    a space, if there is one near; its line ends become "\n".
+    A file without columns is one document. It is divided after lines or before spaces, if there
+    are any near; line ends become "\n".
 
     Args:
         files: to read.
-        column: of the text, in files that have columns; "text" or "sentence", or the only one
-            there is, unless given; or a number from 1, of files that have no header.
-        tally: counts what is left out.
+        column: of the text, in files with columns: a name, or a number from 1 for files without a
+            header. By default "text", "sentence" or the only column.
+        tally: counts blank documents.
 
     Raises:
-        FileError: a file cannot be read, is not UTF-8 or not what its name says, or is empty.
+        FileError: a file cannot be read, is not UTF-8, is of another format than its name says, or
+            is empty.
         ArgumentError: there is no such column.
         MissingExtraError: pyarrow is not installed, and a file is Parquet or .zst.
     """
@@ -76,20 +77,20 @@ def documents(
 
 
 def _no_text(path: Path, blank: int) -> FileError:
-    """To raise of a file that is there, and has no text in so many rows."""
+    """The error for a file without text, given its number of blank rows."""
     if blank:
-        return FileError(f"'{name_of(path)}' has no text: {count(blank, 'row')}, and all are blank")
+        return FileError(f"'{name_of(path)}' has no text: {count(blank, 'row')}, all blank")
     if has_columns(path):
-        return FileError(f"'{name_of(path)}' has a header and no rows: there is nothing to read")
+        return FileError(f"'{name_of(path)}' has a header but no rows")
     return nothing_in(path)
 
 
 def _choose(path: Path, columns: Sequence[str | int | None]) -> Choose:
-    """Columns by their names or by their numbers."""
-    numbers = [one for one in columns if isinstance(one, int)]
+    """Choose columns by name or by number."""
+    numbers = [column for column in columns if isinstance(column, int)]
     if numbers and kind(path) == ".jsonl":
-        raise ArgumentError(f"the fields of '{name_of(path)}' have names, and no numbers")
-    names = [one for one in columns if not isinstance(one, int)]
+        raise ArgumentError(f"the fields of '{name_of(path)}' have names, not numbers")
+    names = [column for column in columns if not isinstance(column, int)]
     return numbered(path, *numbers) if numbers else named(path, *names)
 
 
@@ -100,7 +101,7 @@ def _rows_of_text(path: Path, column: str | int | None, tally: Tally) -> Iterato
             tally.blank += 1
         else:
             begins = True
-            while text:  # a long one in pieces too
+            while text:  # a long text is divided, too
                 place = cut(text, PIECE) if len(text) > PIECE else len(text)
                 yield Piece(text[:place], begins)
                 text, begins = text[place:], False
@@ -128,7 +129,7 @@ def _parts(path: Path) -> Iterator[str]:
 
 
 def cut(text: str, most: int) -> int:
-    """Where to cut a text, at most `most` characters from its start: after a line or before a
+    """Where to divide a text, at most `most` characters from its start: after a line or before a
     space, if there is one near.
     """
     least = most - most // 16
@@ -146,26 +147,25 @@ def rows(
     labelled: bool = False,
     tally: Tally | None = None,
 ) -> Iterator[tuple[str, ...]]:
-    """What files have in some columns, row by row; those with a blank text are left out.
+    """Stream the rows of files, without those that have a blank text.
 
     Args:
-        files: with columns. Where these have numbers, one without an ending that says so may have
-            its fields between tabs.
-        columns: names that the header has, or numbers from 1 of files that have no header.
-        labelled: the last column holds labels, and a row with a text must have one.
-        tally: counts what is left out.
+        files: with columns. If columns are numbers, files of unknown types are tab-separated.
+        columns: names in the header, or numbers from 1 for files without a header.
+        labelled: whether the last column has labels, which no row with a text may lack.
+        tally: counts blank rows.
 
     Raises:
-        FileError: a file cannot be read, is not UTF-8 or not what its name says, or has no rows;
-            or a label is missing.
-        ArgumentError: there is no such column, or some have names and others numbers.
+        FileError: a file cannot be read, is not UTF-8, is of another format than its name says, or
+            has no rows; or a label is missing.
+        ArgumentError: there is no such column, or names and numbers are mixed.
         MissingExtraError: pyarrow is not installed, and a file is Parquet or .zst.
     """
-    names = [one for one in columns if isinstance(one, str)]
-    numbers = [one for one in columns if isinstance(one, int)]
+    names = [column for column in columns if isinstance(column, str)]
+    numbers = [column for column in columns if isinstance(column, int)]
     if names and numbers:
         raise ArgumentError(
-            f"columns are all names or all numbers, not '{names[0]}' and {numbers[0]}"
+            f"columns must be all names or all numbers, not '{names[0]}' and {numbers[0]}"
         )
     label = names[-1] if names else f"label in column {numbers[-1]}"
     tally = Tally() if tally is None else tally
@@ -179,7 +179,7 @@ def rows(
                 tally.blank += 1
                 continue
             is_empty = False
-            found = [str(cell) for cell in cells]
-            yield (*found[:-1], found[-1].strip()) if labelled else tuple(found)
+            values = [str(cell) for cell in cells]
+            yield (*values[:-1], values[-1].strip()) if labelled else tuple(values)
         if is_empty:
             raise _no_text(path, tally.blank - before)

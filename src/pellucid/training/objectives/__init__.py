@@ -1,4 +1,4 @@
-"""What each kind of model is trained for, and by what it is judged."""
+"""Training objectives, with their evaluation."""
 
 from pellucid.training.objectives.base import Objective, Part
 from pellucid.training.objectives.encoding import Classification, Contrastive, Masked

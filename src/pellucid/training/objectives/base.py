@@ -1,4 +1,4 @@
-"""What training asks of an objective."""
+"""The interface of an objective."""
 
 import math
 import warnings
@@ -15,51 +15,49 @@ from pellucid.training.attention_snapshot import Glance, glance
 from pellucid.training.losses import cross_entropy
 
 Part = Sequence[int]
-"""What one forward pass reads: numbers of texts, or places where stretches begin."""
+"""The input of one forward pass: numbers of texts, or starts of windows."""
 Progress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""Called with the amount done and the total."""
 
 LINE = 60
-"""Letters of a text in a sample."""
+"""Characters of a text in a sample."""
 
 
 def typical(lengths: np.ndarray) -> float:
-    """The length of the text that a token is of, in the mean over tokens."""
+    """The mean, over tokens, of the length of their text."""
     return float((lengths.astype(float) ** 2).sum() / lengths.sum())
 
 
 class Objective(nn.Module):
-    """A model, the texts it learns from, and those it is judged by.
+    """A model with its training and held-out data.
 
-    `forward` is what training makes small, so that whatever wraps a module (data parallel,
-    sharding, compiling) wraps all of it.
+    `forward` computes the loss, so that a wrapper of the module (data parallelism, sharding,
+    compilation) covers all of it.
     """
 
     model: Transformer
     judged_by: str
-    """The measure that says which weights are the best."""
+    """The measure that chooses the best weights."""
     higher_is_better = False
 
     def batch(self, step: int) -> Part:
-        """What an update reads."""
+        """The batch of an update."""
         raise NotImplementedError
 
     def cut(self, part: Part, most: int) -> list[Part]:
-        """The same in forward passes of at most so many tokens."""
+        """Divide a batch into forward passes of at most `most` tokens."""
         raise NotImplementedError
 
     def targets(self, part: Part) -> int:
-        """How many losses `forward` adds up."""
+        """The number of losses that `forward` sums."""
         raise NotImplementedError
 
     def tokens(self, part: Part) -> int:
-        """How many tokens `forward` reads."""
+        """The number of tokens that `forward` reads."""
         raise NotImplementedError
 
     def lengths(self) -> tuple[float, ...]:
-        """Tokens of a text as attention sees them, the sum of their squares over their sum; of a
-        source and of a target where there are both.
-        """
+        """The typical length of a text, or of a source and a target (see `typical`)."""
         raise NotImplementedError
 
     def forward(self, part: Part) -> Tensor:
@@ -67,25 +65,25 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
-        """How good the model is on texts that it did not learn from; quick."""
+        """Evaluate the model quickly on held-out data."""
         raise NotImplementedError
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
-        """All that can be said of a model that is done, however long it takes."""
+        """Evaluate a trained model in full, however long it takes."""
         return self.measure(progress)
 
     def example(self) -> tuple[Tensor, ...]:
-        """Ids (tokens,) of a short text that is held out, the same each time; of a source and a
-        target, with its start, where there are both.
+        """The ids, (tokens,), of a short held-out text, always the same; or of a source and a
+        target, which includes its start token.
         """
         raise NotImplementedError
 
     def sample(self) -> str:
-        """What the model makes of held-out texts, for people to see how it comes along."""
+        """The model's output on held-out texts, for people who follow the run."""
         return ""
 
     def glance(self) -> Glance | None:
-        """What one head sees in `example`; it is for people to watch, and never ends a run."""
+        """The attention of one head on `example`; an error is only a warning."""
         try:
             return glance(self.model, *self.example())
         except Exception as error:
@@ -94,25 +92,30 @@ class Objective(nn.Module):
             return None
 
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
-        """Write the model as `pellucid.load` reads it, with these weights of the objective."""
+        """Save the model for `pellucid.load`, with these weights of the objective."""
         model = type(self.model)(self.model.config)
-        own = {name: one for name, one in weights.items() if name.startswith("model.")}
-        model.load_state_dict({name.removeprefix("model."): one for name, one in own.items()})
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): weight
+                for name, weight in weights.items()
+                if name.startswith("model.")
+            }
+        )
         model.tokenizer, model.generation = self.model.tokenizer, self.model.generation
         model.save(directory, overwrite=True)
 
     def restore(self, directory: Path) -> None:
-        """Go on with the model that `save` wrote, in place of the one there is."""
+        """Replace the model with the one that `save` wrote."""
         self.model = load(directory)
 
 
 def perplexity(loss: float) -> float:
-    """Of a loss in nats; inf, and no error, where a run has gone astray."""
+    """The perplexity of a loss in nats; inf instead of an overflow."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def output(model: Any, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of what a model's last block made, (..., width), and the targets (...)."""
+    """The summed cross-entropy of hidden states, (..., width), and targets, (...)."""
     head = model.decoder.tokens if model.head is None else model.head
     if model.config.logit_scale != 1:
         x = x * model.config.logit_scale

@@ -1,6 +1,4 @@
-"""What an encoder can learn: the tokens that are hidden from it, which texts go together, and what
-people call a text.
-"""
+"""Objectives of encoders: masked tokens, contrastive pairs, and classification."""
 
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,22 @@ from pellucid.layers.dropout import Dropout
 from pellucid.models import Encoder
 from pellucid.tasks.classify import FILE, Head
 from pellucid.training.attention_snapshot import MOST, short_one
-from pellucid.training.batches import Bunches, Packed, cut, pack
+from pellucid.training.batches import LengthBatches, Packed, cut, pack
 from pellucid.training.losses import IGNORED, cross_entropy
 from pellucid.training.objectives.base import LINE, Objective, Part, Progress, perplexity, typical
 from pellucid.training.sequences import Sequences
 
 HIDDEN = 0.15
-"""Share of tokens that a masked encoder has to say (Devlin et al. 2019, section 3.1)."""
+"""The share of tokens that a masked encoder predicts (Devlin et al. 2019, section 3.1)."""
 TEMPERATURE = 0.05
 """Of similarities (Gao et al. 2021, "SimCSE", section 3)."""
 JUDGED_TOKENS = 8192
 SHOWN, AMONG, GUESSES = 3, 64, 3
-"""Texts of a sample, texts that one is found among, and guesses at a token that is hidden."""
+"""Texts of a sample, candidates that a text is searched in, and predictions of a masked token."""
 
 
 class _Texts(Objective):
-    """Texts of which many lie in one row."""
+    """The base class of objectives on packed texts."""
 
     model: Encoder
 
@@ -42,14 +40,14 @@ class _Texts(Objective):
         seed: int,
         shown: Sequences,
     ) -> None:
-        """Learn from texts of such lengths; `shown` are those that people are shown some of."""
+        """Train on texts of these lengths; samples come from `shown`."""
         super().__init__()
         self.model, self.each = model, np.minimum(lengths, model.config.longest or lengths)
         self.shown = shown
-        self.bunches = Bunches(self.each, batch_tokens, seed)
+        self.batches = LengthBatches(self.each, batch_tokens, seed)
 
     def batch(self, step: int) -> Part:
-        texts: Part = self.bunches.texts(step).tolist()
+        texts: Part = self.batches.texts(step).tolist()
         return texts
 
     def cut(self, part: Part, most: int) -> list[Part]:
@@ -69,14 +67,14 @@ class _Texts(Objective):
         return (ids[: min(MOST, self.model.config.longest or MOST)],)
 
     def text(self, ids: Tensor) -> str:
-        """As much of a text as has room in a line; "" where there is no tokenizer."""
+        """The start of a text, for a line; "" if there is no tokenizer."""
         tokenizer = self.model.tokenizer
         if tokenizer is None:
             return ""
         return short(" ".join(tokenizer.decode(ids[:LINE].tolist()).split()), LINE)
 
     def packed(self, texts: Sequences, part: Part) -> Packed:
-        """As much of each text as the model reads."""
+        """Pack texts, truncated to the model's maximum length."""
         return pack([texts[number][: self.model.config.longest] for number in part])
 
     def encoded(self, packed: Packed) -> Tensor:
@@ -86,7 +84,7 @@ class _Texts(Objective):
         return x.squeeze(0)
 
     def pooled(self, packed: Packed) -> Tensor:
-        """(texts, width), as `pellucid.tasks.embed` makes of a text."""
+        """The embeddings of texts, (texts, width), as `pellucid.tasks.embed` computes them."""
         x = self.encoded(packed)
         assert packed.texts is not None
         assert packed.positions is not None
@@ -98,7 +96,7 @@ class _Texts(Objective):
 
 
 class Masked(_Texts):
-    """The tokens that were hidden, from those around them (Devlin et al. 2019, section 3.1)."""
+    """Masked language modelling (Devlin et al. 2019, section 3.1)."""
 
     judged_by = "loss"
 
@@ -112,13 +110,13 @@ class Masked(_Texts):
         batch_tokens: int,
         seed: int = 0,
     ) -> None:
-        """Learn from texts; `mask` is the id that stands for what is hidden."""
+        """Train on texts; `mask` is the id of the mask token."""
         super().__init__(model, texts.lengths, batch_tokens, seed, held_out)
         self.texts, self.held_out, self.mask = texts, held_out, mask
         self.bias = nn.Parameter(torch.zeros(model.config.vocabulary))
 
     def targets(self, part: Part) -> int:
-        # As many as are hidden in the mean, so that nobody needs to have drawn them.
+        # The expected number, which needs no random numbers.
         return max(1, round(HIDDEN * self.tokens(part)))
 
     def forward(self, part: Part) -> Tensor:
@@ -129,7 +127,7 @@ class Masked(_Texts):
         ids = packed.ids
         chosen = torch.rand(ids.shape, generator=generator) < HIDDEN
         targets = ids.where(chosen, IGNORED)
-        # Of those chosen, 8 of 10 are hidden, one is another token, and one is left as it is.
+        # Of the chosen tokens, 80% are masked, 10% are replaced, and 10% are left unchanged.
         fate = torch.rand(ids.shape, generator=generator)
         others = torch.randint(self.model.config.vocabulary, ids.shape, generator=generator)
         ids = ids.where(~(chosen & (fate < 0.8)), self.mask)
@@ -158,7 +156,7 @@ class Masked(_Texts):
         return {"loss": loss_each, "perplexity": perplexity(loss_each)}
 
     def sample(self) -> str:
-        """The likeliest tokens in the middle of the example, which is hidden."""
+        """The likeliest tokens in the middle of the example, which is masked."""
         (ids,) = self.example()
         place = len(ids) // 2
         hidden = ids.clone()
@@ -167,14 +165,14 @@ class Masked(_Texts):
         likely = (self.model.encoder.tokens.weight @ x + self.bias).topk(GUESSES).indices
         if self.model.tokenizer is None:
             return ""
-        guesses = " | ".join(self.text(one) for one in likely[:, None])
+        guesses = " | ".join(self.text(token) for token in likely[:, None])
         before, wanted, after = map(self.text, (ids[:place], ids[place, None], ids[place + 1 :]))
         return f"{before} [{guesses}] {after}  <- {wanted}"
 
 
 class Contrastive(_Texts):
-    """Each text is told from the others of a batch by the one it belongs to, and the other way
-    round (Gao et al. 2021, "SimCSE", equation 5; van den Oord et al. 2018).
+    """Contrastive learning with in-batch negatives, in both directions (Gao et al. 2021, "SimCSE",
+    equation 5; van den Oord et al. 2018).
     """
 
     judged_by = "found_first"
@@ -195,7 +193,7 @@ class Contrastive(_Texts):
 
     def forward(self, part: Part) -> Tensor:
         sides = [F.normalize(self.pooled(self.packed(texts, part)), dim=-1) for texts in self.pairs]
-        # In 32 bits: so low a temperature makes the error of a product 20 times as large.
+        # In float32, since the low temperature multiplies rounding errors by 20.
         with torch.autocast(sides[0].device.type, enabled=False):
             similar = sides[0].float() @ sides[1].float().T / TEMPERATURE
         own = torch.arange(len(similar), device=similar.device)
@@ -205,13 +203,12 @@ class Contrastive(_Texts):
         return both / 2
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
-        """How often the other half of a held-out pair is the most similar of all, and the mean of
-        one over its place (mean reciprocal rank).
+        """How often the partner of a held-out text is the most similar of all, and the mean
+        reciprocal rank.
         """
         sides = [self._embedded(texts, progress) for texts in self.held_out]
         similar = sides[0] @ sides[1].T
-        # Itself, and all that are not less similar: who is told from nobody has the last place, and
-        # so has what is no number.
+        # The rank counts all that are not less similar, so ties and NaN rank last.
         places = (~(similar < similar.diagonal()[:, None])).sum(1)
         return {
             "found_first": float((places == 1).float().mean()),
@@ -219,31 +216,31 @@ class Contrastive(_Texts):
         }
 
     def sample(self) -> str:
-        """What is found of the first texts that are held out, for some of them."""
-        read, others = (
-            self.pooled(self.packed(texts, range(min(most, len(texts)))))
+        """The nearest candidates of the first held-out texts."""
+        queries, others = (
+            F.normalize(self.pooled(self.packed(texts, range(min(most, len(texts))))), dim=-1)
             for texts, most in zip(self.held_out, (SHOWN, AMONG), strict=True)
         )
-        found = (F.normalize(read, dim=-1) @ F.normalize(others, dim=-1).T).argmax(-1).tolist()
+        nearest = (queries @ others.T).argmax(-1).tolist()
         return "\n".join(
-            _said(self.text(self.held_out[1][made]), self.text(self.held_out[1][own]), text)
-            for own, made in enumerate(found)
+            _prediction(self.text(self.held_out[1][match]), self.text(self.held_out[1][own]), text)
+            for own, match in enumerate(nearest)
             if (text := self.text(self.held_out[0][own]))
         )
 
     def _embedded(self, texts: Sequences, progress: Progress | None) -> Tensor:
-        found = []
+        embeddings = []
         with torch.no_grad():
             for part in cut(np.arange(len(texts)), texts.lengths, JUDGED_TOKENS):
                 pooled = self.pooled(self.packed(texts, part.tolist()))
-                found.append(F.normalize(pooled, dim=-1))
+                embeddings.append(F.normalize(pooled, dim=-1))
                 if progress is not None:
                     progress(int(part[-1]) + 1, len(texts))
-        return torch.cat(found)
+        return torch.cat(embeddings)
 
 
 class Classification(_Texts):
-    """What people call a text, from its embedding: softmax(embedding @ weight.T + bias)."""
+    """Classification of embeddings: softmax(embedding @ weight.T + bias)."""
 
     judged_by = "accuracy"
     higher_is_better = True
@@ -260,17 +257,17 @@ class Classification(_Texts):
         seed: int = 0,
         smoothing: float = 0.0,
     ) -> None:
-        """Learn from labelled texts.
+        """Train on labelled texts.
 
         Args:
-            model: an encoder, whose `config.pooling` says what a text's embedding is.
-            texts: to learn from.
-            labels: of each, the number of its name.
-            held_out: the same, to be judged by.
+            model: an encoder; `config.pooling` defines the embeddings.
+            texts: the training texts.
+            labels: the index of each text's label in `names`.
+            held_out: texts and labels for evaluation.
             names: of the labels.
             batch_tokens: of an update.
             seed: of the order.
-            smoothing: of labels.
+            smoothing: label smoothing.
         """
         super().__init__(model, texts.lengths, batch_tokens, seed, held_out[0])
         self.texts, self.labels, self.held_out, self.names = texts, labels, held_out, names
@@ -312,15 +309,15 @@ class Classification(_Texts):
 
     def sample(self) -> str:
         texts, labels = self.held_out
-        made = self._logits(texts, range(min(SHOWN, len(texts)))).argmax(-1).tolist()
+        predictions = self._logits(texts, range(min(SHOWN, len(texts)))).argmax(-1).tolist()
         return "\n".join(
-            _said(self.names[one], self.names[labels[number]], text)
-            for number, one in enumerate(made)
+            _prediction(self.names[label], self.names[labels[number]], text)
+            for number, label in enumerate(predictions)
             if (text := self.text(texts[number]))
         )
 
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:
-        """And the head beside the model, as `pellucid classify` reads it."""
+        """Save the model, and its head for `pellucid classify`."""
         super().save(directory, weights)
         head = Head(labels=self.names, weight=weights["head.weight"], bias=weights["head.bias"])
         head.save(directory / FILE, overwrite=True)
@@ -332,7 +329,7 @@ class Classification(_Texts):
         self.head.load_state_dict({"weight": kept.weight, "bias": kept.bias})
 
     def _judged(self, progress: Progress | None) -> tuple[np.ndarray, float]:
-        """(labels, labels), true by given; and the sum of the losses."""
+        """The confusion matrix, (true labels, predicted labels), and the sum of the losses."""
         texts, labels = self.held_out
         table = np.zeros((len(self.names), len(self.names)), np.int64)
         nats, done = 0.0, 0
@@ -340,8 +337,8 @@ class Classification(_Texts):
         for part in cut(np.argsort(lengths, kind="stable"), lengths, JUDGED_TOKENS):
             with torch.no_grad():
                 logits = self._logits(texts, part.tolist()).float()
-            wanted = torch.from_numpy(labels[part]).to(logits.device)
-            nats += float(F.cross_entropy(logits, wanted, reduction="sum"))
+            targets = torch.from_numpy(labels[part]).to(logits.device)
+            nats += float(F.cross_entropy(logits, targets, reduction="sum"))
             np.add.at(table, (labels[part], logits.argmax(-1).cpu().numpy()), 1)
             done += len(part)
             if progress is not None:
@@ -349,5 +346,5 @@ class Classification(_Texts):
         return table, nats
 
 
-def _said(made: str, wanted: str, text: str) -> str:
-    return f"{made}{'' if made == wanted else f' (wrong: {wanted})'}  <- {text}"
+def _prediction(predicted: str, target: str, text: str) -> str:
+    return f"{predicted}{'' if predicted == target else f' (wrong: {target})'}  <- {text}"

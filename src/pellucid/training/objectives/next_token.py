@@ -1,4 +1,4 @@
-"""A decoder learns to say what comes next."""
+"""Next-token prediction by a decoder."""
 
 import math
 
@@ -13,14 +13,13 @@ from pellucid.training.objectives.base import Objective, Part, Progress, output,
 from pellucid.training.sequences import Sequences
 
 SHOWN = 24
-"""Tokens that a sample goes on with."""
+"""Tokens that a sample adds."""
 PENALTY = 1.0
-"""Nats by which tokens that were there before are less likely in a sample, which would else go
-round in circles."""
+"""Subtracted from the logits of tokens already in a sample, which would otherwise repeat itself."""
 
 
 class NextToken(Objective):
-    """A decoder says at each place what comes next (Radford et al. 2018, section 3.1)."""
+    """Language modelling (Radford et al. 2018, section 3.1)."""
 
     model: Decoder
     judged_by = "bits_per_byte"
@@ -61,10 +60,10 @@ class NextToken(Objective):
     def forward(self, part: Part) -> Tensor:
         packed, targets = self.windows.read(part)
         return output(
-            self.model, self._through(packed), targets.to(self.model.device), self.smoothing
+            self.model, self._hidden(packed), targets.to(self.model.device), self.smoothing
         )
 
-    def _through(self, packed: Packed) -> Tensor:
+    def _hidden(self, packed: Packed) -> Tensor:
         model = self.model
         packed = packed.to(model.device)
         x: Tensor = model.decoder(packed.ids, mask=packed.mask, positions=packed.positions)
@@ -74,24 +73,22 @@ class NextToken(Objective):
         return (self.held_out[short_one(self.held_out.lengths)][: min(MOST, self.context)],)
 
     def sample(self) -> str:
-        """How the likeliest text goes on from where the example ends, if it does not repeat."""
-        (begun,) = self.example()
-        tokenizer, ids = self.model.tokenizer, begun.to(self.model.device)
+        """A greedy continuation of the example, with a penalty for repetition."""
+        (prompt,) = self.example()
+        tokenizer, ids = self.model.tokenizer, prompt.to(self.model.device)
         if tokenizer is None:
             return ""
-        while len(ids) < min(len(begun) + SHOWN, self.context):
+        while len(ids) < min(len(prompt) + SHOWN, self.context):
             logits = self.model(ids[None], last=True)[0]
             logits[ids] -= PENALTY
             ids = torch.cat([ids, logits.argmax(-1, keepdim=True)])
             if int(ids[-1]) in self.model.config.stop:
                 break
-        made = " ".join(tokenizer.decode(ids[len(begun) :].tolist()).split())
-        return f"{tokenizer.decode(begun.tolist())}  -> {made}"
+        continuation = " ".join(tokenizer.decode(ids[len(prompt) :].tolist()).split())
+        return f"{tokenizer.decode(prompt.tolist())}  -> {continuation}"
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
-        """Every held-out token is judged once, with at least half a context before it where there
-        is so much.
-        """
+        """The loss of every held-out token, with at least half a context before it if possible."""
         last = len(self.held_out.ids) - 1
         context = min(self.context, last)
         windows, half = Windows(self.held_out, context, 1, 0), max(1, context // 2)
@@ -103,7 +100,7 @@ class NextToken(Objective):
             targets = targets.clone()
             targets[:, : done - start] = IGNORED
             with torch.no_grad():
-                nats += float(output(self.model, self._through(packed), targets))
+                nats += float(output(self.model, self._hidden(packed), targets))
             done = start + context
             if progress is not None:
                 progress(done, last)
