@@ -198,11 +198,11 @@ def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
     assert status == 0
     assert out
     assert re.fullmatch(
-        r"pellucid: 1 prompt of 1 truncated to the last 59 tokens, .* \d+ tokens are lost; .*\n", err
+        r"pellucid: 1 prompt of 1 truncated to the last 59 tokens, .* \d+ tokens are lost.*\n", err
     )
     status, out, err = run(*options, "--strict")
     assert (status, out) == (2, "")
-    assert re.fullmatch(r"pellucid: line 1 of '.*' has \d+ tokens, but .* the model has 64 positions\n", err)
+    assert re.fullmatch(r"pellucid: line 1 of '.*' has \d+ tokens, but .* 64 positions\n", err)
 
 
 def test_the_end_of_the_positions_is_said(run, model):
@@ -233,7 +233,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
         (["Once", "--model", "m", "--seed", "-1"], "--seed must be from 0 to"),
         (["Once", "--model", "m", "--temperature", "nan"], "--temperature must be 0 (greedy) or"),
-        (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be above 0 and finite, not"),
+        (["Once", "--model", "m", "--repetition-penalty", "inf"], "must be above 0 and finite"),
         (["Once", "--model", "m", "--samples", "-2"], "--samples must be from 1 to 65,536, not -2"),
         (["Once", "--model", ""], "--model is empty"),
         (["Once", "--model", "m", "-o", "a.pdf"], "must end in .txt, .csv, .json or .parquet"),

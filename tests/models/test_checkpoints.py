@@ -311,7 +311,8 @@ def test_a_hub_name_without_a_network(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     assert problem("someone/model") == (
-        "is not a local directory, and the Hugging Face hub does not provide it: no way to someone/model"
+        "is not a local directory, and the Hugging Face hub does not provide it: no way to "
+        "someone/model"
     )
 
 

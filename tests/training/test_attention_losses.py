@@ -293,7 +293,7 @@ def wrong():
         (lambda: diagonal_loss(one, keys_at=torch.arange(7.0)), ArgumentError, "0 to 1"),
         (lambda: diagonal_loss(one, keys_at=[0.0] * 7), TypeMismatchError, "float tensor"),
         (lambda: end_to_end([torch.tensor([[0, 3]])], [2], [3]), OutOfRangeError, "key 3"),
-        (lambda: end_to_end([], [2], [3]), ShapeError, "of 0 texts"),
+        (lambda: end_to_end([], [2], [3]), ShapeError, "has 0 texts"),
     ]
 
 

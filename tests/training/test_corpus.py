@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.text import text_inputs
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.corpus import (
     Piece,
     Tally,
@@ -30,7 +31,7 @@ from pellucid.training.corpus import (
     rows,
     text_files,
 )
-from pellucid.training.vocabulary import END, MASK
+from pellucid.training.vocabulary import END, MASK, byte_pairs
 
 PACKINGS = {
     "": bytes,
@@ -311,7 +312,7 @@ def test_documents_longer_than_may_be_are_several(written, tmp_path):
     assert set(made.training.lengths[:-1]) == {17}
     assert all(one[0] == one[-1] == 0 for one in made.training)
     assert "".join(decoded(made.tokenizer, made.training)) == text
-    with pytest.raises(ArgumentError, match="longest must be more than 2 marks, not 2"):
+    with pytest.raises(ArgumentError, match="longest must be more than 2 special tokens, not 2"):
         prepare([file], tmp_path / "other", longest=2, ends=f"{END} $A {END}")
 
 
@@ -418,10 +419,10 @@ def test_which_rows_are_held_out_depends_on_the_seed_alone(examples, tmp_path):
 
 def test_targets_are_encoded_by_the_tokenizer_of_the_target(written, tmp_path):
     class Pair(Tokenizer):
-        of_target = byte_pairs([f"{number} rojo azul" for number in range(99)], 283, ends="$A")
+        of_target = byte_pairs([f"{number} rojo azul" for number in range(99)], 263, ends="$A")
 
     tokenizer = Pair(
-        byte_pairs([f"{number} red blue" for number in range(99)], 283, ends="$A").inner
+        byte_pairs([f"{number} red blue" for number in range(99)], 263, ends="$A").inner
     )
     rows = [(f"{number} red", f"{number} rojo") for number in range(13)]
     file = written("a.tsv", "\n".join(map("\t".join, rows)))
@@ -486,7 +487,7 @@ def test_what_is_no_regular_file_is_refused(held_out, written, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     file = written("a.txt", "\n".join(sentences(100)))
-    for other, told in ((pipe, "it is no regular file"), (tmp_path, "it is a directory")):
+    for other, told in ((pipe, "it is not a regular file"), (tmp_path, "it is a directory")):
         files = {"files": [file], "held_out": [other]} if held_out else {"files": [other]}
         with pytest.raises(
             FileError, match=rf"cannot read '{other}': {told}; training reads files"

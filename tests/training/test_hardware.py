@@ -115,7 +115,7 @@ def test_an_encoder_pays_for_the_logits_that_are_made():
 def test_what_does_not_fit_is_refused():
     encoder = Encoder(Config(kind="encoder", **SHAPE))
     both = EncoderDecoder(Config(kind="encoder-decoder", **SHAPE))
-    with pytest.raises(ArgumentError, match="target is nothing to an encoder"):
+    with pytest.raises(ArgumentError, match="target does not apply to an encoder"):
         operations(encoder, 5, 5)
     with pytest.raises(ArgumentError, match="target must be given for an encoder-decoder"):
         operations(both, 5)

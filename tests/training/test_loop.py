@@ -105,7 +105,7 @@ def test_what_cannot_be_written_leaves_what_was_there(failing, tmp_path, monkeyp
 
     monkeypatch.setattr(state, failing, full)
     run.step = 1
-    with pytest.raises(FileError, match="': No space left on device; --resume goes on"):
+    with pytest.raises(FileError, match="': No space left on device; --resume continues"):
         run._save()
     assert [one.name for one in (tmp_path / "training" / "checkpoints").iterdir()] == [
         "step-0000000"

@@ -105,7 +105,7 @@ def test_other_texts_in_place_of_damaged_ones_are_refused(damage, stopped, run, 
     for _ in range(2):
         complaint = refused("train", "decoder", "-o", out, "--resume")
         assert "does not have the texts that the run started with" in complaint
-        assert f"'{file}', changed since" in complaint
+        assert f"'{file}' changed since" in complaint
     file.with_suffix(".kept").rename(file)
     goes_on(run, out, end)
 
