@@ -137,13 +137,13 @@ def test_an_index_leads_to_the_tensors(directory):
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ({"a": "two.safetensors"}, "names two.safetensors, and there is no such file"),
+        ({"a": "two.safetensors"}, "names two.safetensors, which does not exist"),
         ({"a": "../one.safetensors"}, "names a file elsewhere: ../one.safetensors"),
         ({"a": "/etc/passwd"}, "names a file elsewhere: /etc/passwd"),
         ({"a": ".."}, "names a file elsewhere: .."),
         ({}, "names no files"),
         (["one.safetensors"], "names no files"),
-        ({"a": 7}, "names 7, and there is no such file"),
+        ({"a": 7}, "names 7, which does not exist"),
     ],
 )
 def test_an_index_that_leads_nowhere(directory, names, reason):
