@@ -185,7 +185,7 @@ QUESTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: WEIGHTS.pool(2, 2, region=(slice(3, 3), slice(None))),
         ValueError,
-        "region needs a slice of queries with step 1 that holds any",
+        "queries of region must be a slice with step 1 that is not empty",
     ),
     (lambda: WEIGHTS.top(2.0), TypeError, "top must be an int, got 2.0"),  # type: ignore[arg-type]
     (lambda: WEIGHTS.top(True), TypeError, "top must be an int, got True"),

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pellucid.attention import backends
 from pellucid.attention.energies import DotProduct, Energy, ScaledDotProduct, as_energy
-from pellucid.attention.masks import Extent, Mask, as_mask, broadcast_to_extent
+from pellucid.attention.masks import Extent, Mask, as_mask
+from pellucid.attention.masks.checks import broadcast_to_extent
 from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError

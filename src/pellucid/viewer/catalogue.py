@@ -173,7 +173,7 @@ class Atlas:
             if weights.is_known:
                 pass
             elif found is not None:
-                weights.know(*found)
+                weights.set_logsumexp(*found)
             elif known:
                 self._kept.put(name, (weights.logsumexp,))
         return weights
