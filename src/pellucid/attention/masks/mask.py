@@ -220,8 +220,41 @@ class Dense(Mask):
         return Dense(self.visible[:, :, rows, cols])
 
 
+class Combined(Mask):
+    """A mask made of other masks."""
+
+    @property
+    def parts(self) -> tuple[Mask, ...]:
+        return tuple(_fields_of(self).values())
+
+    @property
+    def batch(self) -> int | None:  # type: ignore[override]
+        return next(filter(None, (part.batch for part in self.parts)), None)
+
+    def bind(self, extent: Extent) -> Mask:
+        return self._of_each(lambda part: part.bind(extent))
+
+    def at(self, item: int) -> Mask:
+        return self._of_each(lambda part: part.at(item))
+
+    def of_rows(self, rows: slice) -> Mask:
+        return self._of_each(lambda part: part.of_rows(rows))
+
+    def of_heads(self, heads: slice) -> Mask:
+        return self._of_each(lambda part: part.of_heads(heads))
+
+    def breaks(self) -> set[int]:
+        return set().union(*(part.breaks() for part in self.parts))
+
+    def outer_shape(self) -> tuple[int, ...]:
+        return tuple(torch.broadcast_shapes(*(part.outer_shape() for part in self.parts)))
+
+    def _of_each(self, change: Callable[[Mask], Mask]) -> Mask:
+        return type(self)(*map(change, self.parts))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Pair(Mask):
+class Pair(Combined):
     """Two masks joined by an operator."""
 
     left: Mask
@@ -243,39 +276,21 @@ class Pair(Mask):
         return f"({self.left} {self.sign} {self.right})"
 
     @property
-    def batch(self) -> int | None:  # type: ignore[override]
-        return self.left.batch or self.right.batch
-
-    @property
     def offset(self) -> PerItem | None:  # type: ignore[override]
         offset = self.left.offset  # read once: each side may be a pair itself
         return self.right.offset if offset is None else offset
-
-    def bind(self, extent: Extent) -> Mask:
-        return type(self)(self.left.bind(extent), self.right.bind(extent))
-
-    def at(self, item: int) -> Mask:
-        return type(self)(self.left.at(item), self.right.at(item))
 
     def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         position = (item, head, query, key)
         return self.join(self.left.sees(*position), self.right.sees(*position))
 
     def tile(self, heads: slice, rows: slice, cols: slice, device: torch.device) -> Tensor:
-        part = (heads, rows, cols, device)
-        return self.join(self.left.tile(*part), self.right.tile(*part))
+        place = (heads, rows, cols, device)
+        return self.join(self.left.tile(*place), self.right.tile(*place))
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
-        return self._join_spans(*(part.spans(start, stop, keys) for part in self._parts))
-
-    def breaks(self) -> set[int]:
-        return self.left.breaks() | self.right.breaks()
-
-    def of_rows(self, rows: slice) -> Mask:
-        return type(self)(self.left.of_rows(rows), self.right.of_rows(rows))
-
-    def of_heads(self, heads: slice) -> Mask:
-        return type(self)(self.left.of_heads(heads), self.right.of_heads(heads))
+        queries = (start, stop, keys)
+        return self._join_spans(self.left.spans(*queries), self.right.spans(*queries))
 
     def restrict_with_spans(self, rows: slice, cols: slice, keys: int) -> tuple[Mask | None, Spans]:
         left, left_spans = self.left.restrict_with_spans(rows, cols, keys)
@@ -287,25 +302,16 @@ class Pair(Mask):
         mixed = [mask for mask in (left, right) if mask is not None]
         return mixed[0] if len(mixed) == 1 else type(self)(*mixed), spans
 
-    def outer_shape(self) -> tuple[int, ...]:
-        return tuple(torch.broadcast_shapes(self.left.outer_shape(), self.right.outer_shape()))
-
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other) or not isinstance(other, Pair):
             return NotImplemented if not isinstance(other, Mask) else False
-        return self._parts in (other._parts, other._parts[::-1])
+        return self.parts in (other.parts, other.parts[::-1])
 
     def __hash__(self) -> int:
-        return hash((type(self).__name__, frozenset(self._parts)))
-
-    @property
-    def _parts(self) -> tuple[Mask, Mask]:
-        return self.left, self.right
+        return hash((type(self).__name__, frozenset(self.parts)))
 
     def _join_spans(self, left: Spans, right: Spans) -> Spans:
-        return Spans(
-            self.join_intervals(left.some, right.some), self.join_intervals(left.every, right.every)
-        )
+        return Spans(*map(self.join_intervals, left, right))
 
 
 class And(Pair):
@@ -325,26 +331,13 @@ class Or(Pair):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Not(Mask):
+class Not(Combined):
     """Visible where the other mask hides."""
 
     hidden: Mask
 
-    def outer_shape(self) -> tuple[int, ...]:
-        return self.hidden.outer_shape()
-
     def __repr__(self) -> str:
         return f"~{self.hidden}"
-
-    @property
-    def batch(self) -> int | None:  # type: ignore[override]
-        return self.hidden.batch
-
-    def bind(self, extent: Extent) -> Mask:
-        return Not(self.hidden.bind(extent))
-
-    def at(self, item: int) -> Mask:
-        return Not(self.hidden.at(item))
 
     def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return ~self.hidden.sees(item, head, query, key)
@@ -354,15 +347,6 @@ class Not(Mask):
 
     def spans(self, start: int, stop: int, keys: int) -> Spans:
         return _complement(self.hidden.spans(start, stop, keys), keys)
-
-    def breaks(self) -> set[int]:
-        return self.hidden.breaks()
-
-    def of_rows(self, rows: slice) -> Mask:
-        return Not(self.hidden.of_rows(rows))
-
-    def of_heads(self, heads: slice) -> Mask:
-        return Not(self.hidden.of_heads(heads))
 
     def restrict_with_spans(self, rows: slice, cols: slice, keys: int) -> tuple[Mask | None, Spans]:
         hidden, spans = self.hidden.restrict_with_spans(rows, cols, keys)
@@ -389,10 +373,9 @@ def as_mask(mask: Mask | Tensor) -> Mask:
 
 def _is_uniform(spans: Spans, cols: slice) -> bool:
     """Whether all rows see all of these columns, or none of them."""
-    inside = ((cols.start, cols.stop),)
-    return intervals.covers(spans.every, *inside[0]) or not intervals.intersection(
-        spans.some, inside
-    )
+    if intervals.covers(spans.every, cols.start, cols.stop):
+        return True
+    return not intervals.intersection(spans.some, ((cols.start, cols.stop),))
 
 
 def _complement(spans: Spans, keys: int) -> Spans:
