@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid import PellucidError, masks
 from pellucid.attention.backends.sdpa import plan
-from pellucid.attention.backends.varlen import Bunch
+from pellucid.attention.backends.varlen import DocumentBatch
 from pellucid.attention.functional import attention_weights
 from pellucid.attention.masks import Extent, Mask, Rows, Spans, as_mask
 from pellucid.attention.reference import stages
@@ -98,8 +98,8 @@ def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
     calls = plan(attention_weights(q, k, mask).operands)
     areas = (
-        len(c.rows) * c.rows.shape[1] * c.keys.places.shape[1]
-        if isinstance(c, Bunch)
+        len(c.rows) * c.rows.shape[1] * c.keys.positions.shape[1]
+        if isinstance(c, DocumentBatch)
         else (c.items.stop - c.items.start) * (c.rows.stop - c.rows.start) * c.width
         for c in calls
     )

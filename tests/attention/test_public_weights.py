@@ -261,9 +261,9 @@ def test_what_they_are_made_of_is_there() -> None:
     )
     assert torch.equal(again.dense(), weights.dense())
     bare = given_weights(weights.dense())
-    with pytest.raises(ArgumentError, match="no query and key"):
+    with pytest.raises(ArgumentError, match="without a query and a key"):
         bare.query  # noqa: B018
-    with pytest.raises(ArgumentError, match="no query and key"):
+    with pytest.raises(ArgumentError, match="without a query and a key"):
         bare.key  # noqa: B018
 
 

@@ -175,9 +175,14 @@ class LazyWeights(LazyMatrix):
             weights._logsumexp, weights._has_graph = logsumexp, self._has_graph
         return weights
 
+    def _part(self, scores: Scores, index: Any) -> Self:
+        """The weights of a part, of which the index selects the logsumexp."""
+        return self._with(scores, None if self._logsumexp is None else self._logsumexp[index])
+
     def _changed(self, scores: Scores, change: Callable[[Tensor], Tensor] | None) -> Self:
-        known = change is not None and self._logsumexp is not None
-        return self._with(scores, change(self._logsumexp) if known else None)  # type: ignore[misc, arg-type]
+        if change is None or self._logsumexp is None:
+            return self._with(scores)
+        return self._with(scores, change(self._logsumexp))
 
     def bytes_held(self) -> int:
         """Bytes of memory that it keeps alive: those of its inputs and of the logsumexp."""
@@ -192,7 +197,7 @@ class LazyWeights(LazyMatrix):
             offset: the key position of query 0.
         """
         mask = with_offset(self._of.mask, as_int("offset", offset))
-        return self._with(replace(self._of, mask=mask), self._logsumexp)
+        return self._part(replace(self._of, mask=mask), ...)
 
     def rows(self, queries: slice) -> Self:
         """The weights of some queries alone, (..., heads, chosen queries, keys), as lazy as these.
@@ -213,8 +218,7 @@ class LazyWeights(LazyMatrix):
         query, bias = self._of.query[:, :, rows], self._of.bias
         bias = None if bias is None else bias[:, :, rows]
         mask = mask_of_rows(self._of.mask, rows)
-        logsumexp = None if self._logsumexp is None else self._logsumexp[:, :, rows]
-        return self._with(replace(self._of, query=query, bias=bias, mask=mask), logsumexp)
+        return self._part(replace(self._of, query=query, bias=bias, mask=mask), (..., rows))
 
     def batch_item(self, *place: int) -> Self:
         """The weights of one batch item, (heads, queries, keys), as lazy as these.
@@ -227,8 +231,7 @@ class LazyWeights(LazyMatrix):
             TypeMismatchError: an index is not an int.
         """
         item = _flat_index("batch_item", place, self._of.batch_shape)
-        logsumexp = None if self._logsumexp is None else self._logsumexp[item : item + 1]
-        return self._with(self._of.at(item), logsumexp)
+        return self._part(self._of.at(item), slice(item, item + 1))
 
     def head(self, *place: int) -> Self:
         """The weights of one head of one batch item, (1, queries, keys), as lazy as these.
@@ -254,8 +257,7 @@ class LazyWeights(LazyMatrix):
             mask=None if of.mask is None else of.mask.of_heads(heads),
             sinks=None if of.sinks is None else of.sinks[heads],
         )
-        known = self._logsumexp
-        return self._with(scores, None if known is None else known[item : item + 1, heads])
+        return self._part(scores, (slice(item, item + 1), heads))
 
     def one(self, *place: int) -> Self:
         """The old name of `head`."""
@@ -302,14 +304,7 @@ class LazyWeights(LazyMatrix):
 
         Where the logsumexp is not known yet, a few neighbouring rows compute their own. More than
         an eighth of all rows, asked for at once or over time, compute that of every row, which is
-        kept.
-
-        Args:
-            index: ints, slices with a step above 0, `...`, None, integer tensors and bool tensors,
-                as in torch.
-
-        Raises:
-            OutOfRangeError, TypeMismatchError: an index past the end, or of another kind.
+        kept. Index and errors as for any `LazyMatrix`.
         """
         return self._select(indexing.parse(index, self.shape, self.device))
 
