@@ -198,7 +198,8 @@ def pool(
     batch, heads = scores.shape[:2]
     picture = scores.query.new_zeros(batch, heads, rows, cols, dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp)
-    sizes = _bin_sizes(height, rows).to(picture.device)
+    sizes = torch.full((rows,), height // rows, device=picture.device)
+    sizes[: height % rows] += 1
     bin_of_row = torch.repeat_interleave(torch.arange(rows, device=picture.device), sizes)
 
     def strip_of(block: Block) -> Tensor:
@@ -217,12 +218,6 @@ def pool(
         else:
             target.scatter_reduce_(2, bins.unsqueeze(-1).expand_as(strip), strip, "amax")
     return picture
-
-
-def _bin_sizes(length: int, bins: int) -> Tensor:
-    sizes = torch.full((bins,), length // bins)
-    sizes[: length % bins] += 1
-    return sizes
 
 
 def pool_last(weights: Tensor, bins: int, reduce: Literal["mean", "max"]) -> Tensor:

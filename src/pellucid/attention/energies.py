@@ -195,6 +195,13 @@ def mapped(holder: Holder, change: Callable[[Tensor], Tensor]) -> Holder:
     return kind(**values)  # type: ignore[no-any-return]
 
 
+def tensors_of(holder: object) -> list[Tensor]:
+    """The tensors that `mapped` changes."""
+    tensors: list[Tensor] = []
+    mapped(holder, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return tensors
+
+
 def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energy:
     """The energy that a name, an object or a function stands for."""
     if isinstance(score, str):

@@ -23,10 +23,8 @@ Summarise = Callable[..., dict[str, Tensor]]
 
 def best(scores: Scores, otherwise: Summarise) -> Summarise:
     """The compiled loop where it supports these scores and is faster; else the alternative."""
-    supported = scores.query.device.type == "cpu" and scores.dtype == torch.float32
-    return (
-        summarise if supported and scores.shape.numel() >= WORTHWHILE and _kernel() else otherwise
-    )
+    fits = scores.query.device.type == "cpu" and scores.dtype == torch.float32
+    return summarise if fits and scores.shape.numel() >= WORTHWHILE and _kernel() else otherwise
 
 
 def summarise(
@@ -46,9 +44,8 @@ def summarise(
     results = {}
     for name, size in sizes.items():  # the kernel skips a result without rows
         shape = size if name in names else (count, *(0 for _ in size[1:]))
-        results[name] = torch.zeros(
-            shape, dtype=torch.int64 if name == "indices" else torch.float32
-        )
+        dtype = torch.int64 if name == "indices" else torch.float32
+        results[name] = torch.zeros(shape, dtype=dtype)
     kernel = _kernel()
     assert kernel is not None
     kernel(

@@ -1,6 +1,7 @@
 """Sums and maxima of lazy weights over any axes, in O(n) memory where the result allows it."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import product
 from typing import NamedTuple
 
@@ -45,24 +46,18 @@ def axes_of(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
 
 def outer_sum(weights: LazyWeights, axes: list[int], limit: int | None) -> Tensor:
     """The sum over batch dimensions and heads, part by part; those axes stay with size 1."""
-    total: Tensor | None = None
-    for part in _parts(weights, axes, limit):
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+    return reduce(torch.add, _parts(weights, axes, limit))
 
 
 def outer_largest(weights: LazyWeights, axis: int, limit: int | None) -> tuple[Tensor, Tensor]:
     """The largest over a batch dimension or the heads, and its index; the axis has size 1."""
-    values: Tensor | None = None
-    for index, part in enumerate(_parts(weights, [axis], limit)):
-        if values is None:
-            values, indices = part, torch.zeros_like(part, dtype=torch.int64)
-        else:
-            larger = part > values
-            values = torch.where(larger, part, values)
-            indices = indices.masked_fill(larger, index)
-    assert values is not None
+    parts = _parts(weights, [axis], limit)
+    values = next(parts)
+    indices = torch.zeros_like(values, dtype=torch.int64)
+    for index, part in enumerate(parts, start=1):
+        larger = part > values
+        values = torch.where(larger, part, values)
+        indices = indices.masked_fill(larger, index)
     return values, indices
 
 

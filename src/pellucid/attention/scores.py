@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.energies import Energy, mapped
+from pellucid.attention.energies import Energy, mapped, tensors_of
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask
 
@@ -92,15 +92,7 @@ class Scores:
     @property
     def bytes_held(self) -> int:
         """Bytes of all its tensors, without the repetitions of expanded ones."""
-        held = 0
-
-        def count(tensor: Tensor) -> Tensor:
-            nonlocal held
-            held += unexpanded(tensor).nbytes
-            return tensor
-
-        mapped(self, count)
-        return held
+        return sum(unexpanded(tensor).nbytes for tensor in tensors_of(self))
 
     def at(self, item: int) -> "Scores":
         """The scores of one batch item, (1, heads, queries, keys)."""
@@ -135,10 +127,10 @@ class Scores:
         rows, kv_heads = query.shape[-2], key.shape[-3]
         if stage == "masked" and visible is not None and torch.is_grad_enabled():
             # Queries and keys that no pair shows may hold NaN, and 0 * NaN would reach gradients.
-            seen = visible.any(-2)
-            if seen.ndim > 1 and seen.shape[-2] != kv_heads:
-                seen = seen.any(-2, keepdim=True)
-            key = key.masked_fill(~seen.unsqueeze(-1), 0)
+            used = visible.any(-2)
+            if used.ndim > 1 and used.shape[-2] != kv_heads:
+                used = used.any(-2, keepdim=True)
+            key = key.masked_fill(~used.unsqueeze(-1), 0)
             query = query.masked_fill(~visible.any(-1, keepdim=True), 0)
         group = query.shape[-3] // max(1, kv_heads)  # an index may select no heads
         if group > 1:  # heads that share a key become more rows of one product

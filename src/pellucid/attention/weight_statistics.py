@@ -116,13 +116,13 @@ class WeightStatistics(LazyWeights):
             top: strongest keys per query; where there are fewer keys, all of them.
         """
         top = self._checked_top(min(as_int("top", top), self._of.shape[3]))
-        found = self._statistics(frozenset({"received", "entropy", "distance"}), top)
+        figures = self._statistics(frozenset({"received", "entropy", "distance"}), top)
         return Statistics(
-            received=found["received"],
-            entropy=found["entropy"],
-            top=Top(found["values"], found["indices"]),
-            peak=found["values"][..., 0],
-            mean_distance=found["distance"],
+            received=figures["received"],
+            entropy=figures["entropy"],
+            top=Top(figures["values"], figures["indices"]),
+            peak=figures["values"][..., 0],
+            mean_distance=figures["distance"],
         )
 
     def pool(
@@ -217,8 +217,8 @@ class WeightStatistics(LazyWeights):
         top: int = 0,
         queries: Intervals | None = None,
     ) -> dict[str, Tensor]:
-        found = block_statistics.statistics(self._of, self._flat_logsumexp, want, top, queries)
-        return {name: self._outer(value) for name, value in found.items()}
+        figures = block_statistics.statistics(self._of, self._flat_logsumexp, want, top, queries)
+        return {name: self._outer(value) for name, value in figures.items()}
 
     def _transposed_product(self, x: Tensor) -> Tensor:
         """weights.T @ x, (..., heads, keys, m), for x (batch, heads, queries, m)."""

@@ -30,15 +30,10 @@ def encodings(argument: str, value: object, width: int, width_name: str, weight:
     if not isinstance(value, Tensor):
         raise TypeMismatchError(f"{argument} must be a tensor, not {type(value).__name__}")
     shape = tuple(value.shape)
-    if value.ndim < 2:
+    if value.ndim < 2 or shape[-1] != width:
+        wanted = "at least 2 dimensions" if value.ndim < 2 else f"with {width_name} {width}"
         raise ShapeError(
-            f"{argument} must be (..., tokens, {width_name}), at least 2 dimensions; "
-            f"its shape is {shape}"
-        )
-    if shape[-1] != width:
-        raise ShapeError(
-            f"{argument} must be (..., tokens, {width_name}) with {width_name} {width}; "
-            f"its shape is {shape}"
+            f"{argument} must be (..., tokens, {width_name}) {wanted}; its shape is {shape}"
         )
     # Under autocast the projection converts both.
     if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):

@@ -184,9 +184,12 @@ class Block(nn.Module):
         With `ending`, to (batch, 1, width) of the last token, whose inputs these are; of the other
         tokens only keys and values are computed.
         """
-        kept = x if ending is None else x[:, -1:]
+        residual = x if ending is None else x[:, -1:]
         x = self._add(
-            x, self.attention_norm, lambda y: self.attention(y, inputs, layer_cache, ending), kept
+            x,
+            self.attention_norm,
+            lambda y: self.attention(y, inputs, layer_cache, ending),
+            residual,
         )
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
@@ -198,15 +201,15 @@ class Block(nn.Module):
         x: Tensor,
         norm: nn.Module,
         part: Callable[[Tensor], Tensor],
-        kept: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
-        """The residual connection: part(x) added to x, or to what is kept of it."""
-        kept = x if kept is None else kept
+        """The residual connection around a part; the residual is x unless given."""
+        residual = x if residual is None else residual
         if self.norm_first:
-            added: Tensor = kept + self.dropout(part(norm(x)))
+            output: Tensor = residual + self.dropout(part(norm(x)))
         else:
-            added = norm(kept + self.dropout(part(x)))
-        return added
+            output = norm(residual + self.dropout(part(x)))
+        return output
 
 
 def norm(config: Config, size: int | None = None) -> nn.Module:

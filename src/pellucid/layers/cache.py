@@ -90,12 +90,15 @@ class Cache:
             raise ArgumentError("the cache was made for another model")
         if texts != batch:
             raise ShapeError(f"the cache is for {batch} texts, but there are {texts}")
-        longest = self.start if isinstance(self.start, int) else int(self.start.max())
+        longest = self._longest()
         if longest + count > self.capacity:
             raise ArgumentError(
                 f"the cache has room for {self.capacity} tokens, and {longest} + {count} are needed"
             )
         return longest + count
+
+    def _longest(self) -> int:
+        return self.start if isinstance(self.start, int) else int(self.start.max())
 
     def advance(self, count: int | Tensor) -> None:
         """Count new tokens: a number for all texts, or (batch,) where they differ."""
@@ -111,8 +114,7 @@ class Cache:
             items: (texts,) int64, the text that each continues.
             beams: how many consecutive texts share a memory from now on; it is kept once.
         """
-        rows = len(self.layers[0].keys)
-        longest = self.start if isinstance(self.start, int) else int(self.start.max())
+        rows, longest = len(self.layers[0].keys), self._longest()
         if isinstance(self.start, Tensor):
             self.start = self.start[items]
         same = torch.arange(rows, device=items.device)
@@ -122,16 +124,16 @@ class Cache:
                 layer.values = _select(layer.values, items, longest)
             if layer.memory is not None:
                 sources = len(layer.memory[0])
-                wanted = items[::beams] // (rows // sources)
-                if not torch.equal(wanted, same[:sources]):
-                    layer.memory = layer.memory[0][wanted], layer.memory[1][wanted]
+                chosen = items[::beams] // (rows // sources)
+                if not torch.equal(chosen, same[:sources]):
+                    layer.memory = layer.memory[0][chosen], layer.memory[1][chosen]
 
 
-def _select(kept: Tensor, items: Tensor, length: int) -> Tensor:
+def _select(texts: Tensor, items: Tensor, length: int) -> Tensor:
     """Some texts of (texts, heads, capacity, dim), whose first `length` positions are used."""
-    used = kept[:, :, :length].index_select(0, items)
-    if len(items) > len(kept):
-        kept = kept.new_zeros(len(items), *kept.shape[1:])
-    kept = kept[: len(items)]
-    kept[:, :, :length] = used
-    return kept
+    used = texts[:, :, :length].index_select(0, items)
+    if len(items) > len(texts):
+        texts = texts.new_zeros(len(items), *texts.shape[1:])
+    texts = texts[: len(items)]
+    texts[:, :, :length] = used
+    return texts

@@ -181,9 +181,8 @@ class Step:
             bias = inputs.bias.squeeze(-2).contiguous().numpy()
         cosine = sine = NOTHING.reshape(0, 0)
         if inputs.rotary is not None:
-            cosine, sine = (
-                part.flatten(1).expand(rows, -1).contiguous().numpy() for part in inputs.rotary
-            )
+            rotary = (part.flatten(1).expand(rows, -1) for part in inputs.rotary)
+            cosine, sine = (part.contiguous().numpy() for part in rotary)
         sources, memory, memory_stop = rows, 0, stop
         for row, layer_cache in zip(self.table, cache.layers, strict=True):
             row[kernel.KEYS] = layer_cache.keys.data_ptr()
@@ -198,23 +197,10 @@ class Step:
                 limit = inputs.memory_mask.limit
                 limits = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
                 memory_stop[:] = limits.repeat(rows // sources)
+        own = (cache.capacity, first, stop, bias, cosine, sine)
+        cross = (sources, memory, memory_stop)
         with cores() as parts:
-            kernel.blocks(
-                self.table,
-                self.shape,
-                self.like,
-                x.numpy(),
-                cache.capacity,
-                first,
-                stop,
-                bias,
-                cosine,
-                sine,
-                sources,
-                memory,
-                memory_stop,
-                parts,
-            )
+            kernel.blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
         return x.unsqueeze(1)
 
 

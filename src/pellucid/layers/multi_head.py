@@ -163,10 +163,7 @@ class MultiHeadAttention(nn.Module):
         if self.in_proj_weight is not None:
             query, key, value = self.in_proj_weight.split(self._rows)
             return query, key, value
-        assert self.q_proj_weight is not None
-        assert self.k_proj_weight is not None
-        assert self.v_proj_weight is not None
-        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight  # type: ignore[return-value]
 
     def projection_biases(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Views of the query, key and value biases, each None without bias."""

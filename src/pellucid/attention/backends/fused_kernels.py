@@ -84,20 +84,11 @@ def backward(
         kv_heads = key.shape[1]
         key, value = (_repeat_heads(x, query.shape[1]) for x in (key, value))
         unused = torch.zeros((), dtype=torch.int64, device=query.device)
+        padded = pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=torch.inf)
+        tensors = (grad, query, key, value, _aligned(bias, query, key), out, padded)
+        wanted = [True, True, True, False]  # of query, key and value, not of the bias
         grads = _aten._scaled_dot_product_efficient_attention_backward(
-            grad,
-            query,
-            key,
-            value,
-            _aligned(bias, query, key),
-            out,
-            pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=torch.inf),
-            unused,
-            unused,
-            0.0,
-            [True, True, True, False],
-            causal,
-            scale=scale,
+            *tensors, unused, unused, 0.0, wanted, causal, scale=scale
         )
         of_query, of_key, of_value = grads[:3]
         grads = (of_query, *(g.unflatten(1, (kv_heads, -1)).sum(2) for g in (of_key, of_value)))

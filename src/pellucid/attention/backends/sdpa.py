@@ -75,10 +75,12 @@ def _bias_of_items(scores: Scores) -> Tensor:
     """What the kernel adds to the scores, -inf where hidden: (batch, heads or 1, queries, keys)."""
     assert scores.mask is not None
     item, head, row, col = (torch.arange(size) for size in scores.shape)
-    seen = scores.mask.sees(item[:, None, None, None], head[:, None, None], row.unsqueeze(-1), col)
+    visible = scores.mask.sees(
+        item[:, None, None, None], head[:, None, None], row.unsqueeze(-1), col
+    )
     query = scores.query
     blank = query.new_zeros(()) if scores.bias is None else scores.bias.to(query.dtype)
-    bias = torch.where(seen, blank, -torch.inf)
+    bias = torch.where(visible, blank, -torch.inf)
     return bias.expand(*bias.shape[:2], *scores.shape[2:]).contiguous()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.energies import mapped
+from pellucid.attention.energies import mapped, tensors_of
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import checks
 from pellucid.attention.masks.checks import Extent
@@ -137,9 +137,7 @@ class Mask:
             ShapeError: the mask is for other sizes.
         """
         outer = self.outer_shape()
-        devices: list[torch.device] = []
-        self.map(lambda tensor: devices.append(tensor.device) or tensor)  # type: ignore[func-returns-value]
-        device = devices[0] if devices else torch.device("cpu")
+        device = next((tensor.device for tensor in tensors_of(self)), torch.device("cpu"))
         extent = Extent(torch.Size(outer[:-1]), outer[-1] if outer else 1, queries, keys, device)
         sizes = (extent.batch_shape.numel(), extent.heads, queries, keys)
         positions = [torch.arange(size, device=device) for size in sizes]
