@@ -386,7 +386,7 @@ def test_damaged_compiled_code_is_made_anew(damage, ending, tmp_path):
     file.write_bytes(whole[: len(whole) // 2] if damage == "halved" else b"")
     out, err = ran()
     assert out == "14 0"
-    assert "is damaged, and is made anew: " in err
+    assert "is damaged, and is compiled again: " in err
     assert ran() == ("14 1", "")
 
 
@@ -404,5 +404,5 @@ def test_compiled_code_that_cannot_be_kept_still_runs(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
-    with pytest.warns(RuntimeWarning, match="cannot be kept.*: No space left on device"):
+    with pytest.warns(RuntimeWarning, match="cannot be saved.*: No space left on device"):
         assert thrice(7) == 21

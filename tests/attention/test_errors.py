@@ -26,7 +26,7 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"query": zeros(2, 4, 5, 11)},
         ValueError,
-        "query has 4 heads, which is no multiple of the 3 of key",
+        "query has 4 heads, not a multiple of the 3 of key",
     ),
     (
         {"value": zeros(2, 3, 8, 13)},
@@ -106,11 +106,15 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         "'sdpa' cannot do this: no fused kernel in PyTorch has a softcap; blockwise, reference can",
     ),
-    ({"backend": "sdpa", "dropout": 0.5}, ValueError, "backend 'sdpa' cannot do this: dropout"),
+    (
+        {"backend": "sdpa", "dropout": 0.5},
+        ValueError,
+        "backend 'sdpa' cannot do this: the fused kernels do not tell",
+    ),
     (
         {"backend": "sdpa", "score": lambda q, k: q @ k.mT},
         ValueError,
-        "no fused kernel knows the energy",
+        "no fused kernel computes the energy",
     ),
     (
         {"score": "euclid"},
@@ -185,7 +189,7 @@ QUESTIONS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: WEIGHTS.pool(2, 2, region=(slice(3, 3), slice(None))),
         ValueError,
-        "region needs a slice of queries with step 1 that holds any",
+        "queries of region must be a slice with step 1 that is not empty",
     ),
     (lambda: WEIGHTS.top(2.0), TypeError, "top must be an int, got 2.0"),  # type: ignore[arg-type]
     (lambda: WEIGHTS.top(True), TypeError, "top must be an int, got True"),

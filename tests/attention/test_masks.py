@@ -1,6 +1,9 @@
 """Masks by their definition: who is seen, what is skipped, how they combine and print."""
 
+import functools
+import operator
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,9 +14,9 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid import PellucidError, masks
 from pellucid.attention.backends.sdpa import plan
-from pellucid.attention.backends.varlen import Bunch
+from pellucid.attention.backends.varlen import DocumentBatch
 from pellucid.attention.functional import attention_weights
-from pellucid.attention.masks import Extent, Rows, as_mask
+from pellucid.attention.masks import Extent, Mask, Rows, Spans, as_mask
 from pellucid.attention.reference import stages
 from pellucid.errors import ShapeError, TypeMismatchError
 from tests.attention.cases import by_rule, mask_rules, random
@@ -50,13 +53,53 @@ def test_spans_bound_what_is_seen(data: Any, batch: int, queries: int, keys: int
                 )
 
 
+class Counted(Mask):
+    """Another mask, which counts the questions it is asked."""
+
+    def __init__(self, rule: Mask) -> None:
+        self.rule = rule
+        self.asked = Counter[str]()
+
+    def spans(self, start: int, stop: int, keys: int) -> Spans:
+        self.asked["spans"] += 1
+        return self.rule.spans(start, stop, keys)
+
+    def crop(self, rows: slice, cols: slice) -> Mask:
+        self.asked["crop"] += 1
+        return self.rule.crop(rows, cols)
+
+
+@pytest.mark.parametrize("depth", [2, 61])
+@pytest.mark.parametrize("join", [operator.and_, operator.or_, lambda a, b: ~a & b])
+def test_a_deep_mask_asks_each_part_once(depth: int, join: Any) -> None:
+    limits = [masks.window(left=5 + i % 3, right=i % 2) for i in range(depth)]
+    parts = [Counted(rule) for rule in limits]
+    mask = functools.reduce(join, parts).restrict(slice(3, 13), slice(2, 11), 17)
+    assert all(part.asked["spans"] == 1 for part in parts)
+    assert all(part.asked["crop"] <= 1 for part in parts)
+    assert sum(part.asked["crop"] for part in parts) > 1
+    tile = mask.tile(slice(0, 1), slice(0, 10), slice(0, 9), torch.device("cpu"))
+    whole = functools.reduce(join, limits).dense(13, 17)
+    assert torch.equal(tile[0], whole[3:, 2:11])
+
+
+def test_a_part_that_decides_nothing_is_left_out() -> None:
+    inside = (slice(0, 3), slice(0, 5), 7)
+    window = masks.window(left=1, right=0)
+    hidden = ~(masks.prefix(5) & masks.prefix(6))  # hides all of the rectangle
+    assert (window & masks.prefix(5)).restrict(*inside) == window
+    assert (window | hidden).restrict(*inside) == window
+    assert (window & ~hidden).restrict(*inside) == window
+    assert (~hidden).restrict(*inside) is None
+
+
 def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int]:
     """The share of the matrix that the kernels are asked for, and in how many calls."""
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
     calls = plan(attention_weights(q, k, mask).operands)
     areas = (
-        len(c.rows) * c.rows.shape[1] * c.keys.places.shape[1]
-        if isinstance(c, Bunch)
+        len(c.rows) * c.rows.shape[1] * c.keys.positions.shape[1]
+        if isinstance(c, DocumentBatch)
         else (c.items.stop - c.items.start) * (c.rows.stop - c.rows.start) * c.width
         for c in calls
     )
@@ -258,7 +301,7 @@ UNFIT = [
     (masks.padding(9), "padding has a length of 9 but there are 7 keys"),
     (
         masks.padding(torch.tensor([1, 2, 3])),
-        "padding has 3 values, one a batch item, but the batch shape is (2,)",
+        "padding has 3 values, one per batch item, but the batch shape is (2,)",
     ),
     (masks.causal(torch.tensor([1, 2, 3])), "offset has 3 values"),
     (
@@ -268,7 +311,7 @@ UNFIT = [
     (masks.padding(torch.arange(5) > 1), "padding has 5 key flags but there are 7"),
     (
         masks.padding(torch.arange(7).expand(3, 7) > 1),
-        "padding has flags of shape (3, 7), one row a batch item, but the batch shape is (2,)",
+        "padding has flags of shape (3, 7), one row per batch item, but the batch shape is (2,)",
     ),
     (Rows(torch.arange(7) > 1), "rows has 7 query flags but there are 5"),
     (
@@ -345,5 +388,5 @@ def test_lists_are_numbers_one_an_item() -> None:
     for wrong in ([], [1.5], [True]):
         with pytest.raises(TypeMismatchError, match="must be ints"):
             masks.padding(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ShapeError, match="2 values, one a batch item"):
+    with pytest.raises(ShapeError, match="2 values, one per batch item"):
         attention_weights(*(random(3, 1, 5, 3, seed=i) for i in range(2)), masks.padding([1, 2]))

@@ -134,8 +134,8 @@ def test_every_parameter_trains(form):
     [
         (lambda form: form(0, 2), ArgumentError, "d_in must be at least 1, not 0"),
         (lambda form: form(3, -1), ArgumentError, "d_out must be at least 1, not -1"),
-        (lambda form: form(3.0, 2), TypeMismatchError, "d_in must be an int, not float"),
-        (lambda form: form(3, True), TypeMismatchError, "d_out must be an int, not bool"),
+        (lambda form: form(3.0, 2), TypeMismatchError, "d_in must be an int, not 3.0"),
+        (lambda form: form(3, True), TypeMismatchError, "d_out must be an int, not True"),
         (lambda form: form(3, 2)(JOURNEY[0]), ShapeError, r"at least 2 dimensions.*\(3,\)"),
         (lambda form: form(5, 2)(JOURNEY), ShapeError, r"with d_in 5; its shape is \(6, 3\)"),
         (lambda form: form(3, 2)(JOURNEY.tolist()), TypeMismatchError, "a tensor, not list"),

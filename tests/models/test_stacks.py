@@ -421,7 +421,7 @@ def test_a_cache_that_does_not_fit():
         model(ids[:1], cache=model.cache(1, TOKENS))
         with pytest.raises(TypeMismatchError, match=r"cache must be a Cache, .* not 3"):
             model(ids, cache=3)
-        with pytest.raises(ShapeError, match="the cache is of 1 texts, but there are 3"):
+        with pytest.raises(ShapeError, match="the cache is for 1 texts, but there are 3"):
             model(ids, cache=cache)
         for other in (a_decoder(heads=2), a_decoder(layers=1)):
             with pytest.raises(ArgumentError, match="the cache was made for another model"):

@@ -1,7 +1,7 @@
-"""The heart: exact attention weights at the speed of the fused kernels.
+"""Exact attention weights at the speed of the fused kernels.
 
-The package is also the function: `pellucid.attention(query, key, value)` and
-`pellucid.attention.masks` both mean what they say.
+The package is also callable: both `pellucid.attention(query, key, value)` and
+`pellucid.attention.masks` work.
 """
 
 import sys
@@ -25,9 +25,9 @@ __all__ = [
 
 class _CallableModule(ModuleType):
     # Importing any submodule binds `pellucid.attention` to this module, so a function of that name
-    # cannot live beside it; the module answers the call instead.
+    # cannot exist beside it; the module takes the call instead.
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return self.attention(*args, **options)  # looked up, for a recorder may have wrapped it
+        return self.attention(*args, **options)  # looked up, since a recorder may have wrapped it
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -1,7 +1,7 @@
-"""Blocks worked off on every core at once.
+"""Blocks computed on all cores, one block per core.
 
-A block is a matrix product and a few sweeps: torch would put each of those on all cores and wait
-for the slowest, hundreds of times. Here each core has blocks of its own, and waits for nobody.
+A block is a matrix product and a few sweeps: torch would run each of those on all cores and wait
+for the slowest, hundreds of times. Here each core works through blocks of its own.
 """
 
 import os
@@ -19,25 +19,24 @@ from torch.utils.checkpoint import checkpoint
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
 _own = local()
 
 
 @contextmanager
 def between(call: Callable[[], None]) -> Iterator[None]:
-    """Before each block of whatever this thread asks for inside, make a call.
+    """Make a call before each block that this thread computes inside.
 
-    It may wait, so that others go first, or raise, where nobody wants the answer any more.
+    It may wait, so that other work goes first, or raise, to cancel.
     """
-    before, _own.call = getattr(_own, "call", None), call
+    outer, _own.call = getattr(_own, "call", None), call
     try:
         yield
     finally:
-        _own.call = before
+        _own.call = outer
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func (grad, vmap, ...) is going on, in this thread alone."""
+    """Whether this thread is inside a transform of torch.func (grad, vmap, ...)."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
@@ -53,21 +52,19 @@ def each(
     device: torch.device,
     differentiable: bool,
 ) -> Iterator[tuple[Item, Result]]:
-    """Every item with what the function makes of it, in order.
+    """Each item with the result of the function, in order.
 
-    Where gradients are wanted only the inputs are kept, and the function runs again in the backward
+    Where gradients are needed only the inputs are kept, and the function runs again in the backward
     pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
     threads = torch.get_num_threads()
     if (call := getattr(_own, "call", None)) is not None:
         items = _interrupted(items, call)
-    if is_transformed():  # which knows no checkpoints, and other threads nothing of it
-        for item in items:
-            yield item, function(item)
-    elif differentiable:
+    transformed = is_transformed()  # which forbids checkpoints, and which other threads lack
+    if differentiable and not transformed:
         for item in items:
             yield item, checkpoint(function, item, use_reentrant=False)
-    elif device.type != "cpu" or threads == 1:
+    elif transformed or device.type != "cpu" or threads == 1:
         for item in items:
             yield item, function(item)
     else:
@@ -80,7 +77,7 @@ def _each_in_parallel(
     inference = torch.is_inference_mode_enabled()
 
     def work(item: Item) -> Result:
-        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own
+        with torch.inference_mode(inference), torch.no_grad():  # both are per thread
             return function(item)
 
     pool = _pool(threads)
@@ -88,7 +85,7 @@ def _each_in_parallel(
     try:
         for item in items:
             running.append((item, pool.submit(work, item)))
-            if len(running) > 2 * threads:  # results that wait to be used are memory
+            if len(running) > 2 * threads:  # finished results take memory
                 first, result = running.popleft()
                 yield first, result.result()
         while running:
@@ -102,8 +99,8 @@ def _each_in_parallel(
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads, "pellucid", initializer=_work_alone)
-    # The number of threads is each thread's own, but a thread takes the last one set by anybody
-    # when it first asks: start all workers now, and set it back for whoever comes later.
+    # A thread takes the count last set by any thread when it first asks: start all workers now,
+    # then set the count back for threads that come later.
     barrier = Barrier(threads)
     list(pool.map(lambda _: barrier.wait(), range(threads)))
     torch.set_num_threads(threads)
@@ -112,8 +109,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def _work_alone() -> None:
     torch.set_num_threads(1)
-    assert torch.get_num_threads() == 1  # asked for, and so settled, before it is set back
+    assert torch.get_num_threads() == 1  # asking fixes it before it is set back
 
 
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork, and a pool without them hangs
+if hasattr(os, "register_at_fork"):  # a pool hangs after a fork, which its threads do not survive
     os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,9 +1,9 @@
-"""What can be said of all weights together, one block at a time.
+"""Statistics of all weights, a block at a time.
 
-Every function takes `Scores` and the logsumexp of each row, makes the weights of a block as
-exp(score - logsumexp), reduces them and lets them go. Under autograd a block is computed again in
+Every function takes `Scores` and the logsumexp of each row, computes the weights of a block as
+exp(score - logsumexp), reduces them and frees them. Under autograd a block is computed again in
 the backward pass, so a loss on any of these trains in O(n) memory. On the CPU, without gradients,
-a compiled sweep does the reducing.
+a compiled loop reduces them.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from pellucid.attention.intervals import Intervals
 from pellucid.attention.scores import Block, Scores
 
 Statistic = Literal["received", "entropy", "distance"]
-Part = dict[str, Tensor]
+Summary = dict[str, Tensor]
 
 LOWEST_LOG = -1e4
-"""Stands for log 0 where it is multiplied by a weight of 0."""
+"""Replaces log 0 where it is multiplied by a weight of 0."""
 
 
 class Top(NamedTuple):
@@ -35,7 +35,7 @@ class Top(NamedTuple):
 
 
 def weights_of(scores: Scores, logsumexp: Tensor, block: Block) -> Tensor:
-    """(items, heads, rows, cols), the block's columns side by side."""
+    """(items, heads, rows, cols), the block's columns adjacent."""
     rows = finite(logsumexp[block.items, block.heads, block.rows])
     return torch.exp(scores.of_block(block) - rows.unsqueeze(-1))
 
@@ -46,15 +46,15 @@ def statistics(
     want: frozenset[Statistic],
     top: int = 0,
     queries: Intervals | None = None,
-) -> Part:
-    """The statistics asked for, by name; "values" and "indices" too where top is not 0.
+) -> Summary:
+    """The requested statistics by name, and "values" and "indices" where top is not 0.
 
     received is (batch, heads, keys), over the given ranges of queries; the others are (batch,
     heads, queries), with a last dimension of `top` for values and indices.
     """
     batch, heads, rows, keys = scores.shape
     device, dtype = scores.query.device, scores.dtype
-    found = {
+    totals = {
         "received": torch.zeros(batch, heads, keys, dtype=torch.float64, device=device),
         "entropy": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
         "distance": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
@@ -62,13 +62,13 @@ def statistics(
         "indices": torch.full((batch, heads, rows, top), -1, device=device),
     }
     names = [*want, *(("values", "indices") if top else ())]
-    found = {name: found[name] for name in names}
+    totals = {name: totals[name] for name in names}
     differentiable = keeps_graph(scores, logsumexp)
     summarise = (
         summarise_in_torch if differentiable else numba_statistics.best(scores, summarise_in_torch)
     )
 
-    def part(block: Block) -> Part:
+    def summary_of(block: Block) -> Summary:
         lse = finite(logsumexp[block.items, block.heads, block.rows])
         columns = intervals.positions(block.cols, device)
         start = block.rows.start + offset_of(block)
@@ -76,17 +76,17 @@ def statistics(
 
     spans = queries if queries is not None else ((0, rows),)
     blocks = (block for span in spans for block in scores.blocks(queries=slice(*span)))
-    for block, summary in each(part, blocks, device, differentiable):
+    for block, summary in each(summary_of, blocks, device, differentiable):
         for name, value in summary.items():
             if name == "received":
-                for start, stop, piece in _by_span(value, block, -1):
-                    found[name][block.items, block.heads, start:stop] += piece
+                for start, stop, part in _by_span(value, block, -1):
+                    totals[name][block.items, block.heads, start:stop] += part
             else:
-                place = found[name][block.items, block.heads, block.rows]
-                (place[..., : value.shape[-1]] if place.ndim == 4 else place).copy_(value)
-    if "received" in found:
-        found["received"] = found["received"].to(dtype)
-    return found
+                target = totals[name][block.items, block.heads, block.rows]
+                (target[..., : value.shape[-1]] if target.ndim == 4 else target).copy_(value)
+    if "received" in totals:
+        totals["received"] = totals["received"].to(dtype)
+    return totals
 
 
 def summarise_in_torch(
@@ -96,41 +96,41 @@ def summarise_in_torch(
     first: int,
     want: frozenset[Statistic],
     top: int,
-) -> Part:
+) -> Summary:
     """The statistics of one block of masked scores, (items, heads, rows, cols).
 
     Args:
         masked: scores, -inf where hidden.
-        logsumexp: (items, heads, rows), +inf for a wholly hidden row.
-        columns: (cols,) the keys that the columns stand for.
-        first: where the first row stands among the keys.
+        logsumexp: (items, heads, rows), +inf for a fully hidden row.
+        columns: (cols,) the key of each column.
+        first: the key position of the first row.
         want: names of the statistics.
         top: how many of the strongest keys.
     """
     logs = masked - logsumexp.unsqueeze(-1)
     weights = torch.exp(logs)
-    found: Part = {}
+    summary: Summary = {}
     if "received" in want:
-        found["received"] = weights.sum(-2)
+        summary["received"] = weights.sum(-2)
     if "entropy" in want:
-        found["entropy"] = -torch.linalg.vecdot(weights, logs.clamp_min(LOWEST_LOG))
+        summary["entropy"] = -torch.linalg.vecdot(weights, logs.clamp_min(LOWEST_LOG))
     if "distance" in want:
         rows = first + torch.arange(weights.shape[-2], device=weights.device)
-        apart = (rows.unsqueeze(-1) - columns).abs().to(weights.dtype)
-        found["distance"] = torch.linalg.vecdot(weights, apart.expand_as(weights))
+        distance = (rows.unsqueeze(-1) - columns).abs().to(weights.dtype)
+        summary["distance"] = torch.linalg.vecdot(weights, distance.expand_as(weights))
     if top:
         with torch.no_grad():
-            places = top_places(logs, min(top, weights.shape[-1]))
-        found["values"] = weights.gather(-1, places)
-        found["indices"] = columns[places].masked_fill(found["values"] == 0, -1)
-    return found
+            indices = top_places(logs, min(top, weights.shape[-1]))
+        summary["values"] = weights.gather(-1, indices)
+        summary["indices"] = columns[indices].masked_fill(summary["values"] == 0, -1)
+    return summary
 
 
 def top_places(values: Tensor, k: int) -> Tensor:
-    """Where the k largest of each row stand, largest first; as torch.topk, several times faster.
+    """Indices of the k largest of each row, largest first: torch.topk, several times faster.
 
-    The k largest lie in the k groups whose maxima are largest, so only those are searched. Column
-    j is in group j mod groups, which makes the maxima an operation on whole vectors.
+    The k largest lie in the k groups with the largest maxima, so only those are searched. Column j
+    is in group j mod groups, so that the maxima are vectorised.
     """
     width = values.shape[-1]
     groups = int((k * width) ** 0.5)
@@ -155,13 +155,13 @@ def transposed_product(scores: Scores, logsumexp: Tensor, x: Tensor) -> Tensor:
     product = x.new_zeros(batch, heads, keys, x.shape[-1], dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp, x)
 
-    def part(block: Block) -> Tensor:
+    def product_of(block: Block) -> Tensor:
         rows = x[block.items, block.heads, block.rows]
         return weights_of(scores, logsumexp, block).mT @ rows
 
-    for block, columns in each(part, scores.blocks(), x.device, differentiable):
-        for start, stop, piece in _by_span(columns, block, -2):
-            product[block.items, block.heads, start:stop] += piece
+    for block, columns in each(product_of, scores.blocks(), x.device, differentiable):
+        for start, stop, part in _by_span(columns, block, -2):
+            product[block.items, block.heads, start:stop] += part
     return product
 
 
@@ -169,19 +169,19 @@ def column_peaks(scores: Scores, logsumexp: Tensor) -> tuple[Tensor, Tensor]:
     """The largest weight of each column and its row, each (batch, heads, keys); no gradients."""
     batch, heads, _, keys = scores.shape
     values = scores.query.new_zeros(batch, heads, keys, dtype=scores.dtype)
-    places = torch.zeros(batch, heads, keys, dtype=torch.int64, device=values.device)
+    indices = torch.zeros(batch, heads, keys, dtype=torch.int64, device=values.device)
 
-    def part(block: Block) -> tuple[Tensor, Tensor]:
+    def peaks_of(block: Block) -> tuple[Tensor, Tensor]:
         return weights_of(scores, logsumexp, block).max(-2)
 
-    for block, found in each(part, scores.blocks(), values.device, False):
-        spans = (_by_span(one, block, -1) for one in found)
+    for block, peaks in each(peaks_of, scores.blocks(), values.device, False):
+        spans = (_by_span(packed, block, -1) for packed in peaks)
         for (start, stop, peak), (_, _, row) in zip(*spans, strict=True):
-            here = (block.items, block.heads, slice(start, stop))
-            larger = peak > values[here]
-            values[here] = torch.where(larger, peak, values[here])
-            places[here] = torch.where(larger, row + block.rows.start, places[here])
-    return values, places
+            cols = (block.items, block.heads, slice(start, stop))
+            larger = peak > values[cols]
+            values[cols] = torch.where(larger, peak, values[cols])
+            indices[cols] = torch.where(larger, row + block.rows.start, indices[cols])
+    return values, indices
 
 
 def pool(
@@ -193,40 +193,35 @@ def pool(
     queries: slice,
     keys: slice,
 ) -> Tensor:
-    """(batch, heads, rows, cols): a rectangle of the weights, in bins as even as can be."""
+    """(batch, heads, rows, cols): a rectangle of the weights, in bins of even size."""
     height, width = queries.stop - queries.start, keys.stop - keys.start
     batch, heads = scores.shape[:2]
     picture = scores.query.new_zeros(batch, heads, rows, cols, dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp)
-    sizes = _bin_sizes(height, rows).to(picture.device)
+    sizes = torch.full((rows,), height // rows, device=picture.device)
+    sizes[: height % rows] += 1
     bin_of_row = torch.repeat_interleave(torch.arange(rows, device=picture.device), sizes)
 
-    def part(block: Block) -> Tensor:
+    def strip_of(block: Block) -> Tensor:
         weights = weights_of(scores, logsumexp, block)
         full = weights.new_zeros(*weights.shape[:-1], width)
-        for start, stop, piece in _by_span(weights, block, -1):
-            full[..., start - keys.start : stop - keys.start] = piece
+        for start, stop, part in _by_span(weights, block, -1):
+            full[..., start - keys.start : stop - keys.start] = part
         return pool_last(full, cols, reduce)
 
     blocks = scores.blocks(queries=queries, keys=keys)
-    for block, strip in each(part, blocks, picture.device, differentiable):
+    for block, strip in each(strip_of, blocks, picture.device, differentiable):
         bins = bin_of_row[block.rows.start - queries.start : block.rows.stop - queries.start]
-        place = picture[block.items, block.heads]
+        target = picture[block.items, block.heads]
         if reduce == "mean":
-            place.index_add_(2, bins, strip / sizes[bins].unsqueeze(-1))
+            target.index_add_(2, bins, strip / sizes[bins].unsqueeze(-1))
         else:
-            place.scatter_reduce_(2, bins.unsqueeze(-1).expand_as(strip), strip, "amax")
+            target.scatter_reduce_(2, bins.unsqueeze(-1).expand_as(strip), strip, "amax")
     return picture
 
 
-def _bin_sizes(length: int, bins: int) -> Tensor:
-    sizes = torch.full((bins,), length // bins)
-    sizes[: length % bins] += 1
-    return sizes
-
-
 def pool_last(weights: Tensor, bins: int, reduce: Literal["mean", "max"]) -> Tensor:
-    """Pool the last dimension; the first bins are one longer where it does not divide."""
+    """Pool the last dimension in bins of even size, the larger ones first."""
     length = weights.shape[-1]
     long, size = length % bins, length // bins
     parts = weights.split([long * (size + 1), length - long * (size + 1)], dim=-1)
@@ -239,16 +234,18 @@ def pool_last(weights: Tensor, bins: int, reduce: Literal["mean", "max"]) -> Ten
 
 
 def _by_span(packed: Tensor, block: Block, dim: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Each range of the block's columns with its part of a tensor that holds them side by side."""
+    """Each range of the block's columns with its part of a tensor of all of them."""
     parts = packed.split([stop - start for start, stop in block.cols], dim)
     for (start, stop), part in zip(block.cols, parts, strict=True):
         yield start, stop, part
 
 
 def keeps_graph(scores: Scores, *tensors: Tensor) -> bool:
-    wanted = scores.requires_grad or any(t.requires_grad for t in tensors)
-    return torch.is_grad_enabled() and wanted
+    """Whether a result needs gradients."""
+    required = scores.requires_grad or any(t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and required
 
 
 def offset_of(block: Block) -> int:
+    """The key position of query 0."""
     return 0 if block.mask is None or block.mask.offset is None else int(block.mask.offset)

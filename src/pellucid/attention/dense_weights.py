@@ -1,6 +1,6 @@
-"""Weights that exist already, as a model that writes softmax(q k^T) by hand has made them.
+"""Weights that exist already, as in a model that writes softmax(q k^T) by hand.
 
-They answer like the lazy ones: their scores are ln(weight), with a logsumexp of 0 in every row.
+They behave like lazy ones: their scores are ln(weight), and every logsumexp is 0.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = ["GivenWeights", "given_weights"]
 
 
 class LogOfGiven(Energy):
-    """score = ln(weight): a query is a row of weights, and a key is the number of its column."""
+    """score = ln(weight): a query is a row of weights, and a key is the index of its column."""
 
     is_dot_product = False
     requires_grad = False
@@ -30,21 +30,21 @@ class LogOfGiven(Energy):
     def score(self, query: Tensor, key: Tensor) -> Tensor:
         columns = key[..., 0].long()
         outer = columns.shape[:-1]
-        alike = all(
+        is_shared = all(
             size == 1 or stride == 0 for size, stride in zip(outer, key.stride(), strict=False)
         )
-        if alike:
+        if is_shared:
             return query.index_select(-1, columns[(0,) * len(outer)]).log()
         columns = columns.unsqueeze(-2).expand(*query.shape[:-1], -1)
         return query.gather(-1, columns).log()
 
 
 class GivenWeights(AttentionWeights):
-    """Weights that are there, (..., heads, queries, keys). Rows need not sum to one."""
+    """Weights that exist already, (..., heads, queries, keys). Rows need not sum to one."""
 
     @property
     def query(self) -> Tensor:
-        raise ArgumentError("these weights were given as they are: they have no query and key")
+        raise ArgumentError("these weights were given as they are, without a query and a key")
 
     key = query
 
@@ -57,21 +57,21 @@ class GivenWeights(AttentionWeights):
         return self._of.query.new_zeros(self._of.shape[:3], dtype=self.dtype)
 
     def visible(self) -> Tensor:
-        """How many keys each query sees: those that any head of it looks at."""
-        seen = (self._of.query > 0).any(1, keepdim=True).sum(-1)
-        return self._outer(seen.expand(self._of.shape[:3]))
+        """How many keys each query sees: those with a weight in any head."""
+        count = (self._of.query > 0).any(1, keepdim=True).sum(-1)
+        return self._outer(count.expand(self._of.shape[:3]))
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self._of_tensor(self._outer(self._of.query), index)
+        return self._index(self._outer(self._of.query), index)
 
     def _select_transposed(self, index: Any) -> Tensor:
-        return self._of_tensor(self._outer(self._of.query).mT, index)
+        return self._index(self._outer(self._of.query).mT, index)
 
-    def _of_tensor(self, given: Tensor, index: Any) -> Tensor:
-        indexing.parse(index, given.shape, self.device)  # refuses what the lazy ones refuse
+    def _index(self, weights: Tensor, index: Any) -> Tensor:
+        indexing.parse(index, weights.shape, self.device)  # refuses what lazy weights refuse
         if not isinstance(index, tuple):
             index = (index,)
-        return given.to(self.dtype)[tuple(_as_torch_takes_it(part) for part in index)]
+        return weights.to(self.dtype)[tuple(map(_as_torch_index, index))]
 
     def __matmul__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
@@ -83,20 +83,20 @@ class GivenWeights(AttentionWeights):
         return product.squeeze(-1) if x.ndim == 1 else product
 
 
-def _as_torch_takes_it(part: Any) -> Any:
-    whole = part is None or part is Ellipsis or isinstance(part, int | slice | Tensor)
-    return part if whole else torch.as_tensor(part)
+def _as_torch_index(part: Any) -> Any:
+    is_index = part is None or part is Ellipsis or isinstance(part, int | slice | Tensor)
+    return part if is_index else torch.as_tensor(part)
 
 
 def given_weights(weights: Tensor) -> AttentionWeights:
-    """Weights that were made elsewhere, to be asked like lazy ones.
+    """Weights computed elsewhere, with the methods of lazy ones.
 
     Args:
-        weights: (..., heads, queries, keys), float, none negative. Rows need not sum to one.
+        weights: (..., heads, queries, keys), float, not negative. Rows need not sum to one.
 
     Raises:
-        ShapeError: fewer than three dimensions, or one without size.
-        TypeMismatchError: no float tensor.
+        ShapeError: fewer than three dimensions, or one of size 0.
+        TypeMismatchError: not a float tensor.
     """
     check_tensor("weights", weights)
     *outer, heads, _, keys = weights.shape

@@ -1,21 +1,21 @@
-"""What displays itself in a notebook."""
+"""Display in a notebook."""
 
 from collections.abc import Container
 from importlib import import_module
 from typing import Any
 
 PAGE = "pellucid.viewer.notebook"
-"""Where the page for notebooks is. A notebook asks the thing itself, and that is below the page in
-the map of the house: so it knows its name alone, and loads it when a notebook asks."""
+"""The module with the page for notebooks. This package may not import it, so it is loaded by name
+when a notebook asks."""
 
 
 class Displayed:
-    """Something with a page: weights, or a recording of them."""
+    """Something with a page in a notebook: weights, or a recording of them."""
 
     def _repr_mimebundle_(
         self, include: Container[str] | None = None, exclude: Container[str] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The page where widgets run, a picture for where they do not, and the text, by MIME types.
+        """The page where widgets run, a picture where they do not, and the text, by MIME type.
 
         Args:
             include: types that are wanted; all unless given.

@@ -1,7 +1,7 @@
-"""Energies: how well a query and a key fit, before the softmax.
+"""Energies: the score of a query and a key, before the softmax.
 
-An energy with a `project` that turns both into vectors whose dot product is the score runs through
-the fused kernels; any other is computed block by block.
+An energy whose scores are dot products of projected queries and keys runs through the fused
+kernels; any other is computed block by block.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ __all__ = ["Additive", "Bilinear", "Cosine", "DotProduct", "Energy", "ScaledDotP
 
 
 class Energy:
-    """The base, and plain dot products: score = query . key.
+    """The base class, and plain dot products: score = query . key.
 
     To write your own, override `score` (and set `is_dot_product` to False), or pass `attention` a
     function `(query, key) -> scores` from (..., rows, key_dim) and (..., cols, key_dim) to
-    (..., rows, cols). Each score may depend on its own query and key alone.
+    (..., rows, cols). Each score may depend only on its own query and key.
     """
 
     is_dot_product = True
@@ -30,7 +30,7 @@ class Energy:
     """How many intermediate numbers one score needs: it bounds the size of a block."""
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """What is compared: (..., heads, queries, d) and (..., kv_heads, keys, d)."""
+        """The vectors to compare: (..., heads, queries, d) and (..., kv_heads, keys, d)."""
         _same_key_dim(query, key)
         return query, key
 
@@ -43,23 +43,20 @@ class Energy:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether `score` is to be trained; one that is no dot product may hide parameters."""
+        """Whether `score` has parameters to train; one that is no dot product may hide some."""
         return not self.is_dot_product
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Energy":
-        """The energy with each of its tensors replaced by what `change` makes of it.
-
-        Those of a dataclass are found; others that are held elsewhere stay as they are.
-        """
+        """The energy with `change` applied to each of its tensors, where it is a dataclass."""
         return mapped(self, change)
 
     def detach(self) -> "Energy":
-        """The energy without gradients to what it holds."""
+        """The energy without gradients to its parameters."""
         return Detached(self) if self.requires_grad else self
 
 
 class DotProduct(Energy):
-    """score = query . key (Luong et al. 2015, "dot"), unscaled unless told otherwise."""
+    """score = query . key (Luong et al. 2015, "dot"), not scaled by default."""
 
 
 class ScaledDotProduct(Energy):
@@ -114,7 +111,7 @@ class Additive(Energy):
 
     @property
     def requires_grad(self) -> bool:
-        return self.v.requires_grad  # the others are in what was projected
+        return self.v.requires_grad  # the others are used in `project`
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         _like("Additive", "v", self.v, query)
@@ -147,8 +144,8 @@ class _FromFunction(Energy):
         scores = self.function(query, key)
         wanted = (query.shape[-2], key.shape[-2])
         if not isinstance(scores, Tensor) or scores.shape[-2:] != wanted:
-            came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ShapeError(f"score must return (..., rows, cols) = (..., {wanted}), got {came}")
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ShapeError(f"score must return (..., rows, cols) = (..., {wanted}), got {got}")
         return scores
 
 
@@ -183,21 +180,26 @@ _NAMED = {
     "scaled_dot_product": ScaledDotProduct(),
 }
 
-
 Holder = TypeVar("Holder")
 
 
 def mapped(holder: Holder, change: Callable[[Tensor], Tensor]) -> Holder:
-    """A dataclass in which each tensor, of its parts too, is what `change` makes of it."""
+    """A dataclass with `change` applied to each of its tensors, nested ones included."""
     if isinstance(holder, type) or not is_dataclass(holder):
         return holder
-    parts: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in fields(holder):
-        part = getattr(holder, field.name)
-        parts[field.name] = change(part) if isinstance(part, Tensor) else mapped(part, change)
+        value = getattr(holder, field.name)
+        values[field.name] = change(value) if isinstance(value, Tensor) else mapped(value, change)
     kind: Any = type(holder)
-    made: Holder = kind(**parts)
-    return made
+    return kind(**values)  # type: ignore[no-any-return]
+
+
+def tensors_of(holder: object) -> list[Tensor]:
+    """The tensors that `mapped` changes."""
+    tensors: list[Tensor] = []
+    mapped(holder, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return tensors
 
 
 def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energy:
@@ -210,7 +212,7 @@ def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energ
         return _NAMED[score]
     if isinstance(score, Energy):
         return score
-    if callable(score) and not isinstance(score, type):  # an energy's class is no energy yet
+    if callable(score) and not isinstance(score, type):  # a class must be instantiated first
         return _FromFunction(score)
     raise TypeMismatchError(f"score must be a name, an energy or a function, got {score!r}")
 

@@ -1,4 +1,4 @@
-"""`attention` and `attention_weights`: what goes in is checked here, once."""
+"""`attention` and `attention_weights`, which check their arguments here, once."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pellucid.attention import backends
 from pellucid.attention.energies import DotProduct, Energy, ScaledDotProduct, as_energy
-from pellucid.attention.masks import Extent, Mask, as_mask, broadcast_to_extent
+from pellucid.attention.masks import Extent, Mask, as_mask
+from pellucid.attention.masks.checks import broadcast_to_extent
 from pellucid.attention.scores import Scores
 from pellucid.attention.weights import AttentionWeights
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
@@ -32,19 +33,19 @@ def attention(
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> tuple[Tensor, AttentionWeights]:
-    """Scaled dot-product attention with its weights, which are computed when they are asked for.
+    """Scaled dot-product attention with its weights, which are computed when asked for.
 
         scores  = query @ key.T
         masked  = softcap * tanh(scores * scale / softcap) + bias, -inf where the mask hides a key
         weights = softmax(masked) over the keys, and the sinks if given
         context = weights @ value
 
-    The context comes from a fused kernel where one can do what is asked, and block by block
+    The context comes from a fused kernel where one supports the options, and block by block
     otherwise; memory grows with n either way. Both results are differentiable. A row whose every
-    key is hidden has zero weights and zero context. What a key or value holds that is hidden from
-    every query never matters, NaN and inf included; a non-finite one hidden from only some queries
-    behaves as in the kernel underneath, and a visible one spreads as it does in torch. Autocast is
-    not applied: the context has the dtype of query.
+    key is hidden has zero weights and zero context. Keys and values hidden from every query never
+    matter, NaN and inf included; a non-finite one hidden from only some queries behaves as in the
+    kernel underneath, and a visible one spreads as in torch. Autocast is not applied: the context
+    has the dtype of query.
 
     Args:
         query: (..., heads, queries, key_dim), float64, float32, bfloat16 or float16.
@@ -54,26 +55,28 @@ def attention(
         mask: one of `pellucid.masks`, or a bool tensor that broadcasts to (..., heads, queries,
             keys), True = may be seen.
         bias: float, broadcasts likewise, added after scale and softcap.
-        scale: 1/sqrt(key_dim) unless given, or what the energy prefers.
+        scale: 1/sqrt(key_dim) unless given, or the default of the energy.
         softcap: bounds the scaled scores by softcap * tanh(scaled / softcap) (Gemma 2, 2024).
-        sinks: (heads,), an extra logit a head that takes part in the softmax and has no value.
+        sinks: (heads,), an extra logit per head that takes part in the softmax and has no value.
         score: "scaled_dot_product", "dot_product", "cosine", one of `pellucid.energies`, or a
             function.
-        dropout: drops weights in the context only; the weights returned are those before it.
-        backend: "auto", "sdpa", "blockwise" or "reference"; one that cannot do what is asked
-            raises.
+        dropout: drops weights in the context only; the weights returned are not dropped.
+        backend: "auto", "sdpa", "blockwise" or "reference"; one that does not support the options
+            raises an error.
 
     Returns:
         context (..., heads, queries, value_dim), and the weights (..., heads, queries, keys), lazy.
 
     Raises:
-        ShapeError, TypeMismatchError, ArgumentError, BackendError: naming the argument, what was
-            wanted and what came.
+        ShapeError, TypeMismatchError, ArgumentError, BackendError: naming the argument, the
+            expected value and the actual one.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1, equation 1; the
     logsumexp that makes each weight exp(score - logsumexp): Dao 2023, "FlashAttention-2".
     """
-    scores = _scores(query, key, mask, bias, scale, softcap, sinks, score)
+    scores = attention_weights(
+        query, key, mask, bias=bias, scale=scale, softcap=softcap, sinks=sinks, score=score
+    ).operands
     check_tensor("value", value, query)
     if value.shape[-3:-1] != key.shape[-3:-1]:
         raise ShapeError(
@@ -83,8 +86,8 @@ def attention(
     if not 0 <= _number("dropout", dropout) < 1:
         raise ArgumentError(f"dropout must be in [0, 1), got {dropout}")
     value = _flatten("value", value, scores.batch_shape)
-    run = backends.choose(backend, scores, value, dropout)
-    context, logsumexp = run.forward(scores, value, dropout)
+    chosen = backends.choose(backend, scores, value, dropout)
+    context, logsumexp = chosen.forward(scores, value, dropout)
     weights = AttentionWeights(scores, backend, logsumexp)
     if scores.sinks is not None:
         context = weights.share_with_sinks(context, logsumexp)
@@ -102,25 +105,12 @@ def attention_weights(
     sinks: Tensor | None = None,
     score: str | Energy | Callable[[Tensor, Tensor], Tensor] = "scaled_dot_product",
 ) -> AttentionWeights:
-    """The weights alone, nothing computed before it is asked for; arguments as in `attention`."""
-    return AttentionWeights(_scores(query, key, mask, bias, scale, softcap, sinks, score))
-
-
-def _scores(
-    query: Tensor,
-    key: Tensor,
-    mask: Mask | Tensor | None,
-    bias: Tensor | None,
-    scale: float | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    score: str | Energy | Callable[[Tensor, Tensor], Tensor],
-) -> Scores:
+    """The weights alone, computed when asked for; arguments as for `attention`."""
     check_tensor("query", query)
     check_tensor("key", key, query)
     heads, kv_heads = query.shape[-3], key.shape[-3]
     if heads % kv_heads:
-        raise ShapeError(f"query has {heads} heads, which is no multiple of the {kv_heads} of key")
+        raise ShapeError(f"query has {heads} heads, not a multiple of the {kv_heads} of key")
     batch_shape = query.shape[:-3]
     if key.shape[:-3] != batch_shape:
         try:
@@ -142,23 +132,23 @@ def _scores(
         query, key = energy.project(query, key)
     else:
         if bound is not None:  # padding may hold NaN, which the projection's gradient would spread
-            odd = ~key.isfinite().all(-1) & ~_seen_keys(bound, extent)
-            key = key.masked_fill(odd.unsqueeze(-1), 0)
+            unsafe = ~key.isfinite().all(-1) & ~_seen_keys(bound, extent)
+            key = key.masked_fill(unsafe.unsqueeze(-1), 0)
         with torch.autocast(query.device.type, enabled=False):
             query, key = energy.project(query, key)
     if bias is not None:
         _check_float("bias", bias, query.device)
         bias = broadcast_to_extent("bias", bias, extent)
-        best = torch.promote_types(query.dtype, torch.float32)
-        if torch.promote_types(bias.dtype, best) != best:
-            bias = bias.to(best)
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        if torch.promote_types(bias.dtype, dtype) != dtype:
+            bias = bias.to(dtype)
     if sinks is not None:
         _check_float("sinks", sinks, query.device)
         if sinks.shape != (heads,):
             raise ShapeError(
                 f"sinks must have shape (heads,) = ({heads},), got {tuple(sinks.shape)}"
             )
-    return Scores(
+    scores = Scores(
         query=_flatten("query", query, batch_shape),
         key=_flatten("key", key, batch_shape),
         energy=energy,
@@ -169,14 +159,15 @@ def _scores(
         sinks=sinks,
         batch_shape=batch_shape,
     )
+    return AttentionWeights(scores)
 
 
 def _seen_keys(mask: Mask, extent: Extent) -> Tensor:
     """(..., 1, keys) bool: the keys that some query may see."""
-    one = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
-    seen = torch.zeros(len(one), 1, extent.keys, dtype=torch.bool, device=extent.device)
-    for flags, part in zip(seen, one, strict=True):
-        for start, stop in part.spans(0, extent.queries, extent.keys).some:
+    items = [mask] if mask.batch is None else [mask.at(item) for item in range(mask.batch)]
+    seen = torch.zeros(len(items), 1, extent.keys, dtype=torch.bool, device=extent.device)
+    for flags, item in zip(seen, items, strict=True):
+        for start, stop in item.spans(0, extent.queries, extent.keys).some:
             flags[:, start:stop] = True
     return seen[0] if mask.batch is None else seen.reshape(*extent.batch_shape, 1, extent.keys)
 
@@ -220,7 +211,8 @@ def _check_float(name: str, tensor: Tensor, device: torch.device | None) -> None
     if not isinstance(tensor, Tensor):
         raise TypeMismatchError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.dtype not in DTYPES:
-        known = "float64, float32, bfloat16 or float16"
-        raise TypeMismatchError(f"{name} must be {known}, got {tensor.dtype}")
+        raise TypeMismatchError(
+            f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}"
+        )
     if device is not None and tensor.device != device:
         raise TypeMismatchError(f"query is on {device} but {name} is on {tensor.device}")

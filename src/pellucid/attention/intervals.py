@@ -14,9 +14,9 @@ def clip(start: int, stop: int, size: int) -> Intervals:
     return ((start, stop),) if start < stop else ()
 
 
-def union(*sets: Intervals) -> Intervals:
+def union(left: Iterable[tuple[int, int]], right: Intervals = ()) -> Intervals:
     merged: list[tuple[int, int]] = []
-    for start, stop in sorted(interval for intervals in sets for interval in intervals):
+    for start, stop in sorted([*left, *right]):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
         else:

@@ -1,15 +1,15 @@
-"""How much memory an answer may take without being asked for."""
+"""How much memory a result may take by default."""
 
 import torch
 
 from pellucid.errors import TooLargeError
 
 DENSE_LIMIT = 2**30
-"""Bytes that `dense()` makes without being told to: 1 GiB."""
+"""Most bytes of a result of `dense()` by default: 1 GiB."""
 
 
 def check_size(what: str, shape: torch.Size, dtype: torch.dtype, limit: int | None) -> None:
-    """Refuse an answer of more than `limit` bytes, and say how many it needs."""
+    """Refuse a result of more than `limit` bytes, and say how many it needs."""
     needed = shape.numel() * dtype.itemsize
     if limit is not None and needed > limit:
         raise TooLargeError(

@@ -1,4 +1,4 @@
-"""Numba's compiled code on disk, which may be damaged or impossible to keep: it is optional."""
+"""Numba's cache of compiled code on disk, which is optional: it may be damaged or not writable."""
 
 import os
 import warnings
@@ -8,10 +8,10 @@ from numba.core.caching import FunctionCache
 
 
 def kept(compiled: Any) -> Any:
-    """Let what `njit` gives keep its code on disk, as `cache=True` does, but never fail for that.
+    """Cache a compiled function on disk, as `cache=True` does, but never fail because of the cache.
 
     Raises:
-        RuntimeError: there is no directory where it could be kept.
+        RuntimeError: there is no directory for the cache.
     """
     compiled._cache = _Cache(compiled.py_func)  # noqa: SLF001 - as `enable_caching` does it
     return compiled
@@ -21,8 +21,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # of pickle, LLVM, the system: whatever the bytes happen to mean
-            self._warn("is damaged, and is made anew", error)
+        except Exception as error:  # of pickle, LLVM, the system: anything the bytes may cause
+            self._warn("is damaged, and is compiled again", error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -31,11 +31,11 @@ class _Cache(FunctionCache):  # type: ignore[misc]
                 super().save_overload(sig, data)
             except OSError:
                 raise
-            except Exception:  # the index is damaged; without it, all of it is made anew
+            except Exception:  # the index is damaged: start a new one
                 self.flush()
                 super().save_overload(sig, data)
         except OSError as error:
-            self._warn("cannot be kept, and is made anew each time", error)
+            self._warn("cannot be saved, and is compiled each time", error)
 
     def _warn(self, what: str, error: Exception) -> None:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

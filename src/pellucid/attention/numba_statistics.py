@@ -1,8 +1,8 @@
-"""One compiled sweep over a block of scores: received, entropy, distance and top-k together.
+"""A compiled loop over a block of scores: received, entropy, distance and top-k together.
 
-A block of scores comes out of the BLAS and is still in cache; torch would read and write it once an
-operation, this reads it once. Written in Numba, which is optional (`pip install 'pellucid[fast]'`);
-`block_statistics.summarise_in_torch` says the same in torch.
+A block of scores is still in cache after its matrix product; torch would read and write it once per
+operation, the loop reads it once. It needs Numba, which is optional (`pip install
+'pellucid[fast]'`); `block_statistics.summarise_in_torch` is the same in torch.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Summarise = Callable[..., dict[str, Tensor]]
 
 
 def best(scores: Scores, otherwise: Summarise) -> Summarise:
-    """The sweep where it can serve these scores and pays, the alternative elsewhere."""
+    """The compiled loop where it supports these scores and is faster; else the alternative."""
     fits = scores.query.device.type == "cpu" and scores.dtype == torch.float32
     return summarise if fits and scores.shape.numel() >= WORTHWHILE and _kernel() else otherwise
 
@@ -41,10 +41,11 @@ def summarise(
         "indices": (count, rows, top),
     }
     names = want | ({"values", "indices"} if top else set())
-    found = {}
-    for name, size in sizes.items():  # what is not wanted has no rows, which the kernel sees
-        kept = size if name in names else (count, *(0 for _ in size[1:]))
-        found[name] = torch.zeros(kept, dtype=torch.int64 if name == "indices" else torch.float32)
+    results = {}
+    for name, size in sizes.items():  # the kernel skips a result without rows
+        shape = size if name in names else (count, *(0 for _ in size[1:]))
+        dtype = torch.int64 if name == "indices" else torch.float32
+        results[name] = torch.zeros(shape, dtype=dtype)
     kernel = _kernel()
     assert kernel is not None
     kernel(
@@ -52,14 +53,14 @@ def summarise(
         logsumexp.reshape(count, rows).contiguous().numpy(),
         columns.numpy(),
         np.float32(first),
-        *(x.numpy() for x in found.values()),
+        *(x.numpy() for x in results.values()),
     )
-    return {name: found[name].reshape(*outer, *found[name].shape[1:]) for name in names}
+    return {name: results[name].reshape(*outer, *results[name].shape[1:]) for name in names}
 
 
 @cache
 def _kernel() -> Any:
-    """The compiled sweep, or None without Numba, or where it can keep nothing on disk."""
+    """The compiled loop; None without Numba or without a directory for its cache."""
     try:
         from pellucid.attention import numba_statistics_kernel
     except (ImportError, RuntimeError):

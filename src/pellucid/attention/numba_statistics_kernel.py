@@ -1,7 +1,7 @@
-"""The loop behind `fused_statistics`, compiled by Numba on first use and kept on disk afterwards.
+"""The loop behind `numba_statistics`, compiled by Numba on first use and then cached on disk.
 
-A row is taken in stretches short enough for the innermost cache. The weights of a stretch are made
-once; each statistic then is a loop of its own over them, which the compiler turns into vectors.
+A row is read in stretches short enough for the innermost cache. The weights of a stretch are
+computed once; each statistic is a loop of its own over them, which the compiler vectorises.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ from pellucid.attention.numba_cache import kept
 
 f32 = np.float32
 STRETCH = 256
-"""Also the number of running maxima a row: the top k lie in the k groups of largest maximum."""
+"""Also the number of running maxima per row: the top k lie in the k groups with the largest."""
 LOWEST = f32(-88.0)
-"""Here the exponent field of `_exp` reaches 0: exp of this and of all below is exactly 0."""
+"""Here the exponent field in `_weigh` reaches 0: exp of this and of all below is exactly 0."""
 MAGIC = f32(3 * 2**22 + 127)
 """Added to a small float, leaves its nearest integer plus 127 in the lowest bits."""
 
@@ -38,8 +38,8 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-# In the exponential the order of operations is the method; elsewhere, reordering sums is what lets
-# a loop run on vectors. NaN and inf keep their meaning in both.
+# The exponential depends on the order of operations; elsewhere, sums may be reordered so that loops
+# vectorise. NaN and inf keep their meaning in both.
 _exactly: Any = njit(fastmath={"contract"}, nogil=True)
 _freely: Any = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, nogil=True)
 
@@ -95,7 +95,7 @@ def _raise(logs: Any, best: Any) -> None:
 
 @njit(inline="always", nogil=True)
 def _insert(value: Any, place: Any, values: Any, places: Any) -> None:
-    """Put a value into a list sorted downwards, pushing the last one out."""
+    """Insert a value into a list in descending order, dropping the last one."""
     at = values.shape[0] - 1
     while at > 0 and values[at - 1] < value:
         values[at], places[at] = values[at - 1], places[at - 1]
@@ -134,7 +134,7 @@ def sweep(
     values: Any,
     indices: Any,
 ) -> None:
-    """Reduce blocks of scores, (count, rows, cols); a result of no size is not wanted."""
+    """Reduce blocks of scores, (count, rows, cols); a result of size 0 is skipped."""
     count, rows, cols = blocks.shape
     k = values.shape[2]
     weighs = received.shape[1] + entropy.shape[1] + distance.shape[1] > 0

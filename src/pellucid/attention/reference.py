@@ -2,7 +2,7 @@
 
 Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1, equation 1, with the options
 that later models added: softcap (Gemma 2), sinks (gpt-oss), grouped heads (Ainslie et al. 2023).
-Plain eager tensors, any floating dtype, n x n numbers a head: to be read, not to be fast.
+Plain eager tensors, any floating dtype, n x n numbers per head: written to be read, not to be fast.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Stages(NamedTuple):
     masked: Tensor
     """capped + bias, -inf where the mask hides a key."""
     weights: Tensor
-    """softmax(masked) over the keys, and the sinks if given; a wholly hidden row is zero."""
+    """softmax(masked) over the keys, and the sinks if given; a fully hidden row is zero."""
     context: Tensor
     """weights @ value, (..., heads, queries, value_dim)."""
 
@@ -51,7 +51,7 @@ def stages(
         bias: float, broadcasts likewise, added after scale and softcap.
         scale: a factor on the scores; 1/sqrt(key_dim) unless given.
         softcap: squashes the scaled scores into (-softcap, softcap).
-        sinks: (heads,), one extra logit a head that takes part in the softmax and has no value.
+        sinks: (heads,), one extra logit per head that takes part in the softmax and has no value.
         score: another energy, from query and key to scores; dot products unless given.
     """
     group = query.shape[-3] // key.shape[-3]

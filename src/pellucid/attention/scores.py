@@ -1,4 +1,4 @@
-"""The matrix of scores as something that can be asked for any part, and is never formed whole."""
+"""The matrix of scores, of which any part can be computed and which is never formed whole."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from pellucid.attention import intervals
-from pellucid.attention.energies import Energy, mapped
+from pellucid.attention.energies import Energy, mapped, tensors_of
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.masks import Mask
 
 Stage = Literal["scores", "scaled", "capped", "masked"]
 
 BLOCK_NUMBERS = 2**21
-"""Scores in one block on the CPU, 8 MiB in float32: thin ones waste the matrix product, which
-packs all its columns anew each time, and large ones the cache."""
+"""Scores in one block on the CPU, 8 MiB in float32: thin blocks waste the matrix product, which
+packs all its columns each time, and large ones the cache."""
 NUMBERS_AT_ONCE = 2**25
-"""Scores in all blocks that are worked on together, 128 MiB in float32: those of many cores, or the
+"""Scores in all blocks computed at the same time, 128 MiB in float32: those of many cores, or the
 one block of an accelerator."""
 LEAST_ROWS = 32
-"""Rows of a block however long they are: thinner matrix products waste the machine."""
+"""Fewest rows of a block, however long: thinner matrix products are slow."""
 MASKED_ROWS = 256
-"""Most rows of a block under a mask, which pays for every key that any of them sees."""
+"""Most rows of a block under a mask, which computes every key that any of them sees."""
 MOST_PARTS = 8
-"""Ranges that are masked one by one before masking all columns at once is cheaper."""
+"""Most ranges masked one by one; above, masking all columns at once is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,12 @@ class Block:
     mask: Mask | None
     """The mask of this item."""
     masked: Intervals
-    """The columns that only some of the rows see: all that the mask must be applied to."""
-
-    @property
-    def width(self) -> int:
-        return intervals.length(self.cols)
+    """The columns that only some of the rows see, to which the mask must be applied."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Query, key and the rule that makes scores of them; batch dimensions flattened into one."""
+    """Query, key and the options of their scores; batch dimensions flattened into one."""
 
     query: Tensor
     """(batch, heads, queries, d), as the energy projects it."""
@@ -73,12 +69,12 @@ class Scores:
 
     @property
     def group(self) -> int:
-        """Query heads that share one key head."""
+        """Query heads per key head."""
         return self.query.shape[1] // self.key.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
-        """What scores and weights are computed in: float32 or better."""
+        """The dtype of scores and weights: float32 or better."""
         return torch.promote_types(self.query.dtype, torch.float32)
 
     @property
@@ -87,7 +83,7 @@ class Scores:
         return self.energy.requires_grad or any(t is not None and t.requires_grad for t in tensors)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Scores":
-        """The same of other tensors; what is expanded is changed once and expanded again."""
+        """The same with `change` applied to each tensor; an expanded one is expanded again."""
         return mapped(self, lambda tensor: change(unexpanded(tensor)).expand(tensor.shape))
 
     def detach(self) -> "Scores":
@@ -95,25 +91,17 @@ class Scores:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of all tensors in it, each number of what is expanded counted once."""
-        held = 0
-
-        def count(tensor: Tensor) -> Tensor:
-            nonlocal held
-            held += unexpanded(tensor).nbytes
-            return tensor
-
-        mapped(self, count)
-        return held
+        """Bytes of all its tensors, without the repetitions of expanded ones."""
+        return sum(unexpanded(tensor).nbytes for tensor in tensors_of(self))
 
     def at(self, item: int) -> "Scores":
-        """Those of one item of the batch, (1, heads, queries, keys)."""
-        some = slice(item, item + 1)
+        """The scores of one batch item, (1, heads, queries, keys)."""
+        items = slice(item, item + 1)
         return replace(
             self,
-            query=self.query[some],
-            key=self.key[some],
-            bias=None if self.bias is None else self.bias[some],
+            query=self.query[items],
+            key=self.key[items],
+            bias=None if self.bias is None else self.bias[items],
             mask=None if self.mask is None else self.mask.at(item),
             batch_shape=torch.Size(()),
         )
@@ -138,13 +126,13 @@ class Scores:
     ) -> Tensor:
         rows, kv_heads = query.shape[-2], key.shape[-3]
         if stage == "masked" and visible is not None and torch.is_grad_enabled():
-            # What sees nothing, or is not seen, may hold NaN, and 0 * NaN would reach gradients.
-            seen = visible.any(-2)
-            if seen.ndim > 1 and seen.shape[-2] != kv_heads:
-                seen = seen.any(-2, keepdim=True)
-            key = key.masked_fill(~seen.unsqueeze(-1), 0)
+            # Queries and keys that no pair shows may hold NaN, and 0 * NaN would reach gradients.
+            used = visible.any(-2)
+            if used.ndim > 1 and used.shape[-2] != kv_heads:
+                used = used.any(-2, keepdim=True)
+            key = key.masked_fill(~used.unsqueeze(-1), 0)
             query = query.masked_fill(~visible.any(-1, keepdim=True), 0)
-        group = query.shape[-3] // max(1, kv_heads)  # an index may leave no heads
+        group = query.shape[-3] // max(1, kv_heads)  # an index may select no heads
         if group > 1:  # heads that share a key become more rows of one product
             query = query.unflatten(-3, (kv_heads, group)).flatten(-3, -2)
         if self.energy.is_dot_product and stage != "scores":
@@ -189,8 +177,7 @@ class Scores:
         numbers = max(1, numbers // self.energy.numbers_per_score)
         step = max(LEAST_ROWS, numbers // max(1, keys.stop - keys.start))
         step = step if mask is None else min(step, MASKED_ROWS)
-        for start in range(queries.start, queries.stop, step):
-            rows = slice(start, min(start + step, queries.stop))
+        for rows in steps(queries, step):
             cols: Intervals = ((keys.start, keys.stop),)
             masked: Intervals = ()
             if mask is not None:
@@ -198,15 +185,15 @@ class Scores:
                 cols = intervals.intersection(cols, some)
                 masked = intervals.intersection(cols, intervals.complement(every, all_keys))
                 masked = masked if len(masked) <= MOST_PARTS else cols
-            one_head = (rows.stop - rows.start) * intervals.length(cols)
-            if not one_head:
+            per_head = (rows.stop - rows.start) * intervals.length(cols)
+            if not per_head:
                 continue
-            for some_items in _steps(items, numbers // (heads * one_head)):
-                for some_heads in _steps(slice(0, heads), numbers // one_head):
+            for some_items in steps(items, numbers // (heads * per_head)):
+                for some_heads in steps(slice(0, heads), numbers // per_head):
                     yield Block(some_items, some_heads, rows, cols, mask, masked)
 
     def of_block(self, block: Block) -> Tensor:
-        """Masked scores, (items, heads, rows, cols), the block's columns side by side."""
+        """Masked scores, (items, heads, rows, cols), the block's columns adjacent."""
         query = self.query[block.items, block.heads, block.rows]
         key = pick_columns(self.of_heads(self.key[block.items], block.heads), block.cols, -2)
         bias = None
@@ -215,7 +202,8 @@ class Scores:
         device = query.device
         if torch.is_grad_enabled() and block.mask is not None:
             tiles = [
-                block.mask.tile(block.heads, block.rows, slice(*c), device) for c in block.cols
+                block.mask.tile(block.heads, block.rows, slice(*span), device)
+                for span in block.cols
             ]
             return self.compute(query, key, bias, torch.cat(tiles, -1))
         scores = self.compute(query, key, bias, None)
@@ -232,24 +220,24 @@ class Scores:
             return tensor[:, heads]
         if (heads.stop - 1) // self.group == heads.start // self.group:
             first = heads.start // self.group
-            return tensor[:, first : first + 1]  # one key head serves them all
+            return tensor[:, first : first + 1]  # they all share one key head
         index = torch.arange(heads.start, heads.stop, device=tensor.device) // self.group
         return tensor[:, index]
 
 
 def unexpanded(tensor: Tensor) -> Tensor:
-    """A view in which each number of an expanded tensor stands once."""
-    once = (slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())
-    return tensor[tuple(once)]
+    """A view of an expanded tensor without its repetitions."""
+    return tensor[tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())]
 
 
 def pick_columns(tensor: Tensor, cols: Intervals, dim: int) -> Tensor:
-    """The given positions along one dimension; a view where they are one range."""
+    """Some ranges of one dimension; a view where there is only one."""
     parts = [tensor.narrow(dim, start, stop - start) for start, stop in cols]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def _steps(whole: slice, step: int) -> list[slice]:
+def steps(whole: slice, step: int) -> list[slice]:
+    """A range in parts of `step`, at least 1; the last may be shorter."""
     step = max(1, step)
     starts = range(whole.start, whole.stop, step)
     return [slice(start, min(start + step, whole.stop)) for start in starts]

@@ -1,6 +1,6 @@
 """Attention as `torch.nn.Module`s: projections that train, around `pellucid.attention`.
 
-    BareSelfAttention   one head, three bare matrices: the arithmetic and nothing else
+    BareSelfAttention   one head, three bare matrices: the arithmetic alone
     SelfAttention       one head, three `torch.nn.Linear`
     MultiHeadAttention  any number of heads; self-, causal and cross-attention; the parameters
                         and the state dict of `torch.nn.MultiheadAttention`

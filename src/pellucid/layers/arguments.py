@@ -1,4 +1,4 @@
-"""What the layers refuse, in one place: each message says what was wanted and what came."""
+"""Checks of the layers' arguments."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
 
 def positive_size(argument: str, value: object) -> int:
-    """`value` if it is a whole number above zero.
+    """`value` if it is an int above zero.
 
     Raises:
         TypeMismatchError: not an int.
         ArgumentError: zero or negative.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeMismatchError(f"{argument} must be an int, not {type(value).__name__}")
+        raise TypeMismatchError(f"{argument} must be an int, not {value!r}")
     if value < 1:
         raise ArgumentError(f"{argument} must be at least 1, not {value}")
     return value
@@ -30,17 +30,12 @@ def encodings(argument: str, value: object, width: int, width_name: str, weight:
     if not isinstance(value, Tensor):
         raise TypeMismatchError(f"{argument} must be a tensor, not {type(value).__name__}")
     shape = tuple(value.shape)
-    if value.ndim < 2:
+    if value.ndim < 2 or shape[-1] != width:
+        wanted = "at least 2 dimensions" if value.ndim < 2 else f"with {width_name} {width}"
         raise ShapeError(
-            f"{argument} must be (..., tokens, {width_name}), at least 2 dimensions; "
-            f"its shape is {shape}"
+            f"{argument} must be (..., tokens, {width_name}) {wanted}; its shape is {shape}"
         )
-    if shape[-1] != width:
-        raise ShapeError(
-            f"{argument} must be (..., tokens, {width_name}) with {width_name} {width}; "
-            f"its shape is {shape}"
-        )
-    # Under autocast the projection itself brings both to one dtype.
+    # Under autocast the projection converts both.
     if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
         raise TypeMismatchError(
             f"{argument} is {value.dtype} but the layer's parameters are {weight.dtype}"

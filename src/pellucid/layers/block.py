@@ -1,5 +1,5 @@
-"""The block that every transformer here is a stack of: attention, perhaps more attention, and a
-feed-forward part, each added to what came in (Vaswani et al. 2017, section 3.1).
+"""The transformer block: attention, cross-attention in some models, and a feed-forward part, each
+with a residual connection (Vaswani et al. 2017, section 3.1).
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AttentionInputs:
-    """What the attention of a stack's blocks has in common in one forward pass."""
+    """What all blocks of a stack share in one forward pass."""
 
     mask: masks.Mask | Tensor | None = None
-    """Which tokens see which, of the stack itself."""
+    """Of self-attention."""
     bias: Tensor | None = None
-    """Of positions, (batch or 1, heads, queries, keys)."""
+    """Relative or ALiBi positions, (batch or 1, heads, queries, keys)."""
     rotary: tuple[Tensor, Tensor] | None = None
-    """Of rotary positions, for the new tokens."""
+    """Cosine and sine of rotary positions, for the new tokens."""
     memory: Tensor | None = None
-    """(batch, source tokens, width), what an encoder made."""
+    """(batch, source tokens, width), the output of an encoder."""
     memory_mask: masks.Mask | Tensor | None = None
 
     def part(self, tokens: slice, mask: masks.Mask | Tensor | None) -> "AttentionInputs":
-        """That of some of the tokens, which see what this mask says."""
+        """The inputs of some of the tokens, with another mask."""
         bias = None if self.bias is None else self.bias[..., tokens, :]
         rotary = None
         if self.rotary is not None:
@@ -49,21 +49,21 @@ class AttentionInputs:
 
 @fusible
 class HeadAttention(nn.Module):
-    """Grouped heads over projections of their own, with positions that turn and a cache.
+    """Grouped heads with their projections, rotary positions and a cache.
 
         query, key, value = split(x @ W_query.T), split(y @ W_key.T), split(y @ W_value.T)
         output = concat(attention(query, key, value)) @ W_output.T
 
-    where y is x itself, or the memory for cross-attention.
+    where y is x, or the memory for cross-attention.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        width, heads, pairs, dim = config.width, config.heads, config.key_heads, config.dim
+        width, heads, kv_heads, dim = config.width, config.heads, config.key_heads, config.dim
         bias = config.bias if config.qkv_bias is None else config.qkv_bias
         self.query = nn.Linear(width, heads * dim, bias)
-        self.key = nn.Linear(width, pairs * dim, bias)
-        self.value = nn.Linear(width, pairs * dim, bias)
+        self.key = nn.Linear(width, kv_heads * dim, bias)
+        self.value = nn.Linear(width, kv_heads * dim, bias)
         bias = config.bias if config.output_bias is None else config.output_bias
         self.output = nn.Linear(heads * dim, width, bias)
         self.query_norm = norm(config, dim) if config.head_norm else None
@@ -77,8 +77,9 @@ class HeadAttention(nn.Module):
         layer_cache: LayerCache | None = None,
         ending: AttentionInputs | None = None,
     ) -> Tensor:
-        """Self-attention: (batch, tokens, width), after what the layer's cache has already; or
-        (batch, 1, width) of the last token, which has then inputs of its own.
+        """Self-attention of (batch, tokens, width), after the tokens in the layer's cache.
+
+        With `ending`, the output is (batch, 1, width) of the last token, whose inputs these are.
         """
         key = self._split(self.key, x, self.key_norm)
         if inputs.rotary is not None:
@@ -96,7 +97,7 @@ class HeadAttention(nn.Module):
     def cross_attend(
         self, x: Tensor, inputs: AttentionInputs, layer_cache: LayerCache | None = None
     ) -> Tensor:
-        """Cross-attention: x looks at the memory, whose keys and values a cache keeps."""
+        """Cross-attention from x to the memory, whose keys and values the cache keeps."""
         assert inputs.memory is not None
         pair = None if layer_cache is None else layer_cache.memory
         if pair is None:
@@ -104,7 +105,7 @@ class HeadAttention(nn.Module):
             pair = key, self._split(self.value, inputs.memory)
             if layer_cache is not None:
                 pair = layer_cache.remember(*pair)
-        # Beams that have one memory are so many more queries to it.
+        # Beams that share a memory are more queries to it.
         shared = x.reshape(len(pair[0]), -1, x.shape[-1])
         query = self._split(self.query, shared, self.query_norm)
         return self.attend(query, *pair, inputs.memory_mask, None).view(x.shape)
@@ -131,14 +132,14 @@ class HeadAttention(nn.Module):
         return output
 
     def _split(self, projection: nn.Linear, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(batch, tokens, width) to (batch, its heads, tokens, dim), each head normalised."""
+        """(batch, tokens, width) to (batch, heads, tokens, dim), each head normalised if asked."""
         projected: Tensor = projection(x).unflatten(-1, (-1, self.dim))
         return (projected if norm is None else norm(projected)).transpose(-3, -2)
 
 
 @fusible
 class FeedForward(nn.Module):
-    """down(activation(up(x))), or down(activation(gate(x)) * up(x)), each token by itself."""
+    """down(activation(up(x))), or down(activation(gate(x)) * up(x)), for each token."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -151,7 +152,7 @@ class FeedForward(nn.Module):
         if self.gate is None:
             inner = ACTIVATIONS[self.kind](self.up(x))
         elif self.kind == "silu" and not torch.is_grad_enabled() and is_plain(self.gate):
-            # In place: fresh memory for so wide a tensor costs more than the arithmetic.
+            # In place: allocating so wide a tensor costs more than the arithmetic.
             inner = F.silu(self.gate(x), inplace=True).mul_(self.up(x))
         else:
             inner = ACTIVATIONS[self.kind](self.gate(x)) * self.up(x)
@@ -161,7 +162,7 @@ class FeedForward(nn.Module):
 
 @fusible
 class Block(nn.Module):
-    """One layer of an encoder or a decoder; with cross-attention, of one that reads a memory."""
+    """One layer of an encoder or a decoder; with cross-attention if it reads a memory."""
 
     def __init__(self, config: Config, cross: bool = False) -> None:
         super().__init__()
@@ -178,12 +179,17 @@ class Block(nn.Module):
         layer_cache: LayerCache | None = None,
         ending: AttentionInputs | None = None,
     ) -> Tensor:
-        """(batch, tokens, width) to the same; or to (batch, 1, width), the last token alone, which
-        has then a inputs of its own: others see of the rest only the keys and values.
+        """(batch, tokens, width) to the same shape.
+
+        With `ending`, to (batch, 1, width) of the last token, whose inputs these are; of the other
+        tokens only keys and values are computed.
         """
-        kept = x if ending is None else x[:, -1:]
+        residual = x if ending is None else x[:, -1:]
         x = self._add(
-            x, self.attention_norm, lambda y: self.attention(y, inputs, layer_cache, ending), kept
+            x,
+            self.attention_norm,
+            lambda y: self.attention(y, inputs, layer_cache, ending),
+            residual,
         )
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
@@ -195,19 +201,18 @@ class Block(nn.Module):
         x: Tensor,
         norm: nn.Module,
         part: Callable[[Tensor], Tensor],
-        kept: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
-        """What a part makes of x, added to it, or to what is kept of it."""
-        kept = x if kept is None else kept
+        """The residual connection around a part; the residual is x unless given."""
+        residual = x if residual is None else residual
         if self.norm_first:
-            added: Tensor = kept + self.dropout(part(norm(x)))
+            output: Tensor = residual + self.dropout(part(norm(x)))
         else:
-            added = norm(kept + self.dropout(part(x)))
-        return added
+            output = norm(residual + self.dropout(part(x)))
+        return output
 
 
 def norm(config: Config, size: int | None = None) -> nn.Module:
-    """A norm over the last `size` numbers, those of a token unless given."""
-    size = config.width if size is None else size
-    made = torch.nn.LayerNorm if config.norm == "layer" else torch.nn.RMSNorm
-    return made(size, eps=config.norm_eps)
+    """A norm over the last `size` numbers; config.width unless given."""
+    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
+    return kind(config.width if size is None else size, eps=config.norm_eps)

@@ -1,4 +1,4 @@
-"""What a transformer is made of: every choice that tells one model from another, and no family."""
+"""The architecture of a transformer, as choices that know no model family."""
 
 import math
 from dataclasses import dataclass, fields
@@ -18,32 +18,30 @@ class Config:
     """The shape of a model. The defaults are those of Vaswani et al. 2017, the base model.
 
     Raises:
-        ArgumentError: sizes that do not fit together, or a choice that is not known.
-        TypeMismatchError: a size or an id that is no int, a number that is none, a choice that is
-            neither true nor false.
+        ArgumentError: sizes that do not fit together, or an unknown choice.
+        TypeMismatchError: a value of another type than the field's.
     """
 
     kind: Kind
     vocabulary: int
     width: int = 512
-    """Of a token between the blocks: d_model."""
+    """d_model, the width of a token between the blocks."""
     layers: int = 6
     """Blocks of the encoder or of the decoder; of an encoder-decoder, of the encoder."""
     decoder_layers: int | None = None
     """Of an encoder-decoder; as many as `layers` unless given."""
     heads: int = 8
     kv_heads: int | None = None
-    """Key and value heads, a divisor of `heads` (Ainslie et al. 2023, "GQA"); as many unless
-    given."""
+    """Key and value heads, a divisor of `heads` (Ainslie et al. 2023, "GQA"); as many as heads
+    unless given."""
     head_dim: int | None = None
     """width // heads unless given."""
     hidden: int = 2048
-    """Width inside a feed-forward part."""
+    """Width inside the feed-forward part."""
     norm: Norm = "layer"
     norm_eps: float = 1e-5
     norm_first: bool = False
-    """Before attention and feed-forward (Xiong et al. 2020), which needs one more at the end; or
-    after what they make has been added."""
+    """Norms before each part and one at the end (Xiong et al. 2020), or after each residual sum."""
     embedding_norm: bool = False
     head_norm: bool = False
     """Whether queries and keys are normalised in each head (Qwen 3)."""
@@ -51,47 +49,46 @@ class Config:
     gated: bool = False
     """Whether the feed-forward part is multiplied by a gate: SwiGLU with "silu" (Shazeer 2020)."""
     bias: bool = True
-    """Of the linear layers, where the two below do not say otherwise."""
+    """Of the linear layers, unless one of the next two is given."""
     qkv_bias: bool | None = None
     output_bias: bool | None = None
     """Of the projection after attention."""
     position: Position = "sinusoidal"
     positions: int | None = 512
-    """The most tokens there are positions for; None = no limit, where the scheme has none."""
+    """The most tokens; None = no limit, where the scheme has none."""
     position_offset: int = 0
     """Rows of a learned table before that of the first token (2 in RoBERTa and BART)."""
     interleaved: bool = True
-    """Sine and cosine by turns, as in the paper; or all sines first (Marian)."""
+    """Sine and cosine alternate, as in the paper; or all sines come first (Marian)."""
     rope_theta: float = 10_000.0
     rope_scaling: tuple[tuple[str, Any], ...] = ()
-    """How rotary frequencies are stretched: pairs of name and value (see `layers.positions`)."""
+    """Scaling of rotary frequencies: pairs of name and value (see `layers.positions`)."""
     relative_buckets: int = 32
     relative_distance: int = 128
-    """T5's: distances beyond it share a bucket."""
+    """Distances beyond it share a bucket (T5)."""
     window: int | None = None
-    """A query sees so many tokens, itself the last; None = all before it."""
+    """How many tokens a query sees, itself the last; None = all before it."""
     types: int = 0
-    """Kinds of segment with an embedding each (BERT)."""
+    """Segment types, with an embedding each (BERT)."""
     embedding_scale: float = 1.0
     attention_scale: float | None = None
     """1 / sqrt(head_dim) unless given."""
     tied: bool = True
-    """Whether the output reads the token embedding."""
+    """Whether the output layer shares the token embedding."""
     logit_scale: float = 1.0
     logit_bias: bool = False
     dropout: float = 0.0
-    """Of what a token's embedding and each part of a block make, while training."""
+    """Of the embeddings and of each part of a block, while training."""
     attention_dropout: float | None = None
-    """Of attention weights, which no fused kernel of the CPU drops; as `dropout` unless given."""
+    """Of attention weights, which no fused CPU kernel drops; as `dropout` unless given."""
     pooling: Pooling = "mean"
-    """What the embedding of a text is: the mean over its tokens, or its first token."""
+    """The embedding of a text: the mean over its tokens, or its first token."""
     normalised: bool = False
     """Whether the embedding of a text has length 1."""
     most_tokens: int | None = None
-    """Of a text to embed, with the model's own marks; as many as there are positions unless
-    given."""
+    """Of a text to embed, special tokens included; as `positions` unless given."""
     start: int | None = None
-    """Id that a decoder or target begins with."""
+    """Id that a decoder or a target begins with."""
     stop: tuple[int, ...] = ()
     """Ids that end a text."""
     padding: int | None = None
@@ -106,7 +103,7 @@ class Config:
                 f"width {self.width} does not divide into {self.heads} heads; give head_dim"
             )
         if self.position == "rotary" and self.dim % 2:
-            raise ArgumentError(f"rotary positions turn pairs: head_dim {self.dim} must be even")
+            raise ArgumentError(f"rotary positions rotate pairs: head_dim {self.dim} must be even")
         if self.position == "sinusoidal" and self.width % 2:
             raise ArgumentError(f"sinusoidal positions need an even width, not {self.width}")
         if self.position == "learned" and self.positions is None:
@@ -124,15 +121,15 @@ class Config:
 
     def _check_ids(self, name: str) -> None:
         value = getattr(self, name)
-        for one in value if name == "stop" else () if value is None else (value,):
-            if not 0 <= one < self.vocabulary:
+        for token in value if name == "stop" else () if value is None else (value,):
+            if not 0 <= token < self.vocabulary:
                 raise ArgumentError(
-                    f"{name} {one} is not in the vocabulary, 0 to {self.vocabulary - 1}"
+                    f"{name} {token} is not in the vocabulary, 0 to {self.vocabulary - 1}"
                 )
 
     def _check_buckets(self) -> None:
-        """Some of the buckets are single distances, and the others grow from there."""
-        both_ways = 1 if self.kind == "decoder" else 2  # an encoder's keys come later too
+        """The first buckets are single distances, and the others grow from there."""
+        both_ways = 1 if self.kind == "decoder" else 2  # an encoder also has keys that come later
         if self.relative_buckets < 2 * both_ways:
             raise ArgumentError(
                 f"relative_buckets must be at least {2 * both_ways}, not {self.relative_buckets}"
@@ -151,12 +148,12 @@ class Config:
 
     @property
     def dim(self) -> int:
-        """Of a query, a key and a value in one head."""
+        """The width of a query, a key and a value in one head."""
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @property
     def longest(self) -> int | None:
-        """Tokens of a text that are read: of a longer one the first so many; None = any."""
+        """Tokens after which a text is truncated; None = never."""
         return self.positions if self.most_tokens is None else self.most_tokens
 
     @property
@@ -165,14 +162,11 @@ class Config:
 
 
 _CHOICES = {
-    name: get_args(choice)
-    for name, choice in (
-        ("kind", Kind),
-        ("norm", Norm),
-        ("activation", Activation),
-        ("position", Position),
-        ("pooling", Pooling),
-    )
+    "kind": get_args(Kind),
+    "norm": get_args(Norm),
+    "activation": get_args(Activation),
+    "position": get_args(Position),
+    "pooling": get_args(Pooling),
 }
 _SIZES = {
     name
@@ -191,16 +185,15 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
     if choices is not None and value not in choices:
         raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     kind = Config.__annotations__[name]
-    for one, (types, word) in _TYPES.items():
-        if kind == one or (kind == one | None and value is not None):
-            is_other = isinstance(value, bool) and one is not bool  # which Python takes for an int
-            if is_other or not isinstance(value, types):
+    for wanted, (types, word) in _TYPES.items():
+        if kind == wanted or (kind == wanted | None and value is not None):
+            is_flag = isinstance(value, bool) and wanted is not bool  # a bool is an int in Python
+            if is_flag or not isinstance(value, types):
                 raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
-            if one is float and not math.isfinite(value):
+            if wanted is float and not math.isfinite(value):
                 raise ArgumentError(f"{name} must be finite, not {value}")
     if name == "stop" and not (
-        isinstance(value, tuple)
-        and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+        isinstance(value, tuple) and all(type(token) is int for token in value)
     ):
         raise TypeMismatchError(f"stop must be a tuple of ids, not {value!r}")
     if name == "rope_scaling" and not (isinstance(value, tuple) and all(map(_is_pair, value))):
@@ -210,5 +203,5 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
         raise ArgumentError(f"{name} must be at least {least}, not {value}")
 
 
-def _is_pair(one: Any) -> bool:
-    return isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)

@@ -1,8 +1,8 @@
-"""One new token through one block, compiled by Numba on first use and kept on disk afterwards.
+"""One new token through all blocks, compiled by Numba on first use and then cached on disk.
 
-A token alone multiplies every weight once, so the time is that of reading them from memory. Each
-loop here reads a row of weights as it lies and does the rest meanwhile; torch, an operation at a
-time, reaches about half of what the memory gives.
+A single token multiplies every weight once, so the time is that of reading them from memory. Each
+loop here reads the weights in order and computes meanwhile; torch, an operation at a time, reaches
+about half of the memory bandwidth.
 """
 
 import math
@@ -17,10 +17,9 @@ from pellucid.attention.numba_cache import kept
 f32 = np.float32
 RELU, GELU, GELU_TANH, SILU = range(4)
 
-
 # A row of the table of addresses: first the linear parts of a block, each with the address of its
 # weight (out, in), of its scales (out,) if it is int8, and of its bias (out,); then the norms, each
-# with that of its weight and of its bias; then what the cache keeps. 0 where there is none.
+# with that of its weight and of its bias; then those of the cache. 0 where there is none.
 QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = range(0, 27, 3)
 OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = range(27, 39, 2)
 KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES = range(39, 43)
@@ -28,7 +27,7 @@ FIELDS = 43
 
 
 class Shape(NamedTuple):
-    """What all blocks have in common."""
+    """What all blocks share."""
 
     heads: int
     kv_heads: int
@@ -67,16 +66,15 @@ def _dot(left: Any, right: Any) -> Any:
 @kept
 @_freely
 def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, out: Any) -> None:
-    """One of so many equal parts of x @ weight.T * scale + bias, for x (rows, in).
+    """One of `parts` equal parts of x @ weight.T * scale + bias, for x (rows, in).
 
-    Four rows of weights that lie far apart are read at once: the memory serves four streams faster
-    than one.
+    Four distant rows of weights are read at once: memory serves four streams faster than one.
     """
     size = weight.shape[0]
     low, high = size * part // parts, size * (part + 1) // parts
     quarter = (high - low) // 4
     for row in range(x.shape[0]):
-        y, found = x[row], out[row]
+        y, result = x[row], out[row]
         for i in range(low, low + quarter):
             first, second = weight[i], weight[i + quarter]
             third, fourth = weight[i + 2 * quarter], weight[i + 3 * quarter]
@@ -86,31 +84,33 @@ def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, ou
                 b += f32(second[j]) * y[j]
                 c += f32(third[j]) * y[j]
                 d += f32(fourth[j]) * y[j]
-            found[i], found[i + quarter] = a, b
-            found[i + 2 * quarter], found[i + 3 * quarter] = c, d
+            result[i], result[i + quarter] = a, b
+            result[i + 2 * quarter], result[i + 3 * quarter] = c, d
         for i in range(low + 4 * quarter, high):
             a = f32(0.0)
             for j in range(y.shape[0]):
                 a += f32(weight[i, j]) * y[j]
-            found[i] = a
+            result[i] = a
         if scale.shape[0]:
             for i in range(low, high):
-                found[i] *= scale[i]
+                result[i] *= scale[i]
         if bias.shape[0]:
             for i in range(low, high):
-                found[i] += bias[i]
-
-
-@kept
-@_freely
-def _matrix(address: Any, rows: Any, cols: Any, like: Any) -> Any:
-    return carray(_at(address, like), (rows, cols))
+                result[i] += bias[i]
 
 
 @kept
 @_freely
 def _vector(address: Any, size: Any) -> Any:
     return carray(_at(address, np.empty(0, f32)), (size if address else 0,))
+
+
+@kept
+@_freely
+def _linear(table: Any, field: Any, out: Any, width: Any, like: Any) -> Any:
+    """Weight (out, width), scale and bias of a linear part."""
+    weight = carray(_at(table[field], like), (out, width))
+    return weight, _vector(table[field + 1], out), _vector(table[field + 2], out)
 
 
 @kept
@@ -123,7 +123,7 @@ def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) ->
         scale: (out,) for int8, else empty.
         bias: (out,), or empty.
         x, out: float32.
-        parts: how many cores share the work.
+        parts: how many cores to use.
     """
     for part in prange(parts):
         _share(weight, scale, bias, part, parts, x, out)
@@ -132,8 +132,7 @@ def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) ->
 @kept
 @_freely
 def _project(table: Any, field: Any, size: Any, x: Any, out: Any, like: Any, parts: Any) -> None:
-    weight = _matrix(table[field], size, x.shape[1], like)
-    scale, bias = _vector(table[field + 1], size), _vector(table[field + 2], size)
+    weight, scale, bias = _linear(table, field, size, x.shape[1], like)
     project(weight, scale, bias, x, out, parts)
 
 
@@ -150,12 +149,9 @@ def _project_heads(
     like: Any,
     parts: Any,
 ) -> None:
-    of_query = _matrix(table[QUERY], queries, x.shape[1], like)
-    of_key = _matrix(table[KEY], keys, x.shape[1], like)
-    of_value = _matrix(table[VALUE], keys, x.shape[1], like)
-    query_scale, query_bias = _vector(table[QUERY + 1], queries), _vector(table[QUERY + 2], queries)
-    key_scale, key_bias = _vector(table[KEY + 1], keys), _vector(table[KEY + 2], keys)
-    value_scale, value_bias = _vector(table[VALUE + 1], keys), _vector(table[VALUE + 2], keys)
+    of_query, query_scale, query_bias = _linear(table, QUERY, queries, x.shape[1], like)
+    of_key, key_scale, key_bias = _linear(table, KEY, keys, x.shape[1], like)
+    of_value, value_scale, value_bias = _linear(table, VALUE, keys, x.shape[1], like)
     for part in prange(parts):
         _share(of_query, query_scale, query_bias, part, parts, x, query)
         _share(of_key, key_scale, key_bias, part, parts, x, key)
@@ -179,11 +175,9 @@ def _activated(x: Any, kind: Any) -> Any:
 @_together
 def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, parts: Any) -> None:
     size = inner.shape[1]
-    of_up = _matrix(table[UP], size, x.shape[1], like)
-    up_scale, up_bias = _vector(table[UP + 1], size), _vector(table[UP + 2], size)
+    of_up, up_scale, up_bias = _linear(table, UP, size, x.shape[1], like)
     is_gated = table[GATE] != 0
-    of_gate = _matrix(table[GATE], size, x.shape[1], like)
-    gate_scale, gate_bias = _vector(table[GATE + 1], size), _vector(table[GATE + 2], size)
+    of_gate, gate_scale, gate_bias = _linear(table, GATE, size, x.shape[1], like)
     for part in prange(parts):
         _share(of_up, up_scale, up_bias, part, parts, x, inner)
         if is_gated:
@@ -221,7 +215,7 @@ def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
 
 @kept
 @_freely
-def _turn(x: Any, cosine: Any, sine: Any) -> None:
+def _rotate(x: Any, cosine: Any, sine: Any) -> None:
     """Rotate each head of x (heads, dim) in place, by angles (dim,)."""
     half = x.shape[1] // 2
     for head in range(x.shape[0]):
@@ -248,11 +242,11 @@ def _attend(
 
     Args:
         query: (rows, heads, dim).
-        keys, values: (sources, kv_heads, capacity, dim); rows that follow each other share one.
+        keys, values: (sources, kv_heads, capacity, dim); consecutive rows share one.
         first, stop: (rows,) int64, the range of keys that each row sees.
-        bias: (rows or 1, heads, capacity), or of no size.
+        bias: (rows or 1, heads, capacity), or empty.
         scale: of the scores.
-        scores: (rows, heads, capacity), room to work in.
+        scores: (rows, heads, capacity), a buffer.
         out: (rows, heads, dim).
     """
     rows, heads, dim = query.shape
@@ -284,7 +278,7 @@ def _attend(
 @kept
 @_freely
 def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
-    """What a part reads: x (rows, width), normalised where that comes first."""
+    """The input of a part: x (rows, width), normalised if the norm comes first."""
     if not shape.norm_first:
         return x
     y = np.empty_like(x)
@@ -295,7 +289,7 @@ def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
 @kept
 @_freely
 def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
-    """Add to x what a part has made, and normalise where that comes after."""
+    """Add the output of a part to x, and normalise if the norm comes after."""
     for row in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[row, j] += part[row, j]
@@ -330,26 +324,26 @@ def blocks(
     memory_stop: Any,
     parts: Any,
 ) -> None:
-    """All blocks of a stack, one new token a row, in place.
+    """All blocks of a stack in place, one new token per row.
 
     Args:
         table: (blocks, FIELDS) int64, addresses.
         shape: a `Shape`.
         like: an array of the weights' dtype.
         x: (rows, width).
-        capacity: keys that the cache has room for.
+        capacity: of the cache, in keys.
         first, stop: (rows,) int64, the range of keys that each row sees; the new one is the last.
-        bias: (rows or 1, heads, keys), added to the scores, or of no size.
-        cosine, sine: (rows, dim) of rotary positions, or of no size.
-        sources: how many there are, each of as many rows.
-        memory: how many keys there are of a source, 0 without cross-attention.
+        bias: (rows or 1, heads, keys), added to the scores, or empty.
+        cosine, sine: (rows, dim) of rotary positions, or empty.
+        sources: how many there are; all have the same number of rows.
+        memory: keys per source, 0 without cross-attention.
         memory_stop: (rows,) int64, how many of them each row sees.
-        parts: how many cores share the work.
+        parts: how many cores to use.
     """
     rows, width = x.shape
-    heads, pairs, dim = shape.heads, shape.kv_heads, shape.dim
+    heads, kv_heads, dim = shape.heads, shape.kv_heads, shape.dim
     query = np.empty((rows, heads * dim), f32)
-    key, value = np.empty((rows, pairs * dim), f32), np.empty((rows, pairs * dim), f32)
+    key, value = np.empty((rows, kv_heads * dim), f32), np.empty((rows, kv_heads * dim), f32)
     context = np.empty((rows, heads, dim), f32)
     scores = np.empty((rows, heads, max(capacity, memory)), f32)
     part = np.empty((rows, width), f32)
@@ -357,26 +351,26 @@ def blocks(
     nothing, start = np.empty((0, 0, 0), f32), np.zeros(rows, np.int64)
     real = np.empty(0, f32)
     split, flat = query.reshape(rows, heads, dim), context.reshape(rows, heads * dim)
-    split_key, split_value = key.reshape(rows, pairs, dim), value.reshape(rows, pairs, dim)
+    split_key, split_value = key.reshape(rows, kv_heads, dim), value.reshape(rows, kv_heads, dim)
     for number in range(table.shape[0]):
         own = table[number]
-        size = (rows, pairs, capacity, dim)
+        size = (rows, kv_heads, capacity, dim)
         keys, values = carray(_at(own[KEYS], real), size), carray(_at(own[VALUES], real), size)
         y = _before(own, OWN_NORM, shape, x)
-        _project_heads(own, heads * dim, pairs * dim, y, query, key, value, like, parts)
+        _project_heads(own, heads * dim, kv_heads * dim, y, query, key, value, like, parts)
         _normalise_heads(own, QUERY_NORM, shape, query)
         _normalise_heads(own, KEY_NORM, shape, key)
         for row in range(rows):
             if cosine.shape[0]:
-                _turn(split[row], cosine[row], sine[row])
-                _turn(split_key[row], cosine[row], sine[row])
+                _rotate(split[row], cosine[row], sine[row])
+                _rotate(split_key[row], cosine[row], sine[row])
             keys[row, :, stop[row] - 1] = split_key[row]
             values[row, :, stop[row] - 1] = split_value[row]
         _attend(split, keys, values, first, stop, bias, f32(shape.scale), scores, context)
         _project(own, OUTPUT, width, flat, part, like, parts)
         _after(own, OWN_NORM, shape, x, part)
         if memory:
-            size = (sources, pairs, memory, dim)
+            size = (sources, kv_heads, memory, dim)
             keys = carray(_at(own[MEMORY_KEYS], real), size)
             values = carray(_at(own[MEMORY_VALUES], real), size)
             y = _before(own, CROSS_NORM, shape, x)

@@ -1,7 +1,7 @@
-"""One new token a text through the blocks of a stack, by compiled loops where they can serve.
+"""One new token per text through the blocks of a stack, by compiled loops where possible.
 
-A few texts' next token is a matter of reading every weight once. `decoding_kernel` does that at the
-speed of the memory; the blocks themselves, an operation at a time, are what it must agree with.
+The next token of a few texts takes one read of every weight. `decoding_kernel` does that at memory
+bandwidth, and must agree with the blocks themselves.
 """
 
 import sys
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from pellucid.attention.masks import Below
 from pellucid.layers.block import AttentionInputs, Block
-from pellucid.layers.fusible import are_fusible, is_plain
+from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
 from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
 
 if TYPE_CHECKING:
@@ -25,22 +24,21 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 
 
 def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> "Step | None":
-    """What does the work of the blocks, where it can do all that they would.
+    """The compiled step, where it can do all that the blocks would; else None.
 
     Args:
         stack: of blocks.
-        x: (rows, tokens, width), what goes into the first block.
-        inputs: what the attention of the blocks has in common.
-        cache: of what came before.
+        x: (rows, tokens, width), the input of the first block.
+        inputs: what the blocks share.
+        cache: of the tokens so far.
     """
-    reads = inputs.memory is not None
     if (
         x.shape[1] > 1
         or not fits(x)
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
-        or (reads and cache.layers[0].memory is None)
+        or (inputs.memory is not None and cache.layers[0].memory is None)
         or not isinstance(inputs.memory_mask, Below | None)
     ):
         return None
@@ -50,21 +48,21 @@ def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -
             for part in (layer_cache.keys, layer_cache.values, *(layer_cache.memory or ()))
         ):
             return None
-    known: Step | None = cache.step
-    if known is None or not known.is_as_it_was(stack):
+    step: Step | None = cache.step
+    if step is None or not step.is_current(stack):
         try:
-            known = cache.step = Step(stack)
+            step = cache.step = Step(stack)
         except _UnfitError:
-            known = cache.step = None
-    return known
+            step = cache.step = None
+    return step
 
 
 class _UnfitError(Exception):
-    """The blocks do something that the kernel does not."""
+    """The kernel does not support these blocks."""
 
 
 class Step:
-    """The weights of a stack of blocks, as the kernel finds them: where they are, not copies."""
+    """The addresses of a stack's weights, for the kernel; nothing is copied."""
 
     def __init__(self, stack: Any) -> None:
         config, kernel = stack.config, decoding_kernel()
@@ -82,7 +80,8 @@ class Step:
         )
         self.stack, self.eps = stack, config.norm_eps
         self.width, self.hidden = config.width, config.hidden
-        self.heads, self.pairs = config.heads * config.dim, config.key_heads * config.dim
+        self.query_width = config.heads * config.dim
+        self.key_width = config.key_heads * config.dim
         self.parts = list(stack.blocks.modules())
         self.children = [
             (part._modules, name, child)
@@ -90,7 +89,7 @@ class Step:
             for name, child in part._modules.items()
         ]
         self.tensors: list[tuple[Any, str, Tensor, int]] = []
-        """What the table points to, and who owns it under which name."""
+        """What the table points to: owner, name, tensor and address."""
         self.kind = stack.blocks[0].feed_forward.up.weight.dtype
         self.table = np.zeros((len(stack.blocks), kernel.FIELDS), np.int64)
         if self.kind not in (torch.float32, torch.int8) or not are_fusible(self.parts):
@@ -98,22 +97,15 @@ class Step:
         for row, block in zip(self.table, stack.blocks, strict=True):
             self._enter(row, block)
         self.like = torch.empty(0, dtype=self.kind).numpy()
-        if not self.is_as_it_was(stack):
+        if not self.is_current(stack):
             raise _UnfitError
 
-    def is_as_it_was(self, stack: nn.Module) -> bool:
-        """Whether the table still says where the weights are, and nobody looks in between."""
+    def is_current(self, stack: nn.Module) -> bool:
+        """Whether the addresses are still those of the weights, and no hook expects to run."""
         return (
             stack is self.stack
-            and not _global_forward_hooks
-            and not _global_forward_pre_hooks
-            and not any(
-                part.training
-                or part._forward_hooks
-                or part._forward_pre_hooks
-                or "forward" in part.__dict__
-                for part in self.parts
-            )
+            and not are_all_hooked()
+            and not any(part.training or is_hooked(part) for part in self.parts)
             and all(owner.get(name) is child for owner, name, child in self.children)
             and all(
                 owner.get(name) is tensor
@@ -126,12 +118,13 @@ class Step:
     def _enter(self, row: Any, block: "Block") -> None:
         kernel = decoding_kernel()
         own, cross, feed = block.attention, block.cross, block.feed_forward
-        width, hidden, heads, pairs = self.width, self.hidden, self.heads, self.pairs
+        width, hidden = self.width, self.hidden
+        query_width, key_width = self.query_width, self.key_width
         linears = [
-            (kernel.QUERY, own.query, heads, width),
-            (kernel.KEY, own.key, pairs, width),
-            (kernel.VALUE, own.value, pairs, width),
-            (kernel.OUTPUT, own.output, width, heads),
+            (kernel.QUERY, own.query, query_width, width),
+            (kernel.KEY, own.key, key_width, width),
+            (kernel.VALUE, own.value, key_width, width),
+            (kernel.OUTPUT, own.output, width, query_width),
             (kernel.UP, feed.up, hidden, width),
             (kernel.DOWN, feed.down, width, hidden),
         ]
@@ -144,8 +137,8 @@ class Step:
         if feed.gate is not None:
             linears.append((kernel.GATE, feed.gate, hidden, width))
         if cross is not None:
-            linears.append((kernel.CROSS_QUERY, cross.query, heads, width))
-            linears.append((kernel.CROSS_OUTPUT, cross.output, width, heads))
+            linears.append((kernel.CROSS_QUERY, cross.query, query_width, width))
+            linears.append((kernel.CROSS_OUTPUT, cross.output, width, query_width))
             norms.append((kernel.CROSS_NORM, block.cross_norm, width))
             norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, own.dim))
         for field, linear, out, size in linears:
@@ -165,12 +158,12 @@ class Step:
     def _address(
         self, owner: Any, name: str, shape: tuple[int, ...], kind: torch.dtype = torch.float32
     ) -> int:
-        kept = owner._parameters if name in owner._parameters else owner._buffers
-        tensor = kept.get(name)
+        tensors = owner._parameters if name in owner._parameters else owner._buffers
+        tensor = tensors.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype != kind or tensor.is_meta:
             raise _UnfitError
         address: int = tensor.data_ptr()
-        self.tensors.append((kept, name, tensor, address))
+        self.tensors.append((tensors, name, tensor, address))
         return address
 
     def __call__(self, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> Tensor:
@@ -188,14 +181,12 @@ class Step:
             bias = inputs.bias.squeeze(-2).contiguous().numpy()
         cosine = sine = NOTHING.reshape(0, 0)
         if inputs.rotary is not None:
-            turns = (part.flatten(1).expand(rows, -1).contiguous() for part in inputs.rotary)
-            cosine, sine = (part.numpy() for part in turns)
+            rotary = (part.flatten(1).expand(rows, -1) for part in inputs.rotary)
+            cosine, sine = (part.contiguous().numpy() for part in rotary)
         sources, memory, memory_stop = rows, 0, stop
         for row, layer_cache in zip(self.table, cache.layers, strict=True):
-            row[kernel.KEYS], row[kernel.VALUES] = (
-                layer_cache.keys.data_ptr(),
-                layer_cache.values.data_ptr(),
-            )
+            row[kernel.KEYS] = layer_cache.keys.data_ptr()
+            row[kernel.VALUES] = layer_cache.values.data_ptr()
             if layer_cache.memory is not None:
                 sources, memory = len(layer_cache.memory[0]), layer_cache.memory[0].shape[-2]
                 row[kernel.MEMORY_KEYS] = layer_cache.memory[0].data_ptr()
@@ -204,33 +195,20 @@ class Step:
             memory_stop = np.full(rows, memory)
             if isinstance(inputs.memory_mask, Below):
                 limit = inputs.memory_mask.limit
-                each = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
-                memory_stop[:] = each.repeat(rows // sources)
+                limits = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
+                memory_stop[:] = limits.repeat(rows // sources)
+        own = (cache.capacity, first, stop, bias, cosine, sine)
+        cross = (sources, memory, memory_stop)
         with cores() as parts:
-            kernel.blocks(
-                self.table,
-                self.shape,
-                self.like,
-                x.numpy(),
-                cache.capacity,
-                first,
-                stop,
-                bias,
-                cosine,
-                sine,
-                sources,
-                memory,
-                memory_stop,
-                parts,
-            )
+            kernel.blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
         return x.unsqueeze(1)
 
 
 def is_unseen(block: nn.Module) -> bool:
-    """Whether nobody would notice that a part of a block's work is left out."""
+    """Whether no watch and no hook would notice that part of a block's work is skipped."""
     return not _is_watched() and all(is_plain(part) for part in block.modules())
 
 
 def _is_watched() -> bool:
-    taps = sys.modules.get("pellucid.lens.interception")
-    return taps is not None and bool(taps.listeners)
+    interception = sys.modules.get("pellucid.lens.interception")
+    return interception is not None and bool(interception.listeners)

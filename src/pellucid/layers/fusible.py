@@ -1,4 +1,4 @@
-"""Which modules a fused computation may stand in for: those whose work nobody has changed."""
+"""Which modules a fused computation may replace: those that nothing has changed or hooked."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -11,26 +11,30 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 _FORWARD: dict[type[nn.Module], Callable[..., Any]] = {
     kind: kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.ModuleList)
 }
-"""The forward of each, as it was when this was loaded."""
+"""The original forward of each."""
 
 
 def fusible(kind: Kind) -> Kind:
-    """A class whose modules a fused computation may stand in for; relatives of it are not."""
+    """Mark a class whose modules a fused computation may replace; its subclasses are not marked."""
     _FORWARD[kind] = kind.forward
     return kind
 
 
 def are_fusible(parts: Iterable[nn.Module]) -> bool:
-    """Whether each is of such a class, and that has its forward still."""
+    """Whether each is of such a class, which still has its original forward."""
     return all(_FORWARD.get(type(part)) is type(part).forward for part in parts)
 
 
 def is_plain(part: nn.Module) -> bool:
-    """Whether a module is fusible, and nobody has hooked or changed it."""
-    return are_fusible([part]) and not (
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or "forward" in part.__dict__
-        or _global_forward_hooks
-        or _global_forward_pre_hooks
-    )
+    """Whether a module is fusible, and nothing has hooked or changed it."""
+    return are_fusible([part]) and not (is_hooked(part) or are_all_hooked())
+
+
+def is_hooked(part: nn.Module) -> bool:
+    """Whether a module has hooks or a forward of its own."""
+    return bool(part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)
+
+
+def are_all_hooked() -> bool:
+    """Whether torch has hooks for every module."""
+    return bool(_global_forward_hooks or _global_forward_pre_hooks)

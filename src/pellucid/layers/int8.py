@@ -1,9 +1,9 @@
-"""Weights in a byte each, for decoding that waits for memory: whole numbers and a scale a row.
+"""int8 weights, for decoding that is bound by memory: an integer per weight and a scale per row.
 
     weight ~ scale[:, None] * whole,  whole from -127 to 127,  scale = the row's largest / 127
 
-(Dettmers et al. 2022, "LLM.int8()", section 2, vector-wise, of the weights alone). Numbers that go
-through a layer stay float.
+(Dettmers et al. 2022, "LLM.int8()", section 2, vector-wise, of the weights alone). Activations stay
+float.
 """
 
 import torch
@@ -15,7 +15,7 @@ from pellucid.layers.matrix_vector import linear
 
 @fusible
 class Int8Linear(nn.Module):
-    """A linear layer that keeps a byte a weight. It does not train."""
+    """A linear layer with int8 weights. It does not train."""
 
     weight: Tensor
     scale: Tensor
@@ -38,7 +38,7 @@ class Int8Linear(nn.Module):
 
 
 class Int8Embedding(nn.Module):
-    """A table of rows, a byte a number; also read as the weights of an output layer."""
+    """An int8 table of embeddings; its weights may be shared with an output layer."""
 
     weight: Tensor
     scale: Tensor
@@ -55,25 +55,24 @@ class Int8Embedding(nn.Module):
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, cols) int8 and (rows,) scales, of (rows, cols) float."""
+    """(rows, cols) int8 and (rows,) scales for (rows, cols) float."""
     scale = weight.abs().amax(-1) / 127
     whole = (weight / scale.clamp_min(torch.finfo(weight.dtype).tiny).unsqueeze(-1)).round()
     return whole.to(torch.int8), scale
 
 
 def quantise(module: nn.Module) -> None:
-    """Put bytes in the place of every linear layer and every embedding of tokens, in place.
+    """Replace every linear layer and every token embedding by int8, in place.
 
-    Parts that share their weights go on sharing them; norms, biases and tables of positions stay
-    as they are.
+    Shared weights stay shared; norms, biases and position tables stay float.
     """
-    made: dict[nn.Module, nn.Module] = {}
+    replacements: dict[nn.Module, nn.Module] = {}
     for part in list(module.modules()):
         for name, inner in list(part.named_children()):
             if type(inner) is nn.Linear:
-                made.setdefault(inner, Int8Linear(inner))
+                replacements.setdefault(inner, Int8Linear(inner))
             elif type(inner) is nn.Embedding and name == "tokens":
-                made.setdefault(inner, Int8Embedding(inner))
+                replacements.setdefault(inner, Int8Embedding(inner))
             else:
                 continue
-            setattr(part, name, made[inner])
+            setattr(part, name, replacements[inner])

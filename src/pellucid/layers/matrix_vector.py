@@ -1,6 +1,6 @@
-"""Products of a matrix and a few vectors at the speed of the memory, by compiled loops if there.
+"""Products of a matrix and a few vectors at memory bandwidth, by compiled loops if available.
 
-A few texts' next token is a matter of reading every weight once.
+The next token of a few texts takes one read of every weight.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 MOST_ROWS = 8
-"""Texts beyond which a matrix product for all of them is faster than a row of weights at a time."""
+"""Most texts; above, one matrix product for all is faster than a row of weights at a time."""
 WORTHWHILE = 2**20
 """Weights below which loading the compiled code costs more than it saves."""
 NOTHING = np.empty(0, np.float32)
-_alone = Lock()
+_lock = Lock()
 """Without OpenMP, Numba ends the process if two threads call it at once."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Tensor:
-    """As `F.linear`; of a few rows at the speed of the memory.
+    """As `F.linear`; for a few rows at memory bandwidth.
 
     Args:
         x: (..., in).
@@ -36,18 +36,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     if is_small or torch.compiler.is_compiling() or not fits(rows):
         if scale is None:
             return nn.functional.linear(x, weight, bias)
-        made = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
-        return made if bias is None else made + bias
+        product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
+        return product if bias is None else product + bias
     kernel = decoding_kernel()
     out = np.empty((len(rows), len(weight)), np.float32)
-    vectors = (NOTHING if one is None else one.numpy() for one in (scale, bias))
+    vectors = (NOTHING if x is None else x.numpy() for x in (scale, bias))
     with cores() as parts:
         kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
     return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernel serves so many rows of this kind."""
+    """Whether the kernel supports rows of this count, device and dtype."""
     return (
         len(x) <= MOST_ROWS
         and x.device.type == "cpu"
@@ -60,10 +60,10 @@ def fits(x: Tensor) -> bool:
 
 @contextmanager
 def cores() -> Iterator[int]:
-    """How many cores to use, as many as torch does; they are ours alone meanwhile."""
+    """How many cores to use, as many as torch does; inside, no other thread calls Numba."""
     import numba
 
-    with _alone:
+    with _lock:
         before = numba.get_num_threads()
         parts = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(parts)
@@ -75,7 +75,7 @@ def cores() -> Iterator[int]:
 
 @cache
 def decoding_kernel() -> Any:
-    """The compiled loops, or None without Numba, or where it can keep nothing on disk."""
+    """The compiled loops; None without Numba or without a directory for its cache."""
     try:
         from pellucid.layers import decoding_kernel
     except (ImportError, RuntimeError):

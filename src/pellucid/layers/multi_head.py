@@ -1,6 +1,6 @@
-"""Multi-head attention, in the parameters of `torch.nn.MultiheadAttention`.
+"""Multi-head attention, with the parameters of `torch.nn.MultiheadAttention`.
 
-Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2. Key and value heads fewer than
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2. Fewer key and value heads than
 query heads: Shazeer 2019 (one) and Ainslie et al. 2023, "GQA" (any divisor).
 """
 
@@ -24,19 +24,19 @@ class MultiHeadAttention(nn.Module):
         context = attention(query, key, value, mask)                              each head alone
         output  = concat(context) @ out_proj.weight.T + out_proj.bias
 
-    Parameters have the names, layout and start of `torch.nn.MultiheadAttention`, so that state
-    dicts pass both ways and the same seed draws the same numbers:
+    Parameters have the names, layout and initial values of `torch.nn.MultiheadAttention`, so that
+    state dicts fit both ways and the same seed draws the same numbers:
 
         in_proj_weight  (heads * head_dim + kv_heads * head_dim + kv_heads * value_dim, embed_dim),
                         the rows of query, key and value, stacked
         q_proj_weight, k_proj_weight, v_proj_weight
-                        in its place where kdim or vdim differs from embed_dim
-        in_proj_bias    as many numbers as those have rows
+                        instead, where kdim or vdim differs from embed_dim
+        in_proj_bias    one number per row of those
         out_proj.weight (embed_dim, heads * value_dim)
         out_proj.bias   (embed_dim,)
 
-    What differs from torch: always batch first, any leading batch shape; a mask says what *may*
-    be seen; the weights come back lazy, one set a head, before dropout.
+    Unlike torch: always batch first, with any leading batch shape; a mask says what *may* be seen;
+    the weights are lazy, per head, before dropout.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MultiHeadAttention(nn.Module):
             value_dim: size of a value in one head; `head_dim` unless given.
             kdim: width of the encodings that keys are made from; embed_dim unless given.
             vdim: width of the encodings that values are made from; embed_dim unless given.
-            bias: every projection also adds a vector that trains; these start at zero.
+            bias: every projection also adds a trained vector, initially zero.
             dropout: the chance that a weight is dropped from the context while training.
             causal: query i sees keys 0 to i only, on top of any mask given to the call.
             device: where the parameters live.
@@ -84,8 +84,7 @@ class MultiHeadAttention(nn.Module):
             raise ArgumentError(f"heads {heads} is not a multiple of kv_heads {kv_heads}")
         if head_dim is None and embed_dim % heads:
             raise ArgumentError(
-                f"embed_dim {embed_dim} does not divide into {heads} heads; give head_dim to "
-                "choose the size of a head yourself"
+                f"embed_dim {embed_dim} does not divide into {heads} heads; give head_dim"
             )
         self.head_dim = arguments.positive_size(
             "head_dim", embed_dim // heads if head_dim is None else head_dim
@@ -100,19 +99,15 @@ class MultiHeadAttention(nn.Module):
         self.dropout = dropout
         self.causal = causal
 
-        # How many rows the query, the key and the value projection have.
-        rows = (
-            heads * self.head_dim,
-            self.kv_heads * self.head_dim,
-            self.kv_heads * self.value_dim,
-        )
-        self._rows = rows
+        # The rows of the query, key and value projections.
+        key_rows, value_rows = (self.kv_heads * dim for dim in (self.head_dim, self.value_dim))
+        self._rows = rows = heads * self.head_dim, key_rows, value_rows
         stacked = self.kdim == embed_dim and self.vdim == embed_dim
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
-        # Made and drawn in torch's order, so that the same seed gives the same parameters.
+        # Created and drawn in torch's order, so that the same seed gives the same parameters.
         self.in_proj_weight = parameter(sum(rows), embed_dim) if stacked else None
         self.q_proj_weight = None if stacked else parameter(rows[0], embed_dim)
         self.k_proj_weight = None if stacked else parameter(rows[1], self.kdim)
@@ -121,21 +116,21 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(
             heads * self.value_dim, embed_dim, bias=bias, device=device, dtype=dtype
         )
-        # Projections start Xavier uniform (Glorot and Bengio 2010, equation 16), biases at zero.
-        for name, start in self.named_parameters():
+        # Projections are Xavier uniform (Glorot and Bengio 2010, equation 16), biases zero.
+        for name, values in self.named_parameters():
             if name.endswith("bias"):
-                nn.init.zeros_(start)
+                nn.init.zeros_(values)
             elif name.endswith("proj_weight"):
-                nn.init.xavier_uniform_(start)
+                nn.init.xavier_uniform_(values)
         self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             _refuse_bias_rows
         )
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention) -> "MultiHeadAttention":
-        """The same layer, with a copy of the parameters; train or eval mode as in `module`.
+        """The same layer, with a copy of the parameters, in the same mode (train or eval).
 
-        Inputs are batch first from here on, whatever `module.batch_first` says.
+        Its inputs are batch first, whatever `module.batch_first` says.
 
         Raises:
             ArgumentError: `module` was made with add_bias_kv or add_zero_attn, which add keys
@@ -144,7 +139,7 @@ class MultiHeadAttention(nn.Module):
         if module.bias_k is not None or module.add_zero_attn:
             raise ArgumentError(
                 "module was made with add_bias_kv or add_zero_attn, which MultiHeadAttention does "
-                "not have: they add keys that stand for no token"
+                "not support: they add keys that stand for no token"
             )
         weight = module.out_proj.weight
         layer = cls(
@@ -161,20 +156,17 @@ class MultiHeadAttention(nn.Module):
         return layer.train(module.training)
 
     def projection_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of the query, key and value projections, each (its heads * its dim, its width).
+        """Views of the query, key and value projections, each (heads * dim, width) of its own.
 
         Rows h * dim to (h + 1) * dim belong to head h.
         """
         if self.in_proj_weight is not None:
             query, key, value = self.in_proj_weight.split(self._rows)
             return query, key, value
-        assert self.q_proj_weight is not None
-        assert self.k_proj_weight is not None
-        assert self.v_proj_weight is not None
-        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight  # type: ignore[return-value]
 
     def projection_biases(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Views of the query, key and value biases, or three times None without bias."""
+        """Views of the query, key and value biases, each None without bias."""
         if self.in_proj_bias is None:
             return None, None, None
         query, key, value = self.in_proj_bias.split(self._rows)
@@ -189,7 +181,7 @@ class MultiHeadAttention(nn.Module):
         *,
         bias: Tensor | None = None,
     ) -> tuple[Tensor, AttentionWeights]:
-        """Let each token of `query` gather from the tokens of `key` and `value`.
+        """Attend from each token of `query` to the tokens of `key` and `value`.
 
         Args:
             query: encodings, (..., queries, embed_dim).
@@ -200,8 +192,7 @@ class MultiHeadAttention(nn.Module):
             bias: float, broadcasts likewise, added to the scaled scores.
 
         Returns:
-            The output (..., queries, embed_dim), and the lazy weights
-            (..., heads, queries, keys).
+            The output (..., queries, embed_dim) and the lazy weights (..., heads, queries, keys).
 
         Raises:
             ShapeError: too few dimensions, a width other than the layer's, or batch shapes, key
@@ -220,7 +211,7 @@ class MultiHeadAttention(nn.Module):
         if self.causal:
             mask = masks.causal() if mask is None else masks.causal() & mask
 
-        context, seen = attention(
+        context, lazy_weights = attention(
             _split(F.linear(query, weights[0], biases[0]), self.heads, self.head_dim),
             _split(F.linear(key, weights[1], biases[1]), self.kv_heads, self.head_dim),
             _split(F.linear(value, weights[2], biases[2]), self.kv_heads, self.value_dim),
@@ -230,7 +221,7 @@ class MultiHeadAttention(nn.Module):
         )
         # (..., heads, queries, value_dim) to (..., queries, heads * value_dim)
         output: Tensor = self.out_proj(context.transpose(-3, -2).flatten(-2))
-        return output, seen
+        return output, lazy_weights
 
     def extra_repr(self) -> str:
         sizes = f"embed_dim={self.embed_dim}, heads={self.heads}, kv_heads={self.kv_heads}"
@@ -246,9 +237,9 @@ def _split(projected: Tensor, heads: int, dim: int) -> Tensor:
 def _refuse_bias_rows(
     module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: object
 ) -> None:
-    """Say why a state dict saved with add_bias_kv does not fit, before torch lists its keys."""
+    """Explain why a state dict saved with add_bias_kv does not fit, before torch lists its keys."""
     if f"{prefix}bias_k" in state_dict or f"{prefix}bias_v" in state_dict:
         raise ArgumentError(
             f"state_dict has {prefix}bias_k and {prefix}bias_v (torch's add_bias_kv), which "
-            "MultiHeadAttention does not have: they add a key that stands for no token"
+            "MultiHeadAttention does not support: they add a key that stands for no token"
         )

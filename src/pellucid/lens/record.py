@@ -345,7 +345,7 @@ class Record:
                 sinks=self.sinks,
             )
             if self.logsumexps is not None:
-                self._weights.know(self.logsumexps.tensor)
+                self._weights.set_logsumexp(self.logsumexps.tensor)
         return self._weights
 
     def add(

@@ -175,7 +175,7 @@ class Catalogue:
             if weights.is_known:
                 pass
             elif found is not None:
-                weights.know(*found)
+                weights.set_logsumexp(*found)
             elif known:
                 self._cache.put(name, (weights.logsumexp,))
         return weights

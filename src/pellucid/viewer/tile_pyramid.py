@@ -165,7 +165,7 @@ class Map:
         with torch.no_grad():
             rows = slice(0, self.queries)
             known = self.weights.rows(rows)
-            known.know(self._logsumexp(rows))
+            known.set_logsumexp(self._logsumexp(rows))
             return known[0, :, key]
 
     def _takes_long(self, name: Name, rows: slice, cols: slice) -> bool:
@@ -187,7 +187,7 @@ class Map:
         found = self._cache.get(name)
         few = self.weights.rows(rows)
         if found is not None:
-            few.know(*found)
+            few.set_logsumexp(*found)
         else:
             self._cache.put(name, (few.logsumexp.clone(),))
         return few[0, :, cols]

@@ -2,7 +2,7 @@
 
 A backend is a module with two functions:
 
-    refuse(scores, value, dropout) -> str | None          why it cannot do what is asked
+    refuse(scores, value, dropout) -> str | None          why it cannot compute this
     forward(scores, value, dropout) -> (context, logsumexp)
 
 with value (batch, kv_heads or heads, keys, value_dim), context (batch, heads, queries, value_dim)

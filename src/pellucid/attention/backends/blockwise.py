@@ -1,7 +1,7 @@
-"""Attention a block of rows at a time, in plain torch: anything the formula allows, O(n) memory.
+"""Attention a block of rows at a time, in plain torch: any option, O(n) memory.
 
 Each block is whole rows, so it needs no running softmax (compare Rabe & Staats 2021,
-"Self-attention Does Not Need O(n^2) Memory"); for gradients it is computed again instead of kept.
+"Self-attention Does Not Need O(n^2) Memory"); for gradients it is computed again, not kept.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from pellucid.attention.scores import Block, Scores, pick_columns
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     if is_transformed():
-        return "blocks are written in place, which the transforms of torch.func (grad, vmap) refuse"
+        return "it writes blocks in place, which the transforms of torch.func (grad, vmap) refuse"
     return None
 
 
@@ -25,9 +25,9 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
     differentiable = torch.is_grad_enabled() and (scores.requires_grad or value.requires_grad)
     part = partial(_block, scores, value, dropout)
-    for block, found in each(part, scores.blocks(), value.device, differentiable):
-        place = (block.items, block.heads, block.rows)
-        context[place], logsumexp[place] = found
+    for block, result in each(part, scores.blocks(), value.device, differentiable):
+        rows = (block.items, block.heads, block.rows)
+        context[rows], logsumexp[rows] = result
     return context, logsumexp
 
 
@@ -36,18 +36,18 @@ def _block(scores: Scores, value: Tensor, dropout: float, block: Block) -> tuple
     logsumexp = of_rows(masked)
     weights = torch.exp(masked - finite(logsumexp).unsqueeze(-1))
     weights = torch.nn.functional.dropout(weights, dropout)
-    seen = pick_columns(scores.of_heads(value[block.items], block.heads), block.cols, -2)
-    return (weights @ seen.to(weights.dtype)).to(value.dtype), logsumexp
+    values = pick_columns(scores.of_heads(value[block.items], block.heads), block.cols, -2)
+    return (weights @ values.to(weights.dtype)).to(value.dtype), logsumexp
 
 
 def of_rows(masked: Tensor) -> Tensor:
-    """The logsumexp of each row, -inf for a wholly hidden one, whose gradient is 0 and not NaN."""
+    """The logsumexp of each row, -inf for a fully hidden one, whose gradient is 0 and not NaN."""
     hidden = masked.amax(-1) == -torch.inf
-    some = is_transformed() or hidden.any()  # of which vmap cannot be asked
-    filled = masked.masked_fill(hidden.unsqueeze(-1), 0) if some else masked
+    fill = is_transformed() or hidden.any()  # vmap allows no branch on the data
+    filled = masked.masked_fill(hidden.unsqueeze(-1), 0) if fill else masked
     return filled.logsumexp(-1).masked_fill(hidden, -torch.inf)
 
 
 def finite(logsumexp: Tensor) -> Tensor:
-    """The logsumexp to subtract: +inf for a wholly hidden row, so that its weights are zero."""
+    """The logsumexp to subtract: +inf for a fully hidden row, so that its weights are zero."""
     return logsumexp.masked_fill(logsumexp == -torch.inf, torch.inf)

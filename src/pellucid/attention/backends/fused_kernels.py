@@ -1,4 +1,4 @@
-"""PyTorch's fused kernels as two functions, forward and backward, with the logsumexp in the open.
+"""PyTorch's fused kernels as two functions, forward and backward, that expose the logsumexp.
 
 `torch.nn.functional.scaled_dot_product_attention` calls these same operators and drops the
 logsumexp. Shapes: query (batch, heads, queries, d), key and value (batch, kv_heads, keys, d), bias
@@ -17,11 +17,11 @@ _CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def refuse(query: Tensor, value: Tensor) -> str | None:
     """Why no fused kernel can take these, or None."""
-    known = {"cpu": _CPU_DTYPES, "cuda": _CUDA_DTYPES}.get(query.device.type, ())
-    if query.dtype not in known:
+    dtypes = {"cpu": _CPU_DTYPES, "cuda": _CUDA_DTYPES}.get(query.device.type, ())
+    if query.dtype not in dtypes:
         return f"there is no fused kernel for {query.dtype} on {query.device.type}"
     if query.device.type == "cuda" and max(query.shape[-1], value.shape[-1]) > 256:
-        return "the fused kernels on cuda take at most 256 dimensions a head"
+        return "the fused kernels on cuda take at most 256 dimensions per head"
     return None
 
 
@@ -44,7 +44,7 @@ def forward(
         out, logsumexp = _aten._scaled_dot_product_efficient_attention(
             query, key, value, _aligned(bias, query, key), True, 0.0, causal, scale=scale
         )[:2]
-        logsumexp = logsumexp[..., : query.shape[2]]  # that kernel rounds its rows up to 32
+        logsumexp = logsumexp[..., : query.shape[2]]  # this kernel rounds the rows up to 32
     return (out if out.shape[-1] == value_dim else out[..., :value_dim]), logsumexp
 
 
@@ -59,12 +59,12 @@ def backward(
     bias: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; out and logsumexp may be those of a larger whole.
+    """Gradients of query, key and value; out and logsumexp may be those of a larger matrix.
 
     A logsumexp of +inf marks a row that sees nothing.
     """
     key_dim, value_dim = query.shape[-1], value.shape[-1]
-    if query.device.type == "cpu":  # whose kernel for 16 bits takes up to 8 times as long
+    if query.device.type == "cpu":  # where the 16-bit kernel is up to 8 times slower
         wide = logsumexp.dtype
         grad, query, key, value, out = (x.to(wide) for x in (grad, query, key, value, out))
         bias = None if bias is None else bias.to(wide)
@@ -84,20 +84,11 @@ def backward(
         kv_heads = key.shape[1]
         key, value = (_repeat_heads(x, query.shape[1]) for x in (key, value))
         unused = torch.zeros((), dtype=torch.int64, device=query.device)
+        padded = pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=torch.inf)
+        tensors = (grad, query, key, value, _aligned(bias, query, key), out, padded)
+        wanted = [True, True, True, False]  # of query, key and value, not of the bias
         grads = _aten._scaled_dot_product_efficient_attention_backward(
-            grad,
-            query,
-            key,
-            value,
-            _aligned(bias, query, key),
-            out,
-            pad(logsumexp, (0, -logsumexp.shape[-1] % 32), value=torch.inf),
-            unused,
-            unused,
-            0.0,
-            [True, True, True, False],
-            causal,
-            scale=scale,
+            *tensors, unused, unused, 0.0, wanted, causal, scale=scale
         )
         of_query, of_key, of_value = grads[:3]
         grads = (of_query, *(g.unflatten(1, (kv_heads, -1)).sum(2) for g in (of_key, of_value)))
@@ -106,7 +97,7 @@ def backward(
 
 
 def _one_head_dim(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All with the same last dimension, contiguous in it: the kernels read nothing else right."""
+    """All with the same last dimension and contiguous in it, as the kernels require."""
     width = max(query.shape[-1], value.shape[-1])
     if query.device.type == "cuda":
         width += -width % 8
@@ -120,22 +111,19 @@ def _widened(tensor: Tensor, width: int) -> Tensor:
 
 
 def _takes_flash(query: Tensor, key: Tensor, causal: bool, bias: Tensor | None) -> bool:
-    square = query.shape[2] == key.shape[2]  # elsewhere its causal is aligned to the bottom right
+    square = query.shape[2] == key.shape[2]  # elsewhere it aligns causal to the bottom right
     half = query.dtype in (torch.bfloat16, torch.float16)
     recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
     return bias is None and half and recent and (square or not causal)
 
 
 def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
-    return (
-        tensor.repeat_interleave(heads // tensor.shape[1], 1)
-        if tensor.shape[1] != heads
-        else tensor
-    )
+    group = heads // tensor.shape[1]
+    return tensor if group == 1 else tensor.repeat_interleave(group, 1)
 
 
 def _aligned(bias: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
-    """Every row of the bias on a 16-byte boundary, as the memory-efficient kernel wants it."""
+    """Every row of the bias on a 16-byte boundary, as the memory-efficient kernel requires."""
     if bias is None:
         return None
     keys = key.shape[2]

@@ -1,4 +1,4 @@
-"""The formula as it is written, n x n numbers a head: for learning and for checking the others."""
+"""The formula as written, n x n numbers per head: for learning and for checking the others."""
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     query, key, value_in = (x.to(scores.dtype) for x in (scores.query, scores.key, value))
     visible = None
     if scores.mask is not None:
-        places = [torch.arange(n, device=value.device) for n in scores.shape]
-        visible = scores.mask.sees(*torch.meshgrid(*places, indexing="ij"))
+        positions = [torch.arange(n, device=value.device) for n in scores.shape]
+        visible = scores.mask.sees(*torch.meshgrid(*positions, indexing="ij"))
         visible = visible.expand(scores.shape)
-        nowhere = ~visible.any(2).any(1)[:, None, :, None]  # may hold anything, NaN included
-        key, value_in = key.masked_fill(nowhere, 0), value_in.masked_fill(nowhere, 0)
+        unseen = ~visible.any(2).any(1)[:, None, :, None]  # may hold anything, NaN included
+        key, value_in = key.masked_fill(unseen, 0), value_in.masked_fill(unseen, 0)
     stages = reference.stages(
         query,
         key,
@@ -33,7 +33,7 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     )
     context = stages.context
     if dropout:
-        heads_each = scores.shape[1] // value.shape[1]
+        group = scores.shape[1] // value.shape[1]
         dropped = torch.nn.functional.dropout(stages.weights, dropout)
-        context = dropped @ value_in.repeat_interleave(heads_each, 1)
+        context = dropped @ value_in.repeat_interleave(group, 1)
     return context.to(value.dtype), of_rows(stages.masked)

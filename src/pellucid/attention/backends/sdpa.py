@@ -1,6 +1,6 @@
-"""Attention by PyTorch's fused kernels, which keep the logsumexp that the public function drops.
+"""Attention by PyTorch's fused kernels, with the logsumexp that the public function drops.
 
-Pieces that share rows are merged by their logsumexp (Dao 2023, "FlashAttention-2", section 3.1);
+Calls that share rows are merged by their logsumexp (Dao 2023, "FlashAttention-2", section 3.1);
 since the backward kernels take the merged context and logsumexp, their gradients simply add up.
 """
 
@@ -11,31 +11,31 @@ from torch import Tensor
 
 from pellucid.attention.backends import fused_kernels
 from pellucid.attention.backends.blockwise import finite
-from pellucid.attention.backends.tiling import Piece, pieces
-from pellucid.attention.backends.varlen import Bunch, bunches
+from pellucid.attention.backends.tiling import Rectangle, rectangles
+from pellucid.attention.backends.varlen import DocumentBatch, document_batches
 from pellucid.attention.block_pool import is_transformed
 from pellucid.attention.scores import Scores
 from pellucid.errors import BackendError
 
-Plan = list[Piece] | list[Bunch]
+Plan = list[Rectangle] | list[DocumentBatch]
 
 SMALL = 2**13
-"""Queries times keys below which a call of the kernel costs more than its sums."""
+"""Queries times keys below which a kernel call costs more than its arithmetic."""
 LARGE = 1e15
-"""Numbers of a key whose products with a query cannot overflow."""
+"""Keys whose numbers are below this cannot overflow in a product with a query."""
 
 
 def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     if is_transformed():
-        return "no fused kernel knows the transforms of torch.func (grad, vmap)"
+        return "the fused kernels do not support the transforms of torch.func (grad, vmap)"
     if not scores.energy.is_dot_product:
-        return f"no fused kernel knows the energy {type(scores.energy).__name__}"
+        return f"no fused kernel computes the energy {type(scores.energy).__name__}"
     if scores.softcap is not None:
         return "no fused kernel in PyTorch has a softcap"
     if not scores.scale > 0:
-        return f"the fused kernels hide keys by scores that a scale of {scores.scale} turns round"
+        return f"the fused kernels hide keys by -inf, and a scale of {scores.scale} flips its sign"
     if dropout:
-        return "dropout inside the fused kernels hides which weights were dropped"
+        return "the fused kernels do not tell which weights dropout dropped"
     if scores.bias is not None and scores.bias.requires_grad and torch.is_grad_enabled():
         return "the fused kernels give no gradient for bias"
     return fused_kernels.refuse(scores.query, value)
@@ -53,42 +53,41 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
 
 
 def plan(scores: Scores) -> Plan:
-    """What calls of the kernel are made."""
-    found = bunches(scores)
-    return pieces(scores) if found is None else found
+    """The kernel calls."""
+    documents = document_batches(scores)
+    return rectangles(scores) if documents is None else documents
 
 
 def _are_small(scores: Scores) -> bool:
-    """Whether a call for each item would cost more than one that computes what is hidden too."""
+    """Whether one call per item costs more than one call that computes hidden scores too."""
     batch, _, queries, keys = scores.shape
     masked = scores.mask is not None and scores.mask.batch is not None
     return masked and batch > 1 and queries * keys <= SMALL and scores.query.device.type == "cpu"
 
 
 def _are_harmless(key: Tensor, value: Tensor) -> bool:
-    """False where padding may hold what a weight of zero would not hide.
-
-    A value that is not finite, or a key so large that its score may not be.
-    """
+    """Whether values and scores are finite, so that a weight of zero hides whatever they hold."""
     low, high = key.aminmax()
     return bool((torch.maximum(-low, high) < LARGE) & value.sum().isfinite())
 
 
 def _bias_of_items(scores: Scores) -> Tensor:
-    """What the kernel adds to the scores of all items, (batch, heads or 1, queries, keys)."""
+    """What the kernel adds to the scores, -inf where hidden: (batch, heads or 1, queries, keys)."""
     assert scores.mask is not None
     item, head, row, col = (torch.arange(size) for size in scores.shape)
-    seen = scores.mask.sees(item[:, None, None, None], head[:, None, None], row.unsqueeze(-1), col)
+    visible = scores.mask.sees(
+        item[:, None, None, None], head[:, None, None], row.unsqueeze(-1), col
+    )
     query = scores.query
     blank = query.new_zeros(()) if scores.bias is None else scores.bias.to(query.dtype)
-    bias = torch.where(seen, blank, -torch.inf)
+    bias = torch.where(visible, blank, -torch.inf)
     return bias.expand(*bias.shape[:2], *scores.shape[2:]).contiguous()
 
 
-def _only(calls: Plan, scores: Scores) -> Piece | None:
-    """The one call, where it is of the whole matrix."""
-    whole = len(calls) == 1 and isinstance(calls[0], Piece) and calls[0].is_all_of(scores)
-    return calls[0] if whole else None  # type: ignore[return-value]
+def _only(calls: Plan, scores: Scores) -> Rectangle | None:
+    """The only call, where it is of the whole matrix."""
+    call = calls[0] if len(calls) == 1 else None
+    return call if isinstance(call, Rectangle) and call.is_all_of(scores) else None
 
 
 def _run(
@@ -97,7 +96,7 @@ def _run(
     batch, heads, queries, _ = scores.shape
     if (only := _only(calls, scores)) is not None:
         return _run_kernel(query, key, value, scores, only.causal, only.bias(scores))
-    # As the kernels lay it out, and as whoever joins the heads wants it.
+    # The layout of the kernels, in which joining the heads copies nothing.
     context = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
     written = torch.zeros(batch, queries, dtype=torch.bool)
@@ -125,7 +124,7 @@ def _run_kernel(
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     context, logsumexp = fused_kernels.forward(query, key, value, causal, bias, scores.scale)
-    if bias is not None:  # what the kernels make of a row that sees nothing differs
+    if bias is not None:  # the kernels differ on rows that see nothing
         hidden = bias.amax(-1) == -torch.inf
         context = context.masked_fill(hidden.unsqueeze(-1), 0)
         logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
@@ -147,11 +146,11 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_context: Tensor | None, of_lse: Tensor | None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # create_graph=True; to go on would drop terms in silence
+        if torch.is_grad_enabled():  # create_graph=True, which would silently drop terms
             raise BackendError("fused kernels have no second derivative; backend='blockwise' has")
         query, key, value, context, logsumexp = ctx.saved_tensors
         scores: Scores = ctx.scores
-        wanted = query, key, value
+        inputs = query, key, value
         if of_context is None:
             of_context = torch.zeros_like(context)
         if of_lse is not None:
@@ -162,38 +161,38 @@ class _Fused(torch.autograd.Function):
             of_context = _with_column(of_context, of_lse.unsqueeze(-1))
         shift = finite(logsumexp)
 
-        def run(call: Piece | Bunch) -> tuple[Tensor, ...]:
+        def run(call: Rectangle | DocumentBatch) -> tuple[Tensor, ...]:
             bias = call.bias(scores)
-            part, part_lse = call.queries_of(query), call.queries_of(shift)
+            rows, rows_lse = call.queries_of(query), call.queries_of(shift)
             if bias is not None:  # a row that sees nothing may hold anything
-                part = part.masked_fill((part_lse == torch.inf).unsqueeze(-1), 0)
-            found = fused_kernels.backward(
+                rows = rows.masked_fill((rows_lse == torch.inf).unsqueeze(-1), 0)
+            grads = fused_kernels.backward(
                 _dense(call.queries_of(of_context)),
-                part,
+                rows,
                 call.keys_of(key),
                 call.keys_of(value),
                 call.queries_of(context),
-                part_lse.contiguous(),
+                rows_lse.contiguous(),
                 call.causal,
                 bias,
                 scores.scale,
             )
-            return *found[:2], found[2][..., : wanted[2].shape[-1]]
+            return *grads[:2], grads[2][..., : inputs[2].shape[-1]]
 
         if (only := _only(ctx.plan, scores)) is not None:
             grads = run(only)
         else:
-            grads = tuple(torch.zeros_like(x, dtype=scores.dtype) for x in wanted)
+            grads = tuple(torch.zeros_like(x, dtype=scores.dtype) for x in inputs)
             for call in ctx.plan:
                 of_query, of_key, of_value = run(call)
                 call.add_to_queries(grads[0], of_query)
                 call.add_to_keys(grads[1], of_key)
                 call.add_to_keys(grads[2], of_value)
-        return *(found.to(x) for found, x in zip(grads, wanted, strict=True)), None
+        return *(grad.to(x) for grad, x in zip(grads, inputs, strict=True)), None
 
 
 def _dense(grad: Tensor) -> Tensor:
-    """As the kernels read it: numbers of a row side by side, and none in two places."""
+    """As the kernels read it: rows contiguous, nothing expanded."""
     return grad if grad.stride(-1) == 1 and 0 not in grad.stride() else grad.contiguous()
 
 

@@ -1,7 +1,6 @@
-"""Documents that lie end to end, in as few calls of a kernel as their lengths allow.
+"""Packed documents, in as few kernel calls as their lengths allow.
 
-Those of like lengths are read into one call, (documents, heads, tokens, d), in which the shorter
-ones end in nothing.
+Documents of similar lengths share a call, (documents, heads, tokens, d), padded to the longest.
 """
 
 from dataclasses import dataclass
@@ -15,22 +14,21 @@ from pellucid.attention.masks import And, Documents, Mask, is_causal
 from pellucid.attention.scores import Scores
 
 CALL = 2**15
-"""Scores that are worked out in the time that one more call takes."""
+"""Scores that are computed in the time that one more call costs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """Where the queries of some documents are, or their keys."""
+    """The positions of the queries of some documents, or of their keys."""
 
     items: Tensor
     """(documents, 1)"""
-    places: Tensor
+    positions: Tensor
     """(documents, tokens of the longest)"""
     real: Tensor | None
     """(documents, tokens of the longest), False past a document's end; None where all are real."""
-
     stretch: slice | None
-    """All the places of the one item, where they are one after the other: nothing is copied."""
+    """All positions, where they are consecutive in one item: nothing is copied then."""
 
     @classmethod
     def of(cls, runs: "Runs", device: torch.device) -> "Side":
@@ -38,42 +36,42 @@ class Side:
         longest = int(runs.lengths.max())
         within = torch.arange(longest, device=device)
         real = within < lengths[:, None]
-        places = starts[:, None] + within * real
+        positions = starts[:, None] + within * real
         is_even = bool((runs.lengths == longest).all())
         first, last = runs.starts[0], runs.starts[-1]
         is_one = (runs.items == runs.items[0]).all() and (np.diff(runs.starts) == longest).all()
         stretch = slice(int(first), int(last) + longest) if is_even and is_one else None
-        return cls(items[:, None], places, None if is_even else real, stretch)
+        return cls(items[:, None], positions, None if is_even else real, stretch)
 
     def read(self, tensor: Tensor) -> Tensor:
-        """(documents, heads, tokens, ...) of a (batch, heads, tokens, ...) tensor, 0 past ends."""
+        """(documents, heads, tokens, ...) of a (batch, heads, tokens, ...) tensor, 0 in padding."""
         if self.stretch is not None:
             return self._view(tensor)
-        found = tensor.transpose(1, 2)[self.items, self.places]
+        tokens = tensor.transpose(1, 2)[self.items, self.positions]
         if self.real is not None:
-            found[~self.real] = 0
-        return found.transpose(1, 2)
+            tokens[~self.real] = 0
+        return tokens.transpose(1, 2)
 
-    def write(self, total: Tensor, found: Tensor) -> None:
-        """What `read` took, back in its place."""
+    def write(self, total: Tensor, result: Tensor) -> None:
+        """The inverse of `read`."""
         if self.stretch is not None:
-            self._view(total).copy_(found)
+            self._view(total).copy_(result)
             return
-        items, places, found = self.items, self.places, found.transpose(1, 2)
+        items, positions, tokens = self.items, self.positions, result.transpose(1, 2)
         if self.real is not None:
-            real = self.real
-            items, places, found = items.expand_as(places)[real], places[real], found[real]
-        total.transpose(1, 2)[items, places] = found
+            items = items.expand_as(positions)
+            items, positions, tokens = (x[self.real] for x in (items, positions, tokens))
+        total.transpose(1, 2)[items, positions] = tokens
 
     def _view(self, tensor: Tensor) -> Tensor:
         part: Tensor = tensor[int(self.items[0]), :, self.stretch]
-        part = part.unflatten(1, self.places.shape)
+        part = part.unflatten(1, self.positions.shape)
         return part.transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bunch:
-    """Documents of like lengths, which one call can do."""
+class DocumentBatch:
+    """Documents of similar lengths, for one call."""
 
     queries: Side
     keys: Side
@@ -85,7 +83,7 @@ class Bunch:
 
     @property
     def rows(self) -> Tensor:
-        return self.queries.places
+        return self.queries.positions
 
     def queries_of(self, tensor: Tensor) -> Tensor:
         return self.queries.read(tensor)
@@ -93,17 +91,17 @@ class Bunch:
     def keys_of(self, tensor: Tensor) -> Tensor:
         return self.keys.read(tensor)
 
-    def add_to_queries(self, total: Tensor, found: Tensor) -> None:
-        """No other call has anything for them."""
-        self.queries.write(total, found)
+    def add_to_queries(self, total: Tensor, result: Tensor) -> None:
+        """Write, since no other call has these queries."""
+        self.queries.write(total, result)
 
     put = add_to_queries
 
-    def add_to_keys(self, total: Tensor, found: Tensor) -> None:
-        self.keys.write(total, found)
+    def add_to_keys(self, total: Tensor, result: Tensor) -> None:
+        self.keys.write(total, result)
 
     def bias(self, scores: Scores) -> Tensor | None:
-        """-inf past the end of a document, where causality does not hide it anyway."""
+        """-inf in padding, where causality does not hide it anyway."""
         if self.causal or self.keys.real is None:
             return None
         blank = scores.query.new_zeros(())
@@ -111,7 +109,7 @@ class Bunch:
 
 
 class Runs(NamedTuple):
-    """Stretches of one id each, (stretches,) all."""
+    """Consecutive tokens of one id, an entry per run."""
 
     items: np.ndarray
     starts: np.ndarray
@@ -122,77 +120,80 @@ class Runs(NamedTuple):
         return Runs(*(part[which] for part in self))
 
 
-def bunches(scores: Scores) -> list[Bunch] | None:
-    """The calls, if the mask is of documents that lie in one stretch each, causal or not."""
+def document_batches(scores: Scores) -> list[DocumentBatch] | None:
+    """The calls, if the mask is of contiguous documents, causal or not; else None."""
     documents, causal = _documents(scores.mask)
     if documents is None or scores.bias is not None or 0 in scores.shape:
         return None
     batch = len(scores.query)
     queries, keys = (_runs(ids, batch) for ids in (documents.query_ids, documents.key_ids))
-    named = _named(queries, keys)
-    if named is None:
+    names = _names(queries, keys)
+    if names is None:
         return None
-    _, ours, theirs = np.intersect1d(*named, assume_unique=True, return_indices=True)
-    queries, keys = queries.take(ours), keys.take(theirs)
+    _, of_queries, of_keys = np.intersect1d(*names, assume_unique=True, return_indices=True)
+    queries, keys = queries.take(of_queries), keys.take(of_keys)
     is_same = np.array_equal(queries.starts, keys.starts)
     if causal and not (is_same and np.array_equal(queries.lengths, keys.lengths)):
         return None
     device, most = scores.query.device, CALL // scores.shape[1]
     return [
-        Bunch(Side.of(queries.take(some), device), Side.of(keys.take(some), device), causal)
-        for some in _alike(queries.lengths, keys.lengths, most)
+        DocumentBatch(
+            Side.of(queries.take(which), device), Side.of(keys.take(which), device), causal
+        )
+        for which in _by_length(queries.lengths, keys.lengths, most)
     ]
 
 
 def _documents(mask: Mask | None) -> tuple[Documents | None, bool]:
-    """The documents of a mask that has nothing else but causality, and whether it has that."""
+    """The documents of a mask of these alone, or of causal ones; and whether they are causal."""
     if isinstance(mask, Documents):
         return mask, False
     if isinstance(mask, And):
-        for one, other in ((mask.left, mask.right), (mask.right, mask.left)):
-            if isinstance(one, Documents) and is_causal(other) and other.offset == 0:
-                return one, True
+        for documents, other in ((mask.left, mask.right), (mask.right, mask.left)):
+            if isinstance(documents, Documents) and is_causal(other) and other.offset == 0:
+                return documents, True
     return None, False
 
 
 def _runs(ids: Tensor, batch: int) -> Runs:
-    """Those of ids, (tokens,) or (batch, tokens)."""
+    """The runs of ids, (tokens,) or (batch, tokens)."""
     table = ids.cpu().numpy()
     table = np.broadcast_to(table, (batch, table.shape[-1]))
     begins = np.ones(table.shape, bool)
     begins[:, 1:] = table[:, 1:] != table[:, :-1]
     items, starts = begins.nonzero()
     ends = np.append(starts[1:], 0)
-    ends[ends == 0] = table.shape[1]  # the next begins in another item
+    ends[ends == 0] = table.shape[1]  # the next run begins in another item
     return Runs(items, starts, ends - starts, table[items, starts])
 
 
-def _named(queries: Runs, keys: Runs) -> tuple[np.ndarray, np.ndarray] | None:
-    """Item and id of each as one number; None if an id comes back later on."""
+def _names(queries: Runs, keys: Runs) -> tuple[np.ndarray, np.ndarray] | None:
+    """Item and id of each run as one number; None if an id has several runs in an item."""
     unique, numbers = np.unique(np.append(queries.ids, keys.ids), return_inverse=True)
     count = len(queries.ids)
-    ours = queries.items * len(unique) + numbers[:count]
-    theirs = keys.items * len(unique) + numbers[count:]
-    is_clear = all(len(np.unique(some)) == len(some) for some in (ours, theirs))
-    return (ours, theirs) if is_clear else None
+    of_queries = queries.items * len(unique) + numbers[:count]
+    of_keys = keys.items * len(unique) + numbers[count:]
+    is_unique = all(len(np.unique(names)) == len(names) for names in (of_queries, of_keys))
+    return (of_queries, of_keys) if is_unique else None
 
 
-def _alike(queries: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]:
-    """Documents by their lengths, (documents,): longer ones first, until to fill up one kind more
-    would take longer than a call of its own.
+def _by_length(queries: np.ndarray, keys: np.ndarray, most: int) -> list[np.ndarray]:
+    """Indices of documents in groups of similar lengths, longest first.
+
+    A group takes in the next length while that adds at most `most` scores of padding.
     """
-    by_length = np.lexsort((-keys, -queries))
-    kinds = np.stack([queries, keys])[:, by_length]
-    changes = (np.diff(kinds) != 0).any(0).nonzero()[0] + 1
-    found: list[np.ndarray] = []
-    filled = 0
-    for some in np.split(by_length, changes) if len(queries) else ():
-        joined = np.append(found[-1], some) if found else some
+    order = np.lexsort((-keys, -queries))
+    lengths = np.stack([queries, keys])[:, order]
+    changes = (np.diff(lengths) != 0).any(0).nonzero()[0] + 1
+    groups: list[np.ndarray] = []
+    padding = 0
+    for equal in np.split(order, changes) if len(queries) else ():
+        joined = np.append(groups[-1], equal) if groups else equal
         sizes = queries[joined], keys[joined]
-        now = len(joined) * sizes[0].max() * sizes[1].max() - (sizes[0] * sizes[1]).sum()
-        if found and now <= filled + most:
-            found[-1], filled = joined, now
+        padded = len(joined) * sizes[0].max() * sizes[1].max() - (sizes[0] * sizes[1]).sum()
+        if groups and padded <= padding + most:
+            groups[-1], padding = joined, padded
         else:
-            found.append(some)
-            filled = 0
-    return found
+            groups.append(equal)
+            padding = 0
+    return groups
