@@ -208,7 +208,7 @@ def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
 def test_the_end_of_the_positions_is_said(run, model):
     status, _, err = run("Once", "--model", model, "--max-tokens", "500")
     assert status == 0
-    assert "1 text of 1 ended since the model has positions for 64 tokens" in err
+    assert "1 text of 1 ended because the model has positions for 64 tokens" in err
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["Once", "--model", "m", "--min-p", "2"], "--min-p must be from 0 to 1, not 2"),
         (
             ["Once", "--model", "m", "--temperature", "0", "--top-k", "3"],
-            "--top-k has nothing to choose from at --temperature 0",
+            "--top-k has no effect at --temperature 0",
         ),
         (["Once", "--model", "m", "--max-tokens", "two"], "Input should be a valid integer"),
         (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
@@ -399,8 +399,8 @@ def test_show_is_a_table_without_colour_at_every_width(run, model, width):
 def test_show_says_where_there_is_nothing_to_show(run, model):
     """The second word has the first before it and no other."""
     _, out, _ = run("Once", "--model", model, "--max-tokens", "9", "--show")
-    first = out.partition("as it was written")[2].split("\n")[2]
-    assert re.fullmatch(r" *\S+ ← no word but those left out", first)
+    first = out.partition("when it was generated")[2].split("\n")[2]
+    assert re.fullmatch(r" *\S+ ← only words that are left out", first)
     assert "the word just before, the first word, punctuation" in " ".join(out.split())
 
 
@@ -421,7 +421,7 @@ def test_show_of_a_prompt_with_a_mark_in_front(run, tmp_path):
     )
     model.save(tmp_path)
     _, out, _ = run("Once upon", "--model", str(tmp_path), "--max-tokens", "9", "--show")
-    assert "the word just before, punctuation and marks" in " ".join(out.split())
+    assert "the word just before, punctuation and special tokens" in " ".join(out.split())
     assert "end|" not in out
 
 
@@ -430,7 +430,7 @@ def test_show_has_colours_where_the_terminal_has(run, model, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     status, out, _ = run("Once upon a time", "--model", model, "--max-tokens", "30", "--show")
     assert status == 0
-    assert "Looked most at" in out
+    assert "Attended most to" in out
     assert "\x1b[" in out
 
 
