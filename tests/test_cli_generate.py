@@ -172,8 +172,8 @@ def test_columns_are_read_and_written(run, model, prompts, tmp_path, kind):
 
 def test_columns_that_are_not_there(refused, model, prompts):
     options = ("--model", model, "--file", prompts)
-    assert "has the columns 'number' and 'opening'; say which" in refused(*options)
-    assert "near it is 'opening'" in refused(*options, "--column", "openin")
+    assert "has the columns 'number' and 'opening'; name one" in refused(*options)
+    assert "did you mean 'opening'" in refused(*options, "--column", "openin")
 
 
 def test_control_characters_never_reach_the_terminal(run, tmp_path):

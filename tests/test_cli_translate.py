@@ -328,7 +328,7 @@ def test_texts(refused, model, tmp_path):
     assert "has 1 empty line: 2" in refused("--model", model, "--file", lines, "--strict")
     table = tmp_path / "a.csv"
     table.write_text("number,english\n1,a\n")
-    assert "has no column 'englsh'; near it is 'english'" in refused(
+    assert "has no column 'englsh'; did you mean 'english'" in refused(
         "--model", model, "--file", table, "--column", "englsh"
     )
     assert "name one with --column" in refused("--model", model, "--file", table)

@@ -200,7 +200,7 @@ def test_files_that_are_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "error", "told"),
     [
-        (["text", "labels"], ArgumentError, "has no column 'labels'; near it is 'label'"),
+        (["text", "labels"], ArgumentError, "has no column 'labels'; did you mean 'label'"),
         (["text", 2], ArgumentError, "all names or all numbers, not 'text' and 2"),
         ([1, 3], ArgumentError, "has no column 3; it has 2 columns"),
         ([0, 1], ArgumentError, "has no column 0"),
