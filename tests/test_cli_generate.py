@@ -369,17 +369,17 @@ class Screen:
 def test_texts_are_printed_in_order_the_first_as_it_grows():
     screen, texts = Screen(), [Text(1, "a", 0), Text(2, "b\x1b", 0)]
     typist = Typist(texts, screen)
-    typist.go_on()
+    typist.print_new()
     assert screen.calls == []
     texts[1].text, texts[1].ids, texts[1].done = " two\x9b", [1], object()
     texts[0].text, texts[0].ids = " on", [2]
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a on"
     texts[0].text = " one"
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a one"
     texts[0].done = object()
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a one\n\nb\ufffd two\ufffd\n"
 
 
