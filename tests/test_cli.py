@@ -1,5 +1,6 @@
 """The command line, run as a user runs it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pellucid import __version__, cli
+from pellucid.lessons import examples
 
 COMMAND = [sys.executable, "-m", "pellucid"]
 
@@ -212,7 +214,7 @@ def test_a_table_of_ones_own(run):
         (["explain", "Hi", "--seed", "0"], "--seed goes with --words, not with a sentence"),
         (["explain", "--example", "lookup", "--causal"], "--causal goes with a sentence"),
         (["explain", "--example", "poem", "--table", "a=1"], "--table goes with --example lookup"),
-        (["explain", "--example", "lookup", "--table", "a=b"], "--table is KEY=NUMBER"),
+        (["explain", "--example", "lookup", "--table", "a=b"], "--table must be KEY=NUMBER"),
         (["explain", "--words", " "], "words are missing"),
         (["explain", "--words", "a", "--head", "1"], "head 1 is out of range"),
         (["explain", "--example", "poem", "--scale", "0"], "scale must be from 1e-6"),
@@ -220,7 +222,7 @@ def test_a_table_of_ones_own(run):
         (["explain", "Hi", "--model", "/nowhere"], "model '/nowhere' is not a directory"),
         (["explain", "Hi", "--layer", "6"], "layer 6 is out of range: Pellucid's decoder has 6"),
         (["explain", "--example", "poem", "--svg", "/nowhere/x.svg"], "cannot write '/nowhere/x"),
-        (["scaling", "--dims", "1,two"], "--dims must be numbers between commas, not '1,two'"),
+        (["scaling", "--dims", "1,two"], "--dims must be numbers separated by commas, not '1,two'"),
         (["explain", "Hi", "--model", "a" * 5000], "File name too long"),
         (["explain", "--example", "poem", "--html", "a" * 5000], "File name too long"),
         (["explain", "--example", "poem", "--svg", "a" * 5000], "File name too long"),
@@ -318,3 +320,13 @@ def test_output_that_cannot_be_written(arguments, to, message):
     )
     assert done.returncode == 2
     assert done.stderr == f"pellucid: cannot write the output: {message}\n"
+
+
+def test_an_error_of_the_system_is_blamed_on_the_output_only_if_it_is_of_the_output(
+    run, monkeypatch
+):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(examples, "walk_example", fail)
+    assert run("explain", "--example", "poem") == (2, "", "pellucid: Input/output error\n")

@@ -172,8 +172,8 @@ def test_columns_are_read_and_written(run, model, prompts, tmp_path, kind):
 
 def test_columns_that_are_not_there(refused, model, prompts):
     options = ("--model", model, "--file", prompts)
-    assert "has the columns 'number' and 'opening'; say which" in refused(*options)
-    assert "near it is 'opening'" in refused(*options, "--column", "openin")
+    assert "has the columns 'number' and 'opening'; name one" in refused(*options)
+    assert "did you mean 'opening'" in refused(*options, "--column", "openin")
 
 
 def test_control_characters_never_reach_the_terminal(run, tmp_path):
@@ -208,7 +208,7 @@ def test_too_long_is_cut_with_a_warning_or_refused(run, model, tmp_path):
 def test_the_end_of_the_positions_is_said(run, model):
     status, _, err = run("Once", "--model", model, "--max-tokens", "500")
     assert status == 0
-    assert "1 text of 1 ended since the model has positions for 64 tokens" in err
+    assert "1 text of 1 ended because the model has positions for 64 tokens" in err
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_the_end_of_the_positions_is_said(run, model):
         (["Once", "--model", "m", "--min-p", "2"], "--min-p must be from 0 to 1, not 2"),
         (
             ["Once", "--model", "m", "--temperature", "0", "--top-k", "3"],
-            "--top-k has nothing to choose from at --temperature 0",
+            "--top-k has no effect at --temperature 0",
         ),
         (["Once", "--model", "m", "--max-tokens", "two"], "Input should be a valid integer"),
         (["Once", "--model", "m", "--seed", "1.5"], "Invalid value for '--seed'"),
@@ -369,17 +369,17 @@ class Screen:
 def test_texts_are_printed_in_order_the_first_as_it_grows():
     screen, texts = Screen(), [Text(1, "a", 0), Text(2, "b\x1b", 0)]
     typist = Typist(texts, screen)
-    typist.go_on()
+    typist.print_new()
     assert screen.calls == []
     texts[1].text, texts[1].ids, texts[1].done = " two\x9b", [1], object()
     texts[0].text, texts[0].ids = " on", [2]
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a on"
     texts[0].text = " one"
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a one"
     texts[0].done = object()
-    typist.go_on()
+    typist.print_new()
     assert "".join(screen.calls) == "a one\n\nb\ufffd two\ufffd\n"
 
 
@@ -399,8 +399,8 @@ def test_show_is_a_table_without_colour_at_every_width(run, model, width):
 def test_show_says_where_there_is_nothing_to_show(run, model):
     """The second word has the first before it and no other."""
     _, out, _ = run("Once", "--model", model, "--max-tokens", "9", "--show")
-    first = out.partition("as it was written")[2].split("\n")[2]
-    assert re.fullmatch(r" *\S+ ← no word but those left out", first)
+    first = out.partition("when it was generated")[2].split("\n")[2]
+    assert re.fullmatch(r" *\S+ ← only words that are left out", first)
     assert "the word just before, the first word, punctuation" in " ".join(out.split())
 
 
@@ -421,7 +421,7 @@ def test_show_of_a_prompt_with_a_mark_in_front(run, tmp_path):
     )
     model.save(tmp_path)
     _, out, _ = run("Once upon", "--model", str(tmp_path), "--max-tokens", "9", "--show")
-    assert "the word just before, punctuation and marks" in " ".join(out.split())
+    assert "the word just before, punctuation and special tokens" in " ".join(out.split())
     assert "end|" not in out
 
 
@@ -430,7 +430,7 @@ def test_show_has_colours_where_the_terminal_has(run, model, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     status, out, _ = run("Once upon a time", "--model", model, "--max-tokens", "30", "--show")
     assert status == 0
-    assert "Looked most at" in out
+    assert "Attended most to" in out
     assert "\x1b[" in out
 
 

@@ -89,9 +89,9 @@ def test_a_label_is_whole_however_long(run, tmp_path):
 
 def test_embeddings_shown(run):
     _, out, _ = run("embed", *CATS)
-    assert "all-MiniLM-L6-v2: 4 texts, 384 numbers each" in out
-    assert "How similar they are" in out
-    assert "How similar" not in run("embed", CATS[0])[1]
+    assert "all-MiniLM-L6-v2: 4 texts, 384 dimensions" in out
+    assert "Cosine similarity" in out
+    assert "Cosine similarity" not in run("embed", CATS[0])[1]
 
 
 def test_embeddings_written(run, tmp_path, lines):
@@ -172,7 +172,7 @@ def test_classify_learns_saves_and_reads(run, refused, examples, tmp_path):
     assert (status, err) == (0, f"wrote {head}\n")
     told = " ".join(out.split())
     assert "8 examples of 2 labels" in told
-    assert "Held out: 100% right, 68% to 100% with 95% confidence" in told
+    assert "Held-out accuracy: 100%, 95% confidence interval 68% to 100%" in told
     assert "1 cat 4 0" in told
     _, first, _ = run(
         "classify", "--examples", examples, "A kitten", "A bowl of hot broth", "--json"
@@ -209,7 +209,7 @@ def test_many_labels_are_listed(run, tmp_path):
     rows = [f"number {n} {m},label {n}" for n in range(11) for m in ("a", "b")]
     path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     _, out, _ = run("classify", "--examples", path)
-    assert "What was mistaken most" in out
+    assert "The most frequent mistakes" in out
     assert " taken for label " in out
 
 
@@ -226,11 +226,11 @@ def test_many_labels_are_listed(run, tmp_path):
         (["embed", "a", "--model", " "], "--model is empty; give a model's directory"),
         (["embed", "a", "--model", "{texts}"], "texts.txt' is a file; give the model's directory"),
         (["similar"], "Missing argument 'QUERY'"),
-        (["similar", "{texts}"], "is a file, and what to look for comes before it: pellucid simil"),
+        (["similar", "{texts}"], "is a file; the query comes before it: pellucid similar"),
         (["similar", " ", "{texts}"], "the text is empty"),
         (["similar", "a", "{texts}", "--top", "0"], "--top must be 1 or more, not 0"),
-        (["similar", "a", "{texts}", "--column", "b"], "has a text a line and no columns"),
-        (["similar", "a", "{examples}", "--column", "txet"], "near it is 'text'"),
+        (["similar", "a", "{texts}", "--column", "b"], "has one text per line and no columns"),
+        (["similar", "a", "{examples}", "--column", "txet"], "did you mean 'text'"),
         (["cluster", "{texts}", "-k", "0"], "--groups must be 1 or more, not 0"),
         (["cluster", "{texts}", "-k", "9"], "--groups must be from 1 to 8"),
         (["cluster", "{texts}", "--seed", "-1"], "--seed must be from 0"),
@@ -243,10 +243,10 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "a", "--model", "nowhere"], "model 'nowhere' is not a local directory"),
         (["classify", "--head", "{texts}", "a"], "is not a head"),
-        (["classify", "--examples", "{texts}"], "has a text a line and no columns"),
+        (["classify", "--examples", "{texts}"], "has one text per line and no columns"),
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),
         (["classify", "--examples", "{examples}", "--label", "kind"], "has no column 'kind'"),
-        (["classify", "--examples", "{examples}", "-o", "a.csv"], "--output is for texts"),
+        (["classify", "--examples", "{examples}", "-o", "a.csv"], "--output needs texts"),
     ],
 )
 def test_what_cannot_be_is_one_line(refused, lines, examples, arguments, complaint):
@@ -347,4 +347,4 @@ def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
     (tmp_path / "rain.txt").write_text("rain")
     status, _, err = run("embed", "rain.txt")
     assert status == 0
-    assert err == "pellucid: reading the name 'rain.txt'; the file is --file 'rain.txt'\n"
+    assert err == "pellucid: 'rain.txt' is read as a text; use --file 'rain.txt' to read the file\n"

@@ -158,7 +158,10 @@ def test_columns_by_number(what, options, columns, tmp_path, run):
 def test_without_sacrebleu_no_translator_is_begun(files, tmp_path, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     complaint = refused("train", "translator", files["pairs"], "-o", tmp_path / "model")
-    assert complaint == "BLEU needs sacrebleu: pip install 'pellucid[train]'"
+    assert complaint == (
+        "BLEU needs sacrebleu: pip install 'pellucid[train]' "
+        "(in a checkout: pip install -e '.[train]')"
+    )
     assert not (tmp_path / "model").exists()
 
 
@@ -253,7 +256,7 @@ def test_the_end_says_what_was_confused_and_how_to_go_on(files, tmp_path, run):
     status, printed, err = run("train", "classifier", files["labelled"], "-o", out, *SMALL)
     assert status == 0, err
     *_, title, header, cold, warm = printed.splitlines()
-    assert title.startswith("What the label is")
+    assert title.startswith("Confusion matrix")
     assert header.split() == ["label", "1", "2"]
     assert (cold.split()[:2], warm.split()[:2]) == (["1", "cold"], ["2", "warm"])
     *_, last = err.splitlines()

@@ -212,7 +212,7 @@ def test_alignment_at_every_width(run, model, width):
     told = " ".join(out.split())
     assert SPANISH[0] in told
     assert SPANISH[5] in told
-    assert "percent of its attention" in told
+    assert "percentage of its attention" in told
 
 
 def test_the_numbers_of_a_grid(run, model):
@@ -230,9 +230,12 @@ def test_the_numbers_of_a_grid(run, model):
 def test_alignment_says_which_heads_it_is_of(run, model, tmp_path):
     loaded = pellucid.load(model)
     for heads, said in (
-        (None, "got, the mean over layers and heads. Marks"),
-        (((0, 1),), "got, in layer 0, head 1, which the model names for it. Marks"),
-        (((0, 1), (0, 0)), "got, the mean over the 2 heads that the model names for it. Marks"),
+        (None, "received: the mean over layers and heads. Special"),
+        (((0, 1),), "received: in layer 0, head 1, which the model names for alignment. Special"),
+        (
+            ((0, 1), (0, 0)),
+            "received: the mean over the 2 heads that the model names for alignment. Special",
+        ),
     ):
         loaded.generation = replace(loaded.generation, alignment_heads=heads)
         loaded.save(tmp_path, overwrite=True)
@@ -248,7 +251,7 @@ def test_alignment_has_colours_where_the_terminal_has(run, model, monkeypatch):
 def test_a_translation_without_words(run, model):
     found = run(TEXTS[0], "--model", model, "--align", "--max-tokens", 1)
     assert found[0] == 0
-    assert "It has no words." in found[1]
+    assert "This translation has no words." in found[1]
     said = json.loads(run(TEXTS[0], "--model", model, "--align", "--max-tokens", 1, "--json")[1])
     assert said["items"][0]["weights"] == said["items"][0]["words"] == []
 
@@ -297,7 +300,10 @@ def test_models(refused, model, tmp_path):
         (["--length-penalty", "nan"], "--length-penalty must be from -10 to 10, not nan"),
         (["--length-penalty", "99"], "--length-penalty must be from -10 to 10, not 99.0"),
         (["-o", "out.pdf"], "--output must end in .txt, .csv, .json or .parquet, not 'out.pdf'"),
-        (["-o", "out.txt", "--align"], "what --align shows goes into .json or .parquet, not 'out"),
+        (
+            ["-o", "out.txt", "--align"],
+            "--align needs a file that ends in .json or .parquet, not 'out",
+        ),
         (["-o", "no/such/out.txt"], "cannot write 'no/such/out.txt': No such file or directory"),
         (["--file", "a.txt"], "give either texts or --file, not both"),
     ],
@@ -316,13 +322,13 @@ def test_texts(refused, model, tmp_path):
     assert complaint == f"cannot read '{missing}': No such file or directory"
     lines = tmp_path / "a.txt"
     lines.write_text("a\n\nb\n")
-    assert "has a text a line and no columns" in refused(
+    assert "has one text per line and no columns" in refused(
         "--model", model, "--file", lines, "--column", "english"
     )
     assert "has 1 empty line: 2" in refused("--model", model, "--file", lines, "--strict")
     table = tmp_path / "a.csv"
     table.write_text("number,english\n1,a\n")
-    assert "has no column 'englsh'; near it is 'english'" in refused(
+    assert "has no column 'englsh'; did you mean 'english'" in refused(
         "--model", model, "--file", table, "--column", "englsh"
     )
-    assert "say which with --column" in refused("--model", model, "--file", table)
+    assert "name one with --column" in refused("--model", model, "--file", table)

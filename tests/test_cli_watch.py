@@ -36,7 +36,7 @@ def test_a_text_at_every_width(run, width):
     for part in ("Pellucid's decoder reads 7 tokens", "What the heads do", "Every head", "5.3"):
         assert part in told
     assert "The strongest links between words" in told
-    assert "6 attentions in " in told
+    assert "6 attention calls recorded in " in told
     assert "…" not in out
     assert "\x1b" not in out
 
@@ -126,18 +126,18 @@ def test_a_tokenizer_of_another_model(refused, checkpoint, tmp_path):
     shutil.copytree(checkpoint("bert"), tmp_path / "copy", ignore=lambda *_: {"model.safetensors"})
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "copy")
     told = refused("watch", TEXT, "--model", tmp_path / "copy")
-    assert told.startswith("tokenizer and model of copy do not fit together: the text has token ")
+    assert told.startswith("tokenizer and model of copy do not match: the text has token ")
     assert told.endswith(", but the model's vocabulary ends at 12")
 
 
 def test_the_weights_are_compared_where_they_are_larger(run):
     assert "as weights" not in run("watch", "rain", "--layers", "0")[1]
-    assert "as weights they would be" in run("watch", " rain" * 251, "--layers", "0")[1]
+    assert "dense weights would take" in run("watch", " rain" * 251, "--layers", "0")[1]
 
 
 def test_the_legend_says_that_shares_overlap(run):
     told = " ".join(run("watch", TEXT, "--layers", "0")[1].split())
-    assert "Shares overlap, and need not sum to 100%." in told
+    assert "They overlap and need not sum to 100%." in told
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -172,7 +172,7 @@ def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
     assert both["tokens"] == both["target_tokens"]
     assert run("watch", TEXT, "--model", path, "--target", "a")[0] == 0
     assert "--target is empty" in refused("watch", TEXT, "--model", path, "--target", " ")
-    assert "--target goes with an encoder-decoder" in refused("watch", TEXT, "--target", "a")
+    assert "--target needs an encoder-decoder" in refused("watch", TEXT, "--target", "a")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_encoder_decoder_reads_both(run, refused, checkpoint):
         ([" "], "the text is empty"),
         (["--file", "nowhere"], "cannot read 'nowhere': No such file"),
         (["--file", "."], "cannot read '.': Is a directory"),
-        (["a", "--layers", "0,,1"], "--layers must be numbers or names between commas"),
+        (["a", "--layers", "0,,1"], "--layers must be numbers or names separated by commas"),
         (["a", "--layers", "17"], "there is no layer 17"),
         (["a", "--layers", "decoder.final_norm"], "made no attention call that can be recorded"),
         (["a", "--top", "-1"], "--top must be 0 or more, not -1"),
@@ -200,9 +200,13 @@ def test_what_cannot_be_is_one_line(refused, arguments, complaint):
 def test_files_that_are_no_text(refused, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc\xff\xfe")
-    assert refused("watch", "--file", path).endswith("is not UTF-8 text: byte 3 is 0xff")
+    assert refused("watch", "--file", path).endswith(
+        "is not UTF-8 text: byte 3, in line 1, is 0xff"
+    )
     path.write_bytes(b"\xef\xbb\xbfab\xff")
-    assert refused("watch", "--file", path).endswith("is not UTF-8 text: byte 5 is 0xff")
+    assert refused("watch", "--file", path).endswith(
+        "is not UTF-8 text: byte 5, in line 1, is 0xff"
+    )
     path.write_bytes(b" \n")
     assert refused("watch", "--file", path).endswith("is empty: there is nothing to read")
 
@@ -239,7 +243,7 @@ def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
     (tmp_path / "rain.txt").write_text(TEXT)
     status, out, err = run("watch", "rain.txt")
     assert (status, bool(out)) == (0, True)
-    assert err == "pellucid: reading the name 'rain.txt'; the file is --file 'rain.txt'\n"
+    assert err == "pellucid: 'rain.txt' is read as a text; use --file 'rain.txt' to read the file\n"
 
 
 def test_a_translator_of_pellucids_own_reads_both_texts(run):

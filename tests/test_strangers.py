@@ -251,17 +251,32 @@ def test_modules_stay_inside(model, tmp_path, path):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     told = json.loads((tmp_path / "modules.json").read_bytes())
     (tmp_path / "modules.json").write_text(json.dumps(changed(told, (1, "path"), path)))
-    with pytest.raises(FileError, match=r"its modules\.json names a file elsewhere: .*elsewhere"):
+    with pytest.raises(
+        FileError,
+        match=r"modules\.json names a file outside the directory: .*where",
+    ):
+        pellucid.load(tmp_path)
+
+
+def test_modules_reach_no_link_that_leads_out(model, tmp_path):
+    for file in model.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c" / "config.json").symlink_to("/etc/passwd")
+    told = json.loads((tmp_path / "modules.json").read_bytes())
+    (tmp_path / "modules.json").write_text(json.dumps(changed(told, (1, "path"), "a/b/c")))
+    with pytest.raises(FileError, match=r"its a/b/c/config\.json is a link to /etc/passwd"):
         pellucid.load(tmp_path)
 
 
 def test_a_pipe_or_device_is_no_config(model, tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(FileError, match="it is no regular file"):
+    with pytest.raises(FileError, match="it is not a regular file"):
         pellucid.load(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(FileError, match="it is no regular file"):
+    with pytest.raises(FileError, match=r"its config\.json is a link to /dev/zero"):
         pellucid.load(tmp_path)
 
 
@@ -270,7 +285,7 @@ def test_what_is_packed_and_a_line_have_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(untrusted, "MOST_JSON_LINE", 1009)
     with gzip.open(tmp_path / "a.txt.gz", "wb") as file:
         file.write(b"a line\n" * 2**17)
-    with pytest.raises(FileError, match="holds more than 256 times its own size"):
+    with pytest.raises(FileError, match="unpacks to more than 256 times its size"):
         text_inputs.from_file(tmp_path / "a.txt.gz")
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a" * 1009}))
     with pytest.raises(FileError, match=r"line 1 of .* has more than 1,009 characters"):
@@ -290,7 +305,7 @@ def test_a_packed_parquet_file_has_a_limit(tmp_path, monkeypatch):
     parquet.write_table(table, path, compression="gzip")
     assert len(text_inputs.from_file(path).texts) == 7
     monkeypatch.setattr(untrusted, "PACKED_FREE", 2**17)
-    with pytest.raises(FileError, match="holds more than 256 times its own size"):
+    with pytest.raises(FileError, match="unpacks to more than 256 times its size"):
         text_inputs.from_file(path)
 
 

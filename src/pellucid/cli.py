@@ -1,12 +1,15 @@
-"""The command line: the commands put together, and what happens when one fails.
+"""The command line: assembles the commands and handles their errors.
 
-Nothing heavy is imported before the command that needs it, so that `pellucid --help` is instant.
+Heavy modules are imported only by the command that needs them, so that `pellucid --help` is fast.
 """
 
+import errno
+import io
 import os
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -50,94 +53,127 @@ def root(
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
+class _OutputError(OSError):
+    """Standard output cannot be written."""
+
+
+class _Output(io.RawIOBase):
+    """Standard output, whose errors say that they are its own."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return not self._raw.closed and bool(self._raw.isatty())  # colorama asks at exit
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def write(self, data: Any) -> int | None:
+        try:
+            # click writes nothing to see whether it could: on a full disk, that fails.
+            written: int | None = self._raw.write(data) if data else 0
+            return written
+        except OSError as error:
+            # What is left goes nowhere: Python would try once more to write it when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise _OutputError(*error.args) from error
+
+
+@contextmanager
+def _marked_output() -> Iterator[None]:
+    """Standard output whose errors are `_OutputError`s."""
+    stdout: Any = sys.stdout
+    raw = _Output(getattr(stdout.buffer, "raw", stdout.buffer))
+    sys.stdout = io.TextIOWrapper(
+        raw if stdout.write_through else io.BufferedWriter(raw),
+        encoding=stdout.encoding,
+        errors="replace",  # a character that the terminal cannot show is a question mark
+        line_buffering=stdout.line_buffering,
+        write_through=stdout.write_through,
+    )
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+
+
 def main() -> None:
     """Run the command line; an expected error is one line on stderr, and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        # A pipe or terminal that cannot show a character gets a question mark, not a traceback.
-        if stream is not None:
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    if not _is_width(os.environ.get("COLUMNS", "")):
-        os.environ.pop("COLUMNS", None)  # nothing can be shown in no columns
+    if sys.stderr is not None:
+        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    columns = os.environ.get("COLUMNS", "")
+    if not (columns.isdecimal() and int(columns)):
+        os.environ.pop("COLUMNS", None)  # a width of 0 leaves no room for output
     try:
         sys.exit(_run(sys.argv[1:] or ["--help"]))
     except PellucidError as error:
-        complaint = _as_option(str(error), sys.argv[1:])
+        message = _with_option_name(str(error), sys.argv[1:])
     except _UsageError as error:
-        complaint = _usage(error, sys.argv[1:])
-    from pellucid.common.files import printable
-
-    with suppress(OSError):  # where stderr cannot be written either, the status has to say it
-        typer.echo(f"pellucid: {printable(' '.join(complaint.split()))}", err=True)
+        message = _usage_message(error, sys.argv[1:])
+    _to_stderr(message)
     sys.exit(2)
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command, all its output written; gives the exit status."""
+    """Run one command and write all its output; returns the exit status."""
     if sys.stdout is None:
         raise FileError("cannot write the output: standard output is closed")
     from pellucid.common.files import reason_of
 
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+        with warnings.catch_warnings(), _marked_output():
+            warnings.showwarning = lambda message, *_, **__: _to_stderr(str(message))
             status = app(arguments, prog_name="pellucid", standalone_mode=False)
-        sys.stdout.flush()
+            sys.stdout.flush()
     except typer.Abort as error:
         if isinstance(error.__cause__, EOFError):  # click takes it for the end of standard input
             raise FileError(f"a file ends too early: {reason_of(error.__cause__)}") from error
         return 1
     except PellucidError:
         raise
-    except OSError as error:
-        if not _is_of_output(error):
-            named = f"'{error.filename}': " if error.filename else ""
-            raise FileError(f"{named}{reason_of(error)}") from error
-        # Python would try to write the rest once more on its way out, and complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+    except _OutputError as error:
+        if error.errno == errno.EPIPE:  # the reader has closed the pipe
             return 1
         raise FileError(f"cannot write the output: {reason_of(error)}") from error
+    except OSError as error:
+        name = f"'{error.filename}': " if error.filename else ""
+        raise FileError(f"{name}{reason_of(error)}") from error
     return status or 0
 
 
-def _is_width(columns: str) -> bool:
-    return columns.isdecimal() and int(columns) > 0
-
-
-def _is_of_output(error: OSError) -> bool:
-    """Whether it is one of writing to standard output, whose errors name no file."""
-    return error.filename is None and error.errno is not None
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning in one line, without the place in our code where it comes from."""
+def _to_stderr(message: str) -> None:
+    """Print a message in one line."""
     from pellucid.common.files import printable
 
-    with suppress(OSError):
-        typer.echo(f"pellucid: {printable(' '.join(str(message).split()))}", err=True)
+    with suppress(OSError):  # if stderr cannot be written, the exit status says that it failed
+        typer.echo(f"pellucid: {printable(' '.join(message.split()))}", err=True)
 
 
-def _as_option(complaint: str, arguments: list[str]) -> str:
-    """The complaint, that "top_p must be" so and so, with the name that the command has for it."""
-    name, must, rest = complaint.partition(" must be ")
+def _with_option_name(message: str, arguments: list[str]) -> str:
+    """A message like "top_p must be ...", with the name of the command's option, --top-p."""
+    name, must, rest = message.partition(" must be ")
     command: Any = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
     for option in command.params if must else ():
         if option.name == name and option.opts[0].startswith("--"):
             return f"{option.opts[0]}{must}{rest}"
-    return complaint
+    return message
 
 
-def _usage(error: Exception, arguments: list[str]) -> str:
-    """What click has to say, what came, and where to read on."""
+def _usage_message(error: Exception, arguments: list[str]) -> str:
+    """click's message, with the value that was given, and where to find help."""
     context, option = getattr(error, "ctx", None), getattr(error, "param", None)
     command = context.command_path if context else "pellucid"
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
     if isinstance(error, typer.BadParameter):
         for name in option.opts if option else ():
-            given = [after for before, after in pairwise(arguments) if before == name]
-            given += [word.split("=", 1)[1] for word in arguments if word.startswith(f"{name}=")]
-            if given and repr(given[-1]) not in message:
-                message += f", not '{given[-1]}'"
+            values = [after for before, after in pairwise(arguments) if before == name]
+            values += [word.split("=", 1)[1] for word in arguments if word.startswith(f"{name}=")]
+            if values and repr(values[-1]) not in message:
+                message += f", not '{values[-1]}'"
     return f"{message}; see {command} --help"

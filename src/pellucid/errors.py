@@ -1,36 +1,36 @@
-"""Every error Pellucid raises on purpose, as one tree.
+"""The errors that Pellucid raises, as one tree.
 
     PellucidError
-    ├── ShapeError        (ValueError)   a rank or a size does not fit
-    ├── ArgumentError     (ValueError)   a value outside what is allowed
-    ├── TypeMismatchError (TypeError)    a dtype, a device kind or a Python type that does not fit
-    ├── BackendError      (ValueError)   an unknown backend, or one that cannot do what is asked
-    ├── TooLargeError     (ValueError)   an answer that would need more memory than the limit
-    ├── OutOfRangeError   (IndexError)   an index past the end
-    ├── UnknownNameError  (KeyError)     a name that stands for nothing here
-    ├── MissingExtraError (ImportError)  an optional dependency that is not installed
-    ├── FileError         (OSError)      a file or directory that is not what it should be
-    └── ExistsError       (FileExistsError) a file that is there already, which nobody gave up
+    ├── ShapeError        (ValueError)      a rank or a size that does not fit
+    ├── ArgumentError     (ValueError)      a value that is not allowed
+    ├── TypeMismatchError (TypeError)       a dtype, a device or a Python type that does not fit
+    ├── BackendError      (ValueError)      an unknown or unsuitable backend
+    ├── TooLargeError     (ValueError)      a result that would exceed the memory limit
+    ├── OutOfRangeError   (IndexError)      an index out of range
+    ├── UnknownNameError  (KeyError)        an unknown name
+    ├── MissingExtraError (ImportError)     an optional dependency that is not installed
+    ├── FileError         (OSError)         a file that cannot be read or written
+    └── ExistsError       (FileExistsError) an existing file that may not be replaced
 
-A message names the argument, what was wanted and what came. This module imports nothing heavy, so
-the command line can catch these errors without loading torch.
+A message names the argument, what was expected and what was given. This module imports nothing
+heavy, so that the command line can catch these errors without loading torch.
 
-What was renamed keeps its old name for one version, with `warn_deprecated`.
+Renamed objects keep their old names for one version, with `warn_deprecated`.
 """
 
 import warnings
 
 
 class PellucidError(Exception):
-    """The root: `except PellucidError` catches whatever Pellucid raises on purpose."""
+    """The root: `except PellucidError` catches all of Pellucid's errors."""
 
 
 class ShapeError(PellucidError, ValueError):
-    """A rank or a size does not fit."""
+    """A rank or a size that does not fit."""
 
 
 class ArgumentError(PellucidError, ValueError):
-    """A value outside what is allowed."""
+    """A value that is not allowed."""
 
 
 class TypeMismatchError(PellucidError, TypeError):
@@ -38,19 +38,19 @@ class TypeMismatchError(PellucidError, TypeError):
 
 
 class BackendError(PellucidError, ValueError):
-    """An unknown backend, or one that cannot do what is asked."""
+    """An unknown backend, or one that does not support the call."""
 
 
 class TooLargeError(PellucidError, ValueError):
-    """An answer that would need more memory than the limit allows."""
+    """A result that would need more memory than the limit allows."""
 
 
 class OutOfRangeError(PellucidError, IndexError):
-    """An index past the end."""
+    """An index out of range."""
 
 
 class UnknownNameError(PellucidError, KeyError):
-    """A name that stands for nothing here; the message lists those that do."""
+    """An unknown name; the message lists the known ones."""
 
     def __str__(self) -> str:  # KeyError shows the repr of its argument, quotes and all
         return str(self.args[0]) if self.args else ""
@@ -59,22 +59,33 @@ class UnknownNameError(PellucidError, KeyError):
 class MissingExtraError(PellucidError, ImportError):
     """An optional dependency that is not installed; the message gives the install line."""
 
+    @classmethod
+    def of(cls, need: str, extra: str) -> "MissingExtraError":
+        """The error for a missing extra.
+
+        Args:
+            need: what needs which package.
+            extra: the extra of Pellucid that installs it.
+        """
+        checkout = f"in a checkout: pip install -e '.[{extra}]'"
+        return cls(f"{need}: pip install 'pellucid[{extra}]' ({checkout})")
+
 
 class FileError(PellucidError, OSError):
-    """A file or directory that is not what it should be."""
+    """A file or directory that cannot be read or written, or has unexpected content."""
 
 
 class ExistsError(PellucidError, FileExistsError):
-    """A file that is there already, and may not be replaced; the message says what to do."""
+    """An existing file that may not be replaced; the message says what to do."""
 
 
 def warn_deprecated(old: str, instead: str, stacklevel: int = 2) -> None:
-    """Say that an old name goes in the next version, and what to use instead.
+    """Warn that an old name will be removed in the next version.
 
     Args:
-        old: what was used.
-        instead: what does the same.
+        old: the old name.
+        instead: what to use.
         stacklevel: as of `warnings.warn`; 2 blames the caller of whoever calls this.
     """
-    message = f"{old} is deprecated and goes in the next version: use {instead}"
+    message = f"{old} is deprecated and will be removed in the next version: use {instead}"
     warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)

@@ -69,7 +69,7 @@ def test_a_change_is_checked():
         ({"tokens": []}, ArgumentError, "1 to 64 tokens, not 0"),
         ({"tokens": ["a"] * 65}, ArgumentError, "1 to 64 tokens, not 65"),
         ({"tokens": ["a"]}, ArgumentError, "either embeddings or query"),
-        (GIVEN | {"query": [[1, "x"], [3, 4]]}, ArgumentError, "query is 'x', no number"),
+        (GIVEN | {"query": [[1, "x"], [3, 4]]}, ArgumentError, "query is 'x', not a number"),
         (GIVEN | {"query": [[1, float("inf")], [3, 4]]}, ArgumentError, "not finite"),
         (GIVEN | {"query": [[1, 2], [3]]}, ShapeError, r"query must have the shape \(2, 2\)|any"),
         (
@@ -80,7 +80,7 @@ def test_a_change_is_checked():
         (GIVEN | {"value": [[1]]}, ShapeError, "value must have the shape"),
         (GIVEN | {"value": [[1] * 40000] * 2}, TooLargeError, "more than 65536"),
         (GIVEN | {"heads": 2}, ArgumentError, "heads go with embeddings"),
-        (GIVEN | {"heads": True}, ArgumentError, "heads is True, no whole number"),
+        (GIVEN | {"heads": True}, ArgumentError, "heads is True, not a whole number"),
         (GIVEN | {"speaker": 2}, ArgumentError, "speaker must be from 0 to 1"),
         (GIVEN | {"scale": -1.0}, ArgumentError, "scale must be from 1e-6"),
         (GIVEN | {"temperature": 0}, ArgumentError, "temperature must be from 1e-6"),

@@ -19,6 +19,7 @@ from pellucid.errors import ArgumentError, FileError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder
 from pellucid.models.checkpoints.family import Family
 from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored
+from pellucid.readers import open_checkpoint
 
 UNFIT = "its config.json has a value that does not fit: "
 SHAPE = {
@@ -138,9 +139,12 @@ def test_an_index_leads_to_the_tensors(directory):
     ("names", "reason"),
     [
         ({"a": "two.safetensors"}, "names two.safetensors, which does not exist"),
-        ({"a": "../one.safetensors"}, "names a file elsewhere: ../one.safetensors"),
-        ({"a": "/etc/passwd"}, "names a file elsewhere: /etc/passwd"),
-        ({"a": ".."}, "names a file elsewhere: .."),
+        (
+            {"a": "../one.safetensors"},
+            "names a file outside the directory: ../one.safetensors",
+        ),
+        ({"a": "/etc/passwd"}, "names a file outside the directory: /etc/passwd"),
+        ({"a": ".."}, "names a file outside the directory: .."),
         ({}, "names no files"),
         (["one.safetensors"], "names no files"),
         ({"a": 7}, "names 7, which does not exist"),
@@ -169,7 +173,7 @@ def test_one_file_counts_before_the_index_of_others(directory):
         (None, "it has no config.json"),
         ("{", "its config.json cannot be read: "),
         ("[" * 100_000, "its config.json cannot be read: "),
-        ("[1, 2]", "its config.json is no JSON object"),
+        ("[1, 2]", "its config.json is not a JSON object"),
         (b"\xff\xfe", "its config.json cannot be read: "),
     ],
 )
@@ -332,13 +336,58 @@ def test_a_hub_name_is_fetched(directory, monkeypatch):
     assert not any(Path("modeling.py").match(pattern) for pattern in patterns)
 
 
-def test_a_hub_s_directory_of_links(directory, tmp_path):
-    """Its files are links to where their bytes lie."""
-    linked = tmp_path / "snapshots"
-    linked.mkdir()
-    for file in directory.iterdir():
-        (linked / file.name).symlink_to(file)
-    assert pellucid.load(linked).config == BERT
+def hub_cache(directory, path):
+    """A directory as the hub's cache keeps it: each file is a link to where its bytes lie."""
+    blobs = path / "models--a--b" / "blobs"
+    snapshot = path / "models--a--b" / "snapshots" / "c0ffee"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(one for one in directory.rglob("*") if one.is_file()):
+        (blobs / str(number)).write_bytes(file.read_bytes())
+        link = snapshot / file.relative_to(directory)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    return snapshot
+
+
+def test_a_directory_of_the_hub_s_cache(directory, tmp_path):
+    snapshot = hub_cache(directory, tmp_path)
+    assert pellucid.load(snapshot).config == BERT
+    (tmp_path / "linked").symlink_to(snapshot)  # the user may name it through a link
+    assert pellucid.load(tmp_path / "linked").config == BERT
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "notes/secret"])
+@pytest.mark.parametrize("is_of_hub", [True, False])
+def test_a_link_that_leads_out_of_the_directory(directory, tmp_path, name, is_of_hub):
+    if is_of_hub:
+        directory = hub_cache(directory, tmp_path / "cache")
+    outside, link = tmp_path / "outside", directory / name
+    link.parent.mkdir(exist_ok=True)
+    outside.write_bytes(link.read_bytes() if link.exists() else b"secret")
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+    message = rf"cannot be opened: its {name} is a link to {outside}, outside the model's directory"
+    with pytest.raises(FileError, match=message):
+        pellucid.load(directory)
+    with pytest.raises(FileError, match=message):
+        open_checkpoint(directory)
+
+
+def test_links_that_stay_inside_the_directory(directory):
+    (directory / "files").mkdir()
+    (directory / "config.json").rename(directory / "files" / "real.json")
+    (directory / "config.json").symlink_to("files/real.json")
+    assert pellucid.load(directory).config == BERT
+
+
+def test_blobs_that_lead_out_of_the_hub_s_cache(directory, tmp_path):
+    snapshot = hub_cache(directory, tmp_path)
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileError, match=r"is a link to .*elsewhere"):
+        pellucid.load(snapshot)
 
 
 # Saving

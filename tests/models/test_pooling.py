@@ -77,12 +77,12 @@ def test_what_is_written_is_read(tmp_path, config):
     ("said", "told"),
     [
         ({"parts": ("Transformer", "Pooling", "Dense")}, "its modules.json has Dense; known are"),
-        ({"modules": {}}, "its modules.json is no JSON list"),
+        ({"modules": {}}, "its modules.json is not a JSON list"),
         ({"modules": [1]}, "its modules.json is not a list of modules"),
         ({"1_Pooling/config": {"pooling_mode": "max"}}, r"pools by \['max'\]; known are mean"),
         ({"1_Pooling/config": {"pooling_mode": ["mean", "cls"]}}, "pools by"),
         ({"1_Pooling/config": {"pooling_mode_max_tokens": True}}, "pooling_mode_max_tokens"),
-        ({"1_Pooling/config": []}, "is no JSON object"),
+        ({"1_Pooling/config": []}, "is not a JSON object"),
         ({"sentence_bert_config": {"do_lower_case": True}}, "do_lower_case = true"),
     ],
 )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.text_inputs import STDIN, from_arguments, from_file
+from pellucid.text.text_inputs import from_arguments, from_file
+from pellucid.text.utf8_files import STDIN
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_parquet(tmp_path):
     pyarrow.parquet.write_table(table, path)
     assert from_file(path).texts == ["one", "two"]
     assert from_file(path, "kind").lines == [1, 3]
-    with pytest.raises(FileError, match=r"n in line 1 of '.*' is no text but a float"):
+    with pytest.raises(FileError, match=r"n in line 1 of '.*' is a float, not text"):
         from_file(path, "n")
 
 
@@ -113,10 +114,10 @@ def test_parquet(tmp_path):
         ("a.csv", b"", "is empty: there is nothing to read"),
         ("a.csv", b"text\n", "is empty: there is nothing to read"),
         ("a.csv", b"a,text\n1,b\n2,c,d\n", "line 3 of '.*' has 3 fields, but its header has 2"),
-        ("a.csv", b'text\n"a\nb', "is no CSV from line 2 on"),
-        ("a.jsonl", b'{"text": 1.5}', "text in line 1 of '.*' is no text but a float"),
-        ("a.jsonl", b'{"text": "a"}\nnot', "line 2 of '.*' is no JSON"),
-        ("a.jsonl", b"[1]", "line 1 of '.*' is no JSON object"),
+        ("a.csv", b'text\n"a\nb', "is not valid CSV from line 2 on"),
+        ("a.jsonl", b'{"text": 1.5}', "text in line 1 of '.*' is a float, not text"),
+        ("a.jsonl", b'{"text": "a"}\nnot', "line 2 of '.*' is not JSON"),
+        ("a.jsonl", b"[1]", "line 1 of '.*' is not a JSON object"),
         ("a.parquet", b"not a table", "cannot read"),
     ],
 )
@@ -136,10 +137,10 @@ def test_files_that_are_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("column", "label", "told"),
     [
-        ("Englihs", None, "has no column 'Englihs'; near it is 'english'"),
-        ("zzz", None, "has no column 'zzz'; there is 'id', 'english' and 'spanish'"),
+        ("Englihs", None, "has no column 'Englihs'; did you mean 'english'"),
+        ("zzz", None, "has no column 'zzz'; it has 'id', 'english' and 'spanish'"),
         ("english", "lable", "has no column 'lable'"),
-        (None, None, "has the columns 'id', 'english' and 'spanish'; say which with --column"),
+        (None, None, "has the columns 'id', 'english' and 'spanish'; name one with --column"),
     ],
 )
 def test_columns_that_are_not_there(written, column, label, told):
@@ -149,7 +150,7 @@ def test_columns_that_are_not_there(written, column, label, told):
 
 
 def test_lines_have_no_columns(written):
-    with pytest.raises(ArgumentError, match="has a text a line and no columns"):
+    with pytest.raises(ArgumentError, match="has one text per line and no columns"):
         from_file(written("a.txt", "a"), "text")
 
 

@@ -125,7 +125,9 @@ def test_a_vocabulary_without_the_marks(tmp_path):
 
 def test_a_vocabulary_of_another_tokenizer(word_pieces):
     (word_pieces / "tokenizer_config.json").write_text('{"tokenizer_class": "MPNetTokenizerFast"}')
-    with pytest.raises(FileError, match=r"is a MPNetTokenizer, which is read from tokenizer\.json"):
+    with pytest.raises(
+        FileError, match=r"is a MPNetTokenizer, which can only be read from tokenizer\.json"
+    ):
         load_tokenizer(word_pieces)
 
 

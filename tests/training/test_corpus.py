@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
-from pellucid.text import text_inputs
+from pellucid.text import text_inputs, utf8_files
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.corpus import (
     Piece,
@@ -103,7 +103,7 @@ def test_pieces_are_the_text(tmp_path_factory, text, piece, block):
     same = io.StringIO(text, newline=None).read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_files, "PIECE", piece)
-        patch.setattr(text_inputs, "BLOCK", block)
+        patch.setattr(utf8_files, "BLOCK", block)
         if is_blank(text):
             with pytest.raises(FileError, match="is empty"):
                 list(documents([path]))
@@ -171,11 +171,11 @@ def test_labels_lose_the_spaces_around_them(written):
         ("a.txt", b"a\n" * 10**5 + b"\xff", "byte 200000, in line 100001, is 0xff"),
         (
             "a.txt",
-            b"a" * (text_inputs.BLOCK - 1) + b"\xc3\x28",
-            f"byte {text_inputs.BLOCK - 1}, in line 1, is 0xc3",
+            b"a" * (utf8_files.BLOCK - 1) + b"\xc3\x28",
+            f"byte {utf8_files.BLOCK - 1}, in line 1, is 0xc3",
         ),
         ("a.txt", b"\xef\xbb\xbfa\n\xc3", "byte 5, in line 2, is 0xc3"),
-        ("a.jsonl", b'{"text": "\\ud800"}', "text in line 1 of '.*' holds half a character"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "text in line 1 of '.*' has an unpaired surrogate"),
         ("a.gz", gzip.compress(os.urandom(999))[:500], "is cut short"),
         ("a.bz2", bz2.compress(os.urandom(999))[:500], "is cut short"),
         ("a.xz", lzma.compress(os.urandom(999))[:500], "is cut short"),
@@ -201,7 +201,7 @@ def test_files_that_are_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "error", "told"),
     [
-        (["text", "labels"], ArgumentError, "has no column 'labels'; near it is 'label'"),
+        (["text", "labels"], ArgumentError, "has no column 'labels'; did you mean 'label'"),
         (["text", 2], ArgumentError, "all names or all numbers, not 'text' and 2"),
         ([1, 3], ArgumentError, "has no column 3; it has 2 columns"),
         ([0, 1], ArgumentError, "has no column 0"),
@@ -223,7 +223,7 @@ def test_columns_of_one_name(written):
 
 
 def test_columns_of_files_that_have_none(written):
-    with pytest.raises(ArgumentError, match="has a text a line and no columns"):
+    with pytest.raises(ArgumentError, match="has one text per line and no columns"):
         list(documents([written("a.txt", "a")], "text"))
     for read in (lambda path: rows([path], [1]), lambda path: documents([path], 1)):
         with pytest.raises(ArgumentError, match="have names, not numbers"):

@@ -49,14 +49,14 @@ def test_other_options_are_refused_by_name(said, named, stopped, refused):
     before = files_in(out)
     said = [file if one == "FILE" else one for one in said]
     complaint = refused("train", "decoder", "-o", out, "--resume", *said)
-    assert complaint == f"--resume goes on with the files and options of the run in DIR; {named}"
+    assert complaint == f"--resume uses the files and options of the run in DIR; {named}"
     assert files_in(out) == before
 
 
 def test_another_command_is_refused(stopped, refused):
     out, *_ = stopped
     complaint = refused("train", "translator", "-o", out, "--resume")
-    assert complaint.endswith(f"go on with: pellucid train decoder -o '{out}' --resume")
+    assert complaint.endswith(f"continue with: pellucid train decoder -o '{out}' --resume")
 
 
 @pytest.mark.parametrize("change", ["none", "gone", "other text", "other time"])

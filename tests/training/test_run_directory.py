@@ -193,7 +193,7 @@ def test_ctrl_c_before_training_leaves_nothing(over, shared, run, monkeypatch):
         patched.setattr(corpus.of_documents, "_write", interrupt)
         told = ["train", "decoder", file, "-o", out, *SMALL, *(["--overwrite"] if over else [])]
         status, _, err = run(*told)
-    assert (status, err) == (130, "stopped before training began; nothing is left of it\n")
+    assert (status, err) == (130, "stopped before training began; nothing was saved\n")
     assert files_in(out) == before
     assert out.exists() == over
     assert run(*told)[0] == 0
@@ -213,7 +213,7 @@ def test_ctrl_c_later_says_how_to_go_on(where, said, tmp_path, run, monkeypatch)
         patched.setattr(*where, interrupt)
         status, _, err = run("train", "decoder", file, "-o", out, *SMALL)
     assert status == 130
-    go_on = f"go on with: pellucid train decoder -o '{out}' --resume"
+    go_on = f"continue with: pellucid train decoder -o '{out}' --resume"
     assert err.splitlines()[-1] == f"{said}; {go_on}"
     with monkeypatch.context() as patched:
         patched.setattr(corpus.of_documents, "Prepared", interrupt)

@@ -296,10 +296,13 @@ def test_a_text_is_exported(run, tmp_path):  # noqa: F811
     [
         (["x", "-o", "page.txt"], "--output must end in .html or .htm, not 'page.txt'"),
         (["a", "b", "-o", "p.html"], 'export takes one text; put it in quotes: "a b"'),
-        (["x", "-o", "p.html", "--heads", "1,-2"], "--heads must be numbers between commas"),
+        (["x", "-o", "p.html", "--heads", "1,-2"], "--heads must be numbers separated by commas"),
         (["x", "-o", "p.html", "--limit", "0"], "--limit must be 1 or more, not 0"),
         (["no.safetensors", "-o", "p.html"], "there is no file 'no.safetensors'"),
-        (["no.safetensors", "-o", "p.html", "--max-tokens", "7"], "a recording is there already"),
+        (
+            ["no.safetensors", "-o", "p.html", "--max-tokens", "7"],
+            "a recording is exported as it is",
+        ),
         (["no.safetensors"], "Missing option '--output'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands, a module for each kind of work.
+"""The commands, one module per kind of work.
 
     lessons       explain, scaling
     learn         learn
@@ -9,7 +9,7 @@
     generation    generate, translate
     train         train
 
-Each module has its commands, which `pellucid.cli` puts together. A command parses its options,
-has the work done by what it calls, and prints (`printing`). `shared` has what all of them need,
-`inputs` what they read; nothing heavy is imported before a command runs.
+`pellucid.cli` assembles the commands of these modules. A command parses its options, calls the
+library, and prints with `printing`. `shared` holds their options and checks, `inputs` reads texts
+and opens models. Nothing heavy is imported before a command runs.
 """

@@ -22,7 +22,7 @@ commands = typer.Typer()
 @commands.command("export")
 def export(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the page: .html.")
     ],
     what: TextOrRecording = None,
     file: TextFileOption = None,
@@ -33,23 +33,27 @@ def export(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Heads of each layer whose maps are in it, numbers between commas; all unless "
-            "given. The overview shows all.",
+            help="Heads per layer whose maps the page holds, numbers separated by commas (default: "
+            "all). The overview shows all.",
         ),
     ] = None,
     max_tokens: MaxTokensOption = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to call it; the file's name or text.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The title (default: the name of the file, or the text)."
+        ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(metavar="MIB", help="Numbers that it may hold, before they are packed.")
+        int,
+        typer.Option(metavar="MIB", help="The most data the page may hold, before compression."),
     ] = 64,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a page that shows attention from disk, offline."""
+    """Write a page that shows attention offline, without a server."""
     check_files((".html", ".htm"), overwrite=overwrite, output=output)
-    chosen = _numbers(heads)
+    head_numbers = _numbers(heads)
     if limit < 1:
         raise ArgumentError(f"--limit must be 1 or more, not {limit}")
 
@@ -61,17 +65,17 @@ def export(
     from pellucid.viewer.catalogue import Catalogue
     from pellucid.viewer.html_export import exported
 
-    said = one_text("export", what)
+    text_or_path = one_text("export", what)
     with steps() as step:
-        if said is not None and volumes.is_recording(said):
-            if any(one is not None for one in (file, target, model, max_tokens)):
+        if text_or_path is not None and volumes.is_recording(text_or_path):
+            if any(option is not None for option in (file, target, model, max_tokens)):
                 raise ArgumentError(
-                    "a recording is there already: leave out --file, --target, --model and "
+                    "a recording is exported as it is: leave out --file, --target, --model and "
                     "--max-tokens"
                 )
-            volume = volumes.saved(said, parse_layers(layers))
+            volume = volumes.saved(text_or_path, parse_layers(layers))
         else:
-            text = read_text(said, file)
+            text = read_text(text_or_path, file)
             volume = volumes.read(
                 text,
                 volumes.title_of(text, file),
@@ -83,19 +87,18 @@ def export(
             )
         if title is not None:
             volume = volume._replace(title=title)
-        page = exported(Catalogue(volume), heads=chosen, limit=limit * 2**20, step=step)
+        page = exported(Catalogue(volume), heads=head_numbers, limit=limit * 2**20, step=step)
         write_whole(output, page, "html", overwrite=overwrite)
     size = output.stat().st_size
     typer.echo(f"wrote {printable(str(output))}, {readable_bytes(size)}", err=True)
     if json:
-        told = {"file": str(output), "bytes": size, "title": volume.title}
-        typer.echo(to_json(told))
+        typer.echo(to_json({"file": str(output), "bytes": size, "title": volume.title}))
 
 
-def _numbers(said: str | None) -> list[int] | None:
-    if said is None:
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
         return None
-    parts = [part.strip() for part in said.split(",")]
+    parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
-        raise ArgumentError(f"--heads must be numbers between commas, not '{said}'")
+        raise ArgumentError(f"--heads must be numbers separated by commas, not '{text}'")
     return [int(part) for part in parts]

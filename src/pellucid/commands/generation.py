@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 ALIGNMENTS = (".json", ".parquet")
-"""Files that hold a grid of numbers for each text."""
+"""Kinds of files that can hold an alignment for each text."""
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as a shell has it: 128 and the number of the signal."""
+"""The exit status after Ctrl-C, as in a shell: 128 plus the number of the signal."""
 
 
 @commands.command()
@@ -39,65 +39,66 @@ def generate(
         list[str] | None,
         typer.Argument(
             metavar="PROMPT",
-            help='How the text begins, like "Once"; else those of --file or of standard input.',
+            help='How the text begins, like "Once" (default: from --file or standard input).',
         ),
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
     model: Annotated[
         str | None,
-        model_option(
-            "A decoder; Pellucid's own, which knows the English of the Bible, unless given."
-        ),
+        model_option("A decoder (default: Pellucid's own, trained on the English of the Bible)."),
     ] = None,
-    max_tokens: Annotated[
-        int, typer.Option(metavar="N", help="The most tokens that are written.")
-    ] = 128,
+    max_tokens: Annotated[int, typer.Option(metavar="N", help="Generate at most N tokens.")] = 128,
     temperature: Annotated[
         float | None,
         typer.Option(
             metavar="T",
-            help="0 takes the likeliest token each time; more is more daring. 0 unless given, or 1 "
-            "where an option below asks to draw.",
+            help="0 always takes the likeliest token; higher samples more freely (default: 0, or "
+            "1 with an option below that samples).",
         ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(metavar="K", help="Draw from the K likeliest tokens.")
+        int | None, typer.Option(metavar="K", help="Sample from the K likeliest tokens.")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Draw from the likeliest tokens that together reach P."),
+        typer.Option(
+            metavar="P",
+            help="Sample from the likeliest tokens whose probabilities reach P together.",
+        ),
     ] = None,
     min_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Draw from tokens P times as likely as the likeliest."),
+        typer.Option(
+            metavar="P", help="Sample from tokens at least P times as likely as the likeliest."
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Where random numbers start; the same seed, the same text."),
+        typer.Option(metavar="N", help="The random seed; the same seed gives the same text."),
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="How many texts of each prompt.")] = 1,
+    samples: Annotated[int, typer.Option(metavar="N", help="Texts per prompt.")] = 1,
     repetition_penalty: Annotated[
         float | None,
         typer.Option(
             metavar="R",
-            help="Above 1, tokens that were there are less likely. As the model asks, or 1, unless "
-            "given.",
+            help="Above 1, earlier tokens get less likely (default: the model's own, or 1).",
         ),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="End before this text; may be given several times."),
+        typer.Option(metavar="TEXT", help="Stop before this text; may be given several times."),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Show what each new word looked at as it was written.")
+        bool,
+        typer.Option("--show", help="Show what each new word attended to when it was generated."),
     ] = False,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*TEXTS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write on where a prompt ends."""
+    """Continue a prompt."""
     penalty = 1.0 if repetition_penalty is None else repetition_penalty
     sampling = _sampling(temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p)
     if prompt and len(prompt) > 1:
@@ -122,18 +123,22 @@ def generate(
     loaded = opened(model, open_writer)
     if repetition_penalty is None:
         numbers["sampling"] = replace(sampling, repetition_penalty=penalty_of(loaded))
-    shows = output is None and not json
     written = generation.write(
-        loaded, prompts, shows=shows, stop=stop or (), strict=strict, **numbers
+        loaded,
+        prompts,
+        shows=output is None and not json,
+        stop=stop or (),
+        strict=strict,
+        **numbers,
     )
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: generation.said(written, model, loaded if show else None),
+        data=lambda: generation.data(written, model, loaded if show else None),
         columns=lambda: generation.columns(written),
         text=lambda: generation.to_text(written) + "\n",
-        show=lambda: None,  # it was shown as it was written
+        show=lambda: None,  # it was shown as it was generated
     )
     if show and not json:
         generation.show(loaded, written, plain_console())
@@ -146,45 +151,45 @@ def translate_texts(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TEXT", help="Texts, in quotes; else those of --file or of standard input."
+            metavar="TEXT", help="Texts, in quotes (default: from --file or standard input)."
         ),
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
     model: Annotated[
         str | None,
-        model_option("An encoder-decoder; Pellucid's own, English to Spanish, unless given."),
+        model_option("An encoder-decoder (default: Pellucid's own, English to Spanish)."),
     ] = None,
     beams: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Translations that run at once; 1 is greedy. As the model asks, or 4, unless "
-            "given.",
+            help="Beams of the search; 1 is greedy (default: the model's own, or 4).",
         ),
     ] = None,
     length_penalty: Annotated[
         float | None,
         typer.Option(
             metavar="P",
-            help="Above 0 favours long translations. As the model asks, or 1, unless given.",
+            help="Above 0 favours long translations (default: the model's own, or 1).",
         ),
     ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Of a translation; thrice those of its text and 50 unless given."
+            metavar="N",
+            help="The most tokens per translation (default: 3 times those of its text, plus 50).",
         ),
     ] = None,
     align: Annotated[
-        bool, typer.Option("--align", help="Show which words each word was made of.")
+        bool, typer.Option("--align", help="Show which words each word was translated from.")
     ] = False,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*TEXTS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Turn texts of one language into another."""
+    """Translate texts from one language into another."""
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import translation
     from pellucid.tasks.embedding import name_of
@@ -194,26 +199,26 @@ def translate_texts(
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
         raise ArgumentError(
-            f"what --align shows goes into {' or '.join(ALIGNMENTS)}, not '{output.name}'"
+            f"--align needs a file that ends in {' or '.join(ALIGNMENTS)}, not '{output.name}'"
         )
     model = model or str(pretrained.TRANSLATOR)
-    found = read_texts(texts, file, column, strict=strict)
+    items = read_texts(texts, file, column, strict=strict)
     loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
-    done = translation.translated(loaded, found, strict=strict, **options)
-    grids = translation.aligned(loaded, done) if align else None
-    columns = translation.columns(found, done, grids)
+    translations = translation.translated(loaded, items, strict=strict, **options)
+    grids = translation.aligned(loaded, translations) if align else None
+    columns = translation.columns(items, translations, grids)
     about = {"model": name_of(model), **options}
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: about | {"items": rows_of(columns)},
+        data=lambda: about | {"items": rows_of(columns)},
         columns=lambda: columns,
-        text=lambda: "".join(f"{line}\n" for line in translation.lines(found, done)),
+        text=lambda: "".join(f"{line}\n" for line in translation.lines(items, translations)),
         show=lambda: translation.show(
-            found, done, grids, plain_console(), loaded.generation.alignment_heads
+            items, translations, grids, plain_console(), loaded.generation.alignment_heads
         ),
     )
 
@@ -225,13 +230,15 @@ def _sampling(
     samples: int,
     **cuts: float | None,
 ) -> "Sampling":
-    """What the options say together."""
+    """How to sample, by the options."""
     from pellucid.tasks.sampling import Sampling
 
-    given = {name: value for name, value in cuts.items() if value is not None}
+    limits = {name: value for name, value in cuts.items() if value is not None}
     if temperature is None:
-        temperature = 1.0 if given or samples > 1 or seed is not None else 0.0
-    elif temperature == 0 and given:
-        name = next(iter(given)).replace("_", "-")
-        raise ArgumentError(f"--{name} has nothing to choose from at --temperature 0")
-    return Sampling(temperature=temperature, repetition_penalty=penalty, **given)  # type: ignore[arg-type]
+        temperature = 1.0 if limits or samples > 1 or seed is not None else 0.0
+    elif temperature == 0 and limits:
+        name = next(iter(limits)).replace("_", "-")
+        raise ArgumentError(
+            f"--{name} has no effect at --temperature 0, which always takes the likeliest token"
+        )
+    return Sampling(temperature=temperature, repetition_penalty=penalty, **limits)  # type: ignore[arg-type]

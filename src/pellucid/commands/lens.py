@@ -26,29 +26,30 @@ TextOrRecording = Annotated[
     ),
 ]
 TextFileOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Read the text from a UTF-8 file instead.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Read the text from a UTF-8 file; - is standard input."),
 ]
 TargetOption = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="What the decoder of an encoder-decoder reads; the same text unless given.",
+        help="What the decoder of an encoder-decoder reads (default: the same text).",
     ),
 ]
 ReaderOption = Annotated[
     str | None,
-    model_option("An encoder, a decoder or both; Pellucid's decoder unless given."),
+    model_option("An encoder, a decoder or an encoder-decoder (default: Pellucid's decoder)."),
 ]
 LayersOption = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Which layers, numbers or names between commas, from the last where negative; "
-        "all unless given.",
+        help="Layers, numbers or names separated by commas; negative numbers count from the last "
+        "(default: all).",
     ),
 ]
 MaxTokensOption = Annotated[
-    int | None, typer.Option(metavar="N", help="Cut what is longer than that.")
+    int | None, typer.Option(metavar="N", help="Read only the first N tokens.")
 ]
 
 
@@ -62,25 +63,28 @@ def watch_text(
     model: ReaderOption = None,
     layers: LayersOption = None,
     max_tokens: MaxTokensOption = None,
-    top: Annotated[int, typer.Option(metavar="N", help="How many links between words.")] = 10,
+    top: Annotated[
+        int,
+        typer.Option(metavar="N", help="How many of the strongest links between words to show."),
+    ] = 10,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the recording, a safetensors file.")
+        Path | None, typer.Option(metavar="FILE", help="Save the recording, a safetensors file.")
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Watch a model read: what each head does."""
+    """Record a model's attention to a text, and show what each head does."""
     from pellucid.commands.inputs import parse_layers, read_text
     from pellucid.commands.printing import heads
     from pellucid.commands.printing.console import steps
     from pellucid.readers.forward_pass import look
 
-    said = one_text("watch", text)
+    argument = one_text("watch", text)
     check_files(overwrite=overwrite, save=save)
-    words, chosen = read_text(said, file), parse_layers(layers)
+    content, chosen = read_text(argument, file), parse_layers(layers)
     with steps() as step:
         seen = look(
-            words,
+            content,
             target=target,
             model=model,
             layers=chosen,
@@ -104,7 +108,7 @@ def show_heads(
         Path, typer.Argument(metavar="FILE", help="A recording that `pellucid watch` saved.")
     ],
     sort: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Order the heads by a column.")
+        str, typer.Option(metavar="COLUMN", help="Sort the heads by a column.")
     ] = "layer",
     json: JsonOption = False,
 ) -> None:

@@ -55,26 +55,26 @@ def explain(
     ] = None,
     lesson: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="A lesson that --save has written, or you."),
+        typer.Option("--from", metavar="FILE", help="A lesson that --save wrote, perhaps edited."),
     ] = None,
     model: Annotated[
         str | None,
         model_option(
-            "An encoder or decoder, or the encoder of both; Pellucid's decoder unless given."
+            "An encoder, a decoder, or the encoder of both (default: Pellucid's decoder)."
         ),
     ] = None,
     layer: Annotated[
-        int | None, typer.Option(help="Which layer, from 0; the most telling unless given.")
+        int | None, typer.Option(help="Which layer, from 0 (default: the clearest).")
     ] = None,
     head: Annotated[
-        int | None, typer.Option(help="Which head, from 0; the most telling unless given.")
+        int | None, typer.Option(help="Which head, from 0 (default: the clearest).")
     ] = None,
     query: Annotated[
         str | None,
         typer.Option(metavar="WORD", help="Show the rows of one word; for lookup, look it up."),
     ] = None,
     causal: Annotated[
-        bool, typer.Option("--causal", help="Hide from each token those after it.")
+        bool, typer.Option("--causal", help="Hide from each token the tokens after it.")
     ] = False,
     weights: Annotated[
         Weights | None,
@@ -84,12 +84,14 @@ def explain(
         str | None,
         typer.Option(metavar="TEXT", help="The words that --words attend to: cross-attention."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the numbers of --words.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The random seed when --words are given.")
+    ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Numbers of an embedding of --words; 4 unless given.")
+        int | None, typer.Option(help="The embedding size of --words (default: 4).")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Numbers of a query and key of --words; 2 unless given.")
+        int | None, typer.Option(help="The size of queries and keys of --words (default: 2).")
     ] = None,
     heads: Annotated[int | None, typer.Option(help="How many heads --words have.")] = None,
     table: Annotated[
@@ -97,17 +99,20 @@ def explain(
         typer.Option(metavar="KEY=NUMBER,...", help="Your own table for --example lookup."),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="The factor on the scores; 1/√d_k unless given.")
+        float | None, typer.Option(help="The factor on the scores (default: 1/√d_k).")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="The softmax divides by it; 1 unless given.")
+        float | None,
+        typer.Option(help="The divisor of the scores before the softmax (default: 1)."),
     ] = None,
     steps: Annotated[
         bool, typer.Option("--steps", help="Show every step, from the tokens to the context.")
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the lesson as JSON: change it, read it --from."),
+        typer.Option(
+            metavar="FILE", help="Save the lesson as JSON, to edit and to read with --from again."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with every step.")
@@ -123,8 +128,8 @@ def explain(
 
     if sentence and len(sentence) > 1:
         raise ArgumentError(f'explain takes one sentence; put it in quotes: "{" ".join(sentence)}"')
-    given = locals()
-    options = {name: one for name, one in given.items() if one is not None and one is not False}
+    values = locals().items()
+    options = {name: value for name, value in values if value is not None and value is not False}
     kind = _kind_of_lesson(options)
     if query is not None:
         if is_blank(query):
@@ -194,7 +199,7 @@ _CALLED = {
 
 
 def _kind_of_lesson(options: dict[str, Any]) -> str:
-    """What a lesson is made of, and whether every option has a meaning for it."""
+    """Where the lesson comes from; refuse options that do not apply to it."""
     kinds = [
         "from" if name == "lesson" else name
         for name in ("sentence", "example", "words", "lesson")
@@ -209,7 +214,7 @@ def _kind_of_lesson(options: dict[str, Any]) -> str:
         kind = "lookup"
     for name, goes_with in _GOES_WITH.items():
         if name in options and kind not in goes_with:
-            wanted = " or ".join(_CALLED[one] for one in goes_with)
+            wanted = " or ".join(_CALLED[kind] for kind in goes_with)
             raise ArgumentError(f"--{name} goes with {wanted}, not with {_CALLED[kind]}")
     return kind
 
@@ -236,17 +241,19 @@ def _lesson(
     return document.change(mask="causal") if causal else document
 
 
-def _table(given: str) -> dict[str, float]:
+def _table(text: str) -> dict[str, float]:
     """KEY=NUMBER,... as a table."""
     rows = {}
-    for row in given.split(","):
+    for row in text.split(","):
         key, equals, value = row.partition("=")
         try:
             rows[key.strip()] = float(value)
         except ValueError:
             equals = ""
         if not equals or not key.strip() or not isfinite(rows[key.strip()]):
-            raise ArgumentError(f"--table is KEY=NUMBER between commas, not '{row}'")
+            raise ArgumentError(
+                f"--table must be KEY=NUMBER pairs separated by commas, not '{row}'"
+            )
     return rows
 
 
@@ -265,9 +272,11 @@ def scaling(
         bool,
         typer.Option("--train", help="Train two small models instead, one of which divides."),
     ] = False,
-    size: Annotated[int | None, typer.Option(help="With --train: d_k; 64 unless given.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="d_k when --train is given (default: 64).")
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="With --train: how many; 300 unless given.")
+        int | None, typer.Option(help="How many when --train is given (default: 300).")
     ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
     overwrite: OverwriteOption = False,
@@ -285,7 +294,7 @@ def scaling(
     try:
         sizes = [int(size) for size in dims.split(",")]
     except ValueError:
-        raise ArgumentError(f"--dims must be numbers between commas, not '{dims}'") from None
+        raise ArgumentError(f"--dims must be numbers separated by commas, not '{dims}'") from None
     if not -(2**63) <= seed < 2**64:
         raise ArgumentError(f"--seed must be from -2**63 to 2**64 - 1, not {seed}")
     check_files(overwrite=overwrite, svg=svg)

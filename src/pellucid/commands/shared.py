@@ -1,4 +1,4 @@
-"""What the commands share: options, what is checked before the work, and how an answer leaves."""
+"""Shared by the commands: options, checks before the work, and writing the result."""
 
 import os
 import sys
@@ -15,30 +15,30 @@ from pellucid.errors import ArgumentError
 if TYPE_CHECKING:
     from pellucid.text.table_writing import Column
 
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Where the random numbers start.")]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="The random seed.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files of the same kind that are there already.")
+    bool, typer.Option("--overwrite", help="Replace existing files of the same kind.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, for scripts.")]
 Texts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="Texts; else those of --file or of standard input."),
+    typer.Argument(metavar="TEXT", help="Texts (default: from --file or standard input)."),
 ]
 FileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Read the texts from a file: one a line, or .csv, .tsv, .jsonl, .parquet; or -.",
+        help="Read texts from a file: one per line, or .csv, .tsv, .jsonl, .parquet; or -.",
     ),
 ]
 ColumnOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which column or field; text or the only one if not given."),
+    typer.Option(metavar="NAME", help="Which column or field (default: text, or the only one)."),
 ]
 StrictOption = Annotated[
     bool,
     typer.Option(
-        "--strict", help="Refuse texts that are empty or too long, not leave out and cut."
+        "--strict", help="Refuse texts that are empty or too long, instead of skipping or cutting."
     ),
 ]
 COLUMNS = (".csv", ".json", ".parquet")
@@ -47,17 +47,17 @@ TEXTS = (".txt", *COLUMNS)
 
 def output_option(*kinds: str) -> Any:
     """-o FILE of one of these kinds."""
-    told = ", ".join(kinds)
-    return typer.Option("--output", "-o", metavar="FILE", help=f"Write to a file instead: {told}.")
+    text = f"Write to a file instead: {', '.join(kinds)}."
+    return typer.Option("--output", "-o", metavar="FILE", help=text)
 
 
 def model_option(about: str) -> Any:
-    """--model, a directory or a name, not empty."""
+    """--model, a directory or a name; `about` says which models the command takes."""
     known = f"A directory, a name on the hub, or one of {', '.join(pretrained.NAMES)}."
-    return typer.Option(metavar="MODEL", help=f"{about} {known}", callback=_named)
+    return typer.Option(metavar="MODEL", help=f"{about} {known}", callback=_not_empty)
 
 
-def _named(model: str | None) -> str | None:
+def _not_empty(model: str | None) -> str | None:
     if model is not None and not model.strip():
         raise ArgumentError("--model is empty; give a model's directory or its name on the hub")
     return model
@@ -66,18 +66,19 @@ def _named(model: str | None) -> str | None:
 def check_files(
     kinds: Sequence[str] = (), *, overwrite: bool, saves: str = "recording", **files: Path | None
 ) -> None:
-    """Refuse, before any work, files that could not be written at its end, or should not be.
+    """Refuse output files that cannot or should not be written, before any work is done.
 
     Args:
-        kinds: of --output.
-        overwrite: whether files of the same kind may be replaced.
-        saves: of which kind --save is.
-        files: by the names of their options.
+        kinds: file endings that --output may have.
+        overwrite: whether existing files of the same kind may be replaced.
+        saves: the kind of file that --save writes.
+        files: output files by the names of their options.
 
     Raises:
-        ArgumentError: a name says another kind, two options name one file, or the command reads it.
-        ExistsError: there is a file, and it may not be replaced.
-        FileError: there cannot be such a file.
+        ArgumentError: a name ends as another kind, two options name one file, or the command
+            reads it.
+        ExistsError: a file exists and may not be replaced.
+        FileError: the file cannot be written.
         MissingExtraError: --output is Parquet, and pyarrow is not installed.
     """
     from pellucid.common.files import check_writable
@@ -99,69 +100,70 @@ def check_files(
 
 
 def kind_of(path: Path) -> str:
-    """Which of `files.KINDS` an --output is, which has been checked to be one."""
+    """Which of `files.KINDS` an --output is, after `check_files`."""
     from pellucid.common.files import KINDS
 
     return next(kind for kind, endings in KINDS.items() if path.suffix.lower() in endings)
 
 
 def _check_unread(option: str, path: Path, outputs: set[str]) -> None:
-    """Refuse to write what the command reads: the same file, or one of the model's directory."""
+    """Refuse to overwrite an input: the same file, or a file in a directory that is read."""
     try:
-        there = os.stat(path)
+        existing = os.stat(path)
     except OSError:
-        return  # nothing is there, or nothing can be: then `check_writable` says why
-    for name, one in _inputs(outputs):
+        return  # it does not exist, or `check_writable` refuses it
+    for name, value in _inputs(outputs):
         try:
-            read = os.fstat(0) if one == "-" else os.stat(one)
-        except (OSError, ValueError):  # it is a text and no file
+            status = os.fstat(0) if value == "-" else os.stat(value)
+        except (OSError, ValueError):  # a text, not a file
             continue
-        if os.path.samestat(read, there):
-            raise ArgumentError(f"--{option} '{path}' is what {name} reads; write to another file")
+        if os.path.samestat(status, existing):
+            raise ArgumentError(f"--{option} '{path}' is read by {name}; write to another file")
         folder = os.path.dirname(os.path.realpath(path))
-        if one != "-" and os.path.isdir(one) and os.path.samefile(folder, one):
+        if value != "-" and os.path.isdir(value) and os.path.samefile(folder, value):
             raise ArgumentError(
-                f"--{option} '{path}' is a file of what {name} reads; write to another directory"
+                f"--{option} '{path}' is in the directory that {name} reads; write to another "
+                "directory"
             )
 
 
 def _inputs(outputs: set[str]) -> Iterator[tuple[str, str]]:
-    """What the command was given that may name a file, whatever it is called, and its name."""
-    # click's, from wherever this typer has its click.
+    """What may name an input file: the name of each argument, and its value."""
+    # The click that this typer uses: it may be its own copy.
     home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
     context = import_module(f"{home}.globals").get_current_context()
-    for one in context.command.params:
-        given = context.params.get(one.name or "")
-        if one.name in outputs or not isinstance(given, str | Path | list | tuple):
+    for parameter in context.command.params:
+        values = context.params.get(parameter.name or "")
+        if parameter.name in outputs or not isinstance(values, str | Path | list | tuple):
             continue
-        told = max(one.opts, key=len) if one.param_type_name == "option" else "the command"
-        for value in given if isinstance(given, list | tuple) else [given]:
-            yield told, str(value)
+        is_option = parameter.param_type_name == "option"
+        name = max(parameter.opts, key=len) if is_option else "the command"
+        for value in values if isinstance(values, list | tuple) else [values]:
+            yield name, str(value)
     if sys.stdin is not None and not sys.stdin.isatty():
         yield "standard input", "-"
 
 
-def one_text(command: str, given: list[str] | None) -> str | None:
-    """The text that a command is given; whoever names a file instead is told how to.
+def one_text(command: str, texts: list[str] | None) -> str | None:
+    """The command's text argument, if given; a note follows if it is the name of a file.
 
     Raises:
-        ArgumentError: there are several, as of words without quotes.
+        ArgumentError: there are several, such as words without quotes.
     """
-    if not given:
+    if not texts:
         return None
-    if len(given) > 1:
-        raise ArgumentError(f'{command} takes one text; put it in quotes: "{" ".join(given)}"')
-    text = given[0]
+    if len(texts) > 1:
+        raise ArgumentError(f'{command} takes one text; put it in quotes: "{" ".join(texts)}"')
+    text = texts[0]
     if len(text) < 256 and not text.endswith(".safetensors") and os.path.isfile(text):
-        from pellucid.common.files import printable
+        from pellucid.commands.printing.console import note
 
-        name = printable(text)
-        typer.echo(f"pellucid: reading the name '{name}'; the file is --file '{name}'", err=True)
+        note(f"'{text}' is read as a text; use --file '{text}' to read the file")
     return text
 
 
 def write(path: Path, text: str, kind: str, overwrite: bool) -> None:
-    """Write a file, and say so."""
+    """Write a file, and report it on stderr."""
     from pellucid.common.files import write_whole
 
     write_whole(path, text, kind, overwrite=overwrite)
@@ -169,7 +171,7 @@ def write(path: Path, text: str, kind: str, overwrite: bool) -> None:
 
 
 def wrote(path: Path) -> None:
-    """Say on stderr that a file has been written."""
+    """Report on stderr that a file has been written."""
     from pellucid.common.files import printable
 
     typer.echo(f"wrote {printable(str(path))}", err=True)
@@ -180,21 +182,21 @@ def give(
     json: bool,
     *,
     overwrite: bool,
-    said: Callable[[], Mapping[str, Any]],
+    data: Callable[[], Mapping[str, Any]],
     columns: "Callable[[], Mapping[str, Column]]",
     show: Callable[[], None],
     text: Callable[[], str] | None = None,
 ) -> None:
-    """Give an answer where it is wanted: in a file, as JSON, or else on the terminal.
+    """Write a result to a file, as JSON to stdout, or else for people to the terminal.
 
     Args:
-        output: a file, of the kind that its name says.
-        json: print JSON.
-        overwrite: whether a file of its kind may be replaced.
-        said: the answer for .json.
-        columns: for tables.
-        show: prints it for people.
-        text: for .txt, which a command without it has refused.
+        output: the file; its ending says its kind.
+        json: whether to print JSON.
+        overwrite: whether an existing file of the same kind may be replaced.
+        data: gives the result for .json and --json.
+        columns: gives the result for tables.
+        show: prints the result for people.
+        text: gives the result for .txt; needed only by commands that write it.
     """
     from pellucid.common.files import to_json
     from pellucid.text import table_writing
@@ -202,7 +204,7 @@ def give(
     if output is not None:
         kind = kind_of(output)
         if kind == "json":
-            write(output, to_json(said()) + "\n", kind, overwrite)
+            write(output, to_json(data()) + "\n", kind, overwrite)
         elif kind == "txt":
             assert text is not None
             write(output, text(), kind, overwrite)
@@ -210,13 +212,13 @@ def give(
             table_writing.write(output, columns(), overwrite=overwrite)
             wrote(output)
     if json:
-        typer.echo(to_json(said()))
+        typer.echo(to_json(data()))
     elif output is None:
         show()
 
 
 def plain_console() -> Any:
-    """Prints what it is given, without colouring numbers."""
+    """A console that does not colour numbers."""
     from rich.console import Console
 
     return Console(highlight=False)

@@ -30,11 +30,13 @@ commands = typer.Typer()
 
 Input = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="One text a line, or .csv, .tsv, .jsonl, .parquet; or -."),
+    typer.Argument(
+        metavar="FILE", help="One text per line, or .csv, .tsv, .jsonl, .parquet; or -."
+    ),
 ]
 ModelOption = Annotated[
     str | None,
-    model_option("An encoder; all-MiniLM-L6-v2 unless given."),
+    model_option("An encoder (default: all-MiniLM-L6-v2)."),
 ]
 VECTORS = (".npy", ".parquet", ".json")
 
@@ -50,21 +52,21 @@ def embed_texts(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Turn texts into vectors whose cosine says how similar they are."""
+    """Turn texts into vectors whose cosine similarity measures how similar they are."""
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import embeddings
     from pellucid.tasks import open_encoder
 
     check_files(VECTORS, overwrite=overwrite, output=output)
-    found = read_texts(texts, file, column, strict=strict)
-    vectors = embedded(opened(model, open_encoder), found, strict=strict)
+    items = read_texts(texts, file, column, strict=strict)
+    vectors = embedded(opened(model, open_encoder), items, strict=strict)
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: embeddings.said(found, vectors, model),
-        columns=lambda: embeddings.columns(found, vectors),
-        show=lambda: embeddings.show(found, vectors, model, plain_console()),
+        data=lambda: embeddings.data(items, vectors, model),
+        columns=lambda: embeddings.columns(items, vectors),
+        show=lambda: embeddings.show(items, vectors, model, plain_console()),
     )
 
 
@@ -73,14 +75,14 @@ def rank_texts(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     file: Input = None,
     column: ColumnOption = None,
-    top: Annotated[int, typer.Option(metavar="N", help="How many texts.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", help="How many texts to find.")] = 10,
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find the texts that are nearest in meaning to a query."""
+    """Find the texts nearest in meaning to a query."""
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import similarity
     from pellucid.tasks import open_encoder, similar
@@ -89,23 +91,22 @@ def rank_texts(
     check_files(COLUMNS, overwrite=overwrite, output=output)
     if file is None and os.path.isfile(query):
         raise ArgumentError(
-            f"'{query}' is a file, and what to look for comes before it: "
+            f"'{query}' is a file; the query comes before it: "
             f"pellucid similar \"some words\" '{query}'"
         )
     if top < 1:
         raise ArgumentError(f"--top must be 1 or more, not {top}")
-    asked = from_arguments([query])
-    found = read_texts(None, file, column, strict=strict)
+    items = read_texts(None, file, column, strict=strict)
     encoder = opened(model, open_encoder)
-    vectors = embedded(encoder, found, strict=strict)
-    ranked = similar(embedded(encoder, asked, strict=strict)[0], vectors, top)
+    vectors = embedded(encoder, items, strict=strict)
+    matches = similar(embedded(encoder, from_arguments([query]), strict=strict)[0], vectors, top)
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: similarity.said(query, found, ranked, model),
-        columns=lambda: similarity.columns(found, ranked),
-        show=lambda: similarity.show(query, found, ranked, plain_console()),
+        data=lambda: similarity.data(query, items, matches, model),
+        columns=lambda: similarity.columns(items, matches),
+        show=lambda: similarity.show(query, items, matches, plain_console()),
     )
 
 
@@ -115,11 +116,13 @@ def group_texts(
     column: ColumnOption = None,
     groups: Annotated[
         int | None,
-        typer.Option("--groups", "-k", metavar="N", help="How many; what fits best if not given."),
+        typer.Option(
+            "--groups", "-k", metavar="N", help="How many groups (default: what fits best)."
+        ),
     ] = None,
     seed: SeedOption = 0,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page: the map and every group.")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the map and every group.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the map.")] = None,
     model: ModelOption = None,
@@ -128,7 +131,7 @@ def group_texts(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Put similar texts into groups, and say what each is about."""
+    """Group similar texts, with keywords for each group."""
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import clusters
     from pellucid.commands.printing.console import steps
@@ -139,11 +142,11 @@ def group_texts(
     if groups is not None and groups < 1:
         raise ArgumentError(f"--groups must be 1 or more, not {groups}")
     _check_seed(seed)
-    found = read_texts(None, file, column, strict=strict)
-    vectors = embedded(opened(model, open_encoder), found, strict=strict)
+    items = read_texts(None, file, column, strict=strict)
+    vectors = embedded(opened(model, open_encoder), items, strict=strict)
     with steps() as step:
         step("grouping", 0, 1)
-        made = cluster(found.texts, vectors, groups, seed)
+        clustering = cluster(items.texts, vectors, groups, seed)
         if svg is not None or html is not None:
             step("drawing the map", 0, 1)
             placed = cluster_map.places(vectors, seed)
@@ -152,14 +155,14 @@ def group_texts(
         ("html", html, cluster_map.to_html),
     ):
         if path is not None:
-            write(path, draw(found.texts, made, placed, title=found.source), kind, overwrite)
+            write(path, draw(items.texts, clustering, placed, title=items.source), kind, overwrite)
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: clusters.said(found, made, model),
-        columns=lambda: clusters.columns(found, made),
-        show=lambda: clusters.show(found, made, plain_console()),
+        data=lambda: clusters.data(items, clustering, model),
+        columns=lambda: clusters.columns(items, clustering),
+        show=lambda: clusters.show(items, clustering, plain_console()),
     )
 
 
@@ -171,23 +174,26 @@ def label_texts(
         typer.Option(metavar="FILE", help="Labelled texts to learn from: .csv, .tsv, .jsonl, ..."),
     ] = None,
     head: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Or a head that --save wrote.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A head that --save wrote, so that --examples are not needed."
+        ),
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
     label: Annotated[
-        str, typer.Option(metavar="NAME", help="Which column of the examples is the label.")
+        str, typer.Option(metavar="NAME", help="The column of the examples with the label.")
     ] = "label",
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the head, a safetensors file.")
+        Path | None, typer.Option(metavar="FILE", help="Save the head, a safetensors file.")
     ] = None,
     seed: SeedOption = 0,
     model: Annotated[
         str | None,
         model_option(
-            "One that `pellucid train classifier` wrote; Pellucid's own, which knows reviews of "
-            "films, unless given. With --examples or --head any encoder; all-MiniLM-L6-v2, or "
-            "that of the head, unless given."
+            "A model that `pellucid train classifier` wrote (default: Pellucid's own, for film "
+            "reviews). With --examples or --head any encoder (default: all-MiniLM-L6-v2, or that "
+            "of the head)."
         ),
     ] = None,
     strict: StrictOption = False,
@@ -195,8 +201,8 @@ def label_texts(
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Learn labels from a few examples, and give them to texts; or give those that a model was
-    trained on, which for Pellucid's own are whether somebody liked a film.
+    """Label texts: learn the labels from examples, or use a trained model (by default, whether a
+    film review is positive).
     """
     if examples is None and head is None:
         model = model or str(pretrained.SENTIMENT)
@@ -211,73 +217,77 @@ def label_texts(
     from pellucid.tasks import open_encoder
     from pellucid.tasks.classify import PROBE, Head, check_head, evaluate
     from pellucid.tasks.embedding import name_of
-    from pellucid.text.text_inputs import from_arguments, has_columns
+    from pellucid.text.table_reading import has_columns
+    from pellucid.text.text_inputs import from_arguments
 
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     _check_seed(seed)
-    fitted = None if head is None else Head.load(head)
-    if fitted is not None and model is None:
-        model = fitted.model
-    learnt = None
+    classifier = None if head is None else Head.load(head)
+    if classifier is not None and model is None:
+        model = classifier.model
+    labelled = None
     if examples is not None:
-        learnt = read_texts(None, examples, column, label, strict=strict)
-    found = None
+        labelled = read_texts(None, examples, column, label, strict=strict)
+    items = None
     if texts or file is not None or head is not None:
-        columned = column if learnt is None or (file and has_columns(file)) else None
-        found = read_texts(texts, file, columned, strict=strict)
+        columned = column if labelled is None or (file and has_columns(file)) else None
+        items = read_texts(texts, file, columned, strict=strict)
     elif output is not None:
-        raise ArgumentError("--output is for texts to classify; give some, or --file")
+        raise ArgumentError("--output needs texts to classify; give some, or --file")
     encoder = opened(model, open_encoder)
     probe = embedded(encoder, from_arguments([PROBE]))[0]
-    said: dict[str, Any] = {"model": name_of(model)}
+    report: dict[str, Any] = {"model": name_of(model)}
     console = plain_console()
-    if fitted is None:
-        assert learnt is not None
-        vectors = embedded(encoder, learnt, strict=strict)
-        judged = evaluate(vectors, learnt.labels, seed)
-        fitted = Head.fit(vectors, learnt.labels, model=model, probe=probe)
-        said |= {"held_out": classification.evaluation_said(judged)}
+    if classifier is None:
+        assert labelled is not None
+        vectors = embedded(encoder, labelled, strict=strict)
+        evaluation = evaluate(vectors, labelled.labels, seed)
+        classifier = Head.fit(vectors, labelled.labels, model=model, probe=probe)
+        report |= {"held_out": classification.evaluation_data(evaluation)}
     else:
-        check_head(fitted, probe, model)
-    said |= {"labels": list(fitted.labels)}
-    likely = None
-    if found is not None:
-        likely = fitted.probabilities(embedded(encoder, found, strict=strict))
-    # Nothing is printed or written before all that can fail has been done.
+        check_head(classifier, probe, model)
+    report |= {"labels": list(classifier.labels)}
+    probabilities = None
+    if items is not None:
+        probabilities = classifier.probabilities(embedded(encoder, items, strict=strict))
+    # Nothing is printed or written until everything that can fail has been done.
     if save is not None:
-        fitted.save(save, overwrite=overwrite)
+        classifier.save(save, overwrite=overwrite)
         wrote(save)
-    if learnt is not None and not json:
-        classification.show_evaluation(judged, learnt, console)
-        if found is not None and output is None:
+    if labelled is not None and not json:
+        classification.show_evaluation(evaluation, labelled, console)
+        if items is not None and output is None:
             console.print()
-    if found is None or likely is None:
+    if items is None or probabilities is None:
         if json:
-            typer.echo(to_json(said))
+            typer.echo(to_json(report))
         return
     give(
         output,
         json,
         overwrite=overwrite,
-        said=lambda: said | {"items": classification.said(found, fitted, likely)},
-        columns=lambda: classification.columns(found, fitted, likely),
-        show=lambda: classification.show(found, fitted, likely, console),
+        data=lambda: report | {"items": classification.data(items, classifier, probabilities)},
+        columns=lambda: classification.columns(items, classifier, probabilities),
+        show=lambda: classification.show(items, classifier, probabilities, console),
     )
 
 
 def _trained_head(model: str) -> Path:
-    """The head that a model was trained with, which lies beside it."""
+    """The classifier head that was trained with a model, in the model's directory."""
     from pellucid.common.files import printable
-    from pellucid.models.checkpoints.source import directory_of
+    from pellucid.common.untrusted import inside
+    from pellucid.models.checkpoints.source import directory_of, opening
     from pellucid.tasks.classify import FILE
 
-    beside = directory_of(model) / FILE
-    if not beside.is_file():
+    directory = directory_of(model)
+    with opening(model):
+        file = inside(directory, FILE)
+    if not file.is_file():
         raise ArgumentError(
-            f"--model '{printable(model)}' has no {FILE}, which `pellucid train classifier` writes "
-            "and says what the labels are; give --examples, labelled texts, or --head, a saved head"
+            f"--model '{printable(model)}' has no {FILE} with labels, which `pellucid train "
+            "classifier` writes; give --examples, labelled texts, or --head, a saved head"
         )
-    return beside
+    return file
 
 
 def _check_seed(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""`pellucid train`: from files of text to a model that works."""
+"""`pellucid train`: train a model on files of text."""
 
 import shlex
 from collections.abc import Callable
@@ -25,7 +25,7 @@ USES = {
     "translator": "translate",
     "encoder": "embed",
 }
-"""The command that reads what one of these wrote."""
+"""The command that uses a model of each kind."""
 
 
 @train.callback()
@@ -34,52 +34,59 @@ def root(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-def _directory(said: str) -> Path:
-    if not said.strip():
+def _directory(name: str) -> Path:
+    if not name.strip():
         raise typer.BadParameter("it is empty; name a directory")
-    return Path(said)
+    return Path(name)
 
 
 Files = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="FILE...", help=".txt, .csv, .tsv, .jsonl or .parquet, also packed (.gz, .xz, ...)."
+        metavar="FILE...",
+        help=".txt, .csv, .tsv, .jsonl or .parquet, also compressed (.gz, .xz, ...).",
     ),
 ]
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="DIR", parser=_directory, help="Where the model goes."),
+    typer.Option(
+        "--output", "-o", metavar="DIR", parser=_directory, help="Where to write the model."
+    ),
 ]
 HeldOut = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE", help="Judge by this file, not by a share of the others."),
+    typer.Option(metavar="FILE", help="Evaluate on this file, not on a share of the others."),
 ]
 Base = Annotated[
     Path | None,
-    typer.Option("--from", metavar="MODEL", help="Go on from a model, not from chance."),
+    typer.Option(
+        "--from", metavar="MODEL", help="Start from a trained model, not from random weights."
+    ),
 ]
 Vocabulary = Annotated[
-    int | None, typer.Option(metavar="N", help="Subwords; as many as suit the text unless given.")
+    int | None, typer.Option(metavar="N", help="Size of the vocabulary (default: fits the text).")
 ]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="Updates of the weights.")]
-Rate = Annotated[float | None, typer.Option(metavar="R", help="The highest learning rate.")]
-Width = Annotated[int | None, typer.Option(metavar="N", help="Numbers of a token.")]
-Layers = Annotated[int | None, typer.Option(metavar="N", help="Blocks.")]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Where the random numbers start.")]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Training steps.")]
+Rate = Annotated[float | None, typer.Option(metavar="R", help="The peak learning rate.")]
+Width = Annotated[
+    int | None, typer.Option(metavar="N", help="Width of the model: numbers per token.")
+]
+Layers = Annotated[int | None, typer.Option(metavar="N", help="Number of layers.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="The random seed.")]
 Config = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A TOML file with options by their names, as --set."),
+    typer.Option(metavar="FILE", help="A TOML file with options, by the same names as --set has."),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="One of these options or of those in docs/train.md, like dropout=0.2.",
+        help="An option, of these or those in docs/train.md, like dropout=0.2.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in DIR.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")]
 
 
 def _shared(
@@ -99,42 +106,44 @@ def _shared(
     overwrite: Overwrite = False,
     json: JsonOption = False,
 ) -> None:
-    """The options that all commands have."""
+    """The options that all these commands share."""
 
 
 def _command(own: Callable[..., dict[str, Any]]) -> None:
-    """Add a command with the options of `own`, which says what they mean for a `Run`, and those
-    that all have.
+    """Add a command with the shared options and those of `own`, which turns its own into a part of
+    a `Run`.
     """
-    parts = [signature(one).parameters for one in (_shared, own)]
+    parts = [signature(function).parameters for function in (_shared, own)]
 
-    def command(context: typer.Context, **said: Any) -> None:
-        if said["resume"]:
+    def command(context: typer.Context, **options: Any) -> None:
+        if options["resume"]:
             _check_alone(context)
         try:
-            said |= _told(context, said)
-            measures = _train(own.__name__, own(**{name: said[name] for name in parts[1]}), said)
+            options |= _configured(context, options)
+            part = own(**{name: options[name] for name in parts[1]})
+            measures = _train(own.__name__, part, options)
         except KeyboardInterrupt as error:
-            typer.echo(_stopped(error, own.__name__, said), err=True)
+            typer.echo(_stopped(error, own.__name__, options), err=True)
             raise typer.Exit(INTERRUPTED) from error
-        _show(measures, own.__name__, said)
+        _show(measures, own.__name__, options)
 
     command.__name__, command.__doc__ = own.__name__, own.__doc__
     context = signature(command).parameters["context"]
     both = [context, *parts[0].values(), *parts[1].values()]
-    keywords = [one.replace(kind=one.KEYWORD_ONLY) for one in both]
+    keywords = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in both]
     command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in both}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in both}
     train.command()(command)
 
 
 @_command
 def decoder(
     column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Of the text, in tables: name or number.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column of the text, in tables: name or number."),
     ] = None,
 ) -> dict[str, Any]:
-    """Next-token prediction, judged by bits per byte of text that it has not seen."""
+    """Train next-token prediction, evaluated by bits per byte of held-out text."""
     return {"what": "decoder", "columns": () if column is None else (_column(column),)}
 
 
@@ -143,10 +152,10 @@ def classifier(
     text: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "text",
     label: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "label",
     head_only: Annotated[
-        bool, typer.Option("--head-only", help="Train the head alone, not the model below it.")
+        bool, typer.Option("--head-only", help="Train only the head, not the encoder.")
     ] = False,
 ) -> dict[str, Any]:
-    """What people call a text, judged by accuracy on texts that it has not seen."""
+    """Train labels of texts, evaluated by accuracy on held-out texts."""
     columns = _column(text), _column(label)
     return {"what": "classifier", "columns": columns, "head_only": head_only}
 
@@ -156,61 +165,62 @@ def translator(
     source: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "source",
     target: Annotated[str, typer.Option(metavar="COLUMN", help="Name or number.")] = "target",
 ) -> dict[str, Any]:
-    """From one language into another, judged by BLEU and chrF (sacrebleu) on unseen pairs."""
+    """Train translation, evaluated by BLEU and chrF (sacrebleu) on held-out pairs."""
     return {"what": "translator", "columns": (_column(source), _column(target))}
 
 
 @_command
 def encoder(
     column: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Of the text, in tables: name or number.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column of the text, in tables: name or number."),
     ] = None,
     pairs: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Learn which texts belong together, from two columns, not hidden tokens.",
+            help="Train sentence embeddings on pairs of texts, from two columns.",
         ),
     ] = None,
 ) -> dict[str, Any]:
-    """Hidden tokens, or with --pairs sentence embeddings, judged by retrieval of unseen pairs."""
+    """Train masked-token prediction or, with --pairs, embeddings, evaluated by retrieval."""
     if pairs is None:
         return {"what": "encoder", "columns": () if column is None else (_column(column),)}
     if column is not None:
-        raise ArgumentError("--column is of one text; --pairs names both columns")
-    return {"what": "pairs", "columns": tuple(_column(one.strip()) for one in pairs.split(","))}
+        raise ArgumentError("--column names one text; --pairs names both columns")
+    return {"what": "pairs", "columns": tuple(_column(name.strip()) for name in pairs.split(","))}
 
 
 NAMED = ("steps", "learning_rate", "width", "layers", "seed")
-"""Options of a `Run` that have a flag."""
+"""Options of a `Run` that are flags of all commands."""
 FLAGS_ALONE = ("output", "files", "resume", "overwrite", "json", "config", "options")
-"""What neither a TOML file nor --set says."""
+"""Flags that neither a TOML file nor --set can set."""
 
 
-def _told(context: typer.Context, said: dict[str, Any]) -> dict[str, Any]:
-    """What a TOML file and --set say: a flag goes before the file, and --set before both."""
+def _configured(context: typer.Context, flags: dict[str, Any]) -> dict[str, Any]:
+    """Options of a TOML file and of --set: flags override the file, and --set overrides both."""
     from pellucid.training.run_config import options_of
 
-    def plain(found: Any) -> dict[str, Any]:
-        return {"base" if name == "from" else name.replace("-", "_"): found[name] for name in found}
+    def renamed(options: Any) -> dict[str, Any]:
+        names = {name: "base" if name == "from" else name.replace("-", "_") for name in options}
+        return {names[name]: value for name, value in options.items()}
 
-    flags = said.keys() - FLAGS_ALONE
-    told = {} if said["config"] is None else plain(options_of(said["config"]))
-    told = {name: value for name, value in told.items() if not _is_said(context, name)}
-    told |= plain(dict(map(_option, said["options"] or ())))
-    for name in flags & told.keys() - set(NAMED):
-        told[name] = _as_said(name, told[name])
-    return {name: told.pop(name) for name in flags & told.keys()} | {"options": told}
+    options = {} if flags["config"] is None else renamed(options_of(flags["config"]))
+    options = {name: value for name, value in options.items() if not _is_given(context, name)}
+    options |= renamed(dict(map(_option, flags["options"] or ())))
+    shared = options.keys() & (flags.keys() - FLAGS_ALONE)
+    for name in shared - set(NAMED):
+        options[name] = _flag_value(name, options[name])
+    return {name: options.pop(name) for name in shared} | {"options": options}
 
 
-def _as_said(name: str, value: Any) -> Any:
-    """The value of a flag that the command line has as text."""
+def _flag_value(name: str, value: Any) -> Any:
+    """The value of a flag, from TOML, as the command line would give it."""
     kinds: dict[str, Any] = {"vocabulary": (int, "an int"), "head_only": (bool, "true or false")}
     kind, word = kinds.get(name, (str, "a text"))
     if name == "held_out":
-        return [
-            Path(_as_said("file", one)) for one in (value if isinstance(value, list) else [value])
-        ]
+        files = value if isinstance(value, list) else [value]
+        return [Path(_flag_value("file", file)) for file in files]
     if kind is str and isinstance(value, int) and not isinstance(value, bool):  # of a column
         value = str(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -218,28 +228,34 @@ def _as_said(name: str, value: Any) -> Any:
     return Path(value) if name == "base" else value
 
 
-def _is_said(context: typer.Context, name: str) -> bool:
-    """Whether the command line has it."""
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether the option is given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def _check_alone(context: typer.Context) -> None:
-    """Refuse what is said besides --resume and does not go with it: nothing is ignored."""
-    said = []
-    for one in context.command.params:
-        is_said = _is_said(context, str(one.name))
-        if is_said and one.name not in ("output", "resume", "json"):
-            said.append("FILE" if one.name == "files" else max(one.opts, key=len))
-    if said:
+    """Refuse options that --resume would ignore."""
+    names = [
+        "FILE" if parameter.name == "files" else max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name not in ("output", "resume", "json")
+        and _is_given(context, str(parameter.name))
+    ]
+    if names:
         raise ArgumentError(
-            "--resume goes on with the files and options of the run in DIR; leave out "
-            f"{listing(said)}"
+            f"--resume uses the files and options of the run in DIR; leave out {listing(names)}"
         )
 
 
-def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """What a command does, with its own part of a `Run` and the options that all have."""
+def _train(name: str, part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Train, and return the measures.
+
+    Args:
+        name: of the command.
+        part: of a `Run`, from the command's own options.
+        options: all options.
+    """
     from pellucid.commands.printing.console import note
     from pellucid.commands.printing.console import steps as stages
     from pellucid.commands.printing.training import LiveLine
@@ -247,70 +263,73 @@ def _train(name: str, wanted: dict[str, Any], said: dict[str, Any]) -> dict[str,
     from pellucid.training.run_directory import run_in
     from pellucid.training.run_setup import train
 
-    output, files, resume = said["output"], tuple(said["files"] or ()), said["resume"]
+    output, files, resume = options["output"], tuple(options["files"] or ()), options["resume"]
     run = None
     if resume:
-        began = Run.read(run_in(output)).what
-        began = "encoder" if began == "pairs" else began
-        if began != name:
+        kind = Run.read(run_in(output)).what
+        kind = "encoder" if kind == "pairs" else kind
+        if kind != name:
             raise ArgumentError(
-                f"the run in '{output}' is of another kind; go on with: "
-                f"pellucid train {began} -o '{output}' --resume"
+                f"the run in '{output}' is of another kind; continue with: "
+                f"pellucid train {kind} -o '{output}' --resume"
             )
     else:
         if not files or Path("-") in files:
-            raise ArgumentError("give one file of text or more; - is not read here")
+            raise ArgumentError(
+                "give one or more files of text; training cannot read standard input"
+            )
         run = Run(
             files=files,
-            held_out=tuple(said["held_out"] or ()),
-            vocabulary=said["vocabulary"],
-            base=said["base"],
-            options={one: said[one] for one in NAMED if said[one] is not None} | said["options"],
-            **wanted,
+            held_out=tuple(options["held_out"] or ()),
+            vocabulary=options["vocabulary"],
+            base=options["base"],
+            options={key: options[key] for key in NAMED if options[key] is not None}
+            | options["options"],
+            **part,
         )
     with stages() as stage:
         return train(
             run,
             output,
-            overwrite=said["overwrite"],
+            overwrite=options["overwrite"],
             progress=lambda what, done, of: stage(what, done, of or 0),
             note=note,
             line=LiveLine,
         )
 
 
-def _stopped(error: KeyboardInterrupt, name: str, said: dict[str, Any]) -> str:
-    """What to say after Ctrl-C: how to go on, if there is anything to go on with."""
+def _stopped(error: KeyboardInterrupt, name: str, options: dict[str, Any]) -> str:
+    """The message after Ctrl-C: how to continue, if anything was saved."""
     if type(error) is KeyboardInterrupt:  # and not `loop.Interrupted`
-        return "stopped before training began; nothing is left of it"
-    told = str(error) or "stopped and saved"
-    return f"{told}; go on with: pellucid train {name} -o '{said['output']}' --resume"
+        return "stopped before training began; nothing was saved"
+    state = str(error) or "stopped and saved"
+    return f"{state}; continue with: pellucid train {name} -o '{options['output']}' --resume"
 
 
-def _show(measures: dict[str, Any], name: str, said: dict[str, Any]) -> None:
+def _show(measures: dict[str, Any], name: str, options: dict[str, Any]) -> None:
     from pellucid.commands.printing.measures import show
     from pellucid.commands.shared import plain_console
     from pellucid.common.files import to_json
 
-    if said["json"]:
+    if options["json"]:
         typer.echo(to_json(measures))
     else:
         show(measures, plain_console())
-    use = f"pellucid {USES[name]} --model {shlex.quote(str(said['output']))}"
-    typer.echo(f"the model is in '{said['output']}'; use it with: {use}", err=True)
+    use = f"pellucid {USES[name]} --model {shlex.quote(str(options['output']))}"
+    typer.echo(f"the model is in '{options['output']}'; use it with: {use}", err=True)
 
 
 def _column(name: str) -> str | int:
     return int(name) if name.isdecimal() else name
 
 
-def _option(said: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as TOML has it, or a word as it stands."""
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, with the value parsed as TOML, or else as a word."""
     import tomllib
 
-    name, equals, value = said.partition("=")
+    name, equals, value = text.partition("=")
     if not equals:
-        raise ArgumentError(f"--set needs NAME=VALUE, not '{said}'")
+        raise ArgumentError(f"--set needs NAME=VALUE, not '{text}'")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -32,44 +32,44 @@ def view(
     max_tokens: MaxTokensOption = None,
     new_tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Let the model generate up to N tokens from the text."),
+        typer.Option(metavar="N", help="Let the model generate up to N tokens after the text."),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Another text or recording, to lay beside the first."),
+        typer.Option(metavar="TEXT", help="Another text or recording, to compare with the first."),
     ] = None,
     against_model: Annotated[
         str | None,
-        model_option("Another model, to read the same or the other text."),
+        model_option("Another model, to read the same text or the other one."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen; other machines need a token then.")
+        str, typer.Option(help="The address to listen on; other machines need a token.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="N", help="Where to listen; a free one near 7227 if 0.")
+        int, typer.Option(metavar="N", help="The port to listen on; 0 takes a free one near 7227.")
     ] = 0,
     browser: Annotated[
-        bool, typer.Option(" /--no-browser", help="Print the address, and open nothing.")
+        bool, typer.Option(" /--no-browser", help="Print the address without opening a browser.")
     ] = True,
 ) -> None:
-    """Look at attention in the browser."""
+    """Show attention in the browser."""
     from pellucid.commands.inputs import parse_layers, read_text
     from pellucid.commands.printing.console import noted, steps
     from pellucid.viewer import volumes
     from pellucid.viewer.serve import listening, serve
 
-    said = one_text("view", what)
+    text_or_path = one_text("view", what)
     of_reading = (file, target, model, layers, max_tokens, new_tokens)
-    if volumes.is_recording(said) and any(one is not None for one in of_reading):
+    if volumes.is_recording(text_or_path) and any(option is not None for option in of_reading):
         raise ArgumentError(
             "a recording is shown as it is: leave out --file, --target, --model, --layers, "
             "--max-tokens and --new-tokens"
         )
-    if against_model is not None and volumes.is_recording(against or said):
-        raise ArgumentError("--against-model reads a text, and a recording is there already")
+    if against_model is not None and volumes.is_recording(against or text_or_path):
+        raise ArgumentError("--against-model reads a text, not a recording")
     shown = []
     with listening(host, port) as at:
-        # What is to be known of what a model writes is said once the bar is gone.
+        # Warnings about generation are printed after the progress bar is gone.
         with noted() if new_tokens else nullcontext(), steps() as step:
             read = partial(
                 volumes.read,
@@ -80,10 +80,10 @@ def view(
                 step=step,
             )
             text = ""
-            if said is not None and volumes.is_recording(said):
-                shown.append(volumes.saved(said))
+            if text_or_path is not None and volumes.is_recording(text_or_path):
+                shown.append(volumes.saved(text_or_path))
             else:
-                text = read_text(said, file)
+                text = read_text(text_or_path, file)
                 shown.append(read(text, volumes.title_of(text, file), model=model))
             if against is not None and volumes.is_recording(against):
                 shown.append(volumes.saved(against))

@@ -1,1 +1,1 @@
-"""What commands share: pieces of sentences, colours, files."""
+"""Shared by the packages: wording, colours, drawing, files."""

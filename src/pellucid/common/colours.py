@@ -1,7 +1,8 @@
-"""One colour scale for the terminal and the pictures, readable without telling hues apart.
+"""One colour scale for the terminal and the pictures, readable without colour vision.
 
-A single blue hue whose lightness alone carries the number, so it survives every kind of colour
-blindness and a grey print. One ramp for light surroundings, one for dark: zero is the background.
+A single blue hue whose lightness alone encodes the number, so that it survives every kind of colour
+blindness and greyscale printing. One ramp for light backgrounds, one for dark; zero is close to the
+background.
 """
 
 Colour = tuple[int, int, int]
@@ -17,10 +18,10 @@ BLACK: Colour = (11, 18, 26)
 
 
 def shade(fraction: float, ramp: tuple[Colour, ...]) -> Colour:
-    """The colour of a number from 0 to 1, between the ramp's neighbouring colours."""
-    place = min(max(fraction, 0.0), 1.0) * (len(ramp) - 1)
-    below = min(int(place), len(ramp) - 2)
-    part = place - below
+    """The colour of a number from 0 to 1, interpolated between the colours of the ramp."""
+    position = min(max(fraction, 0.0), 1.0) * (len(ramp) - 1)
+    below = min(int(position), len(ramp) - 2)
+    part = position - below
     red, green, blue = (
         round(low + (high - low) * part)
         for low, high in zip(ramp[below], ramp[below + 1], strict=True)
@@ -28,14 +29,14 @@ def shade(fraction: float, ramp: tuple[Colour, ...]) -> Colour:
     return red, green, blue
 
 
-def ink(paper: Colour) -> Colour:
-    """Black or white, whichever is easier to read on a colour."""
-    return max(BLACK, WHITE, key=lambda text: contrast(text, paper))
+def ink(background: Colour) -> Colour:
+    """Black or white text, whichever is easier to read on the background."""
+    return max(BLACK, WHITE, key=lambda text: contrast(text, background))
 
 
-def contrast(one: Colour, other: Colour) -> float:
+def contrast(first: Colour, second: Colour) -> float:
     """The contrast ratio of two colours, from 1 to 21 (WCAG 2.2, "contrast ratio")."""
-    low, high = sorted((_luminance(one), _luminance(other)))
+    low, high = sorted((_luminance(first), _luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
 

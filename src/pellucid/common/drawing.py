@@ -1,4 +1,4 @@
-"""What pictures and pages share: escaped text, broken lines, one look for light and for dark."""
+"""Shared by pictures and pages: escaped text, wrapped lines, one style for light and dark."""
 
 import re
 from html import escape
@@ -7,10 +7,10 @@ from textwrap import wrap
 from pellucid.common import colours
 
 LEVELS = 20
-"""In how many steps the colour scale is cut; each step is a CSS class, so that one picture can
-follow the reader's light or dark setting."""
+"""Steps of the colour scale. Each is a CSS class, so that a picture follows the reader's light or
+dark setting."""
 
-# Characters that XML 1.0 cannot hold, however they are escaped.
+# Characters that XML 1.0 cannot hold, even escaped.
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -51,25 +51,25 @@ def style() -> str:
 
 
 def lines(text: str, x: float, y: float, size: float, width: float, kind: str = "") -> list[str]:
-    """Text as SVG, broken to a width in pixels; each line is 1.45 sizes below the one before."""
-    # Measured on system-ui fonts: a letter is a little over half as wide as the size.
-    broken = wrap(text, max(8, int(width / (0.52 * size)))) or [""]
+    """Text as SVG, wrapped to a width in pixels; lines are 1.45 font sizes apart."""
+    # In system-ui fonts, a letter is 0.52 font sizes wide on average.
+    wrapped = wrap(text, max(8, int(width / (0.52 * size)))) or [""]
     return [
         f'<text x="{x:g}" y="{y + 1.45 * size * row:g}" font-size="{size:g}" class="{kind}">'
         f"{safe(line)}</text>"
-        for row, line in enumerate(broken)
+        for row, line in enumerate(wrapped)
     ]
 
 
 def frame(title: str, width: float, height: float, body: list[str], *, styled: bool = True) -> str:
-    """A whole SVG, which a screen reader announces by its title.
+    """A complete SVG, which a screen reader announces by its title.
 
     Args:
-        title: what the picture shows, in words.
-        width: in pixels; the picture scales to whatever room it is given.
-        height: likewise.
-        body: its elements.
-        styled: whether to bring the style sheet along; a page that has it need not.
+        title: what the picture shows.
+        width: in pixels, unless the page scales the picture.
+        height: in pixels.
+        body: the elements.
+        styled: whether to include the style sheet, which a page may already have.
     """
     sheet = f"<style>{style()}</style>" if styled else ""
     return (
@@ -105,7 +105,7 @@ td.p{text-align:center;min-width:34px}
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML page; it loads nothing and runs nothing, and says so to the browser."""
+    """A complete HTML page, whose security policy forbids it to load or run anything."""
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""What leaves the program: files whole or not at all, and text without control characters."""
+"""Output: files that are written atomically, and text without control characters."""
 
 import errno
 import json
@@ -14,13 +14,13 @@ from typing import Any
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, ExistsError, FileError, PellucidError
 
-# What turns the direction of text around (Boucher and Anderson 2021): it shows what is not there.
+# Bidirectional controls, which make text look like other text (Boucher and Anderson 2021).
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-# C0, DEL and C1: a terminal may take these for commands. A line break or tab is harmless.
+# C0, DEL and C1, which a terminal may take for commands. Line breaks and tabs are harmless.
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_BIDI), "\ufffd")
 _CONTROLS |= {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): " "}
-# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): what has no shape of its
-# own. Not every format character is among them: the number signs of Arabic are to be seen.
+# Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): characters without glyphs.
+# Some format characters are visible, such as the Arabic number signs.
 _INVISIBLE = frozenset(
     chr(code)
     for first, last in (
@@ -48,25 +48,12 @@ KINDS = {
     "recording": (".safetensors",),
     "head": (".safetensors",),
 }
-"""What people can have written, and how the names of such files end."""
+"""Kinds of output files, and the endings of their names."""
 _OTHERS = (
-    *(
-        ".tsv",
-        ".jsonl",
-        ".md",
-        ".py",
-        ".toml",
-        ".xml",
-        ".pdf",
-        ".gz",
-        ".bz2",
-        ".xz",
-        ".zst",
-        ".zip",
-    ),
-    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model"),
-)
-"""Endings that say something else, whatever is written."""
+    ".tsv", ".jsonl", ".md", ".py", ".toml", ".xml", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip",
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
+)  # fmt: skip
+"""Endings of other kinds of files, which no output may have."""
 _BEGIN = {
     "html": (b"<!doctype html", b"<html"),
     "svg": (b"<svg", b"<?xml"),
@@ -77,86 +64,86 @@ _BEGIN = {
     "npy": (b"\x93NUMPY",),
 }
 _SAFETENSORS = {"recording": b"pellucid recording", "head": b"pellucid head"}
-"""What the headers of ours have in them."""
+"""A mark in the headers of Pellucid's own files."""
 
 _ASIDE = ".pellucid-"
 UNFINISHED = f"{_ASIDE}*"
-"""The names of files that `written_whole` writes, until they take their place."""
+"""The names of the temporary files of `written_whole`."""
 
 
 def printable(text: str) -> str:
-    """The text with each control character replaced, as long as before."""
+    """The text with each control character replaced; its length stays the same."""
     return text.translate(_CONTROLS)
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see: only spaces, control and zero-width characters."""
+    """Whether the text has only spaces, control characters and invisible characters."""
     return all(
         letter in _INVISIBLE or unicodedata.category(letter) in ("Zs", "Zl", "Zp", "Cc")
         for letter in text
     )
 
 
-def to_json(said: Any, *, indent: int = 1) -> str:
-    """JSON for scripts, which a terminal can show: its control characters are escaped."""
-    text = json.dumps(plain(said), ensure_ascii=False, allow_nan=False, indent=indent)
+def to_json(data: Any, *, indent: int = 1) -> str:
+    """JSON that a terminal can show: its control characters are escaped."""
+    text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, indent=indent)
     return text.translate(_ESCAPED)
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one line: never nothing, and never "None"."""
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(told).split())
+    """The message of an error in one line: never empty, and never "None"."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(reason).split())
 
 
 @contextmanager
 def written_whole(
     path: str | os.PathLike[str], kind: str | None = None, *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """A file to write, which takes its place at `path` when the block is left without an error.
+    """A temporary file that replaces `path` if the block ends without an error.
 
-    A reader sees the old file or the new, never half of one, and so does who comes after a power
-    cut. Through a symbolic link the file that it names is written, and a file keeps its rights.
+    A reader sees the old file or the new one, never half of one, even after a power cut. A symbolic
+    link is followed, and an existing file keeps its permissions.
 
     Args:
-        path: where to.
-        kind: one of `KINDS`, of what somebody asked for; None is for files of a run or a model,
-            whose directory is looked after as a whole, and which replace what is there.
-        overwrite: whether a file of the same kind may be replaced.
+        path: of the final file.
+        kind: one of `KINDS`, for a file that the user asked for; None for a file of a run or model,
+            which is always replaced, since their directories are protected as a whole.
+        overwrite: whether an existing file of the same kind may be replaced.
 
     Raises:
-        ExistsError: there is a file, and it may not be replaced.
-        FileError: the file cannot be written there, or what is there is not a file.
+        ExistsError: the file exists and may not be replaced.
+        FileError: the file cannot be written, or `path` is not a regular file.
     """
     path = Path(path)
     with _reported(path):
-        rights = _rights(path)
+        permissions = _permissions(path)
         _check_free(path, kind, overwrite)
         target = Path(os.path.realpath(path))
         with NamedTemporaryFile(dir=target.parent, prefix=_ASIDE, delete=False) as file:
             aside = Path(file.name)
         try:
             yield aside
-            os.chmod(aside, rights)
+            os.chmod(aside, permissions)
             flush(aside)
-            _check_free(path, kind, overwrite)  # somebody may have written it meanwhile
+            _check_free(path, kind, overwrite)  # it may have been written meanwhile
             if kind is None or overwrite:
                 os.replace(aside, target)
             else:
-                _put(aside, target)
+                _move(aside, target)
             flush(target.parent)
         except BaseException:
-            aside.unlink(missing_ok=True)  # some who cannot write it take it away themselves
+            aside.unlink(missing_ok=True)  # some libraries remove a file that they cannot write
             raise
 
 
 def check_writable(
     path: str | os.PathLike[str], kind: str | None = None, *, overwrite: bool = False
 ) -> None:
-    """Refuse a file that `written_whole` cannot write, before any work is done for it.
+    """Refuse a file that `written_whole` could not write, before any work is done.
 
     Raises:
-        ArgumentError: the name ends as those of another kind.
+        ArgumentError: the name has the ending of another kind.
         ExistsError, FileError: as `written_whole`.
     """
     path = Path(path)
@@ -165,11 +152,11 @@ def check_writable(
         known = set().union(*KINDS.values(), _OTHERS)
         if ending in known:
             raise ArgumentError(
-                f"cannot write '{_short(path)}': the name ends in {ending}, and what is written is "
-                f"{_called(kind)}; name a file that ends in {KINDS[kind][0]}"
+                f"cannot write '{_short(path)}': the name ends in {ending}, but the output is "
+                f"{_called(kind)}; give a name that ends in {KINDS[kind][0]}"
             )
     with _reported(path):
-        _rights(path)
+        _permissions(path)
         _check_free(path, kind, overwrite)
         with TemporaryFile(dir=Path(os.path.realpath(path)).parent, prefix=_ASIDE):
             pass
@@ -182,17 +169,18 @@ def write_whole(path: Path, text: str, kind: str | None = None, *, overwrite: bo
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or directory is on the disk, where the system can say so."""
-    with suppress(OSError):  # Windows opens no directory, and some file systems flush none
-        opened = os.open(path, os.O_RDONLY)
+    """Wait until a file or directory is on the disk, if the system supports it."""
+    # Windows cannot open a directory, and some file systems cannot flush one.
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(opened)
+            os.fsync(descriptor)
         finally:
-            os.close(opened)
+            os.close(descriptor)
 
 
-def _put(aside: Path, target: Path) -> None:
-    """Move a file to where none is, in one step."""
+def _move(aside: Path, target: Path) -> None:
+    """Move a file to a free name, atomically."""
     try:
         os.link(aside, target)
     except FileExistsError:
@@ -205,30 +193,30 @@ def _put(aside: Path, target: Path) -> None:
 
 
 def _check_free(path: Path, kind: str | None, overwrite: bool) -> None:
-    """Refuse to replace what is of another kind, or may not be replaced."""
+    """Refuse to replace a file of another kind or, without `overwrite`, any file."""
     if kind is None or not path.exists():
         return
     if not _is_of(path, kind):
         raise ExistsError(
-            f"'{_short(path)}' is there already, and is not {_called(kind)}; name another file"
+            f"'{_short(path)}' already exists and is not {_called(kind)}; give another name"
         )
     if not overwrite:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _is_of(path: Path, kind: str) -> bool:
-    """Whether a file begins as those of a kind do; an empty one may become any."""
+    """Whether a file begins as files of this kind do; an empty file is of every kind."""
     with path.open("rb") as file:
-        begin = file.read(4096)
+        start = file.read(4096)
         if kind in _SAFETENSORS:
-            size = int.from_bytes(begin[:8], "little")
-            begin += file.read(min(size, 2**20))
-            return not begin or (begin[8:9] == b"{" and _SAFETENSORS[kind] in begin)
+            size = int.from_bytes(start[:8], "little")
+            start += file.read(min(size, 2**20))
+            return not start or (start[8:9] == b"{" and _SAFETENSORS[kind] in start)
     if kind in _BEGIN:
-        text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-        known = tuple(one.lower() for one in _BEGIN[kind])
-        return not begin or text[:16].lower().startswith(known)
-    return b"\0" not in begin  # text and CSV have no mark: the name has told what they are
+        text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+        known = tuple(mark.lower() for mark in _BEGIN[kind])
+        return not start or text[:16].lower().startswith(known)
+    return b"\0" not in start  # text and CSV have no mark; their names tell them apart
 
 
 def _called(kind: str) -> str:
@@ -239,21 +227,21 @@ def _called(kind: str) -> str:
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """What the system says against writing a file, as an error of ours."""
+    """Turn the system's errors of writing a file into Pellucid's."""
     try:
         yield
     except PellucidError:
         raise
     except FileExistsError as error:
         raise ExistsError(
-            f"'{_short(path)}' is there already; --overwrite replaces it (overwrite=True in Python)"
+            f"'{_short(path)}' already exists; --overwrite replaces it (overwrite=True in Python)"
         ) from error
     except OSError as error:
         raise FileError(f"cannot write '{_short(path)}': {reason_of(error)}") from error
 
 
-def _rights(path: Path) -> int:
-    """Those of the file that is there, or of any new file."""
+def _permissions(path: Path) -> int:
+    """The permissions of the existing file, or of a new file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -261,8 +249,8 @@ def _rights(path: Path) -> int:
         os.umask(mask)
         return 0o666 & ~mask
     if not stat.S_ISREG(mode):
-        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise FileError(f"cannot write '{_short(path)}': it is {what}")
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise FileError(f"cannot write '{_short(path)}': it is {kind}")
     return stat.S_IMODE(mode)
 
 

@@ -1,4 +1,4 @@
-"""A grid of percents as lines of text, as many columns at a time as there is room for."""
+"""A grid of percentages as lines of text, in bands of as many columns as fit."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from pellucid.common.files import printable
 
 NARROWEST, WIDEST = 3, 14
-"""Letters that a column of shares takes: what 100 does at least, and a word at most."""
+"""Least width of a column, for 100, and greatest, for a word, in characters."""
 
 
 class Cell(NamedTuple):
@@ -16,21 +16,21 @@ class Cell(NamedTuple):
 
     text: str
     share: float | None = None
-    """What it says, from 0 to 1; None of a name."""
+    """The share that the cell shows, from 0 to 1; None for a name."""
     is_title: bool = False
-    """Whether it stands above a column."""
+    """Whether it is the title of a column."""
 
 
 def bands(
     rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]], width: int
 ) -> Iterator[list[list[Cell]]]:
-    """The lines of a grid, a band of columns after the other.
+    """The lines of a grid, one band of columns after the other.
 
     Args:
-        rows: what each is called; long names are cut.
-        columns: likewise.
+        rows: the names of the rows; long names are cut.
+        columns: the names of the columns; likewise.
         shares: (rows, columns), from 0 to 1.
-        width: letters of a line.
+        width: of a line, in characters.
     """
     most = max(NARROWEST, min(WIDEST, width // 2 - 1))
     rows, columns = ([_cut(name, most) for name in side] for side in (rows, columns))
@@ -42,16 +42,16 @@ def bands(
         while stop < len(columns) and used + 2 + widths[stop] <= width:
             used += 2 + widths[stop]
             stop += 1
-        titles = [_padded(columns[place], widths[place]) for place in range(start, stop)]
-        part = [[Cell("  ".join([" " * side, *titles]), is_title=True)]]
+        titles = [_padded(columns[column], widths[column]) for column in range(start, stop)]
+        band = [[Cell("  ".join([" " * side, *titles]), is_title=True)]]
         for name, numbers in zip(rows, shares, strict=True):
             line = [Cell(_padded(name, side))]
-            for place in range(start, stop):
-                share = numbers[place]
-                told = f"{100 * share:.0f}" if share >= 0.005 else "·"
-                line += [Cell("  "), Cell(_padded(told, widths[place]), share)]
-            part.append(line)
-        yield part
+            for column in range(start, stop):
+                share = numbers[column]
+                percentage = f"{100 * share:.0f}" if share >= 0.005 else "·"
+                line += [Cell("  "), Cell(_padded(percentage, widths[column]), share)]
+            band.append(line)
+        yield band
         start = stop
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits until what is being done is done."""
+"""Ctrl-C that waits for the current step."""
 
 import signal
 import threading
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C is kept until a step is done; a second one is not."""
+    """Defer the first Ctrl-C in the block; yields a function that tells whether it was pressed."""
     pressed = False
 
-    def note(*_: object) -> None:
+    def handle(*_: object) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
 
     try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread, which alone gets signals
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # only the main thread receives signals
         yield lambda: False
         return
     try:
@@ -30,19 +30,19 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Ctrl-C waits until this short piece of work is done whole; then it is as ever."""
+    """Defer Ctrl-C until the end of this short block."""
     pressed = False
 
-    def note(*_: object) -> None:
+    def handle(*_: object) -> None:
         nonlocal pressed
         pressed = True
 
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
-        yield  # nothing breaks off other threads; and a handler of C's cannot be put back
+        yield  # signals do not interrupt other threads, and a handler set in C cannot be restored
         return
     try:
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, handle)
         yield
     finally:
         signal.signal(signal.SIGINT, before)

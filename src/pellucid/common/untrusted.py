@@ -1,7 +1,7 @@
-"""Files that strangers made: how much of one is read, and as what.
+"""Untrusted files: limits on what is read, and checks of values.
 
-Whoever reads one goes through here, so that the worst a file can do is to be refused, soon and in
-one line. A limit is of what is read, whatever the file says of itself.
+Every reader uses this module, so that the worst a file can do is to be refused, soon and in one
+line. A limit applies to what is read, whatever the file declares.
 """
 
 import errno
@@ -20,91 +20,92 @@ from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError
 
 MOST_JSON = 2**27
-"""Bytes of a file of JSON: the largest vocabularies have a quarter of that."""
+"""Bytes of a JSON file; the largest vocabularies have a quarter of that."""
 MOST_LINE = 2**24
 """Characters of a line, row or cell of a table."""
 MOST_JSON_LINE = 2**22
-"""Characters of a line of .jsonl, which may make fifty times as many bytes of small objects."""
+"""Characters of a line of .jsonl, whose objects may take fifty times as many bytes in memory."""
 MOST_TEXT = 2**30
-"""Characters of a file whose texts are all held at once."""
+"""Characters of a file whose texts are all held in memory."""
 PACKED_TIMES = 256
-"""How many times larger than itself a packed file may be, beyond `PACKED_FREE`; text is below 30.
-"""
+"""The highest compression ratio of a packed file larger than `PACKED_FREE`; text is below 30."""
 PACKED_FREE = 2**26
-"""Bytes that any packed file may hold: 64 MiB."""
+"""Unpacked bytes that any packed file may have: 64 MiB."""
 MOST_RECORDS = 2**14
 """Records of a recording."""
 MOST_RULES = 128
-"""Rules that a mask is combined of in a recording, and so how deep they may be."""
+"""Rules that make up a mask in a recording, and so its greatest depth."""
 MOST_LAYERS = 2**14
-"""What a config may say where lists are made of so many parts, before any weights are looked at."""
+"""The greatest number in a config that sets the length of a list, such as that of layers."""
 BUILT_TIMES = 8
-"""How many times the numbers of its weights a model may have when it is built: an embedding that
-several parts share is built for each of them."""
+"""How many parameters a model may have per stored one: a shared embedding is built for each part
+that uses it."""
 BUILT_FREE = 2**26
-"""Numbers that any model may have besides, such as tables of positions."""
+"""Parameters that any model may have in addition, such as tables of positions."""
 BUILT_PARTS = 2**10
-"""Tensors that any model may have besides."""
+"""Tensors that any model may have in addition."""
 MOST_NAMED = 20
-"""Names in one error."""
+"""Names that one error lists."""
 
 
 SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Where names begin that a shell gives to what it has opened itself, pipes too."""
+"""How the names of files and pipes begin that the shell has opened."""
 
 
 def regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file opened for reading, if it is one: a pipe or a device may never end, or never begin.
+    """Open a regular file for reading; a pipe or a device might never end, or block.
 
     Raises:
         FileError: it is a pipe or a device.
-        OSError: it cannot be opened, as a directory cannot.
+        OSError: it cannot be opened, or is a directory.
     """
     if os.fspath(path).startswith(SHELL):
         return open(path, "rb")
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(opened).st_mode
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return os.fdopen(opened, "rb")
-    os.close(opened)
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise FileError(f"cannot read '{short(str(path), 200)}': it is no regular file")
+    raise FileError(f"cannot read '{short(str(path), 200)}': it is not a regular file")
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON says.
+    """The content of a JSON file.
 
     Raises:
-        FileError: it is no regular file, or too large.
-        OSError, ValueError, RecursionError: it cannot be read, or is no JSON.
+        FileError: it is not a regular file, or too large.
+        OSError, ValueError, RecursionError: it cannot be read, or is not JSON.
     """
     with regular(path) as file:
         content = file.read(MOST_JSON + 1)
     if len(content) > MOST_JSON:
         raise FileError(f"its {path.name} is larger than {MOST_JSON:,} bytes")
-    # Some editors put a mark before the text, which is no part of it.
+    # Some editors put a byte order mark before the text.
     return json.loads(content.decode("utf-8-sig"))
 
 
 def json_in(directory: Path, name: str) -> dict[str, Any]:
-    """The object in a file of the checkpoint.
+    """The JSON object in a file of a model directory.
 
     Raises:
-        FileError: there is no such file, or something else is in it.
+        FileError: there is no such file, or it is not a JSON object.
     """
-    found = _json(directory, name)
-    if not isinstance(found, dict):
-        raise FileError(f"its {name} is no JSON object")
-    return found
+    content = _json(directory, name)
+    if not isinstance(content, dict):
+        raise FileError(f"its {name} is not a JSON object")
+    return content
 
 
 def json_list_in(directory: Path, name: str) -> list[Any]:
-    """The list in a file of the checkpoint; raises as `json_in`."""
-    found = _json(directory, name)
-    if not isinstance(found, list):
-        raise FileError(f"its {name} is no JSON list")
-    return found
+    """The JSON list in a file of a model directory; raises as `json_in`."""
+    content = _json(directory, name)
+    if not isinstance(content, list):
+        raise FileError(f"its {name} is not a JSON list")
+    return content
 
 
 def _json(directory: Path, name: str) -> Any:
@@ -116,40 +117,75 @@ def _json(directory: Path, name: str) -> Any:
             raise FileError(f"it has no {name}") from None
 
 
-_LISTED = re.compile(r"layers?\b|layers?_|depth|blocks|num_labels")
+_LIST_LENGTH = re.compile(r"layers?\b|layers?_|depth|blocks|num_labels")
 
 
-def check_layers(said: Any) -> None:
-    """Refuse a config that would have a library make lists without end; raises ValueError."""
-    parts = said.items() if isinstance(said, Mapping) else enumerate(said)
-    for name, one in parts:
-        if isinstance(one, Mapping | list):
-            check_layers(one)
-        elif isinstance(one, int | float) and abs(one) > MOST_LAYERS and _LISTED.search(str(name)):
-            raise ValueError(f"{name} is {_shown(one)}, and may be {MOST_LAYERS}")
+def check_layers(config: Any) -> None:
+    """Refuse a config that would make a library build endless lists; raises ValueError."""
+    for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        if isinstance(value, Mapping | list):
+            check_layers(value)
+        elif not isinstance(value, int | float) or not _LIST_LENGTH.search(str(name)):
+            continue
+        elif abs(value) > MOST_LAYERS:
+            raise ValueError(f"{name} is {_shown(value)}, more than {MOST_LAYERS}")
 
 
-def inside(directory: Path, name: str, said_in: str = "modules.json") -> Path:
-    """The file of a name within a directory.
+def inside(directory: Path, name: str, source: str = "modules.json") -> Path:
+    """The path of a file within a model directory.
 
-    Links are followed, as all files are links in the cache of the Hugging Face hub; what the name
-    itself says stays inside.
+    Args:
+        directory: of the model.
+        name: of the file, relative to the directory.
+        source: the file that gives the name.
 
     Raises:
-        FileError: the name leads out of the directory, or is none.
+        FileError: the name, or a symbolic link behind it, leads out of the directory.
     """
     path = Path(name)
     if path.anchor or ".." in path.parts or "\0" in name:
-        raise FileError(f"its {said_in} names a file elsewhere: {short(name, 200)}")
+        raise FileError(f"its {source} names a file outside the directory: {short(name, 200)}")
+    _check_target(directory, directory / path)
     return directory / path
 
 
-@contextmanager
-def guarded(what: str) -> Iterator[None]:
-    """Whatever goes wrong with a stranger's file is an error of ours that begins with `what`.
+def check_links(directory: Path) -> None:
+    """Refuse a model directory with a symbolic link that leads out of it.
 
-    A library written in Rust that meets what it has not foreseen raises a PanicException, which is
-    no Exception.
+    Reading such a model would read a file that is not part of it. This checks the files of the
+    directory and of its subdirectories; `inside` checks whatever lies deeper.
+
+    Raises:
+        FileError: there is such a link; the message names it.
+    """
+    for pattern in ("*", "*/*"):
+        for path in directory.glob(pattern):
+            if path.is_symlink():
+                _check_target(directory, path)
+
+
+def _check_target(directory: Path, path: Path) -> None:
+    """Refuse a path whose target is outside the directory, and not in the cache it belongs to.
+
+    The Hugging Face hub's cache keeps a model in models--NAME/snapshots/HASH, where each file is a
+    link into models--NAME/blobs.
+    """
+    real = Path(os.path.realpath(directory))
+    blobs = [above.parent / "blobs" for above in real.parents if above.name == "snapshots"]
+    target = Path(os.path.realpath(path))
+    if not any(target.is_relative_to(root) for root in (real, *blobs)):
+        link = short(str(path.relative_to(directory)), 200)
+        raise FileError(
+            f"its {link} is a link to {short(str(target), 200)}, outside the model's directory; "
+            "copy the file there if you trust it"
+        )
+
+
+@contextmanager
+def guarded(message: str) -> Iterator[None]:
+    """Turn any failure of the block into a FileError that begins with the message.
+
+    That includes the PanicException of libraries written in Rust, which is not an Exception.
     """
     try:
         yield
@@ -158,61 +194,61 @@ def guarded(what: str) -> Iterator[None]:
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise FileError(f"{what}: {told(error)}") from error
+        raise FileError(f"{message}: {short_reason(error)}") from error
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether it says that something failed, and not that somebody wants to stop."""
+    """Whether it reports a failure, rather than a request to stop."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def told(error: BaseException) -> str:
-    """An error in a short line."""
+def short_reason(error: BaseException) -> str:
+    """The message of an error in a short line."""
     return short(reason_of(error), 200)
 
 
 def whole(value: Any, name: str, least: int = 0, most: int = 2**62) -> int:
-    """An int of a file.
+    """Check an int from a file.
 
     Raises:
-        TypeError: it is another thing, such as true, which Python takes for 1.
+        TypeError: it is not an int; true, which Python takes for 1, is none either.
         ValueError: it is out of range.
     """
     if type(value) is not int:
-        raise TypeError(f"{name} is {_shown(value)}, no whole number")
+        raise TypeError(f"{name} is {_shown(value)}, not a whole number")
     if not least <= value <= most:
         raise ValueError(f"{name} is {_shown(value)}, not from {least} to {most}")
     return value
 
 
 def finite(value: Any, name: str) -> float:
-    """A finite number of a file; raises as `whole`."""
+    """Check a finite number from a file; raises as `whole`."""
     if type(value) not in (int, float):
-        raise TypeError(f"{name} is {_shown(value)}, no number")
+        raise TypeError(f"{name} is {_shown(value)}, not a number")
     if not math.isfinite(value):  # OverflowError for an int beyond all floats
         raise ValueError(f"{name} is {value}, not finite")
     return float(value)
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or false of a file; raises TypeError."""
+    """Check a bool from a file; raises TypeError."""
     if type(value) is not bool:
         raise TypeError(f"{name} is {_shown(value)}, neither true nor false")
     return value
 
 
 def text(value: Any, name: str) -> str:
-    """A text of a file; raises TypeError."""
+    """Check a string from a file; raises TypeError."""
     if type(value) is not str:
-        raise TypeError(f"{name} is {_shown(value)}, no text")
+        raise TypeError(f"{name} is {_shown(value)}, not a string")
     return value
 
 
 def texts(value: Any, name: str) -> dict[str, str]:
-    """Texts by name of a file; raises TypeError."""
+    """Check strings by name from a file; raises TypeError."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is {_shown(value)}, no texts by name")
-    return {text(key, name): text(one, name) for key, one in value.items()}
+        raise TypeError(f"{name} is {_shown(value)}, not strings by name")
+    return {text(key, name): text(item, name) for key, item in value.items()}
 
 
 def _shown(value: Any) -> str:

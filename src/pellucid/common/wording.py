@@ -1,11 +1,11 @@
-"""Small pieces of sentences: shares, lists, counts; and answers as JSON can hold them."""
+"""Parts of sentences: percentages, lists, counts; and values that JSON can hold."""
 
 import math
 from typing import Any
 
 
 def percent(fraction: float) -> str:
-    """A fraction as whole percents, never rounded to 0% or 100% when it is neither."""
+    """A fraction in whole percent; 0% and 100% only if exact."""
     if 0 < fraction < 0.005:
         return "<1%"
     if 0.995 <= fraction < 1:
@@ -19,7 +19,7 @@ def listing(parts: list[str]) -> str:
 
 
 def short(text: str, length: int) -> str:
-    """Text cut to a length, the cut marked."""
+    """Text cut to a length, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -28,14 +28,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def plain(told: Any) -> Any:
-    """The same as JSON can hold it: it knows no infinity and no NaN, null here, and only UTF-8."""
-    if isinstance(told, dict):
-        return {name: plain(part) for name, part in told.items()}
-    if isinstance(told, list | tuple):
-        return [plain(part) for part in told]
-    if isinstance(told, float) and not math.isfinite(told):
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: infinity and NaN become null, and text valid UTF-8."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(told, str):  # names of files are sometimes bytes that are no text
-        return told.encode(errors="replace").decode()
-    return told
+    if isinstance(value, str):  # the name of a file may be invalid UTF-8
+        return value.encode(errors="replace").decode()
+    return value

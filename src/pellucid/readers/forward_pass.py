@@ -1,4 +1,4 @@
-"""A model reads a text under a watch: opened, its text tokenized, every attention recorded."""
+"""Run a model on a text and record all its attention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pellucid.common.files import is_blank
+from pellucid.common.untrusted import short_reason
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError
 from pellucid.lens.head_table import HeadTable, heads
@@ -21,7 +22,7 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What there is to say of a text that a model has read."""
+    """What was measured when a model read a text."""
 
     model: str
     tokens: int
@@ -43,22 +44,22 @@ def look(
     overwrite: bool = False,
     step: Step,
 ) -> Seen:
-    """Let a model read a text, and look at every head.
+    """Run a model on a text, and measure every head.
 
     Args:
-        text: what it reads.
-        target: what the decoder of an encoder-decoder reads; the text as well unless given.
-        model: a directory or hub name; Pellucid's decoder if None.
+        text: the input.
+        target: the input of the decoder of an encoder-decoder; None is `text`.
+        model: as for `open_checkpoint`.
         layers: as for `watch`.
-        max_tokens: cut what is longer.
+        max_tokens: cut longer texts to this length.
         top: how many of the strongest links to find.
-        save: where to write the recording.
-        overwrite: whether a recording that is there may be replaced.
-        step: told how far it is: what it does, how much is done, and of how much.
+        save: where to save the recording.
+        overwrite: whether an existing recording may be replaced.
+        step: called with the name of the step, its progress and its total.
 
     Raises:
-        ArgumentError: the text is too long for the model, or nothing of it can be seen.
-        FileError: the model cannot be opened, or the recording not written.
+        ArgumentError: the text is too long for the model, or no attention can be recorded.
+        FileError: the model cannot be opened, or the recording cannot be written.
     """
     if top < 0:
         raise ArgumentError(f"--top must be 0 or more, not {top}")
@@ -91,12 +92,12 @@ def recorded(
     step: Step,
     values_up_to: int = 0,
 ) -> tuple[Checkpoint, dict[str, torch.Tensor], Recording]:
-    """Let a model read a text; as for `look`, with what is told how far it is.
+    """Run a model on a text; arguments as for `look`.
 
-    Of a text of at most `values_up_to` tokens what attention moves is kept too.
+    For a text of at most `values_up_to` tokens, the value vectors are recorded as well.
 
     Returns:
-        The model, what it was called with, and what was seen.
+        The model, its inputs, and the recording.
     """
     if max_tokens is not None and max_tokens < 1:
         raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
@@ -119,28 +120,25 @@ def recorded(
 def _inputs(
     text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
 ) -> dict[str, torch.Tensor]:
-    """What the model is called with: (1, tokens) each."""
+    """The inputs of the model, (1, tokens) each."""
     is_both = checkpoint.is_both
     if target is not None and not is_both:
-        raise ArgumentError(
-            f"--target goes with an encoder-decoder, and {checkpoint.name} has no decoder beside "
-            "its encoder"
-        )
+        raise ArgumentError(f"--target needs an encoder-decoder, and {checkpoint.name} is not one")
     ids = _ids("text", text, checkpoint, max_tokens)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if is_both:
         if target is not None and is_blank(target):
-            raise ArgumentError("--target is empty; give what the decoder is to read")
+            raise ArgumentError("--target is empty; give a text for the decoder")
         ids = _ids("target", text if target is None else target, checkpoint, max_tokens)
         start = checkpoint.starts_target
-        if start is not None:  # as in training: from each token the next is to be told
+        if start is not None:  # shifted right, as in training
             ids = torch.cat([torch.tensor([[start]]), ids[:, :-1]], 1)
         inputs["decoder_input_ids"] = ids
     return inputs
 
 
 def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -> torch.Tensor:
-    """(1, tokens) ids of a text that the model has room for."""
+    """(1, tokens) ids of a text, checked against the limits of the model."""
     side = {"text_target": text} if name == "target" else {"text": text}
     if max_tokens is not None:
         marks = checkpoint.tokenizer.num_special_tokens_to_add()
@@ -152,22 +150,22 @@ def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -
     try:
         ids = checkpoint.tokenizer(
             **side,
-            verbose=False,  # its own warning about the length would only precede our error
+            verbose=False,  # its warning about the length would only precede our error
             truncation=max_tokens is not None,
             max_length=max_tokens,
         )["input_ids"]
-    except Exception as error:  # of tokenizers, with no kind of its own
-        reason = short(" ".join(str(error).split()), 200)
+    except Exception as error:  # tokenizers has no error class of its own
+        reason = short_reason(error)
         raise ArgumentError(
             f"the tokenizer of {checkpoint.name} cannot read this: {reason}"
         ) from error
     if not ids:
         raise ArgumentError(f"the {name} has no tokens that {checkpoint.name} knows")
-    known = _known_tokens(name, checkpoint)
-    if known is not None and max(ids) >= known:
+    size = _vocabulary_size(name, checkpoint)
+    if size is not None and max(ids) >= size:
         raise ArgumentError(
-            f"tokenizer and model of {checkpoint.name} do not fit together: the {name} has token "
-            f"{max(ids):,}, but the model's vocabulary ends at {known - 1:,}"
+            f"tokenizer and model of {checkpoint.name} do not match: the {name} has token "
+            f"{max(ids):,}, but the model's vocabulary ends at {size - 1:,}"
         )
     limit = checkpoint.limit
     if limit is not None and len(ids) > limit:
@@ -178,11 +176,11 @@ def _ids(name: str, text: str, checkpoint: Checkpoint, max_tokens: int | None) -
     return torch.tensor([ids])
 
 
-def _known_tokens(name: str, checkpoint: Checkpoint) -> int | None:
-    """The size of the vocabulary of the model, or of its decoder for the target."""
+def _vocabulary_size(name: str, checkpoint: Checkpoint) -> int | None:
+    """The vocabulary size of the model or, for the target, of its decoder; None if unknown."""
     model = checkpoint.model
     try:
         part = model.get_decoder() if name == "target" else model
         return getattr(part.get_input_embeddings(), "num_embeddings", None)
-    except (AttributeError, NotImplementedError):  # models of kinds that do not tell
+    except (AttributeError, NotImplementedError):  # some models do not have these methods
         return None

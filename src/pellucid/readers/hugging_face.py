@@ -1,4 +1,4 @@
-"""Models read by transformers, quietly, and with errors a person can act on."""
+"""Models that transformers reads, without its output, and with errors that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,6 @@ from pellucid.models.checkpoints.source import opening
 from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored, check_fits
 from pellucid.readers.checkpoint import Checkpoint
 
-_INSTALL = "pip install 'pellucid[hf]'"
 _TOKENIZERS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,10 +26,10 @@ _TOKENIZERS = (
     "*.tiktoken",
     "tekken.json",
 )
-"""The files of which a tokenizer has at least one."""
+"""Files of tokenizers; a directory without any has none."""
 _FAILED = "transformers cannot read it"
 _UNUSED = ("pooler", "lm_head", "cls", "classifier")
-"""Parts after the last layer, which no attention needs."""
+"""Parts after the last layer, whose weights may be missing."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,19 @@ class TheirCheckpoint(Checkpoint):
             return None if start is None else untrusted.whole(start, name)
 
     def run(self, **inputs: torch.Tensor) -> Any:
-        return self._tried(self.model, **inputs)
+        return self._guarded(self.model, **inputs)
 
     def write(self, ids: torch.Tensor, most: int) -> torch.Tensor:
-        """The likeliest token each time, (1, tokens): what comes first is as `generate` has it.
+        """Generate greedily, (1, tokens); the prompt is included as by `generate` of transformers.
 
         Args:
-            ids: (1, tokens) what it reads.
-            most: new tokens.
+            ids: (1, tokens), the prompt.
+            most: the most new tokens.
 
         Raises:
-            ArgumentError: it does not run on text.
+            ArgumentError: the model does not run on text.
         """
-        found: torch.Tensor = self._tried(
+        generated: torch.Tensor = self._guarded(
             self.model.generate,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -71,35 +70,35 @@ class TheirCheckpoint(Checkpoint):
             do_sample=False,
             num_beams=1,
         )
-        return found
+        return generated
 
-    def _tried(self, call: Any, **inputs: Any) -> Any:
+    def _guarded(self, call: Any, **inputs: Any) -> Any:
         try:
             with torch.no_grad(), _quiet():
                 return call(**inputs)
-        except Exception as error:  # a model of images, say; each complains in its own way
-            reason = untrusted.told(error)
+        except Exception as error:  # each model has its own errors, such as a model of images
+            reason = untrusted.short_reason(error)
             raise ArgumentError(f"model {self.name} does not run on text: {reason}") from error
 
 
 def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> TheirCheckpoint:
-    """A model of any family that transformers has.
+    """Open a model of any family that transformers has.
 
     Args:
-        model: what it was called by who asked.
-        directory: where it is.
-        whole: of an encoder-decoder, both; else its encoder alone.
-        writes: with what tells the next token.
+        model: its name, as the user gave it.
+        directory: of the model.
+        whole: open an encoder-decoder whole, not only its encoder.
+        writes: open it with its language-model head.
 
     Raises:
-        MissingExtraError: transformers are not installed.
-        FileError: what is there is no model, or not whole.
-        ArgumentError: it reads no text.
+        MissingExtraError: transformers is not installed.
+        FileError: it is not a model, or files or tensors are missing.
+        ArgumentError: it does not read text.
     """
     try:
         import transformers
     except ImportError as error:
-        raise MissingExtraError(f"this needs transformers: {_INSTALL}") from error
+        raise MissingExtraError.of("this needs transformers", "hf") from error
     name = printable(Path(model).name or model)
     options = {"trust_remote_code": False, "local_files_only": True}
     with opening(model), untrusted.guarded(_FAILED), _quiet():
@@ -109,8 +108,8 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
     is_both = config.is_encoder_decoder
     kind: Any = transformers.AutoModel
     if writes:
-        both, one = transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForCausalLM
-        kind = both if is_both else one
+        encoder_decoder = transformers.AutoModelForSeq2SeqLM
+        kind = encoder_decoder if is_both else transformers.AutoModelForCausalLM
     unused: tuple[str, ...] = () if writes else _UNUSED
     if is_both and not whole:
         unused = (*unused, "decoder")
@@ -124,7 +123,7 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are named below
+                ignore_mismatched_sizes=True,  # the error below names them
                 **options,
             )
         check_fits(list(_wrong(loaded, unused)))
@@ -135,20 +134,20 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
 
 
 def _limit(network: Any) -> int | None:
-    """The most tokens that a model has positions for; None where it has no such limit.
+    """The most tokens that a model has positions for; None without a limit.
 
-    What its tokenizer says of a length is a habit of training, and no limit of the model.
+    The length that its tokenizer gives is one of training, not a limit of the model.
     """
     config = network.config
     owners = (config, getattr(config, "encoder", None), getattr(config, "text_config", None))
     names = ("max_position_embeddings", "max_encoder_position_embeddings")
-    told = (getattr(owner, name, None) for owner in owners for name in names)
-    positions = next((number for number in told if isinstance(number, int)), -1)
-    if positions <= 0:  # -1 stands for no limit
+    numbers = (getattr(owner, name, None) for owner in owners for name in names)
+    positions = next((number for number in numbers if isinstance(number, int)), -1)
+    if positions <= 0:  # -1 means no limit
         return None
     for name, part in network.named_modules():
         padding = getattr(part, "padding_idx", None)
-        # RoBERTa and its kin count from the place after that of padding.
+        # RoBERTa and its relatives number positions from padding_idx + 1.
         is_positions = "position" in name.rpartition(".")[2]
         if is_positions and padding is not None and len(part.weight) == positions:
             return int(positions - padding - 1)
@@ -156,7 +155,7 @@ def _limit(network: Any) -> int | None:
 
 
 class _Printable:
-    """A tokenizer whose tokens hold no control characters."""
+    """A tokenizer whose tokens have no control characters."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -178,30 +177,27 @@ class _Printable:
 
 
 def _check_reads_text(name: str, config: Any) -> None:
-    """Complain of a model that takes no token ids, as one of images does not."""
+    """Refuse a model that takes no token ids, such as a model of images."""
     from transformers import MODEL_MAPPING
 
     kind: Any = MODEL_MAPPING.get(type(config), None)
-    if kind is None or isinstance(kind, tuple):  # unknown, or one of several
+    if kind is None or isinstance(kind, tuple):  # unknown, or ambiguous
         return
-    taken = signature(kind.forward).parameters
-    if "input_ids" not in taken:
-        reads = getattr(kind, "main_input_name", "input_ids")
-        told = f"it reads {reads}" if reads in taken else "it takes no token ids"
-        raise ArgumentError(f"model {name} does not run on text: {told}")
+    parameters = signature(kind.forward).parameters
+    if "input_ids" not in parameters:
+        main = getattr(kind, "main_input_name", "input_ids")
+        reason = f"it reads {main}" if main in parameters else "it takes no token ids"
+        raise ArgumentError(f"model {name} does not run on text: {reason}")
 
 
 def _check_tokenizer(directory: Path) -> None:
-    """Complain of a directory without one, where transformers would make an empty one up."""
+    """Refuse a directory without a tokenizer, for which transformers would make an empty one."""
     if not any(any(directory.glob(name)) for name in _TOKENIZERS):
         raise FileError("it has no tokenizer: no tokenizer.json, vocab.txt or the like")
 
 
 def _wrong(loaded: dict[str, Any], unused: tuple[str, ...]) -> Iterator[str]:
-    """Tensors that the weights do not have, or have in another shape.
-
-    transformers would go on with random numbers in their place.
-    """
+    """Tensors that are missing or of another shape, which transformers would fill at random."""
     mismatched = [key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"]]
     for problem, names in (
         ("is missing", loaded["missing_keys"]),
@@ -214,7 +210,7 @@ def _wrong(loaded: dict[str, Any], unused: tuple[str, ...]) -> Iterator[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and advice, and restore them after."""
+    """Silence the progress bars and warnings of transformers in the block."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,10 +1,10 @@
-"""One door: a model that reads text, opened by whatever name it has."""
+"""Open a model that reads text, by any name that it has."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 from pellucid import pretrained
-from pellucid.common.untrusted import json_in
+from pellucid.common.untrusted import check_links, json_in
 from pellucid.errors import ArgumentError, FileError
 from pellucid.models.checkpoints import is_own
 from pellucid.models.checkpoints.source import directory_of, opening
@@ -16,32 +16,33 @@ from pellucid.readers.own import open_own
 def open_checkpoint(
     model: str | Path | None, *, whole: bool = False, writes: bool = False
 ) -> Checkpoint:
-    """Open a model and its tokenizer, quietly, and with errors a person can act on.
+    """Open a model and its tokenizer.
 
-    Only safetensors weights are read, and no code that a checkpoint brings along is run.
+    Only safetensors weights are read, and no code of a checkpoint is run.
 
     Args:
-        model: what `pellucid.load` takes: a directory, a short name or a name on the hub;
-            Pellucid's decoder if None. Of any family that transformers has.
-        whole: of an encoder-decoder, both; else its encoder alone.
-        writes: with what tells the next token, so that it can generate. Then it is one of
-            `pellucid.models` wherever these have its family.
+        model: as for `pellucid.load`, a directory, a short name or a name on the hub, of any family
+            that transformers has; None is Pellucid's decoder.
+        whole: open an encoder-decoder whole, not only its encoder.
+        writes: open it with its language-model head, so that it can generate; as one of
+            `pellucid.models` if these have its family.
 
     Raises:
-        MissingExtraError: it needs what is not installed.
-        FileError: there is no such model, or what is there is not one.
-        ArgumentError: it reads no text.
+        MissingExtraError: it needs an extra that is not installed.
+        FileError: there is no such model, or its files are damaged.
+        ArgumentError: it does not read text.
     """
     model = str(pretrained.DECODER if model is None else model)
     directory = directory_of(model)
     with opening(model):
-        said = json_in(directory, "config.json")
-    if is_own(said):
+        check_links(directory)
+        config = json_in(directory, "config.json")
+    if is_own(config):
         return open_own(model, directory, whole=whole)
     if writes:
         try:
             return open_own(model, directory, whole=whole)
-        except (FileError, ArgumentError):  # a `Config` cannot say all that its family can
+        except (FileError, ArgumentError):  # `Config` does not cover every model of its family
             if find_spec("transformers") is None:
                 raise
     return open_theirs(model, directory, whole=whole, writes=writes)

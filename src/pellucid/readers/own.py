@@ -1,4 +1,4 @@
-"""Models of `pellucid.models` and their tokenizers, called as those of transformers are."""
+"""Models of `pellucid.models` and their tokenizers, with the interface of transformers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ class OwnCheckpoint(Checkpoint):
         return start if self.is_both else None
 
     def run(self, **inputs: torch.Tensor) -> Any:
-        given = [inputs[name] for name in ("input_ids", "decoder_input_ids") if name in inputs]
-        for ids in given:
-            check_ids("ids", ids, self.model.config)  # an encoder by itself does not
+        ids = [inputs[name] for name in ("input_ids", "decoder_input_ids") if name in inputs]
+        for side in ids:
+            check_ids("ids", side, self.model.config)  # an encoder alone does not check them
         with torch.no_grad():
-            return self.model(*given)
+            return self.model(*ids)
 
 
 def open_own(model: str, directory: Path, *, whole: bool) -> OwnCheckpoint:
-    """A model of a family that `pellucid.load` knows, without transformers.
+    """Open a model of a family that `pellucid.load` knows, without transformers.
 
     Args:
-        model: what it was called by who asked.
-        directory: where it is.
-        whole: of an encoder-decoder, both; else its encoder alone.
+        model: its name, as the user gave it.
+        directory: of the model.
+        whole: open an encoder-decoder whole, not only its encoder.
 
     Raises:
         FileError, MissingExtraError: as `pellucid.load`.
@@ -64,12 +64,12 @@ def open_own(model: str, directory: Path, *, whole: bool) -> OwnCheckpoint:
 
 
 class OwnTokenizer:
-    """As much of a tokenizer of transformers as is asked of one here."""
+    """A tokenizer with the part of the interface of transformers that Pellucid uses."""
 
     def __init__(self, own: Tokenizer) -> None:
         self.own = own
         self.is_fast = own.inner is not None
-        """Whether it says where in the text each token stands."""
+        """Whether it gives the offsets of tokens in the text."""
         self.all_special_ids = own.all_special_ids
         self.convert_ids_to_tokens = own.convert_ids_to_tokens
 
@@ -83,12 +83,12 @@ class OwnTokenizer:
         **_: Any,
     ) -> dict[str, list[Any]]:
         reader = self.own if text_target is None else self.own.of_target
-        said = text if text_target is None else text_target
-        assert said is not None
+        content = text if text_target is None else text_target
+        assert content is not None
         if truncation and max_length is not None:
-            return {"input_ids": reader.encode_cut(said, max_length)}
-        [ids] = reader.encode([said])
-        return {"input_ids": ids, "offset_mapping": reader.offsets(said)}
+            return {"input_ids": reader.encode_cut(content, max_length)}
+        [ids] = reader.encode([content])
+        return {"input_ids": ids, "offset_mapping": reader.offsets(content)}
 
     def num_special_tokens_to_add(self) -> int:
         return self.own.marks

@@ -171,4 +171,4 @@ def require_sklearn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("this needs scikit-learn: pip install 'pellucid[tasks]'") from error
+        raise MissingExtraError.of("this needs scikit-learn", "tasks") from error

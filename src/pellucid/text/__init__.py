@@ -1,1 +1,1 @@
-"""Text in and out: tokenizers, and items from files."""
+"""Text: tokenizers, and texts and tables in files."""

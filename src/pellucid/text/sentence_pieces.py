@@ -1,8 +1,10 @@
-"""Tokenizers of checkpoints with models of SentencePiece (Kudo and Richardson 2018).
+"""Tokenizers of checkpoints with SentencePiece models (Kudo and Richardson 2018).
 
 spiece.model                           T5
-source.spm, target.spm, vocab.json     Marian: one model for each language, one set of ids
-tokenizer.model                        Llama: pairs of pieces, which tokenizers can put together too
+source.spm, target.spm, vocab.json     Marian: a model per language, shared ids
+tokenizer.model                        Llama: BPE, which becomes a `tokenizers.Tokenizer`
+
+transformers has a converter for T5 and Llama, not for Marian, so that `PieceTokenizer` would stay.
 """
 
 import re
@@ -23,13 +25,13 @@ END, UNKNOWN = "</s>", "<unk>"
 MARKS = (END, UNKNOWN, "<pad>")
 SPACE = "▁"
 ODD = "é ﬁ 漢字  two spaces\ta tab\na line 🙂"
-"""What other tokenizers of this kind change before they look for pieces, or do not know."""
+"""Text that other SentencePiece tokenizers normalize or do not know."""
 EXTRA = 100
-"""Marks of T5 for what is left out, after the pieces of its model, the last one first."""
+"""Sentinel tokens of T5, which follow the pieces of its model in reverse order."""
 
 
 class PieceTokenizer(Tokenizer):
-    """Pieces of the source's language become ids, and ids become text of the target's."""
+    """Encodes text of the source language, and decodes ids to text of the target language."""
 
     def __init__(
         self,
@@ -39,14 +41,14 @@ class PieceTokenizer(Tokenizer):
         ids: Mapping[str, int],
         mark: str,
     ) -> None:
-        """Put it together.
+        """Make a tokenizer of two models.
 
         Args:
-            files: what to save, by name.
-            source: a `sentencepiece.SentencePieceProcessor`.
-            target: another, or the same.
+            files: contents of the files to save, by name.
+            source: the `sentencepiece.SentencePieceProcessor` that encodes.
+            target: the one that decodes; may be the same.
             ids: of all tokens.
-            mark: a regular expression of tokens that are no part of the text around them.
+            mark: a regular expression for special tokens within a text.
         """
         self.files, self.source, self.target = files, source, target
         self.ids, self.tokens = ids, {number: token for token, number in ids.items()}
@@ -67,7 +69,7 @@ class PieceTokenizer(Tokenizer):
         return []
 
     marks = 1
-    """Its end."""
+    """The end token."""
 
     @property
     def of_target(self) -> "PieceTokenizer":
@@ -91,16 +93,16 @@ class PieceTokenizer(Tokenizer):
         if not special:
             tokens = [token for token in tokens if not self._is_mark(token)]
         texts: list[str] = []
-        for is_mark, some in groupby(tokens, self._is_mark):
-            group = list(some)
-            texts += group if is_mark else [self._text(group)]
+        for is_mark, run in groupby(tokens, self._is_mark):
+            pieces = list(run)
+            texts += pieces if is_mark else [self._text(pieces)]
         return " ".join(texts)
 
     def _is_mark(self, token: str) -> bool:
         return token in MARKS or self.mark.fullmatch(token) is not None
 
     def _text(self, pieces: list[str]) -> str:
-        # A piece that the target's model does not know is left as it is, the mark of a space too.
+        # The target model leaves unknown pieces as they are, with their ▁.
         text: str = self.target.decode_pieces(pieces).replace(SPACE, " ")
         return text.strip()
 
@@ -112,7 +114,7 @@ class PieceTokenizer(Tokenizer):
 
 
 def t5(directory: Path) -> PieceTokenizer:
-    """The tokenizer of spiece.model.
+    """The tokenizer of T5, from spiece.model.
 
     Raises:
         FileError: it is damaged.
@@ -127,7 +129,7 @@ def t5(directory: Path) -> PieceTokenizer:
 
 
 def marian(directory: Path) -> PieceTokenizer:
-    """The tokenizer of source.spm, target.spm and vocab.json.
+    """The tokenizer of Marian, from source.spm, target.spm and vocab.json.
 
     Raises:
         FileError: they are damaged, or one is missing.
@@ -135,18 +137,18 @@ def marian(directory: Path) -> PieceTokenizer:
     """
     ids = json_in(directory, "vocab.json")
     _expect("vocab.json", ids)
-    source, reader = _read(directory, "source.spm")
-    target, writer = _read(directory, "target.spm")
+    source, encoder = _read(directory, "source.spm")
+    target, decoder = _read(directory, "target.spm")
     vocabulary = (directory / "vocab.json").read_bytes()
     files = {"source.spm": source, "target.spm": target, "vocab.json": vocabulary}
-    return PieceTokenizer(files, reader, writer, ids, "^>>.*?<<")  # the language that is wanted
+    return PieceTokenizer(files, encoder, decoder, ids, "^>>.*?<<")  # the target language
 
 
 def llama(directory: Path) -> Any:
-    """A `tokenizers.Tokenizer` that does what the model in tokenizer.model does.
+    """A `tokenizers.Tokenizer` equivalent to the model in tokenizer.model.
 
     Raises:
-        FileError: the model is damaged, or does what this cannot, as shown by an example.
+        FileError: the model is damaged, or of a kind that encodes an example differently.
         MissingExtraError: sentencepiece is not installed.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -158,32 +160,36 @@ def llama(directory: Path) -> Any:
         raise FileError(f"{error}; it has no tokenizer.json, and {ADVICE}") from error
     size = model.get_piece_size()
     ids = {model.id_to_piece(number): number for number in range(size)}
-    # Those that come first in the vocabulary were put together first.
+    # Pieces earlier in the vocabulary were merged first.
     splits = ((piece[:place], piece[place:]) for piece in ids for place in range(1, len(piece)))
     merges = [(left, right) for left, right in splits if left in ids and right in ids]
     unknown = model.id_to_piece(model.unk_id())
-    made = Tokenizer(models.BPE(ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    made.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    tokenizer = Tokenizer(
+        models.BPE(ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
     parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    made.decoder = decoders.Sequence([*parts, decoders.Strip(" ", left=1, right=0)])
+    tokenizer.decoder = decoders.Sequence([*parts, decoders.Strip(" ", left=1, right=0)])
     plain = [piece for piece, number in ids.items() if not _is_mark_of(model, number)]
     text = "".join(plain).replace(SPACE, " ").strip() + ODD
     added = [int(number) for number in settings.get("added_tokens_decoder", {})]
-    if made.encode(text).ids != model.encode(text) or any(number >= size for number in added):
+    if tokenizer.encode(text).ids != model.encode(text) or any(number >= size for number in added):
         raise FileError(
-            "its tokenizer.model is of a kind that is read from tokenizer.json alone, and there "
+            "its tokenizer.model is of a kind that can only be read from tokenizer.json, and there "
             f"is none; {ADVICE}"
         )
-    _add_marks(made, model, settings)
-    return made
+    _add_marks(tokenizer, model, settings)
+    return tokenizer
 
 
-def _add_marks(made: Any, model: Any, settings: Mapping[str, Any]) -> None:
-    """Pieces that are no text, and those of them that stand around one, as in transformers."""
+def _add_marks(tokenizer: Any, model: Any, settings: Mapping[str, Any]) -> None:
+    """Add special tokens, and those that transformers puts around a text."""
     from tokenizers import processors
 
     numbers = [number for number in range(model.get_piece_size()) if model.is_control(number)]
-    made.add_special_tokens([model.id_to_piece(one) for one in (*numbers, model.unk_id())])
+    tokenizer.add_special_tokens(
+        [model.id_to_piece(number) for number in (*numbers, model.unk_id())]
+    )
     before, after = model.bos_id(), model.eos_id()
     parts, marks = ["$A"], []
     if settings.get("add_bos_token", True) and before >= 0:
@@ -193,26 +199,22 @@ def _add_marks(made: Any, model: Any, settings: Mapping[str, Any]) -> None:
         marks.append((model.id_to_piece(after), after))
         parts.append(marks[-1][0])
     if marks:
-        made.post_processor = processors.TemplateProcessing(
+        tokenizer.post_processor = processors.TemplateProcessing(
             single=" ".join(parts), special_tokens=marks
         )
 
 
 def _is_mark_of(model: Any, number: int) -> bool:
-    """Whether a piece stands for no characters of its own."""
-    return any(
-        is_one(number)
-        for is_one in (model.is_control, model.is_unknown, model.is_byte, model.is_unused)
-    )
+    """Whether a piece has no characters of its own."""
+    kinds = (model.is_control, model.is_unknown, model.is_byte, model.is_unused)
+    return any(is_kind(number) for is_kind in kinds)
 
 
 def _read(directory: Path, name: str) -> tuple[bytes, Any]:
     try:
         import sentencepiece
     except ImportError as error:
-        raise MissingExtraError(
-            f"its {name} needs sentencepiece: pip install 'pellucid[hf]'"
-        ) from error
+        raise MissingExtraError.of(f"its {name} needs sentencepiece", "hf") from error
     try:
         content = (directory / name).read_bytes()
         model = sentencepiece.SentencePieceProcessor()

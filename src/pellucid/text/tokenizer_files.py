@@ -1,4 +1,4 @@
-"""Tokenizers from the files of a checkpoint, of whichever kind they are."""
+"""Tokenizers from the files of a checkpoint, whatever their kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,24 +16,24 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "merges.txt": vocabularies.byte_pairs,
     "tokenizer.model": sentence_pieces.llama,
 }
-"""By the file that a tokenizer is read from; the first that there is counts."""
+"""Readers by file; the first file that exists is used."""
 
 
 def load_tokenizer(directory: Path) -> Tokenizer | None:
-    """The tokenizer of a checkpoint, or None where it has none.
+    """The tokenizer of a checkpoint; None if it has none.
 
     Raises:
         FileError: its files are damaged.
-        MissingExtraError: sentencepiece is needed, and not installed.
+        MissingExtraError: it needs sentencepiece, which is not installed.
     """
     file = tokenizer_file(directory)
     if file is None:
         return None
     with untrusted.guarded(f"its {file} cannot be read"):
-        made = READERS[file](directory)
-        return made if isinstance(made, Tokenizer) else Tokenizer(made)
+        tokenizer = READERS[file](directory)
+        return tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(tokenizer)
 
 
 def tokenizer_file(directory: Path) -> str | None:
-    """The name of the file that a tokenizer is read from; None where there is none."""
+    """The name of the tokenizer's file; None if there is none."""
     return next((name for name in READERS if (directory / name).is_file()), None)

@@ -1,7 +1,10 @@
-"""Tokenizers of checkpoints that have a vocabulary and no tokenizer.json.
+"""Tokenizers of checkpoints with a vocabulary but no tokenizer.json.
 
 vocab.txt                  WordPiece, as in BERT
-vocab.json, merges.txt     pairs of bytes, as in GPT-2, RoBERTa and BART
+vocab.json, merges.txt     byte-level BPE, as in GPT-2, RoBERTa and BART
+
+The converters of transformers would do the same, but need transformers, which reading such a model
+otherwise does not, and take seconds to import.
 """
 
 from pathlib import Path
@@ -17,84 +20,87 @@ ADVICE = (
 
 
 def whole(directory: Path) -> Any:
-    """A `tokenizers.Tokenizer` of tokenizer.json."""
+    """A `tokenizers.Tokenizer` from tokenizer.json."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(directory / "tokenizer.json"))
 
 
 def word_pieces(directory: Path) -> Any:
-    """A `tokenizers.Tokenizer` of vocab.txt.
+    """A `tokenizers.Tokenizer` from vocab.txt.
 
     Raises:
-        FileError: another tokenizer's vocabulary, or one without the marks of BERT.
+        FileError: it belongs to another kind of tokenizer, or lacks special tokens of BERT.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     settings = settings_of(directory, ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"))
-    # Line ends alone part tokens: some tokens are other characters that end a line.
+    # Only \n separates tokens: some tokens are other line separators.
     lines = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
     ids = {token: number for number, token in enumerate(lines[: -1 if lines[-1] == "" else None])}
     marks = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
     _expect("vocab.txt", ids, marks[:3])
-    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=settings.get("do_lower_case", True),
         strip_accents=settings.get("strip_accents"),
         handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
     )
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    made.add_special_tokens([mark for mark in marks if mark in ids])
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([mark for mark in marks if mark in ids])
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(mark, ids[mark]) for mark in ("[CLS]", "[SEP]")],
     )
-    return made
+    return tokenizer
 
 
 def byte_pairs(directory: Path) -> Any:
-    """A `tokenizers.Tokenizer` of vocab.json and merges.txt.
+    """A `tokenizers.Tokenizer` from vocab.json and merges.txt.
 
     Raises:
-        FileError: another tokenizer's vocabulary, or one with marks of neither GPT-2 nor RoBERTa.
+        FileError: it belongs to another kind of tokenizer, or lacks special tokens of GPT-2 or
+            RoBERTa.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     settings = settings_of(directory, ("GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"))
     ids = json_in(directory, "vocab.json")
-    is_text_alone = "<|endoftext|>" in ids
-    needed = ["<|endoftext|>"] if is_text_alone else ["<s>", "</s>"]
+    is_gpt2 = "<|endoftext|>" in ids
+    needed = ["<|endoftext|>"] if is_gpt2 else ["<s>", "</s>"]
     _expect("vocab.json", ids, needed)
     space = settings.get("add_prefix_space", False)
     files = (str(directory / name) for name in ("vocab.json", "merges.txt"))
-    made = Tokenizer(models.BPE.from_file(*files))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    made.decoder = decoders.ByteLevel()
-    if is_text_alone:
-        made.add_special_tokens(["<|endoftext|>"])
-        made.post_processor = processors.ByteLevel(trim_offsets=True)
-        return made
-    made.add_special_tokens([mark for mark in ("<s>", "<pad>", "</s>", "<unk>") if mark in ids])
+    tokenizer = Tokenizer(models.BPE.from_file(*files))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    tokenizer.decoder = decoders.ByteLevel()
+    if is_gpt2:
+        tokenizer.add_special_tokens(["<|endoftext|>"])
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        return tokenizer
+    tokenizer.add_special_tokens(
+        [mark for mark in ("<s>", "<pad>", "</s>", "<unk>") if mark in ids]
+    )
     if "<mask>" in ids:
-        made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+        tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     end, start = (("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
-    made.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=space)
-    return made
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=space)
+    return tokenizer
 
 
 def settings_of(directory: Path, known: tuple[str, ...]) -> dict[str, Any]:
-    """tokenizer_config.json, if there is one and it is of a tokenizer that is known."""
+    """The content of tokenizer_config.json, if any; refuses other tokenizers than `known`."""
     if not (directory / SETTINGS).is_file():
         return {}
-    found = json_in(directory, SETTINGS)
-    name = str(found.get("tokenizer_class", known[0])).removesuffix("Fast")
+    settings = json_in(directory, SETTINGS)
+    name = str(settings.get("tokenizer_class", known[0])).removesuffix("Fast")
     if name not in known:
         raise FileError(
-            f"its tokenizer is a {name}, which is read from tokenizer.json alone; {ADVICE}"
+            f"its tokenizer is a {name}, which can only be read from tokenizer.json; {ADVICE}"
         )
-    return found
+    return settings
 
 
 def _expect(file: str, ids: dict[str, Any], marks: list[str]) -> None:

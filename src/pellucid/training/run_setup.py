@@ -29,8 +29,8 @@ from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
-from pellucid.text.text_inputs import name_of
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.utf8_files import name_of
 from pellucid.training import alignment, corpus, hardware
 from pellucid.training import run_directory as places
 from pellucid.training.distributed import Processes
@@ -99,7 +99,7 @@ def train(
             "shard=true needs several processes: torchrun --nproc-per-node N -m pellucid train"
         )
     if run.what == "translator" and find_spec("sacrebleu") is None:
-        raise MissingExtraError("BLEU needs sacrebleu: pip install 'pellucid[train]'")
+        raise MissingExtraError.of("BLEU needs sacrebleu", "train")
     with places.alone(directory, resume) if processes.is_first else nullcontext():
         try:
             return _train(run, directory, resume, overwrite, processes, progress, note, line)

@@ -47,7 +47,7 @@ def listening(host: str, port: int) -> Iterator[Listening]:
         MissingExtraError: starlette or uvicorn is not installed.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
-        raise MissingExtraError("pellucid view needs: pip install 'pellucid[view]'")
+        raise MissingExtraError.of("pellucid view needs starlette and uvicorn", "view")
     if not 0 <= port < 2**16:
         raise ArgumentError(f"--port must be from 0 to 65535, not {port}")
     try:

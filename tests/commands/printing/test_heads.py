@@ -23,5 +23,5 @@ def test_a_large_model_is_shown_by_its_clearest_heads():
     told = written.getvalue()
     assert "The clearest heads of each role" in told
     assert "5 of 160 heads" in told
-    assert told.split("The share of")[0].count("100%") == 5
+    assert told.split("Shares of")[0].count("100%") == 5
     assert max(map(len, told.splitlines())) <= 80

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pellucid.commands.printing.measures import MOST, show
+from pellucid.commands.printing.confusion import MOST
+from pellucid.commands.printing.measures import show
 
 
 def shown(measures):
@@ -22,7 +23,7 @@ def test_measures_are_lines():
 def test_confusions_of_few_labels_are_a_table():
     labels, confusion = ["good", "[b]bad", "none of it"], [[13, 2, 0], [1, 11, 0], [0, 0, 0]]
     *_, title, header, good, bad, none = shown({"labels": labels, "confusion": confusion})
-    assert title == "What the label is (rows), and what was said (columns)"
+    assert title == "Confusion matrix: true labels in rows, predicted in columns"
     assert header.split() == ["label", "1", "2", "3"]
     assert good.split() == ["1", "good", "13", "2", "0"]
     assert bad.split() == ["2", "[b]bad", "1", "11", "0"]
@@ -37,4 +38,4 @@ def test_confusions_of_many_labels_are_the_strongest(wrong):
         confusion[number][number + 1] = number + 1
     lines = shown({"labels": [f"n{number}" for number in range(count)], "confusion": confusion})
     expected = [f"{n:4}  n{n - 1} taken for n{n}" for n in range(wrong, 0, -1)][:MOST]
-    assert lines == ["", *(["What was mistaken most"] if wrong else []), *expected]
+    assert lines == ["", *(["The most frequent mistakes"] if wrong else []), *expected]

@@ -1,17 +1,18 @@
-"""What the commands print, each thing in a file of its own.
+"""The output of the commands, one file per kind of output.
 
-    walk            explain: a head at work, step by step
+    walk            explain: an attention head, step by step
     scaling         scaling: why scores are divided by √d_k
     heads           watch, heads: a map of heads, a table, links between words
     embeddings      embed
-    similarity      similar: matches, the nearest first
+    similarity      similar: the nearest texts
     clusters        cluster: groups of texts
-    classification  classify: labels, and what is mistaken for what
-    generation      generate: text as it is written, and what its words looked at
-    translation     translate: lines, and what their words were made of
-    training        train: the line that says how a run goes
-    measures        train: what was measured of the model
-    console         what all of them print with
+    classification  classify: predicted labels, held-out accuracy
+    generation      generate: text as it is generated, and what each new word attended to
+    translation     translate: translations and their alignments
+    training        train: the progress line
+    measures        train: the measures of the trained model
+    confusion       classify, train: confusion matrices
+    console         text, shades and progress bars for all of them
 
-Nothing but a command imports these.
+Only commands import these.
 """

@@ -1,4 +1,4 @@
-"""Labels that a classifier gives to texts, and how right it is on examples that it has not seen."""
+"""Labels that a classifier gives to texts, and its accuracy on held-out examples."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from pellucid.commands.printing import confusion
 from pellucid.commands.printing.console import add_texts, one_line, plain_table, say, shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
@@ -13,119 +14,93 @@ from pellucid.tasks.classify import Evaluation, Head
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
-FEW = 8
-"""Labels whose confusions are a table."""
 MOST_ROWS = 40
-"""Lines of a table; more are for --json or a file."""
+"""Rows of a table on the terminal; --json and files have all."""
 
 
-def evaluation_said(found: Evaluation | None) -> dict[str, Any] | None:
-    """How right it is, for scripts; None where nothing could be held out."""
-    if found is None:
+def evaluation_data(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """The evaluation for --json; None if nothing could be held out."""
+    if evaluation is None:
         return None
     return {
-        "examples": found.examples,
-        "folds": found.folds,
-        "accuracy": found.accuracy,
-        "interval": list(found.interval),
-        "baseline": found.baseline,
-        "labels": list(found.labels),
-        "confusion": [list(row) for row in found.confusion],
+        "examples": evaluation.examples,
+        "folds": evaluation.folds,
+        "accuracy": evaluation.accuracy,
+        "interval": list(evaluation.interval),
+        "baseline": evaluation.baseline,
+        "labels": list(evaluation.labels),
+        "confusion": [list(row) for row in evaluation.confusion],
     }
 
 
-def show_evaluation(found: Evaluation | None, examples: Items, console: Console) -> None:
-    """Print how right it is, and what it takes for what."""
+def show_evaluation(evaluation: Evaluation | None, examples: Items, console: Console) -> None:
+    """Print the held-out accuracy and the confusion matrix."""
     labels = sorted(set(examples.labels))
-    told = f"{examples.source}: {count(len(examples.texts), 'example')} of {len(labels)} labels"
-    say(told, console, style="bold")
-    if found is None:
-        alone = [label for label in labels if examples.labels.count(label) == 1]
-        said = listing([f"'{short(printable(label), 30)}'" for label in alone[:5]])
+    size = f"{count(len(examples.texts), 'example')} of {len(labels)} labels"
+    say(f"{examples.source}: {size}", console, style="bold")
+    if evaluation is None:
+        single = [label for label in labels if examples.labels.count(label) == 1]
+        names = listing([f"'{short(printable(label), 30)}'" for label in single[:5]])
         say(
-            f"No held-out accuracy: one example alone cannot be both learnt and tried, of {said}.",
+            f"No held-out accuracy: it needs two examples of each label, and there is one of "
+            f"{names}.",
             console,
         )
         return
-    low, high = (percent(bound) for bound in found.interval)
+    low, high = (percent(bound) for bound in evaluation.interval)
     say(
-        f"Held out: {percent(found.accuracy)} right, {low} to {high} with 95% confidence; "
-        f"always saying the most frequent label, {percent(found.baseline)}.",
+        f"Held-out accuracy: {percent(evaluation.accuracy)}, 95% confidence interval {low} to "
+        f"{high}; always predicting the most frequent label gives {percent(evaluation.baseline)}.",
         console,
     )
     say(
-        f"Each example was judged by a head fitted without it, in {found.folds} rounds.",
+        f"Cross-validation in {evaluation.folds} folds: each example was classified by a head "
+        "that was fitted without it.",
         console,
         style="dim",
     )
     console.print()
-    if len(labels) <= FEW:
-        _show_confusion(found, console)
-    else:
-        _list_confusions(found, console)
+    confusion.show(evaluation.labels, evaluation.confusion, console)
 
 
-def _show_confusion(found: Evaluation, console: Console) -> None:
-    say("What the label is, and what was said", console, style="bold")
-    grid = plain_table()
-    grid.add_column(justify="right", style="dim")
-    grid.add_column("label", no_wrap=True, overflow="ellipsis", max_width=24)
-    for number in range(1, len(found.labels) + 1):
-        grid.add_column(str(number), justify="right", no_wrap=True, min_width=4)
-    for number, (label, row) in enumerate(zip(found.labels, found.confusion, strict=True), start=1):
-        cells = [shaded(f"{said:4}", said / sum(row)) for said in row]
-        grid.add_row(str(number), Text(printable(label)), *cells)
-    console.print(grid)
+def columns(
+    items: Items, head: Head, probabilities: torch.Tensor
+) -> dict[str, table_writing.Column]:
+    """The columns of a table with a row for each text.
 
-
-def _list_confusions(found: Evaluation, console: Console) -> None:
-    wrong = [
-        (said, found.labels[true], found.labels[given])
-        for true, row in enumerate(found.confusion)
-        for given, said in enumerate(row)
-        if said and true != given
-    ]
-    if not wrong:
-        return
-    say("What was mistaken most", console, style="bold")
-    for said, true, given in sorted(wrong, key=lambda one: (-one[0], one[1:]))[:10]:
-        told = f"{said:4}  {short(printable(true), 30)} taken for {short(printable(given), 30)}"
-        console.print(Text(told))
-
-
-def columns(found: Items, head: Head, likely: torch.Tensor) -> dict[str, table_writing.Column]:
-    """What a table has of each text."""
-    best, which = likely.max(-1)
+    Args:
+        items: the texts.
+        head: the classifier.
+        probabilities: (texts, labels).
+    """
+    best, labels = probabilities.max(-1)
     return {
-        "line": found.lines,
-        "text": found.texts,
-        "label": [head.labels[number] for number in which.tolist()],
+        "line": items.lines,
+        "text": items.texts,
+        "label": [head.labels[number] for number in labels.tolist()],
         "probability": best.tolist(),
     }
 
 
-def said(found: Items, head: Head, likely: torch.Tensor) -> list[dict[str, Any]]:
-    """All of it, for scripts."""
-    rows = table_writing.rows_of(columns(found, head, likely))
-    for row, shares in zip(rows, likely.tolist(), strict=True):
+def data(items: Items, head: Head, probabilities: torch.Tensor) -> list[dict[str, Any]]:
+    """The predictions for --json, with the probability of every label."""
+    rows = table_writing.rows_of(columns(items, head, probabilities))
+    for row, shares in zip(rows, probabilities.tolist(), strict=True):
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
     return rows
 
 
-def show(found: Items, head: Head, likely: torch.Tensor, console: Console) -> None:
-    """Print the likeliest label of each text, and how sure it is."""
+def show(items: Items, head: Head, probabilities: torch.Tensor, console: Console) -> None:
+    """Print the likeliest label of each text with its probability."""
     grid = plain_table()
     grid.add_column("label", overflow="fold")
     grid.add_column("sure", justify="right", no_wrap=True, min_width=4)
     add_texts(grid, "text")
-    made = columns(found, head, likely)
-    rows = zip(made["label"], made["probability"], found.texts, strict=True)
-    for number, (label, share, text) in enumerate(rows):
-        if number == MOST_ROWS:
-            break
-        sure = shaded(f"{percent(share):>4}", share)
+    table = columns(items, head, probabilities)
+    rows = list(zip(table["label"], table["probability"], items.texts, strict=True))
+    for label, probability, text in rows[:MOST_ROWS]:
+        sure = shaded(f"{percent(probability):>4}", probability)
         grid.add_row(Text(printable(label)), sure, one_line(text))
     console.print(grid)
-    if len(found.texts) > MOST_ROWS:
-        left = len(found.texts) - MOST_ROWS
-        say(f"and {left:,} more; -o FILE.csv writes all.", console, style="dim")
+    if len(rows) > MOST_ROWS:
+        say(f"and {len(rows) - MOST_ROWS:,} more; -o FILE.csv writes all.", console, style="dim")

@@ -1,4 +1,4 @@
-"""Groups of similar texts: the telling words of each, and its most central text."""
+"""Groups of similar texts: the keywords of each, and its most central text."""
 
 from typing import Any
 
@@ -15,65 +15,66 @@ from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 CLEAR, VAGUE = 0.25, 0.1
-"""Silhouettes above which groups stand apart, and below which they run into each other."""
+"""Silhouettes from which groups are well separated, and below which they overlap."""
 
 
-def columns(found: Items, made: Clustering) -> dict[str, table_writing.Column]:
-    """What a table has of each text."""
-    labels = {group.number: title_of(group, found.texts) for group in made.groups}
+def columns(items: Items, clustering: Clustering) -> dict[str, table_writing.Column]:
+    """The columns of a table with a row for each text."""
+    labels = {group.number: title_of(group, items.texts) for group in clustering.groups}
     return {
-        "line": found.lines,
-        "text": found.texts,
-        "group": list(made.group_of),
-        "label": [labels[number] for number in made.group_of],
+        "line": items.lines,
+        "text": items.texts,
+        "group": list(clustering.group_of),
+        "label": [labels[number] for number in clustering.group_of],
     }
 
 
-def said(found: Items, made: Clustering, model: str | None) -> dict[str, Any]:
-    """All of it, for scripts."""
+def data(items: Items, clustering: Clustering, model: str | None) -> dict[str, Any]:
+    """The groups for --json."""
     return {
         "model": name_of(model),
-        "texts": len(found.texts),
-        "silhouette": made.silhouette,
+        "texts": len(items.texts),
+        "silhouette": clustering.silhouette,
         "groups": [
             {
                 "group": group.number,
                 "size": len(group.members),
                 "words": list(group.words),
-                "central": found.texts[group.central],
-                "lines": [found.lines[number] for number in group.members],
+                "central": items.texts[group.central],
+                "lines": [items.lines[number] for number in group.members],
             }
-            for group in made.groups
+            for group in clustering.groups
         ],
-        "items": table_writing.rows_of(columns(found, made)),
+        "items": table_writing.rows_of(columns(items, clustering)),
     }
 
 
-def show(found: Items, made: Clustering, console: Console) -> None:
-    """Print each group: its telling words, its size, its most central text."""
-    told = f"{found.source}: {count(len(found.texts), 'text')} in "
-    say(f"{told}{count(len(made.groups), 'group')}", console, style="bold")
-    for group in made.groups:
+def show(items: Items, clustering: Clustering, console: Console) -> None:
+    """Print the keywords, the size and the most central text of each group."""
+    size = f"{count(len(items.texts), 'text')} in {count(len(clustering.groups), 'group')}"
+    say(f"{items.source}: {size}", console, style="bold")
+    for group in clustering.groups:
         console.print()
         line = Text(f"{group.number:>3}  ", style="dim")
-        line.append(printable(title_of(group, found.texts)), style="bold")
+        line.append(printable(title_of(group, items.texts)), style="bold")
         line.append(f"  {count(len(group.members), 'text')}", style="dim")
         console.print(line)
-        central = " ".join(printable(found.texts[group.central]).split())
+        central = " ".join(printable(items.texts[group.central]).split())
         say(short(central, 220), console, indent=5)
     console.print()
-    if made.silhouette is not None:
-        how = (
-            "groups that stand clear of each other"
-            if made.silhouette >= CLEAR
-            else "groups that run into each other"
-            if made.silhouette < VAGUE
-            else "groups that can be told apart"
+    if clustering.silhouette is not None:
+        separation = (
+            "the groups are well separated"
+            if clustering.silhouette >= CLEAR
+            else "the groups overlap"
+            if clustering.silhouette < VAGUE
+            else "the groups are distinct but close"
         )
-        say(f"Silhouette {made.silhouette:.2f}, of -1 to 1: {how}.", console, style="dim")
+        silhouette = f"Silhouette {clustering.silhouette:.2f}, from -1 to 1"
+        say(f"{silhouette}: {separation}.", console, style="dim")
     say(
-        "Each has its telling words and its most central text. --svg FILE or --html FILE draws "
-        "the map, -o FILE.csv lists every text with its group.",
+        "Each group is shown by its keywords and its most central text. --svg FILE or --html FILE "
+        "draws a map, -o FILE.csv lists every text with its group.",
         console,
         style="dim",
     )

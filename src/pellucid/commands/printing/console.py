@@ -1,4 +1,4 @@
-"""What every command prints with: text as wide as the terminal, and shares as shades."""
+"""Text as wide as the terminal, shades for shares, tables, notes and progress bars."""
 
 import os
 import sys
@@ -16,27 +16,27 @@ from pellucid.common import colours
 from pellucid.common.files import printable
 from pellucid.common.grid import Cell
 
-# Terminals that say what their background is say so here; most are dark.
+# Some terminals give their background here; most are dark.
 RAMP = colours.LIGHT if os.environ.get("COLORFGBG", "").endswith((";7", ";15")) else colours.DARK
 
 
 def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
-    """Print text, broken at the terminal's width without trailing blanks."""
+    """Print text, wrapped at the terminal's width without trailing spaces."""
     margin = " " * indent
     broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
     console.print(Text(broken, style=style))
 
 
 def shaded(text: str, share: float) -> Text:
-    """Text on the shade of a number from 0 to 1."""
+    """Text on the shade of a share, from 0 to 1."""
     paper = colours.shade(share, RAMP)
-    # What is next to nothing stays as dark or light as the terminal is.
+    # A share near 0 keeps the terminal's background.
     style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if share > 0.03 else "dim"
     return Text(text, style=style)
 
 
 def shaded_line(cells: Iterable[Cell]) -> Text:
-    """A line of a grid of percents, each on its shade."""
+    """A line of a grid of percentages, each on its shade."""
     line = Text()
     for cell in cells:
         if cell.share is None:
@@ -47,12 +47,12 @@ def shaded_line(cells: Iterable[Cell]) -> Text:
 
 
 def plain_table() -> Table:
-    """A table without lines, to be filled."""
+    """An empty table without rules."""
     return Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
 
 
 def add_texts(grid: Table, name: str) -> None:
-    """A column that has what room the others leave: texts are cut, and nothing beside them is."""
+    """Add a column of texts, which are cut to the width that the other columns leave."""
     grid.expand = True
     grid.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
 
@@ -64,7 +64,7 @@ def one_line(text: str) -> Text:
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Warnings are notes, once the block is over."""
+    """Print the warnings of the block as notes after it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -73,17 +73,17 @@ def noted() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Say on stderr what is no part of the answer."""
+    """Print a message on stderr."""
     print(f"pellucid: {printable(text)}", file=sys.stderr)
 
 
 @contextmanager
 def steps() -> Iterator[Callable[[str, int, int], None]]:
-    """What to call with a step's name, how much is done and of how much; a bar on a terminal."""
+    """A progress bar if stderr is a terminal; call it with a step's name, progress and total."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(
-        *columns,
+        TextColumn("{task.description}"),
+        BarColumn(),
         console=console,
         transient=True,
         disable=sys.stderr is None or not sys.stderr.isatty(),

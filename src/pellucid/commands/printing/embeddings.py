@@ -1,4 +1,4 @@
-"""Embeddings: how many, and how similar the texts are where they are few."""
+"""Embeddings: their number and size, and the similarities of a few texts."""
 
 from typing import Any
 
@@ -12,30 +12,30 @@ from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 FEW = 8
-"""Texts whose similarities are shown."""
+"""Up to how many texts their similarities are shown."""
 
 
-def columns(found: Items, vectors: torch.Tensor) -> dict[str, table_writing.Column]:
-    """What a table has of each text."""
-    return {"line": found.lines, "text": found.texts, "embedding": vectors.numpy()}
+def columns(items: Items, vectors: torch.Tensor) -> dict[str, table_writing.Column]:
+    """The columns of a table with a row for each text; `vectors` are (texts, width)."""
+    return {"line": items.lines, "text": items.texts, "embedding": vectors.numpy()}
 
 
-def said(found: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
-    """All of it, for scripts."""
-    rows = zip(found.lines, found.texts, vectors.tolist(), strict=True)
+def data(items: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
+    """The embeddings for --json."""
+    rows = zip(items.lines, items.texts, vectors.tolist(), strict=True)
     return {
         "model": name_of(model),
         "items": [{"line": n, "text": text, "embedding": row} for n, text, row in rows],
     }
 
 
-def show(found: Items, vectors: torch.Tensor, model: str | None, console: Console) -> None:
-    """Print what there is, and how similar the texts are where they are few."""
+def show(items: Items, vectors: torch.Tensor, model: str | None, console: Console) -> None:
+    """Print the number of embeddings, and the cosine similarities of a few texts."""
     texts, width = vectors.shape
-    say(f"{name_of(model)}: {count(texts, 'text')}, {width} numbers each", console, style="bold")
+    say(f"{name_of(model)}: {count(texts, 'text')}, {width} dimensions", console, style="bold")
     if 2 <= texts <= FEW:
         console.print()
-        say("How similar they are: the cosine of each two", console, style="bold")
+        say("Cosine similarity of each pair", console, style="bold")
         unit = torch.nn.functional.normalize(vectors, dim=-1)
         cosines = (unit @ unit.T).clamp(-1, 1).tolist()
         grid = plain_table()
@@ -45,7 +45,11 @@ def show(found: Items, vectors: torch.Tensor, model: str | None, console: Consol
         add_texts(grid, "")
         for number, row in enumerate(cosines, start=1):
             cells = [shaded(f"{cosine:5.2f}", cosine) for cosine in row]
-            grid.add_row(str(number), *cells, one_line(found.texts[number - 1]))
+            grid.add_row(str(number), *cells, one_line(items.texts[number - 1]))
         console.print(grid)
     console.print()
-    say("-o FILE.npy or FILE.parquet writes them, --json prints them.", console, style="dim")
+    say(
+        "-o FILE.npy or FILE.parquet writes the embeddings, --json prints them.",
+        console,
+        style="dim",
+    )

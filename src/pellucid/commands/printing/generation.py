@@ -1,4 +1,4 @@
-"""Text as it is written, and what each new word looked at."""
+"""Text as it is generated, and what each new word attended to."""
 
 import sys
 import time
@@ -28,15 +28,15 @@ from pellucid.text.text_inputs import Items
 PALETTE: tuple[colours.Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
-"""Colours that stay apart in every kind of colour blindness (Okabe and Ito 2008)."""
+"""Colours that are distinct with every kind of colour blindness (Okabe and Ito 2008)."""
 MOST_ROWS = 60
 SOURCES = 3
-"""Of each word that are shown."""
+"""Words that are shown as the sources of a new word."""
 
 
 @dataclass(eq=False)
 class Text:
-    """A text that is or was being written."""
+    """A text that is being generated, or was."""
 
     line: int
     """Of the prompt."""
@@ -45,11 +45,11 @@ class Text:
     text: str = ""
     ids: list[int] = field(default_factory=list)
     done: Generated | None = None
-    """None where it was interrupted."""
+    """None until it ends, so also if it was interrupted."""
 
     @property
     def stopped(self) -> str:
-        """Why it ended."""
+        """Why generation stopped."""
         return "interrupted" if self.done is None else self.done.stopped
 
     def add(self, piece: Piece) -> None:
@@ -61,7 +61,7 @@ class Text:
 
 @dataclass(eq=False)
 class Written:
-    """All that was written, in order."""
+    """All generated texts, in order."""
 
     texts: list[Text]
     options: dict[str, Any]
@@ -74,22 +74,22 @@ class Written:
 
 
 class Typist:
-    """Prints texts one after another, the first of them as it grows."""
+    """Prints texts one after another, each as it grows."""
 
     def __init__(self, texts: Sequence[Text], out: TextIO) -> None:
         self._texts, self._out = texts, out
-        self._turn = 0
+        self._current = 0
         self._printed: str | None = None
-        """What has been printed of the text whose turn it is; None = not begun."""
+        """What has been printed of the current text; None = nothing yet."""
 
-    def go_on(self) -> None:
-        """Print what there is."""
-        while self._turn < len(self._texts):
-            text = self._texts[self._turn]
+    def print_new(self) -> None:
+        """Print the text that has been added."""
+        while self._current < len(self._texts):
+            text = self._texts[self._current]
             if not text.ids and text.done is None:
                 return
             if self._printed is None:
-                self._out.write("\n" * (self._turn > 0) + printable(text.prompt))
+                self._out.write("\n" * (self._current > 0) + printable(text.prompt))
                 self._printed = ""
             self._out.write(printable(text.text[len(self._printed) :]))
             self._out.flush()
@@ -97,10 +97,10 @@ class Typist:
             if text.done is None:
                 return
             self.end()
-            self._turn += 1
+            self._current += 1
 
     def end(self) -> None:
-        """End the line."""
+        """End the current line."""
         if self._printed is not None:
             self._out.write("\n")
             self._out.flush()
@@ -115,14 +115,14 @@ def write(
     samples: int,
     **options: Any,
 ) -> Written:
-    """Write texts until they end or somebody presses Ctrl-C.
+    """Generate texts until they end or Ctrl-C is pressed.
 
     Args:
-        model: that writes.
-        prompts: what it reads.
-        shows: print the texts as they are written.
-        samples: of each prompt.
-        options: those of `generate`.
+        model: the decoder.
+        prompts: how the texts begin.
+        shows: whether to print the texts as they are generated.
+        samples: texts per prompt.
+        options: of `generate`.
     """
     texts = [
         Text(line, prompt, sample)
@@ -131,42 +131,42 @@ def write(
     ]
     written = Written(texts, options)
     typist = Typist(texts, sys.stdout) if shows else None
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with noted():
         pieces = stream(model, prompts.texts, names=prompts.names, samples=samples, **options)
     try:
-        # The first step may have to be compiled, and that is said where no text stands yet.
+        # The first step may be compiled; its progress bar is shown before any text.
         with steps() as step, compilation_named(step):
             step(f"reading {count(len(prompts.texts), 'prompt')}", 0, 1)
             for piece in islice(pieces, 2 * min(BATCH, len(texts))):
                 texts[piece.prompt * samples + piece.sample].add(piece)
-        # What a signal raises may be raised where it gets lost, as in a callback of C code.
+        # KeyboardInterrupt raised in a callback of C code would be lost.
         with interruptible() as interrupted:
             for piece in pieces:
                 if typist is not None:
-                    typist.go_on()
+                    typist.print_new()
                 texts[piece.prompt * samples + piece.sample].add(piece)
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
         written.is_interrupted = True
     if typist is not None:
-        typist.go_on()
+        typist.print_new()
         typist.end()
-    written.seconds = time.perf_counter() - begun
+    written.seconds = time.perf_counter() - start
     _report(written, model)
     return written
 
 
 def _report(written: Written, model: Decoder) -> None:
-    """What there is to know of it that is no part of the text."""
+    """Print notes on how generation ended, and its speed on a terminal."""
     ended = [text.done.stopped for text in written.texts if text.done is not None]
     if written.is_interrupted:
         note(f"interrupted; {count(len(ended), 'text')} of {len(written.texts)} ended")
     full = ended.count("positions")
     if full:
         note(
-            f"{count(full, 'text')} of {len(written.texts)} ended since the model has "
+            f"{count(full, 'text')} of {len(written.texts)} ended because the model has "
             f"positions for {model.config.positions:,} tokens"
         )
     if sys.stderr is not None and sys.stderr.isatty():
@@ -179,12 +179,12 @@ def _report(written: Written, model: Decoder) -> None:
 
 
 def to_text(written: Written) -> str:
-    """The texts as they are printed, control characters and all."""
+    """The texts as they are printed, with their control characters."""
     return "\n\n".join(text.prompt + text.text for text in written.begun)
 
 
 def columns(written: Written) -> dict[str, table_writing.Column]:
-    """What a table has of each text."""
+    """The columns of a table with a row for each text."""
     return {
         "line": [text.line for text in written.begun],
         "prompt": [text.prompt for text in written.begun],
@@ -194,8 +194,8 @@ def columns(written: Written) -> dict[str, table_writing.Column]:
     }
 
 
-def said(written: Written, name: str, model: Decoder | None = None) -> dict[str, Any]:
-    """All of it, for scripts; with the model, what each new word looked at too."""
+def data(written: Written, name: str, model: Decoder | None = None) -> dict[str, Any]:
+    """The texts for --json; with a model, also what each new word attended to."""
     options = {
         name: asdict(value) if isinstance(value, Sampling) else value
         for name, value in written.options.items()
@@ -216,60 +216,67 @@ def said(written: Written, name: str, model: Decoder | None = None) -> dict[str,
     ]
     if model is not None:
         for text, row in zip(written.begun, texts, strict=True):
-            row["looks"] = [_said(one, found) for found in _looks(model, text) for one in found.new]
+            row["looks"] = [
+                _look_data(look, attended)
+                for attended in _looks(model, text)
+                for look in attended.new
+            ]
     return {"model": name, **options, "texts": texts}
 
 
 def _looks(model: Decoder, text: Text) -> list[Looks]:
-    """What the words of a text looked at; nothing where nothing is known of it."""
+    """What the words of a text attended to; empty if the text was interrupted or has no tokens."""
     if text.done is None or not text.ids:
         return []
     return [looks(model, text.done.prompt_ids, text.done.ids)]
 
 
-def _said(look: Look, found: Looks) -> dict[str, Any]:
+def _look_data(look: Look, attended: Looks) -> dict[str, Any]:
     return {
-        "word": found.words[look.word],
+        "word": attended.words[look.word],
         "sources": [
-            {"word": found.words[one.word], "share": one.share} for one in look.sources[:SOURCES]
+            {"word": attended.words[source.word], "share": source.share}
+            for source in look.sources[:SOURCES]
         ],
     }
 
 
 def show(model: Decoder, written: Written, console: Console) -> None:
-    """Print what each new word looked at: the text in colours, where there are any, and a table."""
+    """Print what each new word attended to: the text in colours, if available, and a table."""
     for number, text in enumerate(written.begun, start=1):
-        for found in _looks(model, text):
+        for attended in _looks(model, text):
             console.print()
             if len(written.begun) > 1:
                 prompt = short(" ".join(printable(text.prompt).split()), 60)
                 say(f"Text {number} of {len(written.begun)}: {prompt}", console, style="bold")
-            if not found.new:
-                say("No word was written.", console, style="dim")
+            if not attended.new:
+                say("No new word was generated.", console, style="dim")
                 continue
-            say("What each new word looked at as it was written", console, style="bold")
+            say("What each new word attended to when it was generated", console, style="bold")
             if console.color_system is not None and not console.no_color:
                 console.print()
-                _show_colours(found, console)
+                _show_colours(attended, console)
             console.print()
-            _show_table(found, console)
-            rest = 1 - sum(one.share for look in found.new for one in look.sources) / len(found.new)
-            # Where a mark stands in front, it is that which takes attention nobody has use for.
-            first = "" if is_special(found.words[found.owners[0]]) else "the first word, "
+            _show_table(attended, console)
+            shares = sum(source.share for look in attended.new for source in look.sources)
+            rest = 1 - shares / len(attended.new)
+            # A special token in front, or else the first word, is an attention sink.
+            first = "" if is_special(attended.words[attended.owners[0]]) else "the first word, "
             say(
-                "Shares are of all attention, the mean over layers and heads. Left out, with "
-                f"{percent(rest)} of it: the word just before, {first}punctuation and marks.",
+                "Shares of all attention, the mean over layers and heads. Left out, with "
+                f"{percent(rest)} of it: the word just before, {first}punctuation and special "
+                "tokens.",
                 console,
                 style="dim",
             )
 
 
-def _show_colours(found: Looks, console: Console) -> None:
-    """Print the text, each new word in the colour of the word that it looked at most."""
-    main = {look.word: look.sources[0] for look in found.new if look.sources}
+def _show_colours(attended: Looks, console: Console) -> None:
+    """Print the text, each new word in the colour of the word that it attended to most."""
+    main = {look.word: look.sources[0] for look in attended.new if look.sources}
     weight: dict[str, float] = {}
     for source in main.values():
-        name = found.words[source.word].casefold()
+        name = attended.words[source.word].casefold()
         weight[name] = weight.get(name, 0) + source.share
     best = sorted(weight, key=lambda name: -weight[name])[: len(PALETTE)]
     styles = {
@@ -277,46 +284,47 @@ def _show_colours(found: Looks, console: Console) -> None:
         for name, colour in zip(best, PALETTE, strict=False)
     }
     line = Line()
-    for piece, owner in zip(found.pieces, found.owners, strict=True):
-        style = styles.get(found.words[main[owner].word].casefold(), "") if owner in main else "dim"
+    for piece, owner in zip(attended.pieces, attended.owners, strict=True):
+        style = (
+            styles.get(attended.words[main[owner].word].casefold(), "") if owner in main else "dim"
+        )
         blank = len(piece) - len(piece.lstrip())
         line.append(printable(piece[:blank]))
         line.append(printable(piece[blank:]), style=style)
     console.print(line)
     console.print()
-    legend = Line().append("Looked most at ", style="dim")
-    spelt = {
-        found.words[source.word].casefold(): found.words[source.word] for source in main.values()
-    }
+    legend = Line().append("Attended most to ", style="dim")
+    words = [attended.words[source.word] for source in main.values()]
+    spelling = {word.casefold(): word for word in words}
     for name, style in styles.items():
-        legend.append(f" {short(printable(spelt[name]), 20)} ", style=style)
+        legend.append(f" {short(printable(spelling[name]), 20)} ", style=style)
         legend.append(" ")
     if len(weight) > len(styles):
         legend.append("or another word, without colour", style="dim")
     console.print(legend)
 
 
-def _show_table(found: Looks, console: Console) -> None:
+def _show_table(attended: Looks, console: Console) -> None:
     widest = max(4, min(20, console.width // 4))
-    shown = found.new[:MOST_ROWS]
-    names = [short(printable(found.words[look.word]), widest) for look in shown]
+    shown = attended.new[:MOST_ROWS]
+    names = [short(printable(attended.words[look.word]), widest) for look in shown]
     side = max(map(cell_len, names))
     for name, look in zip(names, shown, strict=True):
         parts = [
-            f"{short(printable(found.words[one.word]), widest)} {percent(one.share)}"
-            for one in look.sources[:SOURCES]
+            f"{short(printable(attended.words[source.word]), widest)} {percent(source.share)}"
+            for source in look.sources[:SOURCES]
         ]
         while len(parts) > 1 and cell_len(", ".join(parts)) > console.width - side - 3:
             parts.pop()
         line = Line(" " * (side - cell_len(name)) + name)
         line.append(" ← ", style="dim").append(", ".join(parts))
         if not parts:
-            line.append("no word but those left out", style="dim")
+            line.append("only words that are left out", style="dim")
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
-    if len(found.new) > MOST_ROWS:
+    if len(attended.new) > MOST_ROWS:
         say(
-            f"{MOST_ROWS} of {count(len(found.new), 'new word')}; --json has all.",
+            f"{MOST_ROWS} of {count(len(attended.new), 'new word')}; --json has all.",
             console,
             style="dim",
         )

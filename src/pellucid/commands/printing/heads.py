@@ -1,4 +1,4 @@
-"""What heads do: a map with a letter a head, a table, the strongest links between words."""
+"""What heads do: a map with a letter per head, a table, the strongest links between words."""
 
 from dataclasses import asdict
 from typing import Any
@@ -27,10 +27,10 @@ LETTERS = {
     "broad": ("b", "bright_black"),
     "": ("·", "bright_black"),
 }
-"""How the map shows each role."""
+"""The letter and style of each role on the map."""
 STACKS = {"e": "encoder", "d": "decoder", "x": "cross-attention"}
-"""What the letters before layers' numbers stand for."""
-MEANING = {"punctuation": "punctuation or marks", "broad": "broad", "": "no clear role"}
+"""What the letters before the numbers of layers stand for."""
+MEANING = {"punctuation": "punctuation or special tokens", "broad": "broad", "": "no clear role"}
 SHARES = {
     "first": "first",
     "itself": "self",
@@ -40,22 +40,22 @@ SHARES = {
     "induction": "indu",
     "punctuation": "punc",
 }
-"""The columns of shares, and their titles in a narrow table."""
+"""Columns of shares, and their titles in a narrow table."""
 MOST_ROWS = 100
-"""A table of more heads than this is of the clearest alone."""
+"""Up to how many heads the table shows all; above, it shows the clearest."""
 CLEAREST = 5
-"""Heads of each role in a table of the clearest."""
+"""Heads per role in a table of the clearest."""
 MOST_UNSEEN = 20
 WIDE, NARROW = 100, 60
-"""Columns of a terminal from which on the table has its full titles, and all its columns."""
+"""Widths of a terminal from which the table has full titles, and all columns."""
 
 
 def show(seen: Seen, console: Console) -> None:
-    """Print all of it."""
-    read = count(seen.tokens, "token")
+    """Print the map, the table, the links, and the modules whose attention was not seen."""
+    size = count(seen.tokens, "token")
     if seen.target_tokens is not None:
-        read += f", its decoder {count(seen.target_tokens, 'token')}"
-    say(f"{seen.model} reads {read}", console, style="bold")
+        size += f", its decoder {count(seen.target_tokens, 'token')}"
+    say(f"{seen.model} reads {size}", console, style="bold")
     console.print()
     show_map(seen.table, console)
     show_table(seen.table, console)
@@ -68,7 +68,7 @@ def show(seen: Seen, console: Console) -> None:
 
 
 def show_recording(recording: Recording, table: HeadTable, console: Console) -> None:
-    """Print the heads of a recording, all of them, in the order of the table."""
+    """Print all heads of a recording, in the order of the table."""
     say(f"{printable(recording.model)}: {count(len(table), 'head')}", console, style="bold")
     console.print()
     show_map(table, console)
@@ -79,7 +79,7 @@ def show_recording(recording: Recording, table: HeadTable, console: Console) -> 
 
 
 def show_map(table: HeadTable, console: Console) -> None:
-    """Print a letter a head, a line a layer."""
+    """Print a letter per head, a line per layer."""
     layers: dict[tuple[str, str], list[HeadRow]] = {}
     for row in table.sort("layer"):
         layers.setdefault((row.label, row.name), []).append(row)
@@ -106,22 +106,22 @@ def show_map(table: HeadTable, console: Console) -> None:
     )
     say(legend, console, style="dim")
     stacks = {row.stack for row in table}
-    stacks_told = ", ".join(f"{x} {what}" for x, what in STACKS.items() if x in stacks)
-    if stacks_told:
-        say(f"Before a layer's number: {stacks_told}.", console, style="dim")
+    letters = ", ".join(f"{x} {stack}" for x, stack in STACKS.items() if x in stacks)
+    if letters:
+        say(f"Before the number of a layer: {letters}.", console, style="dim")
 
 
 def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> None:
-    """Print a line a head; of more than `most`, those of each role where it is clearest."""
+    """Print a row per head; of more than `most` heads, the clearest of each role."""
     shown = table if len(table) <= most else clearest(table)
     console.print()
-    head = "Every head" if len(shown) == len(table) else "The clearest heads of each role"
-    say(head, console, style="bold")
-    # Columns that say nothing of any head are left out.
+    title = "Every head" if len(shown) == len(table) else "The clearest heads of each role"
+    say(title, console, style="bold")
+    # Columns without a value are left out.
     shares = [name for name in SHARES if any(row.to_dict()[name] is not None for row in table)]
     wide = console.width >= WIDE
     numbers = {"entropy": "nats", "distance": "apart"} if console.width >= NARROW else {}
-    if not wide:  # as many as there is room for beside the head, the numbers and the role
+    if not wide:  # as many as fit beside the head, the numbers and the role
         shares = shares[: max(1, (console.width - 21 - 6 * len(numbers)) // 5)]
     grid = plain_table()
     grid.add_column("head", justify="right", no_wrap=True)
@@ -134,10 +134,8 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
     before = None
     in_order = list(shown) == list(shown.sort("layer"))
     for row in shown:
-        # A gap between layers, where the lines are in the order of layers.
-        new = before is not None and before != row.label
-        if new and in_order:
-            grid.add_row()
+        if in_order and before not in (None, row.label):
+            grid.add_row()  # a gap between layers
         before = row.label
         grid.add_row(
             f"{row.label}.{row.head}",
@@ -157,27 +155,26 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
 
 
 def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
-    """What the columns are."""
-    goes = {
+    """The meaning of the columns."""
+    targets = {
         "first": "the first token",
         "itself": "the query itself",
         "previous": "the token before",
         "next": "the token after",
-        "duplicates": "others like it",
-        "induction": "what came after its last like",
-        "punctuation": "punctuation and marks",
+        "duplicates": "other occurrences of the query's token",
+        "induction": "what followed an earlier occurrence of it",
+        "punctuation": "punctuation and special tokens",
     }
-    parts = [f"{name if wide else SHARES[name]} to {goes[name]}" for name in shares]
-    told = f"The share of attention that goes: {', '.join(parts)}. "
-    told += "Shares overlap, and need not sum to 100%."
+    parts = [f"{name if wide else SHARES[name]} to {targets[name]}" for name in shares]
+    text = f"Shares of attention: {', '.join(parts)}. They overlap and need not sum to 100%."
     for name, title in numbers.items():
-        what = {"entropy": "how widely a head looks, in nats", "distance": "how far, in tokens"}
-        told += f" {(name if wide else title).capitalize()}: {what[name]}."
-    return told
+        meaning = {"entropy": "of the weights, in nats", "distance": "query to key, in tokens"}
+        text += f" {(name if wide else title).capitalize()}: {meaning[name]}."
+    return text
 
 
 def clearest(table: HeadTable) -> HeadTable:
-    """Of each role the heads that have most of it."""
+    """The heads in which each role is clearest."""
     column = {
         "previous token": "previous",
         "next token": "next",
@@ -213,13 +210,11 @@ def _show_links(strongest: list[WordLink], console: Console) -> None:
 
 
 def _word(text: str, position: int, longest: int) -> Text:
-    found = Text(short(printable(text), longest))
-    found.append(f" {position}", style="dim")
-    return found
+    return Text(short(printable(text), longest)).append(f" {position}", style="dim")
 
 
 def show_unseen(recording: Recording, console: Console) -> None:
-    """Print what could not be seen, and why."""
+    """Print the modules whose attention was not seen, and why."""
     unseen = recording.unseen
     if not unseen:
         return
@@ -232,20 +227,20 @@ def show_unseen(recording: Recording, console: Console) -> None:
 
 
 def _held(recording: Recording) -> tuple[int, int]:
-    """Bytes that are held, and that the weights as tensors would be."""
+    """Bytes of the recording, and of its weights as dense float32 tensors."""
     return recording.bytes_held(), sum(record.shape.numel() * 4 for record in recording.records)
 
 
 def _footer(recording: Recording) -> str:
     held, dense = _held(recording)
-    told = f"{count(len(recording.records), 'attention')} in {readable_bytes(held)}"
+    text = f"{count(len(recording.records), 'attention call')} recorded in {readable_bytes(held)}"
     if dense > held:
-        told += f"; as weights they would be {readable_bytes(dense)}"
-    return f"{told}."
+        text += f"; dense weights would take {readable_bytes(dense)}"
+    return f"{text}."
 
 
 def to_json(seen: Seen) -> str:
-    """All of it, for scripts."""
+    """The heads and links for --json."""
     recording = seen.recording
     return _json(
         model=seen.model,
@@ -258,7 +253,7 @@ def to_json(seen: Seen) -> str:
 
 
 def recording_to_json(recording: Recording, table: HeadTable) -> str:
-    """The heads of a recording, for scripts."""
+    """The heads of a recording for --json."""
     return _json(model=recording.model, heads=table.to_dicts(), recording=recording)
 
 
@@ -283,5 +278,5 @@ def _share(row: HeadRow, name: str, width: int) -> Text:
 
 
 def _ending(text: str, length: int) -> str:
-    """The end of a text, which is what tells long names apart."""
+    """The end of a text: long names differ in their ends."""
     return text if len(text) <= length else "…" + text[len(text) - length + 1 :]

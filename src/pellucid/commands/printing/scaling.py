@@ -1,4 +1,4 @@
-"""The scaling measurement: a table beside theory, and a plot."""
+"""The scaling measurement: a table with the theory, and a plot."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def show(scaling: Scaling, console: Console) -> None:
         say(title, console, style="bold")
         console.print(_table(scaling, pick, console.width >= 72))
     say(
-        "≈ what theory expects: variance d_k, or 1 divided; entropy ln n − variance/2 and "
+        "≈ theory: variance d_k, or 1 if divided; entropy ln n − variance/2 and "
         "gradient √(exp(variance)/n), approximations for many keys and small variance. "
         f"lost: queries whose gradient is below {HARDLY_ANY}.",
         console,
@@ -53,7 +53,7 @@ def show(scaling: Scaling, console: Console) -> None:
 
 
 def _table(scaling: Scaling, pick: Callable[[Row], tuple[Measures, Theory]], wide: bool) -> Table:
-    """One scale; a narrow terminal goes without what theory expects."""
+    """The table of one scale; a narrow terminal leaves out the theory."""
     table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), pad_edge=False)
     table.header_style = "dim"
     for heading in ("d_k", *_COLUMNS):
@@ -62,10 +62,10 @@ def _table(scaling: Scaling, pick: Callable[[Row], tuple[Measures, Theory]], wid
         if wide and heading in Theory.__slots__:
             table.add_column("≈", justify="right", no_wrap=True, style="dim")
     for row in scaling.rows:
-        found, theory = pick(row)
+        measures, theory = pick(row)
         cells = [str(row.d_k)]
         for heading in _COLUMNS:
-            number = getattr(found, heading)
+            number = getattr(measures, heading)
             cells.append(percent(number) if heading in ("largest", "lost") else _short(number))
             if wide and heading in Theory.__slots__:
                 cells.append(_short(getattr(theory, heading)))
@@ -83,7 +83,7 @@ def _short(number: float | None) -> str:
 
 
 def _plot(scaling: Scaling, console: Console) -> None:
-    """The largest weight as bars, whose two textures tell them apart without colour."""
+    """The largest weight as bars, in two textures that differ without colour."""
     say("the largest weight of a query", console, style="bold")
     room = max(10, min(60, console.width - 24))
     for row in scaling.rows:

@@ -1,4 +1,4 @@
-"""The texts that are nearest to a query, the nearest first."""
+"""The texts nearest to a query, the nearest first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,31 +14,31 @@ from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 
-def columns(found: Items, ranked: Sequence[Match]) -> dict[str, table_writing.Column]:
-    """What a table has of each match."""
+def columns(items: Items, matches: Sequence[Match]) -> dict[str, table_writing.Column]:
+    """The columns of a table with a row for each match."""
     return {
-        "rank": list(range(1, len(ranked) + 1)),
-        "score": [match.score for match in ranked],
-        "line": [found.lines[match.index] for match in ranked],
-        "text": [found.texts[match.index] for match in ranked],
+        "rank": list(range(1, len(matches) + 1)),
+        "score": [match.score for match in matches],
+        "line": [items.lines[match.index] for match in matches],
+        "text": [items.texts[match.index] for match in matches],
     }
 
 
-def said(query: str, found: Items, ranked: Sequence[Match], model: str | None) -> dict[str, Any]:
-    """All of it, for scripts."""
+def data(query: str, items: Items, matches: Sequence[Match], model: str | None) -> dict[str, Any]:
+    """The matches for --json."""
     return {
         "model": name_of(model),
         "query": query,
-        "texts": len(found.texts),
-        "matches": table_writing.rows_of(columns(found, ranked)),
+        "texts": len(items.texts),
+        "matches": table_writing.rows_of(columns(items, matches)),
     }
 
 
-def show(query: str, found: Items, ranked: Sequence[Match], console: Console) -> None:
-    """Print each match with its score and the line it is from."""
-    of = f"of {count(len(found.texts), 'text')}" if len(ranked) < len(found.texts) else ""
+def show(query: str, items: Items, matches: Sequence[Match], console: Console) -> None:
+    """Print each match with its score and the number of its line."""
+    of = f"of {count(len(items.texts), 'text')}" if len(matches) < len(items.texts) else ""
     say(
-        f"Nearest to “{short(printable(query), 200)}”: {len(ranked)} {of}".strip(),
+        f"Nearest to “{short(printable(query), 200)}”: {len(matches)} {of}".strip(),
         console,
         style="bold",
     )
@@ -46,8 +46,8 @@ def show(query: str, found: Items, ranked: Sequence[Match], console: Console) ->
     grid.add_column("score", justify="right", no_wrap=True, min_width=5)
     grid.add_column("line", justify="right", no_wrap=True, style="dim")
     grid.add_column("text")
-    for match in ranked:
-        text = one_line(found.texts[match.index])
+    for match in matches:
+        text = one_line(items.texts[match.index])
         score = shaded(f"{match.score:5.2f}", match.score)
-        grid.add_row(score, str(found.lines[match.index]), text)
+        grid.add_row(score, str(items.lines[match.index]), text)
     console.print(grid)

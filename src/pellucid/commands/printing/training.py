@@ -1,4 +1,4 @@
-"""How far a run is: a line that is always there on a terminal, and elsewhere one now and then."""
+"""The progress of a run: a live line on a terminal, and a line now and then elsewhere."""
 
 import sys
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from pellucid.training.progress_line import Line
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 BAR = 10
-"""Letters of a terminal that the bar shall have; the line says less where they are too few."""
+"""Least width of the bar, in characters; a narrower terminal shows fewer parts of the line."""
 FIRST_TO_GO = ("steps", "peak", "speed", "skipped", "judging", "left")
-"""What a narrow terminal goes without, in turn."""
+"""The parts that a narrow terminal leaves out, in this order."""
 
 
 class LiveLine(Line):
-    """What `Line` counts, printed."""
+    """Prints a run's progress."""
 
     def __init__(self, steps: int, console: Console | None = None) -> None:
-        """Say nothing yet.
+        """Print nothing yet.
 
         Args:
             steps: of the whole run.
@@ -35,47 +35,47 @@ class LiveLine(Line):
         super().__init__(steps)
         self.console = _stderr() if console is None else console
         self.live: Live | None = None
-        self.said = perf_counter()
+        self.printed_at = perf_counter()
 
     @property
     def width(self) -> int:
         return self.console.width
 
     def start(self) -> None:
-        """Be there until `stop`, where there is a terminal."""
-        self.said = perf_counter()
+        """Show the line until `stop`, if stderr is a terminal."""
+        self.printed_at = perf_counter()
         if self.console.is_interactive:
-            # What goes to a file or a pipe is not the terminal's.
+            # Output to a file or pipe does not disturb the line.
             shares = sys.stdout is not None and sys.stdout.isatty()
             self.live = Live(self, console=self.console, transient=True, redirect_stdout=shares)
             self.live.start()
 
     def stop(self) -> None:
-        """Be gone."""
+        """Remove the line."""
         if self.live is not None:
             self.live.stop()
             self.live = None
 
     def tick(self) -> None:
-        """Say how it goes, where there is no line that does all the time."""
+        """Print the progress now and then, if there is no line that is always shown."""
         now = perf_counter()
-        if self.live is None and now - self.said >= EVERY:
-            self.said = now
+        if self.live is None and now - self.printed_at >= EVERY:
+            self.printed_at = now
             self.say("  ".join(self.parts().values()))
 
     def say(self, text: str, *, indent: int = 0, style: str = "") -> None:
-        """Print something else, above the line."""
+        """Print a message above the line."""
         if self.live is not None:
             say(text, self.console, indent=indent, style=style)
         else:  # a file has no width
             self.console.print(Text(" " * indent + text, style=style), soft_wrap=True)
 
     def show(self, lines: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
-        """Print a grid of percents above the line."""
+        """Print a grid of percentages above the line."""
         for cells in lines:
-            told = shaded_line(cells)
-            told.pad_left(indent)
-            self.console.print(told, no_wrap=True, soft_wrap=True)
+            line = shaded_line(cells)
+            line.pad_left(indent)
+            self.console.print(line, no_wrap=True, soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         parts = self.parts()
@@ -96,5 +96,5 @@ class LiveLine(Line):
 
 def _stderr() -> Console:
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    # Colours may be forced on a file, but not lines that are drawn over.
+    # Colours may be forced for a file, but not a line that is redrawn.
     return Console(stderr=True, force_terminal=None if is_terminal else False)

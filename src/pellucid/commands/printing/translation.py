@@ -1,4 +1,4 @@
-"""Translations as lines, and the words that each was made of as a grid."""
+"""Translations as lines, and their word alignments as grids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,94 +18,94 @@ from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
 Heads = Sequence[tuple[int, int]] | None
-"""Layers and heads that the model names for alignment; None = all were taken."""
+"""(layer, head) pairs that the model names for alignment; None = all were used."""
 
 
-def translated(model: EncoderDecoder, found: Items, **options: Any) -> list[Translation]:
-    """Translations with a bar on a terminal, and what was cut said on stderr.
+def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Translation]:
+    """Translate with a progress bar and with warnings on stderr.
 
     Args:
-        model: that translates.
-        found: the texts.
-        options: those of `translate`.
+        model: the translator.
+        items: the texts.
+        options: of `translate`.
     """
     with noted(), steps() as step, compilation_named(step):
         return translate(
             model,
-            found.texts,
-            names=found.names,
+            items.texts,
+            names=items.names,
             progress=lambda done, of: step(f"translating {count(of, 'text')}", done, of),
             **options,
         )
 
 
-def aligned(model: EncoderDecoder, done: Sequence[Translation]) -> list[Alignment | None]:
-    """What the words of each were made of; None where it has no words."""
-    found: list[Alignment | None] = []
+def aligned(model: EncoderDecoder, translations: Sequence[Translation]) -> list[Alignment | None]:
+    """The alignment of each translation; None if it has no words."""
+    alignments: list[Alignment | None] = []
     with steps() as step:
-        for number, one in enumerate(done, start=1):
+        for number, translation in enumerate(translations, start=1):
             try:
-                found.append(alignment(model, one))
+                alignments.append(alignment(model, translation))
             except ArgumentError:
-                found.append(None)
-            step(f"aligning {count(len(done), 'text')}", number, len(done))
-    return found
+                alignments.append(None)
+            step(f"aligning {count(len(translations), 'text')}", number, len(translations))
+    return alignments
 
 
 def columns(
-    found: Items, done: Sequence[Translation], grids: Sequence[Alignment | None] | None
+    items: Items, translations: Sequence[Translation], grids: Sequence[Alignment | None] | None
 ) -> dict[str, table_writing.Column]:
-    """What is written of each text; of a grid, its words and (words, source words) weights."""
-    made: dict[str, table_writing.Column] = {
-        "line": found.lines,
-        "source": found.texts,
-        "text": [one.text for one in done],
-        "score": [one.score for one in done],
+    """The columns of a table; alignments add the words and (words, source words) weights."""
+    table: dict[str, table_writing.Column] = {
+        "line": items.lines,
+        "source": items.texts,
+        "text": [translation.text for translation in translations],
+        "score": [translation.score for translation in translations],
     }
     if grids is not None:
-        made |= {
+        table |= {
             "source_words": [[] if grid is None else grid.source for grid in grids],
             "words": [[] if grid is None else grid.target for grid in grids],
             "weights": [[] if grid is None else grid.weights.tolist() for grid in grids],
         }
-    return made
+    return table
 
 
-def lines(found: Items, done: Sequence[Translation]) -> list[str]:
-    """A line for each line of the file: those that are empty stay so."""
-    texts = dict.fromkeys(found.blank, "")
-    for line, one in zip(found.lines, done, strict=True):
-        texts[line] = " ".join(one.text.splitlines())
+def lines(items: Items, translations: Sequence[Translation]) -> list[str]:
+    """A line for each line of the file; empty lines stay empty."""
+    texts = dict.fromkeys(items.blank, "")
+    for line, translation in zip(items.lines, translations, strict=True):
+        texts[line] = " ".join(translation.text.splitlines())
     return [texts[line] for line in sorted(texts)]
 
 
 def show(
-    found: Items,
-    done: Sequence[Translation],
+    items: Items,
+    translations: Sequence[Translation],
     grids: Sequence[Alignment | None] | None,
     console: Console,
     heads: Heads = None,
 ) -> None:
-    """Print translations, with their grids if there are any; `heads` are those of the grids."""
+    """Print translations or, if given, their alignments; `heads` are those of the alignments."""
     if grids is not None:
-        show_aligned(done, grids, console, heads)
+        show_aligned(translations, grids, console, heads)
         return
-    for line in lines(found, done):
+    for line in lines(items, translations):
         print(printable(line))
 
 
 def show_aligned(
-    done: Sequence[Translation],
+    translations: Sequence[Translation],
     grids: Sequence[Alignment | None],
     console: Console,
     heads: Heads = None,
 ) -> None:
-    """Print each translation and what its words were made of."""
-    for one, grid in zip(done, grids, strict=True):
-        say(" ".join(printable(one.text).split()), console, style="bold")
+    """Print each translation with its alignment."""
+    for translation, grid in zip(translations, grids, strict=True):
+        say(" ".join(printable(translation.text).split()), console, style="bold")
         console.print()
         if grid is None:
-            say("It has no words.", console, style="dim")
+            say("This translation has no words.", console, style="dim")
             console.print()
             continue
         for part in bands(grid.target, grid.source, grid.weights.tolist(), console.width):
@@ -115,12 +115,12 @@ def show_aligned(
     if not heads:
         where = "the mean over layers and heads"
     elif len(heads) == 1:
-        where = f"in layer {heads[0][0]}, head {heads[0][1]}, which the model names for it"
+        where = f"in layer {heads[0][0]}, head {heads[0][1]}, which the model names for alignment"
     else:
-        where = f"the mean over the {len(heads)} heads that the model names for it"
+        where = f"the mean over the {len(heads)} heads that the model names for alignment"
     say(
-        "A row is a word of the translation: how many percent of its attention each word of the "
-        f"text got, {where}. Marks such as the end of the text have the rest.",
+        "A row is a word of the translation, and each number the percentage of its attention that "
+        f"a word of the text received: {where}. Special tokens received the rest.",
         console,
         style="dim",
     )

@@ -1,4 +1,4 @@
-"""A lesson's walk, step by step: as wide as there is room, and readable without colour."""
+"""The steps of a lesson, as wide as the terminal and readable without colour."""
 
 import math
 from dataclasses import replace
@@ -15,9 +15,9 @@ from pellucid.common.wording import short
 from pellucid.lessons.walk import Matrix, Step, Walk
 
 _MOST = 16
-"""More rows than this are not all shown,"""
+"""Rows of a matrix that are shown."""
 _MOST_HEAT = 32
-"""nor more rows or columns than this of the heat map."""
+"""Rows and columns of the heat map that are shown."""
 _LABEL = 12
 """The widest label, in characters."""
 
@@ -41,7 +41,7 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
             style="dim",
         )
     if len(walk.heat[1].row_labels) > _MOST_HEAT:
-        say("Too long to show whole: --query WORD looks at one word.", console, style="dim")
+        say("Too long to show in full: --query WORD shows one word.", console, style="dim")
 
 
 def show_picture(walk: Walk, console: Console) -> None:
@@ -74,7 +74,7 @@ def _show_step(number: int, step: Step, console: Console) -> None:
 
 
 def _beside(parts: list[RenderableType], console: Console, room: int) -> RenderableType:
-    """The parts next to each other where they fit, else below each other."""
+    """The parts side by side if they fit, else below each other."""
     if len(parts) == 1:
         return parts[0]
     gap = 3
@@ -94,7 +94,7 @@ def _draw(matrix: Matrix, room: int) -> RenderableType:
         return _bars(matrix, room)
     if max(rows, columns) > _MOST_HEAT:
         return _table(matrix, room)
-    # The heat map is what one came for: all its columns are shown, in several bands if need be.
+    # All columns of the heat map are shown, in several bands if necessary.
     fitting = _fitting(matrix, room)
     starts = range(0, columns, fitting)
     return Group(*(_table(_columns(matrix, start, start + fitting), room) for start in starts))
@@ -130,7 +130,7 @@ def _table(matrix: Matrix, room: int) -> Table:
 
 
 def _bars(matrix: Matrix, room: int) -> RenderableType:
-    """A few rows laid on their side, a bar a key; of many keys, the strongest."""
+    """Each row as a column of bars, one per key; of many keys, the strongest."""
     most = _MOST if len(matrix.row_labels) == 1 else 6
     label = min(_LABEL, max(map(cell_len, matrix.column_labels)))
     longest = max(4, min(40, room - label - 7))
@@ -169,7 +169,7 @@ def _most(matrix: Matrix) -> int:
 
 
 def _rest(matrix: Matrix) -> str:
-    """What stands for the rows that are not shown, if there are any."""
+    """The label for the rows that are not shown, if any."""
     rows = len(matrix.row_labels)
     return f"… {rows} rows" if rows > _most(matrix) else ""
 
@@ -181,6 +181,6 @@ def _fitting(matrix: Matrix, room: int) -> int:
 
 
 def _width(matrix: Matrix) -> int:
-    """The width of the columns: as the numbers need, and the labels as far as they may."""
+    """The width of the columns: that of the widest number, or of the labels up to 7."""
     needed = max(len(text) for row in matrix.texts() for text in row)
     return max(needed, min(7, max(map(cell_len, matrix.column_labels))))

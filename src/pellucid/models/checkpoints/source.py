@@ -47,8 +47,8 @@ def directory_of(path: str | Path) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
-        raise MissingExtraError(
-            f"model '{path}' is not a directory, and the hub needs: pip install 'pellucid[hf]'"
+        raise MissingExtraError.of(
+            f"model '{path}' is not a directory, and the hub needs huggingface_hub", "hf"
         ) from error
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(WANTED)))

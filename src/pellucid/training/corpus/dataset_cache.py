@@ -14,9 +14,9 @@ import numpy as np
 from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.text_inputs import name_of
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import load_tokenizer
+from pellucid.text.utf8_files import name_of
 from pellucid.training.corpus.text_files import Tally
 
 HELD_OUT = 0.05

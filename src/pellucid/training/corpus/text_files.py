@@ -10,17 +10,8 @@ from typing import NamedTuple
 from pellucid.common.files import is_blank
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.text_inputs import (
-    Choose,
-    has_columns,
-    kind,
-    name_of,
-    named,
-    nothing_in,
-    numbered,
-    table,
-    text_blocks,
-)
+from pellucid.text.table_reading import Choose, has_columns, named, numbered, table
+from pellucid.text.utf8_files import kind, name_of, nothing_in, text_blocks
 
 PIECE = 2**17
 """Characters of a long document read at once: few, so that all cores share the work."""

@@ -156,9 +156,7 @@ class Translation(Objective):
             from sacrebleu.metrics.bleu import BLEU
             from sacrebleu.metrics.chrf import CHRF
         except ImportError as error:
-            raise MissingExtraError(
-                "BLEU needs sacrebleu: pip install 'pellucid[train]'"
-            ) from error
+            raise MissingExtraError.of("BLEU needs sacrebleu", "train") from error
         hypotheses, references = self._translated(EXAMINED, progress)
         bleu, chrf = BLEU(), CHRF()
         return {
