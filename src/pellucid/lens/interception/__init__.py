@@ -456,6 +456,8 @@ def callers(
             return []
         frame = frame.f_back
     for call, inner in running_modules(frame):
+        if isinstance(inner, nn.Softmax):  # which several modules may share; its caller attends
+            continue
         innermost = inner if innermost is None else innermost
         for listener in list(waiting):
             name = listener.name_of(inner)

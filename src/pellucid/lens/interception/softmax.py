@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.lens import interception
 from pellucid.lens.interception import caches, pending
@@ -46,8 +46,7 @@ def forget(everywhere: bool) -> None:
 
 def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_inner = interception.is_told_as_a_whole()
-    found = [] if is_inner else [(x, _attends(x, name)) for x, name in interception.callers()]
-    found = [(x, name) for x, name in found if x.wants(name)]
+    found = [] if is_inner else [(x, name) for x, name in interception.callers() if x.wants(name)]
     if not is_inner and not (found and interception.is_in_a_pass()):
         return  # one of a `generate`, say, that draws a token
     for listener, name in found:
@@ -76,12 +75,6 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     if found:
         with interception.deaf():
             _read(soft, ordered, left, right)
-
-
-def _attends(listener: interception.Listener, name: str) -> str:
-    """The module that attends, where the one that runs is a softmax alone."""
-    is_softmax = isinstance(listener.module_of(name), nn.Softmax) and "." in name
-    return name.rpartition(".")[0] if is_softmax else name
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
