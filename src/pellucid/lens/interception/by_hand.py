@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.lens import interception
 from pellucid.lens.interception import dispatcher, pending, products
 from pellucid.lens.interception import softmax as softmaxes
-from pellucid.lens.interception.shapes import copied, is_given, joined
+from pellucid.lens.interception.shapes import copied, is_given, joined, stacked
 
 __all__ = ["operators", "places"]
 
@@ -33,7 +33,9 @@ def places() -> Iterator[interception.Place]:
         yield owner, "topk", chosen
     yield torch.Tensor, "__matmul__", product
     yield torch, "einsum", einsum
-    yield torch, "cat", joined
+    for name in ("cat", "concat", "concatenate", "vstack"):
+        yield torch, name, joined
+    yield torch, "stack", stacked
     yield nn.functional, "linear", linear
     yield nn.functional, "dropout", dropout
     for listener in interception.listeners:
@@ -220,6 +222,8 @@ _BY_NAME = {
     id(torch.baddbmm): added_product,
     id(torch.addmm): added_product,
     id(torch.einsum): einsum,
+    id(torch.cat): joined,
+    id(torch.stack): stacked,
     id(torch.topk): chosen,
     id(nn.functional.linear): linear,
     id(nn.functional.dropout): dropout,

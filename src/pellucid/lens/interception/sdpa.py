@@ -161,7 +161,7 @@ def _call(
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
     listener, name = found[0]
-    fold, outer = fold_of(listener.module_of(name), query, key), query.shape[:-2]
+    fold, outer = fold_of(listener.module_of(name), query, key, value), query.shape[:-2]
     if query.ndim != 4 or fold.is_heads_first:
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
         attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)

@@ -102,6 +102,8 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         return
     with torch.no_grad():
         scores = as_four(scores, fold)
+        if 1 < key.shape[1] < query.shape[1]:  # as many heads share each
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
         if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
             return
         factors = None
@@ -229,7 +231,7 @@ def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
 def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
     """Whether one key was left out that has no value."""
     left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
-    return list(weights.shape) == left
+    return sorted(weights.shape) == sorted(left)
 
 
 def _made(
