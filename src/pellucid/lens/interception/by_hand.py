@@ -59,7 +59,7 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
         yield operator, softmax
     for operator in (aten.exp.default, aten.exp_.default, aten.exp2.default):
         yield operator, exponential
-    yield aten.clone.default, copied
+    yield aten.clone.default, copy
 
 
 def product(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,6 +172,19 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return normalise
+
+
+def copy(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`clone`, by which heads are put in another order, and parts of weights are folded."""
+    ordered = copied(original)
+
+    def clone(*args: Any, **options: Any) -> Any:
+        result = ordered(*args, **options)
+        if pending.here().softs and _is_plain(args[0]) and not interception.is_transformed():
+            pending.copied(result, args[0])
+        return result
+
+    return clone
 
 
 def exponential(original: Callable[..., Any]) -> Callable[..., Any]:

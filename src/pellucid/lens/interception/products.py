@@ -215,8 +215,11 @@ def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
         return False
     if operand is result:
         return contracted == soft.keys
-    is_there = operand.untyped_storage()._cdata == result.untyped_storage()._cdata
-    return is_there and operand.stride(contracted) == result.stride(soft.keys)
+    memory = operand.untyped_storage()._cdata
+    if memory == result.untyped_storage()._cdata:
+        return operand.stride(contracted) == result.stride(soft.keys)
+    is_copy = any(memory == copy.cdata for copy in soft.copies)
+    return is_copy and contracted == operand.ndim - 1 and pending.version(operand) <= 0
 
 
 def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:

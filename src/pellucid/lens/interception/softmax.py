@@ -198,6 +198,10 @@ def used(
             weights = weights.unsqueeze(-2)
             context = None if context is None else context.unsqueeze(-2)
     else:  # in blocks, which are kept together
+        soft.met += weights.numel()
+        if soft.met < result.numel():
+            soft.result = result
+            return
         weights, is_ordered = result.permute(soft.order), False
     if interception.is_told_as_a_whole():
         interception.note_made(_made(soft, weights, value, context, is_ordered))
@@ -317,6 +321,8 @@ def _say_if_unused(soft: Soft) -> None:
     what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
     if soft.has_product:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
+    if soft.met:
+        what = f"weights over {keys} keys, and of {soft.met} of {result.numel()} a product was seen"
     for listener, name in soft.found:
-        if looks or (soft.has_product and soft.is_certain) or listener.audits:
+        if looks or soft.met or (soft.has_product and soft.is_certain) or listener.audits:
             listener.missed(name, f"computes {what}")
