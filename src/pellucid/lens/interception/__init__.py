@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pellucid.attention.masks import Mask
 from pellucid.common.interrupts import held_back
@@ -532,17 +533,44 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
         _state.busy = before
 
 
-class deaf:  # noqa: N801 - said as a function is
+class untraced:  # noqa: N801 - said as a function is
+    """What happens in here is told to nobody who traces or counts what the model does."""
+
+    __slots__ = ("_modes", "_tracing")
+
+    def __enter__(self) -> None:
+        self._modes = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else None
+        self._tracing = torch._C._get_tracing_state()
+        if self._modes is not None:
+            self._modes.__enter__()
+        if self._tracing is not None:
+            torch._C._set_tracing_state(None)
+
+    def __exit__(self, *_: object) -> None:
+        if self._tracing is not None:
+            torch._C._set_tracing_state(self._tracing)
+        if self._modes is not None:
+            self._modes.__exit__(None, None, None)
+
+
+class deaf(untraced):  # noqa: N801 - said as a function is
     """Nobody hears of what happens in here on this thread: it is our own work."""
 
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
+        super().__enter__()
         self._before = _state.busy, _state.deaf
         _state.busy = _state.deaf = True
 
     def __exit__(self, *_: object) -> None:
         _state.busy, _state.deaf = self._before
+        super().__exit__()
+
+
+def is_watched_by_others() -> bool:
+    """Whether somebody traces or counts what runs, to whom each operator is to be as ever."""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._get_tracing_state() is not None
 
 
 def is_deaf() -> bool:

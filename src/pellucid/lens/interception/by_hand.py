@@ -57,7 +57,9 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
         aten._softmax.out,
     ):
         yield operator, softmax
-    for operator in (aten.exp.default, aten.exp_.default, aten.exp2.default):
+    for base in (aten.exp, aten.exp_, aten.exp2, aten.exp2_, aten.expm1, aten.expm1_):
+        yield base.default, exponential
+    for operator in (aten.exp.out, aten.exp2.out, aten.pow.Scalar):
         yield operator, exponential
     yield aten.clone.default, copy
 
@@ -192,7 +194,7 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def exponentiate(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if _is_heard(result, args[0]) and result.ndim >= 2:
+        if _is_heard(result) and result.ndim >= 2:
             size = (result.numel(), result.shape[-1])
             of = [(x.shape.numel(), x.shape[-1]) for x in pending.here().products]
             pending.here().exponentials.append((size, size in of))
@@ -204,7 +206,8 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 def _safely(function: Callable[..., None], /, *args: Any) -> None:
     """What goes wrong here must not reach the model."""
     try:
-        function(*args)
+        with interception.untraced():
+            function(*args)
     except Exception as error:
         for listener, name in interception.callers():
             listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")

@@ -122,7 +122,7 @@ def _kernel(
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
     """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
-    if _is_one_row(query):
+    if _is_one_row(query) or interception.is_watched_by_others():
         return None
     parts = (query, key, value)
     plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
