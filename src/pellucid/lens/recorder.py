@@ -165,7 +165,7 @@ class Watch(Recording):
     # What the interception asks.
 
     def name_of(self, module: nn.Module) -> str | None:
-        return self._names.get(id(module))
+        return self._names.get(id(interception.original_of(module)))
 
     def module_of(self, name: str) -> nn.Module:
         return self._modules[name]

@@ -167,6 +167,7 @@ ASKING = ("pellucid.attention.", "pellucid.lens.")
 """Where answers are worked out from what was recorded: no attention of the model's."""
 
 SHIPPED = ("torch.", "transformers.", "pellucid.")
+_set_tracing_state: Any = vars(torch._C)["_set_tracing_state"]  # which has no annotation
 PASSES = ("forward", "_call_impl")
 """Methods by which modules are called; scripted ones have but the latter in Python."""
 
@@ -198,6 +199,8 @@ _patches: "dict[tuple[int, str], Patch]" = {}
 _stance: Any = None
 """What has compiled code run eagerly while anybody listens: no tap sees into its graphs."""
 _state = _State()
+_originals: "weakref.WeakKeyDictionary[nn.Module, nn.Module]" = weakref.WeakKeyDictionary()
+"""Replicas, and the modules that they are replicas of."""
 
 
 @dataclass(eq=False)
@@ -349,6 +352,7 @@ def _install() -> None:
     patch(ThreadPoolExecutor, "submit", _submit)
     if _everywhere:
         patch(nn.Module, "__call__", _module)
+    patch(nn.Module, "_replicate_for_data_parallel", _replica)
     patch(torch, "compile", _compile)
     patch(torch.jit, "script", _script)
     taps = (sdpa, multi_head, by_hand)
@@ -391,6 +395,22 @@ def _module(original: Callable[..., Any]) -> Callable[..., Any]:
         return _run(original, self, *args, **options)
 
     return call
+
+
+def _replica(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What `DataParallel` makes of a module for each device."""
+
+    def replicate(self: nn.Module) -> nn.Module:
+        replica: nn.Module = original(self)
+        _originals[replica] = original_of(self)
+        return replica
+
+    return replicate
+
+
+def original_of(module: nn.Module) -> nn.Module:
+    """The module that one is a replica of, itself if it is none."""
+    return _originals.get(module, module) if "_is_replica" in vars(module) else module
 
 
 def _run(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
@@ -544,11 +564,11 @@ class untraced:  # noqa: N801 - said as a function is
         if self._modes is not None:
             self._modes.__enter__()
         if self._tracing is not None:
-            torch._C._set_tracing_state(None)
+            _set_tracing_state(None)
 
     def __exit__(self, *_: object) -> None:
         if self._tracing is not None:
-            torch._C._set_tracing_state(self._tracing)
+            _set_tracing_state(self._tracing)
         if self._modes is not None:
             self._modes.__exit__(None, None, None)
 

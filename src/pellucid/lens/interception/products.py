@@ -116,7 +116,9 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
     # Heads that share a key: what only one operand has, but for its last axis, is expanded.
     columns = columns[-1]
     # Where heads share a key, queries are those that there are as many of as of keys.
-    alike = [x for x in rows if result.shape[of_result.index(x)] == right.shape[of_right.index(columns)]]
+    alike = [
+        x for x in rows if result.shape[of_result.index(x)] == right.shape[of_right.index(columns)]
+    ]
     rows = alike[0] if len(alike) == 1 else rows[-1]
     outer = "".join(x for x in of_result if x not in (rows, columns))
     pending.here().products.append(
@@ -249,9 +251,7 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
     """How far rows, (..., keys), are from ours times one number each, or zero in places."""
     count = ours.shape[:-1].numel()
     rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=ours.device).long()
-    ours, theirs = (
-        x[torch.unravel_index(rows, x.shape[:-1])].double() for x in (ours, theirs)
-    )
+    ours, theirs = (x[torch.unravel_index(rows, x.shape[:-1])].double() for x in (ours, theirs))
     ours = ours.masked_fill(theirs == 0, 0)
     size = theirs.sum(-1, keepdim=True) / ours.sum(-1, keepdim=True)
     apart = (theirs - ours * size.nan_to_num()).abs().amax()

@@ -62,8 +62,9 @@ def joined(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **options)
         parts, axis = _joined_along(*args, **options)
         if axis in (0, -3) and _is_plain(result) and result.ndim == 3:
-            if all(len(part) == len(parts[0]) for part in parts):
-                _remember(result, len(result), len(parts), True)
+            with interception.untraced():
+                if all(len(part) == len(parts[0]) for part in parts):
+                    _remember(result, len(result), len(parts), True)
         return result
 
     return join
@@ -76,10 +77,11 @@ def stacked(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **options)
         parts, axis = _joined_along(*args, **options)
         if axis in (0, 1, -4, -3) and _is_plain(result) and result.ndim == 4:
-            item, row, _ = parts[0].stride()
-            if item > row > result.shape[3]:
-                count = len(parts) * len(parts[0])
-                _remember(result, count, len(parts), axis in (0, -4))
+            with interception.untraced():
+                item, row, _ = parts[0].stride()
+                if item > row > result.shape[3]:
+                    count = len(parts) * len(parts[0])
+                    _remember(result, count, len(parts), axis in (0, -4))
         return result
 
     return stack
@@ -105,10 +107,12 @@ def copied(original: Callable[..., Any]) -> Callable[..., Any]:
     def copy(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         given = args[0]
-        is_first = _lie_first(given) if given.ndim == 4 and _is_plain(given) else None
-        if is_first is not None:
-            heads = given.shape[0 if is_first else 1]
-            _remember(result, given.shape[0] * given.shape[1], heads, is_first)
+        if given.ndim == 4 and _is_plain(given):
+            with interception.untraced():
+                is_first = _lie_first(given)
+                if is_first is not None:
+                    heads = given.shape[0 if is_first else 1]
+                    _remember(result, given.shape[0] * given.shape[1], heads, is_first)
         return result
 
     return copy
@@ -137,11 +141,7 @@ def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
             first = _batch(query) == outer[1]
         return Fold(1, bool(first))
     if len(outer) == 1 and not heads:
-        # One that attends for another, which splits the heads, does not know how many there are.
-        running = interception.running_modules(sys._getframe(1))
-        heads = next(filter(None, (_heads_of(part) for _, part in running)), 0)
-        first = next((x for x in (_remembered(y, heads) for y in (query, *others)) if x is not None), None)
-        return Fold() if first is None else Fold(heads, first)
+        return _fold_of_caller(query, *others)
     if len(outer) != 1 or heads < 2 or outer[0] % heads:
         return Fold(max(1, heads))
     for tensor in (query, *others):
@@ -151,6 +151,19 @@ def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
     if outer[0] == _batch(query):  # one head after another
         return Fold()
     return Fold(_batched_heads(query, heads))
+
+
+def _fold_of_caller(query: Tensor, *others: Tensor) -> Fold:
+    """That of a module which attends for another: who splits the heads has their number."""
+    running = interception.running_modules(sys._getframe(1))
+    heads = next(filter(None, (_heads_of(part) for _, part in running)), 1)
+    if heads == 1:
+        return Fold()
+    for tensor in (query, *others):
+        first = _remembered(tensor, heads)
+        if first is not None:
+            return Fold(heads, first)
+    return Fold(heads if len(query) == heads and _batch(query) == 1 else 1)
 
 
 def _heads_of(module: nn.Module) -> int:
