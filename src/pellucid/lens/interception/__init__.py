@@ -410,7 +410,7 @@ def _replica(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def original_of(module: nn.Module) -> nn.Module:
     """The module that one is a replica of, itself if it is none."""
-    return _originals.get(module, module) if "_is_replica" in vars(module) else module
+    return _originals.get(module, module)
 
 
 def _run(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
