@@ -83,7 +83,7 @@ def _order(soft: Soft, weights: Tensor) -> tuple[int, ...] | None:
         return orders[0]
     with torch.no_grad(), interception.deaf():
         apart = [_apart(given.permute(*order, -1), weights) for order in orders]
-    best = min(range(len(orders)), key=apart.__getitem__)
+    best = min(range(len(orders)), key=lambda at: round(apart[at], 6))  # as it is, if in doubt
     return orders[best] if apart[best] <= NEAR_ONE else None
 
 
