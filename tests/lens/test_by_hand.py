@@ -485,6 +485,97 @@ def test_weights_that_are_turned_before_they_meet_values(layout, masked):
         assert_seen(seen, model.truth, kept=seen.record("").kept)
 
 
+TURNED = {
+    "einsum": lambda w, v: torch.einsum("bqhk,bhkd->bqhd", w.transpose(1, 2).contiguous(), v),
+    "heads first": lambda w, v: w.transpose(0, 1) @ v.transpose(0, 1),
+    "heads first, copied": lambda w, v: w.transpose(0, 1).contiguous() @ v.transpose(0, 1),
+    "heads first, folded": lambda w, v: (
+        w.transpose(0, 1).flatten(0, 1) @ v.transpose(0, 1).flatten(0, 1)
+    ),
+    "items first, folded": lambda w, v: w.flatten(0, 1) @ v.flatten(0, 1),
+    "values by heads": lambda w, v: (v.mT @ w.mT.contiguous()).mT,
+}
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+@pytest.mark.parametrize("queries", [3, 5, 7])
+@pytest.mark.parametrize("way", TURNED)
+def test_items_heads_and_queries_change_places_after_the_softmax(way, queries, batch):
+    """Also where there are as many of one as of another, so that no size tells them apart."""
+
+    def attend(q, k, v):
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        return TURNED[way](weights, v), weights
+
+    shapes = [(batch, HEADS, n, dim) for n, dim in ((queries, DIM), (KEYS, DIM), (KEYS, VALUE_DIM))]
+    seen = watched(model := Model(attend), *draw(*shapes))
+    assert seen[""].shape == model.truth.shape
+    assert_seen(seen, model.truth)
+
+
+@pytest.mark.parametrize("way", ["einsum", "matmul"])
+def test_values_of_relative_positions_before_the_values(way):
+    """Shaw et al. 2018: what is added for each query and key is no value of a key."""
+    (relative,) = draw((QUERIES, KEYS, VALUE_DIM), seed=5)
+
+    def attend(q, k, v):
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        if way == "einsum":
+            added = torch.einsum("bhqk,qkd->bhqd", weights, relative)
+        else:
+            rows = weights.permute(2, 0, 1, 3).reshape(QUERIES, -1, KEYS) @ relative
+            added = rows.unflatten(1, (BATCH, HEADS)).permute(1, 2, 0, 3)
+        return added + weights @ v, weights
+
+    assert_seen(watched(model := Model(attend), *parts()), model.truth)
+
+
+@pytest.mark.parametrize("order", ["kg", "gk"])
+def test_an_equation_with_heads_that_share_keys_in_either_order(order):
+    sizes = {"k": 2, "g": 3}
+    q, k, v = draw(
+        (BATCH, *(sizes[x] for x in order), QUERIES, DIM),
+        (BATCH, 2, KEYS, DIM),
+        (BATCH, 2, KEYS, VALUE_DIM),
+    )
+
+    def attend(q, k, v):
+        scores = torch.einsum(f"b{order}nd,bkmd->b{order}nm", q, k)
+        weights = (scores * SCALE).softmax(-1)
+        context = torch.einsum(f"b{order}nm,bkmd->b{order}nd", weights, v)
+        return context, weights.flatten(1, 2)
+
+    seen = watched(model := Model(attend, num_heads=6), q, k, v)
+    assert seen[""].shape == model.truth.shape
+    assert_seen(seen, model.truth)
+
+
+PARTS = {
+    "head by head": lambda w, v, f: torch.stack([f(w[:, h], h) @ v[:, h] for h in range(HEADS)], 1),
+    "keys": lambda w, v, f: w[..., :3] @ v[:, :, :3] + f(w[..., 3:], 1) @ v[:, :, 3:],
+    "queries": lambda w, v, f: torch.cat([w[:, :, :2] @ v, f(w[:, :, 2:], 1) @ v], 2),
+}
+
+
+@pytest.mark.parametrize("way", PARTS)
+@pytest.mark.parametrize("changed", [True, False])
+def test_weights_that_meet_values_in_parts(way, changed):
+    """Recorded when all of them have; where a part was changed meanwhile, that is said."""
+
+    def attend(q, k, v):
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        change = (lambda part, at: part * 0.5 if at == 1 else part) if changed else None
+        return PARTS[way](weights, v, change or (lambda part, at: part)), weights
+
+    seen = watched(model := Model(attend), *parts())
+    if changed:
+        assert seen.names == []
+        assert "of which" in seen.unseen[""] or "a product was seen" in seen.unseen[""]
+    else:
+        assert (seen.names, seen.unseen) == ([""], {})
+        torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
+
+
 def test_a_head_that_is_knocked_out_in_place():
     def attend(q, k, v):
         weights = (q @ k.mT * SCALE).softmax(-1)
@@ -794,6 +885,29 @@ def test_two_modules_that_share_one_function():
         def __init__(self):
             super().__init__()
             self.left, self.right = Model(shared), Model(shared)
+
+        def forward(self, q, k, v):
+            return self.left(q, k, v) + self.right(q + 1, k, v)
+
+    model = Twice()
+    seen = watched(model, *parts())
+    assert (seen.names, seen.unseen) == (["left", "right"], {})
+    for name in seen.names:
+        truth = model.get_submodule(name).truth
+        torch.testing.assert_close(seen[name].dense(), truth, **NEAR)
+
+
+def test_two_modules_that_share_one_softmax_module():
+    rows = nn.Softmax(-1)
+
+    def attend(q, k, v):
+        weights = rows(q @ k.mT * SCALE)
+        return weights @ v, weights
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = Model(attend, rows=rows), Model(attend, rows=rows)
 
         def forward(self, q, k, v):
             return self.left(q, k, v) + self.right(q + 1, k, v)
@@ -1284,6 +1398,19 @@ def test_weights_are_kept_where_and_how_is_asked(option):
     seen = watched(model := Model(attend), *parts(), **option)
     assert seen[""].dtype == option.get("dtype", torch.float32)
     torch.testing.assert_close(seen[""].dense().float(), model.truth, **NEAR)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_are_kept_in_a_shorter_dtype(dtype):
+    """Their proof allows for that."""
+    (bias,) = draw((QUERIES, KEYS), seed=5)
+
+    def attend(q, k, v):
+        weights = (q @ k.mT * SCALE + bias).softmax(-1)
+        return weights @ v, weights
+
+    seen = watched(model := Model(attend), *parts(), dtype=dtype)
+    assert_seen(seen, model.truth, kept="weights", atol=torch.finfo(dtype).eps, rtol=0)
 
 
 def test_kept_weights_say_so():

@@ -3,6 +3,10 @@
 import pytest
 import torch
 from tests.lens.tiny import LAYERS, build, some_ids
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
 
 import pellucid
 
@@ -42,3 +46,40 @@ def test_a_compiled_model_is_seen(make, used_before):
             torch.testing.assert_close(record.weights.dense(), other.weights.dense())
         torch.testing.assert_close(compiled(ids)[0], plain(ids)[0])
     torch._dynamo.reset()
+
+
+class ByHand(nn.Module):
+    def forward(self, x):
+        return (x @ x.mT).softmax(-1) @ x
+
+
+class Fused(nn.Module):
+    def forward(self, x):
+        return scaled_dot_product_attention(x, x, x)
+
+
+def traced(model, x):
+    return torch.jit.trace(model, (x,)).code
+
+
+def as_operators(model, x):
+    return make_fx(model)(x).code
+
+
+def counted(model, x):
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.parametrize("look", [traced, as_operators, counted])
+@pytest.mark.parametrize("kind", [ByHand, Fused])
+def test_who_traces_or_counts_sees_the_model_alone(kind, look):
+    model, x = kind().eval(), torch.randn(2, 3, 5, 11)
+    with torch.no_grad():
+        expected = look(model, x)
+        with pellucid.watch(model) as seen:
+            assert look(model, x) == expected
+    scale = 11**-0.5 if kind is Fused else 1
+    torch.testing.assert_close(seen[""].dense(), (x @ x.mT * scale).softmax(-1))

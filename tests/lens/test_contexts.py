@@ -382,6 +382,20 @@ def test_replicas_in_threads():
     assert seen.names == ["0"]
 
 
+def test_replicas_of_each_module_in_threads():
+    """As DataParallel makes them for several devices."""
+    model = nn.Sequential(ByHand(), ByHand())
+    with pellucid.watch(model) as seen:
+        for tokens in (OURS, THEIRS):
+            replica = model._replicate_for_data_parallel()
+            for name, part in model.named_children():
+                replica._modules[name] = part._replicate_for_data_parallel()
+            in_thread(run, replica, tokens)
+    assert [(record.name, record.shape[-1]) for record in seen.records] == [
+        (name, tokens) for tokens in (OURS, THEIRS) for name in ("0", "1")
+    ]
+
+
 @pytest.mark.parametrize("everyone", [True, False])
 def test_many_threads_at_once_are_all_heard_and_right(everyone):
     """Each call's weights are its own, whatever the others do meanwhile."""

@@ -137,6 +137,15 @@ def test_lists_and_tuples_of_layers(outer):
         assert_same(record, expected)
 
 
+def test_an_array_that_is_written_over_later():
+    """Nobody counts what numpy writes."""
+    expected = weights()
+    array = expected.numpy().copy()
+    recording = Recording.from_attentions([array])
+    array[:] = 0
+    assert_same(recording.records[0], expected)
+
+
 def test_names_of_ones_own():
     given = {"block.0": weights(), "block.1.cross": weights(QUERIES, KEYS)}
     seen = Recording.from_attentions(

@@ -299,12 +299,22 @@ def test_one_score_that_is_softmaxed_over_both_axes():
     assert_both_seen(watched(model := Model(attend), *parts()), *model.truth)
 
 
+JOINED = {
+    "cat": lambda x: torch.cat(x, 0),
+    "cat, by name": lambda x: torch.cat(tensors=x, dim=-3),
+    "concat": lambda x: torch.concat(x),
+    "vstack": lambda x: torch.vstack(x),
+    "stack": lambda x: torch.stack(x).flatten(0, 1),
+}
+
+
+@pytest.mark.parametrize("way", JOINED)
 @pytest.mark.parametrize("fused", [True, False])
-def test_heads_that_are_folded_before_the_batch(fused):
+def test_heads_that_are_folded_before_the_batch(fused, way):
     """As `torch.cat(x.split(dim, 2), 0)` does: heads outside, items inside."""
 
     def attend(*given):
-        q, k, v = (torch.cat(x.split(DIM, 2), 0) for x in given)
+        q, k, v = (JOINED[way](x.split(DIM, 2)) for x in given)
         weights = (q @ k.mT * SCALE).softmax(-1)
         context = F.scaled_dot_product_attention(q, k, v) if fused else weights @ v
         return context, weights.unflatten(0, (HEADS, BATCH)).transpose(0, 1)
@@ -314,6 +324,48 @@ def test_heads_that_are_folded_before_the_batch(fused):
     assert len(seen.records) == 1
     assert seen[""].shape == (BATCH, HEADS, N, N)
     torch.testing.assert_close(seen[""].dense(), model.truth, **NEAR)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("batch", [BATCH, HEADS])
+def test_heads_that_are_stacked(batch, axis):
+    def attend(x):
+        q = torch.stack(x.split(DIM, 2), axis)
+        weights = (q @ q.mT * SCALE).softmax(-1)
+        return weights @ q, weights if axis else weights.transpose(0, 1)
+
+    assert_seen(watched(model := Model(attend), *draw((batch, N, WIDTH))), model.truth)
+
+
+@pytest.mark.parametrize("batch", [1, BATCH, HEADS])
+@pytest.mark.parametrize("axes", [(2, 0, 1, 3), (0, 2, 1, 3)])
+def test_heads_that_a_caller_folds_for_a_helper(axes, batch):
+    """The one that attends does not know how many there are."""
+
+    def attend(q):
+        weights = (q @ q.mT * SCALE).softmax(-1)
+        return weights @ q, weights
+
+    def split(x):
+        model.helper((2 * x).unflatten(2, (HEADS, DIM)).permute(axes).reshape(-1, N, DIM))
+        sizes = (HEADS, batch) if axes[0] else (batch, HEADS)
+        truth = model.helper.truth.unflatten(0, sizes)
+        return x, truth.transpose(0, 1) if axes[0] else truth
+
+    model = Model(split, n_head=HEADS, helper=Model(attend))
+    assert_seen(watched(model, *draw((batch, N, WIDTH))), model.truth, "helper")
+
+
+def test_queries_of_heads_that_share_a_key_are_no_items():
+    """(batch, n * heads, dim), in a batch of as many items as heads."""
+
+    def attend(x):
+        q, k = x.view(HEADS, -1, DIM), x[..., :DIM]
+        weights = (q @ k.mT * SCALE).softmax(-1)
+        return weights @ k, weights.unsqueeze(1)
+
+    model = Model(attend, num_heads=HEADS)
+    assert_seen(watched(model, *draw((HEADS, N, WIDTH))), model.truth)
 
 
 class Split(nn.Module):

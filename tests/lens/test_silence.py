@@ -550,6 +550,10 @@ def test_a_reason_is_lifted_when_a_later_call_is_seen():
 EXPONENTIALS = {
     "exp_": lambda s, v: (s.exp_(), s / s.sum(-1, keepdim=True))[1] @ v,
     "exp2": lambda s, v: ((e := (s / LN2).exp2()) / e.sum(-1, keepdim=True)) @ v,
+    "exp2_": lambda s, v: ((e := (s / LN2).exp2_()) / e.sum(-1, keepdim=True)) @ v,
+    "expm1": lambda s, v: ((e := s.expm1() + 1) / e.sum(-1, keepdim=True)) @ v,
+    "a power": lambda s, v: ((e := 2 ** (s / LN2)) / e.sum(-1, keepdim=True)) @ v,
+    "out": lambda s, v: ((e := torch.exp(s, out=torch.empty(0))) / e.sum(-1, keepdim=True)) @ v,
     "einsum": lambda s, v: torch.einsum(
         "bhqk,bhkd->bhqd", (e := s.exp()) / e.sum(-1, keepdim=True), v
     ),

@@ -152,7 +152,7 @@ def _checked(name: str, given: Any) -> Tensor:
         weights = given
     else:
         try:
-            weights = torch.as_tensor(np.asarray(given))
+            weights = torch.tensor(np.asarray(given))  # a copy: nobody counts what numpy writes
         except (TypeError, ValueError) as error:
             raise TypeMismatchError(
                 f"the weights of '{name}' must be an array, got {type(given).__name__}"

@@ -217,6 +217,7 @@ def _compared(
         weights = record.queries.tensor[item][:, places]
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         largest = torch.zeros_like(weights[..., :1])
+        unit = max(unit, _unit(record.queries.dtype, theirs.device))  # they may be kept shortened
     else:
         scores = _scores(record, item, places)
         weights = _weights(record, scores, item, places)

@@ -165,7 +165,10 @@ class Watch(Recording):
     # What the interception asks.
 
     def name_of(self, module: nn.Module) -> str | None:
-        return self._names.get(id(module))
+        name = self._names.get(id(module))
+        if name is None and "_is_replica" in vars(module):
+            name = self._names.get(id(interception.original_of(module)))
+        return name
 
     def module_of(self, name: str) -> nn.Module:
         return self._modules[name]

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pellucid.attention.masks import Mask
 from pellucid.common.interrupts import held_back
@@ -166,6 +167,7 @@ ASKING = ("pellucid.attention.", "pellucid.lens.")
 """Where answers are worked out from what was recorded: no attention of the model's."""
 
 SHIPPED = ("torch.", "transformers.", "pellucid.")
+_set_tracing_state: Any = vars(torch._C)["_set_tracing_state"]  # which has no annotation
 PASSES = ("forward", "_call_impl")
 """Methods by which modules are called; scripted ones have but the latter in Python."""
 
@@ -197,6 +199,8 @@ _patches: "dict[tuple[int, str], Patch]" = {}
 _stance: Any = None
 """What has compiled code run eagerly while anybody listens: no tap sees into its graphs."""
 _state = _State()
+_originals: "weakref.WeakKeyDictionary[nn.Module, nn.Module]" = weakref.WeakKeyDictionary()
+"""Replicas, and the modules that they are replicas of."""
 
 
 @dataclass(eq=False)
@@ -348,6 +352,7 @@ def _install() -> None:
     patch(ThreadPoolExecutor, "submit", _submit)
     if _everywhere:
         patch(nn.Module, "__call__", _module)
+    patch(nn.Module, "_replicate_for_data_parallel", _replica)
     patch(torch, "compile", _compile)
     patch(torch.jit, "script", _script)
     taps = (sdpa, multi_head, by_hand)
@@ -390,6 +395,22 @@ def _module(original: Callable[..., Any]) -> Callable[..., Any]:
         return _run(original, self, *args, **options)
 
     return call
+
+
+def _replica(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What `DataParallel` makes of a module for each device."""
+
+    def replicate(self: nn.Module) -> nn.Module:
+        replica: nn.Module = original(self)
+        _originals[replica] = original_of(self)
+        return replica
+
+    return replicate
+
+
+def original_of(module: nn.Module) -> nn.Module:
+    """The module that one is a replica of, itself if it is none."""
+    return _originals.get(module, module)
 
 
 def _run(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
@@ -456,6 +477,8 @@ def callers(
             return []
         frame = frame.f_back
     for call, inner in running_modules(frame):
+        if isinstance(inner, nn.Softmax):  # which several modules may share; its caller attends
+            continue
         innermost = inner if innermost is None else innermost
         for listener in list(waiting):
             name = listener.name_of(inner)
@@ -530,17 +553,44 @@ def as_a_whole(function: Callable[..., Any], /, *args: Any, **options: Any) -> A
         _state.busy = before
 
 
-class deaf:  # noqa: N801 - said as a function is
+class untraced:  # noqa: N801 - said as a function is
+    """What happens in here is told to nobody who traces or counts what the model does."""
+
+    __slots__ = ("_modes", "_tracing")
+
+    def __enter__(self) -> None:
+        self._modes = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else None
+        self._tracing = torch._C._get_tracing_state()
+        if self._modes is not None:
+            self._modes.__enter__()
+        if self._tracing is not None:
+            _set_tracing_state(None)
+
+    def __exit__(self, *_: object) -> None:
+        if self._tracing is not None:
+            _set_tracing_state(self._tracing)
+        if self._modes is not None:
+            self._modes.__exit__(None, None, None)
+
+
+class deaf(untraced):  # noqa: N801 - said as a function is
     """Nobody hears of what happens in here on this thread: it is our own work."""
 
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
+        super().__enter__()
         self._before = _state.busy, _state.deaf
         _state.busy = _state.deaf = True
 
     def __exit__(self, *_: object) -> None:
         _state.busy, _state.deaf = self._before
+        super().__exit__()
+
+
+def is_watched_by_others() -> bool:
+    """Whether somebody traces or counts what runs, to whom each operator is to be as ever."""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._get_tracing_state() is not None
 
 
 def is_deaf() -> bool:

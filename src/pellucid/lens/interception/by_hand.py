@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.lens import interception
 from pellucid.lens.interception import dispatcher, pending, products
 from pellucid.lens.interception import softmax as softmaxes
-from pellucid.lens.interception.shapes import copied, is_given, joined
+from pellucid.lens.interception.shapes import copied, is_given, joined, stacked
 
 __all__ = ["operators", "places"]
 
@@ -33,7 +33,9 @@ def places() -> Iterator[interception.Place]:
         yield owner, "topk", chosen
     yield torch.Tensor, "__matmul__", product
     yield torch, "einsum", einsum
-    yield torch, "cat", joined
+    for name in ("cat", "concat", "concatenate", "vstack"):
+        yield torch, name, joined
+    yield torch, "stack", stacked
     yield nn.functional, "linear", linear
     yield nn.functional, "dropout", dropout
     for listener in interception.listeners:
@@ -55,9 +57,11 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
         aten._softmax.out,
     ):
         yield operator, softmax
-    for operator in (aten.exp.default, aten.exp_.default, aten.exp2.default):
+    for base in (aten.exp, aten.exp_, aten.exp2, aten.exp2_, aten.expm1, aten.expm1_):
+        yield base.default, exponential
+    for operator in (aten.exp.out, aten.exp2.out, aten.pow.Scalar):
         yield operator, exponential
-    yield aten.clone.default, copied
+    yield aten.clone.default, copy
 
 
 def product(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,12 +176,25 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
     return normalise
 
 
+def copy(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`clone`, by which heads are put in another order, and parts of weights are folded."""
+    ordered = copied(original)
+
+    def clone(*args: Any, **options: Any) -> Any:
+        result = ordered(*args, **options)
+        if pending.here().softs and _is_plain(args[0]) and not interception.is_transformed():
+            pending.copied(result, args[0])
+        return result
+
+    return clone
+
+
 def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
     """`exp`, as the dispatcher meets it: of it and its sum a softmax can be made."""
 
     def exponentiate(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if _is_heard(result, args[0]) and result.ndim >= 2:
+        if _is_heard(result) and result.ndim >= 2:
             size = (result.numel(), result.shape[-1])
             of = [(x.shape.numel(), x.shape[-1]) for x in pending.here().products]
             pending.here().exponentials.append((size, size in of))
@@ -189,7 +206,8 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 def _safely(function: Callable[..., None], /, *args: Any) -> None:
     """What goes wrong here must not reach the model."""
     try:
-        function(*args)
+        with interception.untraced():
+            function(*args)
     except Exception as error:
         for listener, name in interception.callers():
             listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")
@@ -220,6 +238,8 @@ _BY_NAME = {
     id(torch.baddbmm): added_product,
     id(torch.addmm): added_product,
     id(torch.einsum): einsum,
+    id(torch.cat): joined,
+    id(torch.stack): stacked,
     id(torch.topk): chosen,
     id(nn.functional.linear): linear,
     id(nn.functional.dropout): dropout,

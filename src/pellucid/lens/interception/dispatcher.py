@@ -88,7 +88,8 @@ def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callab
     def meet(*args: Any, **options: Any) -> Any:
         _include(key, False)
         try:
-            return (told if is_data(args[0]) else operator)(*args, **options)
+            given = args[0] if isinstance(args[0], Tensor) else args[1]  # `2**x` has a number first
+            return (told if is_data(given) else operator)(*args, **options)
         finally:
             if interception.listeners:
                 _include(key, True)

@@ -3,10 +3,11 @@
 import threading
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens import interception
 from pellucid.lens.interception.shapes import Fold
@@ -19,6 +20,7 @@ __all__ = [
     "Shape",
     "Soft",
     "before_dropout",
+    "copied",
     "everywhere",
     "here",
     "is_dropped",
@@ -66,6 +68,10 @@ class Soft:
     found: "list[tuple[interception.Listener, str]]"
     is_projected: bool
     """Whether it is taken over the outputs of a projection."""
+    met: int = 0
+    """How many of its numbers have met values, where they meet them in parts."""
+    copies: "list[StorageWeakRef]" = field(default_factory=list)
+    """Memory that parts of it were copied to."""
     has_product: bool = False
     is_certain: bool = True
     """Whether its product is no projection."""
@@ -130,6 +136,15 @@ def is_projected(tensor: Tensor, axis: int) -> bool:
         return False
     size = (tensor.numel(), tensor.shape[axis])
     return any((shape.numel(), shape[-1]) == size for shape in here().projections if shape)
+
+
+def copied(result: Tensor, given: Tensor) -> None:
+    """A part of a softmax is copied, as where blocks of it are folded into the batch."""
+    memory = given.untyped_storage()._cdata
+    for soft in here().softs:
+        whole = soft.reference()
+        if whole is not None and whole.untyped_storage()._cdata == memory:
+            soft.copies.append(StorageWeakRef(result.untyped_storage()))
 
 
 def is_parameter(tensor: Tensor) -> bool:

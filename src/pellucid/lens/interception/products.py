@@ -1,6 +1,8 @@
 """Products, and what they may be: one of queries and keys, or one of weights and values."""
 
 import weakref
+from itertools import permutations
+from math import prod
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ __all__ = ["contracted", "multiplied"]
 
 LOOKED_AT = 32
 """Rows that are looked at to tell what was made of a softmax."""
+MOST_AXES = 5
+"""Of a softmax whose result may be used in another order of them."""
 NEAR_ONE = 1e-2
 """How far numbers may be apart that were rounded in the shortest dtype."""
 
@@ -23,10 +27,9 @@ def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = T
     for is_of in (_is_result, _is_made_of):
         for soft in reversed(pending.here().softs):
             if is_of(soft, left, left.ndim - 1):
-                return softmax.used(soft, left, list(range(left.ndim)), right, result)
+                return _multiplied(soft, left, right, result)
             if is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
-                axes = [*range(right.ndim - 2), right.ndim - 1, right.ndim - 2]
-                return softmax.used(soft, right, axes, left.mT, result.mT)
+                return _multiplied(soft, right.mT, left.mT, result.mT)
     by_hand = _of_exponentials(left)
     if by_hand is not None:
         return softmax.used(by_hand, left, list(range(left.ndim)), right, result)
@@ -37,6 +40,51 @@ def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = T
         product = Product(left, right.mT, result.shape, order, is_certain)
         pending.here().products.append(product)
     return None
+
+
+def _multiplied(soft: Soft, weights: Tensor, value: Tensor, context: Tensor) -> None:
+    """Weights that meet values in a product: told in the order of axes that the softmax had."""
+    order, outer = _order(soft, weights), weights.shape[:-2]
+    if order is not None and (len(order) > len(outer) + 1 or list(order) != sorted(order)):
+        query, result = len(order) - 1, soft.reference()
+        assert result is not None
+        sizes = result.permute(soft.order).shape
+        unfolded = [sizes[x] for x in order]
+        ends = [x for x in range(query + 1) if prod(unfolded[:x]) == outer.numel()]
+        batch = order[: ends[0]] if ends else order
+        if query in batch:
+            return None  # a value for each query: what attention adds for relative positions
+        shared = [x for x in order if x not in batch and x != query]  # these share a value
+        back = [order.index(x) for x in range(query + 1)]
+        weights, context = (
+            x.reshape(*unfolded, x.shape[-1]).permute(*back, -1) for x in (weights, context)
+        )
+        inner = value.shape[-2:]
+        value = value.expand(*outer, *inner)
+        value = value.reshape(*unfolded[: len(batch)], *[1] * len(shared), *inner)
+        value = value.permute(*([*batch, *shared].index(x) for x in range(query)), -2, -1)
+    return softmax.used(soft, weights, list(range(weights.ndim)), value, context)
+
+
+def _order(soft: Soft, weights: Tensor) -> tuple[int, ...] | None:
+    """The order in which weights, (..., keys), have the axes of the softmax that they are of.
+
+    Several axes may have become one. None where it is not known.
+    """
+    result = soft.reference()
+    if result is None or not soft.has_product or weights.numel() != result.numel():
+        return None
+    given = result.permute(soft.order)
+    if weights.shape[-1] != given.shape[-1] or given.ndim > MOST_AXES:
+        return None
+    orders = list(permutations(range(given.ndim - 1)))
+    is_there = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
+    if is_there and weights.shape == given.shape and weights.stride() == given.stride():
+        return orders[0]
+    with torch.no_grad(), interception.deaf():
+        apart = [_apart(given.permute(*order, -1), weights) for order in orders]
+    best = min(range(len(orders)), key=lambda at: round(apart[at], 6))  # as it is, if in doubt
+    return orders[best] if apart[best] <= NEAR_ONE else None
 
 
 def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None:
@@ -66,7 +114,13 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
         pending.here().projections.append(result.shape)
         return None
     # Heads that share a key: what only one operand has, but for its last axis, is expanded.
-    outer, rows, columns = outer + rows[:-1] + columns[:-1], rows[-1], columns[-1]
+    columns = columns[-1]
+    # Where heads share a key, queries are those that there are as many of as of keys.
+    alike = [
+        x for x in rows if result.shape[of_result.index(x)] == right.shape[of_right.index(columns)]
+    ]
+    rows = alike[0] if len(alike) == 1 else rows[-1]
+    outer = "".join(x for x in of_result if x not in (rows, columns))
     pending.here().products.append(
         Product(
             equations.arranged(left, of_left, outer + rows + over[0]),
@@ -87,15 +141,18 @@ def _weighted(
     context: tuple[Tensor, str],
 ) -> None:
     """Weights that meet values in an equation; axes by their letters."""
-    letters = _in_order(soft, weights, own)
+    letters = _in_order(soft, weights, own, keys)
     if letters is None:
-        return softmax.used(
-            soft, weights, list(range(weights.ndim)), value[0], None, is_ordered=False
-        )
+        return None
     shared = [x for x in letters if x != keys and x in value[1]]
     alone = [x for x in letters if x != keys and x not in value[1]]
     pools = not alone  # there is one query for each item
-    ordered = "".join(shared) + "".join(alone)
+    query = "".join(alone[-1:])
+    if soft.has_product and len(letters) == len(soft.order) and alone:
+        query = letters[soft.order[-2]]
+        if query in shared:
+            return None  # a value for each query: what attention adds for relative positions
+    ordered = "".join(x for x in letters if x not in (keys, query)) + query
     dims = "".join(x for x in value[1] if x not in own)
     axes = [own.index(x) for x in ordered + keys]
     if len(dims) != 1 or not set(ordered) <= set(context[1]):
@@ -112,24 +169,18 @@ def _weighted(
     )
 
 
-def _in_order(soft: Soft, weights: Tensor, own: str) -> str | None:
+def _in_order(soft: Soft, weights: Tensor, own: str, keys: str) -> str | None:
     """The letters of weights in the order of the axes that the softmax gave; None if not known."""
     result = soft.reference()
     assert result is not None
-    if weights.shape == result.shape and weights.stride() == result.stride():
-        return own
-    is_same = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
-    if weights.numel() != result.numel() or weights.ndim != result.ndim:
-        return own
-    ours, theirs = (
-        list(zip(x.shape, x.stride(), strict=True)) if is_same else [(n, 0) for n in x.shape]
-        for x in (weights, result)
-    )
-    if ours == theirs:
-        return own
-    if len(set(ours)) != len(ours) or sorted(ours) != sorted(theirs):
-        return None
-    return "".join(own[ours.index(axis)] for axis in theirs)
+    order = _order(soft, weights.movedim(own.index(keys), -1))
+    if order is None or weights.ndim != result.ndim:
+        is_turned = weights.numel() == result.numel() and weights.ndim == result.ndim
+        return None if is_turned and weights.shape != result.shape else own
+    left = own.replace(keys, "")
+    letters = dict(zip(order, left, strict=True))
+    of_axes = {axis: letters.get(at, keys) for at, axis in enumerate(soft.order)}
+    return "".join(of_axes[axis] for axis in range(len(own)))
 
 
 def _of_exponentials(weights: Tensor) -> Soft | None:
@@ -166,8 +217,11 @@ def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
         return False
     if operand is result:
         return contracted == soft.keys
-    is_there = operand.untyped_storage()._cdata == result.untyped_storage()._cdata
-    return is_there and operand.stride(contracted) == result.stride(soft.keys)
+    memory = operand.untyped_storage()._cdata
+    if memory == result.untyped_storage()._cdata:
+        return operand.stride(contracted) == result.stride(soft.keys)
+    is_copy = any(memory == copy.cdata for copy in soft.copies)
+    return is_copy and contracted == operand.ndim - 1 and pending.version(operand) <= 0
 
 
 def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
@@ -183,22 +237,25 @@ def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
         return False
     if pending.is_dropped(operand):
         return True
-    if operand.shape != result.shape:  # in another order: as many of each size
+    operand = operand.movedim(contracted, -1)
+    if _order(soft, operand) is not None:
         return True
     with torch.no_grad(), interception.deaf():
-        ours, theirs = (x.movedim(soft.keys, -1) for x in (result, operand))
-        return _is_scaled(ours, theirs) or (ours.ndim == 4 and _is_mixed(ours, theirs))
+        ours = result.movedim(soft.keys, -1)
+        if ours.shape != operand.shape:
+            return False
+        return _apart(ours, operand) <= NEAR_ONE or (ours.ndim == 4 and _is_mixed(ours, operand))
 
 
-def _is_scaled(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether rows, (..., keys), are those of ours times one number each, or zero in places."""
-    ours, theirs = (x.reshape(-1, x.shape[-1]) for x in (ours, theirs))
-    rows = torch.linspace(0, len(ours) - 1, min(LOOKED_AT, len(ours)), device=ours.device).long()
-    ours, theirs = ours[rows].double(), theirs[rows].double()
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    """How far rows, (..., keys), are from ours times one number each, or zero in places."""
+    count = ours.shape[:-1].numel()
+    rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=ours.device).long()
+    ours, theirs = (x[torch.unravel_index(rows, x.shape[:-1])].double() for x in (ours, theirs))
     ours = ours.masked_fill(theirs == 0, 0)
     size = theirs.sum(-1, keepdim=True) / ours.sum(-1, keepdim=True)
     apart = (theirs - ours * size.nan_to_num()).abs().amax()
-    return bool(apart <= NEAR_ONE * theirs.abs().amax())
+    return float(apart / theirs.abs().amax().clamp_min(torch.finfo(theirs.dtype).tiny))
 
 
 def _is_mixed(ours: Tensor, theirs: Tensor) -> bool:

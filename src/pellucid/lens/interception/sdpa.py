@@ -61,7 +61,7 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:
     def scaled_dot_product_attention(*args: Any, **options: Any) -> Any:
         if interception.is_told_as_a_whole():
-            if args and _is_one_row(args[0]):
+            if interception.is_watched_by_others() or (args and _is_one_row(args[0])):
                 interception.note(None)
                 return original(*args, **options)
             return _attention(original, *args, **options)
@@ -122,7 +122,7 @@ def _kernel(
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
     """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
-    if _is_one_row(query):
+    if interception.is_watched_by_others() or _is_one_row(query):
         return None
     parts = (query, key, value)
     plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
@@ -161,7 +161,7 @@ def _call(
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
     listener, name = found[0]
-    fold, outer = fold_of(listener.module_of(name), query, key), query.shape[:-2]
+    fold, outer = fold_of(listener.module_of(name), query, key, value), query.shape[:-2]
     if query.ndim != 4 or fold.is_heads_first:
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
         attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)

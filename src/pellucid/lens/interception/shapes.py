@@ -20,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens import interception
 
-__all__ = ["Fold", "as_four", "copied", "fold_of", "is_given", "joined", "mask_as_four"]
+__all__ = ["Fold", "as_four", "copied", "fold_of", "is_given", "joined", "mask_as_four", "stacked"]
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 """What modules call the number of their heads."""
@@ -56,18 +56,49 @@ _latest = _Latest()
 
 
 def joined(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.cat`, of which the taps remember what was joined along the batch, one part a head."""
+    """`torch.cat` and its other names, of which the taps remember parts that are one head each."""
 
     def join(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        axis = args[1] if len(args) > 1 else options.get("dim", 0)
-        parts: Any = args[0] if args else None
-        is_batch = axis == 0 and isinstance(parts, list | tuple) and isinstance(result, Tensor)
-        if is_batch and result.ndim == 3 and all(len(part) == len(parts[0]) for part in parts):
-            _remember(result, len(result), len(parts), True)
+        parts, axis = _joined_along(*args, **options)
+        if axis in (0, -3) and _is_plain(result) and result.ndim == 3:
+            with interception.untraced():
+                if all(len(part) == len(parts[0]) for part in parts):
+                    _remember(result, len(result), len(parts), True)
         return result
 
     return join
+
+
+def stacked(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.stack`: the same, where the parts lay side by side for each token."""
+
+    def stack(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        parts, axis = _joined_along(*args, **options)
+        if axis in (0, 1, -4, -3) and _is_plain(result) and result.ndim == 4:
+            with interception.untraced():
+                item, row, _ = parts[0].stride()
+                if item > row > result.shape[3]:
+                    count = len(parts) * len(parts[0])
+                    _remember(result, count, len(parts), axis in (0, -4))
+        return result
+
+    return stack
+
+
+def _joined_along(
+    tensors: Any, dim: Any = 0, *, axis: Any = None, out: Tensor | None = None
+) -> tuple[Any, Any]:
+    """What is joined, and along which axis."""
+    return tensors, dim if axis is None else axis
+
+
+def _is_plain(tensor: Any) -> bool:
+    is_there = isinstance(tensor, Tensor) and interception.here()
+    if not is_there or interception.is_transformed():
+        return False
+    return not tensor.is_nested and bool(tensor.layout == torch.strided)
 
 
 def copied(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,11 +107,12 @@ def copied(original: Callable[..., Any]) -> Callable[..., Any]:
     def copy(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         given = args[0]
-        is_plain = not given.is_nested and given.layout == torch.strided and given.ndim == 4
-        is_first = _lie_first(given) if is_plain else None
-        if is_first is not None and interception.here() and not interception.is_transformed():
-            heads = given.shape[0 if is_first else 1]
-            _remember(result, given.shape[0] * given.shape[1], heads, is_first)
+        if given.ndim == 4 and _is_plain(given):
+            with interception.untraced():
+                is_first = _lie_first(given)
+                if is_first is not None:
+                    heads = given.shape[0 if is_first else 1]
+                    _remember(result, given.shape[0] * given.shape[1], heads, is_first)
         return result
 
     return copy
@@ -99,32 +131,59 @@ def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
         query: what it attends with, (..., queries, dim).
         others: what else is in the same order, as the key.
     """
-    heads = next((n for n in map(vars(module).get, HEADS) if type(n) is int and n > 0), 0)
-    outer = query.shape[:-2]
+    heads, outer = _heads_of(module), query.shape[:-2]
+    if len(outer) > 2:
+        return Fold(heads if heads == outer[-2:].numel() else 1)
     if len(outer) == 2:
         first = next((x for x in map(_is_first, (query, *others)) if x is not None), None)
         # A batch of as many items as the second axis has is no evidence where both are alike.
         if first is None and outer[0] != outer[1] and heads in (0, outer[0]):
             first = _batch(query) == outer[1]
         return Fold(1, bool(first))
+    if len(outer) == 1 and not heads:
+        return _fold_of_caller(query, *others)
     if len(outer) != 1 or heads < 2 or outer[0] % heads:
         return Fold(max(1, heads))
     for tensor in (query, *others):
         first = _is_first(tensor, heads)
         if first is not None:
             return Fold(heads, first)
-    is_one = outer[0] == _batch(query)  # one head after another
-    return Fold() if is_one else Fold(heads)
+    if outer[0] == _batch(query):  # one head after another
+        return Fold()
+    return Fold(_batched_heads(query, heads))
+
+
+def _fold_of_caller(query: Tensor, *others: Tensor) -> Fold:
+    """That of a module which attends for another: who splits the heads has their number."""
+    running = interception.running_modules(sys._getframe(1))
+    heads = next(filter(None, (_heads_of(part) for _, part in running)), 1)
+    if heads == 1:
+        return Fold()
+    for tensor in (query, *others):
+        first = _remembered(tensor, heads)
+        if first is not None:
+            return Fold(heads, first)
+    return Fold(heads if len(query) == heads and _batch(query) == 1 else 1)
+
+
+def _heads_of(module: nn.Module) -> int:
+    """How many heads a module says that it has, 0 where it does not say."""
+    return next((n for n in map(vars(module).get, HEADS) if type(n) is int and n > 0), 0)
 
 
 def _is_first(tensor: Tensor, heads: int = 0) -> bool | None:
     """Whether heads stand before items in (..., n, dim); None where its memory does not tell."""
     if tensor.ndim == 4:
-        first = _lie_first(tensor)
+        first = None if 1 in tensor.shape[:2] else _lie_first(tensor)
         if first is not None:
             return first
     elif tensor.ndim == 3 and tensor.stride(0) == tensor.shape[2] < tensor.stride(1):
         return False  # next to each other for each token
+    return _remembered(tensor, heads)
+
+
+def _remembered(tensor: Tensor, heads: int) -> bool | None:
+    """The same, where its memory was put in order a moment ago."""
     memory, count = tensor.untyped_storage()._cdata, tensor.shape[:-2].numel()
     for made in _latest.made:
         if (
@@ -138,9 +197,13 @@ def _is_first(tensor: Tensor, heads: int = 0) -> bool | None:
 
 def _lie_first(tensor: Tensor) -> bool | None:
     """Whether the heads of (a, b, n, dim) are its first axis: those of a token lie side by side."""
-    if 1 in tensor.shape[:3]:  # a stride of one place says nothing
-        return None
     one, other, *inner = tensor.stride()
+    items, heads, n, _ = tensor.shape
+    if 1 in (items, heads) and n > 1:  # a stride of one place says nothing
+        lies = 0 < (one if heads == 1 else other) < inner[0]
+        return heads == 1 if lies and items != heads else None
+    if n == 1:
+        return None
     if not 0 < min(one, other) < max(inner) or one == other:
         return None
     return one < other
@@ -149,16 +212,36 @@ def _lie_first(tensor: Tensor) -> bool | None:
 def _batch(query: Tensor) -> int | None:
     """How many items are in the batch of the pass, by what the modules that run were given."""
     memory, rows = query.untyped_storage()._cdata, query.shape[-2]
-    for frame, _ in interception.running_modules(sys._getframe(1)):
-        if frame.f_code.co_name != "forward":
-            continue
-        for given in _arguments(frame):
+    for arguments in _given():
+        for given in arguments:
             if given.untyped_storage()._cdata == memory:
                 break  # it was given queries, in whatever order
             items = _items(given, rows)
             if items is not None:
                 return items
     return None
+
+
+def _batched_heads(query: Tensor, heads: int) -> int:
+    """How many heads are in the batch of (batch * heads, queries, dim).
+
+    Fewer than there are where heads that share a key are rows of one product.
+    """
+    pairs, rows = query.shape[:2]
+    for arguments in _given():
+        for given in arguments:
+            if given.ndim == 3 and given.shape[1] and given.shape[1] != rows:
+                items, n = given.shape[:2]
+                if pairs * rows == items * n * heads and not (pairs % items or rows % n):
+                    return pairs // items
+    return heads
+
+
+def _given() -> Iterator[Iterator[Tensor]]:
+    """The tensors that each module that runs was given, the innermost first."""
+    for frame, _ in interception.running_modules(sys._getframe(1)):
+        if frame.f_code.co_name == "forward":
+            yield _arguments(frame)
 
 
 def is_given(tensor: Tensor) -> bool:
@@ -214,7 +297,8 @@ def as_four(tensor: Tensor, fold: Fold) -> Tensor:
         return unfolded.transpose(0, 1) if fold.is_heads_first else unfolded
     if tensor.ndim == 4:
         return tensor.transpose(0, 1) if fold.is_heads_first else tensor
-    return tensor.reshape(-1, *tensor.shape[-3:])
+    heads = tensor.shape[-4:-2].numel() if fold.heads > 1 else tensor.shape[-3]
+    return tensor.reshape(-1, heads, *tensor.shape[-2:])
 
 
 def mask_as_four(mask: Tensor, outer: torch.Size, fold: Fold) -> Tensor:
@@ -224,7 +308,8 @@ def mask_as_four(mask: Tensor, outer: torch.Size, fold: Fold) -> Tensor:
     if len(outer) == 2:
         mask = mask if mask.ndim == 4 else mask.unsqueeze(0)
         return mask.transpose(0, 1) if fold.is_heads_first else mask
-    if all(size == 1 for size in mask.shape[:-3]) and len(outer) > 2:
+    is_shared = all(size == 1 for size in mask.shape[:-3])
+    if is_shared and len(outer) > 2 and (fold.heads == 1 or mask.shape[-3] == 1):
         return mask.reshape(mask.shape[-3:])
     if len(outer) == 1 and len(mask) == 1:
         return mask

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.lens import interception
 from pellucid.lens.interception import caches, pending
@@ -46,8 +46,7 @@ def forget(everywhere: bool) -> None:
 
 def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_inner = interception.is_told_as_a_whole()
-    found = [] if is_inner else [(x, _attends(x, name)) for x, name in interception.callers()]
-    found = [(x, name) for x, name in found if x.wants(name)]
+    found = [] if is_inner else [(x, name) for x, name in interception.callers() if x.wants(name)]
     if not is_inner and not (found and interception.is_in_a_pass()):
         return  # one of a `generate`, say, that draws a token
     for listener, name in found:
@@ -78,12 +77,6 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
             _read(soft, ordered, left, right)
 
 
-def _attends(listener: interception.Listener, name: str) -> str:
-    """The module that attends, where the one that runs is a softmax alone."""
-    is_softmax = isinstance(listener.module_of(name), nn.Softmax) and "." in name
-    return name.rpartition(".")[0] if is_softmax else name
-
-
 def _product_of(scores: Tensor, axis: int) -> Product | None:
     """The latest product that these scores can have come of."""
     for candidate in reversed(pending.here().products):
@@ -109,6 +102,8 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         return
     with torch.no_grad():
         scores = as_four(scores, fold)
+        if 1 < key.shape[1] < query.shape[1]:  # as many heads share each
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
         if query.shape[:-1] != scores.shape[:-1] or key.shape[1] not in (1, query.shape[1]):
             return
         factors = None
@@ -203,6 +198,10 @@ def used(
             weights = weights.unsqueeze(-2)
             context = None if context is None else context.unsqueeze(-2)
     else:  # in blocks, which are kept together
+        soft.met += weights.numel()
+        if soft.met < result.numel():
+            soft.result = result
+            return
         weights, is_ordered = result.permute(soft.order), False
     if interception.is_told_as_a_whole():
         interception.note_made(_made(soft, weights, value, context, is_ordered))
@@ -236,7 +235,7 @@ def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
 def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
     """Whether one key was left out that has no value."""
     left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
-    return list(weights.shape) == left
+    return sorted(weights.shape) == sorted(left)
 
 
 def _made(
@@ -322,6 +321,8 @@ def _say_if_unused(soft: Soft) -> None:
     what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
     if soft.has_product:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
+    if soft.met:
+        what = f"weights over {keys} keys, and of {soft.met} of {result.numel()} a product was seen"
     for listener, name in soft.found:
-        if looks or (soft.has_product and soft.is_certain) or listener.audits:
+        if looks or soft.met or (soft.has_product and soft.is_certain) or listener.audits:
             listener.missed(name, f"computes {what}")
