@@ -346,6 +346,19 @@ def test_other_rows_each_time():
     assert abs(found - expected) < 5 * math.sqrt(expected)
 
 
+def test_a_row_that_tells_something_is_found_among_padding():
+    """One query of 1009 has a key that is not zero; a scale that is wrong shows in it alone."""
+    tokens = 1009
+    q, k, v = qkv(tokens=tokens)
+    q[:, :, torch.arange(tokens) != 17] = 0
+    q[1] = 0
+    record, context = record_of(q, k, v)
+    assert prove(Evidence(record=record, value=v, context=context)).rows == 1
+    wrong, _ = plain(q, k, v, 1.1 * SCALE)
+    with pytest.raises(Contradiction):
+        prove(Evidence(record=record, value=v, context=wrong))
+
+
 def test_the_generator_of_the_program_is_left_alone():
     """Rows are drawn by a generator of their own."""
     import random

@@ -82,8 +82,13 @@ def prove(evidence: Evidence) -> Proof:
     proof = Proof(0, batch * queries, reason="no key is seen")
     with torch.no_grad(), _without_autocast(theirs.device):
         value = None if evidence.value is None else Pieces(evidence.value).tensor
-        for item, rows in _places(evidence, batch, queries):
-            if rows:
+        # Where nearly all rows are padding, those drawn may all tell nothing: then all are tried.
+        ways = [_every_row] if evidence.every_row else [_drawn_rows, _every_row]
+        enough = [min(ROWS, queries), 1]
+        for places, least in zip(ways, enough, strict=False):
+            for item, rows in places(evidence, batch, queries):
+                if not rows:
+                    continue
                 found = _compared(evidence, theirs[item], value, item, rows)
                 if not found.error <= found.allowed:
                     raise Contradiction(
@@ -92,8 +97,10 @@ def prove(evidence: Evidence) -> Proof:
                         f"{found.allowed:.1g}"
                     )
                 proof = proof.joined(found)
-                if proof.rows >= min(ROWS, queries) and not evidence.every_row:
-                    break
+                if proof.rows >= least and not evidence.every_row:
+                    return proof
+            if proof.rows:
+                break
     return proof
 
 
@@ -181,19 +188,21 @@ def _regions(
             yield rows, slice(start, stop), True
 
 
-def _places(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
-    """Items of the batch, and rows of each."""
-    if evidence.every_row:
-        heads, keys = evidence.record.shape[-3], evidence.record.shape[-1]
-        step = max(1, NUMBERS_AT_ONCE // max(1, heads * keys))
-        for item in range(batch):
-            for start in range(0, queries, step):
-                yield item, _shown(evidence, item, range(start, min(start + step, queries)))
-    elif batch and queries:
-        for _ in range(TRIES):  # rows of padding tell nothing: others are drawn for them
-            item = _draw.randrange(batch)
-            rows = _draw.sample(range(queries), min(ROWS, queries))
-            yield item, _shown(evidence, item, rows)
+def _every_row(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
+    """Every row of every item of the batch, in parts."""
+    heads, keys = evidence.record.shape[-3], evidence.record.shape[-1]
+    step = max(1, NUMBERS_AT_ONCE // max(1, heads * keys))
+    for item in range(batch):
+        for start in range(0, queries, step):
+            yield item, _shown(evidence, item, range(start, min(start + step, queries)))
+
+
+def _drawn_rows(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
+    """A few rows of an item, drawn several times."""
+    for _ in range(TRIES if batch and queries else 0):
+        item = _draw.randrange(batch)
+        rows = _draw.sample(range(queries), min(ROWS, queries))
+        yield item, _shown(evidence, item, rows)
 
 
 def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
