@@ -66,7 +66,7 @@ def cores() -> Iterator[int]:
     with _lock:
         threads = torch.get_num_threads()
         before = numba.get_num_threads()
-        # The first call starts Numba's threads, and sets the number that OpenMP keeps for torch too.
+        # The first call starts Numba's threads; with OpenMP, it sets torch's number too.
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         parts = min(threads, numba.config.NUMBA_NUM_THREADS)
