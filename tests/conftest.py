@@ -26,8 +26,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    """What a machine can do at most is measured in no time: few tests read it, all would wait."""
+    """What a machine can do at most is measured in no time: few tests read it, all would wait.
+
+    Nor does a test wait for the disk: its files need not outlive a power cut.
+    """
     monkeypatch.setattr(hardware, "matrix_rate", partial(hardware.matrix_rate, seconds=0))
+    monkeypatch.setattr(os, "fsync", os.fstat)
 
 
 def pytest_collection_finish():

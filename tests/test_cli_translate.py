@@ -76,12 +76,12 @@ def test_files(run, model, tmp_path):
     assert (found[0], found[1].splitlines()) == (0, SPANISH[:2])
 
 
-def test_in_a_pipe():
+def test_in_a_pipe(run):
     """Without any model, all the way through: there is one in the package."""
-    done = subprocess.run([*COMMAND, "the king"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "rey" in done.stdout
-    assert done.stdout.count("\n") == 1
+    status, out, err = run("the king")
+    assert (status, err) == (0, "")
+    assert "rey" in out
+    assert out.count("\n") == 1
 
 
 def test_a_bar_on_a_terminal_alone(model):

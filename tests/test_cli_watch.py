@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -227,15 +225,11 @@ def test_recordings_that_are_none(run, refused, tmp_path):
     )
 
 
-def test_a_pipe_gets_no_progress_and_no_colour():
-    done = subprocess.run(
-        [sys.executable, "-m", "pellucid", "watch", TEXT, "--layers", "0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    assert "\x1b" not in done.stdout
+def test_a_pipe_gets_no_progress_and_no_colour(run):
+    status, out, err = run("watch", TEXT, "--layers", "0")
+    assert (status, err) == (0, "")
+    assert out
+    assert "\x1b" not in out
 
 
 def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):

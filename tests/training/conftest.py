@@ -1,3 +1,3 @@
-"""A run that is done, for the tests of this directory."""
+"""A run that is done and processes, for the tests of this directory."""
 
-from tests.training.runs import _kept, done  # noqa: F401  fixtures
+from tests.training.runs import _kept, done, processes  # noqa: F401  fixtures

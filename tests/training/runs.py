@@ -1,5 +1,8 @@
-"""Texts for `pellucid train`, and a run of it that each test finds as it was when it was done."""
+"""Texts for `pellucid train`, a run of it that each test finds as it was when it was done, and
+processes that learn.
+"""
 
+import multiprocessing
 import shutil
 
 import pytest
@@ -9,6 +12,16 @@ SMALL = ["--steps", "3", "--width", "16", "--layers", "1", "--vocabulary", "300"
 NOUNS = ["house", "river", "bird", "stone", "tree", "road", "light"]
 WORDS = ["red", "old", "small", "green", "long"]
 TEXTS = [f"the {word} {noun} by the {other}" for word in WORDS for noun in NOUNS for other in NOUNS]
+IMPORTED = ["pellucid.cli", "pellucid.training.run_setup", "torch._dynamo", "sacrebleu", "numba"]
+IMPORTED += ["pellucid.tasks.generation", "pellucid.tasks.translation", "pellucid.commands.inputs"]
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Processes that have everything imported when they start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
 
 
 @pytest.fixture(scope="session")

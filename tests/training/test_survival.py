@@ -1,7 +1,6 @@
 """A run that is killed at any moment goes on, and ends as one that nobody stopped: to the bit."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -39,8 +38,6 @@ OF_THE_CLOCK = {"seconds", "tokens_per_second", "share_of_peak"}
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"}
 """What Python says it is about to do to files; so a process can be killed at any of them."""
 CHANGED = "changes of files: "
-IMPORTED = ["pellucid.cli", "pellucid.training.run_setup", "torch._dynamo", "sacrebleu", "numba"]
-IMPORTED += ["pellucid.tasks.generation", "pellucid.tasks.translation", "pellucid.commands.inputs"]
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +127,6 @@ def _run(arguments, output, kill_at):
 
 def _only_reads(event, said):
     return event == "open" and not said[2] & (os.O_WRONLY | os.O_RDWR)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    return context
 
 
 @pytest.fixture

@@ -123,14 +123,21 @@ class Watched:
         self.page, self.said, self._origin = page, list[str](), origin
         self._waiting: set[Request] = set()
         self._asked_for = 0
-        page.set_default_timeout(PATIENCE)
-        page.add_init_script(WATCH)
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.said.append(f"uncaught: {error}"))
-        page.on("crash", lambda _: self.said.append("the page crashed"))
-        page.on("request", self._asked)
-        page.on("requestfinished", lambda one: self._waiting.discard(one))
-        page.on("requestfailed", lambda one: self._waiting.discard(one))
+        self._handlers: dict[Any, Callable[[Any], None]] = {
+            "console": self._console,
+            "pageerror": lambda error: self.said.append(f"uncaught: {error}"),
+            "crash": lambda _: self.said.append("the page crashed"),
+            "request": self._asked,
+            "requestfinished": lambda one: self._waiting.discard(one),
+            "requestfailed": lambda one: self._waiting.discard(one),
+        }
+        for event, handler in self._handlers.items():
+            page.on(event, handler)
+
+    def leave(self) -> None:
+        """Watch no more."""
+        for event, handler in self._handlers.items():
+            self.page.remove_listener(event, handler)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -155,11 +162,49 @@ class Watched:
 
 
 class Windows:
-    """Opens pages, each in a window with a profile of its own."""
+    """Windows of a browser, each with a profile of its own.
+
+    To open one costs more than most of what a test does in it, so each is used again.
+    """
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
-        self._watched: dict[Page, Watched] = {}
+        self._free: dict[str, list[Page]] = {}
+
+    def take(self, options: dict[str, Any]) -> Page:
+        """A window with nothing in it; `options` as for `new_context`."""
+        free = self._free.setdefault(repr(options), [])
+        if free:
+            return free.pop()
+        page = self._browser.new_context(**options).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script(WATCH)
+        return page
+
+    def give_back(self, page: Page, options: dict[str, Any]) -> None:
+        """Empty a window for who comes next."""
+        if page.is_closed() or page.context.pages != [page]:
+            page.context.close()
+            return
+        page.unroute_all(behavior="ignoreErrors")
+        page.goto("about:blank")
+        page.emulate_media(color_scheme=options["color_scheme"])
+        page.set_viewport_size(options["viewport"])
+        page.mouse.move(-1, -1)
+        self._free[repr(options)].append(page)
+
+
+@pytest.fixture(scope="package")
+def windows(browser: Browser) -> Windows:
+    return Windows(browser)
+
+
+class Views:
+    """Opens views, and tells what went wrong in them."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+        self._watched: dict[Page, tuple[Watched, dict[str, Any]]] = {}
 
     def __call__(self, shown: Shown, view: str = "", asked: str = "", **window: Any) -> Page:
         """A view of what is shown, when it has all it asks for; `window` as `new_context`."""
@@ -172,40 +217,42 @@ class Windows:
     def visit(self, address: str, origin: str, **window: Any) -> Page:
         """Any address, from which on nothing may be asked but of its origin."""
         usual = {"color_scheme": "light", "viewport": {"width": 1024, "height": 720}}
-        page = self._browser.new_context(**{**usual, **window}).new_page()
-        self._watched[page] = Watched(page, origin)
+        options = {**usual, **window}
+        page = self._windows.take(options)
+        self._watched[page] = Watched(page, origin), options
         page.goto(address)
         self.settle(page)
         return page
 
     def settle(self, page: Page) -> None:
         """Wait until a page has all that it asks for, and has drawn it."""
-        self._watched[page].settle()
+        self._watched[page][0].settle()
 
     def forgive(self, page: Page, what: str) -> None:
         """Something went wrong, as it should."""
-        said = self._watched[page].said
+        said = self._watched[page][0].said
         assert any(what in one for one in said)
         said[:] = [one for one in said if what not in one]
 
     def close(self, name: str) -> list[str]:
-        """Close them all, and tell what went wrong."""
-        for number, page in enumerate(self._watched):
+        """Leave them all, and tell what went wrong."""
+        for number, (page, (watched, options)) in enumerate(self._watched.items()):
             if not page.is_closed():
                 keep_picture(page, f"{name}-{number}")
-            page.context.close()
-        return [said for one in self._watched.values() for said in one.said]
+            watched.leave()
+            self._windows.give_back(page, options)
+        return [said for watched, _ in self._watched.values() for said in watched.said]
 
 
 @pytest.fixture
-def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Windows]:
-    """A function that opens a view in a new window.
+def opened(windows: Windows, request: pytest.FixtureRequest) -> Iterator[Views]:
+    """A function that opens a view in an empty window.
 
     The test fails where a page complained or asked anything of another origin.
     """
-    windows = Windows(browser)
-    yield windows
-    said = windows.close(request.node.name)
+    views = Views(windows)
+    yield views
+    said = views.close(request.node.name)
     assert not said, "\n".join(said)
 
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from playwright.sync_api import Page
 
-from tests.viewer.browser import Windows
+from tests.viewer.browser import Views
 
 TEXT = "{http://www.w3.org/2000/svg}text"
 
@@ -29,7 +29,7 @@ def texts(path: Path) -> list[str]:
     return [one.text or "" for one in ElementTree.parse(path).getroot().iter(TEXT)]
 
 
-def alone(opened: Windows, file: Path) -> Page:
+def alone(opened: Views, file: Path) -> Page:
     """A saved page, opened from disk with the network off."""
     copy = file.with_suffix(".html")
     copy.write_bytes(file.read_bytes())

@@ -64,8 +64,12 @@ def cores() -> Iterator[int]:
     import numba
 
     with _lock:
+        threads = torch.get_num_threads()
         before = numba.get_num_threads()
-        parts = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+        # The first call starts Numba's threads; with OpenMP, it sets torch's number too.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        parts = min(threads, numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(parts)
         try:
             yield parts
