@@ -301,7 +301,7 @@ def test_marks_in_front_stay_and_marks_behind_go():
     [plain] = model.tokenizer.encode([writers.TEXT * 3], special=False)
     [found] = generate(model, ["Once"], max_tokens=2)
     assert found.prompt_ids == [0, *model.tokenizer.encode(["Once"], special=False)[0]]
-    with pytest.warns(UserWarning, match="cut"):
+    with pytest.warns(UserWarning, match="truncated"):
         [found] = generate(model, [writers.TEXT * 3], max_tokens=NEW)
     kept = writers.POSITIONS - NEW
     assert found.prompt_ids == [0, *plain[1 - kept :]]
