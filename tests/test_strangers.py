@@ -18,7 +18,7 @@ from pellucid.common import untrusted
 from pellucid.common.wording import plain
 from pellucid.errors import FileError, PellucidError
 from pellucid.layers.config import Config
-from pellucid.lens.head_table import heads
+from pellucid.lens.head_measures import heads
 from pellucid.models import Encoder
 from pellucid.readers import open_checkpoint
 from pellucid.tasks.embedding import embed

@@ -219,5 +219,5 @@ def test_errors_say_what_to_do():
     }
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(**embedded)
-    with pytest.raises(ArgumentError, match="the source tokens are not known"):
+    with pytest.raises(ArgumentError, match="the source tokens are unknown"):
         align(seen)

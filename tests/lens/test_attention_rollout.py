@@ -205,7 +205,7 @@ def test_an_encoder_decoder_has_two_chains():
     ids = some_ids(11)
     for target in (7, 11):  # told apart even where they are of one length
         seen = watched(model, ids, decoder_input_ids=some_ids(target))
-        with pytest.raises(ArgumentError, match=r"do not chain: encoder\.layers\.0.*layers="):
+        with pytest.raises(ArgumentError, match=r"not form a chain: encoder\.layers\.0.*layers="):
             rollout(seen)
         eager = build("marian", "eager")
         with torch.no_grad():

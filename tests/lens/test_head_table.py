@@ -12,7 +12,8 @@ from torch import nn
 import pellucid
 from pellucid.attention.reference import stages
 from pellucid.errors import TypeMismatchError, UnknownNameError
-from pellucid.lens.head_table import COLUMNS, HeadTable, heads
+from pellucid.lens.head_measures import heads
+from pellucid.lens.head_table import COLUMNS, HeadTable
 
 MARKS = {0, 3, 7, 9}
 SHARES = ("first", "itself", "previous", "next", "duplicates", "induction", "punctuation")

@@ -3,7 +3,7 @@
 import torch
 from tests.lens.given import IDS, Tokenizer, pointing, some, watched
 
-from pellucid.lens.head_table import heads
+from pellucid.lens.head_measures import heads
 from pellucid.lens.links import links
 
 

@@ -10,7 +10,8 @@ from playwright.sync_api import Locator, Page
 
 from pellucid import lens
 from pellucid.attention import masks
-from pellucid.lens.head_table import CLEAR, EVEN, HeadRow
+from pellucid.lens.head_measures import CLEAR, EVEN
+from pellucid.lens.head_table import HeadRow
 from pellucid.lens.record import Pieces, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility

@@ -17,7 +17,7 @@ from pellucid.text.utf8_files import STDIN, nothing_in, text_blocks, too_long
 if TYPE_CHECKING:
     import torch
 
-    from pellucid.lens.module_selection import Layers
+    from pellucid.lens.layer_selection import Layers
     from pellucid.models import Encoder
 
 Name = TypeVar("Name")

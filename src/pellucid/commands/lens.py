@@ -115,8 +115,8 @@ def show_heads(
     """Show the heads of a saved recording."""
     from pellucid.commands.printing import heads
     from pellucid.commands.printing.console import steps
+    from pellucid.lens.head_measures import heads as table_of
     from pellucid.lens.head_table import COLUMNS
-    from pellucid.lens.head_table import heads as table_of
     from pellucid.lens.recording import Recording
 
     if sort not in COLUMNS:

@@ -1,10 +1,12 @@
-"""See through models that someone else wrote: record the attention of every layer, lazily."""
+"""Record the attention of every layer of any PyTorch model, lazily, and analyse it."""
 
 from pellucid.lens.alignment import align
 from pellucid.lens.attention_rollout import rollout
-from pellucid.lens.attributions import attribution, gradient_times_weights
 from pellucid.lens.eviction import h2o_scores, snapkv_scores
-from pellucid.lens.head_table import HeadTable, heads
+from pellucid.lens.gradient_attribution import gradient_times_weights
+from pellucid.lens.head_measures import heads
+from pellucid.lens.head_table import HeadTable
+from pellucid.lens.norm_attribution import attribution
 from pellucid.lens.projection import output_projection
 from pellucid.lens.record import Record
 from pellucid.lens.recorder import Watch, watch

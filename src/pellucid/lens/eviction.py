@@ -1,8 +1,7 @@
-"""What a method that evicts keys from a cache needs to know of each key, in O(keys) memory.
+"""Scores by which methods evict keys from a cache, in O(keys) memory.
 
-Numbers are one a key and a group of query heads that share it, since that is what a cache holds.
-Give a record, or the weights of one: `seen.record(name)` works while a generation is still being
-watched.
+There is one score for each key and each group of query heads that share it, since that is what a
+cache holds. `seen.record(name)` works while a generation is still being watched.
 """
 
 from typing import Literal, overload
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.head_table import real_tokens
+from pellucid.lens.real_tokens import real_tokens
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 
@@ -43,30 +42,30 @@ def snapkv_scores(
     kernel: int = 7,
     pool: Literal["mean", "max"] = "mean",
 ) -> Tensor | dict[str, Tensor]:
-    """What the last `window` queries attend to before the window, smoothed along the keys.
+    """SnapKV: what the last `window` queries attend to before the window, smoothed over the keys.
 
         votes  = weights[..., -window:, :-window].sum(over the window's queries)
-        scores = the pool of `kernel` neighbouring votes, averaged over the heads of each group
+        scores = votes pooled over `kernel` neighbours, averaged over the heads of each group
 
-    The keys of the window itself are no candidates: they are always kept, and have no score here.
-    At the borders pooling is as the authors' code does it: a mean counts the votes beyond the first
-    and the last candidate as 0 and still divides by `kernel`; a max leaves them out. Costs the rows
-    of the window alone. The last queries should be real: pad on the left, not on the right.
+    The keys of the window are always kept, so they have no score. Pooling at the borders follows
+    the authors' code: a mean counts missing votes as 0 and still divides by `kernel`; a max ignores
+    them. Only the rows of the window are computed. The last queries should not be padding: pad on
+    the left.
 
     Args:
-        weights: (..., heads, queries, keys), or the record that has them; or a recording, for the
-            scores of each module's latest call by its name.
-        window: how many of the last queries observe.
-        kernel: how many neighbouring keys are pooled, an odd number; 1 = no pooling.
+        weights: (..., heads, queries, keys), or a record; or a recording, for the scores of each
+            module's latest call by name.
+        window: the number of queries that vote, the last ones.
+        kernel: the number of neighbouring keys that are pooled, odd; 1 = no pooling.
         pool: "mean" or "max".
 
     Returns:
-        (..., kv_heads, keys - window): the first score is that of key 0.
+        (..., kv_heads, keys - window), or a dict of these by module name.
 
     Raises:
         ArgumentError: window is not from 1 to the number of queries, or leaves no keys; kernel is
-            not odd; another pool.
-        TypeMismatchError: weights are neither, or window or kernel is no int.
+            not odd; pool is unknown.
+        TypeMismatchError: an argument has the wrong type.
 
     Source: Li et al. 2024, "SnapKV: LLM Knows What You are Looking for Before Generation",
     section 4, listing 1.
@@ -93,7 +92,7 @@ def snapkv_scores(
     flat = votes.reshape(-1, 1, votes.shape[-1])
     pooling = F.avg_pool1d if pool == "mean" else F.max_pool1d
     pooled = pooling(flat, kernel, stride=1, padding=kernel // 2).reshape(votes.shape)
-    return _of_groups(pooled, weights)
+    return _group_means(pooled, weights)
 
 
 @overload
@@ -105,27 +104,26 @@ def h2o_scores(weights: Recording) -> dict[str, Tensor]: ...
 
 
 def h2o_scores(weights: AttentionWeights | Record | Recording) -> Tensor | dict[str, Tensor]:
-    """The attention that each key got from all queries so far: the larger, the heavier a hitter.
+    """H2O: the attention that each key received from all queries.
 
         scores = weights.sum(over the queries), averaged over the heads of each group
 
-    Given a record, queries that are padding have no vote, as far as its mask tells which those are:
-    an item of a padded batch has the scores that it has alone, and padding has 0. Weights alone do
-    not tell, and all their queries vote.
+    Padding queries of a record do not count, as far as its mask tells them: an item of a padded
+    batch has the same scores as alone, and padding has 0. Without a record, all queries count.
 
-    Under a causal mask earlier keys have met more queries, and so gather more: the method counts on
-    it, and keeps the most recent keys besides. Costs a pass over the weights, and up to two more
-    where there is padding.
+    Under a causal mask, earlier keys receive attention from more queries. The method relies on
+    that, and also keeps the most recent keys. Costs one pass over the weights, and up to two more
+    if there is padding.
 
     Args:
-        weights: (..., heads, queries, keys), or the record that has them; or a recording, for the
-            scores of each module's latest call by its name.
+        weights: (..., heads, queries, keys), or a record; or a recording, for the scores of each
+            module's latest call by name.
 
     Returns:
-        (..., kv_heads, keys)
+        (..., kv_heads, keys), or a dict of these by module name.
 
     Raises:
-        TypeMismatchError: weights are neither.
+        TypeMismatchError: weights are of another type.
 
     Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large
     Language Models", section 4, algorithm 1.
@@ -137,20 +135,21 @@ def h2o_scores(weights: AttentionWeights | Record | Recording) -> Tensor | dict[
         _, real = real_tokens(record)
         if not bool(real.all()):
             votes = real.to(weights.dtype).reshape(*weights.shape[:-3], 1, 1, -1)
-            return _of_groups((votes @ weights).squeeze(-2), weights)
-    return _of_groups(weights.received(), weights)
+            return _group_means((votes @ weights).squeeze(-2), weights)
+    return _group_means(weights.received(), weights)
 
 
-def _weights(given: AttentionWeights | Record) -> AttentionWeights:
-    weights = given.weights if isinstance(given, Record) else given
+def _weights(source: AttentionWeights | Record) -> AttentionWeights:
+    weights = source.weights if isinstance(source, Record) else source
     if not isinstance(weights, AttentionWeights):
         raise TypeMismatchError(
-            f"weights must be AttentionWeights, a Record or a Recording, got {type(given).__name__}"
+            "weights must be AttentionWeights, a Record or a Recording, got "
+            f"{type(source).__name__}"
         )
     return weights
 
 
-def _of_groups(scores: Tensor, weights: AttentionWeights) -> Tensor:
+def _group_means(scores: Tensor, weights: AttentionWeights) -> Tensor:
     """(..., kv_heads, n), the mean over the query heads of each group."""
     *outer, heads, keys = scores.shape
     return scores.reshape(*outer, weights.kv_heads, heads // weights.kv_heads, keys).mean(-2)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
-from pellucid.lens import module_selection
 from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.module_names import is_cross as is_cross_name
 from pellucid.lens.record import Pieces, Proof, Record
 from pellucid.lens.visibility import Visibility
 
@@ -39,7 +39,7 @@ def from_attentions(
     source.read(source_tokens)
     records = []
     for name, weights in _named(attentions):
-        is_cross = module_selection.is_cross(name)
+        is_cross = is_cross_name(name)
         of_encoder = name.startswith("encoder.") and source_tokens is not None
         queries = source if of_encoder else own
         keys = source if is_cross or of_encoder else own

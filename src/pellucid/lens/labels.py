@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid.lens import module_selection
+from pellucid.lens import module_names
 from pellucid.lens.interception import running_modules
-from pellucid.lens.module_selection import Parts
+from pellucid.lens.module_names import Modules
 from pellucid.lens.running_calls import RunningCall, innermost
-from pellucid.lens.unseen import attending
+from pellucid.lens.unseen import attention_modules
 
 READ_KEPT = 4
 """Texts that are kept at a time: those that a pass over several stacks reads."""
@@ -55,7 +55,7 @@ class _Here(threading.local):
 class Labels:
     """What the latest embeddings have read."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Modules) -> None:
         self._names = {id(part): name for name, part in parts}
         self._embeddings = {id(part) for part in _embeddings(parts)}
         self._weights = {
@@ -63,7 +63,7 @@ class Labels:
             for _, part in parts
             if id(part) in self._embeddings and isinstance(part.weight, Tensor)
         }
-        self._attending = set(attending(parts))
+        self._attending = set(attention_modules(parts))
         self._known: dict[str, bool] = {}
         self._here = _Here()
 
@@ -108,7 +108,7 @@ class Labels:
 
     def of_queries(self, name: str, batch: int, length: int) -> Tensor | None:
         """(batch, length) ids that the stack of a module has read in the pass that is running."""
-        stack = module_selection.stack(name)
+        stack = module_names.stack(name)
         if self._here.latest is not None:
             read, call, of = self._here.latest
             is_latest = read is self._here.reads[0] and of == stack and call.alive() is not None
@@ -121,7 +121,7 @@ class Labels:
         ]
         if not fitting:
             return None
-        nearness = [module_selection.nearness(read.embedding, name) for read in fitting]
+        nearness = [module_names.common_depth(read.embedding, name) for read in fitting]
         best = [read for read, near in zip(fitting, nearness, strict=True) if near == max(nearness)]
         if len({read.embedding for read in best}) > 1:
             return None
@@ -141,9 +141,9 @@ class Labels:
         for read in self._here.reads:
             if read.ids.shape[1] == length and not batch % len(read.ids):
                 place = innermost(read.calls)
-                if place is not None and module_selection.within(name, read.modules[place]):
+                if place is not None and module_names.within(name, read.modules[place]):
                     done = self._passes(read, place)
-                    is_same_stack = any(module_selection.within(name, module) for module in done)
+                    is_same_stack = any(module_names.within(name, module) for module in done)
                     is_other = queries is not None and read.ids is not queries
                     if not is_same_stack and (is_other or not self._is_own(read, name)):
                         return read.ids.repeat_interleave(batch // len(read.ids), 0)  # beams
@@ -152,7 +152,7 @@ class Labels:
     def _is_own(self, read: Read, name: str) -> bool:
         """Whether a module is part of the stack that read these ids, in the same call."""
         place = innermost(read.calls)
-        if place is None or not module_selection.within(name, read.modules[place]):
+        if place is None or not module_names.within(name, read.modules[place]):
             return False
         if any(self._attends(module) for module in self._passes(read, place)):
             return False  # the stack that has read them is done
@@ -170,23 +170,23 @@ class Labels:
         tower.
         """
         inner = read.embedding
-        while module_selection.within(inner, module) and inner != module:
+        while module_names.within(inner, module) and inner != module:
             inner = inner.rpartition(".")[0]
             if inner == module:
                 break
-            if self._attends(inner) and not module_selection.within(name, inner):
+            if self._attends(inner) and not module_names.within(name, inner):
                 return False
         return True
 
     def _attends(self, module: str) -> bool:
         known = self._known.get(module)
         if known is None:
-            known = any(module_selection.within(name, module) for name in self._attending)
+            known = any(module_names.within(name, module) for name in self._attending)
             self._known[module] = known
         return known
 
 
-def _embeddings(parts: Parts) -> Iterable[Any]:
+def _embeddings(parts: Modules) -> Iterable[Any]:
     """The embeddings that read token ids: what models say they are, or else by their names."""
     said = []
     for _, part in parts:

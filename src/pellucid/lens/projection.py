@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError, UnknownNameError
-from pellucid.lens import module_selection
+from pellucid.lens.module_names import modules_of
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 
@@ -93,7 +93,7 @@ def output_projection(
             value, heads = name.value, name.shape[-3]
             width = heads * value.shape[-1]
         name = name.name
-    modules = dict(module_selection.parts(model))
+    modules = dict(modules_of(model))
     if name not in modules:
         raise UnknownNameError(f"the model has no module '{name}'")
     outside = name.rpartition(".")[0]

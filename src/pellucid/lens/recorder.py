@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from pellucid.attention.limits import readable_bytes
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens import interception, module_selection
+from pellucid.lens import interception, module_names
 from pellucid.lens.generations import Generations, logsumexp_of
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.known_masks import MaskReader
 from pellucid.lens.labels import Labels
+from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_inference import Recognised
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Keeper, Part, Pieces, Proof, Record
@@ -49,7 +50,7 @@ class Watch(Recording):
     def __init__(
         self,
         model: nn.Module,
-        layers: module_selection.Layers | None,
+        layers: Layers | None,
         values: bool,
         keeper: Keeper,
         tokenizer: Any,
@@ -70,9 +71,9 @@ class Watch(Recording):
             raise ArgumentError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
         super().__init__(type(model).__name__, tokenizer=tokenizer)
         self._model: nn.Module | None = model
-        self._parts = module_selection.parts(model)
+        self._parts = module_names.modules_of(model)
         self._modules = dict(self._parts)
-        self._chosen = None if layers is None else module_selection.names(self._parts, layers)
+        self._chosen = None if layers is None else select_names(list(self._modules), layers)
         self._values = values
         self._keeper = keeper
         self._every_row = proof == "every row"
@@ -86,7 +87,7 @@ class Watch(Recording):
         self._audit: Audit | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
-        self._placeholders = module_selection.placeholders(self._parts)
+        self._placeholders = module_names.placeholders(self._parts)
         self._forget()
 
     def _forget(self) -> None:
@@ -193,8 +194,7 @@ class Watch(Recording):
         if self.is_parameter(part):
             return True
         memory = part.untyped_storage()._cdata
-        names = [name, *(name[:at] for at, letter in enumerate(name) if letter == "."), ""]
-        for outer in names:
+        for outer in module_names.ancestors(name):
             of = vars(self._modules[outer]) if outer in self._modules else {}
             for held in (*of.values(), *of.get("_buffers", {}).values()):
                 if isinstance(held, Tensor) and held.untyped_storage()._cdata == memory:
@@ -258,7 +258,7 @@ class Watch(Recording):
         queries, keys = call.query.shape[-2], key.shape[-2]
         visibility, bias = self._masks.rule_of(call, queries, keys)
         is_plain = origin.before == 0 and source is None
-        cross = module_selection.is_cross(name) or (is_plain and queries != keys)
+        cross = module_names.is_cross(name) or (is_plain and queries != keys)
         keep = self._keeper
         context = call.context if self._values and call.projection is None else None
         logsumexp = logsumexp_of(call, keep)
@@ -355,7 +355,7 @@ class Watch(Recording):
             self.missed(name, "mixes its weights so that some are negative, which is not recorded")
             return
         batch, _, queries, keys = weights.shape
-        cross = module_selection.is_cross(name)
+        cross = module_names.is_cross(name)
         ids, key_ids = self._ids(name, batch, queries, keys, cross)
         value, context = made.value, made.context
         if not self._values or value is None or context is None:
@@ -457,7 +457,7 @@ class Watch(Recording):
 
 def watch(
     model: nn.Module,
-    layers: module_selection.Layers | None = None,
+    layers: Layers | None = None,
     *,
     values: bool = False,
     device: torch.device | str | None = None,

@@ -16,13 +16,12 @@ from pellucid.attention.limits import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError, warn_deprecated
 from pellucid.lens import store
 from pellucid.lens.from_attentions import from_attentions
-from pellucid.lens.module_selection import Layers
+from pellucid.lens.layer_selection import Layers, select_records
 from pellucid.lens.record import Proof, Record
-from pellucid.lens.record_selection import chosen
 from pellucid.lens.visibility import bands
 
 MOST_NAMES = 5
-HEADS = "pellucid.lens.head_table"
+HEADS = "pellucid.lens.head_measures"
 SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.html_export"
 """What is above recordings in the map of the house, and loaded when somebody asks for it."""
 
@@ -196,7 +195,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
             UnknownNameError: one of them asks for nothing that was recorded.
             TypeMismatchError: one of them is neither a number nor a name.
         """
-        return self._with(chosen(self._all(), layers))
+        return self._with(select_records(self._all(), layers))
 
     def _with(self, records: list[Record]) -> "Recording":
         """The same of other records."""

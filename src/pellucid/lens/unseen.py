@@ -1,56 +1,60 @@
-"""Which modules look like attention and were not recorded: what a watch says it has not seen."""
+"""Which modules look like attention but were not recorded, and why."""
 
 import re
+from collections.abc import Mapping
 
-from pellucid.lens.module_selection import Parts, within
+from pellucid.lens.module_names import Modules, is_cross, within
 
-ALIKE = re.compile("attention|attn", re.IGNORECASE)
-"""What the classes of attention have in their names."""
+ATTENTION = re.compile("attention|attn", re.IGNORECASE)
+"""Matches the class names of attention modules."""
 NOT_RUN = "was not run, or computes no softmax, so that there are no n x n weights"
 NOT_WATCHED = "was not watched: say `with pellucid.watch(model) as seen:`"
 NO_VALUES = "computes a softmax that meets no values over as many positions"
 
 
 def unseen(
-    parts: Parts,
+    modules: Modules,
     recorded: set[str],
     lost: dict[str, str],
-    chosen: set[str] | None,
+    selected: set[str] | None,
     softmaxed: set[str],
     was_open: bool,
 ) -> dict[str, str]:
-    """Modules that attend, or look like it, and could not be recorded, each with the reason.
+    """Modules that attend, or look as if they do, and were not recorded, each with the reason.
 
     Args:
-        parts: all modules of the model.
-        recorded: names of those that were recorded.
-        lost: those whose calls were met and could not be recorded, with the reasons.
-        chosen: those to watch; all if None.
-        softmaxed: those that computed a softmax.
+        modules: all modules of the model.
+        recorded: names of the modules that were recorded.
+        lost: modules whose calls were intercepted but not recorded, with the reasons.
+        selected: names of the modules to watch; all if None.
+        softmaxed: names of the modules that computed a softmax.
         was_open: whether the watch has been entered.
     """
-    found = dict.fromkeys(
-        silent(parts, recorded | lost.keys(), chosen), NOT_RUN if was_open else NOT_WATCHED
-    )
-    for name in softmaxed & found.keys():
-        found[name] = NO_VALUES
-    return found | lost
-
-
-def silent(parts: Parts, accounted: set[str], chosen: set[str] | None) -> list[str]:
-    """Modules that look like attention, none of whose calls is accounted for."""
-    alike = {name for name in attending(parts) if chosen is None or name in chosen}
-    # A wrapper around a module that was recorded (BertAttention) is seen through it, and so is a
-    # part of one. Of nested ones that were not, the innermost is the one to look at.
-    lost = {
+    accounted = recorded | lost.keys()
+    # Leave out wrappers of a recorded module (BertAttention) and modules inside one.
+    silent = {
         name
-        for name in alike
-        if not any(within(other, name) or within(name, other) for other in accounted)
+        for name in attention_modules(modules)
+        if (selected is None or name in selected)
+        and not any(within(other, name) or within(name, other) for other in accounted)
     }
-    return sorted(name for name in lost if not any(within(other, name) for other in lost - {name}))
+    reasons = {
+        name: NO_VALUES if name in softmaxed else NOT_RUN if was_open else NOT_WATCHED
+        for name in sorted(silent)
+        if not any(within(other, name) for other in silent - {name})  # the innermost of nested ones
+    }
+    return reasons | lost
 
 
-def attending(parts: Parts) -> list[str]:
-    """Modules whose class is called like attention."""
-    alike = {kind for kind in {type(part) for _, part in parts} if ALIKE.search(kind.__name__)}
-    return [name for name, part in parts if type(part) in alike]
+def attention_modules(modules: Modules) -> list[str]:
+    """Names of the modules whose class name says that they are attention."""
+    kinds = {kind for kind in {type(x) for _, x in modules} if ATTENTION.search(kind.__name__)}
+    return [name for name, module in modules if type(module) in kinds]
+
+
+def unseen_note(unseen: Mapping[str, str], *, cross: bool) -> str:
+    """The end of an error message: the first unseen cross- or self-attention, and why."""
+    for name, reason in unseen.items():
+        if is_cross(name) == cross:
+            return f"; unseen: {name}, which {reason}"
+    return ""

@@ -10,9 +10,10 @@ from pellucid.common.files import is_blank
 from pellucid.common.untrusted import short_reason
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError
-from pellucid.lens.head_table import HeadTable, heads
+from pellucid.lens.head_measures import heads
+from pellucid.lens.head_table import HeadTable
+from pellucid.lens.layer_selection import Layers
 from pellucid.lens.links import WordLink, links
-from pellucid.lens.module_selection import Layers
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
 from pellucid.readers import Checkpoint, open_checkpoint

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid.common.grid import Cell, bands
 from pellucid.lens.alignment import align
-from pellucid.lens.module_selection import LAYER
+from pellucid.lens.module_names import layer_number
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import Word, is_punctuation, is_special, texts, words
@@ -160,10 +160,9 @@ def _of(
     columns: Sequence[str],
     is_cross: bool,
 ) -> Glance:
-    number = LAYER.search(record.name)
     return Glance(
         text=text,
-        layer=0 if number is None else int(number[1]),
+        layer=layer_number(record.name) or 0,
         head=head,
         entropy=float(_entropy(weights)),
         weights=shown[:MOST, :MOST],

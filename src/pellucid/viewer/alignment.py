@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.errors import ArgumentError
 from pellucid.lens.alignment import Alignment, align
-from pellucid.lens.head_table import layers_of
+from pellucid.lens.layer_labels import label_layers
 from pellucid.lens.record import Record
 from pellucid.lens.spelling import Word, words
 from pellucid.viewer.catalogue import Volume
@@ -86,7 +86,7 @@ def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:
         return "the mean over all layers and heads"
     records = volume.seen.latest()
     names = [record.name for record in records]
-    places = [layers_of(records)[names.index(name)] for name, _ in named]
+    places = [label_layers(records)[names.index(name)] for name, _ in named]
     heads = ", ".join(
         f"layer {stack}{layer}, head {head}"
         for (stack, layer), (_, head) in zip(places, named, strict=True)

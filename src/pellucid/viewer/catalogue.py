@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError, OutOfRangeError
-from pellucid.lens.head_table import HeadRow, by_record, layers_of
+from pellucid.lens.head_measures import heads_by_module
+from pellucid.lens.head_table import HeadRow
+from pellucid.lens.layer_labels import label_layers
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import running
@@ -99,7 +101,7 @@ class Catalogue:
                 Layer(
                     number, record.name, *place, record.is_cross, is_causal(record), *_sizes(record)
                 )
-                for place, record in zip(layers_of(records), records, strict=True)
+                for place, record in zip(label_layers(records), records, strict=True)
             ]
         self._maps: dict[Place, Map] = {}
         self._cache = TensorCache()
@@ -261,7 +263,7 @@ class Catalogue:
     def rows(self) -> Iterator[list[HeadRow]]:
         """The measures of all heads, layer by layer; this takes a pass over all weights."""
         for volume in self.volumes:
-            yield from by_record(volume.seen)
+            yield from heads_by_module(volume.seen)
 
     def _check(self, layer: int, item: int) -> Layer:
         if not 0 <= layer < len(self.layers):

@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens import watch
-from pellucid.lens.module_selection import Layers
+from pellucid.lens.layer_selection import Layers
 from pellucid.lens.record import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.models import Decoder, EncoderDecoder

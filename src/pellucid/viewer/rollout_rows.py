@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.errors import ArgumentError
-from pellucid.lens import module_selection
 from pellucid.lens.attention_rollout import chain_of, nonzero, through
+from pellucid.lens.module_names import stack as stack_of
 from pellucid.viewer.catalogue import Catalogue
 
 RESIDUAL = 0.5
@@ -41,13 +41,13 @@ def chain(catalogue: Catalogue, layer: int) -> list[int]:
         raise ArgumentError(
             "rollout needs self-attention; in cross-attention, tokens of one text attend to another"
         )
-    stack, volume = module_selection.stack(record.name), catalogue.layers[layer].recording
+    stack, volume = stack_of(record.name), catalogue.layers[layer].recording
     found = [
         number
         for number, one in enumerate(catalogue.layers[: layer + 1])
         if one.recording == volume
         and not one.is_cross
-        and module_selection.stack(one.name) == stack
+        and stack_of(one.name) == stack
     ]
     chain_of(seen, [catalogue.layers[number].name for number in found])
     return found

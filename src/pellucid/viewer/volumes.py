@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.module_selection import Layers
+from pellucid.lens.layer_selection import Layers
 from pellucid.lens.recording import Recording
 from pellucid.readers.forward_pass import Step, recorded
 from pellucid.viewer.catalogue import MOST_VALUES, Volume
