@@ -216,7 +216,7 @@ def test_a_model_that_cannot_be_watched(refused, checkpoint):
 def test_recordings_that_are_none(run, refused, tmp_path):
     assert "no file" in refused("heads", tmp_path / "nowhere")
     (tmp_path / "other").write_text("not a recording")
-    assert "is no recording" in refused("heads", tmp_path / "other")
+    assert "is not a recording" in refused("heads", tmp_path / "other")
     run("watch", TEXT, "--save", tmp_path / "whole")
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:9999])
     assert "cut off" in refused("heads", tmp_path / "cut")

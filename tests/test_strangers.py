@@ -227,7 +227,7 @@ def test_a_recording_has_so_many_records(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(untrusted, "MOST_RECORDS", 3)
     told = json.loads(parts_of(saved)[0]["__metadata__"]["pellucid"])
     path = recording_with(saved, tmp_path, ("records",), told["records"] * 4)
-    with pytest.raises(FileError, match="4 records, and there may be 3"):
+    with pytest.raises(FileError, match="4 records, more than the limit of 3"):
         Recording.load(path)
 
 

@@ -68,7 +68,7 @@ def test_files_that_are_no_recording(tmp_path):
     whole = path.read_bytes()
     for length in (0, 5, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(FileError, match="no recording, or was cut off"):
+        with pytest.raises(FileError, match="not a recording, or is truncated"):
             pellucid.Recording.load(path)
     with pytest.raises(FileError, match="there is no file"):
         pellucid.Recording.load(tmp_path / "nowhere")
