@@ -219,7 +219,7 @@ def test_recordings_that_are_none(run, refused, tmp_path):
     assert "is not a recording" in refused("heads", tmp_path / "other")
     run("watch", TEXT, "--save", tmp_path / "whole")
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:9999])
-    assert "cut off" in refused("heads", tmp_path / "cut")
+    assert "truncated" in refused("heads", tmp_path / "cut")
     assert "--sort must be one of layer, head" in refused(
         "heads", tmp_path / "whole", "--sort", "a"
     )

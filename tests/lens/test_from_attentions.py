@@ -225,7 +225,7 @@ WRONG = {
     "two dimensions": ([one[0, 0]], ShapeError, "queries, "),
     "five dimensions": ([one[None, None]], ShapeError, "queries, "),
     "no heads": ([one[:, :0]], ShapeError, "shape"),
-    "below 0": ([-one], ArgumentError, "none below 0"),
+    "below 0": ([-one], ArgumentError, "none is negative"),
     "scores": ([one.log()], ArgumentError, "after the softmax"),
     "NaN": ([one * torch.nan], ArgumentError, "nan"),
     "infinite": ([one / 0], ArgumentError, "inf"),

@@ -1,4 +1,4 @@
-"""Recordings of weights that come from elsewhere: `output_attentions=True`, or any arrays."""
+"""Records of existing weights: the output of `output_attentions=True`, or any arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ FIELDS = {
     "cross_attentions": "decoder.layers.{}.cross_attn",
     "attentions": "layers.{}.attention",
 }
-"""What outputs of transformers call their weights, and what the records of them are called."""
+"""The fields of transformers outputs that hold weights, and the names of the records."""
 
 
 def from_attentions(
@@ -30,13 +30,10 @@ def from_attentions(
     *,
     tokens: Tokens | None = None,
     source_tokens: Tokens | None = None,
-    tokenizer: Any = None,
 ) -> tuple[list[Record], dict[int, str]]:
-    """Records of weights, and what their ids spell; see `Recording.from_attentions`."""
-    own, source = _Texts(tokenizer, "tokens"), _Texts(tokenizer, "source_tokens")
-    own.read(tokens)
-    source.start = len(own.spelled)
-    source.read(source_tokens)
+    """Records of weights, and their vocabulary; see `Recording.from_attentions`."""
+    own = _Tokens("tokens", tokens)
+    source = _Tokens("source_tokens", source_tokens, len(own.id_of))
     records = []
     for name, weights in _named(attentions):
         is_cross = is_cross_name(name)
@@ -46,54 +43,53 @@ def from_attentions(
         records.append(_record(name, weights, queries, keys, is_cross))
     if not records:
         raise ArgumentError(
-            "attentions holds no weights; was the model run with output_attentions?"
+            "attentions contains no weights; was the model run with output_attentions=True?"
         )
     return records, own.vocabulary | source.vocabulary
 
 
-class _Texts:
-    """Tokens of a batch, as ids and what they spell."""
+class _Tokens:
+    """The tokens of a batch as ids; tokens that are given as str are numbered from `start`."""
 
-    def __init__(self, tokenizer: Any, what: str) -> None:
-        self.what, self.start = what, 0
-        self.ids: Tensor | None = None
-        self.spelled: dict[str, int] = {}
-        self.has_tokenizer = tokenizer is not None
+    def __init__(self, argument: str, tokens: Tokens | None, start: int = 0) -> None:
+        self.argument, self.start = argument, start
+        self.id_of: dict[str, int] = {}
+        self.ids = None if tokens is None else self._ids(tokens)
 
     @property
     def vocabulary(self) -> dict[int, str]:
-        return {self.start + number: text for text, number in self.spelled.items()}
+        return {number: token for token, number in self.id_of.items()}
 
-    def read(self, tokens: Tokens | None) -> None:
-        if tokens is None:
-            return
+    def _ids(self, tokens: Tokens) -> Tensor:
+        """(batch or 1, length) int64"""
         if isinstance(tokens, Tensor):
             if tokens.is_floating_point() or tokens.ndim not in (1, 2):
-                raise TypeMismatchError(f"{self.what} must be texts, or ids of (batch, length)")
-            self.ids = tokens.reshape(-1, tokens.shape[-1]).long()
-            return
+                raise TypeMismatchError(f"{self.argument} must be str, or ids of (batch, length)")
+            return tokens.reshape(-1, tokens.shape[-1]).long()
         if isinstance(tokens, str) or not isinstance(tokens, Sequence):
-            raise TypeMismatchError(f"{self.what} must be a list of texts, got {tokens!r}")
+            raise TypeMismatchError(f"{self.argument} must be a list of str, got {tokens!r}")
         rows = [tokens] if tokens and isinstance(tokens[0], str) else list(tokens)
-        if not all(isinstance(row, Sequence) for row in rows):
-            raise TypeMismatchError(f"{self.what} must be texts, or lists of texts, one an item")
-        if not all(isinstance(text, str) for row in rows for text in row):
-            raise TypeMismatchError(f"{self.what} must be texts, or lists of texts, one an item")
-        if len({len(row) for row in rows}) != 1:
-            raise ShapeError(f"{self.what} must be as many in each item of the batch")
-        numbers = [
-            [self.start + self.spelled.setdefault(str(text), len(self.spelled)) for text in row]
+        if not all(
+            isinstance(row, Sequence) and all(isinstance(token, str) for token in row)
             for row in rows
-        ]
-        self.ids = torch.tensor(numbers)
+        ):
+            raise TypeMismatchError(f"{self.argument} must be str, or lists of str, one per item")
+        if len({len(row) for row in rows}) != 1:
+            raise ShapeError(f"{self.argument} must have the same length in all items")
+        return torch.tensor(
+            [
+                [self.id_of.setdefault(str(x), self.start + len(self.id_of)) for x in row]
+                for row in rows
+            ]
+        )
 
-    def of(self, batch: int, length: int, name: str) -> Pieces | None:
-        """(batch, length) ids; those of a generation may be more than its queries."""
+    def pieces(self, batch: int, length: int, name: str) -> Pieces | None:
+        """(batch, length) ids; a generation may have more tokens than queries."""
         if self.ids is None:
             return None
         if len(self.ids) not in (1, batch) or self.ids.shape[1] < length:
             raise ShapeError(
-                f"{self.what} are {tuple(self.ids.shape)}, and '{name}' is about "
+                f"{self.argument} have shape {tuple(self.ids.shape)}, but '{name}' has "
                 f"{batch} x {length} positions"
             )
         return Pieces(self.ids[:, :length].expand(batch, -1), -1)
@@ -106,18 +102,18 @@ def _named(attentions: Any) -> Iterator[tuple[str, Tensor]]:
         for name, weights in attentions.items():
             yield str(name), _joined(str(name), [weights])
         return
-    found = {field: _field(attentions, field) for field in FIELDS}
-    if all(value is None for value in found.values()) and not is_output:
+    fields = {field: _field(attentions, field) for field in FIELDS}
+    if all(value is None for value in fields.values()) and not is_output:
         if not isinstance(attentions, Sequence):
             raise TypeMismatchError(
-                "attentions must be the output of a model, a list of arrays or a dict of them, got "
-                f"{type(attentions).__name__}"
+                "attentions must be the output of a model, a list of arrays or a dict of arrays, "
+                f"got {type(attentions).__name__}"
             )
-        found = {"attentions": attentions}
-    for field, layers in found.items():
+        fields = {"attentions": attentions}
+    for field, layers in fields.items():
         if layers is None:
             continue
-        # Of `generate`, a tuple of steps, and of each step one of layers.
+        # `generate` returns a tuple of steps, each of which is a tuple of layers.
         is_steps = len(layers) > 0 and _is_step(layers[0])
         for number, parts in enumerate(zip(*layers, strict=True) if is_steps else layers):
             name = FIELDS[field].format(number)
@@ -126,7 +122,7 @@ def _named(attentions: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_step(layer: Any) -> bool:
-    """Whether this holds the weights of several layers, and is no array of numbers itself."""
+    """Whether this is a step of a generation, with the weights of several layers."""
     if not isinstance(layer, list | tuple) or not layer:
         return False
     return isinstance(layer[0], Tensor | np.ndarray) and layer[0].ndim >= 3
@@ -139,24 +135,22 @@ def _field(attentions: Any, field: str) -> Any:
 
 
 def _joined(name: str, parts: Sequence[Any]) -> Tensor:
-    """Weights of one call, or of the steps of a generation, whose keys become more."""
-    given = [_checked(name, part) for part in parts]
-    width = max(part.shape[-1] for part in given)
-    if len(given) == 1:
-        return given[0]
-    return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1])) for part in given], -2)
+    """The weights of one call, or of the steps of a generation, each with more keys."""
+    tensors = [_checked(name, part) for part in parts]
+    if len(tensors) == 1:
+        return tensors[0]
+    keys = max(tensor.shape[-1] for tensor in tensors)
+    return torch.cat([nn.functional.pad(x, (0, keys - x.shape[-1])) for x in tensors], -2)
 
 
-def _checked(name: str, given: Any) -> Tensor:
-    if isinstance(given, Tensor):
-        weights = given
-    else:
-        try:
-            weights = torch.tensor(np.asarray(given))  # a copy: nobody counts what numpy writes
-        except (TypeError, ValueError) as error:
-            raise TypeMismatchError(
-                f"the weights of '{name}' must be an array, got {type(given).__name__}"
-            ) from error
+def _checked(name: str, array: Any) -> Tensor:
+    try:
+        # A copy, since PyTorch does not count what NumPy writes.
+        weights = array if isinstance(array, Tensor) else torch.tensor(np.asarray(array))
+    except (TypeError, ValueError) as error:
+        raise TypeMismatchError(
+            f"the weights of '{name}' must be an array, got {type(array).__name__}"
+        ) from error
     weights = weights[None] if weights.ndim == 3 else weights
     if not weights.is_floating_point():
         raise TypeMismatchError(f"the weights of '{name}' must be float, got {weights.dtype}")
@@ -168,13 +162,15 @@ def _checked(name: str, given: Any) -> Tensor:
     low, high = weights.detach().aminmax()
     if bool(low < 0) or not bool(high.isfinite()):
         raise ArgumentError(
-            f"the weights of '{name}' go from {float(low):.3g} to {float(high):.3g}: weights are "
-            "those after the softmax, none below 0"
+            f"the weights of '{name}' range from {float(low):.3g} to {float(high):.3g}; "
+            "weights after the softmax are finite, and none is negative"
         )
     return weights
 
 
-def _record(name: str, weights: Tensor, own: _Texts, other: _Texts, is_cross: bool) -> Record:
+def _record(
+    name: str, weights: Tensor, query_tokens: _Tokens, key_tokens: _Tokens, is_cross: bool
+) -> Record:
     batch, _, queries, keys = weights.shape
     return Record(
         name=name,
@@ -182,8 +178,8 @@ def _record(name: str, weights: Tensor, own: _Texts, other: _Texts, is_cross: bo
         queries=Pieces(weights),
         keys=Pieces(torch.arange(keys)[None, None, :, None]),
         visibility=Visibility.of(Recognised(None, None, None), queries, keys, weights.device),
-        query_tokens=own.of(batch, queries, name),
-        key_tokens=other.of(batch, keys, name),
+        query_tokens=query_tokens.pieces(batch, queries, name),
+        key_tokens=key_tokens.pieces(batch, keys, name),
         is_cross=is_cross,
         latest_queries=queries,
         proof=Proof(batch * queries, batch * queries),

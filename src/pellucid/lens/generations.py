@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
 from pellucid.lens import interception
-from pellucid.lens.known_masks import MaskReader
+from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Keeper, Part, Pieces, Record
 

@@ -24,14 +24,14 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_names
 from pellucid.lens.generations import Generations, logsumexp_of
 from pellucid.lens.interception.audit import Audit
-from pellucid.lens.known_masks import MaskReader
-from pellucid.lens.labels import Labels
 from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Keeper, Part, Pieces, Proof, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.running_calls import RunningCall, innermost
+from pellucid.lens.token_ids import TokenIds
 from pellucid.lens.unseen import unseen
 from pellucid.lens.visibility import Visibility
 
@@ -93,7 +93,7 @@ class Watch(Recording):
     def _forget(self) -> None:
         """All that only an open watch needs."""
         self._names: dict[int, str] = {}
-        self._labels: Labels | None = None
+        self._token_ids: TokenIds | None = None
         self._broken: dict[str, str] = {}
         self._refused: set[str] = set()
         self._run: RunningCall | None = None
@@ -107,7 +107,7 @@ class Watch(Recording):
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = {id(part): name for name, part in self._parts}
-        self._labels = Labels(self._parts)
+        self._token_ids = TokenIds(self._parts)
         self._generations = Generations(
             self._keeper,
             self._masks,
@@ -215,8 +215,8 @@ class Watch(Recording):
                 self._lost[name] = f"{known}; it {reason}"
 
     def read(self, ids: Tensor, weight: Tensor) -> None:
-        if self._labels is not None:
-            self._labels.read(ids, weight)
+        if self._token_ids is not None:
+            self._token_ids.note_lookup(ids, weight)
 
     def cropped(self, cache: int, length: Callable[[int], int]) -> None:
         self._open_generations().crop(cache, length)
@@ -233,8 +233,8 @@ class Watch(Recording):
     def heard(self, name: str, call: interception.Call | interception.Made) -> None:
         if not self.wants(name):
             return
-        if self._labels is not None:
-            self._labels.attended(name)
+        if self._token_ids is not None:
+            self._token_ids.note_attention(name)
         if isinstance(call, interception.Made):
             self._keep_weights(name, call)
             return
@@ -447,12 +447,12 @@ class Watch(Recording):
         """(batch, queries) and (batch, keys) ids of the tokens that are queries and keys."""
         ids = self._query_ids(name, batch, queries)
         if cross:
-            labels = self._labels
-            return ids, None if labels is None else labels.of_other_keys(name, batch, keys, ids)
+            reader = self._token_ids
+            return ids, None if reader is None else reader.of_other_keys(name, batch, keys, ids)
         return ids, ids if queries == keys else None
 
     def _query_ids(self, name: str, batch: int, length: int) -> Tensor | None:
-        return None if self._labels is None else self._labels.of_queries(name, batch, length)
+        return None if self._token_ids is None else self._token_ids.of_queries(name, batch, length)
 
 
 def watch(

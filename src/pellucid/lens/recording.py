@@ -1,9 +1,8 @@
-"""A recording: what many attentions saw, to be asked by name, printed and saved."""
+"""A recording: a mapping from module names to attention weights, which can be saved and shown."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import reduce
 from importlib import import_module
 from typing import Any
 
@@ -12,25 +11,24 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights
 from pellucid.attention.display import Displayed
-from pellucid.attention.limits import readable_bytes
 from pellucid.errors import TypeMismatchError, UnknownNameError, warn_deprecated
 from pellucid.lens import store
-from pellucid.lens.from_attentions import from_attentions
+from pellucid.lens.from_attentions import Tokens, from_attentions
 from pellucid.lens.layer_selection import Layers, select_records
 from pellucid.lens.record import Proof, Record
-from pellucid.lens.visibility import bands
+from pellucid.lens.recording_summary import summary
 
 MOST_NAMES = 5
 HEADS = "pellucid.lens.head_measures"
 SERVER, FILE = "pellucid.viewer.serve", "pellucid.viewer.html_export"
-"""What is above recordings in the map of the house, and loaded when somebody asks for it."""
+"""Modules that import this one, and are loaded when a method needs them."""
 
 
 def as_recording(seen: "Recording | Record | Iterable[Record]") -> "Recording":
-    """A recording of what was given: itself, or of a record or several.
+    """The recording itself, or a recording of a record or several.
 
     Raises:
-        TypeMismatchError: it is none of these.
+        TypeMismatchError: seen is of another type.
     """
     if isinstance(seen, Recording):
         return seen
@@ -39,37 +37,36 @@ def as_recording(seen: "Recording | Record | Iterable[Record]") -> "Recording":
         records = list(seen)
     if records is None or not all(isinstance(record, Record) for record in records):
         raise TypeMismatchError(
-            f"seen must be a Recording, as pellucid.watch gives, or its records, got "
+            f"seen must be a Recording, as pellucid.watch returns, or its records, got "
             f"{type(seen).__name__}"
         )
     return Recording("records", records)
 
 
 class RecordedName(str):
-    """A module's name, as a recording gives it.
+    """A module's name, as iterating over a recording returns it.
 
-    For one version it also answers as the record of its latest call, as iterating over a recording
-    gave records before it was a mapping.
+    For one version it also has the attributes of the module's latest record, since iterating over a
+    recording returned records before it was a mapping.
     """
 
     record: Record
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute == "record" or attribute.startswith("__"):  # of a copy that is being made
+        if attribute == "record" or attribute.startswith("__"):  # while it is being copied
             raise AttributeError(attribute)
-        found = getattr(self.record, attribute)
+        value = getattr(self.record, attribute)
         warn_deprecated(
             "iterating over a recording for its records",
-            "recording.records (iterating gives the modules' names)",
+            "recording.records (iterating returns the modules' names)",
         )
-        return found
+        return value
 
 
 class Recording(Displayed, Mapping[str, AttentionWeights]):
-    """A mapping from modules' names to the weights of their latest calls (of a generation, of all
-    its steps together), in the order of the first calls.
+    """A mapping from module names to the weights of each module's latest call, in call order.
 
-    `records` are all calls, those of other streams included.
+    The steps of a generation are one call. `records` has all calls, of all streams.
     """
 
     def __init__(
@@ -84,18 +81,17 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         special_ids: Iterable[int] = (),
         placeholder_ids: Iterable[int] = (),
     ) -> None:
-        """Made by `watch`, `load` and `from_attentions`.
+        """Use `watch`, `load` or `from_attentions` to make a recording.
 
         Args:
-            model: the class of the model that was watched.
-            records: in the order of the calls.
-            tokenizer: of Hugging Face, to spell ids.
-            unseen, in_pieces: names of modules, each with a reason.
-            vocabulary: tokens by their ids, as far as they are known.
-            special_ids, placeholder_ids: as the properties.
+            model: the class name of the model that was watched.
+            records: in call order.
+            tokenizer: a Hugging Face tokenizer, to convert ids to tokens.
+            unseen, in_pieces, special_ids, placeholder_ids: as the properties.
+            vocabulary: the known tokens by id.
         """
         self.model = model
-        """The class of the model that was watched."""
+        """The class name of the model that was watched."""
         self._records = list(records)
         self._unseen = {} if unseen is None else unseen
         self._in_pieces = {} if in_pieces is None else in_pieces
@@ -104,37 +100,37 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         self._placeholders = frozenset(placeholder_ids)
         self._tokenizer = tokenizer
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # a mapping's would compare all weights
+    __eq__, __hash__ = object.__eq__, object.__hash__  # Mapping's would compare all weights
 
     def __len__(self) -> int:
-        """How many modules there are; calls: `len(seen.records)`."""
+        """The number of modules; the number of calls is `len(seen.records)`."""
         return len(self.latest())
 
     def __iter__(self) -> Iterator[str]:
-        """The modules' names, in the order of their first calls."""
+        """The module names, in the order of their first calls."""
         for record in self.latest():
             name = RecordedName(record.name)
             name.record = record
             yield name
 
     def __contains__(self, name: object) -> bool:
-        """Whether there are weights of that module."""
+        """Whether a module of this name was recorded."""
         return any(record.name == name for record in self.latest())
 
     @property
     def records(self) -> list[Record]:
-        """The record of every call, in the order of the calls; of a generation, one a module."""
+        """The records of all calls, in call order; one for each module and generation."""
         return list(self._all())
 
     def _all(self) -> list[Record]:
-        """The records; an open watch settles first what it has yet to prove."""
+        """The records; an open watch proves pending steps first."""
         return self._records
 
     def __getitem__(self, name: str) -> AttentionWeights:
-        """The weights of a module's latest call, of the prompt's stream.
+        """The weights of a module's latest call in stream 0.
 
         Raises:
-            UnknownNameError: nothing of that name was recorded; the message lists near names.
+            UnknownNameError: no such module was recorded; the message lists similar names.
         """
         return self.record(name).weights
 
@@ -142,16 +138,17 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         """The record of a module's latest call.
 
         Args:
-            name: of the module.
-            stream: of several texts that take turns in a generation, each with a cache of its own,
-                which one: 0 is the prompt, 1 what guidance or a draft compares it with.
+            name: the module's name.
+            stream: which of several texts that take turns in a generation, each with its own
+                cache: 0 is the prompt, others belong to guidance or a draft.
 
         Raises:
-            UnknownNameError: nothing of that name was recorded; the message lists near names.
-            TypeMismatchError: name is no text.
+            UnknownNameError: no such module or stream was recorded; the message lists similar
+                names.
+            TypeMismatchError: name is not a str.
         """
         if not isinstance(name, str):
-            raise TypeMismatchError(f"a record is asked for by its module's name, got {name!r}")
+            raise TypeMismatchError(f"the name of a module must be a str, got {name!r}")
         streams = set()
         for record in reversed(self._all()):
             if record.name == name:
@@ -167,38 +164,38 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         )
 
     def latest(self) -> list[Record]:
-        """The latest record of each module, of the prompt's stream, in the order of the calls."""
+        """The latest record of each module in stream 0, in call order."""
         return list({record.name: record for record in self._all() if not record.stream}.values())
 
     @property
     def proof(self) -> dict[str, Proof]:
-        """How what was recorded of each module is known to be what the model used.
+        """Evidence that each module's records are what the model used.
 
-        Of all calls of a module together: rows that were computed again from the record, the
-        largest difference, and what rounding may do there.
+        For all calls of a module together: the number of rows that were recomputed from the
+        records, the largest difference, and what rounding allows there.
         """
-        found: dict[str, Proof] = {}
+        proofs: dict[str, Proof] = {}
         for record in self._all():
             if record.proof is not None:
-                known = found.get(record.name)
-                found[record.name] = record.proof if known is None else known.joined(record.proof)
-        return found
+                proof = proofs.get(record.name)
+                proofs[record.name] = record.proof if proof is None else proof.joined(record.proof)
+        return proofs
 
     def of_layers(self, layers: Layers) -> "Recording":
-        """What was recorded of some layers alone.
+        """A recording of some layers only.
 
         Args:
-            layers: layer numbers (the first number in a module's name, from the last one where
-                negative), names of modules, or patterns of names such as "decoder.*".
+            layers: layer numbers (the first number in a module's name; negative numbers count from
+                the last layer), module names, or patterns of names such as "decoder.*".
 
         Raises:
-            UnknownNameError: one of them asks for nothing that was recorded.
-            TypeMismatchError: one of them is neither a number nor a name.
+            UnknownNameError: an entry matches no record.
+            TypeMismatchError: an entry is neither an int nor a str.
         """
         return self._with(select_records(self._all(), layers))
 
     def _with(self, records: list[Record]) -> "Recording":
-        """The same of other records."""
+        """A recording with other records and all else the same."""
         return Recording(
             self.model,
             records,
@@ -212,31 +209,31 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
 
     @property
     def unseen(self) -> dict[str, str]:
-        """Modules that look like attention and made no recordable call, each with the reason."""
+        """Modules that look like attention and were not recorded, each with the reason."""
         return self._unseen
 
     @property
     def in_pieces(self) -> dict[str, str]:
-        """Modules whose generation is more than one record, each with the reason."""
+        """Modules whose generation is split into several records, each with the reason."""
         return self._in_pieces
 
     @property
     def names(self) -> list[str]:
-        """The modules of which something was recorded, in the order of their first calls."""
+        """The names of the recorded modules, in the order of their first calls."""
         return list(dict.fromkeys(record.name for record in self._all()))
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The ids of special tokens ([CLS], a language's mark), as far as a tokenizer has said."""
+        """The ids of special tokens, such as [CLS] or a language code, if a tokenizer is known."""
         return self._special | frozenset(getattr(self._tokenizer, "all_special_ids", ()))
 
     @property
     def placeholder_ids(self) -> frozenset[int]:
-        """Ids that stand for pictures or sound: their embeddings are replaced, and differ."""
+        """Ids that stand for images or audio, and whose embeddings are replaced."""
         return self._placeholders
 
     def strings(self, ids: Tensor) -> list[str]:
-        """Token ids, (n,), as the tokenizer writes them; as numbers where no tokenizer is known."""
+        """The tokens of ids, (n,); the ids as text if no tokenizer is known."""
         numbers = ids.tolist()
         new = sorted(set(numbers) - self._vocabulary.keys())
         if new and self._tokenizer is not None:
@@ -245,11 +242,11 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         return [self._vocabulary.get(number, str(number)) for number in numbers]
 
     def to(self, device: torch.device | str) -> "Recording":
-        """The same recording in the memory of another device, as a copy."""
+        """A copy of the recording on another device."""
         return self._with([record.to(device) for record in self._all()])
 
     def to_pandas(self) -> Any:
-        """What each head does, as `pellucid.lens.heads` says it, as a pandas DataFrame.
+        """The table of `pellucid.lens.heads` as a pandas DataFrame.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -257,7 +254,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         return self._heads().to_pandas()
 
     def to_arrow(self) -> Any:
-        """As `to_pandas`, a table of pyarrow, null for what is not known.
+        """The table of `pellucid.lens.heads` as a pyarrow Table, with null for unknown values.
 
         Raises:
             MissingExtraError: pyarrow is not installed.
@@ -268,19 +265,19 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         return import_module(HEADS).heads(self)
 
     def view(self, *, host: str = "127.0.0.1", port: int = 0, browser: bool = True) -> Any:
-        """Show it in the browser, beside what the program goes on to do.
+        """Serve the viewer in the background and open it in the browser.
 
         Args:
-            host: where to listen; other machines need the token in the address.
-            port: a free one near 7227 if 0.
-            browser: whether to open one.
+            host: the address to listen on; other machines need the token in the URL.
+            port: the port to listen on; 0 = a free one near 7227.
+            browser: whether to open a browser.
 
         Returns:
-            The page that is shown: its `address`, and `close()`, as the end of a `with` does.
+            The server, with its `address` and `close()`; also a context manager.
 
         Raises:
-            ArgumentError: it holds no attention, or host or port is none.
-            FileError: nobody can listen there.
+            ArgumentError: the recording is empty, or host or port is invalid.
+            FileError: the address cannot be listened on.
             MissingExtraError: the extra `view` is not installed.
         """
         return import_module(SERVER).show(self, host=host, port=port, browser=browser)
@@ -294,46 +291,47 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         limit: int | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write a page of its own, which shows it from disk, offline.
+        """Write an HTML page that shows the recording offline.
 
         Args:
-            path: the file, .html.
-            title: what it is called there; the model's class unless given.
-            heads: those of each layer whose maps are in it; all unless given.
-            limit: bytes of numbers that it may hold, before they are packed; 64 MiB unless given.
-            overwrite: whether a file that is there may be replaced.
+            path: the .html file.
+            title: the page's title; the model's class name if None.
+            heads: the heads of each layer that the page contains; all if None.
+            limit: the most bytes of numbers before compression; 64 MiB if None.
+            overwrite: whether an existing page may be replaced.
 
         Raises:
-            ArgumentError: it holds no attention, or the file would be of another kind.
-            ExistsError: there is a file of another kind, or one and not `overwrite`.
-            FileError: it cannot be written there.
+            ArgumentError: the recording is empty, or path has another suffix.
+            ExistsError: the file exists and `overwrite` is False, or it is not such a page.
+            FileError: the file cannot be written.
             OutOfRangeError: there is no such head.
-            TooLargeError: it would hold more numbers than the limit, and how many.
+            TooLargeError: the numbers would exceed `limit`; the message says by how much.
         """
         import_module(FILE).export(
             self, path, title=title, heads=heads, limit=limit, overwrite=overwrite
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write all of it, tokens included, to a safetensors file that grows with n.
+        """Write the recording, tokens included, to a safetensors file of O(n) size.
 
         Args:
-            path: where to.
-            overwrite: whether a recording that is there already is replaced.
+            path: the .safetensors file.
+            overwrite: whether an existing recording may be replaced.
 
         Raises:
-            ArgumentError: the name ends as that of something else.
-            ExistsError: there is a file that is no recording, or one and not `overwrite`.
-            FileError: the file cannot be written there; what was there stays.
+            ArgumentError: path has another suffix.
+            ExistsError: the file exists and `overwrite` is False, or it is not a recording.
+            FileError: the file cannot be written; an existing file stays as it is.
         """
         store.save(self, path, overwrite=overwrite)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Recording":
-        """Read what `save` wrote; the model is not needed.
+        """Read a recording that `save` has written; the model is not needed.
 
         Raises:
-            FileError: no such file, or one that is cut off, of another version, or no recording.
+            FileError: the file does not exist, is truncated or damaged, has another version, or is
+                not a recording.
         """
         return store.load(path, Recording)
 
@@ -341,68 +339,39 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
     def from_attentions(
         attentions: Any,
         *,
-        tokens: "Sequence[str] | Sequence[Sequence[str]] | Tensor | None" = None,
-        source_tokens: "Sequence[str] | Sequence[Sequence[str]] | Tensor | None" = None,
+        tokens: Tokens | None = None,
+        source_tokens: Tokens | None = None,
         tokenizer: Any = None,
         model: str = "weights from elsewhere",
     ) -> "Recording":
-        """A recording of weights that come from elsewhere, for all that recordings are good for.
+        """A recording of existing weights.
 
         Args:
-            attentions: the output of a model of transformers that was run with
-                `output_attentions=True` (of `generate` too, with `return_dict_in_generate=True`);
-                or a list of arrays, one a layer, or a dict of them by name. An array is (batch,
-                heads, queries, keys) or (heads, queries, keys), of torch, NumPy or what NumPy
-                reads.
-            tokens: the tokens as texts, (length,) or (batch, length), or their ids; of an
+            attentions: the output of a transformers model that was run with
+                `output_attentions=True` (or of `generate` with `return_dict_in_generate=True`); a
+                list of arrays, one per layer; or a dict of arrays by name. An array is (batch,
+                heads, queries, keys) or (heads, queries, keys); torch, NumPy, or what NumPy reads.
+            tokens: the tokens as str, (length,) or (batch, length), or as ids; for an
                 encoder-decoder, those of the decoder.
-            source_tokens: those of the encoder.
-            tokenizer: of Hugging Face, to spell ids.
-            model: what the recording is called.
+            source_tokens: the tokens of the encoder.
+            tokenizer: a Hugging Face tokenizer, to convert ids to tokens.
+            model: the name of the recording.
 
         Raises:
-            ShapeError: an array of other dimensions, or tokens that do not fit it.
-            TypeMismatchError: what is no array of floats, or tokens that are no texts.
-            ArgumentError: no weights at all, or what is no weight: negative, infinite or NaN.
+            ShapeError: an array has the wrong number of dimensions, or tokens do not fit it.
+            TypeMismatchError: attentions are not float arrays, or tokens are neither str nor ids.
+            ArgumentError: there are no weights, or weights are negative, infinite or NaN.
         """
         records, vocabulary = from_attentions(
-            attentions, tokens=tokens, source_tokens=source_tokens, tokenizer=tokenizer
+            attentions, tokens=tokens, source_tokens=source_tokens
         )
         return Recording(model, records, tokenizer=tokenizer, vocabulary=vocabulary)
 
     def __repr__(self) -> str:
-        count = len(self.records)
-        title = f"{self.model}: {count} attention call{'' if count == 1 else 's'} recorded"
-        missed = [f"in pieces: {name} ({reason})" for name, reason in self.in_pieces.items()]
-        missed += [f"unseen: {name} ({reason})" for name, reason in self.unseen.items()]
-        if not self._records:
-            return "\n".join([title, *missed])
-        head = ("name", "heads", "queries", "keys", "mask", "window")
-        rows = [head, *map(_row, self._records)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        dense = sum(record.shape.numel() * 4 for record in self._records)
-        held = self.bytes_held()
-        proven = self._proven()
-        footer = f"holds {readable_bytes(held)}"
-        if dense > held:
-            footer += f"; all weights as tensors would be {readable_bytes(dense)}"
-        return "\n".join([title, *lines, *proven, footer, *missed])
-
-    def _proven(self) -> list[str]:
-        proofs = list(self.proof.values())
-        if not proofs:
-            return []
-        whole = reduce(Proof.joined, proofs)
-        unproven = sum(not proof.rows for proof in proofs)
-        but = f"; {unproven} modules not proven" if unproven else ""
-        return [f"proven: {whole}{but}"]
+        return summary(self)
 
     def bytes_held(self) -> int:
-        """Bytes of memory that the recording keeps alive, each piece of memory counted once."""
+        """The bytes of memory that the recording keeps alive; shared memory counts once."""
         storages = {}
         for record in self._records:
             for tensor in record.tensors():
@@ -419,29 +388,3 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         names = self.names
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         return f"; recorded: {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
-
-
-def _row(record: Record) -> tuple[str, ...]:
-    *_, heads, queries, keys = record.shape
-    kv_heads = record.keys.outer[-1]
-    mask = "none" if record.mask is None else str(record.mask)
-    if record.kept == "weights":
-        kv_heads, mask = heads, "in the weights"
-        if record.sink_weights is not None:
-            mask += ", without a sink"
-    return (
-        f"{record.name} (stream {record.stream})" if record.stream else record.name,
-        str(heads) if heads == kv_heads else f"{heads}/{kv_heads}",
-        str(queries),
-        str(keys),
-        f"{mask} + bias" if record.biases else mask,
-        _window(record),
-    )
-
-
-def _window(record: Record) -> str:
-    """Tokens that a sliding window shows each query, its own among them; - without a window."""
-    for band in bands(record.mask):
-        if band.left is not None:
-            return str(band.left + 1 + (band.right or 0))
-    return "-"

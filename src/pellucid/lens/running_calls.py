@@ -1,8 +1,8 @@
-"""Calls of Python functions that are still running, told apart from those that came before.
+"""Whether calls of Python functions are still running.
 
-A frame cannot be referred to weakly, and who refers to it keeps its variables alive, a cache among
-them. But what hangs on it can: a mark in the place of its trace function, which nobody looks at
-unless the program is being traced.
+A frame has no weak references, and a strong one would keep its variables alive, such as a cache.
+But an object that hangs on the frame has: a marker in the place of its trace function, which Python
+ignores unless the program is being traced.
 """
 
 import sys
@@ -15,8 +15,8 @@ from typing import Any
 __all__ = ["RunningCall", "innermost"]
 
 
-class _Mark:
-    """What is freed with a frame."""
+class _Marker:
+    """An object that is freed with its frame."""
 
     def __call__(self, *_: Any) -> None:
         """Trace nothing."""
@@ -26,29 +26,30 @@ class _Mark:
 class RunningCall:
     """One call of a function."""
 
-    number: int
-    """Its frame's, which another frame may have once this one is freed."""
+    frame_id: int
+    """The id of the frame; another frame may have it once this one is freed."""
     name: str
-    """The function's."""
+    """The name of the function."""
     alive: Callable[[], object | None]
+    """Returns None once the frame is freed."""
 
     @classmethod
     def of(cls, frame: FrameType) -> "RunningCall":
-        mark = frame.f_trace
-        if mark is None:
-            frame.f_trace = mark = _Mark()
-        # A debugger has the place: then the frame itself is kept.
-        alive = weakref.ref(mark) if isinstance(mark, _Mark) else (lambda: frame)
+        marker = frame.f_trace
+        if marker is None:
+            frame.f_trace = marker = _Marker()
+        # If a debugger has set a trace function, the frame itself is kept alive.
+        alive = weakref.ref(marker) if isinstance(marker, _Marker) else (lambda: frame)
         return cls(id(frame), frame.f_code.co_name, alive)
 
 
 def innermost(calls: Sequence[RunningCall]) -> int | None:
-    """Which of these calls, innermost first, is the first that is still running on this thread."""
-    places = {call.number: place for place, call in reversed(list(enumerate(calls)))}
+    """The index of the first of these calls, innermost first, that still runs on this thread."""
+    indices = {call.frame_id: index for index, call in reversed(list(enumerate(calls)))}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        place = places.get(id(frame))
-        if place is not None and calls[place].alive() is not None:
-            return place
+        index = indices.get(id(frame))
+        if index is not None and calls[index].alive() is not None:
+            return index
         frame = frame.f_back
     return None

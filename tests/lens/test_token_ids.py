@@ -25,20 +25,20 @@ def watch(model, *calls, **options):
     return seen
 
 
-def labels(record):
+def ids_of(record):
     """What queries and keys are called."""
     return tuple(None if x is None else x.tolist() for x in (record.query_ids, record.key_ids))
 
 
-def assert_labelled(records, query, key=None):
+def assert_ids(records, query, key=None):
     key = query if key is None else key
     for record in records:
-        assert labels(record) == (query.tolist(), key.tolist()), record.name
+        assert ids_of(record) == (query.tolist(), key.tolist()), record.name
 
 
-def assert_bare(records):
+def assert_no_ids(records):
     for record in records:
-        assert labels(record) == (None, None), record.name
+        assert ids_of(record) == (None, None), record.name
 
 
 # One stack.
@@ -55,8 +55,8 @@ def test_a_pass_over_embeddings_has_no_ids(name, order):
     ]
     seen = watch(model, *calls[:: 1 if order == "ids first" else -1]).records
     read, given = (seen[:LAYERS], seen[LAYERS:])[:: 1 if order == "ids first" else -1]
-    assert_labelled(read, ids)
-    assert_bare(given)
+    assert_ids(read, ids)
+    assert_no_ids(given)
 
 
 ROPED = "llama, grouped heads"
@@ -70,7 +70,7 @@ def test_embeddings_that_somebody_has_looked_up_before(name):
     def call(model):
         model(inputs_embeds=model.get_input_embeddings()(ids))
 
-    assert_bare(watch(model, call).records)
+    assert_no_ids(watch(model, call).records)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", ROPED])
@@ -80,14 +80,14 @@ def test_each_pass_has_its_own_text(name):
     texts = [some_ids(TOKENS), some_ids(TOKENS).flip(-1), some_ids(5)]
     seen = watch(model, *[lambda model, ids=ids: model(ids) for ids in texts])
     for number, ids in enumerate(texts):
-        assert_labelled(seen.records[LAYERS * number : LAYERS * (number + 1)], ids)
+        assert_ids(seen.records[LAYERS * number : LAYERS * (number + 1)], ids)
 
 
 def test_a_generation_is_labelled_to_the_end():
     model, ids = build(ROPED, None, generating=True), some_ids(TOKENS)
     with torch.no_grad(), pellucid.watch(model) as seen:
         out = model.generate(ids, max_new_tokens=5, eos_token_id=None, pad_token_id=0)
-    assert_labelled(seen.records, out[:, :-1])
+    assert_ids(seen.records, out[:, :-1])
 
 
 def test_a_generation_from_embeddings():
@@ -110,7 +110,7 @@ def test_functional_call(name):
     model, ids = build(name, None), some_ids(TOKENS)
     others = {place: value + 0.1 for place, value in model.state_dict().items()}
     seen = watch(model, lambda model: torch.func.functional_call(model, others, (ids,)))
-    assert_labelled(seen.records, ids)
+    assert_ids(seen.records, ids)
 
 
 @pytest.mark.parametrize("name", ["bert", ROPED])
@@ -128,7 +128,7 @@ def test_a_wrapper_that_loops(name):
     texts = [some_ids(TOKENS), some_ids(TOKENS).flip(0), some_ids(5)]
     seen = watch(Wrapper(), lambda model: model(texts)).records
     for number, ids in enumerate(texts):
-        assert_labelled(seen[LAYERS * number : LAYERS * (number + 1)], ids)
+        assert_ids(seen[LAYERS * number : LAYERS * (number + 1)], ids)
 
 
 def test_a_wrapper_that_gives_ids_and_then_embeddings():
@@ -142,8 +142,8 @@ def test_a_wrapper_that_gives_ids_and_then_embeddings():
 
     ids = some_ids(TOKENS)
     seen = watch(Wrapper(), lambda model: model(ids, torch.randn(2, TOKENS, WIDTH))).records
-    assert_labelled(seen[:LAYERS], ids)
-    assert_bare(seen[LAYERS:])
+    assert_ids(seen[:LAYERS], ids)
+    assert_no_ids(seen[LAYERS:])
 
 
 # Models of students.
@@ -183,7 +183,7 @@ def test_a_student_that_rebinds_x(name, batch):
     model, ids = Student(name), some_ids(TOKENS, batch)
     seen = watch(model, lambda model: model(ids))
     assert seen.names == ["blocks.0", "blocks.1"]
-    assert_labelled(seen.records, ids)
+    assert_ids(seen.records, ids)
 
 
 def test_positions_are_no_tokens():
@@ -195,13 +195,13 @@ def test_positions_are_no_tokens():
             return self.blocks(self.tok_emb(x) + at)
 
     model, ids = First(), some_ids(TOKENS, 1)
-    assert_labelled(watch(model, lambda model: model(ids)).records, ids)
+    assert_ids(watch(model, lambda model: model(ids)).records, ids)
 
 
 def test_words_that_are_embedded_outside():
     """The watched part reads vectors alone."""
     model, ids = Student(), some_ids(TOKENS)
-    assert_bare(watch(model.blocks, lambda _: model(ids)).records)
+    assert_no_ids(watch(model.blocks, lambda _: model(ids)).records)
 
 
 # Two stacks.
@@ -225,8 +225,8 @@ def test_two_encoders(shared):
     """As long as each other: each has its own text."""
     one, other = some_ids(TOKENS), some_ids(TOKENS).flip(-1)
     seen = watch(Two(shared), lambda model: model(one, other))
-    assert_labelled([record for record in seen.records if record.name.startswith("left")], one)
-    assert_labelled([record for record in seen.records if record.name.startswith("right")], other)
+    assert_ids([record for record in seen.records if record.name.startswith("left")], one)
+    assert_ids([record for record in seen.records if record.name.startswith("right")], other)
 
 
 def test_two_encoders_that_embed_first():
@@ -241,7 +241,7 @@ def test_two_encoders_that_embed_first():
     seen = watch(Early(), lambda model: model(one, other))
     for record in seen.records:
         right = one if record.name.startswith("left") else other
-        assert labels(record) in ((right.tolist(),) * 2, (None, None))
+        assert ids_of(record) in ((right.tolist(),) * 2, (None, None))
 
 
 class Patches(nn.Module):
@@ -271,8 +271,8 @@ def test_a_picture_with_as_many_patches_as_tokens(order):
 
     ids = some_ids(TOKENS)
     seen = watch(Clip(), lambda model: model(ids, torch.randn(2, TOKENS, 5)))
-    assert_labelled([record for record in seen.records if record.name.startswith("text")], ids)
-    assert_bare([record for record in seen.records if record.name.startswith("vision")])
+    assert_ids([record for record in seen.records if record.name.startswith("text")], ids)
+    assert_no_ids([record for record in seen.records if record.name.startswith("vision")])
 
 
 def test_clip_of_transformers():
@@ -285,8 +285,8 @@ def test_clip_of_transformers():
     pixels = torch.randn(2, 2, 10, 10)  # 4 patches and a class: as many as tokens
     seen = watch(model, lambda model: model(ids, pixels))
     assert {record.shape[-1] for record in seen.records} == {5}
-    assert_labelled([record for record in seen.records if record.name.startswith("text")], ids)
-    assert_bare([record for record in seen.records if record.name.startswith("vision")])
+    assert_ids([record for record in seen.records if record.name.startswith("text")], ids)
+    assert_no_ids([record for record in seen.records if record.name.startswith("vision")])
 
 
 def llava():
@@ -308,14 +308,14 @@ IMAGE = 59
 
 
 def test_llava():
-    """Ids are read before the picture is, and are no labels of its patches."""
+    """Ids are read before the picture is, and do not belong to its patches."""
     ids = torch.tensor([[5, IMAGE, IMAGE, IMAGE, IMAGE]])
     seen = watch(llava(), lambda model: model(ids, pixel_values=torch.randn(1, 2, 10, 10)))
     assert {record.shape[-1] for record in seen.records} == {5}
     vision = [record for record in seen.records if "vision" in record.name]
     assert len(vision) == LAYERS
-    assert_bare(vision)
-    assert_labelled([record for record in seen.records if "language" in record.name], ids)
+    assert_no_ids(vision)
+    assert_ids([record for record in seen.records if "language" in record.name], ids)
 
 
 def test_placeholders_of_a_picture_are_no_duplicates():
@@ -361,11 +361,11 @@ def test_frames_of_sound_have_no_words():
     calls = [lambda model: model(torch.randn(2, 5, 2 * TOKENS), decoder_input_ids=ids)] * 2
     for record in watch(model, *calls).records:
         if record.name.startswith("encoder"):
-            assert labels(record) == (None, None)
+            assert ids_of(record) == (None, None)
         elif record.is_cross:
-            assert labels(record) == (ids.tolist(), None)
+            assert ids_of(record) == (ids.tolist(), None)
         else:
-            assert labels(record) == (ids.tolist(),) * 2
+            assert ids_of(record) == (ids.tolist(),) * 2
 
 
 # Encoder and decoder.
@@ -379,10 +379,10 @@ def test_both_texts(name, alike):
     target = some_ids(11).flip(-1) if alike else some_ids(TOKENS)
     for record in watch(model, lambda model: model(ids, decoder_input_ids=target)).records:
         if record.name.startswith("encoder"):
-            assert labels(record) == (ids.tolist(),) * 2
+            assert ids_of(record) == (ids.tolist(),) * 2
         else:
             key = ids if record.is_cross else target
-            assert labels(record) == (target.tolist(), key.tolist())
+            assert ids_of(record) == (target.tolist(), key.tolist())
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -398,8 +398,8 @@ def test_encoder_outputs_that_are_given(name):
     records = watch(model, *calls).records[3 * LAYERS :]
     assert len(records) == 2 * LAYERS
     for record in records:
-        assert labels(record)[0] == target.tolist()
-        assert labels(record)[1] == (None if record.is_cross else target.tolist())
+        assert ids_of(record)[0] == target.tolist()
+        assert ids_of(record)[1] == (None if record.is_cross else target.tolist())
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -412,7 +412,7 @@ def test_an_encoder_that_is_called_for_itself_in_between(name):
         model(encoder_outputs=memory, decoder_input_ids=target)
 
     for record in watch(model, call).records[2 * LAYERS :]:
-        assert labels(record)[1] in (
+        assert ids_of(record)[1] in (
             (None, ids.tolist()) if record.is_cross else (target.tolist(),)
         )
 
@@ -425,10 +425,10 @@ def test_a_translation_is_labelled_on_both_sides(name):
     assert len(seen.records) == 3 * LAYERS
     for record in seen.records:
         if "encoder." in record.name.replace("model.", "")[:8]:
-            assert labels(record) == (ids.tolist(),) * 2
+            assert ids_of(record) == (ids.tolist(),) * 2
         else:
             key = ids if record.is_cross else out[:, :-1]
-            assert labels(record) == (out[:, :-1].tolist(), key.tolist())
+            assert ids_of(record) == (out[:, :-1].tolist(), key.tolist())
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -441,4 +441,4 @@ def test_two_translations_one_after_another(name):
     cross = [record for record in seen.records if record.is_cross]
     assert len(cross) == 2 * LAYERS
     for number, record in enumerate(cross):
-        assert labels(record)[1] == texts[number // LAYERS].tolist()
+        assert ids_of(record)[1] == texts[number // LAYERS].tolist()
