@@ -1,7 +1,7 @@
-"""Masks of calls, read as rules and known again.
+"""Masks of calls, read as rules and remembered.
 
-The layers of a model are given the same few masks one after another. A mask is told by where it
-lies in memory, so it is read for the first layer alone.
+The layers of a model get the same few masks one after another. A mask is identified by its memory
+and its contents, so that it is read for the first layer only.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from pellucid.lens.record import Keeper, Pieces
 from pellucid.lens.visibility import Visibility, hidden, tensors
 
 KEPT = 4
-"""Masks that are known again: those of the layers of one forward pass."""
+"""Masks that are remembered: those of the layers of one forward pass."""
 
 
 class MaskReader:
@@ -25,39 +25,39 @@ class MaskReader:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._biases: list[Pieces] = []
-        # What tells a mask, the mask itself, and what was made of it. The masks stay referred to,
-        # so that no other takes their memory while it tells them.
+        # Identity and fingerprints of masks, the masks, and the result. The masks are kept alive,
+        # so that no other tensor gets their memory.
         self._rules: list[tuple[Any, list[Tensor], Any, tuple[Visibility, Tensor | None]]] = []
         self._steps: list[tuple[Any, Tensor, Any, Visibility | None]] = []
 
     def rule_of(self, call: Call, queries: int, keys: int) -> tuple[Visibility, Pieces | None]:
-        """The rule of a call, and what is added to its scores besides.
+        """The rule of a call, and the bias that is added to its scores, or None.
 
-        The latter broadcasts to (batch, heads, queries, keys); None where that is nothing.
+        The bias broadcasts to (batch, heads, queries, keys).
         """
         device = self._keeper.device or call.query.device
         if call.read is not None:
             return Visibility.of(call.read, queries, keys, device), None
-        # A rule without tensors is told by how it prints.
-        told = str(call.rule) if not tensors(call.rule) else object()
-        rare = (call.sinks is None, call.hides_with_a_number)
-        known = (queries, keys, told, rare, device, *map(_memory, call.given))
-        prints = [_fingerprint(given) for given in call.given]
-        answer = None
-        for was, of, _, made in self._rules:
-            if was == known and all(map(_is_same, of, prints)):
-                answer = made
+        # A rule without tensors is identified by its text.
+        rule = str(call.rule) if not tensors(call.rule) else object()
+        options = (call.sinks is None, call.hides_with_a_number)
+        identity = (queries, keys, rule, options, device, *map(_memory, call.given))
+        prints = [_fingerprint(mask) for mask in call.given]
+        result = None
+        for known, known_prints, _, known_result in self._rules:
+            if known == identity and all(map(_is_same, known_prints, prints)):
+                result = known_result
                 break
-        if answer is None:
-            found = _read(call, queries, keys, device)
-            answer = Visibility.of(found, queries, keys, device), found.bias
-            self._rules = [(known, prints, call.given, answer), *self._rules[: KEPT - 1]]
-        visibility, bias = answer
+        if result is None:
+            recognised = _read(call, queries, keys, device)
+            result = Visibility.of(recognised, queries, keys, device), recognised.bias
+            self._rules = [(identity, prints, call.given, result), *self._rules[: KEPT - 1]]
+        visibility, bias = result
         bias = _sum(None if call.bias is None else call.bias[..., :keys], bias)
         return visibility, None if bias is None else self._kept(bias)
 
     def _kept(self, bias: Tensor) -> Pieces:
-        """A bias to be kept, once for all layers that add the same."""
+        """A bias as pieces, which all layers with the same bias share."""
         for known in self._biases:
             if known.is_as_added and _is_same(known.tensor, bias):
                 return known
@@ -68,7 +68,7 @@ class MaskReader:
     def grown(
         self, visibility: Visibility, call: Call, row: int, rows: int, low: int, keys: int
     ) -> Visibility | None:
-        """The rule with a step more; None where the masks of the step say something else.
+        """The rule with one more step; None if the masks of the step contradict it.
 
         Args: as those of `Visibility.grown`.
         """
@@ -78,65 +78,67 @@ class MaskReader:
             return visibility.grown(row, rows, low, keys, call.rule)
         if call.rule is not None or len(call.given) > 1:
             return None
-        given = call.given[0]
-        known, printed = (id(visibility), row, rows, low, keys, _memory(given)), _fingerprint(given)
-        for was, of, _, made in self._steps:
-            if was == known and _is_same(of, printed):
-                return made
-        seen = given[..., : keys - low]
-        plain = True
+        mask = call.given[0]
+        identity = (id(visibility), row, rows, low, keys, _memory(mask))
+        fingerprint = _fingerprint(mask)
+        for known, known_print, _, known_result in self._steps:
+            if known == identity and _is_same(known_print, fingerprint):
+                return known_result
+        seen, has_bias = mask[..., : keys - low], False
         if seen.is_floating_point():
             shown = seen > torch.finfo(seen.dtype).min / 2
-            plain = not bool(seen.masked_fill(~shown, 0).any())
+            has_bias = bool(seen.masked_fill(~shown, 0).any())
             seen = shown
-        answer: Visibility | None = None
-        if plain and seen.ndim == 4 and seen.shape[1] == 1:
-            answer = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
-        self._steps = [(known, printed, (given, visibility), answer), *self._steps[: KEPT - 1]]
-        return answer
+        result: Visibility | None = None
+        if not has_bias and seen.ndim == 4 and seen.shape[1] == 1:
+            result = visibility.grown(row, rows, low, keys, seen.to(visibility.device))
+        self._steps = [
+            (identity, fingerprint, (mask, visibility), result),
+            *self._steps[: KEPT - 1],
+        ]
+        return result
 
 
 def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognised:
-    """What all masks of a call say together."""
+    """All masks of a call together."""
     rule, bias, uniform = call.rule, None, None
-    for given in call.given:
-        found = recognise(given[..., :keys].to(device), queries, keys)
-        if found.mask is not None:
-            rule = found.mask if rule is None else rule & found.mask
-        bias = _sum(bias, found.bias)
-        uniform = found.uniform if uniform is None else uniform
-        if call.hides_with_a_number and given.dtype == torch.bool:
-            blank = ~given.any(-1).any(1).expand(-1, queries)
+    for mask in call.given:
+        part = recognise(mask[..., :keys].to(device), queries, keys)
+        if part.mask is not None:
+            rule = part.mask if rule is None else rule & part.mask
+        bias = _sum(bias, part.bias)
+        uniform = part.uniform if uniform is None else uniform
+        if call.hides_with_a_number and mask.dtype == torch.bool:
+            blank = ~mask.any(-1).any(1).expand(-1, queries)
             if bool(blank.any()):
                 uniform, rule = blank, None if rule is None else rule | Rows(blank)
-    if call.sinks is not None:  # which take all of a row that no key is left in
+    if call.sinks is not None:  # they take all of a row that sees no key
         rule, uniform = hidden(rule, uniform), None
     return Recognised(rule, bias, uniform)
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """What tells a tensor from every other that is alive."""
+    """The identity of a tensor among all that are alive."""
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _fingerprint(tensor: Tensor) -> Tensor:
-    """Sums of the rows and of the columns, which tell whether anybody has written to a mask.
+    """Sums of rows and of columns, which show whether a mask was written to.
 
-    No counter does: nobody counts in inference mode, or what is written through `data` or NumPy.
+    Version counters do not show it: inference mode does not count, nor do `data` and NumPy.
     """
     with torch.no_grad():
-        for axis in range(tensor.ndim):  # what is expanded is looked at once
+        for axis in range(tensor.ndim):  # an expanded axis is read once
             if tensor.stride(axis) == 0:
                 tensor = tensor.narrow(axis, 0, min(1, tensor.shape[axis]))
-        bits = tensor.detach()
-        bits = bits.contiguous()
+        bits = tensor.detach().contiguous()
         words = bits.shape[-1] > 1 and bits.shape[-1] * bits.itemsize % 8 == 0
         integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[bits.itemsize]
         bits = bits.view(torch.int64 if words else integer)
         rows = bits.sum(-1, dtype=torch.int64).flatten()
-        return (
-            torch.cat([rows, bits.sum(-2, dtype=torch.int64).flatten()]) if bits.ndim > 1 else rows
-        )
+        if bits.ndim < 2:
+            return rows
+        return torch.cat([rows, bits.sum(-2, dtype=torch.int64).flatten()])
 
 
 def _is_same(kept: Tensor, bias: Tensor) -> bool:
@@ -148,5 +150,7 @@ def _is_same(kept: Tensor, bias: Tensor) -> bool:
     )
 
 
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return one if other is None else other if one is None else one + other
+def _sum(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right

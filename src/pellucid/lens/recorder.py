@@ -245,7 +245,7 @@ class Watch(Recording):
             self.missed(name, self._broken[name])
         elif update is not None and update.lossy:
             self.missed(name, "reads a quantized cache, which is not recorded")
-        elif not self._open_generations().grow(name, call):
+        elif not self._open_generations().extend(name, call):
             self._begin(name, call)
 
     # What is made of it.
