@@ -33,7 +33,8 @@ from benchmarks.command import run
 from benchmarks.heart import Row, duration
 from pellucid import masks
 from pellucid.attention.masks import Mask
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer.tile_pyramid import SIDE

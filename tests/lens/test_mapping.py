@@ -15,7 +15,7 @@ import pellucid
 from pellucid import lens
 from pellucid.errors import ArgumentError, ExistsError, MissingExtraError, TypeMismatchError
 from pellucid.lens import Recording
-from pellucid.lens.record import Pieces
+from pellucid.lens.pieces import Pieces
 from pellucid.models import Config, Decoder, EncoderDecoder
 
 SIZES = {"vocabulary": 101, "width": 30, "layers": 2, "heads": 5, "hidden": 37}

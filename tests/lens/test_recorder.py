@@ -360,7 +360,7 @@ def test_a_watch_that_was_not_opened_says_so():
 
 
 def test_records_are_asked_for_by_name():
-    with pytest.raises(TypeMismatchError, match="by its module's name, got 0"):
+    with pytest.raises(TypeMismatchError, match="must be a str, got 0"):
         pellucid.watch(build("bert", "sdpa"))[0]
 
 

@@ -8,7 +8,8 @@ import torch
 import pellucid
 from pellucid import pretrained
 from pellucid.attention import masks
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.models import Config, Encoder, EncoderDecoder

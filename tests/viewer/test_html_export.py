@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pellucid.errors import OutOfRangeError, TooLargeError
-from pellucid.lens.record import Pieces
+from pellucid.lens.pieces import Pieces
 from pellucid.viewer import html_export
 from pellucid.viewer.api import ENDPOINTS, MOST_WORDS, Api, Numbers
 from pellucid.viewer.catalogue import Catalogue, Volume

@@ -20,7 +20,8 @@ from pellucid.attention import attention_weights, masks
 from pellucid.attention.reference import stages
 from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example

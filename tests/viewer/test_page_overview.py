@@ -12,7 +12,8 @@ from pellucid import lens
 from pellucid.attention import masks
 from pellucid.lens.head_measures import CLEAR, EVEN
 from pellucid.lens.head_table import HeadRow
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer.catalogue import Volume

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer import alignment

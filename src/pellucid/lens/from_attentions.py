@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 from pellucid.lens.mask_inference import Recognised
 from pellucid.lens.module_names import is_cross as is_cross_name
-from pellucid.lens.record import Pieces, Proof, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Proof, Record
 from pellucid.lens.visibility import Visibility
 
 __all__ = ["from_attentions"]

@@ -14,8 +14,9 @@ from pellucid.errors import ArgumentError
 from pellucid.lens import interception
 from pellucid.lens.layer_generation import LayerGeneration
 from pellucid.lens.mask_reader import MaskReader
+from pellucid.lens.pieces import Keeper, Part, Pieces
 from pellucid.lens.proof import Contradiction
-from pellucid.lens.record import Keeper, Part, Pieces, Record
+from pellucid.lens.record import Record
 
 __all__ = ["Generations", "Origin", "logsumexp_of"]
 

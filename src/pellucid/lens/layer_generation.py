@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.lens import interception
+from pellucid.lens.pieces import Pieces
 from pellucid.lens.proof import Contradiction, Evidence, prove
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.record import Record
 
 __all__ = ["LayerGeneration"]
 

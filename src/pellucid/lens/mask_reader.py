@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.attention.masks import Rows
 from pellucid.lens.interception import Call
 from pellucid.lens.mask_inference import Recognised, recognise
-from pellucid.lens.record import Keeper, Pieces
+from pellucid.lens.pieces import Keeper, Pieces
 from pellucid.lens.visibility import Visibility, hidden, tensors
 
 KEPT = 4

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pellucid.attention import intervals
 from pellucid.attention.masks import Extent, Mask
 from pellucid.lens.mask_inference import HIDDEN, Recognised, Scan
-from pellucid.lens.record import SMALLEST, Part, Pieces, Proof, Record
+from pellucid.lens.pieces import Part, Pieces
+from pellucid.lens.record import SMALLEST, Proof, Record
 
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
 

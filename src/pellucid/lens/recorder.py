@@ -27,8 +27,9 @@ from pellucid.lens.interception.audit import Audit
 from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_inference import Recognised
 from pellucid.lens.mask_reader import MaskReader
+from pellucid.lens.pieces import Keeper, Part, Pieces
 from pellucid.lens.proof import Contradiction, Evidence, prove
-from pellucid.lens.record import Keeper, Part, Pieces, Proof, Record
+from pellucid.lens.record import Proof, Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.running_calls import RunningCall, innermost
 from pellucid.lens.token_ids import TokenIds

@@ -9,9 +9,9 @@ from typing import Literal
 __all__ = ["Word", "is_punctuation", "is_special", "texts", "words"]
 
 Convention = Literal["pieces", "spaces", "bytes", "none"]
-"""How tokens mark word boundaries: "##" before a continuation (WordPiece; Wu et al. 2016), "▁" for a
-space (SentencePiece; Kudo and Richardson 2018), a letter for each byte with "Ġ" for a space
-(byte-level BPE; Radford et al. 2019), or not at all."""
+"""How tokens mark words: "##" before a continuation (WordPiece; Wu et al. 2016), "▁" for a space
+(SentencePiece; Kudo and Richardson 2018), a letter for each byte with "Ġ" for a space (byte-level
+BPE; Radford et al. 2019), or not at all."""
 
 _SPECIAL = re.compile(r"\[g?[A-Z]{3,}\]|\[unused\d+\]|<(?!0x[0-9A-F]{2}>)[^<>\s]+>")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -188,7 +188,7 @@ def _utf8(text: str) -> bytes:
 def _units(
     tokens: Sequence[str], run: Iterable[int], kind: Convention
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Texts of whole letters with the positions of their tokens, as a letter may be several tokens."""
+    """Texts of whole letters, which may take several tokens, with the positions of these."""
     pending = b""
     positions: tuple[int, ...] = ()
     for position in run:

@@ -20,7 +20,8 @@ from pellucid.common.files import check_writable, reason_of, written_whole
 from pellucid.errors import FileError
 from pellucid.lens.mask_inference import Recognised
 from pellucid.lens.mask_json import mask_from_json, mask_to_json
-from pellucid.lens.record import Pieces, Proof, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Proof, Record
 from pellucid.lens.visibility import Visibility
 
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens import watch
 from pellucid.lens.layer_selection import Layers
-from pellucid.lens.record import Pieces
+from pellucid.lens.pieces import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.models import Decoder, EncoderDecoder
 from pellucid.readers import open_checkpoint

@@ -16,7 +16,8 @@ import torch
 from pellucid.attention import AttentionWeights
 from pellucid.attention.dense_weights import GivenWeights
 from pellucid.errors import PellucidError
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer.catalogue import Catalogue, Volume

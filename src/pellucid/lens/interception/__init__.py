@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from pellucid.attention.masks import Mask
 from pellucid.common.interrupts import held_back
 from pellucid.lens.mask_inference import Recognised
-from pellucid.lens.record import Part, Proof
+from pellucid.lens.pieces import Part
+from pellucid.lens.record import Proof
 
 
 @dataclass(eq=False, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.lens import interception
-from pellucid.lens.record import version_of
+from pellucid.lens.pieces import version_of
 
 _latest = threading.local()
 """What went into a cache last on this thread and no call has read yet, and who heard of it."""

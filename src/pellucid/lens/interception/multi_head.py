@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
 from pellucid.lens import interception
-from pellucid.lens.record import Lazy
+from pellucid.lens.pieces import Lazy
 
 _projected = threading.local()
 """The query, key and value that the call in progress on this thread has projected."""
