@@ -368,7 +368,14 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         return Recording(model, records, tokenizer=tokenizer, vocabulary=vocabulary)
 
     def __repr__(self) -> str:
-        return summary(self)
+        return summary(
+            self.model,
+            self.records,
+            list(self.proof.values()),
+            self.bytes_held(),
+            self.in_pieces,
+            self.unseen,
+        )
 
     def bytes_held(self) -> int:
         """The bytes of memory that the recording keeps alive; shared memory counts once."""

@@ -1,24 +1,28 @@
 """A recording as text: a line for each record, its proof, its memory, and what is missing."""
 
+from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
 
 from pellucid.attention.limits import readable_bytes
 from pellucid.lens.record import Proof, Record
 from pellucid.lens.visibility import bands
 
-if TYPE_CHECKING:
-    from pellucid.lens.recording import Recording
-
 __all__ = ["summary"]
 
 
-def summary(recording: "Recording") -> str:
-    records = recording.records
+def summary(
+    model: str,
+    records: Sequence[Record],
+    proofs: Sequence[Proof],
+    bytes_held: int,
+    in_pieces: Mapping[str, str],
+    unseen: Mapping[str, str],
+) -> str:
+    """The text of a recording with these properties."""
     count = len(records)
-    title = f"{recording.model}: {count} attention call{'' if count == 1 else 's'} recorded"
-    missing = [f"in pieces: {name} ({reason})" for name, reason in recording.in_pieces.items()]
-    missing += [f"unseen: {name} ({reason})" for name, reason in recording.unseen.items()]
+    title = f"{model}: {count} attention call{'' if count == 1 else 's'} recorded"
+    missing = [f"in pieces: {name} ({reason})" for name, reason in in_pieces.items()]
+    missing += [f"unseen: {name} ({reason})" for name, reason in unseen.items()]
     if not records:
         return "\n".join([title, *missing])
     rows = [("name", "heads", "queries", "keys", "mask", "window"), *map(_row, records)]
@@ -27,15 +31,13 @@ def summary(recording: "Recording") -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    proofs = list(recording.proof.values())
     if proofs:
         unproven = sum(not proof.rows for proof in proofs)
         note = f"; {unproven} modules not proven" if unproven else ""
         lines.append(f"proven: {reduce(Proof.joined, proofs)}{note}")
     dense = sum(record.shape.numel() * 4 for record in records)
-    held = recording.bytes_held()
-    footer = f"holds {readable_bytes(held)}"
-    if dense > held:
+    footer = f"holds {readable_bytes(bytes_held)}"
+    if dense > bytes_held:
         footer += f"; all weights as tensors would be {readable_bytes(dense)}"
     return "\n".join([title, *lines, footer, *missing])
 
