@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 
 import pellucid
 from pellucid.errors import ArgumentError, TypeMismatchError, UnknownNameError
-from pellucid.lens import attribution, output_projection, projection
+from pellucid.lens import attribution, module_matrix, output_projection, projection
 
 HEADS, DIM, WIDTH, OUTPUTS, RANK, TOKENS = 3, 11, 33, 37, 5, 7
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -295,7 +295,7 @@ def test_tokens_are_not_taken_for_channels_where_there_are_three():
 def test_columns_are_found_a_block_at_a_time(monkeypatch):
     model = made("LoRA")
     whole, rows = output_projection(model, ""), []
-    monkeypatch.setattr(projection, "BLOCK_NUMBERS", 5 * WIDTH)
+    monkeypatch.setattr(module_matrix, "BLOCK_NUMBERS", 5 * WIDTH)
     model.o_proj.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[-2]))
     torch.testing.assert_close(output_projection(model, ""), whole)
     assert max(rows) == 5

@@ -114,7 +114,9 @@ class Record:
 
     def _has_query_and_key(self) -> None:
         if self.kept == "weights":
-            raise ArgumentError(f"the record of '{self.name}' keeps the weights, and has no query and key")
+            raise ArgumentError(
+                f"the record of '{self.name}' keeps the weights, and has no query and key"
+            )
 
     @property
     def sink_weight(self) -> Tensor | None:
