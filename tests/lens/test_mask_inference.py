@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pellucid import PellucidError, masks
 from pellucid.attention.masks import Dense, Extent, Mask
-from pellucid.lens import mask_inference as recognising
-from pellucid.lens.mask_inference import HIDDEN, Recognised, recognise, recognise_in_scores, scan
+from pellucid.lens import score_scan
+from pellucid.lens.mask_inference import InferredMask, infer_mask, infer_mask_of_scores
+from pellucid.lens.score_scan import HIDDEN, scan_scores
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -87,7 +88,7 @@ def rules(draw: Any, batch: int, queries: int, keys: int) -> Mask | None:
     return rule
 
 
-def check(given: Tensor, found: Recognised, visible: Tensor, shape: tuple[int, ...]) -> None:
+def check(given: Tensor, found: InferredMask, visible: Tensor, shape: tuple[int, ...]) -> None:
     """What was found says the same as the tensor, and as its rows that are hidden by numbers."""
     uniform = torch.zeros(shape[0], shape[2], dtype=torch.bool)
     if given.dtype != torch.bool:
@@ -119,7 +120,7 @@ def test_rules_are_read_back(data: Any, batch: int, queries: int, keys: int, squ
     if form is not None:
         lowest = -torch.inf if form[1] == "inf" else torch.finfo(form[0]).min
         tensor = additive(tensor, form[0], lowest)
-    found = recognise(tensor, queries, keys)
+    found = infer_mask(tensor, queries, keys)
     assert not is_dense(found.mask), found.mask
     assert found.bias is None
     check(tensor, found, visible, shape)
@@ -131,7 +132,7 @@ def test_noise_stays_dense(seed: int, heads: int, form: torch.dtype | None) -> N
     visible = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     visible[..., 0] |= ~visible.any(-1)
     tensor = visible if form is None else additive(visible, form, torch.finfo(form).min)
-    found = recognise(tensor, 7, 11)
+    found = infer_mask(tensor, 7, 11)
     assert is_dense(found.mask)
     assert (found.bias, found.uniform) == (None, None)
     assert torch.equal(dense_of(found.mask, *shape), visible)
@@ -169,34 +170,34 @@ def test_rules_read_well() -> None:
     for name, tensor in read.items():
         queries = max(tensor.shape[-2], 2)
         queries = 11 if tensor.shape[-2] == 1 else queries
-        assert str(recognise(tensor, queries, 11).mask) == name
+        assert str(infer_mask(tensor, queries, 11).mask) == name
         hidden = additive(tensor, torch.float32, -torch.inf)
-        assert str(recognise(hidden, queries, 11).mask) == name
+        assert str(infer_mask(hidden, queries, 11).mask) == name
     static_cache = torch.ones(5, 20, dtype=torch.bool).tril()
-    assert str(recognise(static_cache, 5, 20).mask) == "causal()"
-    assert str(recognise(static_cache[-1:], 1, 20).mask) == "padding(5)"
+    assert str(infer_mask(static_cache, 5, 20).mask) == "causal()"
+    assert str(infer_mask(static_cache[-1:], 1, 20).mask) == "padding(5)"
 
 
 def test_rows_hidden_by_finite_numbers_are_uniform() -> None:
     causal = torch.ones(7, 7, dtype=torch.bool).tril()
     left = (torch.arange(7) >= torch.tensor([0, 3])[:, None])[:, None, None]
     lowest = torch.finfo(torch.float32).min
-    found = recognise(additive(causal & left, torch.float32, lowest), 7, 7)
+    found = infer_mask(additive(causal & left, torch.float32, lowest), 7, 7)
     assert str(found.mask) == "((causal() & padding(left [0, 3] of 7)) | rows(3 of 14 queries))"
     assert found.uniform is not None
     assert found.uniform.tolist() == [[False] * 7, [True] * 3 + [False] * 4]
-    found = recognise(additive(causal & left, torch.float32, -torch.inf), 7, 7)
+    found = infer_mask(additive(causal & left, torch.float32, -torch.inf), 7, 7)
     assert str(found.mask) == "(causal() & padding(left [0, 3] of 7))"
     assert found.uniform is None
     # Two masks added: where both hide the sum is -inf, and only the rest is uniform.
     tensor = additive(causal, torch.float32, lowest) + additive(left, torch.float32, lowest)
-    found = recognise(tensor, 7, 7)
+    found = infer_mask(tensor, 7, 7)
     assert found.uniform is not None
     assert int(found.uniform.sum()) == 3
     weights = dense_of(found.mask, 2, 1, 7, 7).float()
     weights = weights / weights.sum(-1, keepdim=True)
     torch.testing.assert_close(weights, torch.softmax(tensor, -1))
-    everything = recognise(torch.full((1, 1, 5, 7), lowest), 5, 7)
+    everything = infer_mask(torch.full((1, 1, 5, 7), lowest), 5, 7)
     assert everything.mask is None
     assert everything.uniform is not None
     assert everything.uniform.all()
@@ -207,30 +208,30 @@ def test_what_is_added_beside_the_mask_is_a_bias() -> None:
     position = torch.randn(1, 3, 7, 7, generator=generator)
     causal = torch.ones(7, 7, dtype=torch.bool).tril()
     given = position.masked_fill(~causal, torch.finfo(torch.float32).min).expand(2, -1, -1, -1)
-    found = recognise(given.requires_grad_(), 7, 7)
+    found = infer_mask(given.requires_grad_(), 7, 7)
     assert str(found.mask) == "causal()"
     assert found.bias is not None
     assert torch.equal(found.bias, position.masked_fill(~causal, 0))
     assert found.bias.requires_grad
     old = torch.zeros(2, 1, 1, 7)
     old[1, ..., 5:] = -10000.0  # hides nothing in float32: a bias, as the softmax sees it
-    found = recognise(old, 5, 7)
+    found = infer_mask(old, 5, 7)
     assert found.mask is None
     assert found.bias is not None
     assert torch.equal(found.bias, old)
     noise = torch.rand(2, 1, 7, 7, generator=generator) < 0.5
-    found = recognise(given[:, :1].detach().masked_fill(~noise, -torch.inf), 7, 7)
+    found = infer_mask(given[:, :1].detach().masked_fill(~noise, -torch.inf), 7, 7)
     assert is_dense(found.mask)
     assert found.bias is not None
 
 
 def test_what_is_dense_is_kept_once() -> None:
     noise = torch.rand(7, 11, generator=torch.Generator().manual_seed(0)) < 0.5
-    assert str(recognise(noise.repeat(2, 3, 1, 1), 7, 11).mask) == "dense(7 x 11)"
-    assert str(recognise(noise.expand(2, 3, 7, 11), 7, 11).mask) == "dense(7 x 11)"
+    assert str(infer_mask(noise.repeat(2, 3, 1, 1), 7, 11).mask) == "dense(7 x 11)"
+    assert str(infer_mask(noise.expand(2, 3, 7, 11), 7, 11).mask) == "dense(7 x 11)"
     each = torch.stack([noise, ~noise])
-    assert str(recognise(each[:, None].repeat(1, 3, 1, 1), 7, 11).mask) == "dense(2 x 1 x 7 x 11)"
-    assert str(recognise(each, 7, 11).mask) == "dense(1 x 2 x 7 x 11)"
+    assert str(infer_mask(each[:, None].repeat(1, 3, 1, 1), 7, 11).mask) == "dense(2 x 1 x 7 x 11)"
+    assert str(infer_mask(each, 7, 11).mask) == "dense(1 x 2 x 7 x 11)"
 
 
 @pytest.mark.parametrize("size", [509, 769])
@@ -242,12 +243,12 @@ def test_what_takes_several_chunks_is_proven_to_its_last_number(size: int) -> No
     for tensor in (causal, causal & holes, causal & (ids[:, None] == ids), causal.triu(-300)):
         visible = tensor.expand(len(tensor) if tensor.ndim == 4 else 1, 1, size, size).clone()
         for form in (visible, additive(visible, torch.float32, -torch.inf)):
-            found = recognise(form, size, size)
+            found = infer_mask(form, size, size)
             assert not is_dense(found.mask)
             assert torch.equal(dense_of(found.mask, len(visible), 1, size, size), visible)
         visible[-1, 0, size - 2, size // 2] ^= True
         if not ((visible == causal).all() or size // 2 == size - 2):
-            found = recognise(visible, size, size)
+            found = infer_mask(visible, size, size)
             assert torch.equal(dense_of(found.mask, len(visible), 1, size, size), visible)
 
 
@@ -256,18 +257,18 @@ def test_it_works_without_gradients_and_leaves_the_tensor_alone() -> None:
     before = given.clone()
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            assert str(recognise(given, 5, 5).mask) == "causal()"
-            assert str(recognise(given.clone(), 5, 5).mask) == "causal()"
+            assert str(infer_mask(given, 5, 5).mask) == "causal()"
+            assert str(infer_mask(given.clone(), 5, 5).mask) == "causal()"
     assert torch.equal(given, before)
 
 
 def test_what_is_no_mask() -> None:
     with pytest.raises(PellucidError, match=r"must be bool or float, got a torch\.int64 tensor"):
-        recognise(torch.ones(5, 7, dtype=torch.int64), 5, 7)
+        infer_mask(torch.ones(5, 7, dtype=torch.int64), 5, 7)
     with pytest.raises(PellucidError, match=r"a mask of shape \(5, 6\) does not broadcast"):
-        recognise(torch.ones(5, 6), 5, 7)
+        infer_mask(torch.ones(5, 6), 5, 7)
     with pytest.raises(PellucidError, match="at most 4 dimensions"):
-        recognise(torch.ones(1, 1, 1, 5, 7), 5, 7)
+        infer_mask(torch.ones(1, 1, 1, 5, 7), 5, 7)
 
 
 @pytest.mark.parametrize("at_once", [1, 7 * 3 * 13, 2**19])
@@ -276,8 +277,8 @@ def test_one_look_at_scores_tells_what_every_head_sees_and_their_sums(
     what: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, heads, queries, keys = 2, 3, 11, 13
-    monkeypatch.setattr(recognising, "LOOK_NUMBERS", at_once)
-    monkeypatch.setattr(recognising, "LOOK_COLUMNS", 5)
+    monkeypatch.setattr(score_scan, "SCAN_NUMBERS", at_once)
+    monkeypatch.setattr(score_scan, "SCAN_COLUMNS", 5)
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(batch, heads, queries, keys, generator=generator)
     factors = torch.randn(keys, generator=generator)
@@ -285,7 +286,7 @@ def test_one_look_at_scores_tells_what_every_head_sees_and_their_sums(
     scores = scores.masked_fill(hidden, -torch.inf)
     if what != "alike":
         scores[1, 2, 3, 7] = 1.0 if what == "one head sees more" else torch.nan
-    look = scan(scores, factors)
+    look = scan_scores(scores, factors)
     seen = ~(scores <= HIDDEN)
     assert torch.equal(look.seen.expand_as(seen), seen)
     shown = scores.double().masked_fill(~seen, 0)
@@ -294,7 +295,7 @@ def test_one_look_at_scores_tells_what_every_head_sees_and_their_sums(
     assert torch.equal(look.sums.isnan(), truth.isnan())
     error = (look.sums - truth).abs().nan_to_num()
     assert bool((error <= keys * 2**-24 * size.nan_to_num()).all())
-    found = recognise_in_scores(look)
+    found = infer_mask_of_scores(look)
     assert found is not None
     assert torch.equal(dense_of(found.mask, *scores.shape), seen)
     assert is_dense(found.mask) == (what != "alike")

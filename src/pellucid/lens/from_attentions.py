@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.module_names import is_cross as is_cross_name
 from pellucid.lens.pieces import Pieces
 from pellucid.lens.record import Proof, Record
@@ -178,7 +178,7 @@ def _record(
         kept="weights",
         queries=Pieces(weights),
         keys=Pieces(torch.arange(keys)[None, None, :, None]),
-        visibility=Visibility.of(Recognised(None, None, None), queries, keys, weights.device),
+        visibility=Visibility.of(InferredMask(None, None, None), queries, keys, weights.device),
         query_tokens=query_tokens.pieces(batch, queries, name),
         key_tokens=key_tokens.pieces(batch, keys, name),
         is_cross=is_cross,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.attention.masks import Rows
 from pellucid.lens.interception import Call
-from pellucid.lens.mask_inference import Recognised, recognise
+from pellucid.lens.mask_inference import InferredMask, infer_mask
 from pellucid.lens.pieces import Keeper, Pieces
 from pellucid.lens.visibility import Visibility, hidden, tensors
 
@@ -49,8 +49,8 @@ class MaskReader:
                 result = known_result
                 break
         if result is None:
-            recognised = _read(call, queries, keys, device)
-            result = Visibility.of(recognised, queries, keys, device), recognised.bias
+            inferred = _read(call, queries, keys, device)
+            result = Visibility.of(inferred, queries, keys, device), inferred.bias
             self._rules = [(identity, prints, call.given, result), *self._rules[: KEPT - 1]]
         visibility, bias = result
         bias = _sum(None if call.bias is None else call.bias[..., :keys], bias)
@@ -99,11 +99,11 @@ class MaskReader:
         return result
 
 
-def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognised:
+def _read(call: Call, queries: int, keys: int, device: torch.device) -> InferredMask:
     """All masks of a call together."""
     rule, bias, uniform = call.rule, None, None
     for mask in call.given:
-        part = recognise(mask[..., :keys].to(device), queries, keys)
+        part = infer_mask(mask[..., :keys].to(device), queries, keys)
         if part.mask is not None:
             rule = part.mask if rule is None else rule & part.mask
         bias = _sum(bias, part.bias)
@@ -114,7 +114,7 @@ def _read(call: Call, queries: int, keys: int, device: torch.device) -> Recognis
                 uniform, rule = blank, None if rule is None else rule | Rows(blank)
     if call.sinks is not None:  # they take all of a row that sees no key
         rule, uniform = hidden(rule, uniform), None
-    return Recognised(rule, bias, uniform)
+    return InferredMask(rule, bias, uniform)
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:

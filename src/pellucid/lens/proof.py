@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from pellucid.attention import intervals
 from pellucid.attention.masks import Extent, Mask
-from pellucid.lens.mask_inference import HIDDEN, Recognised, Scan
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.pieces import Part, Pieces
 from pellucid.lens.record import SMALLEST, Proof, Record
+from pellucid.lens.score_scan import HIDDEN, ScoreScan
 
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
 
@@ -113,7 +114,7 @@ def random_factors(count: int) -> Tensor:
 
 
 def prove_scores(
-    scan: Scan, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: Recognised
+    scan: ScoreScan, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: InferredMask
 ) -> Proof | None:
     """Whether every row of scores that a model has made is scale * query @ key.T under a mask.
 

@@ -25,7 +25,7 @@ from pellucid.lens import interception, module_names
 from pellucid.lens.generations import Generations, logsumexp_of
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.layer_selection import Layers, select_names
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.pieces import Keeper, Part, Pieces
 from pellucid.lens.proof import Contradiction, Evidence, prove
@@ -367,7 +367,7 @@ class Watch(Recording):
             queries=self._keeper.pieces(weights),
             keys=Pieces(torch.arange(keys, device=weights.device)[None, None, :, None]),
             visibility=Visibility.of(
-                Recognised(None, None, None), queries, keys, self._keeper.device or weights.device
+                InferredMask(None, None, None), queries, keys, self._keeper.device or weights.device
             ),
             sink_weights=None if made.sink is None else Pieces(self._keeper.keep(made.sink), -1),
             values=None if value is None else self._keeper.pieces(value),

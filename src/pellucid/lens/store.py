@@ -18,7 +18,7 @@ from torch import Tensor
 from pellucid.common import untrusted
 from pellucid.common.files import check_writable, reason_of, written_whole
 from pellucid.errors import FileError
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.mask_json import mask_from_json, mask_to_json
 from pellucid.lens.pieces import Pieces
 from pellucid.lens.record import Proof, Record
@@ -220,7 +220,7 @@ def _from_json(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
     uniform = tensor("uniform")
     if uniform is not None and uniform.dtype != torch.bool:
         raise TypeError(f"uniform rows of type {uniform.dtype}")
-    rule = Recognised(mask_from_json(entry["mask"], tensors), None, uniform)
+    rule = InferredMask(mask_from_json(entry["mask"], tensors), None, uniform)
     bias, sinks, output_weight = (tensor(name) for name in ("bias", "sinks", "output_weight"))
     optional = {"bias": bias, "sinks": sinks, "output_weight": output_weight}
     _check_types({name: x for name, x in optional.items() if x is not None})

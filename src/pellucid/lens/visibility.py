@@ -26,7 +26,7 @@ from pellucid.attention.masks import (
     Present,
     Rows,
 )
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 
 ROWS_AT_ONCE = 256
 
@@ -54,11 +54,11 @@ class Visibility:
 
     @classmethod
     def of(
-        cls, recognised: Recognised, queries: int, keys: int, device: torch.device
+        cls, inferred: InferredMask, queries: int, keys: int, device: torch.device
     ) -> "Visibility":
         """The visibility of a first call, which can grow if its rule is a band and padding."""
-        plain = cls(recognised.mask, recognised.uniform, (queries, keys), device)
-        rule = hidden(recognised.mask, recognised.uniform)
+        plain = cls(inferred.mask, inferred.uniform, (queries, keys), device)
+        rule = hidden(inferred.mask, inferred.uniform)
         parts = _conjunction(rule)
         bands = [part for part in parts if isinstance(part, Band)]
         chunk = _chunk(parts)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from pellucid.attention.masks import Mask
 from pellucid.common.interrupts import held_back
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.pieces import Part
 from pellucid.lens.record import Proof
 
@@ -84,7 +84,7 @@ class Call:
     without any key is uniform over all of them."""
     rule: Mask | None = None
     """What is hidden besides, as a rule."""
-    read: Recognised | None = None
+    read: InferredMask | None = None
     """The mask, where it was read off the scores themselves."""
     bias: Tensor | None = None
     """Broadcasts to (..., heads, queries, keys)."""

@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens import interception
 from pellucid.lens.interception.shapes import Fold
-from pellucid.lens.mask_inference import Recognised
+from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.record import Proof
 
 __all__ = [
@@ -79,7 +79,7 @@ class Soft:
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
     """(batch, heads or 1, keys, dim)"""
-    read: Recognised | None = None
+    read: InferredMask | None = None
     scale: float = 1.0
     fold: Fold | None = None
     proof: Proof | None = None

@@ -17,8 +17,9 @@ from pellucid.lens import interception
 from pellucid.lens.interception import caches, pending
 from pellucid.lens.interception.pending import Product, Soft
 from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_given
-from pellucid.lens.mask_inference import HIDDEN, recognise_in_scores, scan
+from pellucid.lens.mask_inference import infer_mask_of_scores
 from pellucid.lens.proof import prove_scores, random_factors
+from pellucid.lens.score_scan import HIDDEN, scan_scores
 
 __all__ = ["forget", "normalised", "used"]
 
@@ -109,13 +110,13 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         factors = None
         if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
             factors = random_factors(keys).to(scores)
-        look = scan(scores, factors)
-        soft.read = read = recognise_in_scores(look)
+        scan = scan_scores(scores, factors)
+        soft.read = read = infer_mask_of_scores(scan)
         if read is None:
             return
         soft.scale = _scale(scores, query, key)
         if factors is not None:
-            soft.proof = prove_scores(look, factors, query, key, soft.scale, read)
+            soft.proof = prove_scores(scan, factors, query, key, soft.scale, read)
             if soft.proof is None and read.uniform is None:
                 return
         soft.query, soft.key = query, key
