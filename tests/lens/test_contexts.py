@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import pellucid
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners
 
 BATCH, HEADS, DIM = 2, 3, 11
 OURS, THEIRS = 5, 7
@@ -58,7 +58,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(autouse=True)
 def nobody_listens_afterwards():
     yield
-    assert interception.listeners == ()
+    assert listeners.active == ()
 
 
 def run(model, tokens):

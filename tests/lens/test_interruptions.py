@@ -9,7 +9,7 @@ from torch import nn
 
 import pellucid
 from pellucid.common.interrupts import held_back
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners, patches
 
 OURS = ("pellucid.lens.recorder", "pellucid.lens.interception", "pellucid.common.interrupts")
 
@@ -48,8 +48,8 @@ def test_ctrl_c_at_every_line_leaves_nothing():
     del lines[next(line for line in lines if line[0] == "Watch.__exit__")]
     for line in lines:
         lines_of(model, at=line)
-        assert interception.listeners == (), line
-        assert interception._patches == {}, line
+        assert listeners.active == (), line
+        assert patches._patches == {}, line
         assert torch.softmax is softmax, line
         assert nn.functional.scaled_dot_product_attention is attend, line
         assert signal.getsignal(signal.SIGINT) is before, line

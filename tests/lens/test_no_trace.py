@@ -14,7 +14,7 @@ from tests.lens.families import FAMILIES, LAYERS, build, inputs, own_weights, so
 from torch import nn
 
 import pellucid
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners
 
 NEAR = {"atol": 2e-6, "rtol": 1e-4}
 SOME = ["bert", "gpt2", "llama, grouped heads", "t5"]
@@ -71,7 +71,7 @@ def nothing_stays():
     after = functions()
     assert {key for key in before if after.get(key) is not before[key]} == set()
     assert {key for key in after if key not in before} == set()
-    assert interception.listeners == ()
+    assert listeners.active == ()
     assert torch._dynamo.eval_frame._stance.stance == stance
 
 

@@ -210,5 +210,5 @@ def is_unseen(block: nn.Module) -> bool:
 
 
 def _is_watched() -> bool:
-    interception = sys.modules.get("pellucid.lens.interception")
-    return interception is not None and bool(interception.listeners)
+    listeners = sys.modules.get("pellucid.lens.interception.listeners")
+    return listeners is not None and bool(listeners.active)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
-from pellucid.lens import interception
+from pellucid.lens.interception.calls import CacheUpdate, Call
 from pellucid.lens.layer_generation import LayerGeneration
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.pieces import Keeper, Part, Pieces
@@ -68,7 +68,7 @@ class Generations:
 
     # Which generation a call belongs to.
 
-    def origin(self, call: interception.Call) -> Origin:
+    def origin(self, call: Call) -> Origin:
         """Where the keys of a call come from, if it begins a record."""
         key, value, update = call.key, call.value, call.update
         if update is not None:
@@ -84,7 +84,7 @@ class Generations:
             return Origin(key, value)
         return Origin(*_cut(key, value, source.record.keys.length), source=source)
 
-    def begin(self, record: Record, call: interception.Call, origin: Origin) -> None:
+    def begin(self, record: Record, call: Call, origin: Origin) -> None:
         """Start a generation with a record that later calls may extend."""
         update, source = call.update, origin.source
         if not isinstance(call.key, Tensor) or (update is None and source is None):
@@ -107,12 +107,12 @@ class Generations:
             every_row=self._every_row or not call.is_known,
         )
 
-    def has(self, name: str, call: interception.Call) -> bool:
+    def has(self, name: str, call: Call) -> bool:
         """Whether a generation exists that a call continues."""
         update = call.update
         return update is not None and (name, update.layer, update.cache) in self._layers
 
-    def extend(self, name: str, call: interception.Call) -> bool:
+    def extend(self, name: str, call: Call) -> bool:
         """Add a step to the generation that it continues; False if there is none."""
         query, key, value, update = call.query, call.key, call.value, call.update
         if update is None:
@@ -270,17 +270,17 @@ class Generations:
         self._layers = {key: x for key, x in self._layers.items() if x is not generation}
 
 
-def _is_as_returned(update: interception.CacheUpdate, key: Part, value: Part) -> bool:
+def _is_as_returned(update: CacheUpdate, key: Part, value: Part) -> bool:
     """Whether attention reads the tensors that the cache returned."""
     return update.returned() is key and update.returned_values() is value
 
 
-def logsumexp_of(call: interception.Call, keeper: Keeper) -> Tensor | None:
+def logsumexp_of(call: Call, keeper: Keeper) -> Tensor | None:
     """(batch, heads, queries): the kernel's logsumexp, if it is also that of the record."""
     logsumexp = call.logsumexp
     if logsumexp is None or logsumexp.shape != call.query.shape[:-1]:
         return None
-    changes = (*call.given, call.bias, call.softcap, call.sinks, keeper.dtype)
+    changes = (*call.masks, call.bias, call.softcap, call.sinks, keeper.dtype)
     return None if any(x is not None for x in changes) else keeper.keep(logsumexp)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pellucid.lens import interception
+from pellucid.lens.interception import reporting
 from pellucid.lens.pieces import Pieces
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Record
@@ -70,7 +70,7 @@ class LayerGeneration:
             first=record.queries.length - context.shape[-2],
             every_row=self.every_row,
         )
-        with interception.deaf():
+        with reporting.unobserved():
             proof = prove(evidence)
         record.proof = proof if record.proof is None else record.proof.joined(proof)
 

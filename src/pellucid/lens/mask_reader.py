@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attention.masks import Rows
-from pellucid.lens.interception import Call
+from pellucid.lens.interception.calls import Call
 from pellucid.lens.mask_inference import InferredMask, infer_mask
 from pellucid.lens.pieces import Keeper, Pieces
 from pellucid.lens.visibility import Visibility, hidden, tensors
@@ -36,13 +36,13 @@ class MaskReader:
         The bias broadcasts to (batch, heads, queries, keys).
         """
         device = self._keeper.device or call.query.device
-        if call.read is not None:
-            return Visibility.of(call.read, queries, keys, device), None
+        if call.inferred is not None:
+            return Visibility.of(call.inferred, queries, keys, device), None
         # A rule without tensors is identified by its text.
         rule = str(call.rule) if not tensors(call.rule) else object()
         options = (call.sinks is None, call.hides_with_a_number)
-        identity = (queries, keys, rule, options, device, *map(_memory, call.given))
-        prints = [_fingerprint(mask) for mask in call.given]
+        identity = (queries, keys, rule, options, device, *map(_memory, call.masks))
+        prints = [_fingerprint(mask) for mask in call.masks]
         result = None
         for known, known_prints, _, known_result in self._rules:
             if known == identity and all(map(_is_same, known_prints, prints)):
@@ -51,7 +51,7 @@ class MaskReader:
         if result is None:
             inferred = _read(call, queries, keys, device)
             result = Visibility.of(inferred, queries, keys, device), inferred.bias
-            self._rules = [(identity, prints, call.given, result), *self._rules[: KEPT - 1]]
+            self._rules = [(identity, prints, call.masks, result), *self._rules[: KEPT - 1]]
         visibility, bias = result
         bias = _sum(None if call.bias is None else call.bias[..., :keys], bias)
         return visibility, None if bias is None else self._kept(bias)
@@ -72,13 +72,13 @@ class MaskReader:
 
         Args: as those of `Visibility.grown`.
         """
-        if call.read is not None and call.read.uniform is None:
-            return visibility.grown(row, rows, low, keys, call.read.mask)
-        if not call.given:
+        if call.inferred is not None and call.inferred.uniform is None:
+            return visibility.grown(row, rows, low, keys, call.inferred.mask)
+        if not call.masks:
             return visibility.grown(row, rows, low, keys, call.rule)
-        if call.rule is not None or len(call.given) > 1:
+        if call.rule is not None or len(call.masks) > 1:
             return None
-        mask = call.given[0]
+        mask = call.masks[0]
         identity = (id(visibility), row, rows, low, keys, _memory(mask))
         fingerprint = _fingerprint(mask)
         for known, known_print, _, known_result in self._steps:
@@ -102,7 +102,7 @@ class MaskReader:
 def _read(call: Call, queries: int, keys: int, device: torch.device) -> InferredMask:
     """All masks of a call together."""
     rule, bias, uniform = call.rule, None, None
-    for mask in call.given:
+    for mask in call.masks:
         part = infer_mask(mask[..., :keys].to(device), queries, keys)
         if part.mask is not None:
             rule = part.mask if rule is None else rule & part.mask

@@ -23,7 +23,9 @@ from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_names
 from pellucid.lens.generations import Generations, logsumexp_of
+from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.audit import Audit
+from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.mask_reader import MaskReader
@@ -169,7 +171,7 @@ class Watch(Recording):
     def name_of(self, module: nn.Module) -> str | None:
         name = self._names.get(id(module))
         if name is None and "_is_replica" in vars(module):
-            name = self._names.get(id(interception.original_of(module)))
+            name = self._names.get(id(call_stack.original_of(module)))
         return name
 
     def module_of(self, name: str) -> nn.Module:
@@ -204,10 +206,10 @@ class Watch(Recording):
 
     # What the interception tells.
 
-    def softmaxed(self, name: str) -> None:
+    def on_softmax(self, name: str) -> None:
         self._softmaxed.add(name)
 
-    def missed(self, name: str, reason: str) -> None:
+    def on_missed(self, name: str, reason: str) -> None:
         if self._chosen is None or name in self._chosen:
             known = self._lost.get(name)
             if known is None or known.count("; it ") >= MOST_REASONS:
@@ -215,43 +217,43 @@ class Watch(Recording):
             elif reason not in known:
                 self._lost[name] = f"{known}; it {reason}"
 
-    def read(self, ids: Tensor, weight: Tensor) -> None:
+    def on_lookup(self, ids: Tensor, weight: Tensor) -> None:
         if self._token_ids is not None:
             self._token_ids.note_lookup(ids, weight)
 
-    def cropped(self, cache: int, length: Callable[[int], int]) -> None:
+    def on_crop(self, cache: int, length: Callable[[int], int]) -> None:
         self._open_generations().crop(cache, length)
 
-    def rewound(self, cache: int, layer: int | None = None) -> None:
+    def on_rewind(self, cache: int, layer: int | None = None) -> None:
         self._open_generations().settle(cache, layer)
 
-    def reordered(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
+    def on_reorder(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
         self._open_generations().reorder(cache, items, keys)
 
-    def disturbed(self, cache: int, what: str, layer: int | None = None) -> None:
-        self._open_generations().disturb(cache, what, layer)
+    def on_change(self, cache: int, operation: str, layer: int | None = None) -> None:
+        self._open_generations().disturb(cache, operation, layer)
 
-    def heard(self, name: str, call: interception.Call | interception.Made) -> None:
+    def on_call(self, name: str, call: Call | ModelWeights) -> None:
         if not self.wants(name):
             return
         if self._token_ids is not None:
             self._token_ids.note_attention(name)
-        if isinstance(call, interception.Made):
+        if isinstance(call, ModelWeights):
             self._keep_weights(name, call)
             return
         update = call.update
         if update is not None and update.before == 0:
             self._broken.pop(name, None)
         if name in self._broken:
-            self.missed(name, self._broken[name])
+            self.on_missed(name, self._broken[name])
         elif update is not None and update.lossy:
-            self.missed(name, "reads a quantized cache, which is not recorded")
+            self.on_missed(name, "reads a quantized cache, which is not recorded")
         elif not self._open_generations().extend(name, call):
             self._begin(name, call)
 
     # What is made of it.
 
-    def _begin(self, name: str, call: interception.Call) -> None:
+    def _begin(self, name: str, call: Call) -> None:
         """Record a call by itself, or the first of a generation."""
         generations = self._open_generations()
         origin = generations.origin(call)
@@ -305,9 +307,9 @@ class Watch(Recording):
             )
         generations.begin(record, call, origin)
 
-    def _is_proven(self, record: Record, call: interception.Call, value: Part) -> bool:
+    def _is_proven(self, record: Record, call: Call, value: Part) -> bool:
         """Prove a record, keep the weights where the model has made others, or say so."""
-        if call.made is None and (call.context is None or call.dropout):
+        if call.model_weights is None and (call.context is None or call.dropout):
             why = (
                 "dropout is drawn anew"
                 if call.dropout
@@ -317,48 +319,52 @@ class Watch(Recording):
             return True
         # An empty slot of a static cache has a share of a padding row; it is not kept.
         is_cut = record.keys.length < call.key.shape[-2]
-        made = None if call.made is None else call.made.weights
+        weights = None if call.model_weights is None else call.model_weights.weights
         try:
             record.proof = prove(
                 Evidence(
                     record=record,
                     value=value,
                     context=call.context,
-                    weights=made if made is not None and made.shape == record.shape else None,
+                    weights=(
+                        weights if weights is not None and weights.shape == record.shape else None
+                    ),
                     projection=call.projection,
                     without=record.visibility.uniform if is_cut else None,
                     every_row=self._every_row or (not call.is_known and call.proof is None),
                 )
             )
         except Contradiction as contradiction:
-            if call.made is None:
+            if call.model_weights is None:
                 self._refused.add(record.name)
-                self.missed(record.name, str(contradiction))
+                self.on_missed(record.name, str(contradiction))
             else:
-                self._keep_weights(record.name, call.made)
+                self._keep_weights(record.name, call.model_weights)
             return False
         if call.proof is not None and not self._every_row:
             record.proof = call.proof
         return True
 
-    def _keep_weights(self, name: str, made: interception.Made) -> None:
+    def _keep_weights(self, name: str, model_weights: ModelWeights) -> None:
         """Record weights themselves."""
-        weights = made.weights
+        weights = model_weights.weights
         size = weights.numel() * weights.itemsize
         if self._weights_limit is not None and self._kept_weights + size > self._weights_limit:
-            self.missed(
+            self.on_missed(
                 name,
                 f"makes weights that no query and key give, {readable_bytes(size)} of them, which "
                 f"is beyond the {readable_bytes(self._weights_limit)} of weights_limit",
             )
             return
-        if not made.is_plain and weights.numel() and bool(weights.amin() < 0):
-            self.missed(name, "mixes its weights so that some are negative, which is not recorded")
+        if not model_weights.is_plain and weights.numel() and bool(weights.amin() < 0):
+            self.on_missed(
+                name, "mixes its weights so that some are negative, which is not recorded"
+            )
             return
         batch, _, queries, keys = weights.shape
         cross = module_names.is_cross(name)
         ids, key_ids = self._ids(name, batch, queries, keys, cross)
-        value, context = made.value, made.context
+        value, context = model_weights.value, model_weights.context
         if not self._values or value is None or context is None:
             value = context = None
         record = Record(
@@ -369,7 +375,9 @@ class Watch(Recording):
             visibility=Visibility.of(
                 InferredMask(None, None, None), queries, keys, self._keeper.device or weights.device
             ),
-            sink_weights=None if made.sink is None else Pieces(self._keeper.keep(made.sink), -1),
+            sink_weights=None
+            if model_weights.sink is None
+            else Pieces(self._keeper.keep(model_weights.sink), -1),
             values=None if value is None else self._keeper.pieces(value),
             contexts=None if context is None else self._keeper.pieces(context),
             query_tokens=None if ids is None else Pieces(ids, -1),
@@ -377,7 +385,7 @@ class Watch(Recording):
             is_cross=cross,
             latest_queries=queries,
         )
-        if self._is_kept_right(record, made):
+        if self._is_kept_right(record, model_weights):
             self._kept_weights += size
             if queries == 1 and any(one.name == name for one in self._records):
                 self._in_pieces[name] = (
@@ -385,22 +393,25 @@ class Watch(Recording):
                 )
             self._add(record)
 
-    def _is_kept_right(self, record: Record, made: interception.Made) -> bool:
+    def _is_kept_right(self, record: Record, model_weights: ModelWeights) -> bool:
         """Prove that weights times values are the context that the model got."""
-        if made.value is None or made.context is None:
+        if model_weights.value is None or model_weights.context is None:
             total = record.shape[0] * record.shape[-2]
             record.proof = Proof(
                 0, total, reason="the weights are the model's own, their use is not seen"
             )
             return True
-        every_row = self._every_row or not made.is_known
+        every_row = self._every_row or not model_weights.is_known
         evidence = Evidence(
-            record=record, value=made.value, context=made.context, every_row=every_row
+            record=record,
+            value=model_weights.value,
+            context=model_weights.context,
+            every_row=every_row,
         )
         try:
             record.proof = prove(evidence)
         except Contradiction:
-            self.missed(
+            self.on_missed(
                 record.name, "multiplies its weights with values in an order that is not known"
             )
             return False
@@ -422,7 +433,7 @@ class Watch(Recording):
         self._records = [some for some in self._records if some is not record]
         if is_wrong:
             self._refused.add(record.name)
-            self.missed(record.name, why)
+            self.on_missed(record.name, why)
         else:
             self._broken[record.name] = why
 
@@ -437,7 +448,7 @@ class Watch(Recording):
 
     def _generation(self) -> RunningCall | None:
         """The call that generates, if one does: passes within it may take turns."""
-        for frame, module in interception.running_modules(sys._getframe(2)):
+        for frame, module in call_stack.running_modules(sys._getframe(2)):
             if module is self._model and GENERATING.search(frame.f_code.co_name):
                 return RunningCall.of(frame)
         return None

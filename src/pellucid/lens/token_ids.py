@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid.lens.interception import running_modules
+from pellucid.lens.interception.call_stack import running_modules
 from pellucid.lens.module_names import Modules, common_depth, stack, within
 from pellucid.lens.running_calls import RunningCall, innermost
 from pellucid.lens.unseen import attention_modules

@@ -18,7 +18,7 @@ from pellucid.attention import masks
 from pellucid.attention.block_pool import each
 from pellucid.common.files import printable
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners
 from pellucid.models import Encoder, load
 from pellucid.tasks.checked_texts import ids_of
 from pellucid.tasks.whole_numbers import check_whole
@@ -109,7 +109,7 @@ def _each(
 
     A watch records calls in sequence, so those of several workers would be interleaved.
     """
-    if interception.listeners:
+    if listeners.active:
         return ((batch, embedded(batch)) for batch in batches)
     return each(embedded, batches, device, False)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pellucid.lens import interception
+from pellucid.lens.interception import reporting
+from pellucid.lens.interception.listeners import Listener
 
 ATTENTION = re.compile(r"attention|attn|flash|xformers|fmha", re.IGNORECASE)
 """What operators of attention have in their names."""
@@ -23,7 +24,7 @@ ATTENTION = re.compile(r"attention|attn|flash|xformers|fmha", re.IGNORECASE)
 class Audit(TorchDispatchMode):
     """Tells a listener what runs in its model and is told by no tap."""
 
-    def __init__(self, listener: interception.Listener) -> None:
+    def __init__(self, listener: Listener) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._listener = listener
         self._exponentials: Any = WeakTensorKeyDictionary()
@@ -37,12 +38,12 @@ class Audit(TorchDispatchMode):
         options: dict[str, Any] | None = None,
     ) -> Any:
         result = operator(*args, **(options or {}))
-        if not interception.is_told_as_a_whole() and torch._C._current_graph_task_id() == -1:
+        if not reporting.is_inside_call() and torch._C._current_graph_task_id() == -1:
             what = self._what(operator, args, result)
             if what is not None:
-                for listener, name in interception.callers():
+                for listener, name in reporting.callers():
                     if listener is self._listener:
-                        listener.missed(name, f"runs {what}, of which there is no record")
+                        listener.on_missed(name, f"runs {what}, of which there is no record")
         return result
 
     def _what(self, operator: Any, args: tuple[Any, ...], result: Any) -> str | None:

@@ -16,15 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.lens import interception
-from pellucid.lens.interception import dispatcher, pending, products
+from pellucid.lens.interception import (
+    call_stack,
+    dispatcher,
+    listeners,
+    pending,
+    products,
+    reporting,
+)
 from pellucid.lens.interception import softmax as softmaxes
+from pellucid.lens.interception.patches import Place
 from pellucid.lens.interception.shapes import copied, is_given, joined, stacked
 
 __all__ = ["operators", "places"]
 
 
-def places() -> Iterator[interception.Place]:
+def places() -> Iterator[Place]:
     for owner in (torch, torch.Tensor):
         for name in ("matmul", "bmm", "mm"):
             yield owner, name, product
@@ -38,7 +45,7 @@ def places() -> Iterator[interception.Place]:
     yield torch, "stack", stacked
     yield nn.functional, "linear", linear
     yield nn.functional, "dropout", dropout
-    for listener in interception.listeners:
+    for listener in listeners.active:
         for file in listener.files():
             for name, value in list(vars(file).items()):
                 make = _BY_NAME.get(id(value))
@@ -111,13 +118,13 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def project(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if interception.here():
+        if listeners.here():
             dispatcher.join()
             weight = args[1] if len(args) > 1 else None
             is_own = (
                 weight is None or isinstance(weight, nn.Parameter) or pending.is_parameter(weight)
             )
-            if is_own or isinstance(interception.module_of_call(sys._getframe(1)), nn.Linear):
+            if is_own or isinstance(call_stack.module_of_call(sys._getframe(1)), nn.Linear):
                 if isinstance(result, Tensor) and not result.is_nested:
                     pending.here().projections.append(result.shape)
             elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
@@ -137,7 +144,7 @@ def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
     def choose(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         given: Any = args[0] if args else options.get("input")
-        if interception.here() and _is_plain(given) and given.ndim:
+        if listeners.here() and _is_plain(given) and given.ndim:
             best = result[0]
             if pending.is_projected(given, given.ndim - 1):
                 pending.here().projections.append(best.shape)
@@ -152,7 +159,7 @@ def dropout(original: Callable[..., Any]) -> Callable[..., Any]:
     def drop(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         given: Any = args[0] if args else options.get("input")
-        if result is not given and interception.here() and _is_plain(result) and _is_plain(given):
+        if result is not given and listeners.here() and _is_plain(result) and _is_plain(given):
             pending.here().dropped = weakref.ref(result), weakref.ref(given)
         return result
 
@@ -164,7 +171,7 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def normalise(*args: Any, **options: Any) -> Any:
         scores = args[0]
-        is_there = interception.here() and not interception.is_transformed() and _is_plain(scores)
+        is_there = listeners.here() and not reporting.is_transformed() and _is_plain(scores)
         memory = scores.untyped_storage()._cdata if is_there else 0
         result = original(*args, **options)
         if _is_heard(result, scores) and result.ndim >= 2:
@@ -182,7 +189,7 @@ def copy(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def clone(*args: Any, **options: Any) -> Any:
         result = ordered(*args, **options)
-        if pending.here().softs and _is_plain(args[0]) and not interception.is_transformed():
+        if pending.here().softs and _is_plain(args[0]) and not reporting.is_transformed():
             pending.copied(result, args[0])
         return result
 
@@ -206,11 +213,11 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 def _safely(function: Callable[..., None], /, *args: Any) -> None:
     """What goes wrong here must not reach the model."""
     try:
-        with interception.untraced():
+        with reporting.untraced():
             function(*args)
     except Exception as error:
-        for listener, name in interception.callers():
-            listener.missed(name, f"could not be recorded: {type(error).__name__}: {error}")
+        for listener, name in reporting.callers():
+            listener.on_missed(name, f"could not be recorded: {type(error).__name__}: {error}")
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -220,12 +227,12 @@ def _is_plain(tensor: Any) -> bool:
 
 def _is_heard(result: Any, *operands: Any) -> bool:
     """Whether anybody listens, and these are tensors of a forward pass."""
-    if not interception.here() or interception.is_deaf() or torch._C._current_graph_task_id() != -1:
+    if not listeners.here() or reporting.is_unobserved() or torch._C._current_graph_task_id() != -1:
         return False
-    if interception.is_question(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):
+    if call_stack.is_own_code(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):
         return False
-    if interception.is_transformed():
-        interception.say_transformed()
+    if reporting.is_transformed():
+        reporting.report_transformed()
         return False
     dispatcher.join()
     return not result.is_meta and result.is_floating_point() and dispatcher.is_data(result)

@@ -16,7 +16,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid.lens import interception
+from pellucid.lens.interception import call_stack, listeners, reporting
+from pellucid.lens.interception.calls import CacheUpdate
+from pellucid.lens.interception.listeners import Callers
+from pellucid.lens.interception.patches import Place
 from pellucid.lens.pieces import version_of
 
 _latest = threading.local()
@@ -55,7 +58,7 @@ class _Layer:
         return keys is self.keys() and self.version == version_of(keys)
 
 
-def places() -> Iterator[interception.Place]:
+def places() -> Iterator[Place]:
     caches = sys.modules.get("transformers.cache_utils")
     if caches is not None:
         yield caches.Cache, "update", update
@@ -86,14 +89,14 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, key_states, value_states, layer_idx, *args, **options)
         if known is not None and not known.is_as_left(layer):
             for listener, _ in found:  # somebody evicts keys, or writes over them
-                listener.disturbed(known.cache, "edit", layer_idx)
+                listener.on_change(known.cache, "edit", layer_idx)
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
         layer, length = self.layers[layer_idx], key_states.shape[-2]
         if known is None:
             known = _layers[layer] = _Layer(_serial(self), "Quantized" in type(layer).__name__)
         known.leave(layer)
         after = layer.get_seq_length()
-        made = interception.CacheUpdate(
+        made = CacheUpdate(
             known.cache,
             layer_idx,
             key_states,
@@ -124,11 +127,11 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
         is_even = isinstance(before, int)
         if known is not None and not (is_even and known.is_as_left(self)):
             for listener, _ in found:
-                listener.disturbed(known.cache, "edit", self.layer)
+                listener.on_change(known.cache, "edit", self.layer)
         if known is not None:
             if is_even and before < known.length:
                 for listener, _ in found:
-                    listener.rewound(known.cache, self.layer)
+                    listener.on_rewind(known.cache, self.layer)
             known.length = before + key.shape[-2] if is_even else 0
         returned = original(self, key, value)
         if known is None:
@@ -160,22 +163,22 @@ def select(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def select(self: Any, items: Tensor, beams: int = 1) -> Any:
         reading = [layer for layer in self.layers if layer.memory is not None]
-        for listener in interception.listeners:
+        for listener in listeners.active:
             for of in (self, *reading):
-                listener.rewound(_serial(of))
+                listener.on_rewind(_serial(of))
         result = original(self, items, beams)
         if bool((items.diff() > 0).all()):  # what comes is a record of its own if a text has left
             return result
         for layer in self.layers:
             if layer in _layers:
                 _layers[layer].leave(layer)
-        for listener in interception.listeners:
-            listener.reordered(_serial(self), items, lambda at: self.layers[at].keys)
+        for listener in listeners.active:
+            listener.on_reorder(_serial(self), items, lambda at: self.layers[at].keys)
             for layer in reading:
                 if len(layer.memory[0]) == len(items):
-                    listener.reordered(_serial(layer), items, lambda at: self.layers[at].memory[0])
+                    listener.on_reorder(_serial(layer), items, lambda at: self.layers[at].memory[0])
                 else:  # beams that share one memory are so many queries to it
-                    listener.disturbed(_serial(layer), "select")
+                    listener.on_change(_serial(layer), "select")
         return result
 
     return select
@@ -188,9 +191,9 @@ def _of_layer(
     before: int,
     returned: tuple[Tensor, Tensor],
     cache: int | None = None,
-) -> interception.CacheUpdate:
+) -> CacheUpdate:
     """An update of a layer's keys; of its memory, which is a cache of its own."""
-    return interception.CacheUpdate(
+    return CacheUpdate(
         _serial(layer.cache) if cache is None else cache,
         layer.layer,
         key,
@@ -203,37 +206,35 @@ def _of_layer(
     )
 
 
-def _updater(
-    known: _Layer | None, frame: FrameType
-) -> tuple[nn.Module | None, "list[tuple[interception.Listener, str]]"]:
+def _updater(known: _Layer | None, frame: FrameType) -> tuple[nn.Module | None, Callers]:
     """The module that puts keys into a layer of a cache, and who should hear of it."""
     module = None if known is None or known.reader is None else known.reader()
     if module is None:
-        _, module = next(interception.running_modules(frame), (None, None))
-    return module, [] if module is None else interception.callers(module)
+        _, module = next(call_stack.running_modules(frame), (None, None))
+    return module, [] if module is None else reporting.callers(module)
 
 
 def claim(
     module: nn.Module | None = None,
-) -> "tuple[interception.CacheUpdate | None, list[tuple[interception.Listener, str]]]":
+) -> tuple[CacheUpdate | None, Callers]:
     """What a module that attends has put into a cache for this call, and who should hear of both.
 
-    The module is found on the stack where it is not given (see `interception.callers`).
+    The module is found on the stack where it is not given (see `reporting.callers`).
     """
     latest = getattr(_latest, "update", None)
     _latest.update = None
     if latest is None:
-        return None, interception.callers(module)
+        return None, reporting.callers(module)
     updater, heard, update, layer = latest
-    found = heard if updater is module else interception.callers(module)
+    found = heard if updater is module else reporting.callers(module)
     is_its_own = found == heard
     layer.reader = weakref.ref(updater) if is_its_own else None
     return update if is_its_own else None, found
 
 
 def claimed_by(
-    found: "list[tuple[interception.Listener, str]]",
-) -> "interception.CacheUpdate | None":
+    found: Callers,
+) -> CacheUpdate | None:
     """What the module that these listeners were told of has put into a cache for its call."""
     latest = getattr(_latest, "update", None)
     if latest is None:
@@ -243,7 +244,7 @@ def claimed_by(
         return None
     _latest.update = None
     layer.reader = weakref.ref(updater)
-    made: interception.CacheUpdate = update
+    made: CacheUpdate = update
     return made
 
 
@@ -258,8 +259,8 @@ def crop(original: Callable[..., Any]) -> Callable[..., Any]:
         for layer in self.layers:
             if layer in _layers:
                 _layers[layer].leave(layer)
-        for listener in interception.listeners:
-            listener.cropped(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
+        for listener in listeners.active:
+            listener.on_crop(_serial(self), lambda at: int(self.layers[at].get_seq_length()))
         return result
 
     return crop
@@ -273,8 +274,8 @@ def reorder(original: Callable[..., Any]) -> Callable[..., Any]:
         for layer in self.layers:
             if layer in _layers:
                 _layers[layer].leave(layer)
-        for listener in interception.listeners:
-            listener.reordered(_serial(self), items, lambda at: self.layers[at].keys)
+        for listener in listeners.active:
+            listener.on_reorder(_serial(self), items, lambda at: self.layers[at].keys)
         return result
 
     return reorder_cache
@@ -282,8 +283,8 @@ def reorder(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def disturb(self: Any, *args: Any, **options: Any) -> Any:
-        for listener in interception.listeners:
-            listener.disturbed(_serial(self), name)
+        for listener in listeners.active:
+            listener.on_change(_serial(self), name)
         return original(self, *args, **options)
 
     return disturb

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, fallthrough_kernel
 
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners, reporting
 
 KEY = "TESTING_ONLY_GenericMode"
 _kept: list[Library] = []
@@ -76,7 +76,7 @@ def past(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
     key = _key()
     _include(key, False)
     try:
-        return interception.as_a_whole(function, *args, **options)
+        return reporting.as_one_call(function, *args, **options)
     finally:
         _include(key, True)
 
@@ -91,7 +91,7 @@ def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callab
             given = args[0] if isinstance(args[0], Tensor) else args[1]  # `2**x` has a number first
             return (told if is_data(given) else operator)(*args, **options)
         finally:
-            if interception.listeners:
+            if listeners.active:
                 _include(key, True)
 
     return meet

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.attention.masks import Rows
-from pellucid.lens import interception
-from pellucid.lens.interception import caches, dispatcher
+from pellucid.lens.interception import caches, call_stack, dispatcher, reporting
+from pellucid.lens.interception.calls import CacheUpdate, Call
+from pellucid.lens.interception.patches import Place
 
 
-def places() -> Iterator[interception.Place]:
+def places() -> Iterator[Place]:
     # A model of transformers exists only once this is loaded: no need to load it for others.
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is not None and hasattr(modeling, "AttentionInterface"):
@@ -51,12 +52,12 @@ def _attention(
     update, found = caches.claim(module)
     if not found:
         return function(module, *tensors, **options)
-    is_shipped = interception.is_shipped(function)
+    is_shipped = call_stack.is_shipped(function)
     # What is known to call a fused kernel makes no softmax that could be wanted.
-    call = dispatcher.past if is_shipped and implementation == "sdpa" else interception.as_a_whole
+    call = dispatcher.past if is_shipped and implementation == "sdpa" else reporting.as_one_call
     result = call(function, module, *tensors, **options)
     told = (implementation, module, tensors, options, result[0], update, is_shipped)
-    interception.tell(found, _call, *told)
+    reporting.report(found, _call, *told)
     return result
 
 
@@ -66,9 +67,9 @@ def _call(
     tensors: tuple[Any, ...],
     options: dict[str, Any],
     output: Tensor,
-    update: interception.CacheUpdate | None,
+    update: CacheUpdate | None,
     is_known: bool,
-) -> interception.Call | str:
+) -> Call | str:
     query, key, value, mask, *rest = tensors
     if rest:
         return "was called with positional options, which are not recorded"
@@ -79,24 +80,24 @@ def _call(
         return "has sinks for each token, which no rule gives again"
     queries, keys = query.shape[-2], key.shape[-2]
     bias = options.get("position_bias")
-    given: tuple[Tensor, ...] = ()
+    mask_tensors: tuple[Tensor, ...] = ()
     rule = None
     if "flash" in implementation:
         rule = _flash_rule(module, mask, options, query.shape[0], queries, keys)
     elif isinstance(mask, Tensor):
-        given = (mask if mask.shape[-1] == keys else mask[..., :keys],)
+        mask_tensors = (mask if mask.shape[-1] == keys else mask[..., :keys],)
     elif mask is not None:
-        given = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
+        mask_tensors = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
     elif "sdpa" in implementation and queries > 1 and _is_causal(module, options):
         rule = masks.causal()
         if keys > queries:  # a static cache is longer than what it holds; sdpa cuts it here as well
             key, value = key[..., :queries, :], value[..., :queries, :]
             bias = bias if bias is None else bias[..., :queries]
-    return interception.Call(
+    return Call(
         query=query,
         key=key,
         value=value,
-        given=given,
+        masks=mask_tensors,
         hides_with_a_number="sdpa" in implementation and bias is not None,
         rule=rule,
         bias=None if bias is None else bias[..., : key.shape[-2]],

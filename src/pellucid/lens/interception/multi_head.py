@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
-from pellucid.lens import interception
+from pellucid.lens.interception import reporting
+from pellucid.lens.interception.calls import Call
+from pellucid.lens.interception.patches import Place
 from pellucid.lens.pieces import Lazy
 
 _projected = threading.local()
 """The query, key and value that the call in progress on this thread has projected."""
 
 
-def places() -> Iterator[interception.Place]:
+def places() -> Iterator[Place]:
     yield nn.functional, "multi_head_attention_forward", slow_path
     yield nn.functional, "_in_projection_packed", projection
     yield nn.functional, "_in_projection", projection
@@ -50,14 +52,14 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
     signature = _signature(original)
 
     def multi_head_attention_forward(*args: Any, **options: Any) -> Any:
-        found = interception.callers()
+        found = reporting.callers()
         try:
             if not found:
                 return original(*args, **options)
-            result = interception.as_a_whole(original, *args, **options)
+            result = reporting.as_one_call(original, *args, **options)
             bound = signature.bind(*args, **options)
             bound.apply_defaults()
-            interception.tell(found, _slow_call, _projected.latest, result[0], bound.arguments)
+            reporting.report(found, _slow_call, _projected.latest, result[0], bound.arguments)
         finally:
             _projected.latest = None
         return result
@@ -70,9 +72,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _slow_call(
-    projected: list[Tensor], output: Tensor, options: dict[str, Any]
-) -> interception.Call | str:
+def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any]) -> Call | str:
     if options["static_k"] is not None or options["static_v"] is not None:
         return "was called with static keys, which are not recorded"
     heads, dropout = options["num_heads"], options["dropout_p"]
@@ -88,18 +88,18 @@ def _slow_call(
     rule = None
     if options["is_causal"] and key_padding_mask is None and not options["need_weights"]:
         rule, attn_mask = masks.causal(), None  # torch trusts the hint and drops the mask
-    given = []
+    hidden = []
     if attn_mask is not None:  # (queries, keys) or (batch * heads, queries, keys)
         each_head = attn_mask.ndim == 3
-        given.append(attn_mask.unflatten(0, (-1, heads)) if each_head else attn_mask)
+        hidden.append(attn_mask.unflatten(0, (-1, heads)) if each_head else attn_mask)
     if key_padding_mask is not None:
-        given.append(key_padding_mask.reshape(-1, 1, 1, keys))
+        hidden.append(key_padding_mask.reshape(-1, 1, 1, keys))
     query, key, value = (_heads(x.transpose(0, 1), heads) for x in (query, key, value))
-    return interception.Call(
+    return Call(
         query=query,
         key=key,
         value=value,
-        given=tuple(_shown(mask, key.shape[-2]) for mask in given),
+        masks=tuple(_shown(mask, key.shape[-2]) for mask in hidden),
         rule=rule,
         dropout=dropout if options["training"] else 0.0,
         projection=(options["out_proj_weight"], options["out_proj_bias"]),
@@ -109,10 +109,10 @@ def _slow_call(
 
 def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
     def native(*args: Any, **options: Any) -> Any:
-        found = interception.callers()
-        result = interception.as_a_whole(original, *args, **options)
+        found = reporting.callers()
+        result = reporting.as_one_call(original, *args, **options)
         if found:
-            interception.tell(found, _native_call, result[0], *args, **options)
+            reporting.report(found, _native_call, result[0], *args, **options)
         return result
 
     return native
@@ -133,7 +133,7 @@ def _native_call(
     need_weights: bool = True,
     average_attn_weights: bool = True,
     mask_type: int | None = None,
-) -> interception.Call:
+) -> Call:
     return _fast_call(
         Projection(weight, bias, heads),
         (query, key, value),
@@ -146,11 +146,11 @@ def _native_call(
 
 def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
     def layer(*args: Any) -> Any:
-        found = interception.callers()
-        result = interception.as_a_whole(original, *args)
+        found = reporting.callers()
+        result = reporting.as_one_call(original, *args)
         if found:
             inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in found]
-            interception.tell(inside, _layer_call, *args)
+            reporting.report(inside, _layer_call, *args)
         return result
 
     return layer
@@ -170,7 +170,7 @@ def _layer_call(
     norm_weight: Tensor,
     norm_bias: Tensor,
     *rest: Any,
-) -> interception.Call:
+) -> Call:
     norm = (norm_weight, norm_bias, eps) if norm_first else None
     mask, mask_type = rest[-2:]
     return _fast_call(
@@ -228,7 +228,7 @@ def _fast_call(
     mask_type: int | None,
     out_projection: tuple[Tensor, Tensor | None],
     output: Tensor | None,
-) -> interception.Call:
+) -> Call:
     rule = None
     if inputs[0].is_nested:
         lengths = inputs[0]._nested_tensor_size()[:, 0]
@@ -244,15 +244,15 @@ def _fast_call(
         )
         for which, (source, (batch, length, width)) in enumerate(zip(inputs, shapes, strict=True))
     )
-    given: tuple[Tensor, ...] = ()
+    visible: tuple[Tensor, ...] = ()
     if mask is not None:  # whatever is not zero is hidden there
         shown = ~mask.bool()
-        given = (shown[:, None, None] if mask_type == 1 else shown,)
-    return interception.Call(
+        visible = (shown[:, None, None] if mask_type == 1 else shown,)
+    return Call(
         query=query,
         key=key,
         value=value,
-        given=given,
+        masks=visible,
         rule=rule,
         projection=out_projection,
         context=output,

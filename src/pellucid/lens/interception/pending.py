@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from pellucid.lens import interception
+from pellucid.lens.interception import listeners
+from pellucid.lens.interception.listeners import Callers
 from pellucid.lens.interception.shapes import Fold
 from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.record import Proof
@@ -65,7 +66,7 @@ class Soft:
     """The axis that sums to one."""
     order: list[int]
     """Which axes are (..., queries, keys)."""
-    found: "list[tuple[interception.Listener, str]]"
+    found: Callers
     is_projected: bool
     """Whether it is taken over the outputs of a projection."""
     met: int = 0
@@ -79,7 +80,7 @@ class Soft:
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
     """(batch, heads or 1, keys, dim)"""
-    read: InferredMask | None = None
+    inferred: InferredMask | None = None
     scale: float = 1.0
     fold: Fold | None = None
     proof: Proof | None = None
@@ -148,7 +149,7 @@ def copied(result: Tensor, given: Tensor) -> None:
 
 
 def is_parameter(tensor: Tensor) -> bool:
-    return any(listener.is_parameter(tensor) for listener in interception.here())
+    return any(listener.is_parameter(tensor) for listener in listeners.here())
 
 
 def version(tensor: Tensor) -> int:

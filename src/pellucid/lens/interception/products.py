@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.lens import interception
-from pellucid.lens.interception import equations, pending, softmax
+from pellucid.lens.interception import equations, pending, reporting, softmax
 from pellucid.lens.interception.pending import Product, Soft
 
 __all__ = ["contracted", "multiplied"]
@@ -81,7 +80,7 @@ def _order(soft: Soft, weights: Tensor) -> tuple[int, ...] | None:
     is_there = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
     if is_there and weights.shape == given.shape and weights.stride() == given.stride():
         return orders[0]
-    with torch.no_grad(), interception.deaf():
+    with torch.no_grad(), reporting.unobserved():
         apart = [_apart(given.permute(*order, -1), weights) for order in orders]
     best = min(range(len(orders)), key=lambda at: round(apart[at], 6))  # as it is, if in doubt
     return orders[best] if apart[best] <= NEAR_ONE else None
@@ -187,19 +186,19 @@ def _of_exponentials(weights: Tensor) -> Soft | None:
     """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
     size = (weights.numel(), weights.shape[-1])
     known = [is_of_product for shape, is_of_product in pending.here().exponentials if shape == size]
-    if not known or interception.is_told_as_a_whole():
+    if not known or reporting.is_inside_call():
         return None
-    with torch.no_grad(), interception.deaf():
+    with torch.no_grad(), reporting.unobserved():
         sums = weights.sum(-1, dtype=torch.promote_types(weights.dtype, torch.float32))
         if bool((weights < 0).any()):
             return None
         is_softmax = bool((((sums - 1).abs() <= NEAR_ONE) | (sums == 0)).all())
-    found = [(x, name) for x, name in interception.callers() if x.wants(name)]
+    found = [(x, name) for x, name in reporting.callers() if x.wants(name)]
     if not found:
         return None
     if not is_softmax:
         for listener, name in found if any(known) else ():
-            listener.missed(
+            listener.on_missed(
                 name,
                 "multiplies values by exponentials of products, which sum to something other than "
                 "one: a softmax that is made block by block, or has more in its sum",
@@ -240,7 +239,7 @@ def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
     operand = operand.movedim(contracted, -1)
     if _order(soft, operand) is not None:
         return True
-    with torch.no_grad(), interception.deaf():
+    with torch.no_grad(), reporting.unobserved():
         ours = result.movedim(soft.keys, -1)
         if ours.shape != operand.shape:
             return False

@@ -16,8 +16,10 @@ from pellucid.attention import AttentionWeights, masks
 from pellucid.attention import attention as pellucid_attention
 from pellucid.attention.energies import as_energy
 from pellucid.attention.functional import PLAIN
-from pellucid.lens import interception
-from pellucid.lens.interception import caches
+from pellucid.lens.interception import caches, listeners, reporting
+from pellucid.lens.interception.calls import CacheUpdate, Call
+from pellucid.lens.interception.listeners import Callers
+from pellucid.lens.interception.patches import Place
 from pellucid.lens.interception.shapes import Fold, as_four, fold_of, mask_as_four
 
 KERNELS = (
@@ -33,14 +35,14 @@ EXACT = (torch.float32, torch.float64)
 """Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
 
 
-def places() -> Iterator[interception.Place]:
+def places() -> Iterator[Place]:
     """What to wrap, in torch and where a watched model's own files have imported it by name."""
     functional, package = nn.functional, sys.modules["pellucid.attention"]
     wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))
     yield functional, "scaled_dot_product_attention", attention
     yield functional, "embedding", embedding
     yield package, "attention", own
-    for listener in interception.listeners:
+    for listener in listeners.active:
         for file in listener.files():
             if file is not functional:
                 for name, value in list(vars(file).items()):
@@ -60,18 +62,18 @@ def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
 
 def attention(original: Callable[..., Any]) -> Callable[..., Any]:
     def scaled_dot_product_attention(*args: Any, **options: Any) -> Any:
-        if interception.is_told_as_a_whole():
-            if interception.is_watched_by_others() or (args and _is_one_row(args[0])):
-                interception.note(None)
+        if reporting.is_inside_call():
+            if reporting.is_traced() or (args and _is_one_row(args[0])):
+                reporting.note_logsumexp(None)
                 return original(*args, **options)
             return _attention(original, *args, **options)
-        if interception.is_transformed():
-            interception.say_transformed()
+        if reporting.is_transformed():
+            reporting.report_transformed()
         update, found = caches.claim()
         if not found:
             return original(*args, **options)
-        context = interception.as_a_whole(_attention, original, *args, **options)
-        interception.tell(
+        context = reporting.as_one_call(_attention, original, *args, **options)
+        reporting.report(
             found, _call, found, _is_torchs(original), context, update, *args, **options
         )
         return context
@@ -83,9 +85,9 @@ def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
     """A fused kernel that is called without the function around it."""
 
     def call(*args: Any, **options: Any) -> Any:
-        if not interception.is_told_as_a_whole():
-            for listener, name in interception.callers():
-                listener.missed(
+        if not reporting.is_inside_call():
+            for listener, name in reporting.callers():
+                listener.on_missed(
                     name, f"calls the kernel {original} directly, which is not recorded"
                 )
         return original(*args, **options)
@@ -104,10 +106,10 @@ def _attention(original: Callable[..., Any], /, *args: Any, **options: Any) -> A
     """What the original makes, to the last bit; what its kernel finds and drops is told."""
     kernel = _kernel(*args, **options)
     if kernel is None:
-        interception.note(None)
+        reporting.note_logsumexp(None)
         return original(*args, **options)
     context, logsumexp = kernel()
-    interception.note(logsumexp)
+    reporting.note_logsumexp(logsumexp)
     return context
 
 
@@ -122,13 +124,13 @@ def _kernel(
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
     """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
-    if interception.is_watched_by_others() or _is_one_row(query):
+    if reporting.is_traced() or _is_one_row(query):
         return None
     parts = (query, key, value)
     plain = all(type(x) is Tensor and x.device.type == "cpu" and x.numel() for x in parts)
     if not plain or query.dtype not in EXACT or attn_mask is not None or dropout_p:
         return None
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or interception.is_transformed():
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or reporting.is_transformed():
         return None
     chosen = torch._fused_sdp_choice(
         query, key, value, None, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -145,10 +147,10 @@ def _is_one_row(query: Any) -> bool:
 
 
 def _call(
-    found: "list[tuple[interception.Listener, str]]",
+    found: Callers,
     is_known: bool,
     context: Tensor,
-    update: interception.CacheUpdate | None,
+    update: CacheUpdate | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -157,7 +159,7 @@ def _call(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> interception.Call | str:
+) -> Call | str:
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
     listener, name = found[0]
@@ -165,17 +167,17 @@ def _call(
     if query.ndim != 4 or fold.is_heads_first:
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
         attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)
-    return interception.Call(
+    return Call(
         query=query,
         key=key,
         value=value,
-        given=() if attn_mask is None else (attn_mask,),
+        masks=() if attn_mask is None else (attn_mask,),
         rule=masks.causal() if is_causal else None,
         scale=scale,
         dropout=dropout_p,
         context=context,
         update=update,
-        is_turned=fold.is_heads_first,
+        is_heads_first=fold.is_heads_first,
         is_known=is_known,
     )
 
@@ -184,13 +186,13 @@ def own(original: Callable[..., Any]) -> Callable[..., Any]:
     """`attention` of `pellucid.attention`, as our own layers call it."""
 
     def attention(*args: Any, **options: Any) -> Any:
-        if interception.is_told_as_a_whole():
+        if reporting.is_inside_call():
             return original(*args, **options)
         update, found = caches.claim()
         if not found:
             return original(*args, **options)
-        context, weights = interception.as_a_whole(original, *args, **options)
-        interception.tell(found, _own_call, context, weights, update, *args, **options)
+        context, weights = reporting.as_one_call(original, *args, **options)
+        reporting.report(found, _own_call, context, weights, update, *args, **options)
         return context, weights
 
     return attention
@@ -199,7 +201,7 @@ def own(original: Callable[..., Any]) -> Callable[..., Any]:
 def _own_call(
     context: Tensor,
     weights: AttentionWeights,
-    update: interception.CacheUpdate | None,
+    update: CacheUpdate | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -210,7 +212,7 @@ def _own_call(
     dropout: float = 0.0,
     backend: str = "auto",
     **options: Any,
-) -> interception.Call | str:
+) -> Call | str:
     exact = query.dtype in EXACT and not torch.is_grad_enabled()
     energy = as_energy(score)
     if type(energy) not in PLAIN:
@@ -225,11 +227,11 @@ def _own_call(
         mask = mask_as_four(mask, outer, Fold()) if isinstance(mask, Tensor) else mask
         if isinstance(bias, Tensor):
             options["bias"] = mask_as_four(bias, outer, Fold())
-    return interception.Call(
+    return Call(
         query=query,
         key=key,
         value=value,
-        given=(mask,) if isinstance(mask, Tensor) else (),
+        masks=(mask,) if isinstance(mask, Tensor) else (),
         rule=mask if isinstance(mask, masks.Mask) else None,
         scale=energy.default_scale(query.shape[-1]) if scale is None else scale,
         dropout=dropout,
@@ -242,8 +244,8 @@ def _own_call(
 
 def embedding(original: Callable[..., Any]) -> Callable[..., Any]:
     def embed(input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Any:
-        for listener in interception.here():
-            listener.read(input, weight)
+        for listener in listeners.here():
+            listener.on_lookup(input, weight)
         return original(input, weight, *args, **options)
 
     return embed

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from pellucid.lens import interception
+from pellucid.lens.interception import call_stack, listeners, reporting
 
 __all__ = ["Fold", "as_four", "copied", "fold_of", "is_given", "joined", "mask_as_four", "stacked"]
 
@@ -62,7 +62,7 @@ def joined(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **options)
         parts, axis = _joined_along(*args, **options)
         if axis in (0, -3) and _is_plain(result) and result.ndim == 3:
-            with interception.untraced():
+            with reporting.untraced():
                 if all(len(part) == len(parts[0]) for part in parts):
                     _remember(result, len(result), len(parts), True)
         return result
@@ -77,7 +77,7 @@ def stacked(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **options)
         parts, axis = _joined_along(*args, **options)
         if axis in (0, 1, -4, -3) and _is_plain(result) and result.ndim == 4:
-            with interception.untraced():
+            with reporting.untraced():
                 item, row, _ = parts[0].stride()
                 if item > row > result.shape[3]:
                     count = len(parts) * len(parts[0])
@@ -95,8 +95,8 @@ def _joined_along(
 
 
 def _is_plain(tensor: Any) -> bool:
-    is_there = isinstance(tensor, Tensor) and interception.here()
-    if not is_there or interception.is_transformed():
+    is_there = isinstance(tensor, Tensor) and listeners.here()
+    if not is_there or reporting.is_transformed():
         return False
     return not tensor.is_nested and bool(tensor.layout == torch.strided)
 
@@ -108,7 +108,7 @@ def copied(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **options)
         given = args[0]
         if given.ndim == 4 and _is_plain(given):
-            with interception.untraced():
+            with reporting.untraced():
                 is_first = _lie_first(given)
                 if is_first is not None:
                     heads = given.shape[0 if is_first else 1]
@@ -155,7 +155,7 @@ def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
 
 def _fold_of_caller(query: Tensor, *others: Tensor) -> Fold:
     """That of a module which attends for another: who splits the heads has their number."""
-    running = interception.running_modules(sys._getframe(1))
+    running = call_stack.running_modules(sys._getframe(1))
     heads = next(filter(None, (_heads_of(part) for _, part in running)), 1)
     if heads == 1:
         return Fold()
@@ -239,7 +239,7 @@ def _batched_heads(query: Tensor, heads: int) -> int:
 
 def _given() -> Iterator[Iterator[Tensor]]:
     """The tensors that each module that runs was given, the innermost first."""
-    for frame, _ in interception.running_modules(sys._getframe(1)):
+    for frame, _ in call_stack.running_modules(sys._getframe(1)):
         if frame.f_code.co_name == "forward":
             yield _arguments(frame)
 
@@ -247,7 +247,7 @@ def _given() -> Iterator[Iterator[Tensor]]:
 def is_given(tensor: Tensor) -> bool:
     """Whether a tensor lies in the memory of what the module that runs was given."""
     memory = tensor.untyped_storage()._cdata
-    for frame, _ in interception.running_modules(sys._getframe(1)):
+    for frame, _ in call_stack.running_modules(sys._getframe(1)):
         if frame.f_code.co_name == "forward":
             return any(given.untyped_storage()._cdata == memory for given in _arguments(frame))
     return False

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.lens import interception
-from pellucid.lens.interception import caches, pending
+from pellucid.lens.interception import caches, call_stack, pending, reporting
+from pellucid.lens.interception.calls import CacheUpdate, Call, ModelWeights
 from pellucid.lens.interception.pending import Product, Soft
 from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_given
 from pellucid.lens.mask_inference import infer_mask_of_scores
@@ -46,12 +46,12 @@ def forget(everywhere: bool) -> None:
 
 
 def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
-    is_inner = interception.is_told_as_a_whole()
-    found = [] if is_inner else [(x, name) for x, name in interception.callers() if x.wants(name)]
-    if not is_inner and not (found and interception.is_in_a_pass()):
+    is_inner = reporting.is_inside_call()
+    found = [] if is_inner else [(x, name) for x, name in reporting.callers() if x.wants(name)]
+    if not is_inner and not (found and call_stack.is_in_forward()):
         return  # one of a `generate`, say, that draws a token
     for listener, name in found:
-        listener.softmaxed(name)
+        listener.on_softmax(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
     is_projected = pending.is_projected(result, axis)
     reference = weakref.ref(result)
@@ -74,7 +74,7 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
             soft.order = [*soft.order[:-2], soft.order[-1], soft.order[-2]]
         ordered = scores.permute(soft.order)
     if found:
-        with interception.deaf():
+        with reporting.unobserved():
             _read(soft, ordered, left, right)
 
 
@@ -111,13 +111,13 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
         if not _is_shipped(soft) and scores.dtype in (torch.float32, torch.float64):
             factors = random_factors(keys).to(scores)
         scan = scan_scores(scores, factors)
-        soft.read = read = infer_mask_of_scores(scan)
-        if read is None:
+        soft.inferred = inferred = infer_mask_of_scores(scan)
+        if inferred is None:
             return
         soft.scale = _scale(scores, query, key)
         if factors is not None:
-            soft.proof = prove_scores(scan, factors, query, key, soft.scale, read)
-            if soft.proof is None and read.uniform is None:
+            soft.proof = prove_scores(scan, factors, query, key, soft.scale, inferred)
+            if soft.proof is None and inferred.uniform is None:
                 return
         soft.query, soft.key = query, key
 
@@ -204,11 +204,11 @@ def used(
             soft.result = result
             return
         weights, is_ordered = result.permute(soft.order), False
-    if interception.is_told_as_a_whole():
-        interception.note_made(_made(soft, weights, value, context, is_ordered))
+    if reporting.is_inside_call():
+        reporting.note_weights(_made(soft, weights, value, context, is_ordered))
         return
     update = caches.claimed_by(soft.found)
-    interception.tell(soft.found, _call, soft, weights, value, context, is_ordered, update)
+    reporting.report(soft.found, _call, soft, weights, value, context, is_ordered, update)
 
 
 def _is_table(soft: Soft, value: Tensor) -> bool:
@@ -227,7 +227,7 @@ def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
     if (rows > 1 and value.ndim > 2) or is_given(value):
         for listener, name in soft.found:
             keys = value.shape[-2]
-            listener.missed(
+            listener.on_missed(
                 name,
                 f"mixes {keys} values by weights that a projection gives, and no query and key",
             )
@@ -241,7 +241,7 @@ def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
 
 def _made(
     soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
-) -> interception.Made:
+) -> ModelWeights:
     """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
     if context is not None and context.ndim == 4 and weights.ndim == 3:
         weights = weights.unsqueeze(0)  # those of each head, the same for all items
@@ -252,7 +252,7 @@ def _made(
         and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
         and pending.version(result) == soft.version >= 0
     )
-    made = interception.Made(weights=as_four(weights, fold), is_plain=is_plain)
+    made = ModelWeights(weights=as_four(weights, fold), is_plain=is_plain)
     if result is not None and weights.shape[-1] == result.shape[soft.keys] - 1:
         wide = torch.promote_types(weights.dtype, torch.float32)
         made.sink = (1 - made.weights.sum(-1, dtype=wide)).clamp_min(0)
@@ -272,22 +272,22 @@ def _call(
     value: Tensor,
     context: Tensor | None,
     is_ordered: bool,
-    update: "interception.CacheUpdate | None",
-) -> "interception.Call | interception.Made":
+    update: CacheUpdate | None,
+) -> Call | ModelWeights:
     made = _made(soft, weights, value, context, is_ordered)
     if soft.query is None or soft.key is None or made.value is None:
         return made
     if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.weights.shape:
         return made
-    return interception.Call(
+    return Call(
         query=soft.query,
         key=soft.key,
         value=made.value,
-        read=soft.read,
+        inferred=soft.inferred,
         scale=soft.scale,
         context=made.context,
         update=update,
-        made=made,
+        model_weights=made,
         proof=soft.proof if made.is_plain else None,
         is_known=_is_shipped(soft),
     )
@@ -297,7 +297,7 @@ def _is_shipped(soft: Soft) -> bool:
     """Whether the module that attends is one of PyTorch, transformers or Pellucid, as it was."""
     listener, name = soft.found[0]
     module: Any = listener.module_of(name)
-    if "forward" in vars(module) or not interception.is_shipped(type(module).forward):
+    if "forward" in vars(module) or not call_stack.is_shipped(type(module).forward):
         return False
     hooks = (part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     return not any(map(bool, hooks))
@@ -326,4 +326,4 @@ def _say_if_unused(soft: Soft) -> None:
         what = f"weights over {keys} keys, and of {soft.met} of {result.numel()} a product was seen"
     for listener, name in soft.found:
         if looks or soft.met or (soft.has_product and soft.is_certain) or listener.audits:
-            listener.missed(name, f"computes {what}")
+            listener.on_missed(name, f"computes {what}")

@@ -1,0 +1,99 @@
+"""What is known of an intercepted call, in the terms of `pellucid.attention`."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pellucid.attention.masks import Mask
+from pellucid.lens.mask_inference import InferredMask
+from pellucid.lens.pieces import Part
+from pellucid.lens.record import Proof
+
+__all__ = ["CacheUpdate", "Call", "ModelWeights"]
+
+
+@dataclass(eq=False, slots=True)
+class CacheUpdate:
+    """New keys that a module put into a cache, which returned those that attention reads."""
+
+    cache: int
+    """The number of the cache, which no other cache has."""
+    layer: int
+    keys: Tensor
+    values: Tensor
+    """(batch, kv_heads, length, dim): the new keys and values."""
+    length: int
+    before: int | Callable[[], int]
+    """The number of keys before these; a function if reading it may wait for a device."""
+    returned: "weakref.ref[Tensor]"
+    """The keys that the cache returned."""
+    returned_values: "weakref.ref[Tensor]"
+    lossy: bool
+    """Whether the cache returns approximations of the keys."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class ModelWeights:
+    """Weights that a model has computed itself."""
+
+    weights: Tensor
+    """(batch, heads, queries, keys), as multiplied with the values."""
+    value: Tensor | None = None
+    """(batch, kv_heads, keys, value_dim)"""
+    context: Tensor | None = None
+    """(batch, heads, queries, value_dim)"""
+    sink: Tensor | None = None
+    """(batch, heads, queries): the weights of a column that is not in the product: a sink, or a key
+    whose value is added elsewhere."""
+    is_plain: bool = False
+    """Whether they are the unchanged result of a softmax."""
+    is_known: bool = True
+    """Whether the function that was called belongs to PyTorch, transformers or Pellucid."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Call:
+    """One attention call."""
+
+    query: Part
+    """(..., heads, queries, key_dim)"""
+    key: Part
+    """(..., kv_heads, keys, key_dim)"""
+    value: Part
+    """(..., kv_heads, keys, value_dim)"""
+    masks: tuple[Tensor, ...] = ()
+    """Mask tensors, each broadcasts to (..., heads, queries, keys): bool (True = visible), or float
+    and additive."""
+    hides_with_a_number: bool = False
+    """Whether a bool mask hides keys by a large negative number instead of -inf, so that a row
+    without any visible key is uniform over all of them."""
+    rule: Mask | None = None
+    """A rule that hides further keys."""
+    inferred: InferredMask | None = None
+    """The mask, if it was inferred from the scores."""
+    bias: Tensor | None = None
+    """Broadcasts to (..., heads, queries, keys)."""
+    scale: float | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    """(heads,)"""
+    dropout: float = 0.0
+    projection: tuple[Tensor, Tensor | None] | None = None
+    """Weight and bias of the output projection, if it is part of the call."""
+    context: Tensor | None = None
+    """The result of the call: (..., heads, queries, value_dim), or (..., queries, model_dim) after
+    the projection; None if it returned something else."""
+    update: CacheUpdate | None = None
+    """What the module has put into a cache for this call."""
+    logsumexp: Tensor | None = None
+    """(..., heads, queries) of the scores, if the kernel returned it."""
+    is_heads_first: bool = False
+    """Whether the model has heads before items, as then has the logsumexp of its kernel."""
+    model_weights: ModelWeights | None = None
+    """The weights, if the model has computed them itself."""
+    proof: Proof | None = None
+    """The proof of every row, if there is one already."""
+    is_known: bool = True
+    """Whether the function that was called belongs to PyTorch, transformers or Pellucid."""
