@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ OURS = ("pellucid.lens.recorder", "pellucid.lens.interception", "pellucid.common
 
 
 def lines_of(model, at=None):
-    """The lines that run when a watch opens and closes; Ctrl-C is pressed at one of them."""
+    """The calls and lines that run as a watch opens and closes; Ctrl-C is pressed at one of them."""
     seen = []
 
     def press(frame, event, _):
         if not str(frame.f_globals.get("__name__")).startswith(OURS):
             return None
-        if event == "line":
-            seen.append((frame.f_code.co_qualname, frame.f_lineno))
+        if event in ("call", "line"):
+            seen.append((frame.f_code.co_qualname, frame.f_lineno, event))
             if seen[-1] == at and seen.count(at) == 1:
                 signal.raise_signal(signal.SIGINT)
         return press
@@ -44,8 +45,6 @@ def test_ctrl_c_at_every_line_leaves_nothing():
     softmax, attend = torch.softmax, nn.functional.scaled_dot_product_attention
     lines = dict.fromkeys(lines_of(model))
     assert len(lines) > 100
-    # Before the first line of `__exit__` there is nobody yet who could put off a signal.
-    del lines[next(line for line in lines if line[0] == "Watch.__exit__")]
     for line in lines:
         lines_of(model, at=line)
         assert listeners.active == (), line
@@ -53,6 +52,21 @@ def test_ctrl_c_at_every_line_leaves_nothing():
         assert torch.softmax is softmax, line
         assert nn.functional.scaled_dot_product_attention is attend, line
         assert signal.getsignal(signal.SIGINT) is before, line
+
+
+def test_looking_up_exit_closes_nothing():
+    watch = pellucid.watch(nn.MultiheadAttention(22, 2))
+    assert hasattr(watch, "__exit__")
+    with ExitStack() as stack:
+        stack.enter_context(watch)
+        assert hasattr(watch, "__exit__")
+        assert listeners.active == (watch,)
+    assert listeners.active == ()
+    watch = pellucid.watch(nn.MultiheadAttention(22, 2))
+    with watch:
+        assert hasattr(watch, "__exit__")
+        assert listeners.active == (watch,)
+    assert listeners.active == ()
 
 
 def test_held_back_is_not_lost():

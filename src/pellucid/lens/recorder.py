@@ -11,7 +11,9 @@ asks.
 
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, Literal
 
@@ -47,8 +49,24 @@ GENERATING = re.compile("generate", re.IGNORECASE)
 PROOFS = ("some rows", "every row")
 
 
+class _Exit:
+    """`Watch.__exit__`, which closes the watch even if Ctrl-C comes just before it is called.
+
+    A `with` looks it up before it calls `__enter__`, holds it, and drops it at the end: then a
+    finalizer closes the watch.
+    """
+
+    def __get__(self, watch: "Watch | None", owner: "type[Watch]") -> Callable[..., None]:
+        if watch is None:
+            return owner.leave
+        leave = partial(watch.leave)
+        if not watch.is_open:
+            watch.held_by_with = weakref.ref(leave)
+        return leave
+
+
 class Watch(Recording):
-    """What `watch` gives: a recording that grows while it is open."""
+    """A recording that grows while it is open, as `watch` returns it."""
 
     def __init__(
         self,
@@ -74,9 +92,9 @@ class Watch(Recording):
             raise ArgumentError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
         super().__init__(type(model).__name__, tokenizer=tokenizer)
         self._model: nn.Module | None = model
-        self._parts = module_names.modules_of(model)
-        self._modules = dict(self._parts)
-        self._chosen = None if layers is None else select_names(list(self._modules), layers)
+        self._modules = module_names.modules_of(model)
+        self._by_name = dict(self._modules)
+        self._selected = None if layers is None else select_names(list(self._by_name), layers)
         self._values = values
         self._keeper = keeper
         self._every_row = proof == "every row"
@@ -88,13 +106,21 @@ class Watch(Recording):
         """Whether compiled code runs eagerly while the watch is open; False only where it is known
         that nothing compiled is to be recorded."""
         self._audit: Audit | None = None
+        self.held_by_with: weakref.ref[Callable[..., None]] | None = None
+        """The `__exit__` that a `with` holds, before the watch is open."""
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
-        self._placeholders = module_names.placeholders(self._parts)
-        self._forget()
+        self._placeholders = module_names.placeholders(self._modules)
+        self._clear()
 
-    def _forget(self) -> None:
-        """All that only an open watch needs."""
+    @property
+    def is_open(self) -> bool:
+        """Whether the watch has been entered and not left."""
+        return bool(self._names)
+
+    def _clear(self) -> None:
+        """Set what only an open watch needs to its initial state."""
         self._names: dict[int, str] = {}
         self._token_ids: TokenIds | None = None
         self._broken: dict[str, str] = {}
@@ -109,8 +135,8 @@ class Watch(Recording):
     def __enter__(self) -> "Watch":
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
-        self._names = {id(part): name for name, part in self._parts}
-        self._token_ids = TokenIds(self._parts)
+        self._names = {id(module): name for name, module in self._modules}
+        self._token_ids = TokenIds(self._modules)
         self._generations = Generations(
             self._keeper,
             self._masks,
@@ -119,6 +145,10 @@ class Watch(Recording):
             ids=self._query_ids,
             withdraw=self._withdraw,
         )
+        held = None if self.held_by_with is None else self.held_by_with()
+        if held is not None:
+            self._finalizer = weakref.finalize(held, self._close)
+            self._finalizer.atexit = False
         try:
             interception.add(self, everywhere=self._everyone, eagerly=self.runs_eagerly)
             if self.audits:
@@ -127,16 +157,19 @@ class Watch(Recording):
                     audit.__enter__()  # type: ignore[no-untyped-call]
                     self._audit = audit
             return self
-        except BaseException:  # an interruption, which comes when all is in place
+        except BaseException:  # such as an interruption after all is in place
             self._close()
             raise
 
-    def __exit__(
+    __exit__ = _Exit()
+
+    def leave(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
+        """Close the watch, as the end of a `with` does."""
         try:
             self._close()
         except BaseException:  # an interruption, which may have come before it began
@@ -144,13 +177,15 @@ class Watch(Recording):
             raise
         self._all()
         self._unseen = self.unseen
-        # What was recorded outlives the model, and does not keep it alive.
-        self._model, self._parts, self._modules = None, [], {}
-        self._forget()
+        # Records outlive the model, and do not keep it alive.
+        self._model, self._modules, self._by_name = None, [], {}
+        self._clear()
 
     def _close(self) -> None:
-        """Take everything out that `__enter__` has put in."""
+        """Undo what `__enter__` has done."""
         with held_back():
+            if self._finalizer is not None:
+                self._finalizer.detach()
             if self._audit is not None:
                 self._audit.__exit__(None, None, None)  # type: ignore[no-untyped-call]
                 self._audit = None
@@ -163,7 +198,7 @@ class Watch(Recording):
             return self._unseen
         recorded = {record.name for record in self._records}
         return unseen(
-            self._parts, recorded, self._lost, self._chosen, self._softmaxed, bool(self._names)
+            self._modules, recorded, self._lost, self._selected, self._softmaxed, self.is_open
         )
 
     # What the interception asks.
@@ -175,14 +210,14 @@ class Watch(Recording):
         return name
 
     def module_of(self, name: str) -> nn.Module:
-        return self._modules[name]
+        return self._by_name[name]
 
     def files(self) -> Iterable[ModuleType]:
-        names = {type(part).__module__ for _, part in self._parts}
+        names = {type(part).__module__ for _, part in self._modules}
         return [sys.modules[name] for name in names if name in sys.modules]
 
     def wants(self, name: str) -> bool:
-        return name not in self._refused and (self._chosen is None or name in self._chosen)
+        return name not in self._refused and (self._selected is None or name in self._selected)
 
     def is_parameter(self, tensor: Tensor) -> bool:
         if self._memory is None:
@@ -198,7 +233,7 @@ class Watch(Recording):
             return True
         memory = part.untyped_storage()._cdata
         for outer in module_names.ancestors(name):
-            of = vars(self._modules[outer]) if outer in self._modules else {}
+            of = vars(self._by_name[outer]) if outer in self._by_name else {}
             for held in (*of.values(), *of.get("_buffers", {}).values()):
                 if isinstance(held, Tensor) and held.untyped_storage()._cdata == memory:
                     return True
@@ -210,7 +245,7 @@ class Watch(Recording):
         self._softmaxed.add(name)
 
     def on_missed(self, name: str, reason: str) -> None:
-        if self._chosen is None or name in self._chosen:
+        if self._selected is None or name in self._selected:
             known = self._lost.get(name)
             if known is None or known.count("; it ") >= MOST_REASONS:
                 self._lost[name] = reason
