@@ -16,7 +16,7 @@ OURS = ("pellucid.lens.recorder", "pellucid.lens.interception", "pellucid.common
 
 
 def lines_of(model, at=None):
-    """The calls and lines that run as a watch opens and closes; Ctrl-C is pressed at one of them."""
+    """The calls and lines that run as a watch opens and closes; Ctrl-C comes at one of them."""
     seen = []
 
     def press(frame, event, _):

@@ -226,7 +226,7 @@ def test_a_call_with_dropout_proves_nothing():
         model.eval()
         model(torch.randn(2, 3, 7, 5))
     dropped, proven = (record.proof for record in seen.records)
-    assert (dropped.rows, dropped.reason) == (0, "dropout is drawn anew")
+    assert (dropped.rows, dropped.reason) == (0, "dropout is random")
     assert (proven.rows, proven.reason) == (3, "")
 
 

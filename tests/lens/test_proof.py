@@ -427,10 +427,10 @@ def test_of_two_proofs_the_worse_is_told():
     near, far = Proof(3, 11, 1e-7, 1e-3), Proof(5, 13, 1e-6, 2e-6)
     for joined in (near.joined(far), far.joined(near)):
         assert joined == Proof(8, 24, 1e-6, 2e-6)
-    none = Proof(0, 7, reason="dropout is drawn anew")
+    none = Proof(0, 7, reason="dropout is random")
     assert near.joined(none) == none.joined(near) == Proof(3, 18, 1e-7, 1e-3)
-    assert none.joined(none) == Proof(0, 14, reason="dropout is drawn anew")
-    assert str(none) == "not proven: dropout is drawn anew"
+    assert none.joined(none) == Proof(0, 14, reason="dropout is random")
+    assert str(none) == "not proven: dropout is random"
     assert str(far) == "5 of 13 rows, to 1e-06 (rounding: 2e-06)"
 
 
@@ -443,7 +443,7 @@ def test_dropout_of_the_fused_function_is_not_proven_and_says_so():
     with torch.no_grad(), pellucid.watch(model, proof="every row") as seen:
         model(*qkv())
     (record,) = seen.records
-    assert (record.proof.rows, record.proof.reason) == (0, "dropout is drawn anew")
+    assert (record.proof.rows, record.proof.reason) == (0, "dropout is random")
     assert "not proven" in repr(seen)
     torch.testing.assert_close(seen[""].dense(), plain(*qkv())[1], **NEAR)
 

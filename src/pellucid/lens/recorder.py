@@ -1,12 +1,11 @@
-"""watch(): record every attention of a model that someone else wrote.
+"""watch(): record every attention of any PyTorch model.
 
     with pellucid.watch(model) as seen:
         model(**inputs)
     seen["encoder.layer.0.attention.self"][0, 3]  # the weights of head 3
 
-While a watch is open, the functions that compute attention are wrapped (see `interception`). They
-run as ever; what they were given is referred to, not copied, and weights are computed when somebody
-asks.
+While a watch is open, the functions that compute attention are wrapped (see `interception`). Their
+arguments are kept by reference, and weights are computed lazily.
 """
 
 import re
@@ -24,28 +23,33 @@ from pellucid.attention.limits import readable_bytes
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_names
-from pellucid.lens.generations import Generations, logsumexp_of
+from pellucid.lens.generations import Generations
 from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.layer_selection import Layers, select_names
-from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.mask_reader import MaskReader
-from pellucid.lens.pieces import Keeper, Part, Pieces
-from pellucid.lens.proof import Contradiction, Evidence, prove
-from pellucid.lens.record import Proof, Record
+from pellucid.lens.pieces import Keeper, Part
+from pellucid.lens.proof import Contradiction
+from pellucid.lens.record import Record
+from pellucid.lens.record_building import (
+    Ids,
+    prove_call,
+    prove_weights,
+    record_of_call,
+    record_of_weights,
+)
 from pellucid.lens.recording import Recording
 from pellucid.lens.running_calls import RunningCall, innermost
 from pellucid.lens.token_ids import TokenIds
 from pellucid.lens.unseen import unseen
-from pellucid.lens.visibility import Visibility
 
 WEIGHTS_LIMIT = 2**32
-"""Bytes of weights that are kept where they cannot be had from query and key: 4 GiB."""
+"""Bytes of weights that are kept if query and key do not give them: 4 GiB."""
 MOST_REASONS = 2
-"""More reasons why a module is unseen than this and one are not listed."""
+"""Reasons that are listed besides the first one why a module is unseen."""
 GENERATING = re.compile("generate", re.IGNORECASE)
-"""What methods are called in which several passes make one text."""
+"""Matches the names of methods in which several passes generate one text."""
 PROOFS = ("some rows", "every row")
 
 
@@ -101,10 +105,10 @@ class Watch(Recording):
         self._everyone = everyone
         self._weights_limit = weights_limit
         self.audits = audit
-        """Whether every softmax is said of which there is no record, a router's too."""
+        """Whether every softmax without a record is reported, even a router's."""
         self.runs_eagerly = True
-        """Whether compiled code runs eagerly while the watch is open; False only where it is known
-        that nothing compiled is to be recorded."""
+        """Whether compiled code runs eagerly in an open watch; False only if nothing compiled
+        is to be recorded."""
         self._audit: Audit | None = None
         self.held_by_with: weakref.ref[Callable[..., None]] | None = None
         """The `__exit__` that a `with` holds, before the watch is open."""
@@ -193,7 +197,7 @@ class Watch(Recording):
 
     @property
     def unseen(self) -> dict[str, str]:
-        """Modules that attend, or look like it, and could not be recorded, each with the reason."""
+        """Modules that attend, or look so, and were not recorded, each with the reason."""
         if self._model is None:
             return self._unseen
         recorded = {record.name for record in self._records}
@@ -201,7 +205,7 @@ class Watch(Recording):
             self._modules, recorded, self._lost, self._selected, self._softmaxed, self.is_open
         )
 
-    # What the interception asks.
+    # Questions of the interception.
 
     def name_of(self, module: nn.Module) -> str | None:
         name = self._names.get(id(module))
@@ -239,7 +243,7 @@ class Watch(Recording):
                     return True
         return False
 
-    # What the interception tells.
+    # Events of the interception.
 
     def on_softmax(self, name: str) -> None:
         self._softmaxed.add(name)
@@ -274,7 +278,7 @@ class Watch(Recording):
         if self._token_ids is not None:
             self._token_ids.note_attention(name)
         if isinstance(call, ModelWeights):
-            self._keep_weights(name, call)
+            self._record_weights(name, call)
             return
         update = call.update
         if update is not None and update.before == 0:
@@ -286,174 +290,77 @@ class Watch(Recording):
         elif not self._open_generations().extend(name, call):
             self._begin(name, call)
 
-    # What is made of it.
+    # Records.
 
     def _begin(self, name: str, call: Call) -> None:
-        """Record a call by itself, or the first of a generation."""
+        """Record a call that stands alone or begins a generation."""
         generations = self._open_generations()
         origin = generations.origin(call)
-        key, value, source = origin.keys, origin.values, origin.source
-        queries, keys = call.query.shape[-2], key.shape[-2]
-        visibility, bias = self._masks.rule_of(call, queries, keys)
-        is_plain = origin.before == 0 and source is None
-        cross = module_names.is_cross(name) or (is_plain and queries != keys)
-        keep = self._keeper
-        context = call.context if self._values and call.projection is None else None
-        logsumexp = logsumexp_of(call, keep)
-        ids, key_ids = self._ids(name, call.query.shape[0], queries, keys, cross)
-        tokens = None if ids is None else Pieces(ids, -1)
-        record = Record(
-            name=name,
-            queries=keep.pieces(call.query, is_lasting=self.is_lasting(name, call.query)),
-            keys=(
-                keep.pieces(key, is_lasting=self.is_lasting(name, key))
-                if source is None
-                else source.record.keys
-            ),
-            visibility=visibility,
-            biases=[] if bias is None else [bias],
-            scale=call.scale,
-            softcap=call.softcap,
-            sinks=None if call.sinks is None else call.sinks.to(keep.device).clone(),
-            logsumexps=None if logsumexp is None else Pieces(logsumexp, -1),
-            values=(
-                keep.pieces(value, is_lasting=self.is_lasting(name, value))
-                if self._values
-                else None
-            ),
-            contexts=None if context is None else keep.pieces(context),
-            query_tokens=tokens,
-            key_tokens=tokens,
-            is_cross=cross,
-            latest_queries=queries,
-            output_weights=None if call.projection is None else Pieces(call.projection[0].detach()),
+        queries, keys = call.query.shape[-2], origin.keys.shape[-2]
+        is_alone = origin.before == 0 and origin.source is None
+        is_cross = module_names.is_cross(name) or (is_alone and queries != keys)
+        record = record_of_call(
+            name,
+            call,
+            origin,
+            self._masks.rule_of(call, queries, keys),
+            self._ids(name, call.query.shape[0], queries, keys, is_cross),
+            is_cross=is_cross,
+            keep=self._keeper,
+            keeps_values=self._values,
+            is_lasting=partial(self.is_lasting, name),
         )
-        if key_ids is not ids:
-            record.key_tokens = None if key_ids is None else Pieces(key_ids, -1)
-        if source is not None:  # what is read by two layers grows once
-            record.values, record.key_tokens = source.record.values, source.record.key_tokens
-        if not self._is_proven(record, call, value):
+        try:
+            record.proof = prove_call(record, call, origin.values, every_row=self._every_row)
+        except Contradiction as contradiction:
+            if call.model_weights is None:
+                self._refused.add(name)
+                self.on_missed(name, str(contradiction))
+            else:
+                self._record_weights(name, call.model_weights)
             return
         self._add(record, None if call.update is None else call.update.cache)
-        if generations.has(record.name, call):
-            self._in_pieces[record.name] = (
-                "the steps of its generation are records of their own: what they see follows no "
-                "rule that grows, such as a triangle or a window"
+        if generations.has(name, call):
+            self._in_pieces[name] = (
+                "each step of its generation has its own record, since what the steps see follows "
+                "no rule that grows, such as a triangle or a window"
             )
         generations.begin(record, call, origin)
 
-    def _is_proven(self, record: Record, call: Call, value: Part) -> bool:
-        """Prove a record, keep the weights where the model has made others, or say so."""
-        if call.model_weights is None and (call.context is None or call.dropout):
-            why = (
-                "dropout is drawn anew"
-                if call.dropout
-                else "the call returns no context of its own"
-            )
-            record.proof = Proof(0, record.shape[0] * record.shape[-2], reason=why)
-            return True
-        # An empty slot of a static cache has a share of a padding row; it is not kept.
-        is_cut = record.keys.length < call.key.shape[-2]
-        weights = None if call.model_weights is None else call.model_weights.weights
-        try:
-            record.proof = prove(
-                Evidence(
-                    record=record,
-                    value=value,
-                    context=call.context,
-                    weights=(
-                        weights if weights is not None and weights.shape == record.shape else None
-                    ),
-                    projection=call.projection,
-                    without=record.visibility.uniform if is_cut else None,
-                    every_row=self._every_row or (not call.is_known and call.proof is None),
-                )
-            )
-        except Contradiction as contradiction:
-            if call.model_weights is None:
-                self._refused.add(record.name)
-                self.on_missed(record.name, str(contradiction))
-            else:
-                self._keep_weights(record.name, call.model_weights)
-            return False
-        if call.proof is not None and not self._every_row:
-            record.proof = call.proof
-        return True
-
-    def _keep_weights(self, name: str, model_weights: ModelWeights) -> None:
-        """Record weights themselves."""
-        weights = model_weights.weights
+    def _record_weights(self, name: str, source: ModelWeights) -> None:
+        """Record the model's own weights."""
+        weights = source.weights
         size = weights.numel() * weights.itemsize
         if self._weights_limit is not None and self._kept_weights + size > self._weights_limit:
             self.on_missed(
                 name,
-                f"makes weights that no query and key give, {readable_bytes(size)} of them, which "
-                f"is beyond the {readable_bytes(self._weights_limit)} of weights_limit",
+                f"computes weights that no query and key give, {readable_bytes(size)} of them, "
+                f"beyond the {readable_bytes(self._weights_limit)} of weights_limit",
             )
             return
-        if not model_weights.is_plain and weights.numel() and bool(weights.amin() < 0):
+        if not source.is_plain and weights.numel() and bool(weights.amin() < 0):
             self.on_missed(
                 name, "mixes its weights so that some are negative, which is not recorded"
             )
             return
         batch, _, queries, keys = weights.shape
-        cross = module_names.is_cross(name)
-        ids, key_ids = self._ids(name, batch, queries, keys, cross)
-        value, context = model_weights.value, model_weights.context
-        if not self._values or value is None or context is None:
-            value = context = None
-        record = Record(
-            name=name,
-            kept="weights",
-            queries=self._keeper.pieces(weights),
-            keys=Pieces(torch.arange(keys, device=weights.device)[None, None, :, None]),
-            visibility=Visibility.of(
-                InferredMask(None, None, None), queries, keys, self._keeper.device or weights.device
-            ),
-            sink_weights=None
-            if model_weights.sink is None
-            else Pieces(self._keeper.keep(model_weights.sink), -1),
-            values=None if value is None else self._keeper.pieces(value),
-            contexts=None if context is None else self._keeper.pieces(context),
-            query_tokens=None if ids is None else Pieces(ids, -1),
-            key_tokens=None if key_ids is None else Pieces(key_ids, -1),
-            is_cross=cross,
-            latest_queries=queries,
-        )
-        if self._is_kept_right(record, model_weights):
-            self._kept_weights += size
-            if queries == 1 and any(one.name == name for one in self._records):
-                self._in_pieces[name] = (
-                    "each step of its generation is a record of its own: its weights are kept"
-                )
-            self._add(record)
-
-    def _is_kept_right(self, record: Record, model_weights: ModelWeights) -> bool:
-        """Prove that weights times values are the context that the model got."""
-        if model_weights.value is None or model_weights.context is None:
-            total = record.shape[0] * record.shape[-2]
-            record.proof = Proof(
-                0, total, reason="the weights are the model's own, their use is not seen"
-            )
-            return True
-        every_row = self._every_row or not model_weights.is_known
-        evidence = Evidence(
-            record=record,
-            value=model_weights.value,
-            context=model_weights.context,
-            every_row=every_row,
+        is_cross = module_names.is_cross(name)
+        ids = self._ids(name, batch, queries, keys, is_cross)
+        record = record_of_weights(
+            name, source, ids, is_cross=is_cross, keep=self._keeper, keeps_values=self._values
         )
         try:
-            record.proof = prove(evidence)
+            record.proof = prove_weights(record, source, every_row=self._every_row)
         except Contradiction:
-            self.on_missed(
-                record.name, "multiplies its weights with values in an order that is not known"
-            )
-            return False
-        return True
+            self.on_missed(name, "multiplies its weights with values in an unknown order")
+            return
+        self._kept_weights += size
+        if queries == 1 and any(other.name == name for other in self._records):
+            self._in_pieces[name] = "each step of its generation has its own record of weights"
+        self._add(record)
 
     def _add(self, record: Record, cache: int | None = None) -> None:
-        """Put a record with the others, and tell which stream it is, by its cache."""
+        """Add a record; its cache tells its stream."""
         if cache is not None:
             if self._run is None or innermost([self._run]) is None:
                 self._run, self._turns = self._generation(), {}
@@ -464,8 +371,8 @@ class Watch(Recording):
         self._records.append(record)
 
     def _withdraw(self, record: Record, why: str, is_wrong: bool) -> None:
-        """A record that was found to be wrong, or a generation that cannot be joined."""
-        self._records = [some for some in self._records if some is not record]
+        """Remove a record that is wrong, or a generation that cannot be joined."""
+        self._records = [other for other in self._records if other is not record]
         if is_wrong:
             self._refused.add(record.name)
             self.on_missed(record.name, why)
@@ -478,20 +385,17 @@ class Watch(Recording):
         return self._records
 
     def _open_generations(self) -> Generations:
-        assert self._generations is not None, "only an open watch is told"
+        assert self._generations is not None, "the watch is not open"
         return self._generations
 
     def _generation(self) -> RunningCall | None:
-        """The call that generates, if one does: passes within it may take turns."""
+        """The running call of the model's `generate`, if any: texts may take turns within it."""
         for frame, module in call_stack.running_modules(sys._getframe(2)):
             if module is self._model and GENERATING.search(frame.f_code.co_name):
                 return RunningCall.of(frame)
         return None
 
-    def _ids(
-        self, name: str, batch: int, queries: int, keys: int, cross: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """(batch, queries) and (batch, keys) ids of the tokens that are queries and keys."""
+    def _ids(self, name: str, batch: int, queries: int, keys: int, cross: bool) -> Ids:
         ids = self._query_ids(name, batch, queries)
         if cross:
             reader = self._token_ids
@@ -521,42 +425,43 @@ def watch(
             model(**inputs)
 
     The model is not changed, and nothing is left behind on exit or on an exception. Watches may
-    nest and overlap. It sees Hugging Face models through the attention interface, whatever the
-    implementation; whoever calls `F.scaled_dot_product_attention`, by whatever name;
-    `nn.MultiheadAttention` and `nn.TransformerEncoder`, on their fast path too; and whoever writes
-    softmax(query @ key.T) @ value by hand. What attends and could not be recorded stands in
-    `seen.unseen`, with the reason. Every call is proven: rows drawn at random are computed again
-    from the record (`seen.proof` says to what error), and where they are not what the model got,
-    the weights that it has made are kept, or the module is unseen.
+    nest and overlap. A watch records Hugging Face models with any attention implementation; direct
+    calls of `F.scaled_dot_product_attention`, under any name; `nn.MultiheadAttention` and
+    `nn.TransformerEncoder`, on their fast path too; and softmax(query @ key.T) @ value written by
+    hand. `seen.unseen` lists modules that attend and could not be recorded, with the reason. Every
+    call is proven: random rows are recomputed from the record (`seen.proof` has the errors). If
+    they differ from the model's, the weights that the model has computed are kept instead, or else
+    the module is unseen.
 
-    The steps of a generation are joined to one record a layer, each key held once.
+    The steps of a generation are joined into one record per layer, which holds each key once.
 
     Args:
-        model: any `torch.nn.Module`. While a watch is open, compiled code of this program runs
+        model: any `torch.nn.Module`. While a watch is open, all compiled code of this program runs
             eagerly: its outputs differ by rounding.
-        layers: what to keep: layer numbers, from the end where negative (the first number in a
-            module's name), names of modules, or patterns of names such as "decoder.*.self_attn".
-        values: keep what attention moves, values and contexts, as `lens.attribution` needs; that
-            is as much again as queries and keys.
-        device: where to keep queries and keys, "cpu" to spare an accelerator's memory. With device
-            or dtype, what is kept is a copy.
-        dtype: what to keep them in; a shorter one saves memory and costs digits.
-        tokenizer: of Hugging Face, or that of a model of ours, to show tokens as it writes them.
-        proof: "some rows", a few of each call, and every one where the function that computes
-            attention is neither torch's nor transformers'; or "every row", which costs the scores
-            once more.
-        everyone: hear every thread and task that calls the model, and not only this one and those
-            that are begun in it.
-        weights_limit: bytes of weights to keep of models that make their weights by hand, where
-            query, key and mask do not give them again; None = no limit.
-        audit: look at every operator that runs, and say in `seen.unseen` of each softmax and each
-            kernel of attention that no record accounts for, those of routers and of classes too.
-            All that runs takes longer.
+        layers: the layers to record: layer numbers (the first number in a module's name; negative
+            numbers count from the last layer), module names, or patterns of names such as
+            "decoder.*.self_attn"; all if None.
+        values: whether to keep values and contexts too, which `lens.attribution` needs; they take
+            as much memory as queries and keys.
+        device: the device to keep tensors on, such as "cpu" to save an accelerator's memory. With
+            device or dtype, copies are kept.
+        dtype: the dtype to keep tensors in; a shorter one saves memory and loses precision.
+        tokenizer: a Hugging Face tokenizer, or that of a Pellucid model, to convert ids to tokens.
+        proof: "some rows" of each call, and every row if the function that computes attention
+            belongs to neither torch nor transformers; or "every row", which costs the scores once
+            more.
+        everyone: record calls on every thread and in every task, and not only in this context and
+            in what is started in it.
+        weights_limit: the most bytes of weights to keep, for models whose weights do not follow
+            from query, key and mask; None = no limit.
+        audit: inspect every operator that runs, and list in `seen.unseen` each softmax and each
+            attention kernel without a record, even those of routers and classifiers. The model runs
+            more slowly.
 
     Raises:
-        TypeMismatchError: model is no module, or dtype no float type.
-        ArgumentError: another `proof`.
-        UnknownNameError: no module has what `layers` asks for; the message lists near names.
+        TypeMismatchError: model is not a module, or dtype is not a float dtype.
+        ArgumentError: `proof` is unknown.
+        UnknownNameError: an entry of `layers` matches no module; the message lists similar names.
     """
     return Watch(
         model,
