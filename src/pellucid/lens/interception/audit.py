@@ -1,7 +1,7 @@
-"""An audit of a watch: every operator that runs, looked at for attention that no record is of.
+"""An audit: every operator that runs is inspected for attention without a record.
 
-It is a dispatch mode, and so all that runs takes longer. What it adds to the taps: kernels of other
-libraries, and a softmax that is made of exponentials and their sum.
+It is a dispatch mode, and so slows everything down. It sees what the wrappers do not: kernels of
+other libraries, and a softmax that consists of exponentials and their sum.
 """
 
 import re
@@ -18,11 +18,11 @@ from pellucid.lens.interception import reporting
 from pellucid.lens.interception.listeners import Listener
 
 ATTENTION = re.compile(r"attention|attn|flash|xformers|fmha", re.IGNORECASE)
-"""What operators of attention have in their names."""
+"""Matches the names of attention operators."""
 
 
 class Audit(TorchDispatchMode):
-    """Tells a listener what runs in its model and is told by no tap."""
+    """Reports attention in a listener's model that no wrapper reports."""
 
     def __init__(self, listener: Listener) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ class Audit(TorchDispatchMode):
         return result
 
     def _what(self, operator: Any, args: tuple[Any, ...], result: Any) -> str | None:
-        """What kind of attention an operator is, if any."""
+        """The attention that an operator computes, if any."""
         name = str(operator)
         if ATTENTION.search(name):
             return f"the kernel {name}"

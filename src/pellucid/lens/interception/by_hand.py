@@ -1,11 +1,11 @@
 """Attention that a model writes by hand: softmax(query @ key.T) @ value.
 
-Three events make one: a product, a softmax over something of its shape, and a product of what came
-of that with values. Here they are heard, under all their names; `products` tells what a product
+It consists of a product, a softmax over something of its shape, and a product of the result with
+values. These operations are wrapped here, under all their names; `products` tells which product it
 is, and `softmax` makes calls of them.
 
-What is softmaxed for another end (experts to be chosen, classes) comes straight from a projection
-whose outputs it is taken over, and is no attention.
+A softmax over the outputs of a projection has another purpose, such as choosing experts or classes,
+and is not attention.
 """
 
 import sys
@@ -26,7 +26,7 @@ from pellucid.lens.interception import (
 )
 from pellucid.lens.interception import softmax as softmaxes
 from pellucid.lens.interception.patches import Place
-from pellucid.lens.interception.shapes import copied, is_given, joined, stacked
+from pellucid.lens.interception.shapes import copied, is_argument, joined, stacked
 
 __all__ = ["operators", "places"]
 
@@ -54,7 +54,7 @@ def places() -> Iterator[Place]:
 
 
 def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
-    """What is met at the dispatcher, whatever it is called by."""
+    """Operators to intercept in the dispatcher, under whatever name they are called."""
     aten = torch.ops.aten
     for operator in (
         aten.softmax.int,
@@ -76,9 +76,9 @@ def product(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def multiply(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        given = (*args, *(options[name] for name in ("other", "mat2") if name in options))
-        if len(given) == 2 and _is_heard(result, *given):
-            left, right = given
+        pair = (*args, *(options[name] for name in ("other", "mat2") if name in options))
+        if len(pair) == 2 and _is_observed(result, *pair):
+            left, right = pair
             if left.ndim >= 2 and right.ndim >= 2:
                 _safely(products.multiplied, result, left, right)
         return result
@@ -93,7 +93,7 @@ def added_product(original: Callable[..., Any]) -> Callable[..., Any]:
     def multiply(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         pair = (*args[1:], *(options[name] for name in names if name in options))
-        if len(pair) == 2 and _is_heard(result, *pair):
+        if len(pair) == 2 and _is_observed(result, *pair):
             _safely(products.multiplied, result, *pair)
         return result
 
@@ -106,7 +106,7 @@ def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
         operands = args[1:]
         if len(operands) == 1 and isinstance(operands[0], list | tuple):
             operands = tuple(operands[0])
-        if len(operands) == 2 and isinstance(args[0], str) and _is_heard(result, *operands):
+        if len(operands) == 2 and isinstance(args[0], str) and _is_observed(result, *operands):
             _safely(products.contracted, result, operands, args[0])
         return result
 
@@ -114,7 +114,7 @@ def einsum(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def linear(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A projection: what is softmaxed over its outputs is a choice among them."""
+    """A projection: a softmax over its outputs is a choice among them."""
 
     def project(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
@@ -128,8 +128,8 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
                 if isinstance(result, Tensor) and not result.is_nested:
                     pending.here().projections.append(result.shape)
             elif isinstance(weight, Tensor) and args[0].ndim == weight.ndim == 2:
-                if _is_heard(result, args[0], weight):
-                    is_key = pending.is_projected(weight, 1) or is_given(weight)
+                if _is_observed(result, args[0], weight):
+                    is_key = pending.is_projected(weight, 1) or is_argument(weight)
                     _safely(products.multiplied, result, args[0], weight.mT, is_key)
             elif isinstance(result, Tensor) and not result.is_nested:
                 pending.here().projections.append(result.shape)
@@ -139,14 +139,14 @@ def linear(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`topk`: the largest outputs of a projection are outputs of it."""
+    """`topk`: the largest outputs of a projection are outputs of a projection."""
 
     def choose(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        given: Any = args[0] if args else options.get("input")
-        if listeners.here() and _is_plain(given) and given.ndim:
+        source: Any = args[0] if args else options.get("input")
+        if listeners.here() and _is_plain(source) and source.ndim:
             best = result[0]
-            if pending.is_projected(given, given.ndim - 1):
+            if pending.is_projected(source, source.ndim - 1):
                 pending.here().projections.append(best.shape)
         return result
 
@@ -154,27 +154,27 @@ def chosen(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dropout(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Weights are recorded as they were before it."""
+    """Dropout: weights are recorded as they were before it."""
 
     def drop(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        given: Any = args[0] if args else options.get("input")
-        if result is not given and listeners.here() and _is_plain(result) and _is_plain(given):
-            pending.here().dropped = weakref.ref(result), weakref.ref(given)
+        source: Any = args[0] if args else options.get("input")
+        if result is not source and listeners.here() and _is_plain(result) and _is_plain(source):
+            pending.here().dropped = weakref.ref(result), weakref.ref(source)
         return result
 
     return drop
 
 
 def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A softmax, as the dispatcher meets it: (scores, axis, ...)."""
+    """A softmax in the dispatcher: (scores, axis, ...)."""
 
     def normalise(*args: Any, **options: Any) -> Any:
         scores = args[0]
         is_there = listeners.here() and not reporting.is_transformed() and _is_plain(scores)
         memory = scores.untyped_storage()._cdata if is_there else 0
         result = original(*args, **options)
-        if _is_heard(result, scores) and result.ndim >= 2:
+        if _is_observed(result, scores) and result.ndim >= 2:
             axis = (args[1] if len(args) > 1 else options["dim"]) % result.ndim
             is_there = result.untyped_storage()._cdata != memory
             _safely(softmaxes.normalised, result, scores if is_there else None, axis)
@@ -184,12 +184,12 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def copy(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`clone`, by which heads are put in another order, and parts of weights are folded."""
+    """`clone`, which puts heads in another order, and folds parts of weights into the batch."""
     ordered = copied(original)
 
     def clone(*args: Any, **options: Any) -> Any:
         result = ordered(*args, **options)
-        if pending.here().softs and _is_plain(args[0]) and not reporting.is_transformed():
+        if pending.here().softmaxes and _is_plain(args[0]) and not reporting.is_transformed():
             pending.copied(result, args[0])
         return result
 
@@ -201,7 +201,7 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def exponentiate(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if _is_heard(result) and result.ndim >= 2:
+        if _is_observed(result) and result.ndim >= 2:
             size = (result.numel(), result.shape[-1])
             of = [(x.shape.numel(), x.shape[-1]) for x in pending.here().products]
             pending.here().exponentials.append((size, size in of))
@@ -211,7 +211,7 @@ def exponential(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _safely(function: Callable[..., None], /, *args: Any) -> None:
-    """What goes wrong here must not reach the model."""
+    """Errors in here do not reach the model."""
     try:
         with reporting.untraced():
             function(*args)
@@ -221,12 +221,12 @@ def _safely(function: Callable[..., None], /, *args: Any) -> None:
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Whether a tensor holds numbers in memory of its own."""
+    """Whether a tensor has strides and is not nested."""
     return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_nested
 
 
-def _is_heard(result: Any, *operands: Any) -> bool:
-    """Whether anybody listens, and these are tensors of a forward pass."""
+def _is_observed(result: Any, *operands: Any) -> bool:
+    """Whether anybody listens, and these are ordinary tensors of a forward pass."""
     if not listeners.here() or reporting.is_unobserved() or torch._C._current_graph_task_id() != -1:
         return False
     if call_stack.is_own_code(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):

@@ -1,7 +1,7 @@
-"""The caches of Hugging Face's transformers, and our own.
+"""The caches of Hugging Face transformers, and our own.
 
 New keys are taken where they enter a cache, so that the steps of a generation can be joined without
-looking at the keys that came before: a module puts its new keys into the cache, and then attends.
+comparing earlier keys: a module puts its new keys into the cache, and then attends.
 """
 
 import sys
@@ -23,7 +23,7 @@ from pellucid.lens.interception.patches import Place
 from pellucid.lens.pieces import version_of
 
 _latest = threading.local()
-"""What went into a cache last on this thread and no call has read yet, and who heard of it."""
+"""The latest update of a cache on this thread that no call has read yet, and its callers."""
 _serials: "weakref.WeakKeyDictionary[Any, int]" = weakref.WeakKeyDictionary()
 _next = count()
 _layers: "weakref.WeakKeyDictionary[Any, _Layer]" = weakref.WeakKeyDictionary()
@@ -31,18 +31,18 @@ _layers: "weakref.WeakKeyDictionary[Any, _Layer]" = weakref.WeakKeyDictionary()
 
 @dataclass(eq=False, slots=True)
 class _Layer:
-    """What is known of a layer of a cache that a watched module has put keys into."""
+    """A layer of a cache into which a watched module has put keys."""
 
     cache: int
     is_lossy: bool
     keys: "weakref.ref[Tensor] | None" = None
-    """As its last update or crop left them."""
+    """The keys as its latest update or crop left them."""
     version: int = 0
     length: int = 0
-    """Keys that it held after its last update, of our own caches."""
+    """The number of keys after its latest update, for our own caches."""
     reader: "weakref.ref[nn.Module] | None" = None
-    """The module that updated it last, if it also read that: it will do so again. To look for it
-    on the stack costs more than all else that happens here."""
+    """The module that updated it last, if it also read the keys, as it will again. Searching the
+    stack for it costs more than everything else here."""
 
     def leave(self, layer: Any) -> None:
         keys = getattr(layer, "keys", None)
@@ -51,7 +51,7 @@ class _Layer:
             self.keys, self.version = weakref.ref(keys), version_of(keys)
 
     def is_as_left(self, layer: Any) -> bool:
-        """Whether the layer has the same keys, and nobody has written over them."""
+        """Whether the layer still has the same keys, and they were not overwritten."""
         keys = getattr(layer, "keys", None)
         if self.keys is None or not isinstance(keys, Tensor):
             return self.keys is None and not isinstance(keys, Tensor)
@@ -64,8 +64,8 @@ def places() -> Iterator[Place]:
         yield caches.Cache, "update", update
         yield caches.Cache, "crop", crop
         yield caches.Cache, "reorder_cache", reorder
-        for name in DISTURBING.keys() & vars(caches.Cache).keys():
-            yield caches.Cache, name, DISTURBING[name]
+        for name in CHANGES.keys() & vars(caches.Cache).keys():
+            yield caches.Cache, name, CHANGES[name]
     own = sys.modules.get("pellucid.layers.cache")
     if own is not None:
         yield own.LayerCache, "add", add
@@ -84,11 +84,11 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         layer = self.layers[layer_idx] if layer_idx < len(self.layers) else None
         known = None if layer is None else _layers.get(layer)
-        module, found = _updater(known, sys._getframe(1))
-        if not found:
+        module, callers = _updater(known, sys._getframe(1))
+        if not callers:
             return original(self, key_states, value_states, layer_idx, *args, **options)
         if known is not None and not known.is_as_left(layer):
-            for listener, _ in found:  # somebody evicts keys, or writes over them
+            for listener, _ in callers:  # keys were evicted or overwritten
                 listener.on_change(known.cache, "edit", layer_idx)
         returned = original(self, key_states, value_states, layer_idx, *args, **options)
         layer, length = self.layers[layer_idx], key_states.shape[-2]
@@ -102,13 +102,13 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
             key_states,
             value_states,
             length,
-            # A static cache counts on its device, which we would wait for.
+            # A static cache counts on its device, and reading that would wait.
             after - length if isinstance(after, int) else lambda: int(after) - length,
             weakref.ref(returned[0]),
             weakref.ref(returned[1]),
             known.is_lossy,
         )
-        _latest.update = module, found, made, known
+        _latest.update = module, callers, made, known
         return returned
 
     return update
@@ -119,18 +119,18 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def add(self: Any, key: Tensor, value: Tensor) -> Any:
         known, before = _layers.get(self), self.cache.start
-        module, found = _updater(known, sys._getframe(1))
-        if not found:
+        module, callers = _updater(known, sys._getframe(1))
+        if not callers:
             return original(self, key, value)
-        # Where texts of a batch have several lengths, a step is a record of its own: its queries
-        # stand at other places in each.
+        # If the texts of a batch differ in length, each step is its own record, since its queries
+        # have different positions in each.
         is_even = isinstance(before, int)
         if known is not None and not (is_even and known.is_as_left(self)):
-            for listener, _ in found:
+            for listener, _ in callers:
                 listener.on_change(known.cache, "edit", self.layer)
         if known is not None:
             if is_even and before < known.length:
-                for listener, _ in found:
+                for listener, _ in callers:
                     listener.on_rewind(known.cache, self.layer)
             known.length = before + key.shape[-2] if is_even else 0
         returned = original(self, key, value)
@@ -138,28 +138,28 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
             known = _layers[self] = _Layer(_serial(self.cache), is_lossy=False)
         known.leave(self)
         if is_even:
-            _latest.update = module, found, _of_layer(self, key, value, before, returned), known
+            _latest.update = module, callers, _of_layer(self, key, value, before, returned), known
         return returned
 
     return add
 
 
 def remember(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`LayerCache.remember`: the keys of a memory, which are read again at each step."""
+    """`LayerCache.remember`: the keys of a memory, which each step reads again."""
 
     def remember(self: Any, key: Tensor, value: Tensor) -> Any:
-        module, found = _updater(None, sys._getframe(1))
+        module, callers = _updater(None, sys._getframe(1))
         returned = original(self, key, value)
-        if found:
+        if callers:
             made = _of_layer(self, returned[0], returned[1], 0, returned, _serial(self))
-            _latest.update = module, found, made, _Layer(made.cache, is_lossy=False)
+            _latest.update = module, callers, made, _Layer(made.cache, is_lossy=False)
         return returned
 
     return remember
 
 
 def select(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Cache.select`: texts that leave, or beams that go on from others."""
+    """`Cache.select`: texts are removed, or beams continue others."""
 
     def select(self: Any, items: Tensor, beams: int = 1) -> Any:
         reading = [layer for layer in self.layers if layer.memory is not None]
@@ -167,7 +167,7 @@ def select(original: Callable[..., Any]) -> Callable[..., Any]:
             for of in (self, *reading):
                 listener.on_rewind(_serial(of))
         result = original(self, items, beams)
-        if bool((items.diff() > 0).all()):  # what comes is a record of its own if a text has left
+        if bool((items.diff() > 0).all()):  # a text was removed: later steps begin another record
             return result
         for layer in self.layers:
             if layer in _layers:
@@ -177,7 +177,7 @@ def select(original: Callable[..., Any]) -> Callable[..., Any]:
             for layer in reading:
                 if len(layer.memory[0]) == len(items):
                     listener.on_reorder(_serial(layer), items, lambda at: self.layers[at].memory[0])
-                else:  # beams that share one memory are so many queries to it
+                else:  # beams that share one memory are several queries to it
                     listener.on_change(_serial(layer), "select")
         return result
 
@@ -192,7 +192,7 @@ def _of_layer(
     returned: tuple[Tensor, Tensor],
     cache: int | None = None,
 ) -> CacheUpdate:
-    """An update of a layer's keys; of its memory, which is a cache of its own."""
+    """An update of a layer's keys; or of its memory, which counts as another cache."""
     return CacheUpdate(
         _serial(layer.cache) if cache is None else cache,
         layer.layer,
@@ -207,7 +207,7 @@ def _of_layer(
 
 
 def _updater(known: _Layer | None, frame: FrameType) -> tuple[nn.Module | None, Callers]:
-    """The module that puts keys into a layer of a cache, and who should hear of it."""
+    """The module that puts keys into a layer of a cache, and the callers."""
     module = None if known is None or known.reader is None else known.reader()
     if module is None:
         _, module = next(call_stack.running_modules(frame), (None, None))
@@ -217,30 +217,30 @@ def _updater(known: _Layer | None, frame: FrameType) -> tuple[nn.Module | None, 
 def claim(
     module: nn.Module | None = None,
 ) -> tuple[CacheUpdate | None, Callers]:
-    """What a module that attends has put into a cache for this call, and who should hear of both.
+    """What a module that attends has put into a cache for this call, and the callers.
 
-    The module is found on the stack where it is not given (see `reporting.callers`).
+    Without a module, it is searched for on the stack (see `reporting.callers`).
     """
     latest = getattr(_latest, "update", None)
     _latest.update = None
     if latest is None:
         return None, reporting.callers(module)
-    updater, heard, update, layer = latest
-    found = heard if updater is module else reporting.callers(module)
-    is_its_own = found == heard
+    updater, updating, update, layer = latest
+    callers = updating if updater is module else reporting.callers(module)
+    is_its_own = callers == updating
     layer.reader = weakref.ref(updater) if is_its_own else None
-    return update if is_its_own else None, found
+    return update if is_its_own else None, callers
 
 
 def claimed_by(
-    found: Callers,
+    callers: Callers,
 ) -> CacheUpdate | None:
-    """What the module that these listeners were told of has put into a cache for its call."""
+    """What the module of these callers has put into a cache for its call."""
     latest = getattr(_latest, "update", None)
     if latest is None:
         return None
-    updater, heard, update, layer = latest
-    if heard != found:
+    updater, updating, update, layer = latest
+    if updating != callers:
         return None
     _latest.update = None
     layer.reader = weakref.ref(updater)
@@ -249,7 +249,7 @@ def claimed_by(
 
 
 def forget() -> None:
-    """No call is to come that reads the latest update."""
+    """Forget the latest update, as no call will read it."""
     _latest.update = None
 
 
@@ -267,7 +267,7 @@ def crop(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reorder(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`Cache.reorder_cache`: beams that go on from others."""
+    """`Cache.reorder_cache`: beams continue others."""
 
     def reorder_cache(self: Any, items: Tensor, *args: Any, **options: Any) -> Any:
         result = original(self, items, *args, **options)
@@ -281,25 +281,25 @@ def reorder(original: Callable[..., Any]) -> Callable[..., Any]:
     return reorder_cache
 
 
-def disturbance(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    def disturb(self: Any, *args: Any, **options: Any) -> Any:
+def change(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def change(self: Any, *args: Any, **options: Any) -> Any:
         for listener in listeners.active:
             listener.on_change(_serial(self), name)
         return original(self, *args, **options)
 
-    return disturb
+    return change
 
 
 def _serial(cache: Any) -> int:
-    """A number for a cache, which no other ever has."""
+    """The number of a cache, which no other cache ever has."""
     number = _serials.get(cache)
     if number is None:
         number = _serials[cache] = next(_next)
     return number
 
 
-DISTURBING = {
-    name: partial(disturbance, name)
+CHANGES = {
+    name: partial(change, name)
     for name in ("reset", "batch_repeat_interleave", "batch_select_indices")
 }
-"""What can happen to a cache besides adding keys and forgetting the latest."""
+"""Operations on a cache besides adding keys and dropping the latest."""

@@ -1,10 +1,9 @@
-"""Softmaxes and fused kernels as PyTorch's dispatcher meets them, whatever name they are called by.
+"""Interception of operators in PyTorch's dispatcher, under whatever name they are called.
 
-A function that a module holds, a default argument, scripted, traced or exported code: nothing of
-that looks a name up, but all of it goes through the dispatcher. There, one key that PyTorch keeps
-for tests of modes is included on the threads that are watched. It falls through for every operator
-but the few below, so that nothing else takes longer (a mode of `torch.utils` would cost each
-operator its way through Python).
+A function that a module holds, a default argument, and scripted, traced or exported code look no
+name up, but they all go through the dispatcher. On watched threads it includes a key that PyTorch
+reserves for tests of modes. The key falls through for all operators but the intercepted ones, so
+that the others take no longer (a mode of `torch.utils` would run Python for every operator).
 """
 
 from collections.abc import Callable, Iterable
@@ -19,21 +18,21 @@ from pellucid.lens.interception import listeners, reporting
 
 KEY = "TESTING_ONLY_GenericMode"
 _kept: list[Library] = []
-"""What falls through for good: a library that nobody refers to is taken out again."""
+"""The fallthrough, kept for good: a library without references is removed."""
 _library: Library | None = None
-"""The operators that are met. It stays: nothing runs it where the key is not included."""
+"""The intercepted operators. It is kept: it runs only where the key is included."""
 _include = torch._C._dispatch_tls_set_dispatch_key_included
 _is_included = torch._C._dispatch_tls_is_dispatch_key_included
 
 
 @cache
 def _key() -> Any:
-    """The key, which from here on falls through wherever it is included."""
+    """The key, which falls through from now on."""
     key = torch._C._dispatch_key_parse(KEY)
     everything = Library("_", "IMPL", KEY)
     everything.fallback(fallthrough_kernel)
     _kept.append(everything)
-    # Operators of higher order keep lists of their own.
+    # Higher-order operators have lists of their own.
     torch._ops._HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS.append(key)
     for operator in torch._ops._higher_order_ops.values():
         operator.fallthrough(key)
@@ -41,38 +40,38 @@ def _key() -> Any:
 
 
 def is_data(tensor: Any) -> bool:
-    """Whether a tensor has numbers: a compiler that traces a model passes others."""
+    """Whether a tensor has numbers: a compiler that traces a model passes other ones."""
     return tensor.__class__.__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def begin(operators: Iterable[tuple[Any, Callable[[Any], Callable[..., Any]]]]) -> None:
-    """Meet what runs on this thread.
+    """Intercept operators on this thread.
 
     Args:
-        operators: those to meet, each with what makes a tap of it.
+        operators: the operators, each with its wrapper.
     """
     global _library
     if _library is None:
         library = Library("aten", "IMPL", KEY)
         for operator, make in operators:
-            library.impl(operator, _witness(operator, make))
+            library.impl(operator, _intercept(operator, make))
         _library = library
     join()
 
 
 def join() -> None:
-    """Meet what runs on this thread too; it costs nothing where that is so already."""
+    """Intercept operators on this thread too, if it does not yet."""
     if _library is not None and not _is_included(_key()):
         _include(_key(), True)
 
 
 def leave() -> None:
-    """Nobody listens any more. A thread that is still met leaves by itself."""
+    """Stop on this thread; other threads stop by themselves once nobody listens."""
     _include(_key(), False)
 
 
 def past(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """Call a function that is told as a whole, and whose operators need not be met."""
+    """Call a function that is reported as one call, without interception of its operators."""
     key = _key()
     _include(key, False)
     try:
@@ -81,17 +80,17 @@ def past(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
         _include(key, True)
 
 
-def _witness(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
-    """The operator, told by a tap; what it calls in turn is not met."""
-    key, told = _key(), make(operator)
+def _intercept(operator: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """The wrapped operator; the operators that it calls are not intercepted."""
+    key, wrapper = _key(), make(operator)
 
-    def meet(*args: Any, **options: Any) -> Any:
+    def intercept(*args: Any, **options: Any) -> Any:
         _include(key, False)
         try:
-            given = args[0] if isinstance(args[0], Tensor) else args[1]  # `2**x` has a number first
-            return (told if is_data(given) else operator)(*args, **options)
+            tensor = args[0] if isinstance(args[0], Tensor) else args[1]  # of `2**x`, the second
+            return (wrapper if is_data(tensor) else operator)(*args, **options)
         finally:
             if listeners.active:
                 _include(key, True)
 
-    return meet
+    return intercept

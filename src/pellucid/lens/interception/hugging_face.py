@@ -1,8 +1,8 @@
-"""Models of Hugging Face's transformers: its attention interface.
+"""The attention interface of Hugging Face transformers.
 
-Models ask `AttentionInterface.get_interface` for the function that computes their attention; what
-they get is wrapped, so that sdpa, flash, flex, each model's own eager and whatever else is
-registered are all seen in the same place.
+Models get the function that computes their attention from `AttentionInterface.get_interface`. The
+result is wrapped, so that sdpa, flash, flex, each model's own eager attention and all other
+registered functions are intercepted in one place.
 """
 
 import sys
@@ -22,7 +22,7 @@ from pellucid.lens.interception.patches import Place
 
 
 def places() -> Iterator[Place]:
-    # A model of transformers exists only once this is loaded: no need to load it for others.
+    # Models of transformers exist only once this is loaded: it is not loaded for other models.
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is not None and hasattr(modeling, "AttentionInterface"):
         yield modeling.AttentionInterface, "get_interface", interface
@@ -49,15 +49,15 @@ def _attention(
     **options: Any,
 ) -> Any:
     tensors = (query, key, value, attention_mask, *rest)
-    update, found = caches.claim(module)
-    if not found:
+    update, callers = caches.claim(module)
+    if not callers:
         return function(module, *tensors, **options)
     is_shipped = call_stack.is_shipped(function)
-    # What is known to call a fused kernel makes no softmax that could be wanted.
+    # Functions that are known to call a fused kernel compute no softmax of interest.
     call = dispatcher.past if is_shipped and implementation == "sdpa" else reporting.as_one_call
     result = call(function, module, *tensors, **options)
-    told = (implementation, module, tensors, options, result[0], update, is_shipped)
-    reporting.report(found, _call, *told)
+    arguments = (implementation, module, tensors, options, result[0], update, is_shipped)
+    reporting.report(callers, _call, *arguments)
     return result
 
 
@@ -77,7 +77,7 @@ def _call(
         return "reads a paged cache, which is not recorded; generate without continuous batching"
     sinks = options.get("s_aux", options.get("sinks"))
     if sinks is not None and sinks.ndim != 1:
-        return "has sinks for each token, which no rule gives again"
+        return "has sinks for each token, which no record can represent"
     queries, keys = query.shape[-2], key.shape[-2]
     bias = options.get("position_bias")
     mask_tensors: tuple[Tensor, ...] = ()
@@ -90,7 +90,7 @@ def _call(
         mask_tensors = (_of_block_mask(mask, query.shape[0], queries, keys, query.device),)
     elif "sdpa" in implementation and queries > 1 and _is_causal(module, options):
         rule = masks.causal()
-        if keys > queries:  # a static cache is longer than what it holds; sdpa cuts it here as well
+        if keys > queries:  # a static cache has empty slots, which sdpa cuts off here too
             key, value = key[..., :queries, :], value[..., :queries, :]
             bias = bias if bias is None else bias[..., :queries]
     return Call(
@@ -124,7 +124,7 @@ def _flash_rule(
     queries: int,
     keys: int,
 ) -> masks.Mask | None:
-    """What flash attention hides, which is told in words and aligns last query and last key."""
+    """What flash attention hides, by its options; the last query is aligned with the last key."""
     causal = _is_causal(module, options)
     window, packed = options.get("sliding_window"), options.get("cu_seq_lens_k")
     positions = options.get("position_ids")
@@ -138,7 +138,7 @@ def _flash_rule(
         present = present[:, -keys:].bool()
         parts.append(masks.padding(present))
         if queries == keys and not (causal and bool(present[:, -1].all())):
-            parts.append(Rows(present))  # queries that are padding are not computed at all
+            parts.append(Rows(present))  # padding queries are not computed
     elif batch == 1 and packed is not None:
         at = torch.arange(keys, device=packed.device)
         parts.append(masks.documents(torch.searchsorted(packed, at, right=True)))
@@ -150,7 +150,7 @@ def _flash_rule(
 
 
 def _of_block_mask(mask: Any, batch: int, queries: int, keys: int, device: torch.device) -> Tensor:
-    """(batch, 1, queries, keys) bool, of flex attention's rule."""
+    """(batch, 1, queries, keys) bool: the block mask of flex attention."""
     item = torch.arange(batch, device=device)[:, None, None]
     row, col = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
     seen: Tensor = mask.mask_mod(item, torch.zeros_like(item), row, col)

@@ -1,8 +1,8 @@
 """`nn.MultiheadAttention` and `nn.TransformerEncoderLayer`, on their slow and their fast paths.
 
-The slow path projects query and key in Python: what comes out of the projection is kept. The fast
-path does all in one native call, and it stays in use: its input is kept instead, and projected
-once more when somebody asks, which is refused when the parameters have changed by then.
+The slow path projects query and key in Python, and the results are kept. The fast path is one
+native call: its input is kept, and projected again when the record is read, which is refused if the
+parameters have changed by then.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from pellucid.lens.interception.patches import Place
 from pellucid.lens.pieces import Lazy
 
 _projected = threading.local()
-"""The query, key and value that the call in progress on this thread has projected."""
+"""The projected query, key and value of the call in progress on this thread."""
 
 
 def places() -> Iterator[Place]:
@@ -34,7 +34,7 @@ def places() -> Iterator[Place]:
 
 
 def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
-    """The fast paths of scripted and of traced code."""
+    """The fast paths of scripted and traced code."""
     aten = torch.ops.aten
     yield aten._native_multi_head_attention.default, fast_path
     yield aten._transformer_encoder_layer_fwd.default, fast_layer
@@ -52,14 +52,14 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
     signature = _signature(original)
 
     def multi_head_attention_forward(*args: Any, **options: Any) -> Any:
-        found = reporting.callers()
+        callers = reporting.callers()
         try:
-            if not found:
+            if not callers:
                 return original(*args, **options)
             result = reporting.as_one_call(original, *args, **options)
             bound = signature.bind(*args, **options)
             bound.apply_defaults()
-            reporting.report(found, _slow_call, _projected.latest, result[0], bound.arguments)
+            reporting.report(callers, _slow_call, _projected.latest, result[0], bound.arguments)
         finally:
             _projected.latest = None
         return result
@@ -67,7 +67,7 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
     return multi_head_attention_forward
 
 
-@cache  # which takes longer to find out than all other taps take to put in
+@cache  # as reading it takes longer than putting in all other patches
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
@@ -109,10 +109,10 @@ def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any])
 
 def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:
     def native(*args: Any, **options: Any) -> Any:
-        found = reporting.callers()
+        callers = reporting.callers()
         result = reporting.as_one_call(original, *args, **options)
-        if found:
-            reporting.report(found, _native_call, result[0], *args, **options)
+        if callers:
+            reporting.report(callers, _native_call, result[0], *args, **options)
         return result
 
     return native
@@ -146,10 +146,10 @@ def _native_call(
 
 def fast_layer(original: Callable[..., Any]) -> Callable[..., Any]:
     def layer(*args: Any) -> Any:
-        found = reporting.callers()
+        callers = reporting.callers()
         result = reporting.as_one_call(original, *args)
-        if found:
-            inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in found]
+        if callers:
+            inside = [(listener, f"{name}.self_attn".lstrip(".")) for listener, name in callers]
             reporting.report(inside, _layer_call, *args)
         return result
 
@@ -184,7 +184,7 @@ def _layer_call(
 
 
 class Projection:
-    """The packed projection of a fast path, to be done again from its input."""
+    """The packed input projection of a fast path, to be repeated on its input."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Projection:
         heads: int,
         norm: tuple[Tensor, Tensor, float] | None = None,
     ) -> None:
-        # Their own tensors, of the same memory: the model may be moved, and these stay.
+        # Detached tensors keep the memory, even if the model is moved.
         self._weight, self._bias = weight.detach(), bias.detach()
         self._norm = norm
         self.heads = heads
@@ -208,7 +208,7 @@ class Projection:
         if self._read_versions() != self._versions:
             raise ArgumentError(
                 "the model's parameters have changed since this was recorded on PyTorch's fast "
-                "path, which keeps inputs; ask before they change, or record in train mode"
+                "path, which keeps inputs only; read it before they change, or record in train mode"
             )
         with torch.no_grad():
             if source.is_nested:
@@ -245,7 +245,7 @@ def _fast_call(
         for which, (source, (batch, length, width)) in enumerate(zip(inputs, shapes, strict=True))
     )
     visible: tuple[Tensor, ...] = ()
-    if mask is not None:  # whatever is not zero is hidden there
+    if mask is not None:  # it hides what is not zero
         shown = ~mask.bool()
         visible = (shown[:, None, None] if mask_type == 1 else shown,)
     return Call(
@@ -260,7 +260,7 @@ def _fast_call(
 
 
 def _shown(hidden: Tensor, keys: int) -> Tensor:
-    """torch's masks say True where a key is hidden; keys that were added behind are seen."""
+    """torch's masks are True where a key is hidden; keys that were appended are visible."""
     if hidden.dtype != torch.bool:
         return nn.functional.pad(hidden, (0, keys - hidden.shape[-1]))
     return nn.functional.pad(~hidden, (0, keys - hidden.shape[-1]), value=True)

@@ -1,4 +1,4 @@
-"""What was multiplied, projected and softmaxed last on a thread, for what goes on with it."""
+"""The latest products, projections and softmaxes on each thread, and what follows from them."""
 
 import threading
 import weakref
@@ -17,9 +17,9 @@ from pellucid.lens.record import Proof
 
 __all__ = [
     "REMEMBERED",
+    "PendingSoftmax",
     "Product",
     "Shape",
-    "Soft",
     "before_dropout",
     "copied",
     "everywhere",
@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 REMEMBERED = 4
-"""How many products, projections and softmaxes may come before what goes on with them."""
+"""How many products, projections and softmaxes are remembered on each thread."""
 Shape = tuple[int, int]
-"""How many numbers, and how many along the last axis."""
+"""The number of entries, and of those along the last axis."""
 
 
 @dataclass(eq=False, slots=True)
@@ -46,36 +46,36 @@ class Product:
     right: Tensor
     """(..., columns, dim)"""
     shape: torch.Size
-    """What came out, its axes in any order."""
+    """The shape of the result, its axes in any order."""
     order: list[int]
-    """Which axes of that are (..., rows, columns)."""
+    """Which axes of the result are (..., rows, columns)."""
     is_certain: bool = True
-    """Whether it is no projection, by a weight that is worked out, as a quantised one is."""
+    """Whether it is not a projection; the weight of a quantised layer, for one, is computed."""
 
 
 @dataclass(eq=False, slots=True)
-class Soft:
+class PendingSoftmax:
     """A softmax that waits for the product of its result with values."""
 
     result: "Tensor | None"
-    """As it came out; let go when it has met its product."""
+    """The result; dropped once it has met its product."""
     version: int
-    """How often it was written to when it came out; -1 where nobody counts that."""
+    """The version counter of the result; -1 if there is none."""
     reference: "weakref.ref[Tensor]"
     keys: int
     """The axis that sums to one."""
     order: list[int]
     """Which axes are (..., queries, keys)."""
-    found: Callers
+    callers: Callers
     is_projected: bool
     """Whether it is taken over the outputs of a projection."""
     met: int = 0
-    """How many of its numbers have met values, where they meet them in parts."""
+    """The number of its weights that have met values, if they meet them in parts."""
     copies: "list[StorageWeakRef]" = field(default_factory=list)
-    """Memory that parts of it were copied to."""
+    """Memory to which parts of it were copied."""
     has_product: bool = False
     is_certain: bool = True
-    """Whether its product is no projection."""
+    """Whether its product is not a projection."""
     query: Tensor | None = None
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
@@ -84,33 +84,33 @@ class Soft:
     scale: float = 1.0
     fold: Fold | None = None
     proof: Proof | None = None
-    """That every row of the scores is theirs, where it was to be proven."""
+    """The proof of every row of the scores, if they were to be proven."""
 
 
 class _Own:
-    """What happened last on one thread."""
+    """What happened last on a thread."""
 
     def __init__(self) -> None:
         self.products: deque[Product] = deque(maxlen=REMEMBERED)
         self.projections: deque[torch.Size] = deque(maxlen=REMEMBERED)
         self.exponentials: deque[tuple[Shape, bool]] = deque(maxlen=REMEMBERED)
         """Their sizes, and whether they may be those of a product."""
-        self.softs: list[Soft] = []
+        self.softmaxes: list[PendingSoftmax] = []
         self.dropped: tuple[weakref.ref[Tensor], weakref.ref[Tensor]] | None = None
 
 
 class _State(threading.local):
-    """That of the thread which asks."""
+    """The state of the current thread."""
 
     def __init__(self) -> None:
         self.own = _Own()
         _owns.add(self.own)
-        weakref.finalize(self.own, _ended.extend, self.own.softs).atexit = False
+        weakref.finalize(self.own, _ended.extend, self.own.softmaxes).atexit = False
 
 
 _owns: "weakref.WeakSet[_Own]" = weakref.WeakSet()
-_ended: list[Soft] = []
-"""What waited on threads that are over."""
+_ended: list[PendingSoftmax] = []
+"""Softmaxes that were pending on threads that have ended."""
 _state = _State()
 
 
@@ -120,29 +120,29 @@ def here() -> _Own:
 
 
 def everywhere() -> list[_Own]:
-    """The same of every thread that lives."""
+    """What happened last on every running thread."""
     return list(_owns)
 
 
-def left() -> list[Soft]:
-    """What waited on threads that are over; each is given once."""
-    found = _ended[:]
-    del _ended[: len(found)]
-    return found
+def left() -> list[PendingSoftmax]:
+    """Softmaxes that were pending on threads that have ended; each is returned once."""
+    ended = _ended[:]
+    del _ended[: len(ended)]
+    return ended
 
 
 def is_projected(tensor: Tensor, axis: int) -> bool:
-    """Whether a softmax along an axis is one over the outputs of a recent projection."""
+    """Whether a softmax along an axis is taken over the outputs of a recent projection."""
     if axis != tensor.ndim - 1:
         return False
     size = (tensor.numel(), tensor.shape[axis])
     return any((shape.numel(), shape[-1]) == size for shape in here().projections if shape)
 
 
-def copied(result: Tensor, given: Tensor) -> None:
-    """A part of a softmax is copied, as where blocks of it are folded into the batch."""
-    memory = given.untyped_storage()._cdata
-    for soft in here().softs:
+def copied(result: Tensor, source: Tensor) -> None:
+    """Note a copy of a part of a softmax, as if blocks of it are folded into the batch."""
+    memory = source.untyped_storage()._cdata
+    for soft in here().softmaxes:
         whole = soft.reference()
         if whole is not None and whole.untyped_storage()._cdata == memory:
             soft.copies.append(StorageWeakRef(result.untyped_storage()))
@@ -157,7 +157,7 @@ def version(tensor: Tensor) -> int:
 
 
 def is_dropped(weights: Tensor) -> bool:
-    """Whether weights are what dropout left, or a view of that."""
+    """Whether weights are the result of dropout, or a view of it."""
     dropped = here().dropped
     left = None if dropped is None else dropped[0]()
     memory = weights.untyped_storage()._cdata
@@ -165,8 +165,8 @@ def is_dropped(weights: Tensor) -> bool:
 
 
 def before_dropout(weights: Tensor, result: Tensor) -> Tensor:
-    """What dropout was given, if that is still there."""
+    """The input of dropout, if it is still alive."""
     dropped = here().dropped
-    given = None if dropped is None else dropped[1]()
-    before = result if given is None else given
+    before = None if dropped is None else dropped[1]()
+    before = result if before is None else before
     return before.reshape(weights.shape) if before.numel() == weights.numel() else weights

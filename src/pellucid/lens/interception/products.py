@@ -1,4 +1,4 @@
-"""Products, and what they may be: one of queries and keys, or one of weights and values."""
+"""Products: of queries and keys, or of weights and values."""
 
 import weakref
 from itertools import permutations
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from pellucid.lens.interception import equations, pending, reporting, softmax
-from pellucid.lens.interception.pending import Product, Soft
+from pellucid.lens.interception.pending import PendingSoftmax, Product
 
 __all__ = ["contracted", "multiplied"]
 
-LOOKED_AT = 32
-"""Rows that are looked at to tell what was made of a softmax."""
+SAMPLE_ROWS = 32
+"""Rows that are sampled to tell whether a tensor comes from a softmax."""
 MOST_AXES = 5
-"""Of a softmax whose result may be used in another order of them."""
+"""The most axes of a softmax whose result may be used in another order of axes."""
 NEAR_ONE = 1e-2
-"""How far numbers may be apart that were rounded in the shortest dtype."""
+"""The largest relative difference of numbers that were rounded in the shortest dtype."""
 
 
 def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = True) -> None:
-    """Hear of `left @ right`, which may be a projection where that is not certain."""
+    """`left @ right` was computed, which may be a projection if not `is_certain`."""
     for is_of in (_is_result, _is_made_of):
-        for soft in reversed(pending.here().softs):
+        for soft in reversed(pending.here().softmaxes):
             if is_of(soft, left, left.ndim - 1):
                 return _multiplied(soft, left, right, result)
             if is_of(soft, right, right.ndim - 2):  # (weights @ value).T, as value.T @ weights.T
@@ -41,8 +41,8 @@ def multiplied(result: Tensor, left: Tensor, right: Tensor, is_certain: bool = T
     return None
 
 
-def _multiplied(soft: Soft, weights: Tensor, value: Tensor, context: Tensor) -> None:
-    """Weights that meet values in a product: told in the order of axes that the softmax had."""
+def _multiplied(soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor) -> None:
+    """Weights met values in a product; their axes are put in the order of the softmax."""
     order, outer = _order(soft, weights), weights.shape[:-2]
     if order is not None and (len(order) > len(outer) + 1 or list(order) != sorted(order)):
         query, result = len(order) - 1, soft.reference()
@@ -52,8 +52,8 @@ def _multiplied(soft: Soft, weights: Tensor, value: Tensor, context: Tensor) -> 
         ends = [x for x in range(query + 1) if prod(unfolded[:x]) == outer.numel()]
         batch = order[: ends[0]] if ends else order
         if query in batch:
-            return None  # a value for each query: what attention adds for relative positions
-        shared = [x for x in order if x not in batch and x != query]  # these share a value
+            return None  # a value for each query: a term for relative positions
+        shared = [x for x in order if x not in batch and x != query]  # they share a value
         back = [order.index(x) for x in range(query + 1)]
         weights, context = (
             x.reshape(*unfolded, x.shape[-1]).permute(*back, -1) for x in (weights, context)
@@ -65,24 +65,24 @@ def _multiplied(soft: Soft, weights: Tensor, value: Tensor, context: Tensor) -> 
     return softmax.used(soft, weights, list(range(weights.ndim)), value, context)
 
 
-def _order(soft: Soft, weights: Tensor) -> tuple[int, ...] | None:
-    """The order in which weights, (..., keys), have the axes of the softmax that they are of.
+def _order(soft: PendingSoftmax, weights: Tensor) -> tuple[int, ...] | None:
+    """The order in which weights, (..., keys), have the axes of their softmax; None if unknown.
 
-    Several axes may have become one. None where it is not known.
+    Several axes may be merged into one.
     """
     result = soft.reference()
     if result is None or not soft.has_product or weights.numel() != result.numel():
         return None
-    given = result.permute(soft.order)
-    if weights.shape[-1] != given.shape[-1] or given.ndim > MOST_AXES:
+    ordered = result.permute(soft.order)
+    if weights.shape[-1] != ordered.shape[-1] or ordered.ndim > MOST_AXES:
         return None
-    orders = list(permutations(range(given.ndim - 1)))
+    orders = list(permutations(range(ordered.ndim - 1)))
     is_there = weights.untyped_storage()._cdata == result.untyped_storage()._cdata
-    if is_there and weights.shape == given.shape and weights.stride() == given.stride():
+    if is_there and weights.shape == ordered.shape and weights.stride() == ordered.stride():
         return orders[0]
     with torch.no_grad(), reporting.unobserved():
-        apart = [_apart(given.permute(*order, -1), weights) for order in orders]
-    best = min(range(len(orders)), key=lambda at: round(apart[at], 6))  # as it is, if in doubt
+        apart = [_apart(ordered.permute(*order, -1), weights) for order in orders]
+    best = min(range(len(orders)), key=lambda at: round(apart[at], 6))  # unchanged, if in doubt
     return orders[best] if apart[best] <= NEAR_ONE else None
 
 
@@ -94,7 +94,7 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
     over = [x for x in of_left if x in of_right and x not in of_result]
     pairs = ((left, of_left, right, of_right), (right, of_right, left, of_left))
     for is_of in (_is_result, _is_made_of):
-        for soft in reversed(pending.here().softs) if len(over) == 1 else ():
+        for soft in reversed(pending.here().softmaxes) if len(over) == 1 else ():
             for weights, own, value, of_value in pairs:
                 if is_of(soft, weights, own.index(over[0])):
                     return _weighted(
@@ -112,9 +112,9 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
     if pending.is_parameter(right):
         pending.here().projections.append(result.shape)
         return None
-    # Heads that share a key: what only one operand has, but for its last axis, is expanded.
+    # Heads that share a key: all axes of a single operand but its last one are expanded.
     columns = columns[-1]
-    # Where heads share a key, queries are those that there are as many of as of keys.
+    # If heads share a key, queries are the axis that is as long as the keys.
     alike = [
         x for x in rows if result.shape[of_result.index(x)] == right.shape[of_right.index(columns)]
     ]
@@ -132,31 +132,31 @@ def contracted(result: Tensor, operands: tuple[Any, ...], equation: str) -> None
 
 
 def _weighted(
-    soft: Soft,
+    soft: PendingSoftmax,
     weights: Tensor,
     own: str,
     keys: str,
     value: tuple[Tensor, str],
     context: tuple[Tensor, str],
 ) -> None:
-    """Weights that meet values in an equation; axes by their letters."""
+    """Weights met values in an equation; axes are given by their letters."""
     letters = _in_order(soft, weights, own, keys)
     if letters is None:
         return None
     shared = [x for x in letters if x != keys and x in value[1]]
     alone = [x for x in letters if x != keys and x not in value[1]]
-    pools = not alone  # there is one query for each item
+    pools = not alone  # each item has one query
     query = "".join(alone[-1:])
     if soft.has_product and len(letters) == len(soft.order) and alone:
         query = letters[soft.order[-2]]
         if query in shared:
-            return None  # a value for each query: what attention adds for relative positions
+            return None  # a value for each query: a term for relative positions
     ordered = "".join(x for x in letters if x not in (keys, query)) + query
     dims = "".join(x for x in value[1] if x not in own)
     axes = [own.index(x) for x in ordered + keys]
     if len(dims) != 1 or not set(ordered) <= set(context[1]):
         return softmax.used(soft, weights, axes, value[0], None, is_ordered=False)
-    # Heads that share a value: letters of the weights alone, but for the last, are batch.
+    # Heads that share a value: all letters of the weights alone but the last one are batch.
     batch = ordered if pools else ordered[:-1]
     return softmax.used(
         soft,
@@ -168,8 +168,8 @@ def _weighted(
     )
 
 
-def _in_order(soft: Soft, weights: Tensor, own: str, keys: str) -> str | None:
-    """The letters of weights in the order of the axes that the softmax gave; None if not known."""
+def _in_order(soft: PendingSoftmax, weights: Tensor, own: str, keys: str) -> str | None:
+    """The letters of weights in the order of the axes of their softmax; None if unknown."""
     result = soft.reference()
     assert result is not None
     order = _order(soft, weights.movedim(own.index(keys), -1))
@@ -182,8 +182,8 @@ def _in_order(soft: Soft, weights: Tensor, own: str, keys: str) -> str | None:
     return "".join(of_axes[axis] for axis in range(len(own)))
 
 
-def _of_exponentials(weights: Tensor) -> Soft | None:
-    """A softmax that is made of exponentials and their sum, now that its result is multiplied."""
+def _of_exponentials(weights: Tensor) -> PendingSoftmax | None:
+    """A softmax that consists of exponentials and their sum, once its result is multiplied."""
     size = (weights.numel(), weights.shape[-1])
     known = [is_of_product for shape, is_of_product in pending.here().exponentials if shape == size]
     if not known or reporting.is_inside_call():
@@ -193,11 +193,11 @@ def _of_exponentials(weights: Tensor) -> Soft | None:
         if bool((weights < 0).any()):
             return None
         is_softmax = bool((((sums - 1).abs() <= NEAR_ONE) | (sums == 0)).all())
-    found = [(x, name) for x, name in reporting.callers() if x.wants(name)]
-    if not found:
+    callers = [(x, name) for x, name in reporting.callers() if x.wants(name)]
+    if not callers:
         return None
     if not is_softmax:
-        for listener, name in found if any(known) else ():
+        for listener, name in callers if any(known) else ():
             listener.on_missed(
                 name,
                 "multiplies values by exponentials of products, which sum to something other than "
@@ -206,11 +206,11 @@ def _of_exponentials(weights: Tensor) -> Soft | None:
         return None
     order = list(range(weights.ndim))
     axis, reference = weights.ndim - 1, weakref.ref(weights)
-    return Soft(weights, pending.version(weights), reference, axis, order, found, False)
+    return PendingSoftmax(weights, pending.version(weights), reference, axis, order, callers, False)
 
 
-def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
-    """Whether an operand is what a softmax gave, contracted over the axis that sums to one."""
+def _is_result(soft: PendingSoftmax, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand is the result of a softmax, contracted over the axis that sums to one."""
     result = soft.reference()
     if result is None:
         return False
@@ -223,14 +223,14 @@ def _is_result(soft: Soft, operand: Tensor, contracted: int) -> bool:
     return is_copy and contracted == operand.ndim - 1 and pending.version(operand) <= 0
 
 
-def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
-    """Whether an operand was made of what a softmax gave, in memory of its own.
+def _is_made_of(soft: PendingSoftmax, operand: Tensor, contracted: int) -> bool:
+    """Whether an operand was computed from the result of a softmax, in other memory.
 
-    Dropout, another dtype, a head mask, rows that are normalised again: a row is then that of the
-    softmax times one number, or what dropout has left of it.
+    By dropout, another dtype, a head mask, or another normalisation: a row is that of the softmax
+    times one number, or with zeros from dropout.
     """
     result = soft.result
-    if result is None or soft is not pending.here().softs[-1] or soft.is_projected:
+    if result is None or soft is not pending.here().softmaxes[-1] or soft.is_projected:
         return False
     if operand.numel() != result.numel() or operand.shape[contracted] != result.shape[soft.keys]:
         return False
@@ -247,9 +247,9 @@ def _is_made_of(soft: Soft, operand: Tensor, contracted: int) -> bool:
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> float:
-    """How far rows, (..., keys), are from ours times one number each, or zero in places."""
+    """The relative difference of rows, (..., keys), from ours times a number each, or zero."""
     count = ours.shape[:-1].numel()
-    rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=ours.device).long()
+    rows = torch.linspace(0, count - 1, min(SAMPLE_ROWS, count), device=ours.device).long()
     ours, theirs = (x[torch.unravel_index(rows, x.shape[:-1])].double() for x in (ours, theirs))
     ours = ours.masked_fill(theirs == 0, 0)
     size = theirs.sum(-1, keepdim=True) / ours.sum(-1, keepdim=True)
@@ -260,7 +260,7 @@ def _apart(ours: Tensor, theirs: Tensor) -> float:
 def _is_mixed(ours: Tensor, theirs: Tensor) -> bool:
     """Whether heads, (batch, heads, queries, keys), are mixtures of ours (talking heads)."""
     row = ours.shape[2] // 2
-    mixed, given = theirs[0, :, row].double().T, ours[0, :, row].double().T  # (keys, heads)
-    given = torch.cat([given, torch.ones_like(given[:, :1])], 1)
-    found = given @ torch.linalg.lstsq(given, mixed).solution
-    return bool((found - mixed).abs().amax() <= NEAR_ONE * mixed.abs().amax())
+    mixed, own = theirs[0, :, row].double().T, ours[0, :, row].double().T  # (keys, heads)
+    own = torch.cat([own, torch.ones_like(own[:, :1])], 1)
+    fitted = own @ torch.linalg.lstsq(own, mixed).solution
+    return bool((fitted - mixed).abs().amax() <= NEAR_ONE * mixed.abs().amax())

@@ -1,7 +1,4 @@
-"""Direct callers of `F.scaled_dot_product_attention` and of `pellucid.attention`.
-
-And the embedding that reads the tokens.
-"""
+"""`F.scaled_dot_product_attention`, `pellucid.attention`, and `F.embedding`, which reads ids."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -30,13 +27,13 @@ KERNELS = (
     "_flash_attention_forward",
     "_efficient_attention_forward",
 )
-"""What `scaled_dot_product_attention` calls, and what somebody may call directly."""
+"""Kernels of `scaled_dot_product_attention`, which may also be called directly."""
 EXACT = (torch.float32, torch.float64)
-"""Dtypes for which the kernel's logsumexp is as good as one that is found by ourselves."""
+"""Dtypes in which the kernel's logsumexp is as accurate as our own."""
 
 
 def places() -> Iterator[Place]:
-    """What to wrap, in torch and where a watched model's own files have imported it by name."""
+    """What to wrap, in torch and in files of a watched model that have imported it by name."""
     functional, package = nn.functional, sys.modules["pellucid.attention"]
     wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))
     yield functional, "scaled_dot_product_attention", attention
@@ -52,7 +49,7 @@ def places() -> Iterator[Place]:
 
 
 def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
-    """What the dispatcher meets where a function was called by no name."""
+    """Operators to intercept in the dispatcher, for functions that are called by other names."""
     aten = torch.ops.aten
     yield aten.scaled_dot_product_attention.default, attention
     for name in KERNELS:
@@ -69,12 +66,12 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
             return _attention(original, *args, **options)
         if reporting.is_transformed():
             reporting.report_transformed()
-        update, found = caches.claim()
-        if not found:
+        update, callers = caches.claim()
+        if not callers:
             return original(*args, **options)
         context = reporting.as_one_call(_attention, original, *args, **options)
         reporting.report(
-            found, _call, found, _is_torchs(original), context, update, *args, **options
+            callers, _call, callers, _is_torchs(original), context, update, *args, **options
         )
         return context
 
@@ -82,7 +79,7 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A fused kernel that is called without the function around it."""
+    """A fused kernel that is called directly."""
 
     def call(*args: Any, **options: Any) -> Any:
         if not reporting.is_inside_call():
@@ -96,14 +93,14 @@ def kernel(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_torchs(function: Any) -> bool:
-    """Whether a function is torch's own, and nobody's that has taken its name."""
+    """Whether a function is torch's own, and not a replacement."""
     if isinstance(function, torch._ops.OpOverload):
         return True
     return type(function).__name__ == "builtin_function_or_method"
 
 
 def _attention(original: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-    """What the original makes, to the last bit; what its kernel finds and drops is told."""
+    """The exact result of the original; the logsumexp that its kernel drops is noted."""
     kernel = _kernel(*args, **options)
     if kernel is None:
         reporting.note_logsumexp(None)
@@ -123,7 +120,7 @@ def _kernel(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Callable[[], tuple[Tensor, Tensor]] | None:
-    """The fused kernel of the CPU, where torch would choose it; None elsewhere."""
+    """The fused CPU kernel, if torch would choose it."""
     if reporting.is_traced() or _is_one_row(query):
         return None
     parts = (query, key, value)
@@ -142,12 +139,12 @@ def _kernel(
 
 
 def _is_one_row(query: Any) -> bool:
-    """Whether this is a step of a generation, which would be held up more than it saves."""
+    """Whether this is a step of a generation, for which it would cost more than it saves."""
     return type(query) is Tensor and not query.is_nested and query.shape[-2] == 1
 
 
 def _call(
-    found: Callers,
+    callers: Callers,
     is_known: bool,
     context: Tensor,
     update: CacheUpdate | None,
@@ -162,7 +159,7 @@ def _call(
 ) -> Call | str:
     if query.is_nested:
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
-    listener, name = found[0]
+    listener, name = callers[0]
     fold, outer = fold_of(listener.module_of(name), query, key, value), query.shape[:-2]
     if query.ndim != 4 or fold.is_heads_first:
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
@@ -183,16 +180,16 @@ def _call(
 
 
 def own(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`attention` of `pellucid.attention`, as our own layers call it."""
+    """`pellucid.attention.attention`, which our own layers call."""
 
     def attention(*args: Any, **options: Any) -> Any:
         if reporting.is_inside_call():
             return original(*args, **options)
-        update, found = caches.claim()
-        if not found:
+        update, callers = caches.claim()
+        if not callers:
             return original(*args, **options)
         context, weights = reporting.as_one_call(original, *args, **options)
-        reporting.report(found, _own_call, context, weights, update, *args, **options)
+        reporting.report(callers, _own_call, context, weights, update, *args, **options)
         return context, weights
 
     return attention

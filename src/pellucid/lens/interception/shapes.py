@@ -1,9 +1,9 @@
-"""Shapes that models give to attention, and the one that records have: (batch, heads, n, dim).
+"""The shapes of a model's attention, brought into that of records: (batch, heads, n, dim).
 
-Nothing in a shape tells in which order items and heads stand: items first, as in most models, or
-heads first, as where the width is split and the parts are joined along the batch. What does tell is
-memory (the heads of a token lie side by side where a projection has made them, until a copy puts
-them in another order) and how many items the modules that run were given.
+A shape does not tell whether items come before heads, as in most models, or heads before items, as
+when the width is split and the parts are joined along the batch. Memory does (the heads of a token
+lie side by side after a projection, until a copy reorders them), and so does the number of items in
+the arguments of the running modules.
 """
 
 import sys
@@ -20,23 +20,32 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens.interception import call_stack, listeners, reporting
 
-__all__ = ["Fold", "as_four", "copied", "fold_of", "is_given", "joined", "mask_as_four", "stacked"]
+__all__ = [
+    "Fold",
+    "as_four",
+    "copied",
+    "fold_of",
+    "is_argument",
+    "joined",
+    "mask_as_four",
+    "stacked",
+]
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
-"""What modules call the number of their heads."""
+"""Names of the number of heads in modules."""
 REMEMBERED = 8
-"""Tensors that were put in an order last: query, key, value, and what else is."""
+"""How many reordered tensors are remembered: query, key, value, and some more."""
 
 
 class Fold(NamedTuple):
-    """In which order items and heads stand, and how many heads are folded into the batch."""
+    """The order of items and heads, and how many heads are folded into the batch."""
 
     heads: int = 1
     is_heads_first: bool = False
 
 
-class _Made(NamedTuple):
-    """Memory in which items and heads lie in a known order."""
+class _Ordered(NamedTuple):
+    """Memory in which the order of items and heads is known."""
 
     memory: StorageWeakRef
     pairs: int
@@ -46,17 +55,17 @@ class _Made(NamedTuple):
 
 
 class _Latest(threading.local):
-    """What was put in an order on this thread."""
+    """The tensors that were put in an order last on this thread."""
 
     def __init__(self) -> None:
-        self.made: deque[_Made] = deque(maxlen=REMEMBERED)
+        self.ordered: deque[_Ordered] = deque(maxlen=REMEMBERED)
 
 
 _latest = _Latest()
 
 
 def joined(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.cat` and its other names, of which the taps remember parts that are one head each."""
+    """`torch.cat` and its other names: parts that are one head each are remembered."""
 
     def join(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
@@ -71,7 +80,7 @@ def joined(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stacked(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.stack`: the same, where the parts lay side by side for each token."""
+    """`torch.stack`: the same, if the parts lay side by side for each token."""
 
     def stack(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
@@ -90,7 +99,7 @@ def stacked(original: Callable[..., Any]) -> Callable[..., Any]:
 def _joined_along(
     tensors: Any, dim: Any = 0, *, axis: Any = None, out: Tensor | None = None
 ) -> tuple[Any, Any]:
-    """What is joined, and along which axis."""
+    """The tensors that are joined, and the axis."""
     return tensors, dim if axis is None else axis
 
 
@@ -102,17 +111,17 @@ def _is_plain(tensor: Any) -> bool:
 
 
 def copied(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`clone`, by which `contiguous` and `reshape` put heads before or behind the items."""
+    """`clone`, with which `contiguous` and `reshape` put heads before or after items."""
 
     def copy(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        given = args[0]
-        if given.ndim == 4 and _is_plain(given):
+        argument = args[0]
+        if argument.ndim == 4 and _is_plain(argument):
             with reporting.untraced():
-                is_first = _lie_first(given)
+                is_first = _lie_first(argument)
                 if is_first is not None:
-                    heads = given.shape[0 if is_first else 1]
-                    _remember(result, given.shape[0] * given.shape[1], heads, is_first)
+                    heads = argument.shape[0 if is_first else 1]
+                    _remember(result, argument.shape[0] * argument.shape[1], heads, is_first)
         return result
 
     return copy
@@ -120,23 +129,23 @@ def copied(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _remember(tensor: Tensor, count: int, heads: int, is_heads_first: bool) -> None:
     memory = StorageWeakRef(tensor.untyped_storage())
-    _latest.made.append(_Made(memory, count, heads, is_heads_first))
+    _latest.ordered.append(_Ordered(memory, count, heads, is_heads_first))
 
 
 def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
-    """In which order a module has items and heads, as far as anything tells.
+    """The order of items and heads in a module, as far as it can be told.
 
     Args:
-        module: one that may say how many heads it has.
-        query: what it attends with, (..., queries, dim).
-        others: what else is in the same order, as the key.
+        module: the module, which may have an attribute with its number of heads.
+        query: (..., queries, dim)
+        others: tensors in the same order, such as the key.
     """
     heads, outer = _heads_of(module), query.shape[:-2]
     if len(outer) > 2:
         return Fold(heads if heads == outer[-2:].numel() else 1)
     if len(outer) == 2:
         first = next((x for x in map(_is_first, (query, *others)) if x is not None), None)
-        # A batch of as many items as the second axis has is no evidence where both are alike.
+        # If both axes are equal, the number of items tells nothing.
         if first is None and outer[0] != outer[1] and heads in (0, outer[0]):
             first = _batch(query) == outer[1]
         return Fold(1, bool(first))
@@ -154,7 +163,7 @@ def fold_of(module: nn.Module, query: Tensor, *others: Tensor) -> Fold:
 
 
 def _fold_of_caller(query: Tensor, *others: Tensor) -> Fold:
-    """That of a module which attends for another: who splits the heads has their number."""
+    """The order for a helper module: the number of heads is that of a module that calls it."""
     running = call_stack.running_modules(sys._getframe(1))
     heads = next(filter(None, (_heads_of(part) for _, part in running)), 1)
     if heads == 1:
@@ -167,125 +176,127 @@ def _fold_of_caller(query: Tensor, *others: Tensor) -> Fold:
 
 
 def _heads_of(module: nn.Module) -> int:
-    """How many heads a module says that it has, 0 where it does not say."""
+    """The number of heads by a module's attributes, 0 if it has none."""
     return next((n for n in map(vars(module).get, HEADS) if type(n) is int and n > 0), 0)
 
 
 def _is_first(tensor: Tensor, heads: int = 0) -> bool | None:
-    """Whether heads stand before items in (..., n, dim); None where its memory does not tell."""
+    """Whether heads come before items in (..., n, dim); None if its memory does not tell."""
     if tensor.ndim == 4:
         first = None if 1 in tensor.shape[:2] else _lie_first(tensor)
         if first is not None:
             return first
     elif tensor.ndim == 3 and tensor.stride(0) == tensor.shape[2] < tensor.stride(1):
-        return False  # next to each other for each token
+        return False  # heads lie next to each other for each token
     return _remembered(tensor, heads)
 
 
 def _remembered(tensor: Tensor, heads: int) -> bool | None:
-    """The same, where its memory was put in order a moment ago."""
+    """The same, if its memory was reordered recently."""
     memory, count = tensor.untyped_storage()._cdata, tensor.shape[:-2].numel()
-    for made in _latest.made:
+    for known in _latest.ordered:
         if (
-            made.memory.cdata == memory
-            and made.pairs == count
-            and made.heads == (heads or (tensor.shape[0 if made.is_heads_first else 1]))
+            known.memory.cdata == memory
+            and known.pairs == count
+            and known.heads == (heads or (tensor.shape[0 if known.is_heads_first else 1]))
         ):
-            return made.is_heads_first
+            return known.is_heads_first
     return None
 
 
 def _lie_first(tensor: Tensor) -> bool | None:
-    """Whether the heads of (a, b, n, dim) are its first axis: those of a token lie side by side."""
-    one, other, *inner = tensor.stride()
+    """Whether the first axis of (a, b, n, dim) is heads, which lie side by side for a token."""
+    first, second, *inner = tensor.stride()
     items, heads, n, _ = tensor.shape
-    if 1 in (items, heads) and n > 1:  # a stride of one place says nothing
-        lies = 0 < (one if heads == 1 else other) < inner[0]
+    if 1 in (items, heads) and n > 1:  # the stride of an axis of size one tells nothing
+        lies = 0 < (first if heads == 1 else second) < inner[0]
         return heads == 1 if lies and items != heads else None
     if n == 1:
         return None
-    if not 0 < min(one, other) < max(inner) or one == other:
+    if not 0 < min(first, second) < max(inner) or first == second:
         return None
-    return one < other
+    return first < second
 
 
 def _batch(query: Tensor) -> int | None:
-    """How many items are in the batch of the pass, by what the modules that run were given."""
+    """The number of items in the batch, by the arguments of the running modules."""
     memory, rows = query.untyped_storage()._cdata, query.shape[-2]
-    for arguments in _given():
-        for given in arguments:
-            if given.untyped_storage()._cdata == memory:
-                break  # it was given queries, in whatever order
-            items = _items(given, rows)
+    for arguments in _all_arguments():
+        for argument in arguments:
+            if argument.untyped_storage()._cdata == memory:
+                break  # the argument is queries, in unknown order
+            items = _items(argument, rows)
             if items is not None:
                 return items
     return None
 
 
 def _batched_heads(query: Tensor, heads: int) -> int:
-    """How many heads are in the batch of (batch * heads, queries, dim).
+    """The number of heads in the batch of (batch * heads, queries, dim).
 
-    Fewer than there are where heads that share a key are rows of one product.
+    Fewer than `heads` if heads that share a key are rows of one product.
     """
     pairs, rows = query.shape[:2]
-    for arguments in _given():
-        for given in arguments:
-            if given.ndim == 3 and given.shape[1] and given.shape[1] != rows:
-                items, n = given.shape[:2]
+    for arguments in _all_arguments():
+        for argument in arguments:
+            if argument.ndim == 3 and argument.shape[1] and argument.shape[1] != rows:
+                items, n = argument.shape[:2]
                 if pairs * rows == items * n * heads and not (pairs % items or rows % n):
                     return pairs // items
     return heads
 
 
-def _given() -> Iterator[Iterator[Tensor]]:
-    """The tensors that each module that runs was given, the innermost first."""
+def _all_arguments() -> Iterator[Iterator[Tensor]]:
+    """The tensor arguments of each running module, innermost first."""
     for frame, _ in call_stack.running_modules(sys._getframe(1)):
         if frame.f_code.co_name == "forward":
             yield _arguments(frame)
 
 
-def is_given(tensor: Tensor) -> bool:
-    """Whether a tensor lies in the memory of what the module that runs was given."""
+def is_argument(tensor: Tensor) -> bool:
+    """Whether a tensor lies in the memory of an argument of the running module."""
     memory = tensor.untyped_storage()._cdata
     for frame, _ in call_stack.running_modules(sys._getframe(1)):
         if frame.f_code.co_name == "forward":
-            return any(given.untyped_storage()._cdata == memory for given in _arguments(frame))
+            return any(
+                argument.untyped_storage()._cdata == memory for argument in _arguments(frame)
+            )
     return False
 
 
 def _arguments(frame: FrameType) -> Iterator[Tensor]:
-    """The tensors that a running function was given, but for flags."""
+    """The tensor arguments of a running function, without flags."""
     code, variables = frame.f_code, frame.f_locals
     count = code.co_argcount + code.co_kwonlyargcount
     more = bool(code.co_flags & CO_VARARGS) + bool(code.co_flags & CO_VARKEYWORDS)
     for name in code.co_varnames[: count + more]:
-        given = variables.get(name)
-        whole = given if isinstance(given, tuple) else (given,)
-        for one in given.values() if isinstance(given, dict) else whole:
-            is_plain = isinstance(one, Tensor) and one.layout == torch.strided
-            if is_plain and not one.is_nested and one.dtype != torch.bool:
-                yield one
+        argument = variables.get(name)
+        whole = argument if isinstance(argument, tuple) else (argument,)
+        for part in argument.values() if isinstance(argument, dict) else whole:
+            is_plain = isinstance(part, Tensor) and part.layout == torch.strided
+            if is_plain and not part.is_nested and part.dtype != torch.bool:
+                yield part
 
 
-def _items(given: Tensor, rows: int) -> int | None:
-    """How many items a tensor has, if it has so many tokens of each."""
-    shape = given.shape
-    if given.ndim == 2 and given.is_floating_point():
+def _items(argument: Tensor, rows: int) -> int | None:
+    """The number of items of a tensor, if each has `rows` tokens."""
+    shape = argument.shape
+    if argument.ndim == 2 and argument.is_floating_point():
         return shape[0] // rows if rows and not shape[0] % rows else None
-    if given.ndim in (2, 3) and rows in shape[1:]:
+    if argument.ndim in (2, 3) and rows in shape[1:]:
         return shape[0]
-    if given.ndim == 3 and shape[0] == rows:
+    if argument.ndim == 3 and shape[0] == rows:
         return shape[1]
-    is_picture = given.ndim == 4 and rows in (shape[1] * shape[2], shape[2] * shape[3])
-    return shape[0] if is_picture else None
+    is_image = argument.ndim == 4 and rows in (shape[1] * shape[2], shape[2] * shape[3])
+    return shape[0] if is_image else None
 
 
 def as_four(tensor: Tensor, fold: Fold) -> Tensor:
-    """(batch, heads, n, m): what is folded into the batch is unfolded, and any more are folded.
+    """(batch, heads, n, m): heads are unfolded from the batch, and further axes are folded into it.
 
     Args:
         tensor: (n, m), (batch, n, m), (batch * heads, n, m), or (..., heads, n, m).
-        fold: in which order heads and items stand, or how they are folded into three dimensions.
+        fold: the order of heads and items, and how they are folded into three dimensions.
     """
     if tensor.ndim == 2:
         return tensor[None, None]
@@ -302,7 +313,7 @@ def as_four(tensor: Tensor, fold: Fold) -> Tensor:
 
 
 def mask_as_four(mask: Tensor, outer: torch.Size, fold: Fold) -> Tensor:
-    """The same of a mask that broadcasts to (*outer, queries, keys)."""
+    """`as_four` for a mask that broadcasts to (*outer, queries, keys)."""
     if mask.ndim < 3:
         return mask
     if len(outer) == 2:

@@ -1,8 +1,8 @@
-"""A softmax, its scores before it, and its weights when they meet values.
+"""A softmax written by hand: its scores, and its weights when they meet values.
 
-At the softmax, the mask is read off the scores; when its result is multiplied, the weights are at
-hand as the model uses them, after head masks and whatever else. Where query, key and mask give
-these weights, the record is as lazy as any; else it keeps the weights.
+At the softmax, the mask is inferred from the scores. When its result is multiplied, the weights are
+known as the model uses them, after head masks and the like. If query, key and mask give these
+weights, the record is lazy; else it keeps the weights.
 """
 
 import weakref
@@ -15,52 +15,54 @@ from torch import Tensor
 
 from pellucid.lens.interception import caches, call_stack, pending, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call, ModelWeights
-from pellucid.lens.interception.pending import Product, Soft
-from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_given
+from pellucid.lens.interception.pending import PendingSoftmax, Product
+from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_argument
 from pellucid.lens.mask_inference import infer_mask_of_scores
 from pellucid.lens.proof import prove_scores, random_factors
 from pellucid.lens.score_scan import HIDDEN, scan_scores
 
 __all__ = ["forget", "normalised", "used"]
 
-LOOKED_AT, SAMPLED = 32, 3
-"""Rows that are looked at, and those of them from which the scale is worked out."""
+SAMPLE_ROWS, SCALE_ROWS = 32, 3
+"""Rows that are sampled, and those of them from which the scale is computed."""
 
 
 def forget(everywhere: bool) -> None:
-    """Nothing is to come on this thread, or on any, that goes on with what happened last."""
+    """Forget what happened last on this thread, or on all of them."""
     for own in pending.everywhere() if everywhere else [pending.here()]:
-        softs = own.softs[:]
-        own.softs.clear()
+        softmaxes = own.softmaxes[:]
+        own.softmaxes.clear()
         own.products.clear()
         own.projections.clear()
         own.exponentials.clear()
         own.dropped = None
-        for soft in softs:
-            _say_if_unused(soft)
+        for soft in softmaxes:
+            _report_if_unused(soft)
     for soft in pending.left():
-        _say_if_unused(soft)
+        _report_if_unused(soft)
 
 
-# A softmax, and what it is a softmax of.
+# A softmax and its scores.
 
 
 def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     is_inner = reporting.is_inside_call()
-    found = [] if is_inner else [(x, name) for x, name in reporting.callers() if x.wants(name)]
-    if not is_inner and not (found and call_stack.is_in_forward()):
-        return  # one of a `generate`, say, that draws a token
-    for listener, name in found:
+    callers = [] if is_inner else [(x, name) for x, name in reporting.callers() if x.wants(name)]
+    if not is_inner and not (callers and call_stack.is_in_forward()):
+        return  # outside any forward pass, such as when `generate` draws a token
+    for listener, name in callers:
         listener.on_softmax(name)
     order = [x for x in range(result.ndim) if x != axis] + [axis]
     is_projected = pending.is_projected(result, axis)
     reference = weakref.ref(result)
-    soft = Soft(result, pending.version(result), reference, axis, order, found, is_projected)
+    soft = PendingSoftmax(
+        result, pending.version(result), reference, axis, order, callers, is_projected
+    )
     for ended in pending.left():
-        _say_if_unused(ended)
-    if len(pending.here().softs) >= pending.REMEMBERED:
-        _say_if_unused(pending.here().softs.pop(0))
-    pending.here().softs.append(soft)
+        _report_if_unused(ended)
+    if len(pending.here().softmaxes) >= pending.REMEMBERED:
+        _report_if_unused(pending.here().softmaxes.pop(0))
+    pending.here().softmaxes.append(soft)
     product = None if scores is None else _product_of(scores, axis)
     if product is None or scores is None:
         return
@@ -73,13 +75,13 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
             left, right = right, left
             soft.order = [*soft.order[:-2], soft.order[-1], soft.order[-2]]
         ordered = scores.permute(soft.order)
-    if found:
+    if callers:
         with reporting.unobserved():
             _read(soft, ordered, left, right)
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
-    """The latest product that these scores can have come of."""
+    """The latest product from which these scores can come."""
     for candidate in reversed(pending.here().products):
         if candidate.shape == scores.shape:
             if axis in candidate.order[-2:]:
@@ -91,8 +93,8 @@ def _product_of(scores: Tensor, axis: int) -> Product | None:
     return None
 
 
-def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
-    """The mask and the scale of scores, if they are those of a product and a mask."""
+def _read(soft: PendingSoftmax, scores: Tensor, left: Tensor, right: Tensor) -> None:
+    """Infer the mask and the scale of scores, if they are a product with a mask."""
     outer, queries, keys = scores.shape[:-2], scores.shape[-2], scores.shape[-1]
     if left.shape[-2] != queries or right.shape[-2] != keys:
         return
@@ -123,7 +125,7 @@ def _read(soft: Soft, scores: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
-    """(*outer, n, dim), or one head that all share: a view, axes of size one expanded."""
+    """(*outer, n, dim), or with one head that all share: a view, with axes of size one expanded."""
     own = tensor.shape[:-2]
     if prod(own) == prod(outer):
         return tensor.reshape(*outer, *tensor.shape[-2:])
@@ -133,33 +135,33 @@ def _with_outer(tensor: Tensor, outer: torch.Size) -> Tensor:
 
 
 def _scale(scores: Tensor, query: Tensor, key: Tensor) -> float:
-    """What products were multiplied by, from a few rows; a usual number where it is near one."""
-    # The item and the rows that show most keys: others may be padding.
+    """The factor of the products, from a few rows; rounded to 1 or the usual scale if close."""
+    # The item and the rows with the most visible keys: others may be padding.
     count = scores.shape[2]
-    rows = torch.linspace(0, count - 1, min(LOOKED_AT, count), device=scores.device).long()
+    rows = torch.linspace(0, count - 1, min(SAMPLE_ROWS, count), device=scores.device).long()
     counts = (scores[:, 0, rows] > HIDDEN).sum(-1)
-    one = int(counts.sum(-1).argmax())
-    rows = rows[counts[one].topk(min(SAMPLED, len(rows))).indices]
-    products = (query[one][:, rows].float() @ key[one].float().mT).double()
-    seen = scores[one][:, rows].double()
+    item = int(counts.sum(-1).argmax())
+    rows = rows[counts[item].topk(min(SCALE_ROWS, len(rows))).indices]
+    products = (query[item][:, rows].float() @ key[item].float().mT).double()
+    seen = scores[item][:, rows].double()
     shown = (seen > HIDDEN) & seen.isfinite()
     products, seen = products.masked_fill(~shown, 0), seen.masked_fill(~shown, 0)
     size = float((products * products).sum())
     if not size:
         return 1.0
-    found = float((products * seen).sum()) / size
-    nearness = 1e-2 if scores.dtype in (torch.float16, torch.bfloat16) else 1e-4
-    for known in (1.0, query.shape[-1] ** -0.5):
-        if abs(found - known) <= nearness * known:
-            return float(known)
-    return found
+    scale = float((products * seen).sum()) / size
+    tolerance = 1e-2 if scores.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    for usual in (1.0, query.shape[-1] ** -0.5):
+        if abs(scale - usual) <= tolerance * usual:
+            return float(usual)
+    return scale
 
 
-# Weights that meet their values.
+# Weights that meet values.
 
 
 def used(
-    soft: Soft,
+    soft: PendingSoftmax,
     weights: Tensor,
     axes: list[int],
     value: Tensor,
@@ -167,29 +169,29 @@ def used(
     is_ordered: bool = True,
     pools: bool = False,
 ) -> None:
-    """A softmax has met values.
+    """The result of a softmax was multiplied with values.
 
     Args:
         soft: the softmax.
-        weights: what was multiplied.
-        axes: which axes of that are (..., queries, keys), or (..., keys) where they pool.
-        value: what it was multiplied with, (..., keys, value_dim).
-        context: what came out, (..., queries, value_dim); None where it is in another order.
-        is_ordered: whether value is in that order.
-        pools: whether each item has one query, for which there is no axis.
+        weights: the weights that were multiplied.
+        axes: which axes of them are (..., queries, keys), or (..., keys) if `pools`.
+        value: (..., keys, value_dim)
+        context: the product, (..., queries, value_dim); None if its axes are in another order.
+        is_ordered: whether the axes of value are in this order.
+        pools: whether each item has one query, without an axis.
     """
     result = soft.result
     if result is None:
-        return  # told already, of another part of it
+        return  # already reported with another part
     if _is_table(soft, value):
         soft.result = result if soft.has_product else None
-        return  # an expectation over classes, or what attention adds for relative positions
+        return  # an expectation over classes, or a term for relative positions
     soft.result = None
     if soft.is_projected and not soft.has_product:
-        _say_if_over_positions(soft, 1 if pools else weights.shape[axes[-2]], value)
+        _report_if_over_positions(soft, 1 if pools else weights.shape[axes[-2]], value)
         return
     if not soft.is_certain and not weights.ndim == value.ndim == 2:
-        return  # a choice among experts
+        return  # a mixture of experts
     if pending.is_dropped(weights):
         weights, context = pending.before_dropout(weights, result), None
     is_whole = weights.numel() == result.numel()
@@ -198,34 +200,34 @@ def used(
         if pools:
             weights = weights.unsqueeze(-2)
             context = None if context is None else context.unsqueeze(-2)
-    else:  # in blocks, which are kept together
+    else:  # in blocks, which are recorded together
         soft.met += weights.numel()
         if soft.met < result.numel():
             soft.result = result
             return
         weights, is_ordered = result.permute(soft.order), False
     if reporting.is_inside_call():
-        reporting.note_weights(_made(soft, weights, value, context, is_ordered))
+        reporting.note_weights(_weights_of(soft, weights, value, context, is_ordered))
         return
-    update = caches.claimed_by(soft.found)
-    reporting.report(soft.found, _call, soft, weights, value, context, is_ordered, update)
+    update = caches.claimed_by(soft.callers)
+    reporting.report(soft.callers, _call, soft, weights, value, context, is_ordered, update)
 
 
-def _is_table(soft: Soft, value: Tensor) -> bool:
-    """Whether values are what a model knows of each class, and not what it was given."""
-    if soft.has_product or value.ndim != 2 or not soft.found:
+def _is_table(soft: PendingSoftmax, value: Tensor) -> bool:
+    """Whether values are a table of the model, such as one row per class."""
+    if soft.has_product or value.ndim != 2 or not soft.callers:
         return pending.is_parameter(value)
-    return any(listener.is_lasting(name, value) for listener, name in soft.found)
+    return any(listener.is_lasting(name, value) for listener, name in soft.callers)
 
 
-def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
-    """Weights that a projection gives: of positions, or else of experts or classes.
+def _report_if_over_positions(soft: PendingSoftmax, rows: int, value: Tensor) -> None:
+    """Report weights that are the output of a projection, unless they mix experts or classes.
 
-    Experts have values for each row; positions have them for all rows of an item, or were given to
-    the module.
+    Experts have values for each row; positions have values for all rows of an item, or values that
+    were passed to the module.
     """
-    if (rows > 1 and value.ndim > 2) or is_given(value):
-        for listener, name in soft.found:
+    if (rows > 1 and value.ndim > 2) or is_argument(value):
+        for listener, name in soft.callers:
             keys = value.shape[-2]
             listener.on_missed(
                 name,
@@ -234,17 +236,17 @@ def _say_if_over_positions(soft: Soft, rows: int, value: Tensor) -> None:
 
 
 def _is_without_sink(weights: Tensor, result: Tensor, keys: int) -> bool:
-    """Whether one key was left out that has no value."""
+    """Whether one key, which has no value, was left out."""
     left = [*result.shape[:keys], result.shape[keys] - 1, *result.shape[keys + 1 :]]
     return sorted(weights.shape) == sorted(left)
 
 
-def _made(
-    soft: Soft, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+def _weights_of(
+    soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
 ) -> ModelWeights:
-    """Weights, (..., queries, keys), and what they were multiplied with if that is in order."""
+    """Weights, (..., queries, keys), with value and context if their axes are in this order."""
     if context is not None and context.ndim == 4 and weights.ndim == 3:
-        weights = weights.unsqueeze(0)  # those of each head, the same for all items
+        weights = weights.unsqueeze(0)  # the same for all items
     outer, result = weights.shape[:-2], soft.reference()
     fold = _fold(soft, weights) if soft.fold is None else soft.fold
     is_plain = (
@@ -252,50 +254,50 @@ def _made(
         and weights.untyped_storage()._cdata == result.untyped_storage()._cdata
         and pending.version(result) == soft.version >= 0
     )
-    made = ModelWeights(weights=as_four(weights, fold), is_plain=is_plain)
+    computed = ModelWeights(weights=as_four(weights, fold), is_plain=is_plain)
     if result is not None and weights.shape[-1] == result.shape[soft.keys] - 1:
         wide = torch.promote_types(weights.dtype, torch.float32)
-        made.sink = (1 - made.weights.sum(-1, dtype=wide)).clamp_min(0)
+        computed.sink = (1 - computed.weights.sum(-1, dtype=wide)).clamp_min(0)
     if not is_ordered:
-        return made
+        return computed
     with suppress(RuntimeError):  # several values for each weight, in another order
-        made.value = as_four(_with_outer(value, outer), fold)
+        computed.value = as_four(_with_outer(value, outer), fold)
     if context is not None and prod(context.shape[:-2]) == prod(outer):
         context = as_four(context, fold)
-        made.context = context if context.shape[:-1] == made.weights.shape[:-1] else None
-    return made
+        computed.context = context if context.shape[:-1] == computed.weights.shape[:-1] else None
+    return computed
 
 
 def _call(
-    soft: Soft,
+    soft: PendingSoftmax,
     weights: Tensor,
     value: Tensor,
     context: Tensor | None,
     is_ordered: bool,
     update: CacheUpdate | None,
 ) -> Call | ModelWeights:
-    made = _made(soft, weights, value, context, is_ordered)
-    if soft.query is None or soft.key is None or made.value is None:
-        return made
-    if (*soft.query.shape[:-1], soft.key.shape[-2]) != made.weights.shape:
-        return made
+    computed = _weights_of(soft, weights, value, context, is_ordered)
+    if soft.query is None or soft.key is None or computed.value is None:
+        return computed
+    if (*soft.query.shape[:-1], soft.key.shape[-2]) != computed.weights.shape:
+        return computed
     return Call(
         query=soft.query,
         key=soft.key,
-        value=made.value,
+        value=computed.value,
         inferred=soft.inferred,
         scale=soft.scale,
-        context=made.context,
+        context=computed.context,
         update=update,
-        model_weights=made,
-        proof=soft.proof if made.is_plain else None,
+        model_weights=computed,
+        proof=soft.proof if computed.is_plain else None,
         is_known=_is_shipped(soft),
     )
 
 
-def _is_shipped(soft: Soft) -> bool:
-    """Whether the module that attends is one of PyTorch, transformers or Pellucid, as it was."""
-    listener, name = soft.found[0]
+def _is_shipped(soft: PendingSoftmax) -> bool:
+    """Whether the module that attends belongs to PyTorch, transformers or Pellucid, unchanged."""
+    listener, name = soft.callers[0]
     module: Any = listener.module_of(name)
     if "forward" in vars(module) or not call_stack.is_shipped(type(module).forward):
         return False
@@ -303,20 +305,20 @@ def _is_shipped(soft: Soft) -> bool:
     return not any(map(bool, hooks))
 
 
-def _fold(soft: Soft, query: Tensor, *others: Tensor) -> Fold:
-    if not soft.found:
+def _fold(soft: PendingSoftmax, query: Tensor, *others: Tensor) -> Fold:
+    if not soft.callers:
         return Fold()
-    listener, name = soft.found[0]
+    listener, name = soft.callers[0]
     return fold_of(listener.module_of(name), query, *others)
 
 
-def _say_if_unused(soft: Soft) -> None:
-    """A softmax that has met no values: said where it looks like attention."""
+def _report_if_unused(soft: PendingSoftmax) -> None:
+    """Report a softmax that has met no values, if it looks like attention."""
     result = soft.result
     if result is None:
         return
     keys = result.shape[soft.keys]
-    # Keys lie along one of the last two axes; over the others goes what chooses a class or an item.
+    # Keys are one of the last two axes; a softmax over another axis chooses a class or an item.
     is_choice = soft.is_projected or not soft.is_certain
     looks = keys > 1 and soft.keys >= result.ndim - 2 and not is_choice
     what = f"a softmax over {keys} entries, {tuple(result.shape)}, of which nothing else was seen"
@@ -324,6 +326,6 @@ def _say_if_unused(soft: Soft) -> None:
         what = f"softmax(query @ key.T) over {keys} keys, of which no product with values was seen"
     if soft.met:
         what = f"weights over {keys} keys, and of {soft.met} of {result.numel()} a product was seen"
-    for listener, name in soft.found:
+    for listener, name in soft.callers:
         if looks or soft.met or (soft.has_product and soft.is_certain) or listener.audits:
             listener.on_missed(name, f"computes {what}")
