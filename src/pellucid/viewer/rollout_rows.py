@@ -45,9 +45,7 @@ def chain(catalogue: Catalogue, layer: int) -> list[int]:
     found = [
         number
         for number, one in enumerate(catalogue.layers[: layer + 1])
-        if one.recording == volume
-        and not one.is_cross
-        and stack_of(one.name) == stack
+        if one.recording == volume and not one.is_cross and stack_of(one.name) == stack
     ]
     chain_of(seen, [catalogue.layers[number].name for number in found])
     return found
