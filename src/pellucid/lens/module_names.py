@@ -46,9 +46,9 @@ def placeholders(modules: Modules) -> frozenset[int]:
 
 
 @cache
-def common_depth(one: str, other: str) -> int:
+def common_depth(left: str, right: str) -> int:
     """The number of leading components that two module names share."""
-    pairs = zip(one.split("."), other.split("."), strict=False)
+    pairs = zip(left.split("."), right.split("."), strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 

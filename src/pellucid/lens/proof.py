@@ -1,7 +1,7 @@
-"""A recorder that proves itself: what was recorded must give what the model got.
+"""Proofs: rows that are recomputed from a record must be those of the model.
 
-Rows of every call are computed again from the record, in float32 or better. How far they may be
-from what the model got follows from the dtype that the model computed in (see `_allowance`).
+They are recomputed in float32 or better. The difference that is allowed follows from the dtype in
+which the model computed (see `_allowance`).
 """
 
 import random
@@ -24,58 +24,58 @@ from pellucid.lens.score_scan import HIDDEN, ScoreScan
 __all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
 
 ROWS = 3
-"""Rows that are drawn of each call whose function is known."""
+"""Rows that are drawn from each call whose function is known."""
 TRIES = 8
-"""How often rows are drawn again where they show no key, or all keys alike."""
+"""How often rows are drawn if they see no key, or all keys with equal weights."""
 NUMBERS_AT_ONCE = 2**20
-"""Scores that are computed together where every row is proven."""
+"""Scores that are computed together if every row is proven."""
 SCORE_ROUNDINGS = 2
-"""Roundings of a score, each of its own size: the product, and what is added to it."""
+"""Roundings of a score: the product, and the sum with what is added to it."""
 OTHER_ROUNDINGS = 4
-"""Roundings after that: the weight, its sum, the context, and what that is stored in."""
+"""Roundings after that: the weight, the sum of weights, the context, and its storage."""
 EXPONENTIAL = 2 * 20
-"""Roundings of an exponential in a fused kernel: it is good to 20 units in the last place."""
+"""Roundings of an exponential in a fused kernel, which is accurate to 20 ulp."""
 SUMMATION = 16
-"""Roundings of a sum in float32 or better: kernels add up in vectors and blocks, so that they grow
-much more slowly than the number of terms."""
+"""Roundings of a sum in float32 or better: kernels add in vectors and blocks, so that the error
+grows much more slowly than the number of terms."""
 UNEVEN_ROWS = 32
-"""Rows whose keys are added up together though they see different ones."""
+"""Rows whose keys are added up together although they see different ones."""
 LOST = 2**-14
-"""What the rounding of the best score of a row may do to its weights; where that is more, weights
-that the model has made in float32 or better are kept as they are."""
+"""The largest relative error of a row's weights from rounding its largest score; if it is larger,
+weights that the model has computed in float32 or better are recorded themselves."""
 SIGNED_SUMS = 16
-"""Roundings of a sum with random signs, in units of the square root of how many it adds up."""
+"""Roundings of a sum with random signs, in units of the square root of the number of terms."""
 _draw = random.Random()
 
 
-class Contradiction(Exception):  # noqa: N818 - no error of the user's: a module becomes unseen
-    """What was recorded is not what the model used."""
+class Contradiction(Exception):  # noqa: N818 - not a user's error: a module becomes unseen
+    """A record is not what the model used."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Evidence:
-    """What the model got for some queries of a record."""
+    """What the model computed for some queries of a record."""
 
     record: Record
     value: Part | None = None
-    """(batch, kv_heads, keys, value_dim), of the keys that were recorded."""
+    """(batch, kv_heads, keys, value_dim), for the recorded keys."""
     context: Tensor | None = None
     """(batch, heads, queries, value_dim), or (batch, queries, model_dim) after the projection."""
     weights: Tensor | None = None
-    """(batch, heads, queries, keys), where the model has made them: proof in place of a context."""
+    """(batch, heads, queries, keys), if the model computed them: proof instead of a context."""
     first: int = 0
-    """Which query of the record comes first here."""
+    """The first of these queries in the record."""
     projection: tuple[Tensor, Tensor | None] | None = None
     without: Tensor | None = None
-    """(batch or 1, queries) bool: rows that are left out."""
+    """(batch or 1, queries) bool: rows that are not compared."""
     every_row: bool = False
 
 
 def prove(evidence: Evidence) -> Proof:
-    """Compute a few rows again, other ones each time, or every row.
+    """Recompute a few random rows, or every row.
 
     Raises:
-        Contradiction: the record gives something else than the model got.
+        Contradiction: the record gives something else than the model computed.
     """
     record = evidence.record
     theirs = evidence.context if evidence.weights is None else evidence.weights
@@ -84,22 +84,21 @@ def prove(evidence: Evidence) -> Proof:
     proof = Proof(0, batch * queries, reason="no key is seen")
     with torch.no_grad(), _without_autocast(theirs.device):
         value = None if evidence.value is None else Pieces(evidence.value).tensor
-        # Where nearly all rows are padding, those drawn may all tell nothing: then all are tried.
-        ways = [_every_row] if evidence.every_row else [_drawn_rows, _every_row]
-        enough = [min(ROWS, queries), 1]
-        for places, least in zip(ways, enough, strict=False):
-            for item, rows in places(evidence, batch, queries):
+        # If the drawn rows are all padding, every row is tried until one counts.
+        attempts = [(_drawn_rows, min(ROWS, queries)), (_every_row, 1)]
+        for rows_of_items, enough in attempts[1:] if evidence.every_row else attempts:
+            for item, rows in rows_of_items(evidence, batch, queries):
                 if not rows:
                     continue
-                found = _compared(evidence, theirs[item], value, item, rows)
-                if not found.error <= found.allowed:
+                part = _compared(evidence, theirs[item], value, item, rows)
+                if not part.error <= part.allowed:
                     raise Contradiction(
                         "does more than attention as Pellucid knows it: its weights give a "
-                        f"context that is off by {found.error:.1g}, where rounding allows "
-                        f"{found.allowed:.1g}"
+                        f"context that is off by {part.error:.1g}, where rounding allows "
+                        f"{part.allowed:.1g}"
                     )
-                proof = proof.joined(found)
-                if proof.rows >= least and not evidence.every_row:
+                proof = proof.joined(part)
+                if proof.rows >= enough and not evidence.every_row:
                     return proof
             if proof.rows:
                 break
@@ -107,34 +106,40 @@ def prove(evidence: Evidence) -> Proof:
 
 
 def random_factors(count: int) -> Tensor:
-    """(count,) float64, from 1 to 2 and of either sign, in steps that float32 has."""
+    """(count,) float64: random numbers from 1 to 2 of either sign, exact in float32."""
     bits = torch.frombuffer(bytearray(_draw.randbytes(4 * count)), dtype=torch.int32)
     size = 1 + (bits >> 8 & (2**23 - 1)).double() / 2**23
     return torch.where(bits < 0, -size, size)
 
 
 def prove_scores(
-    scan: ScoreScan, factors: Tensor, query: Tensor, key: Tensor, scale: float, read: InferredMask
+    scan: ScoreScan,
+    factors: Tensor,
+    query: Tensor,
+    key: Tensor,
+    scale: float,
+    inferred: InferredMask,
 ) -> Proof | None:
-    """Whether every row of scores that a model has made is scale * query @ key.T under a mask.
+    """Prove that every row of a model's scores is scale * query @ key.T under a mask.
 
-    Each row is added up with random factors, and so is what it should be: that takes one scan at
-    the scores, and no product of matrices but where the mask is uneven. A row that differs shows,
-    but by a rare chance. (Freivalds 1977, "Probabilistic machines can use less running time".)
+    Each row is added up with random factors, and compared with the sum that it should have. That
+    takes one scan of the scores, and products of matrices only where the mask is uneven. A row that
+    differs is found almost surely. (Freivalds 1977, "Probabilistic machines can use less running
+    time".)
 
     Args:
-        scan: at the scores, float32 or better: a shorter dtype tells too little.
-        factors: (keys,) those of its sums, of the dtype of the scores.
+        scan: a scan of the scores, which are float32 or better.
+        factors: (keys,) the factors of its sums, in the dtype of the scores.
         query: (batch, heads, queries, dim)
         key: (batch, heads or 1, keys, dim)
-        scale: of the products.
-        read: the mask of the scores, which hides what it hides in all of them.
+        scale: the scale of the scores.
+        inferred: the mask of the scores.
 
     Returns:
-        None where a row is something else.
+        The proof; None if a row differs.
     """
     batch, heads, queries, keys = scan.scores.shape
-    if read.uniform is not None or scan.sums is None:
+    if inferred.uniform is not None or scan.sums is None:
         return None
     query, key = (query * scale).to(factors), key.to(factors)
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)[..., None, None]
@@ -142,8 +147,8 @@ def prove_scores(
     unit = torch.finfo(factors.dtype).eps / 2
     allowed = SIGNED_SUMS * unit * keys**0.5 * (1 + length)
     query, key, factors = query.double(), key.double(), factors.double()
-    seen_keys = query.new_zeros(query.shape)  # of each row, added up
-    rule = read.mask
+    seen_keys = query.new_zeros(query.shape)  # the sums of each row
+    rule = inferred.mask
     if rule is not None:
         rule = rule.bind(Extent(torch.Size((batch,)), heads, queries, keys, key.device))
     items = [slice(0, batch)]
@@ -157,8 +162,8 @@ def prove_scores(
                 of_keys = of_keys * scan.seen[item, :, rows, columns]
             seen_keys[item, :, rows] += of_keys @ key[item, :, columns]
     ours = (query * seen_keys).sum(-1, keepdim=True)
-    found = _judged(ours, scan.sums.unsqueeze(-1), allowed, batch * queries)
-    return replace(found, of=batch * queries) if found.error <= found.allowed else None
+    proof = _judged(ours, scan.sums.unsqueeze(-1), allowed, batch * queries)
+    return replace(proof, of=batch * queries) if proof.error <= proof.allowed else None
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -170,9 +175,9 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 def _regions(
     rule: Mask | None, rows: slice, within: intervals.Intervals, keys: int
 ) -> Iterator[tuple[slice, slice, bool]]:
-    """Rectangles, each of rows and columns, that hold all that some rows see.
+    """Rectangles, of rows and columns, that cover all that some rows see.
 
-    Those that hold more, the third says so, are of few rows.
+    The third value says whether a rectangle has hidden entries too; then it has few rows.
     """
     some = every = within
     if rule is not None:
@@ -191,7 +196,7 @@ def _regions(
 
 
 def _every_row(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
-    """Every row of every item of the batch, in parts."""
+    """Every row of every item, a block at a time."""
     heads, keys = evidence.record.shape[-3], evidence.record.shape[-1]
     step = max(1, NUMBERS_AT_ONCE // max(1, heads * keys))
     for item in range(batch):
@@ -200,7 +205,7 @@ def _every_row(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[i
 
 
 def _drawn_rows(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
-    """A few rows of an item, drawn several times."""
+    """A few random rows of a random item, drawn again if they are padding."""
     for _ in range(TRIES if batch and queries else 0):
         item = _draw.randrange(batch)
         rows = _draw.sample(range(queries), min(ROWS, queries))
@@ -217,7 +222,7 @@ def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int
 def _compared(
     evidence: Evidence, theirs: Tensor, value: Tensor | None, item: int, rows: list[int]
 ) -> Proof:
-    """Some rows of an item, theirs and ours."""
+    """Compare some rows of an item with the model's."""
     record = evidence.record
     device = theirs.device
     chosen = torch.tensor(rows, device=device)
@@ -228,7 +233,9 @@ def _compared(
         weights = record.queries.tensor[item][:, places]
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         largest = torch.zeros_like(weights[..., :1])
-        unit = max(unit, _unit(record.queries.dtype, theirs.device))  # they may be kept shortened
+        unit = max(
+            unit, _unit(record.queries.dtype, theirs.device)
+        )  # they may be kept in a shorter dtype
     else:
         scores = _scores(record, item, places)
         weights = _weights(record, scores, item, places)
@@ -241,19 +248,21 @@ def _compared(
         is_fine = evidence.weights is not None and unit <= torch.finfo(torch.float32).eps / 2
         if is_fine and unit * float(best.amax()) > LOST:
             raise Contradiction("adds numbers to its scores that leave few digits of them")
-        if _unit(kept, theirs.device) > unit:  # shortened: each product is off, not their sum
+        if (
+            _unit(kept, theirs.device) > unit
+        ):  # in a shorter dtype, each product is rounded, and not their sum
             unit = _unit(kept, theirs.device)
             largest = torch.maximum(largest, _length(record, item, places))
     theirs = theirs.to(weights)
-    told = len(rows) if evidence.every_row else _telling(weights)
+    counted = len(rows) if evidence.every_row else _informative(weights)
     ours = torch.finfo(weights.dtype).eps / 2
     relative = _allowance(unit, ours, largest)
     if evidence.weights is not None:
-        found = _judged(weights, theirs, weights * relative + least, told)
-        if found.error <= found.allowed or record.kept == "weights":
-            return found
+        proof = _judged(weights, theirs, weights * relative + least, counted)
+        if proof.error <= proof.allowed or record.kept == "weights":
+            return proof
         relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
-        return _judged(weights, theirs, weights * relative + least, told)
+        return _judged(weights, theirs, weights * relative + least, counted)
     assert value is not None
     value = value[item].to(weights)
     context = _product(weights, value)
@@ -264,34 +273,34 @@ def _compared(
         context, allowed = (x.transpose(0, 1).flatten(1) for x in (context, allowed))
         context = nn.functional.linear(context, weight, bias)
         allowed = nn.functional.linear(allowed, weight.abs()) + context.abs() * unit
-        return _judged(context, theirs, allowed, told)
-    found = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, told)
-    if found.error <= found.allowed:
-        return found
-    # What is added up may be larger than the sum, in scores and contexts.
+        return _judged(context, theirs, allowed, counted)
+    proof = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, counted)
+    if proof.error <= proof.allowed:
+        return proof
+    # The terms may be larger than their sum, in scores and in contexts.
     if record.kept != "weights":
         relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
     magnitude = _product(weights, value.abs()).amax(-1, keepdim=True)
     lost = value.abs().sum(-2).amax() * least
-    return _judged(context, theirs, magnitude * relative + lost, told)
+    return _judged(context, theirs, magnitude * relative + lost, counted)
 
 
-def _telling(weights: Tensor) -> int:
-    """How many rows, (heads, rows, keys), show a key more than another, or have but one."""
+def _informative(weights: Tensor) -> int:
+    """The number of rows, of (heads, rows, keys), whose weights differ, or that have one key."""
     if weights.shape[-1] == 1:
         return weights.shape[-2]
     return int((weights.amin(-1) < weights.amax(-1)).any(0).sum())
 
 
 def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
-    """The place where the difference is largest over what is allowed there."""
+    """The proof from the entry whose difference is the largest relative to what is allowed."""
     difference = (ours - theirs).abs_()
     if allowed.shape[-1] == 1:
         difference = difference.amax(-1, keepdim=True)
     excess = difference / (allowed + SMALLEST)
     worst = excess.argmax()
     error = float(difference.flatten()[worst])
-    if error != error:  # what a row is that sees nothing, zero or NaN, is the kernel's own
+    if error != error:  # a row that sees no key is 0 or NaN, depending on the kernel
         if bool(ours.isnan().any()) or bool(theirs.isinf().any()):
             ours, theirs = (
                 x.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for x in (ours, theirs)
@@ -303,24 +312,24 @@ def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
 
 
 def _allowance(unit: float, ours: float, largest: Tensor) -> Tensor:
-    """What rounding may do to a context, relative to sum_j w_ij |v_j|.
+    """The error of a context from rounding, relative to sum_j w_ij |v_j|.
 
-    A score that is rounded is off by up to `unit` times its size; its weight by as much, and the
-    sum of all weights as well. What comes after is rounded once each.
+    A rounded score is off by up to `unit` times its size; so is its weight, and so is the sum of
+    all weights. Each later operation is rounded once.
 
     Args:
-        unit: unit roundoff of what the model computes in.
-        ours: unit roundoff of sums, which are float32 or better.
+        unit: the unit roundoff of the dtype in which the model computes.
+        ours: the unit roundoff of sums, which are float32 or better.
         largest: the largest score of each row.
     """
     rounded = 2 * SCORE_ROUNDINGS * unit if unit > ours else 0.0
-    # Exponentials go into each weight and into their sum, the model's and, by it, the record's.
+    # Exponentials enter each weight and their sum, in the model and in the record.
     of_scores = (rounded + SUMMATION * ours) * (1 + largest) + 4 * EXPONENTIAL * ours
     return torch.expm1(of_scores) + OTHER_ROUNDINGS * unit
 
 
 def _unit(dtype: torch.dtype, device: torch.device) -> float:
-    """Unit roundoff of products in a dtype, as the machine is set to make them."""
+    """The unit roundoff of products in a dtype, with the precision that is set."""
     if dtype == torch.float32:
         precision = torch.get_float32_matmul_precision()
         if precision != "highest":  # bfloat16 on CPUs, TF32 on accelerators
@@ -329,13 +338,13 @@ def _unit(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _least(dtype: torch.dtype) -> float:
-    """The smallest number above zero of a dtype, below which weights are lost."""
+    """The smallest positive number of a dtype, below which weights are lost."""
     info = torch.finfo(dtype)
     return float(info.smallest_normal * info.eps)
 
 
 def _length(record: Record, item: int, rows: Tensor) -> Tensor:
-    """(heads, rows, 1): the scores that query and key could have, scale * |q| * max |k|."""
+    """(heads, rows, 1): a bound of the scores, scale * |q| * max |k|."""
     query, key = record.queries.tensor[item][:, rows].float(), record.keys.tensor[item].float()
     longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)
     longest = longest.repeat_interleave(len(query) // len(key))[:, None, None]
@@ -353,7 +362,7 @@ def _scores(record: Record, item: int, rows: Tensor) -> Tensor:
     query, key = record.queries.tensor[item][:, rows], record.keys.tensor[item]
     key = key.to(torch.promote_types(key.dtype, torch.float32))
     heads, count, dim = query.shape
-    # Heads that share a key become more rows of one product.
+    # Heads that share a key are rows of one product.
     query = query.to(key).reshape(len(key), -1, dim)
     scores = ((query * _scale(record)) @ key.mT).view(heads, count, -1)
     if record.softcap is not None:
@@ -399,5 +408,5 @@ def _seen(mask: Mask, record: Record, item: int, rows: Tensor) -> Tensor:
 
 
 def _of_item(flags: Tensor, item: int) -> Tensor:
-    """(queries,) bool, of flags that are (batch or 1, queries)."""
+    """(queries,) bool, of (batch or 1, queries) flags."""
     return flags[item if len(flags) > 1 else 0]

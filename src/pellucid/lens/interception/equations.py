@@ -8,9 +8,9 @@ __all__ = ["arranged", "labels"]
 
 
 def labels(equation: str, left: Tensor, right: Tensor) -> tuple[str, str, str] | None:
-    """The letters of two operands and of the result, each axis one; None where one is repeated."""
-    given, _, result = equation.replace(" ", "").partition("->")
-    operands = given.split(",")
+    """The letters of two operands and of the result, one per axis; None if one is repeated."""
+    left_side, _, result = equation.replace(" ", "").partition("->")
+    operands = left_side.split(",")
     if len(operands) != 2:
         return None
     free = [letter for letter in ascii_letters if letter not in equation]
@@ -28,13 +28,13 @@ def labels(equation: str, left: Tensor, right: Tensor) -> tuple[str, str, str] |
     else:
         once = sorted(x for x in set("".join(named)) if "".join(named).count(x) == 1)
         result = longest + "".join(x for x in once if x not in longest)
-    if any(len(set(some)) != len(some) for some in (*named, result)):
+    if any(len(set(x)) != len(x) for x in (*named, result)):
         return None
     return named[0], named[1], result
 
 
 def arranged(tensor: Tensor, own: str, wanted: str) -> Tensor:
-    """A view with its axes in another order; axes that it does not have are of size one."""
+    """A view with the axes in another order; missing axes have size one."""
     tensor = tensor.permute([own.index(letter) for letter in wanted if letter in own])
     for place, letter in enumerate(wanted):
         if letter not in own:

@@ -112,8 +112,8 @@ def _call(
 
 
 def _is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
-    wanted = options.get("is_causal")
-    return bool(getattr(module, "is_causal", True) if wanted is None else wanted)
+    is_causal = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
 
 
 def _flash_rule(

@@ -71,13 +71,13 @@ def callers(module: nn.Module | None = None, *, under_transform: bool = False) -
         or (not under_transform and is_transformed())
     ):
         return []
-    found: Callers = []
+    result: Callers = []
     if module is not None:
         for listener in waiting:
             name = listener.name_of(module)
             if name is not None:
-                found.append((listener, name))
-        return found
+                result.append((listener, name))
+        return result
     innermost = None
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and module_of_call(frame) is None:
@@ -93,11 +93,11 @@ def callers(module: nn.Module | None = None, *, under_transform: bool = False) -
             # A helper may be outside the model that calls it. But a model that is called by the
             # `generate` of another one, as its draft, attends itself.
             if name is not None and (inner is innermost or call.f_code.co_name == "forward"):
-                found.append((listener, name))
+                result.append((listener, name))
                 waiting.remove(listener)
         if not waiting:
             break
-    return found
+    return result
 
 
 def report_transformed() -> None:
@@ -189,7 +189,7 @@ def note_weights(weights: ModelWeights) -> None:
 
 
 def report(
-    found: Callers,
+    callers: Callers,
     make: Callable[..., Call | ModelWeights | str],
     /,
     *args: Any,
@@ -215,7 +215,7 @@ def report(
                 call.model_weights.is_known = call.is_known
         elif isinstance(call, str) and len(weights) == 1:
             call = weights[0]
-        for listener, name in found:
+        for listener, name in callers:
             if isinstance(call, str):
                 listener.on_missed(name, call)
                 continue
