@@ -11,8 +11,6 @@ from pellucid.errors import ArgumentError
 from pellucid.lens.query_positions import Queries, query_positions
 from pellucid.lens.record import Record
 
-__all__ = ["Contributions", "value_of"]
-
 
 class Contributions:
     """weights[..., i, j] * (left[..., i, :] . right[..., j, :]), computed only where asked.

@@ -15,8 +15,6 @@ from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording, as_recording
 from pellucid.lens.spelling import is_punctuation, is_special, texts
 
-__all__ = ["CLEAR", "EVEN", "heads", "heads_by_module"]
-
 CLEAR = 0.4
 """The share of attention from which a role is clear."""
 EVEN = 0.9

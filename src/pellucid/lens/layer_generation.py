@@ -11,8 +11,6 @@ from pellucid.lens.pieces import Pieces
 from pellucid.lens.proof import Contradiction, Evidence, prove
 from pellucid.lens.record import Record
 
-__all__ = ["LayerGeneration"]
-
 
 @dataclass(eq=False)
 class LayerGeneration:

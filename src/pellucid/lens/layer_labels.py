@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pellucid.lens import module_names
 from pellucid.lens.record import Record
 
-__all__ = ["CROSS", "DECODER", "label_layers"]
-
 ENCODER, DECODER, CROSS = "e", "d", "x"
 
 

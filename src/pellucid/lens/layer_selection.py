@@ -8,8 +8,6 @@ from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.module_names import ancestors, layer_number
 from pellucid.lens.record import Record
 
-__all__ = ["Layers", "select_names", "select_records"]
-
 Layers = int | str | Iterable[int | str]
 """Layer numbers, module names, or patterns such as "decoder.*". A layer number is the first number
 in a module's name; negative numbers count from the last layer. A name or a pattern also selects the

@@ -23,8 +23,6 @@ from pellucid.attention.masks import (
 from pellucid.common import untrusted
 from pellucid.errors import FileError
 
-__all__ = ["mask_from_json", "mask_to_json"]
-
 KINDS: dict[str, type[Mask]] = {
     kind.__name__: kind for kind in (And, Band, Below, Dense, Documents, Not, Or, Present, Rows)
 }

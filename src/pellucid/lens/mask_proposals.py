@@ -10,8 +10,6 @@ from torch import Tensor
 from pellucid.attention.masks import And, Band, Below, Documents, Mask, PerItem
 from pellucid.lens.mask_tensor import MaskTensor
 
-__all__ = ["joined", "outline_of", "proposals"]
-
 FAR = 2**40
 """Beyond any key."""
 

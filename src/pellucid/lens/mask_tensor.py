@@ -8,8 +8,6 @@ from torch import Tensor
 from pellucid.attention import intervals
 from pellucid.attention.masks import Mask
 
-__all__ = ["CHUNK_NUMBERS", "CHUNK_ROWS", "MaskTensor", "all_true"]
-
 CHUNK_NUMBERS = 2**22
 """The most numbers that are compared together."""
 CHUNK_ROWS = 256

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from pellucid.attention.scores import BLOCK_NUMBERS
 from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
 
-__all__ = ["module_matrix", "not_in_memory"]
-
 ROUNDINGS = 8
 """The error, in roundings of one number, that a linear module may have: products and sums."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from pellucid.attention.scores import unexpanded
 from pellucid.errors import ArgumentError
 
-__all__ = ["Keeper", "Lazy", "Part", "Pieces", "version_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Lazy:

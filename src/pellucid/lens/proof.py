@@ -21,8 +21,6 @@ from pellucid.lens.pieces import Part, Pieces
 from pellucid.lens.record import SMALLEST, Proof, Record
 from pellucid.lens.score_scan import HIDDEN, ScoreScan
 
-__all__ = ["Contradiction", "Evidence", "prove", "prove_scores", "random_factors"]
-
 ROWS = 3
 """Rows that are drawn from each call whose function is known."""
 TRIES = 8
@@ -233,9 +231,8 @@ def _compared(
         weights = record.queries.tensor[item][:, places]
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         largest = torch.zeros_like(weights[..., :1])
-        unit = max(
-            unit, _unit(record.queries.dtype, theirs.device)
-        )  # they may be kept in a shorter dtype
+        # They may be kept in a shorter dtype.
+        unit = max(unit, _unit(record.queries.dtype, theirs.device))
     else:
         scores = _scores(record, item, places)
         weights = _weights(record, scores, item, places)
@@ -248,9 +245,7 @@ def _compared(
         is_fine = evidence.weights is not None and unit <= torch.finfo(torch.float32).eps / 2
         if is_fine and unit * float(best.amax()) > LOST:
             raise Contradiction("adds numbers to its scores that leave few digits of them")
-        if (
-            _unit(kept, theirs.device) > unit
-        ):  # in a shorter dtype, each product is rounded, and not their sum
+        if _unit(kept, theirs.device) > unit:  # each product is rounded, and not their sum
             unit = _unit(kept, theirs.device)
             largest = torch.maximum(largest, _length(record, item, places))
     theirs = theirs.to(weights)

@@ -8,8 +8,6 @@ from torch import Tensor
 from pellucid.attention import indexing
 from pellucid.errors import OutOfRangeError
 
-__all__ = ["Queries", "query_positions"]
-
 Queries = slice | Sequence[int] | Tensor | None
 """A slice or several ints, from the end if negative; None = all."""
 

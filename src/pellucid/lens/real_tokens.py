@@ -7,8 +7,6 @@ from pellucid.attention import AttentionWeights
 from pellucid.lens.head_patterns import Positions
 from pellucid.lens.record import Record
 
-__all__ = ["real_given_received", "real_tokens", "with_query_positions"]
-
 
 def real_tokens(record: Record) -> tuple[Tensor, Tensor]:
     """(batch, keys) and (batch, queries) bool: the tokens that are not padding.

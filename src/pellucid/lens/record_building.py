@@ -13,8 +13,6 @@ from pellucid.lens.proof import Evidence, prove
 from pellucid.lens.record import Proof, Record
 from pellucid.lens.visibility import Visibility
 
-__all__ = ["Ids", "prove_call", "prove_weights", "record_of_call", "record_of_weights"]
-
 Ids = tuple[Tensor | None, Tensor | None]
 """(batch, queries) and (batch, keys) ids of the tokens of queries and keys."""
 

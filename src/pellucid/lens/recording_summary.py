@@ -7,8 +7,6 @@ from pellucid.attention.limits import readable_bytes
 from pellucid.lens.record import Proof, Record
 from pellucid.lens.visibility import bands
 
-__all__ = ["summary"]
-
 
 def summary(
     model: str,

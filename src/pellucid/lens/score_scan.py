@@ -7,8 +7,6 @@ from torch import Tensor
 
 from pellucid.lens.mask_tensor import all_true
 
-__all__ = ["HIDDEN", "ScoreScan", "scan_scores"]
-
 SCAN_NUMBERS = 2**19
 """Scores that are scanned together, so that they stay in the CPU's cache."""
 SCAN_COLUMNS = 512

@@ -28,8 +28,6 @@ from pellucid.lens.interception import (
 )
 from pellucid.lens.interception.listeners import Listener
 
-__all__ = ["add", "remove"]
-
 _stance: Any = None
 """Makes compiled code run eagerly while anybody listens, as no wrapper sees into its graphs."""
 

@@ -28,8 +28,6 @@ from pellucid.lens.interception import softmax as softmaxes
 from pellucid.lens.interception.patches import Place
 from pellucid.lens.interception.shapes import copied, is_argument, joined, stacked
 
-__all__ = ["operators", "places"]
-
 
 def places() -> Iterator[Place]:
     for owner in (torch, torch.Tensor):

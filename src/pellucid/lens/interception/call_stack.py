@@ -8,16 +8,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = [
-    "is_in_forward",
-    "is_own_code",
-    "is_shipped",
-    "module_of_call",
-    "original_of",
-    "replicate",
-    "running_modules",
-]
-
 OWN_CODE = ("pellucid.attention.", "pellucid.lens.")
 """Code that computes from records. Its attention is not the model's."""
 SHIPPED = ("torch.", "transformers.", "pellucid.")

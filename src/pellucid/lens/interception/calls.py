@@ -11,8 +11,6 @@ from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.pieces import Part
 from pellucid.lens.record import Proof
 
-__all__ = ["CacheUpdate", "Call", "ModelWeights"]
-
 
 @dataclass(eq=False, slots=True)
 class CacheUpdate:

@@ -4,8 +4,6 @@ from string import ascii_letters
 
 from torch import Tensor
 
-__all__ = ["arranged", "labels"]
-
 
 def labels(equation: str, left: Tensor, right: Tensor) -> tuple[str, str, str] | None:
     """The letters of two operands and of the result, one per axis; None if one is repeated."""

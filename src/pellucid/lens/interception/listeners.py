@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.pieces import Part
 
-__all__ = ["Callers", "Context", "Listener", "active", "add", "context", "here", "lock", "remove"]
-
 
 class Listener(Protocol):
     """Watches one model."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from pellucid.lens.interception import listeners
 
-__all__ = ["Place", "Wrap", "patch", "remove_all", "script"]
-
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Makes a wrapper of a function."""
 Place = tuple[Any, str, Wrap]

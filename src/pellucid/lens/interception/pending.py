@@ -15,22 +15,6 @@ from pellucid.lens.interception.shapes import Fold
 from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.record import Proof
 
-__all__ = [
-    "REMEMBERED",
-    "PendingSoftmax",
-    "Product",
-    "Shape",
-    "before_dropout",
-    "copied",
-    "everywhere",
-    "here",
-    "is_dropped",
-    "is_parameter",
-    "is_projected",
-    "left",
-    "version",
-]
-
 REMEMBERED = 4
 """How many products, projections and softmaxes are remembered on each thread."""
 Shape = tuple[int, int]

@@ -11,8 +11,6 @@ from torch import Tensor
 from pellucid.lens.interception import equations, pending, reporting, softmax
 from pellucid.lens.interception.pending import PendingSoftmax, Product
 
-__all__ = ["contracted", "multiplied"]
-
 SAMPLE_ROWS = 32
 """Rows that are sampled to tell whether a tensor comes from a softmax."""
 MOST_AXES = 5

@@ -19,21 +19,6 @@ from pellucid.lens.interception.call_stack import is_own_code, module_of_call, r
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.interception.listeners import Callers
 
-__all__ = [
-    "as_one_call",
-    "callers",
-    "is_inside_call",
-    "is_traced",
-    "is_transformed",
-    "is_unobserved",
-    "note_logsumexp",
-    "note_weights",
-    "report",
-    "report_transformed",
-    "unobserved",
-    "untraced",
-]
-
 _set_tracing_state: Any = vars(torch._C)["_set_tracing_state"]  # which has no annotation
 
 

@@ -20,17 +20,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens.interception import call_stack, listeners, reporting
 
-__all__ = [
-    "Fold",
-    "as_four",
-    "copied",
-    "fold_of",
-    "is_argument",
-    "joined",
-    "mask_as_four",
-    "stacked",
-]
-
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 """Names of the number of heads in modules."""
 REMEMBERED = 8

@@ -21,8 +21,6 @@ from pellucid.lens.mask_inference import infer_mask_of_scores
 from pellucid.lens.proof import prove_scores, random_factors
 from pellucid.lens.score_scan import HIDDEN, scan_scores
 
-__all__ = ["forget", "normalised", "used"]
-
 SAMPLE_ROWS, SCALE_ROWS = 32, 3
 """Rows that are sampled, and those of them from which the scale is computed."""
 

@@ -9,8 +9,6 @@ from torch import nn
 
 from pellucid.lens.interception import dispatcher, listeners
 
-__all__ = ["call_module", "start", "submit"]
-
 
 def start(original: Callable[..., None]) -> Callable[..., None]:
     """`Thread.start`."""
