@@ -110,9 +110,6 @@ class Watch(Recording):
         """Whether compiled code runs eagerly in an open watch; False only if nothing compiled
         is to be recorded."""
         self._audit: Audit | None = None
-        self.held_by_with: weakref.ref[Callable[..., None]] | None = None
-        """The `__exit__` that a `with` holds, before the watch is open."""
-        self._finalizer: weakref.finalize[..., Any] | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
         self._placeholders = module_names.placeholders(self._modules)
@@ -125,6 +122,9 @@ class Watch(Recording):
 
     def _clear(self) -> None:
         """Set what only an open watch needs to its initial state."""
+        self.held_by_with: weakref.ref[Callable[..., None]] | None = None
+        """The `__exit__` that a `with` holds."""
+        self._finalizer: weakref.finalize[..., Any] | None = None
         self._names: dict[int, str] = {}
         self._token_ids: TokenIds | None = None
         self._broken: dict[str, str] = {}
