@@ -57,7 +57,7 @@ def test_the_options_are_those_documented(run, command):
         "explain": {
             "--example", "--model", "--layer", "--head", "--query", "--causal", "--weights",
             "--words", "--from", "--source", "--seed", "--width", "--size", "--heads", "--table",
-            "--scale", "--temperature", "--steps", "--save", "--html", "--svg", "--overwrite",
+            "--text", "--scale", "--temperature", "--steps", "--save", "--html", "--svg", "--overwrite",
             "--json", "--help",
         },
         "scaling": {

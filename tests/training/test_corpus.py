@@ -217,7 +217,7 @@ def test_columns_that_are_none(written, columns, error, told):
 
 def test_columns_of_one_name(written):
     path = written("a.csv", "text,label,text\na,b,c\n")
-    with pytest.raises(ArgumentError, match="has 2 columns 'text'; which is meant"):
+    with pytest.raises(ArgumentError, match="has 2 columns 'text'; their names must differ"):
         list(documents([path], "text"))
     assert list(rows([path], ["label"])) == [("b",)]
 

@@ -47,7 +47,11 @@ def explain(
     ] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="An example of the notes instead: poem, journey, bright or lookup."),
+        typer.Option(
+            help="An example instead: poem, journey, bright or lookup (of the notes), context "
+            "(one word in several sentences), verdict (was a film liked?) or next (what comes "
+            "next?)."
+        ),
     ] = None,
     words: Annotated[
         str | None,
@@ -71,7 +75,10 @@ def explain(
     ] = None,
     query: Annotated[
         str | None,
-        typer.Option(metavar="WORD", help="Show the rows of one word; for lookup, look it up."),
+        typer.Option(
+            metavar="WORD",
+            help="Show the rows of one word; or the word to look up, compare or write next.",
+        ),
     ] = None,
     causal: Annotated[
         bool, typer.Option("--causal", help="Hide from each token the tokens after it.")
@@ -97,6 +104,10 @@ def explain(
     table: Annotated[
         str | None,
         typer.Option(metavar="KEY=NUMBER,...", help="Your own table for --example lookup."),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Your own text for context (several), verdict or next."),
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="The factor on the scores (default: 1/√d_k).")
@@ -146,15 +157,14 @@ def explain(
         walk = walk_model(
             printable(sentence[0]), model=model, layer=layer, head=head, query=query, causal=causal
         )
-    elif kind == "lookup":
-        from pellucid.lessons.lookup import TABLE, walk_lookup
+    elif kind == "lookup" and table is not None:
+        from pellucid.lessons.lookup import walk_lookup
 
-        walk = walk_lookup(query or "orange", TABLE if table is None else _table(table))
-    elif kind == "example" and not options.keys() & {"scale", "temperature", "save"}:
+        walk = walk_lookup(query or "orange", _table(table))
+    elif example is not None and not options.keys() & {"scale", "temperature", "save"}:
         from pellucid.lessons.examples import walk_example
 
-        assert example is not None
-        walk = walk_example(example, causal=causal, weights=form, query=query)
+        walk = walk_example(example, causal=causal, weights=form, query=query, text=text)
     else:
         from pellucid.lessons.steps import walk_lesson
 
@@ -186,6 +196,7 @@ _GOES_WITH = {
     "causal": ("sentence", "example", "words", "from"),
     "weights": ("example", "words"),
     "table": ("lookup",),
+    "text": ("text",),
     **dict.fromkeys(_OF_WORDS, ("words",)),
     **dict.fromkeys(("scale", "temperature", "save"), ("example", "words", "from")),
 }
@@ -193,6 +204,7 @@ _CALLED = {
     "sentence": "a sentence",
     "example": "--example",
     "lookup": "--example lookup",
+    "text": "--example context, verdict or next",
     "words": "--words",
     "from": "--from",
 }
@@ -210,8 +222,9 @@ def _kind_of_lesson(options: dict[str, Any]) -> str:
             'give either a sentence, like "Write a poem", or one of --example, --words and --from'
         )
     (kind,) = kinds
-    if options.get("example") == "lookup":
-        kind = "lookup"
+    if kind == "example":
+        others = {"lookup": "lookup", "context": "text", "verdict": "text", "next": "text"}
+        kind = others.get(options["example"], kind)
     for name, goes_with in _GOES_WITH.items():
         if name in options and kind not in goes_with:
             wanted = " or ".join(_CALLED[kind] for kind in goes_with)

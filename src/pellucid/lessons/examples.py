@@ -4,7 +4,7 @@ Embeddings are copied facts. The weight matrices come from PyTorch's generator u
 seeds, so that the numbers are exactly theirs; the global generator is left as it was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, UnknownNameError
-from pellucid.lessons import lookup
+from pellucid.lessons import context, lookup, next_token
 from pellucid.lessons.lesson import Form, Lesson
 from pellucid.lessons.steps import walk_lesson
 from pellucid.lessons.walk import Step, Walk
@@ -92,7 +92,18 @@ EXAMPLES = {
         speaker=4,
     ),
 }
-NAMES = (*EXAMPLES, "lookup")
+WITHOUT_WEIGHTS: dict[str, Callable[..., Walk]] = {
+    "lookup": lambda query=None, text=None: lookup.walk_lookup(query or "orange"),
+    "context": lambda query=None, text=None: context.walk_context(
+        text or context.BANKS, word=query or "bank"
+    ),
+    "verdict": lambda query=None, text=None: context.walk_verdict(_one(text, context.VERDICT)),
+    "next": lambda query=None, text=None: next_token.walk_next_token(
+        _one(text, next_token.PROMPT), pick=query
+    ),
+}
+"""The examples in which no number is drawn: a query and texts are all that they take."""
+NAMES = (*EXAMPLES, *WITHOUT_WEIGHTS)
 
 
 def example_lesson(name: str, *, causal: bool = False, weights: Form | None = None) -> Lesson:
@@ -133,7 +144,12 @@ def example_lesson(name: str, *, causal: bool = False, weights: Form | None = No
 
 
 def walk_example(
-    name: str, *, causal: bool = False, weights: Form | None = None, query: str | None = None
+    name: str,
+    *,
+    causal: bool = False,
+    weights: Form | None = None,
+    query: str | None = None,
+    text: Sequence[str] | None = None,
 ) -> Walk:
     """The walk of one example.
 
@@ -141,18 +157,30 @@ def walk_example(
         name: one of `NAMES`.
         causal: as in `example_lesson`.
         weights: likewise.
-        query: show one token's rows alone; for lookup, the word that is looked up.
+        query: show one token's rows alone; for lookup, the word that is looked up; for context, the
+            word that is compared; for next, the token to go on with.
+        text: your own sentences for context, text for verdict, or prompt for next.
     """
-    if name == "lookup":
+    if name in WITHOUT_WEIGHTS:
         if causal or weights:
             given = "causal" if causal else "weights"
-            raise ArgumentError(f"{given} has no meaning for the example 'lookup'")
-        return lookup.walk_lookup(query or "orange")
+            raise ArgumentError(f"{given} has no meaning for the example '{name}'")
+        return WITHOUT_WEIGHTS[name](query=query, text=text)
+    if text is not None:
+        raise ArgumentError(f"text has no meaning for the example '{name}'")
     walk = walk_lesson(example_lesson(name, causal=causal, weights=weights), query=query)
     if name == "poem" and not causal:
         walk = replace(walk, steps=tuple(map(_in_the_notes_words, walk.steps)))
     form: str = weights or next(iter(EXAMPLES[name].weights))
     return replace(walk, facts={"example": name, "weights": form, "causal": causal})
+
+
+def _one(texts: Sequence[str] | None, default: str) -> str:
+    if not texts:
+        return default
+    if len(texts) > 1:
+        raise ArgumentError(f"this example takes one text, not {len(texts)}")
+    return texts[0]
 
 
 def _in_the_notes_words(step: Step) -> Step:

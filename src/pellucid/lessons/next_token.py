@@ -10,12 +10,13 @@ from pellucid.models import load
 from pellucid.tasks import Sampling, generate
 from pellucid.tasks.generation import as_decoder
 
+PROMPT = "And the king said to the"
 LISTED = 8
 """Tokens whose probability is shown."""
 
 
 def walk_next_token(
-    prompt: str, *, model: str = "decoder", pick: str | None = None, follow: int = 8
+    prompt: str = PROMPT, *, model: str = "decoder", pick: str | None = None, follow: int = 8
 ) -> Walk:
     """The probabilities of the next token, and how the text goes on.
 

@@ -16,7 +16,7 @@ from pellucid.lessons.examples import example_lesson
 from pellucid.lessons.lesson import Lesson, random_lesson
 from pellucid.lessons.lookup import lookup_lesson, walk_lookup
 from pellucid.lessons.model import walk_model
-from pellucid.lessons.next_token import walk_next_token
+from pellucid.lessons.next_token import PROMPT, walk_next_token
 from pellucid.lessons.scaling import measure_scaling
 from pellucid.lessons.steps import attend, project, scale_of, walk_lesson
 from pellucid.lessons.walk import Walk
@@ -612,7 +612,7 @@ def _stacks() -> Station:
 
 
 def _generation() -> Station:
-    prompt = "And the king said to the"
+    prompt = PROMPT
     walk = walk_next_token(prompt)
     shares = walk.heat[1].values[0]
     names = walk.tokens

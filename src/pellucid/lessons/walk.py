@@ -69,17 +69,19 @@ class Walk:
     """Where the numbers come from, a line each."""
     tokens: tuple[str, ...]
     steps: tuple[Step, ...]
+    picture: str | None = None
+    """The step that is drawn; unless named, the first that has percentages."""
     facts: dict[str, str | int | float] = field(default_factory=dict)
     """The choices behind the walk, for scripts: model, layer, head, ..."""
 
     @property
     def heat(self) -> tuple[Step, Matrix]:
-        """The step and matrix that make the picture: the first percentages."""
+        """The step and matrix that make the picture."""
         return next(
             (step, matrix)
             for step in self.steps
             for matrix in step.matrices
-            if matrix.kind == "percent"
+            if matrix.kind == "percent" and self.picture in (None, step.name)
         )
 
 

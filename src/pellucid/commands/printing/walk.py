@@ -36,7 +36,7 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
         show_picture(walk, console)
         console.print()
         say(
-            f"Each row sums to 100%. --steps shows all {len(walk.steps)} steps that lead to it.",
+            f"--steps shows all {len(walk.steps)} steps, number by number.",
             console,
             style="dim",
         )
