@@ -57,8 +57,8 @@ def test_the_options_are_those_documented(run, command):
         "explain": {
             "--example", "--model", "--layer", "--head", "--query", "--causal", "--weights",
             "--words", "--from", "--source", "--seed", "--width", "--size", "--heads", "--table",
-            "--text", "--scale", "--temperature", "--steps", "--save", "--html", "--svg", "--overwrite",
-            "--json", "--help",
+            "--text", "--scale", "--temperature", "--steps", "--save", "--html", "--svg",
+            "--overwrite", "--json", "--help",
         },
         "scaling": {
             "--dims", "--keys", "--samples", "--seed", "--distribution", "--train", "--size",

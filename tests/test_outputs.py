@@ -181,7 +181,7 @@ def test_standard_input_is_read_too(tmp_path):
     with path.open() as file:
         done = subprocess.run(command, stdin=file, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "is what standard input reads" in done.stderr
+    assert "is read by standard input" in done.stderr
     assert path.read_text() == "text\na cat\n"
 
 
@@ -212,13 +212,13 @@ def test_a_file_that_appears_during_the_work_stays(tmp_path):
 
 def test_that_it_appears_at_the_last_moment_is_seen(tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
-    real = files._put
+    real = files._move
 
     def late(aside, target):
         target.write_text("theirs")
         real(aside, target)
 
-    monkeypatch.setattr(files, "_put", late)
+    monkeypatch.setattr(files, "_move", late)
     for linked in (True, False):
         if not linked:  # as on a file system without links
             monkeypatch.setattr(os, "link", lambda *_: os.stat("/nowhere"))
@@ -246,7 +246,7 @@ def test_in_python_too(tmp_path):
         recording().save(head, overwrite=True)
     model = Encoder(Config(kind="encoder", vocabulary=11, width=8, heads=2, hidden=8, layers=1))
     model.save(tmp_path / "model")
-    with pytest.raises(errors.ExistsError, match=r"config\.json already; overwrite=True"):
+    with pytest.raises(errors.ExistsError, match=r"already has a config\.json; overwrite=True"):
         model.save(tmp_path / "model")
     model.save(tmp_path / "model", overwrite=True)
 
@@ -318,11 +318,12 @@ def test_a_circle_of_links_is_one_line(tmp_path, refused):
 
 
 def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
-    from pellucid.models.checkpoints import tensors
+
+    from pellucid.models.checkpoints import weight_files
 
     with (
         pytest.raises(errors.FileError, match=r"its x cannot be read: .*No such file"),
-        tensors._opened(tmp_path / "x"),
+        weight_files._opened(tmp_path / "x"),
     ):
         pass
 

@@ -18,7 +18,7 @@ import pellucid
 from pellucid.errors import ArgumentError, FileError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder
 from pellucid.models.checkpoints.family import Family
-from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored
+from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored
 from pellucid.readers import open_checkpoint
 
 UNFIT = "its config.json has a value that does not fit: "

@@ -15,7 +15,7 @@ from pellucid.layers.config import Config
 from pellucid.models.checkpoints import UNFIT, generation, pooling, read_config
 from pellucid.models.checkpoints.family import Family, Place, Shaped, names_of, of_theirs, places
 from pellucid.models.checkpoints.source import directory_of, opening
-from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored, check_fits
+from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored, check_fits
 from pellucid.models.stacks import KINDS, Decoder, Encoder, EncoderDecoder
 from pellucid.text.tokenizer_files import load_tokenizer
 

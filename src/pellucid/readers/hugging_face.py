@@ -14,7 +14,7 @@ from pellucid.common.files import printable
 from pellucid.common.untrusted import json_in
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models.checkpoints.source import opening
-from pellucid.models.checkpoints.tensors import Tensors, as_large_as_stored, check_fits
+from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored, check_fits
 from pellucid.readers.checkpoint import Checkpoint
 
 _TOKENIZERS = (

@@ -31,7 +31,7 @@ from pellucid.models import load
 from pellucid.models.stacks import KINDS
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.utf8_files import name_of
-from pellucid.training import alignment, corpus, hardware
+from pellucid.training import corpus, hardware, word_aligner
 from pellucid.training import run_directory as places
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Interrupted, Trainer
@@ -183,7 +183,7 @@ def _set_up(
     links = None
     if run.options.get("guidance"):
         sources, targets = prepared.training.texts
-        links = alignment.kept(data, sources, targets, progress)
+        links = word_aligner.kept(data, sources, targets, progress)
     if processes.is_first:
         processes.wait()
     tokens = _tokens(prepared)

@@ -2,6 +2,9 @@
 
 DIR/training/checkpoints/step-0000250/   the files of torch.distributed.checkpoint, one per
 process, and about.json with their checksums
+
+No random state is among them: each step makes its own from the seed, its number and the process
+(see `loop`).
 """
 
 import hashlib

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pellucid.commands.printing import confusion
-from pellucid.commands.printing.console import add_texts, one_line, plain_table, say, shaded
+from pellucid.commands.printing.console import add_texts, one_line, plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
 from pellucid.tasks.classify import Evaluation, Head

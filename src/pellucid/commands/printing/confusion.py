@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.commands.printing.console import plain_table, say, shaded
+from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import short
 

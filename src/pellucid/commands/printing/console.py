@@ -1,9 +1,8 @@
-"""Text as wide as the terminal, shades for shares, tables, notes and progress bars."""
+"""Text as wide as the terminal, tables, notes and progress bars."""
 
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import fill
 
@@ -12,12 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.common import colours
 from pellucid.common.files import printable
-from pellucid.common.grid import Cell
-
-# Some terminals give their background here; most are dark.
-RAMP = colours.LIGHT if os.environ.get("COLORFGBG", "").endswith((";7", ";15")) else colours.DARK
 
 
 def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
@@ -25,25 +19,6 @@ def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> Non
     margin = " " * indent
     broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
     console.print(Text(broken, style=style))
-
-
-def shaded(text: str, share: float) -> Text:
-    """Text on the shade of a share, from 0 to 1."""
-    paper = colours.shade(share, RAMP)
-    # A share near 0 keeps the terminal's background.
-    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if share > 0.03 else "dim"
-    return Text(text, style=style)
-
-
-def shaded_line(cells: Iterable[Cell]) -> Text:
-    """A line of a grid of percentages, each on its shade."""
-    line = Text()
-    for cell in cells:
-        if cell.share is None:
-            line.append(cell.text, style="dim" if cell.is_title else "")
-        else:
-            line.append_text(shaded(cell.text, cell.share))
-    return line
 
 
 def plain_table() -> Table:

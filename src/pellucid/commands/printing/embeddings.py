@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pellucid.commands.printing.console import add_texts, one_line, plain_table, say, shaded
+from pellucid.commands.printing.console import add_texts, one_line, plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common.wording import count
 from pellucid.tasks.embedding import name_of
 from pellucid.text import table_writing

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pellucid.attention.limits import readable_bytes
-from pellucid.commands.printing.console import plain_table, say, shaded
+from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common import files
 from pellucid.common.files import printable
 from pellucid.common.wording import count, percent, short

@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pellucid.commands.printing.console import one_line, plain_table, say, shaded
+from pellucid.commands.printing.console import one_line, plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.tasks.embedding import name_of

@@ -10,7 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.commands.printing.console import say, shaded_line
+from pellucid.commands.printing.console import say
+from pellucid.commands.printing.shades import shaded_line
 from pellucid.common.grid import Cell
 from pellucid.training.progress_line import Line
 

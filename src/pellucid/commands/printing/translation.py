@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pellucid.commands.printing.console import noted, say, shaded_line, steps
+from pellucid.commands.printing.console import noted, say, steps
+from pellucid.commands.printing.shades import shaded_line
 from pellucid.common.files import printable
 from pellucid.common.grid import bands
 from pellucid.common.wording import count

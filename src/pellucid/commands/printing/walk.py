@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pellucid.commands.printing.console import plain_table, say, shaded
+from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.shades import shaded
 from pellucid.common.wording import short
 from pellucid.lessons.walk import Matrix, Step, Walk
 

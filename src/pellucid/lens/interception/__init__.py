@@ -14,13 +14,13 @@ from torch import nn
 
 from pellucid.common.interrupts import held_back
 from pellucid.lens.interception import (
-    by_hand,
     caches,
     call_stack,
     dispatcher,
     hugging_face,
     listeners,
     multi_head,
+    operator_hooks,
     patches,
     sdpa,
     softmax,
@@ -68,7 +68,7 @@ def remove(listener: Listener) -> None:
 
 
 def _patch_all() -> None:
-    for taps in (sdpa, multi_head, hugging_face, caches, by_hand):
+    for taps in (sdpa, multi_head, hugging_face, caches, operator_hooks):
         for place in taps.places():
             patches.patch(*place)
     patches.patch(threading.Thread, "start", threads.start)
@@ -78,7 +78,9 @@ def _patch_all() -> None:
     patches.patch(nn.Module, "_replicate_for_data_parallel", call_stack.replicate)
     patches.patch(torch, "compile", _compile)
     patches.patch(torch.jit, "script", patches.script)
-    dispatcher.begin(pair for taps in (sdpa, multi_head, by_hand) for pair in taps.operators())
+    dispatcher.begin(
+        pair for taps in (sdpa, multi_head, operator_hooks) for pair in taps.operators()
+    )
 
 
 def _run_eagerly() -> None:

@@ -15,7 +15,7 @@ from pellucid.errors import ExistsError, FileError
 from pellucid.models.checkpoints import ANY_NAMES, FAMILIES, OWN, generation, pooling
 from pellucid.models.checkpoints.family import Family, Shaped, places
 from pellucid.models.checkpoints.generation import Generation
-from pellucid.models.checkpoints.tensors import WEIGHTS
+from pellucid.models.checkpoints.weight_files import WEIGHTS
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import tokenizer_file
 

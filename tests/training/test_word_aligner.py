@@ -7,7 +7,7 @@ import pytest
 
 import pellucid
 from pellucid.errors import ArgumentError
-from pellucid.training import alignment
+from pellucid.training import word_aligner
 from pellucid.training.objectives import Translation
 from pellucid.training.run_config import Run
 from pellucid.training.sequences import Sequences
@@ -38,7 +38,7 @@ def pairs(directory, count=211):
 def test_words_are_found_by_their_company(tmp_path):
     sources, targets, places = pairs(tmp_path)
     steps = []
-    found = alignment.links(sources, targets, 2 * WORDS, lambda *step: steps.append(step))
+    found = word_aligner.links(sources, targets, 2 * WORDS, lambda *step: steps.append(step))
     assert found.dtype == np.int32
     assert found.shape == places.shape
     is_linked = found >= 0
@@ -50,9 +50,9 @@ def test_words_are_found_by_their_company(tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("CELLS", 1), ("CELLS", 97), ("SLOTS", 1009)])
 def test_neither_pieces_nor_a_small_table_matter(tmp_path, monkeypatch, name, value):
     sources, targets, places = pairs(tmp_path)
-    whole = alignment.links(sources, targets, 2 * WORDS)
-    monkeypatch.setattr(alignment, name, value)
-    found = alignment.links(sources, targets, 2 * WORDS)
+    whole = word_aligner.links(sources, targets, 2 * WORDS)
+    monkeypatch.setattr(word_aligner, name, value)
+    found = word_aligner.links(sources, targets, 2 * WORDS)
     if name == "CELLS":
         assert (found == whole).mean() > 0.99  # sums of float32 in another order
     else:
@@ -62,13 +62,13 @@ def test_neither_pieces_nor_a_small_table_matter(tmp_path, monkeypatch, name, va
 def test_links_are_kept(tmp_path, monkeypatch):
     sources, targets, _ = pairs(tmp_path)
     told = []
-    first = alignment.kept(tmp_path, sources, targets, lambda *said: told.append(said))
+    first = word_aligner.kept(tmp_path, sources, targets, lambda *said: told.append(said))
     assert told[-1] == ("aligning words", 12, 12)
-    monkeypatch.setattr(alignment, "links", None)
-    again = alignment.kept(tmp_path, sources, targets, lambda *_: None)
+    monkeypatch.setattr(word_aligner, "links", None)
+    again = word_aligner.kept(tmp_path, sources, targets, lambda *_: None)
     np.testing.assert_array_equal(first, again)
     with pytest.raises(TypeError):  # other pairs have others
-        alignment.kept(tmp_path, sources, sources, lambda *_: None)
+        word_aligner.kept(tmp_path, sources, sources, lambda *_: None)
 
 
 def test_the_loss_is_that_of_the_words_and_of_the_head(tmp_path):
