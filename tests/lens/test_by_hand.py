@@ -182,6 +182,21 @@ def test_what_a_model_does_between_softmax_and_values(what):
         torch.testing.assert_close(record.weights.dense(), model.truth, **NEAR)
 
 
+@pytest.mark.parametrize("is_added", ["a term", "a term in place"])
+def test_a_term_for_relative_positions_is_not_taken_for_the_product(is_added):
+    """BROS adds query . embedding(place of query and key): a product whose rows are heads."""
+    (relative,) = draw((BATCH, QUERIES, KEYS, DIM), seed=19)
+
+    def attend(q, k, v):
+        scores = q @ k.mT * SCALE
+        term = einsum("bnid,bijd->bnij", (q, relative))
+        scores = scores.add_(term) if is_added == "a term in place" else scores + term
+        weights = scores.softmax(-1)
+        return weights @ v, weights
+
+    assert_seen(watched(model := Model(attend), *parts()), model.truth, "weights")
+
+
 OUTER = {
     "no batch": (),
     "one head": (BATCH,),

@@ -79,16 +79,23 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
-    """The latest product from which these scores can come."""
+    """The latest product from which these scores can come.
+
+    A term for relative positions is a product of the same shape, whose rows are heads: a product
+    of queries and keys that was made before it is the one that is meant.
+    """
+    turned = None
     for candidate in reversed(pending.here().products):
         if candidate.shape == scores.shape:
             if axis in candidate.order[-2:]:
-                return candidate
+                if candidate.order == sorted(candidate.order):
+                    return candidate
+                turned = turned or candidate
         elif candidate.shape.numel() == scores.numel() and axis == scores.ndim - 1:
             in_order = candidate.order == list(range(len(candidate.shape)))
-            if in_order and candidate.shape[-1] == scores.shape[-1]:
+            if in_order and candidate.shape[-1] == scores.shape[-1] and turned is None:
                 return candidate
-    return None
+    return turned
 
 
 def _read(soft: PendingSoftmax, scores: Tensor, left: Tensor, right: Tensor) -> None:
