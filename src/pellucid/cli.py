@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid import __version__
-from pellucid.commands import export, generation, learn, lens, lessons, tasks, train, view
+from pellucid.commands import export, film, generation, learn, lens, lessons, tasks, train, view
 from pellucid.errors import FileError, PellucidError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (lessons, learn, lens, view, export, tasks, generation):
+for part in (lessons, learn, film, lens, view, export, tasks, generation):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(train.train)
 

@@ -2,6 +2,7 @@
 
     lessons       explain, scaling
     learn         learn
+    film          film
     lens          watch, heads
     view          view
     export        export

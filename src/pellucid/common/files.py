@@ -47,11 +47,15 @@ KINDS = {
     "npy": (".npy",),
     "recording": (".safetensors",),
     "head": (".safetensors",),
+    "mp4": (".mp4",),
+    "gif": (".gif",),
+    "vtt": (".vtt",),
+    "srt": (".srt",),
 }
 """Kinds of output files, and the endings of their names."""
 _OTHERS = (
     ".tsv", ".jsonl", ".md", ".py", ".toml", ".xml", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip",
-    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
+    ".png", ".jpg", ".jpeg", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
 )  # fmt: skip
 """Endings of other kinds of files, which no output may have."""
 _BEGIN = {
@@ -62,6 +66,9 @@ _BEGIN = {
     "slides": (b"<!doctype html", b"<html"),
     "parquet": (b"PAR1",),
     "npy": (b"\x93NUMPY",),
+    "mp4": (b"ftyp",),
+    "gif": (b"GIF8",),
+    "vtt": (b"WEBVTT",),
 }
 _SAFETENSORS = {"recording": b"pellucid recording", "head": b"pellucid head"}
 """A mark in the headers of Pellucid's own files."""
@@ -213,7 +220,8 @@ def _is_of(path: Path, kind: str) -> bool:
             start += file.read(min(size, 2**20))
             return not start or (start[8:9] == b"{" and _SAFETENSORS[kind] in start)
     if kind in _BEGIN:
-        text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+        # An MP4 begins with the size of its first box, four bytes.
+        text = start[4:] if kind == "mp4" else start.removeprefix(b"\xef\xbb\xbf").lstrip()
         known = tuple(mark.lower() for mark in _BEGIN[kind])
         return not start or text[:16].lower().startswith(known)
     return b"\0" not in start  # text and CSV have no mark; their names tell them apart
@@ -222,7 +230,7 @@ def _is_of(path: Path, kind: str) -> bool:
 def _called(kind: str) -> str:
     if kind in _SAFETENSORS:
         return f"a {kind} that Pellucid wrote"
-    return "text" if kind == "txt" else {"npy": "NumPy"}.get(kind, kind.upper())
+    return {"txt": "text", "npy": "NumPy", "vtt": "WebVTT", "srt": "SubRip"}.get(kind, kind.upper())
 
 
 @contextmanager

@@ -1,0 +1,146 @@
+"""Letters: Inter, which comes with the extra `film`, and the machine's fonts for what it lacks.
+
+So Latin, Greek and Cyrillic are drawn alike on every machine, one without fonts too. Other scripts
+need a font that has them; `missing` says which letters no font here has.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+from pellucid.common.colours import Colour
+from pellucid.errors import MissingExtraError
+
+
+def needed(module: str) -> Any:
+    """A module of the extra.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"a film needs {module}, which is not installed: pip install 'pellucid[film]'"
+        ) from error
+
+
+@cache
+def _face(weight: int) -> Any:
+    skia, inter = needed("skia"), needed("fontpkg_inter")
+    data = (files(inter) / "files" / "Inter[opsz,wght].ttf").read_bytes()
+    position = skia.FontArguments.VariationPosition
+    axes = {b"wght": weight, b"opsz": 24}
+    coordinates = position.Coordinates(
+        [position.Coordinate(int.from_bytes(name), value) for name, value in axes.items()]
+    )
+    arguments = skia.FontArguments()
+    arguments.setVariationDesignPosition(position(coordinates))
+    # With a copy: skia reads the data for as long as there are letters to draw.
+    return skia.Typeface.MakeFromData(skia.Data.MakeWithCopy(data)).makeClone(arguments)
+
+
+@cache
+def _font(weight: int) -> Any:
+    """At size 100, unhinted: letters that grow must not jump."""
+    skia = needed("skia")
+    font = skia.Font(_face(weight), 100)
+    font.setSubpixel(True)
+    font.setLinearMetrics(True)
+    font.setHinting(skia.FontHinting.kNone)
+    font.setEdging(skia.Font.Edging.kAntiAlias)
+    return font
+
+
+@cache
+def _sized(weight: int, size: float) -> Any:
+    return _font(weight).makeWithSize(size)
+
+
+@cache
+def _is_inter(letter: str) -> bool:
+    return bool(_face(400).unicharToGlyph(ord(letter)))
+
+
+def _plain(text: str) -> bool:
+    return all(map(_is_inter, text))
+
+
+@lru_cache(maxsize=4096)
+def width(text: str, weight: int) -> float:
+    """How wide a text is at size 1."""
+    if _plain(text):
+        return float(_font(weight).measureText(text)) / 100
+    return float(_paragraph(text, weight, 100.0, (0, 0, 0)).LongestLine) / 100
+
+
+@lru_cache(maxsize=512)
+def _paragraph(text: str, weight: int, size: float, colour: Colour) -> Any:
+    """Text with letters that Inter lacks, shaped and ordered as its script wants."""
+    skia = needed("skia")
+    layout = skia.textlayout_ParagraphStyle()
+    style = skia.textlayout_TextStyle()
+    style.setFontSize(size)
+    style.setColor(skia.Color(*colour))
+    style.setFontStyle(skia.FontStyle.Bold() if weight >= 600 else skia.FontStyle.Normal())
+    builder = skia.textlayout_ParagraphBuilder.make(layout, _collection(), _unicode())
+    builder.pushStyle(style)
+    builder.addText(text)
+    paragraph = builder.Build()
+    paragraph.layout(1e5)
+    return paragraph
+
+
+@cache
+def _collection() -> Any:
+    skia = needed("skia")
+    collection = skia.textlayout_FontCollection()
+    collection.setDefaultFontManager(skia.FontMgr())
+    return collection
+
+
+@cache
+def _unicode() -> Any:
+    return needed("skia").Unicodes.ICU.Make()
+
+
+def draw(
+    canvas: Any, text: str, weight: int, size: float, place: tuple[float, float], paint: Any
+) -> None:
+    """Draw a text whose left end and baseline are there.
+
+    Args:
+        canvas: skia's.
+        text: of one line.
+        weight: from 100 to 900.
+        size: of its letters, in pixels.
+        place: x and y.
+        paint: whose colour it has.
+    """
+    if _plain(text):
+        canvas.drawString(text, *place, _sized(weight, round(size, 2)), paint)
+        return
+    skia = needed("skia")
+    ink = paint.getColor()
+    colour = (skia.ColorGetR(ink), skia.ColorGetG(ink), skia.ColorGetB(ink))
+    paragraph = _paragraph(text, weight, round(size, 2), colour)
+    canvas.saveLayerAlpha(None, paint.getAlpha())
+    paragraph.paint(canvas, place[0], place[1] - paragraph.AlphabeticBaseline)
+    canvas.restore()
+
+
+def missing(texts: Iterable[str]) -> str:
+    """The letters that no font here has, each once."""
+    skia = needed("skia")
+    manager = skia.FontMgr()
+    return "".join(
+        letter
+        for letter in dict.fromkeys("".join(texts))
+        if not _is_inter(letter)
+        and unicodedata.category(letter)[0] not in "CZM"
+        and manager.matchFamilyStyleCharacter("", skia.FontStyle(), [], ord(letter)) is None
+    )

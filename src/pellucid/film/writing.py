@@ -1,0 +1,431 @@
+"""The script of a walk: what is said and shown, in short sentences with the walk's own numbers."""
+
+import math
+import string
+from collections.abc import Iterable, Sequence
+
+from pellucid.common.files import printable
+from pellucid.common.wording import listing
+from pellucid.film.numbers import DECIMALS, Figures, Number
+from pellucid.film.script import Line, Scene, Script
+from pellucid.lessons.walk import Step, Walk
+
+MOST_KEYS = 7
+"""Keys that are shown; the others are counted as one."""
+MOST_CELLS = 12
+"""Numbers of a vector that are drawn; more would be too small to see."""
+WRITTEN_CELLS = 3
+"""A vector of so many numbers is written out."""
+MOST_ROWS, MOST_COLUMNS = 8, 5
+"""Of a matrix that is shown as a table."""
+_STEPS = {"query", "key", "value", "score", "scale", "mask", "softmax", "mix"}
+
+
+def write(
+    walk: Walk, *, query: int | None = None, finds: Sequence[int] = (), chapters: int = 1
+) -> Script:
+    """The script of a walk, without times.
+
+    Args:
+        walk: with a row for each token that asks.
+        query: the row that it is about; the one with most to tell if None.
+        finds: keys that are looked for, shown whatever they get.
+        chapters: how many rows it is about, the later ones told more briefly.
+    """
+    if not _STEPS <= {step.name for step in walk.steps}:
+        scenes = [_table(walk, step) for step in walk.steps]
+        return Script(title=walk.title, about=walk.about, tokens=walk.tokens, sources=walk.tokens,
+                      scenes=(_opening(walk), *scenes))  # fmt: skip
+    figures = Figures(walk)
+    telling = _telling(walk, figures)
+    first = telling[0] if query is None else query
+    rows = [first, *(row for row in telling if row != first)][:chapters]
+    told = [_Row(walk, figures, row, finds if row == first else ()) for row in rows]
+    scenes = [*told[0].beginning(), *told[0].attention()]
+    for row in told[1:]:
+        scenes += row.again()
+    scenes += _continuations(walk, figures, told[0])
+    return Script(
+        title=walk.title,
+        about=walk.about,
+        tokens=walk.tokens,
+        sources=figures.matrices["weights"].column_labels,
+        scenes=(*scenes, told[0].end()),
+    )
+
+
+def clean(token: str) -> str:
+    """A token as it is shown: the signs with which a vocabulary joins pieces are left away."""
+    return printable(token).removeprefix("##").strip("▁Ġ_ ") or token
+
+
+def quoted(tokens: Sequence[str], place: int) -> str:
+    """A token in quotes, with its position where the word stands there more than once."""
+    token = clean(tokens[place])
+    return f"'{token}' ({place})" if list(tokens).count(tokens[place]) > 1 else f"'{token}'"
+
+
+def _telling(walk: Walk, figures: Figures) -> list[int]:
+    """The rows, those first that give most to other words."""
+    weights = figures.matrices["weights"]
+    is_cross = walk.tokens != weights.column_labels
+
+    def told(row: int) -> float:
+        to_others = sum(
+            value
+            for column, value in enumerate(weights.values[row])
+            if _is_word(weights.column_labels[column]) and (is_cross or column != row)
+        )
+        return to_others + _is_word(walk.tokens[row])
+
+    return sorted(range(len(walk.tokens)), key=told, reverse=True)
+
+
+def _is_word(token: str) -> bool:
+    return any(letter.isalnum() for letter in token) and token[0] not in "<["
+
+
+def _line(name: str, text: str, detail: int = 1, **parts: Number | str) -> Line:
+    """A line whose {parts} are numbers, or names that are quoted."""
+    fields = [field for _, field, *_ in string.Formatter().parse(text) if field]
+    said = {key: part.text if isinstance(part, Number) else part for key, part in parts.items()}
+    return Line(
+        name=name,
+        text=text.format(**said),
+        numbers=tuple(part for one in fields if isinstance(part := parts[one], Number)),
+        names=tuple(part for one in fields if isinstance(part := parts[one], str)),
+        detail=detail,
+    )
+
+
+class _Row:
+    """What there is to say of one row."""
+
+    def __init__(self, walk: Walk, figures: Figures, row: int, finds: Sequence[int]) -> None:
+        weights = figures.matrices["weights"]
+        self.walk, self.figures, self.row, self.finds = walk, figures, row, tuple(finds)
+        self.tokens, self.sources = walk.tokens, weights.column_labels
+        self.is_cross = self.tokens != self.sources
+        self.weights = weights.values[row]
+        self.masked = figures.matrices["masked"].values[row]
+        self.word = quoted(self.tokens, row)
+        self.order = sorted(range(len(self.sources)), key=lambda key: -self.weights[key])
+        self.size = len(figures.matrices["Q"].values[0])
+        self.is_causal = "causal" in walk.facts and any(
+            score == -math.inf for score in figures.matrices["masked"].values[0][1:]
+        )
+        self.keys = self._keys()
+        self.rest = len(self.sources) - len(self.keys)
+
+    def _keys(self) -> tuple[int, ...]:
+        """Those that are shown: what is looked for, itself, one that is hidden, the strongest."""
+        if len(self.sources) <= MOST_KEYS:
+            return tuple(range(len(self.sources)))
+        hidden = [key for key, score in enumerate(self.masked) if score == -math.inf]
+        wanted = [*self.finds, *([] if self.is_cross else [self.row]), *hidden[:1], *self.order]
+        return tuple(sorted(list(dict.fromkeys(wanted))[: MOST_KEYS - 1]))
+
+    def _number(self, of: str, kind: str = "number", decimals: int = DECIMALS) -> Number:
+        return self.figures.number(of, kind, decimals)  # type: ignore[arg-type]
+
+    def _of(self, name: str, key: int) -> Number:
+        return self.figures.row(name, self.row, (key,))[0]
+
+    def _vector(self, name: str, row: int) -> tuple[Number, ...]:
+        columns = len(self.figures.matrices[name].values[row])
+        return self.figures.row(name, row, range(min(columns, MOST_CELLS)))
+
+    def _whom(self, key: int) -> str:
+        return "itself" if key == self.row and not self.is_cross else quoted(self.sources, key)
+
+    def _scene(
+        self,
+        name: str,
+        title: str,
+        lines: Iterable[Line | None],
+        numbers: dict[str, tuple[Number, ...]],
+        formula: str = "",
+    ) -> Scene:
+        return Scene(
+            name=name,
+            title=title,
+            formula=formula,
+            lines=tuple(line for line in lines if line is not None),
+            query=self.row,
+            keys=self.keys,
+            labels=tuple(clean(self.sources[key]) for key in self.keys),
+            rest=self.rest,
+            numbers=numbers,
+        )
+
+    def beginning(self) -> list[Scene]:
+        """Title, tokens, vectors, projections."""
+        return [self._title(), self._cut(), self._vectors(), self._projections()]
+
+    def _title(self) -> Scene:
+        if self.finds:
+            whom = listing([quoted(self.sources, key) for key in self.finds])
+            line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
+        elif self.is_cross:
+            line = _line("word", "Which words was {word} translated from?", word=self.word)
+        else:
+            line = _line("word", "What does {word} look at, when it reads this?", word=self.word)
+        every = tuple(range(len(self.sources)))
+        return self._scene(
+            "title", "", [line], {"weights": self.figures.row("weights", self.row, every)}
+        )
+
+    def _cut(self) -> Scene:
+        count = self._number("columns(weights)" if self.is_cross else "tokens", "count")
+        lines = [_line("split", "The sentence is cut into {n} tokens.", n=count)]
+        if self.is_cross:
+            written = self._number("rows(weights)", "count")
+            lines.append(_line("target", "The translation has {n}.", n=written, detail=2))
+        numbers = {}
+        if "token" in self.figures and not self.is_cross:
+            numbers["ids"] = tuple(self._number(f"token[{key}, 0]", "count") for key in self.keys)
+            own = self._number(f"token[{self.row}, 0]", "count")
+            lines.append(
+                _line("ids", "In the model's vocabulary, {word} is number {n}.", 2,
+                      word=self.word, n=own)  # fmt: skip
+            )
+        return self._scene("tokens", "Tokens", lines, numbers)
+
+    def _vectors(self) -> Scene:
+        numbers = {}
+        lines = [_line("vector", "Each token becomes a vector: a list of numbers.")]
+        if "X" in self.figures:
+            for place, key in enumerate(self.keys):
+                numbers[f"X.{place}"] = self._vector("X", key)
+            own = self._vector("X", self.row)
+            if len(own) <= WRITTEN_CELLS:
+                parts = {f"n{place}": number for place, number in enumerate(own)}
+                told = listing([f"{{{name}}}" for name in parts])
+                lines.append(
+                    _line("own", f"Here, {{word}} is {told}.", 2, word=self.word, **parts)
+                )
+        return self._scene("vectors", "Vectors", lines, numbers)
+
+    def _projections(self) -> Scene:
+        asks = "The query comes from the translation: it says what {word} looks for."
+        lines = [
+            _line("three", "Three learned matrices turn each vector into three others."),
+            _line("query", asks if self.is_cross else "The query says what {word} looks for.",
+                  word=self.word),
+            _line("key", "The keys say what each token offers."),
+            _line("value", "And the values are what each token hands on."),
+            _line("size", "Each of them has {n} numbers.", 3, n=self._number("columns(Q)", "count")),
+        ]  # fmt: skip
+        return self._scene("projections", "Query, key, value", lines, self._vectors_of("QKV"))
+
+    def _vectors_of(self, names: str) -> dict[str, tuple[Number, ...]]:
+        """The row's query and the shown keys and values, as far as they are asked for."""
+        found = {"Q": self._vector("Q", self.row)} if "Q" in names else {}
+        for name in ("K", "V"):
+            for place, key in enumerate(self.keys if name in names else ()):
+                found[f"{name}.{place}"] = self._vector(name, key)
+        return found
+
+    def _column(self, name: str) -> tuple[Number, ...]:
+        return self.figures.row(name, self.row, self.keys)
+
+    def attention(self) -> list[Scene]:
+        """From scores to what is taken along."""
+        scenes = [self._scores(), self._scale()]
+        if "capped" in self.figures:
+            line = _line("cap", "A cap keeps every score within bounds.")
+            scenes.append(self._scene("cap", "Cap", [line], {"capped": self._column("capped")}))
+        return [*scenes, self._mask(), self._softmax(), self._mix()]
+
+    def _scores(self) -> Scene:
+        visible = [key for key in self.order if self.masked[key] > -math.inf]
+        one = next((key for key in self.finds if key in visible), visible[0])
+        product = None
+        if self.size <= WRITTEN_CELLS:
+            parts: dict[str, Number | str] = {}
+            for at in range(self.size):
+                parts[f"q{at}"] = self._number(f"Q[{self.row}, {at}]")
+                parts[f"k{at}"] = self._number(f"K[{one}, {at}]")
+            sums = ", plus ".join(f"{{q{at}}} times {{k{at}}}" for at in range(self.size))
+            product = _line("product", f"{sums}.".capitalize(), 2, **parts)
+        numbers = {"scores": self._column("scores"), "one": (self._of("scores", one),)}
+        whom = "its own key" if self._whom(one) == "itself" else "the key of {key}"
+        return self._scene(
+            "score",
+            "Scores",
+            [
+                _line("compare", "The query is multiplied with a key, number by number, and added up."),
+                product,
+                _line("one", f"With {whom}, that comes to {{n}}.", key=self._whom(one), n=numbers["one"][0]),
+                _line("all", "In this way, each key gets a score."),
+            ],
+            numbers,
+            "score = query · key",
+        )  # fmt: skip
+
+    def _scale(self) -> Scene:
+        usual = any("√" in step.formula for step in self.walk.steps if step.name == "scale")
+        if usual:
+            said = _line(
+                "divide",
+                "Each score is divided by the square root of {d}, which is {root}.",
+                d=self._number("columns(Q)", "count"),
+                root=self._number("sqrt(columns(Q))"),
+            )
+        else:
+            said = _line("divide", "The model multiplies each score by a scale of its own.")
+        why = _line("why", "So the scores stay moderate, however long the vectors are.", 2)
+        return self._scene(
+            "scale",
+            "Scale",
+            [said, why if usual else None],
+            {"scaled": self._column("scaled")},
+            "score / √d" if usual else "score · scale",
+        )
+
+    def _mask(self) -> Scene:
+        hidden = self._number("hidden(masked)", "count")
+        numbers = {"masked": self._column("masked")}
+        mine = [key for key in self.keys if self.masked[key] == -math.inf]
+        lines = []
+        if hidden.value:
+            every = self._number("rows(masked) * columns(masked)", "count")
+            what = "what comes later" if self.is_causal else "some of the keys"
+            said = f"A mask hides {what}: {{n}} of the {{all}} scores become minus infinity."
+            lines.append(_line("hide", said, n=hidden, all=every))
+            if mine:
+                lines.append(
+                    _line("own", "{word} cannot see {key}.", 2,
+                          word=self.word, key=quoted(self.sources, mine[0]))  # fmt: skip
+                )
+            else:
+                lines.append(_line("own", "From {word}, all that is here can be seen.", 2, word=self.word))
+            if not self.is_cross:
+                for place, key in enumerate(self.keys):
+                    numbers[f"grid.{place}"] = self.figures.row("masked", key, self.keys)
+        else:
+            lines.append(_line("hide", "There is no mask here: every token sees all the others.", 2))
+        return self._scene("mask", "Mask", lines, numbers, "hidden scores become −∞")
+
+    def _shares(self) -> list[int]:
+        """The keys whose shares are said, the strongest first."""
+        strong = [key for key in self.order[:3] if self.weights[key] >= 0.05] or self.order[:1]
+        return list(dict.fromkeys([*strong[:2], *self.finds[:2], *strong[2:]]))[:3]
+
+    def _softmax(self, name: str = "softmax", brief: bool = False) -> Scene:
+        parts: dict[str, Number | str] = {"word": self.word}
+        told = []
+        for place, key in enumerate(self._shares()):
+            parts |= {f"p{place}": self._of("weights", key), f"k{place}": self._whom(key)}
+            told.append(f"{{p{place}}} {'of its attention ' if place == 0 else ''}to {{k{place}}}")
+        lines = [
+            None
+            if brief
+            else _line("softmax", "The softmax turns scores into shares, which add up to {all}.",
+                       all=self._number("1", "percent")),
+            _line("share", f"{{word}} gives {listing(told)}.", **parts),
+        ]  # fmt: skip
+        return self._scene(
+            name, "Softmax", lines, self._with_rest(), "share = exp(score) / sum of all exp(score)"
+        )
+
+    def _with_rest(self) -> dict[str, tuple[Number, ...]]:
+        numbers = {"weights": self._column("weights")}
+        if self.rest:
+            of = f"rest(weights, {self.row}, {list(self.keys)})"
+            numbers["rest"] = (self._number(of, "percent"),)
+        return numbers
+
+    def _mix(self, brief: bool = False) -> Scene:
+        context = self._vector("context", self.row)
+        parts = {f"n{place}": number for place, number in enumerate(context[:2])}
+        whole = len(self.figures.matrices["context"].values[0]) <= 2
+        told = " and ".join(f"{{{name}}}" for name in parts)
+        lines = [
+            None if brief else _line("take", "Now each value is taken by its share."),
+            _line("sum", "Added up, they are what {word} takes along.", word=self.word),
+            _line("numbers", f"{'It is' if whole else 'It begins with'} {told}.", 2 if not brief else 3,
+                  **parts),
+        ]  # fmt: skip
+        numbers = self._with_rest() | self._vectors_of("V") | {"context": context}
+        return self._scene("mix", "Values, mixed", lines, numbers, "result = sum of share · value")
+
+    def again(self) -> list[Scene]:
+        """The same, more briefly, for a reader who has seen it once."""
+        numbers = {"masked": self._column("masked")} | self._vectors_of("QKV")
+        lines = [
+            _line("asks", "Now {word} asks.", word=self.word),
+            _line("scores", "Here are its scores, scaled and masked."),
+        ]
+        ask = self._scene("again", "Another query", lines, numbers, "score = query · key / √d")
+        return [ask, self._softmax(brief=True), self._mix(brief=True)]
+
+    def end(self) -> Scene:
+        best = next((key for key in self.order if key != self.row or self.is_cross), self.order[0])
+        every = tuple(range(len(self.sources)))
+        lines = [
+            _line("end", "That is attention: {word} has looked, and {key} gave it {n}.",
+                  word=self.word, key=quoted(self.sources, best), n=self._of("weights", best)),
+            _line("every", "Every token does this at once, in every head of every layer.", 2),
+        ]  # fmt: skip
+        numbers = {"weights": self.figures.row("weights", self.row, every)}
+        return self._scene("end", "", lines, numbers)
+
+
+def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
+    """What may come next, a scene for each token that was written."""
+    scenes = []
+    for number, step in enumerate(step for step in walk.steps if step.name.startswith("next")):
+        [matrix] = step.matrices
+        shown = figures.row(matrix.name, 0, range(len(matrix.column_labels)))
+        chosen = quoted(matrix.column_labels, 0)
+        lines = [
+            _line("ask", "From all that, the model tells what may come next.")
+            if number == 0
+            else None,
+            _line("next", "{word} has {n}." if number else "{word} is the likeliest, with {n}.",
+                  word=chosen, n=shown[0]),
+            _line("add", "It is added to the text, and the model reads on.", 2)
+            if number == 0
+            else None,
+        ]  # fmt: skip
+        scenes.append(
+            Scene(
+                name="next",
+                title="The next token",
+                formula="softmax over the vocabulary",
+                lines=tuple(line for line in lines if line is not None),
+                labels=tuple(map(clean, matrix.column_labels)),
+                text=matrix.row_labels[0],
+                numbers={"next": shown},
+            )
+        )
+    return scenes
+
+
+def _opening(walk: Walk) -> Scene:
+    return Scene(name="opening", title=walk.title, lines=(_line("about", "This is a lesson in small steps."),))
+
+
+def _table(walk: Walk, step: Step) -> Scene:
+    """A step as it is: its matrices, and its own sentence, whose numbers are the lesson's."""
+    figures = Figures(walk)
+    numbers: dict[str, tuple[Number, ...]] = {}
+    tables = []
+    for matrix in step.matrices:
+        rows, columns = len(matrix.row_labels), len(matrix.column_labels)
+        tables.append(
+            (matrix.name, matrix.row_labels[:MOST_ROWS], matrix.column_labels[:MOST_COLUMNS])
+        )
+        for row in range(min(rows, MOST_ROWS)):
+            numbers[f"{matrix.name}.{row}"] = figures.row(
+                matrix.name, row, range(min(columns, MOST_COLUMNS))
+            )
+    return Scene(
+        name="table",
+        title=step.name.capitalize(),
+        formula=step.formula,
+        lines=(Line(name="said", text=step.sentence, names=(step.sentence,)),),
+        numbers=numbers,
+        tables=tuple(tables),
+    )
