@@ -1,13 +1,24 @@
 """`pellucid film`."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import OverwriteOption, check_files, model_option, wrote
+from pellucid.commands.shared import (
+    OverwriteOption,
+    check_files,
+    model_option,
+    output_option,
+    wrote,
+)
 from pellucid.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pellucid.film.prompt import Wish
+    from pellucid.lessons.walk import Walk
 
 commands = typer.Typer()
 
@@ -21,7 +32,7 @@ class Size(StrEnum):
     upright = "upright"
 
 
-class Look(StrEnum):
+class Theme(StrEnum):
     """The colours of a film."""
 
     light = "light"
@@ -32,46 +43,154 @@ class Look(StrEnum):
 def film(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SENTENCE", help='What the model reads, like "Write a poem".'),
+        typer.Argument(
+            metavar="SENTENCE",
+            help="What the model reads, like \"Write a poem\"; or a prompt that quotes it: \"show "
+            "how 'it' finds 'the animal' in 'The animal was tired, so it slept', slowly\".",
+        ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the film to an .mp4."),
-    ] = None,
+    output: Annotated[Path | None, output_option(".mp4")] = None,
     gif: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as a small GIF, without sound.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a small GIF, without sound, as well or instead."),
     ] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="Show an example of the notes: poem, journey, bright or lookup."),
+        typer.Option(help="Film an example of the notes instead: poem, journey, bright or lookup."),
     ] = None,
     model: Annotated[
         str | None,
-        model_option("An encoder or decoder, or the encoder of both; Pellucid's decoder unless given."),
+        model_option(
+            "An encoder or decoder, or the encoder of both; with --translate an encoder-decoder. "
+            "Pellucid's own unless given."
+        ),
     ] = None,
-    layer: Annotated[int | None, typer.Option(help="Which layer, from 0; the most telling unless given.")] = None,
-    head: Annotated[int | None, typer.Option(help="Which head, from 0; the most telling unless given.")] = None,
-    query: Annotated[str | None, typer.Option(metavar="WORD", help="Show the query of this word.")] = None,
-    causal: Annotated[bool, typer.Option("--causal", help="Hide from each token those after it.")] = False,
-    minutes: Annotated[float | None, typer.Option(metavar="M", help="How long it is to be, about.")] = None,
-    voice: Annotated[str, typer.Option(metavar="NAME", help="Who speaks: a voice of espeak-ng, piper or piper:FILE.onnx.")] = "en-us+f3",
-    silent: Annotated[bool, typer.Option("--silent", help="Write what would be said into the picture instead.")] = False,
-    size: Annotated[Size, typer.Option(help="How large.")] = Size.full_hd,
-    theme: Annotated[Look, typer.Option(help="The colours.")] = Look.light,
+    translate: Annotated[
+        bool, typer.Option("--translate", help="Show where a word of the translation comes from.")
+    ] = False,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Show what may come next, and go on.")
+    ] = False,
+    layer: Annotated[
+        int | None, typer.Option(help="Which layer, from 0; the most telling unless given.")
+    ] = None,
+    head: Annotated[
+        int | None, typer.Option(help="Which head, from 0; the most telling unless given.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="WORD", help="Film what this word looks at.")
+    ] = None,
+    causal: Annotated[
+        bool, typer.Option("--causal", help="Hide from each token those after it.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="How long the film is to be, about.")
+    ] = None,
+    voice: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Who speaks: a voice of espeak-ng, such as en-gb; piper:FILE.onnx; or piper.",
+        ),
+    ] = "en-us+f3",
+    silent: Annotated[
+        bool, typer.Option("--silent", help="No voice: what it would say is in the picture.")
+    ] = False,
+    size: Annotated[Size, typer.Option(help="How large the film is.")] = Size.full_hd,
+    theme: Annotated[Theme, typer.Option(help="Its colours.")] = Theme.light,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make a narrated film of one attention head at work."""
-    from pellucid.commands.printing.console import steps
+    """Make a narrated film of attention at work."""
+    from pellucid.film.making import beside, check_minutes
+
+    if words and len(words) > 1:
+        raise ArgumentError(f'film takes one sentence; put it in quotes: "{" ".join(words)}"')
+    if bool(words) == (example is not None):
+        raise ArgumentError('give either a sentence, like "Write a poem", or --example')
+    if output is None and gif is None:
+        raise ArgumentError("say where the film goes: -o poem.mp4, or --gif poem.gif")
+    check_minutes(minutes)
+    files = {} if output is None else beside(output)
+    check_files((".mp4",), overwrite=overwrite, output=output, gif=gif, **files)
+
     from pellucid.film import making
     from pellucid.film.voices import open_voice
-    from pellucid.lessons.examples import walk_example
-    from pellucid.lessons.model import walk_model
 
-    if output is None and gif is None:
-        raise ArgumentError("say where to: -o poem.mp4 or --gif poem.gif")
-    walk = walk_example(example, causal=causal) if example else walk_model(words[0], model=model, layer=layer, head=head, causal=causal)
-    with steps() as step:
+    making.check_installed()
+    speaker = None if silent or output is None else open_voice(voice)
+    pace, row, finds = 1.0, None, ()
+    if example is not None:
+        walk, row = _of_example(
+            example, query, causal,
+            {"model": model, "layer": layer, "head": head, "translate": translate or None,
+             "generate": generate or None},
+        )  # fmt: skip
+    else:
+        from pellucid.film.walks import walk_wished
+
+        assert words is not None
+        wish = _wished(words[0], query, causal, translate, generate)
+        walk, row, finds = walk_wished(wish, model=model, layer=layer, head=head)
+        pace = wish.pace
+
+    from pellucid.commands.printing.console import note, noted, steps
+
+    with noted(), steps() as step:
         step("speaking", 0, 0)
-        made = making.compose(walk, None if silent else open_voice(voice), minutes=minutes)
-        for path in making.save(made, output, gif, size=size.value, theme=theme.value, overwrite=overwrite, progress=step):
-            wrote(path)
+        made = making.compose(walk, speaker, query=row, finds=finds, minutes=minutes, pace=pace)
+        written = making.save(
+            made, output, gif, size=size.value, theme=theme.value, overwrite=overwrite,
+            progress=step,
+        )  # fmt: skip
+    seconds = made.script.until
+    if minutes is not None and abs(seconds - 60 * minutes) > 0.1 * 60 * minutes:
+        note(f"the film takes {seconds / 60:.1f} minutes; there is not more, or less, to say")
+    for path in written:
+        wrote(path)
+
+
+def _wished(text: str, query: str | None, causal: bool, translate: bool, generate: bool) -> "Wish":
+    """What the prompt and the options ask for together."""
+    from pellucid.commands.printing.console import note
+    from pellucid.common.files import is_blank, printable
+    from pellucid.film import prompt
+
+    text = printable(text)
+    if is_blank(text):
+        raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
+    if prompt.looks_like_one(text):
+        note(f"this is filmed as the sentence itself; a prompt quotes its parts: {prompt.GRAMMAR}")
+    wish = prompt.understood(text)
+    if query is not None:
+        if is_blank(query):
+            raise ArgumentError("--query is empty; give one word of the sentence")
+        if wish.query is not None:
+            raise ArgumentError(f"--query '{query}': the prompt asks about '{wish.query}' already")
+        wish = replace(wish, query=printable(query))
+    wish = replace(
+        wish,
+        causal=wish.causal or causal,
+        translate=wish.translate or translate,
+        generate=wish.generate or generate,
+    )
+    if wish.translate and wish.generate:
+        raise ArgumentError("--translate and --generate are two films; ask for one of them")
+    if wish.translate and wish.causal:
+        raise ArgumentError("--causal has no meaning with --translate: a source has no mask")
+    return wish
+
+
+def _of_example(
+    name: str, query: str | None, causal: bool, others: dict[str, object]
+) -> "tuple[Walk, int | None]":
+    """The walk of an example, and the row that is asked for."""
+    from pellucid.lessons.examples import walk_example
+    from pellucid.lessons.walk import find_token
+
+    for option, given in others.items():
+        if given is not None:
+            raise ArgumentError(f"--{option} goes with a sentence, not with --example")
+    if name == "lookup":
+        return walk_example(name, causal=causal, query=query), None
+    walk = walk_example(name, causal=causal)
+    return walk, None if query is None else find_token(walk.tokens, query)[0]

@@ -98,8 +98,8 @@ class Places:
 
 
 WIDE = Places(
-    wide=1920, high=1080, margin=120, header=110, formula=110, sentence=196, rows=(262, 800),
-    row=92, query=(120, 530), label=650, label_room=230, cells=250, key=676, bar=(970, 1370),
+    wide=1920, high=1080, margin=120, header=110, formula=110, sentence=196, rows=(272, 848),
+    row=88, query=(120, 530), label=650, label_room=230, cells=250, key=676, bar=(970, 1370),
     value=1540, caption=1016, is_wide=True,
 )  # fmt: skip
 SQUARE = Places(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from pellucid.lessons.walk import Walk
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of what is done, how much of it is, and of how much."""
+MINUTES = (0.1, 60)
+"""How long a film may be."""
 PAUSES = (0.15, 2.5)
 """The shortest and the longest pause between two lines, in seconds."""
 
@@ -56,6 +59,7 @@ def compose(
         minutes: how long it is to be, about; as long as it takes if None.
         pace: above 1 the voice is faster.
     """
+    check_minutes(minutes)
     speaker = voice or Silence()
     heard: dict[str, Sound] = {}
 
@@ -83,6 +87,26 @@ def compose(
         )
         script = _stretched(script, at_pause, wanted)
     return Film(script=script, sounds=tuple(spoken(script)), has_sound=voice is not None)
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Refuse a length that no film has.
+
+    Raises:
+        ArgumentError: it is outside what is allowed.
+    """
+    if minutes is not None and not MINUTES[0] <= minutes <= MINUTES[1]:
+        raise ArgumentError(f"minutes must be from {MINUTES[0]} to {MINUTES[1]}, not {minutes}")
+
+
+def check_installed() -> None:
+    """Refuse, before any work, to make a film without what draws it and writes it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for module in ("skia", "av", "fontpkg_inter"):
+        fonts.needed(module)
 
 
 def _fitting(
@@ -157,6 +181,7 @@ def save(
     def told(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, of: progress(name, done, of)
 
+    _warn_of_missing(film.script)
     made: list[Path] = []
     if output is not None:
         samples = track(film.script, film.sounds) if film.has_sound else None
@@ -185,6 +210,17 @@ def save(
                 aside.write_text(texts[kind], encoding="utf-8")
             made.append(path)
     return made
+
+
+def _warn_of_missing(script: Script) -> None:
+    """Say which letters of the sentence no font here has."""
+    lacking = fonts.missing([script.title, *script.tokens, *script.sources])
+    if lacking:
+        warnings.warn(
+            f"no font on this machine has {lacking[:20]}: boxes are drawn instead; install one "
+            "that does, such as Noto's for that script",
+            stacklevel=3,
+        )
 
 
 def _nameless(path: Path) -> IO[bytes]:

@@ -46,8 +46,8 @@ class Scene:
     """The columns that are shown, in order."""
     labels: tuple[str, ...] = ()
     """A name for each of these."""
-    rest: int = 0
-    """Columns that are not shown."""
+    rest: Number | None = None
+    """How many columns are not shown, if any."""
     text: str = ""
     """What has been written so far, where that is shown."""
     tables: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
@@ -77,6 +77,10 @@ class Script:
     """What asks: the rows of the walk."""
     sources: tuple[str, ...]
     """What is looked at: the columns. The same, unless it is cross-attention."""
+    glued: tuple[bool, ...]
+    """Which of the sources go on the word before."""
+    targets_glued: tuple[bool, ...]
+    """The same of the tokens."""
     scenes: tuple[Scene, ...]
     pause: float = 0.5
     """Seconds between two lines."""

@@ -16,7 +16,8 @@ from pellucid.film.looks import LOOKS, Look, Places, Theme, mixed, places
 from pellucid.film.marks import Cue, Mark, Picture, Pose
 from pellucid.film.numbers import Number
 from pellucid.film.script import Line, Scene, Script
-from pellucid.film.writing import WRITTEN_CELLS, clean
+from pellucid.film.spelling import clean, is_word
+from pellucid.film.writing import WRITTEN_CELLS
 
 Measure = Callable[[str, int], float]
 """How wide a text of a weight is at size 1."""
@@ -77,7 +78,7 @@ class _Rows:
 
     def __init__(self, scene: Scene, at: Places) -> None:
         self.scene, self.at = scene, at
-        self.count = len(scene.keys) + bool(scene.rest)
+        self.count = len(scene.keys) + (scene.rest is not None)
         top, bottom = at.rows
         self.high = min(at.row, (bottom - top) / self.count)
         self.top = top + (bottom - top - self.high * self.count) / 2
@@ -266,19 +267,20 @@ class _Stage:
     # The sentence
 
     def _spread(
-        self, words: Sequence[str], size: float, weight: int, room: float
+        self, words: Sequence[str], joins: Sequence[bool], size: float, weight: int, room: float
     ) -> list[list[tuple[int, float, float]]]:
-        """Lines of (word, left, width) around the middle."""
-        gap = 0.34 * size
+        """Lines of (word, left, width) around the middle; the pieces of a word are closer."""
         lines: list[list[tuple[int, float, float]]] = [[]]
         x = 0.0
         for place, word in enumerate(words):
             wide = self.measure(word, weight) * size
+            if lines[-1]:
+                x += (0.1 if joins[place] else 0.36) * size
             if lines[-1] and x + wide > room:
                 lines.append([])
                 x = 0.0
             lines[-1].append((place, x, wide))
-            x += wide + gap
+            x += wide
         middle = self.at.wide / 2
         centred = []
         for line in lines:
@@ -296,30 +298,38 @@ class _Stage:
 
     def _large(self, scene: Scene, t: float, fade: float = FADE) -> None:
         """The sentence large, each word on the shade of its share."""
-        shown = self._window(40)
+        weights = scene.numbers["weights"]
+        shown = list(self._window(40))
+        for end in (-1, 0):  # the model's own marks, where they have no part in it
+            key = shown[end]
+            if len(shown) > 1 and weights[key].value < 0.02 and _is_mark(self.script.sources[key]):
+                shown.pop(end)
         words = [clean(self.script.sources[key]) for key in shown]
+        joins = [self.script.glued[key] for key in shown]
         room = self.at.wide - 2 * self.at.margin
         size = 104.0 if self.at.is_wide else 92.0
         while True:
-            lines = self._spread(words, size, 600, room)
+            lines = self._spread(words, joins, size, 600, room)
             if (len(lines) <= 3 and all(line[-1][1] + line[-1][2] <= self.at.wide for line in lines)) or size < 34:
                 break
             size *= 0.92
-        high = 1.72 * size
+        high = 1.96 * size
         middle = self.at.high * (0.47 if self.at.is_wide else 0.45)
-        weights = scene.numbers["weights"]
         query = clean(self.script.tokens[scene.query])
         top = middle - high * len(lines) / 2
         told = sorted(shown, key=lambda key: -weights[key].value)[:4]
+        small = min(max(24.0, 0.27 * size), 0.5 * size)
         self.large: list[_Actor] = []
         for number, line in enumerate(lines):
             y = top + high * (number + 0.62)
+            taken = -math.inf  # by the percentages so far
             for place, x, wide in line:
                 key = shown[place]
                 is_query = key == scene.query and not self.script.is_cross
                 share = weights[key].value
                 fill = colours.shade(share, self.look.ramp)
-                ink = colours.ink(fill) if share > 0.3 else self.look.ink
+                plain = self.look.ink if is_word(words[place]) else self.look.soft
+                ink = colours.ink(fill) if share > 0.3 else plain
                 box = self._add("box", t, x - 0.14 * size, y - 0.98 * size, w=wide + 0.28 * size, h=1.3 * size,
                                 colour=fill, radius=0.16 * size, alpha=1.0 if share >= 0.02 else 0.0, fade=fade)  # fmt: skip
                 self.large.append(box)
@@ -330,11 +340,15 @@ class _Stage:
                     )
                 text = self._text(words[place], t, x, y, size, weight=600, colour=ink, fade=fade)
                 self.large.append(text)
-                if key in told and share >= 0.005:
+                half = 0.6 * self.measure(weights[key].text, 500) * small
+                if key in told and share >= 0.005 and x + wide / 2 - half > taken:
+                    taken = x + wide / 2 + half
                     self.large.append(
-                        self._figure(weights[key], t, x + wide / 2, y + 0.64 * size, max(24.0, 0.27 * size),
+                        self._figure(weights[key], t, x + wide / 2, y + 0.66 * size, small,
                                      align=0.5, weight=500, colour=self.look.soft, fade=fade)  # fmt: skip
                     )
+        if self.script.is_cross:
+            self._translated(scene, t, top + high * len(lines) + 0.5 * size, fade)
         said = f"attention of '{query}'"
         if self.script.is_cross:
             said = f"where '{query}' comes from"
@@ -348,29 +362,48 @@ class _Stage:
                        fade=fade, room=room)  # fmt: skip
         )
 
-    def _small(self, t: float) -> None:
-        """The sentence in small, on top, from now on."""
-        for actor in self.words:
-            actor.leave(t)
-        size = 34.0
+    def _translated(self, scene: Scene, t: float, y: float, fade: float) -> None:
+        """The translation, below the sentence that it is of."""
+        words = [clean(token) for token in self.script.tokens if not _is_mark(token)]
         room = self.at.wide - 2 * self.at.margin
-        most = 40
+        for line in self._spread(words, self.script.targets_glued, 52.0, 500, room):
+            for place, x, _ in line:
+                asks = place == scene.query
+                self.large.append(
+                    self._text(words[place], t, x, y, 52, weight=600 if asks else 500, fade=fade,
+                               colour=self.look.query if asks else self.look.soft)  # fmt: skip
+                )
+            y += 74
+
+    def _small(self, t: float) -> None:
+        """The sentence in small, on top, from now on; of a translation both."""
+        for actor in self.words:
+            actor.leave(t - FADE)
+        look, script = self.look, self.script
+        room = self.at.wide - 2 * self.at.margin
+        size, most = 34.0, 40
         while True:
             shown = self._window(most)
-            words = [clean(self.script.sources[key]) for key in shown]
-            lines = self._spread(words, size, 500, math.inf)
-            line = lines[0]
-            if line[-1][1] + line[-1][2] - line[0][1] <= room or most < 3:
+            words = [clean(script.sources[key]) for key in shown]
+            joins = [script.glued[key] for key in shown]
+            asks = None if script.is_cross else self.scene.query - shown.start
+            if script.is_cross:  # where there is no room for both, the keys are below
+                if not self.at.is_wide:
+                    words, joins = [], []
+                asks = len(words) + 1 + self.scene.query
+                words += ["→", *map(clean, script.tokens)]
+                joins += [False, *script.targets_glued]
+            [line] = self._spread(words, joins, size, 500, math.inf)
+            wide = line[-1][1] + line[-1][2] - line[0][1]
+            if wide <= room or most < 3:
                 break
             size, most = (size - 2, most) if size > 26 else (size, most - 1)
-        self.words = []
         shift = self.at.margin - line[0][1]
-        for place, x, _ in line:
-            is_query = shown[place] == self.scene.query and not self.script.is_cross
-            self.words.append(
-                self._text(words[place], t, x + shift, self.at.sentence, size, weight=600 if is_query else 500,
-                           colour=self.look.query if is_query else self.look.soft)  # fmt: skip
-            )
+        self.words = [
+            self._text(words[place], t, x + shift, self.at.sentence, size,
+                       weight=600 if place == asks else 500, colour=look.query if place == asks else look.soft)  # fmt: skip
+            for place, x, _ in line
+        ]
 
     # Scenes
 
@@ -403,11 +436,11 @@ class _Stage:
                 self._text(label, t + STEP * row, at.label, rows.middle(row) + 0.36 * size, size, align=1.0,
                            weight=600, room=at.label_room, colour=self.look.query if is_query else self.look.ink)  # fmt: skip
             )
-        if scene.rest:
+        if scene.rest is not None:
             rows.labels.append(
-                self._text(f"{scene.rest} others", t + STEP * len(scene.labels), at.label,
+                self._text(f"{scene.rest.text} others", t + STEP * len(scene.labels), at.label,
                            rows.middle(len(scene.labels)) + 0.3 * size, 0.8 * size, align=1.0,
-                           room=at.label_room, colour=self.look.soft)  # fmt: skip
+                           room=at.label_room, colour=self.look.soft, number=scene.rest)  # fmt: skip
             )
 
     def _vectors(self, scene: Scene) -> None:
@@ -450,17 +483,16 @@ class _Stage:
             for actor in vector:
                 actor.leave(t - FADE + STEP * row)
         self._head_of("key", rows, t, at.key, look.key)
-        largest = self._largest("QKV")
         for row in range(len(scene.keys)):
             rows.keys.append(
                 self._vector(scene.numbers[f"K.{row}"], t + 0.02 + STEP * row, at.key, rows.middle(row), at.cells,
-                             rows.cell, look.key, largest)  # fmt: skip
+                             rows.cell, look.key, self._largest("K"))  # fmt: skip
             )
         # The values go to the other side.
         t = scene.moment("value", "values")
         self._head_of("value", rows, t, at.value, look.value)
         for row in range(len(scene.keys)):
-            self._fly(rows, scene.numbers[f"V.{row}"], t + STEP * row, at.key, rows.middle(row), look.value, largest)
+            self._fly(rows, scene.numbers[f"V.{row}"], t + STEP * row, at.key, rows.middle(row), look.value, self._largest("V"))
 
     def _head_of(self, name: str, rows: _Rows, t: float, x: float, colour: Colour) -> None:
         rows.others.append(
@@ -490,7 +522,7 @@ class _Stage:
         middle = (rows.top + rows.bottom) / 2 if at.is_wide else middle
         name = short(clean(self.script.tokens[scene.query]), 18)
         high = max(rows.cell, 46.0)
-        vector = self._vector(scene.numbers["Q"], t, x, y, at.cells, high, look.query, self._largest("QKV"))
+        vector = self._vector(scene.numbers["Q"], t, x, y, at.cells, high, look.query, self._largest("Q"))
         vector[0].move(t + FADE, MOVE, x=left, y=middle - high / 2)
         for actor in vector[1:]:
             wait = FADE + MOVE
@@ -727,7 +759,7 @@ class _Stage:
         rule = self._add("box", t, at.value, rows.bottom + 14, w=2.0, h=3, colour=look.ink, radius=1.5)
         rule.move(t, 0.5, w=at.cells)
         rows.others.append(rule)
-        largest = self._largest("VQK")
+        largest = self._largest("V")
         for row, number in enumerate(weights):
             values = scene.numbers[f"V.{row}"]
             falling = self._vector(values, t + 0.2, at.value, rows.middle(row), at.cells, rows.cell, look.value, largest)
@@ -749,7 +781,6 @@ class _Stage:
         self.rows = rows = _Rows(scene, self.at)
         at, look = self.at, self.look
         self._labels(rows, scene.at + 0.05)
-        largest = self._largest("QKV")
         t = scene.moment("asks")
         self._head_of("key", rows, t, at.key, look.key)
         self._head_of("value", rows, t, at.value, look.value)
@@ -757,7 +788,7 @@ class _Stage:
             for name, x, colour, group in (("K", at.key, look.key, rows.keys), ("V", at.value, look.value, rows.values)):
                 group.append(
                     self._vector(scene.numbers[f"{name}.{row}"], t + STEP * row, x, rows.middle(row), at.cells,
-                                 rows.cell, colour, largest)  # fmt: skip
+                                 rows.cell, colour, self._largest(name))  # fmt: skip
                 )
         self._ask(rows, scene, t, at.query[0], (rows.top + rows.bottom) / 2 if at.is_wide else at.query[1])
         t = scene.moment("scores")
@@ -880,6 +911,11 @@ class _Stage:
             y += 0.6 * high
         for part in parts:
             part.leave(scene.until - FADE)
+
+
+def _is_mark(token: str) -> bool:
+    """Whether it is one of the model's own."""
+    return token[0] in "<[" and token[-1] in ">]" and len(token) > 2
 
 
 def _lines(text: str, room: float, measure: Measure, weight: int = 400) -> list[str]:

@@ -61,25 +61,30 @@ def open_voice(name: str = VOICE) -> Voice:
     return _Espeak(name)
 
 
-_SPELLED = (
-    (re.compile("−"), "minus "),
-    (re.compile("√"), "the square root of "),
-    (re.compile("·"), "times"),
-    (re.compile("°"), " degrees"),
-    (re.compile("∞"), "infinity"),
-    (re.compile("[«»“”„]"), '"'),
-)
+_SPELLED = {
+    r"[<\[]\|?(?P<mark>\w+)\|?[>\]]": r"\g<mark> mark",
+    "−": "minus ",
+    "√": "the square root of ",
+    "·": "times",
+    "°": " degrees",
+    "∞": "infinity",
+    "⏎": "line break",
+    "[‘’]": "'",
+    "[«»“”„]": '"',
+}
+_SPELLING = re.compile("|".join(_SPELLED))
 
 
 def spelled(text: str) -> tuple[str, list[int]]:
     """A line as a voice can read it, and for each of its letters the place in the line."""
-    letters = [(letter, place) for place, letter in enumerate(text)]
-    for pattern, said in _SPELLED:
-        found = []
-        for letter, place in letters:
-            found += [(one, place) for one in said] if pattern.fullmatch(letter) else [(letter, place)]
-        letters = found
-    return "".join(letter for letter, _ in letters), [place for _, place in letters]
+    said, places, at = "", [], 0
+    for match in _SPELLING.finditer(text):
+        way = next(way for way in _SPELLED.items() if re.fullmatch(way[0], match[0]))
+        new = re.sub(*way, match[0])
+        said += text[at : match.start()] + new
+        places += [*range(at, match.start()), *[match.start()] * len(new)]
+        at = match.end()
+    return said + text[at:], [*places, *range(at, len(text))]
 
 
 class Silence:

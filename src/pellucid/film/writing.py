@@ -4,10 +4,10 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 
-from pellucid.common.files import printable
 from pellucid.common.wording import listing
 from pellucid.film.numbers import DECIMALS, Figures, Number
 from pellucid.film.script import Line, Scene, Script
+from pellucid.film.spelling import clean, glued, is_word
 from pellucid.lessons.walk import Step, Walk
 
 MOST_KEYS = 7
@@ -34,7 +34,7 @@ def write(
     """
     if not _STEPS <= {step.name for step in walk.steps}:
         scenes = [_table(walk, step) for step in walk.steps]
-        return Script(title=walk.title, about=walk.about, tokens=walk.tokens, sources=walk.tokens,
+        return Script(title=walk.title, about=walk.about, tokens=walk.tokens, sources=walk.tokens, glued=(), targets_glued=(),
                       scenes=(_opening(walk), *scenes))  # fmt: skip
     figures = Figures(walk)
     telling = _telling(walk, figures)
@@ -49,19 +49,27 @@ def write(
         title=walk.title,
         about=walk.about,
         tokens=walk.tokens,
-        sources=figures.matrices["weights"].column_labels,
+        sources=told[0].sources,
+        glued=glued(walk.title, told[0].sources),
+        targets_glued=glued(walk.title, walk.tokens),
         scenes=(*scenes, told[0].end()),
     )
 
 
-def clean(token: str) -> str:
-    """A token as it is shown: the signs with which a vocabulary joins pieces are left away."""
-    return printable(token).removeprefix("##").strip("▁Ġ_ ") or token
+_SIGNS = {
+    ",": "a comma", ".": "a full stop", ";": "a semicolon", ":": "a colon", "!": "an exclamation mark",
+    "?": "a question mark", "'": "an apostrophe", '"': "a quotation mark", "-": "a hyphen",
+    "⏎": "a line break", "␣": "a space",
+}  # fmt: skip
 
 
 def quoted(tokens: Sequence[str], place: int) -> str:
-    """A token in quotes, with its position where the word stands there more than once."""
+    """A token in quotes, with its position where the word stands there more than once; or the name
+    of a sign, which nobody could hear.
+    """
     token = clean(tokens[place])
+    if token in _SIGNS:
+        return _SIGNS[token]
     return f"'{token}' ({place})" if list(tokens).count(tokens[place]) > 1 else f"'{token}'"
 
 
@@ -69,20 +77,18 @@ def _telling(walk: Walk, figures: Figures) -> list[int]:
     """The rows, those first that give most to other words."""
     weights = figures.matrices["weights"]
     is_cross = walk.tokens != weights.column_labels
+    joins = (*glued(walk.title, walk.tokens), False)
 
     def told(row: int) -> float:
         to_others = sum(
             value
             for column, value in enumerate(weights.values[row])
-            if _is_word(weights.column_labels[column]) and (is_cross or column != row)
+            if is_word(weights.column_labels[column]) and (is_cross or column != row)
         )
-        return to_others + _is_word(walk.tokens[row])
+        is_whole = not (joins[row] or joins[row + 1])
+        return to_others + is_word(walk.tokens[row]) + is_whole
 
     return sorted(range(len(walk.tokens)), key=told, reverse=True)
-
-
-def _is_word(token: str) -> bool:
-    return any(letter.isalnum() for letter in token) and token[0] not in "<["
 
 
 def _line(name: str, text: str, detail: int = 1, **parts: Number | str) -> Line:
@@ -115,7 +121,10 @@ class _Row:
             score == -math.inf for score in figures.matrices["masked"].values[0][1:]
         )
         self.keys = self._keys()
-        self.rest = len(self.sources) - len(self.keys)
+        hidden = f"columns(weights) - {len(self.keys)}"
+        self.rest = (
+            figures.number(hidden, "count") if len(self.keys) < len(self.sources) else None
+        )
 
     def _keys(self) -> tuple[int, ...]:
         """Those that are shown: what is looked for, itself, one that is hidden, the strongest."""
@@ -166,6 +175,8 @@ class _Row:
         if self.finds:
             whom = listing([quoted(self.sources, key) for key in self.finds])
             line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
+        elif any(step.name.startswith("next") for step in self.walk.steps):
+            line = _line("word", "What comes next? The model looks back from {word}.", word=self.word)
         elif self.is_cross:
             line = _line("word", "Which words was {word} translated from?", word=self.word)
         else:
@@ -239,7 +250,7 @@ class _Row:
 
     def _scores(self) -> Scene:
         visible = [key for key in self.order if self.masked[key] > -math.inf]
-        one = next((key for key in self.finds if key in visible), visible[0])
+        one = next((key for key in visible if key in self.finds), visible[0])
         product = None
         if self.size <= WRITTEN_CELLS:
             parts: dict[str, Number | str] = {}
@@ -304,7 +315,8 @@ class _Row:
                 for place, key in enumerate(self.keys):
                     numbers[f"grid.{place}"] = self.figures.row("masked", key, self.keys)
         else:
-            lines.append(_line("hide", "There is no mask here: every token sees all the others.", 2))
+            seen = "the whole source" if self.is_cross else "all the others"
+            lines.append(_line("hide", f"There is no mask here: every token sees {seen}.", 2))
         return self._scene("mask", "Mask", lines, numbers, "hidden scores become −∞")
 
     def _shares(self) -> list[int]:
@@ -383,7 +395,7 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
             _line("ask", "From all that, the model tells what may come next.")
             if number == 0
             else None,
-            _line("next", "{word} has {n}." if number else "{word} is the likeliest, with {n}.",
+            _line("next", "Then comes {word}, with {n}." if number else "{word} is the likeliest, with {n}.",
                   word=chosen, n=shown[0]),
             _line("add", "It is added to the text, and the model reads on.", 2)
             if number == 0
