@@ -19,13 +19,16 @@ def needed(module: str) -> Any:
     """A module of the extra.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: it is not installed, or lacks a library of the system.
     """
     try:
         return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"a film needs {module}: pip install 'pellucid[film]'") from error
+    except ImportError as error:  # skia is linked with OpenGL, which a bare machine lacks
         raise MissingExtraError(
-            f"a film needs {module}, which is not installed: pip install 'pellucid[film]'"
+            f"a film needs {module}, which cannot be loaded: {error}; "
+            "on Debian and Ubuntu: apt install libgl1 libegl1"
         ) from error
 
 

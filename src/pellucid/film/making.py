@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pellucid.common.files import written_whole
+from pellucid.common.files import check_writable, written_whole
 from pellucid.errors import ArgumentError
 from pellucid.film import fonts, subtitles
 from pellucid.film.encoding import write_gif, write_mp4
@@ -73,18 +73,15 @@ def compose(
         return timed(script, [sound.spoken for sound in spoken(script)], pause)
 
     usual = USUAL_PAUSE / pace
+    def written(chapters: int, detail: int) -> Script:
+        script = write(walk, query=query, finds=finds, chapters=chapters, brief=not detail)
+        return with_detail(script, max(1, detail))
+
     if minutes is None:
-        script = at_pause(with_detail(write(walk, query=query, finds=finds), 2), usual)
+        script = at_pause(written(1, 2), usual)
     else:
         wanted = 60 * minutes
-        script = _fitting(
-            lambda chapters, detail: with_detail(
-                write(walk, query=query, finds=finds, chapters=chapters), detail
-            ),
-            lambda one: at_pause(one, usual).until,
-            wanted,
-            len(walk.tokens),
-        )
+        script = _fitting(written, lambda one: at_pause(one, usual).until, wanted, len(walk.tokens))
         script = _stretched(script, at_pause, wanted)
     return Film(script=script, sounds=tuple(spoken(script)), has_sound=voice is not None)
 
@@ -116,10 +113,10 @@ def _fitting(
     most: int,
 ) -> Script:
     """The script whose length is nearest: first more detail, then more rows."""
-    best = made(1, 1)
-    for chapters, detail in ((1, 2), (1, 3), *((chapters, 3) for chapters in range(2, most + 1))):
+    best = made(1, 0)
+    for chapters, detail in ((1, 1), (1, 2), (1, 3), *((chapters, 3) for chapters in range(2, most + 1))):
         longer = made(chapters, detail)
-        if abs(length(longer) - wanted) > abs(length(best) - wanted) and length(longer) > wanted:
+        if abs(length(longer) - wanted) > abs(length(best) - wanted):
             break
         best = longer
     return best
@@ -181,6 +178,9 @@ def save(
     def told(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, of: progress(name, done, of)
 
+    wanted = {} if output is None else {output: "mp4"} | {p: k for k, p in beside(output).items()}
+    for path, kind in (wanted | ({} if gif is None else {gif: "gif"})).items():
+        check_writable(path, kind, overwrite=overwrite)
     _warn_of_missing(film.script)
     made: list[Path] = []
     if output is not None:

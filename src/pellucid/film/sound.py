@@ -68,9 +68,11 @@ def resampled(samples: Samples, rate: int) -> Samples:
     """At `RATE`, by way of the spectrum: a line is short and begins and ends in silence."""
     if rate == RATE or not len(samples):
         return samples
-    # Padded, so that no line has a length that the transform is slow at.
-    size = 1 << (len(samples) + rate // 10).bit_length()
-    count = round(size * RATE / rate)
+    # Padded to a length that both rates divide evenly, and that the transform is quick at.
+    size = rate // math.gcd(rate, RATE)
+    while size < len(samples) + rate // 10:
+        size *= 2
+    count = size * RATE // rate
     spectrum = np.fft.rfft(samples, size)
     wide = np.zeros(count // 2 + 1, complex)
     kept = min(len(spectrum), len(wide))

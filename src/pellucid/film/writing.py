@@ -16,13 +16,20 @@ MOST_CELLS = 12
 """Numbers of a vector that are drawn; more would be too small to see."""
 WRITTEN_CELLS = 3
 """A vector of so many numbers is written out."""
+MOST_DECIMALS = 4
+"""Of a product that would not come out with fewer."""
 MOST_ROWS, MOST_COLUMNS = 8, 5
 """Of a matrix that is shown as a table."""
 _STEPS = {"query", "key", "value", "score", "scale", "mask", "softmax", "mix"}
 
 
 def write(
-    walk: Walk, *, query: int | None = None, finds: Sequence[int] = (), chapters: int = 1
+    walk: Walk,
+    *,
+    query: int | None = None,
+    finds: Sequence[int] = (),
+    chapters: int = 1,
+    brief: bool = False,
 ) -> Script:
     """The script of a walk, without times.
 
@@ -31,6 +38,7 @@ def write(
         query: the row that it is about; the one with most to tell if None.
         finds: keys that are looked for, shown whatever they get.
         chapters: how many rows it is about, the later ones told more briefly.
+        brief: tell the first one as briefly as these, for a film of seconds.
     """
     if not _STEPS <= {step.name for step in walk.steps}:
         scenes = [_table(walk, step) for step in walk.steps]
@@ -41,7 +49,10 @@ def write(
     first = telling[0] if query is None else query
     rows = [first, *(row for row in telling if row != first)][:chapters]
     told = [_Row(walk, figures, row, finds if row == first else ()) for row in rows]
-    scenes = [*told[0].beginning(), *told[0].attention()]
+    if brief:
+        scenes = [told[0].title(), *told[0].again("Query and keys")]
+    else:
+        scenes = [*told[0].beginning(), *told[0].attention()]
     for row in told[1:]:
         scenes += row.again()
     scenes += _continuations(walk, figures, told[0])
@@ -169,9 +180,9 @@ class _Row:
 
     def beginning(self) -> list[Scene]:
         """Title, tokens, vectors, projections."""
-        return [self._title(), self._cut(), self._vectors(), self._projections()]
+        return [self.title(), self._cut(), self._vectors(), self._projections()]
 
-    def _title(self) -> Scene:
+    def title(self) -> Scene:
         if self.finds:
             whom = listing([quoted(self.sources, key) for key in self.finds])
             line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
@@ -188,7 +199,7 @@ class _Row:
 
     def _cut(self) -> Scene:
         count = self._number("columns(weights)" if self.is_cross else "tokens", "count")
-        lines = [_line("split", "The sentence is cut into {n} tokens.", n=count)]
+        lines = [_line("split", "The sentence is cut into {n} tokens.", 2, n=count)]
         if self.is_cross:
             written = self._number("rows(weights)", "count")
             lines.append(_line("target", "The translation has {n}.", n=written, detail=2))
@@ -220,7 +231,7 @@ class _Row:
     def _projections(self) -> Scene:
         asks = "The query comes from the translation: it says what {word} looks for."
         lines = [
-            _line("three", "Three learned matrices turn each vector into three others."),
+            _line("three", "Three learned matrices turn each vector into three others.", 2),
             _line("query", asks if self.is_cross else "The query says what {word} looks for.",
                   word=self.word),
             _line("key", "The keys say what each token offers."),
@@ -251,14 +262,7 @@ class _Row:
     def _scores(self) -> Scene:
         visible = [key for key in self.order if self.masked[key] > -math.inf]
         one = next((key for key in visible if key in self.finds), visible[0])
-        product = None
-        if self.size <= WRITTEN_CELLS:
-            parts: dict[str, Number | str] = {}
-            for at in range(self.size):
-                parts[f"q{at}"] = self._number(f"Q[{self.row}, {at}]")
-                parts[f"k{at}"] = self._number(f"K[{one}, {at}]")
-            sums = ", plus ".join(f"{{q{at}}} times {{k{at}}}" for at in range(self.size))
-            product = _line("product", f"{sums}.".capitalize(), 2, **parts)
+        product = self._product(one) if self.size <= WRITTEN_CELLS else None
         numbers = {"scores": self._column("scores"), "one": (self._of("scores", one),)}
         whom = "its own key" if self._whom(one) == "itself" else "the key of {key}"
         return self._scene(
@@ -273,6 +277,24 @@ class _Row:
             numbers,
             "score = query · key",
         )  # fmt: skip
+
+    def _product(self, key: int) -> Line:
+        """A dot product worked out, with as few decimals as let it come out as it is said."""
+        score = f"scores[{self.row}, {key}]"
+        pairs = [(f"Q[{self.row}, {at}]", f"K[{key}, {at}]") for at in range(self.size)]
+        for decimals in range(DECIMALS, MOST_DECIMALS + 1):
+            rounded = sum(
+                round(self.figures.value(q), decimals) * round(self.figures.value(k), decimals)
+                for q, k in pairs
+            )
+            if round(rounded, decimals) == round(self.figures.value(score), decimals):
+                break
+        parts: dict[str, Number | str] = {"sum": self._number(score, decimals=decimals)}
+        for at, (q, k) in enumerate(pairs):
+            parts |= {f"q{at}": self._number(q, decimals=decimals)}
+            parts |= {f"k{at}": self._number(k, decimals=decimals)}
+        sums = ", plus ".join(f"{{q{at}}} times {{k{at}}}" for at in range(self.size))
+        return _line("product", f"{sums}, is {{sum}}.", 2, **parts)
 
     def _scale(self) -> Scene:
         usual = any("√" in step.formula for step in self.walk.steps if step.name == "scale")
@@ -354,7 +376,7 @@ class _Row:
         whole = len(self.figures.matrices["context"].values[0]) <= 2
         told = " and ".join(f"{{{name}}}" for name in parts)
         lines = [
-            None if brief else _line("take", "Now each value is taken by its share."),
+            None if brief else _line("take", "Now each value is taken by its share.", 2),
             _line("sum", "Added up, they are what {word} takes along.", word=self.word),
             _line("numbers", f"{'It is' if whole else 'It begins with'} {told}.", 2 if not brief else 3,
                   **parts),
@@ -362,14 +384,14 @@ class _Row:
         numbers = self._with_rest() | self._vectors_of("V") | {"context": context}
         return self._scene("mix", "Values, mixed", lines, numbers, "result = sum of share · value")
 
-    def again(self) -> list[Scene]:
-        """The same, more briefly, for a reader who has seen it once."""
+    def again(self, title: str = "Another query") -> list[Scene]:
+        """The same, more briefly, for who has seen it once."""
         numbers = {"masked": self._column("masked")} | self._vectors_of("QKV")
         lines = [
-            _line("asks", "Now {word} asks.", word=self.word),
-            _line("scores", "Here are its scores, scaled and masked."),
+            _line("asks", "{word} asks, with its query.", word=self.word),
+            _line("scores", "Each key gets a score."),
         ]
-        ask = self._scene("again", "Another query", lines, numbers, "score = query · key / √d")
+        ask = self._scene("again", title, lines, numbers, "score = query · key / √d")
         return [ask, self._softmax(brief=True), self._mix(brief=True)]
 
     def end(self) -> Scene:
