@@ -31,6 +31,10 @@ PAUSES = (0.15, 2.5)
 """The shortest and the longest pause between two lines, in seconds."""
 
 
+HURRY = 1.2
+"""How much faster a voice may become so that a film is not too long."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
     """A film before it is drawn: what is said, and how it sounds."""
@@ -61,29 +65,31 @@ def compose(
     """
     check_minutes(minutes)
     speaker = voice or Silence()
-    heard: dict[str, Sound] = {}
+    heard: dict[tuple[str, float], Sound] = {}
 
-    def spoken(script: Script) -> list[Sound]:
+    def spoken(script: Script, pace: float) -> list[Sound]:
         for line in script.lines:
-            if line.text not in heard:
-                heard[line.text] = speaker.say(line.text, pace)
-        return [heard[line.text] for line in script.lines]
+            if (line.text, pace) not in heard:
+                heard[line.text, pace] = speaker.say(line.text, pace)
+        return [heard[line.text, pace] for line in script.lines]
 
-    def at_pause(script: Script, pause: float) -> Script:
-        return timed(script, [sound.spoken for sound in spoken(script)], pause)
+    def at(script: Script, pause: float, pace: float) -> Script:
+        return timed(script, [sound.spoken for sound in spoken(script, pace)], pause)
 
-    usual = USUAL_PAUSE / pace
     def written(chapters: int, detail: int) -> Script:
         script = write(walk, query=query, finds=finds, chapters=chapters, brief=not detail)
         return with_detail(script, max(1, detail))
 
+    pause = USUAL_PAUSE / pace
     if minutes is None:
-        script = at_pause(written(1, 2), usual)
+        script = at(written(1, 2), pause, pace)
     else:
         wanted = 60 * minutes
-        script = _fitting(written, lambda one: at_pause(one, usual).until, wanted, len(walk.tokens))
-        script = _stretched(script, at_pause, wanted)
-    return Film(script=script, sounds=tuple(spoken(script)), has_sound=voice is not None)
+        script = _fitting(written, lambda one: at(one, pause, pace).until, wanted, len(walk.tokens))
+        # What is too long without pauses is said faster, as far as one can listen to that.
+        pace *= max(1.0, min(HURRY, at(script, PAUSES[0], pace).until / wanted))
+        script = _stretched(script, lambda one, pause: at(one, pause, pace), wanted)
+    return Film(script=script, sounds=tuple(spoken(script, pace)), has_sound=voice is not None)
 
 
 def check_minutes(minutes: float | None) -> None:

@@ -703,42 +703,36 @@ class _Stage:
 
     def _softmax(self, scene: Scene) -> None:
         rows = self._known_rows(scene)
-        self._head_of_result(rows)
         weights = [*scene.numbers["weights"], *scene.numbers.get("rest", ())]
         left, right = self.at.bar
         most = max(number.value for number in weights)
         axis = (left, (right - left) / most)
-        line = scene.line("softmax")
-        t = line.moment("shares") if line else scene.at + 0.3
+        line, share = scene.line("softmax"), scene.line("share")
+        assert share is not None
+        said = {number.of: share.moment(number.text) for number in share.numbers}
+        # Bars are where they belong before the first share is said.
+        first = min(said.values()) - MOVE - 0.05
+        t = min(line.moment("shares") if line else scene.at + 0.3, first)
         if len(rows.bars) < len(weights):
             self._bar(rows, len(weights) - 1, t, 0.0, axis)
-        share = scene.line("share")
-        assert share is not None
-        said = {number.text: share.moment(number.text) for number in reversed(share.numbers)}
-        texts = [number.of for number in share.numbers]
         for row, number in enumerate(weights):
             bar = rows.bars[row]
             if bar.now.alpha:
                 bar.move(t, MOVE, x=left, w=number.value * axis[1] or 2)
             cue = None
             when = max(t + MOVE, share.at - 0.1) + STEP * row
-            if number.of in texts:
-                when, cue = said[number.text], self._cue("share", number.text)
+            if number.of in said:
+                when, cue = said[number.of], self._cue("share", number.text)
             old = rows.numbers[row]
             if old is not None:
                 old.leave(t - 0.3, 0.25)
                 rows.numbers[row] = None
-            if math.isclose(number.value, 0.0) and not bar.now.alpha:
-                x = left
-                rows.numbers[row] = None
-                continue
+            if number.value == 0 and not bar.now.alpha:
+                continue  # hidden
             x = left + number.value * axis[1] + 16
             size = min(0.42 * rows.high, 38.0)
             rows.numbers[row] = self._figure(number, when, x, rows.middle(row) + 0.36 * size, size, weight=600,
                                              colour=self.look.query, cue=cue)  # fmt: skip
-
-    def _head_of_result(self, rows: _Rows) -> None:
-        """Nothing stands above the shares."""
 
     def _mix(self, scene: Scene) -> None:
         rows = self._known_rows(scene)
@@ -800,7 +794,7 @@ class _Stage:
             if number.value == -math.inf:
                 self._hide(rows, row, max(when, t + 0.6), number)
             else:
-                self._score_text(rows, row, number, when, axis)
+                self._score_text(rows, row, number, when + 0.5, axis)
 
     def _clear(self, t: float) -> None:
         """The rows leave."""
