@@ -29,8 +29,13 @@ WRITTEN = {
     "svg": ".svg",
     "notebook": ".ipynb",
     "save": ".safetensors",
+    "gif": ".gif",
 }
-OTHERWISE = {("export", "output"): ".html", ("explain", "save"): ".json"}
+OTHERWISE = {
+    ("export", "output"): ".html",
+    ("film", "output"): ".mp4",
+    ("explain", "save"): ".json",
+}
 READ = {"lesson", "file", "files", "examples", "head", "recording", "held_out", "base", "config"}
 BEGINS = {
     ".json": b"{}",
@@ -39,10 +44,13 @@ BEGINS = {
     ".svg": b"<svg></svg>",
     ".ipynb": b"{}",
     ".npy": b"\x93NUMPY",
+    ".mp4": b"\0\0\0\x1cftypisom",
+    ".gif": b"GIF89a",
 }
 GIVEN = {
     "explain": ["--example", "poem"],
     "learn": ["lookup"],
+    "film": ["--example", "poem"],
     "scaling": ["--samples", "13", "--keys", "5", "--dims", "2"],
     "watch": ["Write a poem", "--layers", "0"],
     "export": ["Write a poem"],
@@ -161,7 +169,7 @@ def test_what_a_command_reads_is_not_what_it_writes(
         link(read, path)
     if option == "--save" and command == "explain":
         given = [command, "--from", str(read)]
-    elif command == "explain":  # whose input is a model
+    elif command in ("explain", "film"):  # whose input is a model
         given = [command, "Write a poem", "--model", str(tmp_path)]
     elif command in ("similar", "cluster"):
         given = [command, *(["a query"] if command == "similar" else []), str(read)]
