@@ -1,6 +1,6 @@
 """Make the moving picture that opens the README: ten seconds of `pellucid film`, without sound.
 
-    python -m recipes.film
+python -m recipes.film
 """
 
 from pathlib import Path

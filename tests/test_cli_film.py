@@ -46,7 +46,9 @@ def test_a_prompt_in_words(small, run, tmp_path):
     prompt = "show how 'it' finds 'the king' in 'The king said that it was good', quickly"
     status, _, err = run("film", prompt, "-o", path, "--silent", *SHORT)
     assert status == 0, err
-    assert "Let us see how 'it' finds 'The' and 'king'." in path.with_suffix(".vtt").read_text().replace("\n", " ")
+    assert "Let us see how 'it' finds 'The' and 'king'." in path.with_suffix(
+        ".vtt"
+    ).read_text().replace("\n", " ")
 
 
 def test_what_may_be_meant_as_a_prompt_is_said(small, run, tmp_path):
@@ -63,7 +65,10 @@ def test_what_may_be_meant_as_a_prompt_is_said(small, run, tmp_path):
         ([" "], "sentence is empty"),
         (["show 'a b' loudly"], "prompt is not understood at 'loudly'; say: show [how]"),
         (["show 'a' in 'a b'", "--query", "b"], "the prompt asks about 'a' already"),
-        (["Write a poem", "--query", "king"], "'king' is not in the sentence; its tokens: <|end|>, "),
+        (
+            ["Write a poem", "--query", "king"],
+            "'king' is not in the sentence; its tokens: <|end|>, ",
+        ),
         (["show how 'a' finds 'b' in 'a b'"], "'a' cannot see 'b': the mask hides it"),
         (["a", "--translate", "--generate"], "are two films; ask for one of them"),
         (["a", "--translate", "--causal"], "--causal has no meaning with --translate"),

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-for module in ("skia", "av", "fontpkg_inter", "espeakng_loader"):
-    pytest.importorskip(module, reason="needs the extra film", exc_type=ImportError)
-
 from pellucid.film import fonts, making, voices
 from pellucid.film.staging import stage
 from pellucid.lessons.examples import walk_example
+
+for module in ("skia", "av", "fontpkg_inter", "espeakng_loader"):
+    pytest.importorskip(module, reason="needs the extra film", exc_type=ImportError)
+
 
 SMALL = (320, 180)
 SHAPES = {"wide": SMALL, "square": (180, 180), "upright": (180, 320)}

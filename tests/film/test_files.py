@@ -49,7 +49,9 @@ def test_no_frame_is_black_and_nothing_is_frozen_that_should_move(made):
     seconds = moving_seconds(staged(film))
     assert len(seconds) > 10
     for second in seconds:
-        part = np.stack(found.frames[second * FRAMES : (second + 1) * FRAMES + FRAMES]).astype(float)
+        part = np.stack(found.frames[second * FRAMES : (second + 1) * FRAMES + FRAMES]).astype(
+            float
+        )
         assert np.abs(np.diff(part, axis=0)).max() > 8, second
 
 
@@ -68,7 +70,9 @@ def test_each_line_is_heard_when_its_subtitle_is_shown(made):
         assert begins == pytest.approx(start, abs=0.1)
     before = [0.0, *(line.until for line in film.script.lines)]
     for silent, line in zip(before, film.script.lines, strict=False):
-        quiet = slice(*(round((t - found.start) * found.rate) for t in (silent + 0.1, line.at - 0.05)))
+        quiet = slice(
+            *(round((t - found.start) * found.rate) for t in (silent + 0.1, line.at - 0.05))
+        )
         assert not loud[quiet].any()
 
 
@@ -91,7 +95,13 @@ def test_a_gif_moves_and_lasts_as_long(tmp_path):
     assert found.codecs == {"video": "gif"}
     assert found.times[-1] == pytest.approx(film.script.until, abs=2 / GIF_FRAMES)
     assert len(found.frames) > 50
-    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(found.frames, found.frames[1:])) > 50
+    assert (
+        max(
+            np.abs(a.astype(int) - b).max()
+            for a, b in zip(found.frames, found.frames[1:], strict=False)
+        )
+        > 50
+    )
 
 
 def test_without_sound_there_is_one_stream_and_captions(tmp_path, monkeypatch):
@@ -115,5 +125,7 @@ def test_what_is_there_stays(tmp_path):
 
 
 def test_a_size_that_there_is_not(tmp_path):
-    with pytest.raises(ArgumentError, match="size must be one of 720p, 1080p, square, upright, not '4k'"):
+    with pytest.raises(
+        ArgumentError, match="size must be one of 720p, 1080p, square, upright, not '4k'"
+    ):
         making.save(composed(spoken=False, minutes=0.1), tmp_path / "a.mp4", size="4k")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pellucid.errors import ArgumentError
 from pellucid.film import making
 from pellucid.film.numbers import Figures, matrices
 from pellucid.film.script import Spoken, timed, with_detail
@@ -11,7 +12,6 @@ from pellucid.film.voices import Silence
 from pellucid.film.writing import MOST_KEYS, write
 from pellucid.lessons.examples import NAMES, walk_example
 from pellucid.lessons.model import walk_model
-from pellucid.errors import ArgumentError
 
 SENTENCE = "The animal did not cross because it was tired"
 

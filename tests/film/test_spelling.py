@@ -6,7 +6,20 @@ from pellucid.errors import UnknownNameError
 from pellucid.film.spelling import clean, glued, places_of, spans
 
 TEXT = "The animal did not cross because it was tired"
-TOKENS = ("<|end|>", "The", "animal", "did", "not", "c", "ross", "because", "it", "was", "t", "ired")
+TOKENS = (
+    "<|end|>",
+    "The",
+    "animal",
+    "did",
+    "not",
+    "c",
+    "ross",
+    "because",
+    "it",
+    "was",
+    "t",
+    "ired",
+)
 
 
 def test_where_tokens_stand():
@@ -28,7 +41,9 @@ def test_phrases():
     assert places_of("tired", TEXT, TOKENS) == (10, 11)
     assert places_of("it", TEXT, TOKENS) == (8,)  # and no part of a word
     assert places_of("<|end|>", TEXT, TOKENS) == (0,)
-    with pytest.raises(UnknownNameError, match="'the cat' is not in the sentence; its tokens: <|end"):
+    with pytest.raises(
+        UnknownNameError, match=r"'the cat' is not in the sentence; its tokens: <\|end"
+    ):
         places_of("the cat", TEXT, TOKENS)
 
 

@@ -61,7 +61,9 @@ def test_a_voice_that_there_is_not(name):
 def test_without_the_speech_library(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
     monkeypatch.setattr(voices._Espeak, "_library", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'pellucid\[film\]', or give --silent"):
+    with pytest.raises(
+        MissingExtraError, match=r"pip install 'pellucid\[film\]', or give --silent"
+    ):
         open_voice()
 
 
@@ -98,7 +100,9 @@ def test_loudness_worked_out_by_hand():
     sine = (0.25 * np.sin(np.arange(48_000) * 2 * np.pi * 480 / 48_000)).astype(np.float32)
     expected = 10 * np.log10(0.25**2 / 2)
     silent = np.zeros(48_000, np.float32)
-    assert sound.loudness(np.concatenate([silent, sine, silent]), 48_000) == pytest.approx(expected, abs=0.01)
+    assert sound.loudness(np.concatenate([silent, sine, silent]), 48_000) == pytest.approx(
+        expected, abs=0.01
+    )
     assert sound.loudness(silent, 48_000) == -np.inf
 
 
@@ -108,5 +112,7 @@ def test_resampling_keeps_tones():
     found = sound.resampled(tone.astype(np.float32), rate)
     assert len(found) == sound.RATE
     t = np.arange(sound.RATE) / sound.RATE
-    expected = np.sin(2 * np.pi * hertz * t) * np.interp(t, np.arange(rate) / rate, np.hanning(rate))
+    expected = np.sin(2 * np.pi * hertz * t) * np.interp(
+        t, np.arange(rate) / rate, np.hanning(rate)
+    )
     np.testing.assert_allclose(found, expected, atol=2e-4)

@@ -45,7 +45,7 @@ def film(
         list[str] | None,
         typer.Argument(
             metavar="SENTENCE",
-            help="What the model reads, like \"Write a poem\"; or a prompt that quotes it: \"show "
+            help='What the model reads, like "Write a poem"; or a prompt that quotes it: "show '
             "how 'it' finds 'the animal' in 'The animal was tired, so it slept', slowly\".",
         ),
     ] = None,
@@ -110,21 +110,31 @@ def film(
     if output is None and gif is None:
         raise ArgumentError("say where the film goes: -o poem.mp4, or --gif poem.gif")
     check_minutes(minutes)
-    files = {} if output is None else beside(output)
-    check_files((".mp4",), overwrite=overwrite, output=output, gif=gif, **files)
+    check_files((".mp4",), overwrite=overwrite, output=output, gif=gif)
+    if output is not None:
+        texts = beside(output)
+        check_files(overwrite=overwrite, vtt=texts["vtt"], srt=texts["srt"], txt=texts["txt"])
 
     from pellucid.film import making
     from pellucid.film.voices import open_voice
 
     making.check_installed()
     speaker = None if silent or output is None else open_voice(voice)
-    pace, row, finds = 1.0, None, ()
+    pace, row = 1.0, None
+    finds: tuple[int, ...] = ()
     if example is not None:
         walk, row = _of_example(
-            example, query, causal,
-            {"model": model, "layer": layer, "head": head, "translate": translate or None,
-             "generate": generate or None},
-        )  # fmt: skip
+            example,
+            query,
+            causal,
+            {
+                "model": model,
+                "layer": layer,
+                "head": head,
+                "translate": translate or None,
+                "generate": generate or None,
+            },
+        )
     else:
         from pellucid.film.walks import walk_wished
 
@@ -139,9 +149,14 @@ def film(
         step("speaking", 0, 0)
         made = making.compose(walk, speaker, query=row, finds=finds, minutes=minutes, pace=pace)
         written = making.save(
-            made, output, gif, size=size.value, theme=theme.value, overwrite=overwrite,
+            made,
+            output,
+            gif,
+            size=size.value,
+            theme=theme.value,
+            overwrite=overwrite,
             progress=step,
-        )  # fmt: skip
+        )
     seconds = made.script.until
     if minutes is not None and abs(seconds - 60 * minutes) > 0.1 * 60 * minutes:
         note(f"the film takes {seconds / 60:.1f} minutes; there is not more, or less, to say")

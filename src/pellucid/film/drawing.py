@@ -32,7 +32,7 @@ class Painter:
         """Frames that differed from the one before."""
 
     def draw(self, t: float) -> bool:
-        """Draw what is to be seen at a time; False where nothing has changed since the last call."""
+        """Draw what is to be seen at a time; False where nothing has changed since last time."""
         shown = {}
         for place, mark in enumerate(self.picture.marks):
             pose = mark.at(t)
@@ -59,9 +59,9 @@ class Painter:
         self._canvas.clear(self._paper)
         for place, pose in shown.items():
             box = marks[place].box(pose)
-            if box[0] - _EDGE < right and box[2] + _EDGE > left and box[1] - _EDGE < bottom:
-                if box[3] + _EDGE > top:
-                    self._mark(marks[place], pose)
+            across = box[0] - _EDGE < right and box[2] + _EDGE > left
+            if across and box[1] - _EDGE < bottom and box[3] + _EDGE > top:
+                self._mark(marks[place], pose)
         self._canvas.restore()
         self._shown = shown
         self.drawn += 1

@@ -1,8 +1,7 @@
 """Frames and sound as a file: MP4 with H.264 and AAC, or GIF without sound (PyAV)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -98,7 +97,7 @@ class _Sound:
 
 
 def write_gif(file: IO[bytes], picture: Picture, progress: Progress | None = None) -> int:
-    """Write the film as an animated GIF, which plays on and on; gives how many frames were drawn."""
+    """Write the film as a GIF, which plays on and on; gives how many frames were drawn."""
     av = fonts.needed("av")
     palette = _palette(picture)
     table = _nearest(palette)
@@ -108,10 +107,12 @@ def write_gif(file: IO[bytes], picture: Picture, progress: Progress | None = Non
         total = round(picture.seconds * GIF_FRAMES)
         painter: Painter | None = None
         for number, painter, is_new in frames(picture, GIF_FRAMES):
-            # A still frame is left out: the one before is shown for longer. The last one is written,
-            # or the film would end with the last change.
+            # A still frame is left out: the one before is shown for longer. The last one is
+            # written, or the film would end with the last change.
             if is_new or number == total - 1:
-                frame = av.VideoFrame.from_ndarray((_indexed(painter.pixels, table), palette), format="pal8")
+                frame = av.VideoFrame.from_ndarray(
+                    (_indexed(painter.pixels, table), palette), format="pal8"
+                )
                 frame.pts, frame.time_base = number, Fraction(1, GIF_FRAMES)
                 container.mux(video.encode(frame))
             if progress is not None:
@@ -121,7 +122,7 @@ def write_gif(file: IO[bytes], picture: Picture, progress: Progress | None = Non
 
 
 def _palette(picture: Picture) -> NDArray[np.uint8]:
-    """(256, 4) alpha, red, green, blue: the colours of the marks, and steps from the paper to each."""
+    """(256, 4) alpha, red, green, blue: the colours of the marks, and steps from paper to each."""
     used: dict[Colour, float] = {}
     for mark in picture.marks:
         for colour in {pose.colour for pose in mark.poses} | {mark.under}:
@@ -132,7 +133,8 @@ def _palette(picture: Picture) -> NDArray[np.uint8]:
         for colour in common:
             for step in range(1, steps + 1):
                 red, green, blue = (
-                    round(a + (b - a) * step / steps) for a, b in zip(picture.paper, colour, strict=True)
+                    round(a + (b - a) * step / steps)
+                    for a, b in zip(picture.paper, colour, strict=True)
                 )
                 if len(found) < 256:
                     found[(red, green, blue)] = None
@@ -150,17 +152,11 @@ def _nearest(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colours = palette[:, 1:].astype(np.float64)
     # (a - b)^2 = a^2 - 2ab + b^2, without the array of all differences.
     far = (colours**2).sum(1) - 2 * grid @ colours.T
-    return far.argmin(axis=1).astype(np.uint8).reshape(32, 32, 32)
+    found: NDArray[np.uint8] = far.argmin(axis=1).astype(np.uint8).reshape(32, 32, 32)
+    return found
 
 
 def _indexed(pixels: Frame, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = (pixels[:, :, part] >> 3 for part in range(3))
-    return table[red, green, blue]
-
-
-def decoded(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The frames of a file, each with its time in seconds."""
-    av = fonts.needed("av")
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield float(frame.time), frame.to_ndarray(format="rgb24")
+    found: NDArray[np.uint8] = table[red, green, blue]
+    return found

@@ -51,18 +51,30 @@ class Look:
 
 LOOKS: dict[str, Look] = {
     "light": Look(
-        paper=colour("#ffffff"), panel=colour("#eff4f8"), ink=colour("#12202e"),
-        soft=colour("#51616f"), line=colour("#c9d4de"), query=colour("#0072b2"),
-        key=colour("#b86e00"), value=colour("#00835f"), result=colour("#a23f77"),
+        paper=colour("#ffffff"),
+        panel=colour("#eff4f8"),
+        ink=colour("#12202e"),
+        soft=colour("#51616f"),
+        line=colour("#c9d4de"),
+        query=colour("#0072b2"),
+        key=colour("#b86e00"),
+        value=colour("#00835f"),
+        result=colour("#a23f77"),
         ramp=colours.LIGHT,
     ),
     "dark": Look(
-        paper=colour("#10171f"), panel=colour("#1b2632"), ink=colour("#e5eef5"),
-        soft=colour("#9db0c0"), line=colour("#33424f"), query=colour("#56b4e9"),
-        key=colour("#e69f00"), value=colour("#2fbf93"), result=colour("#d98cb6"),
+        paper=colour("#10171f"),
+        panel=colour("#1b2632"),
+        ink=colour("#e5eef5"),
+        soft=colour("#9db0c0"),
+        line=colour("#33424f"),
+        query=colour("#56b4e9"),
+        key=colour("#e69f00"),
+        value=colour("#2fbf93"),
+        result=colour("#d98cb6"),
         ramp=colours.DARK,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,20 +110,62 @@ class Places:
 
 
 WIDE = Places(
-    wide=1920, high=1080, margin=120, header=110, formula=110, sentence=196, rows=(272, 848),
-    row=88, query=(120, 530), label=650, label_room=230, cells=250, key=676, bar=(970, 1370),
-    value=1540, caption=1016, is_wide=True,
-)  # fmt: skip
+    wide=1920,
+    high=1080,
+    margin=120,
+    header=110,
+    formula=110,
+    sentence=196,
+    rows=(272, 848),
+    row=88,
+    query=(120, 530),
+    label=650,
+    label_room=230,
+    cells=250,
+    key=676,
+    bar=(970, 1370),
+    value=1540,
+    caption=1016,
+    is_wide=True,
+)
 SQUARE = Places(
-    wide=1080, high=1080, margin=60, header=76, formula=118, sentence=180, rows=(318, 800),
-    row=76, query=(415, 262), label=222, label_room=160, cells=200, key=240, bar=(470, 690),
-    value=820, caption=1030, is_wide=False,
-)  # fmt: skip
+    wide=1080,
+    high=1080,
+    margin=60,
+    header=76,
+    formula=118,
+    sentence=180,
+    rows=(318, 800),
+    row=76,
+    query=(415, 262),
+    label=222,
+    label_room=160,
+    cells=200,
+    key=240,
+    bar=(470, 690),
+    value=820,
+    caption=1030,
+    is_wide=False,
+)
 UPRIGHT = Places(
-    wide=1080, high=1920, margin=60, header=170, formula=226, sentence=330, rows=(560, 1360),
-    row=110, query=(415, 470), label=222, label_room=160, cells=200, key=240, bar=(470, 690),
-    value=820, caption=1720, is_wide=False,
-)  # fmt: skip
+    wide=1080,
+    high=1920,
+    margin=60,
+    header=170,
+    formula=226,
+    sentence=330,
+    rows=(560, 1360),
+    row=110,
+    query=(415, 470),
+    label=222,
+    label_room=160,
+    cells=200,
+    key=240,
+    bar=(470, 690),
+    value=820,
+    caption=1720,
+    is_wide=False,
+)
 
 
 def places(width: int, height: int) -> Places:

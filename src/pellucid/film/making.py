@@ -120,7 +120,12 @@ def _fitting(
 ) -> Script:
     """The script whose length is nearest: first more detail, then more rows."""
     best = made(1, 0)
-    for chapters, detail in ((1, 1), (1, 2), (1, 3), *((chapters, 3) for chapters in range(2, most + 1))):
+    for chapters, detail in (
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        *((chapters, 3) for chapters in range(2, most + 1)),
+    ):
         longer = made(chapters, detail)
         if abs(length(longer) - wanted) > abs(length(best) - wanted):
             break
@@ -138,7 +143,11 @@ def _stretched(script: Script, at: Callable[[Script, float], Script], wanted: fl
 
 
 def pictured(
-    film: Film, *, size: tuple[int, int] = SIZES["1080p"], theme: Theme = "light", captions: bool | None = None
+    film: Film,
+    *,
+    size: tuple[int, int] = SIZES["1080p"],
+    theme: Theme = "light",
+    captions: bool | None = None,
 ) -> Picture:
     """The picture of a film; with captions, unless told otherwise, where there is no sound."""
     return stage(

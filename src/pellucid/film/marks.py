@@ -105,7 +105,12 @@ class Mark:
         if self.shape == "arc":
             left, right = sorted((pose.x, pose.x + pose.w))
             edge = self.line
-            return left - edge, pose.y - abs(pose.h) - edge, right + edge, pose.y + abs(pose.h) + edge
+            return (
+                left - edge,
+                pose.y - abs(pose.h) - edge,
+                right + edge,
+                pose.y + abs(pose.h) + edge,
+            )
         left, right = sorted((pose.x, pose.x + pose.w))
         top, bottom = sorted((pose.y, pose.y + pose.h))
         return left - self.line, top - self.line, right + self.line, bottom + self.line

@@ -77,7 +77,14 @@ class Figures:
         """
         try:
             return float(self._value(ast.parse(of, mode="eval").body))
-        except (SyntaxError, KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (
+            SyntaxError,
+            KeyError,
+            IndexError,
+            TypeError,
+            ValueError,
+            ZeroDivisionError,
+        ) as error:
             raise ArgumentError(f"'{of}' is no number of this walk") from error
 
     def _value(self, node: ast.expr) -> Any:

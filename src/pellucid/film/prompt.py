@@ -83,7 +83,8 @@ def understood(text: str) -> Wish:
     shape = " ".join(word for word in words if word in (_MARK, "R", "in"))
     if shape not in _SHAPES:
         raise ArgumentError(
-            f"prompt has {len(said)} quoted parts in an order that is not understood; say: {GRAMMAR}"
+            f"prompt has {len(said)} quoted parts in an order that is not understood; "
+            f"say: {GRAMMAR}"
         )
     if found["slowly"] and found["quickly"]:
         raise ArgumentError("prompt asks for slowly and quickly; say one of them")

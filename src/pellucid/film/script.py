@@ -1,4 +1,4 @@
-"""The script of a film: scenes with their lines, numbers and times. Plain data, from a walk alone."""
+"""The script of a film: scenes, lines, numbers and times. Plain data, from a walk alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ class Line:
     numbers: tuple[Number, ...] = ()
     """Those that it says, in order."""
     names: tuple[str, ...] = ()
-    """The words of the sentence that it quotes, as they stand in it: any digits there are theirs."""
+    """The words that it quotes, as they stand in it: any digits there are theirs."""
     detail: int = 1
     """1 = every film has it; 2 and 3 = only those that are long enough."""
     at: float = 0.0
@@ -26,7 +26,7 @@ class Line:
     """Where words begin in the text, and when they are said, as far as the voice tells."""
 
     def moment(self, part: str = "") -> float:
-        """When a part of it is said: at the word that it begins with, if the voice tells of words."""
+        """When a part of it is said: when the word is that it begins with, if the voice tells."""
         place = self.text.find(part)
         times = [time for start, time in self.words if start <= max(place, 0)]
         return times[-1] if part and place > 0 and times else self.at
@@ -62,7 +62,7 @@ class Scene:
         return next((line for line in self.lines if line.name == name), None)
 
     def moment(self, name: str, part: str = "") -> float:
-        """When a line, or a part of it, is said; the scene's beginning if the film has no such line."""
+        """When a line, or a part of it, is said; the scene's beginning if there is no such line."""
         line = self.line(name)
         return self.at if line is None else line.moment(part)
 

@@ -1,4 +1,4 @@
-"""Tokens and the text that they stand in: where each is, which go on a word, which make up a phrase."""
+"""Tokens in a text: where each stands, which go on a word, which make up a phrase."""
 
 import re
 
@@ -33,10 +33,12 @@ def glued(text: str, tokens: tuple[str, ...]) -> tuple[bool, ...]:
         )
     places = spans(text, tokens)
     return tuple(
-        number > 0 and place is not None and places[number - 1] is not None
+        number > 0
+        and place is not None
+        and places[number - 1] is not None
         and places[number - 1][1] == place[0]  # type: ignore[index]
         for number, place in enumerate(places)
-    )  # fmt: skip
+    )
 
 
 def places_of(words: str, text: str, tokens: tuple[str, ...]) -> tuple[int, ...]:

@@ -16,8 +16,8 @@ from pellucid.film.encoding import FRAMES
 from pellucid.film.marks import Mark, Picture
 from pellucid.film.numbers import Figures, Number, matrices, text_of
 from pellucid.film.script import Script
-from pellucid.film.spelling import clean
 from pellucid.film.sound import RATE, loudness
+from pellucid.film.spelling import clean
 from pellucid.film.voices import Samples
 from pellucid.lessons.walk import Walk
 
@@ -96,7 +96,9 @@ def numbers(walk: Walk, script: Script, picture: Picture | None = None) -> Itera
                     yield Fault(kind="number", told=f"line '{line.text}' does not say {known}")
                 rest = rest.replace(known, "", 1)
             if re.search(r"\d", rest):
-                yield Fault(kind="number", told=f"line '{line.text}' says what nobody counted: {rest}")
+                yield Fault(
+                    kind="number", told=f"line '{line.text}' says what nobody counted: {rest}"
+                )
         for name, shown in scene.numbers.items():
             yield from _all(figures, shown, f"scene {scene.name}, {name}")
     if picture is not None:
@@ -146,11 +148,15 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
             if (places[place],) not in told:
                 told.add((places[place],))
                 name = texts[places[place]].text
-                yield Fault(kind="outside", told=f"'{name}' leaves the picture at {frame / rate:.2f} s")
+                yield Fault(
+                    kind="outside", told=f"'{name}' leaves the picture at {frame / rate:.2f} s"
+                )
         over = (
-            (left[:, None] < right - 0.5) & (right[:, None] > left + 0.5)
-            & (top[:, None] < bottom - 0.5) & (bottom[:, None] > top + 0.5)
-        )  # fmt: skip
+            (left[:, None] < right - 0.5)
+            & (right[:, None] > left + 0.5)
+            & (top[:, None] < bottom - 0.5)
+            & (bottom[:, None] > top + 0.5)
+        )
         for one, other in np.argwhere(np.triu(over, 1)).tolist():
             pair = (places[one], places[other])
             if pair not in told:

@@ -99,7 +99,9 @@ class Silence:
             (word.start(), seconds * word.start() / len(text)) for word in re.finditer(r"\S+", text)
         )
         rate = 22050
-        return Sound(np.zeros(round(seconds * rate), np.float32), rate, Spoken(seconds=seconds, words=words))
+        return Sound(
+            np.zeros(round(seconds * rate), np.float32), rate, Spoken(seconds=seconds, words=words)
+        )
 
 
 class _Event(ctypes.Structure):
@@ -153,9 +155,15 @@ class _Espeak:
         library = ctypes.CDLL(loader.get_library_path())
         library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
         library.espeak_Synth.argtypes = [
-            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
-            ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
-        ]  # fmt: skip
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_uint,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
         data = loader.get_data_path().encode()
         rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
         if rate <= 0:
@@ -187,7 +195,7 @@ class _Espeak:
         library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _UTF8, None, None)
         library.espeak_Synchronize()
         wave = np.concatenate(chunks) if chunks else np.zeros(1, np.int16)
-        samples = wave.astype(np.float32) / 32768
+        samples = wave.astype(np.float32) / np.float32(32768)
         first = dict(reversed(words))  # a number is said in several words, all of one place
         return _trimmed(samples, self._rate, tuple(sorted(first.items())))
 

@@ -28,9 +28,14 @@ _SPACE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 
 def finding_head(
-    sentence: str, query: int, keys: tuple[int, ...], *, model: str | None = None,
-    layer: int | None = None, causal: bool = False,
-) -> tuple[int, int, float]:  # fmt: skip
+    sentence: str,
+    query: int,
+    keys: tuple[int, ...],
+    *,
+    model: str | None = None,
+    layer: int | None = None,
+    causal: bool = False,
+) -> tuple[int, int, float]:
     """The layer and head in which a token gives most to others, and how much.
 
     Args:
@@ -46,7 +51,9 @@ def finding_head(
     with watch(checkpoint.model) as seen, torch.no_grad():
         checkpoint.run(input_ids=ids, attention_mask=torch.ones_like(ids))
     best = (0, 0, -1.0)
-    records = [one for one in seen.records if one.query.shape[2] == one.key.shape[2] == ids.shape[1]]
+    records = [
+        one for one in seen.records if one.query.shape[2] == one.key.shape[2] == ids.shape[1]
+    ]
     for number, record in enumerate(records):
         if layer not in (None, number):
             continue
@@ -120,7 +127,7 @@ def _spelled(model: EncoderDecoder, ids: list[int]) -> tuple[str, ...]:
 def _aligning(
     model: EncoderDecoder, crosses: list[Record], layer: int | None, head: int | None
 ) -> tuple[int, int]:
-    """What is given; else what the model names; else the sharpest head of the last layer but one."""
+    """What is given; else what the model names; else the sharpest head of the last but one."""
     named = (model.generation.alignment_heads or [None])[0]
     if layer is None:
         layer = named[0] if named is not None else max(0, len(crosses) - 2)
@@ -145,13 +152,22 @@ def _steps(
     key, value = record.key[0, pair].double(), record.value[0, pair].double()
     bias = record.bias
     found = stages(
-        query[None], key[None], value[None], record.weights.masked[0, head] > -torch.inf,
+        query[None],
+        key[None],
+        value[None],
+        record.weights.masked[0, head] > -torch.inf,
         bias=None if bias is None else bias.expand(record.weights.shape)[0, head].double(),
-        scale=record.scale, softcap=record.softcap,
-    )  # fmt: skip
+        scale=record.scale,
+        softcap=record.softcap,
+    )
 
-    def made(name: str, numbers: torch.Tensor, rows: tuple[str, ...], columns: tuple[str, ...] = (),
-             kind: Kind = "number") -> Matrix:  # fmt: skip
+    def made(
+        name: str,
+        numbers: torch.Tensor,
+        rows: tuple[str, ...],
+        columns: tuple[str, ...] = (),
+        kind: Kind = "number",
+    ) -> Matrix:
         return Matrix(
             name=name,
             values=tuple(map(tuple, numbers.tolist())),
@@ -168,14 +184,23 @@ def _steps(
         step("key", "K, of the source", made("K", key, sources)),
         step("value", "V, of the source", made("V", value, sources)),
         step("score", "scores = Q · Kᵀ", made("scores", found.scores[0], targets, sources)),
-        step("scale", "scaled = scores / √d_k" if usual else "scaled = scores · scale",
-             made("scaled", found.scaled[0], targets, sources)),
-        step("mask", "masked = scaled, −∞ where hidden",
-             made("masked", found.masked[0], targets, sources)),
-        step("softmax", "weights = softmax of each row",
-             made("weights", found.weights[0], targets, sources, "percent")),
+        step(
+            "scale",
+            "scaled = scores / √d_k" if usual else "scaled = scores · scale",
+            made("scaled", found.scaled[0], targets, sources),
+        ),
+        step(
+            "mask",
+            "masked = scaled, −∞ where hidden",
+            made("masked", found.masked[0], targets, sources),
+        ),
+        step(
+            "softmax",
+            "weights = softmax of each row",
+            made("weights", found.weights[0], targets, sources, "percent"),
+        ),
         step("mix", "context = weights · V", made("context", found.context[0], targets)),
-    ]  # fmt: skip
+    ]
     if record.softcap is not None:
         steps.insert(5, step("cap", "capped", made("capped", found.capped[0], targets, sources)))
     return tuple(steps)
@@ -204,11 +229,11 @@ def with_next(walk: Walk, *, model: str | None = None, tokens: int = NEXT_TOKENS
     if most is not None and len(ids) + tokens > most:
         raise ArgumentError(f"sentence has {len(ids)} tokens, which leaves no room to write on")
     steps = []
-    begun = len(ids)
+    begun = loaded.tokenizer.decode(ids)
     for number in range(tokens):
         shares = loaded(torch.tensor([ids]), last=True)[0].double().softmax(-1)
         top = shares.topk(CANDIDATES)
-        text = walk.title + loaded.tokenizer.decode(ids)[len(loaded.tokenizer.decode(ids[:begun])) :]
+        text = walk.title + loaded.tokenizer.decode(ids)[len(begun) :]
         labels = tuple(
             _called(loaded.tokenizer.decode([one], special=True)) for one in top.indices.tolist()
         )
@@ -241,25 +266,23 @@ def _called(text: str) -> str:
 def walk_wished(
     wish: Wish, *, model: str | None = None, layer: int | None = None, head: int | None = None
 ) -> tuple[Walk, int | None, tuple[int, ...]]:
-    """The walk that a wish asks for, the row that it is about, if it names one, and the keys that it
-    looks for.
+    """The walk that a wish asks for, the row that it names if it does, and the keys to be found.
 
     Raises:
         ArgumentError, UnknownNameError, OutOfRangeError: there is no such walk.
     """
+    finds: tuple[int, ...] = ()
     if wish.translate:
         walk = walk_translation(wish.sentence, model=model, layer=layer, head=head)
         text = str(walk.facts["translation"])
         query = places_of(wish.query, text, walk.tokens)[-1] if wish.query else None
         sources = matrices(walk)["weights"].column_labels
-        finds = places_of(wish.finds, wish.sentence, sources) if wish.finds else ()
+        if wish.finds:
+            finds = places_of(wish.finds, wish.sentence, sources)
         return walk, query, finds
-    walk = walk_model(
-        wish.sentence, model=model, layer=layer, head=head, causal=wish.causal
-    )
+    walk = walk_model(wish.sentence, model=model, layer=layer, head=head, causal=wish.causal)
     # What a word of several tokens means is known where its last one has been read.
     query = places_of(wish.query, wish.sentence, walk.tokens)[-1] if wish.query else None
-    finds: tuple[int, ...] = ()
     if wish.finds:
         assert query is not None
         finds = places_of(wish.finds, wish.sentence, walk.tokens)

@@ -40,10 +40,17 @@ def write(
         chapters: how many rows it is about, the later ones told more briefly.
         brief: tell the first one as briefly as these, for a film of seconds.
     """
-    if not _STEPS <= {step.name for step in walk.steps}:
+    if not {step.name for step in walk.steps} >= _STEPS:
         scenes = [_table(walk, step) for step in walk.steps]
-        return Script(title=walk.title, about=walk.about, tokens=walk.tokens, sources=walk.tokens, glued=(), targets_glued=(),
-                      scenes=(_opening(walk), *scenes))  # fmt: skip
+        return Script(
+            title=walk.title,
+            about=walk.about,
+            tokens=walk.tokens,
+            sources=walk.tokens,
+            glued=(),
+            targets_glued=(),
+            scenes=(_opening(walk), *scenes),
+        )
     figures = Figures(walk)
     telling = _telling(walk, figures)
     first = telling[0] if query is None else query
@@ -68,10 +75,18 @@ def write(
 
 
 _SIGNS = {
-    ",": "a comma", ".": "a full stop", ";": "a semicolon", ":": "a colon", "!": "an exclamation mark",
-    "?": "a question mark", "'": "an apostrophe", '"': "a quotation mark", "-": "a hyphen",
-    "⏎": "a line break", "␣": "a space",
-}  # fmt: skip
+    ",": "a comma",
+    ".": "a full stop",
+    ";": "a semicolon",
+    ":": "a colon",
+    "!": "an exclamation mark",
+    "?": "a question mark",
+    "'": "an apostrophe",
+    '"': "a quotation mark",
+    "-": "a hyphen",
+    "⏎": "a line break",
+    "␣": "a space",
+}
 
 
 def quoted(tokens: Sequence[str], place: int) -> str:
@@ -102,7 +117,7 @@ def _telling(walk: Walk, figures: Figures) -> list[int]:
     return sorted(range(len(walk.tokens)), key=told, reverse=True)
 
 
-def _line(name: str, text: str, detail: int = 1, **parts: Number | str) -> Line:
+def _line(name: str, text: str, detail: int = 1, /, **parts: Number | str) -> Line:
     """A line whose {parts} are numbers, or names that are quoted."""
     fields = [field for _, field, *_ in string.Formatter().parse(text) if field]
     said = {key: part.text if isinstance(part, Number) else part for key, part in parts.items()}
@@ -133,9 +148,7 @@ class _Row:
         )
         self.keys = self._keys()
         hidden = f"columns(weights) - {len(self.keys)}"
-        self.rest = (
-            figures.number(hidden, "count") if len(self.keys) < len(self.sources) else None
-        )
+        self.rest = figures.number(hidden, "count") if len(self.keys) < len(self.sources) else None
 
     def _keys(self) -> tuple[int, ...]:
         """Those that are shown: what is looked for, itself, one that is hidden, the strongest."""
@@ -187,7 +200,9 @@ class _Row:
             whom = listing([quoted(self.sources, key) for key in self.finds])
             line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
         elif any(step.name.startswith("next") for step in self.walk.steps):
-            line = _line("word", "What comes next? The model looks back from {word}.", word=self.word)
+            line = _line(
+                "word", "What comes next? The model looks back from {word}.", word=self.word
+            )
         elif self.is_cross:
             line = _line("word", "Which words was {word} translated from?", word=self.word)
         else:
@@ -202,14 +217,19 @@ class _Row:
         lines = [_line("split", "The sentence is cut into {n} tokens.", 2, n=count)]
         if self.is_cross:
             written = self._number("rows(weights)", "count")
-            lines.append(_line("target", "The translation has {n}.", n=written, detail=2))
+            lines.append(_line("target", "The translation has {n}.", 2, n=written))
         numbers = {}
         if "token" in self.figures and not self.is_cross:
             numbers["ids"] = tuple(self._number(f"token[{key}, 0]", "count") for key in self.keys)
             own = self._number(f"token[{self.row}, 0]", "count")
             lines.append(
-                _line("ids", "In the model's vocabulary, {word} is number {n}.", 2,
-                      word=self.word, n=own)  # fmt: skip
+                _line(
+                    "ids",
+                    "In the model's vocabulary, {word} is number {n}.",
+                    2,
+                    word=self.word,
+                    n=own,
+                )
             )
         return self._scene("tokens", "Tokens", lines, numbers)
 
@@ -223,21 +243,24 @@ class _Row:
             if len(own) <= WRITTEN_CELLS:
                 parts = {f"n{place}": number for place, number in enumerate(own)}
                 told = listing([f"{{{name}}}" for name in parts])
-                lines.append(
-                    _line("own", f"Here, {{word}} is {told}.", 2, word=self.word, **parts)
-                )
+                lines.append(_line("own", f"Here, {{word}} is {told}.", 2, word=self.word, **parts))
         return self._scene("vectors", "Vectors", lines, numbers)
 
     def _projections(self) -> Scene:
         asks = "The query comes from the translation: it says what {word} looks for."
         lines = [
             _line("three", "Three learned matrices turn each vector into three others.", 2),
-            _line("query", asks if self.is_cross else "The query says what {word} looks for.",
-                  word=self.word),
+            _line(
+                "query",
+                asks if self.is_cross else "The query says what {word} looks for.",
+                word=self.word,
+            ),
             _line("key", "The keys say what each token offers."),
             _line("value", "And the values are what each token hands on."),
-            _line("size", "Each of them has {n} numbers.", 3, n=self._number("columns(Q)", "count")),
-        ]  # fmt: skip
+            _line(
+                "size", "Each of them has {n} numbers.", 3, n=self._number("columns(Q)", "count")
+            ),
+        ]
         return self._scene("projections", "Query, key, value", lines, self._vectors_of("QKV"))
 
     def _vectors_of(self, names: str) -> dict[str, tuple[Number, ...]]:
@@ -269,14 +292,21 @@ class _Row:
             "score",
             "Scores",
             [
-                _line("compare", "The query is multiplied with a key, number by number, and added up."),
+                _line(
+                    "compare", "The query is multiplied with a key, number by number, and added up."
+                ),
                 product,
-                _line("one", f"With {whom}, that comes to {{n}}.", key=self._whom(one), n=numbers["one"][0]),
+                _line(
+                    "one",
+                    f"With {whom}, that comes to {{n}}.",
+                    key=self._whom(one),
+                    n=numbers["one"][0],
+                ),
                 _line("all", "In this way, each key gets a score."),
             ],
             numbers,
             "score = query · key",
-        )  # fmt: skip
+        )
 
     def _product(self, key: int) -> Line:
         """A dot product worked out, with as few decimals as let it come out as it is said."""
@@ -328,11 +358,18 @@ class _Row:
             lines.append(_line("hide", said, n=hidden, all=every))
             if mine:
                 lines.append(
-                    _line("own", "{word} cannot see {key}.", 2,
-                          word=self.word, key=quoted(self.sources, mine[0]))  # fmt: skip
+                    _line(
+                        "own",
+                        "{word} cannot see {key}.",
+                        2,
+                        word=self.word,
+                        key=quoted(self.sources, mine[0]),
+                    )
                 )
             else:
-                lines.append(_line("own", "From {word}, all that is here can be seen.", 2, word=self.word))
+                lines.append(
+                    _line("own", "From {word}, all that is here can be seen.", 2, word=self.word)
+                )
             if not self.is_cross:
                 for place, key in enumerate(self.keys):
                     numbers[f"grid.{place}"] = self.figures.row("masked", key, self.keys)
@@ -355,10 +392,13 @@ class _Row:
         lines = [
             None
             if brief
-            else _line("softmax", "The softmax turns scores into shares, which add up to {all}.",
-                       all=self._number("1", "percent")),
+            else _line(
+                "softmax",
+                "The softmax turns scores into shares, which add up to {all}.",
+                all=self._number("1", "percent"),
+            ),
             _line("share", f"{{word}} gives {listing(told)}.", **parts),
-        ]  # fmt: skip
+        ]
         return self._scene(
             name, "Softmax", lines, self._with_rest(), "share = exp(score) / sum of all exp(score)"
         )
@@ -378,9 +418,13 @@ class _Row:
         lines = [
             None if brief else _line("take", "Now each value is taken by its share.", 2),
             _line("sum", "Added up, they are what {word} takes along.", word=self.word),
-            _line("numbers", f"{'It is' if whole else 'It begins with'} {told}.", 2 if not brief else 3,
-                  **parts),
-        ]  # fmt: skip
+            _line(
+                "numbers",
+                f"{'It is' if whole else 'It begins with'} {told}.",
+                2 if not brief else 3,
+                **parts,
+            ),
+        ]
         numbers = self._with_rest() | self._vectors_of("V") | {"context": context}
         return self._scene("mix", "Values, mixed", lines, numbers, "result = sum of share · value")
 
@@ -398,10 +442,15 @@ class _Row:
         best = next((key for key in self.order if key != self.row or self.is_cross), self.order[0])
         every = tuple(range(len(self.sources)))
         lines = [
-            _line("end", "That is attention: {word} has looked, and {key} gave it {n}.",
-                  word=self.word, key=quoted(self.sources, best), n=self._of("weights", best)),
+            _line(
+                "end",
+                "That is attention: {word} has looked, and {key} gave it {n}.",
+                word=self.word,
+                key=quoted(self.sources, best),
+                n=self._of("weights", best),
+            ),
             _line("every", "Every token does this at once, in every head of every layer.", 2),
-        ]  # fmt: skip
+        ]
         numbers = {"weights": self.figures.row("weights", self.row, every)}
         return self._scene("end", "", lines, numbers)
 
@@ -417,12 +466,16 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
             _line("ask", "From all that, the model tells what may come next.")
             if number == 0
             else None,
-            _line("next", "Then comes {word}, with {n}." if number else "{word} is the likeliest, with {n}.",
-                  word=chosen, n=shown[0]),
+            _line(
+                "next",
+                "Then comes {word}, with {n}." if number else "{word} is the likeliest, with {n}.",
+                word=chosen,
+                n=shown[0],
+            ),
             _line("add", "It is added to the text, and the model reads on.", 2)
             if number == 0
             else None,
-        ]  # fmt: skip
+        ]
         scenes.append(
             Scene(
                 name="next",
@@ -438,7 +491,11 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
 
 
 def _opening(walk: Walk) -> Scene:
-    return Scene(name="opening", title=walk.title, lines=(_line("about", "This is a lesson in small steps."),))
+    return Scene(
+        name="opening",
+        title=walk.title,
+        lines=(_line("about", "This is a lesson in small steps."),),
+    )
 
 
 def _table(walk: Walk, step: Step) -> Scene:

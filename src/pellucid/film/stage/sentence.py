@@ -1,0 +1,171 @@
+"""The sentence: large at the beginning and at the end, in small on top between them."""
+
+import math
+from collections.abc import Sequence
+
+from pellucid.common import colours
+from pellucid.film.script import Scene
+from pellucid.film.spelling import clean, is_word
+from pellucid.film.stage.actors import FADE, Actor
+from pellucid.film.stage.board import Board
+
+
+def spread(
+    board: Board, words: Sequence[str], joins: Sequence[bool], size: float, weight: int, room: float
+) -> list[list[tuple[int, float, float]]]:
+    """Lines of (word, left, width) around the middle; the pieces of a word are closer."""
+    lines: list[list[tuple[int, float, float]]] = [[]]
+    x = 0.0
+    for place, word in enumerate(words):
+        wide = board.measure(word, weight) * size
+        if lines[-1]:
+            x += (0.1 if joins[place] else 0.36) * size
+        if lines[-1] and x + wide > room:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((place, x, wide))
+        x += wide
+    middle = board.at.wide / 2
+    centred = []
+    for line in lines:
+        whole = line[-1][1] + line[-1][2] if line else 0.0
+        centred.append([(place, x - whole / 2 + middle, wide) for place, x, wide in line])
+    return centred
+
+
+def window(board: Board, most: int) -> range:
+    """The tokens of a long sentence that are shown: those around what it is about."""
+    count = len(board.script.sources)
+    about = board.scene.keys[0] if board.script.is_cross else board.scene.query
+    first = max(0, min(about - most // 2, count - most))
+    return range(first, min(count, first + most))
+
+
+def large(board: Board, scene: Scene, t: float) -> list[Actor]:
+    """The sentence large, each word on the shade of its share."""
+    look, is_cross = board.look, board.script.is_cross
+    weights = scene.numbers["weights"]
+    shown = list(window(board, 40))
+    for end in (-1, 0):  # the model's own marks, where they have no part in it
+        key = shown[end]
+        if len(shown) > 1 and weights[key].value < 0.02 and is_mark(board.script.sources[key]):
+            shown.pop(end)
+    words = [clean(board.script.sources[key]) for key in shown]
+    joins = [board.script.glued[key] for key in shown]
+    room = board.at.wide - 2 * board.at.margin
+    size = 104.0 if board.at.is_wide else 92.0
+    while True:
+        lines = spread(board, words, joins, size, 600, room)
+        if (
+            len(lines) <= 3 and all(line[-1][1] + line[-1][2] <= board.at.wide for line in lines)
+        ) or size < 34:
+            break
+        size *= 0.92
+    high = 1.96 * size
+    middle = board.at.high * (0.47 if board.at.is_wide else 0.45)
+    query = clean(board.script.tokens[scene.query])
+    top = middle - high * len(lines) / 2
+    told = sorted(shown, key=lambda key: -weights[key].value)[:4]
+    small = min(max(24.0, 0.27 * size), 0.5 * size)
+    parts: list[Actor] = []
+    for number, line in enumerate(lines):
+        y = top + high * (number + 0.62)
+        taken = -math.inf  # by the percentages so far
+        for place, x, wide in line:
+            key = shown[place]
+            share = weights[key].value
+            fill = colours.shade(share, look.ramp)
+            plain = look.ink if is_word(words[place]) else look.soft
+            ink = colours.ink(fill) if share > 0.3 else plain
+            box = {"w": wide + 0.28 * size, "h": 1.3 * size, "radius": 0.16 * size}
+            corner = (x - 0.14 * size, y - 0.98 * size)
+            if share >= 0.02:
+                parts.append(board.add("box", t, *corner, colour=fill, **box))
+            if key == scene.query and not is_cross:
+                parts.append(board.add("box", t, *corner, colour=look.query, line=4.5, **box))
+            parts.append(board.text(words[place], t, x, y, size, weight=600, colour=ink))
+            middle, half = x + wide / 2, 0.6 * board.measure(weights[key].text, 500) * small
+            if key in told and share >= 0.005 and middle - half > taken:
+                taken = middle + half
+                at = (t, middle, y + 0.66 * size, small)
+                parts.append(
+                    board.figure(weights[key], *at, weight=500, align=0.5, colour=look.soft)
+                )
+    if is_cross:
+        parts += translated(board, scene, t, top + high * len(lines) + 0.5 * size)
+    said = f"where '{query}' comes from" if is_cross else f"attention of '{query}'"
+    about = board.script.about[0] if board.script.about else ""
+    above = (t, board.at.wide / 2, top - 0.35 * size, 40)
+    below = (t, board.at.wide / 2, board.at.caption - 100, 26)
+    parts.append(board.text(said, *above, weight=500, colour=look.query, align=0.5, room=room))
+    parts.append(board.text(about, *below, colour=look.soft, align=0.5, room=room))
+    return parts
+
+
+def translated(board: Board, scene: Scene, t: float, y: float) -> list[Actor]:
+    """The translation, below the sentence that it is of."""
+    words = [clean(token) for token in board.script.tokens if not is_mark(token)]
+    room = board.at.wide - 2 * board.at.margin
+    parts = []
+    for line in spread(board, words, board.script.targets_glued, 52.0, 500, room):
+        for place, x, _ in line:
+            colour = board.look.query if place == scene.query else board.look.soft
+            parts.append(board.text(words[place], t, x, y, 52, weight=500, colour=colour))
+        y += 74
+    return parts
+
+
+def small(board: Board, t: float) -> None:
+    """The sentence in small, on top, from now on; of a translation both."""
+    for actor in board.words:
+        actor.leave(t - FADE)
+    look, script = board.look, board.script
+    room = board.at.wide - 2 * board.at.margin
+    size, most = 34.0, 40
+    while True:
+        shown = window(board, most)
+        words = [clean(script.sources[key]) for key in shown]
+        joins = [script.glued[key] for key in shown]
+        asks = None if script.is_cross else board.scene.query - shown.start
+        if script.is_cross:  # where there is no room for both, the keys are below
+            if not board.at.is_wide:
+                words, joins = [], []
+            asks = len(words) + 1 + board.scene.query
+            words += ["→", *map(clean, script.tokens)]
+            joins += [False, *script.targets_glued]
+        [line] = spread(board, words, joins, size, 500, math.inf)
+        wide = line[-1][1] + line[-1][2] - line[0][1]
+        if wide <= room or most < 3:
+            break
+        size, most = (size - 2, most) if size > 26 else (size, most - 1)
+    shift = board.at.margin - line[0][1]
+    board.words = [
+        board.text(
+            words[place],
+            t,
+            x + shift,
+            board.at.sentence,
+            size,
+            weight=600 if place == asks else 500,
+            colour=look.query if place == asks else look.soft,
+        )
+        for place, x, _ in line
+    ]
+
+
+def title(board: Board, scene: Scene) -> None:
+    # There from the first frame, which is the thumbnail.
+    for actor in large(board, scene, -1.0):
+        actor.leave(scene.until - FADE)
+
+
+def end(board: Board, scene: Scene) -> None:
+    board.clear(scene.at)
+    for actor in board.words:
+        actor.leave(scene.at - FADE)
+    large(board, scene, scene.at + 0.1)
+
+
+def is_mark(token: str) -> bool:
+    """Whether it is one of the model's own."""
+    return token[0] in "<[" and token[-1] in ">]" and len(token) > 2
