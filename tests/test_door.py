@@ -30,6 +30,9 @@ ALL = set(MODELS.values())
 LABELLING = ["sentiment", "trained classifier"]
 OPENS = {
     "explain": (["explain", TEXT], ALL),
+    "film": (["film", TEXT, "--gif", "film.gif"], ALL),
+    "film, translating": (["film", TEXT, "--translate", "--gif", "film.gif"], {"encoder-decoder"}),
+    "film, going on": (["film", TEXT, "--generate", "--gif", "film.gif"], {"decoder"}),
     "watch": (["watch", TEXT], ALL),
     "view": (["view", TEXT, "--no-browser"], ALL),
     "view, other": (["view", TEXT, "--no-browser", "--against", TEXT], ALL),
@@ -134,6 +137,9 @@ def test_load_opens_what_commands_do(model, named):
 def test_each_command_opens_it_or_says_why_not(command, model, named, run, refused, monkeypatch):
     shown = []
     monkeypatch.setattr("pellucid.viewer.serve.serve", lambda volumes, *_: shown.append(volumes))
+    if command.startswith("film"):
+        pytest.importorskip("skia", exc_type=ImportError)
+        monkeypatch.setattr("pellucid.film.making.save", lambda film, *_, **__: [])
     arguments, kinds = OPENS[command]
     arguments = [*arguments, "--model", named(model)]
     if MODELS[model] not in kinds or (command == "classify" and model not in LABELLING):
@@ -145,7 +151,7 @@ def test_each_command_opens_it_or_says_why_not(command, model, named, run, refus
         if command.startswith("view"):
             assert [len(volumes) for volumes in shown] == [1 + (command == "view, other")]
             assert all(one.seen.names for volumes in shown for one in volumes)
-        elif command != "export":
+        elif not command.startswith(("export", "film")):
             assert out
 
 
