@@ -96,7 +96,7 @@ def test_a_file_beside_the_film_stays_too(refused, tmp_path):
     there = tmp_path / "poem.srt"
     there.write_text("mine")
     told = refused("film", "--example", "poem", "-o", tmp_path / "poem.mp4")
-    assert told.startswith(f"'{there}' is there already; --overwrite replaces it")
+    assert told.startswith(f"'{there}' already exists; --overwrite replaces it")
     assert [one.name for one in tmp_path.iterdir()] == ["poem.srt"]
     assert there.read_text() == "mine"
 

@@ -2,7 +2,7 @@
 
 from pellucid.common import colours
 from pellucid.film.script import Scene
-from pellucid.film.stage.actors import FADE, MOVE, STEP
+from pellucid.film.stage.actors import FADE, MOVE, STEP, Actor
 from pellucid.film.stage.board import Board, broken
 
 
@@ -98,86 +98,60 @@ def opening(board: Board, scene: Scene) -> None:
 
 
 def table(board: Board, scene: Scene) -> None:
-    """Matrices one below the other, their numbers on the shade of a share."""
-    at, look = board.at, board.look
-    t = scene.moment("said")
-    count = sum(len(rows) + 1.6 for _, rows, _ in scene.tables)
-    high = min(at.row, (at.rows[1] + 80 - at.rows[0]) / count)
-    size = min(0.46 * high, 34.0)
-    y = at.rows[0]
-    parts = []
-    for name, rows, columns in scene.tables:
-        left = at.label + 30
-        wide = min((at.wide - at.margin - left) / len(columns), 260)
-        parts.append(
-            board.text(
-                name,
-                t,
-                at.margin,
-                y + 0.8 * high,
-                size,
-                weight=600,
-                colour=look.soft,
-                room=at.label - at.margin,
-            )
-        )
-        for column, label in enumerate(columns):
-            parts.append(
-                board.text(
-                    label,
-                    t,
-                    left + wide * (column + 0.5),
-                    y + 0.8 * high,
-                    0.9 * size,
-                    align=0.5,
-                    colour=look.soft,
-                    room=wide - 12,
-                )
-            )
-        y += high
-        for row, label in enumerate(rows):
-            when = t + STEP * row
-            parts.append(
-                board.text(
-                    label,
-                    when,
-                    at.label,
-                    y + 0.64 * high,
-                    size,
-                    align=1.0,
-                    weight=600,
-                    room=at.label_room,
-                )
-            )
-            for column, number in enumerate(scene.numbers[f"{name}.{row}"]):
-                share = number.value if number.kind == "percent" else 0.0
-                fill = colours.shade(share, look.ramp) if number.kind == "percent" else look.panel
-                ink = colours.ink(fill) if number.kind == "percent" else look.ink
-                parts.append(
-                    board.add(
-                        "box",
-                        when,
-                        left + wide * column + 3,
-                        y + 3,
-                        w=wide - 6,
-                        h=high - 6,
-                        radius=8,
-                        colour=fill,
-                    )
-                )
-                parts.append(
-                    board.figure(
-                        number,
-                        when,
-                        left + wide * (column + 0.5),
-                        y + 0.64 * high,
-                        size,
-                        align=0.5,
-                        room=wide - 16,
-                        colour=ink,
-                    )
-                )
-            y += high
-        y += 0.6 * high
+    """Matrices beside one another, or below where there is no width for that."""
+    at = board.at
+    cells = [len(columns) + _NAME_CELLS for _, _, columns in scene.tables]
+    lines = [len(rows) + 1.6 for _, rows, _ in scene.tables]
+    cell = (at.wide - 2 * at.margin) / (sum(cells) if at.is_wide else max(cells))
+    room = at.rows[1] + 40 - at.rows[0]
+    high = min(at.row, room / (max(lines) if at.is_wide else sum(lines)))
+    x, y = float(at.margin), at.rows[0]
+    parts: list[Actor] = []
+    for number, (wide, deep) in enumerate(zip(cells, lines, strict=True)):
+        parts += _matrix(board, scene, number, (x, y), (min(cell, 230.0), high))
+        x, y = (x + wide * cell, y) if at.is_wide else (x, y + deep * high)
     for part in parts:
         part.leave(scene.until - FADE)
+
+
+_NAME_CELLS = 1.3
+"""How many cells the names of a matrix's rows are wide."""
+
+
+def _matrix(
+    board: Board, scene: Scene, number: int, corner: tuple[float, float], cell: tuple[float, float]
+) -> list[Actor]:
+    """A matrix with its names, its percentages on the shade of a share."""
+    look, t, (x, y), (wide, high) = board.look, scene.moment("said"), corner, cell
+    name, rows, columns = scene.tables[number]
+    left, size = x + _NAME_CELLS * wide, min(0.46 * high, 34.0)
+    under = y + 0.8 * high
+    room = _NAME_CELLS * wide - 16
+    parts = [board.text(name, t, x, under, size, weight=600, colour=look.soft, room=room)]
+    for column, label in enumerate(columns):
+        middle = left + wide * (column + 0.5)
+        parts.append(
+            board.text(
+                label, t, middle, under, 0.9 * size, align=0.5, colour=look.soft, room=wide - 12
+            )
+        )
+    for row, label in enumerate(rows):
+        top, when = y + high * (row + 1), t + STEP * row
+        base = top + 0.64 * high
+        parts.append(
+            board.text(label, when, left - 14, base, size, align=1.0, weight=600, room=room)
+        )
+        for column, one in enumerate(scene.numbers[f"{name}.{row}"]):
+            fill, ink = look.panel, look.ink
+            if one.kind == "percent":
+                fill = colours.shade(one.value, look.ramp)
+                ink = colours.ink(fill)
+            box = {"w": wide - 6, "h": high - 6, "radius": 8}
+            parts.append(
+                board.add("box", when, left + wide * column + 3, top + 3, colour=fill, **box)
+            )
+            middle = left + wide * (column + 0.5)
+            parts.append(
+                board.figure(one, when, middle, base, size, align=0.5, room=wide - 16, colour=ink)
+            )
+    return parts
