@@ -3,7 +3,7 @@
 import pytest
 
 from pellucid.errors import UnknownNameError
-from pellucid.film.spelling import clean, glued, places_of, spans
+from pellucid.film.spelling import clean, glued, places_of, runs_left, spans
 
 TEXT = "The animal did not cross because it was tired"
 TOKENS = (
@@ -34,6 +34,23 @@ def test_pieces_go_on_a_word():
         False, False, True, False, False,
     )  # fmt: skip
     assert glued("x", ("▁el", "▁re", "y", ".", "</s>")) == (False, False, True, True, False)
+
+
+def test_tokens_that_are_pieces_of_a_letter():
+    text = "é שa b"
+    tokens = ("é 1/2", "é 2/2", "ש 1/2", "ש 2/2", "a", "b")
+    assert spans(text, tokens) == [(0, 1), (0, 1), (2, 3), (2, 3), (3, 4), (5, 6)]
+    assert glued(text, tokens) == (False, True, False, True, True, False)
+
+
+def test_what_is_not_found_does_not_lose_the_rest():
+    assert spans("?? the cat", ("x", "the", "cat")) == [None, (3, 6), (7, 10)]
+
+
+def test_where_a_text_runs():
+    assert runs_left("«שלום» world")
+    assert not runs_left("12 hello שלום")
+    assert not runs_left("...")
 
 
 def test_phrases():

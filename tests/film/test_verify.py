@@ -127,3 +127,22 @@ def test_a_first_frame_that_says_nothing(good):
     walk, script, picture, _ = good
     later = tuple(mark for mark in picture.marks if mark.start > 0)
     assert "thumbnail" in kinds(verify(walk, script, replace(picture, marks=later)))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
+def test_films_of_other_families_are_without_fault(checkpoint, family):
+    wish = replace(understood("Write a poem about rain"), causal=family == "bert")
+    walk, query, finds = walk_wished(wish, model=str(checkpoint(family)))
+    film = composed(walk, spoken=False, query=query, finds=finds, minutes=3)
+    assert verify(walk, film.script, staged(film, captions=True)) == []
+
+
+LONG = "The king sent his servant to the city, and the servant told the king of its people. " * 5
+
+
+@pytest.mark.parametrize("translate", [False, True])
+def test_films_of_long_texts_are_without_fault(translate):
+    walk, query, finds = walk_wished(replace(understood(LONG.strip()), translate=translate))
+    film = composed(walk, spoken=False, query=query, finds=finds, minutes=2)
+    for size in SHAPES.values():
+        assert verify(walk, film.script, staged(film, size, captions=True)) == []

@@ -23,7 +23,11 @@ _BLOCK = 1024
 
 
 def write_mp4(
-    file: IO[bytes], picture: Picture, samples: Samples | None, progress: Progress | None = None
+    file: IO[bytes],
+    picture: Picture,
+    samples: Samples | None,
+    progress: Progress | None = None,
+    title: str = "",
 ) -> int:
     """Write the film; gives how many frames had to be drawn.
 
@@ -32,9 +36,11 @@ def write_mp4(
         picture: what is seen.
         samples: what is heard, at `sound.RATE`; None = nothing.
         progress: called with the frames that are done, and all.
+        title: what players call it.
     """
     av = fonts.needed("av")
     with av.open(file, "w", format="mp4") as container:
+        container.metadata["title"] = title
         video = container.add_stream("libx264", rate=FRAMES)
         video.width, video.height, video.pix_fmt = picture.width, picture.height, "yuv420p"
         video.codec_context.time_base = Fraction(1, FRAMES)

@@ -73,9 +73,29 @@ def _plain(text: str) -> bool:
     return all(map(_is_inter, text))
 
 
+_BOX = "□"
+
+
+@cache
+def _has(letter: str) -> bool:
+    """Whether any font here has a letter."""
+    if _is_inter(letter) or unicodedata.category(letter)[0] in "CZM":
+        return True
+    skia = needed("skia")
+    return (
+        skia.FontMgr().matchFamilyStyleCharacter("", skia.FontStyle(), [], ord(letter)) is not None
+    )
+
+
+def _shown(text: str) -> str:
+    """The text with a box for each letter that no font here has."""
+    return "".join(letter if _has(letter) else _BOX for letter in text)
+
+
 @lru_cache(maxsize=4096)
 def width(text: str, weight: int) -> float:
     """How wide a text is at size 1."""
+    text = _shown(text)
     if _plain(text):
         return float(_font(weight).measureText(text)) / 100
     return float(_paragraph(text, weight, 100.0, (0, 0, 0)).LongestLine) / 100
@@ -124,6 +144,7 @@ def draw(
         place: x and y.
         paint: whose colour it has.
     """
+    text = _shown(text)
     if _plain(text):
         canvas.drawString(text, *place, _sized(weight, round(size, 2)), paint)
         return
@@ -138,12 +159,4 @@ def draw(
 
 def missing(texts: Iterable[str]) -> str:
     """The letters that no font here has, each once."""
-    skia = needed("skia")
-    manager = skia.FontMgr()
-    return "".join(
-        letter
-        for letter in dict.fromkeys("".join(texts))
-        if not _is_inter(letter)
-        and unicodedata.category(letter)[0] not in "CZM"
-        and manager.matchFamilyStyleCharacter("", skia.FontStyle(), [], ord(letter)) is None
-    )
+    return "".join(letter for letter in dict.fromkeys("".join(texts)) if not _has(letter))

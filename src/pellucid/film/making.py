@@ -202,7 +202,7 @@ def save(
         samples = track(film.script, film.sounds) if film.has_sound else None
         picture = pictured(film, size=SIZES[size], theme=theme)
         with _nameless(output) as file:
-            write_mp4(file, picture, samples, told("drawing the film"))
+            write_mp4(file, picture, samples, told("drawing the film"), film.script.title)
             _put(file, output, "mp4", overwrite)
         made.append(output)
     if gif is not None:

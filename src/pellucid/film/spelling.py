@@ -1,26 +1,34 @@
 """Tokens in a text: where each stands, which go on a word, which make up a phrase."""
 
 import re
+import unicodedata
 
 from pellucid.common.files import printable
 from pellucid.errors import UnknownNameError
+
+_PART = re.compile(r" (\d+)/(\d+)$")
+"""Which piece of a letter a token is, after its name."""
 
 
 def spans(text: str, tokens: tuple[str, ...]) -> list[tuple[int, int] | None]:
     """Where in its text each token stands; None for a mark that does not stand there."""
     found: list[tuple[int, int] | None] = []
-    folded, at = text.casefold(), 0
+    folded, at, is_lost = text.casefold(), 0, False
     if len(folded) != len(text):  # 'ß' becomes two letters, and places would be wrong
         folded = text
     for token in tokens:
-        name = token.removeprefix("##").strip("▁")
+        name = _PART.sub("", token.removeprefix("##")).strip("▁")
         place = folded.find(name.casefold(), at) if name else -1
-        # Between two tokens there is at most white space: anything else is another place.
-        if place < 0 or text[at:place].strip():
+        # Between two tokens there is white space alone, or what a token before was not found in.
+        if place < 0 or (text[at:place].strip() and not is_lost):
             found.append(None)
+            is_lost = True
             continue
-        at = place + len(name)
-        found.append((place, at))
+        end = place + len(name)
+        # The pieces of a letter all stand where that letter does.
+        at = place if (part := _PART.search(token)) and part[1] != part[2] else end
+        is_lost = False
+        found.append((place, end))
     return found
 
 
@@ -36,7 +44,7 @@ def glued(text: str, tokens: tuple[str, ...]) -> tuple[bool, ...]:
         number > 0
         and place is not None
         and places[number - 1] is not None
-        and places[number - 1][1] == place[0]  # type: ignore[index]
+        and place[0] in places[number - 1]  # type: ignore[operator]
         for number, place in enumerate(places)
     )
 
@@ -72,3 +80,11 @@ def clean(token: str) -> str:
 def is_word(token: str) -> bool:
     """Whether it is no mark of the model's own, and no punctuation."""
     return any(letter.isalnum() for letter in token) and token[0] not in "<["
+
+
+def runs_left(text: str) -> bool:
+    """Whether a text runs from right to left, as its first letter with a direction says (Unicode
+    Standard Annex 9, rules P2 and P3).
+    """
+    kinds = (unicodedata.bidirectional(letter) for letter in text)
+    return next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L"

@@ -1,13 +1,18 @@
 """The sentence: large at the beginning and at the end, in small on top between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pellucid.common import colours
 from pellucid.film.script import Scene
-from pellucid.film.spelling import clean, is_word
+from pellucid.film.spelling import clean, is_word, runs_left
 from pellucid.film.stage.actors import FADE, Actor
 from pellucid.film.stage.board import Board
+
+Words = tuple[list[str], list[bool], int]
+"""Words, whether each goes on the one before, and which of them asks."""
+Line = tuple[list[tuple[str, float, bool]], float, float]
+"""Words with their left sides and whether they ask; the left side of all; the size."""
 
 
 def spread(
@@ -26,26 +31,58 @@ def spread(
         lines[-1].append((place, x, wide))
         x += wide
     middle = board.at.wide / 2
+    leftwards = runs_left(" ".join(words))
     centred = []
     for line in lines:
         whole = line[-1][1] + line[-1][2] if line else 0.0
-        centred.append([(place, x - whole / 2 + middle, wide) for place, x, wide in line])
+        centred.append(
+            [
+                (place, middle - whole / 2 + (whole - x - wide if leftwards else x), wide)
+                for place, x, wide in line
+            ]
+        )
     return centred
 
 
-def window(board: Board, most: int) -> range:
-    """The tokens of a long sentence that are shown: those around what it is about."""
-    count = len(board.script.sources)
-    about = board.scene.keys[0] if board.script.is_cross else board.scene.query
+def window(count: int, about: int, most: int) -> range:
+    """The tokens of a long text that are shown: those around one."""
     first = max(0, min(about - most // 2, count - most))
     return range(first, min(count, first + most))
+
+
+def sources_shown(board: Board, most: int) -> range:
+    """Those of the sentence: around the query, or amid the keys that are shown."""
+    keys = board.scene.keys
+    about = keys[len(keys) // 2] if board.script.is_cross else board.scene.query
+    return window(len(board.script.sources), about, most)
+
+
+def fitting(board: Board, words: Callable[[int], Words], sizes: Sequence[float]) -> Line:
+    """One line of words that has room: smaller first, then with fewer words.
+
+    Args:
+        board: that it is for.
+        words: for how many at most, words with who joins and which asks.
+        sizes: from the largest.
+    """
+    room = board.at.wide - 2 * board.at.margin
+    for size, most in [
+        *((size, 40) for size in sizes),
+        *((sizes[-1], n) for n in range(39, 0, -1)),
+    ]:
+        texts, joins, asks = words(most)
+        [line] = spread(board, texts, joins, size, 500, math.inf)
+        left = min(x for _, x, _ in line)
+        if max(x + wide for _, x, wide in line) - left <= room:
+            break
+    return [(texts[place], x, place == asks) for place, x, _ in line], left, size
 
 
 def large(board: Board, scene: Scene, t: float) -> list[Actor]:
     """The sentence large, each word on the shade of its share."""
     look, is_cross = board.look, board.script.is_cross
     weights = scene.numbers["weights"]
-    shown = list(window(board, 40))
+    shown = list(sources_shown(board, 40))
     for end in (-1, 0):  # the model's own marks, where they have no part in it
         key = shown[end]
         if len(shown) > 1 and weights[key].value < 0.02 and is_mark(board.script.sources[key]):
@@ -57,7 +94,8 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
     while True:
         lines = spread(board, words, joins, size, 600, room)
         if (
-            len(lines) <= 3 and all(line[-1][1] + line[-1][2] <= board.at.wide for line in lines)
+            len(lines) <= 3
+            and all(x + wide <= board.at.wide for line in lines for _, x, wide in line)
         ) or size < 34:
             break
         size *= 0.92
@@ -92,7 +130,7 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
                     board.figure(weights[key], *at, weight=500, align=0.5, colour=look.soft)
                 )
     if is_cross:
-        parts += translated(board, scene, t, top + high * len(lines) + 0.5 * size)
+        parts += translated(board, t, top + high * len(lines) + 0.5 * size)
     said = f"where '{query}' comes from" if is_cross else f"attention of '{query}'"
     about = board.script.about[0] if board.script.about else ""
     above = (t, board.at.wide / 2, top - 0.35 * size, 40)
@@ -102,17 +140,26 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
     return parts
 
 
-def translated(board: Board, scene: Scene, t: float, y: float) -> list[Actor]:
+def targets_shown(board: Board, most: int) -> Words:
+    """Those of the translation, around the one that asks."""
+    script, query = board.script, board.scene.query
+    shown = window(len(script.tokens), query, most)
+    tokens = [place for place in shown if place == query or not is_mark(script.tokens[place])]
+    return (
+        [clean(script.tokens[place]) for place in tokens],
+        [script.targets_glued[place] for place in tokens],
+        tokens.index(query),
+    )
+
+
+def translated(board: Board, t: float, y: float) -> list[Actor]:
     """The translation, below the sentence that it is of."""
-    words = [clean(token) for token in board.script.tokens if not is_mark(token)]
-    room = board.at.wide - 2 * board.at.margin
-    parts = []
-    for line in spread(board, words, board.script.targets_glued, 52.0, 500, room):
-        for place, x, _ in line:
-            colour = board.look.query if place == scene.query else board.look.soft
-            parts.append(board.text(words[place], t, x, y, 52, weight=500, colour=colour))
-        y += 74
-    return parts
+    line, _, size = fitting(board, lambda most: targets_shown(board, most), (52, 46, 40))
+    look = board.look
+    return [
+        board.text(text, t, x, y, size, weight=500, colour=look.query if asks else look.soft)
+        for text, x, asks in line
+    ]
 
 
 def small(board: Board, t: float) -> None:
@@ -120,36 +167,31 @@ def small(board: Board, t: float) -> None:
     for actor in board.words:
         actor.leave(t - FADE)
     look, script = board.look, board.script
-    room = board.at.wide - 2 * board.at.margin
-    size, most = 34.0, 40
-    while True:
-        shown = window(board, most)
-        words = [clean(script.sources[key]) for key in shown]
+
+    def words(most: int) -> Words:
+        shown = sources_shown(board, most)
+        texts = [clean(script.sources[key]) for key in shown]
         joins = [script.glued[key] for key in shown]
-        asks = None if script.is_cross else board.scene.query - shown.start
-        if script.is_cross:  # where there is no room for both, the keys are below
-            if not board.at.is_wide:
-                words, joins = [], []
-            asks = len(words) + 1 + board.scene.query
-            words += ["→", *map(clean, script.tokens)]
-            joins += [False, *script.targets_glued]
-        [line] = spread(board, words, joins, size, 500, math.inf)
-        wide = line[-1][1] + line[-1][2] - line[0][1]
-        if wide <= room or most < 3:
-            break
-        size, most = (size - 2, most) if size > 26 else (size, most - 1)
-    shift = board.at.margin - line[0][1]
+        if not script.is_cross:
+            return texts, joins, board.scene.query - shown.start
+        others, other_joins, asks = targets_shown(board, most)
+        if not board.at.is_wide:  # where there is no room for both, the keys are below
+            return others, other_joins, asks
+        return [*texts, "→", *others], [*joins, False, *other_joins], len(texts) + 1 + asks
+
+    line, left, size = fitting(board, words, (34, 32, 30, 28, 26))
+    shift = board.at.margin - left
     board.words = [
         board.text(
-            words[place],
+            text,
             t,
             x + shift,
             board.at.sentence,
             size,
-            weight=600 if place == asks else 500,
-            colour=look.query if place == asks else look.soft,
+            weight=600 if asks else 500,
+            colour=look.query if asks else look.soft,
         )
-        for place, x, _ in line
+        for text, x, asks in line
     ]
 
 
