@@ -11,7 +11,6 @@ from pellucid.commands.shared import (
     OverwriteOption,
     check_files,
     model_option,
-    output_option,
     wrote,
 )
 from pellucid.errors import ArgumentError
@@ -41,7 +40,7 @@ class Theme(StrEnum):
 
 @commands.command()
 def film(
-    words: Annotated[
+    sentence: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="SENTENCE",
@@ -49,20 +48,23 @@ def film(
             "how 'it' finds 'the animal' in 'The animal was tired, so it slept', slowly\".",
         ),
     ] = None,
-    output: Annotated[Path | None, output_option(".mp4")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the film to this .mp4 file."),
+    ] = None,
     gif: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a small GIF, without sound, as well or instead."),
+        typer.Option(metavar="FILE", help="Write a small GIF without sound."),
     ] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="Film an example of the notes instead: poem, journey, bright or lookup."),
+        typer.Option(help="An example of the notes instead: poem, journey, bright or lookup."),
     ] = None,
     model: Annotated[
         str | None,
         model_option(
-            "An encoder or decoder, or the encoder of both; with --translate an encoder-decoder. "
-            "Pellucid's own unless given."
+            "An encoder, a decoder, or the encoder of both; with --translate, both "
+            "(default: Pellucid's own)."
         ),
     ] = None,
     translate: Annotated[
@@ -72,40 +74,40 @@ def film(
         bool, typer.Option("--generate", help="Show what may come next, and go on.")
     ] = False,
     layer: Annotated[
-        int | None, typer.Option(help="Which layer, from 0; the most telling unless given.")
+        int | None, typer.Option(help="Which layer, from 0 (default: the clearest).")
     ] = None,
     head: Annotated[
-        int | None, typer.Option(help="Which head, from 0; the most telling unless given.")
+        int | None, typer.Option(help="Which head, from 0 (default: the clearest).")
     ] = None,
     query: Annotated[
-        str | None, typer.Option(metavar="WORD", help="Film what this word looks at.")
+        str | None, typer.Option(metavar="WORD", help="Show what this word looks at.")
     ] = None,
     causal: Annotated[
-        bool, typer.Option("--causal", help="Hide from each token those after it.")
+        bool, typer.Option("--causal", help="Hide from each token the tokens after it.")
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="How long the film is to be, about.")
+        float | None, typer.Option(metavar="M", help="The length to aim at, in minutes.")
     ] = None,
     voice: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Who speaks: a voice of espeak-ng, such as en-gb; piper:FILE.onnx; or piper.",
+            help="The voice: one of espeak-ng's, such as en-gb; piper; or piper:FILE.onnx.",
         ),
     ] = "en-us+f3",
     silent: Annotated[
-        bool, typer.Option("--silent", help="No voice: what it would say is in the picture.")
+        bool, typer.Option("--silent", help="Show captions instead of speaking.")
     ] = False,
-    size: Annotated[Size, typer.Option(help="How large the film is.")] = Size.full_hd,
-    theme: Annotated[Theme, typer.Option(help="Its colours.")] = Theme.light,
+    size: Annotated[Size, typer.Option(help="The size of the picture.")] = Size.full_hd,
+    theme: Annotated[Theme, typer.Option(help="The colours.")] = Theme.light,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a narrated film of attention at work."""
     from pellucid.film.making import beside, check_minutes
 
-    if words and len(words) > 1:
-        raise ArgumentError(f'film takes one sentence; put it in quotes: "{" ".join(words)}"')
-    if bool(words) == (example is not None):
+    if sentence and len(sentence) > 1:
+        raise ArgumentError(f'film takes one sentence; put it in quotes: "{" ".join(sentence)}"')
+    if bool(sentence) == (example is not None):
         raise ArgumentError('give either a sentence, like "Write a poem", or --example')
     if output is None and gif is None:
         raise ArgumentError("say where the film goes: -o poem.mp4, or --gif poem.gif")
@@ -138,8 +140,8 @@ def film(
     else:
         from pellucid.film.walks import walk_wished
 
-        assert words is not None
-        wish = _wished(words[0], query, causal, translate, generate)
+        assert sentence is not None
+        wish = _wished(sentence[0], query, causal, translate, generate)
         walk, row, finds = walk_wished(wish, model=model, layer=layer, head=head)
         pace = wish.pace
 

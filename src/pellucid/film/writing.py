@@ -146,6 +146,8 @@ class _Row:
         self.is_causal = "causal" in walk.facts and any(
             score == -math.inf for score in figures.matrices["masked"].values[0][1:]
         )
+        ids = figures.matrices.get("token")
+        self.has_ids = ids is not None and ids.kind == "count" and not self.is_cross
         self.keys = self._keys()
         hidden = f"columns(weights) - {len(self.keys)}"
         self.rest = figures.number(hidden, "count") if len(self.keys) < len(self.sources) else None
@@ -219,7 +221,7 @@ class _Row:
             written = self._number("rows(weights)", "count")
             lines.append(_line("target", "The translation has {n}.", 2, n=written))
         numbers = {}
-        if "token" in self.figures and not self.is_cross:
+        if self.has_ids:
             numbers["ids"] = tuple(self._number(f"token[{key}, 0]", "count") for key in self.keys)
             own = self._number(f"token[{self.row}, 0]", "count")
             lines.append(
