@@ -375,6 +375,7 @@ class _Row:
             if not self.is_cross:
                 for place, key in enumerate(self.keys):
                     numbers[f"grid.{place}"] = self.figures.row("masked", key, self.keys)
+                    numbers[f"before.{place}"] = self.figures.row("scaled", key, self.keys)
         else:
             seen = "the whole source" if self.is_cross else "all the others"
             lines.append(_line("hide", f"There is no mask here: every token sees {seen}.", 2))

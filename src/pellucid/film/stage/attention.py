@@ -244,8 +244,10 @@ def triangle(
     left = at.key
     count = len(grid)
     wide = min((at.wide - at.margin - left) / count, 2.2 * rows.high)
-    known = [number.value for row in grid for number in row if math.isfinite(number.value)]
-    low, high = min(known), max(known)
+    before = [
+        [number.value for number in board.scene.numbers[f"before.{row}"]] for row in range(count)
+    ]
+    low, high = min(map(min, before)), max(map(max, before))
     size = min(0.34 * rows.high, 26.0)
     parts = []
     for column, label in enumerate(board.scene.labels):
@@ -265,9 +267,7 @@ def triangle(
         for column, number in enumerate(numbers):
             x, y = left + wide * column + 3, rows.middle(row) - rows.high / 2 + 3
             hidden = number.value == -math.inf
-            part = (
-                0.5 if hidden or high == low else 0.08 + 0.5 * (number.value - low) / (high - low)
-            )
+            part = 0.08 + 0.5 * (before[row][column] - low) / max(high - low, 1e-9)
             parts.append(
                 board.add(
                     "box",
@@ -277,7 +277,7 @@ def triangle(
                     w=wide - 6,
                     h=rows.high - 6,
                     radius=8,
-                    colour=mixed(look.paper, look.query, 0.3 if hidden else part),
+                    colour=mixed(look.paper, look.query, part),
                 )
             )
             if hidden:
