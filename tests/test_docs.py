@@ -38,6 +38,11 @@ def found_in(pages, pattern):
     return sorted({(page, match) for page in pages for match in re.findall(pattern, text_of(page))})
 
 
+def needs_film(does):
+    for module in ("skia", "av", "fontpkg_inter", "espeakng_loader") if does else ():
+        pytest.importorskip(module, reason="needs the extra film", exc_type=ImportError)
+
+
 WITH_PYTHON = [page for page in PAGES if python_in(page).strip()]
 
 
@@ -48,6 +53,7 @@ def test_there_is_python_to_run():
 @pytest.mark.filterwarnings("default")  # the models that a snippet loads are not ours
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_every_snippet_runs_and_gives_what_its_comment_says(page, tmp_path, monkeypatch):
+    needs_film(page == "docs/film.md")
     monkeypatch.chdir(tmp_path)
     program = python_in(page)
     lines = program.splitlines()
@@ -95,6 +101,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(command, tmp_path, monkeypatch):
+    needs_film(command.startswith("film"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "docs" / "examples", tmp_path, dirs_exist_ok=True)
     # All of `pellucid view` but the server, which would go on for ever.
