@@ -69,7 +69,7 @@ def test_of_many_keys_the_strongest_are_shown_and_the_others_counted():
     assert scene.rest.text == str(len(walk.tokens) - len(scene.keys)) == "6"
     whole = sum(number.value for number in scene.numbers["weights"] + scene.numbers["rest"])
     assert whole == pytest.approx(1.0)
-    assert said(script, "title", "word") == "Let us see how 'it' finds 'The' and 'animal'."
+    assert said(script, "title", "word") == "Let us see how 'it' finds 'The animal'."
 
 
 def test_a_film_is_about_a_whole_word_unless_told():

@@ -64,6 +64,8 @@ def open_voice(name: str = VOICE) -> Voice:
 _SPELLED = {
     r"[<\[]\|?(?P<mark>\w+)\|?[>\]]": r"\g<mark> mark",
     "−": "minus ",
+    "<": "less than ",
+    ">": "more than ",
     "√": "the square root of ",
     "·": "times",
     "°": " degrees",

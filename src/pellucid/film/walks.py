@@ -8,6 +8,7 @@ import torch
 from pellucid import pretrained
 from pellucid.attention.reference import stages
 from pellucid.common.files import is_blank, printable
+from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.film.numbers import matrices
 from pellucid.film.prompt import Wish
@@ -287,12 +288,14 @@ def walk_wished(
         assert query is not None
         finds = places_of(wish.finds, wish.sentence, walk.tokens)
         if head is None:
-            layer, head, _ = finding_head(
+            layer, head, share = finding_head(
                 wish.sentence, query, finds, model=model, layer=layer, causal=wish.causal
             )
             walk = walk_model(
                 wish.sentence, model=model, layer=layer, head=head, causal=wish.causal
             )
+            why = f"Chosen as the head in which '{wish.query}' gives '{wish.finds}' most"
+            walk = replace(walk, about=(walk.about[0], f"{why}: {percent(share)}."))
         if all(matrices(walk)["masked"].values[query][key] == -math.inf for key in finds):
             raise ArgumentError(
                 f"'{wish.query}' cannot see '{wish.finds}': the mask hides it, as it comes later"

@@ -99,6 +99,17 @@ def quoted(tokens: Sequence[str], place: int) -> str:
     return f"'{token}' ({place})" if list(tokens).count(tokens[place]) > 1 else f"'{token}'"
 
 
+def _phrase(tokens: Sequence[str], places: Sequence[int], joins: Sequence[bool]) -> str:
+    """The words that some tokens make up, quoted; what is not side by side in parts."""
+    parts: list[str] = []
+    for number, place in enumerate(places):
+        if number and place == places[number - 1] + 1:
+            parts[-1] += ("" if joins[place] else " ") + clean(tokens[place])
+        else:
+            parts.append(clean(tokens[place]))
+    return listing([f"'{part}'" for part in parts])
+
+
 def _telling(walk: Walk, figures: Figures) -> list[int]:
     """The rows, those first that give most to other words."""
     weights = figures.matrices["weights"]
@@ -199,16 +210,16 @@ class _Row:
 
     def title(self) -> Scene:
         if self.finds:
-            whom = listing([quoted(self.sources, key) for key in self.finds])
+            whom = _phrase(self.sources, self.finds, glued(self.walk.title, self.sources))
             line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
         elif any(step.name.startswith("next") for step in self.walk.steps):
             line = _line(
                 "word", "What comes next? The model looks back from {word}.", word=self.word
             )
         elif self.is_cross:
-            line = _line("word", "Which words was {word} translated from?", word=self.word)
+            line = _line("word", "Which words does {word} come from?", word=self.word)
         else:
-            line = _line("word", "What does {word} look at, when it reads this?", word=self.word)
+            line = _line("word", "What does {word} look at in this sentence?", word=self.word)
         every = tuple(range(len(self.sources)))
         return self._scene(
             "title", "", [line], {"weights": self.figures.row("weights", self.row, every)}
@@ -219,7 +230,7 @@ class _Row:
         lines = [_line("split", "The sentence is cut into {n} tokens.", 2, n=count)]
         if self.is_cross:
             written = self._number("rows(weights)", "count")
-            lines.append(_line("target", "The translation has {n}.", 2, n=written))
+            lines.append(_line("target", "The translation has {n} tokens.", 2, n=written))
         numbers = {}
         if self.has_ids:
             numbers["ids"] = tuple(self._number(f"token[{key}, 0]", "count") for key in self.keys)
@@ -295,7 +306,8 @@ class _Row:
             "Scores",
             [
                 _line(
-                    "compare", "The query is multiplied with a key, number by number, and added up."
+                    "compare",
+                    "Query and key are multiplied, number by number, and the products are added.",
                 ),
                 product,
                 _line(
@@ -304,7 +316,7 @@ class _Row:
                     key=self._whom(one),
                     n=numbers["one"][0],
                 ),
-                _line("all", "In this way, each key gets a score."),
+                _line("all", "In this way, each key gets its score."),
             ],
             numbers,
             "score = query · key",
@@ -339,7 +351,7 @@ class _Row:
             )
         else:
             said = _line("divide", "The model multiplies each score by a scale of its own.")
-        why = _line("why", "So the scores stay moderate, however long the vectors are.", 2)
+        why = _line("why", "That keeps scores moderate, however many numbers a vector has.", 2)
         return self._scene(
             "scale",
             "Scale",
@@ -370,7 +382,7 @@ class _Row:
                 )
             else:
                 lines.append(
-                    _line("own", "From {word}, all that is here can be seen.", 2, word=self.word)
+                    _line("own", "{word} can see all that is shown here.", 2, word=self.word)
                 )
             if not self.is_cross:
                 for place, key in enumerate(self.keys):
@@ -435,25 +447,24 @@ class _Row:
         """The same, more briefly, for who has seen it once."""
         numbers = {"masked": self._column("masked")} | self._vectors_of("QKV")
         lines = [
-            _line("asks", "{word} asks, with its query.", word=self.word),
+            _line("asks", "The query of {word} meets every key.", word=self.word),
             _line("scores", "Each key gets a score."),
         ]
         ask = self._scene("again", title, lines, numbers, "score = query · key / √d")
         return [ask, self._softmax(brief=True), self._mix(brief=True)]
 
     def end(self) -> Scene:
-        best = next((key for key in self.order if key != self.row or self.is_cross), self.order[0])
-        every = tuple(range(len(self.sources)))
+        """What came of it: the word that has most part in it, if there is one."""
+        others = [key for key in self.order if key != self.row or self.is_cross]
+        words = [key for key in others if is_word(self.sources[key])]
+        best = next(iter([*words, *others, *self.order]))
+        said = "That is attention: {n} of what {word} takes along comes from {key}."
+        share, key = self._of("weights", best), quoted(self.sources, best)
         lines = [
-            _line(
-                "end",
-                "That is attention: {word} has looked, and {key} gave it {n}.",
-                word=self.word,
-                key=quoted(self.sources, best),
-                n=self._of("weights", best),
-            ),
+            _line("end", said, word=self.word, key=key, n=share),
             _line("every", "Every token does this at once, in every head of every layer.", 2),
         ]
+        every = tuple(range(len(self.sources)))
         numbers = {"weights": self.figures.row("weights", self.row, every)}
         return self._scene("end", "", lines, numbers)
 
@@ -466,7 +477,7 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
         shown = figures.row(matrix.name, 0, range(len(matrix.column_labels)))
         chosen = quoted(matrix.column_labels, 0)
         lines = [
-            _line("ask", "From all that, the model tells what may come next.")
+            _line("ask", "From such vectors, the model computes how likely each next token is.")
             if number == 0
             else None,
             _line(
