@@ -98,6 +98,15 @@ def test_labels_that_overlap_or_leave_the_picture(good):
     moved = tuple(replace(pose, x=over.poses[0].x - 20) for pose in mark.poses)
     marks[place] = replace(mark, poses=moved)
     assert "overlap" in kinds(verify(walk, script, replace(picture, marks=tuple(marks))))
+    bars = [one for one in picture.marks if one.shape == "box" and not one.line]
+    t = next(scene.until for scene in script.scenes if scene.name == "score") - 1
+    onto = next(pose for bar in bars if (pose := bar.at(t)))
+    marks[place] = replace(
+        mark,
+        poses=tuple(replace(pose, x=onto.x - 5, y=onto.y + 6) for pose in mark.poses),
+    )
+    cut = verify(walk, script, replace(picture, marks=tuple(marks)))
+    assert any("is cut by a box" in fault.told for fault in cut)
     marks[place] = replace(mark, poses=tuple(replace(pose, x=-100.0) for pose in mark.poses))
     assert kinds(verify(walk, script, replace(picture, marks=tuple(marks)))) == {"outside"}
 

@@ -133,41 +133,52 @@ def _all(figures: Figures, shown: Sequence[Number], where: str) -> Iterator[Faul
 
 
 def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
-    """Labels that lie over one another in a frame, or leave the picture; each pair is told once."""
+    """Labels that in some frame lie over one another, are cut by the edge of a filled shape, or
+    leave the picture; each is told once.
+    """
     texts = [mark for mark in picture.marks if mark.shape == "text"]
-    told: set[tuple[int, ...]] = set()
-    last: NDArray[np.float64] | None = None
+    solids = [mark for mark in picture.marks if mark.shape in ("box", "hatch") and not mark.line]
+    told: set[str] = set()
+    last: tuple[bytes, bytes] | None = None
     for frame in range(round(picture.seconds * rate)):
-        places, boxes = _boxes(texts, frame / rate)
-        if not places or (last is not None and last.shape == boxes.shape and (last == boxes).all()):
+        t = frame / rate
+        places, boxes = _boxes(texts, t)
+        behind, edges = _boxes(solids, t)
+        now = (boxes.tobytes(), edges.tobytes())
+        if not places or now == last:
             continue
-        last = boxes
-        left, top, right, bottom = boxes.T
-        out = (left < 0) | (top < 0) | (right > picture.width) | (bottom > picture.height)
-        for place in np.flatnonzero(out).tolist():
-            if (places[place],) not in told:
-                told.add((places[place],))
-                name = texts[places[place]].text
-                yield Fault(
-                    kind="outside", told=f"'{name}' leaves the picture at {frame / rate:.2f} s"
-                )
-        over = (
-            (left[:, None] < right - 0.5)
-            & (right[:, None] > left + 0.5)
-            & (top[:, None] < bottom - 0.5)
-            & (bottom[:, None] > top + 0.5)
-        )
-        for one, other in np.argwhere(np.triu(over, 1)).tolist():
-            pair = (places[one], places[other])
-            if pair not in told:
-                told.add(pair)
-                names = f"'{texts[pair[0]].text}' and '{texts[pair[1]].text}'"
-                yield Fault(kind="overlap", told=f"{names} at {frame / rate:.2f} s")
+        last = now
+        far = np.array([picture.width, picture.height])
+        out = np.any((boxes[:, :2] < 0) | (boxes[:, 2:] > far), axis=1)
+        found = [("outside", place, "leaves the picture") for place in np.flatnonzero(out).tolist()]
+        found += [
+            ("overlap", one, f"and '{texts[places[other]].text}'")
+            for one, other in np.argwhere(np.triu(_meet(boxes, boxes), 1)).tolist()
+        ]
+        within = (boxes[:, None, 0] >= edges[:, 0] - 1) & (boxes[:, None, 2] <= edges[:, 2] + 1)
+        found += [
+            ("overlap", one, f"is cut by a {solids[behind[other]].shape}")
+            for one, other in np.argwhere(_meet(boxes, edges) & ~within).tolist()
+        ]
+        for kind, one, rest in found:
+            what = f"'{texts[places[one]].text}' {rest}"
+            if what not in told:
+                told.add(what)
+                yield Fault(kind=kind, told=f"{what} at {t:.2f} s")
 
 
-def _boxes(texts: Sequence[Mark], t: float) -> tuple[list[int], NDArray[np.float64]]:
+def _meet(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(some, others): which boxes have more than an edge in common."""
+    one, other = some[:, None], others[None]
+    beside = (one[..., :2] >= other[..., 2:] - 0.5) | (one[..., 2:] <= other[..., :2] + 0.5)
+    found: NDArray[np.bool_] = np.logical_not(np.any(beside, axis=-1))
+    return found
+
+
+def _boxes(marks: Sequence[Mark], t: float) -> tuple[list[int], NDArray[np.float64]]:
+    """Those that can be seen, and what each covers: left, top, right, bottom."""
     places, boxes = [], []
-    for place, mark in enumerate(texts):
+    for place, mark in enumerate(marks):
         pose = mark.at(t)
         if pose is not None and pose.alpha > _SEEN:
             places.append(place)

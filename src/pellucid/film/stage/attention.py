@@ -15,6 +15,7 @@ from pellucid.film.stage.rows import (
     add_bar,
     ask,
     axis_of,
+    change_bar,
     fly,
     head_of,
     known_rows,
@@ -156,12 +157,8 @@ def score(board: Board, scene: Scene) -> None:
 def rescale(board: Board, scene: Scene, name: str, line: str, part: str = "") -> None:
     """Bars and numbers become others."""
     rows = known_rows(board, scene)
-    t = scene.moment(line, part)
     for row, number in enumerate(scene.numbers[name]):
-        _, scale = board.axis
-        finite = math.isfinite(number.value)
-        rows.bars[row].move(t, MOVE, w=(number.value * scale if finite else 0) or 2)
-        score_text(board, rows, row, number, t + MOVE, board.axis)
+        change_bar(board, rows, row, number, scene.moment(line, part))
 
 
 def scale(board: Board, scene: Scene) -> None:
@@ -190,8 +187,7 @@ def mask(board: Board, scene: Scene) -> None:
         if hidden:
             hide(board, rows, row, back + STEP * row if grid else t, number)
         elif shown.fixed["number"].text != number.text:  # a bias was added
-            rows.bars[row].move(back, MOVE, w=number.value * board.axis[1] or 2)
-            score_text(board, rows, row, number, back + MOVE, board.axis)
+            change_bar(board, rows, row, number, back)
 
 
 def hide(board: Board, rows: Rows, row: int, t: float, number: Number) -> None:
@@ -271,7 +267,7 @@ def triangle(
             parts.append(
                 board.add(
                     "box",
-                    begin + 0.2,
+                    begin + FADE,
                     x,
                     y,
                     w=wide - 6,
@@ -339,17 +335,18 @@ def softmax(board: Board, scene: Scene) -> None:
     if len(rows.bars) < len(weights):
         add_bar(board, rows, len(weights) - 1, t, 0.0, axis)
     for row, number in enumerate(weights):
-        bar = rows.bars[row]
-        if bar.now.alpha:
-            bar.move(t, MOVE, x=left, w=number.value * axis[1] or 2)
-        cue = None
-        when = max(t + MOVE, share.at - 0.1) + STEP * row
-        if number.of in said:
-            when, cue = said[number.of], board.cue("share", number.text)
+        bar, begin = rows.bars[row], t
         old = rows.numbers[row]
         if old is not None:
             old.leave(t - 0.3, 0.25)
-            rows.numbers[row] = None
+            rows.numbers[row], begin = None, max(t, old.now.t)
+        cue = None
+        when = max(begin + MOVE, share.at - 0.1) + STEP * row
+        if number.of in said:
+            when, cue = said[number.of], board.cue("share", number.text)
+        if bar.now.alpha:  # it has come to rest when its number comes
+            seconds = max(0.1, min(MOVE, when - begin))
+            bar.move(begin, seconds, x=left, w=number.value * axis[1] or 2)
         if number.value == 0 and not bar.now.alpha:
             continue  # hidden
         x = left + number.value * axis[1] + 16

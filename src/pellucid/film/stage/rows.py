@@ -241,3 +241,14 @@ def score_text(
         cue=cue,
         colour=board.look.ink if finite else board.look.soft,
     )
+
+
+def change_bar(board: Board, rows: Rows, row: int, number: Number, t: float) -> None:
+    """A bar becomes another: its number leaves, it grows or shrinks, and the new number comes."""
+    old = rows.numbers[row]
+    assert old is not None
+    old.leave(t - 0.3, 0.25)
+    t = max(t, old.now.t)
+    wide = number.value * board.axis[1] if math.isfinite(number.value) else 0.0
+    rows.bars[row].move(t, MOVE, w=wide or 2)
+    score_text(board, rows, row, number, t + MOVE, board.axis)

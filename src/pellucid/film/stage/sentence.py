@@ -88,7 +88,7 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
         if len(shown) > 1 and weights[key].value < 0.02 and is_mark(board.script.sources[key]):
             shown.pop(end)
     words = [clean(board.script.sources[key]) for key in shown]
-    joins = [board.script.glued[key] for key in shown]
+    joins = [*(board.script.glued[key] for key in shown), False]
     room = board.at.wide - 2 * board.at.margin
     size = 104.0 if board.at.is_wide else 92.0
     while True:
@@ -99,7 +99,7 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
         ) or size < 34:
             break
         size *= 0.92
-    high = 1.96 * size
+    high, leftwards = 1.96 * size, runs_left(" ".join(words))
     middle = board.at.high * (0.47 if board.at.is_wide else 0.45)
     query = clean(board.script.tokens[scene.query])
     top = middle - high * len(lines) / 2
@@ -115,8 +115,11 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
             fill = colours.shade(share, look.ramp)
             plain = look.ink if is_word(words[place]) else look.soft
             ink = colours.ink(fill) if share > 0.3 else plain
-            box = {"w": wide + 0.28 * size, "h": 1.3 * size, "radius": 0.16 * size}
-            corner = (x - 0.14 * size, y - 0.98 * size)
+            # The pieces of a word are so close that their boxes just meet.
+            sides = [0.02 if joins[at] else 0.14 for at in (place, place + 1)]
+            before, after = reversed(sides) if leftwards else sides
+            box = {"w": wide + (before + after) * size, "h": 1.3 * size, "radius": 0.16 * size}
+            corner = (x - before * size, y - 0.98 * size)
             if share >= 0.02:
                 parts.append(board.add("box", t, *corner, colour=fill, **box))
             if key == scene.query and not is_cross:
