@@ -49,7 +49,7 @@ class Scene:
     rest: Number | None = None
     """How many columns are not shown, if any."""
     text: str = ""
-    """What has been written so far, where that is shown."""
+    """What is shown in words: how much of a vector is drawn, or what has been written so far."""
     tables: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
     """Matrices that are shown whole: name, rows and columns."""
     numbers: dict[str, tuple[Number, ...]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from pellucid.film.script import Script
 from pellucid.film.sound import RATE, loudness
 from pellucid.film.spelling import clean
 from pellucid.film.voices import Samples
+from pellucid.film.writing import shown_part
 from pellucid.lessons.walk import Walk
 
 AGREEMENT = 0.1
@@ -99,6 +100,9 @@ def numbers(walk: Walk, script: Script, picture: Picture | None = None) -> Itera
                 yield Fault(
                     kind="number", told=f"line '{line.text}' says what nobody counted: {rest}"
                 )
+        drawn = len(scene.numbers.get("Q", ()))
+        if drawn and scene.text != shown_part(drawn, round(figures.value("columns(Q)"))):
+            yield Fault(kind="number", told=f"scene {scene.name} says {scene.text}")
         for name, shown in scene.numbers.items():
             yield from _all(figures, shown, f"scene {scene.name}, {name}")
     if picture is not None:

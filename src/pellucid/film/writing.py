@@ -99,6 +99,11 @@ def quoted(tokens: Sequence[str], place: int) -> str:
     return f"'{token}' ({place})" if list(tokens).count(tokens[place]) > 1 else f"'{token}'"
 
 
+def shown_part(drawn: int, size: int) -> str:
+    """What is said of a vector that is not drawn whole; nothing of one that is."""
+    return f"the first {drawn} of {size} numbers" if 0 < drawn < size else ""
+
+
 def _phrase(tokens: Sequence[str], places: Sequence[int], joins: Sequence[bool]) -> str:
     """The words that some tokens make up, quoted; what is not side by side in parts."""
     parts: list[str] = []
@@ -201,6 +206,7 @@ class _Row:
             keys=self.keys,
             labels=tuple(clean(self.sources[key]) for key in self.keys),
             rest=self.rest,
+            text=shown_part(len(numbers.get("Q", ())), self.size),
             numbers=numbers,
         )
 

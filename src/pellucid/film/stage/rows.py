@@ -142,7 +142,12 @@ def ask(board: Board, rows: Rows, scene: Scene, t: float, x: float, y: float) ->
         room=at.label - at.label_room - left - 10 if at.is_wide else 600,
     )
     rows.query = [*vector, label]
-    rows.others.append(label)
+    if scene.text:
+        # Below the cells, or beside them where the rows begin below.
+        x, y = (left, middle + high / 2 + 34) if at.is_wide else (left + at.cells + 18, middle + 8)
+        note = board.text(scene.text, t + MOVE, x, y, 24, colour=look.soft, room=at.cells + 40)
+        rows.query.append(note)
+    rows.others += rows.query[len(vector) :]
 
 
 def axis_of(board: Board, numbers: Sequence[Number]) -> tuple[float, float]:
