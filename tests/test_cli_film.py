@@ -46,9 +46,9 @@ def test_a_prompt_in_words(small, run, tmp_path):
     prompt = "show how 'it' finds 'the king' in 'The king said that it was good', quickly"
     status, _, err = run("film", prompt, "-o", path, "--silent", *SHORT)
     assert status == 0, err
-    assert "Let us see how 'it' finds 'The king'." in path.with_suffix(
-        ".vtt"
-    ).read_text().replace("\n", " ")
+    assert "Let us see how 'it' finds 'The king'." in path.with_suffix(".vtt").read_text().replace(
+        "\n", " "
+    )
 
 
 def test_what_may_be_meant_as_a_prompt_is_said(small, run, tmp_path):

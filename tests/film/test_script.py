@@ -82,7 +82,7 @@ def test_a_film_is_about_a_whole_word_unless_told():
 def test_every_example_has_a_film(name):
     script = write(walk_example(name))
     assert script.title == walk_example(name).title
-    assert len(script.lines) >= 5
+    assert len(script.lines) >= 4
 
 
 def test_times_follow_one_another():

@@ -9,7 +9,7 @@ from pellucid.film import sound
 from pellucid.film.prompt import understood
 from pellucid.film.verify import arithmetic, verify
 from pellucid.film.walks import walk_wished
-from pellucid.lessons.examples import walk_example
+from pellucid.lessons.examples import NAMES, walk_example
 from tests.film.films import SHAPES, composed, staged
 
 WISHES = (
@@ -35,9 +35,7 @@ def test_films_of_models_are_without_fault(wish):
         assert verify(walk, film.script, staged(film, size, captions=True)) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "causal"), [("poem", False), ("journey", True), ("bright", False), ("lookup", False)]
-)
+@pytest.mark.parametrize(("name", "causal"), [("journey", True), *((one, False) for one in NAMES)])
 def test_films_of_examples_are_without_fault(name, causal):
     walk = walk_example(name, causal=causal)
     film = composed(walk, spoken=False, minutes=3)

@@ -58,7 +58,7 @@ def film(
     ] = None,
     example: Annotated[
         str | None,
-        typer.Option(help="An example of the notes instead: poem, journey, bright or lookup."),
+        typer.Option(help="An example instead, as of pellucid explain: poem, journey, lookup, ..."),
     ] = None,
     model: Annotated[
         str | None,

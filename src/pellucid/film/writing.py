@@ -18,7 +18,7 @@ WRITTEN_CELLS = 3
 """A vector of so many numbers is written out."""
 MOST_DECIMALS = 4
 """Of a product that would not come out with fewer."""
-MOST_ROWS, MOST_COLUMNS = 8, 5
+MOST_ROWS, MOST_COLUMNS = 8, 8
 """Of a matrix that is shown as a table."""
 _STEPS = {"query", "key", "value", "score", "scale", "mask", "softmax", "mix"}
 
@@ -522,9 +522,11 @@ def _table(walk: Walk, step: Step) -> Scene:
     """A step as it is: its matrices, and its own sentence, whose numbers are the lesson's."""
     figures = Figures(walk)
     numbers: dict[str, tuple[Number, ...]] = {}
-    tables = []
+    tables, cut = [], []
     for matrix in step.matrices:
         rows, columns = len(matrix.row_labels), len(matrix.column_labels)
+        if rows > MOST_ROWS or columns > MOST_COLUMNS:
+            cut.append(f"of {matrix.name}, a part of {rows} × {columns}")
         tables.append(
             (matrix.name, matrix.row_labels[:MOST_ROWS], matrix.column_labels[:MOST_COLUMNS])
         )
@@ -537,6 +539,7 @@ def _table(walk: Walk, step: Step) -> Scene:
         title=step.name.capitalize(),
         formula=step.formula,
         lines=(Line(name="said", text=step.sentence, names=(step.sentence,)),),
+        text=step.sentence if not tables else f"Shown is {listing(cut)}." if cut else "",
         numbers=numbers,
         tables=tuple(tables),
     )

@@ -100,6 +100,23 @@ def opening(board: Board, scene: Scene) -> None:
 def table(board: Board, scene: Scene) -> None:
     """Matrices beside one another, or below where there is no width for that."""
     at = board.at
+    parts: list[Actor] = []
+    # What there is to read stands below the matrices, or large where there are none.
+    size, y = (28.0, at.rows[1] + 90) if scene.tables else (54.0, (at.rows[0] + at.rows[1]) / 2)
+    lines = broken(scene.text, (at.wide - 2 * at.margin) / size, board.measure)
+    for number, text in enumerate(lines if scene.text else ()):
+        place = (scene.moment("said"), at.margin, y + 1.4 * size * number, size)
+        parts.append(
+            board.text(text, *place, colour=board.look.soft if scene.tables else board.look.ink)
+        )
+    if scene.tables:
+        parts += _matrices(board, scene)
+    for part in parts:
+        part.leave(scene.until - FADE)
+
+
+def _matrices(board: Board, scene: Scene) -> list[Actor]:
+    at = board.at
     cells = [len(columns) + _NAME_CELLS for _, _, columns in scene.tables]
     lines = [len(rows) + 1.6 for _, rows, _ in scene.tables]
     cell = (at.wide - 2 * at.margin) / (sum(cells) if at.is_wide else max(cells))
@@ -110,8 +127,7 @@ def table(board: Board, scene: Scene) -> None:
     for number, (wide, deep) in enumerate(zip(cells, lines, strict=True)):
         parts += _matrix(board, scene, number, (x, y), (min(cell, 230.0), high))
         x, y = (x + wide * cell, y) if at.is_wide else (x, y + deep * high)
-    for part in parts:
-        part.leave(scene.until - FADE)
+    return parts
 
 
 _NAME_CELLS = 1.3
