@@ -1,11 +1,15 @@
 """A narrated film of a walk: a script made from its numbers, drawn and spoken.
 
     prompt       what is wanted, said in words
-    walks        walks of what is no single self-attention: a translation, a generation
-    script       scenes, lines, numbers and times; plain data
+    walks        walks of a translation, of a generation, of what a prompt asks for
+    spelling     tokens in their text
+    numbers      numbers with what each is of the walk
+    script       scenes, lines, numbers and times: plain data
     writing      the script of a walk
-    staging      where everything stands and how it moves: marks, in pixels and seconds
-    drawing      frames of marks (skia)
+    marks, looks what is drawn, and where and in which colours: plain data
+    staging      the picture of a script, made scene by scene in stage
+    fonts        letters
+    drawing      frames of a picture (skia)
     voices       lines as sound (espeak-ng, piper), or silence
     sound        a sound track of even loudness
     encoding     frames and sound as MP4 or GIF (PyAV)
