@@ -18,13 +18,13 @@ import skia
 
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
-from pellucid.film import fonts, making, sound, voices
+from pellucid.film import fonts, render, sound, voices
 from pellucid.film.encoding import FRAMES, write_mp4
-from pellucid.film.looks import SIZES
+from pellucid.film.layout import stage
 from pellucid.film.prompt import understood
-from pellucid.film.staging import stage
+from pellucid.film.style import SIZES
 from pellucid.film.verify import verify
-from pellucid.film.walks import walk_wished
+from pellucid.film.walk_sources import walk_wished
 
 PROMPT = "show how 'it' finds 'the animal' in 'The animal did not cross because it was tired'"
 MINUTES = 1.0
@@ -35,9 +35,9 @@ def whole() -> Iterator[Row]:
     for size in ("1080p", "720p"):
         begun, worked = time.perf_counter(), time.process_time()
         walk, query, finds = walk_wished(understood(PROMPT))
-        film = making.compose(walk, voices.open_voice(), query=query, finds=finds, minutes=MINUTES)
+        film = render.compose(walk, voices.open_voice(), query=query, finds=finds, minutes=MINUTES)
         with TemporaryDirectory() as folder:
-            making.save(film, Path(folder) / "film.mp4", size=size)
+            render.save(film, Path(folder) / "film.mp4", size=size)
             bytes_ = (Path(folder) / "film.mp4").stat().st_size
         seconds, worked = time.perf_counter() - begun, time.process_time() - worked
         setting = f"{size}, {film.script.until:.0f} s at {FRAMES} frames a second"
@@ -71,7 +71,7 @@ def parts() -> Iterator[Row]:
     """Where the time goes."""
     walk, query, finds = walk_wished(understood(PROMPT))
     begun = time.perf_counter()
-    film = making.compose(walk, voices.open_voice(), query=query, finds=finds, minutes=MINUTES)
+    film = render.compose(walk, voices.open_voice(), query=query, finds=finds, minutes=MINUTES)
     spoken = time.perf_counter()
     picture = stage(film.script, fonts.width, size=SIZES["1080p"])
     track = sound.track(film.script, film.sounds)

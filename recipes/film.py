@@ -8,12 +8,12 @@ from pathlib import Path
 from pellucid.common.files import written_whole
 from pellucid.film import fonts, verify
 from pellucid.film.encoding import write_gif
+from pellucid.film.layout import stage
+from pellucid.film.narration import write
 from pellucid.film.prompt import understood
 from pellucid.film.script import timed, with_detail
-from pellucid.film.staging import stage
 from pellucid.film.voices import Silence
-from pellucid.film.walks import walk_wished
-from pellucid.film.writing import write
+from pellucid.film.walk_sources import walk_wished
 
 PAGE = Path(__file__).parent.parent / "docs" / "images" / "film.gif"
 PROMPT = "show how 'it' finds 'the animal' in 'The animal did not cross because it was tired'"

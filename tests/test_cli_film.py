@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pellucid.film import fonts, looks, making
+from pellucid.film import fonts, render, style
 from tests.film.films import SMALL, read
 
 SHORT = ("--minutes", "0.1", "--size", "720p")
@@ -16,7 +16,7 @@ SHORT = ("--minutes", "0.1", "--size", "720p")
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(looks.SIZES, "720p", SMALL)
+    monkeypatch.setitem(style.SIZES, "720p", SMALL)
 
 
 def test_a_film_of_a_sentence(small, run, tmp_path):
@@ -35,7 +35,7 @@ def test_a_film_of_a_sentence(small, run, tmp_path):
 
 
 def test_a_length_that_cannot_be_is_said(small, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "save", lambda *_, **__: [])
+    monkeypatch.setattr(render, "save", lambda *_, **__: [])
     _, _, err = run("film", "--example", "poem", "--gif", tmp_path / "a.gif", "--minutes", "30")
     assert "pellucid: the film takes " in err
     assert "there is not more, or less, to say" in err
@@ -117,15 +117,15 @@ def test_letters_that_no_font_has_are_said(small, run, tmp_path, monkeypatch):
 KILLED = """
 import sys
 from pathlib import Path
-from pellucid.film import making
+from pellucid.film import render
 from pellucid.lessons.examples import walk_example
 
 def told(name, done, of):
     if done == 40:
         print("drawing", flush=True)
 
-film = making.compose(walk_example("poem"))
-making.save(film, Path(sys.argv[1]), Path(sys.argv[2]), size="1080p", progress=told)
+film = render.compose(walk_example("poem"))
+render.save(film, Path(sys.argv[1]), Path(sys.argv[2]), size="1080p", progress=told)
 """
 
 

@@ -145,7 +145,7 @@ def test_too_long(run, refused, model, tmp_path):
     path.write_text(f"{TEXTS[0]}\n{TEXTS[1] * 9}\n")
     status, out, err = run("--file", path, "--model", model)
     assert (status, out.splitlines()[0]) == (0, SPANISH[0])
-    assert re.fullmatch(r"pellucid: 1 text of 2 truncated to 61 tokens, the model .*\n", err)
+    assert re.fullmatch(r"pellucid: 1 text of 2 truncated to 61 tokens, the model.*\n", err)
     complaint = refused("--file", path, "--model", model, "--strict")
     assert complaint.startswith(f"line 2 of '{path}' has ")
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pellucid.cli import app
-from pellucid.film import looks
+from pellucid.film import style
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
@@ -106,7 +106,7 @@ def test_every_command_runs(command, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "docs" / "examples", tmp_path, dirs_exist_ok=True)
     # All of `pellucid view` but the server, which would go on for ever.
     monkeypatch.setattr("pellucid.viewer.serve.serve", lambda volumes, *_: print(len(volumes)))
-    monkeypatch.setitem(looks.SIZES, "1080p", (320, 180))
+    monkeypatch.setitem(style.SIZES, "1080p", (320, 180))
     for saving in COMMANDS:  # what another command reads
         _, _, saved = saving.partition("--save ")
         if saved and saving != command and saved.split()[0] in shlex.split(command):

@@ -139,7 +139,7 @@ def test_each_command_opens_it_or_says_why_not(command, model, named, run, refus
     monkeypatch.setattr("pellucid.viewer.serve.serve", lambda volumes, *_: shown.append(volumes))
     if command.startswith("film"):
         pytest.importorskip("skia", exc_type=ImportError)
-        monkeypatch.setattr("pellucid.film.making.save", lambda film, *_, **__: [])
+        monkeypatch.setattr("pellucid.film.render.save", lambda film, *_, **__: [])
     arguments, kinds = OPENS[command]
     arguments = [*arguments, "--model", named(model)]
     if MODELS[model] not in kinds or (command == "classify" and model not in LABELLING):
@@ -171,7 +171,7 @@ def test_training_goes_on_from_a_short_name(what, model, is_base, named, tmp_pat
         status, _, err = run("train", *TRAINED[what], *options)
         assert status == 0, err
     else:
-        assert f"'{model}' is of the kind " in refused("train", *TRAINED[what], *options)
+        assert f"'{model}' is of kind " in refused("train", *TRAINED[what], *options)
 
 
 def test_a_directory_goes_before_a_short_name(tmp_path, monkeypatch, run):

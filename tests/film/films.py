@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from pellucid.film import fonts, making, voices
-from pellucid.film.staging import stage
+from pellucid.film import fonts, render, voices
+from pellucid.film.layout import stage
 from pellucid.lessons.examples import walk_example
 
 for module in ("skia", "av", "fontpkg_inter", "espeakng_loader"):
@@ -21,7 +21,7 @@ def composed(walk=None, *, spoken=True, minutes=0.5, **options):
     """The film of a walk, as short as it can be."""
     walk = walk or walk_example("poem")
     voice = voices.open_voice() if spoken else None
-    return making.compose(walk, voice, minutes=minutes, **options)
+    return render.compose(walk, voice, minutes=minutes, **options)
 
 
 def staged(film, size=SMALL, captions=False):

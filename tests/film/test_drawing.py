@@ -9,9 +9,9 @@ import pytest
 from pellucid.common.colours import contrast
 from pellucid.film import fonts
 from pellucid.film.drawing import Painter, png
-from pellucid.film.looks import LOOKS
 from pellucid.film.prompt import understood
-from pellucid.film.walks import walk_wished
+from pellucid.film.style import LOOKS
+from pellucid.film.walk_sources import walk_wished
 from tests.film.films import composed, staged
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pellucid.errors import ArgumentError, ExistsError
-from pellucid.film import looks, making
+from pellucid.film import render, style
 from pellucid.film.encoding import FRAMES, GIF_FRAMES
-from pellucid.film.marks import same
+from pellucid.film.shapes import same
 from tests.film.films import SMALL, composed, read, staged
 
 
@@ -18,8 +18,8 @@ def made(tmp_path_factory):
     film = composed()
     path = tmp_path_factory.mktemp("film") / "poem.mp4"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(looks.SIZES, "720p", SMALL)
-        written = making.save(film, path, size="720p")
+        patch.setitem(style.SIZES, "720p", SMALL)
+        written = render.save(film, path, size="720p")
     return film, path, written, read(path)
 
 
@@ -90,7 +90,7 @@ def test_srt_and_transcript_say_the_same(made):
 def test_a_gif_moves_and_lasts_as_long(tmp_path):
     film = composed(spoken=False, minutes=0.1)
     path = tmp_path / "poem.gif"
-    assert making.save(film, None, path) == [path]
+    assert render.save(film, None, path) == [path]
     found = read(path)
     assert found.codecs == {"video": "gif"}
     assert found.times[-1] == pytest.approx(film.script.until, abs=2 / GIF_FRAMES)
@@ -105,12 +105,12 @@ def test_a_gif_moves_and_lasts_as_long(tmp_path):
 
 
 def test_without_sound_there_is_one_stream_and_captions(tmp_path, monkeypatch):
-    monkeypatch.setitem(looks.SIZES, "720p", SMALL)
+    monkeypatch.setitem(style.SIZES, "720p", SMALL)
     film = composed(spoken=False, minutes=0.1)
     path = tmp_path / "poem.mp4"
-    making.save(film, path, size="720p")
+    render.save(film, path, size="720p")
     assert read(path).codecs == {"video": "h264"}
-    words = " ".join(mark.text for mark in making.pictured(film).marks)
+    words = " ".join(mark.text for mark in render.pictured(film).marks)
     assert film.script.lines[0].text in words
 
 
@@ -119,7 +119,7 @@ def test_what_is_there_stays(tmp_path):
     there = tmp_path / "poem.gif"
     there.write_bytes(b"GIF89a")
     with pytest.raises(ExistsError, match="--overwrite replaces it"):
-        making.save(film, None, there)
+        render.save(film, None, there)
     assert there.read_bytes() == b"GIF89a"
     assert list(tmp_path.iterdir()) == [there]
 
@@ -128,4 +128,4 @@ def test_a_size_that_there_is_not(tmp_path):
     with pytest.raises(
         ArgumentError, match="size must be one of 720p, 1080p, square, upright, not '4k'"
     ):
-        making.save(composed(spoken=False, minutes=0.1), tmp_path / "a.mp4", size="4k")
+        render.save(composed(spoken=False, minutes=0.1), tmp_path / "a.mp4", size="4k")

@@ -5,11 +5,11 @@ import re
 import pytest
 
 from pellucid.errors import ArgumentError
-from pellucid.film import making
+from pellucid.film import render
+from pellucid.film.narration import MOST_KEYS, write
 from pellucid.film.numbers import Figures, matrices
 from pellucid.film.script import Spoken, timed, with_detail
 from pellucid.film.voices import Silence
-from pellucid.film.writing import MOST_KEYS, write
 from pellucid.lessons.examples import NAMES, walk_example
 from pellucid.lessons.model import walk_model
 
@@ -117,14 +117,14 @@ def test_less_detail_is_shorter():
 
 @pytest.mark.parametrize("minutes", [0.5, 1.0, 2.0, 4.0])
 def test_a_film_is_as_long_as_it_is_to_be(minutes):
-    film = making.compose(walk_example("journey", causal=True), minutes=minutes)
+    film = render.compose(walk_example("journey", causal=True), minutes=minutes)
     assert film.script.until == pytest.approx(60 * minutes, rel=0.02)
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 61.0, float("nan")])
 def test_a_length_that_no_film_has(minutes):
     with pytest.raises(ArgumentError, match=r"minutes must be from 0.1 to 60"):
-        making.compose(walk_example("poem"), minutes=minutes)
+        render.compose(walk_example("poem"), minutes=minutes)
 
 
 def test_formulas():

@@ -8,7 +8,7 @@ import pytest
 from pellucid.film import sound
 from pellucid.film.prompt import understood
 from pellucid.film.verify import arithmetic, verify
-from pellucid.film.walks import walk_wished
+from pellucid.film.walk_sources import walk_wished
 from pellucid.lessons.examples import NAMES, walk_example
 from tests.film.films import SHAPES, composed, staged
 

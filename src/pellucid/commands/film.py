@@ -103,7 +103,7 @@ def film(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a narrated film of attention at work."""
-    from pellucid.film.making import beside, check_minutes
+    from pellucid.film.render import beside, check_minutes
 
     if sentence and len(sentence) > 1:
         raise ArgumentError(f'film takes one sentence; put it in quotes: "{" ".join(sentence)}"')
@@ -117,10 +117,10 @@ def film(
         texts = beside(output)
         check_files(overwrite=overwrite, vtt=texts["vtt"], srt=texts["srt"], txt=texts["txt"])
 
-    from pellucid.film import making
+    from pellucid.film import render
     from pellucid.film.voices import open_voice
 
-    making.check_installed()
+    render.check_installed()
     speaker = None if silent or output is None else open_voice(voice)
     pace, row = 1.0, None
     finds: tuple[int, ...] = ()
@@ -138,7 +138,7 @@ def film(
             },
         )
     else:
-        from pellucid.film.walks import walk_wished
+        from pellucid.film.walk_sources import walk_wished
 
         assert sentence is not None
         wish = _wished(sentence[0], query, causal, translate, generate)
@@ -149,8 +149,8 @@ def film(
 
     with noted(), steps() as step:
         step("speaking", 0, 0)
-        made = making.compose(walk, speaker, query=row, finds=finds, minutes=minutes, pace=pace)
-        written = making.save(
+        made = render.compose(walk, speaker, query=row, finds=finds, minutes=minutes, pace=pace)
+        written = render.save(
             made,
             output,
             gif,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.film import fonts
-from pellucid.film.marks import Mark, Picture, Pose, ease, same
+from pellucid.film.shapes import Mark, Picture, Pose, ease, same
 
 Frame = NDArray[np.uint8]
 """(height, width, 4): red, green, blue and nothing."""

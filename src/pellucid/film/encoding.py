@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pellucid.common.colours import Colour
 from pellucid.film import fonts
 from pellucid.film.drawing import Frame, Painter, frames
-from pellucid.film.marks import Picture
+from pellucid.film.shapes import Picture
 from pellucid.film.sound import RATE
 from pellucid.film.voices import Samples
 

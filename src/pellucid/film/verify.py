@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.film.encoding import FRAMES
-from pellucid.film.marks import Mark, Picture
+from pellucid.film.narration import shown_part
 from pellucid.film.numbers import Figures, Number, matrices, text_of
 from pellucid.film.script import Script
+from pellucid.film.shapes import Mark, Picture
 from pellucid.film.sound import RATE, loudness
-from pellucid.film.spelling import clean
+from pellucid.film.token_text import clean
 from pellucid.film.voices import Samples
-from pellucid.film.writing import shown_part
 from pellucid.lessons.walk import Walk
 
 AGREEMENT = 0.1

@@ -3,7 +3,7 @@
 import pytest
 
 from pellucid.errors import UnknownNameError
-from pellucid.film.spelling import clean, glued, places_of, runs_left, spans
+from pellucid.film.token_text import clean, glued, places_of, runs_left, spans
 
 TEXT = "The animal did not cross because it was tired"
 TOKENS = (

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pellucid.common.wording import short
-from pellucid.film.looks import mixed
 from pellucid.film.numbers import Number
-from pellucid.film.script import Scene
-from pellucid.film.spelling import clean
-from pellucid.film.stage.actors import FADE, MOVE, STEP, Rows
-from pellucid.film.stage.board import Board
-from pellucid.film.stage.rows import (
+from pellucid.film.scenes.actors import FADE, MOVE, STEP, Rows
+from pellucid.film.scenes.board import Board
+from pellucid.film.scenes.rows import (
     add_bar,
     ask,
     axis_of,
@@ -24,7 +21,10 @@ from pellucid.film.stage.rows import (
     pulse,
     score_text,
 )
-from pellucid.film.stage.sentence import small
+from pellucid.film.scenes.sentence import small
+from pellucid.film.script import Scene
+from pellucid.film.style import mixed
+from pellucid.film.token_text import clean
 
 
 def tokens(board: Board, scene: Scene) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pellucid.common.colours import Colour
 from pellucid.common.wording import short
-from pellucid.film.looks import Look, mixed, places
-from pellucid.film.marks import Cue, Mark, Picture, Pose
+from pellucid.film.narration import WRITTEN_CELLS
 from pellucid.film.numbers import Number
+from pellucid.film.scenes.actors import FADE, Actor, Rows
 from pellucid.film.script import Line, Scene, Script
-from pellucid.film.stage.actors import FADE, Actor, Rows
-from pellucid.film.writing import WRITTEN_CELLS
+from pellucid.film.shapes import Cue, Mark, Picture, Pose
+from pellucid.film.style import Look, mixed, places
 
 Measure = Callable[[str, int], float]
 """How wide a text of a weight is at size 1."""

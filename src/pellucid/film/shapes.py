@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pellucid.common.colours import Colour
-from pellucid.film.looks import mixed
 from pellucid.film.numbers import Number
+from pellucid.film.style import mixed
 
 FAINTEST = 1 / 255
 """What is less opaque is not there."""

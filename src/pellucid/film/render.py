@@ -14,13 +14,13 @@ from pellucid.common.files import check_writable, written_whole
 from pellucid.errors import ArgumentError
 from pellucid.film import fonts, subtitles
 from pellucid.film.encoding import write_gif, write_mp4
-from pellucid.film.looks import SIZES, Theme
-from pellucid.film.marks import Picture
+from pellucid.film.layout import stage
+from pellucid.film.narration import write
 from pellucid.film.script import USUAL_PAUSE, Script, timed, with_detail
+from pellucid.film.shapes import Picture
 from pellucid.film.sound import track
-from pellucid.film.staging import stage
+from pellucid.film.style import SIZES, Theme
 from pellucid.film.voices import Silence, Sound, Voice
-from pellucid.film.writing import write
 from pellucid.lessons.walk import Walk
 
 Progress = Callable[[str, int, int], None]
@@ -58,7 +58,7 @@ def compose(
     Args:
         walk: what it shows.
         voice: who speaks; nobody if None.
-        query: as for `writing.write`.
+        query: as for `narration.write`.
         finds: likewise.
         minutes: how long it is to be, about; as long as it takes if None.
         pace: above 1 the voice is faster.

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from pellucid.common.colours import Colour
 from pellucid.common.wording import short
-from pellucid.film.marks import Cue
 from pellucid.film.numbers import Number
+from pellucid.film.scenes.actors import FADE, MOVE, STEP, Actor, Rows
+from pellucid.film.scenes.board import Board
+from pellucid.film.scenes.sentence import small
 from pellucid.film.script import Scene
-from pellucid.film.spelling import clean
-from pellucid.film.stage.actors import FADE, MOVE, STEP, Actor, Rows
-from pellucid.film.stage.board import Board
-from pellucid.film.stage.sentence import small
+from pellucid.film.shapes import Cue
+from pellucid.film.token_text import clean
 
 
 def labels(board: Board, rows: Rows, t: float) -> None:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from pellucid.common import colours
+from pellucid.film.scenes.actors import FADE, Actor
+from pellucid.film.scenes.board import Board
 from pellucid.film.script import Scene
-from pellucid.film.spelling import clean, is_word, runs_left
-from pellucid.film.stage.actors import FADE, Actor
-from pellucid.film.stage.board import Board
+from pellucid.film.token_text import clean, is_word, runs_left
 
 Words = tuple[list[str], list[bool], int]
 """Words, whether each goes on the one before, and which of them asks."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pellucid.common.wording import listing
 from pellucid.film.numbers import DECIMALS, Figures, Number
 from pellucid.film.script import Line, Scene, Script
-from pellucid.film.spelling import clean, glued, is_word
+from pellucid.film.token_text import clean, glued, is_word
 from pellucid.lessons.walk import Step, Walk
 
 MOST_KEYS = 7

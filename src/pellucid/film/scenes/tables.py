@@ -1,9 +1,9 @@
 """Scenes of numbers in tables: what may come next, and lessons that are no attention."""
 
 from pellucid.common import colours
+from pellucid.film.scenes.actors import FADE, MOVE, STEP, Actor
+from pellucid.film.scenes.board import Board, broken
 from pellucid.film.script import Scene
-from pellucid.film.stage.actors import FADE, MOVE, STEP, Actor
-from pellucid.film.stage.board import Board, broken
 
 
 def next_token(board: Board, scene: Scene) -> None:

@@ -6,11 +6,11 @@ is: a film is one picture that changes, not a row of slides.
 
 from collections.abc import Callable
 
-from pellucid.film.looks import LOOKS, Theme
-from pellucid.film.marks import Picture
+from pellucid.film.scenes import attention, sentence, tables
+from pellucid.film.scenes.board import Board, Measure
 from pellucid.film.script import Scene, Script
-from pellucid.film.stage import attention, sentence, tables
-from pellucid.film.stage.board import Board, Measure
+from pellucid.film.shapes import Picture
+from pellucid.film.style import LOOKS, Theme
 
 _SCENES: dict[str, Callable[[Board, Scene], None]] = {
     "title": sentence.title,

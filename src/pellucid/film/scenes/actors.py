@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from pellucid.film.looks import Places
-from pellucid.film.marks import Mark, Pose
 from pellucid.film.script import Scene
+from pellucid.film.shapes import Mark, Pose
+from pellucid.film.style import Places
 
 FADE = 0.35
 """Seconds in which something comes or goes."""

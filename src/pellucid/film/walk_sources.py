@@ -12,7 +12,7 @@ from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.film.numbers import matrices
 from pellucid.film.prompt import Wish
-from pellucid.film.spelling import places_of
+from pellucid.film.token_text import places_of
 from pellucid.lens import Record, watch
 from pellucid.lessons.model import walk_model
 from pellucid.lessons.walk import Kind, Matrix, Step, Walk
