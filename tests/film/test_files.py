@@ -84,7 +84,7 @@ def test_srt_and_transcript_say_the_same(made):
     transcript = " ".join(path.with_suffix(".txt").read_text(encoding="utf-8").split())
     for line in film.script.lines:
         assert line.text in transcript
-    assert "The notes' example 'poem'" in transcript
+    assert "Example 'poem' of the students' notes" in transcript
 
 
 def test_a_gif_moves_and_lasts_as_long(tmp_path):

@@ -130,7 +130,8 @@ def example_lesson(name: str, *, causal: bool = False, weights: Form | None = No
         tokens=tokens,
         title=" ".join(tokens),
         about=(
-            f"The notes' example '{name}'" + (", with a causal mask" if causal else ""),
+            f"Example '{name}' of the students' notes that Pellucid grew from"
+            + (", with a causal mask" if causal else ""),
             f"Weights: {how}" + (random if name == "bright" else ""),
         ),
         # Under a causal mask the last token has most to tell.
