@@ -169,7 +169,10 @@ def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
     parts = [f"{name if wide else SHARES[name]} to {targets[name]}" for name in shares]
     text = f"Shares of attention: {', '.join(parts)}. They overlap and need not sum to 100%."
     for name, title in numbers.items():
-        meaning = {"entropy": "of the weights, in nats", "distance": "query to key, in tokens"}
+        meaning = {
+            "entropy": "the entropy of the weights, 0 where all is on one token",
+            "distance": "the mean distance from query to key, in tokens",
+        }
         text += f" {(name if wide else title).capitalize()}: {meaning[name]}."
     return text
 
