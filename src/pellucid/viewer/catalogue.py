@@ -23,6 +23,8 @@ MOST_VALUES = 1024
 """Tokens up to which values are recorded too, for the last step of a lesson."""
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
+MOST_TEXT = 20_000
+"""Letters of a text that a page is told, or tells."""
 TEXTS = 8
 """Texts whose tokens are cached as strings."""
 THUMBNAIL = 64
@@ -54,6 +56,10 @@ class Volume(NamedTuple):
     title: str
     written: Generation | None = None
     """None where nothing was generated, or where that is unknown."""
+    text: str = ""
+    """What was read; empty where that is unknown or long."""
+    model: str = ""
+    """What the model was called by who asked for it; empty where that is unknown."""
 
 
 class Place(NamedTuple):
