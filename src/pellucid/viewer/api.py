@@ -116,9 +116,7 @@ class PendingAnswer(NamedTuple):
 class Api:
     """Answers requests about a catalogue; thread-safe."""
 
-    def __init__(
-        self, catalogue: Catalogue, models: Sequence[str] = (), edition: int = 0
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, models: Sequence[str] = (), edition: int = 0) -> None:
         """Get ready.
 
         Args:
@@ -161,16 +159,21 @@ class Api:
         return PendingAnswer(pace, find)
 
     def about(self, _: Given) -> Answer:
+        named = self.catalogue.volumes
+        known = [volume.title for volume in named]
         volumes = [
             {
-                "title": volume.title,
+                # The same text, read by two models, is told apart.
+                "title": f"{volume.title} ({volume.model})"
+                if volume.model and known.count(volume.title) > 1
+                else volume.title,
                 "model": volume.model or volume.seen.model,
                 "prompt": None if volume.written is None else volume.written.prompt,
                 "text": volume.text,
             }
-            for volume in self.catalogue.volumes
+            for volume in named
         ]
-        title = " · ".join(dict.fromkeys(volume.title for volume in self.catalogue.volumes))
+        title = " · ".join(dict.fromkeys(known))
         layers = [layer._asdict() for layer in self.catalogue.layers]
         about = {"title": title, "version": __version__, "side": SIDE}
         about |= {"models": self.models, "edition": self.edition}

@@ -124,7 +124,7 @@ class Reader:
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(body)
+        asked = json.loads(body, parse_float=_number)
     except (ValueError, RecursionError):
         raise ArgumentError("the request is not JSON") from None
     if not isinstance(asked, dict) or not {"model", "text"} <= asked.keys() <= FIELDS.keys():
@@ -132,11 +132,17 @@ def _fields(body: bytes) -> dict[str, Any]:
     asked = FIELDS | asked
     for name, least in FIELDS.items():
         if type(asked[name]) is not type(least):
-            raise ArgumentError(f"{name} must be a {type(least).__name__}")
+            raise ArgumentError(f"{name} must be {'a text' if least == '' else 'a whole number'}")
     for name in ("model", "text"):
         if asked[name] != asked[name].encode(errors="ignore").decode():
             raise ArgumentError(f"the {name} is not valid Unicode")
     return asked
+
+
+def _number(text: str) -> int | float:
+    """1.0 is a whole number too, as JSON schema has it."""
+    found = float(text)
+    return int(found) if found.is_integer() else found
 
 
 def schema() -> Mapping[str, Any]:
@@ -151,4 +157,3 @@ def schema() -> Mapping[str, Any]:
             "new_tokens": {"type": "integer", "minimum": 0, "maximum": MOST_NEW, "default": 0},
         },
     }
-
