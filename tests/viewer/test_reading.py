@@ -9,9 +9,12 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from pellucid import load, pretrained
 from pellucid.errors import TooLargeError
+from pellucid.tasks import alignment as translation_alignment
+from pellucid.tasks import translate
+from pellucid.viewer import alignment, volumes
 from pellucid.viewer import reading as module
-from pellucid.viewer import volumes
 from pellucid.viewer.catalogue import MOST_TEXT, Catalogue
 from pellucid.viewer.reading import KEPT, MOST_NEW, Reader, SupersededError, models_at_hand
 from pellucid.viewer.server import Server
@@ -159,3 +162,16 @@ def test_the_models_at_hand_are_those_installed_and_those_named(tmp_path: Path) 
     assert found["mine"] == named
     assert found["a/decoder"] == "a/decoder"
     assert found["decoder"] == "decoder"
+
+
+@pytest.mark.parametrize("reads", ["the translation", "the translation, as a target"])
+def test_the_page_aligns_as_the_command_does(reads: str) -> None:
+    text, model = "The king sent his servant to the city.", load(pretrained.TRANSLATOR)
+    [found] = translate(model, [text], beams=1)
+    wanted = translation_alignment(model, found)
+    more = {"new_tokens": 60} if reads == "the translation" else {"target": found.text}
+    read = volumes.read(text, text, model="translator", step=lambda *_: None, **more)
+    grid = alignment.alignment(read, 0)
+    assert (grid["source"], grid["target"]) == (wanted.source, wanted.target)
+    # The same heads of the same tokens, in passes whose shapes differ.
+    torch.testing.assert_close(torch.tensor(grid["weights"]), wanted.weights, atol=1e-5, rtol=0)

@@ -1,6 +1,6 @@
 """The recordings that a page shows: layers of heads, their maps, and the tokens beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
@@ -45,8 +45,6 @@ class Generation(NamedTuple):
     last if it is not among them."""
     how: str
     """How tokens were chosen and why generation stopped, in sentences."""
-    aligning: tuple[tuple[str, int], ...] = ()
-    """Modules and heads that the model lists for alignment."""
 
 
 class Volume(NamedTuple):
@@ -60,6 +58,8 @@ class Volume(NamedTuple):
     """What was read; empty where that is unknown or long."""
     model: str = ""
     """What the model was called by who asked for it; empty where that is unknown."""
+    aligning: Sequence[tuple[str, int]] = ()
+    """Modules and heads that the model lists for alignment."""
 
 
 class Place(NamedTuple):
@@ -252,7 +252,7 @@ class Catalogue:
         volume = self.volume(recording)
         if volume.written is None:
             return {"prompt": None, "words": None, "how": "", "steps": []}
-        prompt, ids, steps, how, _ = volume.written
+        prompt, ids, steps, how = volume.written
         other = [number for step in steps for number, _ in step]
         with self._lock:  # one convention of spelling for all
             words = running(volume.seen.strings(torch.tensor([*ids, *other])))

@@ -23,7 +23,7 @@ MOST_SECONDS = 120.0
 """From when a model is opened; checked between steps, such as the tokens of a generation."""
 KEPT = 4
 """Recordings that a server keeps once it has read a text; the oldest goes."""
-FIELDS = {"model": "", "text": "", "new_tokens": 0}
+FIELDS: dict[str, Any] = {"model": "", "text": "", "new_tokens": 0}
 """Of a request: what each is where it is not given, and so its type."""
 
 
