@@ -145,7 +145,7 @@ export class Curves {
 
   paint() {
     const word = this.#word;
-    const { limit } = this.#lines;
+    const limit = this.#lines.limitOf(word);
     const shares = word ? this.#lines.shares(word) : [];
     this.#draw(context2d(this.#canvas));
     this.#columns.mark(word, shares, limit, this.#now.pinned);

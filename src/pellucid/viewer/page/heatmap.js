@@ -204,6 +204,12 @@ export class Heatmap {
     pen.strokeRect(-0.5, -0.5, x + 1, y + 1);
     this.#down(pen);
     this.#across(pen);
+    pen.font = `italic 12px ${FONT}`;
+    pen.fillStyle = colours.faint;
+    pen.textAlign = "right";
+    pen.textBaseline = "alphabetic";
+    pen.fillText("key →", -6, -20);
+    pen.fillText("query ↓", -6, -7);
     this.profiles?.paint(pen, this);
     this.#marks(pen);
     pen.restore();
