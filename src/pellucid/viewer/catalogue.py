@@ -228,7 +228,8 @@ class Catalogue:
             if name not in self._read:
                 if len(self._read) >= TEXTS:
                     self._read.pop(next(iter(self._read)))
-                self._read[name] = running(self.volumes[recording].seen.strings(ids))
+                strings = self.volumes[recording].seen.strings(ids)
+                self._read[name] = running(strings, whole=len(strings))
             return self._read[name]
 
     def volume(self, recording: int) -> Volume:
@@ -255,7 +256,7 @@ class Catalogue:
         prompt, ids, steps, how = volume.written
         other = [number for step in steps for number, _ in step]
         with self._lock:  # one convention of spelling for all
-            words = running(volume.seen.strings(torch.tensor([*ids, *other])))
+            words = running(volume.seen.strings(torch.tensor([*ids, *other])), whole=len(ids))
         spelt = iter(words[len(ids) :])
         steps_as_json = [
             [

@@ -15,7 +15,7 @@ const USUAL = { translator: 60 }; // new tokens; of the others none
  */
 export function askForm(read, setStatus) {
   let running = new AbortController();
-  const text = createElement("textarea", { rows: 1, maxLength: MOST_TEXT, placeholder: "Type a text for a model to read", data: { "aria-label": "Text" } });
+  const text = createElement("textarea", { rows: 1, dir: "auto", maxLength: MOST_TEXT, placeholder: "Type a text for a model to read", data: { "aria-label": "Text" } });
   const count = createElement("input", { type: "number", min: 0, max: MOST_NEW, value: 0, required: true });
   const counted = createElement("label", {}, "New tokens ", count);
   const submit = createElement("button", { type: "submit", textContent: "Read" });
@@ -89,6 +89,11 @@ export function askForm(read, setStatus) {
     toggle,
     /** Show what is read now. @param {About} about */
     fill({ models: names, recordings: [now] }) {
+      if (!names.length) {
+        form.remove();
+        toggle.remove();
+        return;
+      }
       const fresh = dropdown("Model", names.map((name) => [name, name]), "", choose);
       models.replaceWith(fresh);
       models = fresh;

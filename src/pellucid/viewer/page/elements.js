@@ -69,9 +69,16 @@ export function itemDropdown(layers, layer, item, change) {
   return dropdown("Text", options, String(item), (value) => change(Number(value)));
 }
 
-/** A word, or its first letters; whitespace is shown as a symbol. @param {string} word */
+const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+
+/** The letters of a text as people count them: with their accents, and emoji whole. @param {string} text */
+export function graphemes(text) {
+  return /^[\x20-\x7e]*$/.test(text) ? [...text] : Array.from(segmenter.segment(text), ({ segment }) => segment);
+}
+
+/** A word, or its first letters; whitespace is shown as a symbol, and what goes on with the letter before as a point. @param {string} word */
 export function truncate(word, most = 12) {
-  const letters = [...(word.trim() || SYMBOLS[word[0]] || "␣")];
+  const letters = graphemes(word.trim() || SYMBOLS[word[0]] || (word ? "␣" : "·"));
   return isolate(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
 }
 

@@ -7,7 +7,7 @@ const MOST_TOKENS = 1024; // of a text that is shown whole, and whose heads are 
 
 export class HeadText {
   #page;
-  #tokens = createElement("p", { className: "tokens", dir: "auto" });
+  #tokens = createElement("p", { className: "tokens" });
   #what = createElement("div", {});
 
   /** @param {Page} page @param {HeadPlace} place */

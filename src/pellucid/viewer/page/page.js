@@ -26,7 +26,7 @@ const VIEWS = { overview, map, compare, text, links, generation, lesson }; // th
  */
 export async function mount(root, from, address, entitle = () => {}, ended = new AbortController().signal) {
   let source = cachedSource(from);
-  const title = createElement("h1", {});
+  const title = createElement("h1", { dir: "auto" });
   const model = createElement("p", { className: "model" });
   const tabs = Object.keys(VIEWS).map((name) => {
     const element = createElement("a", { textContent: name[0].toUpperCase() + name.slice(1), href: `#${name}` });

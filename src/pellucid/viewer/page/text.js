@@ -12,7 +12,7 @@ const WAYS = {
   rollout: { to: ["what a word is made of", "is made of"], from: ["what a word is part of", "is part of"] },
 };
 WAYS.layer = WAYS.head;
-const SCALES = { linear: (part) => part, root: Math.sqrt };
+const SCALES = { full: Math.sqrt, linear: (part) => part, root: Math.sqrt };
 const STACKS = { e: "encoder", d: "decoder", x: "cross-attention" };
 const NAMED = 3; // words that the status line names
 const FEW = 90; // words that are written large
@@ -30,7 +30,8 @@ export async function text(page) {
   now.head = integerParam(params, "head", layer.heads - 1);
   now.by = choiceParam(params, "by", isCross ? ["head", "layer"] : ["head", "layer", "rollout"], "head");
   now.way = params.get("way") === "from" ? "from" : "to";
-  now.scale = choiceParam(params, "scale", ["linear", "log"], "root");
+  const usual = layer.keys < FEW ? "full" : "root"; // in long texts no weight would be seen beside 100 %
+  now.scale = choiceParam(params, "scale", ["full", "linear", "root", "log"], usual);
   const sizeOf = (way) => (isCross && way === "to" ? layer.queries : layer.keys);
   now.token = optionalInteger(params, "token", sizeOf(now.way) - 1);
   let weights = null; // of each word of the text that is shaded
@@ -58,7 +59,7 @@ export async function text(page) {
   const seek = createElement("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next match" } });
   const foot = createElement("div", { className: "foot" },
     createElement("span", {}, seek, button("↓", "Next match", () => seekNext(1))), legend,
-    dropdown("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
+    dropdown("Scale", [["full", "to 100 %, square root"], ["root", "to the strongest, square root"], ["linear", "to the strongest, linear"], ["log", "to the strongest, logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
   const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
   view.append(createElement("div", { className: `text${kind}` }, ...columns, foot));
   texts.forEach((paper) => paper.start());
@@ -84,7 +85,7 @@ export async function text(page) {
 
   function state() {
     const { token, by, scale, ...rest } = now;
-    return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === "root" ? {} : { scale }), ...(token === null ? {} : { token }) };
+    return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === usual ? {} : { scale }), ...(token === null ? {} : { token }) };
   }
 
   /* What is chosen */
@@ -248,7 +249,8 @@ export async function text(page) {
   }
 
   function paint() {
-    const partOf = now.scale === "log" ? (value) => share(value, most, true) : (value) => SCALES[now.scale](value / most);
+    const top = topOf();
+    const partOf = now.scale === "log" ? (value) => share(value, top, true) : (value) => SCALES[now.scale](value / top);
     const looks = (at) => {
       const value = weights[at];
       if (value === 0) return { paper: "", ink: "var(--faint)", label: "0 %" };
@@ -259,6 +261,11 @@ export async function text(page) {
       paper.paint(weights !== null && paper === shaded() ? looks : () => null, isChosen ? now.token : -1);
     });
     scale();
+  }
+
+  /** The weight with the darkest or brightest shade. */
+  function topOf() {
+    return now.scale === "full" ? 1 : most;
   }
 
   function scale() {
@@ -272,11 +279,12 @@ export async function text(page) {
       pen.fillStyle = shade(i / (WIDE - 1), theme.table).paper;
       pen.fillRect(i, 0, 1, 1);
     }
-    const [low, middle] = { linear: [0, most / 2], root: [0, most / 4], log: [least(most), Math.sqrt(least(most) * most)] }[now.scale];
+    const top = topOf();
+    const [low, middle] = { full: [0, 1 / 4], linear: [0, top / 2], root: [0, top / 4], log: [least(top), Math.sqrt(least(top) * top)] }[now.scale];
     legend.replaceChildren(
       createElement("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
       createElement("span", { className: "ramp" }, canvas, createElement("span", { textContent: percent(middle) })),
-      createElement("span", { textContent: percent(most) }),
+      createElement("span", { textContent: now.scale === "full" ? "100 %" : `${percent(top)}, the strongest` }),
       createElement("span", { className: "unseen", textContent: "0 %: no attention" }),
     );
   }
