@@ -69,6 +69,11 @@ export function itemDropdown(layers, layer, item, change) {
   return dropdown("Text", options, String(item), (value) => change(Number(value)));
 }
 
+/** What to do, for whoever has a pointer and keys, or who touches. @param {string} pointed @param {string} touched */
+export function hint(pointed, touched) {
+  return matchMedia("(hover: hover)").matches ? pointed : touched;
+}
+
 const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 
 /** The letters of a text as people count them: with their accents, and emoji whole. @param {string} text */

@@ -1,5 +1,5 @@
 // The panel beside the overview: what one head does, or how to read the page.
-import { context2d, createElement, truncate } from "./elements.js";
+import { context2d, createElement, hint, truncate } from "./elements.js";
 import { STACKS } from "./head_card.js";
 import { barLength, MEASURES, measureText, NAMING_RULE, ROLES, roleText } from "./head_measures.js";
 
@@ -19,7 +19,7 @@ export function introduction(count) {
   return [
     createElement("h2", { textContent: "All heads at a glance" }),
     paragraph("Each picture is a head. A row is a token that attends, a column a token that is attended to. Darker or brighter colours are larger weights; each head has its own scale."),
-    paragraph("Point at a head, or move to it with Tab and the arrow keys, to read here what it does. Press it to open its map."),
+    paragraph(hint("Point at a head, or move to it with Tab and the arrow keys, to read here what it does. Press it to open its map.", "Tap a head to open its map.")),
     ...(roles.length ? [paragraph(`Found here: ${roles.join(", ")}.`)] : []),
     paragraph(NAMING_RULE, "faint"),
   ];

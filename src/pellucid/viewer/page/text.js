@@ -1,7 +1,7 @@
 // The Text view: click a word to see what it attends to, or what attends to it, as shading.
 import { least, percent, shade, share } from "./colours.js";
 import { canonicalPath } from "./data_source.js";
-import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
+import { button, context2d, createElement, dropdown, hint, itemDropdown, truncate } from "./elements.js";
 import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
 import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
@@ -16,6 +16,7 @@ const SCALES = { full: Math.sqrt, linear: (part) => part, root: Math.sqrt };
 const STACKS = { e: "encoder", d: "decoder", x: "cross-attention" };
 const NAMED = 3; // words that the status line names
 const FEW = 90; // words that are written large
+const CHOOSE = () => hint("Click a word, or move to one with the arrow keys and press Enter", "Tap a word");
 const WIDE = 140; // pixels of the legend
 
 /** @param {Page} page */
@@ -76,7 +77,7 @@ export async function text(page) {
   fill();
   theme.onChange(paint);
   page.setExport({ csv, needs: () => wanted });
-  tell("Click a word, or move to one with the arrow keys and press Enter");
+  tell(CHOOSE());
   paint();
   if (now.token !== null) {
     (isCross && now.way === "from" ? texts[1] : texts[0]).reveal(now.token);
@@ -176,7 +177,7 @@ export async function text(page) {
     stop.abort();
     if (now.token === null || (now.way === "to" && now.token < before)) {
       weights = null;
-      tell(now.token === null ? "Click a word" : "What this word attends to was not recorded");
+      tell(now.token === null ? CHOOSE() : "What this word attends to was not recorded");
       paint();
       return;
     }
