@@ -10,7 +10,7 @@ const HEADS = 30; // of the numbers of heads
 const NOTE = 18; // of what stands below a thumbnail
 const TITLE = 38; // of a stack's name
 const BETWEEN = 24; // between stacks beside each other
-const SIZE = { least: 54, ranked: 88, usual: 110, most: 208 }; // pixels of a thumbnail
+const SIZE = { least: 32, whole: 44, ranked: 88, usual: 110, most: 208 }; // pixels of a thumbnail
 const ROWS = 2.6; // of thumbnails that fit in a window at least, unless they would be smaller than usual
 
 /** All cards in their order. @param {HeadCard[]} cards */
@@ -75,7 +75,7 @@ export function thumbnailSize({ clientWidth, clientHeight }, layers, isRanked) {
   );
   if (isRanked) return SIZE.ranked;
   const whole = Math.max(room(most("heads"), sum("rows"), 1, all.length), room(sum("heads"), most("rows"), all.length, 1));
-  if (whole >= SIZE.least) return Math.min(SIZE.most, whole);
+  if (whole >= SIZE.whole) return Math.min(SIZE.most, whole);
   const width = Math.floor((clientWidth - 24 - LABEL) / most("heads")) - GAP;
   const height = Math.floor((clientHeight - HEADS) / ROWS) - 34;
   return Math.max(SIZE.least, Math.min(SIZE.most, width, Math.max(SIZE.usual, height)));

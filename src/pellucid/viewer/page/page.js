@@ -102,8 +102,10 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     const { view: wanted, params } = parseState(address.hash);
     const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
     for (const [i, one] of Object.keys(VIEWS).entries()) {
-      if (one === name) tabs[i].setAttribute("aria-current", "page");
-      else tabs[i].removeAttribute("aria-current");
+      if (one === name) {
+        tabs[i].setAttribute("aria-current", "page");
+        tabs[i].scrollIntoView({ block: "nearest", inline: "nearest" }); // of the strip of a phone
+      } else tabs[i].removeAttribute("aria-current");
     }
     view.replaceChildren();
     controls.replaceChildren();
