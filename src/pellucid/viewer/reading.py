@@ -73,9 +73,12 @@ class Reading:
         self._end = time.monotonic() + MOST_SECONDS
         title = volumes.title_of(self._text)
         new_tokens = self._new_tokens or None
-        found = volumes.read(
-            self._text, title, model=self._model, new_tokens=new_tokens, step=self.check
-        )
+        try:
+            found = volumes.read(
+                self._text, title, model=self._model, new_tokens=new_tokens, step=self.check
+            )
+        except ArgumentError as error:  # and what the options of the command could do about it
+            raise ArgumentError(str(error).partition("; --")[0]) from error
         self.check()
         return found
 

@@ -27,7 +27,8 @@ export function serverSource() {
       return found;
     },
     read: async (asked, signal) => {
-      await request("read", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked), signal });
+      const found = await request("read", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked), signal });
+      await found.json();
     },
     numbers: async (path, signal) => {
       const found = await answer(path, signal);
