@@ -285,7 +285,8 @@ export async function text(page) {
     legend.replaceChildren(
       createElement("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
       createElement("span", { className: "ramp" }, canvas, createElement("span", { textContent: percent(middle) })),
-      createElement("span", { textContent: now.scale === "full" ? "100 %" : `${percent(top)}, the strongest` }),
+      createElement("span", { textContent: now.scale === "full" ? "100 %" : percent(top) }),
+      createElement("span", { textContent: `strongest: ${percent(most)}` }),
       createElement("span", { className: "unseen", textContent: "0 %: no attention" }),
     );
   }
