@@ -167,7 +167,7 @@ def test_the_models_at_hand_are_those_installed_and_those_named(tmp_path: Path) 
 @pytest.mark.parametrize("reads", ["the translation", "the translation, as a target"])
 def test_the_page_aligns_as_the_command_does(reads: str) -> None:
     text, model = "The king sent his servant to the city.", load(pretrained.TRANSLATOR)
-    [found] = translate(model, [text], beams=1)
+    [found] = translate(model, [text])
     wanted = translation_alignment(model, found)
     more = {"new_tokens": 60} if reads == "the translation" else {"target": found.text}
     read = volumes.read(text, text, model="translator", step=lambda *_: None, **more)
