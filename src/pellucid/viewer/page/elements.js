@@ -49,7 +49,7 @@ export function button(text, title, call) {
  */
 export function headDropdown({ layers, recordings }, { layer, head }, change, name = "Head") {
   /** @param {Layer} one */
-  const prefix = ({ recording }) => (recordings.length > 1 ? `${truncate(recordings[recording].title, 28)}: ` : "");
+  const prefix = ({ recording }) => (recordings.length > 1 ? `${recordingName(recordings, recording, 28)}: ` : "");
   const options = layers.flatMap((one, i) => Array.from({ length: one.heads }, (_, j) =>
     /** @type {[string, string]} */ ([`${i}.${j}`, `${prefix(one)}layer ${one.stack}${one.number}, head ${j}`])));
   return dropdown(name, options, `${layer}.${head}`, (value) => {
@@ -85,6 +85,12 @@ export function graphemes(text) {
 export function truncate(word, most = 12) {
   const letters = graphemes(word.trim() || SYMBOLS[word[0]] || (word ? "␣" : "·"));
   return isolate(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
+}
+
+/** The title of a recording, cut; with its number where another begins alike. @param {RecordingInfo[]} recordings @param {number} at @param {number} most letters */
+export function recordingName(recordings, at, most) {
+  const names = recordings.map(({ title }) => truncate(title, most));
+  return names.filter((name) => name === names[at]).length > 1 ? `${at + 1}. ${names[at]}` : names[at];
 }
 
 /** The drawing context of a canvas. @param {HTMLCanvasElement} canvas */

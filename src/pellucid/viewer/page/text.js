@@ -1,7 +1,7 @@
 // The Text view: click a word to see what it attends to, or what attends to it, as shading.
 import { least, percent, shade, share } from "./colours.js";
 import { canonicalPath } from "./data_source.js";
-import { button, context2d, createElement, dropdown, hint, itemDropdown, truncate } from "./elements.js";
+import { button, context2d, createElement, dropdown, hint, itemDropdown, recordingName, truncate } from "./elements.js";
 import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
 import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
@@ -93,7 +93,7 @@ export async function text(page) {
 
   /** @param {Layer} one */
   function layerName(one) {
-    const of = recordings.length > 1 ? ` of ${truncate(recordings[one.recording].title, 24)}` : "";
+    const of = recordings.length > 1 ? ` of ${recordingName(recordings, one.recording, 24)}` : "";
     return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.number}${of}`;
   }
 
