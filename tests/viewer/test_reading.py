@@ -141,6 +141,24 @@ def test_a_newer_text_cancels_the_one_before(
     assert found["second"] == 200
 
 
+@pytest.mark.parametrize("new_tokens", [0, 3])
+def test_reading_stops_in_the_middle_of_a_pass(
+    models: dict[str, str], monkeypatch: pytest.MonkeyPatch, new_tokens: int
+) -> None:
+    asked = {"model": "writer", "text": "a ball", "new_tokens": new_tokens}
+    reading = Reader(models).ask(json.dumps(asked).encode())
+    inner = torch.nn.LayerNorm.forward
+
+    def cancelling(self: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        reading.cancel()
+        return inner(self, x)
+
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", cancelling)
+    with pytest.raises(SupersededError):
+        reading.find()
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
 def test_reading_stops_between_steps(
     models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

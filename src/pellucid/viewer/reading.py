@@ -2,11 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
+
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pellucid import pretrained
 from pellucid.common.files import is_blank
@@ -20,7 +23,7 @@ MOST_NEW = 256
 MOST_BYTES = 2**18
 """Of a request."""
 MOST_SECONDS = 120.0
-"""From when a model is opened; checked between steps, such as the tokens of a generation."""
+"""From when a model is opened; checked before each module that runs."""
 KEPT = 4
 """Recordings that a server keeps once it has read a text; the oldest goes."""
 FIELDS: dict[str, Any] = {"model": "", "text": "", "new_tokens": 0}
@@ -59,7 +62,7 @@ class Reading:
         self._end = 0.0
 
     def cancel(self) -> None:
-        """Stop before the next step."""
+        """Stop before the next module runs."""
         self._cancelled.set()
 
     def find(self) -> Volume:
@@ -74,10 +77,13 @@ class Reading:
         title = volumes.title_of(self._text)
         new_tokens = self._new_tokens or None
         try:
-            found = volumes.read(
-                self._text, title, model=self._model, new_tokens=new_tokens, step=self.check
-            )
-        except ArgumentError as error:  # and what the options of the command could do about it
+            with _before_each_module(self.check):
+                found = volumes.read(
+                    self._text, title, model=self._model, new_tokens=new_tokens, step=self.check
+                )
+        except ArgumentError as error:
+            self.check()  # or it may be what was raised here, as a reader of models tells it
+            # What stands behind is what the options of the command could do about it.
             raise ArgumentError(str(error).partition("; --")[0]) from error
         self.check()
         return found
@@ -88,6 +94,17 @@ class Reading:
             raise SupersededError("a newer text took its place")
         if time.monotonic() > self._end:
             raise TooLargeError(f"reading took longer than {MOST_SECONDS:g} seconds")
+
+
+@contextmanager
+def _before_each_module(call: Callable[[], None]) -> Iterator[None]:
+    """Call something before each module that runs in this thread."""
+    own = get_ident()
+    hook = register_module_forward_pre_hook(lambda *_: call() if get_ident() == own else None)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class Reader:
