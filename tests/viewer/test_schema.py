@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from schemathesis import APIOperation, Case, GenerationMode, openapi
 from schemathesis.checks import positive_data_acceptance
 
+from pellucid.viewer import server
 from pellucid.viewer.api import ENDPOINTS
 from pellucid.viewer.schema import schema
 from pellucid.viewer.server import MOST_WAITING
@@ -218,6 +219,17 @@ def test_what_is_asked_with_is_not_run(of):
     parts = sent(of, "GET /%3Cscript%3E HTTP/1.1", "Host: HERE").lower()
     assert b"content-type: application/json" in parts
     assert b"x-content-type-options: nosniff" in parts
+
+
+def test_a_text_that_does_not_arrive_holds_nothing_up(reads, monkeypatch):
+    monkeypatch.setattr(server, "WAIT", 0.1)
+    head = ["POST /read HTTP/1.1", "Host: HERE", "Content-Type: application/json"]
+    assert sent(reads, *head, "Content-Length: 100").startswith(b"HTTP/1.1 4")
+    parts = urlsplit(reads.address)
+    with socket.create_connection((parts.hostname, parts.port), 10) as wire:
+        lines = [line.replace("HERE", parts.netloc) for line in head]
+        wire.sendall("\r\n".join([*lines, "Content-Length: 100", "", "{"]).encode())
+    assert ask(reads, "/about")[0] == 200
 
 
 def test_many_at_once_are_answered_or_told_to_come_again(of):

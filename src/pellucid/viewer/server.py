@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,7 @@ from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
 from pellucid.viewer.api import Api, BrokenError, Numbers, PendingAnswer
 from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.connections import WAIT
 from pellucid.viewer.reading import KEPT, MOST_BYTES, Reader, Reading, SupersededError
 from pellucid.viewer.scheduler import Scheduler
 from pellucid.viewer.schema import schema
@@ -80,7 +81,12 @@ class Server:
             Starlette(
                 routes=[Mount(f"/{token}", routes=routes)] if token else routes,
                 lifespan=self._life,
-                exception_handlers={PellucidError: _refused, GoneError: _gone, 404: _missing},
+                exception_handlers={
+                    PellucidError: _refused,
+                    GoneError: _gone,
+                    TimeoutError: _gone,
+                    404: _missing,
+                },
             ),
             {"localhost", socket.gethostname().lower()} if token else {"localhost"},
             f"/{token}/read" if token else "/read",
@@ -107,8 +113,7 @@ class Server:
         if request.headers.get("x-edition", f"{self._api.edition}") != f"{self._api.edition}":
             raise OutdatedError("another page has read a new text here; reload this one")
         pending = self._api.ask(request.path_params["path"], request.query_params)
-        if self._waiting >= MOST_WAITING:
-            raise BusyError("too many requests at once")
+        self._refuse_more()
         answer = self._scheduler.submit(pending.pace, partial(_answered, pending))
         return await self._awaited(request, answer, partial(self._scheduler.drop, answer))
 
@@ -117,17 +122,18 @@ class Server:
         # Other sites cannot send this type without asking first, which the guard refuses.
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise ArgumentError("a request is of the type application/json")
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                raise ArgumentError(f"a request has at most {MOST_BYTES:,} bytes")
-        reading = self._reader.ask(bytes(body))
+        self._refuse_more()
+        body = await asyncio.wait_for(_body(request), WAIT)
+        reading = self._reader.ask(body)
         found = await self._awaited(request, self._alone.submit(_read, reading), reading.cancel)
         reading.check()  # a newer one may have come while this one went from thread to thread
         catalogue = Catalogue(found, *self._api.catalogue.volumes[: KEPT - 1])
         self._api = Api(catalogue, self._api.models, self._api.edition + 1)
         return JSONResponse({"edition": self._api.edition})
+
+    def _refuse_more(self) -> None:
+        if self._waiting >= MOST_WAITING:
+            raise BusyError("too many requests at once")
 
     async def _awaited(
         self, request: Request, answer: Future[Result], drop: Callable[[], None]
@@ -222,6 +228,19 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _missing(_: Request, __: Exception) -> Response:
     return JSONResponse({"error": "there is no such page"}, 404)
+
+
+async def _body(request: Request) -> bytes:
+    """All that is sent, unless it is too much."""
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise ArgumentError(f"a request has at most {MOST_BYTES:,} bytes")
+    except ClientDisconnect:
+        raise GoneError from None
+    return bytes(body)
 
 
 def _read(reading: Reading) -> Volume:
