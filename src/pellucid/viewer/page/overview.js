@@ -2,7 +2,7 @@
 import { shade } from "./colours.js";
 import { createElement, dropdown, itemDropdown } from "./elements.js";
 import { HeadCard, neighbour } from "./head_card.js";
-import { layerGrids, rankedList, thumbnailSize } from "./head_grid.js";
+import { arrangement, layerGrids, rankedList } from "./head_grid.js";
 import { barLength, MEASURES, ROLES } from "./head_measures.js";
 import { description, introduction, quotes } from "./head_panel.js";
 import { choiceParam, integerParam } from "./url_state.js";
@@ -26,6 +26,7 @@ class Overview {
   /** @type {HeadCard | undefined} */
   #pointed;
   #progress = "measuring heads";
+  #groups = 1; // of layers beside each other
   #list = createElement("div", { className: "list", data: { role: "group", "aria-label": "Heads. Arrow keys move between them; Enter opens the map of one." } });
   #panel = createElement("section", { className: "panel", tabIndex: 0, data: { "aria-label": "About the head" } });
   #roles;
@@ -118,7 +119,7 @@ class Overview {
     this.#label();
     const shown = this.#shown();
     this.#list.classList.toggle("ranked", isRanked);
-    this.#list.replaceChildren(...(isRanked ? rankedList(shown) : layerGrids(shown)));
+    this.#list.replaceChildren(...(isRanked ? rankedList(shown) : layerGrids(shown, this.#groups)));
     if (!shown.length) {
       const isMeasured = this.#cards.every((card) => card.row);
       this.#list.append(createElement("p", { className: "none", textContent: isMeasured ? "No head does this clearly." : "None so far." }));
@@ -136,7 +137,11 @@ class Overview {
   }
 
   #resize() {
-    this.#list.style.setProperty("--size", `${thumbnailSize(this.#list, this.#layers, this.#sort !== "layer")}px`);
+    const { size, groups } = arrangement(this.#list, this.#layers, this.#sort !== "layer");
+    this.#list.style.setProperty("--size", `${size}px`);
+    if (groups === this.#groups) return;
+    this.#groups = groups;
+    this.#arrange();
   }
 
   /** @param {number} count heads that are shown */
