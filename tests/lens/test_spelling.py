@@ -124,3 +124,13 @@ def test_punctuation(text):
 @pytest.mark.parametrize("text", ["", "a.", "7", "é", "\ufffd", "你", "\N{GRINNING FACE}"])
 def test_no_punctuation(text):
     assert not is_punctuation(text)
+
+
+def test_a_letter_in_several_tokens_stands_at_the_first():
+    # "é" and "👑" are two bytes and four; "Ã", "ð" and so on are how bytes are written.
+    tokens = ["Ġ", "Ã", "©", "t", "Ã©", "Ġð", "Ł", "ĳ", "ĳ", "!"]
+    found = running(tokens, whole=len(tokens))
+    assert found == ["", "é", "", "t", "é", " 👑", "", "", "", "!"]
+    assert running(tokens)[1:3] == ["\ufffd", "\ufffd"]
+    broken = ["Ġt", "Ã", "t", "©", "Ã"]  # no text
+    assert running(broken, whole=5) == ["t", "\ufffd", "t", "\ufffd", "\ufffd"]

@@ -13,7 +13,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,14 +72,14 @@ def browser() -> Iterator[Browser]:
 class Shown:
     """A recording on a server of its own."""
 
-    def __init__(self, *volumes: Volume) -> None:
+    def __init__(self, *volumes: Volume, models: Mapping[str, str] | None = None) -> None:
         self.seen = [one.seen for one in volumes]
         self.catalogue = Catalogue(*volumes)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         self.address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        app = Server(self.catalogue).app
+        app = Server(self.catalogue, models=models).app
         self._server = uvicorn.Server(
             uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
         )
@@ -206,7 +206,9 @@ class Views:
         self._windows = windows
         self._watched: dict[Page, tuple[Watched, dict[str, Any]]] = {}
 
-    def __call__(self, shown: Shown, view: str = "", asked: str = "", **window: Any) -> Page:
+    def __call__(
+        self, shown: Shown, view: str = "overview", asked: str = "", **window: Any
+    ) -> Page:
         """A view of what is shown, when it has all it asks for; `window` as `new_context`."""
         place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
         page = self.visit(shown.address + place, shown.address, **window)

@@ -83,7 +83,7 @@ def test_a_penalty_is_said_and_what_was_written_is_among_the_alternatives(tmp_pa
     model = writers.writer(seed=11)
     model.generation = Generation(repetition_penalty=7.0)
     written = record(model, tmp_path, new=29).written
-    assert "repetition penalty 7" in written.how
+    assert "repetition penalty of 7" in written.how
     assert max(map(len, written.steps)) == ALTERNATIVES + 1
     check_steps(written, probabilities(model, written.ids, written.prompt))
 
@@ -111,7 +111,7 @@ def test_layers_are_chosen(tmp_path):
 def test_a_translation():
     volume = recordings.translated()
     model = load(pretrained.TRANSLATOR)
-    [expected] = translate(model, [SOURCE], beams=1)
+    [expected] = translate(model, [SOURCE])
     written = volume.written
     assert written.ids == [model.config.start, *expected.ids]
     assert written.prompt == 1
@@ -183,7 +183,7 @@ def test_what_cannot_be(tmp_path):
         recorded_generation(PROMPT, PROMPT, None, None, 0, none)
     with pytest.raises(ArgumentError, match="the text is empty"):
         record(writers.writer(), tmp_path / "a", text="  ")
-    with pytest.raises(ArgumentError, match=r"the text has .* positions for 5"):
+    with pytest.raises(ArgumentError, match=r"the text has .* has 5 positions"):
         record(writers.writer(positions=5), tmp_path / "b")
     untold = writers.writer()
     untold.tokenizer = None

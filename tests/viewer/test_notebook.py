@@ -69,7 +69,7 @@ class Heard:
         """What the page is sent, in order, for so many questions at once."""
         numbers = [f"window.{i}" for i in range(len(paths))]
         for number, path in zip(numbers, paths, strict=True):
-            self.page._hear(self.page, {"number": number, "path": path}, [])
+            self.page._receive(self.page, {"number": number, "path": path}, [])
         wait(list(self.page._waiting.values()))
         return [self.answers.pop(number) for number in numbers]
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_looked_at_is_said_in_words(monkeypatch):
     (record,) = seen.records
     record.query.detach().zero_()
     data, _ = seen._repr_mimebundle_()
-    assert "no picture: what was recorded has been changed in place" in data["text/plain"]
+    assert re.search("no picture: .* changed in place", data["text/plain"])
 
 
 def test_ipython_takes_what_is_given(monkeypatch, seen):
@@ -215,13 +215,13 @@ def test_what_nobody_asks_any_more_is_not_looked_for(kernel, seen, monkeypatch):
 
     heard = Heard(seen)
     monkeypatch.setattr(Map, "column", slowly)
-    heard.page._hear(None, {"number": "a", "path": "column/0/0/0/0"}, [])
-    heard.page._hear(None, {"number": "b", "path": "column/0/0/0/1"}, [])
+    heard.page._receive(None, {"number": "a", "path": "column/0/0/0/0"}, [])
+    heard.page._receive(None, {"number": "b", "path": "column/0/0/0/1"}, [])
     assert begun.wait(10)
     waiting = list(heard.page._waiting.values())
-    heard.page._hear(None, {"drop": "b"}, [])
-    heard.page._hear(None, {"drop": "a"}, [])  # is being answered already
-    heard.page._hear(None, {"drop": "never asked"}, [])
+    heard.page._receive(None, {"drop": "b"}, [])
+    heard.page._receive(None, {"drop": "a"}, [])  # is being answered already
+    heard.page._receive(None, {"drop": "never asked"}, [])
     go_on.set()
     wait(waiting)
     assert set(heard.answers) <= {"a"}
@@ -237,7 +237,7 @@ def test_a_page_keeps_what_it_shows_only_while_it_is_open(kernel):
     gc.collect()
     assert None not in [one() for one in alive]
     page.close()
-    page._hear(page, {"number": "a", "path": "about"}, [])  # and answers nothing any more
+    page._receive(page, {"number": "a", "path": "about"}, [])  # and answers nothing any more
     gc.collect()
     assert [one() for one in alive] == [None, None]
 
@@ -339,10 +339,10 @@ def test_the_picture_has_a_map_of_each_head():
     weights = weights_of(mask=masks.causal(offset=2))
     picture = read_png(b64decode(weights._repr_mimebundle_(include={"image/png"})[0]["image/png"]))
     side = png_image.LARGEST
-    above = picture.shape[0] - side - png_image.GAP
-    left = picture.shape[1] - HEADS * (side + png_image.GAP)
-    assert 0 < above < 30
-    assert 0 < left < 40
+    above = 2 * (5 * png_image.SIZE + 2 * png_image.GAP)
+    left = len("LAYER") * 4 * png_image.SIZE + 2 * png_image.GAP
+    assert picture.shape[0] > above + side
+    assert picture.shape[1] >= left + HEADS * (side + png_image.GAP)
     dense = weights[0].detach()
     for head in range(HEADS):
         start = left + head * (side + png_image.GAP)
@@ -351,7 +351,7 @@ def test_the_picture_has_a_map_of_each_head():
             [(2 * i + 1) * side // (2 * size) for i in range(size)] for size in (QUERIES, KEYS)
         ]
         light = torch.tensor(part.sum(-1))[middles[0]][:, middles[1]]
-        shown = dense[head] > dense[head].max() * 1e-4
+        shown = dense[head] > 0
         order = dense[head][shown].argsort()
         assert (light[shown][order].diff() <= 0).all()  # the larger the darker
         assert (light[~shown] == light.max()).all()
@@ -363,8 +363,8 @@ def test_pictures_of_many_heads_stay_small():
     data = png_image.still(notebook.catalogue_of(many))
     picture = read_png(data)
     step = png_image.SMALLEST + png_image.GAP
-    assert picture.shape[0] == pytest.approx(2 * 43 * step, abs=30)  # two lines a layer
-    assert picture.shape[1] == pytest.approx(png_image.ACROSS * step, abs=40)
+    assert picture.shape[0] == pytest.approx(2 * 43 * step, abs=100)  # two lines a layer
+    assert picture.shape[1] == pytest.approx(png_image.ACROSS * step, abs=60)
     assert len(data) < 200_000
 
 

@@ -94,7 +94,7 @@ def test_profiles_have_bars_with_numbers(shown, opened):
     of = shown("encoder")
     weights = of.weights(0, 1)
     page = opened(
-        of, "map", "layer=0&head=1&query=5&key=7", viewport={"width": 1500, "height": 900}
+        of, "map", "layer=0&head=1&query=5&key=7", viewport={"width": 1820, "height": 900}
     )
     said = [one for one in texts(saved(page, "SVG")) if "%" in one]
     # Cells first, then what stands below and beside them, then the legend.
@@ -264,7 +264,7 @@ def test_the_numbers_of_coarser_cells(shown, opened):
 
 
 def test_more_than_a_million_numbers_are_not_written(shown, opened):
-    page = opened(shown("long"), "map", "", viewport={"width": 1300, "height": 1300})
+    page = opened(shown("long"), "map", "", viewport={"width": 1620, "height": 1300})
     page.get_by_text("Export", exact=True).click()
     page.get_by_role("button", name="Export as CSV").click()
     page.get_by_text("Export failed: more than a million cells are visible").wait_for()

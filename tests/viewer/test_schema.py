@@ -4,7 +4,7 @@ import copy
 import http.client
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from schemathesis import APIOperation, Case, GenerationMode, openapi
 from schemathesis.checks import positive_data_acceptance
 
+from pellucid.viewer import server
 from pellucid.viewer.api import ENDPOINTS
 from pellucid.viewer.schema import schema
 from pellucid.viewer.server import MOST_WAITING
+from tests import writers
 from tests.viewer.browser import Shown
 from tests.viewer.recordings import HEADS, TARGET
 
@@ -31,6 +33,16 @@ UNTOLD = [positive_data_acceptance]
 @pytest.fixture(scope="module")
 def of(shown: Callable[..., Shown]) -> Shown:
     return shown("both", "decoder")
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """A server with a model, and with nothing to show so far."""
+    directory = tmp_path_factory.mktemp("models") / "writer"
+    writers.writer().save(directory)
+    found = Shown(models={"writer": str(directory)})
+    yield found
+    found.stop()
 
 
 def operations(told: dict[str, Any]) -> dict[str, APIOperation]:
@@ -56,14 +68,14 @@ def fuzz(of: Shown, operation: APIOperation, mode: GenerationMode) -> set[int]:
 def test_the_schema_tells_all_questions(of):
     told = json.loads(ask(of, "/schema")[1])
     assert told == schema()
-    assert operations(told).keys() == ENDPOINTS.keys()
+    assert operations(told).keys() == {*ENDPOINTS, "read"}
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_what_the_schema_allows(of, name):
     near = copy.deepcopy(schema())
     for path in near["paths"].values():
-        for one in path["get"]["parameters"]:
+        for one in path.get("get", {"parameters": []})["parameters"]:
             if one["in"] == "path":
                 one["schema"] = one["schema"] | {"maximum": NEAR.get(one["name"], 0)}
     assert 200 in fuzz(of, operations(near)[name], GenerationMode.POSITIVE)
@@ -74,6 +86,16 @@ def test_what_the_schema_allows(of, name):
 def test_what_the_schema_forbids(of, name):
     found = fuzz(of, operations(schema())[name], GenerationMode.NEGATIVE)
     assert found <= {400, 403, 404}
+
+
+def test_a_text_that_is_sent_is_read_or_refused(reads):
+    near = copy.deepcopy(schema())
+    asked = near["paths"]["/read"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    asked["properties"] |= {"model": {"enum": ["writer"]}, "text": {"const": "a ball"}}
+    asked["properties"]["new_tokens"]["maximum"] = 3
+    assert fuzz(reads, operations(near)["read"], GenerationMode.POSITIVE) == {200}
+    assert fuzz(reads, operations(schema())["read"], GenerationMode.POSITIVE) <= {400, 404}
+    assert fuzz(reads, operations(schema())["read"], GenerationMode.NEGATIVE) <= {400, 403, 404}
 
 
 def sent(of: Shown, *lines: str) -> bytes:
@@ -197,6 +219,17 @@ def test_what_is_asked_with_is_not_run(of):
     parts = sent(of, "GET /%3Cscript%3E HTTP/1.1", "Host: HERE").lower()
     assert b"content-type: application/json" in parts
     assert b"x-content-type-options: nosniff" in parts
+
+
+def test_a_text_that_does_not_arrive_holds_nothing_up(reads, monkeypatch):
+    monkeypatch.setattr(server, "WAIT", 0.1)
+    head = ["POST /read HTTP/1.1", "Host: HERE", "Content-Type: application/json"]
+    assert sent(reads, *head, "Content-Length: 100").startswith(b"HTTP/1.1 4")
+    parts = urlsplit(reads.address)
+    with socket.create_connection((parts.hostname, parts.port), 10) as wire:
+        lines = [line.replace("HERE", parts.netloc) for line in head]
+        wire.sendall("\r\n".join([*lines, "Content-Length: 100", "", "{"]).encode())
+    assert ask(reads, "/about")[0] == 200
 
 
 def test_many_at_once_are_answered_or_told_to_come_again(of):

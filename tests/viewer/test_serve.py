@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
@@ -38,6 +39,20 @@ def test_two_recordings_are_shown_until_ctrl_c(saved):
         assert process.wait(60) == 0
     assert [one["title"] for one in about["recordings"]] == ["seen.safetensors"] * 2
     assert [layer["recording"] for layer in about["layers"]] == [0, 1]
+
+
+def test_without_a_text_the_page_asks_for_one(tmp_path):
+    command = [sys.executable, "-m", "pellucid", "view", "--no-browser", "--model", tmp_path / "me"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            with urllib.request.urlopen(f"{address}about", timeout=60) as answer:
+                about = json.load(answer)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert about["recordings"] == []
+    assert {"decoder", "translator", "sentiment", "me"} <= set(about["models"])
 
 
 def test_elsewhere_the_address_holds_a_token(saved):
@@ -85,7 +100,7 @@ def test_a_browser_that_runs_in_the_terminal_is_served(saved, tmp_path):
     ("arguments", "said"),
     [
         (["a", "poem"], 'view takes one text; put it in quotes: "a poem"'),
-        ([], 'give either a text, like "Write a poem", or --file'),
+        (["--new-tokens", "3"], 'give either a text, like "Write a poem", or --file'),
         (["text", "--port", "65536"], "--port must be from 0 to 65535, not 65536"),
         (["text", "--host", "here"], "--host must be an address like 127.0.0.1, not 'here'"),
         (["x.safetensors", "--layers", "1"], "a recording is shown as it is"),

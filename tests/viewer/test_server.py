@@ -134,7 +134,7 @@ def test_other_machines_call_it_by_its_name(
     monkeypatch.setattr(socket, "gethostname", lambda: "Desk")
     for token, status in (("secret", 200), ("", 403)):
         with TestClient(Server(catalogue, token).app, f"http://{HERE}") as client:
-            answer = client.get(f"/{token}/about", headers={"Host": "api:7227"})
+            answer = client.get(f"/{token}/about", headers={"Host": "desk:7227"})
             assert answer.status_code == status
 
 
@@ -254,7 +254,7 @@ def test_more_words_than_fit_into_an_answer_are_refused(monkeypatch: pytest.Monk
         for path in ("/alignment/0/0", f"/aligned/{layer}/0"):
             answer = client.get(path)
             assert answer.status_code == 400
-            assert "19 tokens made of 23 are too many" in answer.json()["error"]
+            assert "19 target tokens by 23 source tokens are too many" in answer.json()["error"]
 
 
 def test_the_event_loop_writes_no_answer(

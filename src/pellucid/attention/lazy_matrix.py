@@ -140,5 +140,7 @@ class LazyMatrix:
         if self._of.mask is not None:
             facts.append(f"mask={self._of.mask}")
         held, dense = self.bytes_held(), self.shape.numel() * self.dtype.itemsize
-        facts.append(f"holds {readable_bytes(held)}, dense would be {readable_bytes(dense)}")
+        facts.append(f"holds {readable_bytes(held)}")
+        if dense > held:  # of a few tokens it is not
+            facts.append(f"dense would be {readable_bytes(dense)}")
         return f"{type(self).__name__}({self._name}: {', '.join(facts)})"

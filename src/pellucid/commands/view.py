@@ -52,10 +52,11 @@ def view(
         bool, typer.Option(" /--no-browser", help="Print the address without opening a browser.")
     ] = True,
 ) -> None:
-    """Show attention in the browser."""
+    """Show attention in the browser; without a text, type one there."""
     from pellucid.commands.inputs import parse_layers, read_text
     from pellucid.commands.printing.console import noted, steps
     from pellucid.viewer import volumes
+    from pellucid.viewer.reading import models_at_hand
     from pellucid.viewer.serve import listening, serve
 
     text_or_path = one_text("view", what)
@@ -80,9 +81,10 @@ def view(
                 step=step,
             )
             text = ""
+            of_text = (file, target, layers, max_tokens, new_tokens, against, against_model)
             if text_or_path is not None and volumes.is_recording(text_or_path):
                 shown.append(volumes.saved(text_or_path))
-            else:
+            elif text_or_path is not None or any(one is not None for one in of_text):
                 text = read_text(text_or_path, file)
                 shown.append(read(text, volumes.title_of(text, file), model=model))
             if against is not None and volumes.is_recording(against):
@@ -93,7 +95,7 @@ def view(
             elif against_model is not None:
                 title = f"{volumes.title_of(text, file)} ({Path(against_model).name})"
                 shown.append(read(text, title, model=against_model))
-        serve(shown, at, browser, _tell)
+        serve(shown, at, browser, _tell, models_at_hand(model, against_model))
 
 
 def _tell(address: str) -> None:

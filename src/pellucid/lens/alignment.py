@@ -1,8 +1,9 @@
 """Soft word alignment from cross-attention: which source words each target word attends to."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.common import colours
+from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.lens.layer_selection import Layers, select_records
 from pellucid.lens.record import Record
@@ -140,6 +142,49 @@ def align(
     )
 
 
+def align_by(
+    seen: Recording,
+    named: Sequence[tuple[str, int]],
+    *,
+    item: int = 0,
+    source_words: Sequence[Word] | None = None,
+    target_words: Sequence[Word] | None = None,
+) -> Alignment:
+    """`align` by single heads: their mean.
+
+    Args:
+        seen: a recording.
+        named: the module and the head of each; if there are none, all are taken.
+        item: which of the batch.
+        source_words, target_words: as for `align`.
+
+    Raises:
+        ArgumentError, OutOfRangeError, UnknownNameError: as `align`.
+    """
+    one = partial(align, seen, item=item, source_words=source_words, target_words=target_words)
+    grids = [one(layers=[name], heads=head) for name, head in named] or [one()]
+    return replace(grids[0], weights=torch.stack([grid.weights for grid in grids]).mean(0))
+
+
+def plain_words(
+    tokens: Sequence[str], ids: Sequence[int], special: Container[int | None]
+) -> list[Word]:
+    """The words of a text, without special tokens, and without the lone space that precedes a token
+    that the tokenizer does not know.
+
+    Args:
+        tokens: as the vocabulary spells them, (n,).
+        ids: of the same.
+        special: the ids of the model's own marks.
+    """
+    return [
+        word
+        for word in words(tokens)
+        if not (word.is_special or is_blank(word.text))
+        and not any(ids[at] in special for at in word.positions)
+    ]
+
+
 def _cross(seen: Recording) -> list[Record]:
     cross = [record for record in seen.latest() if record.is_cross]
     if not cross:
@@ -177,13 +222,7 @@ def _words(
         raise ArgumentError(
             f"the {side} tokens are unknown, as the model was given no token ids; pass {side}_words"
         )
-    special = seen.special_ids
-    numbers = ids[item].tolist()
-    return [
-        word
-        for word in words(seen.strings(ids[item]))
-        if not word.is_special and not any(numbers[at] in special for at in word.positions)
-    ]
+    return plain_words(seen.strings(ids[item]), ids[item].tolist(), seen.special_ids)
 
 
 def _mean(records: list[Record], heads: int | Sequence[int] | None, item: int) -> Tensor:

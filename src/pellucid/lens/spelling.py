@@ -77,25 +77,48 @@ def texts(tokens: Sequence[str]) -> list[str]:
     ]
 
 
-def running(tokens: Sequence[str]) -> list[str]:
+def running(tokens: Sequence[str], whole: int = 0) -> list[str]:
     """The text of each token in a running text, with the space before it if there is one.
 
     WordPiece drops the spaces around punctuation: opening punctuation gets a space before it,
     closing punctuation gets none.
+
+    Args:
+        tokens: as the vocabulary spells them, (n,).
+        whole: of so many from the first, a letter whose bytes are several tokens stands at the
+            first of them, and nothing at the others; part of a letter is else shown as U+FFFD.
     """
     kind = _convention(tokens)
     spaced_texts = []
+    letters = _whole([_bytes(token, kind) for token in tokens[:whole]])
+    letters += [_bytes(token, kind).decode(errors="replace") for token in tokens[whole:]]
     for number, (token, text) in enumerate(zip(tokens, texts(tokens), strict=True)):
         if is_special(token):
             spaced = f" {token}"
         elif kind in ("bytes", "spaces"):
-            spaced = _bytes(token, kind).decode(errors="replace")
+            spaced = letters[number]
         else:
             closes = is_punctuation(text) and text not in _OPENING
             joined = closes or (number and tokens[number - 1] in _OPENING)
             spaced = f" {text}" if _begins(token, kind) and not joined else text
         spaced_texts.append(spaced if number else spaced.lstrip(" "))
     return spaced_texts
+
+
+def _whole(parts: Sequence[bytes]) -> list[str]:
+    """The texts of the parts of one text; a letter in several parts stands at the first of them."""
+    found = [part.decode(errors="replace") for part in parts]
+    waiting, first = b"", 0
+    for number, part in enumerate(parts):
+        first = first if waiting else number
+        waiting += part
+        try:
+            found[first : number + 1] = [waiting.decode()] + [""] * (number - first)
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data":
+                continue
+        waiting = b""
+    return found
 
 
 def is_special(token: str) -> bool:

@@ -2,18 +2,16 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pellucid import pretrained
-from pellucid.common.files import is_blank
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.alignment import Alignment, align
-from pellucid.lens.spelling import words
+from pellucid.lens.alignment import Alignment, align_by, plain_words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
@@ -178,24 +176,19 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
             watch=True,
         )
     marks = {*model.config.stop, model.config.start, model.config.padding}
-    token = model.tokenizer.token
-    sides = []
-    for ids in (translation.source_ids, target):
-        all_words = words([token(number) for number in ids])
-        plain = (word for word in all_words if not any(ids[at] in marks for at in word.positions))
-        # A lone space precedes a token that the tokenizer does not know.
-        sides.append([word for word in plain if not (word.is_special or is_blank(word.text))])
-    grids = [
-        align(
-            recording,
-            layers=None if layer is None else [f"decoder.blocks.{layer}.cross"],
-            heads=head,
-            source_words=sides[0],
-            target_words=sides[1],
-        )
-        for layer, head in model.generation.alignment_heads or [(None, None)]
-    ]
-    return replace(grids[0], weights=torch.stack([grid.weights for grid in grids]).mean(0))
+    source_words, target_words = (
+        plain_words([model.tokenizer.token(number) for number in ids], ids, marks)
+        for ids in (translation.source_ids, target)
+    )
+    return align_by(
+        recording, alignment_heads(model), source_words=source_words, target_words=target_words
+    )
+
+
+def alignment_heads(model: EncoderDecoder) -> list[tuple[str, int]]:
+    """The module and the number of each head that the model names for alignment."""
+    named = model.generation.alignment_heads or ()
+    return [(f"decoder.blocks.{layer}.cross", head) for layer, head in named]
 
 
 def _best(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.alignment import Alignment, align
+from pellucid.lens.alignment import Alignment, align_by, plain_words
 from pellucid.lens.layer_labels import label_layers
 from pellucid.lens.record import Record
-from pellucid.lens.spelling import Word, words
+from pellucid.lens.spelling import Word
 from pellucid.viewer.catalogue import Volume
 
 MOST = 2**20
@@ -28,13 +28,12 @@ def alignment(volume: Volume, item: int) -> dict[str, Any]:
         OutOfRangeError: there is no such text.
     """
     names = volume.seen.names
-    named = [] if volume.written is None else volume.written.aligning
-    named = [one for one in named if one[0] in names]
-    grids = [_align(volume, item, *one) for one in named] or [_align(volume, item)]
+    named = [one for one in volume.aligning if one[0] in names]
+    grid = _align(volume, item, named)
     return {
-        "source": grids[0].source,
-        "target": grids[0].target,
-        "weights": torch.stack([one.weights for one in grids]).mean(0).tolist(),
+        "source": grid.source,
+        "target": grid.target,
+        "weights": grid.weights.tolist(),
         "of": _made_of(volume, named),
     }
 
@@ -48,12 +47,10 @@ def of_heads(volume: Volume, record: Record, item: int) -> Tensor:
     if not record.is_cross:
         raise ArgumentError(f"{record.name} is not cross-attention")
     heads = range(record.shape[-3])
-    return torch.stack([_align(volume, item, record.name, head).weights for head in heads])
+    return torch.stack([_align(volume, item, [(record.name, head)]).weights for head in heads])
 
 
-def _align(
-    volume: Volume, item: int, name: str | None = None, head: int | None = None
-) -> Alignment:
+def _align(volume: Volume, item: int, named: Sequence[tuple[str, int]]) -> Alignment:
     for record in volume.seen.latest():
         queries, keys = record.shape[-2:]
         if record.is_cross and queries * keys > MOST:
@@ -61,24 +58,15 @@ def _align(
                 f"{queries:,} target tokens by {keys:,} source tokens are too many to align "
                 "word by word; the map shows them"
             )
-    layers = None if name is None else [name]
-    return align(
-        volume.seen, layers=layers, heads=head, item=item, target_words=_target(volume, item)
-    )
+    return align_by(volume.seen, named, item=item, target_words=_target(volume, item))
 
 
 def _target(volume: Volume, item: int) -> list[Word] | None:
     """The generated words, with the last token, which the model did not read."""
     if volume.written is None or item:
         return None
-    seen, ids = volume.seen, torch.tensor(volume.written.ids)
-    special = seen.special_ids
-    found = [
-        word
-        for word in words(seen.strings(ids))
-        if not word.is_special and not any(int(ids[at]) in special for at in word.positions)
-    ]
-    return found or None
+    seen, ids = volume.seen, volume.written.ids
+    return plain_words(seen.strings(torch.tensor(ids)), ids, seen.special_ids) or None
 
 
 def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:

@@ -17,7 +17,7 @@ from pellucid import __version__
 from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer import alignment, lesson, rollout_rows
+from pellucid.viewer import alignment, lesson, rollout_rows, telling
 from pellucid.viewer.catalogue import Catalogue, Place, Side
 from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 
@@ -116,8 +116,16 @@ class PendingAnswer(NamedTuple):
 class Api:
     """Answers requests about a catalogue; thread-safe."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, models: Sequence[str] = (), edition: int = 0) -> None:
+        """Get ready.
+
+        Args:
+            catalogue: what it answers about.
+            models: those that can read a text here.
+            edition: how many catalogues there were before.
+        """
         self.catalogue = catalogue
+        self.models, self.edition = list(models), edition
         self._measured: list[dict[str, Any]] = []
         self._measuring, self._rows, self._layers_done = Lock(), catalogue.rows(), 0
 
@@ -151,17 +159,24 @@ class Api:
         return PendingAnswer(pace, find)
 
     def about(self, _: Given) -> Answer:
+        named = self.catalogue.volumes
+        known = [volume.title for volume in named]
         volumes = [
             {
-                "title": volume.title,
-                "model": volume.seen.model,
+                # The same text, read by two models, is told apart.
+                "title": f"{volume.title} ({volume.model})"
+                if volume.model and known.count(volume.title) > 1
+                else volume.title,
+                "model": volume.model or volume.seen.model,
                 "prompt": None if volume.written is None else volume.written.prompt,
+                "text": volume.text,
             }
-            for volume in self.catalogue.volumes
+            for volume in named
         ]
-        title = " · ".join(dict.fromkeys(volume.title for volume in self.catalogue.volumes))
+        title = " · ".join(dict.fromkeys(known))
         layers = [layer._asdict() for layer in self.catalogue.layers]
         about = {"title": title, "version": __version__, "side": SIDE}
+        about |= {"models": self.models, "edition": self.edition}
         return about | {"recordings": volumes, "layers": layers}
 
     def heads(self, _: Given) -> Answer:
@@ -222,6 +237,9 @@ class Api:
 
     def written(self, given: Given) -> Answer:
         return self.catalogue.written(given["recording"])
+
+    def telling(self, given: Given) -> Answer:
+        return telling.telling(self.catalogue, given["recording"])
 
     def alignment(self, given: Given) -> Answer:
         return alignment.alignment(self.catalogue.volume(given["recording"]), given["item"])
@@ -339,6 +357,12 @@ ENDPOINTS = {
         "All tokens of a generation and, for each new one, the most likely alternatives.",
         Api.written,
         ("recording",),
+    ),
+    "telling": Endpoint(
+        "The head of a recording that has most to show, and the token that gives most to others.",
+        Api.telling,
+        ("recording",),
+        pace="slow",
     ),
     "alignment": Endpoint(
         "The words of a translation and of its source, and the attention between them.",

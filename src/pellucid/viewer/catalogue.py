@@ -1,6 +1,6 @@
 """The recordings that a page shows: layers of heads, their maps, and the tokens beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,8 @@ MOST_VALUES = 1024
 """Tokens up to which values are recorded too, for the last step of a lesson."""
 MOST_WEIGHTS = 2**22
 """Of one answer: 16 MB."""
+MOST_TEXT = 20_000
+"""Letters of a text that a page is told, or tells."""
 TEXTS = 8
 """Texts whose tokens are cached as strings."""
 THUMBNAIL = 64
@@ -43,8 +45,6 @@ class Generation(NamedTuple):
     last if it is not among them."""
     how: str
     """How tokens were chosen and why generation stopped, in sentences."""
-    aligning: tuple[tuple[str, int], ...] = ()
-    """Modules and heads that the model lists for alignment."""
 
 
 class Volume(NamedTuple):
@@ -54,6 +54,12 @@ class Volume(NamedTuple):
     title: str
     written: Generation | None = None
     """None where nothing was generated, or where that is unknown."""
+    text: str = ""
+    """What was read; empty where that is unknown or long."""
+    model: str = ""
+    """What the model was called by who asked for it; empty where that is unknown."""
+    aligning: Sequence[tuple[str, int]] = ()
+    """Modules and heads that the model lists for alignment."""
 
 
 class Place(NamedTuple):
@@ -222,7 +228,8 @@ class Catalogue:
             if name not in self._read:
                 if len(self._read) >= TEXTS:
                     self._read.pop(next(iter(self._read)))
-                self._read[name] = running(self.volumes[recording].seen.strings(ids))
+                strings = self.volumes[recording].seen.strings(ids)
+                self._read[name] = running(strings, whole=len(strings))
             return self._read[name]
 
     def volume(self, recording: int) -> Volume:
@@ -246,10 +253,10 @@ class Catalogue:
         volume = self.volume(recording)
         if volume.written is None:
             return {"prompt": None, "words": None, "how": "", "steps": []}
-        prompt, ids, steps, how, _ = volume.written
+        prompt, ids, steps, how = volume.written
         other = [number for step in steps for number, _ in step]
         with self._lock:  # one convention of spelling for all
-            words = running(volume.seen.strings(torch.tensor([*ids, *other])))
+            words = running(volume.seen.strings(torch.tensor([*ids, *other])), whole=len(ids))
         spelt = iter(words[len(ids) :])
         steps_as_json = [
             [

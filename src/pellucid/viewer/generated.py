@@ -4,7 +4,7 @@ The text is generated as usual and then read once more under a watch. That gives
 probabilities of each next token, as they were up to rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from pellucid.readers.forward_pass import Step
 from pellucid.readers.hugging_face import TheirCheckpoint
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
-from pellucid.tasks.translation import translate
+from pellucid.tasks.translation import alignment_heads, search_of, translate
 from pellucid.tasks.whole_numbers import LONGEST
 from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
 
@@ -45,13 +45,13 @@ class RecordedGeneration(NamedTuple):
     """Of a slice of the new tokens, (tokens, vocabulary)."""
     how: str
     vocabulary: int
-    aligning: tuple[tuple[str, int], ...] = ()
+    aligning: Sequence[tuple[str, int]] = ()
 
 
 def recorded_generation(
     text: str, title: str, model: str | None, layers: Layers | None, new_tokens: int, step: Step
 ) -> Volume:
-    """A greedy continuation or translation of a text.
+    """A greedy continuation of a text, or its translation by the model's own beam search.
 
     Args:
         text: what it reads.
@@ -86,8 +86,8 @@ def recorded_generation(
         steps = _steps(generated)
     if not len(generated.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
-    written = Generation(generated.prompt, generated.ids, steps, generated.how, generated.aligning)
-    return Volume(generated.seen, title, written)
+    written = Generation(generated.prompt, generated.ids, steps, generated.how)
+    return Volume(generated.seen, title, written, aligning=generated.aligning)
 
 
 def _continued(
@@ -121,7 +121,8 @@ def _translated(
     model: EncoderDecoder, text: str, layers: Layers | None, new_tokens: int, step: Step
 ) -> RecordedGeneration:
     step("generating", 0, 1)
-    [done] = translate(model, [text], beams=1, max_tokens=new_tokens, names=[TEXT], strict=True)
+    beams, _ = search_of(model)  # as `pellucid translate` does, so that both say the same
+    [done] = translate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True)
     assert model.config.start is not None  # or it would not have translated
     ids = [model.config.start, *done.ids]
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
@@ -133,12 +134,9 @@ def _translated(
         if record.is_cross:  # a watch cannot know that the encoder's call belongs to this one
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
-    how = f"Decoding was greedy, without beam search. {_why(stopped, new_tokens)}"
-    named = model.generation.alignment_heads or ()
-    aligning = tuple((f"decoder.blocks.{layer}.cross", head) for layer, head in named)
-    return RecordedGeneration(
-        seen, 1, ids, _rows(model, x, 1), how, model.config.vocabulary, aligning
-    )
+    how = f"Decoding was by beam search, with {count(beams, 'beam')}. {_why(stopped, new_tokens)}"
+    logits, vocabulary = _rows(model, x, 1), model.config.vocabulary
+    return RecordedGeneration(seen, 1, ids, logits, how, vocabulary, alignment_heads(model))
 
 
 def _of_transformers(

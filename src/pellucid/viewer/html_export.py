@@ -135,8 +135,9 @@ HELD: dict[str, Every] = {
 """The endpoints whose answers a file contains, and the requests to each."""
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 """Those that the file computes from single weights."""
-LEFT_OUT = {"lesson", "rollout-row", "rollout-column"}
-"""Those that it cannot answer: there are too many requests, and each is slow."""
+LEFT_OUT = {"lesson", "rollout-row", "rollout-column", "telling"}
+"""Those that it cannot answer: there are too many requests, and each is slow; or that it does not
+ask, as it opens where it was saved."""
 
 
 def export(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pellucid import __version__
+from pellucid.viewer import reading
 from pellucid.viewer.api import ENDPOINTS, LARGEST, ChoiceOption, IntegerOption
 
 
@@ -13,6 +14,7 @@ def schema() -> dict[str, Any]:
         "400": "An option is unknown, or its value is invalid.",
         "403": "The host name is not this server's, or the request comes from another site.",
         "404": "There is no such endpoint, layer, head or token.",
+        "409": "The page shows what is no longer there; X-Edition tells what it shows.",
         "503": "There are too many requests at once.",
     }
     paths = {}
@@ -43,6 +45,7 @@ def schema() -> dict[str, Any]:
                 },
             }
         }
+    paths["/read"] = _read(refusal, refusals)
     error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     return {
         "openapi": "3.1.0",
@@ -57,3 +60,22 @@ def _schema_of(option: IntegerOption | ChoiceOption) -> dict[str, Any]:
         bounds = {"minimum": option.least, "maximum": option.most}
         return {"type": "integer", **bounds, "default": option.usual}
     return {"type": "string", "enum": list(option.words), "default": option.usual}
+
+
+def _read(refusal: dict[str, Any], refusals: dict[str, str]) -> dict[str, Any]:
+    about = "A model reads a text, which is then shown first; a newer request cancels this one."
+    edition = {"type": "object", "properties": {"edition": {"type": "integer"}}}
+    content = {"application/json": {"schema": edition}}
+    why = refusals | {"404": "There is no such model.", "409": "A newer text took its place."}
+    return {
+        "post": {
+            "operationId": "read",
+            "summary": about,
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": reading.schema()}},
+            },
+            "responses": {"200": {"description": about, "content": content}}
+            | {status: {"description": one, "content": refusal} for status, one in why.items()},
+        }
+    }

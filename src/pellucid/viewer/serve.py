@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from threading import Thread
@@ -16,6 +16,7 @@ from pellucid.common.files import reason_of
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.lens.recording import Recording
 from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.reading import models_at_hand
 
 if TYPE_CHECKING:
     import uvicorn
@@ -75,7 +76,11 @@ def listening(host: str, port: int) -> Iterator[Listening]:
 
 
 def serve(
-    volumes: Sequence[Volume], at: Listening, browser: bool, tell: Callable[[str], None]
+    volumes: Sequence[Volume],
+    at: Listening,
+    browser: bool,
+    tell: Callable[[str], None],
+    models: Mapping[str, str],
 ) -> NoReturn:
     """Serve recordings, report the address, and end the process at Ctrl-C.
 
@@ -84,11 +89,12 @@ def serve(
         at: where to listen.
         browser: whether to open one.
         tell: called with the address, before a browser is opened.
+        models: those that may read a text of the page, as of `models_at_hand`.
 
     Raises:
         ArgumentError: a recording contains no attention.
     """
-    server, address = _server(volumes, at)
+    server, address = _server(volumes, at, models)
     tell(address)
     if browser:
         _open(address)
@@ -108,7 +114,7 @@ class Shown:
         self._place = ExitStack()
         with self._place:
             at = self._place.enter_context(listening(host, port))
-            self._server, self.address = _server(volumes, at)
+            self._server, self.address = _server(volumes, at, models_at_hand())
             self._thread = Thread(
                 target=self._server.run, kwargs={"sockets": [at.socket]}, daemon=True
             )
@@ -139,7 +145,9 @@ def show(seen: Recording, *, host: str, port: int, browser: bool) -> Shown:
     return shown
 
 
-def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, str]":
+def _server(
+    volumes: Sequence[Volume], at: Listening, models: Mapping[str, str]
+) -> "tuple[uvicorn.Server, str]":
     """The server, and the address for a browser."""
     import uvicorn
 
@@ -155,7 +163,7 @@ def _server(volumes: Sequence[Volume], at: Listening) -> "tuple[uvicorn.Server, 
         shown = socket.gethostname()
     address = f"http://{shown}:{port}/" + (f"{token}/" if token else "")
     config = uvicorn.Config(
-        Server(catalogue, token).app,
+        Server(catalogue, token, models).app,
         http=Connection,
         ws="none",
         log_level="error",

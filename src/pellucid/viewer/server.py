@@ -7,27 +7,32 @@ first, and cancelled requests are dropped.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.common.wording import plain
-from pellucid.errors import OutOfRangeError, PellucidError
+from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
 from pellucid.viewer.api import Api, BrokenError, Numbers, PendingAnswer
-from pellucid.viewer.catalogue import Catalogue
+from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.connections import WAIT
+from pellucid.viewer.reading import KEPT, MOST_BYTES, Reader, Reading, SupersededError
 from pellucid.viewer.scheduler import Scheduler
 from pellucid.viewer.schema import schema
+
+Result = TypeVar("Result")
 
 MOST_WAITING = 256
 """Requests running or waiting; more are refused."""
@@ -48,37 +53,50 @@ HEADERS = {
 
 
 class Server:
-    """An catalogue on the web: `app` is what a server runs."""
+    """A catalogue on the web: `app` is what a server runs."""
 
-    def __init__(self, catalogue: Catalogue, token: str = "") -> None:
+    def __init__(
+        self, catalogue: Catalogue, token: str = "", models: Mapping[str, str] | None = None
+    ) -> None:
         """Get ready.
 
         Args:
-            catalogue: what is shown.
+            catalogue: what is shown at first.
             token: the first part of each address, where others than this machine can reach it.
+            models: those that may read a text of the page, as of `models_at_hand`; none if None.
         """
-        self._api = Api(catalogue)
+        self._reader = Reader(models or {})
+        self._api = Api(catalogue, list(self._reader.models))
         self._scheduler = Scheduler()
+        self._alone = ThreadPoolExecutor(1, "pellucid-reading")
         self._waiting = 0
         routes: list[BaseRoute] = [
             Route("/", self.page),
             Route("/page/{name}", self.page),
             Route("/schema", self.schema),
+            Route("/read", self.read, methods=["POST"]),
             Route("/{path:path}", self.answer),
         ]
         self.app: ASGIApp = Guard(
             Starlette(
                 routes=[Mount(f"/{token}", routes=routes)] if token else routes,
                 lifespan=self._life,
-                exception_handlers={PellucidError: _refused, GoneError: _gone, 404: _missing},
+                exception_handlers={
+                    PellucidError: _refused,
+                    GoneError: _gone,
+                    TimeoutError: _gone,
+                    404: _missing,
+                },
             ),
             {"localhost", socket.gethostname().lower()} if token else {"localhost"},
+            f"/{token}/read" if token else "/read",
         )
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
         yield
         self._scheduler.close()
+        self._alone.shutdown(wait=False, cancel_futures=True)
 
     async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -92,17 +110,42 @@ class Server:
         return JSONResponse(schema())
 
     async def answer(self, request: Request) -> Response:
+        if request.headers.get("x-edition", f"{self._api.edition}") != f"{self._api.edition}":
+            raise OutdatedError("another page has read a new text here; reload this one")
         pending = self._api.ask(request.path_params["path"], request.query_params)
+        self._refuse_more()
+        answer = self._scheduler.submit(pending.pace, partial(_answered, pending))
+        return await self._awaited(request, answer, partial(self._scheduler.drop, answer))
+
+    async def read(self, request: Request) -> Response:
+        """A text that the page sends is read and shown, before those that were there already."""
+        # Other sites cannot send this type without asking first, which the guard refuses.
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise ArgumentError("a request is of the type application/json")
+        self._refuse_more()
+        body = await asyncio.wait_for(_body(request), WAIT)
+        reading = self._reader.ask(body)
+        found = await self._awaited(request, self._alone.submit(_read, reading), reading.cancel)
+        reading.check()  # a newer one may have come while this one went from thread to thread
+        catalogue = Catalogue(found, *self._api.catalogue.volumes[: KEPT - 1])
+        self._api = Api(catalogue, self._api.models, self._api.edition + 1)
+        return JSONResponse({"edition": self._api.edition})
+
+    def _refuse_more(self) -> None:
         if self._waiting >= MOST_WAITING:
             raise BusyError("too many requests at once")
-        answer = self._scheduler.submit(pending.pace, partial(_answered, pending))
+
+    async def _awaited(
+        self, request: Request, answer: Future[Result], drop: Callable[[], None]
+    ) -> Result:
+        """The result of a thread, unless the client is gone before."""
         response = asyncio.wrap_future(answer)
         self._waiting += 1
         try:
             while not (await asyncio.wait({response}, timeout=PATIENCE))[0]:
                 if await request.is_disconnected():
                     response.cancel()
-                    self._scheduler.drop(answer)
+                    drop()
                     raise GoneError
             return response.result()
         finally:
@@ -111,6 +154,10 @@ class Server:
 
 class BusyError(PellucidError, RuntimeError):
     """Too many requests at once."""
+
+
+class OutdatedError(PellucidError, RuntimeError):
+    """The page shows what was there before."""
 
 
 class GoneError(Exception):
@@ -124,8 +171,8 @@ class Guard:
     leads nowhere else, and the port may be that of a tunnel.
     """
 
-    def __init__(self, app: ASGIApp, names: set[str]) -> None:
-        self._app, self._names = app, names
+    def __init__(self, app: ASGIApp, names: set[str], posts: str) -> None:
+        self._app, self._names, self._posts = app, names, posts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -138,7 +185,9 @@ class Guard:
             reason = "this server does not answer to that host name"
         elif origin not in (None, f"http://{host}"):
             reason = "only this server's own page may send requests"
-        elif request.method not in ("GET", "HEAD"):
+        elif request.method not in ("GET", "HEAD") and (
+            (request.method, request.url.path) != ("POST", self._posts)
+        ):
             reason = "only GET and HEAD are allowed"
 
         async def sealed(message: Any) -> None:
@@ -162,7 +211,13 @@ class Guard:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    statuses: dict[type, int] = {OutOfRangeError: 404, BrokenError: 500, BusyError: 503}
+    statuses: dict[type, int] = {
+        OutOfRangeError: 404,
+        OutdatedError: 409,
+        SupersededError: 409,
+        BrokenError: 500,
+        BusyError: 503,
+    }
     status = statuses.get(type(error), 400)
     return JSONResponse(plain({"error": str(error)}), status)
 
@@ -173,6 +228,28 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _missing(_: Request, __: Exception) -> Response:
     return JSONResponse({"error": "there is no such page"}, 404)
+
+
+async def _body(request: Request) -> bytes:
+    """All that is sent, unless it is too much."""
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise ArgumentError(f"a request has at most {MOST_BYTES:,} bytes")
+    except ClientDisconnect:
+        raise GoneError from None
+    return bytes(body)
+
+
+def _read(reading: Reading) -> Volume:
+    try:
+        return reading.find()
+    except PellucidError:
+        raise
+    except Exception as error:  # of torch, with what a model could not do
+        raise BrokenError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _answered(pending: PendingAnswer) -> Response:

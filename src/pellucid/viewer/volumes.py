@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from pellucid import pretrained
+from pellucid.common.files import printable
 from pellucid.errors import ArgumentError
 from pellucid.lens.layer_selection import Layers
 from pellucid.lens.recording import Recording
+from pellucid.models import EncoderDecoder
 from pellucid.readers.forward_pass import Step, recorded
-from pellucid.viewer.catalogue import MOST_VALUES, Volume
+from pellucid.tasks.translation import alignment_heads
+from pellucid.viewer.catalogue import MOST_TEXT, MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
 MOST_TITLE = 60
@@ -67,6 +71,13 @@ def read(
             )
         from pellucid.viewer.generated import recorded_generation
 
-        return recorded_generation(text, title, model, layers, new_tokens, step)
-    seen = recorded(text, target, model, layers, max_tokens, step, values_up_to=MOST_VALUES)[2]
-    return Volume(seen, title)
+        found = recorded_generation(text, title, model, layers, new_tokens, step)
+    else:
+        checkpoint, _, seen = recorded(
+            text, target, model, layers, max_tokens, step, values_up_to=MOST_VALUES
+        )
+        found = Volume(seen, title)
+        if isinstance(checkpoint.model, EncoderDecoder):
+            found = found._replace(aligning=alignment_heads(checkpoint.model))
+    name = pretrained.DECODER.name if model is None else printable(Path(model).name or model)
+    return found._replace(text=text if len(text) <= MOST_TEXT else "", model=name)

@@ -13,8 +13,10 @@ from pellucid.viewer.catalogue import Catalogue
 from pellucid.viewer.html_export import as_bytes, source
 from pellucid.viewer.scheduler import Scheduler
 
-HEIGHT = 560
+HEIGHT, MOST_HEIGHT = 560, 1000
 """Pixels of a page in a notebook."""
+LAYER, FRAME = 72, 190
+"""Pixels of a layer of the overview, at least, and of all that is around the layers."""
 
 
 class Page(anywidget.AnyWidget):
@@ -35,7 +37,9 @@ class Page(anywidget.AnyWidget):
         self._api: Api | None = Api(catalogue)
         self._scheduler = Scheduler()  # its threads do not block cells
         self._waiting: dict[str, Future[None]] = {}
-        super().__init__(address=address)
+        layers = len(catalogue.layers) if address == "overview" else 0
+        height = min(max(HEIGHT, FRAME + LAYER * layers), MOST_HEIGHT)  # all heads are in view
+        super().__init__(address=address, height=height)
         self.on_msg(self._receive)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 // A table of weights in percent: tokens, or the aligned words of a translation.
 import { percent, shade } from "./colours.js";
-import { createElement, truncate } from "./elements.js";
+import { createElement, hint, truncate } from "./elements.js";
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -64,7 +64,7 @@ export function attentionGrid({ setStatus, theme }, { queries, keys, planes: [pl
   });
 
   paint();
-  setStatus(isAligned ? "Point at a cell, or move between cells with the arrow keys" : `${queries.count} × ${keys.count} weights · point at a cell, or move between cells with the arrow keys`);
+  setStatus(isAligned ? hint("Point at a cell, or move between cells with the arrow keys", "Tap a cell") : `${queries.count} × ${keys.count} weights · ${hint("point at a cell, or move between cells with the arrow keys", "tap a cell")}`);
   return {
     bar: createElement("div", { className: "bar" }, createElement("p", { className: "note", textContent: `${note}; the strongest of each row is outlined. ${of}.` }), ...windows),
     picture: createElement("div", { className: "attention-grid" }, table),

@@ -1,7 +1,7 @@
 // Two columns of tokens and a curve for each weight between them; only its own for a token that is pointed at or pinned.
 import { headColour, percent } from "./colours.js";
 import { Columns, isSame } from "./columns.js";
-import { button, context2d, createElement } from "./elements.js";
+import { button, context2d, createElement, hint } from "./elements.js";
 import { Lines } from "./lines.js";
 import { strongest } from "./strongest.js";
 
@@ -92,7 +92,7 @@ export class Curves {
       this.#change({ off });
     };
     this.#toggles = heads.map((head) => {
-      const element = button(String(head), `Head ${head}: click to show or hide it, double-click to show it alone`, () => turn(head));
+      const element = button(String(head), `Head ${head}: ${hint("click to show or hide it, double-click", "tap to show or hide it, tap twice")} to show it alone`, () => turn(head));
       element.addEventListener("dblclick", () => this.#change({ off: new Set(heads.filter((one) => one !== head)) }));
       element.className = "toggle";
       return element;
@@ -145,7 +145,7 @@ export class Curves {
 
   paint() {
     const word = this.#word;
-    const { limit } = this.#lines;
+    const limit = this.#lines.limitOf(word);
     const shares = word ? this.#lines.shares(word) : [];
     this.#draw(context2d(this.#canvas));
     this.#columns.mark(word, shares, limit, this.#now.pinned);
@@ -213,7 +213,7 @@ export class Curves {
   #summary() {
     const { lines: { length }, count } = this.#all;
     const many = `${count > length ? `the strongest ${length.toLocaleString()} of ` : ""}${count.toLocaleString()}`;
-    return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · point at a token, or move to one with Tab and the arrow keys; click to pin it`;
+    return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · ${hint("point at a token, or move to one with Tab and the arrow keys; click to pin it", "tap a token to pin it")}`;
   }
 
   /** What a word attends to most, or what attends to it. @param {Word} word @param {number[]} shares */

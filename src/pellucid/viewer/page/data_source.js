@@ -8,17 +8,28 @@ export const SHARED_ANSWERS = /^(about|heads|keys|queries)\b/;
 
 /** The server that the page came from. @returns {Source} */
 export function serverSource() {
-  /** @param {string} path @param {AbortSignal} [signal] */
-  const answer = async (path, signal) => {
-    const found = await fetch(path, { signal });
+  let edition = ""; // of what is shown, lest an answer be about something else
+  /** @param {string} path @param {RequestInit} [options] */
+  const request = async (path, options = {}) => {
+    const found = await fetch(path, options);
     if (found.ok) return found;
     const { error } = await found.json().catch(() => ({ error: `the server answered with status ${found.status}` }));
     throw new Error(error);
   };
+  /** @param {string} path @param {AbortSignal} [signal] */
+  const answer = (path, signal) => request(path, { signal, headers: path === "about" || !edition ? {} : { "X-Edition": edition } });
   /** @param {string} name */
   const text = async (name) => (await answer(`page/${name}`)).text();
   return {
-    json: async (path, signal) => (await answer(path, signal)).json(),
+    json: async (path, signal) => {
+      const found = await (await answer(path, signal)).json();
+      if (path === "about") edition = String(found.edition);
+      return found;
+    },
+    read: async (asked, signal) => {
+      const found = await request("read", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked), signal });
+      await found.json();
+    },
     numbers: async (path, signal) => {
       const found = await answer(path, signal);
       const shape = (found.headers.get("X-Shape") ?? "").split(",").map(Number);

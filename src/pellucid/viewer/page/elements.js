@@ -49,7 +49,7 @@ export function button(text, title, call) {
  */
 export function headDropdown({ layers, recordings }, { layer, head }, change, name = "Head") {
   /** @param {Layer} one */
-  const prefix = ({ recording }) => (recordings.length > 1 ? `${truncate(recordings[recording].title, 28)}: ` : "");
+  const prefix = ({ recording }) => (recordings.length > 1 ? `${recordingName(recordings, recording, 28)}: ` : "");
   const options = layers.flatMap((one, i) => Array.from({ length: one.heads }, (_, j) =>
     /** @type {[string, string]} */ ([`${i}.${j}`, `${prefix(one)}layer ${one.stack}${one.number}, head ${j}`])));
   return dropdown(name, options, `${layer}.${head}`, (value) => {
@@ -69,10 +69,28 @@ export function itemDropdown(layers, layer, item, change) {
   return dropdown("Text", options, String(item), (value) => change(Number(value)));
 }
 
-/** A word, or its first letters; whitespace is shown as a symbol. @param {string} word */
+/** What to do, for whoever has a pointer and keys, or who touches. @param {string} pointed @param {string} touched */
+export function hint(pointed, touched) {
+  return matchMedia("(hover: hover)").matches ? pointed : touched;
+}
+
+const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+
+/** The letters of a text as people count them: with their accents, and emoji whole. @param {string} text */
+export function graphemes(text) {
+  return /^[\x20-\x7e]*$/.test(text) ? [...text] : Array.from(segmenter.segment(text), ({ segment }) => segment);
+}
+
+/** A word, or its first letters; whitespace is shown as a symbol, and what goes on with the letter before as a point. @param {string} word */
 export function truncate(word, most = 12) {
-  const letters = [...(word.trim() || SYMBOLS[word[0]] || "␣")];
+  const letters = graphemes(word.trim() || SYMBOLS[word[0]] || (word ? "␣" : "·"));
   return isolate(letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : letters.join(""));
+}
+
+/** The title of a recording, cut; with its number where another begins alike. @param {RecordingInfo[]} recordings @param {number} at @param {number} most letters */
+export function recordingName(recordings, at, most) {
+  const names = recordings.map(({ title }) => truncate(title, most));
+  return names.filter((name) => name === names[at]).length > 1 ? `${at + 1}. ${names[at]}` : names[at];
 }
 
 /** The drawing context of a canvas. @param {HTMLCanvasElement} canvas */

@@ -24,13 +24,21 @@ export class HeadCard {
     this.element = createElement("button", { type: "button", className: "head" }, this.canvas, this.#note);
   }
 
-  /** What the card is labelled with. @param {string} sort "layer", or the measure that heads are sorted by */
-  label(sort) {
+  /**
+   * What the card is labelled with.
+   * @param {string} sort "layer", or the measure that heads are sorted by
+   * @param {string} tint a measure whose colour it has, if any
+   * @param {(row: import("./head_measures.js").HeadRow) => {paper: string, ink: string}} shadeOf the colour
+   */
+  label(sort, tint = "", shadeOf = () => ({ paper: "", ink: "" })) {
     const { layer, row, head, recording, element } = this;
-    const value = sort === "layer" || !row ? "" : measureText(sort, row[sort]);
-    if (sort === "layer") this.#note.textContent = row?.role ?? "";
+    const shown = tint || (sort === "layer" ? "" : sort);
+    const value = row && shown ? measureText(shown, row[shown]) : "";
+    const { paper, ink } = row && tint ? shadeOf(row) : { paper: "", ink: "" };
+    Object.assign(this.#note.style, { background: paper, color: ink });
+    if (sort === "layer") this.#note.textContent = row ? value || row.role : "";
     else this.#note.replaceChildren(createElement("b", { textContent: `${layer.stack}${layer.number}.${head}` }), ` ${value}`);
-    const parts = [`layer ${layer.stack}${layer.number}, head ${head}`, STACKS[layer.stack], recording && truncate(recording, 40), row?.role, value && `${MEASURES[sort][0]} ${value}`];
+    const parts = [`layer ${layer.stack}${layer.number}, head ${head}`, STACKS[layer.stack], recording && truncate(recording, 40), row?.role, value && `${MEASURES[shown][0]} ${value}`];
     element.setAttribute("aria-label", parts.filter(Boolean).join(", "));
     if (row) element.setAttribute("aria-description", roleText(row.role)[0]);
   }

@@ -94,7 +94,7 @@ export class Heatmap {
     this.width = width;
     this.height = height;
     Object.assign(this.canvas, { width: Math.round(width * this.#ratio), height: Math.round(height * this.#ratio) });
-    const strip = this.profiles ? Math.round(between(40, height * 0.14, 96)) : 0;
+    const strip = this.profiles ? Math.round(between(40, Math.min(height, width) * 0.14, 96)) : 0;
     this.margin = { left: width < 600 ? 96 : 104, top: height < 400 ? 62 : 76, right: 40 + (strip && strip + 12), bottom: 10 + (strip && strip + 12) };
     const room = { x: Math.max(60, width - this.margin.left - this.margin.right), y: Math.max(60, height - this.margin.top - this.margin.bottom) };
     this.camera.resize(room.x, room.y);
@@ -204,6 +204,12 @@ export class Heatmap {
     pen.strokeRect(-0.5, -0.5, x + 1, y + 1);
     this.#down(pen);
     this.#across(pen);
+    pen.font = `italic 12px ${FONT}`;
+    pen.fillStyle = colours.faint;
+    pen.textAlign = "right";
+    pen.textBaseline = "alphabetic";
+    pen.fillText("key →", -6, -20);
+    pen.fillText("query ↓", -6, -7);
     this.profiles?.paint(pen, this);
     this.#marks(pen);
     pen.restore();

@@ -2,8 +2,8 @@
 // Numbers alone: it knows nothing of pages.
 
 const MOST = 20_000; // lines drawn at once
-const CROWD = 1000; // lines of several heads that overlap too much
-const USUAL = { few: 10, crowd: 22 }; // where the slider of weights stands at first: 1 % and 5 %
+const FEW = 36; // lines that can be told apart, up to which the strongest are drawn at first
+const LEAST = 10; // where the slider stands if there are no more, and for the lines of one word: 1 %
 
 /** The least weight at a place of the slider, from 0 to 100: half percents, and less below 1 %. @param {number} place */
 function limitAt(place) {
@@ -25,14 +25,20 @@ export class Lines {
   constructor(found, now) {
     this.#found = found;
     this.#now = now;
-    const limit = limitAt(USUAL.few);
-    const count = found.planes.reduce((sum, plane) => sum + plane.filter((value) => value >= limit).length, 0);
-    this.#usual = this.isMany && count > CROWD ? USUAL.crowd : USUAL.few;
+    const weights = found.planes.flatMap((plane) => [...plane].filter((value) => value >= limitAt(LEAST)));
+    const last = weights.length > FEW ? weights.sort((a, b) => b - a)[FEW - 1] : 0;
+    this.#usual = LEAST;
+    while (this.#usual < 100 && limitAt(this.#usual) < last) this.#usual += 1;
   }
 
   get isMany() { return this.#found.heads.length > 1; }
   get place() { return this.#now.least ?? this.#usual; }
   get limit() { return limitAt(this.place); }
+
+  /** The least weight of a line; until one is chosen, a word alone has all its lines. @param {Word | null} word */
+  limitOf(word) {
+    return word && this.#now.least === null ? limitAt(LEAST) : this.limit;
+  }
 
   /** Which planes are of heads that are on. */
   get on() {
@@ -53,7 +59,7 @@ export class Lines {
   drawn(word) {
     const { planes, keys } = this.#found;
     const { first, step, count } = this.#cells(word);
-    const { limit } = this;
+    const limit = this.limitOf(word);
     const found = [];
     for (const i of this.on)
       for (let n = 0, cell = first; n < count; n++, cell += step) {

@@ -3,7 +3,7 @@ import { attentionGrid } from "./attention_grid.js";
 import { between } from "./camera.js";
 import { Curves } from "./curves.js";
 import { canonicalPath } from "./data_source.js";
-import { button, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
+import { button, createElement, dropdown, itemDropdown, recordingName } from "./elements.js";
 import { loadTokens } from "./tokens.js";
 import { integerParam, optionalInteger } from "./url_state.js";
 
@@ -58,7 +58,7 @@ export async function links(page) {
 
   /** @returns {[string, string][]} */
   function layerOptions() {
-    const of = ({ recording }) => (about.recordings.length > 1 ? `${truncate(about.recordings[recording].title, 28)}: ` : "");
+    const of = ({ recording }) => (about.recordings.length > 1 ? `${recordingName(about.recordings, recording, 28)}: ` : "");
     return layers.flatMap((one, i) => {
       const isFirst = one.is_cross && layers.findIndex((other) => other.is_cross && other.recording === one.recording) === i;
       const name = `${of(one)}${one.stack}${one.number}${one.is_cross ? ", cross-attention" : ""}`;

@@ -4,6 +4,7 @@ import { cellLabel, cellValue, viewSummary, visibleCells } from "./cell_text.js"
 import { displayControls, displayState, readDisplayOptions, zoomButtons } from "./display_options.js";
 import { createElement, headDropdown, itemDropdown } from "./elements.js";
 import { KEYS, steer } from "./gestures.js";
+import { HeadText } from "./head_text.js";
 import { Heatmap } from "./heatmap.js";
 import { Profiles } from "./profiles.js";
 import { TileCache } from "./tile_cache.js";
@@ -25,11 +26,14 @@ export async function map(page) {
   const tiles = new TileCache(page, place, () => heatmap.draw());
   const words = tokenSides(page, place, () => {
     if (heatmap.pinned) profiles.tell(heatmap.pinned);
+    shadeText();
     heatmap.layOut();
     heatmap.draw();
   });
   const heatmap = new Heatmap(page, { tiles, camera, words, name: `Attention map. ${KEYS}, Enter pins a row and a column, Escape unpins them.`, painted });
-  const profiles = new Profiles(page, place, words, { changed: () => heatmap.draw(), unpin: () => pin(null) });
+  const profiles = new Profiles(page, place, words, { changed: () => { heatmap.draw(); shadeText(); }, unpin: () => pin(null) });
+  const text = new HeadText(page, place);
+  page.theme.onChange(shadeText);
   const saveState = throttle(() => page.saveState(state()));
 
   controls.append(
@@ -38,7 +42,8 @@ export async function map(page) {
     ...displayControls(looks, tiles.top > 0, dress),
     ...zoomButtons(camera, () => heatmap.draw()),
   );
-  view.append(createElement("div", { className: "mapping" }, heatmap.element, profiles.element));
+  view.append(createElement("div", { className: "mapping" }, heatmap.element,
+    createElement("div", { className: "beside" }, text.element, profiles.element)));
   camera.read(params);
   dress();
   const query = optionalInteger(params, "query", layer.queries - 1);
@@ -62,10 +67,15 @@ export async function map(page) {
     heatmap.draw();
   }
 
+  function shadeText() {
+    text.paint(words.keys, profiles.row);
+  }
+
   function pin(cell) {
     heatmap.pinned = cell;
     heatmap.profiles = cell && profiles;
     profiles.show(cell);
+    shadeText();
     heatmap.layOut();
     heatmap.draw();
   }

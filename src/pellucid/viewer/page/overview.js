@@ -1,9 +1,10 @@
 // The Overview view: all heads as thumbnails, by layer or sorted by what they do.
+import { shade } from "./colours.js";
 import { createElement, dropdown, itemDropdown } from "./elements.js";
 import { HeadCard, neighbour } from "./head_card.js";
-import { layerGrids, rankedList, thumbnailSize } from "./head_grid.js";
-import { MEASURES, ROLES } from "./head_measures.js";
-import { description, introduction } from "./head_panel.js";
+import { arrangement, layerGrids, rankedList } from "./head_grid.js";
+import { barLength, MEASURES, ROLES } from "./head_measures.js";
+import { description, introduction, quotes } from "./head_panel.js";
 import { choiceParam, integerParam } from "./url_state.js";
 
 /** @param {Page} page */
@@ -17,6 +18,7 @@ class Overview {
   #layers;
   #sort; // "layer", or a measure
   #role; // that is shown; all if empty
+  #tint; // a measure that colours the heads; none if empty
   #item;
   #cards;
   /** @type {Map<Element | null, HeadCard>} */
@@ -24,6 +26,7 @@ class Overview {
   /** @type {HeadCard | undefined} */
   #pointed;
   #progress = "measuring heads";
+  #groups = 1; // of layers beside each other
   #list = createElement("div", { className: "list", data: { role: "group", "aria-label": "Heads. Arrow keys move between them; Enter opens the map of one." } });
   #panel = createElement("section", { className: "panel", tabIndex: 0, data: { "aria-label": "About the head" } });
   #roles;
@@ -35,6 +38,7 @@ class Overview {
     this.#layers = about.layers;
     this.#sort = choiceParam(params, "sort", Object.keys(MEASURES), "layer");
     this.#role = choiceParam(params, "behaviour", Object.keys(ROLES), "");
+    this.#tint = choiceParam(params, "tint", Object.keys(MEASURES), "");
     const largest = this.#layers.reduce((best, one, i) => (one.items > this.#layers[best].items ? i : best), 0);
     this.#item = integerParam(params, "item", this.#layers[largest].items - 1);
     this.#cards = this.#layers.flatMap((layer, i) => Array.from({ length: layer.heads }, (_, head) => new HeadCard(about, i, head)));
@@ -51,12 +55,19 @@ class Overview {
         this.#changed();
       }),
       this.#roles,
+      dropdown("Tint", [["", "none"], ...Object.entries(MEASURES).map(([key, [name]]) => /** @type {[string, string]} */ ([key, name]))], this.#tint, (tint) => {
+        this.#tint = tint;
+        this.#changed();
+      }),
       itemDropdown(this.#layers, largest, this.#item, (item) => page.go("overview", { ...this.#state(), item })),
     );
     this.#listen();
     this.#arrange();
     this.#explain();
-    page.theme.onChange(() => this.#cards.forEach((card) => this.#paint(card)));
+    page.theme.onChange(() => {
+      this.#cards.forEach((card) => this.#paint(card));
+      this.#label();
+    });
     page.setExport({ csv: () => this.#csv() });
     const resized = new ResizeObserver(() => this.#resize());
     resized.observe(this.#list);
@@ -74,6 +85,7 @@ class Overview {
     return {
       ...(this.#sort === "layer" ? {} : { sort: this.#sort }),
       ...(this.#role ? { behaviour: this.#role } : {}),
+      ...(this.#tint ? { tint: this.#tint } : {}),
       ...(this.#item ? { item: this.#item } : {}),
       ...(this.#pointed ? { layer: this.#pointed.layerIndex, head: this.#pointed.head } : {}),
       ...(token === null ? {} : { token }),
@@ -104,10 +116,10 @@ class Overview {
   #arrange() {
     const focused = this.#cardOf.get(/** @type {Document | ShadowRoot} */ (this.#list.getRootNode()).activeElement);
     const isRanked = this.#sort !== "layer";
-    this.#cards.forEach((card) => card.label(this.#sort));
+    this.#label();
     const shown = this.#shown();
     this.#list.classList.toggle("ranked", isRanked);
-    this.#list.replaceChildren(...(isRanked ? rankedList(shown) : layerGrids(shown)));
+    this.#list.replaceChildren(...(isRanked ? rankedList(shown) : layerGrids(shown, this.#groups)));
     if (!shown.length) {
       const isMeasured = this.#cards.every((card) => card.row);
       this.#list.append(createElement("p", { className: "none", textContent: isMeasured ? "No head does this clearly." : "None so far." }));
@@ -125,7 +137,11 @@ class Overview {
   }
 
   #resize() {
-    this.#list.style.setProperty("--size", `${thumbnailSize(this.#list, this.#layers, this.#sort !== "layer")}px`);
+    const { size, groups } = arrangement(this.#list, this.#layers, this.#sort !== "layer");
+    this.#list.style.setProperty("--size", `${size}px`);
+    if (groups === this.#groups) return;
+    this.#groups = groups;
+    this.#arrange();
   }
 
   /** @param {number} count heads that are shown */
@@ -137,7 +153,9 @@ class Overview {
   }
 
   #explain() {
-    this.#panel.replaceChildren(...(this.#pointed
+    const { recordings } = this.#page.about;
+    const some = this.#pointed ? [recordings[this.#pointed.layer.recording]] : recordings;
+    this.#panel.replaceChildren(...quotes(some), ...(this.#pointed
       ? description(this.#pointed, this.#cards, this.#sort)
       : introduction((role) => this.#count(role))));
   }
@@ -155,6 +173,12 @@ class Overview {
       ? [[...(hasRecordings ? [recording] : []), row.name, row.label, row.head, row.role, ...names.map((name) => row[name])]]
       : []));
     return [[...(hasRecordings ? ["recording"] : []), "module", "layer", "head", "role", ...names], ...rows];
+  }
+
+  #label() {
+    const rows = this.#cards.flatMap(({ row }) => row ?? []);
+    const { theme } = this.#page;
+    this.#cards.forEach((card) => card.label(this.#sort, this.#tint, (row) => shade(barLength(this.#tint, row, rows), theme.table)));
   }
 
   /* What is loaded */
@@ -206,7 +230,7 @@ class Overview {
 
   #measured() {
     if (this.#sort === "layer" && !this.#role) {
-      this.#cards.forEach((card) => card.label(this.#sort));
+      this.#label();
       this.#tell(this.#cards.length);
     } else this.#arrange();
     this.#explain();

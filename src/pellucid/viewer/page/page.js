@@ -1,9 +1,11 @@
 // The frame around the views: navigation, export menu, theme and status line.
+import { askForm } from "./ask.js";
 import { compare } from "./compare.js";
 import { cachedSource } from "./data_source.js";
 import { button, createElement } from "./elements.js";
 import { csvOf, download, exporters } from "./export_formats.js";
 import { generation } from "./generation.js";
+import { landing } from "./landing.js";
 import { lesson } from "./lesson.js";
 import { links } from "./links.js";
 import { map } from "./map.js";
@@ -23,8 +25,9 @@ const VIEWS = { overview, map, compare, text, links, generation, lesson }; // th
  * @param {AbortSignal} ended aborted when the page is closed
  */
 export async function mount(root, from, address, entitle = () => {}, ended = new AbortController().signal) {
-  const source = cachedSource(from);
-  const title = createElement("h1", {});
+  let source = cachedSource(from);
+  const title = createElement("h1", { dir: "auto" });
+  const model = createElement("p", { className: "model" });
   const tabs = Object.keys(VIEWS).map((name) => {
     const element = createElement("a", { textContent: name[0].toUpperCase() + name.slice(1), href: `#${name}` });
     element.addEventListener("click", (event) => {
@@ -40,10 +43,16 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   const theme = themeOf(root, ended);
   const toggle = button("◐", "Switch between light and dark", () => theme.toggle());
   const menu = createElement("details", { className: "export" }, createElement("summary", { textContent: "Export" }));
+  const { read } = from;
+  const ask = read && askForm(async (asked, signal) => {
+    await read(asked, signal);
+    source = cachedSource(from);
+    await open(true);
+  }, setStatus);
   root.classList.add("pellucid");
   root.replaceChildren(
-    createElement("header", {}, title, createElement("nav", { data: { "aria-label": "Views" } }, ...tabs), controls,
-      createElement("div", { className: "tools" }, menu, toggle)),
+    createElement("header", {}, title, model, createElement("nav", { data: { "aria-label": "Views" } }, ...tabs),
+      createElement("div", { className: "tools" }, ...(ask ? [ask.toggle] : []), menu, toggle), ...(ask ? [ask.form] : []), controls),
     view, status,
   );
   let shown = new AbortController();
@@ -52,7 +61,9 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   ended.addEventListener("abort", () => shown.abort());
 
   /** Write into the status line, which screen readers announce. @param {string} message */
-  const setStatus = (message) => { if (status.textContent !== message) status.textContent = message; };
+  function setStatus(message) {
+    if (status.textContent !== message) status.textContent = message;
+  }
   const showError = (error) => {
     if (error.name === "AbortError") return;
     view.replaceChildren(createElement("p", { className: "complaint", textContent: `Pellucid: ${error.message}.` }));
@@ -70,6 +81,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     };
     if (!source.code) delete ways.HTML; // this page is a file already
     const titles = { PNG: "image", SVG: "vector image", CSV: "the numbers shown", HTML: "standalone page, works offline" };
+    menu.querySelector("div")?.remove();
     menu.append(createElement("div", {}, ...Object.entries(ways).map(([way, call]) => button(way, `Export as ${way}: ${titles[way]}`, async () => {
       menu.open = false;
       setStatus(`Exporting ${way} …`);
@@ -90,14 +102,21 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     const { view: wanted, params } = parseState(address.hash);
     const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
     for (const [i, one] of Object.keys(VIEWS).entries()) {
-      if (one === name) tabs[i].setAttribute("aria-current", "page");
-      else tabs[i].removeAttribute("aria-current");
+      if (one === name) {
+        tabs[i].setAttribute("aria-current", "page");
+        tabs[i].scrollIntoView({ block: "nearest", inline: "nearest" }); // of the strip of a phone
+      } else tabs[i].removeAttribute("aria-current");
     }
     view.replaceChildren();
     controls.replaceChildren();
     source.clear();
     exportable = { csv: noNumbers };
     setStatus("");
+    if (!about.layers.length && name !== "lesson") {
+      view.append(createElement("p", { className: "nothing", textContent: "Type a text above: a model of your choice reads it, and every weight of its attention is shown here." }));
+      setStatus("No text so far");
+      return;
+    }
     try {
       await VIEWS[name]({
         about, source, params, view, controls, signal, setStatus,
@@ -111,13 +130,25 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     }
   }
 
-  try {
+  /** Ask what there is to show, and show it. @param {boolean} isNew whether the page has just had it read */
+  async function open(isNew = false) {
     const about = await source.json("about");
-    entitle(about.title);
+    const models = [...new Set(about.recordings.map((one) => one.model))].join(", ");
+    entitle(about.title || "A text of yours");
     title.textContent = title.title = about.title;
+    model.textContent = model.title = models;
+    ask?.fill(about);
     fillMenu(about);
-    address.onChange(() => show(about));
+    shownNow = about;
+    if (ask && (isNew || !address.hash)) address.replace(await landing(about, source, isNew));
     await show(about);
+  }
+
+  /** @type {About | undefined} */
+  let shownNow;
+  address.onChange(() => { if (shownNow) show(shownNow); });
+  try {
+    await open();
   } catch (error) {
     showError(error);
   }

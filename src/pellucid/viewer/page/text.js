@@ -1,7 +1,7 @@
 // The Text view: click a word to see what it attends to, or what attends to it, as shading.
 import { least, percent, shade, share } from "./colours.js";
 import { canonicalPath } from "./data_source.js";
-import { button, context2d, createElement, dropdown, itemDropdown, truncate } from "./elements.js";
+import { button, context2d, createElement, dropdown, hint, itemDropdown, recordingName, truncate } from "./elements.js";
 import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
 import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
@@ -12,10 +12,11 @@ const WAYS = {
   rollout: { to: ["what a word is made of", "is made of"], from: ["what a word is part of", "is part of"] },
 };
 WAYS.layer = WAYS.head;
-const SCALES = { linear: (part) => part, root: Math.sqrt };
+const SCALES = { full: Math.sqrt, linear: (part) => part, root: Math.sqrt };
 const STACKS = { e: "encoder", d: "decoder", x: "cross-attention" };
 const NAMED = 3; // words that the status line names
 const FEW = 90; // words that are written large
+const CHOOSE = () => hint("Click a word, or move to one with the arrow keys and press Enter", "Tap a word");
 const WIDE = 140; // pixels of the legend
 
 /** @param {Page} page */
@@ -30,7 +31,8 @@ export async function text(page) {
   now.head = integerParam(params, "head", layer.heads - 1);
   now.by = choiceParam(params, "by", isCross ? ["head", "layer"] : ["head", "layer", "rollout"], "head");
   now.way = params.get("way") === "from" ? "from" : "to";
-  now.scale = choiceParam(params, "scale", ["linear", "log"], "root");
+  const usual = layer.keys < FEW ? "full" : "root"; // in long texts no weight would be seen beside 100 %
+  now.scale = choiceParam(params, "scale", ["full", "linear", "root", "log"], usual);
   const sizeOf = (way) => (isCross && way === "to" ? layer.queries : layer.keys);
   now.token = optionalInteger(params, "token", sizeOf(now.way) - 1);
   let weights = null; // of each word of the text that is shaded
@@ -58,7 +60,7 @@ export async function text(page) {
   const seek = createElement("input", { type: "search", placeholder: "Find", data: { "aria-label": "Find in the text: Enter goes to the next match" } });
   const foot = createElement("div", { className: "foot" },
     createElement("span", {}, seek, button("↓", "Next match", () => seekNext(1))), legend,
-    dropdown("Scale", [["linear", "linear"], ["root", "square root"], ["log", "logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
+    dropdown("Scale", [["full", "to 100 %, square root"], ["root", "to the strongest, square root"], ["linear", "to the strongest, linear"], ["log", "to the strongest, logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
   const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
   view.append(createElement("div", { className: `text${kind}` }, ...columns, foot));
   texts.forEach((paper) => paper.start());
@@ -75,7 +77,7 @@ export async function text(page) {
   fill();
   theme.onChange(paint);
   page.setExport({ csv, needs: () => wanted });
-  tell("Click a word, or move to one with the arrow keys and press Enter");
+  tell(CHOOSE());
   paint();
   if (now.token !== null) {
     (isCross && now.way === "from" ? texts[1] : texts[0]).reveal(now.token);
@@ -84,14 +86,14 @@ export async function text(page) {
 
   function state() {
     const { token, by, scale, ...rest } = now;
-    return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === "root" ? {} : { scale }), ...(token === null ? {} : { token }) };
+    return { ...rest, ...(by === "head" ? {} : { by }), ...(scale === usual ? {} : { scale }), ...(token === null ? {} : { token }) };
   }
 
   /* What is chosen */
 
   /** @param {Layer} one */
   function layerName(one) {
-    const of = recordings.length > 1 ? ` of ${truncate(recordings[one.recording].title, 24)}` : "";
+    const of = recordings.length > 1 ? ` of ${recordingName(recordings, one.recording, 24)}` : "";
     return `${one.stack in STACKS ? `${STACKS[one.stack]} ` : ""}${one.number}${of}`;
   }
 
@@ -175,7 +177,7 @@ export async function text(page) {
     stop.abort();
     if (now.token === null || (now.way === "to" && now.token < before)) {
       weights = null;
-      tell(now.token === null ? "Click a word" : "What this word attends to was not recorded");
+      tell(now.token === null ? CHOOSE() : "What this word attends to was not recorded");
       paint();
       return;
     }
@@ -248,7 +250,8 @@ export async function text(page) {
   }
 
   function paint() {
-    const partOf = now.scale === "log" ? (value) => share(value, most, true) : (value) => SCALES[now.scale](value / most);
+    const top = topOf();
+    const partOf = now.scale === "log" ? (value) => share(value, top, true) : (value) => SCALES[now.scale](value / top);
     const looks = (at) => {
       const value = weights[at];
       if (value === 0) return { paper: "", ink: "var(--faint)", label: "0 %" };
@@ -259,6 +262,11 @@ export async function text(page) {
       paper.paint(weights !== null && paper === shaded() ? looks : () => null, isChosen ? now.token : -1);
     });
     scale();
+  }
+
+  /** The weight with the darkest or brightest shade. */
+  function topOf() {
+    return now.scale === "full" ? 1 : most;
   }
 
   function scale() {
@@ -272,11 +280,13 @@ export async function text(page) {
       pen.fillStyle = shade(i / (WIDE - 1), theme.table).paper;
       pen.fillRect(i, 0, 1, 1);
     }
-    const [low, middle] = { linear: [0, most / 2], root: [0, most / 4], log: [least(most), Math.sqrt(least(most) * most)] }[now.scale];
+    const top = topOf();
+    const [low, middle] = { full: [0, 1 / 4], linear: [0, top / 2], root: [0, top / 4], log: [least(top), Math.sqrt(least(top) * top)] }[now.scale];
     legend.replaceChildren(
       createElement("span", { textContent: now.scale === "log" ? `≤ ${percent(low)}` : percent(low) }),
       createElement("span", { className: "ramp" }, canvas, createElement("span", { textContent: percent(middle) })),
-      createElement("span", { textContent: percent(most) }),
+      createElement("span", { textContent: now.scale === "full" ? "100 %" : percent(top) }),
+      createElement("span", { textContent: `strongest: ${percent(most)}` }),
       createElement("span", { className: "unseen", textContent: "0 %: no attention" }),
     );
   }

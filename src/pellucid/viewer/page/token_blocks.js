@@ -31,7 +31,7 @@ class TokenBlock {
     this.text.replaceChildren(...tokens.flatMap((token, i) => {
       const rest = token.replace(/^ +/, ""); // spaces between words are not shaded
       const space = token.slice(0, token.length - rest.length);
-      const text = rest.replace(/^\n+|\n+$/g, (breaks) => "⏎".repeat(breaks.length)) || "␣";
+      const text = rest.replace(/^\n+|\n+$/g, (breaks) => "⏎".repeat(breaks.length)) || (token ? "␣" : "·");
       return [space, createElement("span", { textContent: text, data: { "data-at": first + i, "data-of": side } }), token.includes("\n") ? "\n" : ""];
     }));
   }

@@ -1,4 +1,5 @@
 // The tokens of a text as strings, loaded once and shared by all views.
+import { graphemes } from "./elements.js";
 
 const CHUNK = 4096; // tokens of one answer
 /** @type {WeakMap<Source, Map<string, Promise<string[]>>>} */
@@ -26,7 +27,27 @@ async function loadChunks(source, path, count) {
     if (words === null) return Array.from({ length: count }, (_, i) => `#${i}`);
     chunks.push(words);
   }
-  return chunks.flat();
+  return wholeLetters(chunks.flat());
+}
+
+/** Letters that go on in the next tokens, as accents and emoji do, stand whole at their first. @param {string[]} words */
+export function wholeLetters(words) {
+  const found = [...words];
+  let base = 0; // the last word in which something stands
+  for (let at = 1; at < found.length; at++) {
+    const word = found[at];
+    if (!found[base]) base = at - 1;
+    if (/^[\x00-\u02ff]/.test(word)) base = at; // a letter that joins no other
+    if (!word || base === at) continue;
+    const last = graphemes(found[base].slice(-32)).at(-1) ?? "";
+    const joined = graphemes(last + word)[0] ?? "";
+    if (last && joined.length > last.length) {
+      found[base] += joined.slice(last.length);
+      found[at] = word.slice(joined.length - last.length);
+    }
+    if (found[at]) base = at;
+  }
+  return found;
 }
 
 /** The tokens of both sides, filled in as they arrive. @param {Page} page @param {HeadPlace} place @param {() => void} changed */

@@ -18,6 +18,8 @@ interface RecordingInfo {
   title: string;
   model: string;
   prompt: number | null;
+  /** What was read; empty where that is unknown or long. */
+  text: string;
 }
 
 /** The answer to "about". */
@@ -25,6 +27,10 @@ interface About {
   title: string;
   version: string;
   side: number;
+  /** Those that can read a text. */
+  models: string[];
+  /** Changes with each text that is read. */
+  edition: number;
   recordings: RecordingInfo[];
   layers: Layer[];
 }
@@ -43,11 +49,20 @@ interface PageCode {
   file: string;
 }
 
+/** A text for a model to read, and how many tokens it may add. */
+interface Asked {
+  model: string;
+  text: string;
+  new_tokens: number;
+}
+
 /** Answers questions: see data_source.js. */
 interface Source {
   json(path: string, signal?: AbortSignal): Promise<any>;
   numbers(path: string, signal?: AbortSignal): Promise<Numbers>;
   code?(): Promise<PageCode>;
+  /** Of a server alone: let a model read a text, which "about" then tells of. */
+  read?(asked: Asked, signal: AbortSignal): Promise<void>;
 }
 
 type CachedAnswer = Numbers | { json: any };

@@ -214,8 +214,10 @@ export class VirtualText {
       const looks = this.#shading(token.number);
       token.style.background = looks?.paper ?? "";
       token.style.color = looks?.ink ?? "";
-      if (looks) token.setAttribute("aria-label", `${token.textContent} ${looks.label}`);
-      else token.removeAttribute("aria-label");
+      const text = token.textContent || "the rest of the letter before";
+      if (looks) token.setAttribute("aria-label", `${text} ${looks.label}`);
+      else if (token.textContent) token.removeAttribute("aria-label");
+      else token.setAttribute("aria-label", text);
       token.setAttribute("aria-selected", String(token.number === this.#chosen));
     }
   }
@@ -281,6 +283,7 @@ function displayed(word) {
   const before = /^ */.exec(word)?.[0] ?? "";
   let text = word.slice(before.length);
   if (SPECIAL.test(word)) return { before, text, after: "", kind: "special" };
+  if (!word) return { before: "", text: "", after: "", kind: "part" };
   if (!text) return { before: "", text: "␣".repeat(Math.max(1, before.length)), after: "", kind: "sign" };
   const after = /\n*$/.exec(text)?.[0] ?? "";
   const kind = text.trim() ? "" : "sign";
