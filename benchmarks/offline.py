@@ -7,7 +7,6 @@ from disk in a Chromium without a graphics card. Its worker is asked as the page
 tiles of all levels, first for something to look at and then exactly.
 """
 
-import json
 import random
 import time
 from collections.abc import Iterator
@@ -37,7 +36,9 @@ TILES = 24
 """Of each level."""
 UNIT = 2.0**-11
 """The unit roundoff of float16."""
-WORKERS = "window.Worker = class extends Worker { constructor(url) { super(url); window.one = this; } }"
+WORKERS = (
+    "window.Worker = class extends Worker { constructor(url) { super(url); window.one = this; } }"
+)
 ASK = """async (question) => {
   const start = performance.now();
   const answer = await new Promise((found) => {

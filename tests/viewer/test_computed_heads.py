@@ -47,6 +47,13 @@ def relative(values):
     return [Pieces(values[distances].expand(1, HEADS, -1, -1))]
 
 
+COMPILES = """async () => {
+  let made = 0;
+  const { Instance } = WebAssembly;
+  WebAssembly.Instance = class extends Instance { constructor(of) { super(of); made += 1; } };
+  (await import("./page/computed_heads.js")).answerWithWeights(new MessageChannel().port1);
+  return made;
+}"""
 MASKS = {
     "causal": masks.causal(offset=4),
     "window": masks.window(left=13, right=5),
@@ -102,8 +109,17 @@ def test_every_kind_is_computed(all_kinds):
     assert len(keys) == 1, "shared keys are there once"
 
 
-def test_weights_are_the_library_s_within_what_float16_rounds(shown, opened, all_kinds):
+@pytest.fixture(params=["a worker", "plain JavaScript"])
+def reading(request, shown, opened):
+    """A page that reads files. Its server forbids workers, and a file does not."""
     page = opened(shown("decoder"), bypass_csp=True)
+    if request.param == "plain JavaScript":
+        page.evaluate("() => { globalThis.Worker = globalThis.WebAssembly = undefined; }")
+    yield page
+    assert len(page.workers) == (request.param == "a worker")
+
+
+def test_weights_are_the_library_s_within_what_float16_rounds(reading, all_kinds):
     paths, wanted = [], []
     for layer, one in enumerate(RECORDS):
         for item, (weights, budget) in enumerate(zip(*exact(one), strict=True)):
@@ -111,14 +127,17 @@ def test_weights_are_the_library_s_within_what_float16_rounds(shown, opened, all
                 (f"tile/{layer}/{item}/2/0/0/0", (2,)),
                 (f"row/{layer}/{item}/1/53", (1, 53)),
                 (f"column/{layer}/{item}/0/41", (0, slice(None), 41)),
-                (f"weights/{layer}/{item}/1/5/3?queries=7&keys=11", (1, slice(5, 12), slice(3, 14))),
+                (
+                    f"weights/{layer}/{item}/1/5/3?queries=7&keys=11",
+                    (1, slice(5, 12), slice(3, 14)),
+                ),
             ):
                 paths.append(path)
                 wanted.append((weights[part], budget[part]))
             paths.append(f"mean/{layer}/{item}/90/2")
             wanted.append((weights.mean(0)[90:, 2:], budget.mean(0)[90:, 2:]))
     for path, answer, (weights, budget) in zip(
-        paths, read_by_page(page, all_kinds, paths), wanted, strict=True
+        paths, read_by_page(reading, all_kinds, paths), wanted, strict=True
     ):
         assert answer["isExact"], (path, answer)
         off = (answer["values"].double() - weights).abs()
@@ -126,7 +145,7 @@ def test_weights_are_the_library_s_within_what_float16_rounds(shown, opened, all
         assert (off <= budget).all(), (RECORDS[int(path.split("/")[1])].name, path, off.max())
 
 
-def test_tiles_are_pooled_as_by_the_library(shown, opened, monkeypatch):
+def test_tiles_are_pooled_as_by_the_library(reading, monkeypatch):
     sizes = LONG, LONG, LONG_DIM
     catalogue = catalogue_of(record("long", masks.causal(), sizes=sizes))
     text = exported(catalogue, heads=[1])
@@ -141,14 +160,17 @@ def test_tiles_are_pooled_as_by_the_library(shown, opened, monkeypatch):
         f"tile/0/0/1/{level}/{row}/{col}?reduce={way}&exact={int(is_exact)}"
         for level, row, col, way, is_exact in asked
     ]
-    page = opened(shown("decoder"), bypass_csp=True)
     for (level, row, col, way, is_exact), answer in zip(
-        asked, read_by_page(page, text, paths), strict=True
+        asked, read_by_page(reading, text, paths), strict=True
     ):
         wanted = the_map.tile(level, row, col, way, exact=is_exact)
         assert wanted.is_exact == is_exact == answer["isExact"]
         assert answer["shape"] == list(wanted.cells.shape)
         torch.testing.assert_close(answer["values"], wanted.cells, rtol=3 * ROUNDING, atol=1e-9)
+
+
+def test_the_module_is_one_that_runs(shown, opened):
+    assert opened(shown("decoder"), bypass_csp=True).evaluate(COMPILES) == 1
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -167,7 +189,10 @@ def test_runs_are_what_rows_see(mask):
 
 def test_what_follows_no_pattern_is_stored_as_tiles():
     mask = masks.dense(torch.rand(1, 1, QUERIES, KEYS, generator=DRAW) < 0.5)
-    odd = record("odd mask", mask), record("odd bias", biases=[Pieces(normal(1, HEADS, QUERIES, KEYS))])
+    odd = (
+        record("odd mask", mask),
+        record("odd bias", biases=[Pieces(normal(1, HEADS, QUERIES, KEYS))]),
+    )
     heads = ComputedHeads(catalogue := catalogue_of(*odd))
     assert heads.plan(Place(0, 0, 1)).reason == "their mask follows no pattern"
     assert heads.plan(Place(1, 0, 1)).reason == "their bias follows no pattern"
