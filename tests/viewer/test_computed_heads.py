@@ -71,8 +71,12 @@ RECORDS = [
     record("sinks", MASKS["window"], sinks=torch.tensor([0.5, -1.0, 3.0])),
     record("relative bias", MASKS["causal"], biases=relative(normal(QUERIES + KEYS - 1))),
     record("bias of keys", biases=[Pieces(normal(1, HEADS, 1, KEYS).expand(-1, -1, QUERIES, -1))]),
+    record("doubles", biases=[Pieces(relative(normal(QUERIES + KEYS - 1))[0].tensor.double())]),
     record("large", scale=1e-9),
 ]
+RECORDS[-2].queries, RECORDS[-2].keys = (
+    Pieces(x.double()) for x in (RECORDS[-2].query, RECORDS[-2].key)
+)
 RECORDS[-1].queries = Pieces(1e8 * RECORDS[-1].query)  # float16 ends at 65,504
 
 

@@ -22,7 +22,7 @@ export async function openComputedHeads(parts, heads, side) {
       signal?.addEventListener("abort", () => {
         if (waiting.delete(id)) port.postMessage({ cancel: id });
         failed(signal.reason);
-      });
+      }, { once: true });
       port.postMessage({ id, ...question });
     }),
   };
@@ -50,7 +50,7 @@ function started() {
 /** Answers questions that arrive at a port. Its source is that of the worker, so it uses nothing from outside. @param {any} port */
 export function answerWithWeights(port) {
   const AT_ONCE = 2 ** 25; // multiplications up to which a tile is not worth a draft: 5 to 20 ms
-  const STEP = 2 ** 23; // multiplications between two looks at what is more urgent
+  const STEP = 2 ** 24; // multiplications between two looks at what is more urgent
   const SAMPLED = 64; // rows of a draft, at most
   const FEWEST = 8; // and at least
   const FINER = 3; // levels whose cells are kept, from the top one down, as on the server
