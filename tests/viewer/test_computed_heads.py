@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pellucid.attention import masks, reference
-from pellucid.lens.record import Pieces, Record
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.visibility import Visibility
 from pellucid.viewer import tile_pyramid
