@@ -58,7 +58,7 @@ export function answerWithWeights(port) {
   const LOG2E = Math.LOG2E;
   const [LN2_HIGH, LN2_LOW] = [0.693147180369123816490, 1.90821492927058770002e-10];
   const POWERS = Float64Array.from({ length: 1100 }, (_, i) => 2 ** (i - 1075));
-  const HALVES = Float64Array.from({ length: 2 ** 16 }, (_, bits) => {
+  const HALVES = Float32Array.from({ length: 2 ** 16 }, (_, bits) => {
     const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
     if (exponent === 31) return fraction ? NaN : sign * Infinity;
     return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
@@ -112,7 +112,7 @@ export function answerWithWeights(port) {
   function halves(buffer) {
     const bytes = new Uint8Array(buffer);
     const count = bytes.length / 2;
-    const values = new Float64Array(count);
+    const values = new Float32Array(count);
     for (let i = 0; i < count; i++) values[i] = HALVES[(bytes[i] << 8) | bytes[count + i]];
     return values;
   }
