@@ -1,9 +1,13 @@
 """What a page saves, and how it is read."""
 
 import csv
+import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+import torch
 from playwright.sync_api import Page
 
 from tests.viewer.browser import Views
@@ -34,3 +38,32 @@ def alone(opened: Views, file: Path) -> Page:
     copy = file.with_suffix(".html")
     copy.write_bytes(file.read_bytes())
     return opened.visit(copy.as_uri(), copy.as_uri(), offline=True)
+
+
+def kept(page):
+    """What is in a page."""
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return json.loads(found)
+
+
+READ = """async ([text, paths]) => {
+  const { openOfflineSource } = await import("./page/offline_source.js");
+  const { source } = await openOfflineSource({ textContent: text });
+  const one = async (path) => {
+    const { values, shape, isExact } = await source.numbers(path);
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    const letters = Array.from(bytes, (one) => String.fromCharCode(one)).join("");
+    return { values: letters, shape, isExact };
+  };
+  return Promise.all(paths.map((path) => one(path).catch((error) => error.message)));
+}"""
+
+
+def read_by_page(page, text, paths):
+    """Answers in numbers, as the page reads them out of a file."""
+    found = page.evaluate(READ, [json.dumps(kept(text)), paths])
+    for answer in found:
+        if isinstance(answer, dict):
+            values = np.frombuffer(answer["values"].encode("latin-1"), "<f4")
+            answer["values"] = torch.tensor(values).reshape(answer["shape"])
+    return found

@@ -1,7 +1,9 @@
-"""The page as one file that works offline: it contains all answers that its views request.
+"""The page as one file that works offline: it contains what its views request, or computes it.
 
-Numbers are stored one after another as float32, little-endian, in gzip and base64;
-offline_source.js reads them. Text is stored as JSON in which no tag can begin.
+Of a head it contains query and key (see computed_heads.py), from which the page computes every
+weight; where it cannot, or where that takes less space, all tiles. Numbers are stored one after
+another as float32, little-endian, in gzip and base64; offline_source.js reads them. Text is stored
+as JSON in which no tag can begin.
 """
 
 import json
@@ -11,6 +13,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -26,11 +29,11 @@ from pellucid.lens.recording import Recording
 from pellucid.viewer import alignment
 from pellucid.viewer.api import MOST_WORDS, Answer, Api, Numbers, parsed
 from pellucid.viewer.catalogue import THUMBNAIL, Catalogue, Layer, Place, Side, Volume
+from pellucid.viewer.computed_heads import GZIP, ComputedHeads, Parts, described
 from pellucid.viewer.tile_pyramid import SIDE, Reduce, top_level
 
 LIMIT = 64 * 2**20
 """The default limit: bytes of numbers in a file, before compression."""
-GZIP = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,21 @@ class Wanted:
             for head in range(layer.heads):
                 if self.heads is None or head in self.heads:
                     yield Place(number, item, head), layer
+
+    @cached_property
+    def computed_heads(self) -> ComputedHeads:
+        return ComputedHeads(self.catalogue)
+
+    @cached_property
+    def computed(self) -> list[Place]:
+        """The heads whose weights the page computes; of all others it contains the tiles."""
+        heads = self.computed_heads
+        return [
+            place
+            for place, layer in self.maps()
+            if not heads.plan(place).reason
+            and heads.bytes_of([place]) < 4 * sum(part.numbers for part in tiles_of(place, layer))
+        ]
 
 
 class Part(NamedTuple):
@@ -86,19 +104,26 @@ def _thumbnails(wanted: Wanted) -> Iterator[Part]:
 
 
 def _tiles(wanted: Wanted) -> Iterator[Part]:
+    computed = set(wanted.computed)
     for place, layer in wanted.maps():
-        for level in range(top_level(layer.queries, layer.keys) + 1):
-            high, wide = (_cells(size, 2**level) for size in (layer.queries, layer.keys))
-            # A single weight is its own mean and maximum.
-            ways = [f"?reduce={one}" for one in get_args(Reduce)] if level else [""]
-            name = "/".join(map(str, ("tile", *place, level)))
-            paths = (
-                f"{name}/{row}/{column}{way}"
-                for way in ways
-                for row in range(_cells(high, SIDE))
-                for column in range(_cells(wide, SIDE))
-            )
-            yield Part(paths, len(ways) * high * wide)
+        if place not in computed:
+            yield from tiles_of(place, layer)
+
+
+def tiles_of(place: Place, layer: Layer) -> Iterator[Part]:
+    """All tiles of one head."""
+    for level in range(top_level(layer.queries, layer.keys) + 1):
+        high, wide = (_cells(size, 2**level) for size in (layer.queries, layer.keys))
+        # A single weight is its own mean and maximum.
+        ways = [f"?reduce={one}" for one in get_args(Reduce)] if level else [""]
+        name = "/".join(map(str, ("tile", *place, level)))
+        paths = (
+            f"{name}/{row}/{column}{way}"
+            for way in ways
+            for row in range(_cells(high, SIDE))
+            for column in range(_cells(wide, SIDE))
+        )
+        yield Part(paths, len(ways) * high * wide)
 
 
 def _recordings(name: str) -> Every:
@@ -134,7 +159,7 @@ HELD: dict[str, Every] = {
 }
 """The endpoints whose answers a file contains, and the requests to each."""
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
-"""Those that the file computes from single weights."""
+"""Those that the page computes from single weights."""
 LEFT_OUT = {"lesson", "rollout-row", "rollout-column", "telling"}
 """Those that it cannot answer: there are too many requests, and each is slow; or that it does not
 ask, as it opens where it was saved."""
@@ -185,15 +210,22 @@ def exported(
             raise OutOfRangeError(f"there is no head {head}; layers have at most {most} heads")
     of = held_bytes(wanted)
     if of > limit:
+        reasons = {wanted.computed_heads.plan(place).reason for place, _ in wanted.maps()} - {""}
+        why = "".join(f"; it cannot compute some weights, as {one}" for one in sorted(reasons))
         raise TooLargeError(
             f"the page would contain {readable_bytes(of)} of numbers, more than the limit of "
             f"{readable_bytes(limit)}: select some --layers or --heads, record fewer tokens, or "
-            "raise --limit"
+            f"raise --limit{why}"
         )
     api = Api(catalogue)
     answers: dict[str, Any] = {}
     packer = zlib.compressobj(wbits=GZIP)
     packed, count = [], 0
+    parts, computed = Parts(), dict[str, Any]()
+    shipped = wanted.computed_heads.bytes_of(wanted.computed)
+    for number, place in enumerate(wanted.computed):
+        step("computing weights", shipped * number // len(wanted.computed), of)
+        computed["/".join(map(str, place))] = described(wanted.computed_heads, place, parts)
     for every in HELD.values():
         for part in every(wanted):
             for path in part.paths:
@@ -210,10 +242,11 @@ def exported(
                     count += answer.values.numel()
                 else:
                     answers[path] = {"json": answer}
-                step("computing weights", 4 * count, of)
+                step("computing weights", shipped + 4 * count, of)
     packed.append(packer.flush())
     numbers = b64encode(b"".join(packed)).decode()
     data = {"address": address, "answers": answers, "numbers": numbers}
+    data |= {"heads": computed, "parts": parts.packed}
     fill = {
         "title": safe(answers["about"]["json"]["title"]),
         "style": source("style.css"),
@@ -225,7 +258,8 @@ def exported(
 
 def held_bytes(wanted: Wanted) -> int:
     """Bytes of all numbers in the file before compression, without computing any of them."""
-    return 4 * sum(part.numbers for every in HELD.values() for part in every(wanted))
+    stored = 4 * sum(part.numbers for every in HELD.values() for part in every(wanted))
+    return stored + wanted.computed_heads.bytes_of(wanted.computed)
 
 
 def ask(api: Api, path: str) -> Answer:

@@ -72,6 +72,30 @@ interface CachedSource extends Source {
   clear(): void;
 }
 
+/** What the weights of a head are computed from; numbers of parts of the file. See computed_heads.py. */
+interface ComputedHead {
+  queries: number;
+  keys: number;
+  dim: number;
+  scale: number;
+  softcap: number | null;
+  query: number;
+  key: number;
+  logsumexp: number;
+  counts: number | null;
+  runs: number | null;
+  bias: number | null;
+  slant: number;
+}
+
+interface ComputedHeads {
+  has(head: string): boolean;
+  ask(
+    question: { head: string; area?: number[]; tile?: number[]; reduce?: string; isDraft?: boolean },
+    signal?: AbortSignal,
+  ): Promise<Numbers>;
+}
+
 /** Where the state of the page is stored: see url_state.js. */
 interface Url {
   readonly hash: string;
