@@ -200,7 +200,8 @@ def test_a_head_of_another_encoder(run, refused, examples, checkpoint, tmp_path)
     head = tmp_path / "head"
     run("classify", "--examples", examples, "--save", head)
     assert refused("classify", "--head", head, "--model", checkpoint("bert"), "rain") == (
-        "the head was fitted on embeddings of all-MiniLM-L6-v2, which differ from those of tiny-bert"
+        "the head was fitted on embeddings of all-MiniLM-L6-v2, "
+        "which differ from those of tiny-bert"
     )
 
 
