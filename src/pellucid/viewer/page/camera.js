@@ -1,4 +1,5 @@
-// Which part of a map is seen, and how large. Maps that share one move together.
+// Which part of a map is seen, and how large. Maps that share one move together. d3-zoom has one scale
+// for both axes and no cells; the cells of a short text are wider than high.
 
 const LARGEST = 96; // pixels of a weight from top to bottom
 const FEW = 64; // tokens up to which cells may be wider than high
