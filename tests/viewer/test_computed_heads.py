@@ -1,5 +1,6 @@
 """Weights that a page computes itself are the library's, as far as float16 goes."""
 
+import json
 import math
 
 import pytest
@@ -54,6 +55,15 @@ COMPILES = """async () => {
   WebAssembly.Instance = class extends Instance { constructor(of) { super(of); made += 1; } };
   (await import("./page/computed_heads.js")).answerWithWeights(new MessageChannel().port1);
   return made;
+}"""
+CANCELS = """async (text) => {
+  const { openOfflineSource } = await import("./page/offline_source.js");
+  const { source } = await openOfflineSource({ textContent: text });
+  const one = new AbortController();
+  const failed = source.numbers("column/0/0/1/5", one.signal).catch((error) => error.name);
+  const other = source.numbers("column/0/0/1/7");
+  one.abort();
+  return [await failed, (await other).shape];
 }"""
 MASKS = {
     "causal": masks.causal(offset=4),
@@ -172,6 +182,10 @@ def test_tiles_are_pooled_as_by_the_library(reading, monkeypatch):
         assert wanted.is_exact == is_exact == answer["isExact"]
         assert answer["shape"] == list(wanted.cells.shape)
         torch.testing.assert_close(answer["values"], wanted.cells, rtol=3 * ROUNDING, atol=1e-9)
+
+
+def test_a_question_can_be_cancelled(reading, all_kinds):
+    assert reading.evaluate(CANCELS, json.dumps(kept(all_kinds))) == ["AbortError", [QUERIES]]
 
 
 def test_the_module_is_one_that_runs(shown, opened):
