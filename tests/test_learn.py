@@ -51,3 +51,16 @@ def test_mistakes(run, arguments, message):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_a_class_is_shown_the_page(run, monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        "pellucid.viewer.serve.serve", lambda *given, place: served.append((given[0], place))
+    )
+    assert run("learn", "6", "--class", "--no-browser")[0] == 0
+    assert run("learn", "--page", "--no-browser")[0] == 0
+    assert served == [([], "learn?station=mask&class=1"), ([], "learn")]
+    status, _, err = run("learn", "mask", "--class", "--json")
+    assert status == 2
+    assert "leave out other options" in err

@@ -32,7 +32,7 @@ from tests.viewer.files import saved, table
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node, which runs the page's modules")
-EXAMPLES = {one["name"]: one for one in lesson.examples()["examples"]}
+EXAMPLES = {one["name"]: one["lesson"] for one in lesson.examples()["examples"]}
 CLOSE = 1e-12
 """The largest relative error against float64."""
 
@@ -208,8 +208,8 @@ def test_the_examples_are_those_of_the_notes() -> None:
     json.dumps(lesson.examples(), allow_nan=False)
     poem = EXAMPLES["poem"]
     assert poem["tokens"] == ["write", "a", "poem"]
-    assert poem["tokens"][poem["speaker"]] == "write"
-    W_query = torch.tensor(poem["projections"]["query"])
+    assert poem["tokens"][poem.get("speaker", 0)] == "write"
+    W_query = torch.tensor(poem["W_query"])
     torch.testing.assert_close(
         W_query, torch.tensor([[0.5406, -0.1657], [0.5869, 0.6496]]), atol=5e-5, rtol=0
     )
@@ -239,11 +239,12 @@ def test_the_notes_numbers(name: str, query: int) -> None:
 def of_example(name: str, query: int) -> dict[str, Any]:
     """All steps of one query, as the page makes them."""
     one = EXAMPLES[name]
-    roles = [[["project", x, W] for x in one["encodings"]] for W in one["projections"].values()]
+    matrices = [one[f"W_{role}"] for role in ("query", "key", "value")]
+    roles = [[["project", x, W] for x in one["embeddings"]] for W in matrices]
     count = len(one["tokens"])
     flat = ask("arithmetic", *(call for role in roles for call in role))
     queries, keys, values = (flat[i * count : (i + 1) * count] for i in range(3))
-    visible = [key <= query for key in range(count)] if one["causal"] else None
+    visible = [key <= query for key in range(count)] if "mask" in one else None
     told = {"query": queries[query], "keys": keys, "values": values, "visible": visible}
     (found,) = ask("arithmetic", ["attend", told | {"scale": len(queries[0]) ** -0.5}])
     return {**found, "queries": queries}
@@ -437,6 +438,16 @@ def weights_shown(page: Page, count: int) -> list[str]:
     return [cell(page, f"weight.{key}").inner_text() for key in range(count)]
 
 
+def is_told(text: str, weight: float) -> bool:
+    """Whether a weight is shown as it is: a dash where the key is hidden."""
+    if text == "–":
+        return weight == 0
+    if text.startswith("<"):
+        return 0 < weight < 0.001
+    (percentage,) = percents(text)
+    return is_shown(percentage, weight)
+
+
 def lit(page: Page) -> set[str]:
     names: list[str] = page.locator("td.lit").evaluate_all(
         "(all) => all.map((one) => one.dataset.cell)"
@@ -496,15 +507,15 @@ def test_sliders_compute_anew_and_reset_takes_it_back(shown, opened):
     page.get_by_role("slider", name="Temperature").fill("-1")
     assert weights_shown(page, 3) == [f"{100 * x:.1f} %" for x in (scores * 2).softmax(0)]
     page.get_by_role("radio", name="causal").click()
-    assert weights_shown(page, 3) == ["100.0 %", "0 %", "0 %"]
+    assert weights_shown(page, 3) == ["100.0 %", "–", "–"]
     assert cell(page, "masked.1").inner_text() == "−∞"
     opened.settle(page)
-    assert page.evaluate("location.hash").endswith("scale=1&temperature=0.5&mask=causal")
-    page.get_by_role("button", name="Restore scale, temperature and mask").click()
+    page.wait_for_url("**scale=1&temperature=0.5&mask=causal")
+    page.get_by_role("button", name="Back to the numbers of the example").click()
     assert weights_shown(page, 3) == before
     slider = page.get_by_role("slider", name="Window size in tokens")
     slider.fill("1")
-    assert weights_shown(page, 3) == ["100.0 %", "0 %", "0 %"]
+    assert weights_shown(page, 3) == ["100.0 %", "–", "–"]
 
 
 def test_a_slider_leaves_its_marks_by_keyboard(shown, opened):
@@ -526,7 +537,7 @@ def test_arrow_keys_choose_another_query(shown, opened):
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     assert page.get_by_role("radio", name="starts").get_attribute("aria-checked") == "true"
-    assert weights_shown(page, 6) == ["38.0 %", "31.0 %", "31.0 %", "0 %", "0 %", "0 %"]
+    assert weights_shown(page, 6) == ["38.0 %", "31.0 %", "31.0 %", "–", "–", "–"]
 
 
 @pytest.mark.parametrize(("name", "layer", "token"), [("decoder", 1, 37), ("long", 1, 500)])
@@ -536,8 +547,7 @@ def test_the_weights_of_a_recording(shown, opened, name, layer, token):
     right = of.weights(layer, 2)[token]
     first = max(0, min(token - lesson.MOST // 2, len(right) - lesson.MOST))
     for place, key in enumerate(range(first, min(first + lesson.MOST, len(right)))):
-        (percentage,) = percents(cell(page, f"weight.{place}").inner_text())
-        assert is_shown(percentage, right[key].item()), key
+        assert is_told(cell(page, f"weight.{place}").inner_text(), right[key].item()), key
     if name == "long":
         rest = right.sum() - right[first : first + lesson.MOST].sum()
         (percentage,) = percents(cell(page, "rest-weight").inner_text())

@@ -34,6 +34,8 @@ VIEWS = [
     View("text", "layer=1&head=2"),
     View("text", "layer=1&head=2&token=37"),
     View("lesson", ""),
+    View("lesson", 'words=dog+bites+man&source=a+cat&heads=2&with={"energy":"cosine"}'),
+    View("learn", "station=mask"),
     View("links", "layer=1&head=all"),
     View("links", "layer=0&head=2&token=37"),
     View("links", "", ("translated",)),
@@ -51,6 +53,12 @@ const deep = () => {
   return one;
 };
 """
+
+
+def test_the_page_weighs_little() -> None:
+    page = files("pellucid.viewer") / "page"
+    loaded = ("index.html", "bundle.js", "style.css", "icon.svg")
+    assert sum(len((page / name).read_bytes()) for name in loaded) <= 300_000
 
 
 # What every view must stand.
@@ -157,6 +165,10 @@ def test_an_address_shows_the_same_again(shown, opened, view):
         "generation?step=-3&recording=5&head=99&layer=1&token=999",
         "lesson?layer=1&scale=1e308&temperature=1e-300&width=1e9&mask=toString&around=-1",
         "lesson?example=__proto__&query=99&temperature=Infinity",
+        'lesson?with={"heads":-1,"about":5,"__proto__":{"x":1},"W_query":[[null]]}',
+        "lesson?with=~AAAA&words=%20&seed=1e9&size=0",
+        "lesson?words=a+b&source=c&mask=causal&size=999&heads=64&width=64",
+        "learn?station=__proto__&class=1&part=99",
         "toString?layer=0",
     ],
 )
@@ -424,6 +436,7 @@ EXPORTED = [
     View("compare", "show=difference"),
     View("text", "layer=1&head=2&token=37"),
     View("lesson", "example=poem"),
+    View("learn", "station=scale"),
     View("links", "layer=0&head=2&token=37"),
     View("generation", "step=7", ("written",)),
 ]

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,6 +30,16 @@ def learn(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the picture of the station.")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Learn in the browser, where every number can change.")
+    ] = False,
+    teaches: Annotated[
+        bool,
+        typer.Option("--class", help="One thing at a time in the browser, large, for a class."),
+    ] = False,
+    browser: Annotated[
+        bool, typer.Option(" /--no-browser", help="Print the address without opening a browser.")
+    ] = True,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -40,6 +50,10 @@ def learn(
     from pellucid.lessons.stations import station as station_of
 
     files = {"notebook": notebook, "slides": slides, "svg": svg}
+    if page or teaches:
+        if any(files.values()) or answers or json:
+            raise ArgumentError("--page and --class show the page: leave out other options")
+        _show_page(station_of(station).name if station else None, teaches, browser)
     if station is None:
         if any(files.values()):
             raise ArgumentError("give a station to write: a name or a number")
@@ -81,6 +95,22 @@ def learn(
             _ask if asks else None,
             names[after] if after < len(names) else None,
         )
+
+
+def _show_page(station: str | None, teaches: bool, browser: bool) -> NoReturn:
+    """Serve the page at a station, until Ctrl-C."""
+    from pellucid.viewer.reading import models_at_hand
+    from pellucid.viewer.serve import listening, serve
+
+    asked = [f"station={station}"] * (station is not None) + ["class=1"] * teaches
+    with listening("127.0.0.1", 0) as at:
+        place = "learn" + ("?" + "&".join(asked) if asked else "")
+        serve([], at, browser, _tell, models_at_hand(), place=place)
+
+
+def _tell(address: str) -> None:
+    typer.echo(f"{address}\nCtrl-C stops.")
+    sys.stdout.flush()
 
 
 def _ask(most: int) -> int:

@@ -56,3 +56,14 @@ def worth(weights: Tensor, visible: Tensor, words: Tensor) -> list[Worth]:
         Worth(share, even)
         for share, even in zip(to_others.tolist(), evenness.tolist(), strict=True)
     ]
+
+
+def telling_word(weights: Tensor, words: Tensor) -> int:
+    """The word that gives most to other words, which has most to tell.
+
+    Args:
+        weights: (tokens, tokens), of one head.
+        words: as in `worth`.
+    """
+    others = words & ~torch.eye(len(words), dtype=torch.bool)
+    return int(((weights * others).sum(dim=-1) + words).argmax())

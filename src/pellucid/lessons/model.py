@@ -13,7 +13,7 @@ from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
-from pellucid.lessons.heads import Worth, worth
+from pellucid.lessons.heads import Worth, telling_word, worth
 from pellucid.lessons.sentences import Speaker
 from pellucid.lessons.steps import stage_steps
 from pellucid.lessons.walk import ROLES, Step, Walk, find_token, matrix, rows_shown
@@ -81,7 +81,7 @@ def walk_model(
 
     tokens = reading.tokens
     weights = _weights(record, causal)[head]
-    speaker = focus[0] if focus else _speaker(weights, reading.words)
+    speaker = focus[0] if focus else telling_word(weights, reading.words)
     key_dim = query_head.shape[1]
     factor = key_dim**-0.5 if record.scale is None else record.scale
     bias = _of_head(record.bias, record.weights.shape, head)
@@ -276,12 +276,6 @@ def _weights(record: Record, causal: bool) -> Tensor:
         return weights
     kept = weights.tril()  # what the hidden keys had goes to the others, and to any sink, in step
     return kept / (1 - (weights - kept).sum(dim=-1, keepdim=True)).clamp_min(1e-12)
-
-
-def _speaker(weights: Tensor, words: Tensor) -> int:
-    """The word that gives most to other words, which has most to tell."""
-    others = words & ~torch.eye(len(words), dtype=torch.bool)
-    return int(((weights * others).sum(dim=-1) + words).argmax())
 
 
 def _check(name: str, given: int | None, available: int, model: str) -> None:

@@ -407,7 +407,7 @@ def _softmax() -> Station:
 
 
 def _mask() -> Station:
-    lesson = example_lesson("journey", causal=True)
+    lesson = example_lesson("journey", causal=True).change(speaker=0)
     n = len(lesson.tokens)
     finite = torch.zeros(n, n) + torch.full((n, n), -2.0).triu(1)
     soft = lesson.change(mask=finite)

@@ -17,7 +17,7 @@ from pellucid import __version__
 from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer import alignment, lesson, rollout_rows, telling
+from pellucid.viewer import alignment, learning, lesson, rollout_rows, telling
 from pellucid.viewer.catalogue import Catalogue, Place, Side
 from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 
@@ -127,6 +127,7 @@ class Api:
         self.catalogue = catalogue
         self.models, self.edition = list(models), edition
         self._measured: list[dict[str, Any]] = []
+        self._race = learning.Race()
         self._measuring, self._rows, self._layers_done = Lock(), catalogue.rows(), 0
 
     def ask(self, path: str, options: Mapping[str, str]) -> PendingAnswer:
@@ -254,6 +255,9 @@ class Api:
         layer, item, head, token = (given[name] for name in (*HEAD, "token"))
         return lesson.head(*self.catalogue.record(layer), item, head, token)
 
+    def training(self, given: Given) -> Answer:
+        return self._race.steps(given["d_k"], given["seed"], given["first"])
+
     def _map(self, given: Given) -> Map:
         return self.catalogue.map(Place(given["layer"], given["item"], given["head"]))
 
@@ -351,6 +355,30 @@ ENDPOINTS = {
         Api.lesson,
         HEAD,
         {"token": IntegerOption(0, LARGEST, 0)},
+        pace="slow",
+    ),
+    "stations": Endpoint("The stations of the path, in order.", lambda api, given: learning.path()),
+    "station": Endpoint(
+        "One station: its idea, questions, lesson and change.",
+        lambda api, given: learning.station(given["station"]),
+        ("station",),
+        pace="slow",
+    ),
+    "station-file": Endpoint(
+        "One station as a notebook or slides.",
+        lambda api, given: learning.station_file(given["station"], given["kind"]),
+        ("station",),
+        {"kind": ChoiceOption(("notebook", "slides"), "notebook")},
+        pace="slow",
+    ),
+    "training": Endpoint(
+        "The next steps of two models in training, one of which does not divide its scores.",
+        Api.training,
+        options={
+            "d_k": IntegerOption(1, 256, 64),
+            "seed": IntegerOption(0, LARGEST, 0),
+            "first": IntegerOption(0, learning.RACE, 0),
+        },
         pace="slow",
     ),
     "written": Endpoint(

@@ -160,7 +160,10 @@ HELD: dict[str, Every] = {
 """The endpoints whose answers a file contains, and the requests to each."""
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 """Those that the page computes from single weights."""
-LEFT_OUT = {"lesson", "rollout-row", "rollout-column", "telling"}
+LEFT_OUT = {
+    *("lesson", "telling", "rollout-row", "rollout-column"),
+    *("stations", "station", "station-file", "training"),
+}
 """Those that it cannot answer: there are too many requests, and each is slow; or that it does not
 ask, as it opens where it was saved."""
 

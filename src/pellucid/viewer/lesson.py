@@ -4,6 +4,7 @@ The page does the arithmetic itself, so that users can change it. These inputs m
 equal to the library's.
 """
 
+import json
 import math
 from typing import Any
 
@@ -13,62 +14,45 @@ from torch import Tensor
 from pellucid.errors import OutOfRangeError
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
-from pellucid.lens.spelling import running
+from pellucid.lens.spelling import is_special, running
 from pellucid.lessons import lookup
-from pellucid.lessons.examples import EXAMPLES, walk_example
-from pellucid.lessons.lesson import Form
-from pellucid.lessons.walk import ROLES
+from pellucid.lessons.examples import EXAMPLES, example_lesson
+from pellucid.lessons.heads import telling_word
+from pellucid.lessons.lesson import Form, Lesson
 
 MOST = 64
 """Tokens that are shown at once."""
 
 
 def examples() -> dict[str, Any]:
-    """The worked examples of the notes, with all inputs of the arithmetic.
+    """The worked examples of the notes as lessons, and the colours that a lookup knows.
 
-    Each has a name, a title, its tokens, the index of the token whose query is shown first, and
-    lines about the source of the numbers. Encodings come with projections, (d_in, d_out) each;
-    examples without them give query, key and value as `head` does.
+    Each example has a name, a title, and a lesson with the fields of `Lesson`; the wheel has the
+    angle of each colour in degrees.
     """
     ways = [(name, way) for name, example in EXAMPLES.items() for way in example.weights]
     found = [_example(name, way) for name, way in ways]
     causal = _example("journey", "linear", causal=True)
-    return {"examples": [*found, causal, _lookup()]}
+    wheel = list(lookup.WHEEL)
+    colours = lookup.lookup_lesson(wheel).change(speaker=wheel.index("orange"))
+    looked_up = {"name": "lookup", "title": "looking up a colour", "lesson": as_json(colours)}
+    return {"examples": [*found, causal, looked_up], "wheel": lookup.WHEEL}
+
+
+def as_json(lesson: Lesson) -> dict[str, Any]:
+    """A lesson as the page reads it: what is as usual is left out."""
+    read: dict[str, Any] = json.loads(lesson.to_json())
+    return read
 
 
 def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
-    example = EXAMPLES[name]
-    _, make = example.weights[way]
-    walk = walk_example(name, weights=way, causal=causal)
-    more = [way] * (way != next(iter(example.weights))) + ["causal"] * causal
+    lesson = example_lesson(name, weights=way, causal=causal)
+    more = [way] * (way != next(iter(EXAMPLES[name].weights))) + ["causal"] * causal
     suffixes = {"linear": "linear layers", "causal": "causal mask"}
     return {
         "name": "-".join([name, *more]),
-        "title": walk.title + "".join(f", {suffixes[one]}" for one in more),
-        "tokens": list(walk.tokens),
-        "encodings": example.embeddings().tolist(),
-        "projections": dict(zip(ROLES, (W.tolist() for W in make()), strict=True)),
-        "speaker": len(walk.tokens) - 1 if causal else example.speaker,
-        "about": list(walk.about),
-        "causal": causal,
-    }
-
-
-def _lookup() -> dict[str, Any]:
-    """Looking up a colour with attention: any colour of the wheel can be the query."""
-    lesson = lookup.lookup_lesson(list(lookup.WHEEL))
-    return {
-        "name": "lookup",
-        "title": "looking up a colour",
-        "tokens": list(lesson.tokens),
-        "keys": list(lesson.keys),
-        "query": lesson.query,
-        "key": lesson.key,
-        "value": lesson.value,
-        "scale": 1.0,
-        "speaker": lesson.tokens.index("orange"),
-        "about": list(lesson.about),
-        "causal": False,
+        "title": lesson.title + "".join(f", {suffixes[one]}" for one in more),
+        "lesson": as_json(lesson),
     }
 
 
@@ -104,6 +88,7 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
     # In cross-attention no key is at the query's position: show those equally far along.
     cols = _window(token * keys // queries if offset is None else token + offset, keys)
 
+    tokens = _words(seen, record.query_ids, item, rows)
     with torch.no_grad():
         masked = weights.masked[0, rows].double()
         visible = masked[:, cols] > -torch.inf
@@ -114,8 +99,9 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
         bias = None if weights.bias is None else weights.bias[0, rows, cols].double()
         return {
             "title": f"{record.name}, head {head}",
-            "tokens": _words(seen, record.query_ids, item, rows),
+            "tokens": tokens,
             "keys": _words(seen, record.key_ids, item, cols),
+            "speaker": _speaker(masked[:, cols], tokens, rows == cols),
             "first": rows.start,
             "first_key": cols.start,
             "queries": queries,
@@ -131,6 +117,14 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
             "rest": None if rest is None else rest.tolist(),
             "rest_value": None if rest_value is None else rest_value.tolist(),
         }
+
+
+def _speaker(masked: Tensor, tokens: list[str], is_self: bool) -> int:
+    """The word that gives most to other words; the first word in cross-attention."""
+    words = torch.tensor([not is_special(one) and any(map(str.isalnum, one)) for one in tokens])
+    if not is_self:
+        return int(words.int().argmax())
+    return telling_word(masked.softmax(dim=-1).nan_to_num(), words)
 
 
 def _offset(known: int | Tensor | None, record: Record, queries: int, keys: int) -> int | None:

@@ -81,6 +81,8 @@ def serve(
     browser: bool,
     tell: Callable[[str], None],
     models: Mapping[str, str],
+    *,
+    place: str = "",
 ) -> NoReturn:
     """Serve recordings, report the address, and end the process at Ctrl-C.
 
@@ -90,11 +92,13 @@ def serve(
         browser: whether to open one.
         tell: called with the address, before a browser is opened.
         models: those that may read a text of the page, as of `models_at_hand`.
+        place: where the page opens, as after "#" in its address.
 
     Raises:
         ArgumentError: a recording contains no attention.
     """
     server, address = _server(volumes, at, models)
+    address += f"#{place}" if place else ""
     tell(address)
     if browser:
         _open(address)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.lens.spelling import is_special
-from pellucid.lessons.heads import worth
+from pellucid.lessons.heads import telling_word, worth
 from pellucid.viewer.catalogue import Catalogue
 
 MOST_TOKENS = 512
@@ -41,9 +41,7 @@ def telling(catalogue: Catalogue, recording: int) -> dict[str, Any]:
         words = _words(catalogue, number, layer.keys)
         for head, found in enumerate(worth(dense, visible, words)):
             if found.total > 0 and (best is None or found.total > best[0]):
-                others = words & ~torch.eye(len(words), dtype=torch.bool)
-                token = int(((dense[head] * others).sum(dim=-1) + words).argmax())
-                best = found.total, Telling(number, head, token)
+                best = found.total, Telling(number, head, telling_word(dense[head], words))
     return {"telling": None if best is None else best[1]._asdict()}
 
 

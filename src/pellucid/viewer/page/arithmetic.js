@@ -10,9 +10,23 @@ export function project(x, matrix) {
   return matrix[0].map((_, column) => product(x, matrix.map((row) => row[column])));
 }
 
+const direction = (x) => { const length = Math.max(Math.hypot(...x), 1e-12); return x.map((one) => one / length); };
+
+/**
+ * How a query and a key are compared: pellucid.attention.energies.
+ * @param {string} energy @param {Vector[] | null} W (d_k, d_k) of "bilinear"; (2 d_k, hidden) of "additive" @param {Vector | null} v (hidden,)
+ * @returns {(query: Vector, key: Vector) => number}
+ */
+export function comparison(energy, W = null, v = null) {
+  if (energy === "cosine") return (query, key) => product(direction(query), direction(key));
+  if (energy === "bilinear" && W) return (query, key) => product(project(query, W), key);
+  if (energy === "additive" && W && v) return (query, key) => product(v, project([...query, ...key], W).map(Math.tanh));
+  return product;
+}
+
 /** How well a query fits each key. @param {Vector} query @param {Vector[]} keys (keys, d_k) */
-export function score(query, keys) {
-  return keys.map((key) => product(query, key));
+export function score(query, keys, compare = product) {
+  return keys.map((key) => compare(query, key));
 }
 
 /** @param {Vector} scores @param {number} factor */
@@ -53,11 +67,12 @@ export function mix(weights, values) {
 /**
  * All steps of one query.
  * @param {{query: Vector, keys: Vector[], values?: Vector[]|null, scale: number, softcap?: number|null, bias?: Vector|null,
- *   visible?: boolean[]|null, temperature?: number, sink?: number|null, rest?: number|null, restValue?: Vector|null}} given
+ *   visible?: boolean[]|null, temperature?: number, sink?: number|null, rest?: number|null, restValue?: Vector|null,
+ *   compare?: (query: Vector, key: Vector) => number}} given
  *   rest: a logit for all keys that are not among these; restValue: what their values mix to.
  */
-export function attend({ query, keys, values = null, scale: factor, softcap = null, bias = null, visible = null, temperature = 1, sink = null, rest = null, restValue = null }) {
-  const scores = score(query, keys);
+export function attend({ query, keys, values = null, scale: factor, softcap = null, bias = null, visible = null, temperature = 1, sink = null, rest = null, restValue = null, compare = product }) {
+  const scores = score(query, keys, compare);
   const scaled = scale(scores, factor);
   const capped = cap(scaled, softcap);
   const masked = mask(capped, bias, visible);

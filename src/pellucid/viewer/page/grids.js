@@ -16,13 +16,102 @@ export class Grids {
   #rebuild;
   #cells = new Map(); // under a name all places where that number stands
   #isWide = false; // whether long vectors are shown whole
+  #fields;
+  #entries = 0;
 
-  /** @param {HTMLElement} body @param {{follow: Function, rebuild: () => void, point: (name: string|null) => void, signal: AbortSignal}} calls */
-  constructor(body, { follow, rebuild, point, signal }) {
+  /**
+   * @param {HTMLElement} body
+   * @param {{follow: Function, rebuild: () => void, point: (name: string|null) => void, signal: AbortSignal, fields?: Fields}} calls
+   *
+   * @typedef {object} Fields what may be typed into
+   * @property {(name: string) => boolean} has
+   * @property {(name: string) => string} text
+   * @property {(name: string) => number} number
+   * @property {(name: string, text: string | number, entry: string) => void} set throws an Error that says what is wrong; changes of one entry are undone together
+   * @property {(message: string) => void} complain
+   */
+  constructor(body, { follow, rebuild, point, signal, fields }) {
     this.#body = body;
     this.#follow = follow;
     this.#rebuild = rebuild;
+    this.#fields = fields;
     listen(body, point, signal);
+    if (fields) this.#listen(fields, signal);
+  }
+
+  /** @param {Fields} fields @param {AbortSignal} signal */
+  #listen(fields, signal) {
+    this.#body.addEventListener("click", ({ target }) => {
+      const place = placeOf(target);
+      if (place?.classList.contains("field") && !place.firstElementChild) this.#enter(place);
+    }, { signal });
+    this.#body.addEventListener("keydown", (event) => {
+      const place = event.target;
+      if (!(place instanceof HTMLElement) || !place.classList.contains("field") || event.ctrlKey || event.metaKey || event.altKey) return;
+      const { key } = event;
+      const name = place.dataset.cell ?? "";
+      if (key === " " && name.startsWith("M.")) fields.set(name, fields.text(name) === "-inf" ? "0" : "-inf", "");
+      else if (["Enter", "F2"].includes(key)) this.#enter(place);
+      else if (/^[-−.\d]$/.test(key)) this.#enter(place, key);
+      else if (["Backspace", "Delete"].includes(key)) this.#enter(place, "");
+      else return;
+      event.preventDefault();
+    }, { signal });
+  }
+
+  /** A number becomes an input. What is typed counts at once; Escape takes it back. @param {HTMLElement} place @param {string} [typed] */
+  #enter(place, typed) {
+    const fields = /** @type {Fields} */ (this.#fields);
+    const name = place.dataset.cell ?? "";
+    const [before, number] = [fields.text(name), fields.number(name)]; // which is rounded, and which is not
+    const entry = `entry ${++this.#entries}`;
+    const input = createElement("input", { className: "entry", size: 1, value: typed ?? before, spellcheck: false, autocomplete: "off", data: { "aria-label": "Type a number" } });
+    const apply = () => {
+      try {
+        fields.set(name, input.value === before ? number : input.value, entry);
+        input.removeAttribute("aria-invalid");
+        return true;
+      } catch (error) {
+        input.setAttribute("aria-invalid", "true");
+        fields.complain(error.message);
+        return false;
+      }
+    };
+    let isOpen = true;
+    const close = () => {
+      isOpen = false;
+      input.remove();
+      this.write(this.#text, name);
+    };
+    /** Another number has the focus. @param {Element | null | undefined} next */
+    const leave = (next) => {
+      close();
+      /** @type {any} */ (next ?? place).focus();
+    };
+    input.addEventListener("input", apply);
+    input.addEventListener("blur", () => {
+      if (!isOpen) return;
+      if (!apply()) fields.set(name, number, entry);
+      close();
+    });
+    input.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      const { key } = event;
+      const way = { Enter: [event.shiftKey ? -1 : 1, 0], ArrowDown: [1, 0], ArrowUp: [-1, 0], Tab: [0, event.shiftKey ? -1 : 1] }[key];
+      if (key === "Escape") {
+        fields.set(name, number, entry);
+        leave(place);
+      } else if (way && apply()) {
+        const there = next(place, way[0], way[1]);
+        if (key === "Tab" && (there === place || !there?.classList.contains("field"))) { leave(place); return; }
+        leave(there);
+      } else if (!way) return;
+      event.preventDefault();
+    });
+    place.replaceChildren(input);
+    input.focus();
+    if (typed === undefined) input.select();
+    else apply();
   }
 
   clear() {
@@ -34,11 +123,14 @@ export class Grids {
     return (name !== null && this.#cells.get(name)) || [];
   }
 
-  /** @param {(name: string) => string} textOf */
-  write(textOf) {
-    for (const [name, places] of this.#cells) {
+  #text = (/** @type {string} */ name) => name;
+
+  /** @param {(name: string) => string} textOf @param {string} [only] */
+  write(textOf, only) {
+    this.#text = textOf;
+    for (const [name, places] of only === undefined ? this.#cells : [[only, this.places(only)]]) {
       const text = textOf(name);
-      for (const place of places) if (place.textContent !== text) place.textContent = text;
+      for (const place of places) if (!place.firstElementChild && place.textContent !== text) place.textContent = text;
     }
   }
 
@@ -90,7 +182,8 @@ export class Grids {
 
   /** @param {string} name @param {boolean} isSide */
   #cell(name, isSide) {
-    const element = createElement("td", { tabIndex: -1, className: isSide ? "side" : "" });
+    const isField = this.#fields?.has(name);
+    const element = createElement("td", { tabIndex: -1, className: `${isSide ? "side" : ""} ${isField ? "field" : ""}` });
     element.dataset.cell = name;
     this.#cells.set(name, [...this.places(name), element]);
     return element;

@@ -6,6 +6,7 @@ import { button, createElement } from "./elements.js";
 import { csvOf, download, exporters } from "./export_formats.js";
 import { generation } from "./generation.js";
 import { landing } from "./landing.js";
+import { learn } from "./learn.js";
 import { lesson } from "./lesson.js";
 import { links } from "./links.js";
 import { map } from "./map.js";
@@ -14,7 +15,7 @@ import { text } from "./text.js";
 import { themeOf } from "./theme.js";
 import { formatState, parseState } from "./url_state.js";
 
-const VIEWS = { overview, map, compare, text, links, generation, lesson }; // the names on the page are these, capitalised
+const VIEWS = { overview, map, compare, text, links, generation, lesson, learn }; // the names on the page are these, capitalised
 
 /**
  * Fill an element with the page.
@@ -28,7 +29,9 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   let source = cachedSource(from);
   const title = createElement("h1", { dir: "auto" });
   const model = createElement("p", { className: "model" });
-  const tabs = Object.keys(VIEWS).map((name) => {
+  // A file holds no stations, apart from those that were open when it was saved.
+  const names = Object.keys(VIEWS).filter((name) => name !== "learn" || source.code || parseState(address.hash).view === name);
+  const tabs = names.map((name) => {
     const element = createElement("a", { textContent: name[0].toUpperCase() + name.slice(1), href: `#${name}` });
     element.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -71,7 +74,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
 
   /** @param {About} about */
   function fillMenu(about) {
-    const name = () => `${about.title} ${parseState(address.hash).view}`.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
+    const name = () => `${title.textContent} ${parseState(address.hash).view}`.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
     /** @type {Record<string, () => Promise<void>>} */
     const ways = {
       PNG: async () => download(`${name()}.png`, await exporters.png(view, theme)),
@@ -80,9 +83,13 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
       HTML: async () => download(`${name()}.html`, await exporters.html(source, exportable, address.hash, about.title)),
     };
     if (!source.code) delete ways.HTML; // this page is a file already
-    const titles = { PNG: "image", SVG: "vector image", CSV: "the numbers shown", HTML: "standalone page, works offline" };
-    menu.querySelector("div")?.remove();
-    menu.append(createElement("div", {}, ...Object.entries(ways).map(([way, call]) => button(way, `Export as ${way}: ${titles[way]}`, async () => {
+    const titles = { PNG: "image", SVG: "vector image", CSV: "the numbers shown", HTML: "standalone page, works offline", JSON: "for pellucid explain --from", Notebook: "runs as it is", Slides: "an HTML file" };
+    // What this view alone can write.
+    const own = () => ({
+      ...(exportable.json ? { JSON: async () => download(`${name()}.json`, exportable.json?.() ?? "") } : {}),
+      ...Object.fromEntries(Object.entries(exportable.files ?? {}).map(([way, file]) => [way, async () => download(...await file())])),
+    });
+    const entry = ([way, call]) => button(way, `Export as ${way}: ${titles[way]}`, async () => {
       menu.open = false;
       setStatus(`Exporting ${way} …`);
       try {
@@ -91,7 +98,11 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
       } catch (error) {
         setStatus(`Export failed: ${error.message}`);
       }
-    }))));
+    });
+    const list = createElement("div", {});
+    menu.querySelector("div")?.remove();
+    menu.append(list);
+    menu.ontoggle = () => list.replaceChildren(...Object.entries({ ...ways, ...own() }).map(entry));
   }
 
   /** @param {About} about */
@@ -100,8 +111,8 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     shown = new AbortController();
     const { signal } = shown;
     const { view: wanted, params } = parseState(address.hash);
-    const name = Object.hasOwn(VIEWS, wanted) ? wanted : "overview";
-    for (const [i, one] of Object.keys(VIEWS).entries()) {
+    const name = names.includes(wanted) ? wanted : "overview";
+    for (const [i, one] of names.entries()) {
       if (one === name) {
         tabs[i].setAttribute("aria-current", "page");
         tabs[i].scrollIntoView({ block: "nearest", inline: "nearest" }); // of the strip of a phone
@@ -112,7 +123,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     source.clear();
     exportable = { csv: noNumbers };
     setStatus("");
-    if (!about.layers.length && name !== "lesson") {
+    if (!about.layers.length && !["lesson", "learn"].includes(name)) {
       view.append(createElement("p", { className: "nothing", textContent: "Type a text above: a model of your choice reads it, and every weight of its attention is shown here." }));
       setStatus("No text so far");
       return;

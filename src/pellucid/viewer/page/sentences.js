@@ -10,14 +10,21 @@ export function percents(part) {
   return `${(100 * part).toFixed(0)}\u00a0%`;
 }
 
+/** A weight in a table: its digits, and never a power of ten. @param {number} part */
+export function weight(part) {
+  if (part === 0) return "0 %";
+  if (part < 0.001) return "<0.1 %";
+  return `${part < 0.1 ? (100 * part).toPrecision(2) : (100 * part).toFixed(1)} %`;
+}
+
 /** "a", "a and b", "a, b and c". @param {string[]} parts */
 function listing(parts) {
   return parts.length === 1 ? parts[0] : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
 }
 
 /** @param {number} number @param {string} noun */
-export function count(number, noun) {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+export function count(number, noun, several = `${noun}s`) {
+  return `${number} ${number === 1 ? noun : several}`;
 }
 
 /** A number with so many decimals, a true minus, and no minus zero. @param {number} number */
@@ -26,6 +33,11 @@ export function decimal(number, decimals = 2) {
   if (!Number.isFinite(number)) return number < 0 ? "−∞" : "∞";
   const text = Math.abs(number) < 1e6 ? number.toFixed(decimals) : number.toExponential(decimals);
   return text.replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+}
+
+/** A factor, with four digits. @param {number} number */
+export function factor(number) {
+  return String(Number(number.toPrecision(4))).replace("-", "−");
 }
 
 /** A word; if it is written leftwards, so that the numbers behind it stay behind it. @param {string} word */
@@ -60,10 +72,14 @@ export function sentencesOf({ name, own, names }) {
   }
 
   return {
-    /** @param {number[]} scores */
-    score(scores) {
-      const best = scores.indexOf(Math.max(...scores));
-      return `The query of ${name} fits the key of ${whom(best)} best: their score is ${decimal(scores[best])}.`;
+    /** The best key is one that the query may see. @param {number[]} scores @param {boolean[] | null} visible */
+    score(scores, visible = null) {
+      const isSeen = (key) => visible === null || visible[key];
+      const seen = [...scores.keys()].filter(isSeen);
+      if (!seen.length) return `The query of ${name} may see no key at all.`;
+      const best = seen.reduce((most, key) => (scores[key] > scores[most] ? key : most));
+      const among = seen.length < scores.length ? "Among the keys it may see, t" : "T";
+      return `${among}he query of ${name} fits the key of ${whom(best)} best: their score is ${decimal(scores[best])}.`;
     },
 
     /** @param {number[]} scores @param {number} factor @param {number} keyDim */
@@ -72,7 +88,7 @@ export function sentencesOf({ name, own, names }) {
       const isRoot = Math.abs(factor * Math.sqrt(keyDim) - 1) < 1e-6;
       const how = isRoot
         ? `Divided by √${keyDim} = ${Math.sqrt(keyDim).toFixed(2)}, so that scores do not grow with how many numbers a vector has`
-        : `Multiplied by ${decimal(factor, 4)}`;
+        : `Multiplied by ${Number(factor.toPrecision(4))}`;
       return `${how}: the largest score of ${name} goes from size ${decimal(largest)} to ${decimal(largest * factor)}.`;
     },
 

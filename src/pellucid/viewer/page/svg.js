@@ -132,6 +132,10 @@ function walk(element, pen, box, seen = box) {
     if (option) words(option.textContent, at.left + 6, (at.top + at.bottom) / 2, style, pen, box);
     return;
   }
+  if (element instanceof HTMLInputElement) {
+    input(element, at, style, pen, box);
+    return;
+  }
   const isWindow = style.overflowX !== "visible" && (element.scrollWidth > element.clientWidth || element.scrollHeight > element.clientHeight);
   if (isWindow) {
     pen.save();
@@ -147,6 +151,36 @@ function walk(element, pen, box, seen = box) {
     else if (child.nodeType === Node.TEXT_NODE && child.data.trim()) lines(child, style, pen, box);
   }
   if (isWindow) pen.restore();
+}
+
+/** What is typed, ticked, or set by a slider. @param {HTMLInputElement} element @param {DOMRect} at @param {CSSStyleDeclaration} style @param {SvgContext} pen @param {DOMRect} box */
+function input({ type, value, placeholder, checked, min, max }, at, style, pen, box) {
+  const [left, middle] = [at.left - box.left, (at.top + at.bottom) / 2];
+  const y = middle - box.top;
+  pen.fillStyle = pen.strokeStyle = style.accentColor;
+  pen.lineWidth = 1;
+  if (type === "range") {
+    const part = (Number(value) - Number(min)) / (Number(max) - Number(min));
+    pen.strokeRect(left, y - 3, at.width, 6);
+    pen.fillRect(left, y - 3, part * at.width, 6, 3);
+    pen.fillRect(left + part * (at.width - 16), y - 8, 16, 16, 8);
+  } else if (type === "checkbox") {
+    pen.strokeRect(left, at.top - box.top, at.width, at.height);
+    if (checked) words("✓", at.left + 1, middle, style, pen, box);
+  } else {
+    const text = value || placeholder;
+    pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+    const inner = at.width - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 4;
+    const indent = style.textAlign === "right" ? Math.max(0, inner - width(text, pen.font)) : 0;
+    words(text, at.left + parseFloat(style.paddingLeft) + 2 + indent, middle, style, pen, box);
+  }
+}
+
+/** @param {string} text @param {string} font */
+function width(text, font) {
+  const pen = context2d(document.createElement("canvas"));
+  pen.font = font;
+  return pen.measureText(text).width;
 }
 
 /** @param {CSSStyleDeclaration} style @param {SvgContext} pen @param {number} x @param {number} y @param {DOMRect} box */

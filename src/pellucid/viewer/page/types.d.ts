@@ -119,6 +119,10 @@ interface Exportable {
   csv: () => Cell[][] | Promise<Cell[][]>;
   /** The paths of the answers that a file needs; by default all that were asked for. */
   needs?: () => Set<string>;
+  /** A lesson, as `pellucid explain --from` reads it. */
+  json?: () => string;
+  /** Files of this view alone: the name and content of each. */
+  files?: Record<string, () => Promise<[string, string]>>;
 }
 
 type Cell = string | number | null | undefined;
