@@ -257,7 +257,7 @@ def test_the_grid_by_keyboard(shown, opened):
     of = shown("translated")
     expected = lens.align(of.seen[0], layers=["decoder.blocks.2.cross"], heads=0)
     page = opened(of, "links")
-    page.get_by_role("button", name="Switch between light and dark").focus()
+    chosen(page, "Show as").focus()
     page.keyboard.press("Tab")
     row = column = 0
     for key, down, right in (("ArrowDown", 1, 0), ("ArrowRight", 0, 1), ("ArrowDown", 1, 0)):
@@ -327,6 +327,8 @@ def test_lines_start_with_the_strongest(shown, opened):
     words(page, "queries").nth(TOKENS - 1).hover()
     shares = page.locator(".keys .word:not(.dim)")
     assert shares.count() == (row >= 0.01).sum().item()
+    assert (slider.input_value(), slider.get_attribute("aria-valuetext")) == ("10", "1.0 %")
+    page.mouse.move(1, 1)
     slider.fill("10")
     assert f" · {(weights >= 0.01).sum().item():,} weights of 1.0 % or more" in status(page)
     # What somebody chose stays, and is in the address.

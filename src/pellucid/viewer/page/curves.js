@@ -45,7 +45,6 @@ export class Curves {
     this.#all = this.#lines.drawn(null);
     this.#columns = new Columns(found, { point: (word) => this.#point(word), pin: (word) => this.#pin(word) });
     this.#canvas.paint = (pen) => this.#draw(pen);
-    this.#slider.value = String(this.#lines.place);
     this.#slider.addEventListener("input", () => this.#change({ least: Number(this.#slider.value) }));
     this.bar = createElement("div", { className: "bar" },
       createElement("label", {}, "Hide weights below ", this.#slider, " ", this.#limit), ...windows,
@@ -156,6 +155,7 @@ export class Curves {
       Object.assign(element.style, { borderColor: paper, background: isOn ? paper : "transparent", color: isOn ? ink : "inherit" });
     });
     this.#limit.textContent = percent(limit);
+    this.#slider.value = String(this.#lines.placeOf(word));
     this.#slider.setAttribute("aria-valuetext", percent(limit));
     this.#page.setStatus(word ? this.#describe(word, shares) : this.#summary());
   }
@@ -213,7 +213,7 @@ export class Curves {
   #summary() {
     const { lines: { length }, count } = this.#all;
     const many = `${count > length ? `the strongest ${length.toLocaleString()} of ` : ""}${count.toLocaleString()}`;
-    return `${this.#name} · ${many} weights of ${percent(this.#lines.limit)} or more · ${hint("point at a token, or move to one with Tab and the arrow keys; click to pin it", "tap a token to pin it")}`;
+    return `${this.#name} · ${many} weights of ${percent(this.#lines.limitOf(null))} or more · ${hint("point at a token, or move to one with Tab and the arrow keys; click to pin it", "tap a token to pin it")}`;
   }
 
   /** What a word attends to most, or what attends to it. @param {Word} word @param {number[]} shares */

@@ -32,12 +32,14 @@ export class Lines {
   }
 
   get isMany() { return this.#found.heads.length > 1; }
-  get place() { return this.#now.least ?? this.#usual; }
-  get limit() { return limitAt(this.place); }
+  /** A place of the slider; until one is chosen, a word alone has all its lines. @param {Word | null} word */
+  placeOf(word) {
+    return this.#now.least ?? (word ? LEAST : this.#usual);
+  }
 
-  /** The least weight of a line; until one is chosen, a word alone has all its lines. @param {Word | null} word */
+  /** The least weight of a line. @param {Word | null} word */
   limitOf(word) {
-    return word && this.#now.least === null ? limitAt(LEAST) : this.limit;
+    return limitAt(this.placeOf(word));
   }
 
   /** Which planes are of heads that are on. */
