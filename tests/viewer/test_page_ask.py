@@ -67,6 +67,8 @@ def test_what_was_read_is_at_hand(reads, opened):
     page.get_by_label("New tokens").fill("3")
     read(page, opened, "a red ball")
     assert "#generation" in page.url
+    assert page.get_by_label("New tokens").input_value() == "3"
+    page.get_by_label("New tokens").fill("0")
     read(page, opened, "a blue ball")
     page.reload()
     opened.settle(page)

@@ -15,6 +15,8 @@ const USUAL = { translator: 60 }; // new tokens; of the others none
  */
 export function askForm(read, setStatus) {
   let running = new AbortController();
+  /** @type {Asked | undefined} */
+  let last;
   const text = createElement("textarea", { rows: 1, dir: "auto", maxLength: MOST_TEXT, placeholder: "Type a text for a model to read", data: { "aria-label": "Text" } });
   const count = createElement("input", { type: "number", min: 0, max: MOST_NEW, value: 0, required: true });
   const counted = createElement("label", {}, "New tokens ", count);
@@ -59,6 +61,7 @@ export function askForm(read, setStatus) {
     submit.textContent = "Reading …";
     setStatus(`The model ${asked.model} reads …`);
     try {
+      last = asked;
       await read(asked, mine.signal);
       remember(asked);
       fillRecent();
@@ -98,6 +101,7 @@ export function askForm(read, setStatus) {
       models.replaceWith(fresh);
       models = fresh;
       choose(now && names.includes(now.model) ? now.model : names[0]);
+      if (last && last.model === now?.model) count.value = String(last.new_tokens);
       if (now?.text) text.value = now.text;
       fillRecent();
       show(!now || matchMedia("(min-width: 621px) and (min-height: 481px)").matches);
