@@ -83,7 +83,7 @@ def learn(
         write(svg, to_svg(stop.walk), "svg", overwrite)
     if json:
         typer.echo(to_json(stop))
-    elif not any(files.values()):
+    elif answers or not any(files.values()):
         from pellucid.commands.printing.station import show
 
         asks = not answers and sys.stdin.isatty() and sys.stdout.isatty()

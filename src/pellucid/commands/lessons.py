@@ -160,7 +160,9 @@ def explain(
     elif kind == "lookup" and table is not None:
         from pellucid.lessons.lookup import walk_lookup
 
-        walk = walk_lookup(query or "orange", _table(table))
+        if query is None:
+            raise ArgumentError("--table needs --query, the word to look up")
+        walk = walk_lookup(query, _table(table))
     elif example is not None and not options.keys() & {"scale", "temperature", "save"}:
         from pellucid.lessons.examples import walk_example
 
@@ -244,10 +246,11 @@ def _lesson(
         from pellucid.lessons.examples import example_lesson
 
         return example_lesson(example, causal=causal, weights=form)
+    from pellucid.common.files import printable
     from pellucid.lessons.lesson import random_lesson, read_lesson
 
     if path is not None:
-        document = read_lesson(path)
+        document = read_lesson(path).change(about=(f"Read from {printable(str(path))}.",))
     else:
         assert words is not None
         document = random_lesson(words, form=form or "parameters", **of_words)

@@ -56,6 +56,7 @@ KINDS = {
 _OTHERS = (
     ".tsv", ".jsonl", ".md", ".py", ".toml", ".xml", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip",
     ".png", ".jpg", ".jpeg", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
+    ".ppt", ".pptx", ".odp", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods",
 )  # fmt: skip
 """Endings of other kinds of files, which no output may have."""
 _BEGIN = {

@@ -71,8 +71,8 @@ def walk_context(
                 formula="output of the last layer",
                 sentence=f"Attention has mixed in the words around it: '{word}' is now most alike "
                 f"in sentences {nearest // n} and {nearest % n}, at "
-                f"{percent(float(last.flatten()[nearest]))}; the least alike are at "
-                f"{percent(float(last.min()))}.",
+                f"{percent(float(last.flatten()[nearest]))}"
+                + (f"; the least alike are at {percent(float(last.min()))}." if n > 2 else "."),
                 matrices=(matrix("after", last, labels, labels, kind="percent"),),
             ),
             Step(
@@ -171,7 +171,7 @@ def _vectors(encoder: Encoder, sentence: str, word: str) -> tuple[Tensor, Tensor
 def _likeness(vectors: Tensor) -> Tensor:
     """(n, n): the cosines."""
     unit = nn.functional.normalize(vectors, dim=-1)
-    return unit @ unit.T
+    return (unit @ unit.T).fill_diagonal_(1)  # whatever rounding says
 
 
 def _received(encoder: Encoder, words: Sequence[str]) -> Tensor:

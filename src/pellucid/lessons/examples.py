@@ -124,7 +124,7 @@ def example_lesson(name: str, *, causal: bool = False, weights: Form | None = No
     how, make = example.weights[weights]
     # The notes worked in float32, and these are their numbers.
     W_query, W_key, W_value = make()
-    random = " The embeddings and weights are random: only the shapes matter here."
+    random = ". The embeddings and weights are random: only the shapes matter here."
     tokens = example.tokens
     return Lesson.of(
         tokens=tokens,
@@ -190,5 +190,8 @@ def _in_the_notes_words(step: Step) -> Step:
     weights = step.matrices[0]
     word = weights.row_labels[0]
     share = weights.values[0][weights.column_labels.index(word)]
-    said = f'The word "{word}" is {percent(share)} similar to itself.'
+    said = (
+        f'In the notes\' words: The word "{word}" is {percent(share)} similar to itself. '
+        "Strictly, that is a share of attention and no similarity."
+    )
     return replace(step, sentence=f"{step.sentence} {said}")

@@ -31,8 +31,8 @@ class Worth:
         """The reason in words."""
         return (
             f"worth {self.total:.2f} of 1, since words give {percent(self.to_others)} of their "
-            f"attention to other words, with {percent(self.evenness)} of the possible entropy "
-            "(0% is all to one token, 100% even)"
+            f"attention to other words, spread {percent(self.evenness)} of the way from one token "
+            "to all alike"
         )
 
 

@@ -7,6 +7,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -210,7 +211,7 @@ def random_lesson(
         tokens=tokens,
         source=keys,
         title=" ".join(tokens),
-        about=(f"Your own words. Embeddings and weights are random: seed {seed}, {how}.",),
+        about=(f"Your own words. Embeddings by torch.randn, weights by {how}; seed {seed}.",),
         embeddings=vocabulary[[table[word] for word in tokens]],
         positions=places[: len(tokens)] if positions else None,
         source_embeddings=of_keys,
@@ -246,9 +247,9 @@ def from_json(given: Any) -> Lesson:
     names = {field.name for field in fields(Lesson)}
     for name in given:
         if name not in names:
-            raise ArgumentError(
-                f"'{str(name)[:40]}' is no field of a lesson: {', '.join(sorted(names))}"
-            )
+            near = get_close_matches(str(name), names, 1)
+            meant = f"; did you mean '{near[0]}'?" if near else f": {', '.join(sorted(names))}"
+            raise ArgumentError(f"'{str(name)[:40]}' is no field of a lesson{meant}")
     if "tokens" not in given:
         raise ArgumentError("tokens are missing")
     try:

@@ -161,7 +161,7 @@ def _exact(word: str, names: tuple[str, ...], value: Tensor) -> Step:
 
 def _sharpened(nearest: list[str], answers: Tensor, present: bool, unit: str) -> str:
     mixed, sharp = answers[1, 0].item(), answers[-1, 0].item()
-    end = "the database's" if present else "there where the database had none"
+    end = "the database's" if present else "where the database had no answer"
     return (
         f"At sharpness {SHARPNESS[0]} every row counts alike; at {SHARPNESS[1]} the answer is a "
         f"mix, {mixed:.1f}{unit}; at {SHARPNESS[-1]} nearly all weight is on {listing(nearest)}, "

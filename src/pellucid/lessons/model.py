@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.attention.reference import Stages, stages
 from pellucid.common.files import printable
-from pellucid.common.wording import count, short
+from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens import Record, watch
 from pellucid.lessons.heads import Worth, telling_word, worth
@@ -19,6 +19,8 @@ from pellucid.lessons.steps import stage_steps
 from pellucid.lessons.walk import ROLES, Step, Walk, find_token, matrix, rows_shown
 from pellucid.readers import Checkpoint, open_checkpoint
 
+SPLIT_WORDS = 3
+"""Words in pieces that are named."""
 MOST_TOKENS = 1024
 """Tokens of a walk: all its numbers are held, n x n of them a head and step."""
 
@@ -32,8 +34,8 @@ class _Reading:
     ids: Tensor
     """(tokens,)"""
     tokens: tuple[str, ...]
-    marks: int
-    """How many tokens are the model's own, such as [CLS]."""
+    marks: tuple[str, ...]
+    """The tokens that are the model's own, such as [CLS]."""
     words: Tensor
     """(tokens,) bool, False for those and for punctuation."""
     spans: tuple[tuple[int, int], ...]
@@ -104,6 +106,7 @@ def walk_model(
         about.append(
             f"{heads} heads share {count(pairs, 'key and value head')}: this reads {pair}."
         )
+    about += _split_words(sentence, reading)
     if added:
         about.append("With a causal mask put on the head's own queries, keys and values.")
     return Walk(
@@ -170,7 +173,7 @@ def _read(sentence: str, checkpoint: Checkpoint) -> _Reading:
     return _Reading(
         ids=torch.tensor(ids),
         tokens=tokens,
-        marks=sum(special),
+        marks=tuple(token for token, mark in zip(tokens, special, strict=True) if mark),
         words=torch.tensor(
             [
                 not mark and any(letter.isalnum() for letter in text)
@@ -286,9 +289,32 @@ def _check(name: str, given: int | None, available: int, model: str) -> None:
         )
 
 
+def _split_words(sentence: str, reading: _Reading) -> list[str]:
+    """A line for the words that the model reads in several tokens, if there are any."""
+    split = []
+    for word in re.finditer(r"\w+", sentence):
+        inside = [
+            token.strip()
+            for token, (start, end) in zip(reading.tokens, reading.spans, strict=False)
+            if start < word.end() and word.start() < end
+        ]
+        if len(inside) > 1:
+            split.append(f"'{printable(word[0])}' = {' + '.join(inside)}")
+    if not split:
+        return []
+    more = f" and {len(split) - SPLIT_WORDS} more" if len(split) > SPLIT_WORDS else ""
+    return [f"Words that the model reads in pieces: {', '.join(split[:SPLIT_WORDS])}{more}."]
+
+
 def _token_step(reading: _Reading) -> Step:
     tokens = len(reading.tokens)
-    own = f", {reading.marks} of them its own marks" if reading.marks else ""
+    own = ""
+    if reading.marks:
+        marks = listing([f"'{mark}'" for mark in dict.fromkeys(reading.marks)])
+        own = (
+            f", {len(reading.marks)} of them its own: {marks}. It marks where a text begins or "
+            "ends, and a head with nothing to look for rests on it"
+        )
     return Step(
         name="tokens",
         formula="ids = tokenizer(sentence)",

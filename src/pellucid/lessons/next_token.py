@@ -44,7 +44,7 @@ def walk_next_token(
     texts = [printable(tokenizer.decode([number])) for number in top.indices.tolist()]
     names = [text.strip() or repr(text) for text in texts]
     if pick is not None and pick not in names:
-        raise UnknownNameError(f"pick '{pick}' is none of the likeliest: {', '.join(names)}")
+        raise UnknownNameError(f"'{pick}' is not among the {LISTED} likeliest: {', '.join(names)}")
     picked = 0 if pick is None else names.index(pick)
     start = torch.tensor([[*ids, int(top.indices[picked])]])
     (written,) = generate(decoder, start, max_tokens=follow, sampling=Sampling(temperature=0))

@@ -78,7 +78,7 @@ def _question(question: Question) -> str:
 
 def _answer(question: Question) -> str:
     lines = "\n".join(
-        f"{n}. {'Right' if choice.is_right else 'Not so'}: {choice.why}"
+        f"{n}. {'Right' if choice.is_right else 'Not quite'}: {choice.why}"
         for n, choice in enumerate(question.choices, start=1)
     )
     return f"<details><summary>The answer</summary>\n\n{lines}\n\n</details>"

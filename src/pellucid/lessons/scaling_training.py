@@ -59,7 +59,7 @@ class TrainingComparison:
             return (
                 f"Divided by √{self.d_k}, the model learnt the task after {divided} steps; "
                 f"undivided, {late}. Its softmax began at an entropy of "
-                f"{self.unscaled[0].entropy:.2f} in place of {self.scaled[0].entropy:.2f}, so that "
+                f"{self.unscaled[0].entropy:.2f} instead of {self.scaled[0].entropy:.2f}, so that "
                 "hardly any gradient came through."
             )
         said = " and ".join(

@@ -65,15 +65,16 @@ class Speaker:
             row = row.masked_fill(~visible[self.position], -torch.inf)
             among = "Among the keys it may see, t"
         best = int(row.argmax())
-        whom = "itself" if best == self.own else self.quote_key(best)
+        key = "its own key" if best == self.own else f"the key of {self.quote_key(best)}"
         return (
-            f"{among or 'T'}he query of {self.name} fits the key of {whom} best: "
+            f"{among or 'T'}he query of {self.name} fits {key} best: "
             f"their score is {row[best]:.2f}."
         )
 
     def scale(self, scores: Tensor, factor: float, key_dim: int) -> str:
         """About the step from raw to scaled scores."""
-        largest = scores[self.position].abs().max().item()
+        row = scores[self.position]
+        farthest = row[row.abs().argmax()].item()
         root = (
             f"Divided by √{key_dim} = {key_dim**0.5:.2f}, so that scores do not grow with how many "
             "numbers a vector has"
@@ -81,8 +82,8 @@ class Speaker:
             else f"Multiplied by {factor:.4g}, this model's own scale"
         )
         return (
-            f"{root}: the largest score of {self.name} goes from size {largest:.2f} "
-            f"to {largest * factor:.2f}."
+            f"{root}: the score of {self.name} that is farthest from 0 goes from {farthest:.2f} "
+            f"to {farthest * factor:.2f}."
         )
 
     def mask(self, visible: Tensor | None) -> str:

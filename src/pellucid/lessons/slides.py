@@ -41,7 +41,7 @@ def _picture(walk: Walk) -> str:
 def _question(question: Question) -> str:
     choices = "".join(f"<li>{safe(choice.text)}</li>" for choice in question.choices)
     answers = "".join(
-        f"<li>{'Right' if choice.is_right else 'Not so'}: {safe(choice.why)}</li>"
+        f"<li>{'Right' if choice.is_right else 'Not quite'}: {safe(choice.why)}</li>"
         for choice in question.choices
     )
     return (

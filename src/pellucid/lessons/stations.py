@@ -6,6 +6,7 @@ Every number in a question or an answer is computed from the lesson that the sta
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 
 import torch
 
@@ -53,6 +54,8 @@ class Change:
 
     text: str
     walk: Walk
+    step: str = "softmax"
+    """The step in which the change shows."""
     lesson: Lesson | None = None
     """The changed lesson; None where a trained model's numbers are shown."""
     call: str = ""
@@ -91,8 +94,11 @@ def station(name: str) -> Station:
     names = list(STATIONS)
     if name.isdecimal() and 1 <= int(name) <= len(names):
         name = names[int(name) - 1]
+    name = name.casefold()
     if name not in STATIONS:
-        raise UnknownNameError(f"no station '{name}'; there are: {', '.join(names)}")
+        near = get_close_matches(name, names, 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}, or 1 to 10"
+        raise UnknownNameError(f"no station '{name}'; {meant}")
     stop, number = STATIONS[name][1](), names.index(name)
     # The right answer is not always at the same place.
     return replace(
@@ -205,6 +211,7 @@ def _projections() -> Station:
             text="Make W_query the identity (1, 0; 0, 1): the query of each word is then its "
             "embedding.",
             walk=walk_lesson(identity),
+            step="query",
             lesson=identity,
         ),
         own='pellucid explain --words "your own words" --seed 1 --steps',
@@ -264,6 +271,7 @@ def _scores() -> Station:
         change=Change(
             text="Double W_key: every key doubles, and so does every score.",
             walk=walk_lesson(doubled),
+            step="score",
             lesson=doubled,
         ),
         own='pellucid explain --words "your own words" --query words --steps',
@@ -305,7 +313,8 @@ def _scale() -> Station:
         title="Why divide by √d_k",
         idea="A score adds up d_k products. If the numbers have variance 1, the variance of the "
         "score is d_k, and its standard deviation √d_k. Undivided, scores of long vectors are so "
-        "far apart that the softmax gives everything to one key, and training gets no gradient.",
+        "far apart that the softmax gives everything to one key, and training gets hardly any "
+        "gradient.",
         predict=Question(
             text="Queries and keys have 64 numbers of variance 1. How far do their scores spread: "
             "what is their standard deviation?",
@@ -438,8 +447,8 @@ def _mask() -> Station:
         lesson=lesson,
         change=Change(
             text="Put −2 in place of −∞: later tokens are seen a little. Now it matters whether "
-            "the mask is added before or after the scale: before, −2 counts only "
-            f"{-2 * scale_of(lesson):.2f}.",
+            "the mask is added before or after the scale: here it is added after; before, −2 would "
+            f"count only −{2 * scale_of(lesson):.2f}.",
             walk=walk_lesson(soft),
             lesson=soft,
         ),
@@ -466,12 +475,12 @@ def _heads() -> Station:
     return Station(
         name="heads",
         title="Several heads, and W_output",
-        idea="One softmax looks at one thing at a time. Several heads, each with its own small "
+        idea="One softmax gives one set of shares. Several heads, each with its own small "
         "queries, keys and values, look at several things at once. Their results stand side by "
         "side, and W_output mixes them.",
         predict=Question(
-            text="Three heads give 2 numbers a token each. How many numbers does a token have "
-            "after the heads are joined?",
+            text="Each of three heads gives 2 numbers per token. How many numbers does a token "
+            "have after the heads are joined?",
             choices=(
                 Choice(text="2", why="That would be so if the heads were added up."),
                 Choice(text="6", is_right=True, why="They stand side by side: 3 × 2."),
@@ -484,6 +493,7 @@ def _heads() -> Station:
         change=Change(
             text="Make W_output the identity: the output is then the heads side by side, unmixed.",
             walk=walk_lesson(identity),
+            step="output",
             lesson=identity,
         ),
         own='pellucid explain "your own sentence" --layer 4 --head 2',
@@ -536,6 +546,7 @@ def _positions() -> Station:
         change=Change(
             text="Add the position embeddings: now 'dog' first and 'dog' last are different.",
             walk=walk_lesson(drawn),
+            step="mix",
             lesson=drawn,
         ),
         own='pellucid explain --words "man bites dog" --seed 7 --steps',
@@ -625,7 +636,7 @@ def _generation() -> Station:
         "text grows.",
         predict=Question(
             text="The decoder in the package learnt the English of the Bible. It reads "
-            f"'{prompt}'. What does it find likeliest?",
+            f"'{prompt}'. What comes next, most likely?",
             choices=tuple(
                 Choice(
                     text=f"'{names[i]}'",
@@ -641,6 +652,7 @@ def _generation() -> Station:
         change=Change(
             text=f"Pick '{names[1]}' instead. {other.steps[-1].sentence}",
             walk=other,
+            step="go on",
             call=f"walk_next_token({prompt!r}, pick={names[1]!r})",
         ),
         own='pellucid view "your own beginning" --new-tokens 20',

@@ -8,6 +8,7 @@ from rich.table import Table
 from pellucid.commands.printing import walk as walks
 from pellucid.commands.printing.console import say
 from pellucid.lessons.stations import Question, Station
+from pellucid.lessons.steps import walk_lesson
 
 Ask = Callable[[int], int]
 """Gets one of so many numbers from a person, from 1."""
@@ -42,14 +43,17 @@ def show(station: Station, console: Console, ask: Ask | None, following: str | N
     walks.show_step(station.walk, station.step, console)
     _head("Change one thing", console)
     say(station.change.text, console)
-    if station.change.walk.heat != station.walk.heat:
+    before = station.walk if station.lesson is None else walk_lesson(station.lesson)
+    for title, walk in (("before", before), ("after", station.change.walk)):
         console.print()
-        walks.show_picture(station.change.walk, console)
+        say(title, console, style="dim")
+        walks.show_step(walk, station.change.step, console)
     _head("Try your own sentence", console)
     say(station.own, console, indent=2, style="cyan")
     _pose("Check yourself", station.check, console, ask)
     console.print()
-    say(f"Next: pellucid learn {following}" if following else "That was the last station.", console)
+    after = 'the last station is behind you: pellucid explain "your own sentence"'
+    say(f"Next: {f'pellucid learn {following}' if following else after}", console)
 
 
 def _head(title: str, console: Console) -> None:
@@ -65,7 +69,7 @@ def _pose(title: str, question: Question, console: Console, ask: Ask | None) -> 
     given = None if ask is None else ask(len(question.choices)) - 1
     if given is not None:
         chosen = question.choices[given]
-        say(f"{'Right' if chosen.is_right else 'Not so'}. {chosen.why}", console)
+        say(f"{'Right' if chosen.is_right else 'Not quite'}. {chosen.why}", console)
     if given != question.right:
         right = question.choices[question.right]
-        say(f"The answer is {question.right + 1}, {right.text.rstrip('.')}. {right.why}", console)
+        say(f"The answer is {question.right + 1}: {right.text.rstrip('.')}. {right.why}", console)

@@ -56,8 +56,6 @@ export function quote(tokens, position, first = 0) {
  * @param {{name: string, own: number|null, names: string[]}} who its name, which of the keys it is, and the names of the keys
  */
 export function sentencesOf({ name, own, names }) {
-  const whom = (key) => (key === own ? "itself" : names[key]);
-
   /** The (at most three) largest weights worth a word, largest first. @param {number[]} weights */
   function strongest(weights) {
     const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
@@ -79,17 +77,17 @@ export function sentencesOf({ name, own, names }) {
       if (!seen.length) return `The query of ${name} may see no key at all.`;
       const best = seen.reduce((most, key) => (scores[key] > scores[most] ? key : most));
       const among = seen.length < scores.length ? "Among the keys it may see, t" : "T";
-      return `${among}he query of ${name} fits the key of ${whom(best)} best: their score is ${decimal(scores[best])}.`;
+      return `${among}he query of ${name} fits ${best === own ? "its own key" : `the key of ${names[best]}`} best: their score is ${decimal(scores[best])}.`;
     },
 
     /** @param {number[]} scores @param {number} factor @param {number} keyDim */
     scale(scores, factor, keyDim) {
-      const largest = Math.max(...scores.map(Math.abs));
+      const farthest = scores.reduce((most, one) => (Math.abs(one) > Math.abs(most) ? one : most));
       const isRoot = Math.abs(factor * Math.sqrt(keyDim) - 1) < 1e-6;
       const how = isRoot
         ? `Divided by √${keyDim} = ${Math.sqrt(keyDim).toFixed(2)}, so that scores do not grow with how many numbers a vector has`
         : `Multiplied by ${Number(factor.toPrecision(4))}`;
-      return `${how}: the largest score of ${name} goes from size ${decimal(largest)} to ${decimal(largest * factor)}.`;
+      return `${how}: the score of ${name} that is farthest from 0 goes from ${decimal(farthest)} to ${decimal(farthest * factor)}.`;
     },
 
     /** @param {number[]} masked */
