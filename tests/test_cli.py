@@ -164,7 +164,10 @@ def test_a_lesson_is_saved_changed_and_read_again(run, tmp_path):
     drawn = ["explain", "--words", "dog bites man", "--seed", "3", "--heads", "2", "--size", "5"]
     status, out, err = run(*drawn, "--save", str(path))
     assert (status, err) == (0, f"wrote {path}\n")
-    assert run("explain", "--from", str(path)) == (0, out, "")
+    status, again, err = run("explain", "--from", str(path))
+    assert (status, err) == (0, "")
+    assert f"Read from {path}." in "".join(again.splitlines())
+    assert again.splitlines()[-8:] == out.splitlines()[-8:]
     lesson = json.loads(path.read_text(encoding="utf-8"))
     lesson["tokens"][1] = "eats"
     lesson["temperature"] = 0.01

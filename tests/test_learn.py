@@ -22,7 +22,7 @@ def test_a_station_is_read_where_nobody_can_answer(run, width):
     assert (status, err) == (0, "")
     assert max(map(len, out.splitlines())) <= width
     text = " ".join(out.split())
-    assert "The answer is 3, That of 'a'." in text
+    assert "The answer is 3: That of 'a'." in text
     assert "Next: pellucid learn scale" in text
     assert json.loads(run("learn", "3", "--json")[1])["name"] == "scores"
 

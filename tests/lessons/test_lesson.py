@@ -62,7 +62,7 @@ def test_a_change_is_checked():
         (
             {"tokens": ["a"], "Wquery": []},
             ArgumentError,
-            "'Wquery' is no field of a lesson: W_energy",
+            "'Wquery' is no field of a lesson; did you mean 'W_query'",
         ),
         ({}, ArgumentError, "tokens are missing"),
         ({"tokens": "abc"}, ArgumentError, "tokens must be a list of texts"),

@@ -166,9 +166,7 @@ def test_the_best_key_is_one_that_may_be_seen():
         query, key, torch.eye(3), tokens=("a", "b", "c"), mask="causal", speaker=1
     )
     said = next(step.sentence for step in walk_lesson(lesson).steps if step.name == "score")
-    assert said.startswith(
-        "Among the keys it may see, the query of 'b' fits the key of itself best"
-    )
+    assert said.startswith("Among the keys it may see, the query of 'b' fits its own key best")
     assert said.endswith("1.00.")
 
 

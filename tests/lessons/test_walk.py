@@ -65,6 +65,6 @@ def test_the_speaker_tells_of_its_own_row():
         "'d' gives 40% of its attention to itself, 30% to 'c', 20% to 'b' and 10% to the rest."
     )
     scores = torch.tensor([[4.0, -8.0, 2.0]])
-    assert "key of itself best: their score is 4.00" in say.score(scores)
-    assert "from size 8.00 to 4.00" in say.scale(scores, 0.5, 4)
+    assert "its own key best: their score is 4.00" in say.score(scores)
+    assert "from -8.00 to -4.00" in say.scale(scores, 0.5, 4)
     assert say.scale(scores, 0.5, 4).startswith("Divided by √4 = 2.00")

@@ -160,9 +160,10 @@ def explain(
     elif kind == "lookup" and table is not None:
         from pellucid.lessons.lookup import walk_lookup
 
+        rows = _table(table)
         if query is None:
             raise ArgumentError("--table needs --query, the word to look up")
-        walk = walk_lookup(query, _table(table))
+        walk = walk_lookup(query, rows)
     elif example is not None and not options.keys() & {"scale", "temperature", "save"}:
         from pellucid.lessons.examples import walk_example
 

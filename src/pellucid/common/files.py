@@ -231,7 +231,9 @@ def _is_of(path: Path, kind: str) -> bool:
 def _called(kind: str) -> str:
     if kind in _SAFETENSORS:
         return f"a {kind} that Pellucid wrote"
-    return {"txt": "text", "npy": "NumPy", "vtt": "WebVTT", "srt": "SubRip"}.get(kind, kind.upper())
+    names = {"txt": "text", "npy": "NumPy", "vtt": "WebVTT", "srt": "SubRip"}
+    names |= {"notebook": "a notebook", "slides": "slides in HTML"}
+    return names.get(kind, kind.upper())
 
 
 @contextmanager
