@@ -224,7 +224,7 @@ def test_an_empty_translation_has_no_words(marian):
     model, *_ = marian
     [one] = translate(model, [SENTENCE], max_tokens=1)
     assert (one.ids, one.text) == ([0], "")
-    with pytest.raises(ArgumentError, match="no words of the target are left"):
+    with pytest.raises(ArgumentError, match="no words of the target remain"):
         alignment(model, one)
 
 

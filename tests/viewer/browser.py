@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ MAKERS: dict[str, Callable[[], Recording | Volume]] = {
     "batch": recordings.batch,
     "long": recordings.made,
 }
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+"""The script that checks a page for accessibility."""
 SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--disable-gpu", "--disable-dev-shm-usage"]
 PATIENCE = 15_000
@@ -277,6 +280,8 @@ def is_shown(percentage: Decimal, weight: float) -> bool:
     assert isinstance(exponent, int)
     if not percentage:
         return weight == 0
+    if percentage == Decimal("0.0001"):  # shown as "less than"
+        return exact <= percentage
     assert len(digits) >= 2, "fewer than two digits are shown"
     rounding = exact * Decimal(recordings.ROUNDING)
     return abs(exact - percentage) <= Decimal(10) ** exponent / 2 + rounding

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
@@ -34,7 +35,9 @@ def served(asks):
             server.should_exit = True
             await running
 
-    asyncio.run(asyncio.wait_for(run(), 60))
+    # The browser of other tests has a loop of its own on this thread.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(asyncio.wait_for(run(), 60))).result()
 
 
 async def answer(port, path="/"):

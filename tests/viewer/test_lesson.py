@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,12 @@ from pellucid.attention import attention_weights, masks
 from pellucid.attention.reference import stages
 from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError
-from pellucid.lens.pieces import Pieces
-from pellucid.lens.record import Record
-from pellucid.lens.recording import Recording
-from pellucid.lens.visibility import Visibility
 from pellucid.lessons.examples import walk_example
 from pellucid.viewer import lesson
 from tests.viewer import recordings
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import saved, table
+from tests.viewer.made_heads import MADE
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node, which runs the page's modules")
@@ -312,50 +309,6 @@ def test_what_there_is_to_say_of_rare_numbers() -> None:
 
 
 # A head of a recording.
-
-
-@dataclass
-class Made:
-    """A recording of one attention, each size another prime."""
-
-    tokens: int = 13
-    heads: int = 6
-    pairs: int = 3
-    mask: masks.Mask | None = field(default_factory=masks.causal)
-    options: dict[str, Any] = field(default_factory=dict)
-    biased: bool = False
-
-    def record(self) -> tuple[Recording, Record]:
-        draw = torch.Generator().manual_seed(self.tokens)
-
-        def pieces(heads: int, dim: int) -> Pieces:
-            return Pieces(torch.randn(2, heads, self.tokens, dim, generator=draw))
-
-        tokens = self.tokens
-        bias = torch.randn(1, self.heads, tokens, tokens, generator=draw)
-        record = Record(
-            name="layers.0.attention",
-            queries=pieces(self.heads, 7),
-            keys=pieces(self.pairs, 7),
-            values=pieces(self.pairs, 5),
-            visibility=Visibility(self.mask, None, (tokens, tokens), torch.device("cpu")),
-            biases=[Pieces(bias)] if self.biased else [],
-            latest_queries=tokens,
-            **self.options,
-        )
-        return Recording("Model", [record]), record
-
-
-MADE = {
-    "whole": Made(),
-    "part": Made(tokens=131),
-    "all seen": Made(tokens=131, mask=None),
-    "window": Made(tokens=131, mask=masks.window(left=10, right=0)),
-    "bias": Made(tokens=97, biased=True),
-    "softcap": Made(options={"softcap": 1.5, "scale": 0.7}),
-    "sink": Made(tokens=97, options={"sinks": torch.randn(6)}),
-    "nothing seen": Made(mask=masks.padding(torch.tensor([13, 0]))),
-}
 
 
 def shares(found: dict[str, Any], i: int) -> tuple[list[Any], int]:

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page
 
 from pellucid import lens
 from tests import writers
-from tests.viewer.browser import PHONE, is_shown, keep_picture, percents
+from tests.viewer.browser import AXE, PHONE, is_shown, keep_picture, percents
 from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.page import check, chosen, pointed, status, the_map
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
@@ -44,7 +44,6 @@ VIEWS = [
 ]
 
 every_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.name}-{view.asked}")
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 NEXT_FRAME = "new Promise((go) => requestAnimationFrame(() => setTimeout(go)))"
 DEEP = """
 const deep = () => {

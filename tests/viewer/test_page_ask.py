@@ -3,18 +3,16 @@
 import json
 import re
 from collections.abc import Iterator
-from importlib.resources import files
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from pellucid.viewer import volumes
 from tests import writers
-from tests.viewer.browser import Shown, is_shown, percents
+from tests.viewer.browser import AXE, Shown, is_shown, percents
 from tests.viewer.files import alone, saved
 from tests.viewer.page import chosen, status
 
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 UPRIGHT = {
     "viewport": {"width": 390, "height": 844},
     "device_scale_factor": 2,

@@ -11,8 +11,8 @@ from pellucid.lessons import stations
 from pellucid.lessons.lesson import from_json, random_lesson
 from pellucid.lessons.scaling_training import train_both
 from pellucid.viewer import learning
+from tests.viewer.browser import AXE
 from tests.viewer.files import saved
-from tests.viewer.test_page import AXE
 
 QUICK = [name for name in stations.STATIONS if name not in ("stacks", "generation")]
 """Those that load no model."""

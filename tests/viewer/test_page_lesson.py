@@ -13,8 +13,8 @@ from pellucid.lessons.examples import example_lesson
 from pellucid.lessons.lesson import Lesson, from_json, random_lesson
 from pellucid.lessons.steps import walk_lesson
 from pellucid.viewer import lesson as viewer_lesson
-from tests.viewer import test_lesson
 from tests.viewer.files import saved, texts
+from tests.viewer.made_heads import MADE
 from tests.viewer.page import chosen
 
 KINDS = {"scores": "score", "scaled": "scaled", "masked": "masked", "weights": "weight"}
@@ -219,7 +219,7 @@ AS_LESSON = """async (answer) => {
 def test_a_recording_becomes_a_lesson(shown, opened):
     page = opened(shown("decoder"), "lesson")
     for name in ("whole", "bias"):
-        made = replace(test_lesson.MADE[name], tokens=13)
+        made = replace(MADE[name], tokens=13)
         seen, record = made.record()
         answer = plain(viewer_lesson.head(seen, record, 1, 4))
         lesson = from_json(json.loads(page.evaluate(AS_LESSON, answer)))

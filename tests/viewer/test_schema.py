@@ -25,7 +25,8 @@ from tests.viewer.recordings import HEADS, TARGET
 
 NEAR = {"layer": 7, "head": HEADS - 1, **dict.fromkeys(("token", "query", "key"), TARGET - 1)}
 """Up to where the numbers in a path name something that there is; of others there is 0 alone."""
-WITH_INPUT = [name for name, question in ENDPOINTS.items() if question.numbers or question.options]
+WITH_NUMBERS = [name for name, question in ENDPOINTS.items() if question.numbers]
+"""Of options alone, what is wrong may be left out, or be right once it is text."""
 # That there is no such head, or that a question makes no sense for it, no schema can tell.
 UNTOLD = [positive_data_acceptance]
 
@@ -82,10 +83,15 @@ def test_what_the_schema_allows(of, name):
     assert fuzz(of, operations(schema())[name], GenerationMode.POSITIVE) <= {200, 400, 404}
 
 
-@pytest.mark.parametrize("name", WITH_INPUT)
+@pytest.mark.parametrize("name", WITH_NUMBERS)
 def test_what_the_schema_forbids(of, name):
     found = fuzz(of, operations(schema())[name], GenerationMode.NEGATIVE)
     assert found <= {400, 403, 404}
+
+
+@pytest.mark.parametrize("options", ["d_k=0", "d_k=257", "seed=-1", "first=x", "width=3"])
+def test_options_that_the_schema_forbids(of, options):
+    assert ask(of, f"/training?{options}")[0] == 400
 
 
 def test_a_text_that_is_sent_is_read_or_refused(reads):

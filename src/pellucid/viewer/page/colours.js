@@ -116,26 +116,19 @@ export function rounded(value) {
   return ([1, 2, 5].find((step) => step * power >= value * 0.99999) ?? 10) * power;
 }
 
-const LEAST = 1e-4; // percent; nobody reads powers of ten in less
-
-/** Two digits, without a power of ten. @param {number} number */
-function plain(number) {
-  const digits = 1 - Math.floor(Math.log10(number || 1));
-  return digits > 1 ? number.toFixed(Math.min(digits, 20)) : String(Number(number.toPrecision(2)));
-}
+const LEAST = 1e-4; // percent; nobody reads a power of ten in less
 
 /** A weight as people read it. @param {number} value */
 export function percent(value) {
   const part = value * 100;
   if (part === 0) return "0 %";
   if (part >= 10) return `${part.toFixed(1)} %`;
-  return part >= LEAST ? `${plain(part)} %` : `< ${plain(LEAST)} %`;
+  return part >= LEAST ? `${part.toPrecision(2)} %` : `< ${LEAST} %`;
 }
 
 /** The same of round numbers, which the ends of scales are. */
 export function roundPercent(value) {
-  const part = Number((value * 100).toPrecision(2));
-  return part >= LEAST || part === 0 ? `${plain(part)} %` : `${part.toExponential()} %`;
+  return `${Number((value * 100).toPrecision(2))} %`;
 }
 
 /** A difference of weights as people read it. @param {number} value */
