@@ -40,6 +40,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.viewer
+	$(BIN)/python -m benchmarks.offline
 	$(BIN)/python -m benchmarks.film
 
 libraries: $(LIBRARIES_INSTALLED) ## what watch() sees of other libraries' models: docs/libraries.md; 6 GB

@@ -38,7 +38,7 @@ def test_a_length_that_cannot_be_is_said(small, run, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "save", lambda *_, **__: [])
     _, _, err = run("film", "--example", "poem", "--gif", tmp_path / "a.gif", "--minutes", "30")
     assert "pellucid: the film takes " in err
-    assert "there is not more, or less, to say" in err
+    assert "film of this takes" in err
 
 
 def test_a_prompt_in_words(small, run, tmp_path):

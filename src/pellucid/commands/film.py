@@ -161,7 +161,11 @@ def film(
         )
     seconds = made.script.until
     if minutes is not None and abs(seconds - 60 * minutes) > 0.1 * 60 * minutes:
-        note(f"the film takes {seconds / 60:.1f} minutes; there is not more, or less, to say")
+        most = "shortest" if seconds > 60 * minutes else "longest"
+        note(
+            f"you asked for {minutes:g} minutes; the {most} film of this takes "
+            f"{seconds / 60:.1f} minutes"
+        )
     for path in written:
         wrote(path)
 
