@@ -278,10 +278,8 @@ def is_shown(percentage: Decimal, weight: float) -> bool:
     exact = Decimal(weight) * 100
     _, digits, exponent = percentage.as_tuple()
     assert isinstance(exponent, int)
-    if not percentage:
-        return weight == 0
-    if percentage == Decimal("0.0001"):  # shown as "less than"
-        return exact <= percentage
+    if not percentage:  # 0, or nearly
+        return exact < Decimal("0.001")
     assert len(digits) >= 2, "fewer than two digits are shown"
     rounding = exact * Decimal(recordings.ROUNDING)
     return abs(exact - percentage) <= Decimal(10) ** exponent / 2 + rounding

@@ -24,6 +24,8 @@ def pointed(page: Page) -> tuple[int, int, list[str]]:
 
 def is_signed(said: str, difference: float) -> bool:
     """Whether a difference is shown with its sign."""
+    if said.startswith("≈"):
+        return 0 < abs(difference) < 1e-5
     sign = {"+": 1, "−": -1}.get(said[0], 0)
     (percentage,) = percents(said)
     return sign == (difference > 0) - (difference < 0) and is_shown(percentage, abs(difference))

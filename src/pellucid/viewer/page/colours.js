@@ -116,14 +116,14 @@ export function rounded(value) {
   return ([1, 2, 5].find((step) => step * power >= value * 0.99999) ?? 10) * power;
 }
 
-const LEAST = 1e-4; // percent; nobody reads a power of ten in less
+const LEAST = 1e-3; // percent; less is next to nothing, and nobody reads powers of ten
 
 /** A weight as people read it. @param {number} value */
 export function percent(value) {
   const part = value * 100;
   if (part === 0) return "0 %";
   if (part >= 10) return `${part.toFixed(1)} %`;
-  return part >= LEAST ? `${part.toPrecision(2)} %` : `< ${LEAST} %`;
+  return part >= LEAST ? `${part.toPrecision(2)} %` : "≈ 0 %";
 }
 
 /** The same of round numbers, which the ends of scales are. */
@@ -133,6 +133,6 @@ export function roundPercent(value) {
 
 /** A difference of weights as people read it. @param {number} value */
 export function signedPercent(value) {
-  if (value === 0) return "0 %";
-  return `${value > 0 ? "+" : "−"}${percent(Math.abs(value))}`;
+  const text = percent(Math.abs(value));
+  return Math.abs(value) * 100 < LEAST ? text : `${value > 0 ? "+" : "−"}${text}`;
 }

@@ -56,7 +56,7 @@ export class Columns {
       element.classList.toggle("with-shares", isOther);
       words.forEach((word, i) => {
         const here = placeOf(word);
-        places[i].textContent = isOther ? few(shares[i]) : "";
+        places[i].textContent = isOther ? percent(shares[i]) : "";
         word.setAttribute("aria-pressed", String(isSame(pinned, here)));
         word.classList.toggle("lit", isSame(lit, here));
         word.classList.toggle("dim", isOther && shares[i] < limit);
@@ -95,7 +95,3 @@ function focus(words, to) {
   next.focus();
 }
 
-/** A share beside a word, where there is no room for many digits. @param {number} value */
-function few(value) {
-  return value > 0 && value < 0.0001 ? "< 0.01 %" : percent(value);
-}
