@@ -37,7 +37,7 @@ def test_a_film_of_a_sentence(small, run, tmp_path):
 def test_a_length_that_cannot_be_is_said(small, run, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "save", lambda *_, **__: [])
     _, _, err = run("film", "--example", "poem", "--gif", tmp_path / "a.gif", "--minutes", "30")
-    assert "pellucid: the film takes " in err
+    assert "pellucid: you asked for " in err
     assert "film of this takes" in err
 
 
