@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: $(INSTALLED) ## a trained model reads a sentence: one head's attention, every number of it
 	$(BIN)/pellucid explain "In the beginning God created the heavens and the earth"
 
-test: $(INSTALLED) ## the tests, a few minutes
+test: $(INSTALLED) ## the tests, ten minutes or more on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 slow: $(INSTALLED) ## the tests that take longer than that

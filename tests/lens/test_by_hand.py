@@ -893,41 +893,30 @@ def shared(q, k, v):
     return weights @ v, weights
 
 
-def test_two_modules_that_share_one_function():
+class Twice(nn.Module):
+    """Two modules that share what attends."""
+
+    def __init__(self, attend, **parts):
+        super().__init__()
+        self.left, self.right = Model(attend, **parts), Model(attend, **parts)
+
+    def forward(self, q, k, v):
+        return self.left(q, k, v) + self.right(q + 1, k, v)
+
+
+ROWS = nn.Softmax(-1)
+
+
+def by_module(q, k, v):
+    weights = ROWS(q @ k.mT * SCALE)
+    return weights @ v, weights
+
+
+@pytest.mark.parametrize(
+    "model", [Twice(shared), Twice(by_module, rows=ROWS)], ids=["a function", "a softmax module"]
+)
+def test_two_modules_that_share_what_attends(model):
     """Each is told by its own name."""
-
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right = Model(shared), Model(shared)
-
-        def forward(self, q, k, v):
-            return self.left(q, k, v) + self.right(q + 1, k, v)
-
-    model = Twice()
-    seen = watched(model, *parts())
-    assert (seen.names, seen.unseen) == (["left", "right"], {})
-    for name in seen.names:
-        truth = model.get_submodule(name).truth
-        torch.testing.assert_close(seen[name].dense(), truth, **NEAR)
-
-
-def test_two_modules_that_share_one_softmax_module():
-    rows = nn.Softmax(-1)
-
-    def attend(q, k, v):
-        weights = rows(q @ k.mT * SCALE)
-        return weights @ v, weights
-
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right = Model(attend, rows=rows), Model(attend, rows=rows)
-
-        def forward(self, q, k, v):
-            return self.left(q, k, v) + self.right(q + 1, k, v)
-
-    model = Twice()
     seen = watched(model, *parts())
     assert (seen.names, seen.unseen) == (["left", "right"], {})
     for name in seen.names:

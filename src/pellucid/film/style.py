@@ -1,6 +1,6 @@
 """Sizes and colours: where things stand in a picture of each shape, and what colour says what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pellucid.common import colours
@@ -147,24 +147,16 @@ SQUARE = Places(
     caption=1030,
     is_wide=False,
 )
-UPRIGHT = Places(
-    wide=1080,
+UPRIGHT = replace(
+    SQUARE,
     high=1920,
-    margin=60,
     header=170,
     formula=226,
     sentence=330,
     rows=(560, 1360),
     row=110,
     query=(415, 470),
-    label=222,
-    label_room=160,
-    cells=200,
-    key=240,
-    bar=(470, 672),
-    value=820,
     caption=1720,
-    is_wide=False,
 )
 
 

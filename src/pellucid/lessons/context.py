@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pellucid import pretrained
 from pellucid.common.wording import count, percent
 from pellucid.errors import ArgumentError
+from pellucid.lens import watch
 from pellucid.lessons.walk import Step, Walk, find_token, matrix
 from pellucid.models import Encoder, load
 from pellucid.tasks import Head, cluster, embed
@@ -176,8 +177,6 @@ def _likeness(vectors: Tensor) -> Tensor:
 
 def _received(encoder: Encoder, words: Sequence[str]) -> Tensor:
     """(words,): the share of the last layer's attention that goes to each word's tokens."""
-    from pellucid.lens import watch
-
     assert encoder.tokenizer is not None
     text = " ".join(words)
     (ids,) = encoder.tokenizer.encode([text])

@@ -17,6 +17,8 @@ from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError
 from pellucid.lessons.lesson import MOST_TOKENS, Lesson
 from pellucid.lessons.walk import Step, Walk, matrix
+from pellucid.models import Encoder, load
+from pellucid.tasks import embed
 
 WHEEL = {
     "red": 0, "vermilion": 15, "orange": 30, "amber": 45, "yellow": 60, "lime": 90, "green": 120,
@@ -132,9 +134,6 @@ def _directions(names: Sequence[str]) -> Tensor:
 
 def _embeddings(names: Sequence[str]) -> Tensor:
     """(names, 384): unit vectors."""
-    from pellucid.models import Encoder, load
-    from pellucid.tasks import embed
-
     model = load("minilm")
     assert isinstance(model, Encoder)
     return embed(model, names).double()
