@@ -122,6 +122,14 @@ FAMILIES = {
     "bart": _pair(lambda: _t.BartConfig(**PAIR)),
     "bart, a head of its own": _pair(lambda: _t.BartConfig(**PAIR), base="", has_own_head=True),
     "bart, scaled": _pair(lambda: _t.BartConfig(scale_embedding=True, **PAIR)),
+    "plbart": _pair(lambda: _t.PLBartConfig(**PAIR)),
+    "mvp": _pair(lambda: _t.MvpConfig(**PAIR)),
+    "mbart": _pair(lambda: _t.MBartConfig(scale_embedding=True, **PAIR)),
+    "mbart, a head of its own": _pair(lambda: _t.MBartConfig(**PAIR), base="", has_own_head=True),
+    "blenderbot": _pair(lambda: _t.BlenderbotConfig(**PAIR)),
+    "pegasus": _pair(lambda: _t.PegasusConfig(activation_function="relu", **PAIR)),
+    "m2m_100": _pair(lambda: _t.M2M100Config(**PAIR)),
+    "m2m_100, not scaled": _pair(lambda: _t.M2M100Config(scale_embedding=False, **PAIR)),
     "t5": _pair(lambda: _t.T5Config(**T5), base=""),
     "t5, gated": _pair(
         lambda: _t.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **T5),
@@ -195,11 +203,20 @@ def ours(name: str, model: Any, **options: Any) -> Any:
 
 
 def exact(model: nn.Module) -> nn.Module:
-    """In float64 throughout: the root-mean-square norms of transformers count in float32."""
+    """In float64 throughout: transformers counts root-mean-square norms and the wavelengths of
+    M2M-100 in float32."""
     for part in model.modules():
+        if type(part).__name__ == "M2M100SinusoidalPositionalEmbedding":
+            part.weights = _sines(*part.weights.shape)
         if type(part).__name__.endswith(("RMSNorm", "T5LayerNorm")):
             part.forward = _norm_of(part)
     return model.double()
+
+
+def _sines(rows: int, width: int) -> Tensor:
+    frequencies = 10_000.0 ** -torch.linspace(0, 1, width // 2, dtype=torch.float64)
+    angles = torch.arange(rows).double()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], -1).float().double()  # as ours are rounded
 
 
 def _norm_of(part: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -36,6 +36,8 @@ from tests.models.families import (
 )
 
 EPS = torch.finfo(torch.float32).eps
+SAME = {"mt5": "t5", "plbart": "bart", "mvp": "bart"}
+"""Families whose shapes another has, which is written."""
 PAIRS = [name for name in NAMES if FAMILIES[name].kind == "encoder-decoder"]
 
 
@@ -98,11 +100,20 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     assert_same(name, model, pellucid.load(tmp_path / "ours"))
     kind = FAMILIES[name].maker
     again, found = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
-    missing = {part for part in found["missing_keys"] if not part.startswith("pooler.")}
+    missing = {
+        part
+        for part in found["missing_keys"]
+        # Sines of Pegasus, which transformers works out.
+        if not part.startswith("pooler.") and not ("peg" in name and "embed_positions" in part)
+    }
     assert (missing, found["unexpected_keys"], found["mismatched_keys"]) == (set(), set(), set())
-    assert torch.equal(theirs(name, placed(again.eval())), theirs(name, placed(build(name))))
+    results = theirs(name, placed(again.eval())), theirs(name, placed(build(name)))
+    if name == "mvp":  # whose class multiplies in another order than that of BART
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(*results)
     own = {**json.loads((tmp_path / "ours/config.json").read_text())}
-    assert own["model_type"] == name.split(",")[0].replace("mt5", "t5")
+    assert own["model_type"] == SAME.get(name.split(",")[0], name.split(",")[0])
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
@@ -303,7 +314,7 @@ def test_ids_that_the_settings_of_generation_say_go_before(tmp_path):
 @pytest.mark.parametrize("name", PAIRS)
 def test_where_a_target_begins_and_ends(name, tmp_path):
     config = pellucid.load(written(name, tmp_path)).config
-    start = 3 if name.startswith(("bart", "marian")) else 0
+    start = 0 if "t5" in name else 3
     assert (config.start, config.stop, config.padding) == (start, (2,), 0)
 
 
@@ -497,6 +508,7 @@ VALUES = {
     "positions": [53, 61],
     "position_offset": [0, 1, 2],
     "interleaved": [False, True],
+    "inclusive": [False, True],
     "rope_theta": [1e4, 5e5],
     "rope_scaling": [(), (("rope_type", "linear"), ("factor", 2.0))],
     "relative_buckets": [8, 32],
@@ -536,7 +548,9 @@ def test_a_family_of_one_kind_claims_no_other(name):
     said = base.read(config.to_dict())
     for kind in {"encoder", "decoder", "encoder-decoder"} - {said.kind}:
         other = dataclasses.replace(said, kind=kind)
-        assert all(one.write(other) is None for one in CHECKPOINTS)
+        for one in CHECKPOINTS:
+            written_as = one.write(other)
+            assert written_as is None or one.read(written_as).kind == kind
 
 
 @hypothesis.given(configs())
@@ -562,12 +576,13 @@ def unused(config):
     """Fields that make no difference to this config."""
     found = set()
     for position, names in {
-        "sinusoidal": ["interleaved"],
-        "learned": ["position_offset"],
+        "sinusoidal": ["interleaved", "inclusive"],
         "rotary": ["rope_theta", "rope_scaling"],
         "relative": ["relative_buckets", "relative_distance"],
     }.items():
         found |= set(names) if config.position != position else set()
+    if config.position not in ("sinusoidal", "learned"):
+        found.add("position_offset")
     if config.kind == "encoder":
         found |= {"window", "tied", "logit_scale"}
     if config.attention_scale == config.dim**-0.5:

@@ -57,9 +57,13 @@ class Config:
     positions: int | None = 512
     """The most tokens; None = no limit, where the scheme has none."""
     position_offset: int = 0
-    """Rows of a learned table before that of the first token (2 in RoBERTa and BART)."""
+    """Rows of a learned table before that of the first token (2 in RoBERTa and BART), or the
+    position of the first token in sines (2 in M2M-100)."""
     interleaved: bool = True
     """Sine and cosine alternate, as in the paper; or all sines come first (Marian)."""
+    inclusive: bool = False
+    """Whether the longest sine has a wavelength of 10,000 * 2 pi (M2M-100); in the paper's formula
+    that would be the next."""
     rope_theta: float = 10_000.0
     rope_scaling: tuple[tuple[str, Any], ...] = ()
     """Scaling of rotary frequencies: pairs of name and value (see `layers.positions`)."""

@@ -26,16 +26,21 @@ def table(rows: int, width: int) -> nn.Embedding:
     return embedding
 
 
-def sinusoids(positions: Tensor, width: int, interleaved: bool = True) -> Tensor:
+def sinusoids(
+    positions: Tensor, width: int, interleaved: bool = True, inclusive: bool = False
+) -> Tensor:
     """(..., width) for positions (...): sines and cosines of wavelengths 2 pi to 10,000 * 2 pi.
 
     Args:
         positions: integers, any shape.
         width: of an encoding, even.
         interleaved: sine and cosine alternate, as in the paper; else all sines come first.
+        inclusive: the longest wavelength is 10,000 * 2 pi, as in tensor2tensor; in the paper's
+            formula that would be the next.
     """
     # In float64, since the position multiplies the rounding error of a frequency.
-    exponent = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device) / width
+    exponent = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device)
+    exponent = exponent / (max(width - 2, 1) if inclusive else width)
     angle = positions.double().unsqueeze(-1) * 10_000.0**-exponent
     parts = (angle.sin(), angle.cos())
     both = torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)

@@ -185,7 +185,8 @@ class Stack(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions + config.position_offset)
         elif config.position == "sinusoidal":
-            x = x + sinusoids(positions, config.width, config.interleaved).to(x)
+            places = positions + config.position_offset
+            x = x + sinusoids(places, config.width, config.interleaved, config.inclusive).to(x)
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
         if self.embedding_norm is not None:

@@ -12,7 +12,19 @@ from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import bart, bert, generation, gpt2, llama, marian, t5
+from pellucid.models.checkpoints import (
+    bart,
+    bert,
+    blenderbot,
+    generation,
+    gpt2,
+    llama,
+    m2m_100,
+    marian,
+    mbart,
+    pegasus,
+    t5,
+)
 from pellucid.models.checkpoints.family import Family
 
 FAMILIES = (
@@ -23,6 +35,10 @@ FAMILIES = (
     t5.FAMILY,
     bart.FAMILY,
     marian.FAMILY,
+    mbart.FAMILY,
+    m2m_100.FAMILY,
+    pegasus.FAMILY,
+    blenderbot.FAMILY,
 )
 OWN = "pellucid"
 """The model_type of an architecture that no family has; in the config.json of a family, the key of

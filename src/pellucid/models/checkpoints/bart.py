@@ -1,4 +1,4 @@
-"""BART (Lewis et al. 2020), and what it shares with Marian."""
+"""BART (Lewis et al. 2020), PLBART and MVP, and what Marian and other families share with them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +26,7 @@ def _stack(stack: str) -> dict[str, str]:
         block + "feed_forward.up": layer + "fc1",
         block + "feed_forward.down": layer + "fc2",
         block + "feed_forward_norm": layer + "final_layer_norm",
+        stack + ".final_norm": stack + ".layer_norm",
     }
     for ours, theirs in (("attention", "self_attn"), ("cross", "encoder_attn")):
         for part in ("query", "key", "value"):
@@ -44,14 +45,18 @@ NAMES = {
 SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
 
-def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
-    """The fields of `Config` that BART and Marian share.
+def both(
+    config: Mapping[str, Any], *, norm_first: bool = False, scaled: bool = False, **ids: int
+) -> dict[str, Any]:
+    """The fields of `Config` that BART, Marian and their descendants share.
 
     Args:
         config: config.json.
+        norm_first: whether the family has its norms before each part, and one at the end.
+        scaled: the family's default of scale_embedding.
         ids: the family's defaults of special token ids.
     """
-    expect(config, normalize_before=False, add_final_layer_norm=False)
+    expect(config, normalize_before=norm_first, add_final_layer_norm=norm_first)
     for size in ("attention_heads", "ffn_dim"):  # `Config` has one for both stacks
         expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
     return {
@@ -62,9 +67,12 @@ def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
         "decoder_layers": config["decoder_layers"],
         "heads": config["encoder_attention_heads"],
         "hidden": config["encoder_ffn_dim"],
+        "norm_first": norm_first,
         "activation": activation(config.get("activation_function", "gelu")),
         "positions": config.get("max_position_embeddings", 1024),
-        "embedding_scale": config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0,
+        "embedding_scale": config["d_model"] ** 0.5
+        if config.get("scale_embedding", scaled)
+        else 1.0,
         "tied": config.get("tie_word_embeddings", True),
         "logit_bias": True,
         **marks(config, TARGET_START, **ids),
@@ -72,7 +80,7 @@ def both(config: Mapping[str, Any], **ids: int) -> dict[str, Any]:
 
 
 def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
-    """The config.json of either family; None if it does not support this architecture."""
+    """The config.json of such a family; None if it does not support this architecture."""
     if config.embedding_scale not in (1.0, config.width**0.5) or config.norm_eps != 1e-5:
         return None
     return {
@@ -97,7 +105,12 @@ def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
 
 
 def read(config: Mapping[str, Any]) -> Config:
-    shared = both(config, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2)
+    expect(config, use_prompt=False)
+    ids: dict[str, Any] = {"pad_token_id": 1, "eos_token_id": 2}
+    is_plbart = config["model_type"] == "plbart"
+    if not is_plbart:  # whose targets begin with their language
+        ids["decoder_start_token_id"] = 2
+    shared = both(config, scaled=is_plbart, **ids)
     return Config(embedding_norm=True, position="learned", position_offset=2, **shared)
 
 
@@ -114,7 +127,7 @@ def write(config: Config) -> dict[str, Any] | None:
 
 
 FAMILY = Family(
-    types=("bart",),
+    types=("bart", "plbart", "mvp"),
     read=read,
     write=write,
     names=NAMES,

@@ -189,8 +189,7 @@ _IN_ALL_FAMILIES = (
     *("attention_dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"),
 )
 _ONLY_WITH = {
-    "sinusoidal": ("interleaved",),
-    "learned": ("position_offset",),
+    "sinusoidal": ("interleaved", "inclusive"),
     "rotary": ("rope_theta", "rope_scaling"),
     "relative": ("relative_buckets", "relative_distance"),
 }
@@ -208,6 +207,7 @@ def _plain(config: Config) -> Config:
         "decoder_layers": config.kind != "encoder-decoder"
         or config.decoder_layers == config.layers,
     }
+    same["position_offset"] = config.position not in ("learned", "sinusoidal")
     for position, names in _ONLY_WITH.items():
         same |= dict.fromkeys(names, config.position != position)
     same |= dict.fromkeys(_ONLY_WITH_LOGITS, config.kind == "encoder")
