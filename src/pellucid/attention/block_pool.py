@@ -4,7 +4,6 @@ A block is a matrix product and a few sweeps: torch would run each of those on a
 for the slowest, hundreds of times. Here each core works through blocks of its own.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,8 @@ from typing import TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from pellucid.attention import forking
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +58,7 @@ def each(
     Where gradients are needed only the inputs are kept, and the function runs again in the backward
     pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
+    forking.go_alone()
     threads = torch.get_num_threads()
     if (call := getattr(_own, "call", None)) is not None:
         items = _interrupted(items, call)
@@ -110,7 +112,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _work_alone() -> None:
     torch.set_num_threads(1)
     assert torch.get_num_threads() == 1  # asking fixes it before it is set back
-
-
-if hasattr(os, "register_at_fork"):  # a pool hangs after a fork, which its threads do not survive
-    os.register_at_fork(after_in_child=_pool.cache_clear)

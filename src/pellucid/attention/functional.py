@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pellucid.attention import backends
+from pellucid.attention import backends, forking
 from pellucid.attention.energies import DotProduct, Energy, ScaledDotProduct, as_energy
 from pellucid.attention.masks import Extent, Mask, as_mask
 from pellucid.attention.masks.checks import broadcast_to_extent
@@ -106,6 +106,7 @@ def attention_weights(
     score: str | Energy | Callable[[Tensor, Tensor], Tensor] = "scaled_dot_product",
 ) -> AttentionWeights:
     """The weights alone, computed when asked for; arguments as for `attention`."""
+    forking.go_alone()
     check_tensor("query", query)
     check_tensor("key", key, query)
     heads, kv_heads = query.shape[-3], key.shape[-3]

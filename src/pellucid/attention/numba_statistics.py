@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.attention import forking
 from pellucid.attention.scores import Scores
 
 WORTHWHILE = 2**20
@@ -24,7 +25,8 @@ Summarise = Callable[..., dict[str, Tensor]]
 def best(scores: Scores, otherwise: Summarise) -> Summarise:
     """The compiled loop where it supports these scores and is faster; else the alternative."""
     fits = scores.query.device.type == "cpu" and scores.dtype == torch.float32
-    return summarise if fits and scores.shape.numel() >= WORTHWHILE and _kernel() else otherwise
+    fits = fits and scores.shape.numel() >= WORTHWHILE and forking.may_compile()
+    return summarise if fits and _kernel() else otherwise
 
 
 def summarise(

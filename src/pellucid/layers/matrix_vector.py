@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.attention import forking
+
 MOST_ROWS = 8
 """Most texts; above, one matrix product for all is faster than a row of weights at a time."""
 WORTHWHILE = 2**20
@@ -77,9 +79,13 @@ def cores() -> Iterator[int]:
             numba.set_num_threads(before)
 
 
-@cache
 def decoding_kernel() -> Any:
-    """The compiled loops; None without Numba or without a directory for its cache."""
+    """The compiled loops; None without Numba or a directory for its cache, or after a fork."""
+    return _kernel() if forking.may_compile() else None
+
+
+@cache
+def _kernel() -> Any:
     try:
         from pellucid.layers import decoding_kernel
     except (ImportError, RuntimeError):

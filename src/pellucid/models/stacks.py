@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention import masks
+from pellucid.attention import forking, masks
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
 from pellucid.layers.block import AttentionInputs, Block, norm
@@ -273,6 +273,7 @@ class Transformer(nn.Module):
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
         """As `forward`; with watch=True, also record all attention: (output, recording)."""
+        forking.go_alone()
         if not watch:
             return super().__call__(*args, **options)
         from pellucid.lens import watch as watched
