@@ -137,6 +137,8 @@ FAMILIES = {
         has_own_head=True,
     ),
     "t5, a head of its own": _pair(lambda: _t.T5Config(**T5), base="", has_own_head=True),
+    "umt5": _pair(lambda: _t.UMT5Config(**T5), base=""),
+    "umt5, relu": _pair(lambda: _t.UMT5Config(feed_forward_proj="relu", **T5), base=""),
     "mt5": _pair(lambda: _t.MT5Config(**T5), base=""),
     "mt5, a head of its own": _pair(lambda: _t.MT5Config(**T5), base="", has_own_head=True),
 }

@@ -39,6 +39,7 @@ CONFIGS = {
     "qwen3": lambda: _t.Qwen3Config(**MANY, **_plain(SIZES)),
     "t5": lambda: _t.T5Config(**T5),
     "mt5": lambda: _t.MT5Config(**T5),
+    "umt5": lambda: _t.UMT5Config(**T5),
     "bart": lambda: _t.BartConfig(**_plain(PAIR)),
     "marian": lambda: _t.MarianConfig(**_plain(PAIR)),
     "plbart": lambda: _t.PLBartConfig(**_plain(PAIR)),

@@ -326,6 +326,14 @@ def test_few_distances_share_buckets_as_in_transformers(buckets, distance, causa
     assert torch.equal(RelativeBias(3, buckets, distance, causal)._bucket(apart), expected)
 
 
+def test_an_untied_umt5_is_not_scaled(tmp_path):
+    """As the model was trained; transformers has scaled it since version 5."""
+    written("umt5", tmp_path)
+    assert pellucid.load(tmp_path).config.logit_scale == 33**-0.5
+    change(tmp_path, tie_word_embeddings=False)
+    assert pellucid.load(tmp_path).config.logit_scale == 1
+
+
 # Writing
 
 
@@ -513,6 +521,7 @@ VALUES = {
     "rope_scaling": [(), (("rope_type", "linear"), ("factor", 2.0))],
     "relative_buckets": [8, 32],
     "relative_distance": [128, 64],
+    "relative_each": [False, True],
     "window": [None, 5],
     "types": [0, 2],
     "embedding_scale": [1.0, 0.5, 8.0],
@@ -578,7 +587,7 @@ def unused(config):
     for position, names in {
         "sinusoidal": ["interleaved", "inclusive"],
         "rotary": ["rope_theta", "rope_scaling"],
-        "relative": ["relative_buckets", "relative_distance"],
+        "relative": ["relative_buckets", "relative_distance", "relative_each"],
     }.items():
         found |= set(names) if config.position != position else set()
     if config.position not in ("sinusoidal", "learned"):

@@ -14,7 +14,7 @@ from pellucid.layers.cache import LayerCache
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import fusible, is_plain
-from pellucid.layers.positions import rotated
+from pellucid.layers.positions import RelativeBias, rotated
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -32,6 +32,9 @@ class AttentionInputs:
     """Of self-attention."""
     bias: Tensor | None = None
     """Relative or ALiBi positions, (batch or 1, heads, queries, keys)."""
+    places: tuple[Tensor, Tensor] | None = None
+    """Positions of the queries and of the keys, (batch or 1, tokens) each, if each block has a bias
+    of its own."""
     rotary: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of rotary positions, for the new tokens."""
     memory: Tensor | None = None
@@ -44,7 +47,8 @@ class AttentionInputs:
         rotary = None
         if self.rotary is not None:
             rotary = self.rotary[0][..., tokens, :], self.rotary[1][..., tokens, :]
-        return replace(self, mask=mask, bias=bias, rotary=rotary)
+        places = self.places and (self.places[0][..., tokens], self.places[1])
+        return replace(self, mask=mask, bias=bias, places=places, rotary=rotary)
 
 
 @fusible
@@ -57,7 +61,7 @@ class HeadAttention(nn.Module):
     where y is x, or the memory for cross-attention.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, relative: RelativeBias | None = None) -> None:
         super().__init__()
         width, heads, kv_heads, dim = config.width, config.heads, config.key_heads, config.dim
         bias = config.bias if config.qkv_bias is None else config.qkv_bias
@@ -68,6 +72,7 @@ class HeadAttention(nn.Module):
         self.output = nn.Linear(heads * dim, width, bias)
         self.query_norm = norm(config, dim) if config.head_norm else None
         self.key_norm = norm(config, dim) if config.head_norm else None
+        self.relative = relative
         self.dim, self.scale, self.dropout = dim, config.attention_scale, config.weights_dropout
 
     def forward(
@@ -92,7 +97,10 @@ class HeadAttention(nn.Module):
         query = self._split(self.query, x, self.query_norm)
         if inputs.rotary is not None:
             query = rotated(query, inputs.rotary)
-        return self.attend(query, key, value, inputs.mask, inputs.bias)
+        bias = inputs.bias
+        if self.relative is not None and inputs.places is not None:
+            bias = self.relative(*inputs.places)
+        return self.attend(query, key, value, inputs.mask, bias)
 
     def cross_attend(
         self, x: Tensor, inputs: AttentionInputs, layer_cache: LayerCache | None = None
@@ -164,9 +172,11 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer of an encoder or a decoder; with cross-attention if it reads a memory."""
 
-    def __init__(self, config: Config, cross: bool = False) -> None:
+    def __init__(
+        self, config: Config, cross: bool = False, relative: RelativeBias | None = None
+    ) -> None:
         super().__init__()
-        self.attention, self.attention_norm = HeadAttention(config), norm(config)
+        self.attention, self.attention_norm = HeadAttention(config, relative), norm(config)
         self.cross = HeadAttention(config) if cross else None
         self.cross_norm = norm(config) if cross else None
         self.feed_forward, self.feed_forward_norm = FeedForward(config), norm(config)

@@ -70,6 +70,8 @@ class Config:
     relative_buckets: int = 32
     relative_distance: int = 128
     """Distances beyond it share a bucket (T5)."""
+    relative_each: bool = False
+    """Whether each block has a relative bias of its own (UMT5); otherwise all share one."""
     window: int | None = None
     """How many tokens a query sees, itself the last; None = all before it."""
     types: int = 0

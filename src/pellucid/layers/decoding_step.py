@@ -38,6 +38,7 @@ def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
+        or inputs.places is not None  # the kernel has one bias for all blocks
         or (inputs.memory is not None and cache.layers[0].memory is None)
         or not isinstance(inputs.memory_mask, Below | None)
     ):

@@ -42,11 +42,11 @@ class Stack(nn.Module):
             self.positions = table(rows, config.width)
         self.types = table(config.types, config.width) if config.types else None
         self.embedding_norm = norm(config) if config.embedding_norm else None
-        self.relative = None
-        if config.position == "relative":
-            buckets, distance = config.relative_buckets, config.relative_distance
-            self.relative = RelativeBias(config.heads, buckets, distance, causal)
-        self.blocks = nn.ModuleList(Block(config, cross) for _ in range(layers))
+        each = config.relative_each
+        self.relative = None if each else self._relative()
+        self.blocks = nn.ModuleList(
+            Block(config, cross, self._relative() if each else None) for _ in range(layers)
+        )
         self.rotary = None  # after the blocks, which check the sizes in a file first
         if config.position == "rotary":
             self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
@@ -104,6 +104,7 @@ class Stack(nn.Module):
         inputs = AttentionInputs(
             mask=self._mask(mask, start, tokens),
             bias=self._bias(positions, keys),
+            places=(positions, keys) if config.relative_each else None,
             rotary=None if self.rotary is None else self.rotary(positions),
             memory=memory,
             memory_mask=memory_mask,
@@ -167,6 +168,14 @@ class Stack(nn.Module):
             )
         places = torch.arange(ids.shape[-1], device=ids.device).unsqueeze(0)
         return places + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
+
+    def _relative(self) -> RelativeBias | None:
+        """A new relative bias, if the model has such positions."""
+        config = self.config
+        if config.position != "relative":
+            return None
+        buckets, distance = config.relative_buckets, config.relative_distance
+        return RelativeBias(config.heads, buckets, distance, self.causal)
 
     def _bias(self, positions: Tensor, keys: Tensor) -> Tensor | None:
         """The position bias of the scores, (batch or 1, heads, queries, keys), if there is one."""

@@ -191,7 +191,7 @@ _IN_ALL_FAMILIES = (
 _ONLY_WITH = {
     "sinusoidal": ("interleaved", "inclusive"),
     "rotary": ("rope_theta", "rope_scaling"),
-    "relative": ("relative_buckets", "relative_distance"),
+    "relative": ("relative_buckets", "relative_distance", "relative_each"),
 }
 _ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "window")
 

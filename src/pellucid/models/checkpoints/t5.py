@@ -1,4 +1,4 @@
-"""T5 (Raffel et al. 2020), with its version 1.1, FLAN-T5 and mT5."""
+"""T5 (Raffel et al. 2020), with its version 1.1, FLAN-T5, mT5 and UMT5 (Chung et al. 2023)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from pellucid.models.checkpoints.family import (
     write_marks,
 )
 
-RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias"
+RELATIVE = "layer.0.SelfAttention.relative_attention_bias"
 
 
 def names(config: Config) -> dict[str, str]:
@@ -27,7 +27,8 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
     up = "wi_1" if is_gated else "wi"
     block, layer = stack + ".blocks.{}.", stack + ".block.{}.layer."
     pairs = {
-        stack + ".relative.table": f"{stack}.{RELATIVE}",
+        stack + ".relative.table": f"{stack}.block.0.{RELATIVE}",
+        block + "attention.relative.table": f"{stack}.block.{{}}.{RELATIVE}",
         block + "attention_norm": layer + "0.layer_norm",
         block + "feed_forward.gate": f"{layer}{last}.DenseReluDense.wi_0",
         block + "feed_forward.up": f"{layer}{last}.DenseReluDense.{up}",
@@ -43,11 +44,11 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
 
 
 def read(config: Mapping[str, Any]) -> Config:
-    is_mt5 = config["model_type"] == "mt5"
-    projection = config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu")
+    name = config["model_type"]
+    projection = config.get("feed_forward_proj", "relu" if name == "t5" else "gated-gelu")
     is_tied = config.get("tie_word_embeddings", True)
     # Untied models (version 1.1) and mT5 never scale; since transformers 5 it is a setting.
-    is_scaled = not is_mt5 and config.get("scale_decoder_outputs", is_tied)
+    is_scaled = name != "mt5" and config.get("scale_decoder_outputs", is_tied)
     return Config(
         kind="encoder-decoder",
         vocabulary=config["vocab_size"],
@@ -69,6 +70,7 @@ def read(config: Mapping[str, Any]) -> Config:
         positions=None,
         relative_buckets=config.get("relative_attention_num_buckets", 32),
         relative_distance=config.get("relative_attention_max_distance", 128),
+        relative_each=name == "umt5",
         attention_scale=1.0,
         tied=is_tied,
         logit_scale=config["d_model"] ** -0.5 if is_scaled else 1.0,
@@ -85,8 +87,8 @@ def write(config: Config) -> dict[str, Any] | None:
     fits = shape_of(
         config,
         says=(
-            "decoder_layers head_dim gated positions relative_buckets relative_distance tied "
-            "logit_scale"
+            "decoder_layers head_dim gated positions relative_buckets relative_distance "
+            "relative_each tied logit_scale"
         ),
         kind="encoder-decoder",
         norm="rms",
@@ -97,13 +99,15 @@ def write(config: Config) -> dict[str, Any] | None:
     )
     if not fits or config.logit_scale not in (1.0, config.width**-0.5):
         return None
+    if config.relative_each and config.tied != (config.logit_scale != 1.0):
+        return None  # UMT5 has no setting of its own for the scale
     projection = activation_name(config.activation)
     if config.gated:  # their "gated-gelu" is the tanh approximation
         names = {"gelu_new": "gelu", "gelu": "gelu_python"}
         projection = "gated-" + names.get(projection, projection)
     return {
-        "model_type": "t5",
-        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "umt5" if config.relative_each else "t5",
+        "architectures": [f"{'UM' if config.relative_each else ''}T5ForConditionalGeneration"],
         "vocab_size": config.vocabulary,
         "d_model": config.width,
         "num_layers": config.layers,
@@ -124,7 +128,7 @@ def write(config: Config) -> dict[str, Any] | None:
 
 
 FAMILY = Family(
-    types=("t5", "mt5"),
+    types=("t5", "mt5", "umt5"),
     read=read,
     write=write,
     names=names,
