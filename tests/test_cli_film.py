@@ -56,6 +56,18 @@ def test_what_may_be_meant_as_a_prompt_is_said(small, run, tmp_path):
     assert "filmed as the sentence itself; a prompt quotes its parts" in err
 
 
+def test_a_lesson_that_was_edited_is_filmed(small, run, tmp_path):
+    lesson, film = tmp_path / "mine.json", tmp_path / "a.mp4"
+    assert run("explain", "--words", "the cat sat", "--save", lesson)[0] == 0
+    lesson.write_text(lesson.read_text().replace('"cat"', '"lion"'))
+    status, _, err = run(
+        "film", "--from", lesson, "--query", "lion", "-o", film, "--silent", *SHORT
+    )
+    assert status == 0, err
+    assert "Fontconfig" not in err
+    assert "'lion'" in film.with_suffix(".vtt").read_text()
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
@@ -78,6 +90,9 @@ def test_what_may_be_meant_as_a_prompt_is_said(small, run, tmp_path):
         (["a", "--voice", "nobody"], "--voice must be one of espeak-ng's"),
         (["--example", "nothing"], "no example 'nothing'; there are: poem"),
         (["--example", "poem", "--layer", "0"], "--layer goes with a sentence, not with --example"),
+        (["--example", "poem", "--from", "a.json"], "give either a sentence"),
+        (["--from", "a.json", "--layer", "0"], "--layer goes with a sentence, not with --from"),
+        (["--from", "a.json"], "cannot read 'a.json'"),
         (["--example", "poem", "--query", "x"], "query 'x' is not among the tokens"),
     ],
 )
@@ -105,7 +120,7 @@ def test_a_file_beside_the_film_stays_too(refused, tmp_path):
 def test_without_the_extra(module, monkeypatch, refused, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)
     told = refused("film", "--example", "poem", "-o", tmp_path / "a.mp4")
-    assert told == f"a film needs {module}: pip install 'pellucid[film]'"
+    assert told.startswith(f"a film needs {module}: pip install 'pellucid[film]' (in a checkout: ")
 
 
 def test_letters_that_no_font_has_are_said(small, run, tmp_path, monkeypatch):

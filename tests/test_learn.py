@@ -28,11 +28,11 @@ def test_a_station_is_read_where_nobody_can_answer(run, width):
 
 
 def test_a_station_is_exported(run, tmp_path):
-    paths = [tmp_path / name for name in ("mask.ipynb", "mask.html", "mask.svg")]
-    options = zip(("--notebook", "--slides", "--svg"), map(str, paths), strict=True)
+    paths = [tmp_path / name for name in ("mask.ipynb", "mask.html", "mask.svg", "mask.png")]
+    options = zip(("--notebook", "--slides", "--svg", "--png"), map(str, paths), strict=True)
     status, out, err = run("learn", "mask", *(part for pair in options for part in pair))
     assert (status, out) == (0, "")
-    assert err.count("wrote") == 3
+    assert err.count("wrote") == 4
     assert all(path.stat().st_size > 2000 for path in paths)
     status, _, err = run("learn", "mask", "--slides", str(paths[1]))
     assert status == 2

@@ -155,6 +155,7 @@ def _to_stderr(message: str) -> None:
 
 def _with_option_name(message: str, arguments: list[str]) -> str:
     """A message like "top_p must be ...", with the name of the command's option, --top-p."""
+    message = message.replace("; overwrite=True ", "; --overwrite ")
     name, must, rest = message.partition(" must be ")
     command: Any = typer.main.get_command(app)
     for word in arguments:

@@ -118,7 +118,7 @@ def test_what_is_there_stays(tmp_path):
     film = composed(spoken=False, minutes=0.1)
     there = tmp_path / "poem.gif"
     there.write_bytes(b"GIF89a")
-    with pytest.raises(ExistsError, match="--overwrite replaces it"):
+    with pytest.raises(ExistsError, match="overwrite=True replaces it"):
         render.save(film, None, there)
     assert there.read_bytes() == b"GIF89a"
     assert list(tmp_path.iterdir()) == [there]

@@ -62,7 +62,7 @@ def test_without_the_speech_library(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "espeakng_loader", None)
     monkeypatch.setattr(voices._Espeak, "_library", None)
     with pytest.raises(
-        MissingExtraError, match=r"pip install 'pellucid\[film\]', or give --silent"
+        MissingExtraError, match=r"pip install 'pellucid\[film\]' .*; or give --silent"
     ):
         open_voice()
 

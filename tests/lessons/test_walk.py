@@ -54,8 +54,8 @@ def test_the_speaker_tells_of_its_own_row():
     )
     context = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     assert say.mix(weights, context) == (
-        "What 'the' (0) takes along is 60% of the value of 'cat', 30% of the value of 'the' (2) "
-        "and 10% of its own value: (1.00, 2.00, 3.00, …)."
+        "The context of 'the' (0) is a mix of values: 60% that of 'cat', 30% that of 'the' (2) and "
+        "10% its own: (1.00, 2.00, 3.00, …)."
     )
     spread = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     assert Speaker(("a", "b", "c", "d"), 0).softmax(spread) == (

@@ -60,6 +60,14 @@ def film(
         str | None,
         typer.Option(help="An example instead, as of pellucid explain: poem, journey, lookup, ..."),
     ] = None,
+    lesson: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A lesson that pellucid explain --save or the page wrote, perhaps edited.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         model_option(
@@ -107,8 +115,8 @@ def film(
 
     if sentence and len(sentence) > 1:
         raise ArgumentError(f'film takes one sentence; put it in quotes: "{" ".join(sentence)}"')
-    if bool(sentence) == (example is not None):
-        raise ArgumentError('give either a sentence, like "Write a poem", or --example')
+    if sum((bool(sentence), example is not None, lesson is not None)) != 1:
+        raise ArgumentError('give either a sentence, like "Write a poem", or --example, or --from')
     if output is None and gif is None:
         raise ArgumentError("say where the film goes: -o poem.mp4, or --gif poem.gif")
     check_minutes(minutes)
@@ -119,24 +127,30 @@ def film(
 
     from pellucid.film import render
     from pellucid.film.voices import open_voice
+    from pellucid.lessons.walk import find_token
 
     render.check_installed()
     speaker = None if silent or output is None else open_voice(voice)
     pace, row = 1.0, None
     finds: tuple[int, ...] = ()
-    if example is not None:
-        walk, row = _of_example(
-            example,
-            query,
-            causal,
+    if example is not None or lesson is not None:
+        _refuse(
+            "--example" if lesson is None else "--from",
             {
                 "model": model,
                 "layer": layer,
-                "head": head,
+                "head": head if lesson is None else None,
                 "translate": translate or None,
                 "generate": generate or None,
             },
         )
+        if example is not None:
+            walk = _of_example(example, query, causal)
+        else:
+            assert lesson is not None
+            walk = _of_file(lesson, causal, head)
+        if query is not None and example != "lookup":
+            row = find_token(walk.tokens, query)[0]
     else:
         from pellucid.film.walk_sources import walk_wished
 
@@ -201,17 +215,24 @@ def _wished(text: str, query: str | None, causal: bool, translate: bool, generat
     return wish
 
 
-def _of_example(
-    name: str, query: str | None, causal: bool, others: dict[str, object]
-) -> "tuple[Walk, int | None]":
-    """The walk of an example, and the row that is asked for."""
-    from pellucid.lessons.examples import walk_example
-    from pellucid.lessons.walk import find_token
-
-    for option, given in others.items():
+def _refuse(kind: str, options: dict[str, object]) -> None:
+    """Refuse what goes with a sentence alone."""
+    for option, given in options.items():
         if given is not None:
-            raise ArgumentError(f"--{option} goes with a sentence, not with --example")
-    if name == "lookup":
-        return walk_example(name, causal=causal, query=query), None
-    walk = walk_example(name, causal=causal)
-    return walk, None if query is None else find_token(walk.tokens, query)[0]
+            raise ArgumentError(f"--{option} goes with a sentence, not with {kind}")
+
+
+def _of_example(name: str, query: str | None, causal: bool) -> "Walk":
+    """The walk of an example; only a look-up depends on the query."""
+    from pellucid.lessons.examples import walk_example
+
+    return walk_example(name, causal=causal, query=query if name == "lookup" else None)
+
+
+def _of_file(path: Path, causal: bool, head: int | None) -> "Walk":
+    """The walk of a lesson that was saved."""
+    from pellucid.lessons.lesson import read_lesson
+    from pellucid.lessons.steps import walk_lesson
+
+    lesson = read_lesson(path)
+    return walk_lesson(lesson.change(mask="causal") if causal else lesson, head=head or 0)

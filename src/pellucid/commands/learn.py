@@ -30,6 +30,9 @@ def learn(
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the picture of the station.")
     ] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the picture in pixels.")
+    ] = None,
     page: Annotated[
         bool, typer.Option("--page", help="Learn in the browser, where every number can change.")
     ] = False,
@@ -49,7 +52,7 @@ def learn(
     from pellucid.lessons.stations import STATIONS, to_json
     from pellucid.lessons.stations import station as station_of
 
-    files = {"notebook": notebook, "slides": slides, "svg": svg}
+    files = {"notebook": notebook, "slides": slides, "svg": svg, "png": png}
     if page or teaches:
         if any(files.values()) or answers or json:
             raise ArgumentError("--page and --class show the page: leave out other options")
@@ -67,7 +70,7 @@ def learn(
 
             show_path(titles, Console())
         return
-    check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg)
+    check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg, png=png)
     stop = station_of(station)
     if notebook is not None:
         from pellucid.lessons.notebook import to_notebook
@@ -81,6 +84,11 @@ def learn(
         from pellucid.lessons.picture import to_svg
 
         write(svg, to_svg(stop.walk), "svg", overwrite)
+    if png is not None:
+        from pellucid.common.drawing import to_png
+        from pellucid.lessons.picture import to_svg
+
+        write(png, to_png(to_svg(stop.walk, styled=False)), "png", overwrite)
     if json:
         typer.echo(to_json(stop))
     elif answers or not any(files.values()):

@@ -162,11 +162,11 @@ def one_text(command: str, texts: list[str] | None) -> str | None:
     return text
 
 
-def write(path: Path, text: str, kind: str, overwrite: bool) -> None:
+def write(path: Path, content: str | bytes, kind: str, overwrite: bool) -> None:
     """Write a file, and report it on stderr."""
     from pellucid.common.files import write_whole
 
-    write_whole(path, text, kind, overwrite=overwrite)
+    write_whole(path, content, kind, overwrite=overwrite)
     wrote(path)
 
 

@@ -38,6 +38,7 @@ _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_BIDI)}
 KINDS = {
     "html": (".html", ".htm"),
     "svg": (".svg",),
+    "png": (".png",),
     "json": (".json",),
     "notebook": (".ipynb",),
     "slides": (".html", ".htm"),
@@ -55,13 +56,14 @@ KINDS = {
 """Kinds of output files, and the endings of their names."""
 _OTHERS = (
     ".tsv", ".jsonl", ".md", ".py", ".toml", ".xml", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip",
-    ".png", ".jpg", ".jpeg", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
+    ".jpg", ".jpeg", ".webp", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".model",
     ".ppt", ".pptx", ".odp", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods",
 )  # fmt: skip
 """Endings of other kinds of files, which no output may have."""
 _BEGIN = {
     "html": (b"<!doctype html", b"<html"),
     "svg": (b"<svg", b"<?xml"),
+    "png": (b"\x89PNG",),
     "json": (b"{", b"["),
     "notebook": (b"{",),
     "slides": (b"<!doctype html", b"<html"),
@@ -170,10 +172,15 @@ def check_writable(
             pass
 
 
-def write_whole(path: Path, text: str, kind: str | None = None, *, overwrite: bool = False) -> None:
-    """Write `text` in UTF-8 to `path`, as `written_whole` does."""
+def write_whole(
+    path: Path, content: str | bytes, kind: str | None = None, *, overwrite: bool = False
+) -> None:
+    """Write bytes, or a text in UTF-8, to `path`, as `written_whole` does."""
     with written_whole(path, kind, overwrite=overwrite) as aside:
-        aside.write_text(text, encoding="utf-8")
+        if isinstance(content, str):
+            aside.write_text(content, encoding="utf-8")
+        else:
+            aside.write_bytes(content)
 
 
 def flush(path: Path) -> None:
@@ -244,9 +251,7 @@ def _reported(path: Path) -> Iterator[None]:
     except PellucidError:
         raise
     except FileExistsError as error:
-        raise ExistsError(
-            f"'{_short(path)}' already exists; --overwrite replaces it (overwrite=True in Python)"
-        ) from error
+        raise ExistsError(f"'{_short(path)}' already exists; overwrite=True replaces it") from error
     except OSError as error:
         raise FileError(f"cannot write '{_short(path)}': {reason_of(error)}") from error
 

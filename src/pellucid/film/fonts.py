@@ -4,8 +4,10 @@ So Latin, Greek and Cyrillic are drawn alike on every machine, one without fonts
 need a font that has them; `missing` says which letters no font here has.
 """
 
+import os
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.resources import files
@@ -24,7 +26,7 @@ def needed(module: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"a film needs {module}: pip install 'pellucid[film]'") from error
+        raise MissingExtraError.of(f"a film needs {module}", "film") from error
     except ImportError as error:  # skia is linked with OpenGL, which a bare machine lacks
         raise MissingExtraError(
             f"a film needs {module}, which cannot be loaded: {error}; "
@@ -33,7 +35,27 @@ def needed(module: str) -> Any:
 
 
 @cache
+def _machine() -> Any:
+    """The machine's fonts; what fontconfig says about its own files while it looks is dropped."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:
+        stderr = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            return needed("skia").FontMgr()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    return needed("skia").FontMgr()
+
+
+def _shown(text: str) -> str:
+    """The text with a box for each letter that no font here has."""
+    return "".join(letter if _has(letter) else _BOX for letter in text)
+
+
+@cache
 def _face(weight: int) -> Any:
+    _machine()
     skia, inter = needed("skia"), needed("fontpkg_inter")
     data = (files(inter) / "files" / "Inter[opsz,wght].ttf").read_bytes()
     position = skia.FontArguments.VariationPosition
@@ -81,15 +103,8 @@ def _has(letter: str) -> bool:
     """Whether any font here has a letter."""
     if _is_inter(letter) or unicodedata.category(letter)[0] in "CZM":
         return True
-    skia = needed("skia")
-    return (
-        skia.FontMgr().matchFamilyStyleCharacter("", skia.FontStyle(), [], ord(letter)) is not None
-    )
-
-
-def _shown(text: str) -> str:
-    """The text with a box for each letter that no font here has."""
-    return "".join(letter if _has(letter) else _BOX for letter in text)
+    style = needed("skia").FontStyle()
+    return _machine().matchFamilyStyleCharacter("", style, [], ord(letter)) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -122,7 +137,7 @@ def _paragraph(text: str, weight: int, size: float, colour: Colour) -> Any:
 def _collection() -> Any:
     skia = needed("skia")
     collection = skia.textlayout_FontCollection()
-    collection.setDefaultFontManager(skia.FontMgr())
+    collection.setDefaultFontManager(_machine())
     return collection
 
 

@@ -150,10 +150,8 @@ class _Espeak:
         try:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
-            raise MissingExtraError(
-                "a film with a voice needs espeakng_loader: pip install 'pellucid[film]', or give "
-                "--silent"
-            ) from error
+            missing = MissingExtraError.of("a film with a voice needs espeakng_loader", "film")
+            raise MissingExtraError(f"{missing}; or give --silent") from error
         library = ctypes.CDLL(loader.get_library_path())
         library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
         library.espeak_Synth.argtypes = [

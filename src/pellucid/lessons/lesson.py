@@ -136,9 +136,9 @@ class Lesson:
 
 
 def from_tensors(
-    query: Tensor, key: Tensor, value: Tensor, *, tokens: Sequence[str] | None = None, **more: Any
+    query: Any, key: Any, value: Any, *, tokens: Sequence[str] | None = None, **more: Any
 ) -> Lesson:
-    """A lesson of one's own vectors.
+    """A lesson of one's own vectors: tensors, arrays, or lists of lists of numbers.
 
     Args:
         query: (tokens, key_dim).
@@ -147,10 +147,9 @@ def from_tensors(
         tokens: a label for each query; numbered unless given.
         more: any other field of `Lesson`.
     """
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if not isinstance(tensor, Tensor) or tensor.ndim != 2:
-            came = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ShapeError(f"{name} must be a tensor of shape (tokens, dim), got {came}")
+    query, key, value = (
+        _vectors(name, given) for name, given in (("query", query), ("key", key), ("value", value))
+    )
     if unknown := more.keys() - {field.name for field in fields(Lesson)}:
         raise ArgumentError(f"'{min(unknown)}' is no field of a lesson")
     tokens = tokens or [f"token {i}" for i in range(len(query))]
@@ -290,6 +289,17 @@ def _matrix(name: str, value: Any) -> Rows:
     )
 
 
+def _vectors(name: str, given: Any) -> Tensor:
+    """(tokens, dim), of whatever torch takes for a tensor."""
+    try:
+        tensor = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(f"{name} must be rows of numbers, one length each: {error}") from None
+    if tensor.ndim != 2:
+        raise ShapeError(f"{name} must have the shape (tokens, dim), got {tuple(tensor.shape)}")
+    return tensor
+
+
 def _rows(value: Any) -> Any:
     """A matrix as rows; anything else as it is."""
     if not isinstance(value, Tensor):
@@ -377,6 +387,9 @@ def _sized(lesson: Lesson, name: str, rows: int, columns: int | None = None) -> 
     width = len(matrix[0]) if columns is None else columns
     if len(matrix) != rows or any(len(row) != width for row in matrix):
         came = " and ".join(str(size) for size in sorted({len(row) for row in matrix}))
-        wanted = f"({rows}, {columns if columns is not None else 'any width'})"
-        raise ShapeError(f"{name} must have the shape {wanted}, not ({len(matrix)}, {came})")
+        if columns is None:
+            wanted, given = f"{count(rows, 'row')} of one length", f"{len(matrix)} of {came}"
+        else:
+            wanted, given = f"the shape ({rows}, {columns})", f"({len(matrix)}, {came})"
+        raise ShapeError(f"{name} must have {wanted}, not {given}")
     return rows, width

@@ -160,9 +160,9 @@ def _exact(word: str, names: tuple[str, ...], value: Tensor) -> Step:
 
 def _sharpened(nearest: list[str], answers: Tensor, present: bool, unit: str) -> str:
     mixed, sharp = answers[1, 0].item(), answers[-1, 0].item()
-    end = "the database's" if present else "where the database had no answer"
+    database = "as a database answers" if present else "where a database answers nothing"
     return (
-        f"At sharpness {SHARPNESS[0]} every row counts alike; at {SHARPNESS[1]} the answer is a "
-        f"mix, {mixed:.1f}{unit}; at {SHARPNESS[-1]} nearly all weight is on {listing(nearest)}, "
-        f"and the answer, {sharp:.1f}{unit}, is {end}."
+        f"Attention answers {sharp:.1f}{unit}, {database}: at sharpness {SHARPNESS[-1]} nearly all "
+        f"weight is on {listing(nearest)}. At {SHARPNESS[1]} the answer is a mix, "
+        f"{mixed:.1f}{unit}, and at {SHARPNESS[0]} every row counts alike."
     )

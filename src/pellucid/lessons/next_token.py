@@ -50,6 +50,7 @@ def walk_next_token(
     (written,) = generate(decoder, start, max_tokens=follow, sampling=Sampling(temperature=0))
     whole = printable(tokenizer.decode([*start[0].tolist(), *written.ids]))
     labels = tuple(names)
+    end = " …" if written.stopped == "max_tokens" else ""
     return Walk(
         title=prompt,
         about=(f"The next token, by the model '{model}'.",),
@@ -74,7 +75,7 @@ def walk_next_token(
             Step(
                 name="go on",
                 formula="read the token that was picked, and ask again",
-                sentence=f"With '{names[picked]}' the text goes on: {whole}",
+                sentence=f"With '{names[picked]}' the text goes on: {whole}{end}",
                 matrices=(),
             ),
         ),

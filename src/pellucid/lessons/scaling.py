@@ -48,12 +48,12 @@ class Theory:
 
     The variance is exact. The rest is an approximation for many keys: the scores of one query are
     normal, so their exponentials are log-normal, which gives an entropy of ln n - s/2 up to
-    s = 2 ln n, where one key takes all (Derrida 1981, the random energy model), and a gradient of
-    √(exp(s)/n) up to s = ln(n)/2.
+    s = 2 ln n, where in the limit one key takes all (Derrida 1981, the random energy model), and a
+    gradient of √(exp(s)/n) up to s = ln(n)/2. None beyond.
     """
 
     variance: float
-    entropy: float
+    entropy: float | None
     gradient: float | None
 
 
@@ -187,6 +187,6 @@ def _measure(scores: torch.Tensor) -> Measures:
 def _theory(variance: float, keys: int) -> Theory:
     return Theory(
         variance=variance,
-        entropy=max(0.0, math.log(keys) - variance / 2),
+        entropy=math.log(keys) - variance / 2 if variance < 2 * math.log(keys) else None,
         gradient=math.sqrt(math.exp(variance) / keys) if variance <= math.log(keys) / 2 else None,
     )

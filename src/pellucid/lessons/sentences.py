@@ -116,14 +116,13 @@ class Speaker:
         row = weights[self.position].tolist()
         listed = self._strongest(row)
         parts = [
-            f"{percent(row[i])} of "
-            + ("its own value" if i == self.own else f"the value of {self.quote_key(i)}")
+            f"{percent(row[i])} " + ("its own" if i == self.own else f"that of {self.quote_key(i)}")
             for i in listed
         ]
         numbers = ", ".join(f"{number:.2f}" for number in context[self.position, :3].tolist())
         more = ", …" if context.shape[-1] > 3 else ""
-        whole = listing(parts + _rest(row, listed, "of"))
-        return f"What {self.name} takes along is {whole}: ({numbers}{more})."
+        whole = listing(parts + _rest(row, listed, "those of"))
+        return f"The context of {self.name} is a mix of values: {whole}: ({numbers}{more})."
 
     def _strongest(self, row: list[float]) -> list[int]:
         """The positions of the (at most three) largest weights worth a word, largest first."""

@@ -20,14 +20,14 @@ from pellucid.lessons.walk import ROLES, Matrix, Step, Walk, find_token, matrix,
 
 
 def explain(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Any,
+    key: Any,
+    value: Any,
     *,
     tokens: Sequence[str] | None = None,
     **options: Any,
 ) -> Walk:
-    """Attention on your own vectors, step by step.
+    """Attention on your own vectors, step by step: tensors, arrays, or lists of lists of numbers.
 
     `pellucid.lessons.page.to_html` makes a page of it, and `walk.to_json` JSON.
 

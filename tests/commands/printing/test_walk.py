@@ -1,6 +1,7 @@
 """What a person sees, on wide and narrow terminals, with and without colour."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,39 @@ def test_the_heat_map_shows_every_column_at_any_width(width):
     assert out.count("100%") == 19
     assert all(f"tok{i}" in out for i in range(19))
     assert "Too long" not in out
+
+
+def test_labels_are_cut_where_that_saves_a_band():
+    walk = walk_of(11, columns=2, name="to")
+    step = walk.steps[0]
+    long = tuple(f"{'extraordinary' if i in (2, 7) else 'a'}{i}" for i in range(11))
+    weights = replace(step.matrices[0], column_labels=long, row_labels=long)
+    walk = replace(walk, steps=(replace(step, matrices=(weights,)),))
+    out = printed(walk, 82)
+    assert out.count("a10") == 2
+    assert out.count("extraordinary2") == 0
+    assert printed(walk, 120).count("extraordinary2") == 2
+
+
+def test_a_band_leaves_out_rows_that_see_none_of_it():
+    walk = walk_of(19, columns=2, name="word")
+    step = walk.steps[0]
+    hidden = tuple(tuple(j > i for j in range(19)) for i in range(19))
+    weights = replace(step.matrices[0], hidden=hidden)
+    walk = replace(walk, steps=(replace(step, matrices=(weights,)),))
+    lines = [line.split() for line in printed(walk, 80).splitlines() if "word" in line]
+    shown = [line[0] for line in lines if line[0] != "weights"]
+    assert lines[20][0] == "weights"
+    first = int(lines[20][1].removeprefix("word"))
+    assert shown == [f"word{i}" for i in (*range(19), *range(first, 19))]
+
+
+def test_the_picture_of_a_lookup_has_its_answers():
+    stream = io.StringIO()
+    show(walk_example("lookup", query="amber"), Console(file=stream, width=80), steps=False)
+    out = stream.getvalue()
+    assert "595.0" in next(line for line in out.splitlines() if line.startswith("×300"))
+    assert "Attention answers 595.0 nm, where a database answers nothing" in out
 
 
 def test_a_long_heat_map_is_cut_and_says_so():

@@ -41,7 +41,8 @@ def show(scaling: Scaling, console: Console) -> None:
         console.print(_table(scaling, pick, console.width >= 72))
     say(
         "≈ theory: variance d_k, or 1 if divided; entropy ln n − variance/2 and "
-        "gradient √(exp(variance)/n), approximations for many keys and small variance. "
+        "gradient √(exp(variance)/n), approximations for many keys, and – where the variance is "
+        "too large for them. "
         f"lost: queries whose gradient is below {HARDLY_ANY}.",
         console,
         style="dim",

@@ -44,7 +44,10 @@ def show(station: Station, console: Console, ask: Ask | None, following: str | N
     _head("Change one thing", console)
     say(station.change.text, console)
     before = station.walk if station.lesson is None else walk_lesson(station.lesson)
-    for title, walk in (("before", before), ("after", station.change.walk)):
+    shown = {"before": before, "after": station.change.walk}
+    if station.change.step == station.step:  # what was before stands above
+        del shown["before"]
+    for title, walk in shown.items():
         console.print()
         say(title, console, style="dim")
         walks.show_step(walk, station.change.step, console)

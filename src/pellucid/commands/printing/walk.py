@@ -1,7 +1,9 @@
 """The steps of a lesson, as wide as the terminal and readable without colour."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 from rich.cells import cell_len
@@ -19,8 +21,8 @@ _MOST = 16
 """Rows of a matrix that are shown."""
 _MOST_HEAT = 32
 """Rows and columns of the heat map that are shown."""
-_LABEL = 12
-"""The widest label, in characters."""
+_LABEL, _SHORT = 12, 5
+"""How far the label of a row and of a column may be cut, in characters, where room is short."""
 
 
 def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
@@ -31,7 +33,7 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
     console.print()
     if steps:
         for number, step in enumerate(walk.steps, start=1):
-            _show_step(number, step, console)
+            _show_step(f"{number} ", step, console)
             console.print()
     else:
         show_picture(walk, console)
@@ -46,36 +48,35 @@ def show(walk: Walk, console: Console, *, steps: bool = True) -> None:
 
 
 def show_picture(walk: Walk, console: Console) -> None:
-    """Print the weights in percent, and what they say."""
-    step, weights = walk.heat
-    console.print(_draw(weights, console.width))
+    """Print the weights in percent, what is worked out beside them, and what they say."""
+    step, _ = walk.heat
+    console.print(_beside(step.matrices, console, console.width))
     say(step.sentence, console)
 
 
 def show_step(walk: Walk, name: str, console: Console) -> None:
-    """Print one step."""
-    number, step = next(
-        (number, step) for number, step in enumerate(walk.steps, start=1) if step.name == name
-    )
-    _show_step(number, step, console)
+    """Print one step, without its number."""
+    _show_step("", next(step for step in walk.steps if step.name == name), console)
 
 
-def _show_step(number: int, step: Step, console: Console) -> None:
+def _show_step(number: str, step: Step, console: Console) -> None:
     indent = 2 if console.width >= 60 else 0
-    heading = Text.assemble((f"{number} {step.name}", "bold"), "   ", (step.formula, "cyan"))
+    heading = Text.assemble((number + step.name, "bold"), "   ", (step.formula, "cyan"))
     if len(heading) <= console.width:
         console.print(heading)
     else:
-        say(f"{number} {step.name}", console, style="bold")
+        say(number + step.name, console, style="bold")
         say(step.formula, console, indent=indent, style="cyan")
     room = console.width - indent
     say(step.sentence, console, indent=indent)
-    parts = [_draw(matrix, room) for matrix in step.matrices]
-    console.print(Padding(_beside(parts, console, room), (0, 0, 0, indent), expand=False))
+    if step.matrices:
+        drawn = _beside(step.matrices, console, room)
+        console.print(Padding(drawn, (0, 0, 0, indent), expand=False))
 
 
-def _beside(parts: list[RenderableType], console: Console, room: int) -> RenderableType:
-    """The parts side by side if they fit, else below each other."""
+def _beside(matrices: Sequence[Matrix], console: Console, room: int) -> RenderableType:
+    """The matrices side by side if they fit, else below each other."""
+    parts = [_draw(matrix, room) for matrix in matrices]
     if len(parts) == 1:
         return parts[0]
     gap = 3
@@ -96,23 +97,25 @@ def _draw(matrix: Matrix, room: int) -> RenderableType:
     if max(rows, columns) > _MOST_HEAT:
         return _table(matrix, room)
     # All columns of the heat map are shown, in several bands if necessary.
-    fitting = _fitting(matrix, room)
-    starts = range(0, columns, fitting)
-    return Group(*(_table(_columns(matrix, start, start + fitting), room) for start in starts))
+    starts = [0]
+    while starts[-1] < columns:
+        starts.append(starts[-1] + _fitting(_columns(matrix, starts[-1], columns), room))
+    return Group(*(_table(_columns(matrix, *ends), room) for ends in pairwise(starts)))
 
 
 def _table(matrix: Matrix, room: int) -> Table:
     columns = len(matrix.column_labels)
     fitting = _fitting(matrix, room)
-    width = _width(matrix)
     of_all = f"of {columns}"
     shown = columns
     if columns > fitting:  # leave room for the column that says how many there are
-        shown = max(1, fitting - math.ceil((len(of_all) + 1) / (width + 1)))
+        most = max(map(sum, _least(matrix)[1:])) + 1
+        shown = max(1, fitting - math.ceil((len(of_all) + 1) / most))
+    first, *widths = _widths(matrix, room if shown == columns else room - len(of_all) - 1, shown)
     side: JustifyMethod = "center" if matrix.kind == "percent" else "right"
     table = plain_table()
-    table.add_column(matrix.name, no_wrap=True, header_style="bold", max_width=_LABEL)
-    for label in matrix.column_labels[:shown]:
+    table.add_column(matrix.name, no_wrap=True, header_style="bold", max_width=first)
+    for label, width in zip(matrix.column_labels, widths, strict=False):
         table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
     if shown < columns:
         table.add_column(of_all, no_wrap=True)
@@ -121,8 +124,8 @@ def _table(matrix: Matrix, room: int) -> Table:
     rows = zip(matrix.row_labels, matrix.values, matrix.texts(), strict=True)
     for label, numbers, texts in list(rows)[:listed]:
         cells = [
-            shaded(text.center(_width(matrix)), number) if side == "center" else Text(text)
-            for number, text in zip(numbers[:shown], texts[:shown], strict=True)
+            shaded(text.center(width), number) if side == "center" else Text(text)
+            for width, number, text in zip(widths, numbers, texts, strict=False)
         ]
         table.add_row(Text(label), *cells, *(["…"] if shown < columns else []))
     if rest:
@@ -154,12 +157,17 @@ def _bars(matrix: Matrix, room: int) -> RenderableType:
 
 
 def _columns(matrix: Matrix, start: int, stop: int) -> Matrix:
-    def cut(rows: Any) -> Any:
-        return tuple(row[start:stop] for row in rows)
+    """Some columns; without the rows that see none of them, unless these are the first."""
 
+    def cut(rows: Any) -> Any:
+        return tuple(rows[row][start:stop] for row in kept)
+
+    hidden = matrix.hidden or ((False,) * len(matrix.column_labels),) * len(matrix.values)
+    kept = [row for row, off in enumerate(hidden) if start == 0 or not all(off[start:stop])]
     return replace(
         matrix,
         values=cut(matrix.values),
+        row_labels=tuple(matrix.row_labels[row] for row in kept),
         column_labels=matrix.column_labels[start:stop],
         hidden=matrix.hidden and cut(matrix.hidden),
     )
@@ -176,12 +184,31 @@ def _rest(matrix: Matrix) -> str:
 
 
 def _fitting(matrix: Matrix, room: int) -> int:
-    """How many columns fit beside the labels."""
-    label = min(_LABEL, max(map(cell_len, (matrix.name, _rest(matrix), *matrix.row_labels))))
-    return max(1, (room - label) // (_width(matrix) + 1))
+    """How many columns fit beside the labels, cut as far as may be."""
+    first, *least = (sum(one) for one in _least(matrix))
+    used = accumulate((width + 1 for width in least), initial=first)
+    return max(1, sum(end <= room for end in used) - 1)
 
 
-def _width(matrix: Matrix) -> int:
-    """The width of the columns: that of the widest number, or of the labels up to 7."""
-    needed = max(len(text) for row in matrix.texts() for text in row)
-    return max(needed, min(7, max(map(cell_len, matrix.column_labels))))
+def _widths(matrix: Matrix, room: int, shown: int) -> list[int]:
+    """The widths of the labels and of the columns shown; labels are cut, the longest first."""
+    labels = [max((matrix.name, _rest(matrix), *matrix.row_labels), key=cell_len)]
+    labels += matrix.column_labels[:shown]
+    least = _least(matrix)[: shown + 1]
+    widths = [max(number, cell_len(text)) for text, (number, _) in zip(labels, least, strict=True)]
+    while sum(widths) + shown > room:
+        over = [width - sum(end) for width, end in zip(widths, least, strict=True)]
+        if max(over) <= 0:
+            break
+        widths[max(range(shown + 1), key=lambda i: (over[i] > 0, widths[i]))] -= 1
+    return widths
+
+
+def _least(matrix: Matrix) -> list[tuple[int, int]]:
+    """How narrow the labels and each column may be: its widest number, and more for its label."""
+    names = max(map(cell_len, (matrix.name, _rest(matrix), *matrix.row_labels)))
+    least = [(min(_LABEL, names), 0)]
+    for label, texts in zip(matrix.column_labels, zip(*matrix.texts(), strict=True), strict=True):
+        number = max(map(len, texts))
+        least.append((number, max(0, min(_SHORT, cell_len(label)) - number)))
+    return least

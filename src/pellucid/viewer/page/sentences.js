@@ -110,10 +110,10 @@ export function sentencesOf({ name, own, names }) {
     /** @param {number[]} weights @param {number[]} context */
     mix(weights, context, more = []) {
       const listed = strongest(weights);
-      const parts = listed.map((key) => `${percents(weights[key])} of ${key === own ? "its own value" : `the value of ${names[key]}`}`);
+      const parts = listed.map((key) => `${percents(weights[key])} ${key === own ? "its own" : `that of ${names[key]}`}`);
       const numbers = context.slice(0, 3).map((one) => decimal(one)).join(", ");
-      const whole = listing([...parts, ...others(weights, listed, "of", more)]);
-      return `What ${name} takes along is ${whole}: (${numbers}${context.length > 3 ? ", …" : ""}).`;
+      const whole = listing([...parts, ...others(weights, listed, "those of", more)]);
+      return `The context of ${name} is a mix of values: ${whole}: (${numbers}${context.length > 3 ? ", …" : ""}).`;
     },
   };
 }
