@@ -9,7 +9,8 @@ import torch
 SENTENCE = "Write a poem about rain"
 
 
-def _byte_pairs():
+def byte_pairs():
+    """A small byte-level BPE of transformers."""
     import tokenizers  # late, after tests/conftest.py has said that there is no hub
     import transformers
 
@@ -89,7 +90,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             config.initializer_range = 0.4  # weights far from even, so that a slip shows
             model = transformers.AutoModel.from_config(config)
             model.save_pretrained(path)
-            _byte_pairs().save_pretrained(path)
+            byte_pairs().save_pretrained(path)
             made[family] = path
         return made[family]
 

@@ -1,7 +1,7 @@
 """Loading a model: its config, weights, tokenizer and generation settings."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,19 @@ from pellucid.common import untrusted
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints import UNFIT, generation, pooling, read_config
+from pellucid.models.checkpoints import UNFIT, generation, gguf, pooling, read_config, understood
 from pellucid.models.checkpoints.family import Family, Place, Shaped, names_of, of_theirs, places
-from pellucid.models.checkpoints.source import directory_of, opening
-from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored, check_fits
+from pellucid.models.checkpoints.gguf_file import GgufFile
+from pellucid.models.checkpoints.source import GGUF, directory_of, opening
+from pellucid.models.checkpoints.weight_files import (
+    Stored,
+    Tensors,
+    as_large_as_stored,
+    check_fits,
+)
 from pellucid.models.stacks import KINDS, Decoder, Encoder, EncoderDecoder
+from pellucid.text import gguf_vocabularies
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import load_tokenizer
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -28,8 +36,9 @@ def load(
     """Load a model in eval mode, from a directory or the Hugging Face hub.
 
     Args:
-        path: a directory with config.json and safetensors, the short name of a model that comes
-            with Pellucid ("decoder", "translator", "sentiment", "minilm"), or a name on the hub.
+        path: a directory with config.json and safetensors, a GGUF file or a directory with one,
+            the short name of a model ("decoder", "translator", "sentiment"; "minilm" and "smollm2"
+            if they are installed), or a name on the hub.
         dtype: of the parameters, one of `DTYPES`.
         device: of the parameters.
 
@@ -44,19 +53,50 @@ def load(
     _check_target(dtype, device)
     directory = directory_of(path)
     with opening(path):
-        untrusted.check_links(directory)
-        config, family = read_config(directory)
-        stored = Tensors(directory, config.kind)
-        config = pooling.read(directory, _as_stored(config, family, stored))
+        found = (_in_gguf if directory.suffix == GGUF else _in_directory)(directory)
+        family, stored = found.family, found.stored
         # On "meta", building the model needs neither memory nor random numbers.
-        with untrusted.guarded(UNFIT), as_large_as_stored(stored), torch.device("meta"):
-            model = KINDS[config.kind](config)
+        with untrusted.guarded(found.unfit), as_large_as_stored(stored), torch.device("meta"):
+            model = KINDS[found.config.kind](found.config)
         state = _ours(stored, family, model, dtype)
-        model.tokenizer = load_tokenizer(directory)
-        model.generation = generation.read(directory, config)
+        model.tokenizer, model.generation = found.tokenizer, found.generation
     model.load_state_dict(state, strict=False, assign=True)
     model.share()
     return model.to(device).eval()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a checkpoint consists of, whatever kind of file it is."""
+
+    config: Config
+    family: Family
+    stored: Stored
+    tokenizer: Tokenizer | None
+    generation: generation.Generation
+    unfit: str
+    """What an error about a value that does not fit begins with."""
+
+
+def _in_directory(directory: Path) -> _Found:
+    untrusted.check_links(directory)
+    config, family = read_config(directory)
+    stored = Tensors(directory, config.kind)
+    config = pooling.read(directory, _as_stored(config, family, stored))
+    tokenizer, settings = load_tokenizer(directory), generation.read(directory, config)
+    return _Found(config, family, stored, tokenizer, settings, UNFIT)
+
+
+def _in_gguf(path: Path) -> _Found:
+    file = GgufFile(path)
+    unfit = "its metadata have a value that does not fit"
+    with untrusted.guarded(unfit):
+        described = gguf.config_of(file)
+        config, family = understood(described, {}, unfit)
+        stored = gguf.GgufTensors(file, gguf.architecture_of(file), config)
+        tokenizer = gguf_vocabularies.of_metadata(file.metadata)
+        config = _as_stored(config, family, stored)
+    return _Found(config, family, stored, tokenizer, generation.Generation(), unfit)
 
 
 def _check_target(dtype: Any, device: Any) -> None:
@@ -73,7 +113,7 @@ def _check_target(dtype: Any, device: Any) -> None:
         raise ArgumentError(f"device '{device}' cannot be used here: {reason}") from error
 
 
-def _as_stored(config: Config, family: Family, stored: Tensors) -> Config:
+def _as_stored(config: Config, family: Family, stored: Stored) -> Config:
     """The config, corrected by the stored tensors.
 
     A head that differs from the embedding is untied, and a checkpoint without a head has no bias
@@ -91,7 +131,7 @@ def _as_stored(config: Config, family: Family, stored: Tensors) -> Config:
     return config
 
 
-def _ours(stored: Tensors, family: Family, model: Shaped, dtype: torch.dtype) -> dict[str, Tensor]:
+def _ours(stored: Stored, family: Family, model: Shaped, dtype: torch.dtype) -> dict[str, Tensor]:
     """The state dict of the model, read from the tensors of a checkpoint."""
     own = dict(model.named_parameters())
     expected = list(places(family, model))
@@ -126,7 +166,7 @@ def _ours(stored: Tensors, family: Family, model: Shaped, dtype: torch.dtype) ->
     return state
 
 
-def _stored_as(theirs: str, family: Family, stored: Tensors) -> str | None:
+def _stored_as(theirs: str, family: Family, stored: Stored) -> str | None:
     """The stored name of a tensor, with or without the prefix of checkpoints with a head."""
     for name in (theirs, theirs.removeprefix(family.prefix)):
         if name in stored:
@@ -134,7 +174,7 @@ def _stored_as(theirs: str, family: Family, stored: Tensors) -> str | None:
     return None
 
 
-def _any_name(theirs: str, family: Family, stored: Tensors) -> str | None:
+def _any_name(theirs: str, family: Family, stored: Stored) -> str | None:
     """The stored name of a tensor or of one of its copies."""
     aliases = (theirs, *family.copies.get(theirs, ()))
     names = (_stored_as(alias, family, stored) for alias in aliases)

@@ -7,7 +7,7 @@ from pellucid import pretrained
 from pellucid.common.untrusted import check_links, json_in
 from pellucid.errors import ArgumentError, FileError
 from pellucid.models.checkpoints import is_own
-from pellucid.models.checkpoints.source import directory_of, opening
+from pellucid.models.checkpoints.source import GGUF, directory_of, opening
 from pellucid.readers.checkpoint import Checkpoint
 from pellucid.readers.hugging_face import open_theirs
 from pellucid.readers.own import open_own
@@ -34,6 +34,8 @@ def open_checkpoint(
     """
     model = str(pretrained.DECODER if model is None else model)
     directory = directory_of(model)
+    if directory.suffix == GGUF:
+        return open_own(model, directory, whole=whole)
     with opening(model):
         check_links(directory)
         config = json_in(directory, "config.json")

@@ -151,8 +151,6 @@ def llama(directory: Path) -> Any:
         FileError: the model is damaged, or of a kind that encodes an example differently.
         MissingExtraError: sentencepiece is not installed.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     settings = settings_of(directory, ("LlamaTokenizer",))
     try:
         _, model = _read(directory, "tokenizer.model")
@@ -160,16 +158,9 @@ def llama(directory: Path) -> Any:
         raise FileError(f"{error}; it has no tokenizer.json, and {ADVICE}") from error
     size = model.get_piece_size()
     ids = {model.id_to_piece(number): number for number in range(size)}
-    # Pieces earlier in the vocabulary were merged first.
-    splits = ((piece[:place], piece[place:]) for piece in ids for place in range(1, len(piece)))
-    merges = [(left, right) for left, right in splits if left in ids and right in ids]
     unknown = model.id_to_piece(model.unk_id())
-    tokenizer = Tokenizer(
-        models.BPE(ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
-    parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*parts, decoders.Strip(" ", left=1, right=0)])
+    # Pieces earlier in the vocabulary were merged first.
+    tokenizer = pieces_of_bytes(ids, ids, unknown)
     plain = [piece for piece, number in ids.items() if not _is_mark_of(model, number)]
     text = "".join(plain).replace(SPACE, " ").strip() + ODD
     added = [int(number) for number in settings.get("added_tokens_decoder", {})]
@@ -179,6 +170,33 @@ def llama(directory: Path) -> Any:
             f"is none; {ADVICE}"
         )
     _add_marks(tokenizer, model, settings)
+    return tokenizer
+
+
+def pieces_of_bytes(
+    ids: Mapping[str, int], merged: Iterable[str], unknown: str | None, prefix: bool = True
+) -> Any:
+    """A `tokenizers.Tokenizer` of SentencePiece's BPE; other characters become bytes.
+
+    Args:
+        ids: of all pieces.
+        merged: those that others merge into, the first to be merged first.
+        unknown: the piece for what has none.
+        prefix: whether a space is put before a text.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    splits = ((piece[:place], piece[place:]) for piece in merged for place in range(1, len(piece)))
+    merges = [(left, right) for left, right in splits if left in ids and right in ids]
+    tokenizer = Tokenizer(
+        models.BPE(dict(ids), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    scheme = "first" if prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=False)
+    parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prefix:
+        parts.append(decoders.Strip(" ", left=1, right=0))
+    tokenizer.decoder = decoders.Sequence(parts)
     return tokenizer
 
 

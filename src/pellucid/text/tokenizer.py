@@ -16,6 +16,8 @@ class Tokenizer:
 
     inner: Any = None
     """A `tokenizers.Tokenizer`; None in subclasses that do without."""
+    chat_template: str | None = None
+    """The Jinja template that makes one text of a conversation, if the model was made for that."""
 
     def __init__(self, inner: Any) -> None:
         """Wrap a `tokenizers.Tokenizer`."""

@@ -63,6 +63,23 @@ def read_config(directory: Path) -> tuple[Config, Family]:
             `Config`.
     """
     config = json_in(directory, "config.json")
+    file = directory / generation.FILE
+    return understood(config, json_in(directory, file.name) if file.is_file() else {})
+
+
+def understood(
+    config: dict[str, Any], settings: Mapping[str, Any], unfit: str = UNFIT
+) -> tuple[Config, Family]:
+    """The architecture that the content of a config.json describes, and its family.
+
+    Args:
+        config: of config.json, or the same from another kind of file.
+        settings: of generation_config.json.
+        unfit: the message about a value that does not fit.
+
+    Raises:
+        FileError: the family is unknown, or a setting is not supported by `Config`.
+    """
     kind = config.get("model_type")
     if config.get("quantization_config"):
         raise FileError("its config.json says that its weights are quantised; use the original")
@@ -71,17 +88,15 @@ def read_config(directory: Path) -> tuple[Config, Family]:
         known = ", ".join(name for name in families if name != OWN)
         raise FileError(f"its config.json has model_type {kind!r}; known families are {known}")
     family = families[kind]
-    with untrusted.guarded(UNFIT):
+    with untrusted.guarded(unfit):
         try:
-            return _own_of(config, family) or family.read(_with_ids(config, directory)), family
+            return _own_of(config, family) or family.read(_with_ids(config, settings)), family
         except KeyError as error:
             raise FileError(f"its config.json has no {error}") from error
 
 
-def _with_ids(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+def _with_ids(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the ids of generation_config.json, which take precedence in transformers."""
-    file = directory / generation.FILE
-    settings = json_in(directory, file.name) if file.is_file() else {}
     merged = config | {name: settings[name] for name in IDS if settings.get(name) is not None}
     return merged | {name: None for name in IDS if merged.get(name) == NO_ID}
 

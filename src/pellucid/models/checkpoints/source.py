@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pellucid import pretrained
 from pellucid.common.files import reason_of
+from pellucid.common.untrusted import MOST_NAMED
 from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError, PellucidError, TypeMismatchError
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe")
+GGUF = ".gguf"
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe", "*.jinja")
 SHOWN = 80
 """Characters of an overlong path in an error."""
 
@@ -17,7 +19,8 @@ SHOWN = 80
 def directory_of(path: str | Path) -> Path:
     """The directory of a checkpoint, given its path, its short name or its name on the hub.
 
-    A local directory takes precedence over a name; models on the hub are downloaded.
+    A local directory takes precedence over a name; models on the hub are downloaded. A GGUF file
+    is a checkpoint of its own: its path is returned, also for a directory that has nothing else.
 
     Raises:
         FileError: the model is neither a local directory nor available from the hub.
@@ -30,17 +33,22 @@ def directory_of(path: str | Path) -> Path:
         raise FileError("path is empty; give the model's directory or its hub name")
     directory = Path(path)
     try:
-        if directory.is_file():
-            raise FileError(f"model '{path}' is a file; give the model's directory or its hub name")
-        if directory.is_dir():
+        if directory.is_file() and directory.suffix.lower() == GGUF:
             return directory
+        if directory.is_file():
+            raise FileError(
+                f"model '{path}' is a file; give the model's directory, a {GGUF} file or a hub name"
+            )
+        if directory.is_dir():
+            return _gguf_in(directory) or directory
     except FileError:
         raise
     except OSError as error:  # such as a name that is too long
         name = short(str(path), SHOWN)
         raise FileError(f"model '{name}' cannot be opened: {reason_of(error)}") from error
     if str(path) in pretrained.NAMES:
-        return pretrained.directory(str(path))
+        own = pretrained.directory(str(path))
+        return _gguf_in(own) or own
     if directory.is_absolute() or str(path).startswith((".", "~")):  # not a name on the hub
         raise FileError(f"model '{path}' is not a directory")
     try:
@@ -62,6 +70,21 @@ def directory_of(path: str | Path) -> Path:
             f"model '{path}' is not a local directory, and the Hugging Face hub does not provide "
             f"it: {reason}"
         ) from error
+
+
+def _gguf_in(directory: Path) -> Path | None:
+    """The GGUF file of a directory that has no config.json; None if there is none.
+
+    Raises:
+        FileError: there are several.
+    """
+    if (directory / "config.json").exists():
+        return None
+    files = sorted(directory.glob(f"*{GGUF}"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:MOST_NAMED])
+        raise FileError(f"model '{directory}' has several {GGUF} files; give one of them: {names}")
+    return files[0] if files else None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import safe_open
 from torch import Tensor
@@ -19,6 +19,20 @@ from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class Stored(Protocol):
+    """The tensors of a checkpoint, by name."""
+
+    numbers: int
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, name: str) -> Tensor: ...
 
 
 class Tensors:
@@ -59,7 +73,7 @@ class Tensors:
 
 
 @contextmanager
-def as_large_as_stored(stored: Tensors) -> Iterator[None]:
+def as_large_as_stored(stored: Stored) -> Iterator[None]:
     """Stop building a model that gets far larger than its stored weights.
 
     Raises:

@@ -1,0 +1,257 @@
+"""GGUF files as checkpoints: their metadata as a config.json, their tensors under its names.
+
+Each architecture of llama.cpp that has a family here is a row of `ARCHITECTURES`. All else is as
+with the files of transformers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.common import untrusted
+from pellucid.errors import FileError
+from pellucid.layers.config import Config
+from pellucid.layers.packed import Packed
+from pellucid.models.checkpoints.gguf_file import GgufFile
+from pellucid.text import gguf_vocabularies
+
+_LLAMA_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+    "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
+    "blk.{}.attn_k": "model.layers.{}.self_attn.k_proj",
+    "blk.{}.attn_v": "model.layers.{}.self_attn.v_proj",
+    "blk.{}.attn_output": "model.layers.{}.self_attn.o_proj",
+    "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
+    "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
+    "blk.{}.ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "blk.{}.ffn_gate": "model.layers.{}.mlp.gate_proj",
+    "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
+    "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+}
+_LLAMA_KEYS = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "intermediate_size": "feed_forward_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "max_position_embeddings": "context_length",
+    "rope_theta": "rope.freq_base",
+}
+_GPT2_NAMES = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    "blk.{}.attn_norm": "transformer.h.{}.ln_1",
+    "blk.{}.attn_qkv": "transformer.h.{}.attn.c_attn",
+    "blk.{}.attn_output": "transformer.h.{}.attn.c_proj",
+    "blk.{}.ffn_norm": "transformer.h.{}.ln_2",
+    "blk.{}.ffn_up": "transformer.h.{}.mlp.c_fc",
+    "blk.{}.ffn_down": "transformer.h.{}.mlp.c_proj",
+}
+_GPT2_KEYS = {
+    "n_embd": "embedding_length",
+    "n_layer": "block_count",
+    "n_head": "attention.head_count",
+    "n_inner": "feed_forward_length",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    "n_positions": "context_length",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """An architecture of llama.cpp that has a family here."""
+
+    family: str
+    """The model_type of transformers."""
+    names: Mapping[str, str] = field(default_factory=lambda: _LLAMA_NAMES)
+    """Its modules, and those of the family; {} is a layer."""
+    keys: Mapping[str, str] = field(default_factory=lambda: _LLAMA_KEYS)
+    """Keys of config.json, and those of the metadata, after the architecture's name."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of config.json whose value the metadata does not have."""
+    is_permuted: bool = False
+    """Whether rows of query and key are in the order of llama.cpp, whose rotary positions turn
+    numbers that are neighbours."""
+    transposed: tuple[str, ...] = ()
+    """Endings of the family's modules whose weight is (in, out); GGUF has (out, in)."""
+
+
+ARCHITECTURES = {
+    "llama": Architecture(family="llama", is_permuted=True),
+    "qwen2": Architecture(family="qwen2"),
+    "qwen3": Architecture(family="qwen3"),
+    "gpt2": Architecture(
+        family="gpt2",
+        names=_GPT2_NAMES,
+        keys=_GPT2_KEYS,
+        transposed=("c_attn", "c_proj", "c_fc"),
+    ),
+}
+_IGNORED = re.compile(r"^rope_freqs\.weight$|\.attn_rot_embd$")
+
+
+class GgufTensors:
+    """The tensors of a GGUF file under the names of a family of transformers."""
+
+    def __init__(self, file: GgufFile, architecture: Architecture, config: Config) -> None:
+        """Map the names.
+
+        Args:
+            file: where they are stored.
+            architecture: of the file.
+            config: what the metadata describe.
+        """
+        self._file, self._architecture = file, architecture
+        self._heads = {"attn_q": config.heads, "attn_k": config.key_heads}
+        self._theirs = {
+            _renamed(name, architecture.names): name
+            for name in file.tensors
+            if not _IGNORED.search(name)
+        }
+        self.numbers = sum(file.tensors[name].numbers for name in self._theirs.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._theirs
+
+    def __len__(self) -> int:
+        return len(self._theirs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._theirs)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._file.tensor(self._theirs[name])
+        rows = self._order(name, len(tensor))
+        tensor = tensor if rows is None else tensor[rows]
+        is_turned = name.removesuffix(".weight").endswith(self._architecture.transposed or "\0")
+        return tensor.T if is_turned and name.endswith(".weight") else tensor
+
+    def packed(self, name: str) -> Packed | None:
+        """A matrix (out, in) as it is stored; None if it is not packed."""
+        packed = self._file.packed(self._theirs[name])
+        if packed is None:
+            return None
+        rows = self._order(name, packed.shape[0])
+        return packed if rows is None else packed.rows(rows)
+
+    def _order(self, name: str, rows: int) -> Tensor | None:
+        """The rows in the order of transformers; None if they are."""
+        module = self._theirs[name].split(".")[-2]
+        heads = self._heads.get(module)
+        if not self._architecture.is_permuted or heads is None:
+            return None
+        if rows % (2 * heads):
+            raise FileError(f"its tensor {self._theirs[name]} does not divide into {heads} heads")
+        return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).flatten()
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """The family's name of a tensor; its own, which will be unexpected, if there is none."""
+    module, _, suffix = name.rpartition(".")
+    number = re.search(r"\.(\d+)\.", module)
+    pattern = re.sub(r"\.\d+\.", ".{}.", module)
+    if pattern not in names:
+        return name
+    return names[pattern].format(number[1] if number else "") + "." + suffix
+
+
+def architecture_of(file: GgufFile) -> Architecture:
+    """The architecture of a file.
+
+    Raises:
+        FileError: it has no family here, or is a part of a model.
+    """
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise FileError(f"its architecture is {name!r:.60}; known ones are {known}")
+    parts = file.metadata.get("split.count", 0)
+    if parts not in (0, 1):
+        raise FileError(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
+    if file.metadata.get("general.type", "model") != "model":
+        raise FileError(f"it is no model, but of type {file.metadata['general.type']!r:.40}")
+    return ARCHITECTURES[name]
+
+
+def config_of(file: GgufFile) -> dict[str, Any]:
+    """The config.json of transformers that a file's metadata describe.
+
+    Raises:
+        FileError: they have a setting that is not supported, or lack one.
+    """
+    architecture, data = architecture_of(file), file.metadata
+    name = data["general.architecture"]
+    config: dict[str, Any] = {"model_type": architecture.family, **architecture.fixed}
+    for key, theirs in architecture.keys.items():
+        value = data.get(f"{name}.{theirs}")
+        if value is not None:
+            if not isinstance(value, int | float):
+                raise FileError(f"its {name}.{theirs} differs between layers, or is no number")
+            config[key] = value
+    if data.get(f"{name}.expert_count"):
+        raise FileError("it is a mixture of experts, which is not supported")
+    table = file.tensors.get("token_embd.weight")
+    if table is None:
+        raise FileError("it has no tensor token_embd.weight")
+    config["vocab_size"] = table.shape[0]
+    config["tie_word_embeddings"] = "output.weight" not in file.tensors
+    if architecture.family == "llama":
+        config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
+        config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
+    config |= {
+        "bos_token_id": data.get(f"{gguf_vocabularies.KEY}bos_token_id"),
+        "eos_token_id": gguf_vocabularies.ends_of(data) or None,
+        "pad_token_id": data.get(f"{gguf_vocabularies.KEY}padding_token_id"),
+    }
+    if "rope_theta" in architecture.keys:
+        config |= _rope(file, name, config)
+    return config
+
+
+def _rope(file: GgufFile, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary positions: their scaling, if any."""
+    data = file.metadata
+    heads = untrusted.whole(config.get("num_attention_heads"), "attention.head_count", 1)
+    dim = config.get("head_dim", config.get("hidden_size", 0) // heads)
+    turned = data.get(f"{name}.rope.dimension_count", dim)
+    if turned != dim:
+        raise FileError(f"only {turned} of the {dim} numbers of a head have rotary positions")
+    kind = data.get(f"{name}.rope.scaling.type", "none")
+    if kind == "linear":
+        return {
+            "rope_scaling": {"rope_type": "linear", "factor": data[f"{name}.rope.scaling.factor"]}
+        }
+    if kind != "none":
+        raise FileError(f"its rotary positions are scaled by {kind!r:.40}, which is not supported")
+    if "rope_freqs.weight" in file.tensors:
+        return {"rope_scaling": _llama3(file, config.get("rope_theta", 10_000.0), dim)}
+    return {}
+
+
+def _llama3(file: GgufFile, theta: float, dim: int) -> dict[str, Any]:
+    """The scaling of Llama 3.1 and later, of which a file has only what each frequency becomes."""
+    from pellucid.layers.positions import Rotary
+
+    factors = file.tensor("rope_freqs.weight").float().flatten()
+    scaling = {
+        "rope_type": "llama3",
+        "factor": float(factors.max()),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    expected = Rotary(dim, theta).frequencies / Rotary(dim, theta, scaling).frequencies
+    if factors.shape != expected.shape or not torch.allclose(factors, expected, rtol=1e-3):
+        raise FileError("its rope_freqs.weight is not that of Llama 3, which is not supported")
+    return scaling

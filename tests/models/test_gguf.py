@@ -1,0 +1,266 @@
+"""GGUF files: each quantised format and architecture, and files that are damaged."""
+
+import re
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import pellucid
+from pellucid.errors import FileError, MissingExtraError
+from pellucid.layers.packed import FORMATS
+from pellucid.layers.positions import Rotary
+from pellucid.models.checkpoints.gguf_file import GgufFile
+from tests.checkpoints import byte_pairs
+from tests.models.gguf_files import TEMPLATE, tiny, write
+
+gguf = pytest.importorskip("gguf")
+IDS = torch.tensor([[3, 17, 5, 301, 23, 11, 2]])
+
+
+def theirs(path):
+    """The model that transformers reads from a file, with the weights of `gguf.dequantize`."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    with pytest.MonkeyPatch.context() as patch:
+        # It asks for accelerate, which it does not use on one CPU.
+        patch.setattr(transformers.modeling_utils, "is_accelerate_available", lambda: True)
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        ).eval()
+
+
+def check_logits(path, model):
+    ours = pellucid.load(path)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IDS), model(IDS).logits, rtol=1e-5, atol=1e-5)
+    return ours
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_an_architecture_gives_the_logits_of_transformers(family, tmp_path):
+    model = tiny(family)
+    path = write(tmp_path / "model.gguf", model, tokenizer=byte_pairs())
+    ours = check_logits(path, model)
+    assert ours.config.stop == (306,)
+    assert ours.config.positions == 53
+
+
+@pytest.mark.parametrize("kind", [form.name for form in FORMATS.values()])
+def test_a_format_gives_the_logits_of_transformers(kind, tmp_path):
+    is_large = kind.endswith("_K")
+    model = tiny("llama", width=256 if is_large else 96, layers=1)
+    path = write(tmp_path / "model.gguf", model, kind, tokenizer=byte_pairs())
+    ours = check_logits(path, theirs(path))
+    assert not torch.equal(ours.decoder.tokens.weight, model.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("kind", [*(form.name for form in FORMATS.values()), "Q3_K", "IQ4_NL"])
+def test_numbers_of_a_format_are_those_of_gguf(kind, tmp_path):
+    """Exactly: each is one product and one sum in float32."""
+    model = tiny("llama", width=256, layers=1)
+    path = write(tmp_path / "model.gguf", model, kind)
+    file = GgufFile(path)
+    for stored in gguf.GGUFReader(path).tensors:
+        expected = gguf.dequantize(stored.data, stored.tensor_type)
+        assert np.array_equal(file.tensor(stored.name).float().numpy(), expected), stored.name
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_floats_are_read_as_they_are(kind, tmp_path):
+    model = tiny("llama", layers=1)
+    ours = pellucid.load(write(tmp_path / "model.gguf", model, kind))
+    expected = model.model.embed_tokens.weight
+    expected = expected.half() if kind == "F16" else expected.bfloat16()
+    assert torch.equal(ours.decoder.tokens.weight, expected.float())
+
+
+def test_the_scaling_of_llama_3_is_known_by_its_frequencies(tmp_path):
+    import transformers
+
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    model = tiny("llama", layers=1)
+    model.config.rope_parameters = {"rope_theta": 500_000.0, **scaling}
+    model = transformers.LlamaForCausalLM(model.config)
+    frequencies = Rotary(16, 500_000.0).frequencies
+    stretched = Rotary(16, 500_000.0, scaling).frequencies
+    path = tmp_path / "model.gguf"
+    write(path, model, extra={"rope_freqs.weight": frequencies / stretched})
+    ours = pellucid.load(path)
+    assert dict(ours.config.rope_scaling) == scaling
+    write(path, model, extra={"rope_freqs.weight": frequencies})
+    with pytest.raises(FileError, match=r"rope_freqs\.weight is not that of Llama 3"):
+        pellucid.load(path)
+
+
+# Tokenizers ---------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_of_bytes_encodes_as_its_original(tmp_path):
+    original = byte_pairs()
+    model = pellucid.load(
+        write(tmp_path / "model.gguf", tiny("llama", layers=1), tokenizer=original)
+    )
+    for text in ("Write a poem about rain", "  émigré 漢字\n\n12 345's\t🙂"):
+        assert model.tokenizer.encode([text]) == [original.encode(text)]
+        assert model.tokenizer.decode(original.encode(text)) == text
+    assert model.tokenizer.encode(["a<more 7>a"]) == [
+        [*original.encode("a"), len(original) + 7, *original.encode("a")]
+    ]
+    assert model.tokenizer.chat_template == TEMPLATE
+
+
+def test_a_tokenizer_of_pieces_merges_by_score(tmp_path):
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += ["▁", "a", "b", "c", "ab", "bc", "▁a", "abc", "▁abc", "▁ab"]
+    types = [2, 3, 3] + [6] * 256 + [1] * 10
+    scores = [0.0] * 259 + [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0, -3.0, -4.0, -5.0, -6.0]
+    changed = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": pieces + [f"<{number}>" for number in range(307 - len(pieces))],
+        "tokenizer.ggml.token_type": types + [5] * (307 - len(types)),
+        "tokenizer.ggml.scores": scores + [0.0] * (307 - len(scores)),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1), **changed)
+    tokenizer = pellucid.load(path).tokenizer
+    # bc merges first, so that ab does not; then a with what has become of it.
+    assert tokenizer.encode(["abc é"]) == [[1, pieces.index("▁abc"), 259, 3 + 0xC3, 3 + 0xA9]]
+    assert tokenizer.decode(tokenizer.encode(["abc é"])[0]) == "abc é"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"tokenizer.ggml.pre": "martian"}, "splits text as 'martian' does"),
+        ({"tokenizer.ggml.model": "bert"}, "is of kind 'bert'"),
+        ({"tokenizer.ggml.merges": ["a"]}, "a merge that is no pair"),
+        ({"tokenizer.ggml.token_type": [1]}, "307 tokens, but types of 1"),
+        ({"llama.rope.dimension_count": 4}, "only 4 of the 16 numbers"),
+        ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"),
+        ({"llama.expert_count": 4}, "mixture of experts"),
+        ({"llama.block_count": 3}, "18 tensors do not fit: .* is missing"),
+        ({"llama.block_count": None}, "has no 'num_hidden_layers'"),
+        ({"llama.attention.head_count": [6, 6]}, "differs between layers"),
+        ({"split.count": 3}, "one of 3 parts"),
+        ({"general.alignment": 2**20}, "alignment"),
+    ],
+)
+def test_what_is_not_supported_is_named(changed, reason, tmp_path):
+    path = write(
+        tmp_path / "model.gguf", tiny("llama", layers=1), tokenizer=byte_pairs(), **changed
+    )
+    with pytest.raises(FileError, match=reason) as refused:
+        pellucid.load(path)
+    assert "\n" not in str(refused.value)
+
+
+# Paths --------------------------------------------------------------------------------------------
+
+
+def test_a_directory_with_a_file_is_that_file(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1))
+    alone, named = pellucid.load(tmp_path), pellucid.load(path)
+    assert torch.equal(alone(IDS), named(IDS))
+    (tmp_path / "other.gguf").write_bytes(path.read_bytes())
+    with pytest.raises(FileError, match=r"several \.gguf files; give one of them: model\.gguf, o"):
+        pellucid.load(tmp_path)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1))
+    path.write_bytes(path.read_bytes().replace(b"llama", b"mamba"))
+    with pytest.raises(FileError, match="its architecture is 'mamba'; known ones are llama, "):
+        pellucid.load(path)
+
+
+def test_what_only_gguf_reads_says_so(tmp_path, monkeypatch):
+    path = write(tmp_path / "model.gguf", tiny("llama", width=256, layers=1), "Q3_K")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtraError, match=r"pellucid\[gguf\]"):
+        pellucid.load(path)
+
+
+# Damaged files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    return write(path, tiny("llama", layers=1), "Q8_0", tokenizer=byte_pairs()).read_bytes()
+
+
+def refused(tmp_path, content):
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(content)
+    with pytest.raises(FileError) as error:
+        pellucid.load(path)
+    message = str(error.value)
+    assert message.startswith(f"model '{path}' cannot be opened: ")
+    assert "\n" not in message
+    assert len(message) < 500 + len(str(path))
+    return message
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_is_refused(share, content, tmp_path):
+    message = refused(tmp_path, content[: int(len(content) * share)])
+    assert "cut short" in message
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "reason"),
+    [
+        (0, struct.pack("<I", 1), "does not begin as GGUF files do"),
+        (4, struct.pack("<I", 1), "of GGUF version 1"),
+        (4, struct.pack(">I", 3), "big-endian"),
+        (8, struct.pack("<Q", 2**40), "says that it has 1,099,511,627,776 tensors"),
+        (16, struct.pack("<Q", 2**40), "says that it has 1,099,511,627,776 keys"),
+        (24, struct.pack("<Q", 2**40), "has a name of 1,099,511,627,776 bytes"),
+    ],
+)
+def test_a_header_that_lies_is_refused(at, number, reason, content, tmp_path):
+    assert reason in refused(tmp_path, content[:at] + number + content[at + len(number) :])
+
+
+def test_huge_counts_and_offsets_are_refused(content, tmp_path):
+    array = struct.pack("<I", 9) + struct.pack("<I", 8)
+    at = content.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens")
+    assert content[at : at + 8] == array
+    huge = content[: at + 8] + struct.pack("<Q", 2**60) + content[at + 16 :]
+    assert "arrays of more than" in refused(tmp_path, huge)
+    name = b"blk.0.ffn_up.weight"
+    at = content.index(name) + len(name) + 4
+    for change, reason in (
+        (struct.pack("<QQIQ", 96, 160, 8, 2**40), "outside the file"),
+        (struct.pack("<QQIQ", 96, 2**30, 8, 0), "outside the file|with at least"),
+        (struct.pack("<QQIQ", 2**62, 2**62, 8, 0), "has 2"),
+        (struct.pack("<QQIQ", 95, 160, 8, 0), "rows of 95, not in 32s"),
+        (struct.pack("<QQIQ", 96, 160, 777, 0), "format 777 of ggml"),
+    ):
+        assert re.search(reason, refused(tmp_path, content[:at] + change + content[at + 28 :]))
+
+
+def test_any_damaged_byte_of_the_header_is_survived(content, tmp_path):
+    """The file opens, or is refused in one line: nothing else, whichever byte is another."""
+    path = tmp_path / "damaged.gguf"
+    random, reasons = np.random.default_rng(3), []
+    for at in random.integers(0, 6000, 60):
+        damaged = bytearray(content)
+        damaged[at] = random.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        try:
+            pellucid.load(path)
+        except FileError as error:
+            reasons.append(str(error))
+    assert not any("\n" in reason for reason in reasons)
