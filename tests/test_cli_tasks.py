@@ -46,7 +46,8 @@ def test_the_options_are_those_documented(run, command):
             "embed": {"--file"},
             "similar": {"--top"},
             "cluster": {"--groups", "--seed", "--html", "--svg"},
-            "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"},
+            "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"}
+            | {"--predict", "--separator", "--balanced"},
         }[command]
     )
 
@@ -173,6 +174,7 @@ def test_classify_learns_saves_and_reads(run, refused, examples, tmp_path):
     told = " ".join(out.split())
     assert "8 examples of 2 labels" in told
     assert "Held-out accuracy: 100%, 95% confidence interval 68% to 100%" in told
+    assert "better than chance" in told
     assert "1 cat 4 0" in told
     _, first, _ = run(
         "classify", "--examples", examples, "A kitten", "A bowl of hot broth", "--json"
@@ -192,7 +194,7 @@ def test_a_label_with_one_example(run, tmp_path):
     path.write_text("text,label\na cat,cat\na dog,dog\nthe dog,dog\n", encoding="utf-8")
     status, out, _ = run("classify", "--examples", path, "a kitten")
     assert status == 0
-    assert "No held-out accuracy" in out
+    assert "No held-out figure" in out
     assert "of 'cat'." in " ".join(out.split())
 
 
@@ -248,6 +250,9 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),
         (["classify", "--examples", "{examples}", "--label", "kind"], "has no column 'kind'"),
         (["classify", "--examples", "{examples}", "-o", "a.csv"], "--output needs texts"),
+        (["classify", "--examples", "{examples}", "--predict", "all"], "--predict must be label, "),
+        (["classify", "--examples", "{examples}", "--predict", "number"], "'cat' is not a number"),
+        (["classify", "a", "--balanced"], "--balanced go with --examples"),
     ],
 )
 def test_what_cannot_be_is_one_line(refused, lines, examples, arguments, complaint):

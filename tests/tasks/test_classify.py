@@ -1,13 +1,16 @@
 """Heads: fitted, judged on what they have not seen, saved and read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression
 
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks import Head, evaluate
-from pellucid.tasks.classify import INVERSE_REGULARISATION, Evaluation
+from pellucid.tasks.classify import INVERSE_REGULARISATION
 
 
 def examples(kinds, each=7, width=5, seed=0):
@@ -70,7 +73,7 @@ def test_held_out_examples_are_not_seen():
     said = Head.fit(points, labels).probabilities(points).argmax(-1)
     assert (said == 1 - torch.arange(60) % 2).float().mean() > 0.95
     judged = evaluate(points, labels)
-    assert 0.2 < judged.accuracy < 0.8
+    assert 0.2 < judged.value < 0.8
     assert (judged.folds, judged.examples, judged.baseline) == (5, 60, 0.5)
 
 
@@ -86,10 +89,38 @@ def test_a_single_example_cannot_be_held_out():
     assert evaluate(points[:8], labels[:8]) is None
 
 
-def test_accuracy_by_hand():
-    judged = Evaluation(labels=("a", "b"), confusion=((7, 1), (1, 1)), folds=2)
-    assert (judged.accuracy, judged.baseline) == (0.8, 0.8)
-    assert judged.interval == pytest.approx((0.490, 0.943), abs=1e-3)  # Wilson, 8 of 10
+@pytest.mark.parametrize("several", [False, True])
+def test_heads_of_other_kinds(several, tmp_path):
+    points, labels = examples(3)
+    given = [(one,) if one != "kind 2" else () for one in labels] if several else points[:, 0]
+    head = Head.fit(points, given if several else given.tolist(), margin=0.5)
+    if several:
+        has = np.array([one == "kind 1" for one in labels])
+        theirs = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+        found = head.probabilities(points)[:, 1]
+        theirs.fit(points.numpy(), has)
+        np.testing.assert_allclose(found, theirs.predict_proba(points.numpy())[:, 1], atol=1e-5)
+    else:
+        np.testing.assert_allclose(head.scores(points)[:, 0], given, atol=0.1)
+        with pytest.raises(ArgumentError, match="has no probabilities"):
+            head.probabilities(points)
+    path = tmp_path / "head"
+    head.save(path)
+    again = Head.load(path)
+    assert (again.kind, again.margin, again.labels) == (head.kind, 0.5, head.labels)
+    torch.testing.assert_close(again.scores(points), head.scores(points))
+    with safe_open(path, framework="pt") as file:  # what an older reader would misread, it refuses
+        assert file.metadata()["format"] == "pellucid head 2"
+
+
+def test_a_temperature_leaves_the_order(tmp_path):
+    points, labels = examples(3)
+    head = replace(Head.fit(points, labels), temperature=2.0)
+    head.save(tmp_path / "head")
+    again = Head.load(tmp_path / "head")
+    assert again.temperature == 2
+    wanted = (head.scores(points) / 2).softmax(-1)
+    torch.testing.assert_close(again.probabilities(points), wanted)
 
 
 def test_what_cannot_be_fitted():

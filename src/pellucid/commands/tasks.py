@@ -184,6 +184,21 @@ def label_texts(
     label: Annotated[
         str, typer.Option(metavar="NAME", help="The column of the examples with the label.")
     ] = "label",
+    predict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What the examples have: a label, labels (several a text) or a number (default: "
+            "a label, unless they are numbers that cannot be labels).",
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What divides several labels (default: any of ; | ,)."),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the head, a safetensors file.")
     ] = None,
@@ -211,11 +226,16 @@ def label_texts(
         raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
     if head is not None and save is not None:
         raise ArgumentError("--save goes with --examples; the head is saved already")
+    if head is not None and (predict is not None or separator is not None or balanced):
+        raise ArgumentError("--predict, --separator and --balanced go with --examples")
+    from dataclasses import replace
+
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import classification
+    from pellucid.commands.printing.console import note
     from pellucid.common.files import to_json
-    from pellucid.tasks import open_encoder
-    from pellucid.tasks.classify import PROBE, Head, check_head, evaluate
+    from pellucid.tasks import evaluate, open_encoder, targets
+    from pellucid.tasks.classify import PROBE, Head, check_head
     from pellucid.tasks.embedding import name_of
     from pellucid.text.table_reading import has_columns
     from pellucid.text.text_inputs import from_arguments
@@ -225,9 +245,12 @@ def label_texts(
     classifier = None if head is None else Head.load(head)
     if classifier is not None and model is None:
         model = classifier.model
-    labelled = None
+    labelled = learnt = None
     if examples is not None:
         labelled = read_texts(None, examples, column, label, strict=strict)
+        learnt = targets.read(labelled.labels, targets.kind_named(predict), separator)
+        if predict is None and separator is None and not isinstance(learnt[0], str):
+            note(f"'{label}' is a number, so numbers are predicted; --predict label for labels")
     items = None
     if texts or file is not None or head is not None:
         columned = column if labelled is None or (file and has_columns(file)) else None
@@ -240,16 +263,23 @@ def label_texts(
     console = plain_console()
     if classifier is None:
         assert labelled is not None
+        assert learnt is not None
         vectors = embedded(encoder, labelled, strict=strict)
-        evaluation = evaluate(vectors, labelled.labels, seed)
-        classifier = Head.fit(vectors, labelled.labels, model=model, probe=probe)
-        report |= {"held_out": classification.evaluation_data(evaluation)}
+        evaluation = evaluate(vectors, learnt, seed, texts=labelled.texts, balanced=balanced)
+        classifier = Head.fit(vectors, learnt, balanced=balanced, model=model, probe=probe)
+        if evaluation is not None:
+            classifier = replace(
+                classifier, temperature=evaluation.temperature, margin=evaluation.margin
+            )
+        report |= {"held_out": None if evaluation is None else evaluation.data()}
     else:
         check_head(classifier, probe, model)
-    report |= {"labels": list(classifier.labels)}
-    probabilities = None
+    report |= {"kind": classifier.kind, "labels": list(classifier.labels)}
+    said = None
     if items is not None:
-        probabilities = classifier.probabilities(embedded(encoder, items, strict=strict))
+        asked = embedded(encoder, items, strict=strict)
+        is_number = classifier.kind == "number"
+        said = classifier.scores(asked) if is_number else classifier.probabilities(asked)
     # Nothing is printed or written until everything that can fail has been done.
     if save is not None:
         classifier.save(save, overwrite=overwrite)
@@ -258,7 +288,7 @@ def label_texts(
         classification.show_evaluation(evaluation, labelled, console)
         if items is not None and output is None:
             console.print()
-    if items is None or probabilities is None:
+    if items is None or said is None:
         if json:
             typer.echo(to_json(report))
         return
@@ -266,9 +296,9 @@ def label_texts(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: report | {"items": classification.data(items, classifier, probabilities)},
-        columns=lambda: classification.columns(items, classifier, probabilities),
-        show=lambda: classification.show(items, classifier, probabilities, console),
+        data=lambda: report | {"items": classification.data(items, classifier, said)},
+        columns=lambda: classification.columns(items, classifier, said),
+        show=lambda: classification.show(items, classifier, said, console),
     )
 
 

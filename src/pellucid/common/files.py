@@ -94,6 +94,11 @@ def is_blank(text: str) -> bool:
     )
 
 
+def without_invisible(text: str) -> str:
+    """The text without characters that have no glyph, such as soft hyphens and byte order marks."""
+    return text if text.isascii() else "".join(x for x in text if x not in _INVISIBLE)
+
+
 def to_json(data: Any, *, indent: int = 1) -> str:
     """JSON that a terminal can show: its control characters are escaped."""
     text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, indent=indent)

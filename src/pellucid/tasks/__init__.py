@@ -4,7 +4,8 @@
     embed           one embedding per text
     similar         the texts nearest to a query
     cluster         groups of similar texts, labelled by their characteristic words
-    Head            a classifier on embeddings, fitted on a few labelled examples
+    Head            labels or numbers from embeddings, fitted on a few examples
+    evaluate        figures of a head on held-out examples, beside chance
     generate        text that continues a prompt; `stream` yields it token by token
     translate       texts translated by beam search; `open_translator` loads Marian, T5 or BART
     alignment       the source words that each word of a translation attends to
@@ -12,10 +13,11 @@
 Each task has a command; see docs/tasks.md, docs/generate.md and docs/translate.md.
 """
 
-from pellucid.tasks.classify import Head, evaluate
+from pellucid.tasks.classify import Head
 from pellucid.tasks.clustering import cluster
 from pellucid.tasks.embedding import embed, open_encoder
 from pellucid.tasks.generation import generate, stream
+from pellucid.tasks.held_out import evaluate
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.similarity import similar
 from pellucid.tasks.translation import Translation, alignment, open_translator, translate

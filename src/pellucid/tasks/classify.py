@@ -1,14 +1,15 @@
-"""A classification head on embeddings, fitted on a few examples by multinomial logistic regression.
+"""A linear head on embeddings, fitted on a few examples.
 
-    probabilities = softmax(embedding @ weight.T + bias)
+    scores = embedding @ weight.T + bias
+    one label        softmax(scores / temperature), by multinomial logistic regression
+    several labels   sigmoid(scores / temperature), by a logistic regression for each label
+    a number         the score, by ridge regression
 
 It is saved as safetensors with the labels in the metadata; nothing is unpickled.
 """
 
 import json
 import math
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,51 +23,80 @@ from torch import Tensor
 from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
-from pellucid.tasks.clustering import SEEDS, one_thread, require_sklearn
+from pellucid.tasks.clustering import one_thread, require_sklearn
 from pellucid.tasks.embedding import name_of
-from pellucid.tasks.whole_numbers import check_whole
+from pellucid.tasks.targets import KINDS, Given, Kind, Targets
 
 FORMAT = "pellucid head 1"
+FORMAT_OF_KINDS = "pellucid head 2"
+"""Of heads that predict anything but one label, which readers of the first format would misread."""
 FILE = "head.safetensors"
 """The head's file in the directory of a model that was trained with it."""
-FOLDS = 5
 INVERSE_REGULARISATION = 10.0
 """scikit-learn's C. Its default of 1 regularises too much for embeddings of unit length."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Head:
-    """A linear classifier of embeddings."""
+    """A linear predictor from embeddings."""
 
     labels: tuple[str, ...]
+    """None if it predicts a number."""
     weight: Tensor
-    """(labels, width)."""
+    """(labels, width); (1, width) for a number."""
     bias: Tensor
     """(labels,)."""
+    kind: Kind = "label"
+    temperature: float = 1.0
+    """What scores are divided by before they become probabilities."""
+    margin: float | None = None
+    """90% of held-out numbers were within this of the prediction."""
     model: str | None = None
     """The encoder of the embeddings, as the user named it; None for the default encoder."""
     probe: Tensor | None = None
     """The encoder's embedding of `PROBE`, (width,), by which `check_head` recognises it."""
 
     @classmethod
-    def fit(cls, embeddings: Tensor, labels: Sequence[str], **about: Any) -> "Head":
-        """Fit a head to embeddings, (texts, width), and one label per text.
+    def fit(
+        cls, embeddings: Tensor, labels: Given | Targets, *, balanced: bool = False, **about: Any
+    ) -> "Head":
+        """Fit a head to embeddings, (texts, width).
+
+        Args:
+            embeddings: (texts, width).
+            labels: for each text a label, a collection of labels, or a number.
+            balanced: whether each label weighs the same, however many examples it has.
+            about: other fields.
 
         Raises:
             ShapeError: the numbers of embeddings and labels differ.
-            ArgumentError: there are fewer than two different labels.
+            ArgumentError: there are fewer than two different labels or numbers.
+            TypeMismatchError: labels are of no kind, or of several.
             MissingExtraError: scikit-learn is not installed.
         """
-        _check(embeddings, labels)
+        require_sklearn()
+        targets = targets_for(embeddings, labels)
+        points, values = embeddings.float().numpy(), targets.values
         with one_thread():
-            fitted = _regression().fit(embeddings.numpy(), list(labels))
-        weight, bias = (torch.from_numpy(x).float() for x in (fitted.coef_, fitted.intercept_))
-        if len(weight) == 1:  # two labels: softmax(-s/2, s/2) is sigmoid(s)
-            weight, bias = (torch.cat([-x / 2, x / 2]) for x in (weight, bias))
-        return cls(labels=tuple(map(str, fitted.classes_)), weight=weight, bias=bias, **about)
+            if targets.kind == "label":
+                weight, bias = _logistic(points, values.argmax(1), balanced)
+                if len(weight) == 1:  # two labels: softmax(-s/2, s/2) is sigmoid(s)
+                    weight, bias = (np.concatenate([-x / 2, x / 2]) for x in (weight, bias))
+            elif targets.kind == "labels":
+                parts = [_binary(points, column, balanced) for column in values.T]
+                weight, bias = (np.concatenate(each) for each in zip(*parts, strict=True))
+            else:
+                weight, bias = _ridge(points, values[:, 0])
+        return cls(
+            labels=targets.names,
+            weight=torch.from_numpy(weight).float(),
+            bias=torch.from_numpy(bias).float(),
+            kind=targets.kind,
+            **about,
+        )
 
-    def probabilities(self, embeddings: Tensor) -> Tensor:
-        """Probabilities, (texts, labels), for embeddings, (texts, width).
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """Scores, (texts, labels), for embeddings, (texts, width); numbers are (texts, 1).
 
         Raises:
             ShapeError: the embeddings have another width.
@@ -77,7 +107,19 @@ class Head:
                 f"embeddings must be (texts, {width}), like those the head was fitted on; got "
                 f"{tuple(embeddings.shape)}"
             )
-        return torch.softmax(embeddings @ self.weight.T + self.bias, -1)
+        return embeddings @ self.weight.T + self.bias
+
+    def probabilities(self, embeddings: Tensor) -> Tensor:
+        """Probabilities, (texts, labels), for embeddings, (texts, width).
+
+        Raises:
+            ShapeError: the embeddings have another width.
+            ArgumentError: the head predicts a number.
+        """
+        if self.kind == "number":
+            raise ArgumentError("a head that predicts a number has no probabilities; use scores")
+        scores = self.scores(embeddings) / self.temperature
+        return scores.sigmoid() if self.kind == "labels" else scores.softmax(-1)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file.
@@ -89,7 +131,11 @@ class Head:
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         if self.probe is not None:
             tensors["probe"] = self.probe.contiguous()
-        metadata = {"format": FORMAT, "labels": json.dumps(self.labels), "model": self.model or ""}
+        format = FORMAT if self.kind == "label" else FORMAT_OF_KINDS
+        metadata = {"format": format, "labels": json.dumps(self.labels), "model": self.model or ""}
+        metadata |= {"kind": self.kind, "temperature": repr(self.temperature)}
+        if self.margin is not None:
+            metadata["margin"] = repr(self.margin)
         with written_whole(path, "head", overwrite=overwrite) as aside:
             try:
                 save_file(tensors, aside, metadata=metadata)
@@ -114,79 +160,36 @@ class Head:
             raise FileError(f"cannot read '{name}': {reason_of(error)}") from error
         except SafetensorError as error:
             raise FileError(f"'{name}' is not a head: {error}") from error
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in (FORMAT, FORMAT_OF_KINDS):
             raise FileError(f"'{name}' is not a head that `pellucid classify` saved")
         try:
             labels = tuple(str(label) for label in json.loads(metadata["labels"]))
             weight, bias = tensors["weight"], tensors["bias"]
+            temperature = float(metadata.get("temperature", 1))
+            margin = float(metadata["margin"]) if "margin" in metadata else None
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FileError(f"'{name}' is a damaged head: {error}") from error
-        if weight.ndim != 2 or len(weight) != len(labels) or bias.shape != (len(labels),):
+        kind = metadata.get("kind", "label")
+        if kind not in KINDS or not 0 < temperature < math.inf:
+            raise FileError(f"'{name}' is a damaged head: of a kind or temperature that is none")
+        rows = 1 if kind == "number" else len(labels)
+        if weight.ndim != 2 or len(weight) != rows or bias.shape != (rows,):
             raise FileError(f"'{name}' is a damaged head: its labels do not match its weights")
         if not all(tensor.is_floating_point() for tensor in tensors.values()):
             raise FileError(f"'{name}' is a damaged head: its weights are not floats")
-        model, probe = metadata.get("model") or None, tensors.get("probe")
-        return cls(labels=labels, weight=weight, bias=bias, model=model, probe=probe)
+        return cls(
+            labels=labels,
+            weight=weight,
+            bias=bias,
+            kind=kind,
+            temperature=temperature,
+            margin=margin,
+            model=metadata.get("model") or None,
+            probe=tensors.get("probe"),
+        )
 
 
 PROBE = "Which encoder is this?"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The accuracy of a head on held-out examples."""
-
-    labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """Numbers of examples: rows are true labels, columns predicted labels."""
-    folds: int
-
-    @property
-    def examples(self) -> int:
-        return sum(map(sum, self.confusion))
-
-    @property
-    def accuracy(self) -> float:
-        return sum(row[n] for n, row in enumerate(self.confusion)) / self.examples
-
-    @property
-    def baseline(self) -> float:
-        """The accuracy of always predicting the most frequent label."""
-        return max(map(sum, self.confusion)) / self.examples
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% confidence interval of the accuracy (Wilson 1927)."""
-        n, p, z = self.examples, self.accuracy, 1.96
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def evaluate(embeddings: Tensor, labels: Sequence[str], seed: int = 0) -> Evaluation | None:
-    """Held-out accuracy by stratified cross-validation.
-
-    There are 5 folds, or as many as the rarest label has examples. The result is None if a label
-    has a single example, since a head fitted without it cannot predict that label.
-
-    Raises:
-        ShapeError, ArgumentError, MissingExtraError: as `Head.fit`.
-        ArgumentError, TypeMismatchError: seed is not an int from 0 to 2**32 - 1.
-    """
-    check_whole("seed", seed, 0, SEEDS)
-    _check(embeddings, labels)
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    folds = min(FOLDS, *Counter(labels).values())
-    if folds < 2:
-        return None
-    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    with one_thread():
-        predictions = cross_val_predict(_regression(), embeddings.numpy(), list(labels), cv=split)
-    names = tuple(sorted(set(labels)))
-    pairs = Counter(zip(labels, map(str, predictions), strict=True))
-    confusion = tuple(tuple(pairs[true, predicted] for predicted in names) for true in names)
-    return Evaluation(labels=names, confusion=confusion, folds=folds)
 
 
 def check_head(head: Head, probe: Tensor, model: str | None) -> None:
@@ -205,20 +208,44 @@ def check_head(head: Head, probe: Tensor, model: str | None) -> None:
         )
 
 
-def _check(embeddings: Tensor, labels: Sequence[str]) -> None:
-    require_sklearn()
-    if embeddings.ndim != 2 or len(embeddings) != len(labels):
+def targets_for(embeddings: Tensor, labels: Given | Targets) -> Targets:
+    """The targets of embeddings, (texts, width).
+
+    Raises:
+        ShapeError: the numbers of embeddings and labels differ.
+        ArgumentError, TypeMismatchError: as `Targets.of`.
+    """
+    count = len(labels.values if isinstance(labels, Targets) else labels)
+    if embeddings.ndim != 2 or len(embeddings) != count:
         raise ShapeError(
             f"embeddings must be (texts, width) with one label per text; got "
-            f"{tuple(embeddings.shape)} and {len(labels)} labels"
+            f"{tuple(embeddings.shape)} and {count} labels"
         )
-    different = sorted(set(labels))
-    if len(different) < 2:
-        problem = f"all are '{short(different[0], 40)}'" if different else "there are none"
-        raise ArgumentError(f"examples must have at least two different labels; {problem}")
+    return labels if isinstance(labels, Targets) else Targets.of(labels)
 
 
-def _regression() -> Any:
+def _logistic(points: Any, classes: Any, balanced: bool) -> tuple[Any, Any]:
+    """The weight and bias of each class, or of the second of two."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+    weights = "balanced" if balanced else None
+    regression = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, class_weight=weights)
+    regression.fit(points, classes)
+    return regression.coef_, regression.intercept_
+
+
+def _binary(points: Any, has: Any, balanced: bool) -> tuple[Any, Any]:
+    """The weight and bias of one label of several."""
+    if has.all() or not has.any():  # as sure as one more example of the contrary allows
+        sure = math.log(1 + 2 * len(has)) * (1 if has.all() else -1)
+        return np.zeros((1, points.shape[1])), np.array([sure])
+    return _logistic(points, has.astype(int), balanced)
+
+
+def _ridge(points: Any, numbers: Any) -> tuple[Any, Any]:
+    """The weight and bias of a number, whose unit does not matter."""
+    from sklearn.linear_model import Ridge
+
+    middle, unit = numbers.mean(), numbers.std() or 1.0
+    regression = Ridge(alpha=1 / INVERSE_REGULARISATION).fit(points, (numbers - middle) / unit)
+    return regression.coef_[None] * unit, np.array([regression.intercept_ * unit + middle])

@@ -6,7 +6,8 @@
     embeddings      embed
     similarity      similar: the nearest texts
     clusters        cluster: groups of texts
-    classification  classify: predicted labels, held-out accuracy
+    classification  classify: predicted labels
+    evaluations     classify, train: figures on held-out texts
     generation      generate: text as it is generated, and what each new word attended to
     translation     translate: translations and their alignments
     training        train: the progress line

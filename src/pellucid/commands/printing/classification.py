@@ -6,12 +6,13 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.commands.printing import confusion
+from pellucid.commands.printing import evaluations
 from pellucid.commands.printing.console import add_texts, one_line, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
-from pellucid.tasks.classify import Evaluation, Head
+from pellucid.tasks.classify import Head
+from pellucid.tasks.evaluation import Evaluation
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
@@ -19,89 +20,100 @@ MOST_ROWS = 40
 """Rows of a table on the terminal; --json and files have all."""
 
 
-def evaluation_data(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """The evaluation for --json; None if nothing could be held out."""
-    if evaluation is None:
-        return None
-    return {
-        "examples": evaluation.examples,
-        "folds": evaluation.folds,
-        "accuracy": evaluation.accuracy,
-        "interval": list(evaluation.interval),
-        "baseline": evaluation.baseline,
-        "labels": list(evaluation.labels),
-        "confusion": [list(row) for row in evaluation.confusion],
-    }
-
-
 def show_evaluation(evaluation: Evaluation | None, examples: Items, console: Console) -> None:
-    """Print the held-out accuracy and the confusion matrix."""
+    """Print the figures on held-out examples, and what they are worth."""
     labels = sorted(set(examples.labels))
-    size = f"{count(len(examples.texts), 'example')} of {len(labels)} labels"
-    say(f"{examples.source}: {size}", console, style="bold")
+    what = f"{len(labels)} labels" if evaluation is None else _what(evaluation)
+    size = count(len(examples.texts), "example")
+    say(f"{examples.source}: {size} of {what}", console, style="bold")
     if evaluation is None:
         single = [label for label in labels if examples.labels.count(label) == 1]
-        names = listing([f"'{short(printable(label), 30)}'" for label in single[:5]])
+        names = listing([f"'{short(printable(label), 30)}'" for label in single[:5]] or ["each"])
         say(
-            f"No held-out accuracy: it needs two examples of each label, and there is one of "
-            f"{names}.",
+            "No held-out figure: it needs two different texts of each of two labels, and there is "
+            f"one of {names}.",
             console,
         )
         return
-    low, high = (percent(bound) for bound in evaluation.interval)
-    say(
-        f"Held-out accuracy: {percent(evaluation.accuracy)}, 95% confidence interval {low} to "
-        f"{high}; always predicting the most frequent label gives {percent(evaluation.baseline)}.",
-        console,
-    )
+    evaluations.show(evaluation, console)
+    repeated = ""
+    if evaluation.texts < evaluation.examples:
+        repeated = f" {evaluation.texts:,} texts of {evaluation.examples:,} differ."
     say(
         f"Cross-validation in {evaluation.folds} folds: each example was classified by a head "
-        "that was fitted without it.",
+        f"that was fitted without it, and without equal texts.{repeated}",
         console,
         style="dim",
     )
-    console.print()
-    confusion.show(evaluation.labels, evaluation.confusion, console)
+    evaluations.show_tables(evaluation, console)
 
 
-def columns(
-    items: Items, head: Head, probabilities: torch.Tensor
-) -> dict[str, table_writing.Column]:
+def _what(evaluation: Evaluation) -> str:
+    if evaluation.kind == "number":
+        return "a number"
+    several = ", several a text" if evaluation.kind == "labels" else ""
+    return f"{count(len(evaluation.labels), 'label')}{several}"
+
+
+def columns(items: Items, head: Head, said: torch.Tensor) -> dict[str, table_writing.Column]:
     """The columns of a table with a row for each text.
 
     Args:
         items: the texts.
         head: the classifier.
-        probabilities: (texts, labels).
+        said: (texts, labels) probabilities; or (texts, 1) numbers.
     """
-    best, labels = probabilities.max(-1)
-    return {
-        "line": items.lines,
-        "text": items.texts,
-        "label": [head.labels[number] for number in labels.tolist()],
-        "probability": best.tolist(),
-    }
+    table: dict[str, table_writing.Column] = {"line": items.lines, "text": items.texts}
+    if head.kind == "number":
+        return table | {"number": said[:, 0].tolist()}
+    best, labels = said.max(-1)
+    if head.kind == "labels":
+        chosen = ["; ".join(_chosen(head, shares)) for shares in said.tolist()]
+        return table | {"labels": chosen, "probability": best.tolist()}
+    named = [head.labels[number] for number in labels.tolist()]
+    return table | {"label": named, "probability": best.tolist()}
 
 
-def data(items: Items, head: Head, probabilities: torch.Tensor) -> list[dict[str, Any]]:
+def _chosen(head: Head, shares: list[float]) -> list[str]:
+    """The labels of a text that are likelier than not, the likeliest first."""
+    ranked = sorted(zip(shares, head.labels, strict=True), key=lambda pair: -pair[0])
+    return [label for share, label in ranked if share >= 0.5]
+
+
+def data(items: Items, head: Head, said: torch.Tensor) -> list[dict[str, Any]]:
     """The predictions for --json, with the probability of every label."""
-    rows = table_writing.rows_of(columns(items, head, probabilities))
-    for row, shares in zip(rows, probabilities.tolist(), strict=True):
+    rows = table_writing.rows_of(columns(items, head, said))
+    for row, shares in zip(rows, said.tolist(), strict=True):
+        if head.kind == "number":
+            row["margin"] = head.margin
+            continue
+        if head.kind == "labels":
+            row["labels"] = _chosen(head, shares)
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
     return rows
 
 
-def show(items: Items, head: Head, probabilities: torch.Tensor, console: Console) -> None:
-    """Print the likeliest label of each text with its probability."""
+def show(items: Items, head: Head, said: torch.Tensor, console: Console) -> None:
+    """Print the likeliest label of each text with its probability, its labels, or its number."""
     grid = plain_table()
-    grid.add_column("label", overflow="fold")
-    grid.add_column("sure", justify="right", no_wrap=True, min_width=4)
+    table = columns(items, head, said)
+    rows: list[list[Text]] = []
+    if head.kind == "number":
+        grid.add_column("number", justify="right", no_wrap=True)
+        rows = [[Text(f"{number:.4g}")] for number in table["number"]]
+    else:
+        name = "label" if head.kind == "label" else "labels"
+        grid.add_column(name, overflow="fold")
+        grid.add_column("sure", justify="right", no_wrap=True, min_width=4)
+        rows = [
+            [Text(printable(label) or "none"), shaded(f"{percent(share):>4}", share)]
+            for label, share in zip(table[name], table["probability"], strict=True)
+        ]
     add_texts(grid, "text")
-    table = columns(items, head, probabilities)
-    rows = list(zip(table["label"], table["probability"], items.texts, strict=True))
-    for label, probability, text in rows[:MOST_ROWS]:
-        sure = shaded(f"{percent(probability):>4}", probability)
-        grid.add_row(Text(printable(label)), sure, one_line(text))
+    for cells, text in list(zip(rows, items.texts, strict=True))[:MOST_ROWS]:
+        grid.add_row(*cells, one_line(text))
     console.print(grid)
+    if head.kind == "number" and head.margin is not None:
+        say(f"9 of 10 held-out numbers were within {head.margin:.4g}.", console, style="dim")
     if len(rows) > MOST_ROWS:
         say(f"and {len(rows) - MOST_ROWS:,} more; -o FILE.csv writes all.", console, style="dim")
