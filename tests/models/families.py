@@ -59,6 +59,8 @@ class Family:
     base: str = "model"
     """What the model without a head is called in that with one."""
     has_own_head: bool = False
+    is_exact: bool = True
+    """Whether transformers computes in the dtype of the model, and with fused kernels."""
 
     @property
     def maker(self) -> Any:
@@ -73,10 +75,64 @@ def _pair(config: Callable[[], Any], **others: Any) -> Family:
     return Family(config, kind="encoder-decoder", **others)
 
 
+def _only(sizes: dict[str, int], kept: str) -> dict[str, int]:
+    """The sizes whose names begin with one of these words."""
+    return {name: size for name, size in sizes.items() if name.startswith(tuple(kept.split()))}
+
+
 _t = transformers
 FAMILIES = {
     "bert": Family(lambda: _t.BertConfig(**HEADS, **SIZES), "encoder", "bert"),
     "roberta": Family(lambda: _t.RobertaConfig(**HEADS, **SIZES), "encoder", "roberta"),
+    "roberta, xlm": Family(lambda: _t.XLMRobertaConfig(**HEADS, **SIZES), "encoder", "roberta"),
+    "roberta, camembert": Family(
+        lambda: _t.CamembertConfig(**HEADS, **SIZES), "encoder", "roberta"
+    ),
+    "roberta, data2vec": Family(
+        lambda: _t.Data2VecTextConfig(**HEADS, **SIZES), "encoder", "data2vec_text"
+    ),
+    "bert, ernie": Family(lambda: _t.ErnieConfig(**HEADS, **SIZES), "encoder", "ernie"),
+    "bert, splinter": Family(
+        lambda: _t.SplinterConfig(**HEADS, **SIZES), "encoder", "", is_exact=False
+    ),
+    "bert, dpr": Family(lambda: _t.DPRConfig(**HEADS, **SIZES), "encoder", ""),
+    "bert-generation": Family(
+        lambda: _t.BertGenerationConfig(layer_norm_eps=1e-6, **HEADS, **SIZES), "encoder", ""
+    ),
+    "distilbert": Family(
+        lambda: _t.DistilBertConfig(
+            dim=33, n_heads=3, hidden_dim=37, n_layers=LAYERS, **_only(SIZES, "vocab max pad")
+        ),
+        "encoder",
+        "distilbert",
+    ),
+    "mpnet": Family(
+        lambda: _t.MPNetConfig(**{**HEADS, **SIZES, "pad_token_id": 1}),
+        "encoder",
+        "mpnet",
+    ),
+    "electra": Family(
+        lambda: _t.ElectraConfig(embedding_size=22, **HEADS, **SIZES), "encoder", "electra"
+    ),
+    "bert, electra": Family(
+        lambda: _t.ElectraConfig(embedding_size=33, **HEADS, **SIZES), "encoder", "electra"
+    ),
+    "albert": Family(
+        lambda: _t.AlbertConfig(embedding_size=22, **HEADS, **SIZES), "encoder", "albert"
+    ),
+    "electra, rembert": Family(
+        lambda: _t.RemBertConfig(
+            input_embedding_size=22, output_embedding_size=23, **HEADS, **SIZES
+        ),
+        "encoder",
+        "rembert",
+        is_exact=False,
+    ),
+    "megatron-bert": Family(lambda: _t.MegatronBertConfig(**HEADS, **SIZES), "encoder", "bert"),
+    "roberta-prelayernorm": Family(
+        lambda: _t.RobertaPreLayerNormConfig(**HEADS, **SIZES), "encoder", "roberta_prelayernorm"
+    ),
+    "xlm-roberta-xl": Family(lambda: _t.XLMRobertaXLConfig(**HEADS, **SIZES), "encoder", "roberta"),
     "gpt2": Family(
         lambda: _t.GPT2Config(n_inner=37, **GPT2),
         base="transformer",
@@ -123,7 +179,7 @@ FAMILIES = {
     "bart, a head of its own": _pair(lambda: _t.BartConfig(**PAIR), base="", has_own_head=True),
     "bart, scaled": _pair(lambda: _t.BartConfig(scale_embedding=True, **PAIR)),
     "plbart": _pair(lambda: _t.PLBartConfig(**PAIR)),
-    "mvp": _pair(lambda: _t.MvpConfig(**PAIR)),
+    "mvp": _pair(lambda: _t.MvpConfig(**PAIR), is_exact=False),
     "mbart": _pair(lambda: _t.MBartConfig(scale_embedding=True, **PAIR)),
     "mbart, a head of its own": _pair(lambda: _t.MBartConfig(**PAIR), base="", has_own_head=True),
     "blenderbot": _pair(lambda: _t.BlenderbotConfig(**PAIR)),
@@ -191,7 +247,9 @@ def theirs(name: str, model: Any) -> Tensor:
     """Hidden states or logits of transformers' model."""
     with torch.no_grad():
         if FAMILIES[name].kind == "encoder":
-            return model(ids()).last_hidden_state
+            found = model(ids(), output_hidden_states=True)
+            last = getattr(found, "last_hidden_state", None)
+            return found.hidden_states[-1] if last is None else last
         if FAMILIES[name].kind == "decoder":
             return model(ids()).logits
         return model(input_ids=ids(), decoder_input_ids=ids(TARGET)).logits

@@ -17,6 +17,7 @@ import torch
 import pellucid
 from pellucid.errors import ArgumentError, FileError, TypeMismatchError
 from pellucid.models import Config, Decoder, Encoder
+from pellucid.models.checkpoints import FAMILIES
 from pellucid.models.checkpoints.family import Family
 from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored
 from pellucid.readers import open_checkpoint
@@ -256,10 +257,17 @@ def test_a_mark_of_utf_8_before_a_config(directory):
 def test_an_unknown_family(directory, name):
     change(directory, model_type=name)
     shown = None if name == "gone" else name
+    known = ", ".join(name for family in FAMILIES for name in family.types)
     assert problem(directory) == (
-        f"its config.json has model_type {shown!r}; known families are bert, roberta, xlm-roberta, "
-        "camembert, gpt2, llama, mistral, qwen2, qwen3, t5, mt5, bart, marian"
+        f"its config.json has model_type {shown!r}; known families are {known}"
     )
+
+
+def test_the_page_lists_every_family():
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    table = page.partition("| models | `model_type` |")[2].partition("\n\n")[0]
+    known = {name for family in FAMILIES for name in family.types}
+    assert set(re.findall(r"`([\w-]+)`", table)) == known
 
 
 def test_our_own_config_that_is_damaged(tmp_path):

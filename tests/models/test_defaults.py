@@ -16,6 +16,7 @@ NEEDED = {
     *("n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"),
     *("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads", "d_kv", "d_ff"),
     *("decoder_attention_heads", "intermediate_size", "n_inner", "encoder_ffn_dim"),
+    *("dim", "n_heads", "n_layers", "hidden_dim"),
     *("decoder_ffn_dim", "relative_attention_num_buckets", "relative_attention_max_distance"),
 }
 """Sizes, which are those of a tiny model here."""
@@ -32,6 +33,26 @@ _t = transformers
 CONFIGS = {
     "bert": lambda: _t.BertConfig(**HEADS, **_plain(SIZES)),
     "roberta": lambda: _t.RobertaConfig(**HEADS, **_plain({**SIZES, "pad_token_id": 1})),
+    "roberta, xlm": lambda: _t.XLMRobertaConfig(**HEADS, **_plain({**SIZES, "pad_token_id": 1})),
+    "roberta, data2vec": lambda: _t.Data2VecTextConfig(
+        **HEADS, **_plain({**SIZES, "pad_token_id": 1})
+    ),
+    "bert, ernie": lambda: _t.ErnieConfig(**HEADS, **_plain(SIZES)),
+    "bert-generation": lambda: _t.BertGenerationConfig(**HEADS, **_plain(SIZES)),
+    "distilbert": lambda: _t.DistilBertConfig(
+        dim=33, n_heads=3, hidden_dim=37, n_layers=2, vocab_size=101
+    ),
+    "mpnet": lambda: _t.MPNetConfig(**HEADS, **_plain({**SIZES, "pad_token_id": 1})),
+    "electra": lambda: _t.ElectraConfig(**HEADS, **_plain(SIZES)),
+    "albert": lambda: _t.AlbertConfig(**HEADS, **_plain(SIZES)),
+    "electra, rembert": lambda: _t.RemBertConfig(**HEADS, **_plain(SIZES)),
+    "megatron-bert": lambda: _t.MegatronBertConfig(**HEADS, **_plain(SIZES)),
+    "roberta-prelayernorm": lambda: _t.RobertaPreLayerNormConfig(
+        **HEADS, **_plain({**SIZES, "pad_token_id": 1})
+    ),
+    "xlm-roberta-xl": lambda: _t.XLMRobertaXLConfig(
+        **HEADS, **_plain({**SIZES, "pad_token_id": 1})
+    ),
     "gpt2": lambda: _t.GPT2Config(**_plain(GPT2)),
     "llama": lambda: _t.LlamaConfig(**MANY, **_plain(SIZES)),
     "mistral": lambda: _t.MistralConfig(**MANY, **_plain(SIZES)),

@@ -89,8 +89,9 @@ def test_what_transformers_wrote_gives_the_same_here(name, tmp_path):
     assert (got - expected).abs().max() <= 1e-5 * size
     allowed = 2 * (expected - truth).abs().max() + 8 * EPS * size
     assert (got - truth).abs().max() <= allowed
+    exact_size = (1e-10 if FAMILIES[name].is_exact else 1e-5) * size
     assert (ours(name, pellucid.load(tmp_path, dtype=torch.float64)) - truth).abs().max() <= (
-        1e-10 * size
+        exact_size
     )
 
 
@@ -109,10 +110,10 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     }
     assert (missing, found["unexpected_keys"], found["mismatched_keys"]) == (set(), set(), set())
     results = theirs(name, placed(again.eval())), theirs(name, placed(build(name)))
-    if name == "mvp":  # whose class multiplies in another order than that of BART
-        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
-    else:
+    if FAMILIES[name].is_exact:
         assert torch.equal(*results)
+    else:
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
     own = {**json.loads((tmp_path / "ours/config.json").read_text())}
     assert own["model_type"] == SAME.get(name.split(",")[0], name.split(",")[0])
 
@@ -523,7 +524,11 @@ VALUES = {
     "relative_distance": [128, 64],
     "relative_each": [False, True],
     "window": [None, 5],
+    "relative_bias": [False, True],
     "types": [0, 2],
+    "embedding_width": [None, 22],
+    "shared_blocks": [False, True],
+    "causal": [False, True],
     "embedding_scale": [1.0, 0.5, 8.0],
     "attention_scale": [None, 1.0, 0.3],
     "tied": [False, True],
@@ -556,7 +561,10 @@ def test_a_family_of_one_kind_claims_no_other(name):
     base = next(one for one in CHECKPOINTS if config.model_type in one.types)
     said = base.read(config.to_dict())
     for kind in {"encoder", "decoder", "encoder-decoder"} - {said.kind}:
-        other = dataclasses.replace(said, kind=kind)
+        try:
+            other = dataclasses.replace(said, kind=kind)
+        except pellucid.PellucidError:  # of no such kind
+            continue
         for one in CHECKPOINTS:
             written_as = one.write(other)
             assert written_as is None or one.read(written_as).kind == kind
@@ -587,13 +595,15 @@ def unused(config):
     for position, names in {
         "sinusoidal": ["interleaved", "inclusive"],
         "rotary": ["rope_theta", "rope_scaling"],
-        "relative": ["relative_buckets", "relative_distance", "relative_each"],
     }.items():
         found |= set(names) if config.position != position else set()
     if config.position not in ("sinusoidal", "learned"):
         found.add("position_offset")
+    found |= (
+        set() if config.has_buckets else {"relative_buckets", "relative_distance", "relative_each"}
+    )
     if config.kind == "encoder":
-        found |= {"window", "tied", "logit_scale"}
+        found |= {"tied", "logit_scale"}
     if config.attention_scale == config.dim**-0.5:
         found.add("attention_scale")
     return found

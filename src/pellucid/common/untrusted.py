@@ -37,6 +37,8 @@ MOST_RULES = 128
 """Rules that make up a mask in a recording, and so its greatest depth."""
 MOST_LAYERS = 2**14
 """The greatest number in a config that sets the length of a list, such as that of layers."""
+MOST_LABELS = 2**20
+"""Labels of a classifier."""
 BUILT_TIMES = 8
 """How many parameters a model may have per stored one: a shared embedding is built for each part
 that uses it."""

@@ -2,7 +2,8 @@
 with a residual connection (Vaswani et al. 2017, section 3.1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -220,6 +221,13 @@ class Block(nn.Module):
         else:
             output = norm(residual + self.dropout(part(x)))
         return output
+
+
+def twins(block: Block, number: int) -> Iterator[Block]:
+    """The block and copies of it, each a module of its own, with the same parameters."""
+    yield block
+    for _ in range(number - 1):
+        yield deepcopy(block, {id(parameter): parameter for parameter in block.parameters()})
 
 
 def norm(config: Config, size: int | None = None) -> nn.Module:

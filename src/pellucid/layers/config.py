@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.layers.classifier_config import ClassifierConfig
 
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
 Norm = Literal["layer", "rms"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 Position = Literal["sinusoidal", "learned", "rotary", "relative", "alibi", "none"]
-Pooling = Literal["mean", "first"]
+Pooling = Literal["first", "last", "mean", "root_mean", "weighted_mean", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,18 @@ class Config:
     relative_each: bool = False
     """Whether each block has a relative bias of its own (UMT5); otherwise all share one."""
     window: int | None = None
-    """How many tokens a query sees, itself the last; None = all before it."""
+    """How many tokens a query sees, itself the last; None = all before it. In an encoder that is
+    not causal, as many on either side, itself included."""
+    relative_bias: bool = False
+    """Whether a trained bias of each distance is added to the scores as well (MPNet)."""
     types: int = 0
     """Segment types, with an embedding each (BERT)."""
+    embedding_width: int | None = None
+    """Of an encoder's embeddings, if a linear layer brings them to `width` (ALBERT, Electra)."""
+    shared_blocks: bool = False
+    """Whether all blocks have the same weights (Lan et al. 2020, "ALBERT")."""
+    causal: bool = False
+    """Whether a token of an encoder sees no later ones, as in a decoder."""
     embedding_scale: float = 1.0
     attention_scale: float | None = None
     """1 / sqrt(head_dim) unless given."""
@@ -87,12 +97,15 @@ class Config:
     """Of the embeddings and of each part of a block, while training."""
     attention_dropout: float | None = None
     """Of attention weights, which no fused CPU kernel drops; as `dropout` unless given."""
-    pooling: Pooling = "mean"
-    """The embedding of a text: the mean over its tokens, or its first token."""
+    pooling: str = "mean"
+    """How the tokens of a text become one vector (see `layers.pooling`); names joined by + stand
+    for the vectors of each, one after the other."""
     normalised: bool = False
     """Whether the embedding of a text has length 1."""
     most_tokens: int | None = None
     """Of a text to embed, special tokens included; as `positions` unless given."""
+    classifier: ClassifierConfig | None = None
+    """Of an encoder that labels texts."""
     start: int | None = None
     """Id that a decoder or a target begins with."""
     stop: tuple[int, ...] = ()
@@ -117,13 +130,19 @@ class Config:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ArgumentError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for part in self.poolings:
+            if part not in get_args(Pooling):
+                known = ", ".join(get_args(Pooling))
+                raise ArgumentError(f"pooling must be of {known}, joined by +, not {part!r:.80}")
         for name in ("norm_eps", "rope_theta"):
             if getattr(self, name) <= 0:
                 raise ArgumentError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("start", "stop", "padding"):
             self._check_ids(name)
-        if self.position == "relative":
+        if self.has_buckets:
             self._check_buckets()
+        if self.kind != "encoder":
+            self._check_no_encoder()
 
     def _check_ids(self, name: str) -> None:
         value = getattr(self, name)
@@ -132,6 +151,12 @@ class Config:
                 raise ArgumentError(
                     f"{name} {token} is not in the vocabulary, 0 to {self.vocabulary - 1}"
                 )
+
+    def _check_no_encoder(self) -> None:
+        """Refuse what only an encoder can have."""
+        for name in ("embedding_width", "causal", "classifier"):
+            if getattr(self, name):
+                raise ArgumentError(f"only an encoder has {name}, not a {self.kind}")
 
     def _check_buckets(self) -> None:
         """The first buckets are single distances, and the others grow from there."""
@@ -147,6 +172,15 @@ class Config:
                 f"{self.relative_buckets} relative_buckets are a distance each, "
                 f"not {self.relative_distance}"
             )
+
+    @property
+    def has_buckets(self) -> bool:
+        """Whether there is a trained bias of each distance."""
+        return self.position == "relative" or self.relative_bias
+
+    @property
+    def poolings(self) -> list[str]:
+        return self.pooling.split("+")
 
     @property
     def key_heads(self) -> int:
@@ -172,7 +206,6 @@ _CHOICES = {
     "norm": get_args(Norm),
     "activation": get_args(Activation),
     "position": get_args(Position),
-    "pooling": get_args(Pooling),
 }
 _SIZES = {
     name
@@ -184,6 +217,7 @@ _TYPES: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
     int: (int, "an int"),
     float: (int | float, "a number"),
+    str: (str, "a str"),
 }
 
 
@@ -198,6 +232,8 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
                 raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
             if wanted is float and not math.isfinite(value):
                 raise ArgumentError(f"{name} must be finite, not {value}")
+    if name == "classifier" and not isinstance(value, ClassifierConfig | None):
+        raise TypeMismatchError(f"classifier must be a ClassifierConfig, not {value!r}")
     if name == "stop" and not (
         isinstance(value, tuple) and all(type(token) is int for token in value)
     ):

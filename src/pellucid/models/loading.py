@@ -13,7 +13,15 @@ from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints import UNFIT, generation, gguf, pooling, read_config, understood
-from pellucid.models.checkpoints.family import Family, Place, Shaped, names_of, of_theirs, places
+from pellucid.models.checkpoints.family import (
+    Family,
+    Names,
+    Place,
+    Shaped,
+    names_of,
+    of_theirs,
+    places,
+)
 from pellucid.models.checkpoints.gguf_file import GgufFile
 from pellucid.models.checkpoints.source import GGUF, directory_of, opening
 from pellucid.models.checkpoints.weight_files import (
@@ -81,7 +89,8 @@ class _Found:
 def _in_directory(directory: Path) -> _Found:
     untrusted.check_links(directory)
     config, family = read_config(directory)
-    stored = Tensors(directory, config.kind)
+    stored = Tensors(directory, config.kind, family.renamed)
+    family = _as_spelt(config, family, stored)
     config = pooling.read(directory, _as_stored(config, family, stored))
     tokenizer, settings = load_tokenizer(directory), generation.read(directory, config)
     return _Found(config, family, stored, tokenizer, settings, UNFIT)
@@ -111,6 +120,17 @@ def _check_target(dtype: Any, device: Any) -> None:
     except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA is compiled in
         reason = str(error).partition("\n")[0]
         raise ArgumentError(f"device '{device}' cannot be used here: {reason}") from error
+
+
+def _as_spelt(config: Config, family: Family, stored: Stored) -> Family:
+    """The family with those of its names that the tensors have."""
+
+    def found(names: Names) -> int:
+        parts = [name.format(*[0] * name.count("{}")) for name in names.values()]
+        return sum(_stored_as(part + ".weight", family, stored) is not None for part in parts)
+
+    best = max((names_of(family, config), *family.older), key=found)
+    return replace(family, names=best) if family.older else family
 
 
 def _as_stored(config: Config, family: Family, stored: Stored) -> Config:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pellucid.attention import forking, masks
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
-from pellucid.layers.block import AttentionInputs, Block, norm
+from pellucid.layers.block import AttentionInputs, Block, norm, twins
 from pellucid.layers.cache import Cache
+from pellucid.layers.classifier import Classifier
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import is_plain
@@ -35,18 +36,19 @@ class Stack(nn.Module):
     def __init__(self, config: Config, causal: bool, layers: int, cross: bool = False) -> None:
         super().__init__()
         self.config, self.causal = config, causal
-        self.tokens = table(config.vocabulary, config.width)
+        width = config.embedding_width or config.width
+        self.tokens = table(config.vocabulary, width)
         self.positions = None
         if config.position == "learned" and config.positions is not None:
             rows = config.positions + config.position_offset
-            self.positions = table(rows, config.width)
-        self.types = table(config.types, config.width) if config.types else None
-        self.embedding_norm = norm(config) if config.embedding_norm else None
+            self.positions = table(rows, width)
+        self.types = table(config.types, width) if config.types else None
+        self.embedding_norm = norm(config, width) if config.embedding_norm else None
+        self.projection = nn.Linear(width, config.width) if config.embedding_width else None
         each = config.relative_each
         self.relative = None if each else self._relative()
-        self.blocks = nn.ModuleList(
-            Block(config, cross, self._relative() if each else None) for _ in range(layers)
-        )
+        new = (Block(config, cross, self._relative() if each else None) for _ in range(layers))
+        self.blocks = nn.ModuleList(twins(next(new), layers) if config.shared_blocks else new)
         self.rotary = None  # after the blocks, which check the sizes in a file first
         if config.position == "rotary":
             self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
@@ -156,7 +158,7 @@ class Stack(nn.Module):
         config = self.config
         if positions is not None:
             check_table("positions", positions, ids, config.positions)
-            if is_cached and config.position in ("relative", "alibi"):
+            if is_cached and (config.has_buckets or config.position == "alibi"):
                 raise ArgumentError(
                     f"positions cannot be given with a cache if they are {config.position}: the "
                     "cache does not store the positions of its tokens"
@@ -172,7 +174,7 @@ class Stack(nn.Module):
     def _relative(self) -> RelativeBias | None:
         """A new relative bias, if the model has such positions."""
         config = self.config
-        if config.position != "relative":
+        if not config.has_buckets:
             return None
         buckets, distance = config.relative_buckets, config.relative_distance
         return RelativeBias(config.heads, buckets, distance, self.causal)
@@ -201,16 +203,27 @@ class Stack(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         dropped: Tensor = self.dropout(x)
-        return dropped
+        return dropped if self.projection is None else self.projection(dropped)
+
+    def share(self) -> None:
+        """Give all blocks the weights of the first, if the config says that they share them."""
+        if self.config.shared_blocks:
+            first, *others = self.blocks
+            for block in others:
+                for part, other in zip(first.modules(), block.modules(), strict=True):
+                    for name, parameter in part.named_parameters(recurse=False):
+                        setattr(other, name, parameter)
 
     def _mask(
         self, mask: masks.Mask | Tensor | None, start: int | Tensor, tokens: int
     ) -> masks.Mask | Tensor | None:
-        if not self.causal:
-            return mask
         window = self.config.window
-        if window is not None:
-            own: masks.Mask = masks.window(window - 1, 0, start)
+        if not self.causal:
+            if window is None:
+                return mask
+            own: masks.Mask = masks.window(window - 1, window - 1)
+        elif window is not None:
+            own = masks.window(window - 1, 0, start)
         elif isinstance(start, int) and tokens == 1:  # the last token attends to all before it
             return mask
         else:
@@ -250,7 +263,10 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def share(self) -> None:
-        """Tie the parameters that two modules share."""
+        """Tie the parameters that several modules share."""
+        for part in self.modules():
+            if isinstance(part, Stack):
+                part.share()
 
     @property
     def device(self) -> torch.device:
@@ -299,7 +315,8 @@ class Encoder(Transformer):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.encoder = Stack(config, causal=False, layers=config.layers)
+        self.encoder = Stack(config, causal=config.causal, layers=config.layers)
+        self.classifier = None if config.classifier is None else Classifier(config)
         self.initialise()
 
     def forward(
@@ -326,6 +343,21 @@ class Encoder(Transformer):
         check_ids("ids", ids, self.config)
         x: Tensor = self.encoder(ids, mask=mask, positions=positions, types=types)
         return x
+
+    def logits(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Scores of the labels, (texts, labels), before softmax or sigmoid.
+
+        Args:
+            x: the contextual embeddings of texts one after the other, (tokens, width).
+            lengths: of the texts in tokens, (texts,).
+
+        Raises:
+            ArgumentError: the model has no classifier.
+        """
+        if self.classifier is None:
+            raise ArgumentError("the model has no classifier")
+        logits: Tensor = self.classifier(x, lengths)
+        return logits
 
 
 class _LanguageModel(Transformer):
@@ -411,6 +443,7 @@ class EncoderDecoder(_LanguageModel):
         self.initialise()
 
     def share(self) -> None:
+        super().share()
         self.decoder.tokens = self.encoder.tokens  # one vocabulary for both
 
     def forward(

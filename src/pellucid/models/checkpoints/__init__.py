@@ -5,31 +5,49 @@ safetensors are read, and no code of a checkpoint is run.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
+from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints import (
     bart,
     bert,
     blenderbot,
+    distilbert,
     generation,
     gpt2,
     llama,
     m2m_100,
     marian,
     mbart,
+    mpnet,
+    narrow_bert,
     pegasus,
+    pooling,
+    prenorm_bert,
     t5,
+)
+from pellucid.models.checkpoints.classifying import (
+    decoder_of,
+    encoder_of,
+    family_of_encoder,
+    labels_texts,
+    write_labels,
 )
 from pellucid.models.checkpoints.family import Family
 
 FAMILIES = (
     bert.FAMILY,
     bert.ROBERTA_FAMILY,
+    distilbert.FAMILY,
+    mpnet.FAMILY,
+    *narrow_bert.FAMILIES,
+    *prenorm_bert.FAMILIES,
     gpt2.FAMILY,
     llama.FAMILY,
     t5.FAMILY,
@@ -64,11 +82,12 @@ def read_config(directory: Path) -> tuple[Config, Family]:
     """
     config = json_in(directory, "config.json")
     file = directory / generation.FILE
-    return understood(config, json_in(directory, file.name) if file.is_file() else {})
+    settings = json_in(directory, file.name) if file.is_file() else {}
+    return understood(config, settings, embeds=pooling.is_embedder(directory))
 
 
 def understood(
-    config: dict[str, Any], settings: Mapping[str, Any], unfit: str = UNFIT
+    config: dict[str, Any], settings: Mapping[str, Any], unfit: str = UNFIT, embeds: bool = False
 ) -> tuple[Config, Family]:
     """The architecture that the content of a config.json describes, and its family.
 
@@ -76,6 +95,7 @@ def understood(
         config: of config.json, or the same from another kind of file.
         settings: of generation_config.json.
         unfit: the message about a value that does not fit.
+        embeds: whether the model, even if it is a decoder, embeds texts.
 
     Raises:
         FileError: the family is unknown, or a setting is not supported by `Config`.
@@ -90,9 +110,45 @@ def understood(
     family = families[kind]
     with untrusted.guarded(unfit):
         try:
-            return _own_of(config, family) or family.read(_with_ids(config, settings)), family
+            read = _own_of(config, family)
+            if read is None:
+                read = family.read(_with_ids(config, settings))
+                read = _as_used(read, family, config, embeds)
         except KeyError as error:
             raise FileError(f"its config.json has no {error}") from error
+    return read, family_of_encoder(family) if read.causal and family is not ANY_NAMES else family
+
+
+def _as_used(config: Config, family: Family, said: Mapping[str, Any], embeds: bool) -> Config:
+    """The config with its classifier; of an encoder, if the decoder embeds or labels texts."""
+    classifier = family.classifier(said) if family.classifier and labels_texts(said) else None
+    if config.kind == "decoder" and (classifier or embeds):
+        config = encoder_of(config)
+    return config if classifier is None else replace(config, classifier=classifier)
+
+
+def described(config: Config) -> tuple[dict[str, Any], Family] | None:
+    """The config.json of an architecture and the family of its names; None if no family has it."""
+    for family in FAMILIES:
+        settings = _written(config, family)
+        if settings is not None:
+            return settings, family_of_encoder(family) if config.causal else family
+    return None
+
+
+def _written(config: Config, family: Family) -> dict[str, Any] | None:
+    """The config.json of a family; None if it does not have this architecture."""
+    settings = family.write(decoder_of(config) if config.causal else config)
+    if settings is None or (config.classifier and family.classifier is None):
+        return None
+    if config.classifier is not None:
+        settings |= write_labels(config.classifier, settings["architectures"][0])
+        if family.classifier is None or family.classifier(settings) != config.classifier:
+            return None
+    elif config.causal:
+        base = settings["architectures"][0].removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+        settings["architectures"] = [base + "Model"]
+    return settings
 
 
 def _with_ids(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +162,7 @@ def _own_of(config: Mapping[str, Any], family: Family) -> Config | None:
     if OWN not in config:
         return None
     own = _own(config[OWN])
-    theirs = family.write(own)
+    theirs = _written(own, family)
     if theirs is None:  # earlier versions wrote encoders as model_type "llama"
         return own
     return own if theirs.items() <= config.items() else None
@@ -117,4 +173,9 @@ def _own(config: Mapping[str, Any]) -> Config:
     for name in ("stop", "rope_scaling"):
         if name in values:
             values[name] = tuple(tuple(x) if isinstance(x, list) else x for x in values[name])
+    if values.get("classifier") is not None:
+        classifier = values["classifier"]
+        values["classifier"] = ClassifierConfig(
+            **{**classifier, "labels": tuple(classifier["labels"])}
+        )
     return Config(**values)

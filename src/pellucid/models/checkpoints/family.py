@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from pellucid.errors import FileError
+from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Activation, Config, Kind
 
 Names = Mapping[Any, str]
@@ -42,7 +43,7 @@ class Family:
     names: Names | Callable[[Config], Names]
     prefix: str = ""
     """The prefix of all tensors except those in `outside`, in checkpoints with a head."""
-    outside: tuple[str, ...] = ("lm_head", "final_logits_bias")
+    outside: tuple[str, ...] = ("lm_head", "final_logits_bias", "classifier", "score")
     transposed: tuple[str, ...] = ()
     """Suffixes of their modules whose weight is (in, out)."""
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -55,6 +56,12 @@ class Family:
     """Their tensors of shape (1, n) that are (n,) here."""
     ignored: str = r"$^"
     """A regular expression of tensors that the models here do not need."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Regular expressions of parts of names in some checkpoints, and what these are called here."""
+    older: tuple[Names, ...] = ()
+    """Other names of all tensors, in checkpoints that were written by other code."""
+    classifier: Callable[[Mapping[str, Any]], ClassifierConfig] | None = None
+    """Converts the config.json of a model that labels texts; None if the family has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +194,14 @@ def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
 _IN_ALL_FAMILIES = (
     *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation", "dropout"),
     *("attention_dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"),
+    "classifier",
 )
 _ONLY_WITH = {
     "sinusoidal": ("interleaved", "inclusive"),
     "rotary": ("rope_theta", "rope_scaling"),
-    "relative": ("relative_buckets", "relative_distance", "relative_each"),
 }
-_ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "window")
+_RELATIVE = ("relative_buckets", "relative_distance", "relative_each")
+_ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias")
 
 
 def _plain(config: Config) -> Config:
@@ -210,6 +218,7 @@ def _plain(config: Config) -> Config:
     same["position_offset"] = config.position not in ("learned", "sinusoidal")
     for position, names in _ONLY_WITH.items():
         same |= dict.fromkeys(names, config.position != position)
+    same |= dict.fromkeys(_RELATIVE, not config.has_buckets)
     same |= dict.fromkeys(_ONLY_WITH_LOGITS, config.kind == "encoder")
     defaults: dict[str, Any] = {field.name: field.default for field in fields(config)}
     return replace(config, **{name: defaults[name] for name, is_same in same.items() if is_same})

@@ -5,6 +5,7 @@ from typing import Any
 
 from pellucid.errors import FileError
 from pellucid.layers.config import Config
+from pellucid.models.checkpoints.classifying import of_last_token
 from pellucid.models.checkpoints.family import (
     START,
     Family,
@@ -31,6 +32,7 @@ NAMES = {
     BLOCK + "feed_forward_norm": LAYER + "post_attention_layernorm",
     "decoder.final_norm": "norm",
     "head": "lm_head",
+    "classifier.output": "score",
 }
 
 
@@ -186,4 +188,5 @@ FAMILY = Family(
     prefix="model.",
     copies={"model.embed_tokens.weight": ("lm_head.weight",)},
     ignored=r"rotary_emb\.inv_freq$|^score\.",
+    classifier=of_last_token,
 )

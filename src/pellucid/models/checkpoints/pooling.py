@@ -23,13 +23,18 @@ MODES: dict[str, Pooling] = {"mean": "mean", "cls": "first"}
 PARTS = ("Transformer", "Pooling", "Normalize")
 
 
+def is_embedder(directory: Path) -> bool:
+    """Whether sentence-transformers wrote the model."""
+    return (directory / MODULES).is_file()
+
+
 def read(directory: Path, config: Config) -> Config:
     """The config with the pooling of these files, if they exist.
 
     Raises:
         FileError: they cannot be read, or are not supported by `Config`.
     """
-    if config.kind != "encoder" or not (directory / MODULES).is_file():
+    if config.kind != "encoder" or not is_embedder(directory):
         return config
     parts = {}
     for part in json_list_in(directory, MODULES):

@@ -1,8 +1,9 @@
 """The tensors of a checkpoint: one safetensors file, or several with an index."""
 
 import math
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,12 @@ from pellucid.common.wording import count, short
 from pellucid.errors import FileError
 from pellucid.layers.config import Kind
 
+RENAMED = (
+    (r"^(module\.|_orig_mod\.)+", ""),  # of DataParallel, and of torch.compile
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # of BERT in TensorFlow
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+)
+"""Parts of names that depend on how a checkpoint was saved, and what they are without that."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -38,37 +45,47 @@ class Stored(Protocol):
 class Tensors:
     """The tensors in a directory, by name; each is read when it is accessed."""
 
-    def __init__(self, directory: Path, kind: Kind) -> None:
+    def __init__(
+        self, directory: Path, kind: Kind, renamed: Iterable[tuple[str, str]] = ()
+    ) -> None:
         """Read the names and shapes.
 
         Args:
             directory: the checkpoint.
             kind: of the model, for advice on converting pickled weights.
+            renamed: regular expressions of parts of names, and what takes their place.
 
         Raises:
             FileError: there are no safetensors, or they are damaged.
         """
-        self._files: dict[str, Path] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
+        """The file of each tensor, and its name there."""
+        rules = [(re.compile(part), other) for part, other in (*RENAMED, *renamed)]
         self.numbers = 0
         """The number of elements of all tensors."""
         for file in _files(directory, kind):
             with _opened(file) as opened:
                 names = list(opened.keys())
                 self.numbers += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
-                self._files |= dict.fromkeys(names, file)
+                for name in names:
+                    own = name
+                    for part, other in rules:
+                        own = part.sub(other, own)
+                    self._places[name if own in self._places else own] = file, name
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files
+        return name in self._places
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._places)
 
     def __getitem__(self, name: str) -> Tensor:
-        with _opened(self._files[name]) as opened:
-            tensor: Tensor = opened.get_tensor(name)
+        file, stored = self._places[name]
+        with _opened(file) as opened:
+            tensor: Tensor = opened.get_tensor(stored)
         return tensor
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.common.files import reason_of, written_whole
 from pellucid.errors import ExistsError, FileError
-from pellucid.models.checkpoints import ANY_NAMES, FAMILIES, OWN, generation, pooling
+from pellucid.models.checkpoints import ANY_NAMES, OWN, described, generation, pooling
 from pellucid.models.checkpoints.family import Family, Shaped, places
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.checkpoints.weight_files import WEIGHTS
@@ -44,11 +44,9 @@ def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
         )
     settings: dict[str, Any] = {"model_type": OWN, **asdict(model.config)}
     family = ANY_NAMES
-    for candidate in FAMILIES:
-        written = candidate.write(model.config)
-        if written is not None:
-            settings, family = written | {OWN: asdict(model.config)}, candidate
-            break
+    written = described(model.config)
+    if written is not None:
+        settings, family = written[0] | {OWN: asdict(model.config)}, written[1]
     theirs = _theirs(model, family)
     settings["dtype"] = str(next(iter(theirs.values())).dtype).removeprefix("torch.")
     try:
@@ -79,8 +77,9 @@ def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         whole = whole.T if place.is_transposed else whole
         whole = whole.unsqueeze(0) if place.theirs in family.rows else whole
-        # An encoder has no head, and so no prefix.
-        name = place.theirs.removeprefix(family.prefix if model.kind == "encoder" else "")
+        # An encoder without a classifier has no head, and so no prefix.
+        is_bare = model.kind == "encoder" and model.config.classifier is None
+        name = place.theirs.removeprefix(family.prefix if is_bare else "")
         theirs[name] = whole.contiguous().cpu()
     if not model.config.tied:
         for name, copies in family.copies.items():

@@ -1,0 +1,104 @@
+"""The classifiers of checkpoints that label texts: transformers' ...ForSequenceClassification."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from pellucid.common import untrusted
+from pellucid.errors import FileError
+from pellucid.layers.classifier_config import ClassifierConfig
+from pellucid.layers.config import Config
+from pellucid.models.checkpoints.family import Family, Names, names_of
+
+ENDING = "ForSequenceClassification"
+SCORES = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
+
+
+def labels_texts(config: Mapping[str, Any]) -> bool:
+    """Whether config.json says that the checkpoint has a classifier of texts."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(
+        isinstance(name, str) and name.endswith(ENDING) for name in architectures
+    )
+
+
+def labelled(config: Mapping[str, Any], **shape: Any) -> ClassifierConfig:
+    """The classifier of config.json: its labels, and whether a text has one or several.
+
+    Args:
+        config: config.json.
+        shape: the other fields of `ClassifierConfig`.
+    """
+    names = config.get("id2label")
+    if names is None:
+        most = untrusted.MOST_LABELS
+        number = untrusted.whole(config.get("num_labels", 2), "num_labels", 1, most)
+        labels = tuple(f"LABEL_{label}" for label in range(number))
+    else:
+        by_id = {int(label): name for label, name in untrusted.texts(names, "id2label").items()}
+        if by_id.keys() != set(range(len(by_id))) or not by_id:
+            raise FileError("its config.json has an id2label whose ids are not 0, 1, 2, ...")
+        labels = tuple(by_id[label] for label in range(len(by_id)))
+    kind = config.get("problem_type")
+    if kind is None:  # as transformers decides it
+        scores = "softmax" if len(labels) > 1 else "sigmoid"
+    else:
+        scores = SCORES.get(kind, "none")
+    return ClassifierConfig(labels=labels, **{"scores": scores} | shape)
+
+
+of_last_token = partial(labelled, pooling="last", hidden=False, bias=False)
+"""The classifier of decoders: scores of the last token."""
+
+
+def write_labels(classifier: ClassifierConfig, architecture: str) -> dict[str, Any]:
+    """The settings of config.json that describe a classifier, given the class without one."""
+    base = re.sub(r"(Model|Encoder|ForCausalLM|LMHeadModel)$", "", architecture)
+    kinds = {scores: kind for kind, scores in SCORES.items()} | {"none": "regression"}
+    kind = kinds[classifier.scores]
+    is_plain = classifier.scores == "sigmoid" and len(classifier.labels) == 1
+    return {
+        "architectures": [base + ENDING],
+        "id2label": {str(number): label for number, label in enumerate(classifier.labels)},
+        "label2id": {label: number for number, label in enumerate(classifier.labels)},
+        "problem_type": None if is_plain else kind,
+    }
+
+
+# A decoder that embeds or labels texts is a causal encoder here.
+
+
+def encoder_of(config: Config) -> Config:
+    """A decoder's config as that of a causal encoder."""
+    return replace(
+        config, kind="encoder", causal=True, tied=True, logit_scale=1.0, logit_bias=False
+    )
+
+
+def decoder_of(config: Config) -> Config:
+    """The config of the decoder that a causal encoder is made of."""
+    return replace(config, kind="decoder", causal=False, classifier=None)
+
+
+def family_of_encoder(family: Family) -> Family:
+    """The family of a decoder, with the names of a causal encoder."""
+
+    def names(config: Config) -> Names:
+        given = names_of(family, decoder_of(config))
+        return {
+            _in_encoder(ours): theirs
+            for ours, theirs in given.items()
+            if ours not in ("head", "bias")
+        }
+
+    return replace(
+        family, names=names, copies={}, ignored=rf"{family.ignored}|^(lm_head|embed_out)\."
+    )
+
+
+def _in_encoder(ours: Any) -> Any:
+    if isinstance(ours, tuple):
+        return tuple(map(_in_encoder, ours))
+    return re.sub(r"^decoder\.", "encoder.", ours)
