@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.layers.positions import Rotary
+from pellucid.layers.rotary import Rotary
 
 FAR = torch.tensor([[2003, 131_071]])
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from tests.models.decoder_families import DECODERS
 from tests.sizes import BATCH, GPT2, GROUPED, HEADS, LAYERS, SIZES, VOCABULARY, WINDOW
 
 SOURCE, TARGET = 23, 11
@@ -59,8 +60,17 @@ class Family:
     base: str = "model"
     """What the model without a head is called in that with one."""
     has_own_head: bool = False
+    eager: bool = False
+    """Whether only the eager attention of transformers does all that the family has."""
+    written_as: str | None = None
+    """The family that it is saved as; its own unless given, or another with the same shape."""
     is_exact: bool = True
     """Whether transformers computes in the dtype of the model, and with fused kernels."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of transformers' model."""
+        return {"attn_implementation": "eager"} if self.eager else {}
 
     @property
     def maker(self) -> Any:
@@ -197,6 +207,7 @@ FAMILIES = {
     "umt5, relu": _pair(lambda: _t.UMT5Config(feed_forward_proj="relu", **T5), base=""),
     "mt5": _pair(lambda: _t.MT5Config(**T5), base=""),
     "mt5, a head of its own": _pair(lambda: _t.MT5Config(**T5), base="", has_own_head=True),
+    **{name: Family(**said) for name, said in DECODERS.items()},
 }
 NAMES = list(FAMILIES)
 
@@ -205,7 +216,7 @@ def build(name: str) -> Any:
     """transformers' model in eval mode, all of its numbers random and the same every time."""
     family = FAMILIES[name]
     torch.manual_seed(23)
-    model = family.maker.from_config(family.config()).eval()
+    model = family.maker.from_config(family.config(), **family.options).eval()
     if family.has_own_head:  # which transformers 5 ties unless the two differ
         model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
     return drawn(model)
@@ -235,7 +246,8 @@ def written(name: str, directory: Path, **options: Any) -> Path:
 
 def read(name: str, directory: Path, **options: Any) -> Any:
     """The checkpoint as transformers reads it."""
-    return FAMILIES[name].maker.from_pretrained(directory, **options).eval()
+    family = FAMILIES[name]
+    return family.maker.from_pretrained(directory, **{**family.options, **options}).eval()
 
 
 def ids(length: int = SOURCE, batch: int = BATCH) -> Tensor:
@@ -262,13 +274,18 @@ def ours(name: str, model: Any, **options: Any) -> Any:
         return model(*inputs, **options)
 
 
+NORMS = ("RMSNorm", "T5LayerNorm", "OlmoLayerNorm", "CohereLayerNorm", "Cohere2LayerNorm")
+
+
 def exact(model: nn.Module) -> nn.Module:
     """In float64 throughout: transformers counts root-mean-square norms and the wavelengths of
     M2M-100 in float32."""
     for part in model.modules():
         if type(part).__name__ == "M2M100SinusoidalPositionalEmbedding":
             part.weights = _sines(*part.weights.shape)
-        if type(part).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+        if type(part).__name__.endswith(
+            ("RMSNorm", "T5LayerNorm", "OlmoLayerNorm", "CohereLayerNorm")
+        ):
             part.forward = _norm_of(part)
     return model.double()
 
@@ -280,7 +297,16 @@ def _sines(rows: int, width: int) -> Tensor:
 
 
 def _norm_of(part: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The norm of a module of transformers, in the dtype of its input."""
+    name, weight = type(part).__name__, getattr(part, "weight", None)
+    if name.startswith("Gemma"):
+        weight = 1 + weight.double()
+    eps = getattr(part, "variance_epsilon", getattr(part, "eps", 1e-5))
+
     def forward(x: Tensor) -> Tensor:
-        return nn.functional.rms_norm(x, x.shape[-1:], part.weight, part.variance_epsilon)
+        if name.endswith("RMSNorm") or name.endswith("T5LayerNorm"):
+            return nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
+        normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
+        return normalised if weight is None else normalised * weight
 
     return forward

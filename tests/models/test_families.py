@@ -22,7 +22,6 @@ from pellucid.models.stacks import KINDS
 from tests.models.families import (
     FAMILIES,
     NAMES,
-    QWEN2,
     SOURCE,
     STRETCHED,
     TARGET,
@@ -110,12 +109,14 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     }
     assert (missing, found["unexpected_keys"], found["mismatched_keys"]) == (set(), set(), set())
     results = theirs(name, placed(again.eval())), theirs(name, placed(build(name)))
-    if FAMILIES[name].is_exact:
+    # Another class multiplies in another order, as that of MVP than that of BART.
+    if FAMILIES[name].is_exact and not FAMILIES[name].written_as:
         assert torch.equal(*results)
     else:
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
     own = {**json.loads((tmp_path / "ours/config.json").read_text())}
-    assert own["model_type"] == SAME.get(name.split(",")[0], name.split(",")[0])
+    family = name.split(",")[0]
+    assert own["model_type"] == (FAMILIES[name].written_as or SAME.get(family, family))
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
@@ -142,7 +143,7 @@ def test_with_and_without_a_head(name, tmp_path):
     bare.save_pretrained(tmp_path / "bare")
     model = pellucid.load(tmp_path / "whole")
     if family.kind == "decoder" and not config.tie_word_embeddings:
-        with pytest.raises(OSError, match=r"1 tensor does not fit: lm_head\.weight is missing"):
+        with pytest.raises(OSError, match=r"fit: (lm_head|embed_out)\.\w+ is missing"):
             pellucid.load(tmp_path / "bare")
         return
     without = pellucid.load(tmp_path / "bare")
@@ -233,21 +234,6 @@ def test_a_window_hides_what_is_further_away(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "windows",
-    [
-        {"max_window_layers": 1},
-        {"layer_types": ["full_attention", "sliding_attention"]},
-    ],
-)
-@pytest.mark.parametrize("kind", [transformers.Qwen2Config, transformers.Qwen3Config])
-def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
-    config = kind(use_sliding_window=True, sliding_window=WINDOW, **windows, **QWEN2)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(OSError, match="only some of its layers have a sliding window"):
-        pellucid.load(tmp_path)
-
-
-@pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
         ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
@@ -259,8 +245,8 @@ def test_windows_of_some_layers_are_refused(kind, windows, tmp_path):
         ("bert", {"is_decoder": True}, "is_decoder = True"),
         (
             "llama",
-            {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
-            "rotary scaling must be default, linear, llama3, not 'yarn'",
+            {"rope_parameters": {"rope_type": "mrope", "factor": 2.0}},
+            "rotary scaling must be default, linear, dynamic, yarn, longrope, llama3, not 'mrope'",
         ),
         ("llama", {"rope_parameters": {"rope_type": "linear"}}, "needs a number factor, not None"),
         (
@@ -392,6 +378,7 @@ SHAPES = {
         position="rotary",
         rope_scaling=(("rope_type", "linear"), ("factor", 2.0)),
         logit_scale=0.5,
+        embedding_norm=True,
     ),
     "an encoder with the parts of llama": Config(
         kind="encoder",
@@ -505,10 +492,18 @@ VALUES = {
     "head_dim": [None, 2, 8],
     "norm": ["layer", "rms"],
     "norm_eps": [1e-5, 1e-12],
+    "norm_weight": [False, True],
+    "norm_bias": [False, True],
+    "norm_offset": [False, True],
     "norm_first": [False, True],
+    "branch_norms": ["before", "after", "both"],
+    "parallel": [False, True],
+    "shared_norm": [False, True],
+    "residual_scale": [1.0, 0.7],
     "embedding_norm": [False, True],
     "head_norm": [False, True],
-    "activation": ["relu", "gelu", "gelu_tanh", "silu"],
+    "head_norm_kind": ["shared", "own", "joint"],
+    "activation": ["relu", "relu_squared", "gelu", "gelu_tanh", "quick_gelu", "silu"],
     "gated": [False, True],
     "bias": [False, True],
     "qkv_bias": [None, False, True],
@@ -520,11 +515,19 @@ VALUES = {
     "inclusive": [False, True],
     "rope_theta": [1e4, 5e5],
     "rope_scaling": [(), (("rope_type", "linear"), ("factor", 2.0))],
+    "rotary_dim": [None, 2, 4],
+    "rotary_pairs": ["halves", "neighbours"],
+    "rotary_layers": [None, (), (0,)],
     "relative_buckets": [8, 32],
     "relative_distance": [128, 64],
     "relative_each": [False, True],
     "window": [None, 5],
     "relative_bias": [False, True],
+    "window_layers": [None, (0,)],
+    "window_theta": [None, 100.0],
+    "score_softcap": [None, 3.0],
+    "sinks": [False, True],
+    "qkv_clip": [None, 8.0],
     "types": [0, 2],
     "embedding_width": [None, 22],
     "shared_blocks": [False, True],
@@ -533,6 +536,7 @@ VALUES = {
     "attention_scale": [None, 1.0, 0.3],
     "tied": [False, True],
     "logit_scale": [1.0, 0.125],
+    "logit_softcap": [None, 3.0],
     "logit_bias": [False, True],
     "padding": [None, 0, 1],
     "stop": [(), (2,), (2, 5)],
@@ -573,10 +577,9 @@ def test_a_family_of_one_kind_claims_no_other(name):
 @hypothesis.given(configs())
 @hypothesis.settings(max_examples=200)
 def test_what_a_family_claims_it_can_say(config):
-    """At most one family claims a shape, and what it writes it reads as the same shape."""
+    """What a family writes of a shape it reads as the same shape."""
     claims = [(one, one.write(config)) for one in CHECKPOINTS]
     claims = [(one, said) for one, said in claims if said is not None]
-    assert len(claims) <= 1
     for one, said in claims:
         assert said["model_type"] in one.types
         again = one.read(json.loads(json.dumps(said)))
@@ -587,6 +590,11 @@ def test_what_a_family_claims_it_can_say(config):
             if field.name not in unsaid and field.name not in unused(config):
                 assert getattr(again, field.name) == getattr(config, field.name), field.name
         assert shapes(again) == shapes(config)
+        assert scale(again) == scale(config)
+
+
+def scale(config):
+    return config.dim**-0.5 if config.attention_scale is None else config.attention_scale
 
 
 def unused(config):
@@ -594,7 +602,10 @@ def unused(config):
     found = set()
     for position, names in {
         "sinusoidal": ["interleaved", "inclusive"],
-        "rotary": ["rope_theta", "rope_scaling"],
+        "rotary": [
+            *("rope_theta", "rope_scaling", "rotary_dim", "rotary_pairs", "rotary_layers"),
+            "window_theta",
+        ],
     }.items():
         found |= set(names) if config.position != position else set()
     if config.position not in ("sinusoidal", "learned"):
@@ -603,9 +614,22 @@ def unused(config):
         set() if config.has_buckets else {"relative_buckets", "relative_distance", "relative_each"}
     )
     if config.kind == "encoder":
-        found |= {"tied", "logit_scale"}
-    if config.attention_scale == config.dim**-0.5:
-        found.add("attention_scale")
+        found |= {"tied", "logit_scale", "logit_softcap"}
+    every = tuple(range(config.layers))
+    found |= {name for name in ("window_layers", "rotary_layers") if getattr(config, name) == every}
+    if config.window is None:
+        found |= {"window_layers", "window_theta"}
+    if config.window_theta == config.rope_theta and not config.rope_scaling:
+        found.add("window_theta")
+    if not config.head_norm:
+        found.add("head_norm_kind")
+    if not config.norm_weight:
+        found |= {"norm_bias", "norm_offset"}
+    if config.norm == "rms":
+        found.add("norm_bias")
+    if config.rotary_dim == config.dim:
+        found.add("rotary_dim")
+    found.add("attention_scale")  # see `scale`
     return found
 
 

@@ -176,6 +176,9 @@ def test_watching_sees_each_attention_and_changes_nothing(config):
     assert shapes == {(13, 13), (TOKENS, TOKENS), (TOKENS, 13)}
     for record in seen.records:
         total = record.weights.dense().sum(-1)
+        if config.sinks:  # which take the rest
+            assert (total < 1).all()
+            continue
         torch.testing.assert_close(total, torch.ones_like(total), **CLOSE)
 
 

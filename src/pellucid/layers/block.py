@@ -15,12 +15,16 @@ from pellucid.layers.cache import LayerCache
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import fusible, is_plain
-from pellucid.layers.positions import RelativeBias, rotated
+from pellucid.layers.norms import head_norm, norm
+from pellucid.layers.positions import RelativeBias
+from pellucid.layers.rotary import rotated
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "silu": F.silu,
 }
 
@@ -71,10 +75,16 @@ class HeadAttention(nn.Module):
         self.value = nn.Linear(width, kv_heads * dim, bias)
         bias = config.bias if config.output_bias is None else config.output_bias
         self.output = nn.Linear(heads * dim, width, bias)
-        self.query_norm = norm(config, dim) if config.head_norm else None
-        self.key_norm = norm(config, dim) if config.head_norm else None
+        self.query_norm, self.key_norm = head_norm(config, heads), head_norm(config, kv_heads)
+        self.norms_jointly = config.head_norm_kind == "joint"
+        self.sinks = nn.Parameter(torch.zeros(heads)) if config.sinks else None
         self.relative = relative
         self.dim, self.scale, self.dropout = dim, config.attention_scale, config.weights_dropout
+        self.softcap, self.clip, self.pairs = (
+            config.score_softcap,
+            config.qkv_clip,
+            config.rotary_pairs,
+        )
 
     def forward(
         self,
@@ -89,7 +99,7 @@ class HeadAttention(nn.Module):
         """
         key = self._split(self.key, x, self.key_norm)
         if inputs.rotary is not None:
-            key = rotated(key, inputs.rotary)
+            key = rotated(key, inputs.rotary, self.pairs)
         value = self._split(self.value, x)
         if layer_cache is not None:
             key, value = layer_cache.add(key, value)
@@ -97,7 +107,7 @@ class HeadAttention(nn.Module):
             x, inputs = x[:, -1:], ending
         query = self._split(self.query, x, self.query_norm)
         if inputs.rotary is not None:
-            query = rotated(query, inputs.rotary)
+            query = rotated(query, inputs.rotary, self.pairs)
         bias = inputs.bias
         if self.relative is not None and inputs.places is not None:
             bias = self.relative(*inputs.places)
@@ -134,6 +144,8 @@ class HeadAttention(nn.Module):
             mask,
             bias=bias,
             scale=self.scale,
+            softcap=self.softcap,
+            sinks=self.sinks,
             dropout=self.dropout if self.training else 0.0,
         )
         # (batch, heads, tokens, dim) to (batch, tokens, heads * dim)
@@ -141,8 +153,13 @@ class HeadAttention(nn.Module):
         return output
 
     def _split(self, projection: nn.Linear, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(batch, tokens, width) to (batch, heads, tokens, dim), each head normalised if asked."""
-        projected: Tensor = projection(x).unflatten(-1, (-1, self.dim))
+        """(batch, tokens, width) to (batch, heads, tokens, dim), bounded and normalised."""
+        projected: Tensor = projection(x)
+        if self.clip is not None:
+            projected = projected.clamp(-self.clip, self.clip)
+        if norm is not None and self.norms_jointly:
+            projected, norm = norm(projected), None
+        projected = projected.unflatten(-1, (-1, self.dim))
         return (projected if norm is None else norm(projected)).transpose(-3, -2)
 
 
@@ -177,11 +194,24 @@ class Block(nn.Module):
         self, config: Config, cross: bool = False, relative: RelativeBias | None = None
     ) -> None:
         super().__init__()
-        self.attention, self.attention_norm = HeadAttention(config, relative), norm(config)
+        place = config.branch_norms
+        has_input, has_output = place != "after", place != "before"
+
+        def norms(is_one: bool = False) -> tuple[nn.Module | None, nn.Module | None]:
+            """Of the input of a part (without norm_first, of the sum after it) and its output."""
+            return (
+                norm(config) if has_input and not is_one else None,
+                norm(config) if has_output else None,
+            )
+
+        self.attention = HeadAttention(config, relative)
+        self.attention_norm, self.attention_output_norm = norms()
         self.cross = HeadAttention(config) if cross else None
-        self.cross_norm = norm(config) if cross else None
-        self.feed_forward, self.feed_forward_norm = FeedForward(config), norm(config)
+        self.cross_norm, self.cross_output_norm = norms() if cross else (None, None)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm, self.feed_forward_output_norm = norms(config.shared_norm)
         self.norm_first, self.dropout = config.norm_first, Dropout(config.dropout)
+        self.is_parallel, self.scale = config.parallel, config.residual_scale
 
     def forward(
         self,
@@ -196,31 +226,57 @@ class Block(nn.Module):
         tokens only keys and values are computed.
         """
         residual = x if ending is None else x[:, -1:]
-        x = self._add(
-            x,
-            self.attention_norm,
-            lambda y: self.attention(y, inputs, layer_cache, ending),
-            residual,
+
+        def attend(y: Tensor) -> Tensor:
+            output: Tensor = self.attention(y, inputs, layer_cache, ending)
+            return output
+
+        norms = self.attention_norm, self.attention_output_norm
+        if self.is_parallel:
+            return self._add_both(x, residual, attend, ending is not None)
+        x = self._add(x, norms, attend, residual)
+        if self.cross is not None:
+            cross, norms = self.cross, (self.cross_norm, self.cross_output_norm)
+            x = self._add(x, norms, lambda y: cross.cross_attend(y, inputs, layer_cache))
+        return self._add(
+            x, (self.feed_forward_norm, self.feed_forward_output_norm), self.feed_forward
         )
-        if self.cross is not None and self.cross_norm is not None:
-            cross = self.cross
-            x = self._add(x, self.cross_norm, lambda y: cross.cross_attend(y, inputs, layer_cache))
-        return self._add(x, self.feed_forward_norm, self.feed_forward)
 
     def _add(
         self,
         x: Tensor,
-        norm: nn.Module,
+        norms: tuple[nn.Module | None, nn.Module | None],
         part: Callable[[Tensor], Tensor],
         residual: Tensor | None = None,
     ) -> Tensor:
         """The residual connection around a part; the residual is x unless given."""
         residual = x if residual is None else residual
+        before, after = norms
         if self.norm_first:
-            output: Tensor = residual + self.dropout(part(norm(x)))
-        else:
-            output = norm(residual + self.dropout(part(x)))
-        return output
+            return residual + self._scaled(_through(after, part(_through(before, x))))
+        return _through(before, residual + self._scaled(part(x)))
+
+    def _add_both(
+        self, x: Tensor, residual: Tensor, attend: Callable[[Tensor], Tensor], is_ending: bool
+    ) -> Tensor:
+        """The residual connection around attention and the feed-forward part, side by side."""
+        y = _through(self.attention_norm, x)
+        z = y[:, -1:] if is_ending else y
+        if self.feed_forward_norm is not None:
+            z = self.feed_forward_norm(residual)
+        attended = self._scaled(_through(self.attention_output_norm, attend(y)))
+        fed = self._scaled(_through(self.feed_forward_output_norm, self.feed_forward(z)))
+        return residual + attended + fed
+
+    def _scaled(self, part: Tensor) -> Tensor:
+        """What is added to the residual, given the output of a part."""
+        dropped: Tensor = self.dropout(part)
+        return dropped if self.scale == 1 else dropped * self.scale
+
+
+def _through(norm: nn.Module | None, x: Tensor) -> Tensor:
+    normalised: Tensor = x if norm is None else norm(x)
+    return normalised
 
 
 def twins(block: Block, number: int) -> Iterator[Block]:
@@ -228,9 +284,3 @@ def twins(block: Block, number: int) -> Iterator[Block]:
     yield block
     for _ in range(number - 1):
         yield deepcopy(block, {id(parameter): parameter for parameter in block.parameters()})
-
-
-def norm(config: Config, size: int | None = None) -> nn.Module:
-    """A norm over the last `size` numbers; config.width unless given."""
-    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
-    return kind(config.width if size is None else size, eps=config.norm_eps)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pellucid.layers.block import ACTIVATIONS, norm
+from pellucid.layers.block import ACTIVATIONS
 from pellucid.layers.config import Config
+from pellucid.layers.norms import norm
 from pellucid.layers.pooling import pooled
 
 HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

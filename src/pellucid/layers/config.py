@@ -9,8 +9,11 @@ from pellucid.layers.classifier_config import ClassifierConfig
 
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
 Norm = Literal["layer", "rms"]
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Activation = Literal["relu", "relu_squared", "gelu", "gelu_tanh", "quick_gelu", "silu"]
 Position = Literal["sinusoidal", "learned", "rotary", "relative", "alibi", "none"]
+HeadNorm = Literal["shared", "own", "joint"]
+BranchNorms = Literal["before", "after", "both"]
+Pairs = Literal["halves", "neighbours"]
 Pooling = Literal["first", "last", "mean", "root_mean", "weighted_mean", "max"]
 
 
@@ -41,11 +44,30 @@ class Config:
     """Width inside the feed-forward part."""
     norm: Norm = "layer"
     norm_eps: float = 1e-5
+    norm_weight: bool = True
+    """Whether norms have trained weights; without, they have no biases either (OLMo)."""
+    norm_bias: bool = True
+    """Whether layer norms have biases; RMS norms have none."""
+    norm_offset: bool = False
+    """Whether norms multiply by 1 + weight (Gemma)."""
     norm_first: bool = False
     """Norms before each part and one at the end (Xiong et al. 2020), or after each residual sum."""
+    branch_norms: BranchNorms = "before"
+    """With norm_first, what is normalised: the input of each part, its output before it is added
+    (OLMo 2), or both (Gemma 2)."""
+    parallel: bool = False
+    """Whether attention and the feed-forward part read the same input (Wang and Komatsuzaki 2021,
+    "GPT-J")."""
+    shared_norm: bool = False
+    """With parallel, whether one norm serves both."""
+    residual_scale: float = 1.0
+    """Multiplies the output of each part before it is added (Granite)."""
     embedding_norm: bool = False
     head_norm: bool = False
     """Whether queries and keys are normalised in each head (Qwen 3)."""
+    head_norm_kind: HeadNorm = "shared"
+    """Whether the heads share the weights of that norm (Qwen 3), have weights of their own without
+    biases (StableLM), or are normalised as one vector (OLMo 2)."""
     activation: Activation = "relu"
     gated: bool = False
     """Whether the feed-forward part is multiplied by a gate: SwiGLU with "silu" (Shazeer 2020)."""
@@ -67,7 +89,13 @@ class Config:
     that would be the next."""
     rope_theta: float = 10_000.0
     rope_scaling: tuple[tuple[str, Any], ...] = ()
-    """Scaling of rotary frequencies: pairs of name and value (see `layers.positions`)."""
+    """Scaling of rotary frequencies: pairs of name and value (see `layers.rotary`)."""
+    rotary_dim: int | None = None
+    """How many numbers of a head are rotated, the first ones; None = all."""
+    rotary_pairs: Pairs = "halves"
+    """Which numbers are rotated together: one of each half (GPT-NeoX), or neighbours (GPT-J)."""
+    rotary_layers: tuple[int, ...] | None = None
+    """The layers with rotary positions, from 0; None = all (SmolLM 3 has some without)."""
     relative_buckets: int = 32
     relative_distance: int = 128
     """Distances beyond it share a bucket (T5)."""
@@ -76,6 +104,11 @@ class Config:
     window: int | None = None
     """How many tokens a query sees, itself the last; None = all before it. In an encoder that is
     not causal, as many on either side, itself included."""
+    window_layers: tuple[int, ...] | None = None
+    """The layers with the window, from 0; None = all."""
+    window_theta: float | None = None
+    """rope_theta of these layers, whose frequencies are not scaled (Gemma 3); as in all layers
+    unless given."""
     relative_bias: bool = False
     """Whether a trained bias of each distance is added to the scores as well (MPNet)."""
     types: int = 0
@@ -89,9 +122,17 @@ class Config:
     embedding_scale: float = 1.0
     attention_scale: float | None = None
     """1 / sqrt(head_dim) unless given."""
+    score_softcap: float | None = None
+    """Bounds scaled scores by cap * tanh(score / cap) (Gemma 2)."""
+    sinks: bool = False
+    """Whether each head has a trained logit that takes part in the softmax (gpt-oss)."""
+    qkv_clip: float | None = None
+    """Bounds queries, keys and values after their projections (MPT, OLMo)."""
     tied: bool = True
     """Whether the output layer shares the token embedding."""
     logit_scale: float = 1.0
+    logit_softcap: float | None = None
+    """Bounds logits as score_softcap does scores."""
     logit_bias: bool = False
     dropout: float = 0.0
     """Of the embeddings and of each part of a block, while training."""
@@ -121,8 +162,13 @@ class Config:
             raise ArgumentError(
                 f"width {self.width} does not divide into {self.heads} heads; give head_dim"
             )
-        if self.position == "rotary" and self.dim % 2:
-            raise ArgumentError(f"rotary positions rotate pairs: head_dim {self.dim} must be even")
+        if self.position == "rotary" and self.rotated % 2:
+            name = "head_dim" if self.rotary_dim is None else "rotary_dim"
+            raise ArgumentError(
+                f"rotary positions rotate pairs: {name} {self.rotated} must be even"
+            )
+        if self.rotated > self.dim:
+            raise ArgumentError(f"rotary_dim {self.rotated} is above head_dim {self.dim}")
         if self.position == "sinusoidal" and self.width % 2:
             raise ArgumentError(f"sinusoidal positions need an even width, not {self.width}")
         if self.position == "learned" and self.positions is None:
@@ -134,15 +180,31 @@ class Config:
             if part not in get_args(Pooling):
                 known = ", ".join(get_args(Pooling))
                 raise ArgumentError(f"pooling must be of {known}, joined by +, not {part!r:.80}")
-        for name in ("norm_eps", "rope_theta"):
-            if getattr(self, name) <= 0:
-                raise ArgumentError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ArgumentError(f"{name} must be above 0, not {value}")
+        self._check_parts()
         for name in ("start", "stop", "padding"):
             self._check_ids(name)
         if self.has_buckets:
             self._check_buckets()
         if self.kind != "encoder":
             self._check_no_encoder()
+
+    def _check_parts(self) -> None:
+        """Settings of a block that only have a meaning together with others."""
+        if self.branch_norms != "before" and not self.norm_first:
+            raise ArgumentError(f"branch_norms {self.branch_norms!r} needs norm_first")
+        if self.parallel and (not self.norm_first or self.branch_norms == "after"):
+            raise ArgumentError("parallel needs norm_first, with norms before each part")
+        if self.shared_norm and not self.parallel:
+            raise ArgumentError("shared_norm needs parallel")
+        most = max(self.layers, self.decoder_layers or 0)
+        for name in _LAYERS:
+            for layer in getattr(self, name) or ():
+                if not 0 <= layer < most:
+                    raise ArgumentError(f"{name} has layer {layer}, but there are 0 to {most - 1}")
 
     def _check_ids(self, name: str) -> None:
         value = getattr(self, name)
@@ -192,6 +254,16 @@ class Config:
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
     @property
+    def rotated(self) -> int:
+        """How many numbers of a query or key are rotated."""
+        return self.dim if self.rotary_dim is None else self.rotary_dim
+
+    def window_of(self, layer: int) -> int | None:
+        """The window of a layer."""
+        has_window = self.window_layers is None or layer in self.window_layers
+        return self.window if has_window else None
+
+    @property
     def longest(self) -> int | None:
         """Tokens after which a text is truncated; None = never."""
         return self.positions if self.most_tokens is None else self.most_tokens
@@ -206,7 +278,19 @@ _CHOICES = {
     "norm": get_args(Norm),
     "activation": get_args(Activation),
     "position": get_args(Position),
+    "branch_norms": get_args(BranchNorms),
+    "head_norm_kind": get_args(HeadNorm),
+    "rotary_pairs": get_args(Pairs),
 }
+_ABOVE_ZERO = (
+    "norm_eps",
+    "rope_theta",
+    "window_theta",
+    "score_softcap",
+    "logit_softcap",
+    "qkv_clip",
+)
+_LAYERS = ("window_layers", "rotary_layers")
 _SIZES = {
     name
     for name, kind in Config.__annotations__.items()
@@ -234,10 +318,11 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
                 raise ArgumentError(f"{name} must be finite, not {value}")
     if name == "classifier" and not isinstance(value, ClassifierConfig | None):
         raise TypeMismatchError(f"classifier must be a ClassifierConfig, not {value!r}")
-    if name == "stop" and not (
-        isinstance(value, tuple) and all(type(token) is int for token in value)
+    if (name == "stop" or (name in _LAYERS and value is not None)) and not (
+        isinstance(value, tuple) and all(type(number) is int for number in value)
     ):
-        raise TypeMismatchError(f"stop must be a tuple of ids, not {value!r}")
+        what = "ids" if name == "stop" else "layers"
+        raise TypeMismatchError(f"{name} must be a tuple of {what}, not {value!r}")
     if name == "rope_scaling" and not (isinstance(value, tuple) and all(map(_is_pair, value))):
         raise TypeMismatchError(f"rope_scaling must be pairs of name and value, not {value!r}")
     least = 0 if name in _MAY_BE_ZERO else 1

@@ -5,6 +5,7 @@ bandwidth, and must agree with the blocks themselves.
 """
 
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 """In the order of the kernel's numbers."""
+_SUPPORTED = {
+    *("kind", "vocabulary", "width", "layers", "decoder_layers", "heads", "kv_heads", "head_dim"),
+    *("hidden", "norm", "norm_eps", "norm_first", "embedding_norm", "head_norm", "activation"),
+    *("gated", "bias", "qkv_bias", "output_bias", "position", "positions", "position_offset"),
+    *(
+        "interleaved",
+        "inclusive",
+        "rope_theta",
+        "rope_scaling",
+        "relative_buckets",
+        "relative_distance",
+    ),
+    *("window", "types", "embedding_scale", "attention_scale", "tied", "logit_scale", "logit_bias"),
+    *("logit_softcap", "dropout", "attention_dropout", "pooling", "normalised", "most_tokens"),
+    *("start", "stop", "padding"),
+}
+"""Fields of a config that may have any value. All others must have their default, so that blocks
+with a field added later run as they are until the kernel supports it."""
 
 
 def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> "Step | None":
@@ -67,6 +86,14 @@ class Step:
 
     def __init__(self, stack: Any) -> None:
         config, kernel = stack.config, decoding_kernel()
+        if (
+            not all(
+                field.name in _SUPPORTED or getattr(config, field.name) == field.default
+                for field in fields(config)
+            )
+            or config.activation not in ACTIVATIONS
+        ):
+            raise _UnfitError
         self.window = config.window
         scale = config.dim**-0.5 if config.attention_scale is None else config.attention_scale
         self.shape = kernel.Shape(

@@ -1,7 +1,7 @@
 """Positions, encoded in five ways.
 
     added to the embedding      sinusoidal (Vaswani et al. 2017, section 3.5), or a learned table
-    rotating query and key      rotary (Su et al. 2021, "RoFormer"), halves paired as in GPT-NeoX
+    rotating query and key      rotary, in `layers.rotary`
     added to the scores         relative bias in buckets (Raffel et al. 2020, "T5", section 2.1),
                                 ALiBi (Press et al. 2022)
 
@@ -9,13 +9,9 @@ All take explicit positions, so that a text may begin anywhere in a row.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from pellucid.errors import ArgumentError
 
 
 def table(rows: int, width: int) -> nn.Embedding:
@@ -45,98 +41,6 @@ def sinusoids(
     parts = (angle.sin(), angle.cos())
     both = torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
     return both.to(torch.get_default_dtype())
-
-
-_SCALINGS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
-}
-"""Kinds of rotary scaling, with the numbers that each needs."""
-
-
-class Rotary(nn.Module):
-    """Rotates each pair of numbers of a query or key by an angle proportional to the position."""
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int, theta: float, scaling: Mapping[str, Any] | None = None) -> None:
-        """Compute the frequencies.
-
-        Args:
-            dim: of a query or key in one head, even.
-            theta: pair i rotates by theta ** (-2i / dim) per position.
-            scaling: {"rope_type": "linear", "factor": f}, or "llama3" with its four numbers, as
-                Hugging Face writes them; None = none.
-
-        Raises:
-            ArgumentError: another rope_type, or one whose numbers are missing or not above 0.
-        """
-        super().__init__()
-        # On the CPU even where the model is on the meta device, until a checkpoint fills it.
-        exponent = torch.arange(0, dim, 2, device="cpu").float() / dim
-        frequencies = 1.0 / theta**exponent
-        scaling = scaling or {}
-        kind = scaling.get("rope_type", "default")
-        if kind not in _SCALINGS:
-            raise ArgumentError(f"rotary scaling must be {', '.join(_SCALINGS)}, not {kind!r}")
-        for name in _SCALINGS[kind]:
-            number = scaling.get(name)
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise ArgumentError(
-                    f"rotary scaling {kind!r} needs a number {name}, not {number!r}"
-                )
-            if not 0 < number < math.inf:
-                raise ArgumentError(f"rotary scaling's {name} must be above 0, not {number}")
-        if kind == "linear":
-            frequencies = frequencies / scaling["factor"]
-        elif kind == "llama3":
-            frequencies = _llama3_scaled(frequencies, scaling)
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
-        """Stay in float32: in bfloat16 the angles of far positions would be wrong."""
-        exact = self.frequencies
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.frequencies.dtype != exact.dtype:
-            self.frequencies = exact.to(self.frequencies.device)
-        return self
-
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, (batch or 1, 1, tokens, dim), for positions (batch or 1, tokens)."""
-        angle = positions.unsqueeze(-1).float() * self.frequencies.float()
-        angle = torch.cat([angle, angle], -1).unsqueeze(-3)
-        return angle.cos(), angle.sin()
-
-
-def rotated(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys (..., heads, tokens, dim), rotated by what `Rotary` gives."""
-    half = x.shape[-1] // 2
-    cosine, sine = (part[..., :half].to(x.dtype) for part in rotary)  # both halves are equal
-    first, second = x.chunk(2, -1)
-    turned_first = torch.addcmul(first * cosine, second, sine, value=-1)
-    return torch.cat([turned_first, torch.addcmul(second * cosine, first, sine)], -1)
-
-
-def _llama3_scaled(frequencies: Tensor, scaling: Mapping[str, Any]) -> Tensor:
-    """Llama 3.1's scaling: slow rotations by a factor, fast ones not at all, and a ramp between."""
-    length = scaling["original_max_position_embeddings"]
-    low, high, factor = (
-        scaling[name] for name in ("low_freq_factor", "high_freq_factor", "factor")
-    )
-    if high <= low:
-        raise ArgumentError(
-            f"rotary scaling's high_freq_factor {high} must be above its low_freq_factor {low}"
-        )
-    turns = length * frequencies / (2 * math.pi)
-    share = ((turns - low) / (high - low)).clamp(0, 1)
-    scaled: Tensor = frequencies * (share + (1 - share) / factor)
-    return scaled
 
 
 class RelativeBias(nn.Module):

@@ -160,19 +160,28 @@ def _ours(stored: Stored, family: Family, model: Shaped, dtype: torch.dtype) -> 
     problems: list[str] = []
     used: set[str] = set()
     for place in expected:
-        name = _any_name(place.theirs, family, stored)
-        if name is None:
-            problems.append(f"{place.theirs} is missing")
-            continue
-        used.add(name)
-        tensor = stored[name]
+        shapes = [tuple(own[parameter].shape) for parameter in place.ours]
+        if "*" in place.theirs:
+            names = _numbered(place.theirs, shapes[0][0], family, stored)
+            missing = [name for name in names if name not in stored]
+            problems += [f"{name} is missing" for name in missing]
+            if missing:
+                continue
+            used.update(names)
+            name, tensor = place.theirs, torch.stack([stored[name] for name in names])
+        else:
+            found = _any_name(place.theirs, family, stored)
+            if found is None:
+                problems.append(f"{place.theirs} is missing")
+                continue
+            used.add(found)
+            name, tensor = found, stored[found]
         for copy in family.copies.get(place.theirs, ()):
             other = None if copy in theirs else _stored_as(copy, family, stored)
             if other is not None and other not in used:
                 used.add(other)
                 if not torch.equal(tensor, stored[other]):
                     problems.append(f"{other} differs from {name}")
-        shapes = [tuple(own[parameter].shape) for parameter in place.ours]
         reason = _misfit(tensor, place, shapes)
         if reason is not None:
             problems.append(f"{name} is {reason}")
@@ -192,6 +201,12 @@ def _stored_as(theirs: str, family: Family, stored: Stored) -> str | None:
         if name in stored:
             return name
     return None
+
+
+def _numbered(theirs: str, count: int, family: Family, stored: Stored) -> list[str]:
+    """The stored names of the tensors of which one of ours is a stack."""
+    names = (theirs.replace("*", str(number)) for number in range(count))
+    return [_stored_as(name, family, stored) or name for name in names]
 
 
 def _any_name(theirs: str, family: Family, stored: Stored) -> str | None:

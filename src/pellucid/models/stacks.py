@@ -7,6 +7,7 @@
 No code here depends on a family: all differences are in `Config`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,14 +17,16 @@ from torch import Tensor, nn
 from pellucid.attention import forking, masks
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
-from pellucid.layers.block import AttentionInputs, Block, norm, twins
+from pellucid.layers.block import AttentionInputs, Block, twins
 from pellucid.layers.cache import Cache
 from pellucid.layers.classifier import Classifier
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import is_plain
 from pellucid.layers.matrix_vector import linear
-from pellucid.layers.positions import RelativeBias, Rotary, alibi, sinusoids, table
+from pellucid.layers.norms import norm
+from pellucid.layers.positions import RelativeBias, alibi, sinusoids, table
+from pellucid.layers.rotary import Rotary
 from pellucid.models.checkpoints import writing
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.input_ids import check_ids, check_lengths, check_table
@@ -49,9 +52,12 @@ class Stack(nn.Module):
         self.relative = None if each else self._relative()
         new = (Block(config, cross, self._relative() if each else None) for _ in range(layers))
         self.blocks = nn.ModuleList(twins(next(new), layers) if config.shared_blocks else new)
-        self.rotary = None  # after the blocks, which check the sizes in a file first
+        self.rotary = self.window_rotary = None  # after the blocks, which check sizes first
         if config.position == "rotary":
-            self.rotary = Rotary(config.dim, config.rope_theta, dict(config.rope_scaling))
+            scaling = dict(config.rope_scaling)
+            self.rotary = Rotary(config.rotated, config.rope_theta, scaling, config.positions)
+            if config.window_theta is not None:
+                self.window_rotary = Rotary(config.rotated, config.window_theta)
         self.final_norm = norm(config) if config.norm_first else None
         self.dropout = Dropout(config.dropout)
 
@@ -103,23 +109,24 @@ class Stack(nn.Module):
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
-        inputs = AttentionInputs(
-            mask=self._mask(mask, start, tokens),
+        shared = AttentionInputs(
             bias=self._bias(positions, keys),
             places=(positions, keys) if config.relative_each else None,
-            rotary=None if self.rotary is None else self.rotary(positions),
             memory=memory,
             memory_mask=memory_mask,
         )
+        inputs = self._of_blocks(shared, positions, mask, start, tokens)
         ending = None
         if last and tokens > 1 and mask is None and lengths is None:
-            ending = inputs.part(slice(-1, None), self._mask(None, start + tokens - 1, 1))
+            window = self.config.window_of(len(self.blocks) - 1)
+            end = self._mask(None, start + tokens - 1, 1, window)
+            ending = inputs[-1].part(slice(-1, None), end)
         x = self._embed(ids, positions, types)
         step = None
         if cache is not None and mask is None:
-            step = decoding_step.of(self, x, inputs, cache)
+            step = decoding_step.of(self, x, inputs[0], cache)
         if step is not None and cache is not None:
-            x = step(x, inputs, cache)
+            x = step(x, inputs[0], cache)
         else:
             x = self._through(x, inputs, cache, ending)
         if cache is not None:
@@ -131,20 +138,46 @@ class Stack(nn.Module):
     def _through(
         self,
         x: Tensor,
-        inputs: AttentionInputs,
+        inputs: list[AttentionInputs],
         cache: Cache | None,
         ending: AttentionInputs | None,
     ) -> Tensor:
         """Run all blocks; the last one for the last token only, if `ending` has its inputs."""
         layer_caches = [None] * len(self.blocks) if cache is None else cache.layers
         *before, end = self.blocks
-        for block, layer_cache in zip(before, layer_caches, strict=False):
-            x = block(x, inputs, layer_cache)
+        for block, own, layer_cache in zip(before, inputs, layer_caches, strict=False):
+            x = block(x, own, layer_cache)
         if ending is None or not decoding_step.is_unseen(end):
-            output: Tensor = end(x, inputs, layer_caches[-1])
+            output: Tensor = end(x, inputs[-1], layer_caches[-1])
             return output
-        last: Tensor = end(x, inputs, layer_caches[-1], ending)
+        last: Tensor = end(x, inputs[-1], layer_caches[-1], ending)
         return last
+
+    def _of_blocks(
+        self,
+        shared: AttentionInputs,
+        positions: Tensor,
+        mask: masks.Mask | Tensor | None,
+        start: int | Tensor,
+        tokens: int,
+    ) -> list[AttentionInputs]:
+        """The inputs of each block: blocks with the same window and rotary positions share them."""
+        made: dict[tuple[int | None, bool], AttentionInputs] = {}
+        inputs = []
+        for layer in range(len(self.blocks)):
+            window, layers = self.config.window_of(layer), self.config.rotary_layers
+            is_rotated = layers is None or layer in layers
+            if (window, is_rotated) not in made:
+                rotary = self.rotary if is_rotated else None
+                if rotary is not None and window is not None and self.window_rotary is not None:
+                    rotary = self.window_rotary
+                made[window, is_rotated] = replace(
+                    shared,
+                    mask=self._mask(mask, start, tokens, window),
+                    rotary=None if rotary is None else rotary(positions),
+                )
+            inputs.append(made[window, is_rotated])
+        return inputs
 
     def _places(
         self,
@@ -215,9 +248,12 @@ class Stack(nn.Module):
                         setattr(other, name, parameter)
 
     def _mask(
-        self, mask: masks.Mask | Tensor | None, start: int | Tensor, tokens: int
+        self,
+        mask: masks.Mask | Tensor | None,
+        start: int | Tensor,
+        tokens: int,
+        window: int | None,
     ) -> masks.Mask | Tensor | None:
-        window = self.config.window
         if not self.causal:
             if window is None:
                 return mask
@@ -378,8 +414,11 @@ class _LanguageModel(Transformer):
         head = self.decoder.tokens if self.head is None else self.head
         if self.head is not None and not is_plain(self.head):  # it has hooks, or is replaced
             logits: Tensor = self.head(x)
-            return logits if self.bias is None else logits + self.bias
-        return linear(x, head.weight, self.bias, getattr(head, "scale", None))
+            logits = logits if self.bias is None else logits + self.bias
+        else:
+            logits = linear(x, head.weight, self.bias, getattr(head, "scale", None))
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` texts of at most `capacity` tokens."""

@@ -4,6 +4,7 @@ One file per family translates its config and maps its tensor names; see docs/ad
 safetensors are read, and no code of a checkpoint is run.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pellucid.models.checkpoints import (
     bart,
     bert,
     blenderbot,
+    decoders,
     distilbert,
     generation,
     gpt2,
@@ -57,6 +59,7 @@ FAMILIES = (
     m2m_100.FAMILY,
     pegasus.FAMILY,
     blenderbot.FAMILY,
+    *decoders.FAMILIES,
 )
 OWN = "pellucid"
 """The model_type of an architecture that no family has; in the config.json of a family, the key of
@@ -165,17 +168,23 @@ def _own_of(config: Mapping[str, Any], family: Family) -> Config | None:
     theirs = _written(own, family)
     if theirs is None:  # earlier versions wrote encoders as model_type "llama"
         return own
-    return own if theirs.items() <= config.items() else None
+    return own if json.loads(json.dumps(theirs)).items() <= config.items() else None
 
 
 def _own(config: Mapping[str, Any]) -> Config:
-    values = {name: value for name, value in config.items() if name in Config.__annotations__}
-    for name in ("stop", "rope_scaling"):
-        if name in values:
-            values[name] = tuple(tuple(x) if isinstance(x, list) else x for x in values[name])
+    values = {
+        name: _with_tuples(value)
+        for name, value in config.items()
+        if name in Config.__annotations__
+    }
     if values.get("classifier") is not None:
         classifier = values["classifier"]
         values["classifier"] = ClassifierConfig(
             **{**classifier, "labels": tuple(classifier["labels"])}
         )
     return Config(**values)
+
+
+def _with_tuples(value: Any) -> Any:
+    """A value from JSON, its lists as tuples."""
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

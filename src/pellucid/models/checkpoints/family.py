@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.errors import FileError
@@ -16,7 +17,8 @@ from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Activation, Config, Kind
 
 Names = Mapping[Any, str]
-"""Our module, or a tuple of modules stacked into one of theirs, to their module; {} is a layer."""
+"""Our module, or a tuple of modules stacked into one of theirs, to their module; {} is a layer, and
+* the number of one of several tensors that are stacked into one of ours."""
 
 
 class Shaped(Protocol):
@@ -46,6 +48,9 @@ class Family:
     outside: tuple[str, ...] = ("lm_head", "final_logits_bias", "classifier", "score")
     transposed: tuple[str, ...] = ()
     """Suffixes of their modules whose weight is (in, out)."""
+    groups: Mapping[str, Callable[[Config], int]] = field(default_factory=dict)
+    """Suffixes of their modules that hold several of ours in turns, and the number of turns: one
+    for each head, if a row of each query, key and value head follows the others."""
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Their tensors, and other names of the same tensor in some checkpoints; only the first name
     is written."""
@@ -70,7 +75,9 @@ class Place:
 
     theirs: str
     ours: tuple[str, ...]
-    is_transposed: bool
+    is_transposed: bool = False
+    groups: int = 1
+    """In how many turns theirs has the rows of ours."""
 
 
 def names_of(family: Family, config: Config) -> Names:
@@ -97,10 +104,12 @@ def places(family: Family, model: Shaped) -> Iterator[Place]:
             if not their.startswith(family.outside):
                 their = family.prefix + their
             is_transposed = suffix == ".weight" and theirs.endswith(family.transposed or ("\0",))
+            turns = (of for end, of in family.groups.items() if theirs.endswith(end))
+            groups = next(turns, lambda _: 1)(model.config)
             done.update(mine)
-            yield Place(their + suffix, mine, is_transposed)
+            yield Place(their + suffix, mine, is_transposed, groups)
     for name in own.keys() - done:
-        yield Place(name, (name,), False)
+        yield Place(name, (name,))
 
 
 def of_theirs(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> list[Tensor]:
@@ -109,7 +118,18 @@ def of_theirs(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> li
         tensor = tensor.T
     if len(shapes) == 1:
         return [tensor.reshape(shapes[0])]
-    return list(tensor.split([shape[0] for shape in shapes]))
+    turns = tensor.unflatten(0, (place.groups, -1))
+    parts = turns.split([shape[0] // place.groups for shape in shapes], 1)
+    return [part.flatten(0, 1) for part in parts]
+
+
+def to_theirs(parts: list[Tensor], place: Place) -> Tensor:
+    """Their tensor, put together from ours."""
+    whole = parts[0]
+    if len(parts) > 1:
+        turns = [part.unflatten(0, (place.groups, -1)) for part in parts]
+        whole = torch.cat(turns, 1).flatten(0, 1)
+    return whole.T if place.is_transposed else whole
 
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -121,6 +141,8 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu_fast": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
+    "quick_gelu": "quick_gelu",
+    "relu2": "relu_squared",
 }
 
 
@@ -134,7 +156,7 @@ def activation(name: str) -> Activation:
 
 def activation_name(ours: Activation) -> str:
     """Their name of an activation, given ours."""
-    return {"gelu_tanh": "gelu_new"}.get(ours, ours)
+    return {"gelu_tanh": "gelu_new", "relu_squared": "relu2"}.get(ours, ours)
 
 
 def expect(config: Mapping[str, Any], **values: Any) -> None:
@@ -154,7 +176,9 @@ def expect(config: Mapping[str, Any], **values: Any) -> None:
 START, TARGET_START = "bos_token_id", "decoder_start_token_id"
 
 
-def marks(config: Mapping[str, Any], start: str = START, **defaults: int) -> dict[str, Any]:
+def marks(
+    config: Mapping[str, Any], start: str = START, **defaults: int | list[int]
+) -> dict[str, Any]:
     """The start, stop and padding ids, as fields of `Config`.
 
     Args:
@@ -162,7 +186,11 @@ def marks(config: Mapping[str, Any], start: str = START, **defaults: int) -> dic
         start: the key of the start id.
         defaults: the family's default ids; those outside the vocabulary are ignored.
     """
-    valid = {name: number for name, number in defaults.items() if number < config["vocab_size"]}
+    valid = {
+        name: number
+        for name, number in defaults.items()
+        if all(one < config["vocab_size"] for one in (number if type(number) is list else [number]))
+    }
     config = {**valid, **config}
     stop = config.get("eos_token_id")  # one id, a list, or None
     stops = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
@@ -191,22 +219,46 @@ def shape_of(config: Config, says: str = "", **wanted: Any) -> bool:
     )
 
 
+def is_same(config: Config, other: Config) -> bool:
+    """Whether two configs are of the same model, but for what matters only in training or tasks."""
+    plain, others = _plain(config), _plain(other)
+    return all(
+        field.name in _OF_TASKS or getattr(plain, field.name) == getattr(others, field.name)
+        for field in fields(config)
+    )
+
+
+_OF_TASKS = (
+    *("dropout", "attention_dropout", "pooling", "normalised", "most_tokens"),
+    *("start", "stop", "padding"),
+)
 _IN_ALL_FAMILIES = (
-    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation", "dropout"),
-    *("attention_dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"),
-    "classifier",
+    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation", "classifier"),
+    *_OF_TASKS,
 )
 _ONLY_WITH = {
     "sinusoidal": ("interleaved", "inclusive"),
-    "rotary": ("rope_theta", "rope_scaling"),
+    "rotary": (
+        *("rope_theta", "rope_scaling", "rotary_dim", "rotary_pairs", "rotary_layers"),
+        "window_theta",
+    ),
 }
 _RELATIVE = ("relative_buckets", "relative_distance", "relative_each")
-_ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias")
+_ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "logit_softcap")
 
 
 def _plain(config: Config) -> Config:
     """The config with every field that has no effect set to its default."""
+    every = tuple(range(config.layers))
     same = {
+        "norm_bias": config.norm == "rms" or not config.norm_weight,
+        "norm_offset": not config.norm_weight,
+        "head_norm_kind": not config.head_norm,
+        "window_layers": config.window is None or config.window_layers == every,
+        "rotary_dim": config.rotary_dim == config.dim,
+        "rotary_layers": config.rotary_layers == every,
+        "window_theta": config.window is None
+        or (config.window_theta == config.rope_theta and not config.rope_scaling),
         "head_dim": config.head_dim == config.width / config.heads,
         "kv_heads": config.kv_heads == config.heads,
         "qkv_bias": config.qkv_bias == config.bias,
@@ -217,7 +269,8 @@ def _plain(config: Config) -> Config:
     }
     same["position_offset"] = config.position not in ("learned", "sinusoidal")
     for position, names in _ONLY_WITH.items():
-        same |= dict.fromkeys(names, config.position != position)
+        for name in names:
+            same[name] = same.get(name, False) or config.position != position
     same |= dict.fromkeys(_RELATIVE, not config.has_buckets)
     same |= dict.fromkeys(_ONLY_WITH_LOGITS, config.kind == "encoder")
     defaults: dict[str, Any] = {field.name: field.default for field in fields(config)}

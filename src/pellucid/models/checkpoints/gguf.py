@@ -241,7 +241,7 @@ def _rope(file: GgufFile, name: str, config: Mapping[str, Any]) -> dict[str, Any
 
 def _llama3(file: GgufFile, theta: float, dim: int) -> dict[str, Any]:
     """The scaling of Llama 3.1 and later, of which a file has only what each frequency becomes."""
-    from pellucid.layers.positions import Rotary
+    from pellucid.layers.rotary import Rotary
 
     factors = file.tensor("rope_freqs.weight").float().flatten()
     scaling = {

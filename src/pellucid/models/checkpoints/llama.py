@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pellucid.errors import FileError
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.classifying import of_last_token
+from pellucid.models.checkpoints.description import layer_types, layer_windows
 from pellucid.models.checkpoints.family import (
     START,
     Family,
@@ -15,6 +15,7 @@ from pellucid.models.checkpoints.family import (
     shape_of,
     write_marks,
 )
+from pellucid.models.checkpoints.rope import FULL, SLIDING, Rope
 
 BLOCK, LAYER = "decoder.blocks.{}.", "layers.{}."
 NAMES = {
@@ -35,6 +36,7 @@ NAMES = {
     "classifier.output": "score",
 }
 
+ROPE = Rope(part_key=None)
 
 _QWEN = {"num_key_value_heads": 32, "max_position_embeddings": 32_768, "sliding_window": 4096}
 DEFAULTS: dict[str, dict[str, int]] = {
@@ -54,7 +56,7 @@ def read(config: Mapping[str, Any]) -> Config:
     name = config["model_type"]
     config = {**DEFAULTS[name], **config}
     ids = {} if name.startswith("qwen") else {"bos_token_id": 1, "eos_token_id": 2}
-    theta, scaling = _rope(config)
+    positions = config.get("max_position_embeddings")
     attention_bias = name == "qwen2" or bool(config.get("attention_bias", False))
     return Config(
         kind="decoder",
@@ -75,37 +77,20 @@ def read(config: Mapping[str, Any]) -> Config:
         qkv_bias=attention_bias,
         output_bias=attention_bias and name != "qwen2",
         position="rotary",
-        positions=config.get("max_position_embeddings"),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        window=_window(config),
+        **{"positions": positions, **ROPE.read(config, 0, positions)},
+        **_windows(config),
         tied=config.get("tie_word_embeddings", False),
         **marks(config, START, **ids),
     )
 
 
-def _rope(config: Mapping[str, Any]) -> tuple[float, tuple[tuple[str, Any], ...]]:
-    """The base and the scaling of the frequencies: one key since transformers 5, two before."""
-    scaling = {**(config.get("rope_parameters") or config.get("rope_scaling") or {})}
-    theta = float(scaling.pop("rope_theta", config.get("rope_theta", 10_000.0)))
-    kind = scaling.pop("rope_type", scaling.pop("type", "default"))
-    return theta, () if kind == "default" else (("rope_type", kind), *sorted(scaling.items()))
-
-
-def _window(config: Mapping[str, Any]) -> Any:
-    name, window = config["model_type"], config.get("sliding_window")
-    if name == "llama" or window is None:
-        return None
-    if name != "mistral" and not config.get("use_sliding_window", False):
-        return None
-    layers = config["num_hidden_layers"]
-    full = 0 if name == "mistral" else config.get("max_window_layers", 28)
-    types = config.get("layer_types") or (
-        ["sliding_attention"] * (full < layers) + ["full_attention"] * (full > 0)
-    )
-    if len(set(types)) > 1:
-        raise FileError("only some of its layers have a sliding window, which is not supported")
-    return window if types[0] == "sliding_attention" else None
+def _windows(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The window of Mistral's layers, and of the last layers of Qwen."""
+    name, layers = config["model_type"], config["num_hidden_layers"]
+    if name == "llama" or (name != "mistral" and not config.get("use_sliding_window", False)):
+        return {"window": None}
+    full = 0 if name == "mistral" else min(config.get("max_window_layers", 28), layers)
+    return layer_windows(config, layers, [FULL] * full + [SLIDING] * (layers - full))
 
 
 def write(config: Config) -> dict[str, Any] | None:
@@ -113,7 +98,7 @@ def write(config: Config) -> dict[str, Any] | None:
         config,
         says=(
             "kv_heads head_dim head_norm bias qkv_bias output_bias positions rope_theta "
-            "rope_scaling window tied"
+            "rope_scaling window window_layers tied"
         ),
         kind="decoder",
         norm="rms",
@@ -136,14 +121,13 @@ def write(config: Config) -> dict[str, Any] | None:
         "intermediate_size": config.hidden,
         "rms_norm_eps": config.norm_eps,
         "hidden_act": activation_name(config.activation),
-        "rope_theta": config.rope_theta,
-        "rope_scaling": dict(config.rope_scaling) or None,
+        **ROPE.write(config),
         "tie_word_embeddings": config.tied,
         **write_marks(config),
         "attention_dropout": config.weights_dropout,
     }
     if config.positions is not None:
-        described["max_position_embeddings"] = config.positions
+        described = {"max_position_embeddings": config.positions, **described}
     if name in ("llama", "qwen3"):
         described["attention_bias"] = _qkv_bias(config)
     if name == "llama":
@@ -152,6 +136,8 @@ def write(config: Config) -> dict[str, Any] | None:
         described["sliding_window"] = config.window
     if name.startswith("qwen"):
         described |= {"use_sliding_window": config.window is not None, "max_window_layers": 0}
+        if config.window_layers is not None:
+            described["layer_types"] = layer_types(config)
     return described
 
 
@@ -173,7 +159,8 @@ def _name(config: Config) -> str | None:
         return "qwen2"
     if config.window is None and qkv == output and config.width % config.heads == 0:
         return "llama"
-    return None if config.bias or qkv or output else "mistral"
+    has_more = config.bias or qkv or output or len(set(layer_types(config))) > 1
+    return None if has_more else "mistral"
 
 
 def _qkv_bias(config: Config) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from pellucid.common.files import reason_of, written_whole
 from pellucid.errors import ExistsError, FileError
 from pellucid.models.checkpoints import ANY_NAMES, OWN, described, generation, pooling
-from pellucid.models.checkpoints.family import Family, Shaped, places
+from pellucid.models.checkpoints.family import Family, Shaped, places, to_theirs
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.models.checkpoints.weight_files import WEIGHTS
 from pellucid.text.tokenizer import Tokenizer
@@ -71,16 +70,18 @@ def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
 def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:
     """The tensors under the names of a family."""
     own = {name: value.detach() for name, value in model.named_parameters()}
-    theirs = {}
+    theirs: dict[str, Tensor] = {}
     for place in places(family, model):
-        parts = [own[name] for name in place.ours]
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        whole = whole.T if place.is_transposed else whole
+        whole = to_theirs([own[name] for name in place.ours], place)
         whole = whole.unsqueeze(0) if place.theirs in family.rows else whole
         # An encoder without a classifier has no head, and so no prefix.
         is_bare = model.kind == "encoder" and model.config.classifier is None
         name = place.theirs.removeprefix(family.prefix if is_bare else "")
-        theirs[name] = whole.contiguous().cpu()
+        if "*" in name:
+            each = enumerate(whole.unbind())
+            theirs |= {name.replace("*", str(i)): part.contiguous().cpu() for i, part in each}
+        else:
+            theirs[name] = whole.contiguous().cpu()
     if not model.config.tied:
         for name, copies in family.copies.items():
             theirs |= {copy: theirs[name].clone() for copy in copies if copy in family.untied}
