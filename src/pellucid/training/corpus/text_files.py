@@ -33,6 +33,8 @@ class Tally:
     """Blank documents and rows."""
     too_long: int = 0
     """Rows with a text of too many tokens."""
+    held_out: int = 0
+    """Training texts that are equal to a held-out one."""
 
 
 def documents(
