@@ -52,8 +52,9 @@ def test_the_options_are_those_documented(run):
     status, out, _ = run("--help", width=100)
     assert status == 0
     assert options_of(out) == {
-        "--file", "--column", "--model", "--max-tokens", "--temperature", "--top-k", "--top-p",
-        "--min-p", "--seed", "--samples", "--repetition-penalty", "--stop", "--show", "--strict",
+        "--file", "--column", "--delimiter", "--encoding", "--model", "--max-tokens",
+        "--temperature", "--top-k", "--top-p", "--min-p", "--seed", "--samples",
+        "--repetition-penalty", "--stop", "--show", "--strict",
         "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 

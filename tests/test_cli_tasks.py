@@ -39,7 +39,8 @@ def examples(tmp_path):
 def test_the_options_are_those_documented(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0
-    common = {"--column", "--model", "--strict", "--output", "--overwrite", "--json", "--help"}
+    common = {"--column", "--delimiter", "--encoding"}
+    common |= {"--model", "--strict", "--output", "--overwrite", "--json", "--help"}
     assert (
         options_of(out) - common
         == {
@@ -133,7 +134,7 @@ def test_what_is_too_long_is_cut_or_refused(run, refused, tmp_path):
     assert err.splitlines() == [
         f"pellucid: left out 1 empty line of '{path}': 2",
         "pellucid: 1 text of 2 truncated to 256 tokens, the model's maximum: 46 tokens are lost; "
-        "the longest text has 302",
+        f"the longest, line 3 of '{path}', has 302",
     ]
     assert refused("embed", "--file", path, "--strict") == f"'{path}' has 1 empty line: 2"
     path.write_text("rain\n" + "long " * 300, encoding="utf-8")
@@ -304,7 +305,9 @@ def test_control_characters_stay_out_of_json(run):
 def test_bytes_that_are_no_text(refused, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc\nd\xff")
-    assert refused("embed", "--file", path).endswith("byte 5, in line 2, is 0xff")
+    assert refused("embed", "--file", path).endswith(
+        "byte 5, in line 2, is 0xff; if that is “dÿ”, the file is read with --encoding windows-1252"
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -45,8 +45,9 @@ def test_the_options_are_those_documented(run):
     status, out, _ = run("--help", width=100)
     assert status == 0
     assert options_of(out) == {
-        "--file", "--column", "--model", "--beams", "--length-penalty", "--max-tokens", "--align",
-        "--strict", "--output", "--overwrite", "--json", "--help",
+        "--file", "--column", "--delimiter", "--encoding", "--model", "--beams",
+        "--length-penalty", "--max-tokens", "--align", "--strict",
+        "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 
 

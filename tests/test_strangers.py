@@ -167,6 +167,7 @@ class AnyAnswer:
 
 @FEW
 @given(data=st.data())
+@pytest.mark.filterwarnings("ignore:1 text of 1 mostly of characters")
 @pytest.mark.parametrize(
     "name", ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json"]
 )

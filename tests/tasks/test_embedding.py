@@ -13,6 +13,8 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import watch
 from pellucid.tasks import embed, open_encoder
 
+# Some short ones of `texts_of` are nothing else.
+pytestmark = pytest.mark.filterwarnings("ignore:.* mostly of characters or words that the model")
 WORDS = "rain falls on the old river and she sings of light, stone; why? because 42 birds left"
 
 
@@ -119,10 +121,21 @@ def test_what_is_saved_sentence_transformers_reads(minilm, theirs, tmp_path, poo
     agree(again, saved, texts_of(9, 13, 9))
 
 
+@pytest.mark.filterwarnings("default:.* mostly of characters or words that the model")
+def test_what_the_model_cannot_spell_is_said(minilm):
+    texts = ["rain", "สวัสดีครับ", "rain 雨 falls", "🙂 🙂"]
+    told = r"2 texts of 4 mostly of characters .*: the first is texts\[1\], “สวัสดีครับ”"
+    with pytest.warns(UserWarning, match=told):
+        embed(minilm, texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed(minilm, texts[::2])
+
+
 def test_what_is_too_long(minilm):
     texts = ["rain", "long " * 300, "longer " * 400]
     told = "2 texts of 3 truncated to 256 tokens, the model's maximum: 192 tokens are lost; the "
-    with pytest.warns(UserWarning, match=f"{told}longest text has 402"):
+    with pytest.warns(UserWarning, match=rf"{told}longest, texts\[\d\], has 402"):
         found = embed(minilm, texts)
     torch.testing.assert_close(found[1:2], embed(minilm, ["long " * 254]))
     with pytest.raises(

@@ -130,7 +130,7 @@ def test_files_that_are_not_there(tmp_path):
     for name in ("a.txt", "a.csv", "a.parquet"):
         with pytest.raises(FileError, match=r"cannot read '.*': No such file"):
             from_file(tmp_path / name)
-    with pytest.raises(FileError, match="Is a directory"):
+    with pytest.raises(FileError, match="is a directory without files that can be read"):
         from_file(tmp_path)
 
 

@@ -10,6 +10,8 @@ from pellucid import pretrained
 from pellucid.commands.shared import (
     TEXTS,
     ColumnOption,
+    DelimiterOption,
+    EncodingOption,
     FileOption,
     JsonOption,
     OverwriteOption,
@@ -44,6 +46,8 @@ def generate(
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     model: Annotated[
         str | None,
         model_option("A decoder (default: Pellucid's own, trained on the English of the Bible)."),
@@ -108,7 +112,9 @@ def generate(
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import generation
     from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
+    from pellucid.text.table_reading import Reading
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(TEXTS, overwrite=overwrite, output=output)
     seed = secrets.randbits(32) if seed is None else seed
     numbers: dict[str, Any] = {
@@ -118,7 +124,7 @@ def generate(
         "seed": seed,
     }
     check_numbers(**numbers)
-    prompts = read_texts(prompt, file, column, strict=strict)
+    prompts = read_texts(prompt, file, column, reading=reading, strict=strict)
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
     if repetition_penalty is None:
@@ -135,7 +141,9 @@ def generate(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: generation.data(written, model, loaded if show else None),
+        data=lambda: (
+            generation.data(written, model, loaded if show else None) | {"notes": prompts.notes}
+        ),
         columns=lambda: generation.columns(written),
         text=lambda: generation.to_text(written) + "\n",
         show=lambda: None,  # it was shown as it was generated
@@ -156,6 +164,8 @@ def translate_texts(
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     model: Annotated[
         str | None,
         model_option("An encoder-decoder (default: Pellucid's own, English to Spanish)."),
@@ -194,15 +204,17 @@ def translate_texts(
     from pellucid.commands.printing import translation
     from pellucid.tasks.embedding import name_of
     from pellucid.tasks.translation import open_translator, search_of
+    from pellucid.text.table_reading import Reading
     from pellucid.text.table_writing import rows_of
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
         raise ArgumentError(
             f"--align needs a file that ends in {' or '.join(ALIGNMENTS)}, not '{output.name}'"
         )
     model = model or str(pretrained.TRANSLATOR)
-    items = read_texts(texts, file, column, strict=strict)
+    items = read_texts(texts, file, column, reading=reading, strict=strict)
     loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
@@ -214,7 +226,7 @@ def translate_texts(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: about | {"items": rows_of(columns)},
+        data=lambda: about | {"notes": items.notes, "items": rows_of(columns)},
         columns=lambda: columns,
         text=lambda: "".join(f"{line}\n" for line in translation.lines(items, translations)),
         show=lambda: translation.show(

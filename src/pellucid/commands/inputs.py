@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 from pellucid.commands.printing.console import note, noted, steps
 from pellucid.common import untrusted
 from pellucid.common.files import is_blank, printable
-from pellucid.common.wording import count, listing
+from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.text import text_inputs
+from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.text_inputs import Items
 from pellucid.text.utf8_files import STDIN, nothing_in, text_blocks, too_long
 
@@ -67,9 +68,10 @@ def read_texts(
     column: str | None = None,
     label: str | None = None,
     *,
+    reading: Reading = PLAIN,
     strict: bool = False,
 ) -> Items:
-    """Texts from the command line, a file or standard input; a note counts blank ones.
+    """Texts from the command line, a file or standard input; notes count blank and odd ones.
 
     Raises:
         ArgumentError, FileError: as `text_inputs`; with `strict`, also for blank texts.
@@ -83,14 +85,11 @@ def read_texts(
         return text_inputs.from_arguments(texts)
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise ArgumentError('give texts, like "Write a poem", or --file, or pipe a file in')
-    items = text_inputs.from_file(STDIN if file is None else file, column, label)
-    if items.blank:
-        numbers = [str(line) for line in items.blank[:5]]
-        which = listing(numbers) if len(items.blank) <= 5 else f"{', '.join(numbers)} and more"
-        lines = count(len(items.blank), "empty line")
-        if strict:
-            raise ArgumentError(f"'{items.source}' has {lines}: {which}")
-        note(f"left out {lines} of '{items.source}': {which}")
+    items = text_inputs.from_file(STDIN if file is None else file, column, label, reading)
+    if items.blank and strict:
+        raise ArgumentError(f"'{items.source}' has {items.blanks}")
+    for line in items.notes:
+        note(line)
     return items
 
 
@@ -105,7 +104,7 @@ def embedded(model: "Encoder", items: Items, *, strict: bool = False) -> "torch.
     """Embeddings, (texts, width), with a progress bar and with warnings on stderr."""
     from pellucid.tasks.embedding import embed
 
-    with noted(), steps() as step:
+    with noted(items.notes), steps() as step:
         return embed(
             model,
             items.texts,

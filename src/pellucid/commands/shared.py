@@ -28,33 +28,32 @@ FileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Read texts from a file: one per line, or .csv, .tsv, .jsonl, .parquet; or -.",
+        help="Read texts from a file: one per line, or .csv, .tsv, .json, .jsonl, .parquet; from a "
+        "folder of them; or from -.",
     ),
 ]
 ColumnOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which column or field (default: text, or the only one)."),
+    typer.Option(
+        metavar="NAME",
+        help="Which column, or field like message.text (default: text, or the only one).",
+    ),
+]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="D", help="What separates columns: comma, semicolon, tab, pipe, or a character."
+    ),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Encoding of the file, like windows-1252 (default: UTF-8)."),
 ]
 StrictOption = Annotated[
     bool,
     typer.Option(
         "--strict", help="Refuse texts that are empty or too long, instead of skipping or cutting."
     ),
-]
-PredictOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KIND",
-        help="What the examples have: a label, labels (several a text) or a number (default: "
-        "a label, unless they are numbers that cannot be labels).",
-    ),
-]
-SeparatorOption = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="What divides several labels (default: any of ; | ,)."),
-]
-BalancedOption = Annotated[
-    bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
 ]
 COLUMNS = (".csv", ".json", ".parquet")
 TEXTS = (".txt", *COLUMNS)

@@ -9,14 +9,13 @@ import typer
 from pellucid import pretrained
 from pellucid.commands.shared import (
     COLUMNS,
-    BalancedOption,
     ColumnOption,
+    DelimiterOption,
+    EncodingOption,
     FileOption,
     JsonOption,
     OverwriteOption,
-    PredictOption,
     SeedOption,
-    SeparatorOption,
     StrictOption,
     Texts,
     check_files,
@@ -49,6 +48,8 @@ def embed_texts(
     texts: Texts = None,
     file: FileOption = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*VECTORS)] = None,
@@ -59,9 +60,11 @@ def embed_texts(
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import embeddings
     from pellucid.tasks import open_encoder
+    from pellucid.text.table_reading import Reading
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(VECTORS, overwrite=overwrite, output=output)
-    items = read_texts(texts, file, column, strict=strict)
+    items = read_texts(texts, file, column, reading=reading, strict=strict)
     vectors = embedded(opened(model, open_encoder), items, strict=strict)
     give(
         output,
@@ -78,6 +81,8 @@ def rank_texts(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for.")],
     file: Input = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     top: Annotated[int, typer.Option(metavar="N", help="How many texts to find.")] = 10,
     model: ModelOption = None,
     strict: StrictOption = False,
@@ -89,8 +94,10 @@ def rank_texts(
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import similarity
     from pellucid.tasks import open_encoder, similar
+    from pellucid.text.table_reading import Reading
     from pellucid.text.text_inputs import from_arguments
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(COLUMNS, overwrite=overwrite, output=output)
     if file is None and os.path.isfile(query):
         raise ArgumentError(
@@ -99,7 +106,7 @@ def rank_texts(
         )
     if top < 1:
         raise ArgumentError(f"--top must be 1 or more, not {top}")
-    items = read_texts(None, file, column, strict=strict)
+    items = read_texts(None, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
     vectors = embedded(encoder, items, strict=strict)
     matches = similar(embedded(encoder, from_arguments([query]), strict=strict)[0], vectors, top)
@@ -117,6 +124,8 @@ def rank_texts(
 def group_texts(
     file: Input = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     groups: Annotated[
         int | None,
         typer.Option(
@@ -140,12 +149,14 @@ def group_texts(
     from pellucid.commands.printing.console import steps
     from pellucid.tasks import cluster_map, open_encoder
     from pellucid.tasks.clustering import cluster
+    from pellucid.text.table_reading import Reading
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(COLUMNS, overwrite=overwrite, html=html, svg=svg, output=output)
     if groups is not None and groups < 1:
         raise ArgumentError(f"--groups must be 1 or more, not {groups}")
     _check_seed(seed)
-    items = read_texts(None, file, column, strict=strict)
+    items = read_texts(None, file, column, reading=reading, strict=strict)
     vectors = embedded(opened(model, open_encoder), items, strict=strict)
     with steps() as step:
         step("grouping", 0, 1)
@@ -184,12 +195,26 @@ def label_texts(
     ] = None,
     file: FileOption = None,
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     label: Annotated[
         str, typer.Option(metavar="NAME", help="The column of the examples with the label.")
     ] = "label",
-    predict: PredictOption = None,
-    separator: SeparatorOption = None,
-    balanced: BalancedOption = False,
+    predict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="What the examples have: a label, labels (several a text) or a number (default: "
+            "a label, unless they are numbers that cannot be labels).",
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What divides several labels (default: any of ; | ,)."),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the head, a safetensors file.")
     ] = None,
@@ -228,9 +253,10 @@ def label_texts(
     from pellucid.tasks import evaluate, open_encoder, targets
     from pellucid.tasks.classify import PROBE, Head, check_head
     from pellucid.tasks.embedding import name_of
-    from pellucid.text.table_reading import has_columns
+    from pellucid.text.table_reading import Reading, has_columns
     from pellucid.text.text_inputs import from_arguments
 
+    reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     _check_seed(seed)
     classifier = None if head is None else Head.load(head)
@@ -238,14 +264,18 @@ def label_texts(
         model = classifier.model
     labelled = learnt = None
     if examples is not None:
-        labelled = read_texts(None, examples, column, label, strict=strict)
+        labelled = read_texts(None, examples, column, label, reading=reading, strict=strict)
         learnt = targets.read(labelled.labels, targets.kind_named(predict), separator)
         if predict is None and separator is None and not isinstance(learnt[0], str):
             note(f"'{label}' is a number, so numbers are predicted; --predict label for labels")
     items = None
     if texts or file is not None or head is not None:
-        columned = column if labelled is None or (file and has_columns(file)) else None
-        items = read_texts(texts, file, columned, strict=strict)
+        columned = (
+            column
+            if labelled is None or (file and (file.is_dir() or has_columns(file, reading)))
+            else None
+        )
+        items = read_texts(texts, file, columned, reading=reading, strict=strict)
     elif output is not None:
         raise ArgumentError("--output needs texts to classify; give some, or --file")
     encoder = opened(model, open_encoder)
@@ -287,7 +317,11 @@ def label_texts(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: report | {"items": classification.data(items, classifier, said)},
+        data=lambda: (
+            report
+            | {"notes": [*(labelled.notes if labelled else ()), *items.notes]}
+            | {"items": classification.data(items, classifier, said)}
+        ),
         columns=lambda: classification.columns(items, classifier, said),
         show=lambda: classification.show(items, classifier, said, console),
     )

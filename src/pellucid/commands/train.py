@@ -8,12 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.commands.shared import (
-    BalancedOption,
-    JsonOption,
-    PredictOption,
-    SeparatorOption,
-)
+from pellucid.commands.shared import DelimiterOption, EncodingOption, JsonOption
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 
@@ -49,7 +44,7 @@ Files = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="FILE...",
-        help=".txt, .csv, .tsv, .jsonl or .parquet, also compressed (.gz, .xz, ...).",
+        help=".txt, .csv, .tsv, .json, .jsonl, .parquet, also compressed (.gz, ...); or a folder.",
     ),
 ]
 Output = Annotated[
@@ -98,6 +93,8 @@ def _shared(
     output: Output,
     files: Files = None,
     held_out: HeldOut = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
     base: Base = None,
     vocabulary: Vocabulary = None,
     steps: Steps = None,
@@ -159,14 +156,10 @@ def classifier(
     head_only: Annotated[
         bool, typer.Option("--head-only", help="Train only the head, not the encoder.")
     ] = False,
-    predict: PredictOption = None,
-    separator: SeparatorOption = None,
-    balanced: BalancedOption = False,
 ) -> dict[str, Any]:
-    """Train labels or numbers of texts, evaluated on held-out texts."""
+    """Train labels of texts, evaluated by accuracy on held-out texts."""
     columns = _column(text), _column(label)
-    own = {"head_only": head_only, "predict": predict, "separator": separator}
-    return {"what": "classifier", "columns": columns, "balanced": balanced, **own}
+    return {"what": "classifier", "columns": columns, "head_only": head_only}
 
 
 @_command
@@ -226,7 +219,6 @@ def _configured(context: typer.Context, flags: dict[str, Any]) -> dict[str, Any]
 def _flag_value(name: str, value: Any) -> Any:
     """The value of a flag, from TOML, as the command line would give it."""
     kinds: dict[str, Any] = {"vocabulary": (int, "an int"), "head_only": (bool, "true or false")}
-    kinds["balanced"] = kinds["head_only"]
     kind, word = kinds.get(name, (str, "a text"))
     if name == "held_out":
         files = value if isinstance(value, list) else [value]
@@ -269,6 +261,7 @@ def _train(name: str, part: dict[str, Any], options: dict[str, Any]) -> dict[str
     from pellucid.commands.printing.console import note
     from pellucid.commands.printing.console import steps as stages
     from pellucid.commands.printing.training import LiveLine
+    from pellucid.text.table_reading import Reading
     from pellucid.training.run_config import Run
     from pellucid.training.run_directory import run_in
     from pellucid.training.run_setup import train
@@ -291,6 +284,7 @@ def _train(name: str, part: dict[str, Any], options: dict[str, Any]) -> dict[str
         run = Run(
             files=files,
             held_out=tuple(options["held_out"] or ()),
+            reading=Reading(delimiter=options["delimiter"], encoding=options["encoding"]),
             vocabulary=options["vocabulary"],
             base=options["base"],
             options={key: options[key] for key in NAMED if options[key] is not None}

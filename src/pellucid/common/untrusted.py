@@ -25,6 +25,8 @@ MOST_LINE = 2**24
 """Characters of a line, row or cell of a table."""
 MOST_JSON_LINE = 2**22
 """Characters of a line of .jsonl, whose objects may take fifty times as many bytes in memory."""
+MOST_JSON_DOCUMENT = 2**24
+"""Characters of a .json file whose rows are within an object, which is held whole."""
 MOST_TEXT = 2**30
 """Characters of a file whose texts are all held in memory."""
 PACKED_TIMES = 256

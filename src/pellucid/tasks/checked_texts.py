@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Sequence
 
-from pellucid.common.files import is_blank
-from pellucid.common.wording import count
+from pellucid.common.files import is_blank, printable
+from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models.stacks import Transformer
+from pellucid.text.tokenizer import Tokenizer
 
 
 def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None) -> Sequence[str]:
@@ -43,6 +44,8 @@ def ids_of(
 ) -> list[list[int]]:
     """The ids of each text, truncated to the model's maximum length.
 
+    A warning counts texts that are truncated, and texts that are mostly unknown to the vocabulary.
+
     Args:
         model: a model with a tokenizer.
         texts: texts that are not blank.
@@ -59,6 +62,7 @@ def ids_of(
     for name, text_ids in zip(names, ids, strict=True):
         if not text_ids:
             raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
+    _warn_of_unknown(model.tokenizer, texts, ids, names)
     limit = model.config.longest
     if limit is None:
         return ids
@@ -74,9 +78,34 @@ def ids_of(
     lost = sum(len(ids[number]) - limit for number in too_long)
     warnings.warn(
         f"{count(len(too_long), 'text')} of {len(ids)} truncated to {limit:,} tokens, the model's "
-        f"maximum: {lost:,} tokens are lost; the longest text has {len(ids[longest]):,}",
+        f"maximum: {lost:,} tokens are lost; the longest, {names[longest]}, has "
+        f"{len(ids[longest]):,}",
         stacklevel=3,
     )
     for number in too_long:
         ids[number] = model.tokenizer.encode_cut(texts[number], limit)
     return ids
+
+
+def _warn_of_unknown(
+    tokenizer: Tokenizer, texts: Sequence[str], ids: Sequence[Sequence[int]], names: Sequence[str]
+) -> None:
+    """Warn of texts of whose tokens more than half are unknown: to the model they are all alike."""
+    unknown = tokenizer.unknown
+    if unknown is None:
+        return
+    marks = set(tokenizer.all_special_ids) - {unknown}
+    found = []
+    for number, text_ids in enumerate(ids):
+        times = text_ids.count(unknown)
+        if times and 2 * times > sum(token not in marks for token in text_ids):
+            found.append(number)
+    if found:
+        first = found[0]
+        shown = short(" ".join(printable(texts[first]).split()), 60)
+        warnings.warn(
+            f"{count(len(found), 'text')} of {len(ids)} mostly of characters or words that the "
+            f"model does not know, and that are all one to it: the first is {names[first]}, "
+            f"“{shown}”",
+            stacklevel=4,
+        )

@@ -72,6 +72,10 @@ class PieceTokenizer(Tokenizer):
     """The end token."""
 
     @property
+    def unknown(self) -> int:
+        return self.ids[UNKNOWN]
+
+    @property
     def of_target(self) -> "PieceTokenizer":
         other = copy(self)
         other.source = self.target

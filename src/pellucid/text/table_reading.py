@@ -1,12 +1,15 @@
-"""Columns read from tables: .csv, .tsv, .jsonl (an object on each line) and .parquet.
+"""Columns read from tables, row by row, as they are asked for.
 
-All but Parquet may be packed (`pellucid.text.utf8_files`). Rows are read as they are asked for.
+    .csv          commas, semicolons, tabs or pipes (`pellucid.text.delimiters`)
+    .tsv, .tab    tabs, and no quotes
+    .json, .jsonl, .ndjson    fields of objects (`pellucid.text.json_reading`)
+    .parquet      columns (`pellucid.text.parquet_reading`)
+
+All but Parquet may be packed (`pellucid.text.utf8_files`).
 """
 
-import csv
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
@@ -16,23 +19,27 @@ from pellucid.common import untrusted
 from pellucid.common.files import is_blank, printable
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError
+from pellucid.text import delimiters, json_reading, parquet_reading
+from pellucid.text.delimiters import Layout
+from pellucid.text.encodings import check_encoding
+from pellucid.text.noticed import Noticed
 from pellucid.text.utf8_files import (
     STDIN,
-    ended_lines,
     kind,
+    lines_of,
     name_of,
     nothing_in,
     opened,
-    pyarrow_for,
+    text_blocks,
     text_lines,
     too_long,
-    too_packed,
 )
 
 USUAL = ("text", "sentence")
 """Columns that are read if no other is named."""
-_LOOKED_AT = 100
-"""Objects of a .jsonl file that tell which fields there are."""
+DELIMITED = (".csv", ".tsv", ".tab")
+JSON = (".json", ".jsonl", ".ndjson")
+_TABLES = (*DELIMITED, *JSON, ".parquet")
 
 Row = tuple[int, list[str | None]]
 """The line in which a row begins (its number, in Parquet), from 1, and its cells."""
@@ -40,41 +47,110 @@ Choose = Callable[[Sequence[str]], list[int]]
 """Maps a header to the indices of the columns to read, or raises an error."""
 
 
-def has_columns(path: Path) -> bool:
-    """Whether a file has columns, by its name."""
-    return kind(path) in _READERS
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How files are written, where they do not say it themselves.
+
+    Raises:
+        ArgumentError: a value is not allowed.
+    """
+
+    delimiter: str | None = None
+    """Separates the fields of a table in text, and makes one of a file of any name: a character, or
+    "comma", "semicolon", "tab" or "pipe". By default what fits all rows at the start."""
+    encoding: str | None = None
+    """Of text without a byte order mark; UTF-8 by default."""
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None:
+            object.__setattr__(self, "delimiter", delimiters.parsed(self.delimiter))
+        if self.encoding is not None:
+            check_encoding(self.encoding)
 
 
-def table(path: Path, choose: Choose, *, headed: bool = True) -> Iterator[Row]:
+PLAIN = Reading()
+"""Files that say themselves how they are written."""
+
+
+def has_columns(path: Path, reading: Reading = PLAIN) -> bool:
+    """Whether a file has columns, by its name or because a delimiter is told."""
+    return kind(path) in _TABLES or reading.delimiter is not None
+
+
+def table(
+    path: Path,
+    choose: Choose,
+    *,
+    headed: bool = True,
+    reading: Reading = PLAIN,
+    noticed: Noticed | None = None,
+) -> Iterator[Row]:
     """Rows of a file.
 
     Args:
-        path: its name says its kind. Standard input is CSV, unless there is no header: then, as in
-            other files, tabs separate the fields.
+        path: its name says its kind. Standard input is CSV, or JSON if it begins so, unless there
+            is no header: then, as in other files, tabs separate the fields.
         choose: which columns, by the header, or by the first row if there is none.
-        headed: whether the first row is a header. Fields of .jsonl and .parquet always have names.
+        headed: whether the first row is a header. Fields of JSON and Parquet always have names.
+        reading: how it is written.
+        noticed: counts what is odd.
 
     Raises:
         FileError: it cannot be read or is not of its kind, rows differ in their number of fields,
             or a field is not text.
-        ArgumentError: the file has no columns; and what `choose` raises.
+        ArgumentError: the file has no columns, or its delimiter cannot be told; and what `choose`
+            raises.
         MissingExtraError: pyarrow is not installed, and the file is Parquet or .zst.
     """
-    ending = ".csv" if path == STDIN and headed else kind(path)
-    if ending in _READERS:
-        return _READERS[ending](path, choose, headed)
+    noticed = Noticed() if noticed is None else noticed
+    ending = kind(path)
+    if ending == ".parquet":
+        return _parquet(path, choose)
+    blocks = text_blocks(path, reading.encoding)
+    if ending in JSON and reading.delimiter is None:
+        return _json(path, blocks, choose)
+    if path == STDIN and headed and reading.delimiter is None:
+        head = next(blocks, "")
+        blocks = chain([head], blocks)
+        if head.lstrip().startswith(("{", "[")):
+            return _json(path, blocks, choose)
+    if ending in DELIMITED or reading.delimiter is not None or (path == STDIN and headed):
+        return _delimited(path, blocks, choose, headed, reading.delimiter, noticed)
     if not headed:
-        return _fields(path, choose, headed, _tabbed(path))
+        return _fields(path, choose, headed, _tabbed(path, reading), Layout("\t", quoted=False))
     with opened(path):  # if it cannot be read, that is the error
         raise ArgumentError(
-            f"'{name_of(path)}' has one text per line and no columns; .csv, .tsv, .jsonl and "
-            ".parquet files have columns"
+            f"'{name_of(path)}' has one text per line and no columns; .csv, .tsv, .json, .jsonl "
+            "and .parquet files have columns, and others with --delimiter"
         )
 
 
-def _csv(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
-    delimiter = "\t" if kind(path) == ".tsv" else ","
-    return _fields(path, choose, headed, _csv_rows(path, delimiter), delimiter)
+def _delimited(
+    path: Path,
+    blocks: Iterator[str],
+    choose: Choose,
+    headed: bool,
+    told: str | None,
+    noticed: Noticed,
+) -> Iterator[Row]:
+    lines = lines_of(blocks, path)
+    sample = _sample(lines)
+    ending = ".tsv" if kind(path) in (".tsv", ".tab") else ".csv"
+    source = name_of(path)
+    made = delimiters.layout(sample, source, told=told, ending=ending)
+    rows = delimiters.rows(chain(sample, lines), made, source)
+    return _fields(path, choose, headed, rows, made, noticed)
+
+
+def _sample(lines: Iterator[str]) -> list[str]:
+    sample: list[str] = []
+    characters = 0
+    for line in islice(lines, delimiters.SAMPLE_LINES):
+        sample.append(line)
+        characters += len(line)
+        if characters > delimiters.SAMPLE_CHARACTERS:
+            break
+    return sample
 
 
 def _fields(
@@ -82,125 +158,70 @@ def _fields(
     choose: Choose,
     headed: bool,
     rows: Iterator[tuple[int, list[str]]],
-    delimiter: str = "",
+    made: Layout,
+    noticed: Noticed | None = None,
 ) -> Iterator[Row]:
+    source = name_of(path)
     first = next(rows, None)
     if first is None:
         raise nothing_in(path)
     width, places = len(first[1]), choose(first[1])
+    if noticed is not None and headed and width == 1 and _is_text(first[1][0]):
+        noticed.add("header", source, *first[:1], first[1][0])
     for line, row in rows if headed else chain([first], rows):
         if len(row) != width:
-            mark = "tab" if delimiter == "\t" else "comma"
-            quotes = f"; a field that holds a {mark} goes in double quotes"
-            raise FileError(
-                f"line {line} of '{name_of(path)}' has {count(len(row), 'field')}, but its "
-                f"{'header' if headed else 'first line'} has {width}{quotes if delimiter else ''}"
-            )
-        yield line, [row[place] for place in places]
+            raise delimiters.uneven(line, len(row), width, made, source, headed=headed)
+        chosen = [row[place] for place in places]
+        if noticed is not None:
+            if made.quoted:
+                if delimiters.swallowed(row, made):
+                    noticed.add("swallowed", source, line, " ".join(row))
+            else:
+                for cell in chosen:
+                    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+                        noticed.add("quotes", source, line, cell)
+        yield line, list(chosen)
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the line in which it begins; empty lines are skipped."""
-    reader = csv.reader(ended_lines(path), delimiter=delimiter, strict=True)
-    row: list[str] | None = []
-    while row is not None:
-        line = reader.line_num + 1
-        limit = csv.field_size_limit(sys.maxsize)  # it applies to all readers, so for this row only
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise FileError(
-                f"'{name_of(path)}' is not valid CSV from line {line} on: {error}"
-            ) from error
-        finally:
-            csv.field_size_limit(limit)
-        if row and sum(map(len, row)) > untrusted.MOST_LINE:  # a quoted field of many lines
-            raise too_long(f"the row in line {line}", path, untrusted.MOST_LINE)
-        if row:
-            yield line, row
+def _is_text(name: str) -> bool:
+    """Whether the name of a column looks like a text."""
+    return name not in USUAL and (len(name.split()) > 3 or name.rstrip().endswith((".", "!", "?")))
 
 
-def _tabbed(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for line, text in text_lines(path):
+def _tabbed(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    for line, text in text_lines(path, reading.encoding):
         if not is_blank(text):
             yield line, text.split("\t")
 
 
-def _jsonl(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
-    objects = _objects(path)
-    first = list(islice(objects, _LOOKED_AT))
-    if not first:
-        raise nothing_in(path)
-    fields = list(dict.fromkeys(name for _, fields in first for name in fields))
-    names = [fields[place] for place in choose(fields)]
-    for line, values in chain(first, objects):
-        yield line, [_string(values.get(name), name, line, path) for name in names]
+def _json(path: Path, blocks: Iterator[str], choose: Choose) -> Iterator[Row]:
+    (header, *others), items = json_reading.fields(path, blocks)
+    names = [header[place] for place in _chosen(choose, header, others)]
+    for line, item in items:
+        cells = ((json_reading.value_of(item, name), name) for name in names)
+        yield line, [_string(cell, name, line, path) for cell, name in cells]
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in text_lines(path):
-        if is_blank(text):
-            continue
-        if len(text) > untrusted.MOST_JSON_LINE:
-            raise too_long(f"line {line}", path, untrusted.MOST_JSON_LINE)
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"line {line} of '{name_of(path)}' is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise FileError(f"line {line} of '{name_of(path)}' is not a JSON object")
-        yield line, values
-
-
-def _parquet(path: Path, choose: Choose, headed: bool) -> Iterator[Row]:
-    pyarrow = pyarrow_for("Parquet")
-    source = name_of(path)
-    line = 0
+def _chosen(choose: Choose, header: list[str], others: list[list[str]]) -> list[int]:
     try:
-        with untrusted.regular(path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
-            header = list(file.schema_arrow.names)
-            names = [header[place] for place in choose(header)]
-            chosen = list(dict.fromkeys(names))
-            _check_packing(file.metadata, set(chosen), path)
-            # A text that occurs in many rows is held once.
-            dictionary = {"read_dictionary": chosen}
-        with (
-            untrusted.regular(path) as raw,
-            pyarrow.parquet.ParquetFile(raw, **dictionary) as file,
-        ):
-            for batch in file.iter_batches(batch_size=1024, columns=chosen):
-                columns = [_cells(batch.column(name)) for name in names]
-                for cells in zip(*columns, strict=True):
-                    line += 1
-                    strings = zip(cells, names, strict=True)
-                    yield line, [_string(cell, name, line, path) for cell, name in strings]
-    except UnicodeDecodeError as error:
-        raise FileError(f"'{source}' has invalid UTF-8 text") from error
-    except FileError:
+        return choose(header)
+    except ArgumentError:
+        for other in others:
+            try:
+                return choose(other)
+            except ArgumentError:
+                continue
         raise
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FileError(f"cannot read '{source}': {reason}") from error
 
 
-def _check_packing(metadata: Any, names: set[str], path: Path) -> None:
-    """Refuse columns whose declared size exceeds the limit of `untrusted`."""
-    parts = [
-        metadata.row_group(group).column(place)
-        for group in range(metadata.num_row_groups)
-        for place in range(metadata.num_columns)
-    ]
-    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
-    packed = sum(part.total_compressed_size for part in parts if part.path_in_schema in names)
-    if size > max(untrusted.PACKED_FREE, untrusted.PACKED_TIMES * packed):
-        raise too_packed(path)
-
-
-def _cells(column: Any) -> list[Any]:
-    if not hasattr(column, "dictionary"):
-        return list(column.to_pylist())
-    texts = column.dictionary.to_pylist()
-    return [None if index is None else texts[index] for index in column.indices.to_pylist()]
+def _parquet(path: Path, choose: Choose) -> Iterator[Row]:
+    header = parquet_reading.header(path)
+    names = [header[place] for place in choose(header)]
+    for line, cells in enumerate(parquet_reading.cells(path, names), 1):
+        yield (
+            line,
+            [_string(cell, name, line, path) for cell, name in zip(cells, names, strict=True)],
+        )
 
 
 def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
@@ -265,6 +286,3 @@ def numbered(path: Path, *numbers: int) -> Choose:
         return [number - 1 for number in numbers]
 
     return indices
-
-
-_READERS = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}

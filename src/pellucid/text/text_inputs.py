@@ -1,21 +1,26 @@
-"""Texts to process: from arguments, from a file or from standard input.
+"""Texts to process: from arguments, from files or from standard input.
 
-    .csv, .tsv     a column, named in the header
-    .parquet       a column
-    .jsonl         a field of the object on each line
-    anything else  one text per line
+    .csv, .tsv                a column, named in the header
+    .parquet                  a column
+    .json, .jsonl, .ndjson    a field of each object
+    anything else             one text per line
+    a folder                  each of its files, by its name
 
-Blank texts are left out and counted; each text keeps the number of its line or row.
+Blank texts are left out and counted; each text keeps the number of its line or row. What is read
+but may not be meant is said in a note.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pellucid.common import untrusted
 from pellucid.common.files import is_blank
+from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.table_reading import has_columns, named, table
+from pellucid.text.folders import files_in
+from pellucid.text.noticed import Noticed
+from pellucid.text.table_reading import PLAIN, Reading, Row, has_columns, named, table
 from pellucid.text.utf8_files import name_of, nothing_in, text_lines, too_long
 
 ARGUMENTS = "the command line"
@@ -34,13 +39,33 @@ class Items:
     """The label of each text; empty if no label column was read."""
     blank: list[int]
     """Lines that were left out because they are blank."""
+    files: list[str] = field(default_factory=list)
+    """The file of each text, if they come from several; else empty."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said about how they were read."""
+
+    @property
+    def blanks(self) -> str:
+        """The number of blank lines, and which they are."""
+        return f"{count(len(self.blank), 'empty line')}: {_some(self.blank)}"
 
     @property
     def names(self) -> list[str]:
         """The name of each text in a message."""
         if self.source == ARGUMENTS:
             return ["the text"] if len(self.lines) == 1 else [f"text {n}" for n in self.lines]
-        return [f"line {line} of '{self.source}'" for line in self.lines]
+        files = self.files or [self.source] * len(self.lines)
+        return [f"line {line} of '{file}'" for line, file in zip(self.lines, files, strict=True)]
+
+    @property
+    def places(self) -> dict[str, list[str] | list[int]]:
+        """Columns that tell where each text is: its line, and its file if there are several."""
+        return ({"file": self.files} if self.files else {}) | {"line": self.lines}
+
+
+def _some(lines: Sequence[int]) -> str:
+    numbers = [str(line) for line in lines[:5]]
+    return listing(numbers) if len(lines) <= 5 else f"{', '.join(numbers)} and more"
 
 
 def from_arguments(texts: Sequence[str]) -> Items:
@@ -59,48 +84,124 @@ def from_arguments(texts: Sequence[str]) -> Items:
     return items
 
 
-def from_file(path: Path, column: str | None = None, label: str | None = None) -> Items:
-    """Texts from a file, or from standard input if the path is "-".
+def from_file(
+    path: Path,
+    column: str | None = None,
+    label: str | None = None,
+    reading: Reading = PLAIN,
+) -> Items:
+    """Texts from a file or a folder, or from standard input if the path is "-".
 
     Args:
         path: of the file; its name says its kind. Standard input has one text per line, or is CSV
-            if a column is named.
+            or JSON if a column is named.
         column: of the texts; by default "text" or "sentence", or the only one.
         label: the column of the labels, if any.
+        reading: how the file is written.
 
     Raises:
-        FileError: it cannot be read, is not UTF-8, is not of its kind, or is empty.
-        ArgumentError: there is no such column, or the file has no columns.
+        FileError: it cannot be read, has another encoding, is not of its kind, or is empty.
+        ArgumentError: there is no such column, the file has no columns, or its delimiter is
+            uncertain.
         MissingExtraError: pyarrow is not installed, and the file is Parquet or .zst.
     """
-    source = name_of(path)
-    if has_columns(path) or column is not None or label is not None:
-        table_rows = table(path, named(path, column, label))
-    else:
-        table_rows = ((line, [text]) for line, text in text_lines(path))
-    rows, left = [], untrusted.MOST_TEXT
-    for line, cells in table_rows:
-        left -= sum(len(cell) for cell in cells if cell is not None)
+    source = Source(path, column, label, reading)
+    texts: list[str] = []
+    lines: list[int] = []
+    labels: list[str] = []
+    files: list[str] = []
+    left = untrusted.MOST_TEXT
+    for one in source:
+        left -= len(one.text)
         if left < 0:
             raise too_long("the text", path, untrusted.MOST_TEXT)
-        rows.append((line, cells))
-    kept = [(line, cells) for line, cells in rows if not _is_blank(cells[0])]
-    if not kept:
-        raise nothing_in(path)
-    labels = []
-    for line, (_, *others) in kept:
-        for cell in others:
-            if _is_blank(cell):
-                raise FileError(f"'{source}' has no {label} in line {line}")
-            labels.append(str(cell).strip())
+        texts.append(one.text)
+        lines.append(one.line)
+        labels += one.labels
+        if source.is_folder:
+            files.append(one.file)
     return Items(
-        source=source,
-        texts=[str(cells[0]) for _, cells in kept],
-        lines=[line for line, _ in kept],
+        source=name_of(path),
+        texts=texts,
+        lines=lines,
         labels=labels,
-        blank=[line for line, cells in rows if _is_blank(cells[0])],
+        blank=source.blank,
+        files=files,
+        notes=source.notes,
     )
 
 
-def _is_blank(cell: str | None) -> bool:
-    return cell is None or is_blank(cell)
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a file."""
+
+    text: str
+    line: int
+    file: str
+    labels: tuple[str, ...]
+    """Its label, if labels are read."""
+
+
+class Source:
+    """The texts of a file or a folder, read as they are asked for; blank ones are left out."""
+
+    def __init__(
+        self,
+        path: Path,
+        column: str | None = None,
+        label: str | None = None,
+        reading: Reading = PLAIN,
+    ) -> None:
+        """The arguments and errors are those of `from_file`; nothing is read yet."""
+        self.path, self.column, self.label, self.reading = path, column, label, reading
+        self.files, self._notes = files_in([path])
+        self.is_folder = self.files != [path]
+        self.noticed = Noticed()
+        self.blank: list[int] = []
+        """The lines that were left out so far."""
+        self._first_blank = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said about what was read so far."""
+        notes = [*self._notes]
+        if self.blank:
+            which = f"the first is {self._first_blank}" if self.is_folder else _some(self.blank)
+            lines = count(len(self.blank), "empty line")
+            notes.append(f"left out {lines} of '{name_of(self.path)}': {which}")
+        return notes + self.noticed.notes()
+
+    def __iter__(self) -> Iterator[Text]:
+        """All texts; raises as `from_file`."""
+        is_empty = True
+        for path in self.files:
+            for one in self._texts(path):
+                is_empty = False
+                yield one
+        if is_empty:
+            raise nothing_in(self.path)
+
+    def _texts(self, path: Path) -> Iterator[Text]:
+        source = name_of(path)
+        is_table = self._is_table(path)
+        for line, (text, *others) in self._rows(path):
+            if text is None or is_blank(text):
+                self._first_blank = self._first_blank or f"line {line} of '{source}'"
+                self.blank.append(line)
+                continue
+            for cell in others:
+                if cell is None or is_blank(cell):
+                    raise FileError(f"'{source}' has no {self.label} in line {line}")
+            self.noticed.look(text, source, line, is_line=not is_table)
+            yield Text(text, line, source, tuple(str(cell).strip() for cell in others))
+
+    def _is_table(self, path: Path) -> bool:
+        has_names = self.column is not None or self.label is not None
+        return has_names or has_columns(path, self.reading)
+
+    def _rows(self, path: Path) -> Iterator[Row]:
+        if self._is_table(path):
+            choose = named(path, self.column, self.label)
+            return table(path, choose, reading=self.reading, noticed=self.noticed)
+        lines = text_lines(path, self.reading.encoding)
+        return ((line, [text]) for line, text in lines)

@@ -66,6 +66,16 @@ class Tokenizer:
         return int(self.inner.num_special_tokens_to_add(is_pair=False))
 
     @property
+    def unknown(self) -> int | None:
+        """The id of the token for what is not in the vocabulary; None if there is none."""
+        model = self.inner.model
+        token = getattr(model, "unk_token", None)
+        number: int | None = (
+            getattr(model, "unk_id", None) if token is None else self.inner.token_to_id(token)
+        )
+        return number
+
+    @property
     def of_target(self) -> "Tokenizer":
         """The tokenizer of the target language; by default the same."""
         return self

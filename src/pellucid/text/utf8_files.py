@@ -1,4 +1,4 @@
-"""UTF-8 files, packed or not, read in blocks and lines.
+"""Text files, packed or not, read in blocks and lines: UTF-8 unless a mark or the user says else.
 
 A file may be packed as .gz, .bz2, .xz or .zst. `pellucid.common.untrusted` limits how long a line
 may be, and how much larger than itself a packed file. Blocks are read as they are asked for, so
@@ -6,14 +6,13 @@ that `pellucid.training.corpus` can read files that are larger than the memory.
 """
 
 import bz2
-import codecs
 import gzip
 import io
 import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ from pellucid.common import untrusted
 from pellucid.common.files import printable, reason_of
 from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError
+from pellucid.text.encodings import HEAD, Decoder, encoding_of
 
 STDIN = Path("-")
 BLOCK = 2**17
@@ -116,42 +116,40 @@ _PACKED: dict[str, Callable[[BinaryIO], Any]] = {
 }
 
 
-def text_blocks(path: Path) -> Iterator[str]:
+def text_blocks(path: Path, encoding: str | None = None) -> Iterator[str]:
     """The text of a file in blocks of about `BLOCK` bytes, with its line ends.
 
+    Args:
+        path: of the file.
+        encoding: of a file without a byte order mark; UTF-8 by default.
+
     Raises:
-        FileError: it cannot be read, or is not UTF-8; the message has the first invalid byte,
-            from 0, and its line, from 1.
+        FileError: it cannot be read, is no text, or has another encoding; the message has the first
+            invalid byte, from 0, and its line, from 1.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    end, line = 0, 1
     with opened(path) as file:
-        while True:
-            block = file.read(BLOCK)
-            end += len(block)
-            try:
-                text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                # The decoded bytes end with the block, but may begin before it.
-                data, start = error.object, error.start
-                line += data[:start].count(b"\n")
-                raise FileError(
-                    f"'{name_of(path)}' is not UTF-8 text: byte {end - len(data) + start}, "
-                    f"in line {line}, is 0x{data[start]:02x}"
-                ) from error
-            line += text.count("\n")
-            if text:
+        head = file.read(HEAD)
+        decoder = Decoder(encoding_of(head, encoding, name_of(path)), name_of(path))
+        for block in chain([head] if head else [], iter(lambda: file.read(BLOCK), b""), [b""]):
+            if text := decoder.decode(block):
                 yield text
-            if not block:
-                return
 
 
-def ended_lines(path: Path) -> Iterator[str]:
-    r"""Lines with their ends: \n, \r or \r\n."""
+def ended_lines(path: Path, encoding: str | None = None) -> Iterator[str]:
+    r"""Lines with their ends: \n, \r or \r\n; raises as `text_blocks`."""
+    return lines_of(text_blocks(path, encoding), path)
+
+
+def lines_of(blocks: Iterable[str], path: Path) -> Iterator[str]:
+    r"""The lines of text in blocks, with their ends.
+
+    Raises:
+        FileError: a line is too long.
+    """
     newlines = io.IncrementalNewlineDecoder(None, translate=False)  # \r\n may span two blocks
     parts: list[str] = []
     length = number = 0
-    for block in chain(text_blocks(path), [""]):
+    for block in chain(blocks, [""]):
         for line in io.StringIO(newlines.decode(block, final=not block), newline=""):
             parts.append(line)
             length += len(line)
@@ -169,6 +167,6 @@ def too_long(what: str, path: Path, most: int) -> FileError:
     return FileError(f"{what} of '{name_of(path)}' has more than {most:,} characters")
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(ended_lines(path), 1):
+def text_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(ended_lines(path, encoding), 1):
         yield number, line.rstrip("\r\n")

@@ -12,14 +12,13 @@ from typing import Any, Literal, get_args
 from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, FileError, PellucidError
-from pellucid.layers.config import Config
-from pellucid.layers.config import Kind as ModelKind
-from pellucid.tasks.targets import Kind, kind_named
+from pellucid.layers.config import Config, Kind
+from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.training.model_sizes import TIERS, shape
 from pellucid.training.settings import Settings
 
 What = Literal["decoder", "classifier", "translator", "encoder", "pairs"]
-KIND: dict[str, ModelKind] = {
+KIND: dict[str, Kind] = {
     "decoder": "decoder",
     "classifier": "encoder",
     "translator": "encoder-decoder",
@@ -44,17 +43,13 @@ class Run:
     """Files for evaluation; by default, a share of the training data is held out."""
     columns: tuple[str | int, ...] = ()
     """Names or numbers of the columns: the text; or text and label; or source and target."""
+    reading: Reading = PLAIN
+    """How the files are written, where they do not say it themselves."""
     vocabulary: int | None = None
     base: Path | None = None
     """A model to fine-tune, with its tokenizer."""
     head_only: bool = False
     """Whether to train only the head of a classifier."""
-    predict: Kind | None = None
-    """What the labels of a classifier are; by default what they look like."""
-    separator: str | None = None
-    """What divides several labels."""
-    balanced: bool = False
-    """Whether each label of a classifier weighs the same."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Settings` and of the model's `Config`."""
 
@@ -63,11 +58,6 @@ class Run:
             raise ArgumentError(f"what must be one of {listing([*get_args(What)])}")
         if self.head_only and self.what != "classifier":
             raise ArgumentError("head_only applies to a classifier only")
-        kind_named(self.predict)
-        if self.what != "classifier" and (self.predict, self.separator) != (None, None):
-            raise ArgumentError("predict and separator apply to a classifier only")
-        if self.balanced and (self.what != "classifier" or self.predict == "number"):
-            raise ArgumentError("balanced applies to the labels of a classifier only")
         if self.base is not None and self.vocabulary is not None:
             raise ArgumentError("vocabulary cannot be changed: the base model has its own")
         if self.what != "translator" and self.options.get("guidance"):
@@ -140,6 +130,7 @@ class Run:
             for name in ("files", "held_out"):
                 values[name] = tuple(map(Path, values[name]))
             values["columns"] = tuple(values["columns"])
+            values["reading"] = Reading(**values.get("reading", {}))
             values["base"] = None if values["base"] is None else Path(values["base"])
             return cls(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -29,6 +29,7 @@ from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models import load
 from pellucid.models.stacks import KINDS
+from pellucid.text.folders import files_in
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.utf8_files import name_of
 from pellucid.training import corpus, hardware, word_aligner
@@ -100,6 +101,12 @@ def train(
         )
     if run.what == "translator" and find_spec("sacrebleu") is None:
         raise MissingExtraError.of("BLEU needs sacrebleu", "train")
+    if not resume:
+        files, notes = files_in(run.files)
+        held_out, others = files_in(run.held_out)
+        run = replace(run, files=tuple(files), held_out=tuple(held_out))
+        for remark in [*notes, *others] if processes.is_first else []:
+            note(remark)
     with places.alone(directory, resume) if processes.is_first else nullcontext():
         try:
             return _train(run, directory, resume, overwrite, processes, progress, note, line)
@@ -201,7 +208,7 @@ def _set_up(
         model.load_state_dict(base.state_dict())
     model.tokenizer = tokenizer
     objective = _objective(run, prepared, model, settings, links)
-    return objective, settings, _left_out(run, prepared, longest)
+    return objective, settings, _left_out(prepared, longest)
 
 
 def _special_id(tokenizer: Tokenizer, *names: str) -> int | None:
@@ -209,19 +216,16 @@ def _special_id(tokenizer: Tokenizer, *names: str) -> int | None:
     return next((id for id in tokenizer.all_special_ids if tokenizer.token(id) in names), None)
 
 
-def _left_out(run: Run, prepared: Any, longest: int | None) -> list[str]:
-    """Remarks on rows that are left out, for people."""
+def _left_out(prepared: Any, longest: int | None) -> list[str]:
+    """Remarks on rows that are left out, and on what was noticed in the files, for people."""
     remarks = []
     for tally, whose in zip(prepared.left_out, ("", " of the held-out data"), strict=True):
         parts = [f"{count(tally.blank, 'blank row')}"] if tally.blank else []
         if tally.too_long:
             parts.append(f"{count(tally.too_long, 'row')} of more than {longest} tokens")
-        if tally.held_out:
-            parts.append(f"{count(tally.held_out, 'text')} equal to a held-out one")
         if parts:
             remarks.append(f"left out {listing(parts)}{whose}")
-    if run.what == "classifier" and prepared.kind == "number" and run.predict is None:
-        remarks.append("labels are numbers, so numbers are predicted; --predict label for labels")
+        remarks += tally.notes
     return remarks
 
 
@@ -283,6 +287,7 @@ def _prepared(
         "vocabulary": run.vocabulary,
         "tokenizer": None if base is None else base.tokenizer,
         "progress": progress,
+        "reading": run.reading,
     }
     if run.what in ("decoder", "encoder"):
         if run.what == "encoder":
@@ -291,14 +296,7 @@ def _prepared(
     labelled = run.what == "classifier"
     columns = run.columns or (("text", "label") if labelled else ("source", "target"))
     return corpus.prepare_rows(
-        run.files,
-        data,
-        columns,
-        labelled=labelled,
-        predict=run.predict,
-        separator=run.separator,
-        longest=longest,
-        **shared,
+        run.files, data, columns, labelled=labelled, longest=longest, **shared
     )
 
 
@@ -327,8 +325,7 @@ def _objective(
             **rest,
         )
     if run.what == "pairs":
-        keys = training.keys, held_out.keys
-        return Contrastive(model, training.texts, held_out.texts, keys=keys, **rest)
+        return Contrastive(model, training.texts, held_out.texts, **rest)
     if run.what == "encoder":
         mask = _special_id(model.tokenizer, MASK, "[MASK]", "<mask>")
         if mask is None:
@@ -344,9 +341,6 @@ def _objective(
         judged,
         prepared.names,
         smoothing=smoothing,
-        kind=prepared.kind,
-        balanced=run.balanced,
-        keys=held_out.keys[0],
         **rest,
     )
 

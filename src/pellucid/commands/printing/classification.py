@@ -63,7 +63,7 @@ def columns(items: Items, head: Head, said: torch.Tensor) -> dict[str, table_wri
         head: the classifier.
         said: (texts, labels) probabilities; or (texts, 1) numbers.
     """
-    table: dict[str, table_writing.Column] = {"line": items.lines, "text": items.texts}
+    table: dict[str, table_writing.Column] = {**items.places, "text": items.texts}
     if head.kind == "number":
         return table | {"number": said[:, 0].tolist()}
     best, labels = said.max(-1)

@@ -22,7 +22,7 @@ def columns(items: Items, clustering: Clustering) -> dict[str, table_writing.Col
     """The columns of a table with a row for each text."""
     labels = {group.number: title_of(group, items.texts) for group in clustering.groups}
     return {
-        "line": items.lines,
+        **items.places,
         "text": items.texts,
         "group": list(clustering.group_of),
         "label": [labels[number] for number in clustering.group_of],
@@ -34,6 +34,7 @@ def data(items: Items, clustering: Clustering, model: str | None) -> dict[str, A
     return {
         "model": name_of(model),
         "texts": len(items.texts),
+        "notes": items.notes,
         "silhouette": clustering.silhouette,
         "groups": [
             {

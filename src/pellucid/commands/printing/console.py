@@ -38,13 +38,15 @@ def one_line(text: str) -> Text:
 
 
 @contextmanager
-def noted() -> Iterator[None]:
-    """Print the warnings of the block as notes after it."""
+def noted(notes: list[str] | None = None) -> Iterator[None]:
+    """Print the warnings of the block as notes after it, and add them to `notes`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     for warning in caught:
         note(str(warning.message))
+        if notes is not None:
+            notes.append(str(warning.message))
 
 
 def note(text: str) -> None:

@@ -18,15 +18,16 @@ FEW = 8
 
 def columns(items: Items, vectors: torch.Tensor) -> dict[str, table_writing.Column]:
     """The columns of a table with a row for each text; `vectors` are (texts, width)."""
-    return {"line": items.lines, "text": items.texts, "embedding": vectors.numpy()}
+    return {**items.places, "text": items.texts, "embedding": vectors.numpy()}
 
 
 def data(items: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
     """The embeddings for --json."""
-    rows = zip(items.lines, items.texts, vectors.tolist(), strict=True)
+    rows = {**items.places, "text": items.texts, "embedding": vectors.tolist()}
     return {
         "model": name_of(model),
-        "items": [{"line": n, "text": text, "embedding": row} for n, text, row in rows],
+        "notes": items.notes,
+        "items": table_writing.rows_of(rows),
     }
 
 

@@ -132,7 +132,7 @@ def write(
     written = Written(texts, options)
     typist = Typist(texts, sys.stdout) if shows else None
     start = time.perf_counter()
-    with noted():
+    with noted(prompts.notes):
         pieces = stream(model, prompts.texts, names=prompts.names, samples=samples, **options)
     try:
         # The first step may be compiled; its progress bar is shown before any text.

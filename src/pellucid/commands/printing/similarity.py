@@ -20,7 +20,10 @@ def columns(items: Items, matches: Sequence[Match]) -> dict[str, table_writing.C
     return {
         "rank": list(range(1, len(matches) + 1)),
         "score": [match.score for match in matches],
-        "line": [items.lines[match.index] for match in matches],
+        **{
+            name: [column[match.index] for match in matches]
+            for name, column in items.places.items()
+        },
         "text": [items.texts[match.index] for match in matches],
     }
 
@@ -31,6 +34,7 @@ def data(query: str, items: Items, matches: Sequence[Match], model: str | None) 
         "model": name_of(model),
         "query": query,
         "texts": len(items.texts),
+        "notes": items.notes,
         "matches": table_writing.rows_of(columns(items, matches)),
     }
 

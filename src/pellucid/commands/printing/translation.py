@@ -30,7 +30,7 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
         items: the texts.
         options: of `translate`.
     """
-    with noted(), steps() as step, compilation_named(step):
+    with noted(items.notes), steps() as step, compilation_named(step):
         return translate(
             model,
             items.texts,
@@ -58,7 +58,7 @@ def columns(
 ) -> dict[str, table_writing.Column]:
     """The columns of a table; alignments add the words and (words, source words) weights."""
     table: dict[str, table_writing.Column] = {
-        "line": items.lines,
+        **items.places,
         "source": items.texts,
         "text": [translation.text for translation in translations],
         "score": [translation.score for translation in translations],
@@ -73,7 +73,9 @@ def columns(
 
 
 def lines(items: Items, translations: Sequence[Translation]) -> list[str]:
-    """A line for each line of the file; empty lines stay empty."""
+    """A line for each line of the file; empty lines stay empty, but for those of a folder."""
+    if items.files:
+        return [" ".join(translation.text.splitlines()) for translation in translations]
     texts = dict.fromkeys(items.blank, "")
     for line, translation in zip(items.lines, translations, strict=True):
         texts[line] = " ".join(translation.text.splitlines())

@@ -2,17 +2,30 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from pellucid.common.files import is_blank
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
-from pellucid.text.table_reading import Choose, has_columns, named, numbered, table
-from pellucid.text.utf8_files import kind, name_of, nothing_in, text_blocks
+from pellucid.text.noticed import Noticed
+from pellucid.text.table_reading import (
+    JSON,
+    PLAIN,
+    Choose,
+    Reading,
+    Row,
+    has_columns,
+    named,
+    numbered,
+    table,
+)
+from pellucid.text.utf8_files import kind, name_of, nothing_in, text_blocks, text_lines
 
+PARALLEL = ("source", "target")
+"""The columns of pairs that may also be the lines of two files."""
 PIECE = 2**17
 """Characters of a long document read at once: few, so that all cores share the work."""
 
@@ -27,18 +40,21 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was left out."""
+    """Counts of what was left out, and notes on what was read."""
 
     blank: int = 0
     """Blank documents and rows."""
     too_long: int = 0
     """Rows with a text of too many tokens."""
-    held_out: int = 0
-    """Training texts that are equal to a held-out one."""
+    notes: list[str] = field(default_factory=list)
+    """What was noticed in the files read so far and may not be meant, a line each."""
 
 
 def documents(
-    files: Sequence[Path], column: str | int | None = None, tally: Tally | None = None
+    files: Sequence[Path],
+    column: str | int | None = None,
+    tally: Tally | None = None,
+    reading: Reading = PLAIN,
 ) -> Iterator[Piece]:
     r"""Stream the documents of files, in order.
 
@@ -50,23 +66,30 @@ def documents(
         column: of the text, in files with columns: a name, or a number from 1 for files without a
             header. By default "text", "sentence" or the only column.
         tally: counts blank documents.
+        reading: how the files are written.
 
     Raises:
-        FileError: a file cannot be read, is not UTF-8, is of another format than its name says, or
-            is empty.
+        FileError: a file cannot be read, has another encoding, is of another format than its name
+            says, or is empty.
         ArgumentError: there is no such column.
         MissingExtraError: pyarrow is not installed, and a file is Parquet or .zst.
     """
     tally = Tally() if tally is None else tally
+    noticed = Noticed()
     for path in files:
-        is_table = has_columns(path) or column is not None
+        is_table = has_columns(path, reading) or column is not None
         blank = tally.blank
-        pieces = _rows_of_text(path, column, tally) if is_table else _plain_text(path)
+        pieces = (
+            _rows_of_text(path, column, tally, reading, noticed)
+            if is_table
+            else _plain_text(path, reading, noticed)
+        )
         first = next(pieces, None)
         if first is None:
             raise _no_text(path, tally.blank - blank)
         yield first
         yield from pieces
+        tally.notes = noticed.notes()
 
 
 def _no_text(path: Path, blank: int) -> FileError:
@@ -81,18 +104,22 @@ def _no_text(path: Path, blank: int) -> FileError:
 def _choose(path: Path, columns: Sequence[str | int | None]) -> Choose:
     """Choose columns by name or by number."""
     numbers = [column for column in columns if isinstance(column, int)]
-    if numbers and kind(path) == ".jsonl":
+    if numbers and kind(path) in JSON:
         raise ArgumentError(f"the fields of '{name_of(path)}' have names, not numbers")
     names = [column for column in columns if not isinstance(column, int)]
     return numbered(path, *numbers) if numbers else named(path, *names)
 
 
-def _rows_of_text(path: Path, column: str | int | None, tally: Tally) -> Iterator[Piece]:
+def _rows_of_text(
+    path: Path, column: str | int | None, tally: Tally, reading: Reading, noticed: Noticed
+) -> Iterator[Piece]:
     headed = not isinstance(column, int)
-    for _, (text,) in table(path, _choose(path, [column]), headed=headed):
+    choose = _choose(path, [column])
+    for line, (text,) in table(path, choose, headed=headed, reading=reading, noticed=noticed):
         if text is None or is_blank(text):
             tally.blank += 1
         else:
+            noticed.look(text, name_of(path), line)
             begins = True
             while text:  # a long text is divided, too
                 place = cut(text, PIECE) if len(text) > PIECE else len(text)
@@ -100,18 +127,20 @@ def _rows_of_text(path: Path, column: str | int | None, tally: Tally) -> Iterato
                 text, begins = text[place:], False
 
 
-def _plain_text(path: Path) -> Iterator[Piece]:
+def _plain_text(path: Path, reading: Reading, noticed: Noticed) -> Iterator[Piece]:
     begins = True
-    for text in _parts(path):
+    for text in _parts(path, reading):
         if not begins or not is_blank(text):
+            if begins:
+                noticed.look(text.splitlines()[0], name_of(path), 1, is_line=True)
             yield Piece(text, begins)
             begins = False
 
 
-def _parts(path: Path) -> Iterator[str]:
+def _parts(path: Path, reading: Reading) -> Iterator[str]:
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     waiting = ""
-    for block in chain(text_blocks(path), [""]):
+    for block in chain(text_blocks(path, reading.encoding), [""]):
         waiting += newlines.decode(block, final=not block)
         while len(waiting) > PIECE:
             place = cut(waiting, PIECE)
@@ -139,18 +168,22 @@ def rows(
     *,
     labelled: bool = False,
     tally: Tally | None = None,
+    reading: Reading = PLAIN,
 ) -> Iterator[tuple[str, ...]]:
     """Stream the rows of files, without those that have a blank text.
 
     Args:
-        files: with columns. If columns are numbers, files of unknown types are tab-separated.
+        files: with columns; or, for the columns `PARALLEL`, a file of source lines before each file
+            of as many target lines. If columns are numbers, files of unknown types are separated by
+            tabs.
         columns: names in the header, or numbers from 1 for files without a header.
         labelled: whether the last column has labels, which no row with a text may lack.
         tally: counts blank rows.
+        reading: how the files are written.
 
     Raises:
-        FileError: a file cannot be read, is not UTF-8, is of another format than its name says, or
-            has no rows; or a label is missing.
+        FileError: a file cannot be read, has another encoding, is of another format than its name
+            says, or has no rows; a label is missing; or parallel files differ in their lines.
         ArgumentError: there is no such column, or names and numbers are mixed.
         MissingExtraError: pyarrow is not installed, and a file is Parquet or .zst.
     """
@@ -162,9 +195,16 @@ def rows(
         )
     label = names[-1] if names else f"label in column {numbers[-1]}"
     tally = Tally() if tally is None else tally
-    for path in files:
+    noticed = Noticed()
+    waiting = iter(files)
+    for path in waiting:
         before, is_empty = tally.blank, True
-        for line, cells in table(path, _choose(path, columns), headed=bool(names)):
+        if tuple(columns) == PARALLEL and not has_columns(path, reading):
+            read = _parallel(path, next(waiting, None), reading)
+        else:
+            choose = _choose(path, columns)
+            read = table(path, choose, headed=bool(names), reading=reading, noticed=noticed)
+        for line, cells in read:
             blanks = [cell is None or is_blank(cell) for cell in cells]
             if labelled and blanks[-1] and not any(blanks[:-1]):
                 raise FileError(f"'{name_of(path)}' has no {label} in line {line}")
@@ -173,6 +213,29 @@ def rows(
                 continue
             is_empty = False
             values = [str(cell) for cell in cells]
+            for text in values[: len(values) - labelled]:
+                noticed.look(text, name_of(path), line)
             yield (*values[:-1], values[-1].strip()) if labelled else tuple(values)
         if is_empty:
             raise _no_text(path, tally.blank - before)
+        tally.notes = noticed.notes()
+
+
+def _parallel(path: Path, target: Path | None, reading: Reading) -> Iterator[Row]:
+    """The lines of two files, which translate each other."""
+    if target is None or has_columns(target, reading):
+        other = "there is none" if target is None else f"'{name_of(target)}' has columns"
+        raise ArgumentError(
+            f"'{name_of(path)}' has one text per line and no columns; the file after it must hold "
+            f"its translations, line by line, but {other}"
+        )
+    read = [text_lines(one, reading.encoding) for one in (path, target)]
+    for source, translation in zip_longest(*read):
+        if source is None or translation is None:
+            shorter, longer = (path, target) if source is None else (target, path)
+            line = (source or translation)[0]
+            raise FileError(
+                f"'{name_of(shorter)}' ends before line {line} of '{name_of(longer)}'; in parallel "
+                "files each line translates the same line of the other"
+            )
+        yield source[0], [source[1], translation[1]]

@@ -1,0 +1,190 @@
+"""What separates the fields of a table in text: told, said by Excel, or what fits.
+
+Python's csv reads the rows, because Arrow's reader and pandas', which are faster, do not say in
+which line a row begins or what is wrong with it, and because a table of texts then needs no
+pyarrow. Its Sniffer is not used: it takes letters for delimiters, and says nothing of its doubts.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pellucid.common import untrusted
+from pellucid.common.files import printable
+from pellucid.common.wording import count, listing, short
+from pellucid.errors import ArgumentError, FileError
+
+NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+"""The delimiters that are found without being told, and what they are called."""
+SAMPLE_LINES, SAMPLE_CHARACTERS = 200, 2**17
+"""How much of a table tells its delimiter."""
+_ODD = "^~:\x01\x1e\x1f§¦"
+"""Delimiters of some tables that nobody can be sure of."""
+_EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of a table are written."""
+
+    delimiter: str
+    quoted: bool = True
+    """Whether double quotes surround some fields, as in CSV."""
+    skipped: int = 0
+    """Lines before the first row."""
+
+
+def parsed(name: str) -> str:
+    """The character of --delimiter, which may be named.
+
+    Raises:
+        ArgumentError: it is neither one character nor the name of one.
+    """
+    named = {word: mark for mark, word in NAMES.items()} | {"\\t": "\t"}
+    mark = named.get(name.lower(), name)
+    if len(mark) != 1 or mark in '"\r\n\0' or mark.isalnum():
+        raise ArgumentError(
+            f"--delimiter must be {listing(list(NAMES.values()))} or another single character, "
+            f"not '{short(printable(name), 40)}'".replace(" and ", ", ", 1)
+        )
+    return mark
+
+
+def layout(lines: Sequence[str], source: str, *, told: str | None, ending: str) -> Layout:
+    """How a table is written whose first lines these are.
+
+    Args:
+        lines: with their ends.
+        source: the name of the file, for errors.
+        told: the delimiter, if the user says it; then quotes are those of CSV.
+        ending: of the file's name; in .tsv nothing is quoted, unless the whole header is.
+
+    Raises:
+        ArgumentError: more than one delimiter fits, or the header looks like several columns
+            that are separated otherwise.
+    """
+    excel = _EXCEL.fullmatch(lines[0]) if lines and ending != ".tsv" else None
+    skipped = int(excel is not None)
+    lines = lines[skipped:]
+    if told is None and excel is not None:
+        told = excel[1]
+    if told is None and ending != ".tsv":
+        told = _fitting(lines, source)
+    found = Layout(told or "\t", told is not None or _is_quoted(lines), skipped)
+    _check_header(lines, found, source)
+    return found
+
+
+def _is_quoted(lines: Sequence[str]) -> bool:
+    """Whether every name in a header of tabs is in quotes, which no name has of itself."""
+    header = next((line.rstrip("\r\n") for line in lines if line.strip()), "")
+    return all(re.fullmatch(r'"[^"]*"', name) for name in header.split("\t"))
+
+
+def _fitting(lines: Sequence[str], source: str) -> str:
+    widths = {mark: _widths(lines, Layout(mark)) for mark in NAMES}
+    even = [mark for mark, rows in widths.items() if rows and rows[0] > 1 and len(set(rows)) == 1]
+    if len(even) > 1:
+        marks = listing([f"{NAMES[mark]}s" for mark in even]).replace(" and ", " or ")
+        raise ArgumentError(
+            f"the fields of '{source}' may be separated by {marks}; say which with "
+            f"--delimiter {NAMES[even[0]]}, say"
+        )
+    if even:
+        return even[0]
+    # The row that differs is an error of its own, which names its line.
+    headers = [mark for mark, rows in widths.items() if rows and rows[0] > 1]
+    return max(headers, key=lambda mark: _agreement(widths[mark]), default=",")
+
+
+def _agreement(rows: Sequence[int]) -> float:
+    return sum(row == rows[0] for row in rows) / len(rows)
+
+
+def _widths(lines: Sequence[str], made: Layout) -> list[int]:
+    """The number of fields of each row, up to one that is not valid or not complete."""
+    return [len(row) for _, row in _until_error(lines, made)]
+
+
+def _until_error(lines: Sequence[str], made: Layout) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from rows(lines, made, "")
+    except FileError:
+        return
+
+
+def _check_header(lines: Sequence[str], made: Layout, source: str) -> None:
+    """Refuse a header of one column that looks like several."""
+    _, header = next(_until_error(lines, made), (0, []))
+    if len(header) != 1:
+        return
+    for mark in (*NAMES, *_ODD):
+        if mark == made.delimiter or mark not in header[0]:
+            continue
+        widths = _widths(lines, Layout(mark, made.quoted))
+        if len(widths) > 1 and widths[0] > 1 and len(set(widths)) == 1:
+            name = NAMES.get(mark, f"'{printable(mark)}'")
+            raise ArgumentError(
+                f"the header of '{source}', “{short(printable(header[0]), 60)}”, is one column, "
+                f"but looks like {widths[0]} separated by {name}: --delimiter {name}"
+            )
+
+
+def rows(lines: Iterable[str], made: Layout, source: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the line in which it begins, from 1; empty lines are skipped.
+
+    Args:
+        lines: all lines of the file, with their ends.
+        made: how they are written.
+        source: the name of the file, for errors.
+
+    Raises:
+        FileError: a quoted field does not end, or is followed by something else than a delimiter.
+    """
+    if made.quoted:
+        reader = csv.reader(lines, delimiter=made.delimiter, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter=made.delimiter, quoting=csv.QUOTE_NONE, strict=True)
+    row: list[str] | None = []
+    while row is not None:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(sys.maxsize)  # it applies to all readers, so for this row only
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            reason = "a quoted field does not end" if "end of data" in str(error) else error
+            raise FileError(f"'{source}' is not valid CSV from line {line} on: {reason}") from error
+        finally:
+            csv.field_size_limit(limit)
+        if row and sum(map(len, row)) > untrusted.MOST_LINE:  # a quoted field of many lines
+            most = f"{untrusted.MOST_LINE:,} characters"
+            raise FileError(f"the row in line {line} of '{source}' has more than {most}")
+        if row and line > made.skipped:
+            yield line, row
+
+
+def swallowed(row: Sequence[str], made: Layout) -> bool:
+    """Whether a row holds lines that look like rows, as where a stray quote begins a field."""
+    if not any("\n" in field or "\r" in field for field in row):
+        return False
+    inner = [line for field in row for line in field.splitlines()[1:]]
+    if len(row) == 1:
+        return len(inner) > 100
+    alike = sum(line.count(made.delimiter) == len(row) - 1 for line in inner)
+    return 2 * alike >= len(inner)
+
+
+def uneven(
+    line: int, fields: int, width: int, made: Layout, source: str, *, headed: bool
+) -> FileError:
+    """The error for a row with another number of fields than the first."""
+    mark = NAMES.get(made.delimiter, f"'{printable(made.delimiter)}'")
+    advice = f"; a field that holds a {mark} goes in double quotes" if made.quoted else ""
+    if width == 1 and made.quoted:
+        advice += ", or name the file .txt if each line is a text"
+    return FileError(
+        f"line {line} of '{source}' has {count(fields, 'field')}, but its "
+        f"{'header' if headed else 'first line'} has {width}{advice}"
+    )
