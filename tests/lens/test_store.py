@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.lens.budget import assert_same_weights
 from tests.lens.tiny import CONFIGS, build, some_ids
@@ -59,6 +60,24 @@ def test_a_part_of_a_fused_projection_is_written_alone(tmp_path):
     assert small < large <= 2 * small
     held = sum(r.query.nbytes + r.key.nbytes + r.query_ids.nbytes for r in seen.records)
     assert large < held + 4096
+
+
+def test_alignment_heads_come_back_and_older_files_have_none(tmp_path):
+    seen, _ = watched("bert")
+    seen.alignment_heads = [(seen.names[1], 2), (seen.names[0], 0)]
+    path = tmp_path / "x.safetensors"
+    seen.of_layers([0, 1]).save(path)
+    assert pellucid.Recording.load(path).alignment_heads == seen.alignment_heads
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["pellucid"])
+    tensors = load_file(path)
+    for odd, said in (([["a", -1]], "head is -1"), ([[1, 1]], "name is 1"), ([3], "contradicts")):
+        save_file(tensors, path, {"pellucid": json.dumps(header | {"alignment_heads": odd})})
+        with pytest.raises(FileError, match=said):
+            pellucid.Recording.load(path)
+    del header["alignment_heads"]
+    save_file(tensors, path, metadata={"pellucid": json.dumps(header)})
+    assert pellucid.Recording.load(path).alignment_heads == []
 
 
 def test_files_that_are_no_recording(tmp_path):

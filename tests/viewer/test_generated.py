@@ -7,7 +7,7 @@ import tokenizers
 import torch
 import transformers
 
-from pellucid import lens, pretrained
+from pellucid import Recording, lens, pretrained
 from pellucid.errors import ArgumentError, FileError, OutOfRangeError
 from pellucid.models import Config, Encoder, load
 from pellucid.models.checkpoints.generation import Generation
@@ -260,7 +260,8 @@ def test_the_alignment_is_that_of_the_head_that_the_model_names(told):
 
 
 def test_else_it_is_that_of_all(told):
-    volume = Volume(told["translated"].seen, "saved")
+    seen = told["translated"].seen
+    volume = Volume(Recording(seen.model, seen.records, vocabulary=seen._vocabulary), "saved")
     answer = ask(volume, "alignment/0/0")
     expected = lens.align(volume.seen)
     assert torch.allclose(

@@ -183,7 +183,7 @@ def test_the_models_at_hand_are_those_installed_and_those_named(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("reads", ["the translation", "the translation, as a target"])
-def test_the_page_aligns_as_the_command_does(reads: str) -> None:
+def test_the_page_aligns_as_the_command_does(reads: str, tmp_path: Path) -> None:
     text, model = "The king sent his servant to the city.", load(pretrained.TRANSLATOR)
     [found] = translate(model, [text])
     wanted = translation_alignment(model, found)
@@ -193,3 +193,9 @@ def test_the_page_aligns_as_the_command_does(reads: str) -> None:
     assert (grid["source"], grid["target"]) == (wanted.source, wanted.target)
     # The same heads of the same tokens, in passes whose shapes differ.
     torch.testing.assert_close(torch.tensor(grid["weights"]), wanted.weights, atol=1e-5, rtol=0)
+    read.seen.save(tmp_path / "a.safetensors")
+    again = alignment.alignment(volumes.saved(str(tmp_path / "a.safetensors"), ["decoder.*"]), 0)
+    assert again["of"] == grid["of"] != "the mean over all layers and heads"
+    words = len(again["target"])  # a file does not know the last word, which was never read
+    kept = torch.tensor(grid["weights"][:words])
+    torch.testing.assert_close(torch.tensor(again["weights"]), kept, atol=1e-6, rtol=0)

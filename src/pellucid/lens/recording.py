@@ -80,6 +80,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         vocabulary: dict[int, str] | None = None,
         special_ids: Iterable[int] = (),
         placeholder_ids: Iterable[int] = (),
+        alignment_heads: Iterable[tuple[str, int]] = (),
     ) -> None:
         """Use `watch`, `load` or `from_attentions` to make a recording.
 
@@ -89,6 +90,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
             tokenizer: a Hugging Face tokenizer, to convert ids to tokens.
             unseen, in_pieces, special_ids, placeholder_ids: as the properties.
             vocabulary: the known tokens by id.
+            alignment_heads: as the attribute.
         """
         self.model = model
         """The class name of the model that was watched."""
@@ -99,6 +101,8 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
         self._special = frozenset(special_ids)
         self._placeholders = frozenset(placeholder_ids)
         self._tokenizer = tokenizer
+        self.alignment_heads = list(alignment_heads)
+        """The module and the number of each head that the model names for word alignment."""
 
     __eq__, __hash__ = object.__eq__, object.__hash__  # Mapping's would compare all weights
 
@@ -205,6 +209,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
             vocabulary=self._vocabulary,
             special_ids=self._special,
             placeholder_ids=self._placeholders,
+            alignment_heads=self.alignment_heads,
         )
 
     @property

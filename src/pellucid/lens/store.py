@@ -73,6 +73,7 @@ class Storable(Protocol):
     """What a file stores of a recording."""
 
     model: str
+    alignment_heads: list[tuple[str, int]]
 
     @property
     def records(self) -> list[Record]: ...
@@ -119,6 +120,7 @@ def save(recording: Storable, path: str | os.PathLike[str], *, overwrite: bool =
         },
         "special": sorted(recording.special_ids),
         "placeholders": sorted(recording.placeholder_ids),
+        "alignment_heads": recording.alignment_heads,
         "records": records,
     }
     with written_whole(path, "recording", overwrite=overwrite) as aside:
@@ -173,6 +175,10 @@ def load(path: str | os.PathLike[str], make: Callable[..., Result]) -> Result:
             vocabulary=dict(zip(_ids(map(int, names)), names.values(), strict=True)),
             special_ids=_ids(header["special"]),
             placeholder_ids=_ids(header.get("placeholders", ())),
+            alignment_heads=[  # which older files do not name
+                (untrusted.text(name, "name"), untrusted.whole(head, "head"))
+                for name, head in header.get("alignment_heads", ())
+            ],
         )
     return recording
 

@@ -485,6 +485,12 @@ class EncoderDecoder(_LanguageModel):
         super().share()
         self.decoder.tokens = self.encoder.tokens  # one vocabulary for both
 
+    @property
+    def alignment_heads(self) -> list[tuple[str, int]]:
+        """The module and the number of each head that its generation config names for alignment."""
+        named = self.generation.alignment_heads or ()
+        return [(f"decoder.blocks.{layer}.cross", head) for layer, head in named]
+
     def forward(
         self,
         source: Tensor,

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from pellucid.models import EncoderDecoder
+
 
 @dataclass(frozen=True)
 class Checkpoint(ABC):
@@ -29,6 +31,11 @@ class Checkpoint(ABC):
     @abstractmethod
     def starts_target(self) -> int | None:
         """The id of the token with which the decoder of an encoder-decoder starts."""
+
+    @property
+    def alignment_heads(self) -> list[tuple[str, int]]:
+        """The module and the number of each head that the model names for word alignment."""
+        return self.model.alignment_heads if isinstance(self.model, EncoderDecoder) else []
 
     @abstractmethod
     def run(self, **inputs: torch.Tensor) -> Any:

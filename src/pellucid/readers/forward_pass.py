@@ -110,6 +110,7 @@ def recorded(
     values = tokens <= values_up_to
     with watch(checkpoint.model, layers, values=values, tokenizer=checkpoint.tokenizer) as seen:
         checkpoint.run(**inputs)
+    seen.alignment_heads = checkpoint.alignment_heads
     if not seen.records:
         unseen = short(", ".join(seen.unseen) or "nothing that looks like attention", 100)
         raise ArgumentError(

@@ -181,14 +181,8 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
         for ids in (translation.source_ids, target)
     )
     return align_by(
-        recording, alignment_heads(model), source_words=source_words, target_words=target_words
+        recording, model.alignment_heads, source_words=source_words, target_words=target_words
     )
-
-
-def alignment_heads(model: EncoderDecoder) -> list[tuple[str, int]]:
-    """The module and the number of each head that the model names for alignment."""
-    named = model.generation.alignment_heads or ()
-    return [(f"decoder.blocks.{layer}.cross", head) for layer, head in named]
 
 
 def _best(

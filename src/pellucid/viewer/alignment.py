@@ -28,7 +28,7 @@ def alignment(volume: Volume, item: int) -> dict[str, Any]:
         OutOfRangeError: there is no such text.
     """
     names = volume.seen.names
-    named = [one for one in volume.aligning if one[0] in names]
+    named = [one for one in volume.seen.alignment_heads if one[0] in names]
     grid = _align(volume, item, named)
     return {
         "source": grid.source,

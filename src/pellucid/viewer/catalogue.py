@@ -1,6 +1,6 @@
 """The recordings that a page shows: layers of heads, their maps, and the tokens beside them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
@@ -58,8 +58,6 @@ class Volume(NamedTuple):
     """What was read; empty where that is unknown or long."""
     model: str = ""
     """What the model was called by who asked for it; empty where that is unknown."""
-    aligning: Sequence[tuple[str, int]] = ()
-    """Modules and heads that the model lists for alignment."""
 
 
 class Place(NamedTuple):

@@ -4,7 +4,7 @@ The text is generated as usual and then read once more under a watch. That gives
 probabilities of each next token, as they were up to rounding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from pellucid.readers.forward_pass import Step
 from pellucid.readers.hugging_face import TheirCheckpoint
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
-from pellucid.tasks.translation import alignment_heads, search_of, translate
+from pellucid.tasks.translation import search_of, translate
 from pellucid.tasks.whole_numbers import LONGEST
 from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
 
@@ -45,7 +45,6 @@ class RecordedGeneration(NamedTuple):
     """Of a slice of the new tokens, (tokens, vocabulary)."""
     how: str
     vocabulary: int
-    aligning: Sequence[tuple[str, int]] = ()
 
 
 def recorded_generation(
@@ -87,7 +86,7 @@ def recorded_generation(
     if not len(generated.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
     written = Generation(generated.prompt, generated.ids, steps, generated.how)
-    return Volume(generated.seen, title, written, aligning=generated.aligning)
+    return Volume(generated.seen, title, written)
 
 
 def _continued(
@@ -130,13 +129,14 @@ def _translated(
         x = model.decoder(
             torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
         )
+    seen.alignment_heads = model.alignment_heads
     for record in seen.records:
         if record.is_cross:  # a watch cannot know that the encoder's call belongs to this one
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
     how = f"Decoding was by beam search, with {count(beams, 'beam')}. {_why(stopped, new_tokens)}"
     logits, vocabulary = _rows(model, x, 1), model.config.vocabulary
-    return RecordedGeneration(seen, 1, ids, logits, how, vocabulary, alignment_heads(model))
+    return RecordedGeneration(seen, 1, ids, logits, how, vocabulary)
 
 
 def _of_transformers(

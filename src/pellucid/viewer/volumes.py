@@ -7,9 +7,7 @@ from pellucid.common.files import printable
 from pellucid.errors import ArgumentError
 from pellucid.lens.layer_selection import Layers
 from pellucid.lens.recording import Recording
-from pellucid.models import EncoderDecoder
 from pellucid.readers.forward_pass import Step, recorded
-from pellucid.tasks.translation import alignment_heads
 from pellucid.viewer.catalogue import MOST_TEXT, MOST_VALUES, Volume
 
 SUFFIX = ".safetensors"
@@ -73,11 +71,9 @@ def read(
 
         found = recorded_generation(text, title, model, layers, new_tokens, step)
     else:
-        checkpoint, _, seen = recorded(
+        _, _, seen = recorded(
             text, target, model, layers, max_tokens, step, values_up_to=MOST_VALUES
         )
         found = Volume(seen, title)
-        if isinstance(checkpoint.model, EncoderDecoder):
-            found = found._replace(aligning=alignment_heads(checkpoint.model))
     name = pretrained.DECODER.name if model is None else printable(Path(model).name or model)
     return found._replace(text=text if len(text) <= MOST_TEXT else "", model=name)
