@@ -518,6 +518,9 @@ def _heads() -> Station:
 def _positions() -> Station:
     drawn = random_lesson("dog bites man", width=4, size=3, seed=7)
     without = drawn.change(positions=None)
+    turned = drawn.change(
+        tokens=drawn.tokens[::-1], embeddings=drawn.matrix("embeddings").flip(0), speaker=2
+    )
     return Station(
         name="positions",
         title="Embeddings and positions",
@@ -544,7 +547,9 @@ def _positions() -> Station:
         step="mix",
         lesson=without,
         change=Change(
-            text="Add the position embeddings: now 'dog' first and 'dog' last are different.",
+            text="Add the position embeddings: now the context of 'dog' is "
+            f"{_context(drawn, 0)} where it stands first, and {_context(turned, 2)} in "
+            "'man bites dog', where it stands last.",
             walk=walk_lesson(drawn),
             step="mix",
             lesson=drawn,
@@ -567,6 +572,12 @@ def _positions() -> Station:
         ),
         source=VASWANI + ", sections 3.4 and 3.5",
     )
+
+
+def _context(lesson: Lesson, position: int) -> str:
+    """What one token takes along, in brackets."""
+    context = attend(lesson, *(part[0] for part in project(lesson))).context[position]
+    return f"({', '.join(f'{number:.2f}' for number in context.tolist())})"
 
 
 def _stacks() -> Station:
@@ -650,7 +661,7 @@ def _generation() -> Station:
         step="next token",
         call=f"walk_next_token({prompt!r})",
         change=Change(
-            text=f"Pick '{names[1]}' instead. {other.steps[-1].sentence}",
+            text=f"Pick '{names[1]}' instead of '{names[0]}': how does the text go on?",
             walk=other,
             step="go on",
             call=f"walk_next_token({prompt!r}, pick={names[1]!r})",

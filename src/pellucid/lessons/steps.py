@@ -89,7 +89,7 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
         of_head=f" of head {head}" if lesson.heads > 1 else "",
     )
     if lesson.heads > 1:
-        steps += _join(lesson, attended, focus)
+        steps += _join(lesson, attended, speaker, focus)
     return Walk(
         title=lesson.title or " ".join(lesson.tokens),
         about=lesson.about,
@@ -394,7 +394,9 @@ def _given(lesson: Lesson) -> Step:
     )
 
 
-def _join(lesson: Lesson, heads: list[Stages], focus: tuple[int, ...]) -> tuple[Step, ...]:
+def _join(
+    lesson: Lesson, heads: list[Stages], speaker: Speaker, focus: tuple[int, ...]
+) -> tuple[Step, ...]:
     """The heads side by side, and mixed by W_output."""
     shown, labels = rows_shown(lesson.tokens, focus)
     joined = torch.cat([found.context for found in heads], dim=-1)
@@ -411,14 +413,18 @@ def _join(lesson: Lesson, heads: list[Stages], focus: tuple[int, ...]) -> tuple[
     ]
     if lesson.W_output is not None:
         W = lesson.matrix("W_output")
+        output = joined @ W
+        numbers = ", ".join(f"{number:.2f}" for number in output[speaker.position, :3].tolist())
+        more = ", …" if output.shape[1] > 3 else ""
         steps.append(
             Step(
                 name="output",
                 formula="output = concat · W_output",
-                sentence="W_output mixes what the heads found into one vector a token.",
+                sentence="W_output mixes what the heads found into one vector a token; "
+                f"{speaker.name} has ({numbers}{more}).",
                 matrices=(
                     matrix("W_output", W, columns),
-                    matrix("output", joined[shown] @ W, labels),
+                    matrix("output", output[shown], labels),
                 ),
             )
         )

@@ -154,6 +154,7 @@ HELD: dict[str, Every] = {
     "thumbnails": _thumbnails,
     "tile": _tiles,
     "written": _recordings("written"),
+    "telling": _recordings("telling"),
     "alignment": _alignments,
     "aligned": _aligned,
 }
@@ -161,11 +162,10 @@ HELD: dict[str, Every] = {
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 """Those that the page computes from single weights."""
 LEFT_OUT = {
-    *("lesson", "telling", "rollout-row", "rollout-column"),
+    *("lesson", "rollout-row", "rollout-column"),
     *("stations", "station", "station-file", "training"),
 }
-"""Those that it cannot answer: there are too many requests, and each is slow; or that it does not
-ask, as it opens where it was saved."""
+"""Those that it cannot answer: there are too many requests, and each is slow."""
 
 
 def export(
@@ -188,16 +188,14 @@ def export(
 def exported(
     catalogue: Catalogue,
     *,
-    address: str = "overview",
     heads: Collection[int] | None = None,
     limit: int = LIMIT,
     step: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> str:
-    """A standalone page, as HTML.
+    """A standalone page, as HTML. It opens where a page of a server would.
 
     Args:
         catalogue: what it shows.
-        address: the view at which it opens, as after "#" in the address of the page.
         heads: those of each layer whose maps it contains; all unless given.
         limit: bytes of numbers that it may contain, before compression.
         step: called with a description, the bytes done and the bytes in all.
@@ -248,6 +246,9 @@ def exported(
                 step("computing weights", shipped + 4 * count, of)
     packed.append(packer.flush())
     numbers = b64encode(b"".join(packed)).decode()
+    best = answers["telling/0"]["json"]["telling"]
+    is_held = best is None or heads is None or best["head"] in heads
+    address = "" if is_held else "overview"  # "": where the page finds best
     data = {"address": address, "answers": answers, "numbers": numbers}
     data |= {"heads": computed, "parts": parts.packed}
     fill = {

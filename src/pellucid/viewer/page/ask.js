@@ -90,8 +90,9 @@ export function askForm(read, setStatus) {
   return {
     form,
     toggle,
-    /** Show what is read now. @param {About} about */
-    fill({ models: names, recordings: [now] }) {
+    show,
+    /** Show what is read now. @param {About} about @param {boolean} isAside whether the view can do without */
+    fill({ models: names, recordings: [now] }, isAside) {
       if (!names.length) {
         form.remove();
         toggle.remove();
@@ -104,7 +105,7 @@ export function askForm(read, setStatus) {
       if (last && last.model === now?.model) count.value = String(last.new_tokens);
       if (now?.text) text.value = now.text;
       fillRecent();
-      show(!now || matchMedia("(min-width: 621px) and (min-height: 481px)").matches);
+      show((!now && !isAside) || matchMedia("(min-width: 621px) and (min-height: 481px)").matches);
     },
   };
 }

@@ -56,7 +56,7 @@ export class Columns {
       element.classList.toggle("with-shares", isOther);
       words.forEach((word, i) => {
         const here = placeOf(word);
-        places[i].textContent = isOther ? percent(shares[i]) : "";
+        places[i].textContent = isOther ? (shares[i] === 0 ? "–" : percent(shares[i])) : "";
         word.setAttribute("aria-pressed", String(isSame(pinned, here)));
         word.classList.toggle("lit", isSame(lit, here));
         word.classList.toggle("dim", isOther && shares[i] < limit);

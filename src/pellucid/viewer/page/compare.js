@@ -17,7 +17,8 @@ const NAMES = { a: "First", b: "Second" };
 export async function compare(page) {
   const { about, params, view, controls, signal } = page;
   const { layers } = about;
-  const places = placesOf(page);
+  const places = await placesOf(page);
+  signal.throwIfAborted();
   const sizes = SIDES.map((side) => layers[places[side].layer]);
   const isAlike = sizes[0].queries === sizes[1].queries && sizes[0].keys === sizes[1].keys;
   const isDifference = params.get("show") === "difference";
@@ -130,14 +131,23 @@ function isInside({ queries, keys }, { query, key }) {
 }
 
 /** Where both heads are: two different ones unless the address says so. @param {Page} page */
-function placesOf({ params, about: { layers } }) {
+async function placesOf({ params, source, about: { layers, recordings } }) {
   const known = (text) => {
     const [layer, item, head] = /^\d{1,9}(\.\d{1,9}){2}$/.test(text ?? "") ? text.split(".").map(Number) : [];
     const of = layers[layer];
     return of && item < of.items && head < of.heads ? { layer, item, head } : null;
   };
-  const a = known(params.get("a")) ?? known(["layer", "item", "head"].map((name) => params.get(name) ?? 0).join(".")) ?? { layer: 0, item: 0, head: 0 };
-  return { a, b: known(params.get("b")) ?? other(layers, a) };
+  const telling = async (recording) => {
+    const { telling: found } = await source.json(`telling/${recording}`).catch(() => ({ telling: null })); // as in older files
+    return found && { layer: found.layer, item: 0, head: found.head };
+  };
+  const asked = known(params.get("a")) ?? (params.has("layer") ? known(["layer", "item", "head"].map((name) => params.get(name) ?? 0).join(".")) : null);
+  const a = asked ?? (await telling(0)) ?? { layer: 0, item: 0, head: 0 };
+  const b = known(params.get("b")) ?? other(layers, a);
+  const [one, two] = [a, b].map(({ layer }) => layers[layer].recording);
+  // Another model's head of the same number does something else.
+  const isOther = asked === null && !params.has("b") && recordings[one].model !== recordings[two].model;
+  return { a, b: (isOther && (await telling(two))) || b };
 }
 
 /** The head of another recording that is most like it, or the next one. @param {Layer[]} layers @param {HeadPlace} place */

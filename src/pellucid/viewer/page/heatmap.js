@@ -305,13 +305,15 @@ export class Heatmap {
     pen.font = `${size}px ${FONT}`;
     pen.textAlign = "center";
     pen.textBaseline = "middle";
+    const fits = (/** @type {number} */ letters) => letters * size * 0.54 <= wide - 2;
+    const isWhole = fits("0.0012 %".length); // the sign stands behind all numbers, or behind none
     for (let query = queries[0]; query < queries[1]; query++)
       for (let key = keys[0]; key < keys[1]; key++) {
         const value = cellOf(tiles, 0, { query, key });
         if (!value) continue; // what is hidden stays empty
         const full = this.format(value);
         const short = full.replace(" %", "");
-        const text = [full, short, Math.abs(value) < 1e-3 ? "<0.1" : short].find((one) => one.length * size * 0.54 <= wide - 2);
+        const text = [isWhole ? full : short, Math.abs(value) < 1e-3 ? "<0.1" : short].find((one) => fits(one.length));
         if (text === undefined) continue;
         pen.fillStyle = shade(this.#scale.part(value), this.table).ink;
         pen.fillText(text, camera.x(key) + wide / 2, camera.y(query) + high / 2);
@@ -461,7 +463,9 @@ export class Heatmap {
 
   #legend(pen) {
     const { top, legend, isLog } = this.#scale;
-    const [x, y, high] = [8, 20, 9];
+    // Where words leave little room above the map, both ends of the scale are written above it.
+    const isTight = this.margin.top < 72 && !this.#isSigned;
+    const [x, y, high] = [8, isTight ? 14 : 20, 9];
     pen.imageSmoothingEnabled = true;
     pen.drawImage(legend, 0, 0, LEGEND, 1, x, y, LEGEND, high);
     pen.strokeStyle = this.colours.line;
@@ -471,14 +475,14 @@ export class Heatmap {
     pen.textBaseline = "alphabetic";
     const write = (text, align, at, below) => {
       pen.textAlign = align;
-      pen.fillText(text, at, below ? y + high + 12 : y - 5);
+      pen.fillText(text, at, below ? y + high + 12 : y - (isTight ? 3 : 5));
     };
     pen.font = `${this.#isSigned ? 10 : 11}px ${FONT}`;
     if (this.#isSigned) {
       write(`−${roundPercent(top)}`, "left", x - 4, true);
       write("0", "center", x + LEGEND / 2, false);
     } else write(isLog ? `≤ ${roundPercent(least(top))}` : "0 %", "left", x, false);
-    write(`${this.#isSigned ? "+" : ""}${roundPercent(top)}`, "right", x + LEGEND + (this.#isSigned ? 4 : 0), true);
+    write(`${this.#isSigned ? "+" : ""}${roundPercent(top)}`, "right", x + LEGEND + (this.#isSigned ? 4 : 0), !isTight);
   }
 }
 

@@ -15,7 +15,7 @@ export async function landing({ layers, recordings }, source, isNew) {
     if (isBoth && (isNew || prompt === null)) return "links";
     if (prompt !== null) return "generation";
   }
+  if (recordings.length > 1 && !isNew) return "compare"; // which finds two heads itself
   const { telling } = await source.json("telling/0").catch(() => ({ telling: null })); // as in older files
-  if (recordings.length === 1 || isNew) return telling ? formatState("text", telling) : "overview";
-  return formatState("compare", telling ?? {}); // which finds the other head itself
+  return telling ? formatState("text", telling) : "overview";
 }

@@ -15,6 +15,12 @@ const STEPS = {
 };
 /** What a lesson on one's own words begins with, at the stations that have one. @type {Record<string, UrlState>} */
 const OWN = { projections: {}, scores: {}, scale: { size: 64 }, softmax: {}, mask: { mask: "causal" }, heads: { heads: 3 }, positions: {} };
+/** What to do at the others. */
+const HERE = {
+  lookup: "Here: type other words and numbers into the table above. “All steps” has the words that are looked up.",
+  stacks: "Here: type a text into the box at the top of the page (✎), choose the model “translator”, and read.",
+  generation: "Here: type a beginning into the box at the top of the page (✎), choose how many new tokens, and read.",
+};
 const PARTS = ["Guess", "See", "Change", "Your own", "Check"];
 const STORED = "pellucid-learn";
 
@@ -82,6 +88,7 @@ class Stop {
       createElement("header", {}, createElement("p", { className: "faint", textContent: `Station ${at + 1} of ${of}` }), createElement("h2", {}, ...prose(station.title)), createElement("p", { className: "idea" }, ...prose(station.idea))),
       ...this.#parts,
       createElement("footer", {}, turn(at - 1, "◂ Previous", "Previous station"), places, turn(at + 1, "Next ▸", "Next station"),
+        ...(at === of - 1 ? [createElement("p", { className: "end", textContent: "That was the last station. Now read a text of your own: every weight of its attention can be looked at." })] : []),
         createElement("p", { className: "source", textContent: station.source })),
     );
     this.#show(isClass ? Math.min(PARTS.length - 1, Number(page.params.get("part")) || 0) : 0, progress()[station.name]?.predict !== undefined);
@@ -184,7 +191,7 @@ class Stop {
       this.#page.setStatus("The command is copied");
     });
     const terminal = [createElement("p", { textContent: "In a terminal:" }), createElement("div", { className: "command" }, createElement("code", { tabIndex: 0, textContent: own }), copy)];
-    if (!(name in OWN)) return terminal;
+    if (!(name in OWN)) return [createElement("p", {}, HERE[name]), ...terminal];
     const input = createElement("input", { placeholder: "a sentence of your own", autocomplete: "off", data: { "aria-label": "A sentence of your own" } });
     const form = createElement("form", { className: "command" }, input, createElement("button", { textContent: "Make a lesson of it" }));
     form.addEventListener("submit", (event) => {

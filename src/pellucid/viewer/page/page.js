@@ -16,6 +16,7 @@ import { themeOf } from "./theme.js";
 import { formatState, parseState } from "./url_state.js";
 
 const VIEWS = { overview, map, compare, text, links, generation, lesson, learn }; // the names on the page are these, capitalised
+const WITHOUT_TEXT = ["lesson", "learn"]; // views that have something to show before a text is read
 
 /**
  * Fill an element with the page.
@@ -36,7 +37,8 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     element.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
-      address.go(formatState(name, shared(parseState(address.hash).params)));
+      Object.assign(kept, shared(parseState(address.hash).params));
+      address.go(formatState(name, kept));
     });
     return element;
   });
@@ -46,6 +48,8 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
   const theme = themeOf(root, ended);
   const toggle = button("◐", "Switch between light and dark", () => theme.toggle());
   const menu = createElement("details", { className: "export" }, createElement("summary", { textContent: "Export" }));
+  /** The head and the word that were chosen last, for views that do not say. @type {UrlState} */
+  let kept = {};
   const { read } = from;
   const ask = read && askForm(async (asked, signal) => {
     await read(asked, signal);
@@ -123,7 +127,8 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     source.clear();
     exportable = { csv: noNumbers };
     setStatus("");
-    if (!about.layers.length && !["lesson", "learn"].includes(name)) {
+    if (!about.layers.length && !WITHOUT_TEXT.includes(name)) {
+      ask?.show(true);
       view.append(createElement("p", { className: "nothing", textContent: "Type a text above: a model of your choice reads it, and every weight of its attention is shown here." }));
       setStatus("No text so far");
       return;
@@ -148,10 +153,11 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     entitle(about.title || "A text of yours");
     title.textContent = title.title = about.title;
     model.textContent = model.title = models;
-    ask?.fill(about);
+    ask?.fill(about, WITHOUT_TEXT.includes(parseState(address.hash).view));
     fillMenu(about);
     shownNow = about;
-    if (ask && (isNew || !address.hash)) address.replace(await landing(about, source, isNew));
+    if (isNew) kept = {};
+    if (isNew || !address.hash) address.replace(await landing(about, source, isNew));
     await show(about);
   }
 
@@ -170,10 +176,10 @@ function noNumbers() {
   throw new Error("this view has no numbers to export");
 }
 
-/** The parameters that are kept from one view to the next. @param {URLSearchParams} params */
+/** The parameters that are kept from one view to the next; of heads that are compared, the first. @param {URLSearchParams} params */
 function shared(params) {
-  return ["layer", "item", "head", "token"].flatMap((name) => {
-    const value = params.get(name);
-    return value === null ? [] : [/** @type {[string, string]} */ ([name, value])];
-  });
+  const [layer, item, head] = params.get("a")?.split(".") ?? [];
+  const given = { layer, item, head, ...Object.fromEntries(params) };
+  if (given.head === "align") return {}; // which is of several layers
+  return Object.fromEntries(["layer", "item", "head", "token"].flatMap((name) => (/^\d+$/.test(given[name] ?? "") ? [[name, given[name]]] : [])));
 }

@@ -29,6 +29,7 @@ export function race(page) {
   theme.onChange(show);
 
   async function run() {
+    all.hidden = false;
     const mine = ++running;
     steps = [];
     said.textContent = "";
@@ -49,13 +50,13 @@ export function race(page) {
 
   const key = COLOURS.map((colour, i) => createElement("span", { className: `key ${colour.slice(2)}` }, ...prose(["divided by √d_k", "not divided"][i])));
   const sizes = [4, 16, 64, 256].map((one) => /** @type {[string, string]} */ ([String(one), String(one)]));
-  queueMicrotask(show);
+  const all = createElement("div", { className: "charts", hidden: true }, ...charts.map(({ element }) => element));
   return createElement("div", { className: "race" },
     createElement("h4", { textContent: "A race" }),
     createElement("p", {}, ...prose("Two models of one head learn to look up a symbol among 16 pairs. They begin with the same numbers and see the same data; one divides its scores by √d_k, the other does not.")),
     createElement("div", { className: "draw" }, start, dropdown("d_k", sizes, "64", (value) => { size = Number(value); run(); }),
       dropdown("Seed", Array.from({ length: 5 }, (_, i) => /** @type {[string, string]} */ ([String(i), String(i)])), "0", (value) => { seed = Number(value); run(); }), ...key),
-    createElement("div", { className: "charts" }, ...charts.map(({ element }) => element)), said);
+    all, said);
 }
 
 function shown(measure, value) {

@@ -207,7 +207,7 @@ function join({ steps, grids }) {
   const { W_output: W } = given.lesson;
   const size = given.value[0].length;
   const label = (i) => `head ${Math.floor(i / size)}, ${subscript((i % size) + 1)}`;
-  const sentence = () => `The contexts of ${given.heads} heads stand side by side: ${steps.concat.length} numbers for ${steps.who.name}.${W ? " W_output mixes what the heads found into one vector." : ""}`;
+  const sentence = () => `The contexts of ${given.heads} heads stand side by side: ${steps.concat.length} numbers for ${steps.who.name}.${W ? ` W_output mixes them into one vector: (${steps.output.slice(0, 3).map((one) => decimal(one)).join(", ")}${steps.output.length > 3 ? ", …" : ""}).` : ""}`;
   const count = size * given.heads;
   const table = W
     ? grids.grid("The joined heads beside W_output, and the output below", ["", "concat", ...axis("o", W[0].length)], [
@@ -230,5 +230,5 @@ export function maths(text) {
 
 /** The same of a sentence, in which a whole word follows _. @param {string} text */
 export function prose(text) {
-  return maths(text.replace(/_(\p{L}+)/gu, "_{$1}").replace(/(?<=^|[\s(])-(?=\d)/g, "−"));
+  return maths(text.replace(/(\d)%/g, "$1\u00a0%").replace(/_(\p{L}+)/gu, "_{$1}").replace(/(?<=^|[\s(])-(?=\d)/g, "−"));
 }

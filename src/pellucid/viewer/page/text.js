@@ -2,6 +2,7 @@
 import { least, percent, shade, share } from "./colours.js";
 import { canonicalPath } from "./data_source.js";
 import { button, context2d, createElement, dropdown, hint, itemDropdown, recordingName, truncate } from "./elements.js";
+import { EachHead } from "./each_head.js";
 import { strongest } from "./strongest.js";
 import { loadTokens } from "./tokens.js";
 import { choiceParam, integerParam, optionalInteger } from "./url_state.js";
@@ -62,7 +63,8 @@ export async function text(page) {
     createElement("span", {}, seek, button("↓", "Next match", () => seekNext(1))), legend,
     dropdown("Scale", [["full", "to 100 %, square root"], ["root", "to the strongest, square root"], ["linear", "to the strongest, linear"], ["log", "to the strongest, logarithmic"]], now.scale, (value) => { now.scale = value; page.saveState(state()); paint(); }));
   const kind = isCross ? " both" : found[0].length < FEW ? " short" : "";
-  view.append(createElement("div", { className: `text${kind}` }, ...columns, foot));
+  const each = !isCross && EachHead.fits(layer, found[0].length) ? new EachHead(page, found[0], (head) => { Object.assign(now, { by: "head", head }); again(); }) : null;
+  view.append(createElement("div", { className: `text${kind}` }, ...columns, ...(each ? [each.element] : []), foot));
   texts.forEach((paper) => paper.start());
   const bars = [createElement("span", {}), createElement("span", {}), createElement("span", {})];
   controls.append(
@@ -158,8 +160,8 @@ export async function text(page) {
   /* What is shown */
 
   /** The path to request, and what to take from the answer. */
-  function question() {
-    const { layer: number, item, head, by, way, token } = now;
+  function question(of = now) {
+    const { layer: number, item, head, by, way, token } = of;
     const isRow = way === "to";
     const at = isRow ? token - before : token;
     const { queries, keys } = layers[number];
@@ -177,6 +179,7 @@ export async function text(page) {
     stop.abort();
     if (now.token === null || (now.way === "to" && now.token < before)) {
       weights = null;
+      each?.hide();
       tell(now.token === null ? CHOOSE() : "What this word attends to was not recorded");
       paint();
       return;
@@ -184,12 +187,10 @@ export async function text(page) {
     stop = new AbortController();
     const { signal: mine } = stop;
     signal.addEventListener("abort", () => stop.abort(), { once: true, signal: mine });
-    const { path, take } = question();
     const slow = setTimeout(() => setStatus("Computing …"), 150);
     try {
-      const answer = known.get(path) ?? (await source.numbers(path, mine)).values;
-      if (/^(tile|mean)/.test(path)) known.set(path, answer);
-      show(take(answer), path);
+      show(await line(now, mine), question().path);
+      showEach();
     } catch (error) {
       if (mine.aborted) return;
       weights = null;
@@ -200,14 +201,29 @@ export async function text(page) {
     }
   }
 
+  /** A weight for each word of the text that is shaded. @param {typeof now} of @param {AbortSignal} mine @returns {Promise<Float32Array>} */
+  async function line(of, mine) {
+    const { path, take } = question(of);
+    const answer = known.get(path) ?? (await source.numbers(path, mine)).values;
+    if (/^(tile|mean)/.test(path)) known.set(path, answer);
+    const values = take(answer);
+    if (of.way === "to" || !before) return values;
+    const whole = new Float32Array(layer.keys);
+    whole.set(values, before);
+    return whole;
+  }
+
+  /** Below a short text, the same of each head. */
+  function showEach() {
+    const { layer: number, way, by, head, token } = now;
+    const title = `${named(clicked().words, token)} ${WAYS.head[way][1]} … in each head of layer ${layerName(layers[number])}`;
+    each?.show(title, layers[number].heads, by === "head" ? head : -1, (one, mine) => line({ ...now, by: "head", head: one }, mine));
+  }
+
   /** @param {Float32Array} values @param {string} path */
   function show(values, path) {
     wanted = new Set([canonicalPath(path)]);
     weights = values;
-    if (now.way === "from" && before) {
-      weights = new Float32Array(layer.keys);
-      weights.set(values, before);
-    }
     most = weights.reduce((top, value) => Math.max(top, value), 0) || 1;
     const { way, by, token } = now;
     const some = shaded().words;

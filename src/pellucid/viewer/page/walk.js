@@ -1,16 +1,16 @@
 // A walk of the Python lessons on the page: one step of a trained model, with its sentence and tables.
 import { createElement } from "./elements.js";
 import { paint } from "./grids.js";
-import { maths } from "./sections.js";
+import { maths, prose } from "./sections.js";
 import { decimal, weight } from "./sentences.js";
 
 /** @param {Page} page @param {any} walk @param {string} name of the step */
 export function walkTables(page, walk, name) {
   const step = walk.steps.find((one) => one.name === name) ?? walk.steps.at(-1);
   return [
-    createElement("p", { className: "faint", textContent: [`“${walk.title}”`, ...walk.about].join(" · ") }),
+    createElement("p", { className: "faint" }, ...prose([`“${walk.title}”`, ...walk.about].join(" · "))),
     createElement("p", { className: "formula" }, ...maths(step.formula)),
-    createElement("p", { textContent: step.sentence }),
+    createElement("p", {}, ...prose(step.sentence)),
     ...step.matrices.map((one) => table(page, one)),
   ];
 }
