@@ -14,6 +14,7 @@ from pellucid.lens.recording import Recording
 from pellucid.viewer import html_export
 from pellucid.viewer.api import ENDPOINTS, MOST_WORDS, Api, Numbers
 from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.telling import telling
 from pellucid.viewer.tile_pyramid import Map
 from tests.command_line import refused, run  # noqa: F401
 from tests.viewer import recordings
@@ -197,7 +198,11 @@ def test_it_works_from_disk_with_the_network_off(opened, seen, whole, tmp_path):
     (worker,) = page.workers
     header = "Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)"
     assert worker.evaluate(f"new WebAssembly.Module({header}) instanceof WebAssembly.Module")
+    best = telling(catalogue_of(seen), 0)["telling"]
+    assert page.url.endswith("#text?layer={layer}&head={head}&token={token}".format(**best))
+    page.get_by_role("link", name="Overview").click()
     heads = page.get_by_role("button", name=re.compile("^layer .*, head"))
+    heads.first.wait_for()
     assert heads.count() == LAYERS * HEADS
     assert page.get_by_role("status").inner_text() == f"{LAYERS * HEADS} heads"
     heads.nth(HEADS + 1).click()

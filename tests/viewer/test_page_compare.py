@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from playwright.sync_api import Page
 
+from pellucid.viewer.telling import telling
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.page import asked, chosen, place, status, the_map
@@ -171,6 +172,14 @@ def test_maps_of_different_sizes_have_no_difference(shown, opened):
     assert "second has no such cell" in status(page)
     rows = table(saved(page, "CSV"))
     assert len(rows) == SOURCE**2
+
+
+def test_without_a_choice_both_heads_are_the_telling_ones(shown, opened):
+    of = shown("decoder", "encoder")
+    page = opened(of, "compare")
+    for side, recording in (("a", 0), ("b", 1)):
+        best = telling(of.catalogue, recording)["telling"]
+        assert asked(page)[side] == f"{best['layer']}.0.{best['head']}"
 
 
 def test_two_texts_each_have_their_words(shown, opened):

@@ -11,10 +11,10 @@ from playwright.sync_api import Locator, Page
 import pellucid
 from pellucid import lens
 from pellucid.viewer.catalogue import Volume
-from tests.viewer.browser import Shown, is_shown, percents
+from tests.viewer.browser import AXE, Shown, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.page import asked, chosen, status
-from tests.viewer.recordings import SOURCE, TARGET, TOKENS, WORDS, Spelling, made
+from tests.viewer.recordings import HEADS, SOURCE, TARGET, TOKENS, WORDS, Spelling, made
 
 LONG = 5003
 MOST = 1500
@@ -50,6 +50,38 @@ def long():
     one = Shown(Volume(made(LONG, heads=2), "long"))
     yield one
     one.stop()
+
+
+@pytest.mark.parametrize("way", ["to", "from"])
+def test_below_a_short_text_stands_what_each_head_does(shown, opened, way):
+    of = shown("encoder")
+    page = opened(of, "text", f"layer=1&head=2&token=5&way={way}", color_scheme="dark")
+    each = page.get_by_role("region", name="Each head of this layer")
+    rows = [row.get_by_role("cell").all_inner_texts() for row in each.get_by_role("row").all()[1:]]
+    assert len(rows) == HEADS
+    for head, cells in enumerate(rows):
+        weights = of.weights(1, head)
+        line = weights[5] if way == "to" else weights[:, 5]
+        for said, weight in zip(cells, line.tolist(), strict=True):
+            assert "<" in said or is_shown(percents(said)[0], weight)
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run({ runOnly: ['wcag2a', 'wcag2aa'] })")
+    assert [one["id"] for one in found["violations"]] == []
+    each.get_by_role("button", name="Shade the text by head 0").click()
+    assert asked(page)["head"] == "0"
+    opened.settle(page)
+    check(page, of.weights(1, 0)[5] if way == "to" else of.weights(1, 0)[:, 5])
+    pressed = each.get_by_role("button", pressed=True)
+    assert pressed.inner_text() == "0"
+    assert pressed.evaluate("(one) => one === document.activeElement")
+
+
+def test_a_head_is_kept_where_a_view_has_none(shown, opened):
+    page = opened(shown("encoder"), "text", "layer=1&head=2&token=5")
+    for view in ("Learn", "Compare", "Text"):
+        page.get_by_role("link", name=view).click()
+        opened.settle(page)
+    assert {asked(page)[name] for name in ("layer", "head", "token")} == {"1", "2", "5"}
 
 
 @pytest.mark.parametrize(("by", "scheme"), [("2", "light"), ("layer", "dark"), ("rollout", "dark")])

@@ -46,6 +46,7 @@ export class EachHead {
     this.element.hidden = rows === null; // as where a file holds some heads alone
     if (rows === null) return;
     this.#shades = [];
+    const hasFocus = this.element.contains(/** @type {Document | ShadowRoot} */ (this.element.getRootNode()).activeElement);
     const body = rows.map((row, head) => {
       const name = button(String(head), `Shade the text by head ${head}`, () => this.#choose(head));
       name.setAttribute("aria-pressed", String(head === chosen));
@@ -54,6 +55,7 @@ export class EachHead {
     this.element.replaceChildren(createElement("h2", { textContent: title }), createElement("table", { className: "walk" },
       createElement("thead", {}, createElement("tr", {}, createElement("th", { scope: "col", textContent: "head" }), ...this.#words.map((word) => createElement("th", { scope: "col", textContent: truncate(word, 14) })))),
       createElement("tbody", {}, ...body)));
+    if (hasFocus) body[Math.max(0, chosen)].querySelector("button")?.focus();
   }
 
   /** @param {number} value */
