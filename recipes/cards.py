@@ -267,7 +267,10 @@ def measures(results: dict[str, Any], of: str = "") -> list[str]:
             ]
             rows.append(f"| {name} | {', '.join(told)} |")
         elif isinstance(value, list):
-            rows.append(f"| {name} | {', '.join(map(str, value)).replace('|', BAR)} |")
+            told = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in value]
+            rows.append(f"| {name} | {', '.join(told).replace('|', BAR)} |")
+        elif isinstance(value, str):
+            rows.append(f"| {name} | {value} |")
         else:
             shown = f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
             rows.append(f"| {name} | {shown} |")

@@ -245,7 +245,7 @@ def _objective(what: str, directory: Path, file: Path, data: Path) -> Any:
     from pellucid.training import corpus, objectives
 
     model: Any = pellucid.load(directory)
-    shared: dict[str, Any] = {"held_out": [file], "tokenizer": model.tokenizer}
+    shared: dict[str, Any] = {"held_out": [file], "tokenizer": model.tokenizer, "apart": False}
     if what == "decoder":
         text = corpus.prepare([file], data, **shared)
         return objectives.NextToken(model, text.training, text.held_out, batch_tokens=1)
@@ -259,9 +259,9 @@ def _objective(what: str, directory: Path, file: Path, data: Path) -> Any:
     if rows.names != labels:
         raise FileError(f"'{file}' has the labels {rows.names}, but the model has {labels}")
     (texts,), numbers = rows.held_out.texts, rows.held_out.labels
-    return objectives.Classification(
-        model, texts, numbers, (texts, numbers), labels, batch_tokens=1
-    )
+    judged = texts, numbers
+    keys = rows.held_out.keys[0]
+    return objectives.Classification(model, *judged, judged, labels, batch_tokens=1, keys=keys)
 
 
 def main() -> None:

@@ -124,16 +124,58 @@ def test_a_trained_classifier_labels_texts(files, tmp_path, run):
     assert sum(item["probabilities"].values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("cell", "options", "kind", "measure"),
+    [
+        (lambda text: str(len(text) / 8), [], "number", "mean_absolute_error"),
+        (lambda text: "; ".join(text.split()[1:3]), ["--predict", "labels"], "labels", "micro_f1"),
+    ],
+)
+def test_a_classifier_of_numbers_or_several_labels(cell, options, kind, measure, tmp_path, run):
+    file, out = tmp_path / "rows.csv", tmp_path / "model"
+    file.write_text("text,label\n" + "\n".join(f"{text},{cell(text)}" for text in TEXTS))
+    status, printed, err = run("train", "classifier", file, "-o", out, *SMALL, *options, "--json")
+    assert status == 0, err
+    measures = json.loads(printed)
+    assert (measures["kind"], measures["value"]) == (kind, measures[measure])
+    assert measures["chance"]["permutations"] == 1000
+    assert ("numbers are predicted" in err) == (kind == "number")
+    status, printed, err = run("classify", "the red house", "--model", out, "--json")
+    assert status == 0, err
+    (item,) = json.loads(printed)["items"]
+    assert item["margin" if kind == "number" else "probabilities"]
+    assert run("classify", "the red house", "--model", out)[0] == 0
+    status, printed, err = run("train", "classifier", "-o", out, "--resume")
+    assert status == 0, err
+    assert printed.startswith(f"Held-out {measures['figure']}: ")
+
+
+def test_what_a_trained_model_found_is_printed(files, tmp_path, run):
+    labelled = files["labelled"]
+    _, printed, _ = run("train", "classifier", labelled, "-o", tmp_path / "a", *SMALL)
+    told = " ".join(printed.split())
+    assert "Held-out accuracy: " in told
+    assert "With labels at random it is " in told
+    answers = [f"{text}\t{text.split()[1]} it is" for text in TEXTS]
+    files["pairs"].write_text("\n".join(answers))
+    options = ["--pairs", "1,2", *SMALL]
+    _, printed, _ = run("train", "encoder", files["pairs"], "-o", tmp_path / "b", *options)
+    assert "held-out pairs among 5 different texts" in " ".join(printed.split())
+
+
 def test_rows_that_are_left_out_are_said(files, tmp_path, run):
     long = " ".join(TEXTS[:7])
-    files["pairs"].write_text(files["pairs"].read_text() + f"\n{long}\t{long}\n \tx\n")
+    more = f"\n{long}\t{long}\n{long} more\t{long}\n \tx\n"
+    files["pairs"].write_text(files["pairs"].read_text() + more)
     judged = tmp_path / "judged.tsv"
     judged.write_text(f"{TEXTS[0]}\t{TEXTS[0]}\n{long}\t{long}\n" + f"{TEXTS[1]}\t \n" * 2)
     out, options = tmp_path / "model", ["--source", "1", "--target", "2", "--held-out", judged]
     options += ["--set", "positions=31", *SMALL, "--json"]
     status, printed, err = run("train", "translator", files["pairs"], "-o", out, *options)
     assert status == 0, err
-    told = ["left out 1 blank row and 1 row of more than 31 tokens"]
+    told = [
+        "left out 1 blank row, 1 row of more than 31 tokens and 2 texts equal to a held-out one"
+    ]
     told += ["left out 2 blank rows and 1 row of more than 31 tokens of the held-out data"]
     assert err.splitlines()[:2] == [f"pellucid: {one}" for one in told]
     assert json.loads(printed)["left_out"] == told
@@ -200,18 +242,21 @@ def test_pairs_are_two_columns(pairs, named, files, tmp_path, refused):
 
 
 def test_a_file_of_options_has_any_by_name(files, tmp_path, run):
-    told, out = tmp_path / "options.toml", tmp_path / "model"
+    told, out, judged = (tmp_path / name for name in ("options.toml", "model", "judged.csv"))
     told.write_text(
         f'steps = 2\nvocabulary = 300\nwidth = 16\ntext = 1\nlabel = "2"\nlayers = 1\n'
-        f'held-out = "{files["labelled"]}"\n'
+        f'held-out = "{judged}"\nbalanced = true\npredict = "label"\n'
     )
-    files["labelled"].write_text(files["labelled"].read_text().partition("\n")[2])
+    _, *rows = files["labelled"].read_text().splitlines()
+    files["labelled"].write_text("\n".join(rows[:100]))
+    judged.write_text("\n".join(rows[100:]))
     options = ["--config", told, "--set", "vocabulary=290", "--steps", "3"]
     status, _, err = run("train", "classifier", files["labelled"], "-o", out, *options)
     assert status == 0, err
     asked = json.loads((out / "training" / "run.json").read_text())
     assert (asked["vocabulary"], asked["columns"], asked["options"]["steps"]) == (290, [1, 2], 3)
-    assert asked["held_out"] == [str(files["labelled"])]
+    assert asked["held_out"] == [str(judged)]
+    assert (asked["balanced"], asked["predict"]) == (True, "label")
     told.write_text(f'from = "{out}"\n')
     options = ["--config", told, "--column", "1", *SMALL[:2]]
     status, _, err = run("train", "encoder", files["labelled"], "-o", tmp_path / "b", *options)

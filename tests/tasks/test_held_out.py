@@ -92,7 +92,7 @@ def test_labels_with_one_text_are_named_and_left_out():
     points = torch.cat([points, torch.randn(3, 7)])
     texts = [*map(str, range(51)), "Once", "once ", "alone"]
     found = evaluate(points, [*labels, "rare", "rare", "other"], texts=texts)
-    assert found.left_out == ("other", "rare")
+    assert found.labels_left_out == ("other", "rare")
     assert (found.examples, sum(map(sum, found.confusion))) == (51, 51)
     assert evaluate(points[:19], [*labels[:17], "a", "b"]) is None
 
@@ -116,7 +116,7 @@ def test_several_labels():
     labels = [("a", "b") if n == 0 else ("b",) if n == 1 else ("c",) * int(n == 2) for n in classes]
     labels[0] = (*labels[0], "rare")
     found = evaluate(points, labels)
-    assert (found.figure, found.labels, found.left_out) == (
+    assert (found.figure, found.labels, found.labels_left_out) == (
         "micro F1", ("a", "b", "c", "rare"), ("rare",),
     )  # fmt: skip
     assert found.chance.is_beaten

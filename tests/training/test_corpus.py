@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+from collections import Counter
 
 import numpy as np
 import pyarrow
@@ -25,11 +26,13 @@ from pellucid.training.corpus import (
     dataset_cache,
     documents,
     of_documents,
-    of_rows,
     prepare,
     prepare_rows,
     rows,
     text_files,
+)
+from pellucid.training.corpus import (
+    draw as draws,
 )
 from pellucid.training.vocabulary import END, MASK, byte_pairs
 
@@ -293,8 +296,9 @@ def test_a_long_document_is_one_sequence(written, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_cache, "_BATCH_TEXTS", 3)
     text = "\n".join(sentences(50))
     files = [written("a.txt", text), written("b.txt", text)]
-    made = prepare(files, tmp_path / "made", held_out=files)
-    assert decoded(made.tokenizer, made.training) == decoded(made.tokenizer, made.held_out)
+    other = "\n".join(sentences(50, 50))
+    made = prepare(files, tmp_path / "made", held_out=[written("c.txt", other)])
+    assert decoded(made.tokenizer, made.held_out) == [other]
     assert decoded(made.tokenizer, made.training) == [text, text]
 
 
@@ -304,7 +308,7 @@ def test_documents_longer_than_may_be_are_several(written, tmp_path):
     made = prepare(
         [file],
         tmp_path / "made",
-        held_out=[file],
+        held_out=[written("b.txt", "Another text.")],
         longest=17,
         marks=[MASK],
         ends=f"{END} $A {END}",
@@ -326,6 +330,9 @@ def test_a_text_that_spells_a_mark_gets_none(written, tmp_path):
     assert decoded(made.tokenizer, made.training)[0] == texts[0]
 
 
+LAST = ["vocabulary", "training", "held-out"]
+
+
 def test_what_was_made_is_made_once(written, tmp_path):
     def told(what, done, total):
         stages.append(what)
@@ -335,16 +342,16 @@ def test_what_was_made_is_made_once(written, tmp_path):
     for again in (False, True):
         stages.clear()
         made = prepare([file], tmp_path / "made", progress=told)
-        assert stages == ([] if again else ["reading", "vocabulary", "training", "held-out"])
+        assert stages == ([] if again else ["reading", "comparing", *LAST])
     assert made.left_out == (Tally(), Tally())
     (tmp_path / "made" / "training" / "ids").write_bytes(b"x")
     prepare([file], tmp_path / "made", progress=told)
-    assert len(stages) == 4, "what is damaged is made anew"
+    assert len(stages) == 5, "what is damaged is made anew"
     prepare([file], tmp_path / "made", vocabulary=300, progress=told)
-    assert len(stages) == 8
+    assert len(stages) == 10
     file.write_text(text + "More.")
     again = prepare([file], tmp_path / "made", tokenizer=made.tokenizer, progress=told)
-    assert stages[8:] == ["reading", "training", "held-out"]
+    assert stages[10:] == ["reading", "comparing", *LAST[1:]]
     assert again.tokenizer is made.tokenizer
 
 
@@ -360,6 +367,21 @@ def test_what_was_not_finished_is_made_anew(written, tmp_path):
         prepare([file], tmp_path / "made", vocabulary=300, progress=stop)
     assert not (tmp_path / "made" / "about.json").exists()
     assert len(prepare([file], tmp_path / "made").training) == 1
+
+
+def test_documents_equal_to_held_out_ones_are_not_learnt(written, tmp_path):
+    texts = sentences(100)
+    again = [f" {texts[97].upper()} ", *texts, texts[3]]  # one of the last, and one of the first
+    made = prepare(
+        [written("a.csv", table([["text"], *([text] for text in again)]))], tmp_path / "made"
+    )
+    learnt, judged = (decoded(made.tokenizer, x) for x in (made.training, made.held_out))
+    assert judged == [*texts[-len(judged) + 1 :], texts[3]]
+    assert learnt == [text for text in texts[: -len(judged) + 1] if text != texts[3]]
+    assert made.left_out == (Tally(held_out=2), Tally())
+    file = written("b.csv", table([["text"], *([text] for text in texts)]))
+    with pytest.raises(FileError, match="all training texts are in the held-out data, too"):
+        prepare([file], tmp_path / "none", held_out=[file])
 
 
 def test_too_little_text(written, tmp_path):
@@ -406,6 +428,47 @@ def test_examples_and_their_labels(examples, tmp_path):
     assert not apart[0] & apart[1]
 
 
+def test_labels_are_shared_evenly_and_none_is_lost(written, tmp_path):
+    """Of 400 rows, 20 are held out: as many of each label as its share, and equal texts whole."""
+    counts = {"often": 240, "now and then": 120, "seldom": 38, "once": 2}
+    labels = [name for name, count in counts.items() for _ in range(count)]
+    rows = [[f"Text {number}", label] for number, label in enumerate(labels)]
+    rows[-1][0] = f" TEXT  {len(rows) - 2}"  # the rarest label has one text, twice
+    made = prepare_rows(
+        [written("a.csv", table([["text", "label"], *rows]))],
+        tmp_path / "made",
+        ["text", "label"],
+        labelled=True,
+    )
+    names = [made.names[number] for number in made.held_out.labels]
+    assert Counter(names) == {"often": 12, "now and then": 6, "seldom": 2}
+    assert made.kind == "label"
+    assert not set(made.training.keys[0].tolist()) & set(made.held_out.keys[0].tolist())
+    assert made.training.keys[0][-1] == made.training.keys[0][-2]
+
+
+def test_several_labels_and_numbers_are_kept(written, tmp_path):
+    cells = ["a; b", "b", "c|a", ";"] * 10
+    rows = [[f"Text {number}", cell] for number, cell in enumerate(cells)]
+    file = written("a.csv", table([["text", "label"], *rows]))
+    read = {"columns": ["text", "label"], "labelled": True}
+    made = prepare_rows([file], tmp_path / "made", predict="labels", **read)
+    assert (made.names, made.kind) == (("a", "b", "c"), "labels")
+    found = {
+        text: row.tolist()
+        for side in (made.training, made.held_out)
+        for text, row in zip(decoded(made.tokenizer, side.texts[0]), side.labels, strict=True)
+    }
+    has = [[True, True, False], [False, True, False], [True, False, True], [False] * 3]
+    assert found == {f"Text {number}": has[number % 4] for number in range(40)}
+    numbers = [[f"Text {number}", str(number / 8 - 1)] for number in range(40)]
+    file.write_text(table([["text", "label"], *numbers]))
+    made = prepare_rows([file], tmp_path / "other", **read)
+    assert (made.names, made.kind) == ((), "number")
+    assert sorted([*made.training.labels, *made.held_out.labels]) == [n / 8 - 1 for n in range(40)]
+    assert len(made.held_out.labels) == 2
+
+
 def test_which_rows_are_held_out_depends_on_the_seed_alone(examples, tmp_path):
     def held_out(name, seed, path):
         made = prepare_rows([path], tmp_path / name, ["text", "label"], labelled=True, seed=seed)
@@ -426,7 +489,10 @@ def test_targets_are_encoded_by_the_tokenizer_of_the_target(written, tmp_path):
     )
     rows = [(f"{number} red", f"{number} rojo") for number in range(13)]
     file = written("a.tsv", "\n".join(map("\t".join, rows)))
-    made = prepare_rows([file], tmp_path / "made", (1, 2), held_out=[file], tokenizer=tokenizer)
+    other = written("b.tsv", "one red\tone rojo\n12  RED\tdoce rojo")
+    made = prepare_rows([file], tmp_path / "made", (1, 2), held_out=[other], tokenizer=tokenizer)
+    assert made.left_out[0].held_out == 1
+    rows.pop()  # which is held out
     for column, reader in enumerate((tokenizer, tokenizer.of_target)):
         ids = [sequence.tolist() for sequence in made.training.texts[column]]
         assert ids == reader.encode([row[column] for row in rows])
@@ -436,7 +502,7 @@ def test_targets_are_encoded_by_the_tokenizer_of_the_target(written, tmp_path):
 def test_pairs(written, tmp_path):
     lines = [f"{text}\t{text.upper()}\tx" for text in sentences(50)]
     lines[7] = "the other is missing\t\tx"
-    lines[9] = f"long\t{'very ' * 1000}\tx"
+    lines[9] = f"long\t{'much ' * 1000}\tx"
     others = [f"{text}\t{text.upper()}\tx" for text in sentences(5, 90)]
     others += [f"long\t{'very ' * 1000}\tx"] * 2
     made = prepare_rows(
@@ -470,8 +536,9 @@ def test_pairs(written, tmp_path):
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=200), st.integers(0, 3), st.integers(1, 8))
 def test_what_is_drawn(numbers, seed, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(of_rows, "MOST_HELD_OUT_ROWS", most)
-        draw = of_rows._Draw(seed)
+        patch.setattr(draws, "MOST_HELD_OUT_ROWS", most)
+        patch.setattr(draws, "POOL", 2 * most)
+        draw = draws.Draw(seed)
         for number in numbers:
             draw.add(str(number))
         chosen = draw.chosen()
@@ -479,7 +546,7 @@ def test_what_is_drawn(numbers, seed, most):
     assert held_out
     wanted = min(most, max(1, round(0.05 * len(numbers))))
     assert len(held_out) <= wanted or len(set(held_out)) == 1
-    assert draw.different == min(most, len(set(numbers)))
+    assert draw.different == min(2 * most, len(set(numbers)))
 
 
 @pytest.mark.parametrize("held_out", [False, True])

@@ -1,14 +1,21 @@
 """What is learnt: nothing at the start, all of it in the end, and packed as alone."""
 
 import math
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
+from pellucid.models import Encoder
+from pellucid.tasks.classify import FILE, Head
 from pellucid.training.batches import LengthBatches, Windows
-from tests.training.tiny import CONTEXT, END, KINDS, VOCABULARY, objective, some_texts
+from pellucid.training.objectives import Classification, Contrastive
+from pellucid.training.objectives.pairs import Pairs
+from pellucid.training.sequences import Sequences
+from tests.training.tiny import CONTEXT, END, KINDS, VOCABULARY, config, objective, some_texts
 
 
 def mean_loss(made, part):
@@ -95,26 +102,160 @@ def test_every_held_out_token_is_judged_once(tmp_path):
 @pytest.mark.parametrize("value", [0.0, 0.25, math.nan])
 def test_who_is_told_from_nobody_is_found_last(value, tmp_path, monkeypatch):
     made = objective("contrastive", tmp_path)
-    monkeypatch.setattr(made, "_embedded", lambda *_: torch.full((13, 7), value))
-    assert made.measure() == {"found_first": 0.0, "reciprocal_rank": pytest.approx(1 / 13)}
+    monkeypatch.setattr(made, "_embedded", lambda *_: torch.full((17, 7), value))
+    found = made.measure()
+    assert (found["found_first"], found["reciprocal_rank"]) == (0.0, pytest.approx(1 / 17))
 
 
 def test_what_is_no_number_is_found_last_and_is_in_the_way_of_the_others(tmp_path, monkeypatch):
-    made, side = objective("contrastive", tmp_path), torch.eye(5)
-    monkeypatch.setattr(made, "_embedded", lambda *_: side)
-    assert made.measure() == {"found_first": 1.0, "reciprocal_rank": 1.0}
+    made, side = objective("contrastive", tmp_path), torch.eye(17)
+    # Each different answer is a candidate once, in the order of the keys.
+    rows = lambda texts, part, _: side[list(part)]  # noqa: E731
+    monkeypatch.setattr(made, "_embedded", rows)
+    found = made.measure()
+    assert (found["found_first"], found["reciprocal_rank"]) == (1.0, 1.0)
     side[3] = math.nan
     found = made.measure()
-    assert found == {"found_first": 0.0, "reciprocal_rank": pytest.approx((4 / 2 + 1 / 5) / 5)}
+    wanted = pytest.approx((16 / 2 + 1 / 17) / 17)
+    assert (found["found_first"], found["reciprocal_rank"]) == (0.0, wanted)
+
+
+def answered(directory, questions=31, answers=3):
+    """Pairs of different questions, each with one of few answers, and an objective on them."""
+    generator = np.random.default_rng(0)
+    first = some_texts(directory / "a", count=questions, longest=12)
+    own = generator.integers(2, VOCABULARY, (answers, 5)).tolist()
+    which = np.arange(questions) % answers
+    second = Sequences.build(directory / "b", [[*own[n], END] for n in which], VOCABULARY)
+    model = Encoder(config("encoder"))
+    pairs = first, second
+    return Contrastive(model, pairs, pairs, batch_tokens=2000), which
+
+
+def test_a_model_that_is_always_right_finds_one_of_few_answers_first(tmp_path, monkeypatch):
+    made, which = answered(tmp_path)
+    side = torch.eye(3)[torch.from_numpy(which)]
+    monkeypatch.setattr(made, "_embedded", lambda texts, part, _: side[list(part)])
+    found = made.examine()
+    assert (found["found_first"], found["reciprocal_rank"]) == (1.0, 1.0)
+    assert (found["pairs"], found["candidates"]) == (31, 3)
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["interval"][1] == 1
+    side = side.roll(1, 1) * 0.5 + 0.5 * side.roll(2, 1)
+    monkeypatch.setattr(
+        made,
+        "_embedded",
+        lambda texts, part, _: (torch.eye(3)[which] if texts is made.held_out[0] else side)[
+            list(part)
+        ],
+    )
+    assert made.measure()["found_first"] == 0
+    assert made.measure()["reciprocal_rank"] == pytest.approx(1 / 3)
+
+
+def test_pairs_with_the_same_answer_or_question_are_no_negatives(tmp_path):
+    made, _ = answered(tmp_path, questions=2, answers=1)
+    assert (
+        float(made.double()([0, 1]).detach()) == 0
+    )  # nothing is wrong, so nothing is to be learnt
+    made, which = answered(tmp_path / "b", questions=7)
+    made = made.double()
+    part = list(range(7))
+    sides = [torch.nn.functional.normalize(made.pooled(made.packed(x, part))) for x in made.pairs]
+    similar = sides[0].float() @ sides[1].float().T / 0.05
+    total = 0.0
+    for own in part:  # by hand: each against itself and the pairs with other answers
+        rivals = [n for n in part if n == own or which[n] != which[own]]
+        for row in (similar[own], similar[:, own]):
+            total += float((row[rivals].logsumexp(0) - row[own]).detach()) / 2
+    assert float(made(part).detach()) == pytest.approx(total, rel=1e-5)
+    # A question belongs to all its answers, and to those of the same question elsewhere.
+    belong = Pairs((np.array([5, 5, 6]), np.array([1, 2, 2])))
+    assert belong.right([0, 1, 2], [0, 1, 2]).tolist() == [
+        [True, True, True],
+        [True, True, True],
+        [False, True, True],
+    ]
+    keys = (np.array([5, 5, 6]), np.array([1, 2, 3]))
+    assert Pairs(keys).right([0, 2], [1, 2]).tolist() == [[True, False], [False, True]]
 
 
 def test_a_classifier_is_examined_in_one_pass(tmp_path):
     made, parts = objective("classifier", tmp_path).eval(), []
-    read = made._logits
-    made._logits = lambda texts, part: parts.extend(part) or read(texts, part)
+    read = made._scores
+    made._scores = lambda texts, part: parts.extend(part) or read(texts, part)
     found = made.examine()
     assert sorted(parts) == list(range(len(made.held_out[0])))
     assert made.measure().items() <= found.items()
+
+
+def classifier(directory, kind, *, balanced=False, width=24):
+    texts = some_texts(directory / "a")
+    number = np.arange(len(texts))
+    labels = {
+        "label": np.minimum(number % 7, 2),
+        "labels": np.stack([number % 2 == 0, number % 5 < 4, number < 0], 1),
+        "number": number * 10.0 + 3,
+    }[kind]
+    names = () if kind == "number" else ("a", "b", "c")
+    keys = number // 2  # two by two equal
+    return Classification(
+        Encoder(config("encoder", width=width)), texts, labels, (texts, labels), names,
+        batch_tokens=10_000, kind=kind, balanced=balanced, keys=keys,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["label", "labels", "number"])
+def test_classifiers_of_each_kind_learn_and_tell(kind, tmp_path):
+    torch.manual_seed(0)
+    made = classifier(tmp_path, kind)
+    part, fast = list(range(17)), torch.optim.Adam(made.parameters(), 0.01)
+    before = made.eval().examine()
+    for _ in range(60):
+        loss = made(part) / 17
+        fast.zero_grad()
+        loss.backward()
+        fast.step()
+    after = made.examine()
+    assert after["loss"] < before["loss"] / 3
+    assert (after["value"] < before["value"]) == (kind == "number")
+    assert after["chance"]["p"] < 0.05
+    assert after["texts"] == 9
+    assert after.get("labels_left_out") == (["c"] if kind == "labels" else None)
+    assert made.measure().items() <= after.items()
+    weights = made.state_dict()
+    made.save(tmp_path / "model", weights)
+    made.finish(tmp_path / "model")
+    head = Head.load(tmp_path / "model" / FILE)
+    assert (head.kind, head.temperature, head.margin) == (kind, made.temperature, made.margin)
+    with torch.no_grad():
+        pooled = made.pooled(made.packed(made.texts, part))
+        said = made._said(made._scores(made.texts, part))
+    if made.model.config.normalised:
+        pooled = torch.nn.functional.normalize(pooled)
+    theirs = (
+        head.scores(pooled)
+        if kind == "number"
+        else replace(head, temperature=1.0).probabilities(pooled)
+    )
+    np.testing.assert_allclose(theirs.numpy(), said, rtol=1e-4, atol=1e-4)
+    again = made._scores(made.texts, part)
+    made.restore(tmp_path / "model")
+    torch.testing.assert_close(made.eval()._scores(made.texts, part), again, atol=1e-4, rtol=1e-4)
+
+
+def test_balanced_losses_weigh_labels_as_scikit_learn_does(tmp_path):
+    made = classifier(tmp_path, "label", balanced=True)
+    theirs = compute_class_weight("balanced", classes=np.arange(3), y=made.labels)
+    np.testing.assert_allclose(made.weights, theirs)
+    assert made.judged_by == "balanced_accuracy"
+    made = made.eval().double()
+    alone = [float(made([n]).detach()) for n in range(17)]
+    made.weights = torch.empty(0)
+    plain = [float(made([n]).detach()) for n in range(17)]
+    np.testing.assert_allclose(alone, theirs[made.labels] * plain, rtol=1e-6)
+    several = classifier(tmp_path / "b", "labels", balanced=True)
+    np.testing.assert_allclose(several.weights[:2], [8 / 9, 3 / 14])
 
 
 def test_windows_see_all_in_an_epoch_and_begin_elsewhere_in_the_next(tmp_path):

@@ -55,6 +55,21 @@ StrictOption = Annotated[
         "--strict", help="Refuse texts that are empty or too long, instead of skipping or cutting."
     ),
 ]
+PredictOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="What the examples have: a label, labels (several a text) or a number (default: "
+        "a label, unless they are numbers that cannot be labels).",
+    ),
+]
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What divides several labels (default: any of ; | ,)."),
+]
+BalancedOption = Annotated[
+    bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
+]
 COLUMNS = (".csv", ".json", ".parquet")
 TEXTS = (".txt", *COLUMNS)
 

@@ -9,13 +9,16 @@ import typer
 from pellucid import pretrained
 from pellucid.commands.shared import (
     COLUMNS,
+    BalancedOption,
     ColumnOption,
     DelimiterOption,
     EncodingOption,
     FileOption,
     JsonOption,
     OverwriteOption,
+    PredictOption,
     SeedOption,
+    SeparatorOption,
     StrictOption,
     Texts,
     check_files,
@@ -200,21 +203,9 @@ def label_texts(
     label: Annotated[
         str, typer.Option(metavar="NAME", help="The column of the examples with the label.")
     ] = "label",
-    predict: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help="What the examples have: a label, labels (several a text) or a number (default: "
-            "a label, unless they are numbers that cannot be labels).",
-        ),
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What divides several labels (default: any of ; | ,)."),
-    ] = None,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
-    ] = False,
+    predict: PredictOption = None,
+    separator: SeparatorOption = None,
+    balanced: BalancedOption = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the head, a safetensors file.")
     ] = None,

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.commands.shared import DelimiterOption, EncodingOption, JsonOption
+from pellucid.commands.shared import (
+    BalancedOption,
+    DelimiterOption,
+    EncodingOption,
+    JsonOption,
+    PredictOption,
+    SeparatorOption,
+)
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 
@@ -156,10 +163,14 @@ def classifier(
     head_only: Annotated[
         bool, typer.Option("--head-only", help="Train only the head, not the encoder.")
     ] = False,
+    predict: PredictOption = None,
+    separator: SeparatorOption = None,
+    balanced: BalancedOption = False,
 ) -> dict[str, Any]:
-    """Train labels of texts, evaluated by accuracy on held-out texts."""
+    """Train labels or numbers of texts, evaluated on held-out texts."""
     columns = _column(text), _column(label)
-    return {"what": "classifier", "columns": columns, "head_only": head_only}
+    own = {"head_only": head_only, "predict": predict, "separator": separator}
+    return {"what": "classifier", "columns": columns, "balanced": balanced, **own}
 
 
 @_command
@@ -219,6 +230,7 @@ def _configured(context: typer.Context, flags: dict[str, Any]) -> dict[str, Any]
 def _flag_value(name: str, value: Any) -> Any:
     """The value of a flag, from TOML, as the command line would give it."""
     kinds: dict[str, Any] = {"vocabulary": (int, "an int"), "head_only": (bool, "true or false")}
+    kinds["balanced"] = kinds["head_only"]
     kind, word = kinds.get(name, (str, "a text"))
     if name == "held_out":
         files = value if isinstance(value, list) else [value]

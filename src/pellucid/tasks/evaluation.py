@@ -1,15 +1,21 @@
 """What is told of predictions on held-out texts: one label, several labels or a number each."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from pellucid.common.wording import plain
 from pellucid.tasks import figures
 from pellucid.tasks.figures import Array, Chance, Interval
 from pellucid.tasks.targets import Kind
 
+OTHERS = (
+    *("accuracy", "balanced_accuracy", "macro_f1", "all_labels_right", "r2", "rank_correlation"),
+    *("calibration_error", "brier_score"),
+)
+"""The names of figures that accompany the figure."""
 SURE = 0.9
 """The share of held-out numbers that are within a head's margin."""
 
@@ -35,7 +41,7 @@ class Evaluation:
     """The best value of whoever says the same of every text."""
     chance: Chance
     """The value with permuted labels."""
-    left_out: tuple[str, ...] = ()
+    labels_left_out: tuple[str, ...] = ()
     """Labels with too few different texts to be both learnt and held out."""
     others: dict[str, float] = field(default_factory=dict)
     """More figures, by name."""
@@ -48,15 +54,57 @@ class Evaluation:
     margin: float | None = None
     """90% of the errors of numbers are below it."""
 
-    @property
-    def lower_is_better(self) -> bool:
-        return self.kind == "number"
-
     def data(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
-        data = {name: value for name, value in asdict(self).items() if value is not None}
-        others: dict[str, float] = data.pop("others")
-        return data | others
+        data = asdict(self)
+        others = data.pop("others")
+        found: dict[str, Any] = plain(
+            {name: value for name, value in data.items() if value not in (None, ())} | others
+        )
+        return found
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """From what `data` returned, and whatever else is there."""
+        names = {item.name for item in fields(cls)} & data.keys()
+        found = {name: data[name] for name in names if name not in ("chance", "others")}
+        found.setdefault("labels", ())
+        own = data["figure"].replace(" ", "_")
+        others = {name: data[name] for name in OTHERS if name in data and name != own}
+        return cls(chance=Chance(**data["chance"]), others=others, **found)
+
+
+def figures_with(
+    kind: Kind, said: Array, moved: Array, balanced: bool, judged: Array | None = None
+) -> Array:
+    """The figure with each permutation of the labels, (permutations,).
+
+    Args:
+        kind: of the labels.
+        said: (permutations or 1, texts, labels) scores, of which 0.5 and more is a yes.
+        moved: (permutations, texts, labels) the labels.
+        balanced: whether the figure of one label a text is the balanced accuracy.
+        judged: (permutations, texts) whether each text counts; all by default.
+    """
+    if judged is None:
+        judged = np.ones(moved.shape[:2], bool)
+    if kind == "number":
+        error: Array = np.abs(said - moved).mean((1, 2))
+        return error
+    if kind == "labels":
+        yes = said >= 0.5
+        hits = (yes * moved).sum((1, 2))
+        f1: Array = 2 * hits / np.maximum(yes.sum((1, 2)) + moved.sum((1, 2)), 1)
+        return f1
+    right = (said.argmax(2) == moved.argmax(2)) & judged
+    if not balanced:
+        accuracy: Array = right.sum(1) / np.maximum(judged.sum(1), 1)
+        return accuracy
+    own = moved * judged[..., None]
+    each = (own * right[..., None]).sum(1) / np.maximum(own.sum(1), 1)
+    has = own.any(1)
+    mean: Array = each.sum(1) / np.maximum(has.sum(1), 1)
+    return mean
 
 
 def of_labels(

@@ -14,9 +14,9 @@ from torch import Tensor
 from pellucid.tasks import figures
 from pellucid.tasks.classify import INVERSE_REGULARISATION, Head, targets_for
 from pellucid.tasks.clustering import SEEDS, one_thread, require_sklearn
-from pellucid.tasks.evaluation import Evaluation, of_labels, of_numbers, of_several
+from pellucid.tasks.evaluation import Evaluation, figures_with, of_labels, of_numbers, of_several
 from pellucid.tasks.figures import Array, Chance
-from pellucid.tasks.targets import Given, Kind, Targets
+from pellucid.tasks.targets import Given, Targets
 from pellucid.tasks.whole_numbers import check_whole
 from pellucid.text import equal_texts
 
@@ -84,7 +84,7 @@ def evaluate(
     else:
         several = targets.kind == "labels"
         warmth, shares = figures.cross_calibrated(scores, targets.values, folds, several=several)
-        found = {"temperature": warmth, "left_out": left_out}
+        found = {"temperature": warmth, "labels_left_out": left_out}
         if several:
             kept = ~few
             found |= of_several(shares, targets.values, targets.names, kept, groups, seed)
@@ -199,7 +199,7 @@ def _permuted(
         said = np.empty_like(moved)
         for fold in np.unique(folds):
             said[:, folds == fold] = _ridge_said(points, moved, folds == fold, balanced)
-        found.append(_figure_of(targets.kind, said, moved, judged[order], balanced))
+        found.append(figures_with(targets.kind, said, moved, balanced, judged[order]))
     return np.concatenate(found)
 
 
@@ -215,24 +215,3 @@ def _ridge_said(points: Array, moved: Array, own: Array, balanced: bool) -> Arra
     said = (np.linalg.solve(gram, asked.T).T @ learnt.T) @ flat
     shaped: Array = said.reshape(len(asked), len(moved), -1).transpose(1, 0, 2) + mean
     return shaped / np.maximum(mean, 1e-9) / 2 if balanced else shaped
-
-
-def _figure_of(kind: Kind, said: Array, moved: Array, judged: Array, balanced: bool) -> Array:
-    """The figure of each permutation, (permutations,)."""
-    if kind == "number":
-        error: Array = np.abs(said - moved).mean((1, 2))
-        return error
-    if kind == "labels":
-        yes = said >= 0.5
-        hits = (yes * moved).sum((1, 2))
-        f1: Array = 2 * hits / np.maximum(yes.sum((1, 2)) + moved.sum((1, 2)), 1)
-        return f1
-    right = (said.argmax(2) == moved.argmax(2)) & judged
-    if not balanced:
-        accuracy: Array = right.sum(1) / np.maximum(judged.sum(1), 1)
-        return accuracy
-    own = moved * judged[..., None]
-    each = (own * right[..., None]).sum(1) / np.maximum(own.sum(1), 1)
-    has = own.any(1)
-    mean: Array = each.sum(1) / np.maximum(has.sum(1), 1)
-    return mean

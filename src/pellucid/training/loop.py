@@ -74,7 +74,8 @@ class Trainer:
         self.call = self.processes.wrap(objective, settings.shard)
         self.optimiser = optimiser(objective, settings)
         self.step = self.skipped = self.skipped_in_a_row = 0
-        self.best: float | None = None
+        self.best: list[float] | None = None
+        """The measures of the best weights, of which lower ones are better."""
         self.mean = _Mean(objective, settings.average)
 
     def run(self, resume: bool = False) -> dict[str, float]:
@@ -113,7 +114,10 @@ class Trainer:
         self.objective.restore(self.directory.parent)
         self.objective.to(self.processes.device).eval()
         with torch.no_grad():
-            return self.objective.examine(self.report.judging)
+            measures = self.objective.examine(self.report.judging)
+        if self.processes.is_first:
+            self.objective.finish(self.directory.parent)
+        return measures
 
     def update(self) -> tuple[float, float, int]:
         """Make one step; returns the mean loss in nats, the gradient norm and the tokens."""
@@ -190,11 +194,10 @@ class Trainer:
         objective.eval()
         with self.mean.in_place(), torch.no_grad():
             measures = objective.measure(self.report.judging)
-            value = measures[objective.judged_by]
-            sign = -1 if objective.higher_is_better else 1
-            is_best = self.best is None or sign * value < sign * self.best
+            found = self._judgement(measures)
+            is_best = self.best is None or found < self.best
             if is_best:
-                self.best = value if math.isfinite(value) else None
+                self.best = found if all(map(math.isfinite, found)) else None
                 self._keep()
             # All processes must read sharded weights together.
             takes_part = self.processes.is_first or self.settings.shard
@@ -202,6 +205,13 @@ class Trainer:
             glance = objective.glance() if takes_part else None
         self.report.judged(self.step, measures, is_best, sample, glance)
         return measures
+
+    def _judgement(self, measures: dict[str, float]) -> list[float]:
+        """The measure that chooses weights and the one that breaks ties, the lower the better."""
+        objective = self.objective
+        value = measures[objective.judged_by]
+        others = () if objective.tie_broken_by is None else (measures[objective.tie_broken_by],)
+        return [-value if objective.higher_is_better else value, *others]
 
     def _keep(self) -> None:
         """Save the model for `pellucid.load`."""

@@ -12,13 +12,15 @@ from typing import Any, Literal, get_args
 from pellucid.common.files import reason_of, write_whole
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, FileError, PellucidError
-from pellucid.layers.config import Config, Kind
+from pellucid.layers.config import Config
+from pellucid.layers.config import Kind as ModelKind
+from pellucid.tasks.targets import Kind, kind_named
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.training.model_sizes import TIERS, shape
 from pellucid.training.settings import Settings
 
 What = Literal["decoder", "classifier", "translator", "encoder", "pairs"]
-KIND: dict[str, Kind] = {
+KIND: dict[str, ModelKind] = {
     "decoder": "decoder",
     "classifier": "encoder",
     "translator": "encoder-decoder",
@@ -50,6 +52,12 @@ class Run:
     """A model to fine-tune, with its tokenizer."""
     head_only: bool = False
     """Whether to train only the head of a classifier."""
+    predict: Kind | None = None
+    """What the labels of a classifier are; by default what they look like."""
+    separator: str | None = None
+    """What divides several labels."""
+    balanced: bool = False
+    """Whether each label of a classifier weighs the same."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Settings` and of the model's `Config`."""
 
@@ -58,6 +66,11 @@ class Run:
             raise ArgumentError(f"what must be one of {listing([*get_args(What)])}")
         if self.head_only and self.what != "classifier":
             raise ArgumentError("head_only applies to a classifier only")
+        kind_named(self.predict)
+        if self.what != "classifier" and (self.predict, self.separator) != (None, None):
+            raise ArgumentError("predict and separator apply to a classifier only")
+        if self.balanced and (self.what != "classifier" or self.predict == "number"):
+            raise ArgumentError("balanced applies to the labels of a classifier only")
         if self.base is not None and self.vocabulary is not None:
             raise ArgumentError("vocabulary cannot be changed: the base model has its own")
         if self.what != "translator" and self.options.get("guidance"):

@@ -208,7 +208,7 @@ def _set_up(
         model.load_state_dict(base.state_dict())
     model.tokenizer = tokenizer
     objective = _objective(run, prepared, model, settings, links)
-    return objective, settings, _left_out(prepared, longest)
+    return objective, settings, _left_out(run, prepared, longest)
 
 
 def _special_id(tokenizer: Tokenizer, *names: str) -> int | None:
@@ -216,16 +216,20 @@ def _special_id(tokenizer: Tokenizer, *names: str) -> int | None:
     return next((id for id in tokenizer.all_special_ids if tokenizer.token(id) in names), None)
 
 
-def _left_out(prepared: Any, longest: int | None) -> list[str]:
+def _left_out(run: Run, prepared: Any, longest: int | None) -> list[str]:
     """Remarks on rows that are left out, and on what was noticed in the files, for people."""
     remarks = []
     for tally, whose in zip(prepared.left_out, ("", " of the held-out data"), strict=True):
         parts = [f"{count(tally.blank, 'blank row')}"] if tally.blank else []
         if tally.too_long:
             parts.append(f"{count(tally.too_long, 'row')} of more than {longest} tokens")
+        if tally.held_out:
+            parts.append(f"{count(tally.held_out, 'text')} equal to a held-out one")
         if parts:
             remarks.append(f"left out {listing(parts)}{whose}")
         remarks += tally.notes
+    if run.what == "classifier" and prepared.kind == "number" and run.predict is None:
+        remarks.append("labels are numbers, so numbers are predicted; --predict label for labels")
     return remarks
 
 
@@ -296,7 +300,14 @@ def _prepared(
     labelled = run.what == "classifier"
     columns = run.columns or (("text", "label") if labelled else ("source", "target"))
     return corpus.prepare_rows(
-        run.files, data, columns, labelled=labelled, longest=longest, **shared
+        run.files,
+        data,
+        columns,
+        labelled=labelled,
+        predict=run.predict,
+        separator=run.separator,
+        longest=longest,
+        **shared,
     )
 
 
@@ -325,7 +336,8 @@ def _objective(
             **rest,
         )
     if run.what == "pairs":
-        return Contrastive(model, training.texts, held_out.texts, **rest)
+        keys = training.keys, held_out.keys
+        return Contrastive(model, training.texts, held_out.texts, keys=keys, **rest)
     if run.what == "encoder":
         mask = _special_id(model.tokenizer, MASK, "[MASK]", "<mask>")
         if mask is None:
@@ -341,6 +353,9 @@ def _objective(
         judged,
         prepared.names,
         smoothing=smoothing,
+        kind=prepared.kind,
+        balanced=run.balanced,
+        keys=held_out.keys[0],
         **rest,
     )
 

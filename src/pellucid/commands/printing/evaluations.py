@@ -41,10 +41,10 @@ def show(evaluation: Evaluation, console: Console) -> None:
         console,
         style="" if chance.is_beaten else "bold",
     )
-    if evaluation.left_out:
+    if evaluation.labels_left_out:
         say(
-            f"Left out of the figures: {_names(evaluation.left_out)}, with too few texts to learn "
-            "from some and be judged on others.",
+            f"Left out of the figures: {_names(evaluation.labels_left_out)}, with too few texts to "
+            "learn from some and be judged on others.",
             console,
         )
     say(f"{_others(evaluation)}.", console, style="dim")

@@ -24,7 +24,7 @@ HELD_OUT = 0.05
 _BATCH_TEXTS, _BATCH_CHARACTERS = 512, 2**22
 _ABOUT = "about.json"
 _SOURCES = ("files", "held_out")
-_VERSION = 1
+_VERSION = 2
 """Of the cache format; caches of another version are rebuilt."""
 
 Progress = Callable[[str, int, int | None], None]

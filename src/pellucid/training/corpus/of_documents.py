@@ -1,12 +1,13 @@
 """Documents as ids on disk, for decoders and masked encoders."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import FileError
+from pellucid.text.equal_texts import fingerprint
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.corpus.dataset_cache import (
@@ -48,6 +49,7 @@ def prepare(
     directory: Path,
     *,
     held_out: Sequence[Path] = (),
+    apart: bool = True,
     column: str | int | None = None,
     vocabulary: int | None = None,
     ends: str = f"{END} $A",
@@ -63,12 +65,15 @@ def prepare(
     Only one process may do so at a time.
 
     Unless files are held out, the last documents are: the fewest with 5% of the text or, if they
-    have more than 20% of it, the last 5% of the text.
+    have more than 20% of it, the last 5% of the text. Documents that are equal to a held-out one
+    are left out of the training data.
 
     Args:
         files: as for `documents`; recognised by path, size and modification time.
         directory: of the result.
         held_out: files for evaluation.
+        apart: whether texts equal to those of `held_out` are left out of the training data; not if
+            nothing is learnt.
         column: of the text, by its name, or by its number if there is no header.
         vocabulary: its size; by default `vocabulary.suggested_size`.
         ends: the template of END, as for `byte_pairs`.
@@ -81,12 +86,13 @@ def prepare(
 
     Raises:
         FileError: as `documents`; the text has fewer than 1,000 characters; or the directory cannot
-            be written.
+            be written; or all documents are equal to held-out ones.
         ArgumentError: as `documents` and `byte_pairs`.
         MissingExtraError: as `documents` and `byte_pairs`.
     """
     made_from = {
         **identity(files, held_out, tokenizer),
+        "apart": apart,
         "column": column,
         "vocabulary": vocabulary,
         "ends": ends,
@@ -108,8 +114,16 @@ def prepare(
         last = None if held_out else survey.boundary
         characters = last or survey.characters
 
-        def read(what: str) -> Iterator[Piece]:
-            pieces = _between(documents(files, column, None, reading), 0, last)
+        def judged(tally: Tally | None = None) -> Iterator[Piece]:
+            if held_out:
+                return documents(held_out, column, tally, reading)
+            return _between(documents(files, column, None, reading), survey.boundary, None)
+
+        pieces = reported(judged() if apart else (), "comparing", None, progress)
+        known = {fingerprint(piece.text) for piece in pieces}
+
+        def read(what: str, tally: Tally | None = None) -> Iterator[Piece]:
+            pieces = _but(_between(documents(files, column, None, reading), 0, last), known, tally)
             return reported(pieces, what, characters, progress)
 
         used = tokenizer
@@ -117,13 +131,9 @@ def prepare(
             texts = (piece.text for piece in read("vocabulary"))
             used = byte_pairs(texts, vocabulary, ends=ends, marks=marks, characters=characters)
             used.save(directory)
-        _write(read("training"), used, directory / "training", longest)
-        others = (
-            documents(held_out, column, tallies[1], reading)
-            if held_out
-            else _between(documents(files, column, None, reading), survey.boundary, None)
-        )
-        _write(reported(others, "held-out", None, progress), used, directory / "held-out", longest)
+        _write(read("training", tallies[0]), used, directory / "training", longest)
+        others = reported(judged(tallies[1]), "held-out", None, progress)
+        _write(others, used, directory / "held-out", longest)
         return {"left_out": [asdict(tally) for tally in tallies]}
 
     def opened(result: dict[str, Any]) -> Prepared:
@@ -172,6 +182,21 @@ def _between(pieces: Iterable[Piece], first: int, last: int | None) -> Iterator[
         if lower < upper:
             yield Piece(text[lower:upper], begins or not begun)
             begun = True
+
+
+def _but(pieces: Iterable[Piece], known: Container[int], tally: Tally | None) -> Iterator[Piece]:
+    """The pieces whose text is not known, and so the documents: equal ones are cut alike."""
+    begins_next = is_empty = True
+    for text, begins in pieces:
+        begins_next |= begins
+        if fingerprint(text) in known:
+            if tally is not None and begins:
+                tally.held_out += 1
+            continue
+        yield Piece(text, begins_next)
+        begins_next = is_empty = False
+    if is_empty:
+        raise FileError("all training texts are in the held-out data, too")
 
 
 def _write(

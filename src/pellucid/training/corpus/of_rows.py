@@ -1,23 +1,21 @@
 """Rows as ids on disk: pairs of texts, and labelled texts."""
 
-import hashlib
-import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pellucid.common.wording import short
 from pellucid.errors import FileError
+from pellucid.tasks.targets import Kind, read
+from pellucid.text.equal_texts import fingerprint
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.training.corpus.dataset_cache import (
-    HELD_OUT,
     Progress,
     batches,
     encode,
@@ -31,13 +29,14 @@ from pellucid.training.corpus.dataset_cache import (
     these,
     trained_tokenizer,
 )
+from pellucid.training.corpus.draw import LEAST_TEXTS, Draw
+from pellucid.training.corpus.labels import Labels, stored
 from pellucid.training.corpus.text_files import Tally, rows
 from pellucid.training.sequences import Sequences, building
 from pellucid.training.vocabulary import END, byte_pairs
 
-MOST_HELD_OUT_ROWS = 2000
-LEAST_TEXTS = 10
-"""The least number of different texts, since some are held out."""
+_KEYS = "keys"
+"""The file of a column's keys, next to its ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,11 @@ class Rows:
 
     texts: tuple[Sequences, ...]
     """One per text column."""
+    keys: tuple[np.ndarray, ...]
+    """One per text column, (rows,) uint64: equal texts have the same key."""
     labels: np.ndarray | None
-    """(rows,) int64, the index of each row's label; None if there are no labels."""
+    """(rows,) int64, the index of each row's label; or (rows, labels) bool, whether it has each; or
+    (rows,) float64 numbers. None if there are no labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,9 @@ class PreparedRows:
     training: Rows
     held_out: Rows
     names: tuple[str, ...]
-    """The names of the labels."""
+    """The names of the labels; numbers have none."""
+    kind: Kind | None
+    """What the labels are; None if there are none."""
     left_out: tuple[Tally, Tally]
     """Of the training and the held-out rows; blank rows of shared files count as training rows."""
 
@@ -69,7 +73,10 @@ def prepare_rows(
     columns: Sequence[str | int],
     *,
     labelled: bool = False,
+    predict: Kind | None = None,
+    separator: str | None = None,
     held_out: Sequence[Path] = (),
+    apart: bool = True,
     vocabulary: int | None = None,
     ends: str = f"$A {END}",
     marks: Sequence[str] = (),
@@ -84,15 +91,20 @@ def prepare_rows(
 
     Only one process may do so at a time.
 
-    Unless files are held out, a random 5% of the rows are, at most 2,000. Rows with the same first
-    text are held out together.
+    Unless files are held out, a random 5% of the rows are, at most 2,000, with the same share of
+    each label. Rows whose first texts are equal are on the same side: if files are held out, rows
+    that are equal to theirs are left out of the training data.
 
     Args:
         files: as for `rows`; recognised by path, size and modification time.
         directory: of the result.
         columns: names, or numbers if there is no header.
         labelled: whether the last column has labels.
+        predict: what the labels are, and
+        separator: what divides several of them; as for `targets.read`.
         held_out: files for evaluation.
+        apart: whether texts equal to those of `held_out` are left out of the training data; not if
+            nothing is learnt.
         vocabulary: its size, shared by all columns; by default `vocabulary.suggested_size`.
         ends: the template of END, as for `byte_pairs`.
         marks: more special tokens, such as MASK.
@@ -106,13 +118,16 @@ def prepare_rows(
     Raises:
         FileError: as `rows`; there are fewer than 10 different texts, or fewer than two labels; a
             held-out label is not in the training data; or the directory cannot be written.
-        ArgumentError: as `rows` and `byte_pairs`.
+        ArgumentError: as `rows`, `byte_pairs` and `targets.read`.
         MissingExtraError: as `rows` and `byte_pairs`.
     """
     made_from = {
         **identity(files, held_out, tokenizer),
         "columns": list(columns),
         "labelled": labelled,
+        "apart": apart,
+        "predict": predict,
+        "separator": separator,
         "vocabulary": vocabulary,
         "ends": ends,
         "marks": list(marks),
@@ -124,37 +139,42 @@ def prepare_rows(
 
     def make() -> dict[str, Any]:
         tallies = Tally(), Tally()
-        draw = _Draw(seed)
-        labels: Counter[str] = Counter()
+        draw = Draw(seed)
+        others = held_out if apart else ()
+        judged = rows(others, columns, labelled=labelled, reading=reading)
+        known = {draw.number(row[0]) for row in judged}
+        cells: Counter[str] = Counter()
         characters = 0
-        read = rows(files, columns, labelled=labelled, tally=tallies[0], reading=reading)
-        for row in reported(read, "reading", None, progress):
-            draw.add(row[0])
-            labels.update(row[texts:])
+        every = rows(files, columns, labelled=labelled, tally=tallies[0], reading=reading)
+        for row in reported(every, "reading", None, progress):
+            if draw.number(row[0]) in known:
+                tallies[0].held_out += 1
+                continue
+            draw.add(row[0], _stratum(row[-1], predict, separator) if labelled else "")
+            cells.update(row[texts:])
             characters += sum(map(len, row[:texts]))
         if draw.different < LEAST_TEXTS:
+            but = " that are not held out" if known else ""
             raise FileError(
-                f"training needs at least {LEAST_TEXTS} different texts, but {these(files)} "
+                f"training needs at least {LEAST_TEXTS} different texts{but}, but {these(files)} "
                 f"{has(files)} {draw.different}"
             )
-        if labelled and len(labels) < 2:
-            raise FileError(
-                f"all rows of {these(files)} have the label '{short(next(iter(labels)), 40)}'; "
-                "a classifier needs two or more"
-            )
-        names = sorted(labels, key=lambda name: (len(name) if name.isdecimal() else 0, name))
-        chosen = frozenset() if held_out else draw.chosen()
+        labels = Labels.of([*cells], predict, separator, these(files)) if labelled else None
+        is_number = labels is not None and labels.kind == "number"
+        chosen = known if held_out else draw.chosen(stratified=not is_number)
 
         def some(what: str, is_held_out: bool, total: int | None) -> Iterator[tuple[str, ...]]:
             if is_held_out and held_out:
-                read = rows(held_out, columns, labelled=labelled, tally=tallies[1], reading=reading)
+                found = rows(
+                    held_out, columns, labelled=labelled, tally=tallies[1], reading=reading
+                )
             else:
-                read = (
+                found = (
                     row
                     for row in rows(files, columns, labelled=labelled, reading=reading)
-                    if (bool(chosen) and draw.number(row[0]) in chosen) == is_held_out
+                    if (draw.number(row[0]) in chosen) == is_held_out
                 )
-            return reported(read, what, total, progress)
+            return reported(found, what, total, progress)
 
         used = tokenizer
         if used is None:
@@ -164,97 +184,71 @@ def prepare_rows(
             used = byte_pairs(read_texts, vocabulary, ends=ends, marks=marks, characters=characters)
             used.save(directory)
         for what, total in (("training", characters), ("held-out", None)):
-            numbers = {name: number for number, name in enumerate(names)} if labelled else None
             is_held_out = what == "held-out"
-            read = some(what, is_held_out, total)
+            found = some(what, is_held_out, total)
             tally = tallies[is_held_out]
-            _write_rows(read, used, directory / what, texts, numbers, longest, tally)
-        return {"names": names, "left_out": [asdict(tally) for tally in tallies]}
+            _write_rows(found, used, directory / what, texts, labels, longest, tally)
+        return {
+            "names": [] if labels is None else list(labels.numbers),
+            "kind": None if labels is None else labels.kind,
+            "left_out": [asdict(tally) for tally in tallies],
+        }
 
-    def side(which: Path) -> Rows:
-        labels = Sequences(which / "labels").ids.astype(np.int64) if labelled else None
-        parts = tuple(Sequences(which / f"column-{number + 1}") for number in range(texts))
-        return Rows(texts=parts, labels=labels)
+    def side(which: Path, kind: Kind | None, names: int) -> Rows:
+        parts = [which / f"column-{number + 1}" for number in range(texts)]
+        return Rows(
+            texts=tuple(map(Sequences, parts)),
+            keys=tuple(np.memmap(part / _KEYS, np.uint64, "r") for part in parts),
+            labels=None if kind is None else stored(Sequences(which / "labels"), kind, names),
+        )
 
     def opened(result: dict[str, Any]) -> PreparedRows:
+        kind, names = result["kind"], tuple(result["names"])
         return PreparedRows(
             tokenizer=trained_tokenizer(directory) if tokenizer is None else tokenizer,
-            training=side(directory / "training"),
-            held_out=side(directory / "held-out"),
-            names=tuple(result["names"]),
+            training=side(directory / "training", kind, len(names)),
+            held_out=side(directory / "held-out", kind, len(names)),
+            names=names,
+            kind=kind,
             left_out=tallies_of(result),
         )
 
     return made_once(directory, made_from, make, opened, ignore_changes=ignore_changes)
 
 
-class _Draw:
-    """Draws different texts at random from a stream: those with the smallest keyed hashes.
-
-    Only the smallest hashes are stored.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.key = str(seed).encode()
-        self.rows = 0
-        self.counts: dict[int, int] = {}
-        self.largest_first: list[int] = []  # negated, since heapq is a min-heap
-
-    def number(self, text: str) -> int:
-        """The hash of a text, ignoring Unicode normalisation and surrounding white space."""
-        normalised = unicodedata.normalize("NFC", text).strip().encode()
-        return int.from_bytes(hashlib.blake2b(normalised, digest_size=8, key=self.key).digest())
-
-    def add(self, text: str) -> None:
-        number = self.number(text)
-        self.rows += 1
-        if number in self.counts:
-            self.counts[number] += 1
-        elif len(self.counts) < MOST_HELD_OUT_ROWS or number < -self.largest_first[0]:
-            self.counts[number] = 1
-            heappush(self.largest_first, -number)
-            if len(self.counts) > MOST_HELD_OUT_ROWS:
-                del self.counts[-heappop(self.largest_first)]
-
-    @property
-    def different(self) -> int:
-        """The number of different texts, at most `MOST_HELD_OUT_ROWS`."""
-        return len(self.counts)
-
-    def chosen(self) -> frozenset[int]:
-        """The hashes of the drawn texts."""
-        most = min(max(1, round(HELD_OUT * self.rows)), MOST_HELD_OUT_ROWS)
-        taken, total = set(), 0
-        for number in sorted(self.counts):
-            if total + self.counts[number] <= most:
-                taken.add(number)
-                total += self.counts[number]
-        return frozenset(taken or [min(self.counts, key=lambda number: self.counts[number])])
+def _stratum(cell: str, predict: Kind | None, separator: str | None) -> str:
+    """What sides of a split share evenly: the label, or the first of several in the alphabet."""
+    if predict != "labels" and (predict is not None or separator is None):
+        return cell
+    (several,) = read([cell], "labels", separator)
+    assert isinstance(several, tuple)
+    return min(several, default="")
 
 
 def _write_rows(
-    read: Iterable[tuple[str, ...]],
+    found: Iterable[tuple[str, ...]],
     tokenizer: Tokenizer,
     directory: Path,
     texts: int,
-    numbers: dict[str, int] | None,
+    labels: Labels | None,
     longest: int | None,
     tally: Tally,
 ) -> None:
-    """Write each column as sequences of ids, and the labels as sequences of one number."""
+    """Write each column as sequences of ids with keys, and the labels as sequences of numbers."""
     before, after, room = frame(tokenizer, longest)
     # The second column is of the target language, for which Marian has a model of its own.
     tokenizers = (tokenizer, tokenizer.of_target)
+    keys = [array("Q") for _ in range(texts)]
+    places = [directory / f"column-{number + 1}" for number in range(texts)]
     with ExitStack() as stack:
-        builders = [
-            stack.enter_context(building(directory / f"column-{number + 1}", len(tokenizer)))
-            for number in range(texts)
-        ]
-        labels = (
-            stack.enter_context(building(directory / "labels", len(numbers))) if numbers else None
+        builders = [stack.enter_context(building(place, len(tokenizer))) for place in places]
+        written = (
+            None
+            if labels is None
+            else stack.enter_context(building(directory / "labels", labels.size))
         )
         kept = 0
-        for batch in batches(read):
+        for batch in batches(found):
             columns = list(zip(*batch, strict=True))[:texts]
             encoded = zip(*map(encode, tokenizers, columns), strict=True)
             for row, sequences in zip(batch, encoded, strict=True):
@@ -262,16 +256,17 @@ def _write_rows(
                     tally.too_long += 1
                     continue
                 kept += 1
-                for text, ids, builder in zip(row[:texts], sequences, builders, strict=True):
+                for text, ids, builder, own in zip(
+                    row[:texts], sequences, builders, keys, strict=True
+                ):
                     builder.bytes += len(text.encode())
                     builder.extend([*before, *ids, *after])
                     builder.end()
-                if labels is not None and numbers is not None:
-                    if row[-1] not in numbers:
-                        raise FileError(
-                            f"the held-out label '{short(row[-1], 40)}' is not in the training data"
-                        )
-                    labels.extend([numbers[row[-1]]])
-                    labels.end()
+                    own.append(fingerprint(text))
+                if labels is not None and written is not None:
+                    written.extend(labels.stored(row[-1]))
+                    written.end()
         if not kept:
             raise FileError(f"all {directory.name} rows have more than {longest} tokens")
+    for place, own in zip(places, keys, strict=True):
+        (place / _KEYS).write_bytes(own.tobytes())

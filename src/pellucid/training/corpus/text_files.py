@@ -46,6 +46,8 @@ class Tally:
     """Blank documents and rows."""
     too_long: int = 0
     """Rows with a text of too many tokens."""
+    held_out: int = 0
+    """Training texts that are equal to a held-out one."""
     notes: list[str] = field(default_factory=list)
     """What was noticed in the files read so far and may not be meant, a line each."""
 

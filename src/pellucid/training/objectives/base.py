@@ -39,6 +39,8 @@ class Objective(nn.Module):
     judged_by: str
     """The measure that chooses the best weights."""
     higher_is_better = False
+    tie_broken_by: str | None = None
+    """A measure, lower if better, that chooses among equally good weights."""
 
     def batch(self, step: int) -> Part:
         """The batch of an update."""
@@ -103,6 +105,9 @@ class Objective(nn.Module):
         )
         model.tokenizer, model.generation = self.model.tokenizer, self.model.generation
         model.save(directory, overwrite=True)
+
+    def finish(self, directory: Path) -> None:
+        """Save what `examine` has found out, next to the model."""
 
     def restore(self, directory: Path) -> None:
         """Replace the model with the one that `save` wrote."""

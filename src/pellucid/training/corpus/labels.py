@@ -1,0 +1,75 @@
+"""Labels on disk: one or several a row, or a number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from pellucid.common.wording import short
+from pellucid.errors import FileError
+from pellucid.tasks.targets import Kind, read
+from pellucid.training.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How labels are stored: as sequences of numbers."""
+
+    kind: Kind
+    numbers: dict[str, int]
+    """The number of each label."""
+    separator: str | None
+
+    @classmethod
+    def of(
+        cls, cells: list[str], predict: Kind | None, separator: str | None, files: str
+    ) -> "Labels":
+        """From the different cells."""
+        given = read(cells, predict, separator)
+        if isinstance(given[0], float):
+            if len(set(given)) < 2:
+                raise FileError(f"all rows of {files} have the number {given[0]:g}")
+            return cls("number", {}, separator)
+        kind: Kind = "label" if isinstance(given[0], str) else "labels"
+        several = cast("Sequence[Sequence[str]]", given)
+        found = set(given) if kind == "label" else {one for labels in several for one in labels}
+        if len(found) < 2:
+            name = short(str(next(iter(found), "")), 40)
+            raise FileError(
+                f"all rows of {files} have the label '{name}'; a classifier needs two or more"
+            )
+        names = sorted(map(str, found), key=lambda name: (len(name) * name.isdecimal(), name))
+        return cls(kind, {name: number for number, name in enumerate(names)}, separator)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are to store."""
+        return 2**32 if self.kind == "number" else len(self.numbers) + (self.kind == "labels")
+
+    def stored(self, cell: str) -> list[int]:
+        """The numbers of a cell; raises FileError for an unknown label."""
+        (given,) = read([cell], self.kind, self.separator)
+        if isinstance(given, float):
+            return [int(np.float32(given).view(np.uint32))]
+        names = [given] if isinstance(given, str) else list(given)
+        for name in names:
+            if name not in self.numbers:
+                raise FileError(
+                    f"the held-out label '{short(str(name), 40)}' is not in the training data"
+                )
+        found = [self.numbers[str(name)] for name in names]
+        # A sequence may not be empty, so several labels begin with a number that is none.
+        return [len(self.numbers), *found] if self.kind == "labels" else found
+
+
+def stored(labels: Sequences, kind: Kind, names: int) -> np.ndarray:
+    """The labels as `Rows` has them."""
+    if kind == "number":
+        numbers: np.ndarray = np.array(labels.ids, np.uint32).view(np.float32).astype(np.float64)
+        return numbers
+    if kind == "label":
+        return labels.ids.astype(np.int64)
+    matrix = np.zeros((len(labels), names + 1), bool)
+    matrix[np.repeat(np.arange(len(labels)), labels.lengths), labels.ids] = True
+    return np.ascontiguousarray(matrix[:, :names])
