@@ -41,6 +41,10 @@ def test_without_such_files_nothing_is_said(tmp_path):
         ({"pooling_mode": ["cls"], "include_prompt": True}, "first"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
         ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}, "mean"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "root_mean"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weighted_mean"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True}, "max+last"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean+first"),
     ],
 )
 def test_how_tokens_become_one(files, said, expected):
@@ -69,21 +73,22 @@ def test_length_and_norm(files):
     ],
 )
 def test_what_is_written_is_read(tmp_path, config):
-    pooling.write(tmp_path, config)
+    pooling.write(tmp_path, config, pooling.Prompts())
     assert pooling.read(tmp_path, CONFIG) == config
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"parts": ("Transformer", "Pooling", "Dense")}, "its modules.json has Dense; known are"),
+        ({"parts": ("Transformer", "Pooling", "CNN")}, "its modules.json has CNN; known are"),
+        ({"parts": ("Transformer", "Normalize", "Pooling")}, "not supported in this order"),
+        ({"parts": ("Pooling", "Transformer")}, "not supported in this order"),
         ({"modules": {}}, "its modules.json is not a JSON list"),
         ({"modules": [1]}, "its modules.json is not a list of modules"),
-        ({"1_Pooling/config": {"pooling_mode": "max"}}, r"pools by \['max'\]; known are mean"),
-        ({"1_Pooling/config": {"pooling_mode": ["mean", "cls"]}}, "pools by"),
-        ({"1_Pooling/config": {"pooling_mode_max_tokens": True}}, "pooling_mode_max_tokens"),
+        ({"1_Pooling/config": {"pooling_mode": "sum"}}, r"pools by \['sum'\]; known are cls,"),
+        ({"1_Pooling/config": {"pooling_mode": ["mean", 7]}}, "pools by"),
+        ({"1_Pooling/config": {"pooling_mode_sum_tokens": True}}, "pooling_mode_sum_tokens"),
         ({"1_Pooling/config": []}, "is not a JSON object"),
-        ({"sentence_bert_config": {"do_lower_case": True}}, "do_lower_case = true"),
     ],
 )
 def test_what_a_config_cannot_say(files, said, told):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.layers.classifier_config import ClassifierConfig
+from pellucid.layers.head_configs import ClassifierConfig, DenseConfig
 
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
 Norm = Literal["layer", "rms"]
@@ -141,8 +141,12 @@ class Config:
     pooling: str = "mean"
     """How the tokens of a text become one vector (see `layers.pooling`); names joined by + stand
     for the vectors of each, one after the other."""
+    dense: tuple[DenseConfig, ...] = ()
+    """Linear layers of an encoder on the embedding of a text."""
     normalised: bool = False
     """Whether the embedding of a text has length 1."""
+    truncated: int | None = None
+    """How many numbers of an embedding are kept, the first ones (Kusupati et al. 2022)."""
     most_tokens: int | None = None
     """Of a text to embed, special tokens included; as `positions` unless given."""
     classifier: ClassifierConfig | None = None
@@ -216,7 +220,7 @@ class Config:
 
     def _check_no_encoder(self) -> None:
         """Refuse what only an encoder can have."""
-        for name in ("embedding_width", "causal", "classifier"):
+        for name in ("embedding_width", "causal", "classifier", "dense"):
             if getattr(self, name):
                 raise ArgumentError(f"only an encoder has {name}, not a {self.kind}")
 
@@ -239,6 +243,13 @@ class Config:
     def has_buckets(self) -> bool:
         """Whether there is a trained bias of each distance."""
         return self.position == "relative" or self.relative_bias
+
+    @property
+    def embedding_numbers(self) -> int:
+        """How many numbers the embedding of a text has."""
+        pooled = len(self.poolings) * self.width
+        width = self.dense[-1].width if self.dense else pooled
+        return width if self.truncated is None else min(width, self.truncated)
 
     @property
     def poolings(self) -> list[str]:
@@ -318,6 +329,10 @@ def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
                 raise ArgumentError(f"{name} must be finite, not {value}")
     if name == "classifier" and not isinstance(value, ClassifierConfig | None):
         raise TypeMismatchError(f"classifier must be a ClassifierConfig, not {value!r}")
+    if name == "dense" and not (
+        isinstance(value, tuple) and all(isinstance(layer, DenseConfig) for layer in value)
+    ):
+        raise TypeMismatchError(f"dense must be a tuple of DenseConfig, not {value!r:.80}")
     if (name == "stop" or (name in _LAYERS and value is not None)) and not (
         isinstance(value, tuple) and all(type(number) is int for number in value)
     ):

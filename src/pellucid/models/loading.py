@@ -68,6 +68,8 @@ def load(
             model = KINDS[found.config.kind](found.config)
         state = _ours(stored, family, model, dtype)
         model.tokenizer, model.generation = found.tokenizer, found.generation
+        if isinstance(model, Encoder):
+            model.prompts = found.prompts
     model.load_state_dict(state, strict=False, assign=True)
     model.share()
     return model.to(device).eval()
@@ -84,16 +86,23 @@ class _Found:
     generation: generation.Generation
     unfit: str
     """What an error about a value that does not fit begins with."""
+    prompts: pooling.Prompts
 
 
 def _in_directory(directory: Path) -> _Found:
     untrusted.check_links(directory)
-    config, family = read_config(directory)
-    stored = Tensors(directory, config.kind, family.renamed)
+    root = pooling.root(directory)
+    config, family = read_config(root, pooling.is_embedder(directory))
+    stored = Tensors(root, config.kind, family.renamed)
     family = _as_spelt(config, family, stored)
     config = pooling.read(directory, _as_stored(config, family, stored))
-    tokenizer, settings = load_tokenizer(directory), generation.read(directory, config)
-    return _Found(config, family, stored, tokenizer, settings, UNFIT)
+    for number, inner in enumerate(pooling.dense_directories(directory) if config.dense else []):
+        stored.add(inner, (("^linear\\.", f"dense.{number}."),))
+    tokenizer, settings = load_tokenizer(root), generation.read(root, config)
+    if tokenizer is not None and pooling.is_lowercase(directory):
+        tokenizer.lowercase()
+    prompts = pooling.prompts(directory)
+    return _Found(config, family, stored, tokenizer, settings, UNFIT, prompts)
 
 
 def _in_gguf(path: Path) -> _Found:
@@ -105,7 +114,8 @@ def _in_gguf(path: Path) -> _Found:
         stored = gguf.GgufTensors(file, gguf.architecture_of(file), config)
         tokenizer = gguf_vocabularies.of_metadata(file.metadata)
         config = _as_stored(config, family, stored)
-    return _Found(config, family, stored, tokenizer, generation.Generation(), unfit)
+    settings, prompts = generation.Generation(), pooling.Prompts()
+    return _Found(config, family, stored, tokenizer, settings, unfit, prompts)
 
 
 def _check_target(dtype: Any, device: Any) -> None:

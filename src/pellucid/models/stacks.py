@@ -19,7 +19,6 @@ from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
 from pellucid.layers.block import AttentionInputs, Block, twins
 from pellucid.layers.cache import Cache
-from pellucid.layers.classifier import Classifier
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import is_plain
@@ -27,8 +26,10 @@ from pellucid.layers.matrix_vector import linear
 from pellucid.layers.norms import norm
 from pellucid.layers.positions import RelativeBias, alibi, sinusoids, table
 from pellucid.layers.rotary import Rotary
+from pellucid.layers.text_heads import Classifier, dense_layers, embeddings
 from pellucid.models.checkpoints import writing
 from pellucid.models.checkpoints.generation import Generation
+from pellucid.models.checkpoints.pooling import Prompts
 from pellucid.models.input_ids import check_ids, check_lengths, check_table
 from pellucid.text.tokenizer import Tokenizer
 
@@ -352,6 +353,9 @@ class Encoder(Transformer):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.encoder = Stack(config, causal=config.causal, layers=config.layers)
+        self.dense = dense_layers(config)
+        self.prompts = Prompts()
+        """The checkpoint's prompts."""
         self.classifier = None if config.classifier is None else Classifier(config)
         self.initialise()
 
@@ -379,6 +383,16 @@ class Encoder(Transformer):
         check_ids("ids", ids, self.config)
         x: Tensor = self.encoder(ids, mask=mask, positions=positions, types=types)
         return x
+
+    def embeddings(self, x: Tensor, lengths: Tensor, skipped: int = 0) -> Tensor:
+        """Embeddings of texts, (texts, numbers), as the config describes them.
+
+        Args:
+            x: the contextual embeddings of texts one after the other, (tokens, width).
+            lengths: of the texts in tokens, (texts,).
+            skipped: tokens at the start of each text that are left out.
+        """
+        return embeddings(self.config, self.dense, x, lengths, skipped)
 
     def logits(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Scores of the labels, (texts, labels), before softmax or sigmoid.

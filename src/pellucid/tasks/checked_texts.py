@@ -40,7 +40,11 @@ def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None)
 
 
 def ids_of(
-    model: Transformer, texts: Sequence[str], strict: bool, names: Sequence[str] | None = None
+    model: Transformer,
+    texts: Sequence[str],
+    strict: bool,
+    names: Sequence[str] | None = None,
+    prefix: str = "",
 ) -> list[list[int]]:
     """The ids of each text, truncated to the model's maximum length.
 
@@ -51,6 +55,7 @@ def ids_of(
         texts: texts that are not blank.
         strict: refuse a text that is too long instead of truncating it with a warning.
         names: what errors call each text, such as "line 3 of a.txt"; "texts[2]" by default.
+        prefix: what comes before each text.
 
     Raises:
         ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
@@ -58,6 +63,7 @@ def ids_of(
     """
     assert model.tokenizer is not None
     names = checked("texts", texts, names)
+    texts = [prefix + text for text in texts] if prefix else texts
     ids = model.tokenizer.encode(texts)
     for name, text_ids in zip(names, ids, strict=True):
         if not text_ids:

@@ -5,18 +5,19 @@ Texts are sorted by length, and a batch is a number of tokens rather than a numb
 works on batches of its own.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pellucid import pretrained
 from pellucid.attention import masks
 from pellucid.attention.block_pool import each
 from pellucid.common.files import printable
+from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.interception import listeners
 from pellucid.models import Encoder, load
@@ -64,38 +65,50 @@ def embed(
     *,
     strict: bool = False,
     names: Sequence[str] | None = None,
+    prompt: str | None = None,
+    truncate_dim: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> Tensor:
     """Embed texts: (texts, width), float32 on the CPU, in the order given, without gradient.
 
-    `model.config` chooses the pooling (the mean of the tokens, or the first token) and whether
-    embeddings are normalised to unit length (Reimers and Gurevych 2019, "Sentence-BERT",
-    section 3). Up to rounding, an embedding does not depend on the other texts.
+    `model.config` chooses the pooling, the layers after it, and whether embeddings are normalised
+    to unit length (Reimers and Gurevych 2019, "Sentence-BERT", section 3). Up to rounding, an
+    embedding does not depend on the other texts.
 
     Args:
         model: an encoder that was loaded with its tokenizer.
         texts: any number of texts, none blank.
         strict: refuse a text that is too long instead of truncating it with a warning.
         names: what errors call each text; "texts[2]" and so on by default.
+        prompt: what comes before each text: the name of one of `model.prompts`, or text; by default
+            the prompt that is the model's default, if there is one.
+        truncate_dim: how many numbers of each embedding to keep, the first ones; as
+            `model.config.truncated` unless given.
         batch_tokens: the most tokens of a forward pass; a longer text has a pass of its own.
         progress: called after each pass with the number of texts done and the total.
 
     Raises:
         ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
         TypeMismatchError: the model is not an encoder with a tokenizer, a text is not a str, or
-            batch_tokens is not an int.
+            batch_tokens or truncate_dim is not an int.
     """
     if not isinstance(model, Encoder) or model.tokenizer is None:
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
     check_whole("batch_tokens", batch_tokens)
-    ids = ids_of(model, texts, strict, names)
-    embeddings = torch.empty(len(ids), model.config.width)
+    prefix = prompt_text(model, prompt)
+    ids = ids_of(model, texts, strict, names, prefix)
+    skipped = 0 if model.prompts.pooled or not prefix else _tokens_of(model, prefix)
+    width = model.config.embedding_numbers
+    if truncate_dim is not None:
+        check_whole("truncate_dim", truncate_dim, 1, width)
+        width = truncate_dim
+    embeddings = torch.empty(len(ids), width)
     done = 0
     with torch.inference_mode():
         batches = _batches([len(text_ids) for text_ids in ids], batch_tokens)
-        for batch, vectors in _each(partial(_embedded, model, ids), batches, model.device):
-            embeddings[batch] = vectors.float().cpu()
+        for batch, vectors in _each(partial(_embedded, model, ids, skipped), batches, model.device):
+            embeddings[batch] = vectors[:, :width].float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
@@ -128,9 +141,13 @@ def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _embedded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> Tensor:
-    """The embeddings of one batch, (texts, width)."""
-    device, config = model.device, model.config
+def encoded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> tuple[Tensor, Tensor]:
+    """The encodings of the tokens of a batch, one text after the other, and the lengths.
+
+    Returns:
+        (tokens, width), and (texts,) on the CPU.
+    """
+    device = model.device
     ids = [all_ids[number] for number in batch]
     lengths = torch.tensor([len(text_ids) for text_ids in ids])
     starts = lengths.cumsum(0) - lengths
@@ -142,8 +159,39 @@ def _embedded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> Ten
         masks.documents(text.to(device)) if len(ids) > 1 else None,
         positions=positions.unsqueeze(0).to(device),
     ).squeeze(0)
-    if config.pooling == "first":
-        pooled = tokens[starts.to(device)]
-    else:
-        pooled = torch.segment_reduce(tokens, "mean", lengths=lengths.to(device), axis=0)
-    return F.normalize(pooled, dim=-1) if config.normalised else pooled
+    return tokens, lengths
+
+
+def _embedded(model: Encoder, all_ids: list[list[int]], skipped: int, batch: list[int]) -> Tensor:
+    """The embeddings of one batch, (texts, numbers)."""
+    return model.embeddings(*encoded(model, all_ids, batch), skipped)
+
+
+def prompt_text(model: Encoder, prompt: str | None) -> str:
+    """The text of a prompt, given its name or, if it is no single word, itself.
+
+    Raises:
+        ArgumentError: the model has no prompt of that name.
+        TypeMismatchError: the prompt is not a str.
+    """
+    known = model.prompts.texts
+    if prompt is None:
+        return "" if model.prompts.default is None else known[model.prompts.default]
+    if not isinstance(prompt, str):
+        raise TypeMismatchError(f"prompt must be a str, not {prompt!r:.80}")
+    if prompt in known:
+        return known[prompt]
+    if prompt and re.fullmatch(r"\w+", prompt):
+        names = f"its prompts are {listing(list(known))}" if known else "it has none"
+        raise ArgumentError(
+            f"the model has no prompt '{prompt}'; {names}; text that is not a name ends in a colon "
+            "or a space"
+        )
+    return prompt
+
+
+def _tokens_of(model: Encoder, prefix: str) -> int:
+    """How many tokens at the start of a text belong to its prompt, special tokens included."""
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode([prefix])[0]
+    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)

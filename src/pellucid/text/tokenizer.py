@@ -7,6 +7,7 @@ from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.common.files import printable, write_whole
+from pellucid.errors import FileError
 
 FILE = "tokenizer.json"
 
@@ -24,6 +25,19 @@ class Tokenizer:
         inner.no_padding()
         inner.no_truncation()  # texts are cut only on request
         self.inner = inner
+
+    def lowercase(self) -> None:
+        """Lowercase texts before all else.
+
+        Raises:
+            FileError: this kind of tokenizer cannot.
+        """
+        if self.inner is None:
+            raise FileError("its tokenizer cannot lowercase texts, as its do_lower_case asks")
+        from tokenizers import normalizers
+
+        steps = [normalizers.Lowercase(), self.inner.normalizer]
+        self.inner.normalizer = normalizers.Sequence([step for step in steps if step is not None])
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""

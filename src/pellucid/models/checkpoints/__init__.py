@@ -13,8 +13,8 @@ from typing import Any
 from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
-from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Config
+from pellucid.layers.head_configs import ClassifierConfig, DenseConfig
 from pellucid.models.checkpoints import (
     bart,
     bert,
@@ -30,7 +30,6 @@ from pellucid.models.checkpoints import (
     mpnet,
     narrow_bert,
     pegasus,
-    pooling,
     prenorm_bert,
     t5,
 )
@@ -76,8 +75,12 @@ def is_own(config: Mapping[str, Any]) -> bool:
     return OWN in config or config.get("model_type") == OWN
 
 
-def read_config(directory: Path) -> tuple[Config, Family]:
+def read_config(directory: Path, embeds: bool = False) -> tuple[Config, Family]:
     """Read config.json, and the special token ids of generation_config.json.
+
+    Args:
+        directory: of the two files.
+        embeds: whether the model, even if it is a decoder, embeds texts.
 
     Raises:
         FileError: config.json is missing, not JSON, of an unknown family, or not supported by
@@ -86,7 +89,7 @@ def read_config(directory: Path) -> tuple[Config, Family]:
     config = json_in(directory, "config.json")
     file = directory / generation.FILE
     settings = json_in(directory, file.name) if file.is_file() else {}
-    return understood(config, settings, embeds=pooling.is_embedder(directory))
+    return understood(config, settings, embeds=embeds)
 
 
 def understood(
@@ -177,6 +180,8 @@ def _own(config: Mapping[str, Any]) -> Config:
         for name, value in config.items()
         if name in Config.__annotations__
     }
+    if isinstance(values.get("dense"), tuple):
+        values["dense"] = tuple(DenseConfig(**layer) for layer in values["dense"])
     if values.get("classifier") is not None:
         classifier = values["classifier"]
         values["classifier"] = ClassifierConfig(

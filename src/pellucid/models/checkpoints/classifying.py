@@ -8,8 +8,8 @@ from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.errors import FileError
-from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Config
+from pellucid.layers.head_configs import ClassifierConfig
 from pellucid.models.checkpoints.family import Family, Names, names_of
 
 ENDING = "ForSequenceClassification"

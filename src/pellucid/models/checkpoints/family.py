@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import FileError
-from pellucid.layers.classifier_config import ClassifierConfig
 from pellucid.layers.config import Activation, Config, Kind
+from pellucid.layers.head_configs import ClassifierConfig
 
 Names = Mapping[Any, str]
 """Our module, or a tuple of modules stacked into one of theirs, to their module; {} is a layer, and
@@ -229,7 +229,7 @@ def is_same(config: Config, other: Config) -> bool:
 
 
 _OF_TASKS = (
-    *("dropout", "attention_dropout", "pooling", "normalised", "most_tokens"),
+    *("dropout", "attention_dropout", "pooling", "dense", "normalised", "truncated", "most_tokens"),
     *("start", "stop", "padding"),
 )
 _IN_ALL_FAMILIES = (

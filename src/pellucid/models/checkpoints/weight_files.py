@@ -58,12 +58,19 @@ class Tensors:
         Raises:
             FileError: there are no safetensors, or they are damaged.
         """
-        self._places: dict[str, tuple[Path, str]] = {}
-        """The file of each tensor, and its name there."""
-        rules = [(re.compile(part), other) for part, other in (*RENAMED, *renamed)]
         self.numbers = 0
         """The number of elements of all tensors."""
-        for file in _files(directory, kind):
+        self._places: dict[str, tuple[Path, str]] = {}
+        """The file of each tensor, and its name there."""
+        self._read(_files(directory, _ADVICE.format(_WHOLE[kind])), renamed)
+
+    def add(self, directory: Path, renamed: Iterable[tuple[str, str]]) -> None:
+        """Add the tensors of a part of a model of sentence-transformers; as `__init__`."""
+        self._read(_files(directory, _ADVICE_ON_PARTS), renamed)
+
+    def _read(self, files: Iterable[Path], renamed: Iterable[tuple[str, str]]) -> None:
+        rules = [(re.compile(part), other) for part, other in (*RENAMED, *renamed)]
+        for file in files:
             with _opened(file) as opened:
                 names = list(opened.keys())
                 self.numbers += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
@@ -138,11 +145,11 @@ def check_fits(problems: Sequence[str]) -> None:
         raise FileError(f"{count(len(problems), 'tensor')} {do} not fit: {named}")
 
 
-def _files(directory: Path, kind: Kind) -> list[Path]:
+def _files(directory: Path, advice: str) -> list[Path]:
     if (directory / WEIGHTS).is_file():
         return [directory / WEIGHTS]
     if not (directory / INDEX).is_file():
-        _refuse_pickles(directory, kind)
+        _refuse_pickles(directory, advice)
         raise FileError(f"it has no {WEIGHTS}")
     weight_map = json_in(directory, INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -160,15 +167,18 @@ _WHOLE = {
     "encoder-decoder": "AutoModelForSeq2SeqLM",
 }
 """Classes of transformers that read all the weights."""
+_ADVICE = "transformers: {}.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
+_ADVICE_ON_PARTS = (
+    "sentence-transformers: SentenceTransformer(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
+)
 
 
-def _refuse_pickles(directory: Path, kind: Kind) -> None:
+def _refuse_pickles(directory: Path, advice: str) -> None:
     files = sorted(file.name for end in ("*.bin", "*.pt", "*.pth") for file in directory.glob(end))
     if files:
         raise FileError(
             f"its weights are pickled ({files[0]}), which can run code; if you trust them, convert "
-            "them with transformers: "
-            f"{_WHOLE[kind]}.from_pretrained(DIRECTORY).save_pretrained(NEW_DIRECTORY)"
+            f"them with {advice}"
         )
 
 

@@ -14,6 +14,7 @@ from pellucid.errors import ExistsError, FileError
 from pellucid.models.checkpoints import ANY_NAMES, OWN, described, generation, pooling
 from pellucid.models.checkpoints.family import Family, Shaped, places, to_theirs
 from pellucid.models.checkpoints.generation import Generation
+from pellucid.models.checkpoints.pooling import Prompts
 from pellucid.models.checkpoints.weight_files import WEIGHTS
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import tokenizer_file
@@ -55,16 +56,28 @@ def save(model: Saved, directory: Path, overwrite: bool = False) -> None:
             written_whole(directory / WEIGHTS) as weights,
             written_whole(directory / "config.json") as config,
         ):
+            for number in range(len(model.config.dense)):
+                _write_dense(directory / f"{number + 2}_Dense", number, theirs)
             save_file(theirs, weights, metadata={"format": "pt"})
             config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             if model.tokenizer is not None:
                 model.tokenizer.save(directory)
-            pooling.write(directory, model.config)
+            pooling.write(directory, model.config, getattr(model, "prompts", Prompts()))
             generation.write(directory, model.generation, model.config)
     except FileError:
         raise
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot write '{directory}': {reason_of(error)}") from error
+
+
+def _write_dense(directory: Path, number: int, theirs: dict[str, Tensor]) -> None:
+    """Write the weights of a linear layer on embeddings, and take them out of the others."""
+    own = f"dense.{number}."
+    names = [name for name in theirs if name.startswith(own)]
+    directory.mkdir(exist_ok=True)
+    with written_whole(directory / WEIGHTS) as aside:
+        tensors = {name.replace(own, "linear."): theirs.pop(name) for name in names}
+        save_file(tensors, aside, metadata={"format": "pt"})
 
 
 def _theirs(model: Shaped, family: Family) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ class Classification(PackedTexts):
         name = {"label": "accuracy", "labels": "micro_f1", "number": "mean_absolute_error"}[kind]
         self.judged_by = "balanced_accuracy" if evenly else name
         self.higher_is_better = kind != "number"
-        self.head = nn.Linear(model.config.width, 1 if kind == "number" else len(names))
+        self.head = nn.Linear(model.config.embedding_numbers, 1 if kind == "number" else len(names))
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.02)
         self.dropout = Dropout(model.config.dropout)
@@ -103,8 +103,6 @@ class Classification(PackedTexts):
     def _scores(self, texts: Sequences, part: Part) -> Tensor:
         """(texts, labels); of a number in units of its standard deviation."""
         pooled = self.pooled(self.packed(texts, part))
-        if self.model.config.normalised:
-            pooled = F.normalize(pooled, dim=-1)
         scores: Tensor = self.head(self.dropout(pooled))
         return scores
 
@@ -242,7 +240,7 @@ class Classification(PackedTexts):
     def restore(self, directory: Path) -> None:
         super().restore(directory)
         kept = Head.load(directory / FILE)
-        self.head = nn.Linear(self.model.config.width, len(kept.weight))
+        self.head = nn.Linear(self.model.config.embedding_numbers, len(kept.weight))
         bias = (kept.bias - self.middle) / self.unit
         self.head.load_state_dict({"weight": kept.weight / self.unit, "bias": bias})
 

@@ -76,15 +76,9 @@ class PackedTexts(Objective):
         return x.squeeze(0)
 
     def pooled(self, packed: Packed) -> Tensor:
-        """The embeddings of texts, (texts, width), as `pellucid.tasks.embed` computes them."""
-        x = self.encoded(packed)
+        """The embeddings of texts, (texts, numbers), as `pellucid.tasks.embed` computes them."""
         assert packed.texts is not None
-        assert packed.positions is not None
-        if self.model.config.pooling == "first":
-            return x[packed.positions[0].to(x.device) == 0]
-        texts = packed.texts[0].to(x.device)
-        sums = x.new_zeros(int(texts[-1]) + 1, x.shape[-1]).index_add(0, texts, x)
-        return sums / texts.bincount()[:, None]
+        return self.model.embeddings(self.encoded(packed), packed.texts[0].bincount())
 
 
 class Masked(PackedTexts):

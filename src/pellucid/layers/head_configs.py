@@ -1,13 +1,34 @@
-"""How an encoder labels texts: the labels, and the layers that score them."""
+"""What comes after an encoder: layers that label a text, or change its embedding."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.layers.arguments import positive_size
 
 TokenPooling = Literal["first", "mean", "last"]
 HeadActivation = Literal["tanh", "relu", "gelu", "gelu_tanh", "silu", "none"]
 Scores = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """A linear layer on the embedding of a text, and its activation.
+
+    Raises:
+        ArgumentError: the width is below 1, or the activation unknown.
+        TypeMismatchError: the width is not an int, or bias not a bool.
+    """
+
+    width: int
+    """Of its output."""
+    activation: HeadActivation = "tanh"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        positive_size("width", self.width)
+        _check_choice("activation", self.activation, get_args(HeadActivation))
+        _check_flag("bias", self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +63,19 @@ class ClassifierConfig:
         if not self.labels:
             raise ArgumentError("a classifier needs at least one label")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ArgumentError(
-                    f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r:.80}"
-                )
+            _check_choice(name, getattr(self, name), choices)
         for name in ("late", "hidden", "hidden_bias", "norm", "bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeMismatchError(
-                    f"{name} must be True or False, not {getattr(self, name)!r:.80}"
-                )
+            _check_flag(name, getattr(self, name))
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r:.80}")
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeMismatchError(f"{name} must be True or False, not {value!r:.80}")
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
