@@ -44,7 +44,7 @@ def test_the_options_are_those_documented(run, command):
     assert (
         options_of(out) - common
         == {
-            "embed": {"--file"},
+            "embed": {"--file", "--prompt", "--truncate-dim"},
             "similar": {"--top"},
             "cluster": {"--groups", "--seed", "--html", "--svg"},
             "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"}

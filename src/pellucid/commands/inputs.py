@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pellucid.commands.printing.console import note, noted, steps
 from pellucid.common import untrusted
@@ -100,8 +100,17 @@ def opened(model: Name, reader: Callable[[Name], Model]) -> Model:
         return reader(model)
 
 
-def embedded(model: "Encoder", items: Items, *, strict: bool = False) -> "torch.Tensor":
-    """Embeddings, (texts, width), with a progress bar and with warnings on stderr."""
+def embedded(
+    model: "Encoder", items: Items, *, strict: bool = False, **options: Any
+) -> "torch.Tensor":
+    """Embeddings, (texts, width), with a progress bar and with warnings on stderr.
+
+    Args:
+        model: the encoder.
+        items: the texts.
+        strict: refuse a text that is too long.
+        options: of `pellucid.tasks.embed`.
+    """
     from pellucid.tasks.embedding import embed
 
     with noted(items.notes), steps() as step:
@@ -110,5 +119,6 @@ def embedded(model: "Encoder", items: Items, *, strict: bool = False) -> "torch.
             items.texts,
             strict=strict,
             names=items.names,
+            **options,
             progress=lambda done, of: step(f"embedding {count(of, 'text')}", done, of),
         )

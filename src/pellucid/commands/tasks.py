@@ -43,6 +43,14 @@ ModelOption = Annotated[
     str | None,
     model_option("An encoder (default: all-MiniLM-L6-v2)."),
 ]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Put this before each text: one of the model's prompts, by name, or text that ends in "
+        "a colon or a space.",
+    ),
+]
 VECTORS = (".npy", ".parquet", ".json")
 
 
@@ -54,6 +62,11 @@ def embed_texts(
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     model: ModelOption = None,
+    prompt: PromptOption = None,
+    truncate_dim: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Keep the first N numbers of each vector."),
+    ] = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*VECTORS)] = None,
     overwrite: OverwriteOption = False,
@@ -68,7 +81,9 @@ def embed_texts(
     reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(VECTORS, overwrite=overwrite, output=output)
     items = read_texts(texts, file, column, reading=reading, strict=strict)
-    vectors = embedded(opened(model, open_encoder), items, strict=strict)
+    encoder = opened(model, open_encoder)
+    asked = {"prompt": prompt, "truncate_dim": truncate_dim}
+    vectors = embedded(encoder, items, strict=strict, **asked)
     give(
         output,
         json,
@@ -97,6 +112,7 @@ def rank_texts(
     from pellucid.commands.inputs import embedded, opened, read_texts
     from pellucid.commands.printing import similarity
     from pellucid.tasks import open_encoder, similar
+    from pellucid.tasks.embedding import DOCUMENT, QUERY, role_prompt
     from pellucid.text.table_reading import Reading
     from pellucid.text.text_inputs import from_arguments
 
@@ -111,8 +127,11 @@ def rank_texts(
         raise ArgumentError(f"--top must be 1 or more, not {top}")
     items = read_texts(None, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
-    vectors = embedded(encoder, items, strict=strict)
-    matches = similar(embedded(encoder, from_arguments([query]), strict=strict)[0], vectors, top)
+    vectors = embedded(encoder, items, strict=strict, prompt=role_prompt(encoder, DOCUMENT))
+    asked = embedded(
+        encoder, from_arguments([query]), strict=strict, prompt=role_prompt(encoder, QUERY)
+    )
+    matches = similar(asked[0], vectors, top)
     give(
         output,
         json,

@@ -190,6 +190,16 @@ def prompt_text(model: Encoder, prompt: str | None) -> str:
     return prompt
 
 
+QUERY = ("query",)
+DOCUMENT = ("document", "passage", "corpus")
+"""Names of prompts of what is searched for and of what is searched, as in sentence-transformers."""
+
+
+def role_prompt(model: Encoder, names: Sequence[str]) -> str | None:
+    """The first of these names of prompts that the model has; None if it has none of them."""
+    return next((name for name in names if name in model.prompts.texts), None)
+
+
 def _tokens_of(model: Encoder, prefix: str) -> int:
     """How many tokens at the start of a text belong to its prompt, special tokens included."""
     assert model.tokenizer is not None
