@@ -6,11 +6,11 @@ import shutil
 import warnings
 
 import pytest
-import tokenizers
 import torch
 import transformers
 from tests.models.families import drawn
 from tests.sizes import HEADS, SIZES
+from tests.word_tokenizer import word_tokenizer
 
 import pellucid
 from pellucid.errors import ArgumentError, FileError
@@ -25,27 +25,6 @@ TEXTS = [
 ]
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 PROMPTS = {"query": "rain of: ", "document": "the stone, "}
-
-
-def _tokenizer(vocabulary, frame):
-    """A WordPiece tokenizer of these words, lowercasing, with these marks around a text."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *vocabulary]
-    ids = {word: number for number, word in enumerate(words)}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
-    inner.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=frame != "cased")
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    inner.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]" if frame != "last" else "$A [SEP]",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        padding_side="left" if frame == "last" else "right",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +57,7 @@ def base(tmp_path_factory):
             torch.manual_seed(31)
             whole = transformers.AutoModel.from_config(configs[kind]).eval()
             drawn(whole).save_pretrained(made[kind])
-            _tokenizer(words, kind).save_pretrained(made[kind])
+            word_tokenizer(words, kind).save_pretrained(made[kind])
         return made[kind]
 
     return make

@@ -101,7 +101,12 @@ def opened(model: Name, reader: Callable[[Name], Model]) -> Model:
 
 
 def embedded(
-    model: "Encoder", items: Items, *, strict: bool = False, **options: Any
+    model: "Encoder",
+    items: Items,
+    *,
+    strict: bool = False,
+    compute: "Callable[..., torch.Tensor] | None" = None,
+    **options: Any,
 ) -> "torch.Tensor":
     """Embeddings, (texts, width), with a progress bar and with warnings on stderr.
 
@@ -109,12 +114,13 @@ def embedded(
         model: the encoder.
         items: the texts.
         strict: refuse a text that is too long.
+        compute: what to compute instead, such as `pellucid.tasks.predict`.
         options: of `pellucid.tasks.embed`.
     """
     from pellucid.tasks.embedding import embed
 
     with noted(items.notes), steps() as step:
-        return embed(
+        return (compute or embed)(
             model,
             items.texts,
             strict=strict,

@@ -82,8 +82,7 @@ def embed_texts(
     check_files(VECTORS, overwrite=overwrite, output=output)
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
-    asked = {"prompt": prompt, "truncate_dim": truncate_dim}
-    vectors = embedded(encoder, items, strict=strict, **asked)
+    vectors = embedded(encoder, items, strict=strict, prompt=prompt, truncate_dim=truncate_dim)
     give(
         output,
         json,
@@ -232,9 +231,9 @@ def label_texts(
     model: Annotated[
         str | None,
         model_option(
-            "A model that `pellucid train classifier` wrote (default: Pellucid's own, for film "
-            "reviews). With --examples or --head any encoder (default: all-MiniLM-L6-v2, or that "
-            "of the head)."
+            "A model that labels texts, from `pellucid train classifier` or Hugging Face (default: "
+            "Pellucid's own, for film reviews). With --examples or --head any encoder (default: "
+            "all-MiniLM-L6-v2, or that of the head)."
         ),
     ] = None,
     strict: StrictOption = False,
@@ -245,9 +244,11 @@ def label_texts(
     """Label texts: learn the labels from examples, or use a trained model (by default, whether a
     film review is positive).
     """
+    has_own = False
     if examples is None and head is None:
         model = model or str(pretrained.SENTIMENT)
         head = _trained_head(model)
+        has_own = head is None
     elif examples is not None and head is not None:
         raise ArgumentError("give either --examples, labelled texts, or --head, a saved head")
     if head is not None and save is not None:
@@ -261,7 +262,8 @@ def label_texts(
     from pellucid.commands.printing.console import note
     from pellucid.common.files import to_json
     from pellucid.tasks import evaluate, open_encoder, targets
-    from pellucid.tasks.classify import PROBE, Head, check_head
+    from pellucid.tasks import predict as predict_labels
+    from pellucid.tasks.classify import PROBE, Head, OwnClassifier, check_head
     from pellucid.tasks.embedding import name_of
     from pellucid.text.table_reading import Reading, has_columns
     from pellucid.text.text_inputs import from_arguments
@@ -279,7 +281,7 @@ def label_texts(
         if predict is None and separator is None and not isinstance(learnt[0], str):
             note(f"'{label}' is a number, so numbers are predicted; --predict label for labels")
     items = None
-    if texts or file is not None or head is not None:
+    if texts or file is not None or examples is None:
         columned = (
             column
             if labelled is None or (file and (file.is_dir() or has_columns(file, reading)))
@@ -289,9 +291,24 @@ def label_texts(
     elif output is not None:
         raise ArgumentError("--output needs texts to classify; give some, or --file")
     encoder = opened(model, open_encoder)
-    probe = embedded(encoder, from_arguments([PROBE]))[0]
     report: dict[str, Any] = {"model": name_of(model)}
     console = plain_console()
+    if has_own and items is not None:
+        own = OwnClassifier.of(encoder)
+        shares = embedded(encoder, items, strict=strict, compute=predict_labels)
+        report |= {"kind": own.kind, "labels": list(own.labels)}
+        give(
+            output,
+            json,
+            overwrite=overwrite,
+            data=lambda: (
+                report | {"notes": items.notes} | {"items": classification.data(items, own, shares)}
+            ),
+            columns=lambda: classification.columns(items, own, shares),
+            show=lambda: classification.show(items, own, shares, console),
+        )
+        return
+    probe = embedded(encoder, from_arguments([PROBE]))[0]
     if classifier is None:
         assert labelled is not None
         assert learnt is not None
@@ -337,20 +354,25 @@ def label_texts(
     )
 
 
-def _trained_head(model: str) -> Path:
-    """The classifier head that was trained with a model, in the model's directory."""
+def _trained_head(model: str) -> Path | None:
+    """The head in the directory of a model; None if the model has a classifier of its own."""
     from pellucid.common.files import printable
-    from pellucid.common.untrusted import inside
+    from pellucid.common.untrusted import inside, json_in
+    from pellucid.models.checkpoints.classifying import labels_texts
     from pellucid.models.checkpoints.source import directory_of, opening
     from pellucid.tasks.classify import FILE
 
     directory = directory_of(model)
     with opening(model):
         file = inside(directory, FILE)
+        has_config = (directory / "config.json").is_file()
+        if not file.is_file() and has_config and labels_texts(json_in(directory, "config.json")):
+            return None
     if not file.is_file():
         raise ArgumentError(
-            f"--model '{printable(model)}' has no {FILE} with labels, which `pellucid train "
-            "classifier` writes; give --examples, labelled texts, or --head, a saved head"
+            f"--model '{printable(model)}' has neither a {FILE} with labels, which `pellucid train "
+            "classifier` writes, nor a classifier of its own; give --examples, labelled "
+            "texts, or --head, a saved head"
         )
     return file
 

@@ -2,6 +2,7 @@
 
     open_encoder    load all-MiniLM-L6-v2 or another encoder
     embed           one embedding per text
+    predict         labels or numbers from the classifier that a model has
     similar         the texts nearest to a query
     cluster         groups of similar texts, labelled by their characteristic words
     Head            labels or numbers from embeddings, fitted on a few examples
@@ -15,7 +16,7 @@ Each task has a command; see docs/tasks.md, docs/generate.md and docs/translate.
 
 from pellucid.tasks.classify import Head
 from pellucid.tasks.clustering import cluster
-from pellucid.tasks.embedding import embed, open_encoder
+from pellucid.tasks.embedding import embed, open_encoder, predict
 from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.held_out import evaluate
 from pellucid.tasks.sampling import Sampling
@@ -33,6 +34,7 @@ __all__ = [
     "generate",
     "open_encoder",
     "open_translator",
+    "predict",
     "similar",
     "stream",
     "translate",

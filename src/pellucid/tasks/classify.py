@@ -23,6 +23,7 @@ from torch import Tensor
 from pellucid.common.files import reason_of, written_whole
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
+from pellucid.models import Encoder
 from pellucid.tasks.clustering import one_thread, require_sklearn
 from pellucid.tasks.embedding import name_of
 from pellucid.tasks.targets import KINDS, Given, Kind, Targets
@@ -187,6 +188,32 @@ class Head:
             model=metadata.get("model") or None,
             probe=tensors.get("probe"),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnClassifier:
+    """What the classifier of a model predicts, which `pellucid.tasks.predict` asks."""
+
+    labels: tuple[str, ...]
+    kind: Kind
+    margin: None = None
+
+    @classmethod
+    def of(cls, model: Encoder) -> "OwnClassifier":
+        """The classifier of a model.
+
+        Raises:
+            ArgumentError: the model has none, or one of several numbers.
+        """
+        shape = model.config.classifier
+        if shape is None:
+            raise ArgumentError("the model has no classifier")
+        if shape.scores == "none" and len(shape.labels) > 1:
+            raise ArgumentError(
+                f"the model predicts {len(shape.labels)} numbers, not one or labels"
+            )
+        kinds: dict[str, Kind] = {"softmax": "label", "sigmoid": "labels", "none": "number"}
+        return cls(labels=shape.labels, kind=kinds[shape.scores])
 
 
 PROBE = "Which encoder is this?"

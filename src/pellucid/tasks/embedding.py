@@ -7,7 +7,6 @@ works on batches of its own.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -103,16 +102,67 @@ def embed(
     if truncate_dim is not None:
         check_whole("truncate_dim", truncate_dim, 1, width)
         width = truncate_dim
-    embeddings = torch.empty(len(ids), width)
+
+    def embedded(batch: list[int]) -> Tensor:
+        return model.embeddings(*_encoded(model, ids, batch), skipped)[:, :width]
+
+    return _of_each(model, ids, embedded, width, batch_tokens, progress)
+
+
+def predict(
+    model: Encoder,
+    texts: Sequence[str],
+    *,
+    strict: bool = False,
+    names: Sequence[str] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> Tensor:
+    """What the model's own classifier says of texts: (texts, labels), float32 on the CPU.
+
+    They are probabilities, or numbers if `model.config.classifier` is a regression. The arguments
+    are those of `embed`.
+
+    Raises:
+        ArgumentError: the model has no classifier, or as `embed`.
+        TypeMismatchError: as `embed`.
+    """
+    if not isinstance(model, Encoder) or model.tokenizer is None:
+        raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
+    if model.config.classifier is None:
+        raise ArgumentError("the model has no classifier")
+    check_whole("batch_tokens", batch_tokens)
+    ids = ids_of(model, texts, strict, names)
+    shape = model.config.classifier
+
+    def scored(batch: list[int]) -> Tensor:
+        return model.logits(*_encoded(model, ids, batch))
+
+    scores = _of_each(model, ids, scored, len(shape.labels), batch_tokens, progress)
+    if shape.scores == "softmax":
+        return scores.softmax(-1)
+    return scores.sigmoid() if shape.scores == "sigmoid" else scores
+
+
+def _of_each(
+    model: Encoder,
+    ids: list[list[int]],
+    computed: Callable[[list[int]], Tensor],
+    width: int,
+    batch_tokens: int,
+    progress: Progress | None,
+) -> Tensor:
+    """What is computed for each text, (texts, width), batch by batch, in the order of the texts."""
+    found = torch.empty(len(ids), width)
     done = 0
     with torch.inference_mode():
         batches = _batches([len(text_ids) for text_ids in ids], batch_tokens)
-        for batch, vectors in _each(partial(_embedded, model, ids, skipped), batches, model.device):
-            embeddings[batch] = vectors[:, :width].float().cpu()
+        for batch, vectors in _each(computed, batches, model.device):
+            found[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
-    return embeddings
+    return found
 
 
 def _each(
@@ -141,7 +191,7 @@ def _batches(lengths: list[int], most: int) -> Iterator[list[int]]:
         yield batch
 
 
-def encoded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> tuple[Tensor, Tensor]:
+def _encoded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> tuple[Tensor, Tensor]:
     """The encodings of the tokens of a batch, one text after the other, and the lengths.
 
     Returns:
@@ -160,11 +210,6 @@ def encoded(model: Encoder, all_ids: list[list[int]], batch: list[int]) -> tuple
         positions=positions.unsqueeze(0).to(device),
     ).squeeze(0)
     return tokens, lengths
-
-
-def _embedded(model: Encoder, all_ids: list[list[int]], skipped: int, batch: list[int]) -> Tensor:
-    """The embeddings of one batch, (texts, numbers)."""
-    return model.embeddings(*encoded(model, all_ids, batch), skipped)
 
 
 def prompt_text(model: Encoder, prompt: str | None) -> str:

@@ -11,7 +11,7 @@ from pellucid.commands.printing.console import add_texts, one_line, plain_table,
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
-from pellucid.tasks.classify import Head
+from pellucid.tasks.classify import Head, OwnClassifier
 from pellucid.tasks.evaluation import Evaluation
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
@@ -55,7 +55,9 @@ def _what(evaluation: Evaluation) -> str:
     return f"{count(len(evaluation.labels), 'label')}{several}"
 
 
-def columns(items: Items, head: Head, said: torch.Tensor) -> dict[str, table_writing.Column]:
+def columns(
+    items: Items, head: Head | OwnClassifier, said: torch.Tensor
+) -> dict[str, table_writing.Column]:
     """The columns of a table with a row for each text.
 
     Args:
@@ -74,13 +76,13 @@ def columns(items: Items, head: Head, said: torch.Tensor) -> dict[str, table_wri
     return table | {"label": named, "probability": best.tolist()}
 
 
-def _chosen(head: Head, shares: list[float]) -> list[str]:
+def _chosen(head: Head | OwnClassifier, shares: list[float]) -> list[str]:
     """The labels of a text that are likelier than not, the likeliest first."""
     ranked = sorted(zip(shares, head.labels, strict=True), key=lambda pair: -pair[0])
     return [label for share, label in ranked if share >= 0.5]
 
 
-def data(items: Items, head: Head, said: torch.Tensor) -> list[dict[str, Any]]:
+def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[dict[str, Any]]:
     """The predictions for --json, with the probability of every label."""
     rows = table_writing.rows_of(columns(items, head, said))
     for row, shares in zip(rows, said.tolist(), strict=True):
@@ -93,7 +95,7 @@ def data(items: Items, head: Head, said: torch.Tensor) -> list[dict[str, Any]]:
     return rows
 
 
-def show(items: Items, head: Head, said: torch.Tensor, console: Console) -> None:
+def show(items: Items, head: Head | OwnClassifier, said: torch.Tensor, console: Console) -> None:
     """Print the likeliest label of each text with its probability, its labels, or its number."""
     grid = plain_table()
     table = columns(items, head, said)
