@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pellucid.errors import ArgumentError, ShapeError
 from pellucid.tasks import cluster, cluster_map, embed, open_encoder
-from pellucid.tasks.clustering import telling_words
 
 TOPICS = {
     "cat": ["A cat sleeps on the mat", "The cat chases mice", "My cat purrs", "A grey cat meows"],
@@ -57,21 +56,6 @@ def test_every_text_is_in_one_group(seed, texts, kinds):
     assert placed.xy.shape == (texts, 2)
     assert placed.xy.min() >= -1e-6
     assert placed.xy.max() <= 1 + 1e-6
-
-
-def test_telling_words_by_hand():
-    # 3.5 words a group. First: 3 log(1 + 3.5 / 4) = 1.89 and log(1 + 3.5) = 1.50; second:
-    # 2 log(1 + 3.5 / 2) = 2.02 and log(1 + 3.5 / 4) = 0.63.
-    assert telling_words([["a1a b1b b1b b1b"], ["b1b", "c1c c1c's"]], 2) == [
-        ["b1b", "a1a"],
-        ["c1c", "b1b"],
-    ]
-    # Where there are no others, the most frequent count.
-    assert telling_words([["no and 12 no !"], ["12 !"], ["and rain"]]) == [
-        ["no", "and"],
-        [],
-        ["rain"],
-    ]
 
 
 def test_a_group_without_words_is_called_by_its_middle():

@@ -16,9 +16,11 @@ from pellucid.errors import ArgumentError, ExistsError, FileError, PellucidError
 
 # Bidirectional controls, which make text look like other text (Boucher and Anderson 2021).
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+# Marks that move only what is next to them: a space without width takes their place.
+_MARKS = (0x061C, 0x200E, 0x200F)
 # C0, DEL and C1, which a terminal may take for commands. Line breaks and tabs are harmless.
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_BIDI), "\ufffd")
-_CONTROLS |= {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): " "}
+_CONTROLS |= dict.fromkeys(_MARKS, "\u200b") | {ord("\n"): "\n", ord("\t"): "\t", ord("\r"): " "}
 # Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): characters without glyphs.
 # Some format characters are visible, such as the Arabic number signs.
 _INVISIBLE = frozenset(
@@ -33,7 +35,7 @@ _INVISIBLE = frozenset(
 )  # fmt: skip
 
 # JSON escapes C0 itself.
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_BIDI)}
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_BIDI, *_MARKS)}
 
 KINDS = {
     "html": (".html", ".htm"),

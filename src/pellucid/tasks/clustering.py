@@ -4,8 +4,6 @@ The groups come from k-means on embeddings of unit length. If their number is no
 one with the best silhouette (Rousseeuw 1987, "Silhouettes").
 """
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 
 from pellucid.errors import ArgumentError, MissingExtraError, ShapeError
 from pellucid.tasks.whole_numbers import check_whole
+from pellucid.tasks.words import telling_words
 
 MOST_GROUPS = 12
 """The largest number of groups that is tried if none is given."""
@@ -24,10 +23,6 @@ SEEDS = 2**32 - 1
 """The largest seed that scikit-learn accepts."""
 SAMPLE = 2000
 """The most texts of a silhouette, which compares all pairs."""
-LABEL_WORDS = 3
-"""Words in the label of a group."""
-_WORD = re.compile(r"[^\W\d_](?:[\w'’-]*\w)?")
-_POSSESSIVE = re.compile(r"['’]s$")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -98,29 +93,6 @@ def cluster(
         trials = [_grouped(points, k, seed) for k in candidates] or [_grouped(points, 1, seed)]
     labels, silhouette = max(trials, key=lambda trial: -2.0 if trial[1] is None else trial[1])
     return _named(texts, points, labels, silhouette)
-
-
-def telling_words(documents: Sequence[Sequence[str]], most: int = LABEL_WORDS) -> list[list[str]]:
-    """The characteristic words of each group of texts.
-
-    They have the highest class-based tf-idf (Grootendorst 2022, "BERTopic", section 3.3): the
-    frequency of a word in the group, times log(1 + mean words per group / its total frequency).
-    Stop words such as "the" count only in a group that has no other words.
-    """
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    counts = []
-    for texts in documents:
-        tokens = (token for text in texts for token in _WORD.findall(text))
-        frequencies = Counter(_POSSESSIVE.sub("", token).casefold() for token in tokens)
-        content = {w for w in frequencies if len(w) > 1 and w not in ENGLISH_STOP_WORDS}
-        counts.append(Counter({word: frequencies[word] for word in content or frequencies}))
-    total: Counter[str] = sum(counts, Counter())
-    mean = total.total() / max(1, len(counts))
-    return [
-        sorted(own, key=lambda word: (-own[word] * np.log1p(mean / total[word]), word))[:most]
-        for own in counts
-    ]
 
 
 def one_thread() -> AbstractContextManager[Any]:

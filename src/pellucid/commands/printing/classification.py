@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pellucid.commands.printing import evaluations
-from pellucid.commands.printing.console import add_texts, one_line, plain_table, say
+from pellucid.commands.printing.console import add_texts, isolated, one_line, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
@@ -28,7 +28,9 @@ def show_evaluation(evaluation: Evaluation | None, examples: Items, console: Con
     say(f"{examples.source}: {size} of {what}", console, style="bold")
     if evaluation is None:
         single = [label for label in labels if examples.labels.count(label) == 1]
-        names = listing([f"'{short(printable(label), 30)}'" for label in single[:5]] or ["each"])
+        names = listing(
+            [f"'{isolated(short(printable(label), 30))}'" for label in single[:5]] or ["each"]
+        )
         say(
             "No held-out figure: it needs two different texts of each of two labels, and there is "
             f"one of {names}.",
@@ -108,7 +110,7 @@ def show(items: Items, head: Head | OwnClassifier, said: torch.Tensor, console: 
         grid.add_column(name, overflow="fold")
         grid.add_column("sure", justify="right", no_wrap=True, min_width=4)
         rows = [
-            [Text(printable(label) or "none"), shaded(f"{percent(share):>4}", share)]
+            [Text(isolated(printable(label)) or "none"), shaded(f"{percent(share):>4}", share)]
             for label, share in zip(table[name], table["probability"], strict=True)
         ]
     add_texts(grid, "text")

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.commands.printing.console import say
+from pellucid.commands.printing.console import isolated, say
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 from pellucid.tasks.cluster_map import title_of
@@ -57,11 +57,11 @@ def show(items: Items, clustering: Clustering, console: Console) -> None:
     for group in clustering.groups:
         console.print()
         line = Text(f"{group.number:>3}  ", style="dim")
-        line.append(printable(title_of(group, items.texts)), style="bold")
+        line.append(isolated(printable(title_of(group, items.texts))), style="bold")
         line.append(f"  {count(len(group.members), 'text')}", style="dim")
         console.print(line)
         central = " ".join(printable(items.texts[group.central]).split())
-        say(short(central, 220), console, indent=5)
+        say(isolated(short(central, 220)), console, indent=5)
     console.print()
     if clustering.silhouette is not None:
         separation = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.console import isolated, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import short
@@ -24,7 +24,7 @@ def show(labels: Sequence[str], confusion: Sequence[Sequence[int]], console: Con
         confusion: (true labels, predicted labels) counts.
         console: where to print.
     """
-    labels = [short(printable(label), 24) for label in labels]
+    labels = [isolated(short(printable(label), 24)) for label in labels]
     if len(labels) <= FEW:
         say("Confusion matrix: true labels in rows, predicted in columns", console, style="bold")
         grid = plain_table()

@@ -1,11 +1,14 @@
 """Text as wide as the terminal, tables, notes and progress bars."""
 
+import os
 import sys
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from textwrap import fill
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -17,7 +20,11 @@ from pellucid.common.files import printable
 def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
     """Print text, wrapped at the terminal's width without trailing spaces."""
     margin = " " * indent
-    broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
+    if cell_len(text) == len(text):
+        broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
+    else:  # letters of two columns, such as Chinese, or of none
+        lines = Text(text).wrap(console, max(2, console.width - indent))
+        broken = "\n".join(margin + line.plain.rstrip() for line in lines)
     console.print(Text(broken, style=style))
 
 
@@ -34,7 +41,33 @@ def add_texts(grid: Table, name: str) -> None:
 
 def one_line(text: str) -> Text:
     """A text without its line breaks."""
-    return Text(" ".join(printable(text).split()))
+    return Text(isolated(" ".join(printable(text).split())))
+
+
+def isolated(text: str) -> str:
+    """The text in a first-strong isolate (UAX #9, section 2.4), if the terminal reorders lines and
+    the text has letters that run from right to left: so they turn around nothing beside them.
+
+    The text must come from `printable`, which leaves no control in it that would end the isolate.
+    """
+    if not reorders(os.environ) or sys.stdout is None or not sys.stdout.isatty():
+        return text
+    turns = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in text)
+    return f"\u2068{text}\u2069" if turns else text
+
+
+def reorders(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal is known to follow the bidirectional algorithm.
+
+    Others show letters in the order in which they come, and some show isolates as boxes.
+    """
+    vte = environment.get("VTE_VERSION", "")
+    return (
+        (vte.isdecimal() and int(vte) >= 5800)  # GNOME's terminals
+        or "KONSOLE_VERSION" in environment
+        or environment.get("TERM_PROGRAM") in ("Apple_Terminal", "mintty")
+        or environment.get("TERM", "").startswith("mlterm")
+    )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pellucid.commands.printing import confusion
-from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.console import isolated, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import listing, percent, short
@@ -65,7 +65,7 @@ def show_tables(evaluation: Evaluation, console: Console) -> None:
             grid.add_column(name, justify="right", no_wrap=True)
         for row in sorted(evaluation.each, key=lambda row: -row["examples"])[:MOST_LABELS]:
             shares = [shaded(percent(row[key]), row[key]) for key in ("precision", "recall", "f1")]
-            grid.add_row(Text(printable(row["label"])), str(row["examples"]), *shares)
+            grid.add_row(Text(isolated(printable(row["label"]))), str(row["examples"]), *shares)
         console.print(grid)
         if len(evaluation.each) > MOST_LABELS:
             say(f"and {len(evaluation.each) - MOST_LABELS:,} more; --json has all.", console)
@@ -122,6 +122,6 @@ def _uneven(evaluation: Evaluation) -> str:
 
 
 def _names(labels: tuple[str, ...]) -> str:
-    named = [f"'{short(printable(label), 30)}'" for label in labels[:MOST_NAMES]]
+    named = [f"'{isolated(short(printable(label), 30))}'" for label in labels[:MOST_NAMES]]
     more = len(labels) - MOST_NAMES
     return listing([*named, f"{more:,} more"] if more > 0 else named)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pellucid.commands.printing.console import one_line, plain_table, say
+from pellucid.commands.printing.console import isolated, one_line, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
@@ -43,7 +43,7 @@ def show(query: str, items: Items, matches: Sequence[Match], console: Console) -
     """Print each match with its score and the number of its line."""
     of = f"of {count(len(items.texts), 'text')}" if len(matches) < len(items.texts) else ""
     say(
-        f"Nearest to “{short(printable(query), 200)}”: {len(matches)} {of}".strip(),
+        f"Nearest to “{isolated(short(printable(query), 200))}”: {len(matches)} {of}".strip(),
         console,
         style="bold",
     )

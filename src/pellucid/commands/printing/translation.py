@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pellucid.commands.printing.console import noted, say, steps
+from pellucid.commands.printing.console import isolated, noted, say, steps
 from pellucid.commands.printing.shades import shaded_line
 from pellucid.common.files import printable
 from pellucid.common.grid import bands
@@ -105,7 +105,8 @@ def show_aligned(
 ) -> None:
     """Print each translation with its alignment."""
     for translation, grid in zip(translations, grids, strict=True):
-        say(" ".join(printable(translation.text).split()), console, style="bold")
+        text = " ".join(printable(translation.text).split())
+        say(isolated(text), console, style="bold")
         console.print()
         if grid is None:
             say("This translation has no words.", console, style="dim")
