@@ -21,7 +21,7 @@ from pellucid.commands.printing.translation import show_aligned
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
 from pellucid.tasks.translation import Translation
-from tests import translators, writers
+from tests import multilingual, translators, writers
 from tests.command_line import options_of
 
 TEXTS = translators.ENGLISH.splitlines()
@@ -45,8 +45,8 @@ def test_the_options_are_those_documented(run):
     status, out, _ = run("--help", width=100)
     assert status == 0
     assert options_of(out) == {
-        "--file", "--column", "--delimiter", "--encoding", "--model", "--beams",
-        "--length-penalty", "--max-tokens", "--align", "--strict",
+        "--file", "--column", "--delimiter", "--encoding", "--model", "--from", "--to",
+        "--beams", "--length-penalty", "--max-tokens", "--align", "--strict",
         "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 
@@ -149,6 +149,29 @@ def test_too_long(run, refused, model, tmp_path):
     assert re.fullmatch(r"pellucid: 1 text of 2 truncated to 61 tokens, the model.*\n", err)
     complaint = refused("--file", path, "--model", model, "--strict")
     assert complaint.startswith(f"line 2 of '{path}' has ")
+
+
+def test_languages(run, refused, tmp_path):
+    theirs = multilingual.tokenizer("MBart50Tokenizer", tmp_path)
+    multilingual.model("MBart50Tokenizer", theirs, 2).save_pretrained(tmp_path)
+    theirs.save_pretrained(tmp_path)
+    model = ("--model", tmp_path, "--max-tokens", 5, "--json")
+    status, out, err = run(TEXTS[0], "--from", "es", "--to", "fr", *model)
+    assert (status, err) == (0, "")
+    [one] = translate(pellucid.load(tmp_path), [TEXTS[0]], source="es", target="fr", max_tokens=5)
+    assert json.loads(out)["items"][0]["text"] == one.text
+    status, _, err = run(TEXTS[0], "--to", "fr", *model)
+    said = "pellucid: the texts are read as en_XX; --from names another language\n"
+    assert (status, err) == (0, said)
+    complaint = refused(TEXTS[0], "--to", "tlh", *model)
+    assert "--to must be a language of the model, not 'tlh'; it has af_ZA, ar_AR" in complaint
+    assert "--to must be one of the languages of the model: af_ZA" in refused(TEXTS[0], *model)
+
+
+def test_a_model_that_has_no_choice_of_languages(refused, tmp_path):
+    translators.t5(tmp_path)
+    complaint = refused(TEXTS[0], "--model", tmp_path, "--from", "en")
+    assert complaint == "--from must be left out: the model has no choice of languages"
 
 
 # Files

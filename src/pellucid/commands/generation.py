@@ -170,6 +170,22 @@ def translate_texts(
         str | None,
         model_option("An encoder-decoder (default: Pellucid's own, English to Spanish)."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="LANGUAGE",
+            help="That of the texts, such as en, if the model has several.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="LANGUAGE",
+            help="That of the translations, such as fr, if the model has several.",
+        ),
+    ] = None,
     beams: Annotated[
         int | None,
         typer.Option(
@@ -218,7 +234,9 @@ def translate_texts(
     loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
-    translations = translation.translated(loaded, items, strict=strict, **options)
+    translations = translation.translated(
+        loaded, items, strict=strict, source=source, target=target, **options
+    )
     grids = translation.aligned(loaded, translations) if align else None
     columns = translation.columns(items, translations, grids)
     about = {"model": name_of(model), **options}

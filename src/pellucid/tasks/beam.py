@@ -58,6 +58,7 @@ def search(
     forced_start: int | None = None,
     forced_stop: int | None = None,
     early: bool = False,
+    start: int | None = None,
 ) -> list[list[Beam]]:
     """The best target texts of each source, best first.
 
@@ -76,6 +77,7 @@ def search(
         banned: ids that are never written; they are excluded from the softmax.
         forced_start: the first id of each text, whatever its probability.
         forced_stop: the last id of a text that reaches max_tokens, whatever its probability.
+        start: the id that each text follows; by default that of the model.
         early: finish a source as soon as it has `beams` texts, even if a running beam could still
             beat one of them.
 
@@ -89,7 +91,8 @@ def search(
         raise ArgumentError(f"beams must be at least 1, not {beams}")
     if bool((limits < 1).any()):
         raise ArgumentError(f"max_tokens must be at least 1, not {int(limits.min())}")
-    if config.start is None or not config.stop:
+    start = config.start if start is None else start
+    if start is None or not config.stop:
         raise ArgumentError("beam search needs a start and a stop token in the model's config")
     if config.positions is not None:
         limits = limits.clamp(max=config.positions)
@@ -108,7 +111,7 @@ def search(
         results: list[list[Beam]] = [[] for _ in running]
         written = sources.new_empty(len(running), 1, 0)
         scores = torch.zeros(len(running), 1, device=sources.device)
-        latest = sources.new_full((len(running), 1), config.start)
+        latest = sources.new_full((len(running), 1), start)
         for length in range(1, longest + 1):
             is_last = limits == length
             logits = model.decode(latest, memory, mask, cache=cache, last=True).float()

@@ -16,6 +16,7 @@ from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
 from pellucid.tasks.checked_texts import ids_of
+from pellucid.tasks.language_pair import Pair, pair_of
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 
 BATCH_TOKENS = 2048
@@ -39,6 +40,8 @@ class Translation:
     """The ids that the model read."""
     ids: list[int]
     """The target ids without the start token, with the stop token."""
+    start: int | None = None
+    """The start token; by default that of the model."""
 
 
 def open_translator(path: str | Path = pretrained.TRANSLATOR) -> EncoderDecoder:
@@ -65,6 +68,8 @@ def translate(
     model: EncoderDecoder,
     texts: Sequence[str],
     *,
+    source: str | None = None,
+    target: str | None = None,
     beams: int | None = None,
     length_penalty: float | None = None,
     max_tokens: int | None = None,
@@ -77,7 +82,7 @@ def translate(
 
     Texts of similar length are translated together; up to rounding, a translation does not depend
     on the other texts. A prefix that a model expects is part of the text: "translate English to
-    German: " for T5, ">>deu<< " for a multilingual Marian. The padding token is never generated.
+    German: " for T5. The padding token is never generated.
 
     Defaults come from the checkpoint's generation_config.json, as do the forced first token and
     early stopping (see `model.generation`). A warning names the settings of that file that are not
@@ -86,6 +91,9 @@ def translate(
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
         texts: any number of texts, none blank.
+        source, target: the languages of the texts and of the translations, if the model has several
+            (`model.tokenizer.languages`), such as "en" or "eng_Latn". By default those of the
+            checkpoint.
         beams: the beam width, up to 512; 1 is greedy. By default the checkpoint's, or 4.
         length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is
             the mean log-probability per token. By default the checkpoint's, or 1.
@@ -108,15 +116,16 @@ def translate(
     _check_model(model)
     assert model.tokenizer is not None
     beams, length_penalty = search_of(model, beams, length_penalty)
+    pair = pair_of(model, source, target)
     check_whole("batch_tokens", batch_tokens, most=LONGEST)
     if max_tokens is not None:
         check_whole("max_tokens", max_tokens, most=LONGEST)
-    sources = ids_of(model, texts, strict, names)
+    sources = pair.marked(ids_of(model, pair.begun(texts), strict, names))
     _warn_of_unsupported(model.generation)
     translations: dict[int, Translation] = {}
     for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
         batch_ids = [sources[number] for number in batch]
-        results = _best(model, batch_ids, beams, length_penalty, max_tokens)
+        results = _best(model, batch_ids, beams, length_penalty, max_tokens, pair)
         for number, best in zip(batch, results, strict=True):
             translations[number] = Translation(
                 source=texts[number],
@@ -124,6 +133,7 @@ def translate(
                 score=best.score,
                 source_ids=sources[number],
                 ids=list(best.ids),
+                start=pair.start,
             )
         if progress is not None:
             progress(len(translations), len(sources))
@@ -166,16 +176,19 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
         TypeMismatchError: the model is not an encoder-decoder with a tokenizer.
     """
     _check_model(model)
-    assert model.config.start is not None
     assert model.tokenizer is not None
-    device, target = model.device, [model.config.start, *translation.ids]
+    start = model.config.start if translation.start is None else translation.start
+    assert start is not None
+    device, target = model.device, [start, *translation.ids]
     with torch.no_grad():
         _, recording = model(
             torch.tensor([translation.source_ids], device=device),
             torch.tensor([target[:-1]], device=device),
             watch=True,
         )
-    marks = {*model.config.stop, model.config.start, model.config.padding}
+    marks = {*model.config.stop, start, model.config.padding}
+    if model.tokenizer.languages is not None:
+        marks |= {*model.tokenizer.languages.ids.values()}
     source_words, target_words = (
         plain_words([model.tokenizer.token(number) for number in ids], ids, marks)
         for ids in (translation.source_ids, target)
@@ -191,6 +204,7 @@ def _best(
     beams: int,
     length_penalty: float,
     max_tokens: int | None,
+    pair: Pair,
 ) -> Iterator[Beam]:
     config, device = model.config, model.device
     padding = config.padding
@@ -206,7 +220,8 @@ def _best(
         max_tokens=_limits(lengths, model.generation) if max_tokens is None else max_tokens,
         length_penalty=length_penalty,
         banned=[] if padding is None or padding in config.stop else [padding],
-        forced_start=model.generation.forced_bos_token_id,
+        forced_start=pair.first,
+        start=pair.start,
         forced_stop=config.stop[0],
         early=bool(model.generation.early_stopping),
     )
@@ -254,5 +269,6 @@ def _check_model(model: Any) -> None:
         raise TypeMismatchError(f"model must be an EncoderDecoder, not {type(model).__name__}")
     if model.tokenizer is None:
         raise TypeMismatchError("model must have been loaded with its tokenizer")
-    if model.config.start is None or not model.config.stop:
+    has_start = model.config.start is not None or model.tokenizer.languages is not None
+    if not has_start or not model.config.stop:
         raise ArgumentError("translation needs a start and a stop token in the model's config")

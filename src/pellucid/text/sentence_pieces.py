@@ -1,12 +1,13 @@
 """Tokenizers of checkpoints with SentencePiece models (Kudo and Richardson 2018).
 
-spiece.model                           T5
+spiece.model                           T5, Pegasus
 source.spm, target.spm, vocab.json     Marian: a model per language, shared ids
 tokenizer.model                        Llama: BPE, which becomes a `tokenizers.Tokenizer`
 
 transformers has a converter for T5 and Llama, not for Marian, so that `PieceTokenizer` would stay.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -19,7 +20,7 @@ from pellucid.common.files import written_whole
 from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError, MissingExtraError
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.vocabularies import ADVICE, settings_of
+from pellucid.text.vocabularies import ADVICE, SETTINGS, class_of, settings_of
 
 END, UNKNOWN = "</s>", "<unk>"
 MARKS = (END, UNKNOWN, "<pad>")
@@ -28,6 +29,8 @@ ODD = "é ﬁ 漢字  two spaces\ta tab\na line 🙂"
 """Text that other SentencePiece tokenizers normalize or do not know."""
 EXTRA = 100
 """Sentinel tokens of T5, which follow the pieces of its model in reverse order."""
+OFFSET = 103
+"""Ids of Pegasus before those of its model's pieces."""
 
 
 class PieceTokenizer(Tokenizer):
@@ -40,6 +43,8 @@ class PieceTokenizer(Tokenizer):
         target: Any,
         ids: Mapping[str, int],
         mark: str,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (END,),
     ) -> None:
         """Make a tokenizer of two models.
 
@@ -49,10 +54,12 @@ class PieceTokenizer(Tokenizer):
             target: the one that decodes; may be the same.
             ids: of all tokens.
             mark: a regular expression for special tokens within a text.
+            before, after: the special tokens around a text.
         """
         self.files, self.source, self.target = files, source, target
         self.ids, self.tokens = ids, {number: token for token, number in ids.items()}
         self.mark = re.compile(f"({mark})")
+        self.before, self.after = ([ids[token] for token in side] for side in (before, after))
 
     def save(self, directory: Path) -> None:
         for name, content in self.files.items():
@@ -60,16 +67,19 @@ class PieceTokenizer(Tokenizer):
                 aside.write_bytes(content)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        return [self._ids(text) + [self.ids[END]] * special for text in texts]
+        if not special:
+            return [self._ids(text) for text in texts]
+        return [[*self.before, *self._ids(text), *self.after] for text in texts]
 
     def encode_cut(self, text: str, most: int) -> list[int]:
-        return [*self._ids(text)[: most - 1], self.ids[END]]
+        return [*self.before, *self._ids(text)[: most - self.marks], *self.after]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         return []
 
-    marks = 1
-    """The end token."""
+    @property
+    def marks(self) -> int:
+        return len(self.before) + len(self.after)
 
     @property
     def unknown(self) -> int:
@@ -117,19 +127,35 @@ class PieceTokenizer(Tokenizer):
         return len(self.ids)
 
 
-def t5(directory: Path) -> PieceTokenizer:
-    """The tokenizer of T5, from spiece.model.
+def spiece(directory: Path) -> PieceTokenizer:
+    """The tokenizer of T5 or Pegasus, from spiece.model.
 
     Raises:
-        FileError: it is damaged.
+        FileError: it is damaged, or that of another model.
         MissingExtraError: sentencepiece is not installed.
     """
-    content, model = _read(directory, "spiece.model")
+    classes = dict.fromkeys(("t5", "umt5"), "T5Tokenizer")
+    classes |= {"mt5": "MT5Tokenizer", "pegasus": "PegasusTokenizer"}
+    name, settings = class_of(directory, classes)
+    content, model = read_pieces(directory, "spiece.model")
     tokens = [model.id_to_piece(number) for number in range(model.get_piece_size())]
-    tokens += [f"<extra_id_{number}>" for number in reversed(range(EXTRA))]
+    if name == "PegasusTokenizer":
+        # Masks and unused tokens of its training come first.
+        marks = ["<pad>", END, "<mask_1>", "<mask_2>"]
+        marks += [f"<unk_{number}>" for number in range(2, settings.get("offset", OFFSET))]
+        tokens, mark = marks + tokens[2:], r"<(?:mask|unk)_\d+>"
+    else:
+        extra = settings.get("extra_ids", EXTRA)
+        tokens += [f"<extra_id_{number}>" for number in reversed(range(extra))]
+        mark = r"<extra_id_\d+>"
     ids = {token: number for number, token in enumerate(tokens)}
     _expect("spiece.model", ids)
-    return PieceTokenizer({"spiece.model": content}, model, model, ids, r"<extra_id_\d+>")
+    files = {"spiece.model": content}
+    if settings:
+        kept = ("tokenizer_class", "extra_ids", "offset")
+        said = {key: settings[key] for key in kept if key in settings}
+        files[SETTINGS] = json.dumps(said, indent=2).encode()
+    return PieceTokenizer(files, model, model, ids, mark)
 
 
 def marian(directory: Path) -> PieceTokenizer:
@@ -141,8 +167,8 @@ def marian(directory: Path) -> PieceTokenizer:
     """
     ids = json_in(directory, "vocab.json")
     _expect("vocab.json", ids)
-    source, encoder = _read(directory, "source.spm")
-    target, decoder = _read(directory, "target.spm")
+    source, encoder = read_pieces(directory, "source.spm")
+    target, decoder = read_pieces(directory, "target.spm")
     vocabulary = (directory / "vocab.json").read_bytes()
     files = {"source.spm": source, "target.spm": target, "vocab.json": vocabulary}
     return PieceTokenizer(files, encoder, decoder, ids, "^>>.*?<<")  # the target language
@@ -157,7 +183,7 @@ def llama(directory: Path) -> Any:
     """
     settings = settings_of(directory, ("LlamaTokenizer",))
     try:
-        _, model = _read(directory, "tokenizer.model")
+        _, model = read_pieces(directory, "tokenizer.model")
     except FileError as error:
         raise FileError(f"{error}; it has no tokenizer.json, and {ADVICE}") from error
     size = model.get_piece_size()
@@ -232,7 +258,7 @@ def _is_mark_of(model: Any, number: int) -> bool:
     return any(is_kind(number) for is_kind in kinds)
 
 
-def _read(directory: Path, name: str) -> tuple[bytes, Any]:
+def read_pieces(directory: Path, name: str) -> tuple[bytes, Any]:
     try:
         import sentencepiece
     except ImportError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from pellucid.common import untrusted
 from pellucid.common.files import printable, write_whole
 from pellucid.errors import FileError
+from pellucid.text.languages import Languages
 
 FILE = "tokenizer.json"
 
@@ -19,6 +20,8 @@ class Tokenizer:
     """A `tokenizers.Tokenizer`; None in subclasses that do without."""
     chat_template: str | None = None
     """The Jinja template that makes one text of a conversation, if the model was made for that."""
+    languages: Languages | None = None
+    """Those that the model translates between, if its tokens name some."""
 
     def __init__(self, inner: Any) -> None:
         """Wrap a `tokenizers.Tokenizer`."""

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
-from pellucid.text import sentence_pieces, vocabularies
+from pellucid.common.untrusted import json_in
+from pellucid.text import fairseq_pieces, languages, sentence_pieces, vocabularies
 from pellucid.text.tokenizer import FILE, Tokenizer
 
 READERS: dict[str, Callable[[Path], Any]] = {
     FILE: vocabularies.whole,
     "source.spm": sentence_pieces.marian,
-    "spiece.model": sentence_pieces.t5,
+    "spiece.model": sentence_pieces.spiece,
+    fairseq_pieces.FILE: fairseq_pieces.fairseq,
     "vocab.txt": vocabularies.word_pieces,
     "merges.txt": vocabularies.byte_pairs,
     "tokenizer.model": sentence_pieces.llama,
@@ -30,8 +32,12 @@ def load_tokenizer(directory: Path) -> Tokenizer | None:
     if file is None:
         return None
     with untrusted.guarded(f"its {file} cannot be read"):
-        tokenizer = READERS[file](directory)
-        return tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(tokenizer)
+        read = READERS[file](directory)
+        tokenizer = read if isinstance(read, Tokenizer) else Tokenizer(read)
+        has_settings = (directory / vocabularies.SETTINGS).is_file()
+        settings = json_in(directory, vocabularies.SETTINGS) if has_settings else {}
+        tokenizer.languages = languages.placed(tokenizer, settings)
+        return tokenizer
 
 
 def tokenizer_file(directory: Path) -> str | None:

@@ -7,6 +7,7 @@ The converters of transformers would do the same, but need transformers, which r
 otherwise does not, and take seconds to import.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError
 
 SETTINGS = "tokenizer_config.json"
+OWN = "pellucid"
+"""The model_type of a model that no family has, which may have any tokenizer."""
 ADVICE = (
     "transformers writes one: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
 )
@@ -101,6 +104,29 @@ def settings_of(directory: Path, known: tuple[str, ...]) -> dict[str, Any]:
             f"its tokenizer is a {name}, which can only be read from tokenizer.json; {ADVICE}"
         )
     return settings
+
+
+def class_of(directory: Path, classes: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """transformers' class of a tokenizer, and the content of tokenizer_config.json, if any.
+
+    Args:
+        directory: with the checkpoint.
+        classes: those that are known, by model_type, which decides where tokenizer_config.json does
+            not name one. The first is that of a directory without config.json.
+
+    Raises:
+        FileError: it is another.
+    """
+    names = tuple(dict.fromkeys(classes.values()))
+    settings = settings_of(directory, names)
+    name = settings.get("tokenizer_class")
+    if name is None:
+        has_config = (directory / "config.json").is_file()
+        kind = json_in(directory, "config.json").get("model_type") if has_config else None
+        if kind not in (None, OWN, *classes):
+            raise FileError(f"its tokenizer can only be read from tokenizer.json; {ADVICE}")
+        name = classes.get(str(kind), names[0])
+    return str(name).removesuffix("Fast"), settings
 
 
 def _expect(file: str, ids: dict[str, Any], marks: list[str]) -> None:

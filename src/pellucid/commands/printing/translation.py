@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pellucid.commands.printing.console import isolated, noted, say, steps
+from pellucid.commands.printing.console import isolated, note, noted, say, steps
 from pellucid.commands.printing.shades import shaded_line
 from pellucid.common.files import printable
 from pellucid.common.grid import bands
@@ -14,6 +14,7 @@ from pellucid.errors import ArgumentError
 from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
+from pellucid.tasks.language_pair import pair_of
 from pellucid.tasks.translation import Translation, alignment, translate
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
@@ -30,6 +31,9 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
         items: the texts.
         options: of `translate`.
     """
+    pair = pair_of(model, options.get("source"), options.get("target"))
+    if pair.languages is not None and pair.languages.source and pair.source is None:
+        note(f"the texts are read as {pair.languages.source}; --from names another language")
     with noted(items.notes), steps() as step, compilation_named(step):
         return translate(
             model,
