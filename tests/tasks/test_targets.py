@@ -39,6 +39,7 @@ def test_numbers_are_amounts_or_names(cells, kind):
 def test_cells_of_several_labels():
     assert read(["a; b|c", " a ,,a", ";"], "labels") == [("a", "b", "c"), ("a",), ()]
     assert read(["a, b/c"], separator="/") == [("a, b", "c")]
+    assert read(['["a, b", "c"]', "[]", "[d; e"]) == [("a, b", "c"), (), ("[d", "e")]
 
 
 def test_what_is_no_target():

@@ -92,6 +92,19 @@ def test_json_lines(written):
     assert (found.texts, found.labels, found.lines) == (["one", "two"], ["1", "0"], [1, 2])
 
 
+def test_labels_may_be_numbers_and_lists(tmp_path):
+    path = tmp_path / "a.jsonl"
+    labels = [1.5, 2, True, "a", ["b", "c"], [], [1, 2.5]]
+    path.write_text("\n".join(json.dumps({"text": "x", "label": one}) for one in labels))
+    told = ["1.5", "2", "true", "a", '["b", "c"]', "[]", '["1", "2.5"]']
+    assert from_file(path, label="label").labels == told
+    table = pyarrow.table({"text": ["x"] * 3, "label": [["b"], ["b", "c"], []], "n": [0.5, 1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert from_file(tmp_path / "a.parquet", "text", "n").labels == ["0.5", "1.0", "2.0"]
+    found = from_file(tmp_path / "a.parquet", "text", "label")
+    assert found.labels == ['["b"]', '["b", "c"]', "[]"]
+
+
 def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     words = pyarrow.array(["one", None, "two"])

@@ -30,6 +30,19 @@ def test_a_run_that_stops_goes_on_bit_for_bit(kind, tmp_path):
     torch.testing.assert_close(again.mean.tensors, whole.mean.tensors, rtol=0, atol=0)
 
 
+def test_equally_good_weights_are_told_apart_by_their_loss(tmp_path):
+    run = trainer("contrastive", tmp_path, steps=6, evaluate_every=2)
+    losses, told = iter([3.0, 1.0, 2.0]), []
+    run.objective.measure = lambda *_: {"found_first": 0.5, "loss": next(losses)}
+    run.report.judged = lambda step, measures, is_best, *rest: told.append((step, is_best))
+    run.run()
+    assert told == [(2, True), (4, True), (6, False)]
+    assert run.best == [-0.5, 1.0]
+    again = trainer("contrastive", tmp_path, steps=6)
+    again._resume()
+    assert again.best == run.best
+
+
 def test_parts_of_a_batch_teach_what_it_teaches_whole(tmp_path):
     one = trainer("decoder", tmp_path / "a", part_tokens=1000, model={"dropout": 0.0})
     other = trainer("decoder", tmp_path / "b", part_tokens=1, model={"dropout": 0.0})

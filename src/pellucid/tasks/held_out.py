@@ -212,6 +212,9 @@ def _ridge_said(points: Array, moved: Array, own: Array, balanced: bool) -> Arra
     known = moved[:, ~own]
     mean = known.mean(1, keepdims=True)
     flat = (known - mean).transpose(1, 0, 2).reshape(len(learnt), -1)
-    said = (np.linalg.solve(gram, asked.T).T @ learnt.T) @ flat
+    asked = np.linalg.solve(gram, asked.T).T
+    # Of many texts, all pairs would not fit into memory; of few, they are the shorter way.
+    is_small = len(asked) * len(learnt) < points.size
+    said = (asked @ learnt.T) @ flat if is_small else asked @ (learnt.T @ flat)
     shaped: Array = said.reshape(len(asked), len(moved), -1).transpose(1, 0, 2) + mean
     return shaped / np.maximum(mean, 1e-9) / 2 if balanced else shaped

@@ -1,5 +1,6 @@
 """What is predicted of a text: one label, several labels, or a number."""
 
+import json
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -79,15 +80,18 @@ def read(cells: Sequence[str], kind: Kind | None = None, separator: str | None =
 
     Args:
         cells: one for each text.
-        kind: by default "labels" if there is a separator, "number" if all cells are numbers that
-            cannot be labels (more than `FEW_NUMBERS` different ones, or fractions), else "label".
+        kind: by default "labels" if there is a separator or a cell is a JSON list; "number" if all
+            cells are numbers that cannot be labels (more than `FEW_NUMBERS` different ones, or
+            fractions); else "label".
         separator: between the labels of a text; by default any of `SEPARATORS`.
 
     Raises:
         ArgumentError: a cell is no number, and numbers are wanted; or no label.
     """
+    if kind is None and (separator is not None or any(listed(cell) is not None for cell in cells)):
+        kind = "labels"
     if kind is None:
-        kind = "labels" if separator is not None else "number" if _amounts(cells) else "label"
+        kind = "number" if _amounts(cells) else "label"
     if kind == "label":
         return list(cells)
     if kind == "number":
@@ -96,7 +100,20 @@ def read(cells: Sequence[str], kind: Kind | None = None, separator: str | None =
                 raise ArgumentError(f"'{short(cell, 40)}' is not a number to learn")
         return [float(cell) for cell in cells]
     parted = re.compile(f"[{SEPARATORS}]" if separator is None else re.escape(separator))
-    return [tuple(dict.fromkeys(filter(None, map(str.strip, parted.split(x))))) for x in cells]
+    parts = (parted.split(cell) if listed(cell) is None else listed(cell) or [] for cell in cells)
+    return [tuple(dict.fromkeys(filter(None, map(str.strip, labels)))) for labels in parts]
+
+
+def listed(cell: str) -> list[str] | None:
+    """The labels of a cell that is a JSON list of texts; None if it is none."""
+    if not cell.startswith("["):
+        return None
+    try:
+        labels = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    is_list = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return labels if is_list else None
 
 
 def kind_named(name: str | None) -> Kind | None:

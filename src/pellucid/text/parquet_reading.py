@@ -65,8 +65,9 @@ def cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         flat = set(file.schema_arrow.names)
         paths = {name: (name,) if name in flat else tuple(name.split(".")) for name in names}
         _check_packing(file.metadata, set(names), path)
-    # A text that occurs in many rows is held once.
-    repeated = [name for name in paths if name in flat]
+        whole = {file.metadata.schema.column(n).path for n in range(file.metadata.num_columns)}
+    # A text that occurs in many rows is held once; a list has no column of its own name.
+    repeated = [name for name in paths if name in flat & whole]
     with opened(path, read_dictionary=repeated, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=ROWS, columns=list(paths)):
             columns = {name: _values(_column(batch, parts)) for name, parts in paths.items()}
@@ -96,7 +97,9 @@ def _check_packing(metadata: Any, names: set[str], path: Path) -> None:
         for group in range(metadata.num_row_groups)
         for place in range(metadata.num_columns)
     ]
-    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
-    packed = sum(part.total_compressed_size for part in parts if part.path_in_schema in names)
+    inside = tuple(f"{name}." for name in names)
+    read = [x for x in parts if x.path_in_schema in names or x.path_in_schema.startswith(inside)]
+    size = sum(part.total_uncompressed_size for part in read)
+    packed = sum(part.total_compressed_size for part in read)
     if size > max(untrusted.PACKED_FREE, untrusted.PACKED_TIMES * packed):
         raise too_packed(path)

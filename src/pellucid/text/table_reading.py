@@ -8,6 +8,7 @@
 All but Parquet may be packed (`pellucid.text.utf8_files`).
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -84,6 +85,7 @@ def table(
     headed: bool = True,
     reading: Reading = PLAIN,
     noticed: Noticed | None = None,
+    labels: int = 0,
 ) -> Iterator[Row]:
     """Rows of a file.
 
@@ -94,6 +96,8 @@ def table(
         headed: whether the first row is a header. Fields of JSON and Parquet always have names.
         reading: how it is written.
         noticed: counts what is odd.
+        labels: how many of the last columns are labels: in JSON and Parquet these may be numbers
+            and lists, too, which become JSON.
 
     Raises:
         FileError: it cannot be read or is not of its kind, rows differ in their number of fields,
@@ -105,15 +109,15 @@ def table(
     noticed = Noticed() if noticed is None else noticed
     ending = kind(path)
     if ending == ".parquet":
-        return _parquet(path, choose)
+        return _parquet(path, choose, labels)
     blocks = text_blocks(path, reading.encoding)
     if ending in JSON and reading.delimiter is None:
-        return _json(path, blocks, choose)
+        return _json(path, blocks, choose, labels)
     if path == STDIN and headed and reading.delimiter is None:
         head = next(blocks, "")
         blocks = chain([head], blocks)
         if head.lstrip().startswith(("{", "[")):
-            return _json(path, blocks, choose)
+            return _json(path, blocks, choose, labels)
     if ending in DELIMITED or reading.delimiter is not None or (path == STDIN and headed):
         return _delimited(path, blocks, choose, headed, reading.delimiter, noticed)
     if not headed:
@@ -194,12 +198,16 @@ def _tabbed(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
             yield line, text.split("\t")
 
 
-def _json(path: Path, blocks: Iterator[str], choose: Choose) -> Iterator[Row]:
+def _json(path: Path, blocks: Iterator[str], choose: Choose, labels: int) -> Iterator[Row]:
     (header, *others), items = json_reading.fields(path, blocks)
     names = [header[place] for place in _chosen(choose, header, others)]
     for line, item in items:
-        cells = ((json_reading.value_of(item, name), name) for name in names)
-        yield line, [_string(cell, name, line, path) for cell, name in cells]
+        yield (
+            line,
+            _strings(
+                [json_reading.value_of(item, name) for name in names], names, labels, line, path
+            ),
+        )
 
 
 def _chosen(choose: Choose, header: list[str], others: list[list[str]]) -> list[int]:
@@ -214,14 +222,27 @@ def _chosen(choose: Choose, header: list[str], others: list[list[str]]) -> list[
         raise
 
 
-def _parquet(path: Path, choose: Choose) -> Iterator[Row]:
+def _parquet(path: Path, choose: Choose, labels: int) -> Iterator[Row]:
     header = parquet_reading.header(path)
     names = [header[place] for place in choose(header)]
     for line, cells in enumerate(parquet_reading.cells(path, names), 1):
-        yield (
-            line,
-            [_string(cell, name, line, path) for cell, name in zip(cells, names, strict=True)],
-        )
+        yield line, _strings(cells, names, labels, line, path)
+
+
+def _strings(
+    cells: Sequence[Any], names: Sequence[str], labels: int, line: int, path: Path
+) -> list[str | None]:
+    """The texts of cells, of which the last may be labels."""
+    texts = len(cells) - labels
+    given = [*cells[:texts], *map(_label, cells[texts:])]
+    return [_string(cell, name, line, path) for cell, name in zip(given, names, strict=True)]
+
+
+def _label(cell: Any) -> Any:
+    """A label as text: a number, true or false, or a list, as JSON has it."""
+    if isinstance(cell, list | tuple) and all(isinstance(one, str | int | float) for one in cell):
+        return json.dumps([one if isinstance(one, str) else json.dumps(one) for one in cell])
+    return json.dumps(cell) if isinstance(cell, int | float) else cell
 
 
 def _string(cell: Any, name: str, line: int, path: Path) -> str | None:

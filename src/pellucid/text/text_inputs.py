@@ -202,6 +202,7 @@ class Source:
     def _rows(self, path: Path) -> Iterator[Row]:
         if self._is_table(path):
             choose = named(path, self.column, self.label)
-            return table(path, choose, reading=self.reading, noticed=self.noticed)
+            labels = int(self.label is not None)
+            return table(path, choose, reading=self.reading, noticed=self.noticed, labels=labels)
         lines = text_lines(path, self.reading.encoding)
         return ((line, [text]) for line, text in lines)

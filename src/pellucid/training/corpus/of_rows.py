@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import FileError
-from pellucid.tasks.targets import Kind, read
+from pellucid.tasks.targets import Kind, listed, read
 from pellucid.text.equal_texts import fingerprint
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.tokenizer import Tokenizer
@@ -218,7 +218,8 @@ def prepare_rows(
 
 def _stratum(cell: str, predict: Kind | None, separator: str | None) -> str:
     """What sides of a split share evenly: the label, or the first of several in the alphabet."""
-    if predict != "labels" and (predict is not None or separator is None):
+    is_several = separator is not None or listed(cell) is not None
+    if predict != "labels" and (predict is not None or not is_several):
         return cell
     (several,) = read([cell], "labels", separator)
     assert isinstance(several, tuple)

@@ -205,7 +205,14 @@ def rows(
             read = _parallel(path, next(waiting, None), reading)
         else:
             choose = _choose(path, columns)
-            read = table(path, choose, headed=bool(names), reading=reading, noticed=noticed)
+            read = table(
+                path,
+                choose,
+                headed=bool(names),
+                reading=reading,
+                noticed=noticed,
+                labels=int(labelled),
+            )
         for line, cells in read:
             blanks = [cell is None or is_blank(cell) for cell in cells]
             if labelled and blanks[-1] and not any(blanks[:-1]):

@@ -92,12 +92,13 @@ class Classification(PackedTexts):
 
     def _weights(self) -> Tensor:
         """The weight of each label; or, of several, that of a text that has it."""
-        counts = self.labels.sum(0) if self.kind == "labels" else np.bincount(self.labels)
-        counts = np.maximum(np.resize(counts, len(self.names)), 1)
-        total = len(self.labels)
-        shares = (total - counts) / counts if self.kind == "labels" else total / counts
-        if self.kind == "label":
-            shares = shares / len(self.names)
+        total, names = len(self.labels), len(self.names)
+        if self.kind == "labels":
+            counts = np.maximum(self.labels.sum(0), 1)
+            shares = (total - counts) / counts
+        else:
+            counts = np.maximum(np.bincount(self.labels, minlength=names), 1)
+            shares = total / counts / names
         return torch.from_numpy(np.maximum(shares, 1e-3)).float()
 
     def _scores(self, texts: Sequences, part: Part) -> Tensor:
