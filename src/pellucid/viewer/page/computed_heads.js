@@ -55,6 +55,7 @@ export function answerWithWeights(port) {
   const FEWEST = 8; // and at least
   const FINER = 3; // levels whose cells are kept, from the top one down, as on the server
   const MOST_BYTES = 2 ** 28; // of query and key, and as much of cells
+  const MOST_AHEAD = 2 ** 26; // of query and key that nobody has asked for
   const LOG2E = Math.LOG2E;
   const [LN2_HIGH, LN2_LOW] = [0.693147180369123816490, 1.90821492927058770002e-10];
   const POWERS = Float64Array.from({ length: 1100 }, (_, i) => 2 ** (i - 1075));
@@ -100,13 +101,18 @@ export function answerWithWeights(port) {
     if ("fromBase64" in Uint8Array) return /** @type {any} */ (Uint8Array).fromBase64(text);
     return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   }
+  const decoding = new Map(); // a promise for each part that is being decoded
   /** A part of the file, decoded. */
   async function part(number, decode) {
-    const known = unpacked.get(number);
+    const known = unpacked.get(number) ?? decoding.get(number);
     if (known) return known;
-    const stream = new Blob([bytes(parts[number])]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const value = decode(await new Response(stream).arrayBuffer());
-    return unpacked.put(number, value.byteLength, value);
+    const decoded = async () => {
+      const stream = new Blob([bytes(parts[number])]).stream().pipeThrough(new DecompressionStream("gzip"));
+      const value = decode(await new Response(stream).arrayBuffer());
+      return unpacked.put(number, value.byteLength, value);
+    };
+    decoding.set(number, decoded().finally(() => decoding.delete(number)));
+    return decoding.get(number);
   }
   /** float16: the upper bytes of all numbers, then the lower. */
   function halves(buffer) {
@@ -457,9 +463,23 @@ export function answerWithWeights(port) {
       await turn();
     }
     isRunning = false;
+    ahead();
+  }
+  /** Decode heads before they are asked for, while a worker has nothing else to do: their first tile waits for that. */
+  async function ahead() {
+    let held = 0;
+    for (const name of port === self ? Object.keys(heads) : []) {
+      await new Promise((go) => setTimeout(go));
+      if (isRunning || held > MOST_AHEAD) return;
+      const { query, key } = await open(name).catch(() => ({ query: "", key: "" })); // who asks for it is told
+      held += 4 * (query.length + key.length);
+    }
   }
   port.onmessage = ({ data }) => {
-    if (data.parts) ({ parts, heads, side } = data);
+    if (data.parts) {
+      ({ parts, heads, side } = data);
+      ahead();
+    }
     else if (data.cancel) jobs.delete(data.cancel);
     else {
       jobs.set(data.id, { question: data, steps: null });
