@@ -27,9 +27,10 @@ import pellucid
 from pellucid.attention import attention_weights, masks
 from pellucid.errors import PellucidError
 from pellucid.lens import Recording
-from pellucid.viewer import notebook, png_image
+from pellucid.viewer import labelled_still, notebook, png_image
 from pellucid.viewer.api import Api, Numbers, parsed
 from pellucid.viewer.html_export import as_bytes, source
+from pellucid.viewer.telling import telling
 from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings
 from tests.viewer.browser import keep_picture
@@ -356,6 +357,26 @@ def test_the_picture_has_a_map_of_each_head():
         assert (light[shown][order].diff() <= 0).all()  # the larger the darker
         assert (light[~shown] == light.max()).all()
         assert light[shown].max() < light.max()
+
+
+def test_the_picture_of_a_short_text_has_its_words(monkeypatch):
+    catalogue = notebook.catalogue_of(recordings.encoder())
+    best = telling(catalogue, 0)["telling"]
+    heads = png_image.still(catalogue)
+    drawn = []
+    monkeypatch.setattr(labelled_still, "to_png", lambda svg: drawn.append(svg) or b"drawn")
+    assert labelled_still.labelled(catalogue, heads) == (b"drawn", 846)
+    (svg,) = drawn
+    words = [word.strip() or "·" for word in catalogue.words(best["layer"], 0, "keys")]
+    labels = re.findall(r'class="mono">([^<]*)</text>', svg)
+    assert labels == words + words  # above the columns, and beside the rows
+    weight = catalogue.layer(best["layer"], 0, known=False)[best["head"]][2, 3].item()
+    assert f"<title>{words[2]} → {words[3]}: {100 * weight:.1f}%</title>" in svg
+    monkeypatch.undo()
+    data, told = labelled_still.labelled(catalogue, heads)
+    assert (data[:4], told) == (b"\x89PNG", 846)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert labelled_still.labelled(catalogue, heads) == (heads, None)
 
 
 def test_pictures_of_many_heads_stay_small():

@@ -227,7 +227,12 @@ def read_lesson(path: Path) -> Lesson:
         FileError: it cannot be read, or holds no lesson; the message names the field.
     """
     with untrusted.guarded(f"cannot read '{path}'"):
-        document = untrusted.read_json(path)
+        try:
+            document = untrusted.read_json(path)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, PellucidError):
+                raise
+            raise FileError(f"'{path}' is not JSON: {untrusted.short_reason(error)}") from None
     try:
         return from_json(document)
     except PellucidError as error:

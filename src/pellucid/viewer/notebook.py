@@ -102,10 +102,14 @@ def _record(weights: AttentionWeights) -> Record:
 
 
 def _picture(thing: Recording | AttentionWeights) -> Bundle:
+    from pellucid.viewer.labelled_still import labelled
     from pellucid.viewer.png_image import still
 
+    catalogue = catalogue_of(thing)
+    picture, width = labelled(catalogue, still(catalogue))
+    told: dict[str, Any] = {} if width is None else {"width": width}
     alt = f"attention weights of each head: {repr(thing).splitlines()[0]}"
-    return {PNG: b64encode(still(catalogue_of(thing))).decode()}, {PNG: {"alt": alt}}
+    return {PNG: b64encode(picture).decode()}, {PNG: told | {"alt": alt}}
 
 
 def _widget(thing: Recording | AttentionWeights) -> Bundle:
