@@ -29,6 +29,8 @@ PAIR = {
     "eos_token_id": 2,
     "decoder_start_token_id": 3,
 }
+EVEN = {"hidden_size": 30, "num_attention_heads": 3}
+"""With heads that rotary positions can turn."""
 T5 = {
     "vocab_size": VOCABULARY,
     "d_model": 33,
@@ -143,6 +145,32 @@ FAMILIES = {
         lambda: _t.RobertaPreLayerNormConfig(**HEADS, **SIZES), "encoder", "roberta_prelayernorm"
     ),
     "xlm-roberta-xl": Family(lambda: _t.XLMRobertaXLConfig(**HEADS, **SIZES), "encoder", "roberta"),
+    "nomic_bert": Family(lambda: _t.NomicBertConfig(**EVEN, **SIZES), "encoder", "nomic_bert"),
+    "gte": Family(lambda: _t.GteConfig(**EVEN, **SIZES), "encoder", "gte"),
+    "jina_embeddings_v3": Family(
+        lambda: _t.JinaEmbeddingsV3Config(**EVEN, **SIZES), "encoder", "roberta"
+    ),
+    "roformer": Family(
+        lambda: _t.RoFormerConfig(embedding_size=22, **EVEN, **SIZES),
+        "encoder",
+        "roformer",
+        is_exact=False,
+    ),
+    "modernbert": Family(
+        lambda: _t.ModernBertConfig(
+            local_attention=10, layer_types=["full_attention", "sliding_attention"], **EVEN, **SIZES
+        ),
+        "encoder",
+        is_exact=False,
+    ),
+    "modernbert, biases": Family(
+        lambda: _t.ModernBertConfig(
+            norm_bias=True, attention_bias=True, mlp_bias=True, **EVEN, **SIZES
+        ),
+        "encoder",
+        is_exact=False,
+    ),
+    "eurobert": Family(lambda: _t.EuroBertConfig(**GROUPED, **SIZES), "encoder"),
     "gpt2": Family(
         lambda: _t.GPT2Config(n_inner=37, **GPT2),
         base="transformer",

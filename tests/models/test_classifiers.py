@@ -16,6 +16,8 @@ CLASSIFIERS = [
     *("bert", "bert, ernie", "roberta", "roberta, xlm", "roberta, camembert", "roberta, data2vec"),
     *("distilbert", "mpnet", "electra", "bert, electra", "albert", "electra, rembert"),
     *("megatron-bert", "roberta-prelayernorm", "xlm-roberta-xl"),
+    *("nomic_bert", "gte", "roformer", "modernbert", "modernbert, biases", "eurobert"),
+    *("gemma2", "gemma3_text", "phi3", "gpt_neox", "falcon", "stablelm"),
     *("gpt2", "llama", "mistral", "qwen2", "qwen3"),
 ]
 

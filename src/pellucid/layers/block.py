@@ -169,8 +169,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.width, config.hidden, config.bias) if config.gated else None
-        self.up = nn.Linear(config.width, config.hidden, config.bias)
+        bias = config.bias if config.hidden_bias is None else config.hidden_bias
+        self.gate = nn.Linear(config.width, config.hidden, bias) if config.gated else None
+        self.up = nn.Linear(config.width, config.hidden, bias)
         self.down = nn.Linear(config.hidden, config.width, config.bias)
         self.kind = config.activation
 

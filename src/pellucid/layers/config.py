@@ -55,6 +55,9 @@ class Config:
     branch_norms: BranchNorms = "before"
     """With norm_first, what is normalised: the input of each part, its output before it is added
     (OLMo 2), or both (Gemma 2)."""
+    first_norm: bool = True
+    """With norm_first, whether the first block normalises the input of its attention, which an
+    embedding_norm may do already (ModernBERT)."""
     parallel: bool = False
     """Whether attention and the feed-forward part read the same input (Wang and Komatsuzaki 2021,
     "GPT-J")."""
@@ -72,10 +75,12 @@ class Config:
     gated: bool = False
     """Whether the feed-forward part is multiplied by a gate: SwiGLU with "silu" (Shazeer 2020)."""
     bias: bool = True
-    """Of the linear layers, unless one of the next two is given."""
+    """Of the linear layers, unless one of the next three is given."""
     qkv_bias: bool | None = None
     output_bias: bool | None = None
     """Of the projection after attention."""
+    hidden_bias: bool | None = None
+    """Of the first layer of the feed-forward part, and its gate."""
     position: Position = "sinusoidal"
     positions: int | None = 512
     """The most tokens; None = no limit, where the scheme has none."""
@@ -202,6 +207,8 @@ class Config:
             raise ArgumentError(f"branch_norms {self.branch_norms!r} needs norm_first")
         if self.parallel and (not self.norm_first or self.branch_norms == "after"):
             raise ArgumentError("parallel needs norm_first, with norms before each part")
+        if not self.first_norm and (not self.norm_first or self.shared_blocks):
+            raise ArgumentError("first_norm = False needs norm_first, and blocks of their own")
         if self.shared_norm and not self.parallel:
             raise ArgumentError("shared_norm needs parallel")
         most = max(self.layers, self.decoder_layers or 0)

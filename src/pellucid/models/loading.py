@@ -137,7 +137,10 @@ def _as_spelt(config: Config, family: Family, stored: Stored) -> Family:
 
     def found(names: Names) -> int:
         parts = [name.format(*[0] * name.count("{}")) for name in names.values()]
-        return sum(_stored_as(part + ".weight", family, stored) is not None for part in parts)
+        return sum(
+            _stored_as(f"{family.prefix}{part}.weight", family, stored) is not None
+            for part in parts
+        )
 
     best = max((names_of(family, config), *family.older), key=found)
     return replace(family, names=best) if family.older else family

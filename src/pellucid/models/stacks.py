@@ -53,6 +53,8 @@ class Stack(nn.Module):
         self.relative = None if each else self._relative()
         new = (Block(config, cross, self._relative() if each else None) for _ in range(layers))
         self.blocks = nn.ModuleList(twins(next(new), layers) if config.shared_blocks else new)
+        if not config.first_norm:
+            setattr(self.blocks[0], "attention_norm", None)  # noqa: B010
         self.rotary = self.window_rotary = None  # after the blocks, which check sizes first
         if config.position == "rotary":
             scaling = dict(config.rope_scaling)

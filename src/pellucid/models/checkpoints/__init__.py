@@ -27,10 +27,12 @@ from pellucid.models.checkpoints import (
     m2m_100,
     marian,
     mbart,
+    modernbert,
     mpnet,
     narrow_bert,
     pegasus,
     prenorm_bert,
+    rotary_bert,
     t5,
 )
 from pellucid.models.checkpoints.classifying import (
@@ -49,6 +51,8 @@ FAMILIES = (
     mpnet.FAMILY,
     *narrow_bert.FAMILIES,
     *prenorm_bert.FAMILIES,
+    *rotary_bert.FAMILIES,
+    *modernbert.FAMILIES,
     gpt2.FAMILY,
     llama.FAMILY,
     t5.FAMILY,
@@ -127,10 +131,12 @@ def understood(
 
 def _as_used(config: Config, family: Family, said: Mapping[str, Any], embeds: bool) -> Config:
     """The config with its classifier; of an encoder, if the decoder embeds or labels texts."""
-    classifier = family.classifier(said) if family.classifier and labels_texts(said) else None
-    if config.kind == "decoder" and (classifier or embeds):
-        config = encoder_of(config)
-    return config if classifier is None else replace(config, classifier=classifier)
+    labels = labels_texts(said)
+    if config.kind == "decoder" and (labels or embeds):
+        config, family = encoder_of(config), family_of_encoder(family)
+    if not labels or family.classifier is None:
+        return config
+    return replace(config, classifier=family.classifier(said))
 
 
 def described(config: Config) -> tuple[dict[str, Any], Family] | None:
@@ -145,6 +151,7 @@ def described(config: Config) -> tuple[dict[str, Any], Family] | None:
 def _written(config: Config, family: Family) -> dict[str, Any] | None:
     """The config.json of a family; None if it does not have this architecture."""
     settings = family.write(decoder_of(config) if config.causal else config)
+    family = family_of_encoder(family) if config.causal else family
     if settings is None or (config.classifier and family.classifier is None):
         return None
     if config.classifier is not None:

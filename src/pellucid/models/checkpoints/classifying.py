@@ -87,18 +87,21 @@ def family_of_encoder(family: Family) -> Family:
 
     def names(config: Config) -> Names:
         given = names_of(family, decoder_of(config))
-        return {
-            _in_encoder(ours): theirs
-            for ours, theirs in given.items()
-            if ours not in ("head", "bias")
-        }
+        named = {in_encoder(ours): theirs for ours, theirs in given.items()}
+        kept = {ours: theirs for ours, theirs in named.items() if ours not in ("head", "bias")}
+        return {**kept, "classifier.output": "score"}
 
     return replace(
-        family, names=names, copies={}, ignored=rf"{family.ignored}|^(lm_head|embed_out)\."
+        family,
+        names=names,
+        copies={},
+        classifier=of_last_token,
+        ignored=rf"{family.ignored}|^(lm_head|embed_out)\.",
     )
 
 
-def _in_encoder(ours: Any) -> Any:
+def in_encoder(ours: Any) -> Any:
+    """Our name of a module of a decoder, or several, in an encoder."""
     if isinstance(ours, tuple):
-        return tuple(map(_in_encoder, ours))
+        return tuple(map(in_encoder, ours))
     return re.sub(r"^decoder\.", "encoder.", ours)

@@ -1,4 +1,4 @@
-"""A family of decoders as a table of its config's keys, which is read both ways."""
+"""A family as a table of its config's keys, which is read both ways."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -56,11 +56,14 @@ def _nothing(_: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What config.json says in a family of decoders. `read` and `write` are those of a `Family`."""
+    """What config.json says in a family, of decoders unless `fixed` has another kind.
+
+    `read` and `write` are those of a `Family`.
+    """
 
     model_type: str
     architecture: str
-    """The class of transformers with a head."""
+    """The class of transformers with a language-modelling head, or of an encoder."""
     fixed: Mapping[str, Any]
     """Our fields that are the same in all models of the family."""
     keys: Mapping[str, Key]
@@ -90,7 +93,8 @@ class Description:
 
     def write(self, config: Config) -> dict[str, Any] | None:
         """config.json of this shape, or None if the family has no such shape."""
-        if config.kind != "decoder" or config.norm != self.fixed.get("norm", "layer"):
+        same = {"kind": "decoder", "norm": "layer", **self.fixed}
+        if config.kind != same["kind"] or config.norm != same["norm"]:
             return None
         said: dict[str, Any] = dict(self.expected) | write_marks(config)
         said |= {key.name: key.write(_value_of(config, name)) for name, key in self.keys.items()}
@@ -112,7 +116,7 @@ def _value_of(config: Config, name: str) -> Any:
     meant: dict[str, Any] = {"kv_heads": config.key_heads, "head_dim": config.dim}
     if config.attention_scale is None:
         meant["attention_scale"] = config.dim**-0.5
-    for own in ("qkv_bias", "output_bias"):
+    for own in ("qkv_bias", "output_bias", "hidden_bias"):
         value = getattr(config, own)
         meant[own] = config.bias if value is None else value
     return meant.get(name, getattr(config, name))

@@ -230,10 +230,10 @@ def is_same(config: Config, other: Config) -> bool:
 
 _OF_TASKS = (
     *("dropout", "attention_dropout", "pooling", "dense", "normalised", "truncated", "most_tokens"),
-    *("start", "stop", "padding"),
+    *("classifier", "start", "stop", "padding"),
 )
 _IN_ALL_FAMILIES = (
-    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation", "classifier"),
+    *("vocabulary", "width", "layers", "heads", "hidden", "norm_eps", "activation"),
     *_OF_TASKS,
 )
 _ONLY_WITH = {
@@ -263,6 +263,7 @@ def _plain(config: Config) -> Config:
         "kv_heads": config.kv_heads == config.heads,
         "qkv_bias": config.qkv_bias == config.bias,
         "output_bias": config.output_bias == config.bias,
+        "hidden_bias": config.hidden_bias == config.bias,
         "attention_scale": config.attention_scale == config.dim**-0.5,
         "decoder_layers": config.kind != "encoder-decoder"
         or config.decoder_layers == config.layers,

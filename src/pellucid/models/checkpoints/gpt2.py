@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints.classifying import of_last_token
 from pellucid.models.checkpoints.family import (
     Family,
     activation,
@@ -31,7 +30,6 @@ NAMES = {
     BLOCK + "feed_forward_norm": "h.{}.ln_2",
     "decoder.final_norm": "ln_f",
     "head": "lm_head",
-    "classifier.output": "score",
 }
 
 
@@ -94,5 +92,4 @@ FAMILY = Family(
     transposed=("c_attn", "c_proj", "c_fc"),
     copies={"transformer.wte.weight": ("lm_head.weight",)},
     ignored=r"\.attn\.(bias|masked_bias)$",  # causal masks
-    classifier=of_last_token,
 )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.layers.config import Config
-from pellucid.models.checkpoints.classifying import of_last_token
 from pellucid.models.checkpoints.description import layer_types, layer_windows
 from pellucid.models.checkpoints.family import (
     START,
@@ -33,7 +32,6 @@ NAMES = {
     BLOCK + "feed_forward_norm": LAYER + "post_attention_layernorm",
     "decoder.final_norm": "norm",
     "head": "lm_head",
-    "classifier.output": "score",
 }
 
 ROPE = Rope(part_key=None)
@@ -175,5 +173,4 @@ FAMILY = Family(
     prefix="model.",
     copies={"model.embed_tokens.weight": ("lm_head.weight",)},
     ignored=r"rotary_emb\.inv_freq$|^score\.",
-    classifier=of_last_token,
 )
