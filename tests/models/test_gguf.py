@@ -1,5 +1,6 @@
 """GGUF files: each quantised format and architecture, and files that are damaged."""
 
+import importlib
 import re
 import struct
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.errors import FileError, MissingExtraError
+from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.layers.packed import FORMATS
 from pellucid.layers.positions import Rotary
 from pellucid.models.checkpoints.gguf_file import GgufFile
@@ -264,3 +265,58 @@ def test_any_damaged_byte_of_the_header_is_survived(content, tmp_path):
         except FileError as error:
             reasons.append(str(error))
     assert not any("\n" in reason for reason in reasons)
+
+
+# Packed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_packed_weights_give_nearly_the_same_and_step_alike(family, tmp_path):
+    """A step over the cache, compiled, is what one pass over all tokens gives."""
+    path = write(tmp_path / "model.gguf", tiny(family), "Q8_0")
+    whole, packed = pellucid.load(path), pellucid.load(path, packed=True)
+    with torch.no_grad():
+        expected, found = whole(IDS), packed(IDS)
+        assert not torch.equal(expected, found)
+        assert (expected - found).std() < 0.06 * expected.std()
+        cache = packed.cache(1, 7)
+        steps = [packed(IDS[:, at : at + 1], cache=cache, last=True) for at in range(7)]
+    # The same numbers but for the rounding of inputs that lie on the edge between two.
+    assert (torch.stack(steps, 1) - found).std() < 0.06 * expected.std()
+    assert (cache.step is not None) == bool(importlib.util.find_spec("numba"))
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+def test_packed_weights_take_the_memory_of_the_file(kind, tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama"), kind)
+    packed = pellucid.load(path, packed=True)
+    tensors = (*packed.buffers(), *packed.parameters())
+    assert sum(tensor.nbytes for tensor in tensors) < 1.2 * path.stat().st_size
+
+
+def test_packed_is_for_packed_files(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1), "F16")
+    whole, packed = pellucid.load(path), pellucid.load(path, packed=True)
+    assert torch.equal(whole(IDS), packed(IDS))
+    with pytest.raises(ArgumentError, match=r"packed weights need dtype torch\.float32"):
+        pellucid.load(path, packed=True, dtype=torch.bfloat16)
+
+
+def test_a_packed_model_is_not_saved_and_a_whole_one_is(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1), "Q8_0", tokenizer=byte_pairs())
+    with pytest.raises(ArgumentError, match="a packed model cannot be saved"):
+        pellucid.load(path, packed=True).save(tmp_path / "saved")
+    whole = pellucid.load(path)
+    whole.save(tmp_path / "saved")
+    again = pellucid.load(tmp_path / "saved")
+    assert torch.equal(again(IDS), whole(IDS))
+    assert again.config == whole.config
+
+
+def test_a_packed_model_is_watched(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama"), "Q8_0")
+    packed = pellucid.load(path, packed=True)
+    with torch.no_grad():
+        logits, recording = packed(IDS, watch=True)
+        assert torch.equal(logits, packed(IDS))
+    assert len(recording.records) == 2

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, njit, prange, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from pellucid.attention.numba_cache import kept
+from pellucid.layers import packed_kernel
 
 f32 = np.float32
 RELU, GELU, GELU_TANH, SILU = range(4)
 
 # A row of the table of addresses: first the linear parts of a block, each with the address of its
 # weight (out, in), of its scales (out,) if it is int8, and of its bias (out,); then the norms, each
-# with that of its weight and of its bias; then those of the cache. 0 where there is none.
+# with that of its weight and of its bias; then those of the cache. 0 where there is none. Of packed
+# weights, whose bytes are uint8, it is the address of what `packed_kernel` takes of them.
 QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = range(0, 27, 3)
 OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = range(27, 39, 2)
 KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES = range(39, 43)
@@ -129,33 +131,65 @@ def project(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: Any) ->
         _share(weight, scale, bias, part, parts, x, out)
 
 
+def _rounded(x: Any, like: Any) -> Any:
+    """What a product with weights like these takes of its inputs, besides these."""
+
+
+@overload(_rounded)
+def _rounded_as(x: Any, like: Any) -> Any:
+    def plain(x: Any, like: Any) -> Any:
+        return x
+
+    def packed(x: Any, like: Any) -> Any:
+        return packed_kernel.rounded(x)
+
+    return packed if like.dtype == types.uint8 else plain
+
+
+def _part_of(
+    table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+) -> Any:
+    """One of `parts` equal parts of the output of a linear part, for x (rows, in)."""
+
+
+@overload(_part_of)
+def _part_as(
+    table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+) -> Any:
+    def plain(
+        table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+    ) -> None:
+        weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
+        _share(weight, scale, bias, part, parts, x, out)
+
+    def packed(
+        table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+    ) -> None:
+        matrix = carray(_at(table[field], table), (packed_kernel.FIELDS,))
+        bias = _vector(table[field + 2], out.shape[1])
+        packed_kernel.share(matrix, bias, part, parts, rounded, out)
+
+    return packed if like.dtype == types.uint8 else plain
+
+
 @kept
-@_freely
-def _project(table: Any, field: Any, size: Any, x: Any, out: Any, like: Any, parts: Any) -> None:
-    weight, scale, bias = _linear(table, field, size, x.shape[1], like)
-    project(weight, scale, bias, x, out, parts)
+@_together
+def _project(table: Any, field: Any, x: Any, out: Any, like: Any, parts: Any) -> None:
+    rounded = _rounded(x, like)
+    for part in prange(parts):
+        _part_of(table, field, x, rounded, out, like, part, parts)
 
 
 @kept
 @_together
 def _project_heads(
-    table: Any,
-    queries: Any,
-    keys: Any,
-    x: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    like: Any,
-    parts: Any,
+    table: Any, x: Any, query: Any, key: Any, value: Any, like: Any, parts: Any
 ) -> None:
-    of_query, query_scale, query_bias = _linear(table, QUERY, queries, x.shape[1], like)
-    of_key, key_scale, key_bias = _linear(table, KEY, keys, x.shape[1], like)
-    of_value, value_scale, value_bias = _linear(table, VALUE, keys, x.shape[1], like)
+    rounded = _rounded(x, like)
     for part in prange(parts):
-        _share(of_query, query_scale, query_bias, part, parts, x, query)
-        _share(of_key, key_scale, key_bias, part, parts, x, key)
-        _share(of_value, value_scale, value_bias, part, parts, x, value)
+        _part_of(table, QUERY, x, rounded, query, like, part, parts)
+        _part_of(table, KEY, x, rounded, key, like, part, parts)
+        _part_of(table, VALUE, x, rounded, value, like, part, parts)
 
 
 @kept
@@ -175,13 +209,12 @@ def _activated(x: Any, kind: Any) -> Any:
 @_together
 def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, parts: Any) -> None:
     size = inner.shape[1]
-    of_up, up_scale, up_bias = _linear(table, UP, size, x.shape[1], like)
     is_gated = table[GATE] != 0
-    of_gate, gate_scale, gate_bias = _linear(table, GATE, size, x.shape[1], like)
+    rounded = _rounded(x, like)
     for part in prange(parts):
-        _share(of_up, up_scale, up_bias, part, parts, x, inner)
+        _part_of(table, UP, x, rounded, inner, like, part, parts)
         if is_gated:
-            _share(of_gate, gate_scale, gate_bias, part, parts, x, gate)
+            _part_of(table, GATE, x, rounded, gate, like, part, parts)
         for row in range(x.shape[0]):
             for i in range(size * part // parts, size * (part + 1) // parts):
                 if is_gated:
@@ -357,7 +390,7 @@ def blocks(
         size = (rows, kv_heads, capacity, dim)
         keys, values = carray(_at(own[KEYS], real), size), carray(_at(own[VALUES], real), size)
         y = _before(own, OWN_NORM, shape, x)
-        _project_heads(own, heads * dim, kv_heads * dim, y, query, key, value, like, parts)
+        _project_heads(own, y, query, key, value, like, parts)
         _normalise_heads(own, QUERY_NORM, shape, query)
         _normalise_heads(own, KEY_NORM, shape, key)
         for row in range(rows):
@@ -367,21 +400,21 @@ def blocks(
             keys[row, :, stop[row] - 1] = split_key[row]
             values[row, :, stop[row] - 1] = split_value[row]
         _attend(split, keys, values, first, stop, bias, f32(shape.scale), scores, context)
-        _project(own, OUTPUT, width, flat, part, like, parts)
+        _project(own, OUTPUT, flat, part, like, parts)
         _after(own, OWN_NORM, shape, x, part)
         if memory:
             size = (sources, kv_heads, memory, dim)
             keys = carray(_at(own[MEMORY_KEYS], real), size)
             values = carray(_at(own[MEMORY_VALUES], real), size)
             y = _before(own, CROSS_NORM, shape, x)
-            _project(own, CROSS_QUERY, heads * dim, y, query, like, parts)
+            _project(own, CROSS_QUERY, y, query, like, parts)
             _normalise_heads(own, CROSS_QUERY_NORM, shape, query)
             _attend(
                 split, keys, values, start, memory_stop, nothing, f32(shape.scale), scores, context
             )
-            _project(own, CROSS_OUTPUT, width, flat, part, like, parts)
+            _project(own, CROSS_OUTPUT, flat, part, like, parts)
             _after(own, CROSS_NORM, shape, x, part)
         y = _before(own, FEED_NORM, shape, x)
         _feed_up(own, shape.activation, y, inner, gate, like, parts)
-        _project(own, DOWN, width, inner, part, like, parts)
+        _project(own, DOWN, inner, part, like, parts)
         _after(own, FEED_NORM, shape, x, part)

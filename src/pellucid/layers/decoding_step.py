@@ -16,6 +16,7 @@ from pellucid.attention.masks import Below
 from pellucid.layers.block import AttentionInputs, Block
 from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
 from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
+from pellucid.layers.packed_linear import PackedLinear
 
 if TYPE_CHECKING:
     from pellucid.layers.cache import Cache
@@ -118,9 +119,13 @@ class Step:
         ]
         self.tensors: list[tuple[Any, str, Tensor, int]] = []
         """What the table points to: owner, name, tensor and address."""
-        self.kind = stack.blocks[0].feed_forward.up.weight.dtype
+        self.matrices: list[Any] = []
+        """Arrays of packed weights that it points to."""
+        up = stack.blocks[0].feed_forward.up
+        # Packed weights are bytes to the kernel, whatever they hold.
+        self.kind = torch.uint8 if isinstance(up, PackedLinear) else up.weight.dtype
         self.table = np.zeros((len(stack.blocks), kernel.FIELDS), np.int64)
-        if self.kind not in (torch.float32, torch.int8) or not are_fusible(self.parts):
+        if self.kind not in (torch.float32, torch.int8, torch.uint8) or not are_fusible(self.parts):
             raise _UnfitError
         for row, block in zip(self.table, stack.blocks, strict=True):
             self._enter(row, block)
@@ -170,7 +175,10 @@ class Step:
             norms.append((kernel.CROSS_NORM, block.cross_norm, width))
             norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, own.dim))
         for field, linear, out, size in linears:
-            row[field] = self._address(linear, "weight", (out, size), self.kind)
+            if self.kind == torch.uint8:
+                row[field] = self._packed(linear, out, size)
+            else:
+                row[field] = self._address(linear, "weight", (out, size), self.kind)
             if self.kind == torch.int8:
                 row[field + 1] = self._address(linear, "scale", (out,))
             if linear.bias is not None:
@@ -182,6 +190,17 @@ class Step:
                 row[field] = self._address(norm, "weight", (size,))
                 if isinstance(norm, nn.LayerNorm):
                     row[field + 1] = self._address(norm, "bias", (size,))
+
+    def _packed(self, linear: Any, out: int, size: int) -> int:
+        """The address of what the kernel takes of packed weights."""
+        if not isinstance(linear, PackedLinear) or linear.packed.shape != (out, size):
+            raise _UnfitError
+        for name in ("whole", "scale", "least"):
+            tensor = getattr(linear, name)
+            self._address(linear, name, tensor.shape, tensor.dtype)
+        self.matrices.append(linear.matrix)
+        address: int = linear.matrix.ctypes.data
+        return address
 
     def _address(
         self, owner: Any, name: str, shape: tuple[int, ...], kind: torch.dtype = torch.float32

@@ -48,10 +48,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
 
 
-def fits(x: Tensor) -> bool:
+def fits(x: Tensor, most: int = MOST_ROWS) -> bool:
     """Whether the kernel supports rows of this count, device and dtype."""
     return (
-        len(x) <= MOST_ROWS
+        len(x) <= most
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()

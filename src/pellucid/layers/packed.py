@@ -5,8 +5,8 @@
 (ggml's quantised formats, ggml-quants.c of llama.cpp). What the blocks of each format hold is kept
 apart here, in arrays of one type, so that one loop serves all formats: of 4 bits or 8.
 
-As in llama.cpp, an input is rounded too, to 8 bits in blocks of 32, and products are of whole
-numbers: a text generated here is the one generated there.
+As in llama.cpp, an input of a product is rounded too, to 8 bits in blocks of 32, so that products
+are of whole numbers. What that costs is what it costs there.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import Tensor
 from pellucid.common import untrusted
 from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.layers import packed_linear
 from pellucid.layers.config import Config
+from pellucid.layers.packed import Packed
+from pellucid.layers.packed_linear import is_packable
 from pellucid.models.checkpoints import UNFIT, generation, gguf, pooling, read_config, understood
 from pellucid.models.checkpoints.family import (
     Family,
     Names,
     Place,
-    Shaped,
     names_of,
     of_theirs,
     places,
@@ -39,7 +42,11 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def load(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    packed: bool = False,
 ) -> Encoder | Decoder | EncoderDecoder:
     """Load a model in eval mode, from a directory or the Hugging Face hub.
 
@@ -49,16 +56,21 @@ def load(
             if they are installed), or a name on the hub.
         dtype: of the parameters, one of `DTYPES`.
         device: of the parameters.
+        packed: keep the quantised weights of a GGUF file as they are stored, and round inputs as
+            llama.cpp does: the memory of the file, and faster generation, but no training. It has
+            no effect on other weights, and needs float32.
 
     Raises:
         TypeMismatchError: path, dtype or device has the wrong type.
-        ArgumentError: the device does not exist.
+        ArgumentError: the device does not exist, or packed weights are asked for in another dtype.
         FileError: the model does not exist, its family is unknown, its weights are pickled, or
             tensors are missing, unexpected or of another shape than the config says; the first of
             them are named.
         MissingExtraError: the hub, or the tokenizer, needs an extra that is not installed.
     """
     _check_target(dtype, device)
+    if packed and dtype != torch.float32:
+        raise ArgumentError(f"packed weights need dtype torch.float32, not {dtype}")
     directory = directory_of(path)
     with opening(path):
         found = (_in_gguf if directory.suffix == GGUF else _in_directory)(directory)
@@ -66,10 +78,12 @@ def load(
         # On "meta", building the model needs neither memory nor random numbers.
         with untrusted.guarded(found.unfit), as_large_as_stored(stored), torch.device("meta"):
             model = KINDS[found.config.kind](found.config)
-        state = _ours(stored, family, model, dtype)
+        state, kept = _ours(stored, family, model, dtype, packed)
         model.tokenizer, model.generation = found.tokenizer, found.generation
         if isinstance(model, Encoder):
             model.prompts = found.prompts
+    for name, matrix in kept.items():
+        packed_linear.install(model, name, matrix)
     model.load_state_dict(state, strict=False, assign=True)
     model.share()
     return model.to(device).eval()
@@ -164,12 +178,15 @@ def _as_stored(config: Config, family: Family, stored: Stored) -> Config:
     return config
 
 
-def _ours(stored: Stored, family: Family, model: Shaped, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The state dict of the model, read from the tensors of a checkpoint."""
+def _ours(
+    stored: Stored, family: Family, model: Any, dtype: torch.dtype, packed: bool
+) -> tuple[dict[str, Tensor], dict[str, Packed]]:
+    """The state dict of the model, read from the tensors of a checkpoint; and packed weights."""
     own = dict(model.named_parameters())
     expected = list(places(family, model))
     theirs = {place.theirs for place in expected}
     state: dict[str, Tensor] = {}
+    kept: dict[str, Packed] = {}
     problems: list[str] = []
     used: set[str] = set()
     for place in expected:
@@ -188,6 +205,10 @@ def _ours(stored: Stored, family: Family, model: Shaped, dtype: torch.dtype) -> 
                 problems.append(f"{place.theirs} is missing")
                 continue
             used.add(found)
+            matrix = _packed(stored, found, model, place) if packed else None
+            if matrix is not None:
+                kept |= matrix
+                continue
             name, tensor = found, stored[found]
         for copy in family.copies.get(place.theirs, ()):
             other = None if copy in theirs else _stored_as(copy, family, stored)
@@ -205,7 +226,20 @@ def _ours(stored: Stored, family: Family, model: Shaped, dtype: torch.dtype) -> 
     extra = [name for name in stored if name not in used and not ignored.search(name)]
     problems += [f"{name} is unexpected" for name in sorted(extra)]
     check_fits(problems)
-    return state
+    return state, kept
+
+
+def _packed(stored: Stored, name: str, model: Any, place: Place) -> dict[str, Packed] | None:
+    """Our packed matrices in a tensor; None if it is not packed, or does not fit."""
+    if not isinstance(stored, gguf.GgufTensors) or not is_packable(model, place.ours[0]):
+        return None
+    matrix = stored.packed(name)
+    own = [model.get_parameter(parameter) for parameter in place.ours]
+    ends = [0, *accumulate(len(parameter) for parameter in own)]
+    if matrix is None or matrix.shape != (ends[-1], own[0].shape[-1]):
+        return None
+    parts = (matrix.rows(slice(low, high)) for low, high in pairwise(ends))
+    return dict(zip(place.ours, parts, strict=True))
 
 
 def _stored_as(theirs: str, family: Family, stored: Stored) -> str | None:

@@ -24,6 +24,7 @@ from pellucid.layers.dropout import Dropout
 from pellucid.layers.fusible import is_plain
 from pellucid.layers.matrix_vector import linear
 from pellucid.layers.norms import norm
+from pellucid.layers.packed_linear import PackedEmbedding, PackedLinear
 from pellucid.layers.positions import RelativeBias, alibi, sinusoids, table
 from pellucid.layers.rotary import Rotary
 from pellucid.layers.text_heads import Classifier, dense_layers, embeddings
@@ -329,10 +330,12 @@ class Transformer(nn.Module):
             ExistsError: the directory has a model, and overwrite is false.
             FileError: the directory cannot be written to, or has a tokenizer though the model has
                 none.
-            ArgumentError: the model is quantised to int8.
+            ArgumentError: the model is quantised to int8, or packed.
         """
         if any(isinstance(module, int8.Int8Linear) for module in self.modules()):
             raise ArgumentError("a model in int8 cannot be saved; save it before to_int8()")
+        if any(isinstance(module, PackedLinear) for module in self.modules()):
+            raise ArgumentError("a packed model cannot be saved; load it without packed=True")
         writing.save(self, Path(directory), overwrite)
 
     def __call__(self, *args: Any, watch: bool = False, **options: Any) -> Any:
@@ -431,6 +434,8 @@ class _LanguageModel(Transformer):
         if self.head is not None and not is_plain(self.head):  # it has hooks, or is replaced
             logits: Tensor = self.head(x)
             logits = logits if self.bias is None else logits + self.bias
+        elif isinstance(head, PackedEmbedding | PackedLinear):
+            logits = head.times(x, self.bias)
         else:
             logits = linear(x, head.weight, self.bias, getattr(head, "scale", None))
         cap = self.config.logit_softcap

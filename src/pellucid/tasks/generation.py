@@ -346,6 +346,8 @@ def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
 def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
     """Load a decoder with its tokenizer: Pellucid's own, GPT-2 or Llama, for example.
 
+    Quantised weights stay packed.
+
     Args:
         path: as for `pellucid.load`.
 
@@ -355,7 +357,7 @@ def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
         ArgumentError: the model has no tokenizer.
         MissingExtraError: an extra that loading needs is not installed.
     """
-    model = as_decoder(load(path))
+    model = as_decoder(load(path, packed=True))
     if model.tokenizer is None:
         raise ArgumentError(f"model '{path}' has no tokenizer")
     return model
