@@ -12,7 +12,7 @@ import torch
 import pellucid
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.layers.packed import FORMATS
-from pellucid.layers.positions import Rotary
+from pellucid.layers.rotary import Rotary
 from pellucid.models.checkpoints.gguf_file import GgufFile
 from tests.checkpoints import byte_pairs
 from tests.models.gguf_files import TEMPLATE, tiny, write
