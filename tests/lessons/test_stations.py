@@ -119,6 +119,14 @@ def test_slides_stand_alone_and_hide_the_answers(every):
         assert html.count('<section class="slide">') == 6
         assert html.count("<details>") == 2
         assert "<script" not in html
+        changed = html.split('<section class="slide">')[4]
+        heat, step = stop.change.walk.heat[0], stop.change.step
+        assert ("<svg" in changed) == (heat.name == step)
+        assert changed.count("<table>") == (
+            0
+            if heat.name == step
+            else sum(len(one.matrices) for one in stop.change.walk.steps if one.name == step)
+        )
         assert not re.search(r'(?:src|href)="(?!#)', html)
 
 

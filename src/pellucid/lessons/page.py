@@ -18,12 +18,17 @@ def to_html(walk: Walk) -> str:
     return page(walk.title, body)
 
 
-def _section(number: int, step: Step) -> str:
+def tables(step: Step) -> str:
+    """The matrices of a step, side by side."""
     matrices = "".join(f'<div class="scroll">{_table(matrix)}</div>' for matrix in step.matrices)
+    return f'<div class="matrices">{matrices}</div>'
+
+
+def _section(number: int, step: Step) -> str:
     return (
         f"<section><h2><span>{number}</span>{safe(step.name)}</h2>"
         f'<code class="mono">{safe(step.formula)}</code><p>{safe(step.sentence)}</p>'
-        f'<div class="matrices">{matrices}</div></section>'
+        f"{tables(step)}</section>"
     )
 
 

@@ -1,6 +1,7 @@
 """A station as slides: one self-contained HTML file, a screen a slide, without a script."""
 
 from pellucid.common.drawing import page, safe
+from pellucid.lessons.page import tables
 from pellucid.lessons.picture import to_svg
 from pellucid.lessons.stations import Question, Station
 from pellucid.lessons.walk import Walk
@@ -11,22 +12,21 @@ main{max-width:none;padding:0}
 .slide{min-height:100vh;box-sizing:border-box;padding:6vh 8vw;scroll-snap-align:start;
  display:flex;flex-direction:column;justify-content:center;gap:1rem}
 .slide h1{font-size:2em;margin:0}.slide p{margin:0;max-width:40em;line-height:1.45}
-.slide li{margin:.4em 0;max-width:38em}.slide svg{max-height:66vh;width:auto;max-width:100%}
+.slide li{margin:.4em 0;max-width:38em}.slide svg{max-height:56vh;width:auto;max-width:100%}
+.slide table{font-size:.55em}
 .slide summary{cursor:pointer;font-weight:600}.slide code{font-size:.8em;overflow-wrap:anywhere}
 </style>"""
 
 
 def to_slides(station: Station) -> str:
     """The slides: the idea, a question, the picture, a change and a check."""
-    shown = next(step for step in station.walk.steps if step.name == station.step)
     slides = (
         f"<h1>{safe(station.title)}</h1><p>{safe(station.idea)}</p>"
         f'<p class="soft">{safe(station.source)}</p>',
         f"<h1>Guess first</h1>{_question(station.predict)}",
-        f'{_picture(station.walk)}<p><code class="mono">{safe(shown.formula)}</code></p>'
-        f"<p>{safe(shown.sentence)}</p>",
+        _step(station.walk, station.step),
         f"<h1>Change one thing</h1><p>{safe(station.change.text)}</p>"
-        + _picture(station.change.walk),
+        + _step(station.change.walk, station.change.step),
         f"<h1>Try your own sentence</h1><p><code>{safe(station.own)}</code></p>",
         f"<h1>Check yourself</h1>{_question(station.check)}",
     )
@@ -34,8 +34,13 @@ def to_slides(station: Station) -> str:
     return page(station.title, _LOOK + body)
 
 
-def _picture(walk: Walk) -> str:
-    return to_svg(walk, styled=False)
+def _step(walk: Walk, name: str) -> str:
+    """One step: the picture of the weights if it is theirs, else its numbers."""
+    step = next(step for step in walk.steps if step.name == name)
+    formula = f'<p><code class="mono">{safe(step.formula)}</code></p>'
+    if step is walk.heat[0]:
+        return to_svg(walk, styled=False) + formula
+    return f"{tables(step)}{formula}<p>{safe(step.sentence)}</p>"
 
 
 def _question(question: Question) -> str:
