@@ -12,6 +12,7 @@ import pytest
 
 from pellucid import __version__, cli
 from pellucid.lessons import examples
+from tests import forked
 
 COMMAND = [sys.executable, "-m", "pellucid"]
 
@@ -84,7 +85,7 @@ def test_explain_runs_a_real_model_in_a_pipe():
 
 def test_a_reader_that_leaves_early_is_no_error():
     with subprocess.Popen(
-        [*COMMAND, "explain", "--example", "journey"],
+        [*forked.command(), "explain", "--example", "journey"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -95,7 +96,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 def test_a_terminal_of_few_characters_gets_question_marks():
     done = subprocess.run(
-        [*COMMAND, "explain", "--example", "poem"],
+        [*forked.command(), "explain", "--example", "poem"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
@@ -318,9 +319,8 @@ def test_control_characters_do_not_reach_the_terminal(run, tmp_path):
 def test_output_that_cannot_be_written(arguments, to, message):
     if to == ">/dev/full" and not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
-    done = subprocess.run(
-        ["sh", "-c", f'"$@" {to}', "sh", *COMMAND, *arguments], stderr=subprocess.PIPE, text=True
-    )
+    command = ["sh", "-c", f'"$@" {to}', "sh", *forked.command(), *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == f"pellucid: cannot write the output: {message}\n"
 

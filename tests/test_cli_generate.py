@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -24,10 +23,8 @@ from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import looks
-from tests import writers
+from tests import forked, writers
 from tests.command_line import options_of
-
-COMMAND = [sys.executable, "-m", "pellucid", "generate"]
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +292,7 @@ def endless(directory):
 def test_ctrl_c_ends_with_what_was_written(tmp_path):
     options = ["Once", "--model", endless(tmp_path / "m"), "--max-tokens", "200000"]
     with subprocess.Popen(
-        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*forked.command(), "generate", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout.read(20).startswith(b"Once")  # as it is written, not at the end
         process.send_signal(signal.SIGINT)
@@ -330,7 +327,7 @@ def test_ctrl_c_leaves_a_file_with_what_was_written(run, model, tmp_path, monkey
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     options = ["Once", "--model", endless(tmp_path / "m"), "--max-tokens", "2000"]
     with subprocess.Popen(
-        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*forked.command(), "generate", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         process.stdout.read(5)
         process.stdout.close()
@@ -340,7 +337,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
 def test_on_a_terminal_the_speed_is_said(model):
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        [*COMMAND, "Once", "--model", model, "--max-tokens", "9"],
+        [*forked.command(), "generate", "Once", "--model", model, "--max-tokens", "9"],
         stdout=subprocess.PIPE,
         stderr=theirs,
         timeout=120,

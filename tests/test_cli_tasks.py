@@ -5,13 +5,13 @@ import json
 import os
 import resource
 import subprocess
-import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
+from tests import forked
 from tests.command_line import options_of
 
 COMMANDS = ("embed", "similar", "cluster", "classify")
@@ -315,7 +315,7 @@ def test_bytes_that_are_no_text(refused, tmp_path):
 def test_a_full_disk_behind_standard_output(command):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "pellucid", *command],
+            [*forked.command(), *command],
             stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     assert done.returncode == 2

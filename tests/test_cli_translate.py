@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -21,12 +20,11 @@ from pellucid.commands.printing.translation import show_aligned
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
 from pellucid.tasks.translation import Translation
-from tests import multilingual, translators, writers
+from tests import forked, multilingual, translators, writers
 from tests.command_line import options_of
 
 TEXTS = translators.ENGLISH.splitlines()
 SPANISH = translators.SPANISH.splitlines()
-COMMAND = [sys.executable, "-m", "pellucid", "translate"]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,8 @@ def test_a_bar_on_a_terminal_alone(model):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "NUMBA_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "80"}
     options = {"stdout": subprocess.PIPE, "stderr": theirs, "env": environment}
-    with subprocess.Popen([*COMMAND, TEXTS[0], "--model", model], **options) as process:
+    command = [*forked.command(), "translate", TEXTS[0], "--model", model]
+    with subprocess.Popen(command, **options) as process:
         os.close(theirs)
         shown = b""
         while True:

@@ -3,7 +3,6 @@
 import os
 import runpy
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from pellucid.common.files import flush, to_json, write_whole
 from pellucid.models import Config, Encoder
 from pellucid.tasks.classify import Head
 from pellucid.text import table_writing
+from tests import forked
 
 COMMANDS = {
     " ".join(filter(None, (above, name))): command
@@ -187,7 +187,7 @@ def test_what_a_command_reads_is_not_what_it_writes(
 def test_standard_input_is_read_too(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text\na cat\n")
-    command = [sys.executable, "-m", "pellucid", "translate", "-o", str(path), "--overwrite"]
+    command = [*forked.command(), "translate", "-o", str(path), "--overwrite"]
     with path.open() as file:
         done = subprocess.run(command, stdin=file, capture_output=True, text=True)
     assert done.returncode == 2

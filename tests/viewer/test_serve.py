@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import forked
 from tests.viewer.recordings import recording
 
 
@@ -24,7 +25,7 @@ def saved(tmp_path_factory):
 
 
 def test_two_recordings_are_shown_until_ctrl_c(saved):
-    command = [sys.executable, "-m", "pellucid", "view", saved, "--against", saved, "--no-browser"]
+    command = [*forked.command(), "view", saved, "--against", saved, "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             address = urlsplit(process.stdout.readline().strip())
@@ -42,7 +43,7 @@ def test_two_recordings_are_shown_until_ctrl_c(saved):
 
 
 def test_without_a_text_the_page_asks_for_one(tmp_path):
-    command = [sys.executable, "-m", "pellucid", "view", "--no-browser", "--model", tmp_path / "me"]
+    command = [*forked.command(), "view", "--no-browser", "--model", tmp_path / "me"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             address = process.stdout.readline().strip()
@@ -56,7 +57,7 @@ def test_without_a_text_the_page_asks_for_one(tmp_path):
 
 
 def test_elsewhere_the_address_holds_a_token(saved):
-    command = [sys.executable, "-m", "pellucid", "view", saved, "--host", "0.0.0.0"]
+    command = [*forked.command(), "view", saved, "--host", "0.0.0.0"]
     hidden = os.environ | {"BROWSER": "true"}
     with subprocess.Popen(
         [*command, "--no-browser"], stdout=subprocess.PIPE, text=True, env=hidden
@@ -84,7 +85,7 @@ def test_a_browser_that_runs_in_the_terminal_is_served(saved, tmp_path):
     reader, read = tmp_path / "reader.py", tmp_path / "read.json"
     reader.write_text(READER)
     browser = {"BROWSER": f"{sys.executable} {reader} %s {read}"}
-    command = [sys.executable, "-m", "pellucid", "view", saved]
+    command = [*forked.command(), "view", saved]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | browser) as process:
         try:
             until = time.monotonic() + 60

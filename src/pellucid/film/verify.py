@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from pellucid.film.encoding import FRAMES
 from pellucid.film.narration import shown_part
 from pellucid.film.numbers import Figures, Number, matrices, text_of
 from pellucid.film.script import Script
-from pellucid.film.shapes import Mark, Picture
+from pellucid.film.shapes import Mark, Picture, same
 from pellucid.film.sound import RATE, loudness
 from pellucid.film.token_text import clean
 from pellucid.film.voices import Samples
@@ -144,7 +145,7 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
     solids = [mark for mark in picture.marks if mark.shape in ("box", "hatch") and not mark.line]
     told: set[str] = set()
     last: tuple[bytes, bytes] | None = None
-    for frame in range(round(picture.seconds * rate)):
+    for frame in _changes([*texts, *solids], round(picture.seconds * rate), rate):
         t = frame / rate
         places, boxes = _boxes(texts, t)
         behind, edges = _boxes(solids, t)
@@ -169,6 +170,18 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
             if what not in told:
                 told.add(what)
                 yield Fault(kind=kind, told=f"{what} at {t:.2f} s")
+
+
+def _changes(marks: Sequence[Mark], frames: int, rate: int) -> list[int]:
+    """Frames that may differ from the one before: a film stands still most of the time."""
+    changed = np.zeros(frames, bool)
+    for mark in marks:
+        for one, other in pairwise(mark.poses):
+            first, end = (max(0, math.floor(pose.t * rate)) for pose in (one, other))
+            # A frame more at either end: a time is rounded when it becomes a number of frames.
+            changed[first : (first if same(one, other) else end) + 2] = True
+            changed[end : end + 2] = True
+    return np.flatnonzero(changed).tolist()
 
 
 def _meet(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
