@@ -10,6 +10,9 @@ LIBRARIES_INSTALLED := $(LIBRARIES)/.installed
 # Tests share the cores among this many processes; `make test WORKERS=auto` takes all of them.
 WORKERS ?= 2
 
+# Compiled Python is kept: without it each process of the tests would rewrite every one of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env run test slow bench libraries lint format page clean
 

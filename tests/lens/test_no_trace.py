@@ -58,13 +58,17 @@ def hooks(model):
     ]
 
 
-@pytest.fixture(autouse=True)
-def nothing_stays():
-    """After every test here, everything is as before."""
-    # Caches of models, and classes that are made when first asked for.
+@pytest.fixture(scope="module")
+def _used_before():
+    """Models have their caches and the classes that are made when first asked for."""
     for name in SOME:
         build(name, None)
     torch.compile(lambda: None, backend="eager")()  # the compiler changes nn.Module for good
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(_used_before):
+    """After every test here, everything is as before."""
     before = functions()
     stance = torch._dynamo.eval_frame._stance.stance
     yield

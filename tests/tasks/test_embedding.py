@@ -31,7 +31,7 @@ def texts_of(seed, number, longest=60):
 
 
 def test_packed_equals_one_by_one(minilm):
-    texts = texts_of(1, 23)
+    texts = texts_of(1, 23, 20)
     found = embed(minilm, texts)
     alone = torch.cat([embed(minilm, [text]) for text in texts])
     torch.testing.assert_close(found, alone, atol=1e-6, rtol=1e-5)
@@ -49,11 +49,11 @@ def test_neither_order_nor_batches_matter(minilm, seed, most):
 
 
 def test_workers_give_the_same(minilm):
-    texts = texts_of(3, 31)
-    one = embed(minilm, texts, batch_tokens=100)
+    texts = texts_of(3, 19, 20)
+    one = embed(minilm, texts, batch_tokens=61)
     torch.set_num_threads(2)
     try:
-        two = embed(minilm, texts, batch_tokens=100)
+        two = embed(minilm, texts, batch_tokens=61)
     finally:
         torch.set_num_threads(1)
     torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_a_watch_sees_one_batch_after_another(minilm):
     torch.set_num_threads(2)
     try:
         with watch(minilm) as seen:
-            embed(minilm, texts_of(3, 31), batch_tokens=100)
+            embed(minilm, texts_of(3, 13, 20), batch_tokens=61)
     finally:
         torch.set_num_threads(1)
     layers = [record.name for record in seen.records]
@@ -98,8 +98,8 @@ def agree(ours, model, texts):
 def test_as_sentence_transformers(minilm, theirs):
     from pellucid.pretrained import minilm as directory
 
-    texts = [*texts_of(5, 41), "long " * 300]
-    with pytest.warns(UserWarning, match="1 text of 42 truncated to 256 tokens"):
+    texts = [*texts_of(5, 16), "long " * 300]
+    with pytest.warns(UserWarning, match="1 text of 17 truncated to 256 tokens"):
         agree(minilm, theirs(directory()), texts)
 
 

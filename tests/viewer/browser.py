@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,14 @@ MAKERS: dict[str, Callable[[], Recording | Volume]] = {
 }
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 """The script that checks a page for accessibility."""
+# What is right is counted, not told: to describe it costs several times as much as to find it.
+CHECK = """
+axe.run({
+  runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], resultTypes: ["violations"],
+}).then(({ passes, violations }) => ({ passed: passes.length, violations }))
+"""
 SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--disable-gpu", "--disable-dev-shm-usage"]
+FLAGS = ["--disable-gpu", "--in-process-gpu", "--disable-dev-shm-usage"]
 PATIENCE = 15_000
 """Milliseconds until a page that does not do what it should has failed."""
 SETTLED = 100
@@ -170,8 +177,9 @@ class Windows:
     To open one costs more than most of what a test does in it, so each is used again.
     """
 
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
+    def __init__(self, browser: Browser, server: str, disk: str) -> None:
+        """`server` and `disk`: an empty page on this machine's server, and one on its disk."""
+        self._browser, self._server, self._disk = browser, server, disk
         self._free: dict[str, list[Page]] = {}
 
     def take(self, options: dict[str, Any]) -> Page:
@@ -190,16 +198,40 @@ class Windows:
             page.context.close()
             return
         page.unroute_all(behavior="ignoreErrors")
-        page.goto("about:blank")
+        page.goto(self._disk if options.get("offline") else self._server)
         page.emulate_media(color_scheme=options["color_scheme"])
         page.set_viewport_size(options["viewport"])
         page.mouse.move(-1, -1)
         self._free[repr(options)].append(page)
 
 
+NOTHING = b'<link rel="icon" href="data:,">'
+"""A page with nothing on it, for which nothing else is asked."""
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """An empty page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(NOTHING)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
 @pytest.fixture(scope="package")
-def windows(browser: Browser) -> Windows:
-    return Windows(browser)
+def windows(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
+    # From where pages come from: about:blank would end their process, and the next page start
+    # another, which costs as much as all that it does.
+    disk = tmp_path_factory.mktemp("nothing") / "nothing.html"
+    disk.write_bytes(NOTHING)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield Windows(browser, f"http://127.0.0.1:{server.server_port}/", disk.as_uri())
+        server.shutdown()
 
 
 class Views:
@@ -266,6 +298,19 @@ def keep_picture(page: Page, name: str) -> None:
     if directory:
         name = re.sub(r"[^\w.-]+", "-", name)
         page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+def barriers(page: Page) -> list[str]:
+    """What of the Web Content Accessibility Guidelines a page does not keep, element by element."""
+    if page.evaluate("!window.axe"):
+        page.evaluate(AXE)
+    found = page.evaluate(CHECK)
+    assert found["passed"] > 10
+    return [
+        f"{one['id']}: {one['help']}: {node['html']} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
 
 
 def percents(text: str) -> list[Decimal]:

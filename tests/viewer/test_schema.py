@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from hypothesis import given, settings
 from schemathesis import APIOperation, Case, GenerationMode, openapi
 from schemathesis.checks import positive_data_acceptance
@@ -54,15 +55,17 @@ def operations(told: dict[str, Any]) -> dict[str, APIOperation]:
 def fuzz(of: Shown, operation: APIOperation, mode: GenerationMode) -> set[int]:
     """The statuses of the answers to one question asked in many ways; each conforms."""
     statuses = set()
+    session = requests.Session()  # a connection for all of them
 
     @given(operation.as_strategy(generation_mode=mode))
     @settings(max_examples=20)
     def ask(case: Case) -> None:
-        answer = case.call(base_url=of.address)
+        answer = case.call(base_url=of.address, session=session)
         statuses.add(answer.status_code)
         case.validate_response(answer, excluded_checks=UNTOLD)
 
-    ask()
+    with session:
+        ask()
     return statuses
 
 
