@@ -39,16 +39,18 @@ def examples(tmp_path):
 def test_the_options_are_those_documented(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0
+    over = {"--over", "--workers", "--part"}
     common = {"--column", "--delimiter", "--encoding"}
     common |= {"--model", "--strict", "--output", "--overwrite", "--json", "--help"}
     assert (
         options_of(out) - common
         == {
-            "embed": {"--file", "--prompt", "--truncate-dim"},
+            "embed": {"--file", "--prompt", "--truncate-dim"} | over,
             "similar": {"--top"},
             "cluster": {"--groups", "--seed", "--html", "--svg"},
             "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"}
-            | {"--predict", "--separator", "--balanced"},
+            | {"--predict", "--separator", "--balanced"}
+            | over,
         }[command]
     )
 

@@ -45,6 +45,7 @@ def test_the_options_are_those_documented(run):
     assert options_of(out) == {
         "--file", "--column", "--delimiter", "--encoding", "--model", "--from", "--to",
         "--beams", "--length-penalty", "--max-tokens", "--align", "--strict",
+        "--over", "--workers", "--part",
         "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 

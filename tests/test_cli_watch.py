@@ -21,7 +21,10 @@ def test_the_options_are_those_documented(run, command):
             "--file", "--target", "--model", "--layers", "--max-tokens", "--top", "--save",
             "--overwrite", "--json", "--help",
         },
-        "heads": {"--sort", "--json", "--help"},
+        "heads": {
+            "--sort", "--model", "--max-tokens", "--column", "--delimiter", "--encoding", "--over",
+            "--workers", "--part", "--output", "--json", "--help",
+        },
     }[command]  # fmt: skip
 
 

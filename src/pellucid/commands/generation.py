@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid import pretrained
+from pellucid.commands.corpora import (
+    OverOption,
+    PartOption,
+    WorkersOption,
+    check_alone,
+    work_over,
+)
 from pellucid.commands.shared import (
     TEXTS,
     ColumnOption,
@@ -211,6 +218,9 @@ def translate_texts(
         bool, typer.Option("--align", help="Show which words each word was translated from.")
     ] = False,
     strict: StrictOption = False,
+    over: OverOption = None,
+    workers: WorkersOption = "1",
+    part: PartOption = None,
     output: Annotated[Path | None, output_option(*TEXTS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -224,6 +234,20 @@ def translate_texts(
     from pellucid.text.table_writing import rows_of
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
+    check_alone("model", "source", "target", "beams", "length_penalty", "max_tokens", "strict")
+    if over is not None:
+        from pellucid.corpora import Translate
+
+        task = Translate(
+            model=model or str(pretrained.TRANSLATOR),
+            source=source,
+            target=target,
+            beams=beams,
+            length_penalty=length_penalty,
+            max_tokens=max_tokens,
+            strict=strict,
+        )
+        return work_over(task, over, output, json, workers, part, column, reading)
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
         raise ArgumentError(

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
+from pellucid.commands.corpora import (
+    OverOption,
+    PartOption,
+    WorkersOption,
+    check_alone,
+    work_over,
+)
 from pellucid.commands.shared import (
+    ColumnOption,
+    DelimiterOption,
+    EncodingOption,
     JsonOption,
     OverwriteOption,
     check_files,
@@ -105,20 +115,45 @@ def watch_text(
 @commands.command("heads")
 def show_heads(
     recording: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A recording that `pellucid watch` saved.")
-    ],
+        Path | None, typer.Argument(metavar="FILE", help="A recording that `pellucid watch` saved.")
+    ] = None,
     sort: Annotated[
         str, typer.Option(metavar="COLUMN", help="Sort the heads by a column.")
     ] = "layer",
+    model: ReaderOption = None,
+    max_tokens: MaxTokensOption = None,
+    column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    over: OverOption = None,
+    workers: WorkersOption = "1",
+    part: PartOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="For --over FOLDER: a new directory."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the heads of a saved recording."""
+    """Show the heads of a saved recording; or what a model's heads do over a folder of texts."""
     from pellucid.commands.printing import heads
     from pellucid.commands.printing.console import steps
     from pellucid.lens.head_measures import heads as table_of
     from pellucid.lens.head_table import COLUMNS
     from pellucid.lens.recording import Recording
+    from pellucid.text.table_reading import Reading
 
+    check_alone("model", "max_tokens")
+    if over is not None:
+        from pellucid.corpora import MeasureHeads
+
+        task = MeasureHeads(model=model, max_tokens=max_tokens)
+        reading = Reading(delimiter=delimiter, encoding=encoding)
+        return work_over(task, over, output, json, workers, part, column, reading)
+    for name, value in (("--model", model), ("--output", output), ("--max-tokens", max_tokens)):
+        if value is not None:
+            raise ArgumentError(f"{name} goes with --over, a folder of texts")
+    if recording is None:
+        raise ArgumentError("give a recording that `pellucid watch --save` wrote, or --over")
     if sort not in COLUMNS:
         raise ArgumentError(f"--sort must be one of {', '.join(COLUMNS)}, not '{sort}'")
     seen = Recording.load(recording)

@@ -7,6 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from pellucid import pretrained
+from pellucid.commands.corpora import (
+    OverOption,
+    PartOption,
+    WorkersOption,
+    check_alone,
+    work_over,
+)
 from pellucid.commands.shared import (
     COLUMNS,
     BalancedOption,
@@ -68,6 +75,9 @@ def embed_texts(
         typer.Option(metavar="N", help="Keep the first N numbers of each vector."),
     ] = None,
     strict: StrictOption = False,
+    over: OverOption = None,
+    workers: WorkersOption = "1",
+    part: PartOption = None,
     output: Annotated[Path | None, output_option(*VECTORS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -79,6 +89,12 @@ def embed_texts(
     from pellucid.text.table_reading import Reading
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
+    check_alone("model", "prompt", "truncate_dim", "strict")
+    if over is not None:
+        from pellucid.corpora import Embed
+
+        task = Embed(model=model, prompt=prompt, truncate_dim=truncate_dim, strict=strict)
+        return work_over(task, over, output, json, workers, part, column, reading)
     check_files(VECTORS, overwrite=overwrite, output=output)
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
@@ -237,6 +253,9 @@ def label_texts(
         ),
     ] = None,
     strict: StrictOption = False,
+    over: OverOption = None,
+    workers: WorkersOption = "1",
+    part: PartOption = None,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -269,6 +288,12 @@ def label_texts(
     from pellucid.text.text_inputs import from_arguments
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
+    check_alone("model", "head", "strict")
+    if over is not None:
+        from pellucid.corpora import Classify
+
+        task = Classify(head=head, model=model, strict=strict)
+        return work_over(task, over, output, json, workers, part, column, reading)
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     _check_seed(seed)
     classifier = None if head is None else Head.load(head)
@@ -325,9 +350,7 @@ def label_texts(
     report |= {"kind": classifier.kind, "labels": list(classifier.labels)}
     said = None
     if items is not None:
-        asked = embedded(encoder, items, strict=strict)
-        is_number = classifier.kind == "number"
-        said = classifier.scores(asked) if is_number else classifier.probabilities(asked)
+        said = classifier.predictions(embedded(encoder, items, strict=strict))
     # Nothing is printed or written until everything that can fail has been done.
     if save is not None:
         classifier.save(save, overwrite=overwrite)

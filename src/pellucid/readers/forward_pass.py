@@ -104,7 +104,7 @@ def recorded(
         raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
     step("opening the model", 0, 1)
     checkpoint = open_checkpoint(model, whole=True)
-    inputs = _inputs(text, target, checkpoint, max_tokens)
+    inputs = inputs_of(text, target, checkpoint, max_tokens)
     tokens = inputs["input_ids"].shape[1]
     step(f"reading {count(tokens, 'token')}", 0, 1)
     values = tokens <= values_up_to
@@ -119,10 +119,10 @@ def recorded(
     return checkpoint, inputs, seen
 
 
-def _inputs(
+def inputs_of(
     text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
 ) -> dict[str, torch.Tensor]:
-    """The inputs of the model, (1, tokens) each."""
+    """The inputs of a model, (1, tokens) each; arguments and errors as for `look`."""
     is_both = checkpoint.is_both
     if target is not None and not is_both:
         raise ArgumentError(f"--target needs an encoder-decoder, and {checkpoint.name} is not one")

@@ -10,6 +10,7 @@ It is saved as safetensors with the labels in the metadata; nothing is unpickled
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ class Head:
         scores = self.scores(embeddings) / self.temperature
         return scores.sigmoid() if self.kind == "labels" else scores.softmax(-1)
 
+    def predictions(self, embeddings: Tensor) -> Tensor:
+        """Probabilities, (texts, labels); or numbers, (texts, 1), of a head that predicts them.
+
+        Raises:
+            ShapeError: the embeddings have another width.
+        """
+        is_number = self.kind == "number"
+        return self.scores(embeddings) if is_number else self.probabilities(embeddings)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a safetensors file.
 
@@ -214,6 +224,24 @@ class OwnClassifier:
             )
         kinds: dict[str, Kind] = {"softmax": "label", "sigmoid": "labels", "none": "number"}
         return cls(labels=shape.labels, kind=kinds[shape.scores])
+
+
+def columns_of(head: Head | OwnClassifier, predictions: Tensor) -> dict[str, list[Any]]:
+    """Predictions, (texts, labels), as columns: a label, labels or a number for each text."""
+    if head.kind == "number":
+        return {"number": predictions[:, 0].tolist()}
+    best, labels = predictions.max(-1)
+    if head.kind == "labels":
+        chosen = ["; ".join(likely(head.labels, shares)) for shares in predictions.tolist()]
+        return {"labels": chosen, "probability": best.tolist()}
+    named = [head.labels[number] for number in labels.tolist()]
+    return {"label": named, "probability": best.tolist()}
+
+
+def likely(labels: Sequence[str], shares: Sequence[float]) -> list[str]:
+    """The labels of a text that are likelier than not, the likeliest first."""
+    ranked = sorted(zip(shares, labels, strict=True), key=lambda pair: -pair[0])
+    return [label for share, label in ranked if share >= 0.5]
 
 
 PROBE = "Which encoder is this?"

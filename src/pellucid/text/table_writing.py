@@ -72,18 +72,29 @@ def _inert(cell: Any) -> Any:
     return f"'{cell}" if is_formula else cell
 
 
-def _parquet(path: Path, columns: Mapping[str, Column], overwrite: bool) -> None:
+def arrow_table(columns: Mapping[str, Column], types: Mapping[str, str] | None = None) -> Any:
+    """The columns as a `pyarrow.Table`; a 2-d array is a column of vectors.
+
+    Args:
+        columns: of the same length.
+        types: Arrow's names of the types of columns that may be empty or hold None alone.
+    """
     pyarrow = pyarrow_for("Parquet")
     arrays = {}
     for name, column in columns.items():
-        if isinstance(column, np.ndarray):
+        if isinstance(column, np.ndarray) and column.ndim == 2:
             flat = pyarrow.array(np.ascontiguousarray(column).reshape(-1))
             arrays[name] = pyarrow.FixedSizeListArray.from_arrays(flat, column.shape[1])
         else:
-            arrays[name] = pyarrow.array(column)
+            arrays[name] = pyarrow.array(column, (types or {}).get(name))
+    return pyarrow.table(arrays)
+
+
+def _parquet(path: Path, columns: Mapping[str, Column], overwrite: bool) -> None:
+    pyarrow = pyarrow_for("Parquet")
     with written_whole(path, "parquet", overwrite=overwrite) as aside:
         try:
-            pyarrow.parquet.write_table(pyarrow.table(arrays), aside)
+            pyarrow.parquet.write_table(arrow_table(columns), aside)
         except pyarrow.ArrowException as error:
             raise FileError(f"cannot write '{path}': {error}") from error
 

@@ -11,7 +11,7 @@ from pellucid.commands.printing.console import add_texts, isolated, one_line, pl
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, percent, short
-from pellucid.tasks.classify import Head, OwnClassifier
+from pellucid.tasks.classify import Head, OwnClassifier, columns_of, likely
 from pellucid.tasks.evaluation import Evaluation
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
@@ -67,21 +67,7 @@ def columns(
         head: the classifier.
         said: (texts, labels) probabilities; or (texts, 1) numbers.
     """
-    table: dict[str, table_writing.Column] = {**items.places, "text": items.texts}
-    if head.kind == "number":
-        return table | {"number": said[:, 0].tolist()}
-    best, labels = said.max(-1)
-    if head.kind == "labels":
-        chosen = ["; ".join(_chosen(head, shares)) for shares in said.tolist()]
-        return table | {"labels": chosen, "probability": best.tolist()}
-    named = [head.labels[number] for number in labels.tolist()]
-    return table | {"label": named, "probability": best.tolist()}
-
-
-def _chosen(head: Head | OwnClassifier, shares: list[float]) -> list[str]:
-    """The labels of a text that are likelier than not, the likeliest first."""
-    ranked = sorted(zip(shares, head.labels, strict=True), key=lambda pair: -pair[0])
-    return [label for share, label in ranked if share >= 0.5]
+    return {**items.places, "text": items.texts, **columns_of(head, said)}
 
 
 def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[dict[str, Any]]:
@@ -92,7 +78,7 @@ def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[d
             row["margin"] = head.margin
             continue
         if head.kind == "labels":
-            row["labels"] = _chosen(head, shares)
+            row["labels"] = likely(head.labels, shares)
         row["probabilities"] = dict(zip(head.labels, shares, strict=True))
     return rows
 
