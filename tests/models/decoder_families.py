@@ -47,6 +47,7 @@ OPT = {
     "word_embed_proj_dim": 33,
 }
 ORIGINAL = "original_max_position_embeddings"
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 3.0, ORIGINAL: 16}
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 1000.0,
@@ -68,6 +69,7 @@ NEOX = {"base": "gpt_neox"}
 OLD = {"base": "transformer"}
 ROUGH = {"is_exact": False}
 """transformers computes some of it in float32, whatever the model."""
+EXPERTS = {**ROUGH, "has_experts": True}
 
 DECODERS = {
     "gemma": _decoder(lambda: _t.GemmaConfig(**HEADS_OF_10)),
@@ -208,6 +210,46 @@ DECODERS = {
     "ernie4_5": _decoder(lambda: _t.Ernie4_5Config(use_bias=True, **HEADS_OF_10), **ROUGH),
     "helium": _decoder(lambda: _t.HeliumConfig(mlp_bias=True, **WIDE, head_dim=10)),
     "exaone4": _decoder(lambda: _t.Exaone4Config(**MIXED, **WIDE)),
+    "mixtral": _decoder(
+        lambda: _t.MixtralConfig(num_local_experts=5, sliding_window=WINDOW, **HEADS_OF_10),
+        **EXPERTS,
+    ),
+    "qwen2_moe": _decoder(
+        lambda: _t.Qwen2MoeConfig(
+            num_experts=5,
+            num_experts_per_tok=3,
+            moe_intermediate_size=13,
+            shared_expert_intermediate_size=17,
+            mlp_only_layers=[1],
+            **WIDE,
+        ),
+        **EXPERTS,
+    ),
+    "qwen3_moe": _decoder(
+        lambda: _t.Qwen3MoeConfig(
+            num_experts=5,
+            num_experts_per_tok=3,
+            moe_intermediate_size=13,
+            norm_topk_prob=True,
+            head_dim=10,
+            **WIDE,
+        ),
+        **EXPERTS,
+    ),
+    "olmoe": _decoder(
+        lambda: _t.OlmoeConfig(num_experts=5, num_experts_per_tok=3, clip_qkv=1.1, **WIDE),
+        **EXPERTS,
+    ),
+    "gpt_oss": _decoder(
+        lambda: _t.GptOssConfig(
+            **{"num_local_experts": 5, "num_experts_per_tok": 3, "swiglu_limit": 0.7},
+            rope_parameters={**YARN, "truncate": False},
+            **MIXED,
+            **HEADS_OF_10,
+        ),
+        eager=True,
+        has_experts=True,
+    ),
     "llama, yarn": _decoder(
         lambda: _t.LlamaConfig(**_rope("yarn", factor=3.0, **{ORIGINAL: 16}), **WIDE)
     ),

@@ -64,6 +64,7 @@ class Family:
     has_own_head: bool = False
     eager: bool = False
     """Whether only the eager attention of transformers does all that the family has."""
+    has_experts: bool = False
     written_as: str | None = None
     """The family that it is saved as; its own unless given, or another with the same shape."""
     is_exact: bool = True
@@ -72,7 +73,10 @@ class Family:
     @property
     def options(self) -> dict[str, Any]:
         """Of transformers' model."""
-        return {"attn_implementation": "eager"} if self.eager else {}
+        options = {"attn_implementation": "eager"} if self.eager else {}
+        if self.has_experts:  # whose fused kernel takes no such sizes
+            options["experts_implementation"] = "eager"
+        return options
 
     @property
     def maker(self) -> Any:

@@ -30,6 +30,7 @@ def configs(draw, kind):
     def rarely(*values):
         return draw(st.sampled_from(values)) if rare else values[0]
 
+    gated = draw(st.booleans())
     return Config(
         kind=kind,
         vocabulary=VOCABULARY,
@@ -53,7 +54,15 @@ def configs(draw, kind):
         head_norm=draw(st.booleans()),
         head_norm_kind=rarely("shared", "own", "joint"),
         activation=draw(st.sampled_from(["relu", "gelu", "gelu_tanh", "silu"])),
-        gated=draw(st.booleans()),
+        gated=gated,
+        feed_clamp=rarely(None, 0.3) if gated else None,
+        up_offset=rarely(0.0, 1.0) if gated else 0.0,
+        experts=rarely(0, 0, 4),
+        experts_used=rarely(2, 3),
+        experts_normalised=rarely(True, False),
+        expert_hidden=rarely(None, 13),
+        shared_hidden=rarely(0, 11),
+        dense_layers=rarely((), (0,)),
         bias=draw(st.booleans()),
         qkv_bias=draw(st.sampled_from([None, True, False])),
         output_bias=draw(st.sampled_from([None, True, False])),

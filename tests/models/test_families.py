@@ -100,7 +100,9 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     model.save(tmp_path / "ours")
     assert_same(name, model, pellucid.load(tmp_path / "ours"))
     kind = FAMILIES[name].maker
-    again, found = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    again, found = kind.from_pretrained(
+        tmp_path / "ours", output_loading_info=True, **FAMILIES[name].options
+    )
     missing = {
         part
         for part in found["missing_keys"]
@@ -505,6 +507,14 @@ VALUES = {
     "head_norm_kind": ["shared", "own", "joint"],
     "activation": ["relu", "relu_squared", "gelu", "gelu_tanh", "quick_gelu", "silu"],
     "gated": [False, True],
+    "feed_clamp": [None, 7.0],
+    "up_offset": [0.0, 1.0],
+    "experts": [0, 4],
+    "experts_used": [1, 3],
+    "experts_normalised": [False, True],
+    "expert_hidden": [None, 13],
+    "shared_hidden": [0, 11],
+    "dense_layers": [(), (0,)],
     "bias": [False, True],
     "qkv_bias": [None, False, True],
     "output_bias": [None, False, True],
@@ -630,6 +640,11 @@ def unused(config):
         found |= {"window_layers", "window_theta"}
     if config.window_theta == config.rope_theta and not config.rope_scaling:
         found.add("window_theta")
+    if not config.experts:
+        found |= {"experts_used", "experts_normalised", "expert_hidden", "shared_hidden"}
+        found.add("dense_layers")
+    if config.expert_hidden in (None, config.hidden):
+        found.add("expert_hidden")  # as the shapes show
     if not config.head_norm:
         found.add("head_norm_kind")
     if not config.norm_weight:

@@ -9,6 +9,7 @@ import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.layers import decoding_step, int8
+from pellucid.layers.feed_forward import Experts, StackedLinear
 from pellucid.models import Config, Decoder, Encoder
 from tests.models.stacks import BATCH, TOKENS, VOCABULARY, configs, of, some_ids
 
@@ -229,6 +230,15 @@ def test_the_start_is_small_and_its_loss_is_that_of_a_guess():
         ({"rope_theta": -1.0}, "rope_theta must be above 0, not -1.0"),
         ({"start": VOCABULARY}, f"start {VOCABULARY} is not in the vocabulary, 0 to 52"),
         ({"padding": -1}, "padding -1 is not in the vocabulary, 0 to 52"),
+        ({"head_dim": 8, "rotary_dim": 10}, "rotary_dim 10 is above head_dim 8"),
+        ({"position": "rotary", "rotary_dim": 5}, "rotary_dim 5 must be even"),
+        ({"branch_norms": "both"}, "branch_norms 'both' needs norm_first"),
+        ({"parallel": True}, "parallel needs norm_first"),
+        ({"shared_norm": True}, "shared_norm needs parallel"),
+        ({"window_layers": (0, 6)}, "window_layers has layer 6, but there are 0 to 5"),
+        ({"score_softcap": 0.0}, "score_softcap must be above 0, not 0.0"),
+        ({"experts": 3, "experts_used": 4}, "experts_used 4 is above the number of experts, 3"),
+        ({"feed_clamp": 7.0}, "feed_clamp and up_offset need gated"),
         ({"norm": "batch"}, "norm must be one of layer, rms, not 'batch'"),
     ],
 )
@@ -241,6 +251,7 @@ def test_a_config_that_does_not_fit(change, message):
     ("change", "message"),
     [
         ({"width": 1.5}, "width must be an int, not 1.5"),
+        ({"rotary_layers": [0]}, r"rotary_layers must be a tuple of layers, not \[0\]"),
         ({"stop": 7}, "stop must be a tuple of ids, not 7"),
         ({"stop": (True,)}, r"stop must be a tuple of ids, not \(True,\)"),
         ({"rope_scaling": {"factor": 2.0}}, "rope_scaling must be pairs of name and value, not"),
@@ -335,8 +346,12 @@ def test_weights_of_a_byte_are_their_rounding(config):
     model, ids = of("decoder", config), some_ids()
     rounded = Decoder(config).eval()
     rounded.load_state_dict(model.state_dict())
+    routers = [part.router for part in rounded.modules() if isinstance(part, Experts)]
     for part in rounded.modules():
-        if isinstance(part, torch.nn.Linear) or part is rounded.decoder.tokens:
+        if any(part is router for router in routers):
+            continue
+        is_matrix = isinstance(part, torch.nn.Linear | StackedLinear)
+        if is_matrix or part is rounded.decoder.tokens:
             scale = part.weight.data.abs().amax(-1, keepdim=True) / 127
             part.weight.data = (part.weight.data / scale).round() * scale
     eighth = model.to_int8()

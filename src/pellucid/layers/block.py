@@ -8,25 +8,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pellucid.attention import attention, masks
 from pellucid.layers.cache import LayerCache
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
-from pellucid.layers.fusible import fusible, is_plain
+from pellucid.layers.feed_forward import Experts, FeedForward
+from pellucid.layers.fusible import fusible
 from pellucid.layers.norms import head_norm, norm
 from pellucid.layers.positions import RelativeBias
 from pellucid.layers.rotary import rotated
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "relu_squared": lambda x: F.relu(x).square(),
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
-    "silu": F.silu,
-}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -153,38 +144,16 @@ class HeadAttention(nn.Module):
         return output
 
     def _split(self, projection: nn.Linear, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(batch, tokens, width) to (batch, heads, tokens, dim), bounded and normalised."""
+        """(batch, tokens, width) to (batch, heads, tokens, dim), normalised and bounded."""
         projected: Tensor = projection(x)
-        if self.clip is not None:
-            projected = projected.clamp(-self.clip, self.clip)
         if norm is not None and self.norms_jointly:
             projected, norm = norm(projected), None
         projected = projected.unflatten(-1, (-1, self.dim))
-        return (projected if norm is None else norm(projected)).transpose(-3, -2)
-
-
-@fusible
-class FeedForward(nn.Module):
-    """down(activation(up(x))), or down(activation(gate(x)) * up(x)), for each token."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        bias = config.bias if config.hidden_bias is None else config.hidden_bias
-        self.gate = nn.Linear(config.width, config.hidden, bias) if config.gated else None
-        self.up = nn.Linear(config.width, config.hidden, bias)
-        self.down = nn.Linear(config.hidden, config.width, config.bias)
-        self.kind = config.activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.gate is None:
-            inner = ACTIVATIONS[self.kind](self.up(x))
-        elif self.kind == "silu" and not torch.is_grad_enabled() and is_plain(self.gate):
-            # In place: allocating so wide a tensor costs more than the arithmetic.
-            inner = F.silu(self.gate(x), inplace=True).mul_(self.up(x))
-        else:
-            inner = ACTIVATIONS[self.kind](self.gate(x)) * self.up(x)
-        output: Tensor = self.down(inner)
-        return output
+        if norm is not None:
+            projected = norm(projected)
+        if self.clip is not None:
+            projected = projected.clamp(-self.clip, self.clip)
+        return projected.transpose(-3, -2)
 
 
 @fusible
@@ -192,7 +161,11 @@ class Block(nn.Module):
     """One layer of an encoder or a decoder; with cross-attention if it reads a memory."""
 
     def __init__(
-        self, config: Config, cross: bool = False, relative: RelativeBias | None = None
+        self,
+        config: Config,
+        cross: bool = False,
+        relative: RelativeBias | None = None,
+        layer: int = 0,
     ) -> None:
         super().__init__()
         place = config.branch_norms
@@ -209,7 +182,8 @@ class Block(nn.Module):
         self.attention_norm, self.attention_output_norm = norms()
         self.cross = HeadAttention(config) if cross else None
         self.cross_norm, self.cross_output_norm = norms() if cross else (None, None)
-        self.feed_forward = FeedForward(config)
+        has_experts = config.experts > 0 and layer not in config.dense_layers
+        self.feed_forward = Experts(config) if has_experts else FeedForward(config)
         self.feed_forward_norm, self.feed_forward_output_norm = norms(config.shared_norm)
         self.norm_first, self.dropout = config.norm_first, Dropout(config.dropout)
         self.is_parallel, self.scale = config.parallel, config.residual_scale

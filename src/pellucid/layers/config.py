@@ -74,6 +74,23 @@ class Config:
     activation: Activation = "relu"
     gated: bool = False
     """Whether the feed-forward part is multiplied by a gate: SwiGLU with "silu" (Shazeer 2020)."""
+    feed_clamp: float | None = None
+    """Bounds the gate from above, and what it multiplies on both sides (gpt-oss)."""
+    up_offset: float = 0.0
+    """Added to what the gate multiplies (1 in gpt-oss)."""
+    experts: int = 0
+    """Feed-forward parts of a block, of which each token uses a few (Shazeer et al. 2017); 0 = one
+    part that all tokens use."""
+    experts_used: int = 2
+    """How many experts a token uses."""
+    experts_normalised: bool = True
+    """Whether their weights sum to 1."""
+    expert_hidden: int | None = None
+    """Width inside an expert; as `hidden` unless given."""
+    shared_hidden: int = 0
+    """Width inside a part that all tokens use besides their experts; 0 = none (Qwen2-MoE)."""
+    dense_layers: tuple[int, ...] = ()
+    """The layers without experts, from 0."""
     bias: bool = True
     """Of the linear layers, unless one of the next three is given."""
     qkv_bias: bool | None = None
@@ -132,7 +149,7 @@ class Config:
     sinks: bool = False
     """Whether each head has a trained logit that takes part in the softmax (gpt-oss)."""
     qkv_clip: float | None = None
-    """Bounds queries, keys and values after their projections (MPT, OLMo)."""
+    """Bounds queries, keys and values, after their norms (MPT, OLMo)."""
     tied: bool = True
     """Whether the output layer shares the token embedding."""
     logit_scale: float = 1.0
@@ -211,6 +228,12 @@ class Config:
             raise ArgumentError("first_norm = False needs norm_first, and blocks of their own")
         if self.shared_norm and not self.parallel:
             raise ArgumentError("shared_norm needs parallel")
+        if self.experts and self.experts_used > self.experts:
+            raise ArgumentError(
+                f"experts_used {self.experts_used} is above the number of experts, {self.experts}"
+            )
+        if not self.gated and (self.feed_clamp is not None or self.up_offset):
+            raise ArgumentError("feed_clamp and up_offset need gated")
         most = max(self.layers, self.decoder_layers or 0)
         for name in _LAYERS:
             for layer in getattr(self, name) or ():
@@ -307,14 +330,15 @@ _ABOVE_ZERO = (
     "score_softcap",
     "logit_softcap",
     "qkv_clip",
+    "feed_clamp",
 )
-_LAYERS = ("window_layers", "rotary_layers")
+_LAYERS = ("window_layers", "rotary_layers", "dense_layers")
 _SIZES = {
     name
     for name, kind in Config.__annotations__.items()
     if kind in (int, int | None) and name not in ("start", "padding")
 }
-_MAY_BE_ZERO = {"types", "position_offset", "decoder_layers"}
+_MAY_BE_ZERO = {"experts", "shared_hidden", "types", "position_offset", "decoder_layers"}
 _TYPES: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
     int: (int, "an int"),

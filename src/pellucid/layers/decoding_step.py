@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.attention.masks import Below
 from pellucid.layers.block import AttentionInputs, Block
+from pellucid.layers.feed_forward import FeedForward
 from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
 from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
 from pellucid.layers.packed_linear import PackedLinear
@@ -151,6 +152,8 @@ class Step:
     def _enter(self, row: Any, block: "Block") -> None:
         kernel = decoding_kernel()
         own, cross, feed = block.attention, block.cross, block.feed_forward
+        if not isinstance(feed, FeedForward):
+            raise _UnfitError
         width, hidden = self.width, self.hidden
         query_width, key_width = self.query_width, self.key_width
         linears = [

@@ -9,6 +9,7 @@ float.
 import torch
 from torch import Tensor, nn
 
+from pellucid.layers.feed_forward import StackedLinear
 from pellucid.layers.fusible import fusible
 from pellucid.layers.matrix_vector import linear
 
@@ -54,8 +55,29 @@ class Int8Embedding(nn.Module):
         return self.weight[ids].to(self.scale.dtype) * self.scale[ids].unsqueeze(-1)
 
 
+class Int8StackedLinear(nn.Module):
+    """A linear layer with int8 weights for each expert."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, stacked: StackedLinear) -> None:
+        super().__init__()
+        whole, scale = rounded(stacked.weight.detach())
+        self.register_buffer("weight", whole)
+        self.register_buffer("scale", scale)
+        bias = stacked.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """(tokens, in) to (tokens, out), by one of the experts."""
+        bias = None if self.bias is None else self.bias[expert]
+        return linear(x, self.weight[expert], bias, self.scale[expert])
+
+
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, cols) int8 and (rows,) scales for (rows, cols) float."""
+    """(..., rows, cols) int8 and (..., rows) scales for (..., rows, cols) float."""
     scale = weight.abs().amax(-1) / 127
     whole = (weight / scale.clamp_min(torch.finfo(weight.dtype).tiny).unsqueeze(-1)).round()
     return whole.to(torch.int8), scale
@@ -64,13 +86,17 @@ def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
 def quantise(module: nn.Module) -> None:
     """Replace every linear layer and every token embedding by int8, in place.
 
-    Shared weights stay shared; norms, biases and position tables stay float.
+    Shared weights stay shared; norms, biases, routers and position tables stay float.
     """
     replacements: dict[nn.Module, nn.Module] = {}
     for part in list(module.modules()):
         for name, inner in list(part.named_children()):
+            if name == "router":  # a small error would pick other experts
+                continue
             if type(inner) is nn.Linear:
                 replacements.setdefault(inner, Int8Linear(inner))
+            elif type(inner) is StackedLinear:
+                replacements.setdefault(inner, Int8StackedLinear(inner))
             elif type(inner) is nn.Embedding and name == "tokens":
                 replacements.setdefault(inner, Int8Embedding(inner))
             else:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.layers.block import ACTIVATIONS
 from pellucid.layers.config import Config
+from pellucid.layers.feed_forward import ACTIVATIONS
 from pellucid.layers.norms import norm
 from pellucid.layers.pooling import pooled
 

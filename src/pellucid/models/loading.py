@@ -150,9 +150,10 @@ def _as_spelt(config: Config, family: Family, stored: Stored) -> Family:
     """The family with those of its names that the tensors have."""
 
     def found(names: Names) -> int:
-        parts = [name.format(*[0] * name.count("{}")) for name in names.values()]
+        parts = [name.replace("{}", "0").replace("*", "0") for name in names.values()]
+        ends = ("", ".weight")
         return sum(
-            _stored_as(f"{family.prefix}{part}.weight", family, stored) is not None
+            any(_stored_as(family.prefix + part + end, family, stored) for end in ends)
             for part in parts
         )
 
@@ -267,9 +268,10 @@ def _misfit(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> str 
     """How a tensor differs from what the model needs, if it does."""
     if not tensor.is_floating_point():
         return f"of {tensor.dtype}, not of floating-point numbers"
-    needed = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    needed = list(shapes[0])
+    needed[place.axis] = sum(shape[place.axis] for shape in shapes)
     if place.is_transposed:
-        needed = needed[::-1]
+        needed[-2:] = needed[:-3:-1]
     if tuple(x for x in tensor.shape if x != 1) != tuple(x for x in needed if x != 1):
-        return f"{tuple(tensor.shape)}, not {needed}"
+        return f"{tuple(tensor.shape)}, not {tuple(needed)}"
     return None

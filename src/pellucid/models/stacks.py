@@ -21,6 +21,7 @@ from pellucid.layers.block import AttentionInputs, Block, twins
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config, Kind
 from pellucid.layers.dropout import Dropout
+from pellucid.layers.feed_forward import StackedLinear
 from pellucid.layers.fusible import is_plain
 from pellucid.layers.matrix_vector import linear
 from pellucid.layers.norms import norm
@@ -52,7 +53,10 @@ class Stack(nn.Module):
         self.projection = nn.Linear(width, config.width) if config.embedding_width else None
         each = config.relative_each
         self.relative = None if each else self._relative()
-        new = (Block(config, cross, self._relative() if each else None) for _ in range(layers))
+        new = (
+            Block(config, cross, self._relative() if each else None, layer)
+            for layer in range(layers)
+        )
         self.blocks = nn.ModuleList(twins(next(new), layers) if config.shared_blocks else new)
         if not config.first_norm:
             setattr(self.blocks[0], "attention_norm", None)  # noqa: B010
@@ -296,8 +300,10 @@ class Transformer(nn.Module):
         residual projections (Radford et al. 2019, "GPT-2", section 2.3); biases 0, norms 1.
         """
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
-                blocks = self.config.layers if name.endswith((".output", ".down")) else 0.5
+            is_matrix = isinstance(module, nn.Linear | nn.Embedding | StackedLinear)
+            if is_matrix and not module.weight.is_meta:
+                is_last = name.endswith((".output", ".down", ".downs"))
+                blocks = self.config.layers if is_last else 0.5
                 nn.init.normal_(module.weight, std=0.02 / (2 * blocks) ** 0.5)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -6,11 +6,13 @@ Where several could write a shape, the first does.
 from pellucid.models.checkpoints import (
     bloom,
     cohere,
+    experts,
     falcon,
     gemma,
     glm,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     granite,
     llama_relatives,
@@ -44,4 +46,6 @@ FAMILIES = (
     bloom.FAMILY,
     mpt.FAMILY,
     *llama_relatives.FAMILIES,
+    *experts.FAMILIES,
+    gpt_oss.FAMILY,
 )

@@ -47,10 +47,12 @@ class Family:
     """The prefix of all tensors except those in `outside`, in checkpoints with a head."""
     outside: tuple[str, ...] = ("lm_head", "final_logits_bias", "classifier", "score")
     transposed: tuple[str, ...] = ()
-    """Suffixes of their modules whose weight is (in, out)."""
+    """Suffixes of their modules whose weight is (in, out), or (experts, in, out)."""
     groups: Mapping[str, Callable[[Config], int]] = field(default_factory=dict)
     """Suffixes of their modules that hold several of ours in turns, and the number of turns: one
     for each head, if a row of each query, key and value head follows the others."""
+    stacked: tuple[str, ...] = ()
+    """Suffixes of their modules that hold several of ours for each expert."""
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Their tensors, and other names of the same tensor in some checkpoints; only the first name
     is written."""
@@ -78,6 +80,8 @@ class Place:
     is_transposed: bool = False
     groups: int = 1
     """In how many turns theirs has the rows of ours."""
+    axis: int = 0
+    """Of the rows; 1 if experts come before."""
 
 
 def names_of(family: Family, config: Config) -> Names:
@@ -103,11 +107,12 @@ def places(family: Family, model: Shaped) -> Iterator[Place]:
             their = theirs.format(*number)
             if not their.startswith(family.outside):
                 their = family.prefix + their
-            is_transposed = suffix == ".weight" and theirs.endswith(family.transposed or ("\0",))
+            is_transposed = mine[0].endswith(".weight") and theirs.endswith(family.transposed)
             turns = (of for end, of in family.groups.items() if theirs.endswith(end))
             groups = next(turns, lambda _: 1)(model.config)
+            axis = int(theirs.endswith(family.stacked))
             done.update(mine)
-            yield Place(their + suffix, mine, is_transposed, groups)
+            yield Place(their + suffix, mine, is_transposed, groups, axis)
     for name in own.keys() - done:
         yield Place(name, (name,))
 
@@ -115,21 +120,23 @@ def places(family: Family, model: Shaped) -> Iterator[Place]:
 def of_theirs(tensor: Tensor, place: Place, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     """Our tensors, split out of one of theirs."""
     if place.is_transposed:
-        tensor = tensor.T
+        tensor = tensor.mT
     if len(shapes) == 1:
         return [tensor.reshape(shapes[0])]
-    turns = tensor.unflatten(0, (place.groups, -1))
-    parts = turns.split([shape[0] // place.groups for shape in shapes], 1)
-    return [part.flatten(0, 1) for part in parts]
+    axis, groups = place.axis, place.groups
+    turns = tensor.unflatten(axis, (groups, -1))
+    parts = turns.split([shape[axis] // groups for shape in shapes], axis + 1)
+    return [part.flatten(axis, axis + 1) for part in parts]
 
 
 def to_theirs(parts: list[Tensor], place: Place) -> Tensor:
     """Their tensor, put together from ours."""
     whole = parts[0]
     if len(parts) > 1:
-        turns = [part.unflatten(0, (place.groups, -1)) for part in parts]
-        whole = torch.cat(turns, 1).flatten(0, 1)
-    return whole.T if place.is_transposed else whole
+        axis = place.axis
+        turns = [part.unflatten(axis, (place.groups, -1)) for part in parts]
+        whole = torch.cat(turns, axis + 1).flatten(axis, axis + 1)
+    return whole.mT if place.is_transposed else whole
 
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -250,6 +257,7 @@ _ONLY_WITH_LOGITS = ("tied", "logit_scale", "logit_bias", "logit_softcap")
 def _plain(config: Config) -> Config:
     """The config with every field that has no effect set to its default."""
     every = tuple(range(config.layers))
+    of_experts = ("experts_used", "experts_normalised", "shared_hidden", "dense_layers")
     same = {
         "norm_bias": config.norm == "rms" or not config.norm_weight,
         "norm_offset": not config.norm_weight,
@@ -268,6 +276,8 @@ def _plain(config: Config) -> Config:
         "decoder_layers": config.kind != "encoder-decoder"
         or config.decoder_layers == config.layers,
     }
+    same |= dict.fromkeys(of_experts, not config.experts)
+    same["expert_hidden"] = not config.experts or config.expert_hidden == config.hidden
     same["position_offset"] = config.position not in ("learned", "sinusoidal")
     for position, names in _ONLY_WITH.items():
         for name in names:
