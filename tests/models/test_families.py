@@ -454,7 +454,14 @@ def test_every_attention_is_watched(name, tmp_path):
     torch.testing.assert_close(output, plain, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "mistral", "t5", "marian"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bert", "llama", "mistral", "t5", "marian"),
+        *("gemma2", "gemma3_text", "gpt_oss", "bloom", "mpt", "cohere2", "smollm3", "gptj"),
+        *("gpt_neo", "phi3", "olmo2", "stablelm", "falcon, new", "llama, yarn", "mixtral"),
+    ],
+)
 def test_the_weights_are_those_of_transformers(name, tmp_path):
     written(name, tmp_path)
     model = read(name, tmp_path, attn_implementation="eager")

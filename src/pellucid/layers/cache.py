@@ -70,6 +70,10 @@ class Cache:
         """Tokens that each text has so far: one number, or (batch,) where they differ."""
         self.step: Any = None
         """What `layers.decoding_step` keeps from one token to the next."""
+        self.ids: Tensor | None = None
+        """(batch, capacity), if a longer text changes the keys of its first tokens."""
+        if dict(config.rope_scaling).get("rope_type") == "longrope":
+            self.ids = torch.zeros(batch, capacity, dtype=torch.long, device=like.device)
         self.layers = [LayerCache(self, layer, shape, like) for layer in range(layers)]
 
     def claim(self, config: Config, texts: int, count: int) -> int:
@@ -90,14 +94,41 @@ class Cache:
             raise ArgumentError("the cache was made for another model")
         if texts != batch:
             raise ShapeError(f"the cache is for {batch} texts, but there are {texts}")
-        longest = self._longest()
+        longest = self.longest
         if longest + count > self.capacity:
             raise ArgumentError(
                 f"the cache has room for {self.capacity} tokens, and {longest} + {count} are needed"
             )
         return longest + count
 
-    def _longest(self) -> int:
+    def note(self, ids: Tensor) -> None:
+        """Keep new ids, (batch, tokens), if the keys of earlier ones may have to be made anew."""
+        if self.ids is not None:
+            item, place = self._places(ids.shape[1])
+            self.ids[item, place] = ids
+
+    def rewound(self, count: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Begin anew: the ids of all texts, their lengths, and where the last `count` of each are.
+
+        Returns:
+            (batch, tokens), (batch,), and two indices that broadcast to (batch, count).
+        """
+        assert self.ids is not None
+        item, place = self._places(count)
+        lengths = torch.full((len(self.ids),), 0, device=place.device) + self.start + count
+        self.start = 0
+        return self.ids[:, : int(lengths.max())].clone(), lengths, (item, place)
+
+    def _places(self, count: int) -> tuple[Tensor, Tensor]:
+        """Where the next tokens of each text are, as indices of (batch, capacity)."""
+        device = self.layers[0].keys.device
+        start = torch.as_tensor(self.start, device=device).view(-1, 1)
+        item = torch.arange(len(self.layers[0].keys), device=device).unsqueeze(-1)
+        return item, start + torch.arange(count, device=device)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text so far."""
         return self.start if isinstance(self.start, int) else int(self.start.max())
 
     def advance(self, count: int | Tensor) -> None:
@@ -114,9 +145,11 @@ class Cache:
             items: (texts,) int64, the text that each continues.
             beams: how many consecutive texts share a memory from now on; it is kept once.
         """
-        rows, longest = len(self.layers[0].keys), self._longest()
+        rows, longest = len(self.layers[0].keys), self.longest
         if isinstance(self.start, Tensor):
             self.start = self.start[items]
+        if self.ids is not None:
+            self.ids = self.ids[items]
         same = torch.arange(rows, device=items.device)
         for layer in self.layers:
             if not torch.equal(items, same):

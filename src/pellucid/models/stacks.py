@@ -107,12 +107,22 @@ class Stack(nn.Module):
             raise TypeMismatchError(
                 f"cache must be a Cache, as the model's cache() makes it, not {cache!r:.80}"
             )
+        before = 0 if cache is None else cache.longest
         start = 0 if cache is None else cache.start
         longest = tokens if cache is None else cache.claim(config, len(ids), tokens)
         if types is not None:
             check_table("types", types, ids, config.types)
         if lengths is not None:
             check_lengths(lengths, ids)
+        if cache is not None:
+            cache.note(ids)
+            if before and self.rotary is not None and self.rotary.changes(before, longest):
+                if positions is not None or mask is not None:
+                    raise ArgumentError(
+                        "positions and mask cannot be given with a cache that grows past the "
+                        "length of pretraining: all its keys are computed anew"
+                    )
+                return self._anew(tokens, cache, lengths, last)
         positions = self._places(ids, positions, start, longest, cache is not None)
         keys = positions
         if cache is not None:
@@ -142,6 +152,14 @@ class Stack(nn.Module):
         if last:
             x = _last(x, lengths)
         return x if self.final_norm is None else self.final_norm(x)
+
+    def _anew(self, tokens: int, cache: Cache, lengths: Tensor | None, last: bool) -> Tensor:
+        """The hidden states of the last tokens, after those before are computed again."""
+        ids, whole, last_ones = cache.rewound(tokens)
+        if lengths is not None:
+            whole = whole - tokens + lengths
+        x: Tensor = self(ids, cache=cache, lengths=whole, last=last)
+        return x if last else x[last_ones]
 
     def _through(
         self,
