@@ -492,10 +492,12 @@ def test_the_page_shows_the_file_as_it_is():
     root = Path(__file__).parent.parent.parent
     page = (root / "docs/add-a-family.md").read_text(encoding="utf-8")
     file = (root / "src/pellucid/models/checkpoints/gpt2.py").read_text(encoding="utf-8")
-    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    *shown, table = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     docstring, _, code = file.partition("\n\n")
     assert docstring.startswith('"""GPT-2')
     assert "".join(shown).replace("\n", "") == code.replace("\n", "")
+    described = (root / "src/pellucid/models/checkpoints/experts.py").read_text(encoding="utf-8")
+    assert table[table.index("MIXTRAL") :] in described
     fields = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert fields == {one.name for one in dataclasses.fields(Family)} - {
         "read",

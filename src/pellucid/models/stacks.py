@@ -8,6 +8,7 @@ No code here depends on a family: all differences are in `Config`.
 """
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -334,7 +335,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return _some_floats(self).device
 
     def to_int8(self) -> Self:
         """Quantise the weights to int8, in place: a quarter of the memory of float32, and faster
@@ -467,7 +468,7 @@ class _LanguageModel(Transformer):
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` texts of at most `capacity` tokens."""
-        return Cache(self.config, batch, capacity, next(self.decoder.parameters()))
+        return Cache(self.config, batch, capacity, _some_floats(self.decoder))
 
 
 class Decoder(_LanguageModel):
@@ -590,6 +591,12 @@ class EncoderDecoder(_LanguageModel):
 KINDS: dict[Kind, type[Encoder | Decoder | EncoderDecoder]] = {
     model.kind: model for model in (Encoder, Decoder, EncoderDecoder)
 }
+
+
+def _some_floats(module: nn.Module) -> Tensor:
+    """A parameter or, in int8, where all weights may be buffers, one of those."""
+    tensors = chain(module.parameters(), module.buffers())
+    return next(tensor for tensor in tensors if tensor.is_floating_point())
 
 
 def _last(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -52,7 +52,7 @@ def _family(description: Description, names: dict[Any, str] = EACH) -> Family:
 MIXTRAL = Description(
     model_type="mixtral",
     architecture="MixtralForCausalLM",
-    fixed=PLAIN,
+    fixed={**RMS, "bias": False},
     keys={
         **keys(positions=131_072, tied=False, eps=1e-5, kv_heads=8),
         "head_dim": Key("head_dim", None),
