@@ -37,7 +37,9 @@ def check_shares(page: Page, name: str, expected) -> None:
     shares = side(page, name).locator(".share").all_inner_texts()
     assert len(shares) == len(expected)
     for said, weight in zip(shares, expected.tolist(), strict=True):
-        if said == "< 0.01 %":
+        if said == "–":
+            assert weight == 0
+        elif said == "< 0.01 %":
             assert 0 < weight < 1e-4
         else:
             assert is_shown(percents(said)[0], weight), (said, weight)
