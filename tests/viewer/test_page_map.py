@@ -23,8 +23,10 @@ def test_a_short_text_has_a_number_in_each_cell(shown, opened):
     page = opened(of, "map", "layer=1&head=2", viewport={"width": 1280, "height": 720})
     assert asked(page)["scale"] == "linear"
     said = texts(saved(page, "SVG"))
-    for text, weight in zip(said, weights.flatten().tolist(), strict=False):
-        assert is_shown(percents(text)[0], weight)
+    numbers = said[: weights.numel()]
+    assert len({text.endswith(" %") for text in numbers}) == 1  # behind all of them, or behind none
+    for text, weight in zip(numbers, weights.flatten().tolist(), strict=True):
+        assert is_shown(percents(f"{text.removesuffix(' %')} %")[0], weight)
     words = of.catalogue.words(1, 0, "keys")
     along = said[SOURCE**2 : SOURCE**2 + 2 * SOURCE]
     assert along == [word.strip() or "⏎" for word in 2 * words]
