@@ -12,7 +12,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.text import text_inputs
 from pellucid.text.table_reading import PLAIN, Reading
-from pellucid.text.text_inputs import Items
+from pellucid.text.text_inputs import Items, Source
 from pellucid.text.utf8_files import STDIN, nothing_in, text_blocks, too_long
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pellucid.lens.layer_selection import Layers
     from pellucid.models import Encoder
+    from pellucid.tasks.saved_vectors import Saved
+    from pellucid.tasks.similarity import Match
 
 Name = TypeVar("Name")
 Model = TypeVar("Model")
@@ -100,6 +102,43 @@ def opened(model: Name, reader: Callable[[Name], Model]) -> Model:
         return reader(model)
 
 
+def embedded_file(
+    model: "Encoder",
+    source: Callable[[], Source],
+    output: Path,
+    name: str | None,
+    **options: Any,
+) -> None:
+    """Embed the texts of a file into another, with a progress bar and with notes on stderr.
+
+    Args:
+        model: the encoder.
+        source: opens the texts.
+        output: the file to write.
+        name: of the encoder, as the user gave it.
+        options: of `pellucid.tasks.vector_writing.embed_file`.
+    """
+    from pellucid.tasks.vector_writing import embed_file
+
+    try:
+        with steps() as step:
+            step("reading", 0, 1)
+            written = embed_file(
+                model,
+                source,
+                output,
+                name=name,
+                progress=lambda done, of: step(f"embedding {count(of, 'text')}", done, of),
+                begun=lambda done, of: note(f"{done:,} of {of:,} texts were embedded before"),
+                **options,
+            )
+    except KeyboardInterrupt:
+        note("stopped; the same command continues after the last part that is finished")
+        raise
+    for line in written.notes:
+        note(line)
+
+
 def embedded(
     model: "Encoder",
     items: Items,
@@ -128,3 +167,45 @@ def embedded(
             **options,
             progress=lambda done, of: step(f"embedding {count(of, 'text')}", done, of),
         )
+
+
+def embedded_query(
+    model: "Encoder", query: str, *, strict: bool, truncate_dim: int | None = None
+) -> "torch.Tensor":
+    """The embedding of what is looked for, (width,)."""
+    from pellucid.tasks.embedding import QUERY, role_prompt
+
+    asked = text_inputs.from_arguments([query])
+    prompt = role_prompt(model, QUERY)
+    return embedded(model, asked, strict=strict, prompt=prompt, truncate_dim=truncate_dim)[0]
+
+
+def found(
+    model: "Encoder", saved: "Saved", query: str, name: str | None, top: int, *, strict: bool
+) -> "tuple[Items, list[Match]]":
+    """The texts of a file of embeddings that are nearest to a query, the nearest first.
+
+    Args:
+        model: the encoder.
+        saved: the embeddings.
+        query: what to look for.
+        name: of the encoder, as the user gave it.
+        top: how many to find.
+        strict: refuse a query that is too long.
+
+    Raises:
+        ArgumentError: the embeddings are those of another encoder.
+    """
+    from pellucid.tasks.embedding import PROBE, embed
+    from pellucid.tasks.similarity import Match, nearest
+
+    with steps() as step:
+        step("opening the embeddings", 0, 1)
+        width = min(saved.vectors.shape[1], model.config.embedding_numbers)
+    saved.check(embed(model, [PROBE], prompt="", truncate_dim=width)[0], name)
+    asked = embedded_query(model, query, strict=strict, truncate_dim=width)
+    matches = nearest(asked, saved.vectors, top)
+    items = saved.items([match.index for match in matches])
+    for line in items.notes:
+        note(line)
+    return items, [Match(number, match.score) for number, match in enumerate(matches)]

@@ -83,10 +83,13 @@ def embed_texts(
     json: JsonOption = False,
 ) -> None:
     """Turn texts into vectors whose cosine similarity measures how similar they are."""
-    from pellucid.commands.inputs import embedded, opened, read_texts
+    from functools import partial
+
+    from pellucid.commands.inputs import embedded, embedded_file, opened, read_texts
     from pellucid.commands.printing import embeddings
     from pellucid.tasks import open_encoder
     from pellucid.text.table_reading import Reading
+    from pellucid.text.text_inputs import Source
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
     check_alone("model", "prompt", "truncate_dim", "strict")
@@ -96,9 +99,17 @@ def embed_texts(
         task = Embed(model=model, prompt=prompt, truncate_dim=truncate_dim, strict=strict)
         return work_over(task, over, output, json, workers, part, column, reading)
     check_files(VECTORS, overwrite=overwrite, output=output)
+    asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
+    is_table = output is not None and output.suffix.lower() != ".json"
+    if output is not None and is_table and file and str(file) != "-" and not (texts or json):
+        source = partial(Source, file, column, None, reading)
+        encoder = opened(model, open_encoder)
+        embedded_file(encoder, source, output, model, strict=strict, overwrite=overwrite, **asked)
+        wrote(output)
+        return
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
-    vectors = embedded(encoder, items, strict=strict, prompt=prompt, truncate_dim=truncate_dim)
+    vectors = embedded(encoder, items, strict=strict, **asked)
     give(
         output,
         json,
@@ -124,12 +135,11 @@ def rank_texts(
     json: JsonOption = False,
 ) -> None:
     """Find the texts nearest in meaning to a query."""
-    from pellucid.commands.inputs import embedded, opened, read_texts
+    from pellucid.commands.inputs import embedded, embedded_query, found, opened, read_texts
     from pellucid.commands.printing import similarity
-    from pellucid.tasks import open_encoder, similar
-    from pellucid.tasks.embedding import DOCUMENT, QUERY, role_prompt
+    from pellucid.tasks import open_encoder, saved_vectors, similar
+    from pellucid.tasks.embedding import DOCUMENT, role_prompt
     from pellucid.text.table_reading import Reading
-    from pellucid.text.text_inputs import from_arguments
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
     check_files(COLUMNS, overwrite=overwrite, output=output)
@@ -140,20 +150,24 @@ def rank_texts(
         )
     if top < 1:
         raise ArgumentError(f"--top must be 1 or more, not {top}")
-    items = read_texts(None, file, column, reading=reading, strict=strict)
-    encoder = opened(model, open_encoder)
-    vectors = embedded(encoder, items, strict=strict, prompt=role_prompt(encoder, DOCUMENT))
-    asked = embedded(
-        encoder, from_arguments([query]), strict=strict, prompt=role_prompt(encoder, QUERY)
-    )
-    matches = similar(asked[0], vectors, top)
+    saved = saved_vectors.opened(file) if file and saved_vectors.is_saved(file) else None
+    if saved is not None and column is None:
+        model = saved.model if model is None else model
+        items, matches = found(opened(model, open_encoder), saved, query, model, top, strict=strict)
+        total = len(saved.vectors)
+    else:
+        items = read_texts(None, file, column, reading=reading, strict=strict)
+        encoder = opened(model, open_encoder)
+        vectors = embedded(encoder, items, strict=strict, prompt=role_prompt(encoder, DOCUMENT))
+        matches = similar(embedded_query(encoder, query, strict=strict), vectors, top)
+        total = len(items.texts)
     give(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: similarity.data(query, items, matches, model),
+        data=lambda: similarity.data(query, items, matches, model, total),
         columns=lambda: similarity.columns(items, matches),
-        show=lambda: similarity.show(query, items, matches, plain_console()),
+        show=lambda: similarity.show(query, items, matches, plain_console(), total),
     )
 
 
@@ -282,8 +296,8 @@ def label_texts(
     from pellucid.common.files import to_json
     from pellucid.tasks import evaluate, open_encoder, targets
     from pellucid.tasks import predict as predict_labels
-    from pellucid.tasks.classify import PROBE, Head, OwnClassifier, check_head
-    from pellucid.tasks.embedding import name_of
+    from pellucid.tasks.classify import Head, OwnClassifier, check_head
+    from pellucid.tasks.embedding import PROBE, name_of
     from pellucid.text.table_reading import Reading, has_columns
     from pellucid.text.text_inputs import from_arguments
 

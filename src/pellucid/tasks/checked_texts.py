@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pellucid.common.files import is_blank, printable
 from pellucid.common.wording import count, short
@@ -39,16 +40,51 @@ def checked(kind: str, texts: Sequence[str], names: Sequence[str] | None = None)
     return names
 
 
+@dataclass(slots=True)
+class Doubts:
+    """Texts that the model cannot read in full, counted over one or more calls of `ids_of`."""
+
+    texts: int = 0
+    """How many were read."""
+    limit: int = 0
+    """The most tokens that the model reads."""
+    cut: int = 0
+    """Texts of more tokens, which are truncated."""
+    lost: int = 0
+    """Tokens that are lost so."""
+    longest: tuple[int, str] = (0, "")
+    """Tokens of the longest of them, and its name."""
+    unknown: int = 0
+    """Texts of whose tokens more than half are unknown: to the model they are all alike."""
+    first_unknown: str = ""
+
+    def told(self) -> list[str]:
+        """A line for each kind of doubt, if there is any."""
+        lines = []
+        if self.unknown:
+            lines.append(
+                f"{count(self.unknown, 'text')} of {self.texts} mostly of characters or words that "
+                f"the model does not know, and that are all one to it: {self.first_unknown}"
+            )
+        if self.cut:
+            tokens, name = self.longest
+            lines.append(
+                f"{count(self.cut, 'text')} of {self.texts} truncated to {self.limit:,} tokens, "
+                f"the model's maximum: {self.lost:,} tokens are lost; the longest, {name}, has "
+                f"{tokens:,}"
+            )
+        return lines
+
+
 def ids_of(
     model: Transformer,
     texts: Sequence[str],
     strict: bool,
     names: Sequence[str] | None = None,
     prefix: str = "",
+    doubts: Doubts | None = None,
 ) -> list[list[int]]:
     """The ids of each text, truncated to the model's maximum length.
-
-    A warning counts texts that are truncated, and texts that are mostly unknown to the vocabulary.
 
     Args:
         model: a model with a tokenizer.
@@ -56,6 +92,8 @@ def ids_of(
         strict: refuse a text that is too long instead of truncating it with a warning.
         names: what errors call each text, such as "line 3 of a.txt"; "texts[2]" by default.
         prefix: what comes before each text.
+        doubts: counts texts that are truncated, and those that are mostly unknown to the
+            vocabulary; without it, a warning counts them.
 
     Raises:
         ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
@@ -68,50 +106,47 @@ def ids_of(
     for name, text_ids in zip(names, ids, strict=True):
         if not text_ids:
             raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
-    _warn_of_unknown(model.tokenizer, texts, ids, names)
+    found = Doubts() if doubts is None else doubts
+    found.texts += len(ids)
+    _count_unknown(model.tokenizer, texts, ids, names, found)
     limit = model.config.longest
-    if limit is None:
-        return ids
-    too_long = [number for number, text_ids in enumerate(ids) if len(text_ids) > limit]
-    if not too_long:
-        return ids
-    longest = max(too_long, key=lambda number: len(ids[number]))
-    if strict:
-        raise ArgumentError(
-            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model reads at most "
-            f"{limit:,}"
-        )
-    lost = sum(len(ids[number]) - limit for number in too_long)
-    warnings.warn(
-        f"{count(len(too_long), 'text')} of {len(ids)} truncated to {limit:,} tokens, the model's "
-        f"maximum: {lost:,} tokens are lost; the longest, {names[longest]}, has "
-        f"{len(ids[longest]):,}",
-        stacklevel=3,
-    )
-    for number in too_long:
-        ids[number] = model.tokenizer.encode_cut(texts[number], limit)
+    too_long = [
+        number for number, text_ids in enumerate(ids) if limit is not None and len(text_ids) > limit
+    ]
+    if limit is not None and too_long:
+        longest = max(too_long, key=lambda number: len(ids[number]))
+        length = len(ids[longest])
+        if strict:
+            raise ArgumentError(
+                f"{names[longest]} has {length:,} tokens, but the model reads at most {limit:,}"
+            )
+        found.limit = limit
+        found.cut += len(too_long)
+        found.lost += sum(len(ids[number]) - limit for number in too_long)
+        if length > found.longest[0]:
+            found.longest = length, names[longest]
+        for number in too_long:
+            ids[number] = model.tokenizer.encode_cut(texts[number], limit)
+    for line in found.told() if doubts is None else ():
+        warnings.warn(line, stacklevel=3)
     return ids
 
 
-def _warn_of_unknown(
-    tokenizer: Tokenizer, texts: Sequence[str], ids: Sequence[Sequence[int]], names: Sequence[str]
+def _count_unknown(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    ids: Sequence[Sequence[int]],
+    names: Sequence[str],
+    doubts: Doubts,
 ) -> None:
-    """Warn of texts of whose tokens more than half are unknown: to the model they are all alike."""
     unknown = tokenizer.unknown
     if unknown is None:
         return
     marks = set(tokenizer.all_special_ids) - {unknown}
-    found = []
-    for number, text_ids in enumerate(ids):
+    for name, text, text_ids in zip(names, texts, ids, strict=True):
         times = text_ids.count(unknown)
         if times and 2 * times > sum(token not in marks for token in text_ids):
-            found.append(number)
-    if found:
-        first = found[0]
-        shown = short(" ".join(printable(texts[first]).split()), 60)
-        warnings.warn(
-            f"{count(len(found), 'text')} of {len(ids)} mostly of characters or words that the "
-            f"model does not know, and that are all one to it: the first is {names[first]}, "
-            f"“{shown}”",
-            stacklevel=4,
-        )
+            doubts.unknown += 1
+            if not doubts.first_unknown:
+                shown = short(" ".join(printable(text[:200]).split()), 60)
+                doubts.first_unknown = f"the first is {name}, “{shown}”"

@@ -26,7 +26,7 @@ from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.models import Encoder
 from pellucid.tasks.clustering import one_thread, require_sklearn
-from pellucid.tasks.embedding import name_of
+from pellucid.tasks.embedding import is_same, name_of
 from pellucid.tasks.targets import KINDS, Given, Kind, Targets
 
 FORMAT = "pellucid head 1"
@@ -244,9 +244,6 @@ def likely(labels: Sequence[str], shares: Sequence[float]) -> list[str]:
     return [label for share, label in ranked if share >= 0.5]
 
 
-PROBE = "Which encoder is this?"
-
-
 def check_head(head: Head, probe: Tensor, model: str | None) -> None:
     """Check that a head was fitted on the embeddings of this encoder.
 
@@ -255,8 +252,7 @@ def check_head(head: Head, probe: Tensor, model: str | None) -> None:
     """
     if head.probe is None:
         return
-    is_same_shape = head.probe.shape == probe.shape
-    if not is_same_shape or not np.allclose(head.probe, probe, atol=1e-3):
+    if not is_same(head.probe, probe):
         raise ArgumentError(
             f"the head was fitted on embeddings of {name_of(head.model)}, which differ from those "
             f"of {name_of(model)}"

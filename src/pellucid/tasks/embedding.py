@@ -20,7 +20,7 @@ from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.interception import listeners
 from pellucid.models import Encoder, load
-from pellucid.tasks.checked_texts import ids_of
+from pellucid.tasks.checked_texts import Doubts, ids_of
 from pellucid.tasks.whole_numbers import check_whole
 
 DEFAULT = "all-MiniLM-L6-v2"
@@ -29,6 +29,8 @@ BATCH_TOKENS = 2048
 enough that all cores stay busy to the end.
 """
 
+PROBE = "Which encoder is this?"
+"""A text whose embedding tells one encoder from another; see `is_same`."""
 Progress = Callable[[int, int], None]
 """Called with the number of texts done and the total."""
 
@@ -53,6 +55,11 @@ def open_encoder(path: str | Path | None = None) -> Encoder:
     return model
 
 
+def is_same(probe: Tensor, other: Tensor) -> bool:
+    """Whether two embeddings of `PROBE`, (width,), are those of one encoder."""
+    return probe.shape == other.shape and torch.allclose(probe, other, rtol=1e-5, atol=1e-3)
+
+
 def name_of(model: str | None) -> str:
     """The display name of an encoder, given its path or hub name; None is the default encoder."""
     return DEFAULT if model is None else printable(Path(model).name or model)
@@ -68,6 +75,7 @@ def embed(
     truncate_dim: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
+    doubts: Doubts | None = None,
 ) -> Tensor:
     """Embed texts: (texts, width), float32 on the CPU, in the order given, without gradient.
 
@@ -86,6 +94,7 @@ def embed(
             `model.config.truncated` unless given.
         batch_tokens: the most tokens of a forward pass; a longer text has a pass of its own.
         progress: called after each pass with the number of texts done and the total.
+        doubts: counts texts that the model cannot read in full, instead of warnings.
 
     Raises:
         ArgumentError: a text is blank, not valid Unicode or, with `strict`, too long.
@@ -96,7 +105,7 @@ def embed(
         raise TypeMismatchError("model must be an Encoder that was loaded with its tokenizer")
     check_whole("batch_tokens", batch_tokens)
     prefix = prompt_text(model, prompt)
-    ids = ids_of(model, texts, strict, names, prefix)
+    ids = ids_of(model, texts, strict, names, prefix, doubts)
     skipped = 0 if model.prompts.pooled or not prefix else _tokens_of(model, prefix)
     width = model.config.embedding_numbers
     if truncate_dim is not None:

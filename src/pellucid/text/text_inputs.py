@@ -10,12 +10,14 @@ Blank texts are left out and counted; each text keeps the number of its line or 
 but may not be meant is said in a note.
 """
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pellucid.common import untrusted
-from pellucid.common.files import is_blank
+from pellucid.common.files import is_blank, reason_of
 from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text.folders import files_in
@@ -160,6 +162,35 @@ class Source:
         self.blank: list[int] = []
         """The lines that were left out so far."""
         self._first_blank = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the file or folder in a message."""
+        return name_of(self.path)
+
+    @property
+    def blanks(self) -> str:
+        """The number of blank lines, and which they are."""
+        return f"{count(len(self.blank), 'empty line')}: {_some(self.blank)}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these texts from others: the files, with their sizes and times, and how they
+        are read.
+
+        Raises:
+            FileError: a file cannot be read.
+        """
+        try:
+            facts = [(os.path.realpath(file), file.stat()) for file in self.files]
+        except OSError as error:
+            raise FileError(f"cannot read '{self.name}': {reason_of(error)}") from error
+        return {
+            "files": [[path, status.st_size, status.st_mtime_ns] for path, status in facts],
+            "column": self.column,
+            "label": self.label,
+            "reading": asdict(self.reading),
+        }
 
     @property
     def notes(self) -> list[str]:

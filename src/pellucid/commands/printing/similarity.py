@@ -28,20 +28,22 @@ def columns(items: Items, matches: Sequence[Match]) -> dict[str, table_writing.C
     }
 
 
-def data(query: str, items: Items, matches: Sequence[Match], model: str | None) -> dict[str, Any]:
-    """The matches for --json."""
+def data(
+    query: str, items: Items, matches: Sequence[Match], model: str | None, total: int
+) -> dict[str, Any]:
+    """The matches for --json, of a total of texts."""
     return {
         "model": name_of(model),
         "query": query,
-        "texts": len(items.texts),
+        "texts": total,
         "notes": items.notes,
         "matches": table_writing.rows_of(columns(items, matches)),
     }
 
 
-def show(query: str, items: Items, matches: Sequence[Match], console: Console) -> None:
-    """Print each match with its score and the number of its line."""
-    of = f"of {count(len(items.texts), 'text')}" if len(matches) < len(items.texts) else ""
+def show(query: str, items: Items, matches: Sequence[Match], console: Console, total: int) -> None:
+    """Print each match, of a total of texts, with its score and the number of its line."""
+    of = f"of {count(total, 'text')}" if len(matches) < total else ""
     say(
         f"Nearest to “{isolated(short(printable(query), 200))}”: {len(matches)} {of}".strip(),
         console,
