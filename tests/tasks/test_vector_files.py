@@ -18,6 +18,7 @@ import torch
 from pellucid.errors import ArgumentError, FileError, ShapeError
 from pellucid.tasks import embed, open_encoder, saved_vectors, similar, similarity, vector_writing
 from pellucid.tasks.similarity import nearest
+from pellucid.tasks.vector_writing import _Parts
 from pellucid.text.text_inputs import Source
 
 TEXTS = [f"The {n}th text is about {word}" for n in range(7) for word in ("rain", "a cat", "soup")]
@@ -97,8 +98,8 @@ def test_what_was_stopped_goes_on(model, texts, tmp_path, monkeypatch):
 def test_parts_of_something_else_are_not_used(model, texts, tmp_path, monkeypatch, changed):
     output = tmp_path / "a.npy"
     with monkeypatch.context() as patch:
-        patch.setattr(vector_writing, "_write_array", lambda *_: os.stat("/nowhere/full"))
-        with pytest.raises(OSError, match="full"):
+        patch.setattr(_Parts, "__iter__", lambda _: os.stat("/nowhere/full"))
+        with pytest.raises(OSError, match="cannot write"):
             written(model, texts, output)
     options = {}
     if changed == "texts":

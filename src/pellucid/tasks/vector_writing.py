@@ -7,7 +7,8 @@ output. The same command on the same files continues after the last part.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,7 +103,8 @@ def embed_file(
     if done != total:
         raise FileError(f"'{first.name}' changed while it was read")
     if kind(output) == ".npy":
-        _write_array(output, parts, total, len(probe), overwrite)
+        with written_whole(output, "npy", overwrite=overwrite) as aside:
+            _write_array(aside, parts, (total, len(probe)))
     else:
         _write_table(output, parts, source(), name, probe, overwrite)
     parts.remove()
@@ -118,7 +120,7 @@ class _Parts:
     """Embeddings that are written already, `PART` texts in each file but the last."""
 
     def __init__(self, output: Path, made_from: dict[str, Any], probe: Tensor) -> None:
-        self.made_from, self.probe = made_from, probe
+        self.output, self.made_from, self.probe = output, made_from, probe
         target = Path(os.path.realpath(output))
         self.folder = target.parent / f"{UNFINISHED.rstrip('*')}{target.name}.parts"
         self.number = self.found = 0
@@ -128,11 +130,9 @@ class _Parts:
         about = self._about()
         if about is None:
             self.remove()
-            try:
+            with self._reported():
                 self.folder.mkdir()
-            except OSError as error:
-                raise FileError(f"cannot write '{self.folder}': {reason_of(error)}") from error
-            self._note(Doubts())
+                self._note(Doubts())
             return 0, Doubts()
         while self._path(self.number).is_file() and (self.number + 1) * PART <= total:
             self.number += 1
@@ -141,10 +141,22 @@ class _Parts:
         return self.number * PART, Doubts(**doubts | {"longest": tuple(doubts["longest"])})
 
     def add(self, vectors: Tensor, doubts: Doubts) -> None:
-        with written_whole(self._path(self.number)) as aside, aside.open("wb") as file:
-            np.save(file, vectors.numpy())
-        self._note(doubts)
+        with self._reported():
+            with written_whole(self._path(self.number)) as aside:
+                _write_array(aside, [vectors.numpy()], tuple(vectors.shape))
+            self._note(doubts)
         self.number += 1
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """A part that cannot be written is an error of the output; without any, none is kept."""
+        try:
+            yield
+        except OSError as error:
+            if not self.number:
+                self.remove()
+            cause = error.__cause__ if isinstance(error, FileError) else error
+            raise FileError(f"cannot write '{self.output}': {reason_of(cause or error)}") from error
 
     def __iter__(self) -> Iterator[np.ndarray[Any, Any]]:
         for number in range(self.number):
@@ -176,9 +188,9 @@ class _Parts:
         return None
 
 
-def _write_array(output: Path, parts: _Parts, total: int, width: int, overwrite: bool) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
-    with written_whole(output, "npy", overwrite=overwrite) as aside, aside.open("wb") as file:
+def _write_array(path: Path, parts: Iterable[np.ndarray[Any, Any]], shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:  # np.save would hide the reason if the disk is full
         np.lib.format.write_array_header_1_0(file, header)
         for vectors in parts:
             file.write(np.ascontiguousarray(vectors, "<f4").data)

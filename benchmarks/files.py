@@ -1,0 +1,187 @@
+"""Files of any size: rows read and embedded in memory that does not grow, and found again at once.
+
+    python -m benchmarks.files [--only FIGURE] [--json FILE]
+
+A million rows are read from each kind of file beside Arrow, which is told what the file is, and
+embedded by a tiny model, so that what is measured is not the model. `pellucid similar` runs as a
+user runs it, over 100,000 saved embeddings; the imports of the same command are taken off.
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed is installed
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+import torch
+
+from benchmarks.command import run
+from benchmarks.heart import Row, duration
+from benchmarks.measure import PeakMemory
+from pellucid.models import Config, Encoder
+from pellucid.tasks import embed, open_encoder
+from pellucid.tasks.embedding import PROBE
+from pellucid.tasks.vector_writing import PARQUET, embed_file, table_schema
+from pellucid.text.text_inputs import Source
+
+ROWS, FEW = 1_000_000, 100_000
+SAVED, WIDTH = 100_000, 384
+ROUNDS = 3
+WORDS = "rain falls on the old river and she sings of light while forty birds leave"
+FOLDER = Path(tempfile.gettempdir()) / "pellucid-benchmark-files"
+
+
+def made(ending: str, number: int) -> Path:
+    """A file with so many rows of a number, a text of some ten words and a label."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{number}{ending}"
+    if path.exists():
+        return path
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(WORDS.split(), k=draw.randint(3, 17))) for _ in range(number)]
+    columns = {"id": range(number), "text": texts, "label": [n % 3 for n in range(number)]}
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=2**16)
+    else:
+        with path.open("w", encoding="utf-8") as file:
+            if ending == ".csv":
+                file.write("id,text,label\n")
+            for row in zip(*columns.values(), strict=True):
+                item = json.dumps(dict(zip(columns, row, strict=True)))
+                file.write(f"{item}\n" if ending == ".jsonl" else f'{row[0]},"{row[1]}",{row[2]}\n')
+    return path
+
+
+def reading() -> Iterator[Row]:
+    peers = {
+        ".csv": pyarrow.csv.read_csv,
+        ".jsonl": pyarrow.json.read_json,
+        ".parquet": pyarrow.parquet.read_table,
+    }
+    for ending, peer in peers.items():
+        path = made(ending, ROWS)
+        start = time.perf_counter()
+        assert peer(path).num_rows == ROWS
+        whole = time.perf_counter() - start
+        extra = []
+        for number in (FEW, ROWS):
+            with PeakMemory() as peak:
+                start = time.perf_counter()
+                assert sum(1 for _ in Source(made(ending, number))) == number
+                ours = time.perf_counter() - start
+            extra.append(peak.extra)
+        yield Row(
+            figure="memory of a million rows",
+            setting=f"{ending}, over that of {FEW:,} rows",
+            ours=f"{duration(ours)}, {ROWS / ours / 1e3:.0f},000 rows a second",
+            peer=f"Arrow, all at once {duration(whole)}",
+            value=(extra[1] - extra[0]) / 2**20,
+            unit="MB",
+            bar=16,
+        )
+
+
+def embedding() -> Iterator[Row]:
+    model = Encoder(
+        Config(kind="encoder", vocabulary=30522, width=8, heads=1, hidden=8, layers=1, positions=64)
+    )
+    model.tokenizer = open_encoder().tokenizer
+    extra = []
+    for number in (FEW, ROWS):
+        output = FOLDER / "vectors.parquet"
+        source = partial(Source, made(".csv", number))
+        with PeakMemory() as peak:
+            start = time.perf_counter()
+            embed_file(model, source, output, name=None, overwrite=True)
+            seconds = time.perf_counter() - start
+        extra.append(peak.extra)
+    yield Row(
+        figure="memory of embed -o",
+        setting=f"{ROWS:,} rows by a tiny model, over that of {FEW:,} rows",
+        ours=duration(seconds),
+        value=(extra[1] - extra[0]) / 2**20,
+        unit="MB",
+        bar=32,
+    )
+
+
+def similar() -> Iterator[Row]:
+    FOLDER.mkdir(exist_ok=True)
+    model = open_encoder()
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(SAVED, WIDTH), dim=-1)
+    path = FOLDER / "saved.parquet"
+    schema = table_schema(WIDTH, None, embed(model, [PROBE])[0], with_file=False)
+    flat = pyarrow.array(vectors.numpy().reshape(-1))
+    columns = {
+        "line": range(1, SAVED + 1),
+        "text": [f"text {number}" for number in range(SAVED)],
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, WIDTH),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path, **PARQUET)
+    command = ["similar", "forty birds", str(path), "--json", "--top", "10"]
+    script = "import sys; from pellucid.cli import main\nsys.argv = ['pellucid', *sys.argv[1:]]\n"
+    names = "import atexit, json; atexit.register(lambda: print(json.dumps([*sys.modules])))\n"
+    said = _ran(f"{script}{names}main()", *command)
+    answer, end = json.JSONDecoder().raw_decode(said)
+    imports = json.loads(said[end:])
+    again = (
+        "import importlib, json, sys\nfor name in json.loads(sys.argv[1]):\n"
+        "    try:\n        importlib.import_module(name)\n    except ImportError:\n        pass\n"
+    )
+    beyond = []
+    for _ in range(ROUNDS):
+        times = []
+        for call in (
+            partial(_ran, again, json.dumps(imports)),
+            partial(_ran, f"{script}main()", *command),
+        ):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        beyond.append(times[1] - times[0])
+    query = embed(model, ["forty birds"])[0].double().numpy()
+    scores = vectors.double().numpy() @ query
+    wanted = np.argsort(-scores)[:10] + 1
+    yield Row(
+        figure="similar over saved embeddings",
+        setting=f"{SAVED:,} of {WIDTH} numbers, a process a query, beyond its imports",
+        ours=f"imports {duration(times[0])}",
+        value=statistics.median(beyond),
+        unit="s",
+        bar=0.5,
+    )
+    yield Row(
+        figure="similar over saved embeddings",
+        setting="of the nearest 10 in float64, found in their order",
+        ours="",
+        value=float(np.mean([match["line"] for match in answer["matches"]] == wanted)),
+        unit="",
+        bar=1.0,
+        at_least=True,
+    )
+
+
+def _ran(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+SECTIONS = (reading, embedding, similar)
+
+
+if __name__ == "__main__":
+    run("benchmarks.files", __doc__, f"pyarrow {pyarrow.__version__}", SECTIONS)
