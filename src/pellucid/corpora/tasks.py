@@ -15,8 +15,8 @@ from pellucid.lens.head_table import COLUMNS, HeadRow
 from pellucid.readers.forward_pass import inputs_of
 from pellucid.readers.opening import open_checkpoint
 from pellucid.tasks import open_encoder, open_translator
-from pellucid.tasks.classify import PROBE, Head, OwnClassifier, check_head, columns_of
-from pellucid.tasks.embedding import embed, predict
+from pellucid.tasks.classify import Head, OwnClassifier, check_head, columns_of
+from pellucid.tasks.embedding import PROBE, embed, predict
 from pellucid.tasks.translation import translate
 
 Columns = dict[str, Any]
