@@ -317,7 +317,7 @@ def label_texts(
     if examples is not None:
         labelled = read_texts(None, examples, column, label, reading=reading, strict=strict)
         learnt = targets.read(labelled.labels, targets.kind_named(predict), separator)
-        if predict is None and separator is None and not isinstance(learnt[0], str):
+        if predict is None and separator is None and isinstance(learnt[0], float):
             note(f"'{label}' is a number, so numbers are predicted; --predict label for labels")
     items = None
     if texts or file is not None or examples is None:

@@ -1,7 +1,7 @@
 """What is told of predictions on held-out texts: one label, several labels or a number each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,14 @@ class Evaluation:
         """All of it, as JSON can hold it."""
         data = asdict(self)
         others = data.pop("others")
-        found: dict[str, Any] = plain(
-            {name: value for name, value in data.items() if value not in (None, ())} | others
-        )
+        kept = {name: value for name, value in data.items() if value not in (None, ())}
+        found: dict[str, Any] = plain(kept | others | {self.name: self.value})
         return found
+
+    @property
+    def name(self) -> str:
+        """The name of the figure as a key, such as "micro_f1"."""
+        return self.figure.lower().replace(" ", "_")
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> "Evaluation":
@@ -69,9 +73,9 @@ class Evaluation:
         names = {item.name for item in fields(cls)} & data.keys()
         found = {name: data[name] for name in names if name not in ("chance", "others")}
         found.setdefault("labels", ())
-        own = data["figure"].replace(" ", "_")
-        others = {name: data[name] for name in OTHERS if name in data and name != own}
-        return cls(chance=Chance(**data["chance"]), others=others, **found)
+        evaluation = cls(chance=Chance(**data["chance"]), **found)
+        others = {x: data[x] for x in OTHERS if x in data and x != evaluation.name}
+        return replace(evaluation, others=others)
 
 
 def figures_with(
@@ -170,10 +174,12 @@ def of_several(
         shares: (texts, labels) probabilities.
         targets: (texts, labels) 1 for each label of a text, else 0.
         names: of the labels.
-        kept: (labels,) bool, those that the macro F1 is of.
+        kept: (labels,) bool, those that are judged.
         groups: (texts,) the group of equal texts of each.
         seed: of the bootstrap.
     """
+    shares, targets = shares[:, kept], targets[:, kept]
+    names = [name for name, is_kept in zip(names, kept, strict=True) if is_kept]
     yes, has = shares >= 0.5, targets > 0
     hits, said, true = (yes & has).sum(0), yes.sum(0), has.sum(0)
     f1 = 2 * hits / np.maximum(said + true, 1)
@@ -202,7 +208,7 @@ def of_several(
         "interval": figures.bootstrap(sums, groups, micro_f1, seed),
         "baseline": float(constant.max()),
         "others": {
-            "macro_f1": float(f1[kept & (true > 0)].mean()),
+            "macro_f1": float(f1.mean()),
             "all_labels_right": float((yes == has).all(1).mean()),
             "calibration_error": figures.calibration_error(shares.ravel(), has.ravel()),
             "brier_score": figures.brier_score(shares, targets) / len(names),

@@ -78,7 +78,8 @@ def evaluate(
         return None
     with one_thread():
         scores = _cross_fitted(embeddings, targets, folds, balanced)
-        own, *permuted = _permuted(embeddings, targets, folds, groups, judged, balanced, seed)
+        shown = targets if targets.kind != "labels" else targets.columns(~few)
+        own, *permuted = _permuted(embeddings, shown, folds, groups, judged, balanced, seed)
     if targets.kind == "number":
         found = of_numbers(scores[:, 0], targets.values[:, 0], groups, seed)
     else:
@@ -86,8 +87,7 @@ def evaluate(
         warmth, shares = figures.cross_calibrated(scores, targets.values, folds, several=several)
         found = {"temperature": warmth, "labels_left_out": left_out}
         if several:
-            kept = ~few
-            found |= of_several(shares, targets.values, targets.names, kept, groups, seed)
+            found |= of_several(shares, targets.values, targets.names, ~few, groups, seed)
         else:
             found |= of_labels(shares[judged], targets.values[judged], groups[judged], balanced)
     values = np.array([found["value"], own])

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -70,9 +70,12 @@ class Targets:
         values = self.values[rows]
         if self.kind == "number":
             return Targets(kind=self.kind, names=(), values=values)
-        has = np.flatnonzero(values.any(0))
-        names = tuple(self.names[number] for number in has)
-        return Targets(kind=self.kind, names=names, values=values[:, has])
+        return replace(self, values=values).columns(values.sum(0) > 0)
+
+    def columns(self, kept: Array) -> "Targets":
+        """With some of the labels, (labels,) bool, only."""
+        names = tuple(name for name, is_kept in zip(self.names, kept, strict=True) if is_kept)
+        return Targets(kind=self.kind, names=names, values=self.values[:, kept])
 
 
 def read(cells: Sequence[str], kind: Kind | None = None, separator: str | None = None) -> Given:

@@ -187,8 +187,11 @@ class Classification(PackedTexts):
         self.margin = found.get("margin")
         times = int(np.clip(SMALL / targets.size, 100, PERMUTATIONS))
         orders = figures.permutations(self.groups, np.zeros(len(targets)), times, self.seed)
+        # Labels without held-out texts are not judged; of one label a text they have no part.
+        kept = slice(None) if self.kind != "labels" else targets.sum(0) > 0
+        shown, said = targets[:, kept], said[:, kept]
         permuted = [
-            figures_with(self.kind, said[None], targets[None, order], self.balanced)[0]
+            figures_with(self.kind, said[None], shown[None, order], self.balanced)[0]
             for order in orders
         ]
         chance = figures.Chance.of(
