@@ -171,6 +171,7 @@ def workers_of_ray():
 NEEDS_PROC = pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 
 
+@pytest.mark.slow  # Ray starts seven processes, which takes minutes on busy cores
 @NEEDS_PROC
 def test_a_worker_that_is_killed_loses_and_repeats_nothing(folder, tmp_path):
     pytest.importorskip("ray")
