@@ -16,7 +16,15 @@ from pellucid.layers import packed_linear
 from pellucid.layers.config import Config
 from pellucid.layers.packed import Packed
 from pellucid.layers.packed_linear import is_packable
-from pellucid.models.checkpoints import UNFIT, generation, gguf, pooling, read_config, understood
+from pellucid.models.checkpoints import (
+    UNFIT,
+    generation,
+    gguf,
+    lora,
+    pooling,
+    read_config,
+    understood,
+)
 from pellucid.models.checkpoints.family import (
     Family,
     Names,
@@ -36,7 +44,7 @@ from pellucid.models.checkpoints.weight_files import (
 from pellucid.models.stacks import KINDS, Decoder, Encoder, EncoderDecoder
 from pellucid.text import gguf_vocabularies
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.tokenizer_files import load_tokenizer
+from pellucid.text.tokenizer_files import load_tokenizer, tokenizer_file
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -105,14 +113,25 @@ class _Found:
 
 def _in_directory(directory: Path) -> _Found:
     untrusted.check_links(directory)
+    adapter = directory if lora.is_adapter(directory) else None
+    if adapter is not None:
+        directory = lora.base_of(adapter)
+        untrusted.check_links(directory)
     root = pooling.root(directory)
     config, family = read_config(root, pooling.is_embedder(directory))
-    stored = Tensors(root, config.kind, family.renamed)
-    family = _as_spelt(config, family, stored)
+    tensors = Tensors(root, config.kind, family.renamed)
+    family = _as_spelt(config, family, tensors)
+    stored: Stored = (
+        tensors
+        if adapter is None
+        else lora.Adapted(tensors, adapter, family, config.classifier is not None)
+    )
     config = pooling.read(directory, _as_stored(config, family, stored))
     for number, inner in enumerate(pooling.dense_directories(directory) if config.dense else []):
-        stored.add(inner, (("^linear\\.", f"dense.{number}."),))
-    tokenizer, settings = load_tokenizer(root), generation.read(root, config)
+        tensors.add(inner, (("^linear\\.", f"dense.{number}."),))
+    has_tokenizer = adapter is not None and tokenizer_file(adapter) is not None
+    tokenizer = load_tokenizer(adapter if adapter is not None and has_tokenizer else root)
+    settings = generation.read(root, config)
     if tokenizer is not None and pooling.is_lowercase(directory):
         tokenizer.lowercase()
     prompts = pooling.prompts(directory)

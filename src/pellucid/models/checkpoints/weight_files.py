@@ -25,6 +25,8 @@ RENAMED = (
     (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
 """Parts of names that depend on how a checkpoint was saved, and what they are without that."""
+ADAPTER = "adapter_model.safetensors"
+MERGED = "model.merge_and_unload().save_pretrained(NEW_DIRECTORY)"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -46,13 +48,16 @@ class Tensors:
     """The tensors in a directory, by name; each is read when it is accessed."""
 
     def __init__(
-        self, directory: Path, kind: Kind, renamed: Iterable[tuple[str, str]] = ()
+        self,
+        directory: Path,
+        kind: Kind | None,
+        renamed: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Read the names and shapes.
 
         Args:
             directory: the checkpoint.
-            kind: of the model, for advice on converting pickled weights.
+            kind: of the model, for advice on converting pickled weights; None for an adapter.
             renamed: regular expressions of parts of names, and what takes their place.
 
         Raises:
@@ -62,7 +67,11 @@ class Tensors:
         """The number of elements of all tensors."""
         self._places: dict[str, tuple[Path, str]] = {}
         """The file of each tensor, and its name there."""
-        self._read(_files(directory, _ADVICE.format(_WHOLE[kind])), renamed)
+        if kind is None:
+            files = _adapter_files(directory)
+        else:
+            files = _files(directory, _ADVICE.format(_WHOLE[kind]))
+        self._read(files, renamed)
 
     def add(self, directory: Path, renamed: Iterable[tuple[str, str]]) -> None:
         """Add the tensors of a part of a model of sentence-transformers; as `__init__`."""
@@ -159,6 +168,13 @@ def _files(directory: Path, advice: str) -> list[Path]:
         if not untrusted.inside(directory, name, INDEX).is_file():
             raise FileError(f"its {INDEX} names {name}, which does not exist")
     return [directory / name for name in files]
+
+
+def _adapter_files(directory: Path) -> list[Path]:
+    if not (directory / ADAPTER).is_file():
+        _refuse_pickles(directory, f"peft: {MERGED}")
+        raise FileError(f"it has no {ADAPTER}")
+    return [directory / ADAPTER]
 
 
 _WHOLE = {
