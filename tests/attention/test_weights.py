@@ -465,6 +465,38 @@ def test_the_compiled_sweep_says_what_torch_says(
     assert same[..., 1:][~ties].all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"softcap": 3.0},
+        {"bias": random(2, 4, 5, 7, seed=2)},
+        {"sinks": torch.tensor([9.0, -2.0, 0.5, -torch.inf])},
+    ],
+)
+def test_the_largest_logit_is_that_of_what_may_be_seen(options: dict[str, Any]) -> None:
+    q, k = random(2, 4, 5, 11, seed=0), random(2, 2, 7, 11, seed=1)
+    rule = masks.causal()
+    weights = attention_weights(q, k, rule, scale=0.7, **options)
+    exact = {name: x.double() if isinstance(x, Tensor) else x for name, x in options.items()}
+    visible = by_rule(lambda _, query, key: key <= query, 1, 5, 7)
+    masked = stages(q.double(), k.double(), k.double(), visible, scale=0.7, **exact).masked
+    expected = masked.amax((-2, -1)).float()
+    for found in (weights.max_logit(), weights.statistics().max_logit):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_largest_logit_of_nothing_is_minus_infinity() -> None:
+    q, k = random(1, 2, 3, 5, seed=0), random(1, 2, 7, 5, seed=1)
+    nothing = torch.zeros(3, 7, dtype=torch.bool)
+    assert attention_weights(q, k, nothing).max_logit().tolist() == [[-torch.inf, -torch.inf]]
+
+
+def test_gradients_of_the_largest_logit() -> None:
+    q, k = (random(1, 2, 5, 3, seed=seed).double().requires_grad_() for seed in (0, 1))
+    torch.autograd.gradcheck(lambda q, k: attention_weights(q, k).max_logit(), (q, k))
+
+
 def test_the_sweep_lets_nan_through(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(numba_statistics, "WORTHWHILE", 1)

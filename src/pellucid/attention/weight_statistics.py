@@ -31,6 +31,8 @@ class Statistics(NamedTuple):
     """(..., heads, queries) the largest weight."""
     mean_distance: Tensor
     """(..., heads, queries) mean distance in positions between a query and its keys."""
+    max_logit: Tensor
+    """(..., heads) the largest logit; see `AttentionWeights.max_logit`."""
 
 
 class WeightStatistics(LazyWeights):
@@ -123,7 +125,22 @@ class WeightStatistics(LazyWeights):
             top=Top(figures["values"], figures["indices"]),
             peak=figures["values"][..., 0],
             mean_distance=figures["distance"],
+            max_logit=self._largest_logit(figures["values"][..., 0]),
         )
+
+    def max_logit(self) -> Tensor:
+        """The largest logit of each head that no mask hides, (..., heads): scaled, capped and with
+        the bias, as the softmax takes it; -inf where everything is hidden.
+
+        It grows before a training run diverges, and QK-clip bounds it (Kimi Team 2025, "Kimi K2",
+        section 2.1; Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion Parameters").
+        """
+        return self._largest_logit(self.top(1).values[..., 0])
+
+    def _largest_logit(self, peak: Tensor) -> Tensor:
+        """From the largest weight of each query: its logit is ln(weight) + logsumexp."""
+        logits = peak.log() + self.logsumexp
+        return logits.masked_fill(peak == 0, -torch.inf).amax(-1)
 
     def pool(
         self,
