@@ -233,20 +233,6 @@ def test_what_another_thread_builds_counts_for_nobody_else(directory):
     assert large().weight.is_meta
 
 
-@pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
-@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
-def test_ids_outside_the_vocabulary(name, file, tmp_path):
-    Decoder(GPT2).save(tmp_path, overwrite=True)
-    change(tmp_path)
-    said = json.loads((tmp_path / "config.json").read_text()) if file == "config.json" else {}
-    (tmp_path / file).write_text(json.dumps(said | {name: 31}))
-    ours = {"eos_token_id": "stop", "bos_token_id": "start"}[name]
-    assert problem(tmp_path) == UNFIT + f"{ours} 31 is not in the vocabulary, 0 to 30"
-    (tmp_path / file).write_text(json.dumps(said | {name: -1}))  # that there is none
-    config = pellucid.load(tmp_path).config
-    assert (config.start, config.stop) == (None, ())
-
-
 def test_a_mark_of_utf_8_before_a_config(directory):
     path = directory / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -268,6 +254,42 @@ def test_the_page_lists_every_family():
     table = page.partition("| models | `model_type` |")[2].partition("\n\n")[0]
     known = {name for family in FAMILIES for name in family.types}
     assert set(re.findall(r"`([\w-]+)`", table)) == known
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"), [(50_256, ()), ([3, 50_256], (3,)), ([50_256, 50_257], ())]
+)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_ids_outside_the_vocabulary_are_left_out_and_said(ids, kept, file, tmp_path):
+    """As in many a small model with the config of GPT-2."""
+    Decoder(GPT2).save(tmp_path)
+    said = {"eos_token_id": ids, "bos_token_id": 50_256}
+    change(tmp_path, **(said if file == "config.json" else {}))
+    if file != "config.json":
+        (tmp_path / file).write_text(json.dumps(said))
+    with pytest.warns(UserWarning, match=r"the model's \w+ 50256.* is left out") as said:
+        config = pellucid.load(tmp_path).config
+    assert (config.start, config.stop) == (None, kept)
+    assert len(said) == 2
+    change(tmp_path, eos_token_id=-1, bos_token_id=-1)  # that there are none
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    assert pellucid.load(tmp_path).config.stop == ()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "bert."])
+def test_names_that_depend_on_how_a_model_was_saved(prefix, directory):
+    """By DataParallel, by torch.compile, from TensorFlow."""
+    whole = pellucid.load(directory)
+    ends = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+    renamed = {}
+    for name, tensor in tensors_of(directory).items():
+        for new, old in ends:
+            name = name.replace(new, old)
+        renamed[prefix + name] = tensor
+    put(directory, renamed)
+    again = pellucid.load(directory)
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, again.get_parameter(name))
 
 
 def test_our_own_config_that_is_damaged(tmp_path):

@@ -5,6 +5,7 @@ safetensors are read, and no code of a checkpoint is run.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,8 @@ OWN = "pellucid"
 """The model_type of an architecture that no family has; in the config.json of a family, the key of
 our own config."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+UNUSED = ("bos_token_id", "eos_token_id")
+"""Those that a model may name without having them, as long as nothing needs them."""
 NO_ID = -1
 """The value that some checkpoints give an id that does not exist, such as Llama 1's padding."""
 UNFIT = "its config.json has a value that does not fit"
@@ -167,7 +170,28 @@ def _written(config: Config, family: Family) -> dict[str, Any] | None:
 def _with_ids(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the ids of generation_config.json, which take precedence in transformers."""
     merged = config | {name: settings[name] for name in IDS if settings.get(name) is not None}
-    return merged | {name: None for name in IDS if merged.get(name) == NO_ID}
+    merged |= {name: None for name in IDS if merged.get(name) == NO_ID}
+    return merged | {name: _known(name, merged) for name in UNUSED if merged.get(name) is not None}
+
+
+def _known(name: str, config: Mapping[str, Any]) -> Any:
+    """The special ids under a key, without those that the vocabulary does not have."""
+    ids, size = config[name], config.get("vocab_size")
+    if type(size) is not int:
+        return ids
+    wrong = [one for one in (ids if isinstance(ids, list) else [ids]) if _is_above(one, size)]
+    if not wrong:
+        return ids
+    warnings.warn(
+        f"the model's {name} {', '.join(map(str, wrong))} is left out, since its vocabulary is "
+        f"0 to {size - 1:,}",
+        stacklevel=2,
+    )
+    return [one for one in ids if one not in wrong] if isinstance(ids, list) else None
+
+
+def _is_above(number: Any, size: int) -> bool:
+    return type(number) is int and number >= size
 
 
 def _own_of(config: Mapping[str, Any], family: Family) -> Config | None:
