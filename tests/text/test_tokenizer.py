@@ -117,6 +117,30 @@ def test_a_vocabulary_of_word_pieces(word_pieces, settings):
     assert_saved(ours, word_pieces / "saved")
 
 
+def test_tokens_added_to_a_vocabulary(word_pieces):
+    size = len((word_pieces / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    added = {"<ask>": size, "Weltgeist": size + 1, "<tell>": size + 2}
+    (word_pieces / "added_tokens.json").write_text(json.dumps(added))
+    marks = {"additional_special_tokens": ["<ask>", "<tell>"], "cls_token": "[CLS]"}
+    (word_pieces / "special_tokens_map.json").write_text(json.dumps(marks))
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    (word_pieces / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.BertTokenizer.from_pretrained(word_pieces)
+    ours = load_tokenizer(word_pieces)
+    text = "rain<ask> of the Weltgeist and<tell>weltgeist"
+    assert ours.encode([text]) == [theirs(text).input_ids]
+    assert {size, size + 1, size + 2} <= set(ours.encode([text])[0])
+    assert (size in ours.all_special_ids, size + 1 in ours.all_special_ids) == (True, False)
+    assert_saved(ours, word_pieces / "saved")
+
+
+@pytest.mark.parametrize("added", [{"<ask>": 10**6}, {"<ask>": 3}, {"<ask>": "7"}, {"[UNK]": 9}])
+def test_tokens_that_do_not_follow_the_vocabulary(added, word_pieces):
+    (word_pieces / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(FileError, match=r"added_tokens\.json|vocab\.txt cannot be read"):
+        load_tokenizer(word_pieces)
+
+
 def test_a_vocabulary_without_the_marks(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\na\nb\n")
     with pytest.raises(FileError, match=r"^its vocab\.txt has no \[CLS\] and no \[SEP\]$"):

@@ -2,6 +2,7 @@
 
 vocab.txt                  WordPiece, as in BERT
 vocab.json, merges.txt     byte-level BPE, as in GPT-2, RoBERTa and BART
+added_tokens.json          tokens after those of either
 
 The converters of transformers would do the same, but need transformers, which reading such a model
 otherwise does not, and take seconds to import.
@@ -11,10 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
+from pellucid.common.wording import short
 from pellucid.errors import FileError
 
-SETTINGS = "tokenizer_config.json"
+SETTINGS, ADDED = "tokenizer_config.json", "added_tokens.json"
+MARKS = "special_tokens_map.json"
 OWN = "pellucid"
 """The model_type of a model that no family has, which may have any tokenizer."""
 ADVICE = (
@@ -57,7 +61,7 @@ def word_pieces(directory: Path) -> Any:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(mark, ids[mark]) for mark in ("[CLS]", "[SEP]")],
     )
-    return tokenizer
+    return with_added(tokenizer, directory)
 
 
 def byte_pairs(directory: Path) -> Any:
@@ -82,7 +86,7 @@ def byte_pairs(directory: Path) -> Any:
     if is_gpt2:
         tokenizer.add_special_tokens(["<|endoftext|>"])
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-        return tokenizer
+        return with_added(tokenizer, directory)
     tokenizer.add_special_tokens(
         [mark for mark in ("<s>", "<pad>", "</s>", "<unk>") if mark in ids]
     )
@@ -90,6 +94,36 @@ def byte_pairs(directory: Path) -> Any:
         tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     end, start = (("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
     tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=space)
+    return with_added(tokenizer, directory)
+
+
+def with_added(tokenizer: Any, directory: Path) -> Any:
+    """The tokenizer with the tokens of added_tokens.json, which follow its vocabulary.
+
+    Raises:
+        FileError: they do not.
+    """
+    if not (directory / ADDED).is_file():
+        return tokenizer
+    from tokenizers import AddedToken
+
+    said = json_in(directory, MARKS) if (directory / MARKS).is_file() else {}
+    others = said.pop("additional_special_tokens", None) or []
+    # A mark is a string, or an object with the string as its content.
+    marks = {
+        mark.get("content") if isinstance(mark, dict) else mark
+        for mark in (*said.values(), *others)
+    }
+    ids = json_in(directory, ADDED)
+    for token, number in sorted(ids.items(), key=lambda pair: untrusted.whole(pair[1], ADDED)):
+        following = tokenizer.get_vocab_size()
+        if tokenizer.token_to_id(token) not in (number, None) or number > following:
+            raise FileError(f"its {ADDED} has '{short(token, 40)}' as {number}, not {following}")
+        is_mark = token in marks
+        added = AddedToken(token, normalized=not is_mark, special=is_mark)
+        (tokenizer.add_special_tokens if is_mark else tokenizer.add_tokens)([added])
+        if tokenizer.token_to_id(token) != number:
+            raise FileError(f"its {ADDED} has '{short(token, 40)}' as {number}, not {following}")
     return tokenizer
 
 
