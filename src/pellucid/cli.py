@@ -16,7 +16,18 @@ from typing import Annotated, Any
 import typer
 
 from pellucid import __version__
-from pellucid.commands import export, film, generation, learn, lens, lessons, tasks, train, view
+from pellucid.commands import (
+    chat,
+    export,
+    film,
+    generation,
+    learn,
+    lens,
+    lessons,
+    tasks,
+    train,
+    view,
+)
 from pellucid.errors import FileError, PellucidError
 
 app = typer.Typer(
@@ -26,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (lessons, learn, film, lens, view, export, tasks, generation):
+for part in (lessons, learn, film, lens, view, export, tasks, generation, chat):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(train.train)
 

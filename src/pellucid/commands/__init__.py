@@ -8,6 +8,7 @@
     export        export
     tasks         embed, similar, cluster, classify
     generation    generate, translate
+    chat          chat
     train         train
 
 `pellucid.cli` assembles the commands of these modules. A command parses its options, calls the

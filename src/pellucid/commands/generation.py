@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+SystemOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What a model is told before a conversation."),
+]
+
 ALIGNMENTS = (".json", ".parquet")
 """Kinds of files that can hold an alignment for each text."""
 INTERRUPTED = 130
@@ -98,8 +103,16 @@ def generate(
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="Stop before this text; may be given several times."),
+        typer.Option(
+            metavar="TEXT",
+            help="Stop before this text or special token; may be given several times.",
+        ),
     ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Reply to the prompt, by the model's chat template."),
+    ] = False,
+    system: SystemOption = None,
     show: Annotated[
         bool,
         typer.Option("--show", help="Show what each new word attended to when it was generated."),
@@ -110,6 +123,8 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Continue a prompt."""
+    if system is not None and not chat:
+        raise ArgumentError("--system is for conversations; give --chat too")
     penalty = 1.0 if repetition_penalty is None else repetition_penalty
     sampling = _sampling(temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p)
     if prompt and len(prompt) > 1:
@@ -118,6 +133,7 @@ def generate(
 
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import generation
+    from pellucid.tasks.conversation import prompt_of
     from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
     from pellucid.text.table_reading import Reading
 
@@ -139,6 +155,7 @@ def generate(
     written = generation.write(
         loaded,
         prompts,
+        chat=[prompt_of(loaded, text, system) for text in prompts.texts] if chat else None,
         shows=output is None and not json,
         stop=stop or (),
         strict=strict,

@@ -104,6 +104,20 @@ def json_in(directory: Path, name: str) -> dict[str, Any]:
     return content
 
 
+def text_in(directory: Path, name: str, most: int) -> str:
+    """The UTF-8 text in a file of a model directory.
+
+    Raises:
+        FileError: there is no such file, it is no text, or it has more than `most` bytes.
+    """
+    path = inside(directory, name)
+    with guarded(f"its {name} cannot be read"), regular(path) as file:
+        content = file.read(most + 1)
+        if len(content) > most:
+            raise FileError(f"its {name} is larger than {most:,} bytes")
+        return content.decode("utf-8-sig")
+
+
 def json_list_in(directory: Path, name: str) -> list[Any]:
     """The JSON list in a file of a model directory; raises as `json_in`."""
     content = _json(directory, name)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pellucid import pretrained
-from pellucid.common.wording import count
+from pellucid.common.wording import count, listing
 from pellucid.errors import (
     ArgumentError,
     ShapeError,
@@ -28,6 +28,7 @@ from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
 from pellucid.models import Decoder, EncoderDecoder, load
 from pellucid.tasks.checked_texts import checked
+from pellucid.tasks.logit_rules import UNSUPPORTED, Rule, rules_of
 from pellucid.tasks.sampling import Sampling, choose
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 from pellucid.text.stream_decoder import Unfolding
@@ -92,6 +93,8 @@ class Options(TypedDict, total=False):
     strict: bool
     names: Sequence[str] | None
     batch: int
+    plain: bool
+    memory: "Memory | None"
 
 
 def generate(
@@ -107,8 +110,8 @@ def generate(
         model: as for `stream`.
         prompts: as for `stream`.
         on_token: called with each `Piece` as it is generated.
-        **options: max_tokens, sampling, stop, samples, seed, strict, names and batch, as for
-            `stream`.
+        **options: max_tokens, sampling, stop, samples, seed, strict, names, batch, plain and
+            memory, as for `stream`.
 
     Raises:
         ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError: as `stream`.
@@ -134,10 +137,14 @@ def stream(
     strict: bool = False,
     names: Sequence[str] | None = None,
     batch: int = BATCH,
+    plain: bool = False,
+    memory: "Memory | None" = None,
 ) -> Iterator[Piece]:
     """Generate the continuations of each prompt, and yield each piece of text once it is final.
 
-    Errors in the arguments are raised at the call, not at the first piece.
+    Errors in the arguments are raised at the call, not at the first piece. Of the model's
+    generation_config.json, all settings that are rules on logits are heeded (see `logit_rules`),
+    and its stop strings; a warning names those that are not.
 
     Args:
         model: a decoder; its tokenizer encodes the prompts and decodes the text.
@@ -145,13 +152,15 @@ def stream(
         max_tokens: the most tokens to generate.
         sampling: how each token is chosen; by default greedily, with the model's own repetition
             penalty (see `penalty_of`).
-        stop: strings that end a text and are not part of it.
+        stop: strings that end a text and are not part of it; a special token is one by itself.
         samples: the number of texts per prompt.
         seed: the random seed; random by default. Up to rounding, a sample depends only on the
             seed, its prompt and its index, not on the rest of the batch.
         strict: refuse a prompt that is too long instead of truncating it with a warning.
         names: what errors call each prompt, such as "line 3 of a.txt"; "prompts[2]" by default.
         batch: the number of texts generated at a time.
+        plain: whether prompts have their special tokens already, as rendered conversations do.
+        memory: of one prompt: what it begins with need not be read again.
 
     Raises:
         TypeMismatchError: the model is not a decoder, the prompts are texts and it has no
@@ -171,14 +180,94 @@ def stream(
         raise ArgumentError("stop contains an empty string, which would end every text at once")
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
-    ids = _ids_of(model, prompts, max_tokens, strict, names)
+    rules, strings = _rules_of(model)
+    ends, stop = _ends_of(model, [*stop, *strings])
+    ids = _ids_of(model, prompts, max_tokens, strict, names, plain)
+    if memory is not None and len(ids) * samples != 1:
+        raise ArgumentError("memory is of one prompt and one sample")
     seed = secrets.randbits(62) if seed is None else seed
     texts = [
         _Text(number, sample, prompt_ids, model.tokenizer, stop, seed)
         for number, prompt_ids in enumerate(ids)
         for sample in range(samples)
     ]
-    return _generated(model, texts, max_tokens, sampling, batch)
+    choosing = _Choosing(sampling, rules, frozenset((*model.config.stop, *ends)), memory)
+    return _generated(model, texts, max_tokens, choosing, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choosing:
+    """How tokens are chosen, and which end a text."""
+
+    sampling: Sampling
+    rules: Sequence[Rule]
+    ends: frozenset[int]
+    memory: "Memory | None"
+
+
+@dataclass(eq=False, slots=True)
+class Memory:
+    """What a model has read and written of one text that grows, such as a conversation."""
+
+    ids: list[int] = field(default_factory=list)
+    """The tokens in the cache."""
+    cache: Cache | None = None
+
+    def room_for(self, model: Decoder, ids: list[int], capacity: int) -> Cache:
+        """The cache of as many of these ids as it begins with, and of fewer than all."""
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        same = next((at for at, (one, other) in enumerate(pairs) if one != other), None)
+        same = min(len(self.ids), len(ids) - 1) if same is None else same
+        if self.cache is None or self.cache.capacity < capacity:
+            before, self.cache = self.cache, model.cache(1, max(capacity, 2 * len(ids)))
+            if before is not None:
+                for layer, old in zip(self.cache.layers, before.layers, strict=True):
+                    layer.keys[:, :, :same] = old.keys[:, :, :same]
+                    layer.values[:, :, :same] = old.values[:, :, :same]
+        self.cache.start = same
+        self.ids = self.ids[:same]
+        return self.cache
+
+
+def _rules_of(model: Decoder) -> tuple[list[Rule], list[str]]:
+    """What the model's generation_config.json asks for: rules, and strings that end a text."""
+    settings = model.generation.others
+    unheeded = {name: settings[name] for name in UNSUPPORTED if name in settings}
+    if unheeded:
+        named = listing([f"{name} = {value}" for name, value in sorted(unheeded.items())])
+        warnings.warn(
+            f"the model's generation_config.json sets {named}, which generation does not support",
+            stacklevel=3,
+        )
+    strings = settings.get("stop_strings") or []
+    strings = [strings] if isinstance(strings, str) else strings
+    are_texts = isinstance(strings, list) and all(isinstance(one, str) and one for one in strings)
+    if not are_texts:
+        raise ArgumentError(f"the model's stop_strings are {strings!r:.80}, not texts")
+    rules = rules_of(settings, model.config.stop, model.config.vocabulary)
+    return rules, strings if model.tokenizer is not None else []
+
+
+def _ends_of(model: Decoder, stop: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Special tokens among the strings that end a text, as ids; and the other strings.
+
+    Raises:
+        ArgumentError: a string has a special token and more; the text that strings are looked for
+            in has no special tokens.
+    """
+    ends, strings = [], []
+    for string in stop:
+        ids = [] if model.tokenizer is None else model.tokenizer.encode([string], special=False)[0]
+        special = set() if model.tokenizer is None else set(model.tokenizer.all_special_ids)
+        if len(ids) == 1 and ids[0] in special:
+            ends.append(ids[0])
+        elif special.intersection(ids):
+            raise ArgumentError(
+                f"stop {string!r} has a special token and other text; give the token alone"
+            )
+        else:
+            strings.append(string)
+    return ends, strings
 
 
 def penalty_of(model: Decoder) -> float:
@@ -228,11 +317,13 @@ class _Text:
         if self.tokenizer is not None:
             self.decoder = Unfolding(self.tokenizer, self.prompt_ids, self.stop)
 
-    def add(self, token: int, max_tokens: int, config: Config) -> tuple[str, Ending | None]:
+    def add(
+        self, token: int, max_tokens: int, config: Config, ends: frozenset[int]
+    ) -> tuple[str, Ending | None]:
         """Add a token; returns the text that it completes, and why the text ends if it does."""
         ending: Ending | None = None
         text = ""
-        if token in config.stop:
+        if token in ends:
             ending = "stop id"
         else:
             self.ids.append(token)
@@ -265,26 +356,31 @@ class _Text:
 
 @torch.no_grad()
 def _generated(
-    model: Decoder, texts: list[_Text], max_tokens: int, sampling: Sampling, batch: int
+    model: Decoder, texts: list[_Text], max_tokens: int, choosing: _Choosing, batch: int
 ) -> Iterator[Piece]:
     for start in range(0, len(texts), batch):
-        yield from _one_batch(model, texts[start : start + batch], max_tokens, sampling)
+        yield from _one_batch(model, texts[start : start + batch], max_tokens, choosing)
 
 
 def _one_batch(
-    model: Decoder, texts: list[_Text], max_tokens: int, sampling: Sampling
+    model: Decoder, texts: list[_Text], max_tokens: int, choosing: _Choosing
 ) -> Iterator[Piece]:
     start = time.perf_counter()
-    config, device = model.config, model.device
-    logits, cache = _prefill(model, texts, max_tokens)
+    config, device, sampling = model.config, model.device, choosing.sampling
+    logits, cache = _prefill(model, texts, max_tokens, choosing.memory)
     seen = _seen(texts, config.vocabulary, device) if sampling.repetition_penalty != 1 else None
     while True:
+        if choosing.rules:
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+            for text, row in zip(texts, logits, strict=True):
+                for rule in choosing.rules:
+                    rule(row, text.prompt_ids + text.ids, len(text.prompt_ids))
         chosen = choose(logits, sampling, [text.generator for text in texts], seen)
         if seen is not None:
             seen.scatter_(1, chosen.unsqueeze(1), True)
         running = []
         for row, (text, token) in enumerate(zip(texts, chosen.tolist(), strict=True)):
-            new, ending = text.add(token, max_tokens, config)
+            new, ending = text.add(token, max_tokens, config, choosing.ends)
             done = None if ending is None else text.done(ending, start)
             yield Piece(prompt=text.prompt, sample=text.sample, id=token, text=new, done=done)
             if ending is None:
@@ -297,9 +393,13 @@ def _one_batch(
             seen = None if seen is None else seen[rows]
             cache.select(rows)
         logits = model(chosen.unsqueeze(1), cache=cache, last=True)
+        if choosing.memory is not None:
+            choosing.memory.ids += chosen.tolist()
 
 
-def _prefill(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tensor, Cache]:
+def _prefill(
+    model: Decoder, texts: list[_Text], max_tokens: int, memory: Memory | None
+) -> tuple[Tensor, Cache]:
     """The logits after each prompt, (texts, vocabulary), and the cache of the prompts.
 
     Raises:
@@ -313,6 +413,8 @@ def _prefill(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tenso
     if config.positions is not None:
         capacity = max(longest, min(capacity, config.positions))
     try:
+        if memory is not None:
+            return _continued(model, texts[0].prompt_ids, capacity, memory)
         cache = model.cache(len(prompts), capacity)
     except RuntimeError as error:  # torch raises nothing more specific on the CPU
         raise TooLargeError(
@@ -332,6 +434,17 @@ def _prefill(model: Decoder, texts: list[_Text], max_tokens: int) -> tuple[Tenso
         rows = torch.tensor([numbers.index(text.prompt) for text in texts], device=device)
         cache.select(rows)
         logits = logits[rows]
+    return logits, cache
+
+
+def _continued(
+    model: Decoder, ids: list[int], capacity: int, memory: Memory
+) -> tuple[Tensor, Cache]:
+    """As `_prefill`, of one prompt, reading only what follows the text in memory."""
+    cache = memory.room_for(model, ids, capacity)
+    new = ids[len(memory.ids) :]
+    logits: Tensor = model(torch.tensor([new], device=model.device), cache=cache, last=True)
+    memory.ids = list(ids)
     return logits, cache
 
 
@@ -384,6 +497,7 @@ def _ids_of(
     max_tokens: int,
     strict: bool,
     names: Sequence[str] | None,
+    plain: bool,
 ) -> list[list[int]]:
     """The ids of each prompt, truncated to the model's positions."""
     if isinstance(prompts, Tensor):
@@ -397,7 +511,7 @@ def _ids_of(
         names = [f"prompts[{number}]" for number in range(len(ids))] if names is None else names
     else:
         names = checked("prompts", prompts, names)
-        ids, marks = _encoded(model, prompts, names)
+        ids, marks = _encoded(model, prompts, names, plain)
     limit = model.config.positions
     if limit is None:
         return ids
@@ -425,15 +539,15 @@ def _ids_of(
 
 
 def _encoded(
-    model: Decoder, prompts: Sequence[str], names: Sequence[str]
+    model: Decoder, prompts: Sequence[str], names: Sequence[str], plain: bool
 ) -> tuple[list[list[int]], list[int]]:
     """The ids of texts without special tokens at the end, and the number of those at the start."""
     if model.tokenizer is None:
         raise TypeMismatchError("model has no tokenizer; load it with one, or pass ids")
-    whole = model.tokenizer.encode(prompts)
-    plain = model.tokenizer.encode(prompts, special=False)
+    bare = model.tokenizer.encode(prompts, special=False)
+    whole = bare if plain else model.tokenizer.encode(prompts)
     ids, marks = [], []
-    for name, with_marks, text in zip(names, whole, plain, strict=True):
+    for name, with_marks, text in zip(names, whole, bare, strict=True):
         if not text:
             raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
         # A special token after the text would tell the model that it has ended.

@@ -1,7 +1,7 @@
 """Sampling of the next token from its logits, greedily or at random.
 
 Each step works as in transformers, and in the same order: repetition penalty, temperature, top-k,
-top-p, min-p.
+top-p, min-p, typical-p, epsilon and eta cutoffs.
 """
 
 import math
@@ -36,12 +36,20 @@ class Sampling:
     "nucleus sampling")."""
     min_p: float = 0.0
     """Keep tokens at least min_p times as likely as the likeliest (Nguyen et al. 2024)."""
+    typical_p: float = 1.0
+    """Keep the tokens whose information is nearest to the mean, until their probabilities add up to
+    p (Meister et al. 2022, "Locally typical sampling")."""
+    epsilon_cutoff: float = 0.0
+    """Keep tokens of at least this probability, and the likeliest (Hewitt et al. 2022)."""
+    eta_cutoff: float = 0.0
+    """As epsilon_cutoff, with a bound that entropy lowers (Hewitt et al. 2022, "eta sampling")."""
     repetition_penalty: float = 1.0
     """Divides the positive logits, and multiplies the negative ones, of tokens that are already in
     the text (Keskar et al. 2019, "CTRL", section 4.1)."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+        cuts = ("typical_p", "epsilon_cutoff", "eta_cutoff")
+        for name in ("temperature", "top_p", "min_p", *cuts, "repetition_penalty"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeMismatchError(f"{name} must be a number, not {value!r}")
@@ -53,6 +61,11 @@ class Sampling:
             )
         if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 < self.typical_p <= 1:
+            raise ArgumentError(f"typical_p must be above 0 and at most 1, not {self.typical_p}")
+        for name in cuts[1:]:
+            if not 0 <= getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 0 and below 1")
         if not 0 <= self.min_p <= 1:
             raise ArgumentError(f"min_p must be from 0 to 1, not {self.min_p}")
         if not 0 < self.repetition_penalty < math.inf:
@@ -92,6 +105,15 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None
     if sampling.min_p > 0:
         least = sampling.min_p * chances.amax(-1, keepdim=True)
         chances = chances.masked_fill(chances < least, 0)
+    if sampling.typical_p < 1:
+        chances = _typical(_whole(chances), sampling.typical_p)
+    if sampling.epsilon_cutoff > 0:
+        chances = _above(_whole(chances), sampling.epsilon_cutoff)
+    if sampling.eta_cutoff > 0:
+        chances = _whole(chances)
+        entropy = -torch.special.xlogy(chances, chances).sum(-1, keepdim=True)
+        root = math.sqrt(sampling.eta_cutoff) * (-entropy).exp()
+        chances = _above(chances, root.clamp_max(sampling.eta_cutoff))
     return chances / chances.sum(-1, keepdim=True)
 
 
@@ -153,3 +175,24 @@ def _nucleus(chances: Tensor, top_p: float) -> Tensor:
             break
     kept = ordered.masked_fill(before >= top_p, 0)
     return torch.zeros_like(chances).scatter(-1, tokens, kept)
+
+
+def _whole(chances: Tensor) -> Tensor:
+    """Probabilities that sum to 1."""
+    return chances / chances.sum(-1, keepdim=True)
+
+
+def _typical(chances: Tensor, mass: float) -> Tensor:
+    """The probabilities, with 0 for tokens after the most typical ones that add up to `mass`."""
+    information = -chances.log()
+    mean = -torch.special.xlogy(chances, chances).sum(-1, keepdim=True)
+    order = (information - mean).abs().argsort(dim=-1, stable=True)
+    ordered = chances.gather(-1, order)
+    kept = ordered.masked_fill(ordered.cumsum(-1) - ordered >= mass, 0)
+    return torch.zeros_like(chances).scatter(-1, order, kept)
+
+
+def _above(chances: Tensor, least: Tensor | float) -> Tensor:
+    """The probabilities, with 0 for those below a bound, but for the largest."""
+    is_best = chances == chances.amax(-1, keepdim=True)
+    return chances.masked_fill((chances < least) & ~is_best, 0)

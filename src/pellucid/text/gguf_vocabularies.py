@@ -76,6 +76,11 @@ def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer | None:
     tokenizer = Tokenizer(inner)
     template = metadata.get("tokenizer.chat_template")
     tokenizer.chat_template = template if isinstance(template, str) else None
+    for name in ("bos", "eos", "unknown", "padding"):
+        number = metadata.get(f"{KEY}{name}_token_id")
+        if isinstance(number, int) and number < len(tokens):
+            short_name = {"unknown": "unk", "padding": "pad"}.get(name, name)
+            tokenizer.named_tokens[f"{short_name}_token"] = tokens[number]
     return tokenizer
 
 

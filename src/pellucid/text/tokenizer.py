@@ -25,6 +25,8 @@ class Tokenizer:
 
     def __init__(self, inner: Any) -> None:
         """Wrap a `tokenizers.Tokenizer`."""
+        self.named_tokens: dict[str, str] = {}
+        """Special tokens under the names that chat templates use, such as bos_token."""
         inner.no_padding()
         inner.no_truncation()  # texts are cut only on request
         self.inner = inner
@@ -43,8 +45,10 @@ class Tokenizer:
         self.inner.normalizer = normalizers.Sequence([step for step in steps if step is not None])
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json."""
+        """Write tokenizer.json, and the chat template if there is one."""
         write_whole(directory / FILE, self.inner.to_str(pretty=True))
+        if self.chat_template is not None:
+            write_whole(directory / "chat_template.jinja", self.chat_template)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Ids of each text, by default with the model's special tokens."""

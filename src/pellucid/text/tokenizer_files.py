@@ -6,7 +6,7 @@ from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
-from pellucid.text import fairseq_pieces, languages, sentence_pieces, vocabularies
+from pellucid.text import chat, fairseq_pieces, languages, sentence_pieces, vocabularies
 from pellucid.text.tokenizer import FILE, Tokenizer
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -37,6 +37,8 @@ def load_tokenizer(directory: Path) -> Tokenizer | None:
         has_settings = (directory / vocabularies.SETTINGS).is_file()
         settings = json_in(directory, vocabularies.SETTINGS) if has_settings else {}
         tokenizer.languages = languages.placed(tokenizer, settings)
+        if tokenizer.inner is not None:
+            chat.read_template(tokenizer, directory, settings)
         return tokenizer
 
 

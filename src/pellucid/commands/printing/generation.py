@@ -67,6 +67,8 @@ class Written:
     options: dict[str, Any]
     seconds: float = 0.0
     is_interrupted: bool = False
+    is_chat: bool = False
+    """Whether the texts are replies to their prompts."""
 
     @property
     def begun(self) -> list[Text]:
@@ -76,8 +78,15 @@ class Written:
 class Typist:
     """Prints texts one after another, each as it grows."""
 
-    def __init__(self, texts: Sequence[Text], out: TextIO) -> None:
-        self._texts, self._out = texts, out
+    def __init__(self, texts: Sequence[Text], out: TextIO, prompts: bool = True) -> None:
+        """Prepare to print.
+
+        Args:
+            texts: in the order in which they are printed.
+            out: where to.
+            prompts: print the prompt of each before it.
+        """
+        self._texts, self._out, self._prompts = texts, out, prompts
         self._current = 0
         self._printed: str | None = None
         """What has been printed of the current text; None = nothing yet."""
@@ -89,7 +98,8 @@ class Typist:
             if not text.ids and text.done is None:
                 return
             if self._printed is None:
-                self._out.write("\n" * (self._current > 0) + printable(text.prompt))
+                prompt = printable(text.prompt) if self._prompts else ""
+                self._out.write("\n" * (self._current > 0) + prompt)
                 self._printed = ""
             self._out.write(printable(text.text[len(self._printed) :]))
             self._out.flush()
@@ -113,6 +123,7 @@ def write(
     *,
     shows: bool,
     samples: int,
+    chat: Sequence[str] | None = None,
     **options: Any,
 ) -> Written:
     """Generate texts until they end or Ctrl-C is pressed.
@@ -122,6 +133,7 @@ def write(
         prompts: how the texts begin.
         shows: whether to print the texts as they are generated.
         samples: texts per prompt.
+        chat: the prompts as conversations, to which the texts are replies.
         options: of `generate`.
     """
     texts = [
@@ -129,11 +141,18 @@ def write(
         for line, prompt in zip(prompts.lines, prompts.texts, strict=True)
         for sample in range(samples)
     ]
-    written = Written(texts, options)
-    typist = Typist(texts, sys.stdout) if shows else None
+    written = Written(texts, options, is_chat=chat is not None)
+    typist = Typist(texts, sys.stdout, prompts=chat is None) if shows else None
     start = time.perf_counter()
     with noted(prompts.notes):
-        pieces = stream(model, prompts.texts, names=prompts.names, samples=samples, **options)
+        pieces = stream(
+            model,
+            prompts.texts if chat is None else chat,
+            names=prompts.names,
+            samples=samples,
+            plain=chat is not None,
+            **options,
+        )
     try:
         # The first step may be compiled; its progress bar is shown before any text.
         with steps() as step, compilation_named(step):
@@ -180,7 +199,10 @@ def _report(written: Written, model: Decoder) -> None:
 
 def to_text(written: Written) -> str:
     """The texts as they are printed, with their control characters."""
-    return "\n\n".join(text.prompt + text.text for text in written.begun)
+    prompts = ["" if written.is_chat else text.prompt for text in written.begun]
+    return "\n\n".join(
+        prompt + text.text for prompt, text in zip(prompts, written.begun, strict=True)
+    )
 
 
 def columns(written: Written) -> dict[str, table_writing.Column]:
