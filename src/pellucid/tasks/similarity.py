@@ -74,7 +74,10 @@ def nearest(query: Tensor, embeddings: np.ndarray[Any, Any], top: int) -> list[M
         lengths = np.sqrt(np.einsum("tw,tw->t", part, part))
         scores = np.concatenate([scores, part @ direction / np.maximum(lengths, 1e-12)])
         found = np.concatenate([found, np.arange(start, start + len(part))])
-        # The best of each part, and so far; of equal ones the first.
+        # The best of this part and so far; of equal ones the first.
+        if len(scores) > top:
+            good = np.flatnonzero(scores >= -np.partition(-scores, top - 1)[top - 1])
+            scores, found = scores[good], found[good]
         best = np.argsort(-scores, kind="stable")[:top]
         scores, found = scores[best], found[best]
     pairs = zip(found.tolist(), scores.tolist(), strict=True)

@@ -209,6 +209,8 @@ def _document(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[str, Iterat
 def _rows_in(document: dict[str, Any], path: Path) -> tuple[str, list[dict[str, Any]]]:
     """The one list of objects within an object, and what leads to it; or else the object."""
     values = list(document.values())
+    if not values:
+        return "", [document]
     if all(isinstance(value, list) and not any(isinstance(cell, dict | list) for cell in value)
            for value in values) and len({len(value) for value in values}) == 1:  # fmt: skip
         return "", [dict(zip(document, cells, strict=True)) for cells in zip(*values, strict=True)]
