@@ -175,6 +175,17 @@ FAMILIES = {
         is_exact=False,
     ),
     "eurobert": Family(lambda: _t.EuroBertConfig(**GROUPED, **SIZES), "encoder"),
+    "gemma3_text, both ways": Family(
+        lambda: _t.Gemma3TextConfig(
+            use_bidirectional_attention=True,
+            sliding_window=10,
+            layer_types=["sliding_attention", "full_attention"],
+            **GROUPED,
+            **SIZES,
+        ),
+        "encoder",
+        base="",
+    ),
     "gpt2": Family(
         lambda: _t.GPT2Config(n_inner=37, **GPT2),
         base="transformer",

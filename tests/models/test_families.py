@@ -391,6 +391,7 @@ SHAPES = {
         bias=False,
         activation="silu",
         position="rotary",
+        head_norm=True,
     ),
     "t5, scaled otherwise": Config(
         kind="encoder-decoder",

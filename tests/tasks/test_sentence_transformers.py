@@ -175,11 +175,10 @@ def test_the_first_numbers(st, saved):
 
 
 @pytest.mark.parametrize("has_head", [False, True])
-def test_a_decoder_that_embeds(has_head, st, saved):
+def test_a_decoder_that_embeds(has_head, st, saved, tmp_path):
     """The shape of Qwen3-Embedding: a causal decoder, the last token, left padding."""
-    directory, theirs = saved(
-        st.models.Pooling(33, "lasttoken"), st.models.Normalize(), kind="last", prompts=PROMPTS
-    )
+    parts = st.models.Pooling(33, "lasttoken"), st.models.Dense(33, 23), st.models.Normalize()
+    directory, theirs = saved(*parts, kind="last", prompts=PROMPTS)
     if has_head:
         file = directory / "config.json"
         said = json.loads(file.read_text()) | {"architectures": ["Qwen3ForCausalLM"]}
@@ -187,7 +186,10 @@ def test_a_decoder_that_embeds(has_head, st, saved):
     model = pellucid.load(directory)
     assert isinstance(model, Encoder)
     assert model.config.causal
-    check(directory, theirs)
+    got = check(directory, theirs)
+    model.save(tmp_path / "ours")
+    assert json.loads((tmp_path / "ours/config.json").read_text())["model_type"] == "qwen3"
+    assert torch.equal(embed(open_encoder(tmp_path / "ours"), TEXTS), got)
     check(directory, theirs, prompt="query", prompt_name="query")
 
 

@@ -39,7 +39,7 @@ from pellucid.models.checkpoints import (
 from pellucid.models.checkpoints.classifying import (
     decoder_of,
     encoder_of,
-    family_of_encoder,
+    family_for,
     labels_texts,
     write_labels,
 )
@@ -123,20 +123,21 @@ def understood(
     family = families[kind]
     with untrusted.guarded(unfit):
         try:
-            read = _own_of(config, family)
+            read, family = _own_of(config, family)
             if read is None:
                 read = family.read(_with_ids(config, settings))
                 read = _as_used(read, family, config, embeds)
         except KeyError as error:
             raise FileError(f"its config.json has no {error}") from error
-    return read, family_of_encoder(family) if read.causal and family is not ANY_NAMES else family
+    return read, family_for(family, read)
 
 
 def _as_used(config: Config, family: Family, said: Mapping[str, Any], embeds: bool) -> Config:
     """The config with its classifier; of an encoder, if the decoder embeds or labels texts."""
     labels = labels_texts(said)
     if config.kind == "decoder" and (labels or embeds):
-        config, family = encoder_of(config), family_of_encoder(family)
+        config = encoder_of(config)
+    family = family_for(family, config)
     if not labels or family.classifier is None:
         return config
     return replace(config, classifier=family.classifier(said))
@@ -147,14 +148,16 @@ def described(config: Config) -> tuple[dict[str, Any], Family] | None:
     for family in FAMILIES:
         settings = _written(config, family)
         if settings is not None:
-            return settings, family_of_encoder(family) if config.causal else family
+            return settings, family_for(family, config)
     return None
 
 
 def _written(config: Config, family: Family) -> dict[str, Any] | None:
     """The config.json of a family; None if it does not have this architecture."""
+    if config.causal and config.embedding_width is not None:
+        return None
     settings = family.write(decoder_of(config) if config.causal else config)
-    family = family_of_encoder(family) if config.causal else family
+    family = family_for(family, config)
     if settings is None or (config.classifier and family.classifier is None):
         return None
     if config.classifier is not None:
@@ -194,15 +197,18 @@ def _is_above(number: Any, size: int) -> bool:
     return type(number) is int and number >= size
 
 
-def _own_of(config: Mapping[str, Any], family: Family) -> Config | None:
-    """Our own config, stored beside the family's, unless the latter has been edited since."""
+def _own_of(config: Mapping[str, Any], family: Family) -> tuple[Config | None, Family]:
+    """Our own config, stored beside the family's, unless the latter has been edited since; and the
+    family of the names.
+    """
     if OWN not in config:
-        return None
+        return None, family
     own = _own(config[OWN])
     theirs = _written(own, family)
     if theirs is None:  # earlier versions wrote encoders as model_type "llama"
-        return own
-    return own if json.loads(json.dumps(theirs)).items() <= config.items() else None
+        return own, ANY_NAMES
+    is_same = json.loads(json.dumps(theirs)).items() <= config.items()
+    return own if is_same else None, family
 
 
 def _own(config: Mapping[str, Any]) -> Config:

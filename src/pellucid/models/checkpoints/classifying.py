@@ -67,7 +67,7 @@ def write_labels(classifier: ClassifierConfig, architecture: str) -> dict[str, A
     }
 
 
-# A decoder that embeds or labels texts is a causal encoder here.
+# A decoder that embeds or labels texts is an encoder here, a causal one.
 
 
 def encoder_of(config: Config) -> Config:
@@ -78,12 +78,15 @@ def encoder_of(config: Config) -> Config:
 
 
 def decoder_of(config: Config) -> Config:
-    """The config of the decoder that a causal encoder is made of."""
-    return replace(config, kind="decoder", causal=False, classifier=None)
+    """The config of the decoder that an encoder is made of, without what only encoders have."""
+    alone: dict[str, Any] = {"embedding_width": None, "classifier": None, "dense": ()}
+    return replace(config, kind="decoder", causal=False, **alone)
 
 
-def family_of_encoder(family: Family) -> Family:
-    """The family of a decoder, with the names of a causal encoder."""
+def family_for(family: Family, config: Config) -> Family:
+    """The family; of decoders with the names of an encoder, if the config is of one."""
+    if config.kind != "encoder" or "decoder.tokens" not in names_of(family, config):
+        return family
 
     def names(config: Config) -> Names:
         given = names_of(family, decoder_of(config))

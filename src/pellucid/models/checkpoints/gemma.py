@@ -6,6 +6,7 @@ from typing import Any
 
 from pellucid.errors import FileError
 from pellucid.layers.config import Activation, Config
+from pellucid.models.checkpoints.classifying import decoder_of, encoder_of
 from pellucid.models.checkpoints.description import (
     Description,
     Key,
@@ -110,7 +111,33 @@ GEMMA_3 = Description(
     more_keys=_window_keys,
 )
 
+_BOTH_WAYS = "use_bidirectional_attention"
+
+
+def read_3(config: Mapping[str, Any]) -> Config:
+    """EmbeddingGemma's tokens see those on both sides, half of the window on each."""
+    if not config.get(_BOTH_WAYS):
+        return GEMMA_3.read(config)
+    half = config.get("sliding_window", 4096) // 2 + 1
+    decoder = GEMMA_3.read({**config, _BOTH_WAYS: False, "sliding_window": half})
+    return replace(encoder_of(decoder), causal=False)
+
+
+def write_3(config: Config) -> dict[str, Any] | None:
+    if config.kind != "encoder":
+        return GEMMA_3.write(config)
+    if config.causal or config.embedding_width is not None:
+        return None
+    said = GEMMA_3.write(decoder_of(config))
+    if said is None:
+        return None
+    both = {_BOTH_WAYS: True, "architectures": ["Gemma3TextModel"]}
+    window = {} if config.window is None else {"sliding_window": 2 * (config.window - 1)}
+    return said | both | window
+
+
 FAMILIES = (
     family(GEMMA_1),
-    *(family(later, {**NAMES, **SANDWICH}) for later in (GEMMA_2, GEMMA_3)),
+    family(GEMMA_2, {**NAMES, **SANDWICH}),
+    replace(family(GEMMA_3, {**NAMES, **SANDWICH}), read=read_3, write=write_3),
 )
