@@ -16,16 +16,18 @@ from pellucid.attention.numba_cache import kept
 from pellucid.layers import packed_kernel
 
 f32 = np.float32
-RELU, GELU, GELU_TANH, SILU = range(4)
+RELU, GELU, GELU_TANH, SILU, RELU_SQUARED, QUICK_GELU = range(6)
 
 # A row of the table of addresses: first the linear parts of a block, each with the address of its
 # weight (out, in), of its scales (out,) if it is int8, and of its bias (out,); then the norms, each
-# with that of its weight and of its bias; then those of the cache. 0 where there is none. Of packed
-# weights, whose bytes are uint8, it is the address of what `packed_kernel` takes of them.
+# with that of its weight and of its bias; then those of the cache and of the sinks. 0 where there
+# is none. The last is the number of the block's window and positions. Of packed weights, whose
+# bytes are uint8, it is the address of what `packed_kernel` takes of them.
 QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = range(0, 27, 3)
 OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = range(27, 39, 2)
-KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES = range(39, 43)
-FIELDS = 43
+OWN_OUTPUT_NORM, CROSS_OUTPUT_NORM, FEED_OUTPUT_NORM = range(39, 45, 2)
+KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES, SINKS, CROSS_SINKS, INPUTS = range(45, 52)
+FIELDS = 52
 
 
 class Shape(NamedTuple):
@@ -36,9 +38,26 @@ class Shape(NamedTuple):
     dim: int
     hidden: int
     norm_first: int
+    normalises_inputs: int
+    normalises_outputs: int
+    is_centred: int
+    """Whether norms are layer norms, not RMS norms."""
+    offset: float
+    """Added to the weights of norms."""
+    has_joint_norm: int
+    """Whether queries and keys are normalised over all heads together."""
+    is_parallel: int
+    has_shared_norm: int
     activation: int
     eps: float
     scale: float
+    residual_scale: float
+    softcap: float
+    """Of scores; 0 = none."""
+    clip: float
+    """Of queries, keys and values; 0 = none."""
+    has_neighbours: int
+    """Whether neighbours are rotated together, not numbers of the two halves."""
 
 
 @intrinsic
@@ -197,6 +216,10 @@ def _project_heads(
 def _activated(x: Any, kind: Any) -> Any:
     if kind == RELU:
         return max(x, f32(0.0))
+    if kind == RELU_SQUARED:
+        return max(x, f32(0.0)) ** 2
+    if kind == QUICK_GELU:
+        return x / (f32(1.0) + math.exp(f32(-1.702) * x))
     if kind == SILU:
         return x / (f32(1.0) + math.exp(-x))
     if kind == GELU:
@@ -225,22 +248,25 @@ def _feed_up(table: Any, kind: Any, x: Any, inner: Any, gate: Any, like: Any, pa
 
 @kept
 @_freely
-def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
-    """out (rows, size): a layer norm of x, or an RMS norm where there is no bias."""
+def _normalise(table: Any, field: Any, shape: Any, x: Any, out: Any) -> None:
+    """out (rows, size): a layer norm or an RMS norm of x, each with or without a weight."""
     size = x.shape[1]
     weight, bias = _vector(table[field], size), _vector(table[field + 1], size)
     for row in range(x.shape[0]):
         mean = f32(0.0)
-        if bias.shape[0]:
+        if shape.is_centred:
             for j in range(size):
                 mean += x[row, j]
             mean /= f32(size)
         square = f32(0.0)
         for j in range(size):
             square += (x[row, j] - mean) * (x[row, j] - mean)
-        factor = f32(1.0) / f32(math.sqrt(square / f32(size) + f32(eps)))
+        factor = f32(1.0) / f32(math.sqrt(square / f32(size) + f32(shape.eps)))
         for j in range(size):
-            out[row, j] = (x[row, j] - mean) * factor * weight[j]
+            out[row, j] = (x[row, j] - mean) * factor
+        if weight.shape[0]:
+            for j in range(size):
+                out[row, j] *= weight[j] + f32(shape.offset)
         if bias.shape[0]:
             for j in range(size):
                 out[row, j] += bias[j]
@@ -248,14 +274,15 @@ def _normalise(table: Any, field: Any, eps: Any, x: Any, out: Any) -> None:
 
 @kept
 @_freely
-def _rotate(x: Any, cosine: Any, sine: Any) -> None:
-    """Rotate each head of x (heads, dim) in place, by angles (dim,)."""
-    half = x.shape[1] // 2
+def _rotate(x: Any, cosine: Any, sine: Any, has_neighbours: Any) -> None:
+    """Rotate the first numbers of each head of x (heads, dim) in place, by angles (numbers,)."""
+    half = cosine.shape[0] // 2
     for head in range(x.shape[0]):
-        for j in range(half):
-            first, second = x[head, j], x[head, j + half]
-            x[head, j] = first * cosine[j] - second * sine[j]
-            x[head, j + half] = second * cosine[j + half] + first * sine[j + half]
+        for j in range(half):  # both halves of the angles are equal
+            one, other = (2 * j, 2 * j + 1) if has_neighbours else (j, j + half)
+            first, second = x[head, one], x[head, other]
+            x[head, one] = first * cosine[j] - second * sine[j]
+            x[head, other] = second * cosine[j] + first * sine[j]
 
 
 @kept
@@ -268,6 +295,8 @@ def _attend(
     stop: Any,
     bias: Any,
     scale: Any,
+    softcap: Any,
+    sinks: Any,
     scores: Any,
     out: Any,
 ) -> None:
@@ -279,6 +308,8 @@ def _attend(
         first, stop: (rows,) int64, the range of keys that each row sees.
         bias: (rows or 1, heads, capacity), or empty.
         scale: of the scores.
+        softcap: bounds them before the bias is added, if above 0.
+        sinks: (heads,), a logit of each head that has no value, or empty.
         scores: (rows, heads, capacity), a buffer.
         out: (rows, heads, dim).
     """
@@ -292,11 +323,16 @@ def _attend(
         best = f32(-np.inf)
         for j in range(low, high):
             score = _dot(query[row, head], key[j]) * scale
+            if softcap > 0:
+                score = softcap * f32(math.tanh(score / softcap))
             if bias.shape[0]:
                 score += bias[min(row, bias.shape[0] - 1), head, j]
             own[j] = score
             best = max(best, score)
         total = f32(0.0)
+        if sinks.shape[0]:
+            best = max(best, sinks[head])
+            total = f32(math.exp(sinks[head] - best))
         for j in range(low, high):
             own[j] = f32(math.exp(own[j] - best))
             total += own[j]
@@ -311,12 +347,24 @@ def _attend(
 @kept
 @_freely
 def _before(table: Any, norm: Any, shape: Any, x: Any) -> Any:
-    """The input of a part: x (rows, width), normalised if the norm comes first."""
-    if not shape.norm_first:
+    """The input of a part: x (rows, width), normalised if its norm comes before it."""
+    if not (shape.norm_first and shape.normalises_inputs):
         return x
     y = np.empty_like(x)
-    _normalise(table, norm, shape.eps, x, y)
+    _normalise(table, norm, shape, x, y)
     return y
+
+
+@kept
+@_freely
+def _output(table: Any, norm: Any, shape: Any, part: Any) -> None:
+    """Normalise and scale the output of a part, (rows, width), in place, where the shape says."""
+    if shape.normalises_outputs:
+        _normalise(table, norm, shape, part, part)
+    if shape.residual_scale != 1.0:
+        for row in range(part.shape[0]):
+            for j in range(part.shape[1]):
+                part[row, j] *= f32(shape.residual_scale)
 
 
 @kept
@@ -327,7 +375,7 @@ def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
         for j in range(x.shape[1]):
             x[row, j] += part[row, j]
     if not shape.norm_first:
-        _normalise(table, norm, shape.eps, x, x)
+        _normalise(table, norm, shape, x, x)
 
 
 @kept
@@ -335,8 +383,18 @@ def _after(table: Any, norm: Any, shape: Any, x: Any, part: Any) -> None:
 def _normalise_heads(table: Any, norm: Any, shape: Any, x: Any) -> None:
     """Normalise each head of x (rows, heads * dim) in place, if there is such a norm."""
     if table[norm]:
-        split = x.reshape(-1, shape.dim)
-        _normalise(table, norm, shape.eps, split, split)
+        split = x.reshape(-1, x.shape[1] if shape.has_joint_norm else shape.dim)
+        _normalise(table, norm, shape, split, split)
+
+
+@kept
+@_freely
+def _bound(x: Any, clip: Any) -> None:
+    """Bound x (rows, size) in place, if `clip` is above 0."""
+    if clip > 0:
+        for row in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                x[row, j] = min(max(x[row, j], -clip), clip)
 
 
 @kept
@@ -365,9 +423,11 @@ def blocks(
         like: an array of the weights' dtype.
         x: (rows, width).
         capacity: of the cache, in keys.
-        first, stop: (rows,) int64, the range of keys that each row sees; the new one is the last.
+        first: (windows, rows) int64, the first key that each row sees, in blocks with each of the
+            windows.
+        stop: (rows,) int64, where the keys of each row end; the new one is the last.
         bias: (rows or 1, heads, keys), added to the scores, or empty.
-        cosine, sine: (rows, dim) of rotary positions, or empty.
+        cosine, sine: (windows, rows, dim) of rotary positions, or empty.
         sources: how many there are; all have the same number of rows.
         memory: keys per source, 0 without cross-attention.
         memory_stop: (rows,) int64, how many of them each row sees.
@@ -379,11 +439,12 @@ def blocks(
     key, value = np.empty((rows, kv_heads * dim), f32), np.empty((rows, kv_heads * dim), f32)
     context = np.empty((rows, heads, dim), f32)
     scores = np.empty((rows, heads, max(capacity, memory)), f32)
-    part = np.empty((rows, width), f32)
+    part, fed = np.empty((rows, width), f32), np.empty((rows, width), f32)
     inner, gate = np.empty((rows, shape.hidden), f32), np.empty((rows, shape.hidden), f32)
     nothing, start = np.empty((0, 0, 0), f32), np.zeros(rows, np.int64)
     real = np.empty(0, f32)
     split, flat = query.reshape(rows, heads, dim), context.reshape(rows, heads * dim)
+    scale, softcap, clip = f32(shape.scale), f32(shape.softcap), f32(shape.clip)
     split_key, split_value = key.reshape(rows, kv_heads, dim), value.reshape(rows, kv_heads, dim)
     for number in range(table.shape[0]):
         own = table[number]
@@ -393,15 +454,22 @@ def blocks(
         _project_heads(own, y, query, key, value, like, parts)
         _normalise_heads(own, QUERY_NORM, shape, query)
         _normalise_heads(own, KEY_NORM, shape, key)
+        _bound(query, clip)
+        _bound(key, clip)
+        _bound(value, clip)
+        at, neighbours = own[INPUTS], shape.has_neighbours
         for row in range(rows):
             if cosine.shape[0]:
-                _rotate(split[row], cosine[row], sine[row])
-                _rotate(split_key[row], cosine[row], sine[row])
+                _rotate(split[row], cosine[at, row], sine[at, row], neighbours)
+                _rotate(split_key[row], cosine[at, row], sine[at, row], neighbours)
             keys[row, :, stop[row] - 1] = split_key[row]
             values[row, :, stop[row] - 1] = split_value[row]
-        _attend(split, keys, values, first, stop, bias, f32(shape.scale), scores, context)
+        sinks = _vector(own[SINKS], heads)
+        _attend(split, keys, values, first[at], stop, bias, scale, softcap, sinks, scores, context)
         _project(own, OUTPUT, flat, part, like, parts)
-        _after(own, OWN_NORM, shape, x, part)
+        _output(own, OWN_OUTPUT_NORM, shape, part)
+        if not shape.is_parallel:
+            _after(own, OWN_NORM, shape, x, part)
         if memory:
             size = (sources, kv_heads, memory, dim)
             keys = carray(_at(own[MEMORY_KEYS], real), size)
@@ -409,12 +477,29 @@ def blocks(
             y = _before(own, CROSS_NORM, shape, x)
             _project(own, CROSS_QUERY, y, query, like, parts)
             _normalise_heads(own, CROSS_QUERY_NORM, shape, query)
+            _bound(query, clip)
+            sinks = _vector(own[CROSS_SINKS], heads)
             _attend(
-                split, keys, values, start, memory_stop, nothing, f32(shape.scale), scores, context
+                split,
+                keys,
+                values,
+                start,
+                memory_stop,
+                nothing,
+                scale,
+                softcap,
+                sinks,
+                scores,
+                context,
             )
             _project(own, CROSS_OUTPUT, flat, part, like, parts)
+            _output(own, CROSS_OUTPUT_NORM, shape, part)
             _after(own, CROSS_NORM, shape, x, part)
-        y = _before(own, FEED_NORM, shape, x)
+        if not shape.has_shared_norm:
+            y = _before(own, FEED_NORM, shape, x)
         _feed_up(own, shape.activation, y, inner, gate, like, parts)
-        _project(own, DOWN, inner, part, like, parts)
-        _after(own, FEED_NORM, shape, x, part)
+        _project(own, DOWN, inner, fed, like, parts)
+        _output(own, FEED_OUTPUT_NORM, shape, fed)
+        if shape.is_parallel:
+            _after(own, OWN_NORM, shape, x, part)
+        _after(own, FEED_NORM, shape, x, fed)

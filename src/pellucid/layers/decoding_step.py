@@ -17,40 +17,40 @@ from pellucid.layers.block import AttentionInputs, Block
 from pellucid.layers.feed_forward import FeedForward
 from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
 from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
+from pellucid.layers.norms import OffsetLayerNorm, OffsetRMSNorm
 from pellucid.layers.packed_linear import PackedLinear
 
 if TYPE_CHECKING:
     from pellucid.layers.cache import Cache
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "relu_squared", "quick_gelu")
 """In the order of the kernel's numbers."""
 _SUPPORTED = {
     *("kind", "vocabulary", "width", "layers", "decoder_layers", "heads", "kv_heads", "head_dim"),
-    *("hidden", "norm", "norm_eps", "norm_first", "embedding_norm", "head_norm", "activation"),
-    *("gated", "bias", "qkv_bias", "output_bias", "position", "positions", "position_offset"),
-    *(
-        "interleaved",
-        "inclusive",
-        "rope_theta",
-        "rope_scaling",
-        "relative_buckets",
-        "relative_distance",
-    ),
-    *("window", "types", "embedding_scale", "attention_scale", "tied", "logit_scale", "logit_bias"),
-    *("logit_softcap", "dropout", "attention_dropout", "pooling", "normalised", "most_tokens"),
-    *("start", "stop", "padding"),
+    *("hidden", "norm", "norm_eps", "norm_weight", "norm_bias", "norm_offset", "norm_first"),
+    *("branch_norms", "parallel", "shared_norm", "residual_scale", "embedding_norm", "head_norm"),
+    *("head_norm_kind", "activation", "gated", "bias", "qkv_bias", "output_bias", "hidden_bias"),
+    *("positions", "position_offset", "interleaved", "inclusive", "rope_theta", "rope_scaling"),
+    *("rotary_dim", "rotary_pairs", "rotary_layers", "relative_buckets", "relative_distance"),
+    *("window", "window_layers", "window_theta", "types", "embedding_scale", "attention_scale"),
+    *("score_softcap", "sinks", "qkv_clip", "tied", "logit_scale", "logit_bias", "logit_softcap"),
+    *("dropout", "attention_dropout", "pooling", "normalised", "most_tokens", "start", "stop"),
+    *("padding", "experts_used", "experts_normalised", "expert_hidden", "shared_hidden"),
+    *("dense_layers", "position"),
 }
 """Fields of a config that may have any value. All others must have their default, so that blocks
 with a field added later run as they are until the kernel supports it."""
 
 
-def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> "Step | None":
+def of(
+    stack: nn.Module, x: Tensor, inputs: "list[AttentionInputs]", cache: "Cache"
+) -> "Step | None":
     """The compiled step, where it can do all that the blocks would; else None.
 
     Args:
         stack: of blocks.
         x: (rows, tokens, width), the input of the first block.
-        inputs: what the blocks share.
+        inputs: of each block.
         cache: of the tokens so far.
     """
     if (
@@ -59,9 +59,9 @@ def of(stack: nn.Module, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
-        or inputs.places is not None  # the kernel has one bias for all blocks
-        or (inputs.memory is not None and cache.layers[0].memory is None)
-        or not isinstance(inputs.memory_mask, Below | None)
+        or inputs[0].places is not None  # the kernel has one bias for all blocks
+        or (inputs[0].memory is not None and cache.layers[0].memory is None)
+        or not isinstance(inputs[0].memory_mask, Below | None)
     ):
         return None
     for layer_cache in cache.layers:
@@ -94,9 +94,10 @@ class Step:
                 for field in fields(config)
             )
             or config.activation not in ACTIVATIONS
+            or (config.head_norm and not (config.norm_weight and config.head_norm_kind != "own"))
         ):
             raise _UnfitError
-        self.window = config.window
+        self.windows = [config.window_of(layer) for layer in range(len(stack.blocks))]
         scale = config.dim**-0.5 if config.attention_scale is None else config.attention_scale
         self.shape = kernel.Shape(
             heads=config.heads,
@@ -104,11 +105,23 @@ class Step:
             dim=config.dim,
             hidden=config.hidden,
             norm_first=int(config.norm_first),
+            normalises_inputs=int(config.branch_norms != "after"),
+            normalises_outputs=int(config.branch_norms != "before"),
+            is_centred=int(config.norm == "layer"),
+            offset=float(config.norm_offset),
+            has_joint_norm=int(config.head_norm_kind == "joint"),
+            is_parallel=int(config.parallel),
+            has_shared_norm=int(config.shared_norm),
             activation=ACTIVATIONS.index(config.activation),
             eps=config.norm_eps,
             scale=scale,
+            residual_scale=config.residual_scale,
+            softcap=config.score_softcap or 0.0,
+            clip=config.qkv_clip or 0.0,
+            has_neighbours=int(config.rotary_pairs == "neighbours"),
         )
-        self.stack, self.eps = stack, config.norm_eps
+        is_offset = config.norm_offset and config.norm_weight
+        self.stack, self.norms = stack, (config.norm_eps, config.norm == "layer", is_offset)
         self.width, self.hidden = config.width, config.hidden
         self.query_width = config.heads * config.dim
         self.key_width = config.key_heads * config.dim
@@ -167,16 +180,22 @@ class Step:
         norms = [
             (kernel.OWN_NORM, block.attention_norm, width),
             (kernel.FEED_NORM, block.feed_forward_norm, width),
-            (kernel.QUERY_NORM, own.query_norm, own.dim),
-            (kernel.KEY_NORM, own.key_norm, own.dim),
+            (kernel.OWN_OUTPUT_NORM, block.attention_output_norm, width),
+            (kernel.FEED_OUTPUT_NORM, block.feed_forward_output_norm, width),
+            (kernel.QUERY_NORM, own.query_norm, query_width if own.norms_jointly else own.dim),
+            (kernel.KEY_NORM, own.key_norm, key_width if own.norms_jointly else own.dim),
         ]
+        sinks = [(kernel.SINKS, own)]
         if feed.gate is not None:
             linears.append((kernel.GATE, feed.gate, hidden, width))
         if cross is not None:
             linears.append((kernel.CROSS_QUERY, cross.query, query_width, width))
             linears.append((kernel.CROSS_OUTPUT, cross.output, width, query_width))
             norms.append((kernel.CROSS_NORM, block.cross_norm, width))
-            norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, own.dim))
+            norms.append((kernel.CROSS_OUTPUT_NORM, block.cross_output_norm, width))
+            size = query_width if own.norms_jointly else own.dim
+            norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, size))
+            sinks.append((kernel.CROSS_SINKS, cross))
         for field, linear, out, size in linears:
             if self.kind == torch.uint8:
                 row[field] = self._packed(linear, out, size)
@@ -188,11 +207,16 @@ class Step:
                 row[field + 2] = self._address(linear, "bias", (out,))
         for field, norm, size in norms:
             if norm is not None:
-                if norm.eps != self.eps:
+                is_offset = isinstance(norm, OffsetLayerNorm | OffsetRMSNorm)
+                if (norm.eps, isinstance(norm, nn.LayerNorm), is_offset) != self.norms:
                     raise _UnfitError
-                row[field] = self._address(norm, "weight", (size,))
-                if isinstance(norm, nn.LayerNorm):
+                if norm.weight is not None:
+                    row[field] = self._address(norm, "weight", (size,))
+                if getattr(norm, "bias", None) is not None:
                     row[field + 1] = self._address(norm, "bias", (size,))
+        for field, attention in sinks:
+            if attention.sinks is not None:
+                row[field] = self._address(attention, "sinks", attention.sinks.shape)
 
     def _packed(self, linear: Any, out: int, size: int) -> int:
         """The address of what the kernel takes of packed weights."""
@@ -216,23 +240,27 @@ class Step:
         self.tensors.append((tensors, name, tensor, address))
         return address
 
-    def __call__(self, x: Tensor, inputs: "AttentionInputs", cache: "Cache") -> Tensor:
+    def __call__(self, x: Tensor, inputs: "list[AttentionInputs]", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
         kernel = decoding_kernel()
         rows, start = len(x), cache.start
         x = x.squeeze(1).clone(memory_format=torch.contiguous_format)
         stop = np.full(rows, start) if isinstance(start, int) else start.numpy()
         stop = (stop + 1).astype(np.int64)
-        first = np.zeros_like(stop)
-        if self.window is not None:
-            first = np.maximum(stop - self.window, 0)
+        kinds: dict[int, int] = {}
+        """The number of the inputs of each block: blocks with the same window share them."""
+        for row, one in zip(self.table, inputs, strict=True):
+            row[kernel.INPUTS] = kinds.setdefault(id(one), len(kinds))
+        of_kind = dict(zip(self.table[:, kernel.INPUTS], range(len(inputs)), strict=True))
+        blocks = [of_kind[number] for number in range(len(kinds))]
+        """A block of each kind."""
+        windows = (self.windows[block] for block in blocks)
+        first = np.stack([np.maximum(stop - (window or stop.max()), 0) for window in windows])
         bias = NOTHING.reshape(0, 0, 0)
-        if inputs.bias is not None:
-            bias = inputs.bias.squeeze(-2).contiguous().numpy()
-        cosine = sine = NOTHING.reshape(0, 0)
-        if inputs.rotary is not None:
-            rotary = (part.flatten(1).expand(rows, -1) for part in inputs.rotary)
-            cosine, sine = (part.contiguous().numpy() for part in rotary)
+        shared = inputs[0]
+        if shared.bias is not None:
+            bias = shared.bias.squeeze(-2).contiguous().numpy()
+        cosine, sine = self._angles([inputs[block].rotary for block in blocks], rows)
         sources, memory, memory_stop = rows, 0, stop
         for row, layer_cache in zip(self.table, cache.layers, strict=True):
             row[kernel.KEYS] = layer_cache.keys.data_ptr()
@@ -243,8 +271,8 @@ class Step:
                 row[kernel.MEMORY_VALUES] = layer_cache.memory[1].data_ptr()
         if memory:
             memory_stop = np.full(rows, memory)
-            if isinstance(inputs.memory_mask, Below):
-                limit = inputs.memory_mask.limit
+            if isinstance(shared.memory_mask, Below):
+                limit = shared.memory_mask.limit
                 limits = limit.numpy() if isinstance(limit, Tensor) else np.full(sources, limit)
                 memory_stop[:] = limits.repeat(rows // sources)
         own = (cache.capacity, first, stop, bias, cosine, sine)
@@ -252,6 +280,22 @@ class Step:
         with cores() as parts:
             kernel.blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
         return x.unsqueeze(1)
+
+    def _angles(self, rotaries: list[tuple[Tensor, Tensor] | None], rows: int) -> tuple[Any, Any]:
+        """Cosines and sines, (kinds, rows, dim); empty if no block has rotary positions.
+
+        Blocks without them, among others with, turn by an angle of 0.
+        """
+        some = next((rotary for rotary in rotaries if rotary is not None), None)
+        if some is None:
+            nothing = NOTHING.reshape(0, 0, 0)
+            return nothing, nothing
+        none = torch.ones_like(some[0]), torch.zeros_like(some[1])
+        kinds = [none if rotary is None else rotary for rotary in rotaries]
+        cosine, sine = (
+            torch.stack([parts[i].flatten(1).expand(rows, -1) for parts in kinds]) for i in (0, 1)
+        )
+        return cosine.contiguous().numpy(), sine.contiguous().numpy()
 
 
 def is_unseen(block: nn.Module) -> bool:

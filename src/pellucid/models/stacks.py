@@ -143,9 +143,9 @@ class Stack(nn.Module):
         x = self._embed(ids, positions, types)
         step = None
         if cache is not None and mask is None:
-            step = decoding_step.of(self, x, inputs[0], cache)
+            step = decoding_step.of(self, x, inputs, cache)
         if step is not None and cache is not None:
-            x = step(x, inputs[0], cache)
+            x = step(x, inputs, cache)
         else:
             x = self._through(x, inputs, cache, ending)
         if cache is not None:
