@@ -9,7 +9,7 @@ import torch
 import pellucid
 from pellucid.layers.block import Block
 from pellucid.training import hardware
-from pellucid.training.objectives.encoding import TEMPERATURE
+from pellucid.training.objectives.pairs import TEMPERATURE
 from pellucid.training.settings import Settings
 from tests.training.tiny import KINDS, STEPS, trainer, weights
 
