@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from functools import cache
 
 import hypothesis
 import hypothesis.strategies as st
@@ -565,12 +566,18 @@ VALUES = {
 NOT_SAID = {"dropout", "pooling", "normalised", "most_tokens", "start", "stop", "padding"}
 
 
+@cache
+def shape_of(name):
+    """A family's config as ours."""
+    config = FAMILIES[name].config()
+    base = next(one for one in CHECKPOINTS if config.model_type in one.types)
+    return base.read(config.to_dict())
+
+
 @st.composite
 def configs(draw):
     """A family's shape, and up to three fields of it changed."""
-    family = FAMILIES[draw(st.sampled_from(NAMES))]
-    base = next(one for one in CHECKPOINTS if family.config().model_type in one.types)
-    config = base.read(family.config().to_dict())
+    config = shape_of(draw(st.sampled_from(NAMES)))
     names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=3))
     changed = {name: draw(st.sampled_from(VALUES[name])) for name in names}
     try:
@@ -581,9 +588,7 @@ def configs(draw):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_family_of_one_kind_claims_no_other(name):
-    config = FAMILIES[name].config()
-    base = next(one for one in CHECKPOINTS if config.model_type in one.types)
-    said = base.read(config.to_dict())
+    said = shape_of(name)
     for kind in {"encoder", "decoder", "encoder-decoder"} - {said.kind}:
         try:
             other = dataclasses.replace(said, kind=kind)
@@ -600,6 +605,7 @@ def test_what_a_family_claims_it_can_say(config):
     """What a family writes of a shape it reads as the same shape."""
     claims = [(one, one.write(config)) for one in CHECKPOINTS]
     claims = [(one, said) for one, said in claims if said is not None]
+    expected = shapes(config) if claims else {}
     for one, said in claims:
         assert said["model_type"] in one.types
         again = one.read(json.loads(json.dumps(said)))
@@ -616,7 +622,7 @@ def test_what_a_family_claims_it_can_say(config):
         for field in dataclasses.fields(Config):
             if field.name not in unsaid and field.name not in unused(config):
                 assert getattr(again, field.name) == getattr(config, field.name), field.name
-        assert shapes(again) == shapes(config)
+        assert again == config or shapes(again) == expected
         assert scale(again) == scale(config)
 
 
