@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -282,9 +284,19 @@ def drawn(model: Any) -> Any:
 
 
 def written(name: str, directory: Path, **options: Any) -> Path:
-    """A directory with the checkpoint."""
-    build(name).save_pretrained(directory, **options)
+    """A directory with the checkpoint, which is made once, whoever asks for it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, content in _files(name, **options).items():
+        (directory / file).write_bytes(content)
+    torch.manual_seed(23)  # as after `build`
     return directory
+
+
+@cache
+def _files(name: str, **options: Any) -> dict[str, bytes]:
+    with TemporaryDirectory() as directory:
+        build(name).save_pretrained(directory, **options)
+        return {file.name: file.read_bytes() for file in Path(directory).iterdir()}
 
 
 def read(name: str, directory: Path, **options: Any) -> Any:
