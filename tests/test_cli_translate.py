@@ -19,7 +19,7 @@ import pellucid
 from pellucid.commands.printing.translation import show_aligned
 from pellucid.models import Config, Encoder
 from pellucid.tasks import alignment, translate
-from pellucid.tasks.translation import Translation
+from pellucid.tasks.translated import Translation
 from tests import forked, multilingual, translators, writers
 from tests.command_line import options_of
 
@@ -44,6 +44,7 @@ def test_the_options_are_those_documented(run):
     assert status == 0
     assert options_of(out) == {
         "--file", "--column", "--delimiter", "--encoding", "--model", "--from", "--to",
+        "--whole", "--protect",
         "--beams", "--length-penalty", "--max-tokens", "--align", "--strict",
         "--over", "--workers", "--part",
         "--output", "--overwrite", "--json", "--help",
@@ -114,7 +115,14 @@ def test_options_reach_the_search(run, model):
     [one] = translate(loaded, [text], beams=2, max_tokens=7)
     assert (said["beams"], said["max_tokens"], said["length_penalty"]) == (2, 7, 1.0)
     assert said["items"] == [
-        {"line": 1, "source": text, "text": one.text, "score": pytest.approx(one.score, rel=1e-4)}
+        {
+            "line": 1,
+            "source": text,
+            "text": one.text,
+            "score": pytest.approx(one.score, rel=1e-4),
+            "sentences": [{"source": [0, len(text)], "text": [0, len(one.text)]}],
+            "protected": [],
+        }
     ]
     said = json.loads(run(text, "--model", model, "--json", "--length-penalty", 0)[1])
     [one] = translate(loaded, [text], length_penalty=0)
@@ -143,12 +151,40 @@ def test_json(run, model):
 
 def test_too_long(run, refused, model, tmp_path):
     path = tmp_path / "long.txt"
-    path.write_text(f"{TEXTS[0]}\n{TEXTS[1] * 9}\n")
+    sentence = TEXTS[1].removesuffix(".")
+    path.write_text(f"{TEXTS[0]}\n{', '.join([sentence] * 9)}.\n{' '.join(TEXTS)}\n")
     status, out, err = run("--file", path, "--model", model)
-    assert (status, out.splitlines()[0]) == (0, SPANISH[0])
-    assert re.fullmatch(r"pellucid: 1 text of 2 truncated to 61 tokens, the model.*\n", err)
+    lines = out.splitlines()
+    assert (status, lines[0], lines[2]) == (0, SPANISH[0], " ".join(SPANISH))
+    assert lines[1].count("barco de papel") == 9
+    said = "pellucid: 1 sentence of more than 61 tokens, the model's maximum, cut at commas or "
+    assert err == said + "spaces and translated in parts\n"
     complaint = refused("--file", path, "--model", model, "--strict")
-    assert complaint.startswith(f"line 2 of '{path}' has ")
+    assert complaint.startswith(f"line 2 of '{path}' has a sentence of more than 61 tokens")
+    status, out, err = run("--file", path, "--model", model, "--whole")
+    assert re.fullmatch(r"pellucid: 2 texts of 3 truncated to 61 tokens, the model.*\n", err)
+    assert out.count("\n") == 3
+
+
+def test_what_is_kept_as_it_is(run, refused):
+    """By the packaged model, which spells everything, and copies no address."""
+    text = "See https://example.org/a?b=1. He said to {name}, come. And he went."
+    status, out, err = run(text, "--protect", "all", "--json")
+    said = json.loads(out)["items"][0]
+    assert (status, err) == (0, "")
+    assert said["protected"] == ["https://example.org/a?b=1", "{name}"]
+    assert said["text"].count("https://example.org/a?b=1") == said["text"].count("{name}") == 1
+    places = [one["source"] for one in said["sentences"]]
+    assert [text[first:last] for first, last in places] == [
+        *("See https://example.org/a?b=1.", "He said to {name}, come.", "And he went.")
+    ]
+    _, out, err = run(text, "--protect", "none")
+    start = "pellucid: changed in translation: 'https://example.org/a?b=1'"
+    assert err.startswith(start)
+    assert err.endswith("--protect all keeps addresses, tags, placeholders\n")
+    assert "--protect must be one of unknown, all, none, not 'some'" in refused(
+        text, "--protect", "some"
+    )
 
 
 def test_languages(run, refused, tmp_path):

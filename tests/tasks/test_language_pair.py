@@ -60,12 +60,13 @@ def generated(theirs, tokenizer, text, languages, beams):
 def test_the_same_as_transformers(made, beams):
     ours, theirs, tokenizer, _ = made
     languages = LANGUAGES[type(tokenizer).__name__]
-    found = translate(ours, TEXTS, source="es", target=languages[1], beams=beams, max_tokens=17)
+    options = {"beams": beams, "max_tokens": 17, "whole": True}
+    found = translate(ours, TEXTS, source="es", target=languages[1], **options)
     for one in found:
         expected, mark = generated(theirs, tokenizer, one.source, languages, beams)
         assert one.ids == expected
         assert mark == (one.start if ours.config.start is None else one.ids[0])
-    other = translate(ours, TEXTS, source="en", target=languages[1], beams=beams, max_tokens=17)
+    other = translate(ours, TEXTS, source="en", target=languages[1], **options)
     assert [one.source_ids for one in other] != [one.source_ids for one in found]
 
 
@@ -74,7 +75,7 @@ def test_the_alignment_has_no_languages(made):
     [one] = translate(ours, TEXTS[:1], target="fr", max_tokens=17)
     language = [*ours.tokenizer.languages.ids.values()][3]
     words = ours.tokenizer.encode(["Nadie sabía"], special=False)[0]
-    one = replace(one, ids=[language, *words, 2])
+    one = replace(one, ids=[language, *words, 2], sentences=())
     grid = alignment(ours, one)
     assert grid.source == [*TEXTS[0][:-1].split(), "."]
     assert grid.target == ["Nadie", "sabía"]

@@ -231,23 +231,84 @@ def test_an_empty_translation_has_no_words(marian):
 # What cannot be
 
 
-LONG = "The sun came up. " * 20
+LONG = "the sun came up over the hill and the birds began to sing, " * 9
 
 
 def test_too_long(marian):
+    """A sentence is cut at commas, and all of it is translated; a text left whole is cut short."""
     model, *_ = marian
-    with pytest.raises(
-        ArgumentError, match=r"^texts\[1\] has \d+ tokens, but the model reads at most 61$"
+    for options, complaint in (
+        ({}, r"^texts\[1\] has a sentence of more than 61 tokens, the most that the model reads$"),
+        ({"names": ["line 3", "line 7"]}, "^line 7 has a sentence"),
+        ({"whole": True}, r"^texts\[1\] has \d+ tokens, but the model reads at most 61$"),
     ):
-        translate(model, [SENTENCE, LONG], strict=True)
-    with pytest.raises(ArgumentError, match=r"^line 7 has "):
-        translate(model, [SENTENCE, LONG], strict=True, names=["line 3", "line 7"])
-    with pytest.warns(UserWarning, match="^1 text of 2 truncated to 61 tokens") as caught:
+        with pytest.raises(ArgumentError, match=complaint):
+            translate(model, [SENTENCE, LONG], strict=True, **options)
+    with pytest.warns(UserWarning, match="^1 sentence of more than 61 tokens") as caught:
         found = translate(model, [SENTENCE, LONG])
     assert caught[0].filename == __file__
     assert found[0].text == TRANSLATED
+    parts = [LONG[slice(*one.source)] for one in found[1].sentences]
+    assert " ".join(parts) == LONG.strip()
+    assert all(part.endswith(",") for part in parts)
+    assert all(len(one.source_ids) <= 61 for one in found[1].sentences)
+    with pytest.warns(UserWarning, match="^1 text of 2 truncated to 61 tokens") as caught:
+        found = translate(model, [SENTENCE, LONG], whole=True)
+    assert caught[0].filename == __file__
     assert len(found[1].source_ids) == 61
     assert found[1].source_ids[-1] == 0  # the stop is kept
+
+
+# Sentences
+
+
+def test_sentences_one_by_one(marian):
+    """Joined with the spaces of the text; the score is of all tokens together."""
+    model, *_ = marian
+    text = f"{LEARNT[0]}  {LEARNT[1]}\n{LEARNT[2]}"
+    [one] = translate(model, [text])
+    alone = translate(model, LEARNT[:3])
+    assert one.text == "{}  {}\n{}".format(*translators.SPANISH.splitlines()[:3])
+    assert [text[slice(*part.source)] for part in one.sentences] == LEARNT[:3]
+    assert [one.text[slice(*part.text)] for part in one.sentences] == [x.text for x in alone]
+    assert one.ids == [number for part in alone for number in part.ids]
+    mean = sum(part.score * len(part.ids) for part in alone) / len(one.ids)
+    assert one.score == pytest.approx(mean, rel=1e-4)
+
+
+def test_the_alignment_of_sentences_is_in_blocks(marian):
+    model, *_ = marian
+    [one] = translate(model, [" ".join(LEARNT[:2])])
+    found = alignment(model, one)
+    first, second = (alignment(model, part) for part in translate(model, LEARNT[:2]))
+    assert found.source == first.source + second.source
+    assert found.target == first.target + second.target
+    expected = torch.block_diag(first.weights, second.weights)
+    torch.testing.assert_close(found.weights, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_what_the_tokenizer_cannot_spell_is_kept(marian):
+    """Marian's small model has no digits and no slash; the names that stand for them it does not
+    know either, so that only what is around is translated.
+    """
+    model, *_ = marian
+    text = f"{LEARNT[0]} https://a.b/c?d=1 {LEARNT[2]}"
+    [one] = translate(model, [text])
+    assert one.protected == ("https://a.b/c?d=1",)
+    assert one.text == "{} https://a.b/c?d=1 {}".format(*translators.SPANISH.splitlines()[0:3:2])
+    [bare] = translate(model, ["https://a.b/c?d=1"])
+    assert (bare.text, bare.ids, bare.score) == ("https://a.b/c?d=1", [], 0.0)
+    [lost] = translate(model, [text], protect="none")
+    assert "https" not in lost.text
+    with pytest.raises(ArgumentError, match="protect must be one of unknown, all, none, not 'no'"):
+        translate(model, [text], protect="no")
+
+
+def test_what_tells_a_model_its_language_is_told_for_each_sentence(t5):
+    model, _ = t5
+    [one] = translate(model, [PREFIX + " ".join(LEARNT[:2])], max_tokens=7)
+    for part, sentence in zip(one.sentences, LEARNT, strict=False):
+        assert part.source_ids == model.tokenizer.encode([PREFIX + sentence])[0]
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\u200b"])

@@ -210,6 +210,22 @@ def translate_texts(
             help="That of the translations, such as fr, if the model has several.",
         ),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Translate each text whole, not sentence by sentence; one that is too long is "
+            "then cut short.",
+        ),
+    ] = False,
+    protect: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Which addresses, tags, placeholders and numbers to keep as they are: all, none, "
+            "or those unknown to the tokenizer.",
+        ),
+    ] = "unknown",
     beams: Annotated[
         int | None,
         typer.Option(
@@ -248,7 +264,6 @@ def translate_texts(
     from pellucid.tasks.embedding import name_of
     from pellucid.tasks.translation import open_translator, search_of
     from pellucid.text.table_reading import Reading
-    from pellucid.text.table_writing import rows_of
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
     check_alone("model", "source", "target", "beams", "length_penalty", "max_tokens", "strict")
@@ -274,9 +289,10 @@ def translate_texts(
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
+    division: dict[str, Any] = {"whole": whole, "protect": protect}
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
     translations = translation.translated(
-        loaded, items, strict=strict, source=source, target=target, **options
+        loaded, items, strict=strict, source=source, target=target, **division, **options
     )
     grids = translation.aligned(loaded, translations) if align else None
     columns = translation.columns(items, translations, grids)
@@ -285,7 +301,9 @@ def translate_texts(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: about | {"notes": items.notes, "items": rows_of(columns)},
+        data=lambda: (
+            about | {"notes": items.notes, "items": translation.rows(columns, translations)}
+        ),
         columns=lambda: columns,
         text=lambda: "".join(f"{line}\n" for line in translation.lines(items, translations)),
         show=lambda: translation.show(

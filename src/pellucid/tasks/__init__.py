@@ -21,7 +21,8 @@ from pellucid.tasks.generation import generate, stream
 from pellucid.tasks.held_out import evaluate
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.similarity import similar
-from pellucid.tasks.translation import Translation, alignment, open_translator, translate
+from pellucid.tasks.translated import Translation
+from pellucid.tasks.translation import alignment, open_translator, translate
 
 __all__ = [
     "Head",

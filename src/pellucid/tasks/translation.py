@@ -1,23 +1,26 @@
 """Translation by an encoder-decoder and beam search."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pellucid import pretrained
-from pellucid.common.wording import listing
+from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.alignment import Alignment, align_by, plain_words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
-from pellucid.tasks.checked_texts import ids_of
+from pellucid.tasks.checked_texts import checked, ids_of
 from pellucid.tasks.language_pair import Pair, pair_of
+from pellucid.tasks.line_parts import PROTECTIONS, Part, Protection, Reader, around_kept
+from pellucid.tasks.translated import Sentence, Translation, Written, assembled
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
+from pellucid.text.languages import iso_639_1
 
 BATCH_TOKENS = 2048
 """Source tokens of a batch: enough to use all cores, and few enough for memory."""
@@ -26,22 +29,6 @@ ROWS = 512
 BEAMS = 4
 LENGTH_PENALTY = 10.0
 """The largest absolute value; beyond it, powers of lengths overflow."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Translation:
-    """A text and its translation."""
-
-    source: str
-    text: str
-    score: float
-    """Log-probability / length ** length_penalty."""
-    source_ids: list[int]
-    """The ids that the model read."""
-    ids: list[int]
-    """The target ids without the start token, with the stop token."""
-    start: int | None = None
-    """The start token; by default that of the model."""
 
 
 def open_translator(path: str | Path = pretrained.TRANSLATOR) -> EncoderDecoder:
@@ -70,6 +57,8 @@ def translate(
     *,
     source: str | None = None,
     target: str | None = None,
+    whole: bool = False,
+    protect: Protection = "unknown",
     beams: int | None = None,
     length_penalty: float | None = None,
     max_tokens: int | None = None,
@@ -80,9 +69,13 @@ def translate(
 ) -> list[Translation]:
     """Translate texts by beam search, in the order given.
 
-    Texts of similar length are translated together; up to rounding, a translation does not depend
-    on the other texts. A prefix that a model expects is part of the text: "translate English to
-    German: " for T5. The padding token is never generated.
+    A text is translated sentence by sentence, and the translations are joined with the spaces
+    between the sentences. A sentence with more tokens than the model reads is cut at commas, or
+    else at spaces, with a warning.
+
+    Sentences of similar length are translated together; up to rounding, a translation does not
+    depend on the others. A prefix that a model expects is part of the text, and repeated before
+    each sentence: "translate English to German: " for T5. The padding token is never generated.
 
     Defaults come from the checkpoint's generation_config.json, as do the forced first token and
     early stopping (see `model.generation`). A warning names the settings of that file that are not
@@ -94,13 +87,17 @@ def translate(
         source, target: the languages of the texts and of the translations, if the model has several
             (`model.tokenizer.languages`), such as "en" or "eng_Latn". By default those of the
             checkpoint.
+        whole: leave texts whole, as a model for summaries needs; those that are too long are cut
+            short with a warning.
+        protect: which web and e-mail addresses, tags, placeholders ({name}, %s) and numbers are
+            kept as they are: those that the tokenizer cannot spell ("unknown"), "all" or "none".
         beams: the beam width, up to 512; 1 is greedy. By default the checkpoint's, or 4.
         length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is
             the mean log-probability per token. By default the checkpoint's, or 1.
-        max_tokens: the most tokens of a translation, including the stop token, which is forced at
-            that length. By default three times the source tokens plus 50, or the checkpoint's
-            limit if that is lower.
-        strict: refuse a text that is too long instead of truncating it with a warning.
+        max_tokens: the most tokens of the translation of a sentence, including the stop token,
+            which is forced at that length. By default three times the source tokens plus 50, or
+            the checkpoint's limit if that is lower.
+        strict: refuse a sentence that is too long instead of cutting it with a warning.
         names: what errors call each text; "texts[2]" and so on by default.
         batch_tokens: the most source tokens of a batch, including padding; a longer text has a
             batch of its own.
@@ -120,24 +117,106 @@ def translate(
     check_whole("batch_tokens", batch_tokens, most=LONGEST)
     if max_tokens is not None:
         check_whole("max_tokens", max_tokens, most=LONGEST)
-    sources = pair.marked(ids_of(model, pair.begun(texts), strict, names))
+    if protect not in PROTECTIONS:
+        raise ArgumentError(f"protect must be one of {', '.join(PROTECTIONS)}, not {protect!r}")
+    names = checked("texts", texts, names)
     _warn_of_unsupported(model.generation)
-    translations: dict[int, Translation] = {}
-    for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
-        batch_ids = [sources[number] for number in batch]
-        results = _best(model, batch_ids, beams, length_penalty, max_tokens, pair)
-        for number, best in zip(batch, results, strict=True):
-            translations[number] = Translation(
-                source=texts[number],
-                text=model.tokenizer.decode(best.ids).strip(),
-                score=best.score,
-                source_ids=sources[number],
-                ids=list(best.ids),
-                start=pair.start,
+    divided = _divided(model, texts, names, _reader(model, pair, whole, protect), strict)
+
+    def run(
+        todo: list[tuple[int, Part]], sources: list[list[int]], done: int
+    ) -> dict[int, Written]:
+        """What the model writes for parts of lines, by `id` of the part."""
+        assert model.tokenizer is not None
+        found = {}
+        waiting = Counter(line for line, _ in todo)
+        for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
+            batch_ids = [sources[number] for number in batch]
+            best = _best(model, batch_ids, beams, length_penalty, max_tokens, pair)
+            for number, beam in zip(batch, best, strict=True):
+                line, part = todo[number]
+                text = model.tokenizer.decode(beam.ids).strip()
+                found[id(part)] = Written(source_ids=sources[number], beam=beam, text=text)
+                waiting[line] -= 1
+            if progress is not None:
+                progress(done + sum(not left for left in waiting.values()), len(texts))
+        return found
+
+    todo = [(line, part) for line, parts in enumerate(divided) for part in parts if part.reads]
+    reads, named = _read_of(todo, pair, names)
+    found = run(todo, pair.marked(ids_of(model, reads, strict, named)), 0)
+    again: list[tuple[int, Part]] = []
+    first = list(divided)  # whose parts must live as long as their `id`s are keys
+    for line, parts in enumerate(divided):
+        pieces: list[Part] = []
+        for part in parts:
+            if part.reads is None or part.restored(found[id(part)].text) is not None:
+                pieces.append(part)
+                continue
+            smaller = around_kept(texts[line], part)
+            pieces += smaller
+            again += [(line, one) for one in smaller if one.reads]
+        first[line], divided[line] = parts, pieces
+    if again:
+        reads, named = _read_of(again, pair, names)
+        sources = pair.marked(ids_of(model, reads, strict, named))
+        found |= run(again, sources, len(texts) - len({line for line, _ in again}))
+    return [
+        assembled(text, parts, found, pair.start, length_penalty)
+        for text, parts in zip(texts, divided, strict=True)
+    ]
+
+
+def _read_of(
+    todo: Sequence[tuple[int, Part]], pair: Pair, names: Sequence[str]
+) -> tuple[Sequence[str], list[str]]:
+    """What the model reads of parts of lines, and the name of each line."""
+    return pair.begun([part.reads or "" for _, part in todo]), [names[line] for line, _ in todo]
+
+
+def _divided(
+    model: EncoderDecoder,
+    texts: Sequence[str],
+    names: Sequence[str],
+    reader: Reader,
+    strict: bool,
+) -> list[list[Part]]:
+    """The parts of each text, with a warning, or an error if strict, of sentences that are cut."""
+    divided, too_long = [], 0
+    for name, text in zip(names, texts, strict=True):
+        parts, cut = reader.parts(text)
+        divided.append(parts)
+        too_long += cut
+        if cut and strict:
+            raise ArgumentError(
+                f"{name} has a sentence of more than {model.config.longest:,} tokens, the most "
+                "that the model reads"
             )
-        if progress is not None:
-            progress(len(translations), len(sources))
-    return [translations[number] for number in range(len(sources))]
+    if too_long:
+        warnings.warn(
+            f"{count(too_long, 'sentence')} of more than {model.config.longest:,} tokens, the "
+            "model's maximum, cut at commas or spaces and translated in parts",
+            stacklevel=3,
+        )
+    return divided
+
+
+def _reader(model: EncoderDecoder, pair: Pair, whole: bool, protect: Protection) -> Reader:
+    """How texts are divided for a model."""
+    tokenizer, limit = model.tokenizer, model.config.longest
+    assert tokenizer is not None
+    languages = tokenizer.languages
+    code = pair.source or (languages and languages.source) or "en"
+
+    def fits(part: str) -> bool:
+        [ids] = pair.marked(tokenizer.encode(pair.begun([part])))
+        return limit is None or len(ids) <= limit
+
+    def spells(part: str) -> bool:
+        written = tokenizer.decode(tokenizer.encode([part], special=False)[0])
+        return written.replace(" ", "") == part.replace(" ", "")
+
+    return Reader(fits=fits, spells=spells, language=iso_639_1(code), protect=protect, whole=whole)
 
 
 def search_of(
@@ -169,20 +248,39 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
 
     The weights, (target words, source words), are the mean over the model's alignment heads
     (`model.generation.alignment_heads`), or over all heads if it names none. Special tokens are
-    left out. It takes one watched pass; `pellucid.lens.align` can choose layers and heads.
+    left out, and no word is aligned with one of another sentence. It takes a watched pass for each
+    sentence; `pellucid.lens.align` can choose layers and heads.
 
     Raises:
         ArgumentError: the source or the translation has no words.
         TypeMismatchError: the model is not an encoder-decoder with a tokenizer.
     """
     _check_model(model)
+    grids = []
+    for one in translation.sentences or (translation,):
+        try:
+            grids.append(_aligned(model, one, translation.start))
+        except ArgumentError:
+            if len(translation.sentences) < 2:
+                raise
+    if not grids:
+        raise ArgumentError("no words of the target remain besides special tokens")
+    return Alignment(
+        torch.block_diag(*(grid.weights for grid in grids)),
+        [word for grid in grids for word in grid.source],
+        [word for grid in grids for word in grid.target],
+    )
+
+
+def _aligned(model: EncoderDecoder, one: Sentence | Translation, start: int | None) -> Alignment:
+    """The alignment of a sentence; a name in it is written as what it stands for."""
     assert model.tokenizer is not None
-    start = model.config.start if translation.start is None else translation.start
+    start = model.config.start if start is None else start
     assert start is not None
-    device, target = model.device, [start, *translation.ids]
+    device, target = model.device, [start, *one.ids]
     with torch.no_grad():
         _, recording = model(
-            torch.tensor([translation.source_ids], device=device),
+            torch.tensor([one.source_ids], device=device),
             torch.tensor([target[:-1]], device=device),
             watch=True,
         )
@@ -191,11 +289,14 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
         marks |= {*model.tokenizer.languages.ids.values()}
     source_words, target_words = (
         plain_words([model.tokenizer.token(number) for number in ids], ids, marks)
-        for ids in (translation.source_ids, target)
+        for ids in (one.source_ids, target)
     )
-    return align_by(
+    grid = align_by(
         recording, model.alignment_heads, source_words=source_words, target_words=target_words
     )
+    names = one.names if isinstance(one, Sentence) else {}
+    sides = ([names.get(word, word) for word in side] for side in (grid.source, grid.target))
+    return Alignment(grid.weights, *sides)
 
 
 def _best(

@@ -31,6 +31,18 @@ def code_of(token: str) -> str | None:
     return None if match is None else match[match.lastgroup or 0]
 
 
+def iso_639_1(code: str) -> str:
+    """The two letters of a language, given its code; the letters there are, without langcodes."""
+    tag = code.removesuffix("_XX").replace("_", "-")
+    try:
+        import langcodes
+
+        tag = langcodes.standardize_tag(tag)
+    except (ImportError, ValueError):
+        pass
+    return tag.split("-")[0]
+
+
 @dataclass(frozen=True)
 class Languages:
     """The languages of a model, and where their tokens stand."""

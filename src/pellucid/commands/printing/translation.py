@@ -15,8 +15,10 @@ from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.language_pair import pair_of
-from pellucid.tasks.translation import Translation, alignment, translate
+from pellucid.tasks.translated import Translation
+from pellucid.tasks.translation import alignment, translate
 from pellucid.text import table_writing
+from pellucid.text.kept_spans import changed
 from pellucid.text.text_inputs import Items
 
 Heads = Sequence[tuple[int, int]] | None
@@ -35,13 +37,18 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
     if pair.languages is not None and pair.languages.source and pair.source is None:
         note(f"the texts are read as {pair.languages.source}; --from names another language")
     with noted(items.notes), steps() as step, compilation_named(step):
-        return translate(
+        translations = translate(
             model,
             items.texts,
             names=items.names,
             progress=lambda done, of: step(f"translating {count(of, 'text')}", done, of),
             **options,
         )
+    lost = [one for each in translations for one in changed(each.source, each.text)]
+    if lost:
+        which = f"'{printable(lost[0])}'" + (f" and {len(lost) - 1:,} more" if lost[1:] else "")
+        note(f"changed in translation: {which}; --protect all keeps addresses, tags, placeholders")
+    return translations
 
 
 def aligned(model: EncoderDecoder, translations: Sequence[Translation]) -> list[Alignment | None]:
@@ -74,6 +81,25 @@ def columns(
             "weights": [[] if grid is None else grid.weights.tolist() for grid in grids],
         }
     return table
+
+
+def rows(
+    table: dict[str, table_writing.Column], translations: Sequence[Translation]
+) -> list[dict[str, Any]]:
+    """The rows of a table, each with its sentences as places in its text and in its translation,
+    and with what was kept as it is.
+    """
+    return [
+        row
+        | {
+            "sentences": [
+                {"source": list(one.source), "text": list(one.text)}
+                for one in translation.sentences
+            ],
+            "protected": list(translation.protected),
+        }
+        for row, translation in zip(table_writing.rows_of(table), translations, strict=True)
+    ]
 
 
 def lines(items: Items, translations: Sequence[Translation]) -> list[str]:

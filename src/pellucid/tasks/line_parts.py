@@ -1,0 +1,158 @@
+"""A text in the parts that a translator reads one by one, and their translations joined again.
+
+A part is a sentence, or a piece of one that is too long. What is to be kept, such as a web address,
+is replaced by a short name while the model reads; if the name does not come back just once, the
+part is cut there, and only what is around is translated.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from pellucid.text.kept_spans import kept_spans
+from pellucid.text.sentences import Span, clause_spans, sentence_spans
+
+Protection = Literal["unknown", "all", "none"]
+PROTECTIONS = ("unknown", "all", "none")
+NAMES = ("Ur", "Dan", "Ai", "Og", "Nod", "Levi")
+"""What stands for what is kept: short names, which most translators repeat."""
+TOLD = re.compile(r"\s*(?:>>[^<>\s]+<<\s*|translate [A-Z]\w+ to [A-Z]\w+:\s*)")
+"""What tells a model its language at the start of a text, and so of each part."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Part:
+    """A part of a text."""
+
+    span: Span
+    """Its place in the text."""
+    reads: str | None
+    """What the model reads; None if nothing is to be translated."""
+    names: dict[str, str] = field(default_factory=dict)
+    """What each name in it stands for."""
+
+    def restored(self, translation: str) -> str | None:
+        """The translation with what the names stand for; None if one is missing or doubled."""
+        for name in self.names:
+            if len(re.findall(rf"(?<!\w){name}(?!\w)", translation)) != 1:
+                return None
+        if not self.names:
+            return translation
+        any_name = rf"(?<!\w)(?:{'|'.join(self.names)})(?!\w)"
+        return re.sub(any_name, lambda match: self.names[match[0]], translation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How texts are divided."""
+
+    fits: Callable[[str], bool]
+    """Whether the model reads a part whole."""
+    spells: Callable[[str], bool]
+    """Whether its tokenizer has all of a text."""
+    language: str = "en"
+    protect: Protection = "unknown"
+    whole: bool = False
+    """Whether texts are left whole."""
+
+    def parts(self, text: str) -> tuple[list[Part], int]:
+        """The parts of a text, and how many of its sentences were too long to be read whole."""
+        told = TOLD.match(text)
+        start, prefix = (told.end(), told[0].lstrip()) if told else (0, "")
+        kept = list(kept_spans(text))
+        spans = [(0, len(text))]
+        cut = 0
+        if not self.whole:
+            spans = []
+            for first, last in sentence_spans(text[start:], self.language, _less(kept, start)):
+                sentence = (first + start, last + start)
+                pieces = [sentence]
+                if not self.fits(prefix + text[slice(*sentence)]):
+                    pieces = clause_spans(text, sentence, lambda part: self.fits(prefix + part))
+                    cut += 1
+                spans += pieces
+        if self.protect != "all":
+            kept = [one for one in kept if not self.spells(text[slice(*one)])]
+        kept = [] if self.protect == "none" else kept
+        if len(spans) == 1 and not kept:
+            return [Part(span=spans[0], reads=text)], cut
+        return [self._part(text, span, prefix, kept) for span in spans], cut
+
+    def _part(self, text: str, span: Span, prefix: str, kept: Sequence[Span]) -> Part:
+        """A part with names for what it keeps."""
+        names: dict[str, str] = {}
+        free = (name for name in NAMES if name not in text)
+        reads, place = "", span[0]
+        for first, last in _inside(kept, span):
+            name = next(free, None)
+            if name is None:  # there are too many: it will be cut
+                name = ""
+            names[name] = text[first:last]
+            reads, place = reads + text[place:first] + name, last
+        reads += text[place : span[1]]
+        bare = re.sub("|".join(filter(None, names)) or "(?!)", "", reads)
+        is_empty = not any(map(str.isalnum, bare))
+        return Part(span=span, reads=None if is_empty else prefix + reads, names=names)
+
+
+def around_kept(text: str, part: Part) -> list[Part]:
+    """The parts around what a part keeps."""
+    told = TOLD.match(part.reads or "")
+    prefix = told[0] if told else ""
+    kept = [
+        one
+        for one in _inside(list(kept_spans(text)), part.span)
+        if text[slice(*one)] in part.names.values()
+    ]
+    edges = [part.span[0], *(edge for one in kept for edge in one), part.span[1]]
+    parts = []
+    for number, (first, last) in enumerate(pairwise(edges)):
+        piece = text[first:last]
+        bare = piece.strip()
+        if not bare:
+            continue
+        first += len(piece) - len(piece.lstrip())
+        is_read = number % 2 == 0 and any(map(str.isalnum, bare))
+        span = first, first + len(bare)
+        parts.append(Part(span=span, reads=prefix + bare if is_read else None))
+    return parts
+
+
+def _less(spans: Sequence[Span], start: int) -> list[Span]:
+    return [(first - start, last - start) for first, last in spans]
+
+
+def _inside(spans: Sequence[Span], span: Span) -> Iterator[Span]:
+    return (one for one in spans if span[0] <= one[0] and one[1] <= span[1])
+
+
+def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tuple[str, list[Span]]:
+    """The translation of a text and the place of each part in it, with the spaces of the text.
+
+    Chinese and Japanese have no spaces between sentences, which other languages need.
+
+    Args:
+        text: the text.
+        spans: of its parts.
+        translations: of the same.
+    """
+    whole, places, end = "", [], None
+    for (first, last), translation in zip(spans, translations, strict=True):
+        gap = "" if end is None else text[end:first]
+        if whole and translation:
+            is_wide = _is_wide(whole[-1]) or _is_wide(translation[0])
+            if gap == " " and is_wide:
+                gap = ""
+            elif gap == "" and not is_wide and _is_wide(text[first - 1]):
+                gap = " "
+        places.append((len(whole) + len(gap), len(whole) + len(gap) + len(translation)))
+        whole, end = whole + gap + translation, last
+    return whole, places
+
+
+def _is_wide(letter: str) -> bool:
+    """Whether a letter or mark is Chinese or Japanese."""
+    return unicodedata.east_asian_width(letter) in "WF"
