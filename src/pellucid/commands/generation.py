@@ -266,7 +266,10 @@ def translate_texts(
     from pellucid.text.table_reading import Reading
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
-    check_alone("model", "source", "target", "beams", "length_penalty", "max_tokens", "strict")
+    division: dict[str, Any] = {"whole": whole, "protect": protect}
+    check_alone(
+        *("model", "source", "target", "beams", "length_penalty", "max_tokens", "strict"), *division
+    )
     if over is not None:
         from pellucid.corpora import Translate
 
@@ -278,6 +281,7 @@ def translate_texts(
             length_penalty=length_penalty,
             max_tokens=max_tokens,
             strict=strict,
+            **division,
         )
         return work_over(task, over, output, json, workers, part, column, reading)
     check_files(TEXTS, overwrite=overwrite, output=output)
@@ -289,7 +293,6 @@ def translate_texts(
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     loaded = opened(model, open_translator)
     beams, length_penalty = search_of(loaded, beams, length_penalty)
-    division: dict[str, Any] = {"whole": whole, "protect": protect}
     options = {"beams": beams, "length_penalty": length_penalty, "max_tokens": max_tokens}
     translations = translation.translated(
         loaded, items, strict=strict, source=source, target=target, **division, **options

@@ -17,6 +17,7 @@ from pellucid.readers.opening import open_checkpoint
 from pellucid.tasks import open_encoder, open_translator
 from pellucid.tasks.classify import Head, OwnClassifier, check_head, columns_of
 from pellucid.tasks.embedding import PROBE, embed, predict
+from pellucid.tasks.line_parts import Protection
 from pellucid.tasks.translation import translate
 
 Columns = dict[str, Any]
@@ -124,6 +125,10 @@ class Translate(Task):
     source: str | None = None
     target: str | None = None
     """Languages, of a model with several."""
+    whole: bool = False
+    """Whether texts are left whole."""
+    protect: Protection = "unknown"
+    """What is kept as it is."""
     beams: int | None = None
     length_penalty: float | None = None
     max_tokens: int | None = None

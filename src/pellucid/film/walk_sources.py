@@ -89,7 +89,7 @@ def walk_translation(
         raise ArgumentError('sentence is empty; give some words, like "Write a poem"')
     name = model or str(pretrained.TRANSLATOR)
     loaded = open_translator(name)
-    [made] = translate(loaded, [sentence])
+    [made] = translate(loaded, [sentence], whole=True, protect="none")
     assert loaded.config.start is not None
     assert loaded.tokenizer is not None
     written = [loaded.config.start, *made.ids]

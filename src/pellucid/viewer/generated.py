@@ -121,7 +121,8 @@ def _translated(
 ) -> RecordedGeneration:
     step("generating", 0, 1)
     beams, _ = search_of(model)  # as `pellucid translate` does, so that both say the same
-    [done] = translate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True)
+    whole: Any = {"whole": True, "protect": "none"}  # of one pass
+    [done] = translate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True, **whole)
     assert model.config.start is not None  # or it would not have translated
     ids = [model.config.start, *done.ids]
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:

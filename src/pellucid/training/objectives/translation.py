@@ -193,5 +193,6 @@ class Translation(Objective):
             [tokenizer.decode(texts[number].tolist()) for number in numbers]
             for texts in self.held_out
         )
-        translations = translate(self.model, sources, progress=progress)
+        whole: Any = {"whole": True, "protect": "none"}  # as it was trained
+        translations = translate(self.model, sources, progress=progress, **whole)
         return [translation.text for translation in translations], targets
