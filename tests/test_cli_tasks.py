@@ -46,7 +46,7 @@ def test_the_options_are_those_documented(run, command):
         options_of(out) - common
         == {
             "embed": {"--file", "--prompt", "--truncate-dim"} | over,
-            "similar": {"--top"},
+            "similar": {"--top", "--exact"},
             "cluster": {"--groups", "--seed", "--html", "--svg"},
             "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"}
             | {"--predict", "--separator", "--balanced"}

@@ -16,8 +16,17 @@ import pytest
 import torch
 
 from pellucid.errors import ArgumentError, FileError, ShapeError
-from pellucid.tasks import embed, open_encoder, saved_vectors, similar, similarity, vector_writing
+from pellucid.tasks import (
+    embed,
+    open_encoder,
+    saved_vectors,
+    similar,
+    similarity,
+    vector_index,
+    vector_writing,
+)
 from pellucid.tasks.similarity import nearest
+from pellucid.tasks.vector_index import nearest_cells
 from pellucid.tasks.vector_writing import _Parts
 from pellucid.text.text_inputs import Source
 
@@ -280,3 +289,37 @@ def test_similar_reads_what_embed_wrote(run, texts, tmp_path):
     run("embed", "--file", folder, "-o", tmp_path / "b.parquet")
     _, out, _ = run("similar", "a bowl of soup", tmp_path / "b.parquet", "--json", "--top", 1)
     assert json.loads(out)["matches"][0]["file"] == str(folder / "b.csv")
+
+
+def test_cells_find_what_a_scan_finds(model, texts, tmp_path, monkeypatch, run):
+    """Clusters of vectors, of which a query near one is answered from its cells."""
+    monkeypatch.setattr(vector_index, "MOST_EXACT", 1000)
+    torch.manual_seed(7)
+    vectors = torch.randn(37, 11)[torch.randint(37, (3001,))] * 3 + torch.randn(3001, 11) * 0.3
+    path = tmp_path / "many.npy"
+    np.save(path, vectors.numpy())
+    saved = saved_vectors.opened(path)
+    assert vector_index.has_index(saved)
+    made = []
+    for number in (3, 1009, 3000):
+        found = nearest_cells(vectors[number] * 2, saved, 13, lambda *told: made.append(told))
+        wanted = nearest(vectors[number], saved.vectors, 13)
+        assert found[0].index == number
+        scores = {match.index: match.score for match in similar(vectors[number], vectors)}
+        assert [match.score for match in found] == pytest.approx(
+            [scores[match.index] for match in found], abs=1e-5
+        )
+        assert len({match.index for match in found} & {match.index for match in wanted}) >= 11
+    assert made == [(3001, 3001)], "the index is made once"
+    assert [file.suffix for file in saved_vectors.cache().iterdir()] == [".faiss"]
+    small = tmp_path / "a.parquet"
+    monkeypatch.setattr(vector_index, "MOST_EXACT", 20)
+    run("embed", "--file", texts, "-o", small)
+    for options, told in ((["--exact"], ""), ([], "--exact compares every text")):
+        status, out, err = run("similar", "a bowl of soup", small, "--json", "--top", 1, *options)
+        assert status == 0
+        assert told in err
+        assert bool(err) == bool(told)
+        assert json.loads(out)["matches"][0]["text"].endswith("soup")
+    monkeypatch.setattr(vector_index, "find_spec", lambda _: None)  # faiss is not installed
+    assert not vector_index.has_index(saved)

@@ -181,7 +181,14 @@ def embedded_query(
 
 
 def found(
-    model: "Encoder", saved: "Saved", query: str, name: str | None, top: int, *, strict: bool
+    model: "Encoder",
+    saved: "Saved",
+    query: str,
+    name: str | None,
+    top: int,
+    *,
+    strict: bool,
+    is_exact: bool,
 ) -> "tuple[Items, list[Match]]":
     """The texts of a file of embeddings that are nearest to a query, the nearest first.
 
@@ -192,19 +199,27 @@ def found(
         name: of the encoder, as the user gave it.
         top: how many to find.
         strict: refuse a query that is too long.
+        is_exact: compare with every embedding, however many there are.
 
     Raises:
         ArgumentError: the embeddings are those of another encoder.
     """
     from pellucid.tasks.embedding import PROBE, embed
     from pellucid.tasks.similarity import Match, nearest
+    from pellucid.tasks.vector_index import has_index, nearest_cells
 
     with steps() as step:
         step("opening the embeddings", 0, 1)
         width = min(saved.vectors.shape[1], model.config.embedding_numbers)
     saved.check(embed(model, [PROBE], prompt="", truncate_dim=width)[0], name)
     asked = embedded_query(model, query, strict=strict, truncate_dim=width)
-    matches = nearest(asked, saved.vectors, top)
+    if is_exact or not has_index(saved):
+        matches = nearest(asked, saved.vectors, top)
+    else:
+        with steps() as step:
+            what = f"indexing {count(len(saved.vectors), 'text')}, once"
+            matches = nearest_cells(asked, saved, top, lambda done, of: step(what, done, of))
+        note("the nearest cells of an index were searched; --exact compares every text")
     items = saved.items([match.index for match in matches])
     for line in items.notes:
         note(line)

@@ -128,6 +128,9 @@ def rank_texts(
     delimiter: DelimiterOption = None,
     encoding: EncodingOption = None,
     top: Annotated[int, typer.Option(metavar="N", help="How many texts to find.")] = 10,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every saved vector, even of millions.")
+    ] = False,
     model: ModelOption = None,
     strict: StrictOption = False,
     output: Annotated[Path | None, output_option(*COLUMNS)] = None,
@@ -153,7 +156,9 @@ def rank_texts(
     saved = saved_vectors.opened(file) if file and saved_vectors.is_saved(file) else None
     if saved is not None and column is None:
         model = saved.model if model is None else model
-        items, matches = found(opened(model, open_encoder), saved, query, model, top, strict=strict)
+        items, matches = found(
+            opened(model, open_encoder), saved, query, model, top, strict=strict, is_exact=exact
+        )
         total = len(saved.vectors)
     else:
         items = read_texts(None, file, column, reading=reading, strict=strict)

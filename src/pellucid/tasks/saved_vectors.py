@@ -61,6 +61,14 @@ class Saved:
         """
         return _mapped(self.path if kind(self.path) == ".npy" else _copy(self.path))
 
+    def kept(self, ending: str) -> Path:
+        """Where in the user's cache something made from this file is kept; it may not exist yet.
+
+        Raises:
+            FileError: the cache cannot be written.
+        """
+        return _kept(self.path, ending)
+
     def check(self, probe: Tensor, model: str | None) -> None:
         """Check that the embeddings are those of this encoder.
 
@@ -196,17 +204,10 @@ def cache() -> Path:
 
 def _copy(path: Path) -> Path:
     """A .npy file in the cache with the embeddings of a Parquet file, made if it is not there."""
-    status = path.stat()
-    facts = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}"
-    target = cache() / f"{hashlib.sha256(os.fsencode(facts)).hexdigest()[:32]}.npy"
+    target = _kept(path, ".npy")
     if target.is_file():
         os.utime(target)
         return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write '{target.parent}': {reason_of(error)}") from error
-    _forget_oldest(target.parent)
     with parquet_reading.opened(path) as file, written_whole(target) as aside:
         kind_of_column = file.schema_arrow.field(EMBEDDING).type
         width = getattr(kind_of_column, "list_size", 0)
@@ -230,7 +231,23 @@ def _copy(path: Path) -> Path:
     return target
 
 
-def _forget_oldest(folder: Path) -> None:
-    kept = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in kept[MOST_CACHED - 1 :]:
-        file.unlink(missing_ok=True)
+def _kept(path: Path, ending: str) -> Path:
+    """The place in the cache of what is made from a file as it is now; others may make way for it.
+
+    Raises:
+        FileError: the cache cannot be written.
+    """
+    try:
+        status = path.stat()
+        facts = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}"
+        folder = cache()
+        target = folder / f"{hashlib.sha256(os.fsencode(facts)).hexdigest()[:32]}{ending}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            others = [file for file in folder.iterdir() if file.suffix in (".npy", ".faiss")]
+            others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+            for file in others[MOST_CACHED - 1 :]:
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write '{cache()}': {reason_of(error)}") from error
+    return target
