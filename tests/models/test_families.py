@@ -652,7 +652,7 @@ def unused(config):
     found |= {name for name in ("window_layers", "rotary_layers") if getattr(config, name) == every}
     if config.window is None:
         found |= {"window_layers", "window_theta"}
-    if config.window_theta == config.rope_theta and not config.rope_scaling:
+    if config.window_theta in (None, config.rope_theta) and not config.rope_scaling:
         found.add("window_theta")
     if not config.experts:
         found |= {"experts_used", "experts_normalised", "expert_hidden", "shared_hidden"}

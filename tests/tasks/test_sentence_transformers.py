@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import transformers
-from tests.models.families import drawn
+from tests.models.families import T5, drawn
 from tests.sizes import HEADS, SIZES
 from tests.word_tokenizer import word_tokenizer
 
@@ -45,6 +45,9 @@ def base(tmp_path_factory):
     configs = {
         "bert": transformers.BertConfig(**HEADS, **SIZES),
         "cased": transformers.BertConfig(**HEADS, **SIZES),
+        "t5": transformers.T5Config(
+            **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+        ),
         "last": transformers.Qwen3Config(
             head_dim=10, num_key_value_heads=1, **HEADS, **{**SIZES, "eos_token_id": 3}
         ),
@@ -55,7 +58,8 @@ def base(tmp_path_factory):
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind)
             torch.manual_seed(31)
-            whole = transformers.AutoModel.from_config(configs[kind]).eval()
+            maker = {"t5": transformers.T5EncoderModel._from_config}
+            whole = maker.get(kind, transformers.AutoModel.from_config)(configs[kind]).eval()
             drawn(whole).save_pretrained(made[kind])
             word_tokenizer(words, kind).save_pretrained(made[kind])
         return made[kind]
@@ -191,6 +195,34 @@ def test_a_decoder_that_embeds(has_head, st, saved, tmp_path):
     assert json.loads((tmp_path / "ours/config.json").read_text())["model_type"] == "qwen3"
     assert torch.equal(embed(open_encoder(tmp_path / "ours"), TEXTS), got)
     check(directory, theirs, prompt="query", prompt_name="query")
+
+
+def test_the_encoder_of_an_encoder_decoder(st, saved, tmp_path):
+    """The shape of GTR and Sentence-T5."""
+    parts = st.models.Pooling(33, "mean"), st.models.Dense(33, 23), st.models.Normalize()
+    directory, theirs = saved(*parts, kind="t5")
+    got = check(directory, theirs)
+    pellucid.load(directory).save(tmp_path / "ours")
+    assert json.loads((tmp_path / "ours/config.json").read_text())["model_type"] == "t5"
+    assert torch.equal(embed(open_encoder(tmp_path / "ours"), TEXTS), got)
+    ids = torch.arange(4, 17)[None]
+    with torch.no_grad():
+        before, after = (
+            transformers.T5EncoderModel.from_pretrained(path)(ids).last_hidden_state
+            for path in (directory, tmp_path / "ours")
+        )
+    assert torch.equal(before, after)
+    bare = tmp_path / "bare"  # the whole model's tensors, of which the encoder is used
+    torch.manual_seed(31)
+    config = transformers.AutoConfig.from_pretrained(directory)
+    drawn(transformers.AutoModelForSeq2SeqLM.from_config(config)).save_pretrained(bare)
+    for file in ("modules.json", "tokenizer.json"):
+        shutil.copy(directory / file, bare)
+    for folder in ("1_Pooling", "2_Dense"):
+        shutil.copytree(directory / folder, bare / folder)
+    model = pellucid.load(bare)
+    assert isinstance(model, Encoder)
+    assert embed(model, TEXTS).shape == got.shape
 
 
 @pytest.mark.parametrize("name", ["sentence_bert_config", "sentence_roberta_config"])

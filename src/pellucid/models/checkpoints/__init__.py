@@ -40,7 +40,10 @@ from pellucid.models.checkpoints.classifying import (
     decoder_of,
     encoder_of,
     family_for,
+    first_half,
+    is_encoder_alone,
     labels_texts,
+    with_second_half,
     write_labels,
 )
 from pellucid.models.checkpoints.family import Family
@@ -135,6 +138,8 @@ def understood(
 def _as_used(config: Config, family: Family, said: Mapping[str, Any], embeds: bool) -> Config:
     """The config with its classifier; of an encoder, if the decoder embeds or labels texts."""
     labels = labels_texts(said)
+    if family.encoder and (embeds or is_encoder_alone(said)):
+        return first_half(config)
     if config.kind == "decoder" and (labels or embeds):
         config = encoder_of(config)
     family = family_for(family, config)
@@ -154,9 +159,12 @@ def described(config: Config) -> tuple[dict[str, Any], Family] | None:
 
 def _written(config: Config, family: Family) -> dict[str, Any] | None:
     """The config.json of a family; None if it does not have this architecture."""
-    if config.causal and config.embedding_width is not None:
+    if (config.causal or family.encoder) and config.embedding_width is not None:
         return None
-    settings = family.write(decoder_of(config) if config.causal else config)
+    whole = decoder_of(config) if config.causal else config
+    if family.encoder and config.kind == "encoder":
+        whole = with_second_half(config)
+    settings = family.write(whole)
     family = family_for(family, config)
     if settings is None or (config.classifier and family.classifier is None):
         return None
@@ -164,6 +172,8 @@ def _written(config: Config, family: Family) -> dict[str, Any] | None:
         settings |= write_labels(config.classifier, settings["architectures"][0])
         if family.classifier is None or family.classifier(settings) != config.classifier:
             return None
+    elif family.encoder and config.kind == "encoder":
+        settings["architectures"] = [family.encoder]
     elif config.causal:
         base = settings["architectures"][0].removesuffix("ForCausalLM").removesuffix("LMHeadModel")
         settings["architectures"] = [base + "Model"]

@@ -24,6 +24,14 @@ def labels_texts(config: Mapping[str, Any]) -> bool:
     )
 
 
+def is_encoder_alone(config: Mapping[str, Any]) -> bool:
+    """Whether config.json says that the checkpoint has only the encoder of an encoder-decoder."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(
+        isinstance(name, str) and name.endswith("EncoderModel") for name in architectures
+    )
+
+
 def labelled(config: Mapping[str, Any], **shape: Any) -> ClassifierConfig:
     """The classifier of config.json: its labels, and whether a text has one or several.
 
@@ -83,8 +91,22 @@ def decoder_of(config: Config) -> Config:
     return replace(config, kind="decoder", causal=False, **alone)
 
 
+def first_half(config: Config) -> Config:
+    """The config of the encoder of an encoder-decoder."""
+    return replace(
+        config, kind="encoder", decoder_layers=None, tied=True, logit_scale=1.0, logit_bias=False
+    )
+
+
+def with_second_half(config: Config) -> Config:
+    """The config of an encoder-decoder with this encoder, without what only encoders have."""
+    return replace(decoder_of(config), kind="encoder-decoder")
+
+
 def family_for(family: Family, config: Config) -> Family:
-    """The family; of decoders with the names of an encoder, if the config is of one."""
+    """The family; with the names of an encoder, if the config is of one and its models are not."""
+    if config.kind == "encoder" and family.encoder:
+        return _of_first_half(family)
     if config.kind != "encoder" or "decoder.tokens" not in names_of(family, config):
         return family
 
@@ -101,6 +123,19 @@ def family_for(family: Family, config: Config) -> Family:
         classifier=of_last_token,
         ignored=rf"{family.ignored}|^(lm_head|embed_out)\.",
     )
+
+
+def _of_first_half(family: Family) -> Family:
+    def names(config: Config) -> Names:
+        given = names_of(family, with_second_half(config))
+        return {ours: theirs for ours, theirs in given.items() if ours.startswith("encoder.")}
+
+    copies = {
+        name: tuple(copy for copy in others if "encoder" in copy)
+        for name, others in family.copies.items()
+    }
+    ignored = rf"{family.ignored}|^(decoder|lm_head)\."
+    return replace(family, names=names, copies=copies, ignored=ignored)
 
 
 def in_encoder(ours: Any) -> Any:

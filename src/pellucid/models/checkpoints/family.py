@@ -67,6 +67,8 @@ class Family:
     """Regular expressions of parts of names in some checkpoints, and what these are called here."""
     older: tuple[Names, ...] = ()
     """Other names of all tensors, in checkpoints that were written by other code."""
+    encoder: str = ""
+    """Of encoder-decoders whose encoder is used alone, the class of transformers for that."""
     classifier: Callable[[Mapping[str, Any]], ClassifierConfig] | None = None
     """Converts the config.json of a model that labels texts; None if the family has none."""
 

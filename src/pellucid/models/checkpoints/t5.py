@@ -128,6 +128,7 @@ def write(config: Config) -> dict[str, Any] | None:
 
 
 FAMILY = Family(
+    encoder="T5EncoderModel",
     types=("t5", "mt5", "umt5"),
     read=read,
     write=write,
