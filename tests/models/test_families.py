@@ -122,7 +122,7 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     assert own["model_type"] == (FAMILIES[name].written_as or SAME.get(family, family))
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart", "m2m_100", "umt5"])
 def test_a_checkpoint_in_pieces(name, tmp_path):
     whole = pellucid.load(written(name, tmp_path / "whole"))
     pieces = written(name, tmp_path / "pieces", max_shard_size="20KB")
