@@ -17,7 +17,7 @@ from pellucid import __version__
 from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer import alignment, learning, lesson, rollout_rows, telling
+from pellucid.viewer import alignment, learning, lesson, rollout_rows, telling, trained
 from pellucid.viewer.catalogue import Catalogue, Place, Side
 from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 
@@ -73,6 +73,21 @@ class ChoiceOption(NamedTuple):
         return text
 
 
+class TextOption(NamedTuple):
+    """An option that is any text of so many letters; empty unless given."""
+
+    most: int
+    usual: str = ""
+
+    def read(self, name: str, text: str) -> str:
+        if len(text) > self.most:
+            raise ArgumentError(f"{name} has {len(text):,} letters, more than {self.most:,}")
+        return text
+
+
+Option = IntegerOption | ChoiceOption | TextOption
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A kind of request."""
@@ -82,7 +97,7 @@ class Endpoint:
     answer: "Callable[[Api, Given], Answer]"
     numbers: tuple[str, ...] = ()
     """What the numbers in the path are."""
-    options: Mapping[str, IntegerOption | ChoiceOption] | None = None
+    options: Mapping[str, Option] | None = None
     pace: Pace | Callable[[Given], Pace] = "soon"
     is_json: bool = True
 
@@ -349,6 +364,16 @@ ENDPOINTS = {
     ),
     "examples": Endpoint(
         "The worked examples of the notes, for lessons.", lambda api, given: lesson.examples()
+    ),
+    "walk": Endpoint(
+        "An example that a trained model works out, for a text of one's own if it is given.",
+        lambda api, given: trained.walk(given["example"], given["text"], given["query"]),
+        options={
+            "example": ChoiceOption(tuple(trained.EXAMPLES), next(iter(trained.EXAMPLES))),
+            "text": TextOption(trained.MOST_TEXT),
+            "query": TextOption(trained.MOST_QUERY),
+        },
+        pace="slow",
     ),
     "lesson": Endpoint(
         "How the weights of one head are computed, around one token.",

@@ -162,7 +162,7 @@ HELD: dict[str, Every] = {
 MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 """Those that the page computes from single weights."""
 LEFT_OUT = {
-    *("lesson", "rollout-row", "rollout-column"),
+    *("lesson", "walk", "rollout-row", "rollout-column"),
     *("stations", "station", "station-file", "training"),
 }
 """Those that it cannot answer: there are too many requests, and each is slow."""

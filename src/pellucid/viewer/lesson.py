@@ -6,6 +6,7 @@ equal to the library's.
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from pellucid.lessons import lookup
 from pellucid.lessons.examples import EXAMPLES, example_lesson
 from pellucid.lessons.heads import telling_word
 from pellucid.lessons.lesson import Form, Lesson
+from pellucid.viewer import trained
 
 MOST = 64
 """Tokens that are shown at once."""
@@ -28,7 +30,8 @@ def examples() -> dict[str, Any]:
     """The worked examples of the notes as lessons, and the colours that a lookup knows.
 
     Each example has a name, a title, and a lesson with the fields of `Lesson`; the wheel has the
-    angle of each colour in degrees.
+    angle of each colour in degrees; those that a trained model works out have the fields of
+    `trained.Example`.
     """
     ways = [(name, way) for name, example in EXAMPLES.items() for way in example.weights]
     found = [_example(name, way) for name, way in ways]
@@ -36,7 +39,11 @@ def examples() -> dict[str, Any]:
     wheel = list(lookup.WHEEL)
     colours = lookup.lookup_lesson(wheel).change(speaker=wheel.index("orange"))
     looked_up = {"name": "lookup", "title": "looking up a colour", "lesson": as_json(colours)}
-    return {"examples": [*found, causal, looked_up], "wheel": lookup.WHEEL}
+    return {
+        "examples": [*found, causal, looked_up],
+        "wheel": lookup.WHEEL,
+        "trained": [asdict(one) | {"name": name} for name, one in trained.EXAMPLES.items()],
+    }
 
 
 def as_json(lesson: Lesson) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pellucid import __version__
 from pellucid.viewer import reading
-from pellucid.viewer.api import ENDPOINTS, LARGEST, ChoiceOption, IntegerOption
+from pellucid.viewer.api import ENDPOINTS, LARGEST, IntegerOption, Option, TextOption
 
 
 def schema() -> dict[str, Any]:
@@ -55,10 +55,12 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _schema_of(option: IntegerOption | ChoiceOption) -> dict[str, Any]:
+def _schema_of(option: Option) -> dict[str, Any]:
     if isinstance(option, IntegerOption):
         bounds = {"minimum": option.least, "maximum": option.most}
         return {"type": "integer", **bounds, "default": option.usual}
+    if isinstance(option, TextOption):
+        return {"type": "string", "maxLength": option.most, "default": option.usual}
     return {"type": "string", "enum": list(option.words), "default": option.usual}
 
 

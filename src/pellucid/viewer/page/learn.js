@@ -6,7 +6,7 @@ import { whole } from "./lesson_document.js";
 import { LessonState } from "./lesson_state.js";
 import { race } from "./race.js";
 import { prose } from "./sections.js";
-import { walkTables } from "./walk.js";
+import { walkRows, walkTables } from "./walk.js";
 
 /** The steps of the lesson that each station is about. */
 const STEPS = {
@@ -15,12 +15,16 @@ const STEPS = {
 };
 /** What a lesson on one's own words begins with, at the stations that have one. @type {Record<string, UrlState>} */
 const OWN = { projections: {}, scores: {}, scale: { size: 64 }, softmax: {}, mask: { mask: "causal" }, heads: { heads: 3 }, positions: {} };
-/** What to do at the others. */
+/** The example that reads it at the stations of trained models. @type {Record<string, string>} */
+const OWN_EXAMPLE = { stacks: "verdict", generation: "next" };
+/** What else to do there. */
 const HERE = {
   lookup: "Here: type other words and numbers into the table above. “All steps” has the words that are looked up.",
-  stacks: "Here: type a text into the box at the top of the page (✎), choose the model “translator”, and read.",
-  generation: "Here: type a beginning into the box at the top of the page (✎), choose how many new tokens, and read.",
+  stacks: "Here: type a text into the box at the top of the page (✎), choose the model “translator”, and read. Or let an encoder judge:",
+  generation: "Here: type a beginning into the box at the top of the page (✎), choose how many new tokens, and read. Or pick the next token yourself:",
 };
+/** What is asked for there, and what is done with it. @type {Record<string, [string, string]>} */
+const WAYS = { verdict: ["A sentence about a film", "Was it liked?"], next: ["A beginning of your own", "What comes next?"] };
 const PARTS = ["Guess", "See", "Change", "Your own", "Check"];
 const STORED = "pellucid-learn";
 
@@ -162,7 +166,7 @@ class Stop {
         after.replaceChildren(...walkTables(this.#page, change.walk, change.walk.steps.some((one) => one.name === "go on") ? "go on" : step));
         apply.disabled = true;
       };
-      return { parts: [tables], change: [createElement("p", {}, ...prose(change.text)), apply, after], csv: () => walk.steps.flatMap(({ name: of, matrices }) => matrices.flatMap((one) => one.values.map((row, i) => [of, one.name, one.row_labels[i], ...row]))) };
+      return { parts: [tables], change: [createElement("p", {}, ...prose(change.text)), apply, after], csv: () => walkRows(walk) };
     }
     const given = whole(lesson);
     const state = new LessonState(given, { lesson: given, drawn: null });
@@ -191,14 +195,18 @@ class Stop {
       this.#page.setStatus("The command is copied");
     });
     const terminal = [createElement("p", { textContent: "In a terminal:" }), createElement("div", { className: "command" }, createElement("code", { tabIndex: 0, textContent: own }), copy)];
-    if (!(name in OWN)) return [createElement("p", {}, HERE[name]), ...terminal];
-    const input = createElement("input", { placeholder: "a sentence of your own", autocomplete: "off", data: { "aria-label": "A sentence of your own" } });
-    const form = createElement("form", { className: "command" }, input, createElement("button", { textContent: "Make a lesson of it" }));
+    const here = HERE[name] ? [createElement("p", {}, HERE[name])] : [];
+    const example = OWN_EXAMPLE[name];
+    if (!(name in OWN) && !example) return [...here, ...terminal];
+    const [asks, does] = WAYS[example] ?? ["A sentence of your own", "Make a lesson of it"];
+    const input = createElement("input", { placeholder: asks.toLowerCase(), autocomplete: "off", data: { "aria-label": asks } });
+    const form = createElement("form", { className: "command" }, input, createElement("button", { textContent: does }));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (input.value.trim()) this.#page.go("lesson", { words: input.value.trim(), ...OWN[name], form: "linear", seed: 0 });
+      const said = input.value.trim();
+      if (said) this.#page.go("lesson", example ? { example, text: said } : { words: said, ...OWN[name], form: "linear", seed: 0 });
     });
-    return [createElement("p", { textContent: "Here:" }), form, ...terminal];
+    return [...(here.length ? here : [createElement("p", { textContent: "Here:" })]), form, ...terminal];
   }
 
   /** @param {KeyboardEvent} event */

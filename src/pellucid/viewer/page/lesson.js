@@ -4,6 +4,7 @@ import { lessonBody } from "./lesson_body.js";
 import { difference, fromRecording, pack, problem, whole } from "./lesson_document.js";
 import { readState } from "./lesson_state.js";
 import { ofHead } from "./steps.js";
+import { trainedExample } from "./trained.js";
 import { integerParam } from "./url_state.js";
 
 const MOST = 64; // tokens of one answer: see lesson.py
@@ -14,19 +15,21 @@ let scrolled = 0; // how far down the numbers that follow these are to be shown
 /** @param {Page} page */
 export async function lesson(page) {
   const { about, params, source, signal, view, controls } = page;
-  const { examples, wheel } = await source.json("examples", signal);
+  const { examples, wheel, trained } = await source.json("examples", signal);
   signal.throwIfAborted();
+  const asked = params.has("layer") ? undefined : trained.find((one) => one.name === params.get("example"));
   const example = params.has("layer") ? undefined : examples.find((one) => one.name === params.get("example")) ?? examples[0];
-  const isOwn = example && (params.has("with") || params.has("words"));
+  const isOwn = !asked && example && (params.has("with") || params.has("words"));
   controls.append(dropdown("Numbers from", [
     ...(isOwn ? [/** @type {[string, string]} */ (["", "a lesson of your own"])] : []),
     ...examples.map((one) => [one.name, one.title]),
+    ...trained.filter((one) => source.code || one === asked).map((one) => [one.name, one.title]), // no file can work out another
     ...(about.layers.length ? [["recording", "this recording"]] : []),
-  ], isOwn ? "" : example?.name ?? "recording", (value) => (value === "recording" ? goToRecording() : go({ example: value }))), button("Open …", "Open a lesson: a JSON file of Export, or of pellucid explain --save", () => file.click()));
+  ], isOwn ? "" : (asked ?? example)?.name ?? "recording", (value) => (value === "recording" ? goToRecording() : go({ example: value }))), button("Open …", "Open a lesson: a JSON file of Export, or of pellucid explain --save", () => file.click()));
   const file = createElement("input", { type: "file", accept: ".json,application/json", hidden: true });
   file.addEventListener("change", open);
   controls.append(file);
-  const body = example ? await ofExample() : await ofRecording();
+  const body = asked ? trainedExample(page, asked, go) : example ? await ofExample() : await ofRecording();
   signal.throwIfAborted();
   view.append(body.element);
   body.build();

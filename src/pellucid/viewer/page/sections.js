@@ -59,14 +59,14 @@ function stepsOf(all) {
       createElement("div", { className: "play" }, scaleSlider(all), ...(given.energy === "dot product" && (given.encodings || given.isSelf || !state) ? [why(all)] : []))],
     ...cap,
     ["Mask", () => maskFormula(given), () => steps.sentences.mask(steps.found.masked) + (given.lesson && given.bias ? order(given, now) : ""), mask, maskChoice(all), ...(now.rule === "hand" ? byHand(all) : [])],
-    ["Softmax", () => `weight = e^{${logit()}} / Σ e^{${logit()}}`, attention, softmax, temperatureSlider(all)],
+    ["Softmax", () => `weight = e^{${logit()}} / Σ e^{${logit()}}`, attention, softmax, createElement("p", { className: "faint", textContent: "max is the largest in the row. Taking it off changes no weight, since it cancels, and no exponential grows too large." }), temperatureSlider(all)],
     ["Mix", "context = weights · V", ...(V === null ? [() => "The values were not recorded. watch(model, values=True) records them."] : [() => steps.sentences.mix(steps.found.weights, steps.found.context, steps.more), mixing(all)])],
     ...(given.heads > 1 ? [join(all)] : []),
   ]);
 }
 
-/** A step in the page. */
-function section(follow, number, [name, formula, sentence, ...parts]) {
+/** A step in the page. @param {(call: () => void) => void} follow @param {number} number @param {Step} step */
+export function section(follow, number, [name, formula, sentence, ...parts]) {
   const how = createElement("p", { className: "formula" });
   const what = createElement("p", {});
   follow(() => {
@@ -218,9 +218,9 @@ function join({ steps, grids }) {
   return ["Heads", W ? "output = concat(head_0, head_1, …) · W_{output}" : "concat(head_0, head_1, …)", sentence, table];
 }
 
-/** Text in which _ and ^ set what follows lower or higher: one letter, or {several}. */
+/** Text in which _ and ^ set what follows lower or higher: a word below, one letter above, or {several}. */
 export function maths(text) {
-  const parts = text.split(/([_^](?:\{[^}]*\}|[\p{L}\d]))/u);
+  const parts = text.split(/([_^]\{[^}]*\}|_\p{L}+|_\d|\^[\p{L}\d])/u);
   return parts.filter(Boolean).map((part) => {
     if (!/^[_^]./.test(part)) return part;
     const inner = part.slice(1).replace(/^\{|\}$/g, "");
@@ -228,7 +228,7 @@ export function maths(text) {
   });
 }
 
-/** The same of a sentence, in which a whole word follows _. @param {string} text */
+/** The same of a sentence. @param {string} text */
 export function prose(text) {
-  return maths(text.replace(/(\d)%/g, "$1\u00a0%").replace(/_(\p{L}+)/gu, "_{$1}").replace(/(?<=^|[\s(])-(?=\d)/g, "−"));
+  return maths(text.replace(/(\d)%/g, "$1\u00a0%").replace(/(?<=^|[\s(])-(?=\d)/g, "−"));
 }

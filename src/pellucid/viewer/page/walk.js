@@ -11,11 +11,17 @@ export function walkTables(page, walk, name) {
     createElement("p", { className: "faint" }, ...prose([`“${walk.title}”`, ...walk.about].join(" · "))),
     createElement("p", { className: "formula" }, ...maths(step.formula)),
     createElement("p", {}, ...prose(step.sentence)),
-    ...step.matrices.map((one) => table(page, one)),
+    ...step.matrices.map((one) => walkTable(page, one)),
   ];
 }
 
-function table(page, { name, values, row_labels: rows, column_labels: columns, kind, decimals, hidden }) {
+/** All numbers of a walk, for a CSV. @param {any} walk */
+export function walkRows(walk) {
+  return walk.steps.flatMap(({ name: of, matrices }) => matrices.flatMap((one) => one.values.map((row, i) => [of, one.name, one.row_labels[i], ...row])));
+}
+
+/** A matrix of a walk. @param {Page} page @param {any} matrix */
+export function walkTable(page, { name, values, row_labels: rows, column_labels: columns, kind, decimals, hidden }) {
   const text = (value, isHidden) => (isHidden || value === null ? "–" : kind === "percent" ? weight(value) : decimal(value, kind === "count" ? 0 : decimals));
   const most = Math.sqrt(Math.max(...values.flat().filter((one) => one !== null))) || 1;
   const cells = values.map((row, i) => row.map((value, j) => createElement("td", { textContent: text(value, hidden?.[i][j]) })));
