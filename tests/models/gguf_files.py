@@ -104,6 +104,8 @@ def renamed(model, architecture):
         if architecture.is_permuted and count:
             halves = tensor.view(count, 2, -1, *tensor.shape[1:])
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
+        if architecture.shifted and "norm" in name:
+            tensor = tensor + architecture.shifted
         if pattern.endswith(architecture.transposed or "\0") and suffix == "weight":
             tensor = tensor.T
         yield f"{theirs}.{suffix}", tensor
@@ -144,9 +146,15 @@ def tiny(family, width=96, layers=2):
             n_embd=width, n_layer=layers, n_head=6, n_positions=53, vocab_size=307
         )
     else:
-        more = {"head_dim": 32} if family == "qwen3" else {}
+        more = {"head_dim": 32} if family in ("qwen3", "gemma", "gemma2") else {}
+        if family == "gemma2":
+            more |= {"query_pre_attn_scalar": 32, "sliding_window": 3}
+        if family == "phi3":
+            more |= {"pad_token_id": 0, "sliding_window": None}
+        if family.startswith("gemma"):
+            sizes["tie_word_embeddings"] = True
         config = transformers.AutoConfig.for_model(family, **sizes, **more)
-    config.initializer_range = 0.2
+    config.initializer_range = 0.1 if family == "gemma2" else 0.2  # it has no other scale
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:  # norms and biases of their own, so that a slip shows

@@ -13,6 +13,7 @@ import pellucid
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.layers.packed import FORMATS
 from pellucid.layers.rotary import Rotary
+from pellucid.models.checkpoints.gguf import ARCHITECTURES
 from pellucid.models.checkpoints.gguf_file import GgufFile
 from tests.checkpoints import byte_pairs
 from tests.models.gguf_files import TEMPLATE, tiny, write
@@ -41,7 +42,7 @@ def check_logits(path, model):
     return ours
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2"])
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_an_architecture_gives_the_logits_of_transformers(family, tmp_path):
     model = tiny(family)
     path = write(tmp_path / "model.gguf", model, tokenizer=byte_pairs())

@@ -68,6 +68,31 @@ _GPT2_KEYS = {
 }
 
 
+_SANDWICH_NAMES = {
+    **_LLAMA_NAMES,
+    "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+    "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+    "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+}
+_OLMO2_NAMES = {
+    name: theirs
+    for name, theirs in _SANDWICH_NAMES.items()
+    if name not in ("blk.{}.attn_norm", "blk.{}.ffn_norm")
+}
+_GEMMA2_KEYS = {
+    **_LLAMA_KEYS,
+    "query_pre_attn_scalar": "attention.key_length",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "sliding_window": "attention.sliding_window",
+}
+_FUSED_NAMES = {
+    **_LLAMA_NAMES,
+    "blk.{}.attn_qkv": "model.layers.{}.self_attn.qkv_proj",
+    "blk.{}.ffn_up": "model.layers.{}.mlp.gate_up_proj",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """An architecture of llama.cpp that has a family here."""
@@ -83,6 +108,8 @@ class Architecture:
     is_permuted: bool = False
     """Whether rows of query and key are in the order of llama.cpp, whose rotary positions turn
     numbers that are neighbours."""
+    shifted: float = 0.0
+    """How much larger norm weights are than those of the family, which adds it itself."""
     transposed: tuple[str, ...] = ()
     """Endings of the family's modules whose weight is (in, out); GGUF has (out, in)."""
 
@@ -91,6 +118,14 @@ ARCHITECTURES = {
     "llama": Architecture(family="llama", is_permuted=True),
     "qwen2": Architecture(family="qwen2"),
     "qwen3": Architecture(family="qwen3"),
+    "gemma": Architecture(family="gemma", shifted=1.0),
+    "gemma2": Architecture(family="gemma2", names=_SANDWICH_NAMES, keys=_GEMMA2_KEYS, shifted=1.0),
+    "olmo2": Architecture(family="olmo2", names=_OLMO2_NAMES),
+    "phi3": Architecture(
+        family="phi3",
+        names=_FUSED_NAMES,
+        keys={**_LLAMA_KEYS, "sliding_window": "attention.sliding_window"},
+    ),
     "gpt2": Architecture(
         family="gpt2",
         names=_GPT2_NAMES,
@@ -134,6 +169,8 @@ class GgufTensors:
         tensor = self._file.tensor(self._theirs[name])
         rows = self._order(name, len(tensor))
         tensor = tensor if rows is None else tensor[rows]
+        if self._architecture.shifted and "norm" in name:
+            tensor = tensor.float() - self._architecture.shifted
         is_turned = name.removesuffix(".weight").endswith(self._architecture.transposed or "\0")
         return tensor.T if is_turned and name.endswith(".weight") else tensor
 
@@ -199,6 +236,10 @@ def config_of(file: GgufFile) -> dict[str, Any]:
             if not isinstance(value, int | float):
                 raise FileError(f"its {name}.{theirs} differs between layers, or is no number")
             config[key] = value
+    if name == "gemma2" and config.get("num_hidden_layers") == 46:  # the 27B alone has a scale
+        config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
+    if "rope_factors_long.weight" in file.tensors:
+        raise FileError("its rotary positions have long and short factors, which is not supported")
     if data.get(f"{name}.expert_count"):
         raise FileError("it is a mixture of experts, which is not supported")
     table = file.tensors.get("token_embd.weight")
