@@ -88,14 +88,22 @@ def test_it_is_what_torch_counts_of_a_decoder(tied):
     assert operations(model, 1) == counted(model, ids(1))
 
 
+def test_it_is_what_torch_counts_of_experts():
+    """A token pays for the experts it uses, and for the router."""
+    more = {"experts": 5, "experts_used": 3, "gated": True, "shared_hidden": 7}
+    model = Decoder(Config(kind="decoder", **(SHAPE | more)))
+    assert operations(model, 1) == pytest.approx(counted(model, ids(1)), rel=1e-12)
+
+
 def test_it_is_what_torch_counts_of_an_encoder_decoder():
     model = EncoderDecoder(Config(kind="encoder-decoder", decoder_layers=3, **SHAPE))
     assert operations(model, 7, 1) == pytest.approx(counted(model, ids(7), ids(1)), rel=1e-12)
 
 
 def test_a_causal_mask_and_a_window_leave_less_to_see():
-    def attention(context, window=None):
-        config = Config(kind="decoder", position="rotary", positions=None, window=window, **SHAPE)
+    def attention(context, window=None, layers=None):
+        seen = {"window": window, "window_layers": layers}
+        config = Config(kind="decoder", position="rotary", positions=None, **seen, **SHAPE)
         model = Decoder(config)
         return operations(model, context) - operations(model, 1)
 
@@ -104,6 +112,9 @@ def test_a_causal_mask_and_a_window_leave_less_to_see():
     # 1, 2, 2, 2 and 2.
     assert attention(5, window=2) == pytest.approx(12 * 2 * 40 * 0.8)
     assert attention(5, window=9) == pytest.approx(attention(5))
+    # In one of the two layers.
+    mean = (attention(5, window=2) + attention(5)) / 2
+    assert attention(5, window=2, layers=(1,)) == pytest.approx(mean)
 
 
 def test_an_encoder_pays_for_the_logits_that_are_made():

@@ -15,6 +15,7 @@ from torch import nn
 
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.layers.block import Block, HeadAttention
+from pellucid.layers.feed_forward import Experts, StackedLinear
 from pellucid.models import Decoder, Encoder, EncoderDecoder
 from pellucid.models.stacks import Stack, Transformer
 
@@ -170,13 +171,19 @@ def operations(
 
 def _stack(stack: Stack, tokens: float) -> float:
     """Operations per token of all blocks, without the scores and values of cross-attention."""
-    config = stack.config
     seen = tokens
     if stack.causal:
-        reach = tokens if config.window is None else min(tokens, config.window)
-        # The first `reach` tokens attend to 1, 2, ... reach tokens, and all others to `reach`.
-        seen = reach - reach * (reach - 1) / (2 * tokens)
+        layers = range(len(stack.blocks))
+        windows = [stack.config.window_of(layer) for layer in layers]
+        seen = sum(_seen(tokens, window) for window in windows) / len(windows)
     return TRAINING_OPERATIONS * _matrices(stack.blocks) + _attention(stack, seen)
+
+
+def _seen(tokens: float, window: int | None) -> float:
+    """How many tokens each of a text sees under a causal mask, on average."""
+    reach = tokens if window is None else min(tokens, window)
+    # The first `reach` tokens attend to 1, 2, ... reach tokens, and all others to `reach`.
+    return reach - reach * (reach - 1) / (2 * tokens)
 
 
 def _attention(stack: Stack, seen: float) -> float:
@@ -186,8 +193,16 @@ def _attention(stack: Stack, seen: float) -> float:
 
 
 def _matrices(module: nn.Module) -> int:
-    """The parameters of all matrices."""
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+    """The parameters of all matrices, of experts those that one token uses."""
+    parts = list(module.modules())
+    of_all = sum(part.weight.numel() for part in parts if isinstance(part, nn.Linear))
+    return of_all + sum(
+        part.used * stack.weight[0].numel()
+        for part in parts
+        if isinstance(part, Experts)
+        for stack in part.children()
+        if isinstance(stack, StackedLinear)
+    )
 
 
 def _check(
