@@ -107,6 +107,8 @@ def test_every_command_runs(command, tmp_path, monkeypatch):
     # All of `pellucid view` but the server, which would go on for ever.
     monkeypatch.setattr("pellucid.viewer.serve.serve", lambda volumes, *_: print(len(volumes)))
     monkeypatch.setitem(style.SIZES, "1080p", (320, 180))
+    for frames in ("FRAMES", "GIF_FRAMES"):  # of a second
+        monkeypatch.setattr(f"pellucid.film.encoding.{frames}", 5)
     for saving in COMMANDS:  # what another command reads
         _, _, saved = saving.partition("--save ")
         if saved and saving != command and saved.split()[0] in shlex.split(command):
