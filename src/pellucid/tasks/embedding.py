@@ -236,9 +236,9 @@ def prompt_text(model: Encoder, prompt: str | None) -> str:
     if prompt in known:
         return known[prompt]
     if prompt and re.fullmatch(r"\w+", prompt):
-        names = f"its prompts are {listing(list(known))}" if known else "it has none"
+        names = f"; its prompts are {listing(list(known))}" if known else " or of any other name"
         raise ArgumentError(
-            f"the model has no prompt '{prompt}'; {names}; text that is not a name ends in a colon "
+            f"the model has no prompt '{prompt}'{names}; text that is not a name ends in a colon "
             "or a space"
         )
     return prompt
