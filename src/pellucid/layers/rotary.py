@@ -61,6 +61,8 @@ class Rotary(nn.Module):
         self.kind, self.dim, self.theta = scaling.get("rope_type", "default"), dim, theta
         self.factor = scaling.get("factor", 1.0)
         _check(self.kind, scaling, dim, positions)
+        if self.kind == "yarn" and theta <= 1:
+            raise ArgumentError(f"rotary scaling 'yarn' needs a rope_theta above 1, not {theta}")
         self.original: float = scaling.get(_ORIGINAL) or math.inf
         self.scale = 1.0
         """Of cosine and sine, and so, squared, of the scores of what is rotated."""
@@ -158,6 +160,8 @@ def _check(kind: Any, scaling: Mapping[str, Any], dim: int, positions: int | Non
             raise ArgumentError(f"rotary scaling's {name} must be above 0, not {number}")
     if kind == "longrope" and positions is None and scaling.get("factor") is None:
         raise ArgumentError("rotary scaling 'longrope' needs a factor or a number of positions")
+    if kind == "longrope" and scaling[_ORIGINAL] <= 1:
+        raise ArgumentError(f"rotary scaling 'longrope' needs {_ORIGINAL} above 1")
     if kind == "dynamic" and dim < 4:
         raise ArgumentError(f"rotary scaling 'dynamic' needs at least 2 pairs, not {dim // 2}")
     for name in ("short_factor", "long_factor") if kind == "longrope" else ():
