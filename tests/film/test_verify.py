@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from pellucid.film import sound
+from pellucid.film.numbers import Figures, matrices
 from pellucid.film.prompt import understood
 from pellucid.film.verify import arithmetic, verify
-from pellucid.film.walk_sources import walk_wished
+from pellucid.film.walk_sources import of_one_head, walk_wished
 from pellucid.lessons.examples import NAMES, walk_example
+from pellucid.lessons.lesson import random_lesson
+from pellucid.lessons.steps import walk_lesson
 from tests.film.films import SHAPES, composed, staged
 
 WISHES = (
@@ -41,6 +44,37 @@ def test_films_of_examples_are_without_fault(name, causal):
     film = composed(walk, spoken=False, minutes=3)
     for size in SHAPES.values():
         assert verify(walk, film.script, staged(film, size, captions=True)) == []
+
+
+def test_a_film_of_a_lesson_with_a_source_is_without_fault():
+    lesson = random_lesson("the dog", source="el perro muerde al gato", width=3)
+    walk = walk_lesson(lesson)
+    film = composed(walk, spoken=False, minutes=2)
+    for size in SHAPES.values():
+        assert verify(walk, film.script, staged(film, size, captions=True)) == []
+
+
+@pytest.mark.parametrize("heads", [3, 5])
+def test_a_film_of_several_heads_joins_them(heads):
+    lesson = random_lesson("the dog bites man", heads=heads, width=11, size=7)
+    walk = of_one_head(walk_lesson(lesson, head=1), 1)
+    film = composed(walk, spoken=False, minutes=1)
+    assert Figures(walk).value("columns(Q)") == 7
+    side, mixed = (scene for scene in film.script.scenes if scene.name == "table")
+    assert f"one of {heads} heads" in side.lines[0].text
+    row = film.script.scenes[0].query
+    joined = tuple(one.value for one in side.numbers["concat.0"])
+    assert joined == matrices(walk)["concat"].values[row][: len(joined)]
+    W = np.array(matrices(walk)["W_output"].values)
+    output = np.array(matrices(walk)["concat"].values[row]) @ W
+    shown = [one.value for one in mixed.numbers["output.0"]]
+    np.testing.assert_allclose(shown, output[: len(shown)], rtol=1e-9)
+    for size in SHAPES.values():
+        assert verify(walk, film.script, staged(film, size, captions=True)) == []
+    steps = walk.steps[-1]
+    wrong = replace(steps.matrices[1], values=((0.0,) * 11,) * 4)
+    changed = replace(steps, matrices=(steps.matrices[0], wrong))
+    assert kinds(arithmetic(replace(walk, steps=(*walk.steps[:-1], changed)))) == {"arithmetic"}
 
 
 @pytest.fixture(scope="module")

@@ -231,8 +231,10 @@ def _of_example(name: str, query: str | None, causal: bool) -> "Walk":
 
 def _of_file(path: Path, causal: bool, head: int | None) -> "Walk":
     """The walk of a lesson that was saved."""
+    from pellucid.film.walk_sources import of_one_head
     from pellucid.lessons.lesson import read_lesson
     from pellucid.lessons.steps import walk_lesson
 
     lesson = read_lesson(path)
-    return walk_lesson(lesson.change(mask="causal") if causal else lesson, head=head or 0)
+    walk = walk_lesson(lesson.change(mask="causal") if causal else lesson, head=head or 0)
+    return of_one_head(walk, head or 0) if lesson.heads > 1 else walk

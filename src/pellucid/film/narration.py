@@ -62,7 +62,7 @@ def write(
         scenes = [*told[0].beginning(), *told[0].attention()]
     for row in told[1:]:
         scenes += row.again()
-    scenes += _continuations(walk, figures, told[0])
+    scenes += [*_joined(figures, told[0]), *_continuations(walk, figures, told[0])]
     return Script(
         title=walk.title,
         about=walk.about,
@@ -255,7 +255,7 @@ class _Row:
     def _vectors(self) -> Scene:
         numbers = {}
         lines = [_line("vector", "Each token becomes a vector: a list of numbers.")]
-        if "X" in self.figures:
+        if "X" in self.figures and not self.is_cross:  # else it is the X of the queries
             for place, key in enumerate(self.keys):
                 numbers[f"X.{place}"] = self._vector("X", key)
             own = self._vector("X", self.row)
@@ -473,6 +473,57 @@ class _Row:
         every = tuple(range(len(self.sources)))
         numbers = {"weights": self.figures.row("weights", self.row, every)}
         return self._scene("end", "", lines, numbers)
+
+
+def _joined(figures: Figures, row: _Row) -> list[Scene]:
+    """How several heads become one vector, where the walk has them."""
+    if "concat" not in figures:
+        return []
+    heads = figures.number("columns(concat) / columns(context)", "count")
+    side = _line(
+        "said",
+        "That was one of {n} heads. Each has looked in its own way, and what they found for "
+        "{word} stands side by side.",
+        n=heads,
+        word=row.word,
+    )
+    scenes = [_joining(figures, row, "Heads", "concat(head 0, head 1, …)", [side], ["concat"])]
+    if "W_output" in figures:
+        said = _line("said", "One more learned matrix mixes it into one vector for the next layer.")
+        names = ["W_output", "output"]
+        formula = "output = concat · W_output"
+        scenes.append(_joining(figures, row, "Heads, mixed", formula, [said], names))
+    return scenes
+
+
+def _joining(
+    figures: Figures, row: _Row, title: str, formula: str, lines: list[Line], names: list[str]
+) -> Scene:
+    """Matrices of all heads: of what has a row for each token, the one that the film is about."""
+    numbers, tables, cut = {}, [], []
+    most = MOST_COLUMNS // len(names)
+    for name in names:
+        matrix = figures.matrices[name]
+        is_own = name != "W_output"
+        rows = [row.row] if is_own else list(range(min(len(matrix.values), MOST_ROWS)))
+        wide = len(matrix.column_labels)
+        if wide > most or (not is_own and len(matrix.values) > MOST_ROWS):
+            high = "" if is_own else f"{len(matrix.values)} × "
+            cut.append(f"of {name}, a part of {high}{wide}")
+        labels = tuple(clean(matrix.row_labels[one]) for one in rows)
+        tables.append((name, labels, matrix.column_labels[:most]))
+        for place, one in enumerate(rows):
+            numbers[f"{name}.{place}"] = figures.row(name, one, range(min(wide, most)))
+    return Scene(
+        name="table",
+        title=title,
+        formula=formula,
+        lines=tuple(lines),
+        query=row.row,
+        text=f"Shown is {listing(cut)}." if cut else "",
+        numbers=numbers,
+        tables=tuple(tables),
+    )
 
 
 def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:

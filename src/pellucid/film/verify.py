@@ -67,8 +67,12 @@ def arithmetic(walk: Walk) -> Iterator[Fault]:
         return
     expected = {"scores": found["Q"] @ found["K"].T, "context": found["weights"] @ found["V"]}
     for letter, role in (("Q", "query"), ("K", "key"), ("V", "value")):
-        if "X" in found and f"W_{role}" in found:
-            expected[letter] = found["X"] @ found[f"W_{role}"]
+        source = "X of the source"
+        rows = source if letter != "Q" and source in found else "X"
+        if rows in found and f"W_{role}" in found:
+            expected[letter] = found[rows] @ found[f"W_{role}"]
+    if "W_output" in found:
+        expected["output"] = found["concat"] @ found["W_output"]
     large = np.abs(found["scores"]) > 1e-3
     if large.any():
         factor = np.median(found["scaled"][large] / found["scores"][large])

@@ -15,7 +15,7 @@ from pellucid.film.prompt import Wish
 from pellucid.film.token_text import places_of
 from pellucid.lens import Record, watch
 from pellucid.lessons.model import walk_model
-from pellucid.lessons.walk import Kind, Matrix, Step, Walk
+from pellucid.lessons.walk import ROLES, Kind, Matrix, Step, Walk
 from pellucid.models import EncoderDecoder
 from pellucid.readers import open_checkpoint
 from pellucid.tasks.generation import open_writer
@@ -66,6 +66,31 @@ def finding_head(
         if float(share) > best[2]:
             best = (number, int(head), float(share))
     return best
+
+
+def of_one_head(walk: Walk, head: int) -> Walk:
+    """The walk of a lesson with the queries, keys and values of one head alone, and the columns of
+    the matrices that make them; what several heads become in the end stays.
+
+    Args:
+        walk: its scores and contexts are of that head.
+        head: from 0.
+    """
+    size = len(matrices(walk)["context"].column_labels)
+    own = slice(head * size, (head + 1) * size)
+    of_head = {*ROLES.values(), *(f"W_{role}" for role in ROLES)}
+
+    def cut(matrix: Matrix) -> Matrix:
+        if matrix.name not in of_head:
+            return matrix
+        return replace(
+            matrix,
+            values=tuple(row[own] for row in matrix.values),
+            column_labels=matrix.column_labels[own],
+        )
+
+    steps = (replace(step, matrices=tuple(map(cut, step.matrices))) for step in walk.steps)
+    return replace(walk, steps=tuple(steps))
 
 
 def walk_translation(

@@ -99,6 +99,7 @@ def opening(board: Board, scene: Scene) -> None:
 
 def table(board: Board, scene: Scene) -> None:
     """Matrices beside one another, or below where there is no width for that."""
+    board.clear(scene.at)
     at = board.at
     parts: list[Actor] = []
     # What there is to read stands below the matrices, or large where there are none.
