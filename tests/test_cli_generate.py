@@ -51,7 +51,7 @@ def test_the_options_are_those_documented(run):
     assert options_of(out) == {
         "--file", "--column", "--delimiter", "--encoding", "--model", "--max-tokens",
         "--temperature", "--top-k", "--top-p", "--min-p", "--seed", "--samples",
-        "--repetition-penalty", "--stop", "--chat", "--system", "--show", "--strict",
+        "--repetition-penalty", "--stop", "--chat", "--system", "--beams", "--show", "--strict",
         "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid.errors import ArgumentError
 from pellucid.models import Config, EncoderDecoder
-from pellucid.tasks.beam import search
+from pellucid.tasks.beam import continuations, search
+from pellucid.tasks.generation import generate
+from pellucid.tasks.sampling import Sampling
 
 START, STOP, VOCABULARY = 3, 2, 101
 
@@ -217,3 +219,45 @@ def test_bad_input(marian):
     bare = EncoderDecoder(Config(kind="encoder-decoder", vocabulary=5, width=16))
     with pytest.raises(ArgumentError, match="needs a start and a stop token"):
         search(bare, ids, lengths)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.0, 2.0])
+def test_a_decoder_s_search_is_that_of_transformers(penalty, tmp_path):
+    torch.manual_seed(3)
+    config = transformers.GPT2Config(
+        n_embd=34, n_layer=2, n_head=2, n_positions=53, vocab_size=61, bos_token_id=1,
+        eos_token_id=7, pad_token_id=0, initializer_range=0.6,
+    )  # fmt: skip
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = pellucid.load(tmp_path)
+    ends = set()
+    for prompt in ([3, 17, 5], [9], [11, 12], [33, 2, 2, 5]):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            expected = theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), num_beams=5, max_new_tokens=11,
+                do_sample=False, length_penalty=penalty,
+            )[0, len(prompt) :].tolist()  # fmt: skip
+        found = continuations(ours, prompt, beams=5, max_tokens=11, length_penalty=penalty)
+        assert list(found[0].ids) == [token for token in expected if token != 0]
+        ends.add(found[0].ids[-1] == 7)
+        # The score is that of the text itself.
+        with torch.no_grad():
+            logits = ours(torch.tensor([prompt + list(found[0].ids)]))[0].log_softmax(-1)
+        each = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(found[0].ids)[:, None])
+        expected_score = float(each.sum()) / len(found[0].ids) ** penalty
+        assert found[0].score == pytest.approx(expected_score, rel=1e-4)
+
+
+def test_generation_keeps_the_best_beam(tmp_path):
+    torch.manual_seed(4)
+    model = pellucid.models.Decoder(
+        Config(kind="decoder", vocabulary=31, width=8, layers=1, heads=2, stop=(7,))
+    ).eval()
+    prompt = torch.tensor([[3, 5]])
+    [found] = generate(model, prompt, max_tokens=6, beams=3)
+    [best, *_] = continuations(model, [3, 5], beams=3, max_tokens=6)
+    assert found.ids == [token for token in best.ids if token != 7]
+    with pytest.raises(ArgumentError, match="beam search takes no sampling"):
+        generate(model, prompt, beams=3, sampling=Sampling(temperature=1.0))

@@ -113,6 +113,10 @@ def generate(
         typer.Option("--chat", help="Reply to the prompt, by the model's chat template."),
     ] = False,
     system: SystemOption = None,
+    beams: Annotated[
+        int,
+        typer.Option(metavar="N", help="Search for the likeliest text with N beams; 1 is greedy."),
+    ] = 1,
     show: Annotated[
         bool,
         typer.Option("--show", help="Show what each new word attended to when it was generated."),
@@ -151,7 +155,9 @@ def generate(
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
     if repetition_penalty is None:
-        numbers["sampling"] = replace(sampling, repetition_penalty=penalty_of(loaded))
+        # A search has no penalty: it compares the chances of whole texts.
+        penalty = penalty_of(loaded) if beams == 1 else 1.0
+        numbers["sampling"] = replace(sampling, repetition_penalty=penalty)
     written = generation.write(
         loaded,
         prompts,
@@ -159,6 +165,7 @@ def generate(
         shows=output is None and not json,
         stop=stop or (),
         strict=strict,
+        beams=beams,
         **numbers,
     )
     give(

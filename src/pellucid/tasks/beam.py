@@ -14,7 +14,8 @@ from pellucid.attention import masks
 from pellucid.attention.block_statistics import top_places
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
-from pellucid.models import EncoderDecoder
+from pellucid.layers.cache import Cache
+from pellucid.models import Decoder, EncoderDecoder
 
 CHUNK = 2**19
 """Logits searched at once: few enough to stay in a core's cache."""
@@ -100,13 +101,7 @@ def search(
         mask = None if bool((lengths == sources.shape[1]).all()) else masks.padding(lengths)
         memory = model.encode(sources, mask)
         longest = int(limits.max())
-        try:
-            cache = model.cache(len(sources), longest)
-        except RuntimeError as error:  # torch raises nothing more specific on the CPU
-            raise TooLargeError(
-                f"there is no memory for {count(len(sources), 'text')} of {longest:,} tokens; "
-                "lower max_tokens"
-            ) from error
+        cache = _cache(model, len(sources), longest)
         running = [_Source(index) for index in range(len(sources))]
         results: list[list[Beam]] = [[] for _ in running]
         written = sources.new_empty(len(running), 1, 0)
@@ -150,6 +145,72 @@ def search(
                 mask = None if mask is None else masks.padding(lengths)
             latest = written[:, :, -1].reshape(-1, 1)
     return results
+
+
+def _cache(model: Decoder | EncoderDecoder, texts: int, tokens: int) -> Cache:
+    try:
+        return model.cache(texts, tokens)
+    except RuntimeError as error:  # torch raises nothing more specific on the CPU
+        raise TooLargeError(
+            f"there is no memory for {count(texts, 'text')} of {tokens:,} tokens; lower max_tokens"
+        ) from error
+
+
+def continuations(
+    model: Decoder,
+    ids: Sequence[int],
+    *,
+    beams: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+    early: bool = False,
+) -> list[Beam]:
+    """The best texts after a prompt, best first: as `search`, for a decoder.
+
+    The prompt counts neither in the score nor in the length of a text.
+
+    Args:
+        model: a decoder.
+        ids: of the prompt, at least one.
+        beams: the beam width.
+        max_tokens: the most tokens to write, including the stop token. It is capped at the number
+            of the model's positions.
+        length_penalty: above 0 favours long texts.
+        early: as for `search`.
+
+    Raises:
+        ArgumentError: beams or max_tokens is below 1, or the prompt leaves no position.
+        TooLargeError: there is not enough memory for the cache.
+    """
+    if beams < 1 or max_tokens < 1:
+        raise ArgumentError(f"beams and max_tokens must be at least 1, not {beams}, {max_tokens}")
+    limit = max_tokens
+    stop = torch.tensor(model.config.stop, dtype=torch.int64, device=model.device)
+    if model.config.positions is not None:
+        limit = min(limit, model.config.positions - len(ids) + 1)  # the last token is not read
+    if limit < 1:
+        raise ArgumentError(f"the prompt of {len(ids)} tokens leaves no position for a text")
+    source = _Source(0)
+    with torch.no_grad():
+        cache = _cache(model, 1, len(ids) + limit)
+        read = torch.tensor([list(ids)], device=model.device)
+        written, scores = read.new_empty(1, 1, 0), torch.zeros(1, 1, device=model.device)
+        for length in range(1, limit + 1):
+            logits = model(read, cache=cache, last=True).float()
+            values, parents, tokens = _best(logits, scores, beams * max(2, 1 + len(stop)))
+            is_stop = torch.isin(tokens, stop) | torch.tensor(length == limit)
+            normaliser = length**length_penalty
+            _finish([source], written, values, parents, tokens, is_stop, beams, normaliser)
+            order = values.masked_fill(is_stop, NEVER).topk(min(beams, values.shape[1]), -1)
+            scores, rows = order.values, parents.gather(1, order.indices)[0]
+            best = NEVER if early else float(scores[0, 0]) / normaliser
+            if length == limit or source.is_done(best, beams):
+                break
+            new = tokens.gather(1, order.indices)
+            written = torch.cat([written[:, rows], new.unsqueeze(-1)], -1)
+            cache.select(rows)
+            read = new.reshape(-1, 1)
+    return source.finished
 
 
 def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,6 +27,7 @@ from pellucid.errors import (
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
 from pellucid.models import Decoder, EncoderDecoder, load
+from pellucid.tasks.beam import continuations
 from pellucid.tasks.checked_texts import checked
 from pellucid.tasks.logit_rules import UNSUPPORTED, Rule, rules_of
 from pellucid.tasks.sampling import Sampling, choose
@@ -37,6 +38,7 @@ from pellucid.text.tokenizer import Tokenizer
 BATCH = 8
 """Texts generated at a time; they share each read of the weights."""
 MAX_TOKENS = 128
+MOST_BEAMS = 512
 SAMPLES = 2**16
 """The most samples of a prompt."""
 
@@ -95,6 +97,7 @@ class Options(TypedDict, total=False):
     batch: int
     plain: bool
     memory: "Memory | None"
+    beams: int
 
 
 def generate(
@@ -110,8 +113,8 @@ def generate(
         model: as for `stream`.
         prompts: as for `stream`.
         on_token: called with each `Piece` as it is generated.
-        **options: max_tokens, sampling, stop, samples, seed, strict, names, batch, plain and
-            memory, as for `stream`.
+        **options: max_tokens, sampling, stop, samples, seed, strict, names, batch, plain,
+            memory and beams, as for `stream`.
 
     Raises:
         ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError: as `stream`.
@@ -139,6 +142,7 @@ def stream(
     batch: int = BATCH,
     plain: bool = False,
     memory: "Memory | None" = None,
+    beams: int = 1,
 ) -> Iterator[Piece]:
     """Generate the continuations of each prompt, and yield each piece of text once it is final.
 
@@ -161,6 +165,8 @@ def stream(
         batch: the number of texts generated at a time.
         plain: whether prompts have their special tokens already, as rendered conversations do.
         memory: of one prompt: what it begins with need not be read again.
+        beams: above 1, the likeliest of so many texts is kept, by beam search (see
+            `beam.continuations`, with the model's own length penalty): greedy, and only whole.
 
     Raises:
         TypeMismatchError: the model is not a decoder, the prompts are texts and it has no
@@ -172,7 +178,8 @@ def stream(
     """
     model = as_decoder(model)
     if sampling is None:
-        sampling = Sampling(temperature=0, repetition_penalty=penalty_of(model))
+        penalty = 1.0 if beams != 1 else penalty_of(model)
+        sampling = Sampling(temperature=0, repetition_penalty=penalty)
     check_numbers(max_tokens=max_tokens, sampling=sampling, samples=samples, seed=seed, batch=batch)
     if isinstance(stop, str) or not all(isinstance(string, str) for string in stop):
         raise TypeMismatchError(f"stop must be a list of str, not {stop!r}")
@@ -180,7 +187,17 @@ def stream(
         raise ArgumentError("stop contains an empty string, which would end every text at once")
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
+    check_whole("beams", beams, most=MOST_BEAMS)
     rules, strings = _rules_of(model)
+    if beams > 1:
+        is_plain_search = sampling.is_greedy and sampling.repetition_penalty == 1
+        if not is_plain_search or stop or strings or rules or samples > 1 or memory is not None:
+            raise ArgumentError(
+                "beam search takes no sampling, samples, penalty, stop or rule on logits; "
+                "generate with 1 beam"
+            )
+        ids = _ids_of(model, prompts, max_tokens, strict, names, plain)
+        return _searched(model, ids, max_tokens, beams)
     ends, stop = _ends_of(model, [*stop, *strings])
     ids = _ids_of(model, prompts, max_tokens, strict, names, plain)
     if memory is not None and len(ids) * samples != 1:
@@ -193,6 +210,32 @@ def stream(
     ]
     choosing = _Choosing(sampling, rules, frozenset((*model.config.stop, *ends)), memory)
     return _generated(model, texts, max_tokens, choosing, batch)
+
+
+def _searched(
+    model: Decoder, prompts: list[list[int]], max_tokens: int, beams: int
+) -> Iterator[Piece]:
+    """The best text of each prompt by beam search, in one piece for each."""
+    settings = model.generation
+    penalty = 1.0 if settings.length_penalty is None else settings.length_penalty
+    for number, ids in enumerate(prompts):
+        start = time.perf_counter()
+        found = continuations(
+            model,
+            ids,
+            beams=beams,
+            max_tokens=max_tokens,
+            length_penalty=penalty,
+            early=bool(settings.early_stopping),
+        )
+        text = _Text(number, 0, ids, model.tokenizer, (), 0)
+        ending: Ending | None = None
+        whole = ""
+        for token in found[0].ids:
+            new, ending = text.add(token, max_tokens, model.config, frozenset(model.config.stop))
+            whole += new
+        done = text.done("positions" if ending is None else ending, start)
+        yield Piece(prompt=number, sample=0, id=found[0].ids[-1], text=whole, done=done)
 
 
 @dataclass(frozen=True, slots=True)
