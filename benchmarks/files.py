@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # what is needed is installed
 
@@ -84,33 +85,38 @@ def made(ending: str, number: int) -> Path:
     return path
 
 
-def reading() -> Iterator[Row]:
-    peers = {
-        ".csv": pyarrow.csv.read_csv,
-        ".jsonl": pyarrow.json.read_json,
-        ".parquet": pyarrow.parquet.read_table,
-    }
-    for ending, peer in peers.items():
-        path = made(ending, ROWS)
-        start = time.perf_counter()
-        assert peer(path).num_rows == ROWS
-        whole = time.perf_counter() - start
-        extra = []
-        for number in (FEW, ROWS):
-            with PeakMemory() as peak:
-                start = time.perf_counter()
-                assert sum(1 for _ in Source(made(ending, number))) == number
-                ours = time.perf_counter() - start
-            extra.append(peak.extra)
-        yield Row(
-            figure="memory of a million rows",
-            setting=f"{ending}, over that of {FEW:,} rows",
-            ours=f"{duration(ours)}, {ROWS / ours / 1e3:.0f},000 rows a second",
-            peer=f"Arrow, all at once {duration(whole)}",
-            value=(extra[1] - extra[0]) / 2**20,
-            unit="MB",
-            bar=16,
-        )
+def reading_csv() -> Iterator[Row]:
+    yield _read(".csv", pyarrow.csv.read_csv)
+
+
+def reading_jsonl() -> Iterator[Row]:
+    yield _read(".jsonl", pyarrow.json.read_json)
+
+
+def reading_parquet() -> Iterator[Row]:
+    yield _read(".parquet", pyarrow.parquet.read_table)
+
+
+def _read(ending: str, peer: Callable[[Path], Any]) -> Row:
+    path = made(ending, ROWS)
+    extra = []
+    for number in (FEW, FEW, ROWS):  # the first time is thrown away
+        with PeakMemory() as peak:
+            start = time.process_time()
+            assert sum(1 for _ in Source(made(ending, number))) == number
+            ours = time.process_time() - start
+        extra.append(peak.extra)
+    start = time.process_time()
+    assert peer(path).num_rows == ROWS
+    return Row(
+        figure="memory of a million rows",
+        setting=f"{ending}, over that of {FEW:,} rows",
+        ours=f"{duration(ours)} of the processor",
+        peer=f"Arrow, all at once {duration(time.process_time() - start)}",
+        value=(extra[2] - extra[1]) / 2**20,
+        unit="MB",
+        bar=16,
+    )
 
 
 def embedding() -> Iterator[Row]:
@@ -119,7 +125,7 @@ def embedding() -> Iterator[Row]:
     )
     model.tokenizer = open_encoder().tokenizer
     extra = []
-    for number in (FEW, ROWS):
+    for number in (FEW, FEW, ROWS):  # the first time is thrown away
         output = FOLDER / "vectors.parquet"
         source = partial(Source, made(".csv", number))
         with PeakMemory() as peak:
@@ -131,7 +137,7 @@ def embedding() -> Iterator[Row]:
         figure="memory of embed -o",
         setting=f"{ROWS:,} rows by a tiny model, over that of {FEW:,} rows",
         ours=duration(seconds),
-        value=(extra[1] - extra[0]) / 2**20,
+        value=(extra[2] - extra[1]) / 2**20,
         unit="MB",
         bar=32,
     )
@@ -218,7 +224,7 @@ def _ran(script: str, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-SECTIONS = (reading, embedding, similar, indexed)
+SECTIONS = (reading_csv, reading_jsonl, reading_parquet, embedding, similar, indexed)
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ FILES = [
     Awkward(
         "two delimiters.csv",
         b"a,b;text\n1,2;3\n2,3;4\n",
-        refused=r"may be separated by commas or semicolons; say which with --delimiter",
+        refused=r"may be separated by commas or semicolons; say which, as in --delimiter",
     ),
     Awkward(
         "carets.csv",

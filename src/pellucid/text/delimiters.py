@@ -89,8 +89,8 @@ def _fitting(lines: Sequence[str], source: str) -> str:
     if len(even) > 1:
         marks = listing([f"{NAMES[mark]}s" for mark in even]).replace(" and ", " or ")
         raise ArgumentError(
-            f"the fields of '{source}' may be separated by {marks}; say which with "
-            f"--delimiter {NAMES[even[0]]}, say"
+            f"the fields of '{source}' may be separated by {marks}; say which, as in "
+            f"--delimiter {NAMES[even[0]]}"
         )
     if even:
         return even[0]
