@@ -245,6 +245,11 @@ FILES = [
         note=r"1 row has lines within quotes that look like rows, in line 2 of",
     ),
     Awkward(
+        "prose in quotes.csv",
+        b'id,text\n1,"Dear all,\nI write, and hope"\n2,c\n',
+        as_csv(),
+    ),
+    Awkward(
         "uneven.csv",
         b"id,text\n1,a\n2,b, c\n",
         refused=r"line 3 of .* has 3 fields, but its header has 2",

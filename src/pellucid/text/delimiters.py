@@ -172,7 +172,9 @@ def swallowed(row: Sequence[str], made: Layout) -> bool:
     inner = [line for field in row for line in field.splitlines()[1:]]
     if len(row) == 1:
         return len(inner) > 100
-    alike = sum(line.count(made.delimiter) == len(row) - 1 for line in inner)
+    # In prose a space follows a comma.
+    between = re.compile(re.escape(made.delimiter) + "(?! )")
+    alike = sum(len(between.findall(line)) == len(row) - 1 for line in inner)
     return 2 * alike >= len(inner)
 
 
