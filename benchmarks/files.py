@@ -4,7 +4,7 @@
 
 A million rows are read from each kind of file beside Arrow, which is told what the file is, and
 100,000 are embedded by a tiny model, so that what is measured is not the model. `pellucid similar`
-runs as a user runs it, over 100,000 saved embeddings, with its imports done before the clock starts.
+runs as a user runs it, over 100,000 saved embeddings, its imports done before the clock starts.
 """
 
 import json
