@@ -110,6 +110,12 @@ def test_numbers_can_be_typed_undone_and_shared(shown, opened):
     assert check(page).matrix("W_query")[1, 1] == pytest.approx(0.6496, abs=1e-4)
     page.keyboard.press("Control+y")
     assert check(page).matrix("W_query")[1, 1] == 2
+    said = page.get_by_role("status")
+    for _ in range(4):
+        page.keyboard.press("Control+z")
+    expect(said).not_to_contain_text("changed by hand")
+    page.keyboard.press("Control+y")
+    expect(said).to_contain_text("changed by hand")
     page.get_by_role("button", name="Back to the numbers of the example").click()
     assert lesson_of(page) == example_lesson("poem")
 

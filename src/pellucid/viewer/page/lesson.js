@@ -69,6 +69,7 @@ export async function lesson(page) {
     const made = lessonBody(page, { state, wheel, example: example.name, save });
     page.setExport({ csv: made.csv, json: made.json });
     page.setStatus([complaint, ...state.lesson.about].filter(Boolean).join(" · "));
+    let wasChanged = false;
     return made;
 
     async function save() {
@@ -77,7 +78,8 @@ export async function lesson(page) {
       const isLong = String(said.with ?? "").length > LONGEST;
       if (isLong) delete said.with;
       page.saveState({ example: example.name, ...said });
-      if (state.canUndo) page.setStatus([...state.lesson.about, "changed by hand", ...(isLong ? ["too much for the address: Export saves it as JSON"] : [])].join(" · "));
+      if (state.canUndo || wasChanged) page.setStatus([...state.lesson.about, ...(state.canUndo ? ["changed by hand"] : []), ...(isLong ? ["too much for the address: Export saves it as JSON"] : [])].join(" · "));
+      wasChanged = state.canUndo;
     }
   }
 
