@@ -188,7 +188,7 @@ def test_model_directories_with_odd_values(model, tmp_path, name, data):
 @FEW
 @given(
     content=st.binary(max_size=200),
-    ending=st.sampled_from([".csv", ".jsonl", ".parquet", ".txt.gz", ".tsv"]),
+    ending=st.sampled_from([".csv", ".json", ".jsonl", ".npy", ".parquet", ".txt.gz", ".tsv"]),
 )
 def test_tables_of_any_bytes(tmp_path, content, ending):
     path = tmp_path / f"x{ending}"

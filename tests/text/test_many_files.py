@@ -208,3 +208,12 @@ def test_texts_are_told_apart_from_other_texts(tmp_path):
     assert Source(path, reading=Reading(encoding="ascii")).identity != first
     path.write_text("ab\n")
     assert Source(path).identity != first
+
+
+def test_a_name_of_several_lines_is_said_in_one(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,"b\nc"\n1,2\n')
+    for column in (None, "d"):
+        with pytest.raises(ArgumentError, match="'a' and 'b c'") as error:
+            from_file(path, column)
+        assert "\n" not in str(error.value)

@@ -253,13 +253,20 @@ def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
         return None
     if not isinstance(cell, str):
         raise FileError(
-            f"{name} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, not text"
+            f"{_shown(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, not text"
         )
     if len(cell) > untrusted.MOST_LINE:
         raise too_long(f"{name} in line {line}", path, untrusted.MOST_LINE)
     if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
-        raise FileError(f"{name} in line {line} of '{name_of(path)}' has an unpaired surrogate")
+        raise FileError(
+            f"{_shown(name)} in line {line} of '{name_of(path)}' has an unpaired surrogate"
+        )
     return cell
+
+
+def _shown(name: str) -> str:
+    """The name of a column in a message: short, and in one line."""
+    return short(" ".join(printable(name).split()), 40)
 
 
 def _indices(source: str, header: Sequence[str], names: Sequence[str | None]) -> list[int]:
@@ -269,25 +276,28 @@ def _indices(source: str, header: Sequence[str], names: Sequence[str | None]) ->
         free = [name for name in header if name not in others]
         usual = [name for name in USUAL if name in free]
         if not usual and len(free) != 1:
-            shown = listing([f"'{short(printable(name), 40)}'" for name in free[:20]] or ["none"])
+            shown = listing([f"'{_shown(name)}'" for name in free[:20]] or ["none"])
             raise ArgumentError(f"'{source}' has the columns {shown}; name one with --column")
         text = (usual or free)[0]
     chosen = [text, *(name for name in others if name is not None)]
     for name in chosen:
         if name not in header:
-            raise ArgumentError(f"'{source}' has no column '{name}'; {_near(name, header)}")
+            near = _near(name, header)
+            raise ArgumentError(f"'{source}' has no column '{_shown(name)}'; {near}")
         if (same := list(header).count(name)) > 1:
-            raise ArgumentError(f"'{source}' has {same} columns '{name}'; their names must differ")
+            raise ArgumentError(
+                f"'{source}' has {same} columns '{_shown(name)}'; their names must differ"
+            )
     return [list(header).index(name) for name in chosen]
 
 
 def _near(name: str, header: Sequence[str]) -> str:
     lowered = {column.casefold(): column for column in header}
     similar = get_close_matches(name.casefold(), lowered, n=3, cutoff=0.6)
-    shown = [f"'{short(printable(lowered[key]), 40)}'" for key in similar]
+    shown = [f"'{_shown(lowered[key])}'" for key in similar]
     if shown:
         return f"did you mean {listing(shown).replace(' and ', ' or ')}?"
-    shown = [f"'{short(printable(column), 40)}'" for column in header[:20]]
+    shown = [f"'{_shown(column)}'" for column in header[:20]]
     return f"it has {listing(shown)}" if shown else "it has none"
 
 
