@@ -253,7 +253,8 @@ def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
         return None
     if not isinstance(cell, str):
         raise FileError(
-            f"{_shown(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, not text"
+            f"{_shown(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, "
+            "not text"
         )
     if len(cell) > untrusted.MOST_LINE:
         raise too_long(f"{name} in line {line}", path, untrusted.MOST_LINE)
