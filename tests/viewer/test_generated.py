@@ -130,7 +130,7 @@ def foreign(tmp_path_factory):
     """A decoder of a family that only transformers knows."""
     directory = tmp_path_factory.mktemp("foreign")
     torch.manual_seed(17)
-    config = transformers.GPTNeoXConfig(
+    config = transformers.PersimmonConfig(
         vocab_size=writers.VOCABULARY,
         hidden_size=24,
         num_hidden_layers=2,
@@ -142,7 +142,7 @@ def foreign(tmp_path_factory):
         eos_token_id=0,
         pad_token_id=0,
     )
-    transformers.GPTNeoXForCausalLM(config).save_pretrained(directory)
+    transformers.PersimmonForCausalLM(config).save_pretrained(directory)
     inner = tokenizers.Tokenizer.from_str(writers.trained())
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(directory)
     return directory
