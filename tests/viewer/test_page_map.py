@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Locator, Page, Route
+from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.viewer.browser import PHONE, is_shown, percents
+from tests.viewer.browser import PHONE, barriers, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
 from tests.viewer.page import asked, check, chosen, place, pointed, status, the_map
 from tests.viewer.recordings import LONG, ROUNDING, SOURCE
@@ -364,3 +364,14 @@ def test_the_small_map_leads_anywhere(shown, opened):
     assert 900 < float(there["x"]) < LONG
     assert 900 < float(there["y"]) < LONG
     assert "query" not in there, "what is clicked there is no weight"
+
+
+def test_on_a_phone_what_a_head_does_stands_below_its_map(shown, opened):
+    upright = {"width": 390, "height": 844}
+    page = opened(shown("decoder"), "map", "layer=1&head=2", viewport=upright)
+    panel = page.get_by_role("region", name="About the head")
+    expect(panel.get_by_role("heading", name="Layer 1, head 2")).to_be_visible()
+    above, below = page.locator("canvas.map").bounding_box(), panel.bounding_box()
+    assert above["y"] + above["height"] <= below["y"] + 1
+    assert below["width"] == upright["width"]
+    assert not barriers(page)

@@ -43,7 +43,7 @@ export async function map(page) {
     ...zoomButtons(camera, () => heatmap.draw()),
   );
   view.append(createElement("div", { className: "mapping" }, heatmap.element,
-    createElement("div", { className: "beside" }, text.element, profiles.element)));
+    createElement("div", { className: "beside", tabIndex: 0, data: { role: "region", "aria-label": "About the head" } }, text.element, profiles.element)));
   camera.read(params);
   dress();
   const query = optionalInteger(params, "query", layer.queries - 1);
