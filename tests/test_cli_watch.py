@@ -18,7 +18,8 @@ def test_the_options_are_those_documented(run, command):
     assert status == 0
     assert options_of(out) == {
         "watch": {
-            "--file", "--target", "--model", "--layers", "--max-tokens", "--top", "--save",
+            "--file", "--encoding", "--target", "--model", "--layers", "--max-tokens", "--top",
+            "--save",
             "--overwrite", "--json", "--help",
         },
         "heads": {
@@ -201,15 +202,24 @@ def test_what_cannot_be_is_one_line(refused, arguments, complaint):
 def test_files_that_are_no_text(refused, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"abc\xff\xfe")
-    assert refused("watch", "--file", path).endswith(
-        "is not UTF-8 text: byte 3, in line 1, is 0xff"
-    )
+    complaint = refused("watch", "--file", path)
+    assert "is not UTF-8 text: byte 3, in line 1, is 0xff" in complaint
+    assert complaint.endswith("the file is read with --encoding windows-1252")
+    assert "--encoding goes with --file" in refused("watch", "a text", "--encoding", "latin-1")
     path.write_bytes(b"\xef\xbb\xbfab\xff")
-    assert refused("watch", "--file", path).endswith(
-        "is not UTF-8 text: byte 5, in line 1, is 0xff"
-    )
+    complaint = refused("watch", "--file", path)
+    assert "is not UTF-8 text: byte 5, in line 1, is 0xff" in complaint
     path.write_bytes(b" \n")
     assert refused("watch", "--file", path).endswith("is empty: there is nothing to read")
+
+
+def test_a_text_in_another_encoding(run, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("Ein schönes Gedicht".encode("latin-1"))
+    status, out, _ = run("watch", "--file", path, "--encoding", "latin-1", "--json")
+    _, told, _ = run("watch", "Ein schönes Gedicht", "--json")
+    assert status == 0
+    assert out == told
 
 
 def test_a_model_that_cannot_be_watched(refused, checkpoint):

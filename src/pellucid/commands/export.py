@@ -13,7 +13,13 @@ from pellucid.commands.lens import (
     TextFileOption,
     TextOrRecording,
 )
-from pellucid.commands.shared import JsonOption, OverwriteOption, check_files, one_text
+from pellucid.commands.shared import (
+    EncodingOption,
+    JsonOption,
+    OverwriteOption,
+    check_files,
+    one_text,
+)
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -26,6 +32,7 @@ def export(
     ],
     what: TextOrRecording = None,
     file: TextFileOption = None,
+    encoding: EncodingOption = None,
     target: TargetOption = None,
     model: ReaderOption = None,
     layers: LayersOption = None,
@@ -75,7 +82,7 @@ def export(
                 )
             volume = volumes.saved(text_or_path, parse_layers(layers))
         else:
-            text = read_text(text_or_path, file)
+            text = read_text(text_or_path, file, encoding)
             volume = volumes.read(
                 text,
                 volumes.title_of(text, file),

@@ -27,24 +27,27 @@ Name = TypeVar("Name")
 Model = TypeVar("Model")
 
 
-def read_text(text: str | None, file: Path | None) -> str:
+def read_text(text: str | None, file: Path | None, encoding: str | None = None) -> str:
     """The text to process, from the command line or from a file.
 
     Raises:
-        ArgumentError: both or neither are given, or the text is empty or not UTF-8.
-        FileError: the file cannot be read, is not UTF-8, or is empty or too large.
+        ArgumentError: both or neither are given, the text is empty or not UTF-8, or the encoding is
+            unknown or without a file.
+        FileError: the file cannot be read, has another encoding, or is empty or too large.
     """
     if (text is None) == (file is None):
         raise ArgumentError('give either a text, like "Write a poem", or --file')
     if file is None:
         assert text is not None
+        if encoding is not None:
+            raise ArgumentError("--encoding goes with --file")
         if text != text.encode(errors="ignore").decode():
             raise ArgumentError("the text holds bytes that are not UTF-8")
         if is_blank(text):
             raise ArgumentError('the text is empty; give some words, like "Write a poem"')
         return text
     blocks, length = [], 0
-    for block in text_blocks(file):
+    for block in text_blocks(file, Reading(encoding=encoding).encoding):
         length += len(block)
         if length > untrusted.MOST_LINE:
             raise too_long("the text", file, untrusted.MOST_LINE)

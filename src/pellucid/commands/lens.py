@@ -37,7 +37,7 @@ TextOrRecording = Annotated[
 ]
 TextFileOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Read the text from a UTF-8 file; - is standard input."),
+    typer.Option(metavar="FILE", help="Read the text from a file; - is standard input."),
 ]
 TargetOption = Annotated[
     str | None,
@@ -69,6 +69,7 @@ def watch_text(
         list[str] | None, typer.Argument(help='What the model reads, like "Write a poem".')
     ] = None,
     file: TextFileOption = None,
+    encoding: EncodingOption = None,
     target: TargetOption = None,
     model: ReaderOption = None,
     layers: LayersOption = None,
@@ -91,7 +92,7 @@ def watch_text(
 
     argument = one_text("watch", text)
     check_files(overwrite=overwrite, save=save)
-    content, chosen = read_text(argument, file), parse_layers(layers)
+    content, chosen = read_text(argument, file, encoding), parse_layers(layers)
     with steps() as step:
         seen = look(
             content,

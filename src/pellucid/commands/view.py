@@ -16,7 +16,7 @@ from pellucid.commands.lens import (
     TextFileOption,
     TextOrRecording,
 )
-from pellucid.commands.shared import model_option, one_text
+from pellucid.commands.shared import EncodingOption, model_option, one_text
 from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
@@ -26,6 +26,7 @@ commands = typer.Typer()
 def view(
     what: TextOrRecording = None,
     file: TextFileOption = None,
+    encoding: EncodingOption = None,
     target: TargetOption = None,
     model: ReaderOption = None,
     layers: LayersOption = None,
@@ -85,7 +86,7 @@ def view(
             if text_or_path is not None and volumes.is_recording(text_or_path):
                 shown.append(volumes.saved(text_or_path))
             elif text_or_path is not None or any(one is not None for one in of_text):
-                text = read_text(text_or_path, file)
+                text = read_text(text_or_path, file, encoding)
                 shown.append(read(text, volumes.title_of(text, file), model=model))
             if against is not None and volumes.is_recording(against):
                 shown.append(volumes.saved(against))
