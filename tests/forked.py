@@ -123,6 +123,9 @@ def _attend(asking: socket.socket) -> None:
 
 def _become(asked: dict[str, Any], files: list[int]) -> None:
     """Take over the directory, environment and files of who asked, then run the command."""
+    # The server has computed nothing, so no thread of its own is missing here.
+    forking = import_module("pellucid.attention.forking")
+    forking._is_child = forking._had_numba = False
     os.chdir(asked["directory"])
     os.environ.clear()
     os.environ.update(asked["environment"])

@@ -47,6 +47,8 @@ OPENS = {
     "classify": (["classify", TEXT], {"encoder"}),
     "classify, by examples": (["classify", TEXT, "--examples", "labelled.csv"], {"encoder"}),
     "generate": (["generate", TEXT, "--max-tokens", "3"], {"decoder"}),
+    "chat": (["chat"], set()),  # none of them has a chat template
+    "heads": (["heads", "--over", "corpus", "-o", "heads of {}"], ALL),
     "translate": (["translate", TEXT, "--max-tokens", "3"], {"encoder-decoder"}),
 }
 """A command's arguments and the kinds that it opens."""
@@ -83,6 +85,8 @@ def here(tmp_path_factory):
     """A directory with texts; models come as they are asked for."""
     path = tmp_path_factory.mktemp("door")
     (path / "texts.txt").write_text("\n".join(TEXTS))
+    (path / "corpus").mkdir()
+    (path / "corpus" / "texts.txt").write_text("\n".join(TEXTS[:2]))
     with (path / "labelled.csv").open("w", newline="") as file:
         rows = [(one, "warm" if "red" in one else "cold") for one in TEXTS]
         csv.writer(file).writerows([("text", "label"), *rows])
@@ -141,7 +145,7 @@ def test_each_command_opens_it_or_says_why_not(command, model, named, run, refus
         pytest.importorskip("skia", exc_type=ImportError)
         monkeypatch.setattr("pellucid.film.render.save", lambda film, *_, **__: [])
     arguments, kinds = OPENS[command]
-    arguments = [*arguments, "--model", named(model)]
+    arguments = [*(one.format(model) for one in arguments), "--model", named(model)]
     if MODELS[model] not in kinds or (command == "classify" and model not in LABELLING):
         told = refused(*arguments)
         assert named(model) in told or "pellucid translate" in told or "Decoder" in told

@@ -30,6 +30,9 @@ def pointed(page: Page) -> tuple[int, int, str]:
 def check(page: Page, weights) -> tuple[int, int]:
     """Compare what the status line says with the library."""
     query, key, said = pointed(page)
+    if said.strip() == "–":  # a mask hides it
+        assert weights[query, key] == 0
+        return query, key
     (percentage,) = percents(said)
     assert is_shown(percentage, weights[query, key].item()), (query, key, said)
     return query, key

@@ -13,7 +13,7 @@ from tests.viewer.page import asked, chosen, place, status, the_map
 from tests.viewer.recordings import ROUNDING, SOURCE, TOKENS
 
 SIDES = ("First", "Second")
-NUMBER = r"([+−]?[\d.]+(?:e[-+]?\d+)? %)"
+NUMBER = r"([+−]?[\d.]+(?:e[-+]?\d+)? %|–)"
 
 
 def pointed(page: Page) -> tuple[int, int, list[str]]:
@@ -35,8 +35,8 @@ def is_signed(said: str, difference: float) -> bool:
 def check(page: Page, first, second, *, difference: bool = False) -> tuple[int, int]:
     query, key, said = pointed(page)
     one, two = first[query, key].item(), second[query, key].item()
-    assert is_shown(percents(said[0])[0], one)
-    assert is_shown(percents(said[1])[0], two)
+    for percentage, weight in zip(said, (one, two), strict=False):
+        assert weight == 0 if percentage == "–" else is_shown(percents(percentage)[0], weight)
     if difference:
         assert is_signed(said[2], one - two)
     assert len(said) == 2 + difference

@@ -126,6 +126,11 @@ export function percent(value) {
   return part >= LEAST ? `${part.toPrecision(2)} %` : "≈ 0 %";
 }
 
+/** The same, with a dash for what a mask hides. @param {number} value */
+export function percentOrDash(value) {
+  return value === 0 ? "–" : percent(value);
+}
+
 /** The same of round numbers, which the ends of scales are. */
 export function roundPercent(value) {
   return `${Number((value * 100).toPrecision(2))} %`;

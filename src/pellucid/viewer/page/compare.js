@@ -1,7 +1,7 @@
 // The Compare view: two heads of any recordings, side by side or as a difference; they move together.
 import { Camera } from "./camera.js";
 import { cellLabel, cellValue, viewSummary, visibleCells } from "./cell_text.js";
-import { percent } from "./colours.js";
+import { percentOrDash } from "./colours.js";
 import { displayControls, displayState, readDisplayOptions, zoomButtons } from "./display_options.js";
 import { createElement, dropdown, headDropdown, itemDropdown } from "./elements.js";
 import { KEYS, steer } from "./gestures.js";
@@ -116,7 +116,7 @@ export async function compare(page) {
     const numbers = [];
     const pairs = new Set();
     for (const [i, name] of ["first", "second"].entries()) {
-      const each = { level: Math.min(maps[0].level, tiles[i].top), tiles: tiles[i], words: words[i], format: percent };
+      const each = { level: Math.min(maps[0].level, tiles[i].top), tiles: tiles[i], words: words[i], format: percentOrDash };
       if (isInside(tiles[i], cell)) pairs.add(cellLabel(each, cell));
       numbers.push(`${name} ${isInside(tiles[i], cell) ? cellValue(each, cell) : "has no such cell"}`);
     }

@@ -1,6 +1,6 @@
 // A heatmap of weights, drawn from tiles: cells, tokens along both sides, a minimap and a legend.
 import { between } from "./camera.js";
-import { least, paintCells, percent, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
+import { least, paintCells, percentOrDash, rounded, roundPercent, shade, shadesOf, share, signedPercent, signedRamp, signedShare } from "./colours.js";
 import { context2d, createElement, truncate } from "./elements.js";
 import { cellOf, mostOf, spotsOf } from "./tile_cache.js";
 
@@ -69,7 +69,7 @@ export class Heatmap {
     this.#painted = painted;
     this.#most = most;
     this.#isSigned = isSigned;
-    this.format = isSigned ? signedPercent : percent; // a number as it is written
+    this.format = isSigned ? signedPercent : percentOrDash; // a number as it is written
     this.canvas = createElement("canvas", { className: "map", tabIndex: 0, data: { role: "application", "aria-label": name } });
     this.canvas.paint = (pen) => this.#paint(pen, Infinity);
     this.element = createElement("div", { className: "mapbox" }, this.canvas);
