@@ -27,14 +27,15 @@ def pointed(page: Page) -> tuple[int, int, str]:
     return int(found[1]), int(found[2]), found[3] or ""
 
 
+def is_told(said: str, weight: float) -> bool:
+    """Whether the status line gives a weight; a dash is what a mask hides."""
+    return weight == 0 if said.strip() == "–" else is_shown(percents(said)[0], weight)
+
+
 def check(page: Page, weights) -> tuple[int, int]:
     """Compare what the status line says with the library."""
     query, key, said = pointed(page)
-    if said.strip() == "–":  # a mask hides it
-        assert weights[query, key] == 0
-        return query, key
-    (percentage,) = percents(said)
-    assert is_shown(percentage, weights[query, key].item()), (query, key, said)
+    assert is_told(said, weights[query, key].item()), (query, key, said)
     return query, key
 
 

@@ -12,7 +12,7 @@ from pellucid import lens
 from tests import writers
 from tests.viewer.browser import PHONE, barriers, is_shown, keep_picture, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import check, chosen, pointed, status, the_map
+from tests.viewer.page import check, chosen, is_told, pointed, status, the_map
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
 
 
@@ -309,7 +309,7 @@ def test_colours_are_in_the_order_of_the_weights(shown, opened, scheme, scale, s
         page.mouse.move(box["x"] + x, box["y"] + y)
         page.evaluate(NEXT_FRAME)
         query, key, said = pointed(page)
-        assert is_shown(percents(said)[0], weights[query, key].item())
+        assert is_told(said, weights[query, key].item())
         found.append((query, key))
     assert min(query for query, _ in found) < 512 <= max(query for query, _ in found)
     assert min(key for _, key in found) < 512 <= max(key for _, key in found)
