@@ -195,7 +195,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(folder, tmp_path):
     for _ in range(3):
         assert driver.stdout.readline()
     driver.kill()
-    driver.wait()
+    driver.communicate()
     driver = started(script, folder, output)
     assert driver.communicate(timeout=240)[0].splitlines()[-1] == "36"
     assert [row["text"] for row in rows_of(output)] == TEXTS
