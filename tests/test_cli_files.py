@@ -51,3 +51,8 @@ def test_a_field_of_an_answer(run, refused, tmp_path):
     status, out, _ = run("embed", "--file", path, "--column", "message.text", "--json")
     assert status == 0
     assert [item["text"] for item in json.loads(out)["items"]] == ["a cat"]
+
+
+def test_a_file_that_is_not_there_is_said_to_be_read_as_a_text(run):
+    _, _, err = run("embed", "nofile.csv", "--json")
+    assert "'nofile.csv' is read as a text; there is no file of this name" in err

@@ -11,6 +11,7 @@ from pellucid.common.files import is_blank, printable
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.text import text_inputs
+from pellucid.text.folders import READ
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.text_inputs import Items, Source
 from pellucid.text.utf8_files import STDIN, nothing_in, text_blocks, too_long
@@ -84,9 +85,12 @@ def read_texts(
     if texts and file is not None:
         raise ArgumentError("give either texts or --file, not both")
     if texts:
-        if len(texts) == 1 and len(texts[0]) < 256 and Path(texts[0]).is_file():
+        if len(texts) == 1 and len(texts[0]) < 256:
             name = printable(texts[0])
-            note(f"'{name}' is read as a text; use --file '{name}' to read the file")
+            if Path(texts[0]).is_file():
+                note(f"'{name}' is read as a text; use --file '{name}' to read the file")
+            elif " " not in name and Path(name).suffix in READ:
+                note(f"'{name}' is read as a text; there is no file of this name")
         return text_inputs.from_arguments(texts)
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise ArgumentError('give texts, like "Write a poem", or --file, or pipe a file in')
