@@ -18,8 +18,8 @@ from pellucid.viewer.telling import telling
 from pellucid.viewer.tile_pyramid import Map
 from tests.command_line import refused, run  # noqa: F401
 from tests.viewer import recordings
-from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import kept, read_by_page
+from tests.viewer.page import check, the_map
 from tests.viewer.recordings import HEADS, LAYERS, ROUNDING, SOURCE, TARGET
 
 DIM = 7
@@ -208,20 +208,14 @@ def test_it_works_from_disk_with_the_network_off(opened, seen, whole, tmp_path):
     heads.nth(HEADS + 1).click()
     opened.settle(page)
     assert re.search(r"#map\?layer=1&(item=0&)?head=1", page.url)
-    the_map = page.get_by_role("main").get_by_role("application")
-    the_map.focus()
+    the_map(page).focus()
     for _ in range(9):
         page.keyboard.press("+")
     weights = seen.latest()[1].weights[0, 1]
     for key in ("ArrowDown", "ArrowDown", "ArrowLeft"):
         page.keyboard.press(key)
         opened.settle(page)
-        said = page.get_by_role("status").inner_text()
-        query, other, share = re.search(
-            r"\((\d+)\) attends to .*?\((\d+)\): ([^·]*)", said
-        ).groups()
-        (percentage,) = percents(share)
-        assert is_shown(percentage, float(weights[int(query), int(other)]))
+        check(page, weights)
     page = visited(opened, path, "#text?layer=1&head=1&token=281")
     assert "(281) attends to" in page.get_by_role("status").inner_text()
 

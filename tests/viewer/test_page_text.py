@@ -13,7 +13,7 @@ from pellucid import lens
 from pellucid.viewer.catalogue import Volume
 from tests.viewer.browser import AXE, Shown, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import asked, chosen, status
+from tests.viewer.page import asked, chosen, status, the_map
 from tests.viewer.recordings import HEADS, SOURCE, TARGET, TOKENS, WORDS, Spelling, made
 
 LONG = 5003
@@ -82,6 +82,20 @@ def test_a_head_is_kept_where_a_view_has_none(shown, opened):
         page.get_by_role("link", name=view).click()
         opened.settle(page)
     assert {asked(page)[name] for name in ("layer", "head", "token")} == {"1", "2", "5"}
+
+
+def test_a_view_that_is_left_writes_no_address(shown, opened):
+    page = opened(shown("encoder"), "map", "layer=1&head=2")
+    the_map(page).focus()
+    # The browser tells of a new address only in a moment; of this one, never.
+    page.evaluate(
+        """() => {
+          const key = new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true });
+          document.activeElement.dispatchEvent(key);
+          history.pushState(null, "", "#text?layer=0");
+        }"""
+    )
+    assert asked(page) == {"layer": "0"}
 
 
 @pytest.mark.parametrize(("by", "scheme"), [("2", "light"), ("layer", "dark"), ("rollout", "dark")])

@@ -114,6 +114,7 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
     shown.abort();
     shown = new AbortController();
     const { signal } = shown;
+    let own = address.hash;
     const { view: wanted, params } = parseState(address.hash);
     const name = names.includes(wanted) ? wanted : "overview";
     for (const [i, one] of names.entries()) {
@@ -138,7 +139,12 @@ export async function mount(root, from, address, entitle = () => {}, ended = new
         about, source, params, view, controls, signal, setStatus,
         theme: theme.until(signal),
         go: (to, state) => address.go(formatState(to, state)),
-        saveState: (state) => { if (!signal.aborted) address.replace(formatState(name, state)); },
+        // The address may be another view's already, of which the browser tells only in a moment.
+        saveState: (state) => {
+          if (signal.aborted || address.hash !== own) return;
+          address.replace(formatState(name, state));
+          own = address.hash;
+        },
         setExport: (some) => { if (!signal.aborted) Object.assign(exportable, some); },
       });
     } catch (error) {
