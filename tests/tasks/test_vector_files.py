@@ -76,6 +76,21 @@ def test_parts_make_what_one_call_makes(model, texts, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.parquet", "texts.csv"]
 
 
+def test_a_bad_file_of_a_folder_is_left_out_whole(model, texts, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    lines = [*TEXTS[:7], TEXTS[7] + "\xe9"]  # the last is no UTF-8
+    (folder / "a.txt").write_bytes("\n".join(lines).encode("latin-1"))
+    (folder / "b.txt").write_text("\n".join(TEXTS[3:9]))
+    told = written(model, folder, tmp_path / "a.parquet")
+    found = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pydict()
+    assert found["text"] == TEXTS[3:9]
+    assert set(found["file"]) == {str(folder / "b.txt")}
+    assert told.texts == 6
+    assert "left out 1 file" in told.notes[0]
+    np.testing.assert_allclose(found["embedding"], embed(model, TEXTS[3:9]), atol=1e-6)
+
+
 def test_what_was_stopped_goes_on(model, texts, tmp_path, monkeypatch):
     output = tmp_path / "a.parquet"
     calls = []

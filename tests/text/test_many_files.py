@@ -7,10 +7,12 @@ import pytest
 
 from pellucid.common import untrusted
 from pellucid.errors import ArgumentError, FileError
+from pellucid.tasks.targets import read
 from pellucid.text import folders
+from pellucid.text.columns import numbered, parsed_column
 from pellucid.text.folders import files_in
 from pellucid.text.noticed import Noticed
-from pellucid.text.table_reading import Reading, numbered, table
+from pellucid.text.table_reading import Reading, table
 from pellucid.text.text_inputs import Source, from_file
 from pellucid.text.utf8_files import STDIN
 from pellucid.training.corpus import Tally, documents, rows
@@ -53,7 +55,7 @@ def test_folders_that_cannot_be_read(folder, tmp_path, monkeypatch):
         from_file(tmp_path / "empty")
     os.mkfifo(folder / "pipe.txt")
     with pytest.raises(FileError, match="it is not a regular file"):
-        from_file(folder)
+        from_file(folder, whole=True)
     (folder / "pipe.txt").unlink()
     (folder / "circle").symlink_to(folder)  # which is not followed
     assert len(from_file(folder).texts) == 4
@@ -61,6 +63,61 @@ def test_folders_that_cannot_be_read(folder, tmp_path, monkeypatch):
     with pytest.raises(FileError, match="has more than 3 files"):
         from_file(folder)
     assert files_in([STDIN]) == ([STDIN], [])
+
+
+def test_a_file_that_cannot_be_read_is_left_out_whole(folder):
+    (folder / "b" / "b.csv").write_text("text,id\nfive,1\n ,2\nsix\n")  # a row without an id
+    (folder / "b" / "d.txt").write_bytes(b"caf\xe9\n")
+    found = from_file(folder)
+    assert found.texts == ["one", "two", "four", "three"]
+    assert found.lines == [1, 3, 1, 2]
+    assert len(found.files) == 4
+    assert len(found.blank) == 2  # none of b.csv
+    [note] = [note for note in found.notes if "cannot be read" in note]
+    assert note.startswith(f"left out 2 files of '{folder}' that cannot be read: the first: ")
+    assert f"line 4 of '{folder}/b/b.csv'" in note
+    for whole in ({"whole": True}, {"label": "id"}):
+        with pytest.raises((FileError, ArgumentError)):
+            from_file(folder, **whole)
+    with pytest.raises(ArgumentError, match=r"a\.txt' has one text per line and no columns"):
+        from_file(folder, "nowhere")  # of all
+
+
+def test_columns_by_number_and_names_that_are_numbers(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("1\tgood\n0\tbad\n")
+    found = from_file(path, 2, 1)
+    assert (found.texts, found.labels, found.lines) == (["good", "bad"], ["1", "0"], [1, 2])
+    assert not found.notes
+    assert list(map(parsed_column, ["2", "0", '"2"', "data.2", '"a"'])) == [
+        2, "0", "2", "data.2", '"a"',
+    ]  # fmt: skip
+    with pytest.raises(ArgumentError, match="all names or all numbers, not 'label' and 2"):
+        from_file(path, 2, "label")
+    path.write_text("1\t2020\nx\ty\n")
+    assert from_file(path, "2020").texts == ["y"]
+    assert "--column '\"1\"'" in from_file(path, 1).notes[0]
+    with pytest.raises(ArgumentError, match="it has 2 columns, one of them named '\"2020\"'"):
+        from_file(path, 2020)
+    (tmp_path / "a.jsonl").write_text('{"data": {"text": "x"}, "said": {"label": "y"}}\n')
+    assert from_file(tmp_path / "a.jsonl", "data.text").texts == ["x"]
+    assert list(rows([tmp_path / "a.jsonl"], ["data.text", "said.label"])) == [("x", "y")]
+    with pytest.raises(ArgumentError, match="have names, not numbers"):
+        from_file(tmp_path / "a.jsonl", 1)
+
+
+def test_where_several_labels_are_allowed_a_text_may_have_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,x;y\nb,\nc, \n,x\n")
+    found = from_file(path, label="label", may_lack=True)
+    assert found.labels == ["x;y", "", ""]
+    assert read(found.labels, "labels") == [("x", "y"), (), ()]
+    read_rows = list(rows([path], ["text", "label"], labelled=True, may_lack=True))
+    assert read_rows == [("a", "x;y"), ("b", ""), ("c", "")]
+    with pytest.raises(FileError, match="no label in line 3; if a text may have several labels"):
+        from_file(path, label="label")
+    with pytest.raises(FileError, match="no label in line 3"):
+        list(rows([path], ["text", "label"], labelled=True))
 
 
 def test_two_files_of_lines_are_pairs(tmp_path):

@@ -11,6 +11,7 @@ from pellucid.common.files import is_blank, printable
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.text import text_inputs
+from pellucid.text.columns import parsed_column
 from pellucid.text.folders import READ
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.text_inputs import Items, Source
@@ -76,11 +77,13 @@ def read_texts(
     *,
     reading: Reading = PLAIN,
     strict: bool = False,
+    may_lack: bool = False,
 ) -> Items:
     """Texts from the command line, a file or standard input; notes count blank and odd ones.
 
     Raises:
-        ArgumentError, FileError: as `text_inputs`; with `strict`, also for blank texts.
+        ArgumentError, FileError: as `text_inputs`; with `strict`, also for blank texts and for a
+            file of a folder that cannot be read.
     """
     if texts and file is not None:
         raise ArgumentError("give either texts or --file, not both")
@@ -94,7 +97,14 @@ def read_texts(
         return text_inputs.from_arguments(texts)
     if file is None and sys.stdin is not None and sys.stdin.isatty():
         raise ArgumentError('give texts, like "Write a poem", or --file, or pipe a file in')
-    items = text_inputs.from_file(STDIN if file is None else file, column, label, reading)
+    items = text_inputs.from_file(
+        STDIN if file is None else file,
+        None if column is None else parsed_column(column),
+        None if label is None else parsed_column(label),
+        reading,
+        may_lack=may_lack,
+        whole=strict,
+    )
     if items.blank and strict:
         raise ArgumentError(f"'{items.source}' has {items.blanks}")
     for line in items.notes:

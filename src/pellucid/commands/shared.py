@@ -36,7 +36,8 @@ ColumnOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Which column, or field like message.text (default: text, or the only one).",
+        help="Which column, or field like message.text; or its number, if the file has no header "
+        "(default: text, or the only one).",
     ),
 ]
 DelimiterOption = Annotated[

@@ -87,7 +87,9 @@ def embed_texts(
 
     from pellucid.commands.inputs import embedded, embedded_file, opened, read_texts
     from pellucid.commands.printing import embeddings
+    from pellucid.commands.printing.console import note
     from pellucid.tasks import open_encoder
+    from pellucid.text.columns import parsed_column
     from pellucid.text.table_reading import Reading
     from pellucid.text.text_inputs import Source
 
@@ -102,14 +104,19 @@ def embed_texts(
     asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
     is_table = output is not None and output.suffix.lower() != ".json"
     if output is not None and is_table and file and str(file) != "-" and not (texts or json):
-        source = partial(Source, file, column, None, reading)
+        named = None if column is None else parsed_column(column)
+        source = partial(Source, file, named, None, reading, whole=strict)
         encoder = opened(model, open_encoder)
         embedded_file(encoder, source, output, model, strict=strict, overwrite=overwrite, **asked)
         wrote(output)
         return
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
-    vectors = embedded(encoder, items, strict=strict, **asked)
+    try:
+        vectors = embedded(encoder, items, strict=strict, **asked)
+    except KeyboardInterrupt:
+        note("stopped; nothing is kept: only --file FILE with -o FILE.parquet or .npy continues")
+        raise
     give(
         output,
         json,
@@ -320,7 +327,10 @@ def label_texts(
         model = classifier.model
     labelled = learnt = None
     if examples is not None:
-        labelled = read_texts(None, examples, column, label, reading=reading, strict=strict)
+        several = predict == "labels" or separator is not None
+        labelled = read_texts(
+            None, examples, column, label, reading=reading, strict=strict, may_lack=several
+        )
         learnt = targets.read(labelled.labels, targets.kind_named(predict), separator)
         if predict is None and separator is None and isinstance(learnt[0], float):
             note(f"'{label}' is a number, so numbers are predicted; --predict label for labels")

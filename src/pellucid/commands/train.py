@@ -336,7 +336,9 @@ def _show(measures: dict[str, Any], name: str, options: dict[str, Any]) -> None:
 
 
 def _column(name: str) -> str | int:
-    return int(name) if name.isdecimal() else name
+    from pellucid.text.columns import parsed_column
+
+    return parsed_column(name)
 
 
 def _option(text: str) -> tuple[str, Any]:

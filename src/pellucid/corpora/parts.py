@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pellucid.common.files import reason_of
 from pellucid.errors import PellucidError
+from pellucid.text.columns import parsed_column
 from pellucid.text.table_reading import PLAIN, Reading
 from pellucid.text.text_inputs import Source
 
@@ -61,7 +62,8 @@ class Reader:
 
     def parts(self, file: str) -> Iterator[Part]:
         """The parts of a file: at least one, even if it is empty or cannot be read."""
-        source = Source(self.folder / file, self.column, None, self.reading)
+        column = None if self.column is None else parsed_column(self.column)
+        source = Source(self.folder / file, column, None, self.reading)
         texts = iter(source)
         first, problem = 0, ""
         held: list[tuple[str, int]] = []

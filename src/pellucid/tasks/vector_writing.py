@@ -7,6 +7,7 @@ output. The same command on the same files continues after the last part.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -79,7 +80,8 @@ def embed_file(
             `table_writing.write`.
     """
     first = source()
-    total = sum(1 for _ in first)
+    counts = Counter(one.file for one in first)
+    total = sum(number for file, number in counts.items() if file not in first.bad)
     if first.blank and strict:
         raise ArgumentError(f"'{first.name}' has {first.blanks}")
     probe = embed(model, [PROBE], **options | {"prompt": ""})[0]
@@ -87,7 +89,7 @@ def embed_file(
     done, doubts = parts.open(total)
     if done:
         begun(done, total)
-    texts = islice(source(), done, None)
+    texts = islice(_good(source(), first), done, None)
     while batch := list(islice(texts, PART)):
         vectors = embed(
             model,
@@ -106,7 +108,8 @@ def embed_file(
         with written_whole(output, "npy", overwrite=overwrite) as aside:
             _write_array(aside, parts, (total, len(probe)))
     else:
-        _write_table(output, parts, source(), name, probe, overwrite)
+        good = _good(source(), first)
+        _write_table(output, parts, good, name, probe, overwrite, with_file=first.is_folder)
     parts.remove()
     return Written(
         texts=total,
@@ -114,6 +117,11 @@ def embed_file(
         continued=parts.found * PART,
         notes=[*first.notes, *doubts.told()],
     )
+
+
+def _good(source: Source, before: Source) -> Iterator[Text]:
+    """The texts of the files that could be read before, to their end."""
+    return (one for one in source if one.file not in before.bad)
 
 
 class _Parts:
@@ -199,14 +207,15 @@ def _write_array(path: Path, parts: Iterable[np.ndarray[Any, Any]], shape: tuple
 def _write_table(
     output: Path,
     parts: _Parts,
-    source: Source,
+    texts: Iterator[Text],
     name: str | None,
     probe: Tensor,
     overwrite: bool,
+    *,
+    with_file: bool,
 ) -> None:
     pyarrow = pyarrow_for("Parquet")
-    texts = iter(source)
-    schema = table_schema(len(probe), name, probe, with_file=source.is_folder)
+    schema = table_schema(len(probe), name, probe, with_file=with_file)
     with written_whole(output, "parquet", overwrite=overwrite) as aside:
         try:
             with pyarrow.parquet.ParquetWriter(aside, schema, **PARQUET) as writer:

@@ -39,6 +39,12 @@ _SAID = {
         "that name columns look like texts",
         "if it is one, name the file .txt",
     ),
+    "number": (
+        "first line",
+        "is read as a row, since the column is told by its number",
+        "are read as rows, since the column is told by its number",
+        "if it names columns, the name goes in quotes: --column '\"1\"'",
+    ),
     "lost": (
         "text",
         "has the mark of a character that was lost before (U+FFFD)",
@@ -74,6 +80,10 @@ class Noticed:
             shown = " ".join(printable(example[:200]).split())
             said = f": “{short(shown, 60)}”" if shown else ""
             self.first[kind] = f"line {line} of '{source}'{said}"
+
+    def copy(self) -> "Noticed":
+        """What is noticed so far."""
+        return Noticed(Counter(self.counts), dict(self.first))
 
     def look(self, text: str, source: str, line: int, *, is_line: bool = False) -> None:
         """Count what is odd about a text that is not empty: a cell, or a whole line."""

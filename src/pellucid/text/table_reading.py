@@ -9,18 +9,17 @@ All but Parquet may be packed (`pellucid.text.utf8_files`).
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
-from pellucid.common.files import is_blank, printable
-from pellucid.common.wording import count, listing, short
+from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text import delimiters, json_reading, parquet_reading
+from pellucid.text.columns import JSON, USUAL, Choose, shown_name
 from pellucid.text.delimiters import Layout
 from pellucid.text.encodings import check_encoding
 from pellucid.text.noticed import Noticed
@@ -36,16 +35,11 @@ from pellucid.text.utf8_files import (
     too_long,
 )
 
-USUAL = ("text", "sentence")
-"""Columns that are read if no other is named."""
 DELIMITED = (".csv", ".tsv", ".tab")
-JSON = (".json", ".jsonl", ".ndjson")
 _TABLES = (*DELIMITED, *JSON, ".parquet")
 
 Row = tuple[int, list[str | None]]
 """The line in which a row begins (its number, in Parquet), from 1, and its cells."""
-Choose = Callable[[Sequence[str]], list[int]]
-"""Maps a header to the indices of the columns to read, or raises an error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +166,8 @@ def _fields(
     width, places = len(first[1]), choose(first[1])
     if noticed is not None and headed and width == 1 and _is_text(first[1][0]):
         noticed.add("header", source, *first[:1], first[1][0])
+    if noticed is not None and not headed and (same := _called(first[1], places)):
+        noticed.add("number", source, *first[:1], same)
     for line, row in rows if headed else chain([first], rows):
         if len(row) != width:
             raise delimiters.uneven(line, len(row), width, made, source, headed=headed)
@@ -185,6 +181,12 @@ def _fields(
                     if len(cell) > 1 and cell[0] == cell[-1] == '"':
                         noticed.add("quotes", source, line, cell)
         yield line, list(chosen)
+
+
+def _called(first: Sequence[str], places: Sequence[int]) -> str:
+    """The first row, if it looks like a header with the numbers of the chosen columns as names."""
+    numbers = [str(place + 1) for place in places]
+    return " ".join(first) if all(number in first for number in numbers) else ""
 
 
 def _is_text(name: str) -> bool:
@@ -253,68 +255,13 @@ def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
         return None
     if not isinstance(cell, str):
         raise FileError(
-            f"{_shown(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, "
+            f"{shown_name(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, "
             "not text"
         )
     if len(cell) > untrusted.MOST_LINE:
         raise too_long(f"{name} in line {line}", path, untrusted.MOST_LINE)
     if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
         raise FileError(
-            f"{_shown(name)} in line {line} of '{name_of(path)}' has an unpaired surrogate"
+            f"{shown_name(name)} in line {line} of '{name_of(path)}' has an unpaired surrogate"
         )
     return cell
-
-
-def _shown(name: str) -> str:
-    """The name of a column in a message: short, and in one line."""
-    return short(" ".join(printable(name).split()), 40)
-
-
-def _indices(source: str, header: Sequence[str], names: Sequence[str | None]) -> list[int]:
-    """The indices of the columns with these names; None is the column of the text."""
-    text, *others = names
-    if text is None:
-        free = [name for name in header if name not in others]
-        usual = [name for name in USUAL if name in free]
-        if not usual and len(free) != 1:
-            shown = listing([f"'{_shown(name)}'" for name in free[:20]] or ["none"])
-            raise ArgumentError(f"'{source}' has the columns {shown}; name one with --column")
-        text = (usual or free)[0]
-    chosen = [text, *(name for name in others if name is not None)]
-    for name in chosen:
-        if name not in header:
-            near = _near(name, header)
-            raise ArgumentError(f"'{source}' has no column '{_shown(name)}'; {near}")
-        if (same := list(header).count(name)) > 1:
-            raise ArgumentError(
-                f"'{source}' has {same} columns '{_shown(name)}'; their names must differ"
-            )
-    return [list(header).index(name) for name in chosen]
-
-
-def _near(name: str, header: Sequence[str]) -> str:
-    lowered = {column.casefold(): column for column in header}
-    similar = get_close_matches(name.casefold(), lowered, n=3, cutoff=0.6)
-    shown = [f"'{_shown(lowered[key])}'" for key in similar]
-    if shown:
-        return f"did you mean {listing(shown).replace(' and ', ' or ')}?"
-    shown = [f"'{_shown(column)}'" for column in header[:20]]
-    return f"it has {listing(shown)}" if shown else "it has none"
-
-
-def named(path: Path, *names: str | None) -> Choose:
-    """Choose columns by name; None as the first is the usual column, or the only one."""
-    return lambda header: _indices(name_of(path), header, names)
-
-
-def numbered(path: Path, *numbers: int) -> Choose:
-    """Choose columns by number, from 1."""
-
-    def indices(header: Sequence[str]) -> list[int]:
-        for number in numbers:
-            if not 1 <= number <= len(header):
-                has = count(len(header), "column")
-                raise ArgumentError(f"'{name_of(path)}' has no column {number}; it has {has}")
-        return [number - 1 for number in numbers]
-
-    return indices

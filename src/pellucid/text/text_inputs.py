@@ -4,7 +4,7 @@
     .parquet                  a column
     .json, .jsonl, .ndjson    a field of each object
     anything else             one text per line
-    a folder                  each of its files, by its name
+    a folder                  each of its files that can be read, by its name
 
 Blank texts are left out and counted; each text keeps the number of its line or row. What is read
 but may not be meant is said in a note.
@@ -13,16 +13,18 @@ but may not be meant is said in a note.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.common.files import is_blank, reason_of
 from pellucid.common.wording import count, listing
-from pellucid.errors import ArgumentError, FileError
+from pellucid.errors import ArgumentError, FileError, PellucidError
+from pellucid.text.columns import chosen
 from pellucid.text.folders import files_in
 from pellucid.text.noticed import Noticed
-from pellucid.text.table_reading import PLAIN, Reading, Row, has_columns, named, table
+from pellucid.text.table_reading import PLAIN, Reading, Row, has_columns, table
 from pellucid.text.utf8_files import name_of, nothing_in, text_lines, too_long
 
 ARGUMENTS = "the command line"
@@ -65,6 +67,14 @@ class Items:
         return ({"file": self.files} if self.files else {}) | {"line": self.lines}
 
 
+def no_label(path: Path, label: str | int | None, line: int) -> FileError:
+    """The error for a text without a label."""
+    return FileError(
+        f"'{name_of(path)}' has no {label} in line {line}; if a text may have several labels, and "
+        "so none: --predict labels"
+    )
+
+
 def _some(lines: Sequence[int]) -> str:
     numbers = [str(line) for line in lines[:5]]
     return listing(numbers) if len(lines) <= 5 else f"{', '.join(numbers)} and more"
@@ -88,18 +98,21 @@ def from_arguments(texts: Sequence[str]) -> Items:
 
 def from_file(
     path: Path,
-    column: str | None = None,
-    label: str | None = None,
+    column: str | int | None = None,
+    label: str | int | None = None,
     reading: Reading = PLAIN,
+    **options: bool,
 ) -> Items:
     """Texts from a file or a folder, or from standard input if the path is "-".
 
     Args:
         path: of the file; its name says its kind. Standard input has one text per line, or is CSV
             or JSON if a column is named.
-        column: of the texts; by default "text" or "sentence", or the only one.
+        column: of the texts: a name, or a number from 1 if the file has no header; by default
+            "text" or "sentence", or the only one.
         label: the column of the labels, if any.
         reading: how the file is written.
+        options: `may_lack` and `whole` of `Source`.
 
     Raises:
         FileError: it cannot be read, has another encoding, is not of its kind, or is empty.
@@ -107,7 +120,7 @@ def from_file(
             uncertain.
         MissingExtraError: pyarrow is not installed, and the file is Parquet or .zst.
     """
-    source = Source(path, column, label, reading)
+    source = Source(path, column, label, reading, **options)
     texts: list[str] = []
     lines: list[int] = []
     labels: list[str] = []
@@ -122,6 +135,10 @@ def from_file(
         labels += one.labels
         if source.is_folder:
             files.append(one.file)
+    if source.bad:
+        kept = [file not in source.bad for file in files]
+        texts, lines = list(compress(texts, kept)), list(compress(lines, kept))
+        files = list(compress(files, kept))
     return Items(
         source=name_of(path),
         texts=texts,
@@ -145,20 +162,40 @@ class Text:
 
 
 class Source:
-    """The texts of a file or a folder, read as they are asked for; blank ones are left out."""
+    """The texts of a file or a folder, read as they are asked for; blank ones are left out.
+
+    A file of a folder that cannot be read to its end is left out, too, unless all are so. What it
+    gave before it failed is known by `bad` once all is read.
+    """
 
     def __init__(
         self,
         path: Path,
-        column: str | None = None,
-        label: str | None = None,
+        column: str | int | None = None,
+        label: str | int | None = None,
         reading: Reading = PLAIN,
+        *,
+        may_lack: bool = False,
+        whole: bool = False,
     ) -> None:
-        """The arguments and errors are those of `from_file`; nothing is read yet."""
+        """The arguments and errors are those of `from_file`; nothing is read yet.
+
+        Args:
+            path: of the file.
+            column: of the texts.
+            label: of the labels.
+            reading: how the file is written.
+            may_lack: whether a text may be without a label, as where several are allowed.
+            whole: whether a file of a folder that cannot be read is an error; it is if there are
+                labels, since what is learnt from part of the examples differs.
+        """
         self.path, self.column, self.label, self.reading = path, column, label, reading
+        self.may_lack, self.whole = may_lack, whole or label is not None
         self.files, self._notes = files_in([path])
         self.is_folder = self.files != [path]
         self.noticed = Noticed()
+        self.bad: dict[str, PellucidError] = {}
+        """The names of files that cannot be read, and why."""
         self.blank: list[int] = []
         """The lines that were left out so far."""
         self._first_blank = ""
@@ -196,6 +233,11 @@ class Source:
     def notes(self) -> list[str]:
         """What is to be said about what was read so far."""
         notes = [*self._notes]
+        if self.bad:
+            files = count(len(self.bad), "file")
+            which = "" if len(self.bad) == 1 else "the first: "
+            why = reason_of(next(iter(self.bad.values())))
+            notes.append(f"left out {files} of '{self.name}' that cannot be read: {which}{why}")
         if self.blank:
             which = f"the first is {self._first_blank}" if self.is_folder else _some(self.blank)
             lines = count(len(self.blank), "empty line")
@@ -204,11 +246,21 @@ class Source:
 
     def __iter__(self) -> Iterator[Text]:
         """All texts; raises as `from_file`."""
-        is_empty = True
+        is_empty, self.bad = True, {}
         for path in self.files:
-            for one in self._texts(path):
-                is_empty = False
-                yield one
+            before = self.noticed.copy(), len(self.blank), self._first_blank
+            try:
+                for one in self._texts(path):
+                    is_empty = False
+                    yield one
+            except (FileError, ArgumentError) as error:
+                if self.whole or not self.is_folder:
+                    raise
+                self.bad[name_of(path)] = error
+                self.noticed, blanks, self._first_blank = before
+                del self.blank[blanks:]
+        if len(self.bad) == len(self.files):
+            raise next(iter(self.bad.values()))
         if is_empty:
             raise nothing_in(self.path)
 
@@ -221,10 +273,10 @@ class Source:
                 self.blank.append(line)
                 continue
             for cell in others:
-                if cell is None or is_blank(cell):
-                    raise FileError(f"'{source}' has no {self.label} in line {line}")
+                if not self.may_lack and (cell is None or is_blank(cell)):
+                    raise no_label(path, self.label, line)
             self.noticed.look(text, source, line, is_line=not is_table)
-            yield Text(text, line, source, tuple(str(cell).strip() for cell in others))
+            yield Text(text, line, source, tuple((cell or "").strip() for cell in others))
 
     def _is_table(self, path: Path) -> bool:
         has_names = self.column is not None or self.label is not None
@@ -232,8 +284,15 @@ class Source:
 
     def _rows(self, path: Path) -> Iterator[Row]:
         if self._is_table(path):
-            choose = named(path, self.column, self.label)
-            labels = int(self.label is not None)
-            return table(path, choose, reading=self.reading, noticed=self.noticed, labels=labels)
+            labels = [] if self.label is None else [self.label]
+            choose, headed = chosen(path, [self.column, *labels])
+            return table(
+                path,
+                choose,
+                headed=headed,
+                reading=self.reading,
+                noticed=self.noticed,
+                labels=len(labels),
+            )
         lines = text_lines(path, self.reading.encoding)
         return ((line, [text]) for line, text in lines)

@@ -136,16 +136,21 @@ def prepare_rows(
         "seed": seed,
     }
     texts = len(columns) - labelled
+    options: dict[str, Any] = {
+        "labelled": labelled,
+        "may_lack": predict == "labels" or separator is not None,
+        "reading": reading,
+    }
 
     def make() -> dict[str, Any]:
         tallies = Tally(), Tally()
         draw = Draw(seed)
         others = held_out if apart else ()
-        judged = rows(others, columns, labelled=labelled, reading=reading)
+        judged = rows(others, columns, **options)
         known = {draw.number(row[0]) for row in judged}
         cells: Counter[str] = Counter()
         characters = 0
-        every = rows(files, columns, labelled=labelled, tally=tallies[0], reading=reading)
+        every = rows(files, columns, tally=tallies[0], **options)
         for row in reported(every, "reading", None, progress):
             if draw.number(row[0]) in known:
                 tallies[0].held_out += 1
@@ -165,13 +170,11 @@ def prepare_rows(
 
         def some(what: str, is_held_out: bool, total: int | None) -> Iterator[tuple[str, ...]]:
             if is_held_out and held_out:
-                found = rows(
-                    held_out, columns, labelled=labelled, tally=tallies[1], reading=reading
-                )
+                found = rows(held_out, columns, tally=tallies[1], **options)
             else:
                 found = (
                     row
-                    for row in rows(files, columns, labelled=labelled, reading=reading)
+                    for row in rows(files, columns, **options)
                     if (draw.number(row[0]) in chosen) == is_held_out
                 )
             return reported(found, what, total, progress)

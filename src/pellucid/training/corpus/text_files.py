@@ -10,19 +10,11 @@ from typing import NamedTuple
 from pellucid.common.files import is_blank
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
+from pellucid.text.columns import chosen
 from pellucid.text.noticed import Noticed
-from pellucid.text.table_reading import (
-    JSON,
-    PLAIN,
-    Choose,
-    Reading,
-    Row,
-    has_columns,
-    named,
-    numbered,
-    table,
-)
-from pellucid.text.utf8_files import kind, name_of, nothing_in, text_blocks, text_lines
+from pellucid.text.table_reading import PLAIN, Reading, Row, has_columns, table
+from pellucid.text.text_inputs import no_label
+from pellucid.text.utf8_files import name_of, nothing_in, text_blocks, text_lines
 
 PARALLEL = ("source", "target")
 """The columns of pairs that may also be the lines of two files."""
@@ -103,20 +95,10 @@ def _no_text(path: Path, blank: int) -> FileError:
     return nothing_in(path)
 
 
-def _choose(path: Path, columns: Sequence[str | int | None]) -> Choose:
-    """Choose columns by name or by number."""
-    numbers = [column for column in columns if isinstance(column, int)]
-    if numbers and kind(path) in JSON:
-        raise ArgumentError(f"the fields of '{name_of(path)}' have names, not numbers")
-    names = [column for column in columns if not isinstance(column, int)]
-    return numbered(path, *numbers) if numbers else named(path, *names)
-
-
 def _rows_of_text(
     path: Path, column: str | int | None, tally: Tally, reading: Reading, noticed: Noticed
 ) -> Iterator[Piece]:
-    headed = not isinstance(column, int)
-    choose = _choose(path, [column])
+    choose, headed = chosen(path, [column])
     for line, (text,) in table(path, choose, headed=headed, reading=reading, noticed=noticed):
         if text is None or is_blank(text):
             tally.blank += 1
@@ -169,6 +151,7 @@ def rows(
     columns: Sequence[str | int],
     *,
     labelled: bool = False,
+    may_lack: bool = False,
     tally: Tally | None = None,
     reading: Reading = PLAIN,
 ) -> Iterator[tuple[str, ...]]:
@@ -179,7 +162,8 @@ def rows(
             of as many target lines. If columns are numbers, files of unknown types are separated by
             tabs.
         columns: names in the header, or numbers from 1 for files without a header.
-        labelled: whether the last column has labels, which no row with a text may lack.
+        labelled: whether the last column has labels, which no row with a text may lack,
+        may_lack: unless a text may have several, and so none.
         tally: counts blank rows.
         reading: how the files are written.
 
@@ -189,13 +173,8 @@ def rows(
         ArgumentError: there is no such column, or names and numbers are mixed.
         MissingExtraError: pyarrow is not installed, and a file is Parquet or .zst.
     """
-    names = [column for column in columns if isinstance(column, str)]
-    numbers = [column for column in columns if isinstance(column, int)]
-    if names and numbers:
-        raise ArgumentError(
-            f"columns must be all names or all numbers, not '{names[0]}' and {numbers[0]}"
-        )
-    label = names[-1] if names else f"label in column {numbers[-1]}"
+    last = columns[-1]
+    label = last if isinstance(last, str) else f"label in column {last}"
     tally = Tally() if tally is None else tally
     noticed = Noticed()
     waiting = iter(files)
@@ -204,11 +183,11 @@ def rows(
         if tuple(columns) == PARALLEL and not has_columns(path, reading):
             read = _parallel(path, next(waiting, None), reading)
         else:
-            choose = _choose(path, columns)
+            choose, headed = chosen(path, columns)
             read = table(
                 path,
                 choose,
-                headed=bool(names),
+                headed=headed,
                 reading=reading,
                 noticed=noticed,
                 labels=int(labelled),
@@ -216,7 +195,9 @@ def rows(
         for line, cells in read:
             blanks = [cell is None or is_blank(cell) for cell in cells]
             if labelled and blanks[-1] and not any(blanks[:-1]):
-                raise FileError(f"'{name_of(path)}' has no {label} in line {line}")
+                if not may_lack:
+                    raise no_label(path, label, line)
+                cells, blanks = [*cells[:-1], ""], blanks[:-1]
             if any(blanks):
                 tally.blank += 1
                 continue
