@@ -22,7 +22,8 @@ from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
 from pellucid.tasks.beam import search
-from pellucid.tasks.generation import generate, open_writer
+from pellucid.tasks.decoders import open_writer
+from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
 
 PROMPT, NEW, PREFILL = 32, 64, 512

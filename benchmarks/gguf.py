@@ -28,7 +28,8 @@ from benchmarks.heart import Row
 from pellucid import pretrained
 from pellucid.models.checkpoints.source import directory_of
 from pellucid.tasks.conversation import prompt_of
-from pellucid.tasks.generation import generate, open_writer
+from pellucid.tasks.decoders import open_writer
+from pellucid.tasks.generation import generate
 
 NEW = 64
 PROMPTS = (

@@ -29,7 +29,7 @@ from benchmarks.command import run
 from benchmarks.heart import Row, duration
 from pellucid.layers.config import Config
 from pellucid.models import Decoder, Encoder
-from pellucid.models.stacks import Stack
+from pellucid.models.stack import Stack
 from pellucid.training import hardware
 from pellucid.training.batches import order
 from pellucid.training.distributed import Processes

@@ -9,7 +9,7 @@ import typer
 import pellucid
 from pellucid import cli, pretrained
 from pellucid.models import Config
-from pellucid.models.stacks import KINDS
+from pellucid.models.architectures import KINDS
 from tests import writers
 from tests.training.runs import SMALL, TEXTS
 

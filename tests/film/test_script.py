@@ -6,7 +6,8 @@ import pytest
 
 from pellucid.errors import ArgumentError
 from pellucid.film import render
-from pellucid.film.narration import MOST_KEYS, write
+from pellucid.film.attention_narration import MOST_KEYS
+from pellucid.film.narration import write
 from pellucid.film.numbers import Figures, matrices
 from pellucid.film.script import Spoken, timed, with_detail
 from pellucid.film.voices import Silence

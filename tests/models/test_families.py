@@ -17,9 +17,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 import pellucid
 from pellucid.layers.positions import RelativeBias
 from pellucid.models import Config, Encoder
+from pellucid.models.architectures import KINDS
 from pellucid.models.checkpoints import FAMILIES as CHECKPOINTS
 from pellucid.models.checkpoints import t5
-from pellucid.models.stacks import KINDS
 from tests.models.families import (
     FAMILIES,
     NAMES,

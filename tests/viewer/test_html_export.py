@@ -12,8 +12,9 @@ from pellucid.errors import OutOfRangeError, TooLargeError
 from pellucid.lens.pieces import Pieces
 from pellucid.lens.recording import Recording
 from pellucid.viewer import html_export
-from pellucid.viewer.api import ENDPOINTS, MOST_WORDS, Api, Numbers
+from pellucid.viewer.api import ENDPOINTS, MOST_WORDS, Api
 from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.requests import Numbers
 from pellucid.viewer.telling import telling
 from pellucid.viewer.tile_pyramid import Map
 from tests.command_line import refused, run  # noqa: F401

@@ -28,8 +28,9 @@ from pellucid.attention import attention_weights, masks
 from pellucid.errors import PellucidError
 from pellucid.lens import Recording
 from pellucid.viewer import labelled_still, notebook, png_image
-from pellucid.viewer.api import Api, Numbers, parsed
+from pellucid.viewer.api import Api
 from pellucid.viewer.html_export import as_bytes, source
+from pellucid.viewer.requests import Numbers, parsed
 from pellucid.viewer.telling import telling
 from pellucid.viewer.tile_pyramid import Map
 from tests.viewer import recordings

@@ -10,8 +10,9 @@ import pellucid
 from pellucid import lens
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.lens.recording import Recording
-from pellucid.viewer.api import Api, Numbers
+from pellucid.viewer.api import Api
 from pellucid.viewer.catalogue import Catalogue, Volume
+from pellucid.viewer.requests import Numbers
 from tests.viewer import recordings
 
 ITEMS, TOKENS, HEADS, WIDTH, LAYERS = 2, 41, 3, 12, 3

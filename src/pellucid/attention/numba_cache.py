@@ -1,10 +1,27 @@
-"""Numba's cache of compiled code on disk, which is optional: it may be damaged or not writable."""
+"""Functions compiled by Numba, and its cache of them on disk, which may be damaged or not writable.
+
+NaN and inf keep their meaning in all of them; sums may be reordered, so that loops vectorise.
+"""
 
 import os
 import warnings
 from typing import Any
 
+from numba import njit
 from numba.core.caching import FunctionCache
+
+FAST = ("contract", "reassoc", "nsz", "arcp")
+"""How sums may be changed, as flags of LLVM."""
+
+
+def kernel(function: Any) -> Any:
+    """Compile a function, and cache it on disk."""
+    return kept(njit(fastmath=set(FAST), nogil=True)(function))
+
+
+def parallel_kernel(function: Any) -> Any:
+    """As `kernel`, for a function whose `prange` loops run on several cores."""
+    return kept(njit(fastmath=set(FAST), nogil=True, parallel=True)(function))
 
 
 def kept(compiled: Any) -> Any:

@@ -32,7 +32,8 @@ def chat(
     from pellucid.commands.printing import conversation
     from pellucid.models.checkpoints.source import opening
     from pellucid.tasks.conversation import Conversation
-    from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
+    from pellucid.tasks.decoders import open_writer, penalty_of
+    from pellucid.tasks.generation import check_numbers
     from pellucid.tasks.sampling import Sampling
 
     sampling = Sampling(temperature=temperature)

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import (
-    OverwriteOption,
-    check_files,
-    model_option,
-    wrote,
-)
+from pellucid.commands.shared import OverwriteOption, check_files, model_option, wrote
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:

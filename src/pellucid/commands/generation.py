@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid import pretrained
-from pellucid.commands.corpora import (
-    OverOption,
-    PartOption,
-    WorkersOption,
-    check_alone,
-    work_over,
-)
+from pellucid.commands.corpora import OverOption, PartOption, WorkersOption, check_alone, work_over
 from pellucid.commands.shared import (
     TEXTS,
     ColumnOption,
@@ -138,7 +132,8 @@ def generate(
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import generation
     from pellucid.tasks.conversation import prompt_of
-    from pellucid.tasks.generation import check_numbers, open_writer, penalty_of
+    from pellucid.tasks.decoders import open_writer, penalty_of
+    from pellucid.tasks.generation import check_numbers
     from pellucid.text.table_reading import Reading
 
     reading = Reading(delimiter=delimiter, encoding=encoding)

@@ -5,13 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.corpora import (
-    OverOption,
-    PartOption,
-    WorkersOption,
-    check_alone,
-    work_over,
-)
+from pellucid.commands.corpora import OverOption, PartOption, WorkersOption, check_alone, work_over
 from pellucid.commands.shared import (
     ColumnOption,
     DelimiterOption,

@@ -7,13 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid import pretrained
-from pellucid.commands.corpora import (
-    OverOption,
-    PartOption,
-    WorkersOption,
-    check_alone,
-    work_over,
-)
+from pellucid.commands.corpora import OverOption, PartOption, WorkersOption, check_alone, work_over
 from pellucid.commands.shared import (
     COLUMNS,
     BalancedOption,

@@ -6,7 +6,7 @@ is: a film is one picture that changes, not a row of slides.
 
 from collections.abc import Callable
 
-from pellucid.film.scenes import attention, sentence, tables
+from pellucid.film.scenes import attention, masking, sentence, tables, vectors
 from pellucid.film.scenes.board import Board, Measure
 from pellucid.film.script import Scene, Script
 from pellucid.film.shapes import Picture
@@ -14,13 +14,13 @@ from pellucid.film.style import LOOKS, Theme
 
 _SCENES: dict[str, Callable[[Board, Scene], None]] = {
     "title": sentence.title,
-    "tokens": attention.tokens,
-    "vectors": attention.vectors,
-    "projections": attention.projections,
+    "tokens": vectors.tokens,
+    "vectors": vectors.vectors,
+    "projections": vectors.projections,
     "score": attention.score,
     "scale": attention.scale,
     "cap": attention.cap,
-    "mask": attention.mask,
+    "mask": masking.mask,
     "softmax": attention.softmax,
     "mix": attention.mix,
     "again": attention.again,

@@ -1,25 +1,15 @@
 """The script of a walk: what is said and shown, in short sentences with the walk's own numbers."""
 
-import math
-import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from pellucid.common.wording import listing
-from pellucid.film.numbers import DECIMALS, Figures, Number
-from pellucid.film.script import Line, Scene, Script
+from pellucid.film.attention_narration import RowNarration
+from pellucid.film.matrix_narration import joined_heads, opening, table
+from pellucid.film.numbers import Figures
+from pellucid.film.phrases import quoted, spoken
+from pellucid.film.script import Scene, Script
 from pellucid.film.token_text import clean, glued, is_word
-from pellucid.lessons.walk import Step, Walk
+from pellucid.lessons.walk import Walk
 
-MOST_KEYS = 7
-"""Keys that are shown; the others are counted as one."""
-MOST_CELLS = 12
-"""Numbers of a vector that are drawn; more would be too small to see."""
-WRITTEN_CELLS = 3
-"""A vector of so many numbers is written out."""
-MOST_DECIMALS = 4
-"""Of a product that would not come out with fewer."""
-MOST_ROWS, MOST_COLUMNS = 8, 8
-"""Of a matrix that is shown as a table."""
 _STEPS = {"query", "key", "value", "score", "scale", "mask", "softmax", "mix"}
 
 
@@ -41,7 +31,7 @@ def write(
         brief: tell the first one as briefly as these, for a film of seconds.
     """
     if not {step.name for step in walk.steps} >= _STEPS:
-        scenes = [_table(walk, step) for step in walk.steps]
+        scenes = [table(walk, step) for step in walk.steps]
         return Script(
             title=walk.title,
             about=walk.about,
@@ -49,79 +39,40 @@ def write(
             sources=walk.tokens,
             glued=(),
             targets_glued=(),
-            scenes=(_opening(walk), *scenes),
+            scenes=(opening(walk), *scenes),
         )
     figures = Figures(walk)
-    telling = _telling(walk, figures)
-    first = telling[0] if query is None else query
-    rows = [first, *(row for row in telling if row != first)][:chapters]
-    told = [_Row(walk, figures, row, finds if row == first else ()) for row in rows]
+    ranked = _ranked_rows(walk, figures)
+    first = ranked[0] if query is None else query
+    rows = [first, *(row for row in ranked if row != first)][:chapters]
+    main, *others = [
+        RowNarration(walk, figures, row, finds if row == first else ()) for row in rows
+    ]
     if brief:
-        scenes = [told[0].title(), *told[0].again("Query and keys")]
+        scenes = [main.title(), *main.again("Query and keys")]
     else:
-        scenes = [*told[0].beginning(), *told[0].attention()]
-    for row in told[1:]:
-        scenes += row.again()
-    scenes += [*_joined(figures, told[0]), *_continuations(walk, figures, told[0])]
+        scenes = [*main.beginning(), *main.attention()]
+    for other in others:
+        scenes += other.again()
+    scenes += [*joined_heads(figures, main), *_continuations(walk, figures)]
     return Script(
         title=walk.title,
         about=walk.about,
         tokens=walk.tokens,
-        sources=told[0].sources,
-        glued=glued(walk.title, told[0].sources),
+        sources=main.sources,
+        glued=glued(walk.title, main.sources),
         targets_glued=glued(walk.title, walk.tokens),
-        scenes=(*scenes, told[0].end()),
+        scenes=(*scenes, main.end()),
     )
 
 
-_SIGNS = {
-    ",": "a comma",
-    ".": "a full stop",
-    ";": "a semicolon",
-    ":": "a colon",
-    "!": "an exclamation mark",
-    "?": "a question mark",
-    "'": "an apostrophe",
-    '"': "a quotation mark",
-    "-": "a hyphen",
-    "⏎": "a line break",
-    "␣": "a space",
-}
-
-
-def quoted(tokens: Sequence[str], place: int) -> str:
-    """A token in quotes, with its position where the word stands there more than once; or the name
-    of a sign, which nobody could hear.
-    """
-    token = clean(tokens[place])
-    if token in _SIGNS:
-        return _SIGNS[token]
-    return f"'{token}' ({place})" if list(tokens).count(tokens[place]) > 1 else f"'{token}'"
-
-
-def shown_part(drawn: int, size: int) -> str:
-    """What is said of a vector that is not drawn whole; nothing of one that is."""
-    return f"the first {drawn} of {size} numbers" if 0 < drawn < size else ""
-
-
-def _phrase(tokens: Sequence[str], places: Sequence[int], joins: Sequence[bool]) -> str:
-    """The words that some tokens make up, quoted; what is not side by side in parts."""
-    parts: list[str] = []
-    for number, place in enumerate(places):
-        if number and place == places[number - 1] + 1:
-            parts[-1] += ("" if joins[place] else " ") + clean(tokens[place])
-        else:
-            parts.append(clean(tokens[place]))
-    return listing([f"'{part}'" for part in parts])
-
-
-def _telling(walk: Walk, figures: Figures) -> list[int]:
+def _ranked_rows(walk: Walk, figures: Figures) -> list[int]:
     """The rows, those first that give most to other words."""
     weights = figures.matrices["weights"]
     is_cross = walk.tokens != weights.column_labels
     joins = (*glued(walk.title, walk.tokens), False)
 
-    def told(row: int) -> float:
+    def share_of_others(row: int) -> float:
         to_others = sum(
             value
             for column, value in enumerate(weights.values[row])
@@ -130,403 +81,10 @@ def _telling(walk: Walk, figures: Figures) -> list[int]:
         is_whole = not (joins[row] or joins[row + 1])
         return to_others + is_word(walk.tokens[row]) + is_whole
 
-    return sorted(range(len(walk.tokens)), key=told, reverse=True)
+    return sorted(range(len(walk.tokens)), key=share_of_others, reverse=True)
 
 
-def _line(name: str, text: str, detail: int = 1, /, **parts: Number | str) -> Line:
-    """A line whose {parts} are numbers, or names that are quoted."""
-    fields = [field for _, field, *_ in string.Formatter().parse(text) if field]
-    said = {key: part.text if isinstance(part, Number) else part for key, part in parts.items()}
-    return Line(
-        name=name,
-        text=text.format(**said),
-        numbers=tuple(part for one in fields if isinstance(part := parts[one], Number)),
-        names=tuple(part for one in fields if isinstance(part := parts[one], str)),
-        detail=detail,
-    )
-
-
-class _Row:
-    """What there is to say of one row."""
-
-    def __init__(self, walk: Walk, figures: Figures, row: int, finds: Sequence[int]) -> None:
-        weights = figures.matrices["weights"]
-        self.walk, self.figures, self.row, self.finds = walk, figures, row, tuple(finds)
-        self.tokens, self.sources = walk.tokens, weights.column_labels
-        self.is_cross = self.tokens != self.sources
-        self.weights = weights.values[row]
-        self.masked = figures.matrices["masked"].values[row]
-        self.word = quoted(self.tokens, row)
-        self.order = sorted(range(len(self.sources)), key=lambda key: -self.weights[key])
-        self.size = len(figures.matrices["Q"].values[0])
-        self.is_causal = "causal" in walk.facts and any(
-            score == -math.inf for score in figures.matrices["masked"].values[0][1:]
-        )
-        ids = figures.matrices.get("token")
-        self.has_ids = ids is not None and ids.kind == "count" and not self.is_cross
-        self.keys = self._keys()
-        hidden = f"columns(weights) - {len(self.keys)}"
-        self.rest = figures.number(hidden, "count") if len(self.keys) < len(self.sources) else None
-
-    def _keys(self) -> tuple[int, ...]:
-        """Those that are shown: what is looked for, itself, one that is hidden, the strongest."""
-        if len(self.sources) <= MOST_KEYS:
-            return tuple(range(len(self.sources)))
-        hidden = [key for key, score in enumerate(self.masked) if score == -math.inf]
-        wanted = [*self.finds, *([] if self.is_cross else [self.row]), *hidden[:1], *self.order]
-        return tuple(sorted(list(dict.fromkeys(wanted))[: MOST_KEYS - 1]))
-
-    def _number(self, of: str, kind: str = "number", decimals: int = DECIMALS) -> Number:
-        return self.figures.number(of, kind, decimals)  # type: ignore[arg-type]
-
-    def _of(self, name: str, key: int) -> Number:
-        return self.figures.row(name, self.row, (key,))[0]
-
-    def _vector(self, name: str, row: int) -> tuple[Number, ...]:
-        columns = len(self.figures.matrices[name].values[row])
-        return self.figures.row(name, row, range(min(columns, MOST_CELLS)))
-
-    def _whom(self, key: int) -> str:
-        return "itself" if key == self.row and not self.is_cross else quoted(self.sources, key)
-
-    def _scene(
-        self,
-        name: str,
-        title: str,
-        lines: Iterable[Line | None],
-        numbers: dict[str, tuple[Number, ...]],
-        formula: str = "",
-    ) -> Scene:
-        return Scene(
-            name=name,
-            title=title,
-            formula=formula,
-            lines=tuple(line for line in lines if line is not None),
-            query=self.row,
-            keys=self.keys,
-            labels=tuple(clean(self.sources[key]) for key in self.keys),
-            rest=self.rest,
-            text=shown_part(len(numbers.get("Q", ())), self.size),
-            numbers=numbers,
-        )
-
-    def beginning(self) -> list[Scene]:
-        """Title, tokens, vectors, projections."""
-        return [self.title(), self._cut(), self._vectors(), self._projections()]
-
-    def title(self) -> Scene:
-        if self.finds:
-            whom = _phrase(self.sources, self.finds, glued(self.walk.title, self.sources))
-            line = _line("word", "Let us see how {word} finds {whom}.", word=self.word, whom=whom)
-        elif any(step.name.startswith("next") for step in self.walk.steps):
-            line = _line(
-                "word", "What comes next? The model looks back from {word}.", word=self.word
-            )
-        elif self.is_cross:
-            line = _line("word", "Which words does {word} come from?", word=self.word)
-        else:
-            line = _line("word", "What does {word} look at in this sentence?", word=self.word)
-        every = tuple(range(len(self.sources)))
-        return self._scene(
-            "title", "", [line], {"weights": self.figures.row("weights", self.row, every)}
-        )
-
-    def _cut(self) -> Scene:
-        count = self._number("columns(weights)" if self.is_cross else "tokens", "count")
-        lines = [_line("split", "The sentence is cut into {n} tokens.", 2, n=count)]
-        if self.is_cross:
-            written = self._number("rows(weights)", "count")
-            lines.append(_line("target", "The translation has {n} tokens.", 2, n=written))
-        numbers = {}
-        if self.has_ids:
-            numbers["ids"] = tuple(self._number(f"token[{key}, 0]", "count") for key in self.keys)
-            own = self._number(f"token[{self.row}, 0]", "count")
-            lines.append(
-                _line(
-                    "ids",
-                    "In the model's vocabulary, {word} is number {n}.",
-                    2,
-                    word=self.word,
-                    n=own,
-                )
-            )
-        return self._scene("tokens", "Tokens", lines, numbers)
-
-    def _vectors(self) -> Scene:
-        numbers = {}
-        lines = [_line("vector", "Each token becomes a vector: a list of numbers.")]
-        if "X" in self.figures and not self.is_cross:  # else it is the X of the queries
-            for place, key in enumerate(self.keys):
-                numbers[f"X.{place}"] = self._vector("X", key)
-            own = self._vector("X", self.row)
-            if len(own) <= WRITTEN_CELLS:
-                parts = {f"n{place}": number for place, number in enumerate(own)}
-                told = listing([f"{{{name}}}" for name in parts])
-                lines.append(_line("own", f"Here, {{word}} is {told}.", 2, word=self.word, **parts))
-        return self._scene("vectors", "Vectors", lines, numbers)
-
-    def _projections(self) -> Scene:
-        asks = "The query comes from the translation: it says what {word} looks for."
-        lines = [
-            _line("three", "Three learned matrices turn each vector into three others.", 2),
-            _line(
-                "query",
-                asks if self.is_cross else "The query says what {word} looks for.",
-                word=self.word,
-            ),
-            _line("key", "The keys say what each token offers."),
-            _line("value", "And the values are what each token hands on."),
-            _line(
-                "size", "Each of them has {n} numbers.", 3, n=self._number("columns(Q)", "count")
-            ),
-        ]
-        return self._scene("projections", "Query, key, value", lines, self._vectors_of("QKV"))
-
-    def _vectors_of(self, names: str) -> dict[str, tuple[Number, ...]]:
-        """The row's query and the shown keys and values, as far as they are asked for."""
-        found = {"Q": self._vector("Q", self.row)} if "Q" in names else {}
-        for name in ("K", "V"):
-            for place, key in enumerate(self.keys if name in names else ()):
-                found[f"{name}.{place}"] = self._vector(name, key)
-        return found
-
-    def _column(self, name: str) -> tuple[Number, ...]:
-        return self.figures.row(name, self.row, self.keys)
-
-    def attention(self) -> list[Scene]:
-        """From scores to what is taken along."""
-        scenes = [self._scores(), self._scale()]
-        if "capped" in self.figures:
-            line = _line("cap", "A cap keeps every score within bounds.")
-            scenes.append(self._scene("cap", "Cap", [line], {"capped": self._column("capped")}))
-        return [*scenes, self._mask(), self._softmax(), self._mix()]
-
-    def _scores(self) -> Scene:
-        visible = [key for key in self.order if self.masked[key] > -math.inf]
-        one = next((key for key in visible if key in self.finds), visible[0])
-        product = self._product(one) if self.size <= WRITTEN_CELLS else None
-        numbers = {"scores": self._column("scores"), "one": (self._of("scores", one),)}
-        whom = "its own key" if self._whom(one) == "itself" else "the key of {key}"
-        return self._scene(
-            "score",
-            "Scores",
-            [
-                _line(
-                    "compare",
-                    "Query and key are multiplied, number by number, and the products are added.",
-                ),
-                product,
-                _line(
-                    "one",
-                    f"With {whom}, that comes to {{n}}.",
-                    key=self._whom(one),
-                    n=numbers["one"][0],
-                ),
-                _line("all", "In this way, each key gets its score."),
-            ],
-            numbers,
-            "score = query · key",
-        )
-
-    def _product(self, key: int) -> Line:
-        """A dot product worked out, with as few decimals as let it come out as it is said."""
-        score = f"scores[{self.row}, {key}]"
-        pairs = [(f"Q[{self.row}, {at}]", f"K[{key}, {at}]") for at in range(self.size)]
-        for decimals in range(DECIMALS, MOST_DECIMALS + 1):
-            rounded = sum(
-                round(self.figures.value(q), decimals) * round(self.figures.value(k), decimals)
-                for q, k in pairs
-            )
-            if round(rounded, decimals) == round(self.figures.value(score), decimals):
-                break
-        parts: dict[str, Number | str] = {"sum": self._number(score, decimals=decimals)}
-        for at, (q, k) in enumerate(pairs):
-            parts |= {f"q{at}": self._number(q, decimals=decimals)}
-            parts |= {f"k{at}": self._number(k, decimals=decimals)}
-        sums = ", plus ".join(f"{{q{at}}} times {{k{at}}}" for at in range(self.size))
-        return _line("product", f"{sums}, is {{sum}}.", 2, **parts)
-
-    def _scale(self) -> Scene:
-        usual = any("√" in step.formula for step in self.walk.steps if step.name == "scale")
-        if usual:
-            said = _line(
-                "divide",
-                "Each score is divided by the square root of {d}, which is {root}.",
-                d=self._number("columns(Q)", "count"),
-                root=self._number("sqrt(columns(Q))"),
-            )
-        else:
-            said = _line("divide", "The model multiplies each score by a scale of its own.")
-        why = _line("why", "That keeps scores moderate, however many numbers a vector has.", 2)
-        return self._scene(
-            "scale",
-            "Scale",
-            [said, why if usual else None],
-            {"scaled": self._column("scaled")},
-            "score / √d" if usual else "score · scale",
-        )
-
-    def _mask(self) -> Scene:
-        hidden = self._number("hidden(masked)", "count")
-        numbers = {"masked": self._column("masked")}
-        mine = [key for key in self.keys if self.masked[key] == -math.inf]
-        lines = []
-        if hidden.value:
-            every = self._number("rows(masked) * columns(masked)", "count")
-            what = "what comes later" if self.is_causal else "some of the keys"
-            said = f"A mask hides {what}: {{n}} of the {{all}} scores become minus infinity."
-            lines.append(_line("hide", said, n=hidden, all=every))
-            if mine:
-                lines.append(
-                    _line(
-                        "own",
-                        "{word} cannot see {key}.",
-                        2,
-                        word=self.word,
-                        key=quoted(self.sources, mine[0]),
-                    )
-                )
-            else:
-                lines.append(
-                    _line("own", "{word} can see all that is shown here.", 2, word=self.word)
-                )
-            if not self.is_cross:
-                for place, key in enumerate(self.keys):
-                    numbers[f"grid.{place}"] = self.figures.row("masked", key, self.keys)
-                    numbers[f"before.{place}"] = self.figures.row("scaled", key, self.keys)
-        else:
-            seen = "the whole source" if self.is_cross else "all the others"
-            lines.append(_line("hide", f"There is no mask here: every token sees {seen}.", 2))
-        return self._scene("mask", "Mask", lines, numbers, "hidden scores become −∞")
-
-    def _shares(self) -> list[int]:
-        """The keys whose shares are said, the strongest first."""
-        strong = [key for key in self.order[:3] if self.weights[key] >= 0.05] or self.order[:1]
-        return list(dict.fromkeys([*strong[:2], *self.finds[:2], *strong[2:]]))[:3]
-
-    def _softmax(self, name: str = "softmax", brief: bool = False) -> Scene:
-        parts: dict[str, Number | str] = {"word": self.word}
-        told = []
-        for place, key in enumerate(self._shares()):
-            parts |= {f"p{place}": self._of("weights", key), f"k{place}": self._whom(key)}
-            told.append(f"{{p{place}}} {'of its attention ' if place == 0 else ''}to {{k{place}}}")
-        lines = [
-            None
-            if brief
-            else _line(
-                "softmax",
-                "The softmax turns scores into shares, which add up to {all}.",
-                all=self._number("1", "percent"),
-            ),
-            _line("share", f"{{word}} gives {listing(told)}.", **parts),
-        ]
-        return self._scene(
-            name, "Softmax", lines, self._with_rest(), "share = exp(score) / sum of all exp(score)"
-        )
-
-    def _with_rest(self) -> dict[str, tuple[Number, ...]]:
-        numbers = {"weights": self._column("weights")}
-        if self.rest:
-            of = f"rest(weights, {self.row}, {list(self.keys)})"
-            numbers["rest"] = (self._number(of, "percent"),)
-        return numbers
-
-    def _mix(self, brief: bool = False) -> Scene:
-        context = self._vector("context", self.row)
-        parts = {f"n{place}": number for place, number in enumerate(context[:2])}
-        whole = len(self.figures.matrices["context"].values[0]) <= 2
-        told = " and ".join(f"{{{name}}}" for name in parts)
-        lines = [
-            None if brief else _line("take", "Now each value is taken by its share.", 2),
-            _line("sum", "Added up, they are what {word} takes along.", word=self.word),
-            _line(
-                "numbers",
-                f"{'It is' if whole else 'It begins with'} {told}.",
-                2 if not brief else 3,
-                **parts,
-            ),
-        ]
-        numbers = self._with_rest() | self._vectors_of("V") | {"context": context}
-        return self._scene("mix", "Values, mixed", lines, numbers, "result = sum of share · value")
-
-    def again(self, title: str = "Another query") -> list[Scene]:
-        """The same, more briefly, for who has seen it once."""
-        numbers = {"masked": self._column("masked")} | self._vectors_of("QKV")
-        lines = [
-            _line("asks", "The query of {word} meets every key.", word=self.word),
-            _line("scores", "Each key gets a score."),
-        ]
-        ask = self._scene("again", title, lines, numbers, "score = query · key / √d")
-        return [ask, self._softmax(brief=True), self._mix(brief=True)]
-
-    def end(self) -> Scene:
-        """What came of it: the word that has most part in it, if there is one."""
-        others = [key for key in self.order if key != self.row or self.is_cross]
-        words = [key for key in others if is_word(self.sources[key])]
-        best = next(iter([*words, *others, *self.order]))
-        said = "That is attention: {n} of what {word} takes along comes from {key}."
-        share, key = self._of("weights", best), quoted(self.sources, best)
-        lines = [
-            _line("end", said, word=self.word, key=key, n=share),
-            _line("every", "Every token does this at once, in every head of every layer.", 2),
-        ]
-        every = tuple(range(len(self.sources)))
-        numbers = {"weights": self.figures.row("weights", self.row, every)}
-        return self._scene("end", "", lines, numbers)
-
-
-def _joined(figures: Figures, row: _Row) -> list[Scene]:
-    """How several heads become one vector, where the walk has them."""
-    if "concat" not in figures:
-        return []
-    heads = figures.number("columns(concat) / columns(context)", "count")
-    side = _line(
-        "said",
-        "That was one of {n} heads. Each has looked in its own way, and what they found for "
-        "{word} stands side by side.",
-        n=heads,
-        word=row.word,
-    )
-    scenes = [_joining(figures, row, "Heads", "concat(head 0, head 1, …)", [side], ["concat"])]
-    if "W_output" in figures:
-        said = _line("said", "One more learned matrix mixes it into one vector for the next layer.")
-        names = ["W_output", "output"]
-        formula = "output = concat · W_output"
-        scenes.append(_joining(figures, row, "Heads, mixed", formula, [said], names))
-    return scenes
-
-
-def _joining(
-    figures: Figures, row: _Row, title: str, formula: str, lines: list[Line], names: list[str]
-) -> Scene:
-    """Matrices of all heads: of what has a row for each token, the one that the film is about."""
-    numbers, tables, cut = {}, [], []
-    most = MOST_COLUMNS // len(names)
-    for name in names:
-        matrix = figures.matrices[name]
-        is_own = name != "W_output"
-        rows = [row.row] if is_own else list(range(min(len(matrix.values), MOST_ROWS)))
-        wide = len(matrix.column_labels)
-        if wide > most or (not is_own and len(matrix.values) > MOST_ROWS):
-            high = "" if is_own else f"{len(matrix.values)} × "
-            cut.append(f"of {name}, a part of {high}{wide}")
-        labels = tuple(clean(matrix.row_labels[one]) for one in rows)
-        tables.append((name, labels, matrix.column_labels[:most]))
-        for place, one in enumerate(rows):
-            numbers[f"{name}.{place}"] = figures.row(name, one, range(min(wide, most)))
-    return Scene(
-        name="table",
-        title=title,
-        formula=formula,
-        lines=tuple(lines),
-        query=row.row,
-        text=f"Shown is {listing(cut)}." if cut else "",
-        numbers=numbers,
-        tables=tuple(tables),
-    )
-
-
-def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
+def _continuations(walk: Walk, figures: Figures) -> list[Scene]:
     """What may come next, a scene for each token that was written."""
     scenes = []
     for number, step in enumerate(step for step in walk.steps if step.name.startswith("next")):
@@ -534,16 +92,16 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
         shown = figures.row(matrix.name, 0, range(len(matrix.column_labels)))
         chosen = quoted(matrix.column_labels, 0)
         lines = [
-            _line("ask", "From such vectors, the model computes how likely each next token is.")
+            spoken("ask", "From such vectors, the model computes how likely each next token is.")
             if number == 0
             else None,
-            _line(
+            spoken(
                 "next",
                 "Then comes {word}, with {n}." if number else "{word} is the likeliest, with {n}.",
                 word=chosen,
                 n=shown[0],
             ),
-            _line("add", "It is added to the text, and the model reads on.", 2)
+            spoken("add", "It is added to the text, and the model reads on.", 2)
             if number == 0
             else None,
         ]
@@ -559,38 +117,3 @@ def _continuations(walk: Walk, figures: Figures, row: _Row) -> list[Scene]:
             )
         )
     return scenes
-
-
-def _opening(walk: Walk) -> Scene:
-    return Scene(
-        name="opening",
-        title=walk.title,
-        lines=(_line("about", "This is a lesson in small steps."),),
-    )
-
-
-def _table(walk: Walk, step: Step) -> Scene:
-    """A step as it is: its matrices, and its own sentence, whose numbers are the lesson's."""
-    figures = Figures(walk)
-    numbers: dict[str, tuple[Number, ...]] = {}
-    tables, cut = [], []
-    for matrix in step.matrices:
-        rows, columns = len(matrix.row_labels), len(matrix.column_labels)
-        if rows > MOST_ROWS or columns > MOST_COLUMNS:
-            cut.append(f"of {matrix.name}, a part of {rows} × {columns}")
-        tables.append(
-            (matrix.name, matrix.row_labels[:MOST_ROWS], matrix.column_labels[:MOST_COLUMNS])
-        )
-        for row in range(min(rows, MOST_ROWS)):
-            numbers[f"{matrix.name}.{row}"] = figures.row(
-                matrix.name, row, range(min(columns, MOST_COLUMNS))
-            )
-    return Scene(
-        name="table",
-        title=step.name.capitalize(),
-        formula=step.formula,
-        lines=(Line(name="said", text=step.sentence, names=(step.sentence,)),),
-        text=step.sentence if not tables else f"Shown is {listing(cut)}." if cut else "",
-        numbers=numbers,
-        tables=tuple(tables),
-    )

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.film.encoding import FRAMES
-from pellucid.film.narration import shown_part
 from pellucid.film.numbers import Figures, Number, matrices, text_of
+from pellucid.film.phrases import shown_part
 from pellucid.film.script import Script
 from pellucid.film.shapes import Mark, Picture, same
 from pellucid.film.sound import RATE, loudness

@@ -18,7 +18,7 @@ from pellucid.lessons.model import walk_model
 from pellucid.lessons.walk import ROLES, Kind, Matrix, Step, Walk
 from pellucid.models import EncoderDecoder
 from pellucid.readers import open_checkpoint
-from pellucid.tasks.generation import open_writer
+from pellucid.tasks.decoders import open_writer
 from pellucid.tasks.translation import open_translator, translate
 
 NEXT_TOKENS = 4

@@ -1,10 +1,9 @@
 """The architecture of a transformer, as choices that know no model family."""
 
-import math
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.layers import config_checks
 from pellucid.layers.head_configs import ClassifierConfig, DenseConfig
 
 Kind = Literal["encoder", "decoder", "encoder-decoder"]
@@ -14,7 +13,6 @@ Position = Literal["sinusoidal", "learned", "rotary", "relative", "alibi", "none
 HeadNorm = Literal["shared", "own", "joint"]
 BranchNorms = Literal["before", "after", "both"]
 Pairs = Literal["halves", "neighbours"]
-Pooling = Literal["first", "last", "mean", "root_mean", "weighted_mean", "max"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,94 +178,7 @@ class Config:
     padding: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), _CHOICES.get(field.name))
-        if self.heads % self.key_heads:
-            raise ArgumentError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        if self.head_dim is None and self.width % self.heads:
-            raise ArgumentError(
-                f"width {self.width} does not divide into {self.heads} heads; give head_dim"
-            )
-        if self.position == "rotary" and self.rotated % 2:
-            name = "head_dim" if self.rotary_dim is None else "rotary_dim"
-            raise ArgumentError(
-                f"rotary positions rotate pairs: {name} {self.rotated} must be even"
-            )
-        if self.rotated > self.dim:
-            raise ArgumentError(f"rotary_dim {self.rotated} is above head_dim {self.dim}")
-        if self.position == "sinusoidal" and self.width % 2:
-            raise ArgumentError(f"sinusoidal positions need an even width, not {self.width}")
-        if self.position == "learned" and self.positions is None:
-            raise ArgumentError("learned positions need a number of positions")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ArgumentError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for part in self.poolings:
-            if part not in get_args(Pooling):
-                known = ", ".join(get_args(Pooling))
-                raise ArgumentError(f"pooling must be of {known}, joined by +, not {part!r:.80}")
-        for name in _ABOVE_ZERO:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ArgumentError(f"{name} must be above 0, not {value}")
-        self._check_parts()
-        for name in ("start", "stop", "padding"):
-            self._check_ids(name)
-        if self.has_buckets:
-            self._check_buckets()
-        if self.kind != "encoder":
-            self._check_no_encoder()
-
-    def _check_parts(self) -> None:
-        """Settings of a block that only have a meaning together with others."""
-        if self.branch_norms != "before" and not self.norm_first:
-            raise ArgumentError(f"branch_norms {self.branch_norms!r} needs norm_first")
-        if self.parallel and (not self.norm_first or self.branch_norms == "after"):
-            raise ArgumentError("parallel needs norm_first, with norms before each part")
-        if not self.first_norm and (not self.norm_first or self.shared_blocks):
-            raise ArgumentError("first_norm = False needs norm_first, and blocks of their own")
-        if self.shared_norm and not self.parallel:
-            raise ArgumentError("shared_norm needs parallel")
-        if self.experts and self.experts_used > self.experts:
-            raise ArgumentError(
-                f"experts_used {self.experts_used} is above the number of experts, {self.experts}"
-            )
-        if not self.gated and (self.feed_clamp is not None or self.up_offset):
-            raise ArgumentError("feed_clamp and up_offset need gated")
-        most = max(self.layers, self.decoder_layers or 0)
-        for name in _LAYERS:
-            for layer in getattr(self, name) or ():
-                if not 0 <= layer < most:
-                    raise ArgumentError(f"{name} has layer {layer}, but there are 0 to {most - 1}")
-
-    def _check_ids(self, name: str) -> None:
-        value = getattr(self, name)
-        for token in value if name == "stop" else () if value is None else (value,):
-            if not 0 <= token < self.vocabulary:
-                raise ArgumentError(
-                    f"{name} {token} is not in the vocabulary, 0 to {self.vocabulary - 1}"
-                )
-
-    def _check_no_encoder(self) -> None:
-        """Refuse what only an encoder can have."""
-        for name in ("embedding_width", "causal", "classifier", "dense"):
-            if getattr(self, name):
-                raise ArgumentError(f"only an encoder has {name}, not a {self.kind}")
-
-    def _check_buckets(self) -> None:
-        """The first buckets are single distances, and the others grow from there."""
-        both_ways = 1 if self.kind == "decoder" else 2  # an encoder also has keys that come later
-        if self.relative_buckets < 2 * both_ways:
-            raise ArgumentError(
-                f"relative_buckets must be at least {2 * both_ways}, not {self.relative_buckets}"
-            )
-        single = self.relative_buckets // (4 if self.kind == "encoder" else 2)
-        if self.relative_distance <= single:
-            raise ArgumentError(
-                f"relative_distance must be above {single}, since the first {single} of "
-                f"{self.relative_buckets} relative_buckets are a distance each, "
-                f"not {self.relative_distance}"
-            )
+        config_checks.check(self)
 
     @property
     def has_buckets(self) -> bool:
@@ -312,69 +223,3 @@ class Config:
     @property
     def weights_dropout(self) -> float:
         return self.dropout if self.attention_dropout is None else self.attention_dropout
-
-
-_CHOICES = {
-    "kind": get_args(Kind),
-    "norm": get_args(Norm),
-    "activation": get_args(Activation),
-    "position": get_args(Position),
-    "branch_norms": get_args(BranchNorms),
-    "head_norm_kind": get_args(HeadNorm),
-    "rotary_pairs": get_args(Pairs),
-}
-_ABOVE_ZERO = (
-    "norm_eps",
-    "rope_theta",
-    "window_theta",
-    "score_softcap",
-    "logit_softcap",
-    "qkv_clip",
-    "feed_clamp",
-)
-_LAYERS = ("window_layers", "rotary_layers", "dense_layers")
-_SIZES = {
-    name
-    for name, kind in Config.__annotations__.items()
-    if kind in (int, int | None) and name not in ("start", "padding")
-}
-_MAY_BE_ZERO = {"experts", "shared_hidden", "types", "position_offset", "decoder_layers"}
-_TYPES: dict[Any, tuple[Any, str]] = {
-    bool: (bool, "True or False"),
-    int: (int, "an int"),
-    float: (int | float, "a number"),
-    str: (str, "a str"),
-}
-
-
-def _check(name: str, value: Any, choices: tuple[str, ...] | None) -> None:
-    if choices is not None and value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    kind = Config.__annotations__[name]
-    for wanted, (types, word) in _TYPES.items():
-        if kind == wanted or (kind == wanted | None and value is not None):
-            is_flag = isinstance(value, bool) and wanted is not bool  # a bool is an int in Python
-            if is_flag or not isinstance(value, types):
-                raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
-            if wanted is float and not math.isfinite(value):
-                raise ArgumentError(f"{name} must be finite, not {value}")
-    if name == "classifier" and not isinstance(value, ClassifierConfig | None):
-        raise TypeMismatchError(f"classifier must be a ClassifierConfig, not {value!r}")
-    if name == "dense" and not (
-        isinstance(value, tuple) and all(isinstance(layer, DenseConfig) for layer in value)
-    ):
-        raise TypeMismatchError(f"dense must be a tuple of DenseConfig, not {value!r:.80}")
-    if (name == "stop" or (name in _LAYERS and value is not None)) and not (
-        isinstance(value, tuple) and all(type(number) is int for number in value)
-    ):
-        what = "ids" if name == "stop" else "layers"
-        raise TypeMismatchError(f"{name} must be a tuple of {what}, not {value!r}")
-    if name == "rope_scaling" and not (isinstance(value, tuple) and all(map(_is_pair, value))):
-        raise TypeMismatchError(f"rope_scaling must be pairs of name and value, not {value!r}")
-    least = 0 if name in _MAY_BE_ZERO else 1
-    if name in _SIZES and value is not None and value < least:
-        raise ArgumentError(f"{name} must be at least {least}, not {value}")
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention.masks import Below
+from pellucid.layers import decoding_table as columns
 from pellucid.layers.block import AttentionInputs, Block
+from pellucid.layers.decoding_table import ACTIVATIONS, FIELDS, Shape
 from pellucid.layers.feed_forward import FeedForward
 from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
-from pellucid.layers.matrix_vector import NOTHING, cores, decoding_kernel, fits
+from pellucid.layers.matrix_vector import NOTHING, cores, fits
 from pellucid.layers.norms import OffsetLayerNorm, OffsetRMSNorm
 from pellucid.layers.packed_linear import PackedLinear
 
 if TYPE_CHECKING:
     from pellucid.layers.cache import Cache
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "relu_squared", "quick_gelu")
-"""In the order of the kernel's numbers."""
 _SUPPORTED = {
     *("kind", "vocabulary", "width", "layers", "decoder_layers", "heads", "kv_heads", "head_dim"),
     *("hidden", "norm", "norm_eps", "norm_weight", "norm_bias", "norm_offset", "norm_first"),
@@ -87,7 +87,7 @@ class Step:
     """The addresses of a stack's weights, for the kernel; nothing is copied."""
 
     def __init__(self, stack: Any) -> None:
-        config, kernel = stack.config, decoding_kernel()
+        config = stack.config
         if (
             not all(
                 field.name in _SUPPORTED or getattr(config, field.name) == field.default
@@ -99,7 +99,7 @@ class Step:
             raise _UnfitError
         self.windows = [config.window_of(layer) for layer in range(len(stack.blocks))]
         scale = config.dim**-0.5 if config.attention_scale is None else config.attention_scale
-        self.shape = kernel.Shape(
+        self.shape = Shape(
             heads=config.heads,
             kv_heads=config.key_heads,
             dim=config.dim,
@@ -138,7 +138,7 @@ class Step:
         up = stack.blocks[0].feed_forward.up
         # Packed weights are bytes to the kernel, whatever they hold.
         self.kind = torch.uint8 if isinstance(up, PackedLinear) else up.weight.dtype
-        self.table = np.zeros((len(stack.blocks), kernel.FIELDS), np.int64)
+        self.table = np.zeros((len(stack.blocks), FIELDS), np.int64)
         if self.kind not in (torch.float32, torch.int8, torch.uint8) or not are_fusible(self.parts):
             raise _UnfitError
         for row, block in zip(self.table, stack.blocks, strict=True):
@@ -163,39 +163,42 @@ class Step:
         )
 
     def _enter(self, row: Any, block: "Block") -> None:
-        kernel = decoding_kernel()
         own, cross, feed = block.attention, block.cross, block.feed_forward
         if not isinstance(feed, FeedForward):
             raise _UnfitError
         width, hidden = self.width, self.hidden
         query_width, key_width = self.query_width, self.key_width
         linears = [
-            (kernel.QUERY, own.query, query_width, width),
-            (kernel.KEY, own.key, key_width, width),
-            (kernel.VALUE, own.value, key_width, width),
-            (kernel.OUTPUT, own.output, width, query_width),
-            (kernel.UP, feed.up, hidden, width),
-            (kernel.DOWN, feed.down, width, hidden),
+            (columns.QUERY, own.query, query_width, width),
+            (columns.KEY, own.key, key_width, width),
+            (columns.VALUE, own.value, key_width, width),
+            (columns.OUTPUT, own.output, width, query_width),
+            (columns.UP, feed.up, hidden, width),
+            (columns.DOWN, feed.down, width, hidden),
         ]
         norms = [
-            (kernel.OWN_NORM, block.attention_norm, width),
-            (kernel.FEED_NORM, block.feed_forward_norm, width),
-            (kernel.OWN_OUTPUT_NORM, block.attention_output_norm, width),
-            (kernel.FEED_OUTPUT_NORM, block.feed_forward_output_norm, width),
-            (kernel.QUERY_NORM, own.query_norm, query_width if own.norms_jointly else own.dim),
-            (kernel.KEY_NORM, own.key_norm, key_width if own.norms_jointly else own.dim),
+            (columns.OWN_NORM, block.attention_norm, width),
+            (columns.FEED_NORM, block.feed_forward_norm, width),
+            (columns.OWN_OUTPUT_NORM, block.attention_output_norm, width),
+            (columns.FEED_OUTPUT_NORM, block.feed_forward_output_norm, width),
+            (
+                columns.QUERY_NORM,
+                own.query_norm,
+                query_width if own.norms_jointly else own.dim,
+            ),
+            (columns.KEY_NORM, own.key_norm, key_width if own.norms_jointly else own.dim),
         ]
-        sinks = [(kernel.SINKS, own)]
+        sinks = [(columns.SINKS, own)]
         if feed.gate is not None:
-            linears.append((kernel.GATE, feed.gate, hidden, width))
+            linears.append((columns.GATE, feed.gate, hidden, width))
         if cross is not None:
-            linears.append((kernel.CROSS_QUERY, cross.query, query_width, width))
-            linears.append((kernel.CROSS_OUTPUT, cross.output, width, query_width))
-            norms.append((kernel.CROSS_NORM, block.cross_norm, width))
-            norms.append((kernel.CROSS_OUTPUT_NORM, block.cross_output_norm, width))
+            linears.append((columns.CROSS_QUERY, cross.query, query_width, width))
+            linears.append((columns.CROSS_OUTPUT, cross.output, width, query_width))
+            norms.append((columns.CROSS_NORM, block.cross_norm, width))
+            norms.append((columns.CROSS_OUTPUT_NORM, block.cross_output_norm, width))
             size = query_width if own.norms_jointly else own.dim
-            norms.append((kernel.CROSS_QUERY_NORM, cross.query_norm, size))
-            sinks.append((kernel.CROSS_SINKS, cross))
+            norms.append((columns.CROSS_QUERY_NORM, cross.query_norm, size))
+            sinks.append((columns.CROSS_SINKS, cross))
         for field, linear, out, size in linears:
             if self.kind == torch.uint8:
                 row[field] = self._packed(linear, out, size)
@@ -242,7 +245,8 @@ class Step:
 
     def __call__(self, x: Tensor, inputs: "list[AttentionInputs]", cache: "Cache") -> Tensor:
         """(rows, 1, width) to the same; the new keys and values go into the cache."""
-        kernel = decoding_kernel()
+        from pellucid.layers.decoding_kernel import blocks as run_blocks
+
         rows, start = len(x), cache.start
         x = x.squeeze(1).clone(memory_format=torch.contiguous_format)
         stop = np.full(rows, start) if isinstance(start, int) else start.numpy()
@@ -250,8 +254,8 @@ class Step:
         kinds: dict[int, int] = {}
         """The number of the inputs of each block: blocks with the same window share them."""
         for row, one in zip(self.table, inputs, strict=True):
-            row[kernel.INPUTS] = kinds.setdefault(id(one), len(kinds))
-        of_kind = dict(zip(self.table[:, kernel.INPUTS], range(len(inputs)), strict=True))
+            row[columns.INPUTS] = kinds.setdefault(id(one), len(kinds))
+        of_kind = dict(zip(self.table[:, columns.INPUTS], range(len(inputs)), strict=True))
         blocks = [of_kind[number] for number in range(len(kinds))]
         """A block of each kind."""
         windows = (self.windows[block] for block in blocks)
@@ -263,12 +267,12 @@ class Step:
         cosine, sine = self._angles([inputs[block].rotary for block in blocks], rows)
         sources, memory, memory_stop = rows, 0, stop
         for row, layer_cache in zip(self.table, cache.layers, strict=True):
-            row[kernel.KEYS] = layer_cache.keys.data_ptr()
-            row[kernel.VALUES] = layer_cache.values.data_ptr()
+            row[columns.KEYS] = layer_cache.keys.data_ptr()
+            row[columns.VALUES] = layer_cache.values.data_ptr()
             if layer_cache.memory is not None:
                 sources, memory = len(layer_cache.memory[0]), layer_cache.memory[0].shape[-2]
-                row[kernel.MEMORY_KEYS] = layer_cache.memory[0].data_ptr()
-                row[kernel.MEMORY_VALUES] = layer_cache.memory[1].data_ptr()
+                row[columns.MEMORY_KEYS] = layer_cache.memory[0].data_ptr()
+                row[columns.MEMORY_VALUES] = layer_cache.memory[1].data_ptr()
         if memory:
             memory_stop = np.full(rows, memory)
             if isinstance(shared.memory_mask, Below):
@@ -278,7 +282,7 @@ class Step:
         own = (cache.capacity, first, stop, bias, cosine, sine)
         cross = (sources, memory, memory_stop)
         with cores() as parts:
-            kernel.blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
+            run_blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
         return x.unsqueeze(1)
 
     def _angles(self, rotaries: list[tuple[Tensor, Tensor] | None], rows: int) -> tuple[Any, Any]:

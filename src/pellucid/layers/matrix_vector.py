@@ -40,7 +40,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
             return nn.functional.linear(x, weight, bias)
         product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
         return product if bias is None else product + bias
-    kernel = decoding_kernel()
+    kernel = compiled_kernel()
     out = np.empty((len(rows), len(weight)), np.float32)
     vectors = (NOTHING if x is None else x.numpy() for x in (scale, bias))
     with cores() as parts:
@@ -56,7 +56,7 @@ def fits(x: Tensor, most: int = MOST_ROWS) -> bool:
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and decoding_kernel() is not None
+        and compiled_kernel() is not None
     )
 
 
@@ -79,7 +79,7 @@ def cores() -> Iterator[int]:
             numba.set_num_threads(before)
 
 
-def decoding_kernel() -> Any:
+def compiled_kernel() -> Any:
     """The compiled loops; None without Numba or a directory for its cache, or after a fork."""
     return _kernel() if forking.may_compile() else None
 
@@ -87,7 +87,7 @@ def decoding_kernel() -> Any:
 @cache
 def _kernel() -> Any:
     try:
-        from pellucid.layers import decoding_kernel
+        from pellucid.layers import matrix_vector_kernel
     except (ImportError, RuntimeError):
         return None
-    return decoding_kernel
+    return matrix_vector_kernel

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import config, njit, prange, types
+from numba import config, prange, types
 from numba.extending import intrinsic
 
-from pellucid.attention.numba_cache import kept
+from pellucid.attention.numba_cache import FAST, kernel, parallel_kernel
 
 f32 = np.float32
 BLOCK = 32
@@ -22,11 +22,6 @@ FEW = 4
 
 BYTE, SHORT, WORD, REAL = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 HALF, LONG = ir.HalfType(), ir.IntType(64)
-
-FAST = ("contract", "reassoc", "nsz", "arcp")
-"""How sums may be changed."""
-
-_freely: Any = njit(fastmath=set(FAST), nogil=True)
 
 
 def _has_avx2() -> bool:
@@ -273,8 +268,7 @@ WHOLE, SCALE, LEAST, KIND, SUMS = range(5)
 FIELDS = 5
 
 
-@kept
-@_freely
+@kernel
 def round_inputs(x: Any, whole: Any, scale: Any, sums: Any) -> None:
     """Round rows of inputs to 8 bits in blocks of 32.
 
@@ -306,8 +300,7 @@ def round_inputs(x: Any, whole: Any, scale: Any, sums: Any) -> None:
             sums[1, row, block] = _through_half(exact * f32(total))
 
 
-@kept
-@_freely
+@kernel
 def _four(
     kind: Any, w: Any, s: Any, m: Any, apart: Any, x: Any, d: Any, t: Any, blocks: Any
 ) -> Any:
@@ -322,8 +315,7 @@ def _four(
     return _four_split(w, s, m, apart, x, d, t, blocks)
 
 
-@kept
-@_freely
+@kernel
 def _one(kind: Any, w: Any, s: Any, m: Any, x: Any, d: Any, t: Any, blocks: Any) -> Any:
     if kind == BY_4:
         return _one_by_4(w, s, m, 1, x, d, t, blocks)[0]
@@ -336,8 +328,7 @@ def _one(kind: Any, w: Any, s: Any, m: Any, x: Any, d: Any, t: Any, blocks: Any)
     return _one_split(w, s, m, 1, x, d, t, blocks)[0]
 
 
-@kept
-@_freely
+@kernel
 def share(matrix: Any, bias: Any, part: Any, parts: Any, rounded: Any, out: Any) -> None:
     """One of `parts` equal parts of rounded inputs times packed weights (size, cols).
 
@@ -374,8 +365,7 @@ def share(matrix: Any, bias: Any, part: Any, parts: Any, rounded: Any, out: Any)
                 out[row, i] += bias[i]
 
 
-@kept
-@_freely
+@kernel
 def rounded(x: Any) -> Any:
     """What `share` takes of inputs x (rows, cols): see `round_inputs`."""
     rows, blocks = x.shape[0], x.shape[1] // BLOCK
@@ -385,8 +375,7 @@ def rounded(x: Any) -> Any:
     return whole, scale, sums
 
 
-@kept
-@njit(fastmath=set(FAST), nogil=True, parallel=True)
+@parallel_kernel
 def project(matrix: Any, x: Any, bias: Any, out: Any, parts: Any) -> None:
     """out (rows, size) = x @ weights.T + bias, for x (rows, cols) float32 and packed weights.
 

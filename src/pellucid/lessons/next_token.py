@@ -8,7 +8,7 @@ from pellucid.errors import ArgumentError, UnknownNameError
 from pellucid.lessons.walk import Step, Walk, matrix
 from pellucid.models import load
 from pellucid.tasks import Sampling, generate
-from pellucid.tasks.generation import as_decoder
+from pellucid.tasks.decoders import as_decoder
 
 PROMPT = "And the king said to the"
 LISTED = 8

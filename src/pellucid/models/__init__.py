@@ -10,7 +10,7 @@ A model maps ids to tensors; `pellucid.tasks` maps texts to answers.
 
 from pellucid.layers.cache import Cache
 from pellucid.layers.config import Config
+from pellucid.models.architectures import Decoder, Encoder, EncoderDecoder
 from pellucid.models.loading import load
-from pellucid.models.stacks import Decoder, Encoder, EncoderDecoder
 
 __all__ = ["Cache", "Config", "Decoder", "Encoder", "EncoderDecoder", "load"]

@@ -16,6 +16,7 @@ from pellucid.layers import packed_linear
 from pellucid.layers.config import Config
 from pellucid.layers.packed import Packed
 from pellucid.layers.packed_linear import is_packable
+from pellucid.models.architectures import KINDS, Decoder, Encoder, EncoderDecoder
 from pellucid.models.checkpoints import (
     UNFIT,
     generation,
@@ -25,23 +26,10 @@ from pellucid.models.checkpoints import (
     read_config,
     understood,
 )
-from pellucid.models.checkpoints.family import (
-    Family,
-    Names,
-    Place,
-    names_of,
-    of_theirs,
-    places,
-)
+from pellucid.models.checkpoints.family import Family, Names, Place, names_of, of_theirs, places
 from pellucid.models.checkpoints.gguf_file import GgufFile
 from pellucid.models.checkpoints.source import GGUF, directory_of, opening
-from pellucid.models.checkpoints.weight_files import (
-    Stored,
-    Tensors,
-    as_large_as_stored,
-    check_fits,
-)
-from pellucid.models.stacks import KINDS, Decoder, Encoder, EncoderDecoder
+from pellucid.models.checkpoints.weight_files import Stored, Tensors, as_large_as_stored, check_fits
 from pellucid.text import gguf_vocabularies
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_files import load_tokenizer, tokenizer_file

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pellucid.common.files import is_blank, printable
 from pellucid.common.wording import count, short
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.models.stacks import Transformer
+from pellucid.models.architectures import Transformer
 from pellucid.text.tokenizer import Tokenizer
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from pellucid.errors import ArgumentError
 from pellucid.models import Decoder
-from pellucid.tasks.generation import Generated, Memory, Piece, stream
+from pellucid.tasks.generated_text import Generated, Piece
+from pellucid.tasks.generation import stream
+from pellucid.tasks.prefix_memory import Memory
 from pellucid.text.chat import rendered
 
 

@@ -6,34 +6,25 @@ token is one step over a preallocated KV cache. A text that has ended leaves the
 
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid import pretrained
-from pellucid.common.wording import count, listing
-from pellucid.errors import (
-    ArgumentError,
-    ShapeError,
-    TooLargeError,
-    TypeMismatchError,
-)
+from pellucid.common.wording import count
+from pellucid.errors import ArgumentError, TooLargeError, TypeMismatchError
 from pellucid.layers.cache import Cache
-from pellucid.layers.config import Config
-from pellucid.models import Decoder, EncoderDecoder, load
+from pellucid.models import Decoder
 from pellucid.tasks.beam import continuations
-from pellucid.tasks.checked_texts import checked
-from pellucid.tasks.logit_rules import UNSUPPORTED, Rule, rules_of
+from pellucid.tasks.decoders import as_decoder, ends_of, penalty_of, rules_of_model
+from pellucid.tasks.generated_text import Ending, Generated, Piece, RunningText
+from pellucid.tasks.logit_rules import Rule
+from pellucid.tasks.prefix_memory import Memory
+from pellucid.tasks.prompt_ids import ids_of_prompts
 from pellucid.tasks.sampling import Sampling, choose
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
-from pellucid.text.stream_decoder import Unfolding
-from pellucid.text.tokenizer import Tokenizer
 
 BATCH = 8
 """Texts generated at a time; they share each read of the weights."""
@@ -41,47 +32,6 @@ MAX_TOKENS = 128
 MOST_BEAMS = 512
 SAMPLES = 2**16
 """The most samples of a prompt."""
-
-Ending = Literal["stop id", "stop string", "max_tokens", "positions"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Generated:
-    """A generated text."""
-
-    prompt: int
-    """The index of its prompt."""
-    sample: int
-    """Its index among the prompt's samples."""
-    text: str
-    """The continuation, without the prompt; "" if the model has no tokenizer."""
-    prompt_ids: list[int]
-    """The ids that the model read."""
-    ids: list[int]
-    """The new ids, including those of a stop string but not the stop id."""
-    stopped: Ending
-    """Why it ended: at a stop id, at a stop string, at max_tokens, or at the model's last
-    position."""
-    seconds: float
-    """From the start of its batch, including the reading of the prompts, to its end."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        return len(self.ids) / self.seconds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """What one more token adds to a text."""
-
-    prompt: int
-    sample: int
-    id: int
-    """The token's id; the last may be a stop id, which is not part of the text."""
-    text: str
-    """Text that is final; often a word, sometimes empty."""
-    done: Generated | None = None
-    """The whole text, if this piece is its last."""
 
 
 class Options(TypedDict, total=False):
@@ -96,7 +46,7 @@ class Options(TypedDict, total=False):
     names: Sequence[str] | None
     batch: int
     plain: bool
-    memory: "Memory | None"
+    memory: Memory | None
     beams: int
 
 
@@ -141,7 +91,7 @@ def stream(
     names: Sequence[str] | None = None,
     batch: int = BATCH,
     plain: bool = False,
-    memory: "Memory | None" = None,
+    memory: Memory | None = None,
     beams: int = 1,
 ) -> Iterator[Piece]:
     """Generate the continuations of each prompt, and yield each piece of text once it is final.
@@ -188,7 +138,7 @@ def stream(
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
     check_whole("beams", beams, most=MOST_BEAMS)
-    rules, strings = _rules_of(model)
+    rules, strings = rules_of_model(model)
     if beams > 1:
         is_plain_search = sampling.is_greedy and sampling.repetition_penalty == 1
         if not is_plain_search or stop or strings or rules or samples > 1 or memory is not None:
@@ -196,15 +146,15 @@ def stream(
                 "beam search takes no sampling, samples, penalty, stop or rule on logits; "
                 "generate with 1 beam"
             )
-        ids = _ids_of(model, prompts, max_tokens, strict, names, plain)
+        ids = ids_of_prompts(model, prompts, max_tokens, strict, names, plain)
         return _searched(model, ids, max_tokens, beams)
-    ends, stop = _ends_of(model, [*stop, *strings])
-    ids = _ids_of(model, prompts, max_tokens, strict, names, plain)
+    ends, stop = ends_of(model, [*stop, *strings])
+    ids = ids_of_prompts(model, prompts, max_tokens, strict, names, plain)
     if memory is not None and len(ids) * samples != 1:
         raise ArgumentError("memory is of one prompt and one sample")
     seed = secrets.randbits(62) if seed is None else seed
     texts = [
-        _Text(number, sample, prompt_ids, model.tokenizer, stop, seed)
+        RunningText(number, sample, prompt_ids, model.tokenizer, stop, seed)
         for number, prompt_ids in enumerate(ids)
         for sample in range(samples)
     ]
@@ -228,7 +178,7 @@ def _searched(
             length_penalty=penalty,
             early=bool(settings.early_stopping),
         )
-        text = _Text(number, 0, ids, model.tokenizer, (), 0)
+        text = RunningText(number, 0, ids, model.tokenizer, (), 0)
         ending: Ending | None = None
         whole = ""
         for token in found[0].ids:
@@ -245,78 +195,7 @@ class _Choosing:
     sampling: Sampling
     rules: Sequence[Rule]
     ends: frozenset[int]
-    memory: "Memory | None"
-
-
-@dataclass(eq=False, slots=True)
-class Memory:
-    """What a model has read and written of one text that grows, such as a conversation."""
-
-    ids: list[int] = field(default_factory=list)
-    """The tokens in the cache."""
-    cache: Cache | None = None
-
-    def room_for(self, model: Decoder, ids: list[int], capacity: int) -> Cache:
-        """The cache of as many of these ids as it begins with, and of fewer than all."""
-        pairs = zip(self.ids, ids[:-1], strict=False)
-        same = next((at for at, (one, other) in enumerate(pairs) if one != other), None)
-        same = min(len(self.ids), len(ids) - 1) if same is None else same
-        if self.cache is None or self.cache.capacity < capacity:
-            before, self.cache = self.cache, model.cache(1, max(capacity, 2 * len(ids)))
-            if before is not None:
-                for layer, old in zip(self.cache.layers, before.layers, strict=True):
-                    layer.keys[:, :, :same] = old.keys[:, :, :same]
-                    layer.values[:, :, :same] = old.values[:, :, :same]
-        self.cache.start = same
-        self.ids = self.ids[:same]
-        return self.cache
-
-
-def _rules_of(model: Decoder) -> tuple[list[Rule], list[str]]:
-    """What the model's generation_config.json asks for: rules, and strings that end a text."""
-    settings = model.generation.others
-    unheeded = {name: settings[name] for name in UNSUPPORTED if name in settings}
-    if unheeded:
-        named = listing([f"{name} = {value}" for name, value in sorted(unheeded.items())])
-        warnings.warn(
-            f"the model's generation_config.json sets {named}, which generation does not support",
-            stacklevel=3,
-        )
-    strings = settings.get("stop_strings") or []
-    strings = [strings] if isinstance(strings, str) else strings
-    are_texts = isinstance(strings, list) and all(isinstance(one, str) and one for one in strings)
-    if not are_texts:
-        raise ArgumentError(f"the model's stop_strings are {strings!r:.80}, not texts")
-    rules = rules_of(settings, model.config.stop, model.config.vocabulary)
-    return rules, strings if model.tokenizer is not None else []
-
-
-def _ends_of(model: Decoder, stop: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Special tokens among the strings that end a text, as ids; and the other strings.
-
-    Raises:
-        ArgumentError: a string has a special token and more; the text that strings are looked for
-            in has no special tokens.
-    """
-    ends, strings = [], []
-    for string in stop:
-        ids = [] if model.tokenizer is None else model.tokenizer.encode([string], special=False)[0]
-        special = set() if model.tokenizer is None else set(model.tokenizer.all_special_ids)
-        if len(ids) == 1 and ids[0] in special:
-            ends.append(ids[0])
-        elif special.intersection(ids):
-            raise ArgumentError(
-                f"stop {string!r} has a special token and other text; give the token alone"
-            )
-        else:
-            strings.append(string)
-    return ends, strings
-
-
-def penalty_of(model: Decoder) -> float:
-    """The repetition penalty in the model's generation_config.json, or 1."""
-    penalty = model.generation.repetition_penalty
-    return 1.0 if penalty is None else penalty
+    memory: Memory | None
 
 
 def check_numbers(
@@ -339,74 +218,16 @@ def check_numbers(
         raise ArgumentError(f"at temperature 0 all {samples} samples are identical; use samples=1")
 
 
-@dataclass(eq=False)
-class _Text:
-    """A text that is being generated."""
-
-    prompt: int
-    sample: int
-    prompt_ids: list[int]
-    tokenizer: Tokenizer | None
-    stop: Sequence[str]
-    seed: int
-    ids: list[int] = field(default_factory=list)
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        # A seed sequence: sample 1 of seed 0 is unrelated to sample 0 of seed 1.
-        [start] = np.random.SeedSequence([self.seed, self.sample]).generate_state(1, np.uint64)
-        self.generator = torch.Generator().manual_seed(int(start))
-        self.decoder = None
-        if self.tokenizer is not None:
-            self.decoder = Unfolding(self.tokenizer, self.prompt_ids, self.stop)
-
-    def add(
-        self, token: int, max_tokens: int, config: Config, ends: frozenset[int]
-    ) -> tuple[str, Ending | None]:
-        """Add a token; returns the text that it completes, and why the text ends if it does."""
-        ending: Ending | None = None
-        text = ""
-        if token in ends:
-            ending = "stop id"
-        else:
-            self.ids.append(token)
-            if self.decoder is not None:
-                text = self.decoder.add(token)
-            if self.decoder is not None and self.decoder.is_stopped:
-                ending = "stop string"
-            elif len(self.ids) == max_tokens:
-                ending = "max_tokens"
-            elif config.positions is not None:
-                # The last token is never read, so it needs no position.
-                is_full = len(self.prompt_ids) + len(self.ids) >= config.positions
-                ending = "positions" if is_full else None
-        if ending is not None and self.decoder is not None:
-            text += self.decoder.end()
-        self.text += text
-        return text, ending
-
-    def done(self, stopped: Ending, start: float) -> Generated:
-        return Generated(
-            prompt=self.prompt,
-            sample=self.sample,
-            text=self.text,
-            prompt_ids=self.prompt_ids,
-            ids=self.ids,
-            stopped=stopped,
-            seconds=time.perf_counter() - start,
-        )
-
-
 @torch.no_grad()
 def _generated(
-    model: Decoder, texts: list[_Text], max_tokens: int, choosing: _Choosing, batch: int
+    model: Decoder, texts: list[RunningText], max_tokens: int, choosing: _Choosing, batch: int
 ) -> Iterator[Piece]:
     for start in range(0, len(texts), batch):
         yield from _one_batch(model, texts[start : start + batch], max_tokens, choosing)
 
 
 def _one_batch(
-    model: Decoder, texts: list[_Text], max_tokens: int, choosing: _Choosing
+    model: Decoder, texts: list[RunningText], max_tokens: int, choosing: _Choosing
 ) -> Iterator[Piece]:
     start = time.perf_counter()
     config, device, sampling = model.config, model.device, choosing.sampling
@@ -441,7 +262,7 @@ def _one_batch(
 
 
 def _prefill(
-    model: Decoder, texts: list[_Text], max_tokens: int, memory: Memory | None
+    model: Decoder, texts: list[RunningText], max_tokens: int, memory: Memory | None
 ) -> tuple[Tensor, Cache]:
     """The logits after each prompt, (texts, vocabulary), and the cache of the prompts.
 
@@ -491,111 +312,9 @@ def _continued(
     return logits, cache
 
 
-def _seen(texts: list[_Text], vocabulary: int, device: torch.device) -> Tensor:
+def _seen(texts: list[RunningText], vocabulary: int, device: torch.device) -> Tensor:
     """The tokens of each prompt, (texts, vocabulary) bool."""
     seen = torch.zeros(len(texts), vocabulary, dtype=torch.bool)
     for row, text in zip(seen, texts, strict=True):
         row[torch.tensor(text.prompt_ids)] = True
     return seen.to(device)
-
-
-def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:
-    """Load a decoder with its tokenizer: Pellucid's own, GPT-2 or Llama, for example.
-
-    Quantised weights stay packed.
-
-    Args:
-        path: as for `pellucid.load`.
-
-    Raises:
-        FileError: the model does not exist or cannot be loaded.
-        TypeMismatchError: the model is not a decoder.
-        ArgumentError: the model has no tokenizer.
-        MissingExtraError: an extra that loading needs is not installed.
-    """
-    model = as_decoder(load(path, packed=True))
-    if model.tokenizer is None:
-        raise ArgumentError(f"model '{path}' has no tokenizer")
-    return model
-
-
-def as_decoder(model: Any) -> Decoder:
-    """The model, if it is a decoder.
-
-    Raises:
-        TypeMismatchError: it is not.
-    """
-    if isinstance(model, EncoderDecoder):
-        raise TypeMismatchError(
-            "model must be a Decoder, not an EncoderDecoder; use pellucid translate for that"
-        )
-    if not isinstance(model, Decoder):
-        raise TypeMismatchError(f"model must be a Decoder, not {type(model).__name__}")
-    return model
-
-
-def _ids_of(
-    model: Decoder,
-    prompts: Sequence[str] | Tensor,
-    max_tokens: int,
-    strict: bool,
-    names: Sequence[str] | None,
-    plain: bool,
-) -> list[list[int]]:
-    """The ids of each prompt, truncated to the model's positions."""
-    if isinstance(prompts, Tensor):
-        if prompts.dtype not in (torch.int64, torch.int32):
-            raise TypeMismatchError(f"prompts must be int64 or int32, not {prompts.dtype}")
-        if prompts.ndim != 2 or 0 in prompts.shape:
-            raise ShapeError(
-                f"prompts must be (batch, tokens), not of shape {tuple(prompts.shape)}"
-            )
-        ids, marks = prompts.tolist(), [0] * len(prompts)
-        names = [f"prompts[{number}]" for number in range(len(ids))] if names is None else names
-    else:
-        names = checked("prompts", prompts, names)
-        ids, marks = _encoded(model, prompts, names, plain)
-    limit = model.config.positions
-    if limit is None:
-        return ids
-    too_long = [number for number, prompt_ids in enumerate(ids) if len(prompt_ids) > limit]
-    if not too_long:
-        return ids
-    longest = max(too_long, key=lambda number: len(ids[number]))
-    if strict:
-        raise ArgumentError(
-            f"{names[longest]} has {len(ids[longest]):,} tokens, but the model has {limit:,} "
-            "positions"
-        )
-    kept = limit - min(max_tokens, limit // 2)  # the rest is for the continuation
-    lost = sum(len(ids[number]) - kept for number in too_long)
-    warnings.warn(
-        f"{count(len(too_long), 'prompt')} of {len(ids)} truncated to the last {kept:,} tokens, "
-        f"since the model has {limit:,} positions: {lost:,} tokens are lost; the longest prompt "
-        f"has {len(ids[longest]):,}",
-        stacklevel=4,
-    )
-    for number in too_long:
-        front = min(marks[number], kept - 1)
-        ids[number] = ids[number][:front] + ids[number][front - kept :]
-    return ids
-
-
-def _encoded(
-    model: Decoder, prompts: Sequence[str], names: Sequence[str], plain: bool
-) -> tuple[list[list[int]], list[int]]:
-    """The ids of texts without special tokens at the end, and the number of those at the start."""
-    if model.tokenizer is None:
-        raise TypeMismatchError("model has no tokenizer; load it with one, or pass ids")
-    bare = model.tokenizer.encode(prompts, special=False)
-    whole = bare if plain else model.tokenizer.encode(prompts)
-    ids, marks = [], []
-    for name, with_marks, text in zip(names, whole, bare, strict=True):
-        if not text:
-            raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
-        # A special token after the text would tell the model that it has ended.
-        starts = range(len(with_marks) - len(text) + 1)
-        front = next((at for at in starts if with_marks[at : at + len(text)] == text), None)
-        ids.append(with_marks if front is None else with_marks[:front] + text)
-        marks.append(front or 0)
-    return ids, marks

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.lens import watch
 from pellucid.lens.spelling import is_punctuation, words
-from pellucid.models.stacks import Decoder
+from pellucid.models.architectures import Decoder
 from pellucid.text.stream_decoder import Unfolding
 
 ROWS = 128

@@ -21,7 +21,7 @@ from pellucid.lens.spelling import Word, is_punctuation, is_special, texts, word
 from pellucid.lessons.heads import worth
 from pellucid.lessons.picture import to_svg
 from pellucid.lessons.walk import Step, Walk, matrix
-from pellucid.models.stacks import Transformer
+from pellucid.models.architectures import Transformer
 
 MOST = 8
 """The most tokens of the text, and rows and columns of the picture."""

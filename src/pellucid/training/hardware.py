@@ -17,7 +17,8 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.layers.block import Block, HeadAttention
 from pellucid.layers.feed_forward import Experts, StackedLinear
 from pellucid.models import Decoder, Encoder, EncoderDecoder
-from pellucid.models.stacks import Stack, Transformer
+from pellucid.models.architectures import Transformer
+from pellucid.models.stack import Stack
 
 TRAINING_OPERATIONS = 6
 """Operations per parameter and token: a multiplication and an addition in the forward pass, and

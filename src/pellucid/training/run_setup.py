@@ -28,7 +28,7 @@ from pellucid.common.files import write_whole
 from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models import load
-from pellucid.models.stacks import KINDS
+from pellucid.models.architectures import KINDS
 from pellucid.text.folders import files_in
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.utf8_files import name_of

@@ -7,15 +7,7 @@ every text can be encoded and others can read the file.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from tokenizers import (
-    Regex,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Inner
 
 from pellucid.common.wording import listing

@@ -5,10 +5,8 @@ and options. An answer is JSON, or an array of numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal, NamedTuple, get_args
-from urllib.parse import parse_qsl
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,116 +14,25 @@ from torch import Tensor
 from pellucid import __version__
 from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
-from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
+from pellucid.errors import OutOfRangeError, PellucidError
 from pellucid.viewer import alignment, learning, lesson, rollout_rows, telling, trained
 from pellucid.viewer.catalogue import Catalogue, Place, Side
+from pellucid.viewer.requests import (
+    LARGEST,
+    Answer,
+    BrokenError,
+    ChoiceOption,
+    Endpoint,
+    Given,
+    IntegerOption,
+    Numbers,
+    PendingAnswer,
+    TextOption,
+)
 from pellucid.viewer.tile_pyramid import SIDE, Map, Reduce
 
 MOST_WORDS = 4096
 """Tokens of one answer."""
-LARGEST = 10**9 - 1
-"""Of the numbers in a request."""
-
-Pace = Literal["soon", "slow", "measuring"]
-"""At once; perhaps a pass over many weights; a pass over all weights."""
-Given = dict[str, Any]
-"""The numbers and options of one request, by name."""
-
-
-class BrokenError(PellucidError, RuntimeError):
-    """The answer could not be computed."""
-
-
-class Numbers(NamedTuple):
-    """An answer in numbers, and whether it is exact or made of sampled rows."""
-
-    values: Tensor
-    is_exact: bool = True
-
-
-Answer = Numbers | dict[str, Any]
-
-
-class IntegerOption(NamedTuple):
-    """An option that is a whole number within bounds, ends included."""
-
-    least: int
-    most: int
-    usual: int
-
-    def read(self, name: str, text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or len(text) > len(str(LARGEST)):
-            raise ArgumentError(f"{name} must be a whole number")
-        if not self.least <= int(text) <= self.most:
-            raise ArgumentError(f"{name} must be from {self.least} to {self.most}, not {text}")
-        return int(text)
-
-
-class ChoiceOption(NamedTuple):
-    """An option that is one of some words."""
-
-    words: tuple[str, ...]
-    usual: str
-
-    def read(self, name: str, text: str) -> str:
-        if text not in self.words:
-            raise ArgumentError(f"{name} must be one of {', '.join(self.words)}")
-        return text
-
-
-class TextOption(NamedTuple):
-    """An option that is any text of so many letters; empty unless given."""
-
-    most: int
-    usual: str = ""
-
-    def read(self, name: str, text: str) -> str:
-        if len(text) > self.most:
-            raise ArgumentError(f"{name} has {len(text):,} letters, more than {self.most:,}")
-        return text
-
-
-Option = IntegerOption | ChoiceOption | TextOption
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A kind of request."""
-
-    about: str
-    """What the answer is, for the schema."""
-    answer: "Callable[[Api, Given], Answer]"
-    numbers: tuple[str, ...] = ()
-    """What the numbers in the path are."""
-    options: Mapping[str, Option] | None = None
-    pace: Pace | Callable[[Given], Pace] = "soon"
-    is_json: bool = True
-
-    def read(self, parts: list[str], query: Mapping[str, str]) -> Given:
-        """The numbers and options of one request.
-
-        Raises:
-            OutOfRangeError: the path does not belong to this endpoint.
-            ArgumentError: an option is unknown, or its value is invalid.
-        """
-        if len(parts) != len(self.numbers) or not all(map(_is_number, parts)):
-            raise OutOfRangeError("there is no such endpoint")
-        options = self.options or {}
-        for name in query:
-            if name not in options:
-                raise ArgumentError(f"unknown option '{name[:40]}'")
-        given: Given = dict(zip(self.numbers, map(int, parts), strict=True))
-        for name, option in options.items():
-            given[name] = option.read(name, query[name]) if name in query else option.usual
-        return given
-
-
-class PendingAnswer(NamedTuple):
-    """A valid request that has not been answered yet."""
-
-    pace: Pace
-    find: Callable[[], Answer]
-    """Compute the answer; raises only PellucidErrors."""
 
 
 class Api:
@@ -434,19 +341,9 @@ ENDPOINTS = {
 """All endpoints, by name."""
 
 
-def parsed(path: str) -> tuple[str, dict[str, str]]:
-    """What stands before "?" in a path, and the options after it."""
-    name, _, options = path.partition("?")
-    return name, dict(parse_qsl(options, keep_blank_values=True))
-
-
 def _token(given: Given, count: int) -> int:
     """The token of a request, checked against their count."""
     token: int = given["token"]
     if token >= count:
         raise OutOfRangeError(f"there is no token {token}; there are {count}")
     return token
-
-
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal() and len(part) <= len(str(LARGEST))

@@ -22,7 +22,9 @@ from pellucid.readers import open_checkpoint
 from pellucid.readers.forward_pass import Step
 from pellucid.readers.hugging_face import TheirCheckpoint
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.generation import Ending, Piece, generate, penalty_of
+from pellucid.tasks.decoders import penalty_of
+from pellucid.tasks.generated_text import Ending, Piece
+from pellucid.tasks.generation import generate
 from pellucid.tasks.translation import search_of, translate
 from pellucid.tasks.whole_numbers import LONGEST
 from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal

@@ -27,9 +27,10 @@ from pellucid.common.files import check_writable, write_whole
 from pellucid.errors import ArgumentError, OutOfRangeError, TooLargeError
 from pellucid.lens.recording import Recording
 from pellucid.viewer import alignment
-from pellucid.viewer.api import MOST_WORDS, Answer, Api, Numbers, parsed
+from pellucid.viewer.api import MOST_WORDS, Api
 from pellucid.viewer.catalogue import THUMBNAIL, Catalogue, Layer, Place, Side, Volume
 from pellucid.viewer.computed_heads import GZIP, ComputedHeads, Parts, described
+from pellucid.viewer.requests import Answer, Numbers, parsed
 from pellucid.viewer.tile_pyramid import SIDE, Reduce, top_level
 
 LIMIT = 64 * 2**20

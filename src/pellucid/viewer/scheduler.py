@@ -8,7 +8,7 @@ from threading import Event, Lock
 from typing import Any, TypeVar, get_args
 
 from pellucid.attention.block_pool import between
-from pellucid.viewer.api import Pace
+from pellucid.viewer.requests import Pace
 
 Result = TypeVar("Result")
 

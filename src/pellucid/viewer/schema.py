@@ -4,7 +4,8 @@ from typing import Any
 
 from pellucid import __version__
 from pellucid.viewer import reading
-from pellucid.viewer.api import ENDPOINTS, LARGEST, IntegerOption, Option, TextOption
+from pellucid.viewer.api import ENDPOINTS
+from pellucid.viewer.requests import LARGEST, IntegerOption, Option, TextOption
 
 
 def schema() -> dict[str, Any]:

@@ -25,10 +25,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.common.wording import plain
 from pellucid.errors import ArgumentError, OutOfRangeError, PellucidError
-from pellucid.viewer.api import Api, BrokenError, Numbers, PendingAnswer
+from pellucid.viewer.api import Api
 from pellucid.viewer.catalogue import Catalogue, Volume
 from pellucid.viewer.connections import WAIT
 from pellucid.viewer.reading import KEPT, MOST_BYTES, Reader, Reading, SupersededError
+from pellucid.viewer.requests import BrokenError, Numbers, PendingAnswer
 from pellucid.viewer.scheduler import Scheduler
 from pellucid.viewer.schema import schema
 

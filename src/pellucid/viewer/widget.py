@@ -8,9 +8,10 @@ import anywidget
 import traitlets
 
 from pellucid.errors import PellucidError
-from pellucid.viewer.api import Api, Numbers, PendingAnswer, parsed
+from pellucid.viewer.api import Api
 from pellucid.viewer.catalogue import Catalogue
 from pellucid.viewer.html_export import as_bytes, source
+from pellucid.viewer.requests import Numbers, PendingAnswer, parsed
 from pellucid.viewer.scheduler import Scheduler
 
 HEIGHT, MOST_HEIGHT = 560, 1000

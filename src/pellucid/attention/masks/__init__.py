@@ -6,17 +6,7 @@ are the kinds of mask there are; `checks` refuses what does not fit.
 
 from pellucid.attention.masks.checks import Extent
 from pellucid.attention.masks.factories import causal, documents, padding, prefix, present, window
-from pellucid.attention.masks.mask import (
-    And,
-    Dense,
-    Mask,
-    Not,
-    Or,
-    PerItem,
-    Spans,
-    as_mask,
-    dense,
-)
+from pellucid.attention.masks.mask import And, Dense, Mask, Not, Or, PerItem, Spans, as_mask, dense
 from pellucid.attention.masks.rules import Band, Below, Documents, Present, Rows, is_causal
 
 __all__ = [

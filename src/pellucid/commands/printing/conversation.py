@@ -14,7 +14,7 @@ from pellucid.common.untrusted import MOST_LINE
 from pellucid.errors import ArgumentError, PellucidError
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.conversation import Conversation
-from pellucid.tasks.generation import Piece
+from pellucid.tasks.generated_text import Piece
 
 HELP = """\
 /look    show what each word of the last reply attended to

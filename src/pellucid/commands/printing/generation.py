@@ -17,9 +17,10 @@ from pellucid.common.files import printable
 from pellucid.common.interrupts import interruptible
 from pellucid.common.wording import count, percent, short
 from pellucid.lens.spelling import is_special
-from pellucid.models.stacks import Decoder
+from pellucid.models.architectures import Decoder
 from pellucid.tasks.compiling import compilation_named
-from pellucid.tasks.generation import BATCH, Generated, Piece, stream
+from pellucid.tasks.generated_text import Generated, Piece
+from pellucid.tasks.generation import BATCH, stream
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.sources import Look, Looks, looks
 from pellucid.text import table_writing

@@ -7,7 +7,7 @@ from typing import Any
 
 from pellucid.common.colours import Colour
 from pellucid.common.wording import short
-from pellucid.film.narration import WRITTEN_CELLS
+from pellucid.film.attention_narration import WRITTEN_CELLS
 from pellucid.film.numbers import Number
 from pellucid.film.scenes.actors import FADE, Actor, Rows
 from pellucid.film.script import Line, Scene, Script

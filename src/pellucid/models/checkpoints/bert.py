@@ -10,13 +10,7 @@ from typing import Any
 
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.classifying import labelled
-from pellucid.models.checkpoints.family import (
-    Family,
-    activation,
-    activation_name,
-    expect,
-    shape_of,
-)
+from pellucid.models.checkpoints.family import Family, activation, activation_name, expect, shape_of
 
 LAYER = "encoder.layer.{}."
 EMBEDDINGS = {

@@ -16,13 +16,7 @@ from pellucid.models.checkpoints.description import (
 )
 from pellucid.models.checkpoints.family import activation
 from pellucid.models.checkpoints.llama import NAMES
-from pellucid.models.checkpoints.llama_like import (
-    ATTENTION_BIAS,
-    RMS,
-    SANDWICH,
-    family,
-    keys,
-)
+from pellucid.models.checkpoints.llama_like import ATTENTION_BIAS, RMS, SANDWICH, family, keys
 from pellucid.models.checkpoints.rope import FULL, SLIDING, Rope
 
 SHAPE = {**RMS, "norm_offset": True, "bias": False}

@@ -9,13 +9,7 @@ from typing import Any
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.description import Description, Key, layer_types, layer_windows
 from pellucid.models.checkpoints.llama import NAMES
-from pellucid.models.checkpoints.llama_like import (
-    ATTENTION_BIAS,
-    OUTPUT_NORMS,
-    RMS,
-    family,
-    keys,
-)
+from pellucid.models.checkpoints.llama_like import ATTENTION_BIAS, OUTPUT_NORMS, RMS, family, keys
 from pellucid.models.checkpoints.rope import FULL, SLIDING, Rope
 
 ARCEE = Description(

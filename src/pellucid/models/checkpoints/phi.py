@@ -6,13 +6,7 @@ from typing import Any
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.description import Description, Key
 from pellucid.models.checkpoints.llama import BLOCK, LAYER, NAMES
-from pellucid.models.checkpoints.llama_like import (
-    FUSED_NAMES,
-    LAYER_NORM,
-    RMS,
-    family,
-    keys,
-)
+from pellucid.models.checkpoints.llama_like import FUSED_NAMES, LAYER_NORM, RMS, family, keys
 from pellucid.models.checkpoints.rope import ORIGINAL, Rope
 
 PHI_NAMES = {

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.models import load
-from pellucid.models.stacks import Transformer
+from pellucid.models.architectures import Transformer
 from pellucid.training.attention_snapshot import Glance, glance
 from pellucid.training.losses import cross_entropy
 
