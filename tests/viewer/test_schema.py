@@ -21,6 +21,7 @@ from pellucid.viewer.api import ENDPOINTS
 from pellucid.viewer.schema import schema
 from pellucid.viewer.server import MOST_WAITING
 from tests import writers
+from tests.fuzzing import few_or_many
 from tests.viewer.browser import Shown
 from tests.viewer.recordings import HEADS, TARGET
 
@@ -30,6 +31,8 @@ WITH_NUMBERS = [name for name, question in ENDPOINTS.items() if question.numbers
 """Of options alone, what is wrong may be left out, or be right once it is text."""
 # That there is no such head, or that a question makes no sense for it, no schema can tell.
 UNTOLD = [positive_data_acceptance]
+# To draw a case costs more than to answer it.
+how_often = few_or_many(7)
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +55,13 @@ def operations(told: dict[str, Any]) -> dict[str, APIOperation]:
     return {one.path.split("/")[1]: one for one in found}
 
 
-def fuzz(of: Shown, operation: APIOperation, mode: GenerationMode) -> set[int]:
+def fuzz(of: Shown, operation: APIOperation, mode: GenerationMode, examples: settings) -> set[int]:
     """The statuses of the answers to one question asked in many ways; each conforms."""
     statuses = set()
     session = requests.Session()  # a connection for all of them
 
     @given(operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=20)
+    @examples
     def ask(case: Case) -> None:
         answer = case.call(base_url=of.address, session=session)
         statuses.add(answer.status_code)
@@ -75,20 +78,23 @@ def test_the_schema_tells_all_questions(of):
     assert operations(told).keys() == {*ENDPOINTS, "read"}
 
 
+@how_often
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_what_the_schema_allows(of, name):
+def test_what_the_schema_allows(of, name, examples):
     near = copy.deepcopy(schema())
     for path in near["paths"].values():
         for one in path.get("get", {"parameters": []})["parameters"]:
             if one["in"] == "path":
                 one["schema"] = one["schema"] | {"maximum": NEAR.get(one["name"], 0)}
-    assert 200 in fuzz(of, operations(near)[name], GenerationMode.POSITIVE)
-    assert fuzz(of, operations(schema())[name], GenerationMode.POSITIVE) <= {200, 400, 404}
+    assert 200 in fuzz(of, operations(near)[name], GenerationMode.POSITIVE, examples)
+    found = fuzz(of, operations(schema())[name], GenerationMode.POSITIVE, examples)
+    assert found <= {200, 400, 404}
 
 
+@how_often
 @pytest.mark.parametrize("name", WITH_NUMBERS)
-def test_what_the_schema_forbids(of, name):
-    found = fuzz(of, operations(schema())[name], GenerationMode.NEGATIVE)
+def test_what_the_schema_forbids(of, name, examples):
+    found = fuzz(of, operations(schema())[name], GenerationMode.NEGATIVE, examples)
     assert found <= {400, 403, 404}
 
 
@@ -97,14 +103,16 @@ def test_options_that_the_schema_forbids(of, options):
     assert ask(of, f"/training?{options}")[0] == 400
 
 
-def test_a_text_that_is_sent_is_read_or_refused(reads):
+@how_often
+def test_a_text_that_is_sent_is_read_or_refused(reads, examples):
     near = copy.deepcopy(schema())
     asked = near["paths"]["/read"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     asked["properties"] |= {"model": {"enum": ["writer"]}, "text": {"const": "a ball"}}
     asked["properties"]["new_tokens"]["maximum"] = 3
-    assert fuzz(reads, operations(near)["read"], GenerationMode.POSITIVE) == {200}
-    assert fuzz(reads, operations(schema())["read"], GenerationMode.POSITIVE) <= {400, 404}
-    assert fuzz(reads, operations(schema())["read"], GenerationMode.NEGATIVE) <= {400, 403, 404}
+    near, far = operations(near)["read"], operations(schema())["read"]
+    assert fuzz(reads, near, GenerationMode.POSITIVE, examples) == {200}
+    assert fuzz(reads, far, GenerationMode.POSITIVE, examples) <= {400, 404}
+    assert fuzz(reads, far, GenerationMode.NEGATIVE, examples) <= {400, 403, 404}
 
 
 def sent(of: Shown, *lines: str) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
@@ -17,6 +17,7 @@ from pellucid.attention.scores import Block, Scores
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.viewer import tile_pyramid
 from pellucid.viewer.tile_pyramid import Map, Reduce, TensorCache, thumbnails
+from tests.fuzzing import few_or_many
 
 MASKS: dict[str, masks.Mask | None] = {
     "none": None,
@@ -69,29 +70,34 @@ def pooled(weights: torch.Tensor, cell: int, reduce: Reduce) -> torch.Tensor:
     return torch.stack([torch.stack([join(one.double()) for one in row]) for row in squares])
 
 
-@given(
-    queries=st.integers(1, 53),
-    keys=st.integers(19, 61),
-    mask=st.sampled_from(sorted(MASKS)),
-    reduce=st.sampled_from(["mean", "max"]),
-    known=st.booleans(),
-)
-def test_tiles_are_what_they_stand_for(
-    queries: int, keys: int, mask: str, reduce: Reduce, known: bool
-) -> None:
-    whole = made(queries, keys, mask, known)
-    dense = plain(whole)
-    for level in range(whole.top + 1):
-        expected = pooled(dense, 2**level, reduce)
-        down, across = (math.ceil(size / 4) for size in expected.shape)
-        rows = []
-        for row in range(down):
-            tiles = [whole.tile(level, row, col, reduce) for col in range(across)]
-            assert all(tile.is_exact for tile in tiles)
-            rows.append(torch.cat([tile.cells for tile in tiles], 1))
-        # Scores of up to some 30 are good to 2e-6, and so are the weights.
-        torch.testing.assert_close(torch.cat(rows).double(), expected, rtol=1e-5, atol=1e-7)
-    assert down == across == 1
+@few_or_many(12)
+def test_tiles_are_what_they_stand_for(examples: settings) -> None:
+    @given(
+        queries=st.integers(1, 53),
+        keys=st.integers(19, 61),
+        mask=st.sampled_from(sorted(MASKS)),
+        reduce=st.sampled_from(["mean", "max"]),
+        known=st.booleans(),
+    )
+    @examples
+    def tiles_are_pooled_weights(
+        queries: int, keys: int, mask: str, reduce: Reduce, known: bool
+    ) -> None:
+        whole = made(queries, keys, mask, known)
+        dense = plain(whole)
+        for level in range(whole.top + 1):
+            expected = pooled(dense, 2**level, reduce)
+            down, across = (math.ceil(size / 4) for size in expected.shape)
+            rows = []
+            for row in range(down):
+                tiles = [whole.tile(level, row, col, reduce) for col in range(across)]
+                assert all(tile.is_exact for tile in tiles)
+                rows.append(torch.cat([tile.cells for tile in tiles], 1))
+            # Scores of up to some 30 are good to 2e-6, and so are the weights.
+            torch.testing.assert_close(torch.cat(rows).double(), expected, rtol=1e-5, atol=1e-7)
+        assert down == across == 1
+
+    tiles_are_pooled_weights()
 
 
 @pytest.mark.parametrize("mask", sorted(MASKS))

@@ -4,9 +4,10 @@ import io
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.fuzzing import few_or_many
 
 from pellucid.commands.printing.walk import show
 from pellucid.lessons.examples import NAMES, walk_example
@@ -54,17 +55,21 @@ def test_every_line_fits(example, width):
     assert len(lines) > 20
 
 
-@settings(max_examples=30)
-@given(
-    size=st.integers(1, 40),
-    columns=st.integers(1, 37),
-    rows=st.integers(1, 3),
-    width=st.integers(28, 130),
-    name=st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=20),
-)
-def test_whatever_the_sizes_every_line_fits(size, columns, rows, width, name):
-    for walk in (walk_of(size, columns, name=name), walk_of(size, columns, rows, name)):
-        assert max(map(len, printed(walk, width).splitlines())) <= width
+@few_or_many(7)
+def test_whatever_the_sizes_every_line_fits(examples):
+    @given(
+        size=st.integers(1, 40),
+        columns=st.integers(1, 37),
+        rows=st.integers(1, 3),
+        width=st.integers(28, 130),
+        name=st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=20),
+    )
+    @examples
+    def every_line_fits(size, columns, rows, width, name):
+        for walk in (walk_of(size, columns, name=name), walk_of(size, columns, rows, name)):
+            assert max(map(len, printed(walk, width).splitlines())) <= width
+
+    every_line_fits()
 
 
 def test_wide_matrices_say_how_many_columns_there_are():
