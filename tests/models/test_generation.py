@@ -53,7 +53,9 @@ def generated(directory):
     """What transformers writes when it is told nothing, without the start and what comes behind."""
     model = transformers.BartForConditionalGeneration.from_pretrained(directory).eval()
     # As translation does: padding is never written, and takes no probability from what is.
-    options = {"bad_words_ids": [[0]], "renormalize_logits": True}
+    options = {"renormalize_logits": True}
+    if model.generation_config.bad_words_ids is None:
+        options["bad_words_ids"] = [[0]]
     found = []
     for text in TEXTS:
         ids = torch.tensor([[int(word[1:]) for word in text.split()]])
@@ -73,6 +75,8 @@ def generated(directory):
         {"num_beams": 1},
         {"early_stopping": True, "length_penalty": 3.0},
         {"max_new_tokens": 7},
+        {"no_repeat_ngram_size": 2, "min_length": 7, "repetition_penalty": 1.3},
+        {"forced_bos_token_id": None, "bad_words_ids": [[0], [5]], "suppress_tokens": [7, 9]},
     ],
 )
 def test_translations_are_as_the_checkpoint_says(bart, change):
@@ -101,10 +105,10 @@ def test_what_a_caller_says_goes_before(bart):
     ("settings", "named"),
     [
         (
-            {"no_repeat_ngram_size": 3, "min_length": 5},
-            "min_length = 5 and no_repeat_ngram_size = 3",
+            {"encoder_no_repeat_ngram_size": 3, "guidance_scale": 1.5},
+            "encoder_no_repeat_ngram_size = 3 and guidance_scale = 1.5",
         ),
-        ({"repetition_penalty": 1.3}, "repetition_penalty = 1.3"),
+        ({"no_repeat_ngram_size": 3, "repetition_penalty": 1.3, "typical_p": 0.5}, None),
         ({"do_sample": True, "temperature": 0.7}, "do_sample = True"),
         ({"num_beams": "many"}, "num_beams = many"),
         ({"forced_bos_token_id": VOCABULARY}, f"forced_bos_token_id = {VOCABULARY}"),

@@ -1,16 +1,20 @@
 """Beam search against transformers', and against trying every text."""
 
 import itertools
+import warnings
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import writers
 
 import pellucid
 from pellucid.errors import ArgumentError
 from pellucid.models import Config, EncoderDecoder
+from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import continuations, search
 from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
@@ -248,6 +252,99 @@ def test_a_decoder_s_search_is_that_of_transformers(penalty, tmp_path):
         each = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(found[0].ids)[:, None])
         expected_score = float(each.sum()) / len(found[0].ids) ** penalty
         assert found[0].score == pytest.approx(expected_score, rel=1e-4)
+
+
+END = 175
+"""Some texts of the model below end with it, and some do not."""
+SHORT = -1.5
+"""A length penalty for which more of them do."""
+RULES = {
+    "repetition_penalty": 1.4,
+    "no_repeat_ngram_size": 2,
+    "bad_words_ids": [[257], [128, 123]],
+    "min_new_tokens": 4,
+    "sequence_bias": [[[267], 1.5], [[113, 247], -2.0]],
+    "exponential_decay_length_penalty": [3, 1.2],
+    "suppress_tokens": [123, 247],
+    "begin_suppress_tokens": [113, 190],
+}
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """A random GPT-2 whose texts end now and then, and ours with its weights and a tokenizer."""
+    torch.manual_seed(3)
+    config = transformers.GPT2Config(
+        n_embd=34, n_layer=2, n_head=2, n_positions=53, vocab_size=writers.VOCABULARY,
+        bos_token_id=1, eos_token_id=END, pad_token_id=0, initializer_range=0.6,
+    )  # fmt: skip
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    directory = tmp_path_factory.mktemp("gpt2")
+    theirs.save_pretrained(directory)
+    ours = pellucid.load(directory)
+    ours.tokenizer = writers.tokenizer()
+    return theirs, ours
+
+
+def by_transformers(theirs, prompt, **options):
+    ids = torch.tensor([prompt])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), num_beams=4, max_new_tokens=11,
+            do_sample=False, **options,
+        )  # fmt: skip
+    new = found[0, len(prompt) :].tolist()
+    return new[: new.index(END)] if END in new else new
+
+
+@pytest.mark.parametrize("names", [*([name] for name in RULES), [*RULES]], ids=lambda x: x[-1])
+def test_beams_take_the_rules_of_transformers(decoder, names):
+    theirs, ours = decoder
+    settings = {name: RULES[name] for name in names}
+    penalty = settings.get("repetition_penalty", 1.0)
+    others = {name: value for name, value in settings.items() if name != "repetition_penalty"}
+    length = SHORT if names == ["min_new_tokens"] else 1.0
+    ours.generation = Generation(repetition_penalty=penalty, length_penalty=length, others=others)
+    changed = 0
+    for prompt in ([3, 17, 5], [9], [11, 12], [33, 2, 2, 5]):
+        expected = by_transformers(theirs, prompt, length_penalty=length, **settings)
+        [found] = generate(ours, torch.tensor([prompt]), max_tokens=11, beams=4)
+        assert found.ids == expected
+        changed += expected != by_transformers(theirs, prompt, length_penalty=length)
+    ours.generation = Generation()
+    assert changed
+
+
+def test_beams_end_at_strings_and_special_tokens(decoder):
+    theirs, ours = decoder
+    peer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(writers.trained())
+    )
+    ended = 0
+    for prompt in ([3, 17, 5], [9], [11, 12]):
+        plain = by_transformers(theirs, prompt)
+        ids = torch.tensor([prompt])
+        # Strings that the likeliest text has, and so does no text that is not ended by them.
+        letters = [ours.tokenizer.decode([token]) for token in plain]
+        string = next(x for x in letters[2:] if x.strip().isascii() and x.strip())
+        expected = by_transformers(theirs, prompt, stop_strings=[string], tokenizer=peer)
+        [found] = generate(ours, ids, max_tokens=11, beams=4, stop=[string])
+        assert found.ids == expected
+        assert string not in found.text
+        ended += found.stopped == "stop string"
+    assert ended
+    expected = by_transformers(theirs, [9], eos_token_id=[END, 0])
+    [found] = generate(ours, torch.tensor([[9]]), max_tokens=11, beams=4, stop=["<|end|>"])
+    assert found.ids == (expected[: expected.index(0)] if 0 in expected else expected)
+
+
+def test_rules_that_leave_no_token(decoder):
+    _, ours = decoder
+    ours.generation = Generation(others={"suppress_tokens": [*range(writers.VOCABULARY)]})
+    with pytest.raises(ArgumentError, match="the rules on logits leave no token"):
+        generate(ours, torch.tensor([[3]]), max_tokens=3, beams=2)
+    ours.generation = Generation()
 
 
 def test_generation_keeps_the_best_beam(tmp_path):

@@ -24,6 +24,7 @@ CASES = {
         [[[3, 7], 2.5], [[4], -1.0], [[8, 3, 7], 1.0]],
         lambda value: theirs.SequenceBiasLogitsProcessor(value),
     ),
+    "repetition_penalty": (1.3, lambda value: theirs.RepetitionPenaltyLogitsProcessor(value)),
     "no_repeat_ngram_size": (2, lambda value: theirs.NoRepeatNGramLogitsProcessor(value)),
     "bad_words_ids": (
         [[4], [3, 7], [2], [7, 1, 3]],
@@ -84,6 +85,7 @@ def test_a_trigram_is_not_repeated():
         {"bad_words_ids": [[]]},
         {"min_length": "many"},
         {"no_repeat_ngram_size": -1},
+        {"repetition_penalty": 0},
         {"exponential_decay_length_penalty": [1]},
         {"sequence_bias": [[[1], "much"]]},
     ],

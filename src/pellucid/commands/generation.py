@@ -1,5 +1,6 @@
 """`pellucid generate` and `pellucid translate`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,8 +64,8 @@ def generate(
         float | None,
         typer.Option(
             metavar="T",
-            help="0 always takes the likeliest token; higher samples more freely (default: 0, or "
-            "1 with an option below that samples).",
+            help="0 always takes the likeliest token; higher samples more freely (default: the "
+            "model's own, or 0, or 1 with an option below that samples).",
         ),
     ] = None,
     top_k: Annotated[
@@ -124,15 +125,17 @@ def generate(
     if system is not None and not chat:
         raise ArgumentError("--system is for conversations; give --chat too")
     penalty = 1.0 if repetition_penalty is None else repetition_penalty
-    sampling = _sampling(temperature, penalty, seed, samples, top_k=top_k, top_p=top_p, min_p=min_p)
+    cuts = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    sampling = _sampling(temperature, penalty, seed, samples, cuts)
     if prompt and len(prompt) > 1:
         raise ArgumentError(f'generate takes one prompt; put it in quotes: "{" ".join(prompt)}"')
     import secrets
 
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import generation
+    from pellucid.commands.printing.console import note
     from pellucid.tasks.conversation import prompt_of
-    from pellucid.tasks.decoders import open_writer, penalty_of
+    from pellucid.tasks.decoders import open_writer, sampling_of
     from pellucid.tasks.generation import check_numbers
     from pellucid.text.table_reading import Reading
 
@@ -149,10 +152,22 @@ def generate(
     prompts = read_texts(prompt, file, column, reading=reading, strict=strict)
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
+    own = sampling_of(loaded)
     if repetition_penalty is None:
-        # A search has no penalty: it compares the chances of whole texts.
-        penalty = penalty_of(loaded) if beams == 1 else 1.0
-        numbers["sampling"] = replace(sampling, repetition_penalty=penalty)
+        sampling = replace(sampling, repetition_penalty=own.repetition_penalty)
+    if not own.is_greedy and beams == 1 and temperature != 0:
+        given: dict[str, Any] = {"temperature": temperature, **cuts}
+        sampling = replace(
+            own,
+            repetition_penalty=sampling.repetition_penalty,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        if temperature is None:
+            note(
+                "tokens are sampled, as the model's generation_config.json says, at temperature "
+                f"{sampling.temperature:g}; --temperature 0 takes the likeliest"
+            )
+    numbers["sampling"] = sampling
     written = generation.write(
         loaded,
         prompts,
@@ -322,7 +337,7 @@ def _sampling(
     penalty: float,
     seed: int | None,
     samples: int,
-    **cuts: float | None,
+    cuts: Mapping[str, float | None],
 ) -> "Sampling":
     """How to sample, by the options."""
     from pellucid.tasks.sampling import Sampling

@@ -4,7 +4,7 @@ A source leaves the batch as soon as none of its running beams can beat its fini
 batch does not wait for its longest text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,10 +16,12 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.layers.cache import Cache
 from pellucid.models import Decoder, EncoderDecoder
+from pellucid.tasks.logit_rules import Rule
 
 CHUNK = 2**19
 """Logits searched at once: few enough to stay in a core's cache."""
 NEVER = float("-inf")
+NO_TOKEN = "the rules on logits leave no token that a text could go on or end with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def search(
     forced_stop: int | None = None,
     early: bool = False,
     start: int | None = None,
+    rules: Sequence[Rule] = (),
 ) -> list[list[Beam]]:
     """The best target texts of each source, best first.
 
@@ -81,9 +84,11 @@ def search(
         start: the id that each text follows; by default that of the model.
         early: finish a source as soon as it has `beams` texts, even if a running beam could still
             beat one of them.
+        rules: change the log-probabilities of the next token; the start token is the prompt.
 
     Raises:
-        ArgumentError: beams or max_tokens is below 1, or the model has no start or stop token.
+        ArgumentError: beams or max_tokens is below 1, the model has no start or stop token, or the
+            rules leave no token.
         TooLargeError: there is not enough memory for the cache.
     """
     config = model.config
@@ -111,6 +116,9 @@ def search(
             is_last = limits == length
             logits = model.decode(latest, memory, mask, cache=cache, last=True).float()
             logits[:, list(banned)] = NEVER
+            if rules:
+                texts = ([start, *ids] for beams_of in written.tolist() for ids in beams_of)
+                logits = _ruled(logits, rules, texts, 1)
             if forced_start is not None and length == 1:
                 logits[:] = NEVER
                 logits[:, forced_start] = 0
@@ -118,7 +126,8 @@ def search(
                 forced = is_last.repeat_interleave(scores.shape[1])
                 logits[forced] = NEVER
                 logits[forced, forced_stop] = 0
-            values, parents, ids = _best(logits, scores, beams * max(2, 1 + len(config.stop)))
+            most = beams * max(2, 1 + len(config.stop))
+            values, parents, ids = _best(logits, scores, most, are_chances=bool(rules))
             is_stop = torch.isin(ids, ids.new_tensor(config.stop)) | is_last[:, None]
             _finish(running, written, values, parents, ids, is_stop, beams, length**length_penalty)
             # The best continuations that have not ended.
@@ -144,7 +153,20 @@ def search(
                 memory, lengths, limits = memory[kept], lengths[kept], limits[kept]
                 mask = None if mask is None else masks.padding(lengths)
             latest = written[:, :, -1].reshape(-1, 1)
+    if not all(results):
+        raise ArgumentError(NO_TOKEN)
     return results
+
+
+def _ruled(
+    logits: Tensor, rules: Sequence[Rule], texts: Iterable[list[int]], prompt: int
+) -> Tensor:
+    """Log-probabilities, (texts, vocabulary), that rules have changed."""
+    chances = logits.log_softmax(-1)
+    for row, ids in zip(chances, texts, strict=True):
+        for rule in rules:
+            rule(row, ids, prompt)
+    return chances
 
 
 def _cache(model: Decoder | EncoderDecoder, texts: int, tokens: int) -> Cache:
@@ -164,6 +186,9 @@ def continuations(
     max_tokens: int,
     length_penalty: float = 1.0,
     early: bool = False,
+    rules: Sequence[Rule] = (),
+    stop: Sequence[int] | None = None,
+    ends: Callable[[tuple[int, ...]], bool] | None = None,
 ) -> list[Beam]:
     """The best texts after a prompt, best first: as `search`, for a decoder.
 
@@ -177,15 +202,22 @@ def continuations(
             of the model's positions.
         length_penalty: above 0 favours long texts.
         early: as for `search`.
+        rules: change the log-probabilities of the next token.
+        stop: ids that end a text; by default those of the model.
+        ends: whether a text, of ids after the prompt, ends with its last, as by a stop string; it
+            is asked of texts that are one id longer than texts it was asked of before.
 
     Raises:
-        ArgumentError: beams or max_tokens is below 1, or the prompt leaves no position.
+        ArgumentError: beams or max_tokens is below 1, the prompt leaves no position, or the rules
+            no token.
         TooLargeError: there is not enough memory for the cache.
     """
     if beams < 1 or max_tokens < 1:
         raise ArgumentError(f"beams and max_tokens must be at least 1, not {beams}, {max_tokens}")
     limit = max_tokens
-    stop = torch.tensor(model.config.stop, dtype=torch.int64, device=model.device)
+    last = torch.tensor(
+        model.config.stop if stop is None else list(stop), dtype=torch.int64, device=model.device
+    )
     if model.config.positions is not None:
         limit = min(limit, model.config.positions - len(ids) + 1)  # the last token is not read
     if limit < 1:
@@ -197,8 +229,15 @@ def continuations(
         written, scores = read.new_empty(1, 1, 0), torch.zeros(1, 1, device=model.device)
         for length in range(1, limit + 1):
             logits = model(read, cache=cache, last=True).float()
-            values, parents, tokens = _best(logits, scores, beams * max(2, 1 + len(stop)))
-            is_stop = torch.isin(tokens, stop) | torch.tensor(length == limit)
+            if rules:
+                texts = ([*ids, *new] for new in written[0].tolist())
+                logits = _ruled(logits, rules, texts, len(ids))
+            most = beams * max(2, 1 + len(last))
+            values, parents, tokens = _best(logits, scores, most, are_chances=bool(rules))
+            is_stop = torch.isin(tokens, last) | torch.tensor(length == limit)
+            if ends is not None:
+                candidates = torch.cat([written[0, parents[0]], tokens[0, :, None]], -1).tolist()
+                is_stop |= is_stop.new_tensor([ends(tuple(text)) for text in candidates])
             normaliser = length**length_penalty
             _finish([source], written, values, parents, tokens, is_stop, beams, normaliser)
             order = values.masked_fill(is_stop, NEVER).topk(min(beams, values.shape[1]), -1)
@@ -210,10 +249,14 @@ def continuations(
             written = torch.cat([written[:, rows], new.unsqueeze(-1)], -1)
             cache.select(rows)
             read = new.reshape(-1, 1)
+    if not source.finished:
+        raise ArgumentError(NO_TOKEN)
     return source.finished
 
 
-def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best(
+    logits: Tensor, scores: Tensor, most: int, *, are_chances: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest continuations of each source: scores, parent beams and ids, (sources, most).
 
     They are among the likeliest of each beam, so the log-softmax of all others is never computed.
@@ -222,9 +265,14 @@ def _best(logits: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Te
         logits: (sources * beams, vocabulary), overwritten.
         scores: (sources, beams) of the texts so far.
         most: the number of continuations.
+        are_chances: whether the logits are log-probabilities already.
     """
     rows = max(1, CHUNK // logits.shape[1])
-    likeliest = [_likeliest(chunk, min(most, logits.shape[1])) for chunk in logits.split(rows)]
+    each = min(most, logits.shape[1])
+    likeliest = [
+        tuple(chunk.topk(each)) if are_chances else _likeliest(chunk, each)
+        for chunk in logits.split(rows)
+    ]
     values, tokens = (torch.cat(parts) for parts in zip(*likeliest, strict=True))
     values = values.view(*scores.shape, -1) + scores.unsqueeze(-1)
     best = values.flatten(1).topk(min(most, values[0].numel()), -1)

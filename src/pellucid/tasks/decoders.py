@@ -1,7 +1,8 @@
 """Decoders to generate with: opening them, and what their generation_config.json asks for."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,27 @@ from pellucid.common.wording import listing
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.models import Decoder, EncoderDecoder, load
 from pellucid.tasks.logit_rules import UNSUPPORTED, Rule, rules_of
+from pellucid.tasks.sampling import Sampling
+from pellucid.text.stream_decoder import Unfolding
+
+Ends = Callable[[tuple[int, ...]], bool]
+"""Whether a text, of ids after a prompt, has reached its end."""
+CUTS = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Settings of sampling besides temperature, top_k and top_p."""
+TOP_K = 50
+"""Tokens that transformers samples from where a checkpoint does not say."""
 
 
-def rules_of_model(model: Decoder) -> tuple[list[Rule], list[str]]:
-    """What the model's generation_config.json asks for: rules, and strings that end a text."""
+def rules_of_model(model: Decoder, penalty: float = 1.0) -> tuple[list[Rule], list[str]]:
+    """What the model's generation_config.json asks for: rules, and strings that end a text.
+
+    Args:
+        model: the decoder.
+        penalty: a repetition penalty that is one of the rules.
+
+    Raises:
+        ArgumentError: a setting does not fit.
+    """
     settings = model.generation.others
     unheeded = {name: settings[name] for name in UNSUPPORTED if name in settings}
     if unheeded:
@@ -27,7 +45,8 @@ def rules_of_model(model: Decoder) -> tuple[list[Rule], list[str]]:
     are_texts = isinstance(strings, list) and all(isinstance(one, str) and one for one in strings)
     if not are_texts:
         raise ArgumentError(f"the model's stop_strings are {strings!r:.80}, not texts")
-    rules = rules_of(settings, model.config.stop, model.config.vocabulary)
+    penalised = {} if penalty == 1 else {"repetition_penalty": penalty}
+    rules = rules_of({**settings, **penalised}, model.config.stop, model.config.vocabulary)
     return rules, strings if model.tokenizer is not None else []
 
 
@@ -53,10 +72,52 @@ def ends_of(model: Decoder, stop: Sequence[str]) -> tuple[list[int], list[str]]:
     return ends, strings
 
 
+def stopping(model: Decoder, prompt: Sequence[int], strings: Sequence[str]) -> "Ends | None":
+    """Tells where beams end at strings, if there are any."""
+    if not strings or model.tokenizer is None:
+        return None
+    known: dict[tuple[int, ...], Unfolding] = {(): Unfolding(model.tokenizer, prompt, strings)}
+
+    def ends(ids: tuple[int, ...]) -> bool:
+        text = copy(known[ids[:-1]])
+        text.add(ids[-1])
+        known[ids] = text
+        return text.is_stopped
+
+    return ends
+
+
 def penalty_of(model: Decoder) -> float:
     """The repetition penalty in the model's generation_config.json, or 1."""
     penalty = model.generation.repetition_penalty
     return 1.0 if penalty is None else penalty
+
+
+def sampling_of(model: Decoder) -> Sampling:
+    """How the model's generation_config.json says that tokens are chosen: greedily, unless
+    `do_sample` is true; then as transformers samples, from the likeliest 50 if it does not say.
+
+    Raises:
+        ArgumentError: a setting is out of range.
+    """
+    settings = model.generation
+    penalty = penalty_of(model)
+    if not settings.do_sample:
+        return Sampling(temperature=0, repetition_penalty=penalty)
+    top_k = TOP_K if settings.top_k is None else settings.top_k
+    given: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        **{name: settings.others.get(name) for name in CUTS},
+    }
+    try:
+        return Sampling(
+            top_k=top_k or None,
+            repetition_penalty=penalty,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    except (ArgumentError, TypeMismatchError) as error:
+        raise ArgumentError(f"the model's generation_config.json does not fit: {error}") from error
 
 
 def open_writer(path: str | Path = pretrained.DECODER) -> Decoder:

@@ -18,7 +18,14 @@ from pellucid.errors import ArgumentError, TooLargeError, TypeMismatchError
 from pellucid.layers.cache import Cache
 from pellucid.models import Decoder
 from pellucid.tasks.beam import continuations
-from pellucid.tasks.decoders import as_decoder, ends_of, penalty_of, rules_of_model
+from pellucid.tasks.decoders import (
+    as_decoder,
+    ends_of,
+    penalty_of,
+    rules_of_model,
+    sampling_of,
+    stopping,
+)
 from pellucid.tasks.generated_text import Ending, Generated, Piece, RunningText
 from pellucid.tasks.logit_rules import Rule
 from pellucid.tasks.prefix_memory import Memory
@@ -104,8 +111,8 @@ def stream(
         model: a decoder; its tokenizer encodes the prompts and decodes the text.
         prompts: texts, none blank; or ids, (batch, tokens), int64 or int32.
         max_tokens: the most tokens to generate.
-        sampling: how each token is chosen; by default greedily, with the model's own repetition
-            penalty (see `penalty_of`).
+        sampling: how each token is chosen; by default as the model's own settings say (see
+            `sampling_of`): greedily, unless `do_sample` is true.
         stop: strings that end a text and are not part of it; a special token is one by itself.
         samples: the number of texts per prompt.
         seed: the random seed; random by default. Up to rounding, a sample depends only on the
@@ -116,7 +123,8 @@ def stream(
         plain: whether prompts have their special tokens already, as rendered conversations do.
         memory: of one prompt: what it begins with need not be read again.
         beams: above 1, the likeliest of so many texts is kept, by beam search (see
-            `beam.continuations`, with the model's own length penalty): greedy, and only whole.
+            `beam.continuations`, with the model's own length penalty and early stopping), and given
+            whole. It takes the same penalty, rules and stops, and no sampling.
 
     Raises:
         TypeMismatchError: the model is not a decoder, the prompts are texts and it has no
@@ -127,9 +135,10 @@ def stream(
         TooLargeError: there is not enough memory for the cache.
     """
     model = as_decoder(model)
-    if sampling is None:
-        penalty = 1.0 if beams != 1 else penalty_of(model)
-        sampling = Sampling(temperature=0, repetition_penalty=penalty)
+    if sampling is None and beams == 1:
+        sampling = sampling_of(model)
+    elif sampling is None:
+        sampling = Sampling(temperature=0, repetition_penalty=penalty_of(model))
     check_numbers(max_tokens=max_tokens, sampling=sampling, samples=samples, seed=seed, batch=batch)
     if isinstance(stop, str) or not all(isinstance(string, str) for string in stop):
         raise TypeMismatchError(f"stop must be a list of str, not {stop!r}")
@@ -138,16 +147,9 @@ def stream(
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
     check_whole("beams", beams, most=MOST_BEAMS)
-    rules, strings = rules_of_model(model)
-    if beams > 1:
-        is_plain_search = sampling.is_greedy and sampling.repetition_penalty == 1
-        if not is_plain_search or stop or strings or rules or samples > 1 or memory is not None:
-            raise ArgumentError(
-                "beam search takes no sampling, samples, penalty, stop or rule on logits; "
-                "generate with 1 beam"
-            )
-        ids = ids_of_prompts(model, prompts, max_tokens, strict, names, plain)
-        return _searched(model, ids, max_tokens, beams)
+    if beams > 1 and not (sampling.is_greedy and samples == 1 and memory is None):
+        raise ArgumentError("beam search takes no sampling, samples or memory; use 1 beam")
+    rules, strings = rules_of_model(model, sampling.repetition_penalty if beams > 1 else 1.0)
     ends, stop = ends_of(model, [*stop, *strings])
     ids = ids_of_prompts(model, prompts, max_tokens, strict, names, plain)
     if memory is not None and len(ids) * samples != 1:
@@ -159,33 +161,37 @@ def stream(
         for sample in range(samples)
     ]
     choosing = _Choosing(sampling, rules, frozenset((*model.config.stop, *ends)), memory)
+    if beams > 1:
+        return _searched(model, texts, max_tokens, choosing, beams)
     return _generated(model, texts, max_tokens, choosing, batch)
 
 
 def _searched(
-    model: Decoder, prompts: list[list[int]], max_tokens: int, beams: int
+    model: Decoder, texts: list[RunningText], max_tokens: int, choosing: "_Choosing", beams: int
 ) -> Iterator[Piece]:
     """The best text of each prompt by beam search, in one piece for each."""
     settings = model.generation
     penalty = 1.0 if settings.length_penalty is None else settings.length_penalty
-    for number, ids in enumerate(prompts):
+    for text in texts:
         start = time.perf_counter()
         found = continuations(
             model,
-            ids,
+            text.prompt_ids,
             beams=beams,
             max_tokens=max_tokens,
             length_penalty=penalty,
             early=bool(settings.early_stopping),
+            rules=choosing.rules,
+            stop=sorted(choosing.ends),
+            ends=stopping(model, text.prompt_ids, text.stop),
         )
-        text = RunningText(number, 0, ids, model.tokenizer, (), 0)
         ending: Ending | None = None
         whole = ""
         for token in found[0].ids:
-            new, ending = text.add(token, max_tokens, model.config, frozenset(model.config.stop))
+            new, ending = text.add(token, max_tokens, model.config, choosing.ends)
             whole += new
         done = text.done("positions" if ending is None else ending, start)
-        yield Piece(prompt=number, sample=0, id=found[0].ids[-1], text=whole, done=done)
+        yield Piece(prompt=text.prompt, sample=0, id=found[0].ids[-1], text=whole, done=done)
 
 
 @dataclass(frozen=True, slots=True)

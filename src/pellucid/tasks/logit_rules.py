@@ -1,13 +1,14 @@
 """Rules on the logits of the next token, as a checkpoint's generation_config.json sets them.
 
 Each is that of the same name in transformers (generation/logits_process.py there says which paper
-it is from), applied in the same order, before sampling.
+it is from), applied in the same order: before sampling; and in beam search to log-probabilities.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.common.untrusted import finite, whole
@@ -71,6 +72,19 @@ def _bad_words(value: Any, stop: list[int], vocabulary: int) -> Rule:
     return _biased([(word, -math.inf) for word in words if word not in [[one] for one in stop]])
 
 
+def _repetition(value: Any, stop: list[int], vocabulary: int) -> Rule:
+    penalty = finite(value, "a penalty")
+    if penalty <= 0:
+        raise ValueError("it must be above 0")
+
+    def rule(logits: Tensor, ids: list[int], prompt: int) -> None:
+        seen = sorted(set(ids))
+        values = logits[seen]
+        logits[seen] = torch.where(values < 0, values * penalty, values / penalty)
+
+    return rule
+
+
 def _no_repeat(value: Any, stop: list[int], vocabulary: int) -> Rule:
     size = whole(value, "a size")
 
@@ -111,7 +125,9 @@ def _decay(value: Any, stop: list[int], vocabulary: int) -> Rule:
     def rule(logits: Tensor, ids: list[int], prompt: int) -> None:
         past = len(ids) - prompt - start
         if past > 0:
-            logits[stop] += logits[stop].abs() * (factor**past - 1)
+            more = logits[stop].abs() * (factor**past - 1)
+            # What another rule forbids stays forbidden; in transformers it becomes NaN.
+            logits[stop] += more.where(more.isfinite(), 0.0)
 
     return rule
 
@@ -142,6 +158,7 @@ UNSUPPORTED = (
 """Settings that change a text and that no rule here is for."""
 RULES: dict[str, Callable[[Any, list[int], int], Rule]] = {
     "sequence_bias": _sequence_bias,
+    "repetition_penalty": _repetition,
     "no_repeat_ngram_size": _no_repeat,
     "bad_words_ids": _bad_words,
     "min_length": _min_length,

@@ -16,8 +16,10 @@ from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
 from pellucid.tasks.checked_texts import checked, ids_of
+from pellucid.tasks.decoders import CUTS
 from pellucid.tasks.language_pair import Pair, pair_of
 from pellucid.tasks.line_parts import PROTECTIONS, Part, Protection, Reader, around_kept
+from pellucid.tasks.logit_rules import RULES, Rule, rules_of
 from pellucid.tasks.translated import Sentence, Translation, Written, assembled
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 from pellucid.text.languages import iso_639_1
@@ -78,8 +80,8 @@ def translate(
     each sentence: "translate English to German: " for T5. The padding token is never generated.
 
     Defaults come from the checkpoint's generation_config.json, as do the forced first token and
-    early stopping (see `model.generation`). A warning names the settings of that file that are not
-    supported, such as `no_repeat_ngram_size`.
+    early stopping (see `model.generation`) and the rules on logits, such as `no_repeat_ngram_size`
+    (see `logit_rules`). A warning names the settings of that file that are not supported.
 
     Args:
         model: an encoder-decoder that was loaded with its tokenizer.
@@ -120,7 +122,7 @@ def translate(
     if protect not in PROTECTIONS:
         raise ArgumentError(f"protect must be one of {', '.join(PROTECTIONS)}, not {protect!r}")
     names = checked("texts", texts, names)
-    _warn_of_unsupported(model.generation)
+    rules = _rules_of(model)
     divided = _divided(model, texts, names, _reader(model, pair, whole, protect), strict)
 
     def run(
@@ -132,7 +134,7 @@ def translate(
         waiting = Counter(line for line, _ in todo)
         for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
             batch_ids = [sources[number] for number in batch]
-            best = _best(model, batch_ids, beams, length_penalty, max_tokens, pair)
+            best = _best(model, batch_ids, beams, length_penalty, max_tokens, pair, rules)
             for number, beam in zip(batch, best, strict=True):
                 line, part = todo[number]
                 text = model.tokenizer.decode(beam.ids).strip()
@@ -306,6 +308,7 @@ def _best(
     length_penalty: float,
     max_tokens: int | None,
     pair: Pair,
+    rules: Sequence[Rule],
 ) -> Iterator[Beam]:
     config, device = model.config, model.device
     padding = config.padding
@@ -325,6 +328,7 @@ def _best(
         start=pair.start,
         forced_stop=config.stop[0],
         early=bool(model.generation.early_stopping),
+        rules=rules,
     )
     return (candidates[0] for candidates in results)
 
@@ -339,20 +343,28 @@ def _limits(lengths: torch.Tensor, generation: Generation) -> torch.Tensor:
     return limits
 
 
-def _warn_of_unsupported(generation: Generation) -> None:
-    """Warn of unsupported settings; Python shows the same warning only once."""
-    unsupported = dict(generation.others)
+def _rules_of(model: EncoderDecoder) -> list[Rule]:
+    """The rules of the model's generation_config.json, with a warning of what is not supported;
+    Python shows the same warning only once.
+    """
+    generation = model.generation
+    settings = dict(generation.others)
+    if generation.repetition_penalty not in (None, 1):
+        settings["repetition_penalty"] = generation.repetition_penalty
+    # What only matters where tokens are sampled is part of that.
+    cuts = () if generation.do_sample else CUTS
+    unsupported = {
+        name: value for name, value in settings.items() if name not in RULES and name not in cuts
+    }
     if generation.do_sample:
         unsupported["do_sample"] = True
-    if generation.repetition_penalty not in (None, 1):
-        unsupported["repetition_penalty"] = generation.repetition_penalty
     if unsupported:
-        settings = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
+        named = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
         warnings.warn(
-            f"the model's generation_config.json sets {settings}, which translation does not "
-            "support",
+            f"the model's generation_config.json sets {named}, which translation does not support",
             stacklevel=3,
         )
+    return rules_of(settings, model.config.stop, model.config.vocabulary)
 
 
 def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]:

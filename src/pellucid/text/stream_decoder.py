@@ -40,7 +40,7 @@ class Unfolding:
 
     def add(self, number: int) -> str:
         """The text that one more token adds; empty if it is not certain yet."""
-        self._ids.append(number)
+        self._ids = [*self._ids, number]  # a copy of this object has its own
         new = self._new()
         if not new or new.endswith(_BROKEN):  # part of a character
             return ""

@@ -25,6 +25,7 @@ from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.decoders import penalty_of
 from pellucid.tasks.generated_text import Ending, Piece
 from pellucid.tasks.generation import generate
+from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.translation import search_of, translate
 from pellucid.tasks.whole_numbers import LONGEST
 from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
@@ -100,11 +101,20 @@ def _continued(
         pieces.append(piece)
         step("generating", len(pieces), new_tokens)
 
-    [done] = generate(model, [text], max_tokens=new_tokens, names=[TEXT], strict=True, on_token=add)
+    penalty = penalty_of(model)
+    greedy = Sampling(temperature=0, repetition_penalty=penalty)
+    [done] = generate(
+        model,
+        [text],
+        max_tokens=new_tokens,
+        sampling=greedy,
+        names=[TEXT],
+        strict=True,
+        on_token=add,
+    )
     ids = [*done.prompt_ids, *(piece.id for piece in pieces)]
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
         x = model.decoder(torch.tensor([ids[:-1]], device=model.device))
-    penalty = penalty_of(model)
     how = "Decoding was greedy: the most likely token each time."
     if penalty != 1:
         how = (

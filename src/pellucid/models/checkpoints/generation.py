@@ -61,6 +61,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "diversity_penalty": (0,),
     "force_words_ids": ([],),
     "penalty_alpha": (0,),
+    "min_p": (0,),
     "typical_p": (1,),
     "epsilon_cutoff": (0,),
     "eta_cutoff": (0,),
