@@ -1,5 +1,6 @@
 """The three transformers: any config that builds runs, and every way to compute gives the same."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import decoding_step, int8
+from pellucid.layers import decoding_step, decoding_table, int8
 from pellucid.layers.feed_forward import Experts, StackedLinear
 from pellucid.models import Config, Decoder, Encoder
 from tests.models.stacks import BATCH, TOKENS, VOCABULARY, configs, of, some_ids
@@ -73,6 +74,13 @@ def test_the_compiled_step_equals_the_blocks(config):
     with torch.no_grad():
         compiled = in_steps(model, ids, 7, 1)
     torch.testing.assert_close(compiled, in_steps(model, ids, 7, 1).detach(), **CLOSE)
+
+
+def test_no_column_of_the_table_is_compiled_by_itself():
+    types = pytest.importorskip("numba").types
+    columns = [number for name, number in vars(decoding_table).items() if name.isupper()]
+    found = [types.maybe_literal(number) for number in columns if isinstance(number, np.integer)]
+    assert found == [None] * 25
 
 
 def test_the_compiled_step_is_what_runs():

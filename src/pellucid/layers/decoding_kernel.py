@@ -128,8 +128,10 @@ def blocks(
             if cosine.shape[0]:
                 rotate(split[row], cosine[at, row], sine[at, row], neighbours)
                 rotate(split_key[row], cosine[at, row], sine[at, row], neighbours)
-            keys[row, :, stop[row] - 1] = split_key[row]
-            values[row, :, stop[row] - 1] = split_value[row]
+            for head in range(kv_heads):  # a slice would bring the texts of its errors along
+                for j in range(dim):
+                    keys[row, head, stop[row] - 1, j] = split_key[row, head, j]
+                    values[row, head, stop[row] - 1, j] = split_value[row, head, j]
         sinks = vector_at(own[columns.SINKS], heads)
         attend(split, keys, values, first[at], stop, bias, scale, softcap, sinks, scores, context)
         project_part(own, columns.OUTPUT, flat, part, like, parts)

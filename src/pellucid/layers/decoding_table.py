@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "relu_squared", "quick_gelu")
 RELU, GELU, GELU_TANH, SILU, RELU_SQUARED, QUICK_GELU = range(6)
 
@@ -10,10 +12,13 @@ RELU, GELU, GELU_TANH, SILU, RELU_SQUARED, QUICK_GELU = range(6)
 # with that of its weight and of its bias; then those of the cache and of the sinks. 0 where there
 # is none. The last is the number of the block's window and positions. Of packed weights, whose
 # bytes are uint8, it is the address of what `packed_kernel` takes of them.
-QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = range(0, 27, 3)
-OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = range(27, 39, 2)
-OWN_OUTPUT_NORM, CROSS_OUTPUT_NORM, FEED_OUTPUT_NORM = range(39, 45, 2)
-KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES, SINKS, CROSS_SINKS, INPUTS = range(45, 52)
+#
+# The numbers are NumPy's. Each of Python's is a type of its own to Numba, which would compile what
+# is given them once for each.
+QUERY, KEY, VALUE, OUTPUT, CROSS_QUERY, CROSS_OUTPUT, GATE, UP, DOWN = np.arange(0, 27, 3)
+OWN_NORM, QUERY_NORM, KEY_NORM, CROSS_NORM, CROSS_QUERY_NORM, FEED_NORM = np.arange(27, 39, 2)
+OWN_OUTPUT_NORM, CROSS_OUTPUT_NORM, FEED_OUTPUT_NORM = np.arange(39, 45, 2)
+KEYS, VALUES, MEMORY_KEYS, MEMORY_VALUES, SINKS, CROSS_SINKS, INPUTS = np.arange(45, 52)
 FIELDS = 52
 
 
