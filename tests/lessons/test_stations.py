@@ -34,7 +34,7 @@ def right(stop: Station) -> str:
 def test_each_station_is_whole(every):
     assert len(every) == 10
     for name, stop in every.items():
-        assert (stop.name, stop.title) == (name, STATIONS[name][0])
+        assert (stop.name, stop.title) == (name, STATIONS[name])
         assert stop.step in [step.name for step in stop.walk.steps]
         for question in (stop.predict, stop.check):
             assert sum(choice.is_right for choice in question.choices) == 1

@@ -60,15 +60,15 @@ def learn(
     if station is None:
         if any(files.values()):
             raise ArgumentError("give a station to write: a name or a number")
-        titles = {name: title for name, (title, _) in STATIONS.items()}
         if json:
             from pellucid.common.files import to_json as as_json
 
-            typer.echo(as_json([{"name": name, "title": title} for name, title in titles.items()]))
+            listed = [{"name": name, "title": title} for name, title in STATIONS.items()]
+            typer.echo(as_json(listed))
         else:
             from pellucid.commands.printing.station import show_path
 
-            show_path(titles, Console())
+            show_path(STATIONS, Console())
         return
     check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg, png=png)
     stop = station_of(station)

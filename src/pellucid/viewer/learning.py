@@ -23,7 +23,7 @@ TURN = 0.3
 
 def path() -> dict[str, Any]:
     """The names and titles of all stations, in order."""
-    named = [{"name": name, "title": title} for name, (title, _) in stations.STATIONS.items()]
+    named = [{"name": name, "title": title} for name, title in stations.STATIONS.items()]
     return {"stations": named}
 
 

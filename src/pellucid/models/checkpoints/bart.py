@@ -1,6 +1,7 @@
-"""BART (Lewis et al. 2020), PLBART and MVP, and what Marian and other families share with them."""
+"""BART (Lewis et al. 2020), PLBART and MVP, and what other families share with them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pellucid.layers.config import Config
@@ -43,97 +44,121 @@ NAMES = {
     "bias": "final_logits_bias",
 }
 SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+DEFAULTS = {
+    "activation_function": "gelu",
+    "max_position_embeddings": 1024,
+    "scale_embedding": False,
+    "tie_word_embeddings": True,
+}
 
 
-def both(
-    config: Mapping[str, Any], *, norm_first: bool = False, scaled: bool = False, **ids: int
-) -> dict[str, Any]:
-    """The fields of `Config` that BART, Marian and their descendants share.
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """BART, or a family that differs from it in a setting or two."""
 
-    Args:
-        config: config.json.
-        norm_first: whether the family has its norms before each part, and one at the end.
-        scaled: the family's default of scale_embedding.
-        ids: the family's defaults of special token ids.
-    """
-    expect(config, normalize_before=norm_first, add_final_layer_norm=norm_first)
-    for size in ("attention_heads", "ffn_dim"):  # `Config` has one for both stacks
-        expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
-    return {
-        "kind": "encoder-decoder",
-        "vocabulary": config["vocab_size"],
-        "width": config["d_model"],
-        "layers": config["encoder_layers"],
-        "decoder_layers": config["decoder_layers"],
-        "heads": config["encoder_attention_heads"],
-        "hidden": config["encoder_ffn_dim"],
-        "norm_first": norm_first,
-        "activation": activation(config.get("activation_function", "gelu")),
-        "positions": config.get("max_position_embeddings", 1024),
-        "embedding_scale": config["d_model"] ** 0.5
-        if config.get("scale_embedding", scaled)
-        else 1.0,
-        "tied": config.get("tie_word_embeddings", True),
-        "logit_bias": True,
-        **marks(config, TARGET_START, **ids),
-    }
+    model_type: str
+    architecture: str
+    """The class of transformers for it."""
+    shape: Mapping[str, Any]
+    """What all its models have, as fields of `Config`."""
+    expected: Mapping[str, Any]
+    """What all its models have, as keys of config.json."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """The values of missing keys of config.json, where they are not BART's."""
+    ids: Mapping[str, int]
+    """Special token ids of the family, where config.json has none."""
+    counts_from_padding: bool = False
+    """Whether the first position follows the id of padding, as in fairseq."""
+
+    def read(self, config: Mapping[str, Any]) -> Config:
+        norm_first = self.shape.get("norm_first", False)
+        expect(config, normalize_before=norm_first, add_final_layer_norm=norm_first)
+        expect(config, **self.expected)
+        for size in ("attention_heads", "ffn_dim"):  # `Config` has one for both stacks
+            expect(config, **{f"decoder_{size}": config[f"encoder_{size}"]})
+        if config.get("decoder_vocab_size") is not None:  # one vocabulary for both
+            expect(config, decoder_vocab_size=config["vocab_size"])
+        config = {**DEFAULTS, **self.defaults, **config}
+        shape = {"logit_bias": True, **self.shape}
+        if self.counts_from_padding:
+            shape["position_offset"] = config["pad_token_id"] + 1
+        return Config(
+            kind="encoder-decoder",
+            vocabulary=config["vocab_size"],
+            width=config["d_model"],
+            layers=config["encoder_layers"],
+            decoder_layers=config["decoder_layers"],
+            heads=config["encoder_attention_heads"],
+            hidden=config["encoder_ffn_dim"],
+            activation=activation(config["activation_function"]),
+            positions=config["max_position_embeddings"],
+            embedding_scale=config["d_model"] ** 0.5 if config["scale_embedding"] else 1.0,
+            tied=config["tie_word_embeddings"],
+            **shape,
+            **marks(config, TARGET_START, **self.ids),
+        )
+
+    def write(self, config: Config) -> dict[str, Any] | None:
+        says = {"decoder_layers", "positions", "embedding_scale", "tied", "logit_bias"}
+        if self.counts_from_padding:
+            says.add("position_offset")
+        if (
+            not shape_of(
+                config, " ".join(says - self.shape.keys()), kind="encoder-decoder", **self.shape
+            )
+            or config.embedding_scale not in (1.0, config.width**0.5)
+            or config.norm_eps != 1e-5
+            or config.positions is None  # transformers builds a table even of sines
+            or (self.counts_from_padding and config.padding != config.position_offset - 1)
+        ):
+            return None
+        return {
+            "model_type": self.model_type,
+            "architectures": [self.architecture],
+            "vocab_size": config.vocabulary,
+            "d_model": config.width,
+            "encoder_layers": config.layers,
+            "decoder_layers": config.decoder_layers or config.layers,
+            "encoder_attention_heads": config.heads,
+            "decoder_attention_heads": config.heads,
+            "encoder_ffn_dim": config.hidden,
+            "decoder_ffn_dim": config.hidden,
+            "activation_function": activation_name(config.activation),
+            "max_position_embeddings": config.positions,
+            "scale_embedding": config.embedding_scale != 1.0,
+            "tie_word_embeddings": config.tied,
+            "is_encoder_decoder": True,
+            **write_marks(config, TARGET_START),
+            "dropout": config.dropout,
+        }
 
 
-def write_both(config: Config, name: str, kind: str) -> dict[str, Any] | None:
-    """The config.json of such a family; None if it does not support this architecture."""
-    if config.embedding_scale not in (1.0, config.width**0.5) or config.norm_eps != 1e-5:
-        return None
-    return {
-        "model_type": name,
-        "architectures": [kind],
-        "vocab_size": config.vocabulary,
-        "d_model": config.width,
-        "encoder_layers": config.layers,
-        "decoder_layers": config.decoder_layers or config.layers,
-        "encoder_attention_heads": config.heads,
-        "decoder_attention_heads": config.heads,
-        "encoder_ffn_dim": config.hidden,
-        "decoder_ffn_dim": config.hidden,
-        "activation_function": activation_name(config.activation),
-        "max_position_embeddings": config.positions,
-        "scale_embedding": config.embedding_scale != 1.0,
-        "tie_word_embeddings": config.tied,
-        "is_encoder_decoder": True,
-        **write_marks(config, TARGET_START),
-        "dropout": config.dropout,
-    }
-
-
-def read(config: Mapping[str, Any]) -> Config:
-    expect(config, use_prompt=False)
-    ids: dict[str, Any] = {"pad_token_id": 1, "eos_token_id": 2}
-    is_plbart = config["model_type"] == "plbart"
-    if not is_plbart:  # whose targets begin with their language
-        ids["decoder_start_token_id"] = 2
-    shared = both(config, scaled=is_plbart, **ids)
-    return Config(embedding_norm=True, position="learned", position_offset=2, **shared)
-
-
-def write(config: Config) -> dict[str, Any] | None:
-    fits = shape_of(
-        config,
-        says="decoder_layers positions embedding_scale tied logit_bias",
-        kind="encoder-decoder",
-        embedding_norm=True,
-        position="learned",
-        position_offset=2,
-    )
-    return write_both(config, "bart", "BartForConditionalGeneration") if fits else None
-
-
+LEARNED = {"embedding_norm": True, "position": "learned", "position_offset": 2}
+BART = Variant(
+    model_type="bart",
+    architecture="BartForConditionalGeneration",
+    shape=LEARNED,
+    expected={"use_prompt": False},
+    ids={"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2},
+)
+PLBART = replace(
+    BART,
+    defaults={"scale_embedding": True},
+    ids={"pad_token_id": 1, "eos_token_id": 2},  # a target begins with its language
+)
 FAMILY = Family(
-    types=("bart", "plbart", "mvp"),
-    read=read,
-    write=write,
+    types=("bart", "mvp"),
+    read=BART.read,
+    write=BART.write,
     names=NAMES,
     prefix="model.",
     copies={"model.shared.weight": (*SHARED, "lm_head.weight")},
     untied=SHARED,
     rows=("final_logits_bias",),
     ignored=r"^classification_head\.",
+)
+FAMILIES = (
+    FAMILY,
+    # A model of PLBART is written as BART's.
+    replace(FAMILY, types=("plbart",), read=PLBART.read, write=lambda _: None),
 )
