@@ -147,11 +147,13 @@ def film(
         if query is not None and example != "lookup":
             row = find_token(walk.tokens, query)[0]
     else:
+        from pellucid.commands.printing.console import waiting
         from pellucid.film.walk_sources import walk_wished
 
         assert sentence is not None
         wish = _wished(sentence[0], query, causal, translate, generate)
-        walk, row, finds = walk_wished(wish, model=model, layer=layer, head=head)
+        with waiting("reading"):
+            walk, row, finds = walk_wished(wish, model=model, layer=layer, head=head)
         pace = wish.pace
 
     from pellucid.commands.printing.console import note, noted, steps

@@ -40,9 +40,10 @@ def learn(
         bool,
         typer.Option("--class", help="One thing at a time in the browser, large, for a class."),
     ] = False,
-    browser: Annotated[
-        bool, typer.Option(" /--no-browser", help="Print the address without opening a browser.")
-    ] = True,
+    no_browser: Annotated[
+        bool,
+        typer.Option("--no-browser", help="Print the address without opening a browser."),
+    ] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -56,7 +57,7 @@ def learn(
     if page or teaches:
         if any(files.values()) or answers or json:
             raise ArgumentError("--page and --class show the page: leave out other options")
-        _show_page(station_of(station).name if station else None, teaches, browser)
+        _show_page(station_of(station).name if station else None, teaches, not no_browser)
     if station is None:
         if any(files.values()):
             raise ArgumentError("give a station to write: a name or a number")
@@ -71,7 +72,10 @@ def learn(
             show_path(STATIONS, Console())
         return
     check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg, png=png)
-    stop = station_of(station)
+    from pellucid.commands.printing.console import waiting
+
+    with waiting("working out the station"):
+        stop = station_of(station)
     if notebook is not None:
         from pellucid.lessons.notebook import to_notebook
 

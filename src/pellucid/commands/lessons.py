@@ -165,9 +165,11 @@ def explain(
             raise ArgumentError("--table needs --query, the word to look up")
         walk = walk_lookup(query, rows)
     elif example is not None and not options.keys() & {"scale", "temperature", "save"}:
+        from pellucid.commands.printing.console import waiting
         from pellucid.lessons.examples import walk_example
 
-        walk = walk_example(example, causal=causal, weights=form, query=query, text=text)
+        with waiting("working out the example"):
+            walk = walk_example(example, causal=causal, weights=form, query=query, text=text)
     else:
         from pellucid.lessons.steps import walk_lesson
 

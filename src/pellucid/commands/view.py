@@ -49,9 +49,10 @@ def view(
     port: Annotated[
         int, typer.Option(metavar="N", help="The port to listen on; 0 takes a free one near 7227.")
     ] = 0,
-    browser: Annotated[
-        bool, typer.Option(" /--no-browser", help="Print the address without opening a browser.")
-    ] = True,
+    no_browser: Annotated[
+        bool,
+        typer.Option("--no-browser", help="Print the address without opening a browser."),
+    ] = False,
 ) -> None:
     """Show attention in the browser; without a text, type one there."""
     from pellucid.commands.inputs import parse_layers, read_text
@@ -96,7 +97,7 @@ def view(
             elif against_model is not None:
                 title = f"{volumes.title_of(text, file)} ({Path(against_model).name})"
                 shown.append(read(text, title, model=against_model))
-        serve(shown, at, browser, _tell, models_at_hand(model, against_model))
+        serve(shown, at, not no_browser, _tell, models_at_hand(model, against_model))
 
 
 def _tell(address: str) -> None:

@@ -306,10 +306,17 @@ def _vectors(name: str, given: Any) -> Tensor:
 
 
 def _rows(value: Any) -> Any:
-    """A matrix as rows; anything else as it is."""
+    """A matrix as rows; anything else as it is.
+
+    A number of float32 becomes the shortest decimal that float32 tells from all others, so that
+    1.36 is 1.36 in a file and in an address, and not 1.3600000143051147.
+    """
     if not isinstance(value, Tensor):
         return value
-    return tuple(map(tuple, value.double().tolist()))
+    array = value.detach().cpu()
+    if array.dtype == torch.float32:
+        array = torch.from_numpy(array.numpy().astype(str).astype(float))
+    return tuple(map(tuple, array.double().tolist()))
 
 
 def _check(lesson: Lesson) -> None:

@@ -75,11 +75,16 @@ class Speaker:
         """About the step from raw to scaled scores."""
         row = scores[self.position]
         farthest = row[row.abs().argmax()].item()
+        if factor == 1:
+            return (
+                f"Multiplied by 1, the scores stay as they are; that of {self.name} that is "
+                f"farthest from 0 is {farthest:.2f}."
+            )
         root = (
             f"Divided by √{key_dim} = {key_dim**0.5:.2f}, so that scores do not grow with how many "
             "numbers a vector has"
             if abs(factor * key_dim**0.5 - 1) < 1e-6
-            else f"Multiplied by {factor:.4g}, this model's own scale"
+            else f"Multiplied by {factor:.4g}"
         )
         return (
             f"{root}: the score of {self.name} that is farthest from 0 goes from {farthest:.2f} "

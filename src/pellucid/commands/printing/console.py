@@ -104,3 +104,13 @@ def steps() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=name, completed=done, total=of if done else None)
 
         yield step
+
+
+@contextmanager
+def waiting(name: str) -> Iterator[None]:
+    """A progress bar with a name while something is worked out; says so if Numba compiles."""
+    from pellucid.tasks.compiling import compilation_named
+
+    with steps() as step, compilation_named(step):
+        step(name, 0, 0)
+        yield

@@ -111,14 +111,15 @@ export class Curves {
     const { planes, heads } = this.#found;
     const { queries, keys } = this.#columns;
     const pen = context2d(this.#canvas);
-    const gap = clientWidth < 480 ? GAP.phone : GAP.least;
+    const isNarrow = clientWidth < 480; // there the words need the room of the boxes, and lines have the colours of heads too
+    const gap = isNarrow ? GAP.phone : GAP.least;
     const count = Math.max(queries.words.length, keys.words.length);
     const room = clientHeight - this.bar.offsetHeight - 60;
     const row = Math.max(clientHeight < 480 ? ROW.least - 1 : ROW.least, Math.min(ROW.most, room / count));
     const font = Math.min(17, Math.max(12, row * 0.62));
     pen.font = `${font}px system-ui, sans-serif`;
-    const boxes = this.#lines.isMany ? heads.length * BOX + 8 : 0;
-    const most = Math.max(60, (Math.max(320, clientWidth - 24) - 2 * (SHARE + boxes) - gap) / 2);
+    const boxes = this.#lines.isMany && !isNarrow ? heads.length * BOX + 8 : 0;
+    const most = Math.max(60, (Math.max(300, clientWidth - 24) - 2 * (SHARE + boxes) - gap) / 2);
     const [wide, wideKeys] = [queries, keys].map(({ texts }) => SHARE + Math.min(most, 20 + texts.reduce((widest, text) => Math.max(widest, pen.measureText(text).width), 0)));
     const left = boxes + wide;
     const right = left + Math.min(GAP.most, Math.max(gap, clientWidth - 24 - left - wideKeys - boxes));
@@ -179,7 +180,7 @@ export class Curves {
       pen.bezierCurveTo(left + bend, from, right - bend, to, right, to);
       pen.stroke();
     }
-    if (word && isMany) this.#drawBoxes(pen, word);
+    if (word && this.#at.boxes) this.#drawBoxes(pen, word);
     pen.globalAlpha = 1;
   }
 

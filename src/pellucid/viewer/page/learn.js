@@ -25,6 +25,8 @@ const HERE = {
 };
 /** What is asked for there, and what is done with it. @type {Record<string, [string, string]>} */
 const WAYS = { verdict: ["A sentence about a film", "Was it liked?"], next: ["A beginning of your own", "What comes next?"] };
+/** A title where no letter can stand lower. @param {string} title */
+const plain = (title) => title.replace("d_k", "dₖ");
 const PARTS = ["Guess", "See", "Change", "Your own", "Check"];
 const STORED = "pellucid-learn";
 
@@ -38,10 +40,10 @@ export async function learn(page) {
   const isClass = params.get("class") === "1";
   const go = (to, part = 0) => page.go("learn", { station: stations[to].name, ...(isClass ? { class: 1, ...(part ? { part } : {}) } : {}) });
   const body = createElement("div", { className: `learn${isClass ? " class" : ""}` });
-  const main = createElement("article", {}, createElement("p", { className: "faint", textContent: "Preparing this station …" }));
+  const main = createElement("article", {}, createElement("p", { className: "faint", textContent: `Preparing this station …${OWN_EXAMPLE[stations[at].name] ? " A trained model reads for it, which may take a minute the first time." : ""}` }));
   body.append(path(stations, at, go), main);
   view.append(body);
-  page.setStatus(`Station ${at + 1} of ${stations.length}: ${stations[at].title}`);
+  page.setStatus(`Station ${at + 1} of ${stations.length}: ${plain(stations[at].title)}`);
   const station = await source.json(`station/${at}`, signal);
   signal.throwIfAborted();
   new Stop(page, station, { at, of: stations.length, go, isClass, main });
@@ -52,7 +54,7 @@ function path(stations, at, go) {
   const done = progress();
   return createElement("nav", { data: { "aria-label": "Stations" } }, createElement("ol", {}, ...stations.map(({ name, title }, i) => {
     const isDone = done[name]?.check !== undefined;
-    const stop = button("", `${i + 1}. ${title}${isDone ? ", done" : ""}`, () => go(i));
+    const stop = button("", `${i + 1}. ${plain(title)}${isDone ? ", done" : ""}`, () => go(i));
     stop.append(createElement("span", { className: `dot${isDone ? " done" : ""}`, textContent: isDone ? "✓" : String(i + 1) }), createElement("span", {}, ...prose(title)));
     if (i === at) stop.setAttribute("aria-current", "step");
     return createElement("li", {}, stop);
@@ -177,11 +179,11 @@ class Stop {
     const made = lessonBody(this.#page, { state, only: STEPS[name], save: () => {}, extra: () => [all] });
     made.build();
     this.#lesson = made;
-    const sentence = () => [...made.element.querySelectorAll("section:not([hidden]) > div:first-child > p:last-child")].at(-1)?.textContent ?? "";
+    const sentence = () => [...[...made.element.querySelectorAll("section:not([hidden]) > div:first-child > p:last-child")].at(-1)?.cloneNode(true).childNodes ?? []];
     this.#apply = () => {
       const before = sentence();
       made.change({ ...whole(change.lesson), speaker: state.lesson.speaker });
-      said.replaceChildren("Before: ", createElement("span", { textContent: before }), createElement("br"), "Now: ", createElement("b", { textContent: sentence() }));
+      said.replaceChildren("Before: ", createElement("span", {}, ...before), createElement("br"), "Now: ", createElement("b", {}, ...sentence()));
       if (!this.#way.isClass) made.element.scrollIntoView({ block: "nearest" });
     };
     const more = name === "scale" ? [race(this.#page)] : [];

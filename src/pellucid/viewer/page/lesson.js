@@ -101,7 +101,7 @@ export async function lesson(page) {
     };
     /** What the address says. @param {import("./steps.js").Steps} steps */
     const state = ({ now, usual }) => {
-      const changed = (name, as = name) => (now[name] === usual[name] ? {} : { [as]: name === "rule" ? now.rule : Number(now[name].toPrecision(6)) });
+      const changed = (name, as = name) => (now[name] === usual[name] ? {} : { [as]: now[name] });
       return { ...place, token: given.first + now.query, ...changed("scale"), ...changed("temperature"), ...changed("rule", "mask"), ...(now.rule === "window" ? { width: now.width } : {}) };
     };
     const turn = (from, text, title) => button(text, title, () => go({ ...state(made.steps), token: from, around: from }));

@@ -160,7 +160,7 @@ export function withWords(lesson, side, words, wheel = {}) {
       if (Number.isNaN(angle)) throw new Error(`“${word}” is not a colour on the wheel: ${Object.keys(wheel).join(", ")}`);
       return [Math.cos(angle), Math.sin(angle)];
     }
-    return name === "value" ? Array(length).fill(0) : new TorchRandom(hash(word)).normal(1, length)[0];
+    return name === "value" ? Array(length).fill(0) : short(new TorchRandom(hash(word)).normal(1, length))[0];
   };
   const rows = (name) => lesson[name] && words.map((word, i) => (from[i] < 0 ? fresh(word, name) : lesson[name][from[i]]));
   const isSelf = lesson.source === null;
@@ -203,7 +203,7 @@ function rowsFrom(old, words) {
 export function withSource(lesson, words) {
   if (words.length === 0) return { ...lesson, source: null, source_embeddings: null, mask: typeof lesson.mask === "string" ? lesson.mask : "none" };
   const width = lesson.embeddings[0].length;
-  const row = (word) => { const at = lesson.tokens.indexOf(word); return at < 0 ? new TorchRandom(hash(word)).normal(1, width)[0] : lesson.embeddings[at]; };
+  const row = (word) => { const at = lesson.tokens.indexOf(word); return at < 0 ? short(new TorchRandom(hash(word)).normal(1, width))[0] : lesson.embeddings[at]; };
   return { ...lesson, source: words, source_embeddings: words.map(row), mask: "none" };
 }
 
@@ -214,7 +214,9 @@ function hash(word) {
   return seed >>> 0;
 }
 
-const halved = (matrix) => matrix.map((row) => row.map((one) => one / 2));
+/** The numbers of float32 tensors as short as float32 tells them apart, as lesson.py writes them. @param {number[][]} matrix */
+const short = (matrix) => matrix.map((row) => row.map((one) => Number(shortest(one))));
+const halved = (matrix) => short(matrix.map((row) => row.map((one) => one / 2)));
 
 /**
  * pellucid.lessons.lesson.random_lesson: a lesson on one's own words, drawn by a seed.
@@ -225,17 +227,18 @@ export function randomLesson({ words, source = null, width = 4, size = 2, heads 
   const draw = new TorchRandom(seed);
   const table = [...new Set([...words, ...(source ?? [])])];
   const vocabulary = draw.normal(table.length, width);
-  const places = halved(draw.normal(Math.max(words.length, source?.length ?? 0), width));
+  const places = draw.normal(Math.max(words.length, source?.length ?? 0), width).map((row) => row.map((one) => one / 2));
   const out = heads * size;
-  const [W_query, W_key, W_value] = Array.from({ length: 3 }, () => (form === "linear" ? draw.linear(width, out) : draw.uniform(width, out)));
-  const W_output = heads > 1 ? draw.uniform(out, width) : null;
+  const [W_query, W_key, W_value] = Array.from({ length: 3 }, () => short(form === "linear" ? draw.linear(width, out) : draw.uniform(width, out)));
+  const W_output = heads > 1 ? short(draw.uniform(out, width)) : null;
   const rows = (some) => some.map((word) => vocabulary[table.indexOf(word)]);
+  const placed = (row, i) => row.map((one, d) => Math.fround(one + (positions ? places[i][d] : 0)));
   const how = form === "linear" ? "torch.nn.Linear" : "torch.rand";
   return whole({
     tokens: words, source, title: words.join(" "),
     about: [`Your own words. Embeddings and weights are random: seed ${seed}, ${how}.`],
-    embeddings: rows(words), positions: positions ? places.slice(0, words.length) : null,
-    source_embeddings: source && rows(source).map((row, i) => row.map((one, d) => one + (positions ? places[i][d] : 0))),
+    embeddings: short(rows(words)), positions: positions ? short(places.slice(0, words.length)) : null,
+    source_embeddings: source && short(rows(source).map(placed)),
     W_query, W_key, W_value, W_output, heads,
   });
 }

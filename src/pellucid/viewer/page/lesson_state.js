@@ -91,7 +91,6 @@ export class LessonState {
     const { lesson, drawn } = this;
     const { scale, temperature, mask, window, speaker, ...more } = difference(lesson, baseOf(this.#version, this.#example));
     if (typeof mask === "object") more.mask = mask;
-    const number = (value) => Number(value.toPrecision(6));
     if (scale === null) more.scale = null;
     const how = () => {
       const { words, source, positions, ...sizes } = /** @type {NonNullable<Version["drawn"]>} */ (drawn);
@@ -100,8 +99,8 @@ export class LessonState {
     return {
       ...(drawn ? how() : {}),
       query: lesson.speaker,
-      ...(scale ? { scale: number(scale) } : {}),
-      ...(temperature === undefined ? {} : { temperature: number(temperature) }),
+      ...(scale ? { scale } : {}),
+      ...(temperature === undefined ? {} : { temperature }),
       ...(typeof mask === "string" ? { mask } : {}),
       ...(lesson.mask === "window" ? { width: lesson.window } : {}),
       ...(Object.keys(more).length ? { with: await pack(more) } : {}),

@@ -54,7 +54,7 @@ export function race(page) {
   return createElement("div", { className: "race" },
     createElement("h4", { textContent: "A race" }),
     createElement("p", {}, ...prose("Two models of one head learn to look up a symbol among 16 pairs. They begin with the same numbers and see the same data; one divides its scores by √d_k, the other does not.")),
-    createElement("div", { className: "draw" }, start, dropdown("d_k", sizes, "64", (value) => { size = Number(value); run(); }),
+    createElement("div", { className: "draw" }, start, dropdown("dₖ", sizes, "64", (value) => { size = Number(value); run(); }),
       dropdown("Seed", Array.from({ length: 5 }, (_, i) => /** @type {[string, string]} */ ([String(i), String(i)])), "0", (value) => { seed = Number(value); run(); }), ...key),
     all, said);
 }

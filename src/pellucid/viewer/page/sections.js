@@ -70,7 +70,7 @@ export function section(follow, number, [name, formula, sentence, ...parts]) {
   const how = createElement("p", { className: "formula" });
   const what = createElement("p", {});
   follow(() => {
-    what.textContent = sentence();
+    what.replaceChildren(...prose(sentence()));
     how.replaceChildren(...maths(typeof formula === "string" ? formula : formula()));
   });
   const text = createElement("div", {}, createElement("h2", {}, createElement("span", { className: "number", textContent: number }), name), how, what);
@@ -228,7 +228,9 @@ export function maths(text) {
   });
 }
 
-/** The same of a sentence. @param {string} text */
+/** A sentence, in which names like W_query and d_k are set so and commands as code; a word of the user's is as it was typed. @param {string} text */
 export function prose(text) {
-  return maths(text.replace(/(\d)%/g, "$1\u00a0%").replace(/(?<=^|[\s(])-(?=\d)/g, "−"));
+  const said = text.replace(/(\d)%/g, "$1\u00a0%").replace(/(?<=^|[\s(])-(?=\d)/g, "−");
+  return said.split(/((?<![\p{L}\p{N}_])[Wd]_\p{L}+|`pellucid [^`]*`)/u).filter(Boolean)
+    .flatMap((part) => (part[0] === "`" ? [createElement("code", { textContent: part.slice(1, -1) })] : /^[Wd]_/.test(part) ? maths(part) : [part]));
 }

@@ -87,6 +87,7 @@ export function sentencesOf({ name, own, names }) {
       const how = isRoot
         ? `Divided by √${keyDim} = ${Math.sqrt(keyDim).toFixed(2)}, so that scores do not grow with how many numbers a vector has`
         : `Multiplied by ${Number(factor.toPrecision(4))}`;
+      if (factor === 1) return `Multiplied by 1, the scores stay as they are; that of ${name} that is farthest from 0 is ${decimal(farthest)}.`;
       return `${how}: the score of ${name} that is farthest from 0 goes from ${decimal(farthest)} to ${decimal(farthest * factor)}.`;
     },
 

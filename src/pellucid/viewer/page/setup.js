@@ -60,9 +60,10 @@ function sizes({ state, change, complain, follow }) {
     });
     return createElement("label", {}, createElement("span", { textContent: name }), input);
   };
-  const form = dropdown("Weights", [["parameters", "torch.rand"], ["linear", "nn.Linear"]], "parameters", (value) => draw({ form: value }));
+  const form = dropdown("Weights", [["", "as given"], ["parameters", "torch.rand"], ["linear", "nn.Linear"]], "", (value) => { if (value) draw({ form: value }); });
   const select = /** @type {HTMLSelectElement} */ (form.querySelector("select"));
-  follow(() => { select.value = drawn().form; });
+  select.options[0].hidden = true;
+  follow(() => { select.value = state.drawn ? drawn().form : ""; });
   return [
     number("Width", "width", "Numbers of an embedding: another width draws all numbers anew", 1, MOST.size),
     number("Head size", "size", "Numbers of a query, key and value of one head", 1, MOST.size),

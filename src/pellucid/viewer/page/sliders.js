@@ -7,6 +7,8 @@ import { count, decimal, weight } from "./sentences.js";
 const TEMPERATURES = [-5, 5]; // powers of two
 const SNAP = 0.12; // how near to a mark a slider jumps to it
 
+/** A number of a slider, as it is written. @param {number} value */
+const short = (value) => Number(value.toPrecision(6));
 const isNear = (one, other, most = 1e-6) => Math.abs(one / other - 1) < most;
 
 export function scaleSlider(lesson) {
@@ -20,7 +22,7 @@ export function scaleSlider(lesson) {
   const most = isLookup ? 8 : Math.max(3, Math.log2(root) + 1);
   return slider(lesson, "Scale", [-most, most], marks, () => now.scale * root, (times) => {
     const mark = [[1 / root, 1], [1, root], [10, 10 * root], [100, 100 * root], [usual.scale, own]].find(([, value]) => isNear(value, times, 1e-9));
-    now.scale = mark ? mark[0] : times / root;
+    now.scale = mark ? mark[0] : short(times / root);
   }, (times) => `= ${decimal(times)} / √${size}`, [() => now.scale, (value) => { now.scale = value; }]);
 }
 
@@ -119,12 +121,12 @@ function slider({ follow, changed, complain }, name, [least, most], marks, get, 
   for (const kind of ["pointerdown", "pointerup", "pointercancel"]) input.addEventListener(kind, () => { isDragged = kind === "pointerdown"; });
   input.addEventListener("input", () => {
     const near = isDragged && marks.find(([value]) => Math.abs(at(value) - Number(input.value)) < SNAP);
-    set(near ? near[0] : 2 ** Number(input.value));
+    set(near ? near[0] : short(2 ** Number(input.value)));
     changed();
   });
   follow(() => {
     input.value = String(at(get()));
-    field.value = String(Number(read().toPrecision(6)));
+    field.value = String(short(read()));
     field.removeAttribute("aria-invalid");
     output.textContent = show(get());
     input.setAttribute("aria-valuetext", `${field.value} ${output.textContent}`);
