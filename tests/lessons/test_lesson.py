@@ -32,6 +32,19 @@ def test_an_example_is_read_back_as_it_was_written(name):
     assert from_json(json.loads(lesson.to_json())) == lesson
 
 
+def test_a_number_is_written_as_short_as_it_was_typed():
+    typed = [[1.36, -0.1], [4.41, 1e-7]]
+    lesson = from_tensors(*(torch.tensor(typed, dtype=torch.float32).double() for _ in range(3)))
+    assert lesson.query != tuple(map(tuple, typed))  # float64 is kept to the digit
+    lesson = Lesson.of(
+        tokens=("a", "b"), **dict.fromkeys(("query", "key", "value"), torch.tensor(typed))
+    )
+    assert json.loads(lesson.to_json())["query"] == typed
+    drawn = random_lesson("one two three", source="four five", heads=2)
+    for name in ("embeddings", "positions", "source_embeddings", "W_query", "W_output"):
+        assert all(len(repr(abs(one))) <= 15 for row in getattr(drawn, name) for one in row)
+
+
 def test_a_hidden_key_is_null_in_a_file(tmp_path):
     mask = torch.tensor([[0, -math.inf], [-1.5, 0]])
     lesson = from_tensors(torch.eye(2), torch.eye(2), torch.eye(2), mask=mask, temperature=2.0)

@@ -61,7 +61,7 @@ def test_where_there_is_no_difference_it_is_said():
 
 def test_where_nobody_learns_it_is_said():
     comparison = compare_training(3, steps=11)
-    assert comparison.sentence() == "Neither model learnt the task in 11 steps: take more of them."
+    assert comparison.sentence().startswith("Neither model learnt the task in 11 steps, so no diff")
 
 
 def test_learnt_is_a_mean_of_ten_steps():

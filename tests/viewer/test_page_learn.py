@@ -73,6 +73,18 @@ def test_what_is_revealed_is_accessible(shown, opened, size):
             assert not wrong, "\n".join([f"{name} {scheme}", *wrong])
 
 
+def test_names_are_set_and_commands_are_code(shown, opened):
+    page = opened(shown("decoder"), "learn", "station=scale")
+    expect(page.get_by_role("status")).to_have_text("Station 4 of 10: Why divide by √dₖ")
+    page.keyboard.press("1")
+    page.get_by_role("button", name="Change it").click()
+    step = page.locator("section[data-step=scale]")
+    expect(step).to_contain_text("Multiplied by 1, the scores stay as they are")
+    page.locator("h2").first.click()
+    page.keyboard.press("1")
+    expect(page.locator(".part.check code")).to_have_text("pellucid scaling --train")
+
+
 def test_a_station_is_saved_as_notebook_and_slides(shown, opened):
     page = opened(shown("decoder"), "learn", "station=mask")
     notebook = json.loads(saved(page, "Notebook").read_text(encoding="utf-8"))
@@ -117,20 +129,27 @@ def test_a_class_is_led_by_keyboard_alone(shown, opened):
     page.keyboard.press("ArrowRight")
     opened.settle(page)
     assert "station=mask&class=1" in page.url
+    page.keyboard.press("ArrowRight")
+    for key, is_down in (("ArrowDown", True), ("ArrowUp", False)):
+        page.keyboard.press(key)
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "(wanted) => document.querySelector('main').scrollTop > 0 === wanted", arg=is_down
+        )
 
 
 def test_the_race_is_that_of_the_library(monkeypatch, shown, opened):
-    monkeypatch.setattr(learning, "RACE", 20)
+    monkeypatch.setattr(learning, "RACE", 7)
     race = learning.Race()
     steps, sentence = [], None
     while sentence is None:
         answer = race.steps(16, 0, len(steps))
         steps += answer["steps"]
         sentence = answer["sentence"]
-    for pair, right in zip(steps, train_both(16, steps=20), strict=True):
+    for pair, right in zip(steps, train_both(16, steps=learning.length(16)), strict=True):
         assert pair[0][0] == pytest.approx(right[0].loss)
         assert pair[1][2] == pytest.approx(right[1].max_logit)
     page = opened(shown("decoder"), "learn", "station=scale")
     page.keyboard.press("2")
     page.get_by_role("button", name="Train both models").click()
-    expect(page.locator(".race .said")).to_contain_text("Neither model learnt the task in 20 steps")
+    expect(page.locator(".race .said")).to_contain_text("Neither model learnt the task in 7 steps")

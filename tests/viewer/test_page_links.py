@@ -179,6 +179,13 @@ def test_the_numbers_of_what_is_drawn(shown, opened):
     assert {head for head, *_ in found} == {1, 2}
 
 
+def test_a_phone_has_room_for_both_columns(shown, opened):
+    page = opened(shown("decoder"), "links", "head=all", viewport={"width": 390, "height": 844})
+    words(page, "queries").nth(1).click()
+    wide = page.get_by_role("main").evaluate("(one) => one.scrollWidth - one.clientWidth")
+    assert wide <= 0
+
+
 def test_of_a_long_text_a_part_is_shown(shown, opened):
     of = shown("long")
     weights = of.weights(1, 2)

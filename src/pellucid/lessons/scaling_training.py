@@ -53,7 +53,10 @@ class TrainingComparison:
         divided, undivided = learnt_after(self.scaled), learnt_after(self.unscaled)
         steps = len(self.scaled)
         if divided is None and undivided is None:
-            return f"Neither model learnt the task in {steps} steps: take more of them."
+            return (
+                f"Neither model learnt the task in {steps} steps, so no difference shows: try "
+                "another d_k, or more steps."
+            )
         if divided is not None and (undivided is None or undivided > REAL * divided):
             late = f"not within {steps}" if undivided is None else f"after {undivided}"
             return (

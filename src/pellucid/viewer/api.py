@@ -309,7 +309,7 @@ ENDPOINTS = {
         options={
             "d_k": IntegerOption(1, 256, 64),
             "seed": IntegerOption(0, LARGEST, 0),
-            "first": IntegerOption(0, learning.RACE, 0),
+            "first": IntegerOption(0, learning.MORE * learning.RACE, 0),
         },
         pace="slow",
     ),

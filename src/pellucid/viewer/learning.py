@@ -16,9 +16,17 @@ from pellucid.lessons.slides import to_slides
 from pellucid.viewer.lesson import as_json
 
 RACE = 300
-"""Steps of a race."""
+"""Steps of a race; where d_k is below LEAST, both models learn slowly, and take more of them."""
+LEAST = 32
+MORE = 3
+"""How many times as many."""
 TURN = 0.3
 """Seconds that one answer trains for, at least one step."""
+
+
+def length(d_k: int) -> int:
+    """The steps of a race with keys of this size."""
+    return RACE if d_k >= LEAST else MORE * RACE
 
 
 def path() -> dict[str, Any]:
@@ -79,7 +87,7 @@ class Race:
         with self._lock:
             if self._of != (d_k, seed):
                 self._of, self._steps = (d_k, seed), []
-                self._rest = train_both(d_k, steps=RACE, seed=seed)
+                self._rest = train_both(d_k, steps=length(d_k), seed=seed)
             end = time.monotonic() + TURN
             for pair in self._rest:
                 self._steps.append(pair)
@@ -87,10 +95,10 @@ class Race:
                     break
             taken = list(self._steps)
         sentence = None
-        if len(taken) == RACE:
+        if len(taken) == length(d_k):
             scaled, unscaled = zip(*taken, strict=True)
             sentence = TrainingComparison(
                 d_k=d_k, seed=seed, learning_rate=1e-3, scaled=scaled, unscaled=unscaled
             ).sentence()
         steps = [[astuple(one) for one in pair] for pair in taken[first:]]
-        return {"steps": steps, "of": RACE, "sentence": sentence}
+        return {"steps": steps, "of": length(d_k), "sentence": sentence}

@@ -24,7 +24,7 @@ def spread(
     for place, word in enumerate(words):
         wide = board.measure(word, weight) * size
         if lines[-1]:
-            x += (0.1 if joins[place] else 0.36) * size
+            x += (0.04 if joins[place] else 0.36) * size
         if lines[-1] and x + wide > room:
             lines.append([])
             x = 0.0

@@ -225,6 +225,7 @@ class Stop {
       else if (this.#part === 2) this.#apply();
     } else if (isClass && ["ArrowRight", "PageDown", " "].includes(key) && !(key === " " && within("button"))) this.#turn(1, at, of, go);
     else if (isClass && ["ArrowLeft", "PageUp"].includes(key)) this.#turn(-1, at, of, go);
+    else if (isClass && ["ArrowDown", "ArrowUp"].includes(key)) this.#page.view.scrollBy({ top: (key === "ArrowDown" ? 0.5 : -0.5) * this.#page.view.clientHeight });
     else return;
     event.preventDefault();
   }

@@ -49,14 +49,14 @@ export function race(page) {
   }
 
   const key = COLOURS.map((colour, i) => createElement("span", { className: `key ${colour.slice(2)}` }, ...prose(["divided by √d_k", "not divided"][i])));
-  const sizes = [4, 16, 64, 256].map((one) => /** @type {[string, string]} */ ([String(one), String(one)]));
+  const sizes = [16, 32, 64, 256].map((one) => /** @type {[string, string]} */ ([String(one), String(one)]));
   const all = createElement("div", { className: "charts", hidden: true }, ...charts.map(({ element }) => element));
   return createElement("div", { className: "race" },
     createElement("h4", { textContent: "A race" }),
     createElement("p", {}, ...prose("Two models of one head learn to look up a symbol among 16 pairs. They begin with the same numbers and see the same data; one divides its scores by √d_k, the other does not.")),
     createElement("div", { className: "draw" }, start, dropdown("dₖ", sizes, "64", (value) => { size = Number(value); run(); }),
       dropdown("Seed", Array.from({ length: 5 }, (_, i) => /** @type {[string, string]} */ ([String(i), String(i)])), "0", (value) => { seed = Number(value); run(); }), ...key),
-    all, said);
+    said, all);
 }
 
 function shown(measure, value) {
