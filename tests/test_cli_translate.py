@@ -169,8 +169,10 @@ def test_too_long(run, refused, model, tmp_path):
 def test_what_is_kept_as_it_is(run, refused):
     """By the packaged model, which spells everything, and copies no address."""
     text = "See https://example.org/a?b=1. He said to {name}, come. And he went."
-    status, out, err = run(text, "--protect", "all", "--json")
+    _, everything, _ = run(text, "--protect", "all", "--json")
+    status, out, err = run(text, "--json")  # the model loses both
     said = json.loads(out)["items"][0]
+    assert said["text"] == json.loads(everything)["items"][0]["text"]
     assert (status, err) == (0, "")
     assert said["protected"] == ["https://example.org/a?b=1", "{name}"]
     assert said["text"].count("https://example.org/a?b=1") == said["text"].count("{name}") == 1
@@ -182,7 +184,7 @@ def test_what_is_kept_as_it_is(run, refused):
     start = "pellucid: changed in translation: 'https://example.org/a?b=1'"
     assert err.startswith(start)
     assert err.endswith("--protect all keeps addresses, tags, placeholders\n")
-    assert "--protect must be one of unknown, all, none, not 'some'" in refused(
+    assert "--protect must be one of changed, unknown, all, none, not 'some'" in refused(
         text, "--protect", "some"
     )
 

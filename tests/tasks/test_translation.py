@@ -298,9 +298,10 @@ def test_what_the_tokenizer_cannot_spell_is_kept(marian):
     assert one.text == "{} https://a.b/c?d=1 {}".format(*translators.SPANISH.splitlines()[0:3:2])
     [bare] = translate(model, ["https://a.b/c?d=1"])
     assert (bare.text, bare.ids, bare.score) == ("https://a.b/c?d=1", [], 0.0)
+    assert translate(model, [text], protect="unknown")[0].text == one.text
     [lost] = translate(model, [text], protect="none")
     assert "https" not in lost.text
-    with pytest.raises(ArgumentError, match="protect must be one of unknown, all, none, not 'no'"):
+    with pytest.raises(ArgumentError, match="protect must be one of changed, unknown, all"):
         translate(model, [text], protect="no")
 
 

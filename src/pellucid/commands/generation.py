@@ -239,10 +239,10 @@ def translate_texts(
         str,
         typer.Option(
             metavar="WHICH",
-            help="Which addresses, tags, placeholders and numbers to keep as they are: all, none, "
-            "or those unknown to the tokenizer.",
+            help="Which addresses, tags, placeholders and numbers to keep as they are: those that "
+            "would come out changed, those unknown to the tokenizer, all or none.",
         ),
-    ] = "unknown",
+    ] = "changed",
     beams: Annotated[
         int | None,
         typer.Option(

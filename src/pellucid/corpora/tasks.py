@@ -127,7 +127,7 @@ class Translate(Task):
     """Languages, of a model with several."""
     whole: bool = False
     """Whether texts are left whole."""
-    protect: Protection = "unknown"
+    protect: Protection = "changed"
     """What is kept as it is."""
     beams: int | None = None
     length_penalty: float | None = None

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from pellucid.text.kept_spans import kept_spans
+from pellucid.text.kept_spans import kept_spans, lost_spans
 from pellucid.text.sentences import Span, clause_spans, sentence_spans
 
-Protection = Literal["unknown", "all", "none"]
-PROTECTIONS = ("unknown", "all", "none")
+Protection = Literal["changed", "unknown", "all", "none"]
+PROTECTIONS = ("changed", "unknown", "all", "none")
 NAMES = ("Ur", "Dan", "Ai", "Og", "Nod", "Levi")
 """What stands for what is kept: short names, which most translators repeat."""
 TOLD = re.compile(r"\s*(?:>>[^<>\s]+<<\s*|translate [A-Z]\w+ to [A-Z]\w+:\s*)")
@@ -54,7 +54,7 @@ class Reader:
     spells: Callable[[str], bool]
     """Whether its tokenizer has all of a text."""
     language: str = "en"
-    protect: Protection = "unknown"
+    protect: Protection = "changed"
     whole: bool = False
     """Whether texts are left whole."""
 
@@ -63,7 +63,7 @@ class Reader:
         told = TOLD.match(text)
         start, prefix = (told.end(), told[0].lstrip()) if told else (0, "")
         kept = list(kept_spans(text))
-        spans = [(0, len(text))]
+        spans = [(start, len(text))]
         cut = 0
         if not self.whole:
             spans = []
@@ -79,23 +79,38 @@ class Reader:
         kept = [] if self.protect == "none" else kept
         if len(spans) == 1 and not kept:
             return [Part(span=spans[0], reads=text)], cut
-        return [self._part(text, span, prefix, kept) for span in spans], cut
+        return [part_keeping(text, span, prefix, kept) for span in spans], cut
 
-    def _part(self, text: str, span: Span, prefix: str, kept: Sequence[Span]) -> Part:
-        """A part with names for what it keeps."""
-        names: dict[str, str] = {}
-        free = (name for name in NAMES if name not in text)
-        reads, place = "", span[0]
-        for first, last in _inside(kept, span):
-            name = next(free, None)
-            if name is None:  # there are too many: it will be cut
-                name = ""
-            names[name] = text[first:last]
-            reads, place = reads + text[place:first] + name, last
-        reads += text[place : span[1]]
-        bare = re.sub("|".join(filter(None, names)) or "(?!)", "", reads)
-        is_empty = not any(map(str.isalnum, bare))
-        return Part(span=span, reads=None if is_empty else prefix + reads, names=names)
+
+def part_keeping(text: str, span: Span, prefix: str, kept: Sequence[Span]) -> Part:
+    """A part with names for what it keeps."""
+    names: dict[str, str] = {}
+    free = (name for name in NAMES if name not in text)
+    reads, place = "", span[0]
+    for first, last in _inside(kept, span):
+        name = next(free, None)
+        if name is None:  # there are too many: it will be cut
+            name = ""
+        names[name] = text[first:last]
+        reads, place = reads + text[place:first] + name, last
+    reads += text[place : span[1]]
+    bare = re.sub("|".join(filter(None, names)) or "(?!)", "", reads)
+    is_empty = not any(map(str.isalnum, bare))
+    return Part(span=span, reads=None if is_empty else prefix + reads, names=names)
+
+
+def keeping(text: str, part: Part, translation: str) -> Part | None:
+    """The part with names for what its translation, with names in it, lost; None if it lost nothing
+    or the part has too much to keep.
+    """
+    found = part.restored(translation)
+    lost = lost_spans(text, part.span, "" if found is None else found)
+    if not lost or part.reads is None:
+        return None
+    told = TOLD.match(part.reads)
+    names = {text[slice(*one)] for one in lost} | {*part.names.values()}
+    kept = [one for one in _inside(list(kept_spans(text)), part.span) if text[slice(*one)] in names]
+    return part_keeping(text, part.span, told[0] if told else "", kept)
 
 
 def around_kept(text: str, part: Part) -> list[Part]:

@@ -18,7 +18,7 @@ from pellucid.tasks.beam import Beam, search
 from pellucid.tasks.checked_texts import checked, ids_of
 from pellucid.tasks.decoders import CUTS
 from pellucid.tasks.language_pair import Pair, pair_of
-from pellucid.tasks.line_parts import PROTECTIONS, Part, Protection, Reader, around_kept
+from pellucid.tasks.line_parts import PROTECTIONS, Part, Protection, Reader, around_kept, keeping
 from pellucid.tasks.logit_rules import RULES, Rule, rules_of
 from pellucid.tasks.translated import Sentence, Translation, Written, assembled
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
@@ -60,7 +60,7 @@ def translate(
     source: str | None = None,
     target: str | None = None,
     whole: bool = False,
-    protect: Protection = "unknown",
+    protect: Protection = "changed",
     beams: int | None = None,
     length_penalty: float | None = None,
     max_tokens: int | None = None,
@@ -92,7 +92,9 @@ def translate(
         whole: leave texts whole, as a model for summaries needs; those that are too long are cut
             short with a warning.
         protect: which web and e-mail addresses, tags, placeholders ({name}, %s) and numbers are
-            kept as they are: those that the tokenizer cannot spell ("unknown"), "all" or "none".
+            kept as they are: those that would be lost or changed ("changed"), only those that the
+            tokenizer cannot spell ("unknown"), "all" or "none". With `whole`, "changed" is
+            "unknown": a summary need not have all.
         beams: the beam width, up to 512; 1 is greedy. By default the checkpoint's, or 4.
         length_penalty: above 0 favours long translations, below 0 short ones; at 1 the score is
             the mean log-probability per token. By default the checkpoint's, or 1.
@@ -144,11 +146,23 @@ def translate(
                 progress(done + sum(not left for left in waiting.values()), len(texts))
         return found
 
+    def run_again(todo: list[tuple[int, Part]], done: int) -> dict[int, Written]:
+        """What it writes for parts in lines, of which so many are done."""
+        reads, named = _read_of(todo, pair, names)
+        return run(todo, pair.marked(ids_of(model, reads, strict, named)), done)
+
     todo = [(line, part) for line, parts in enumerate(divided) for part in parts if part.reads]
-    reads, named = _read_of(todo, pair, names)
-    found = run(todo, pair.marked(ids_of(model, reads, strict, named)), 0)
+    found = run_again(todo, 0)
+    first = [list(parts) for parts in divided]  # which live as long as their `id`s are keys
     again: list[tuple[int, Part]] = []
-    first = list(divided)  # whose parts must live as long as their `id`s are keys
+    if protect == "changed" and not whole:
+        for line, part in todo:
+            if (other := keeping(texts[line], part, found[id(part)].text)) is not None:
+                divided[line][divided[line].index(part)] = other
+                again += [(line, other)] if other.reads else []
+        if again:
+            found |= run_again(again, len(texts) - len({line for line, _ in again}))
+    again, second = [], list(divided)
     for line, parts in enumerate(divided):
         pieces: list[Part] = []
         for part in parts:
@@ -158,11 +172,10 @@ def translate(
             smaller = around_kept(texts[line], part)
             pieces += smaller
             again += [(line, one) for one in smaller if one.reads]
-        first[line], divided[line] = parts, pieces
+        second[line], divided[line] = parts, pieces
     if again:
-        reads, named = _read_of(again, pair, names)
-        sources = pair.marked(ids_of(model, reads, strict, named))
-        found |= run(again, sources, len(texts) - len({line for line, _ in again}))
+        found |= run_again(again, len(texts) - len({line for line, _ in again}))
+    del first, second
     return [
         assembled(text, parts, found, pair.start, length_penalty)
         for text, parts in zip(texts, divided, strict=True)

@@ -24,6 +24,33 @@ def kept_spans(text: str) -> Iterator[Span]:
     return (match.span() for match in KEPT.finditer(text))
 
 
+MAY_BE_A_WORD = 12
+"""The largest number that languages write as a word: "2 dogs" may well be "dos perros"."""
+
+
+def lost_spans(text: str, span: Span, translation: str) -> list[Span]:
+    """Places within a span of a text of what its translation does not have as often.
+
+    A number counts as kept if its digits come through, since languages put other marks between
+    them; and one up to `MAY_BE_A_WORD`.
+    """
+    digits = re.sub(r"(?<=\d)[.,:/'\s](?=\d)", "", translation)
+    lost = []
+    for match in KEPT.finditer(text):
+        if span[0] <= match.start() and match.end() <= span[1]:
+            one, within = match[0], translation
+            if match.lastgroup == "number":
+                one, within = re.sub(r"\D", "", one), digits
+                if len(one) <= 2 and int(one) <= MAY_BE_A_WORD:
+                    continue
+            place = within.find(one)
+            if place < 0:
+                lost.append(match.span())
+            elif match.lastgroup != "number":  # each counts once
+                translation = translation[:place] + translation[place + len(one) :]
+    return lost
+
+
 def changed(text: str, translation: str) -> list[str]:
     """Addresses, tags and placeholders of a text that are not in its translation.
 
