@@ -55,13 +55,13 @@ def adapted(name, directory, base, **options):
 def test_merged_it_is_what_peft_computes(name, tmp_path):
     base = written(name, tmp_path / "base")
     model = adapted(name, tmp_path / "adapter", base)
-    got = pellucid.load(tmp_path / "adapter")
+    got = pellucid.load(tmp_path / "adapter", base=base)
     expected = theirs(name, model)
     size = expected.abs().max()
     assert (ours(name, got) - expected).abs().max() <= 1e-5 * size
     assert (ours(name, pellucid.load(base)) - expected).abs().max() > 1e-2 * size
     truth = theirs(name, exact(model))
-    in_double = ours(name, pellucid.load(tmp_path / "adapter", dtype=torch.float64))
+    in_double = ours(name, pellucid.load(tmp_path / "adapter", base=base, dtype=torch.float64))
     assert (in_double - truth).abs().max() <= 1e-10 * size
     got.save(tmp_path / "merged")
     merged = theirs(name, read(name, tmp_path / "merged"))
@@ -92,7 +92,7 @@ def test_a_base_inside_the_adapter_s_directory(tmp_path):
         ({"base_model_name_or_path": None}, "has no base_model_name_or_path"),
         (
             {"base_model_name_or_path": "a/b"},
-            "names the base model 'a/b', which is not a directory",
+            r"names the base model 'a/b', which is not in its directory; .* --model ADAPTER\+BASE",
         ),
     ],
 )
@@ -100,21 +100,39 @@ def test_what_cannot_be_merged_is_refused(changes, told, tmp_path):
     adapted("bert", tmp_path / "adapter", written("bert", tmp_path / "base"))
     file = tmp_path / "adapter/adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    named = None if "base_model_name_or_path" in changes else tmp_path / "base"
     with pytest.raises(FileError, match=told):
-        pellucid.load(tmp_path / "adapter")
+        pellucid.load(tmp_path / "adapter", base=named)
+
+
+def test_a_stranger_s_adapter_names_no_file_outside_it(tmp_path):
+    base = written("bert", tmp_path / "base")
+    for said in (base, "../base"):
+        adapted("bert", tmp_path / "adapter", said)
+        with pytest.raises(FileError, match="which is not in its directory; if that is the model"):
+            pellucid.load(tmp_path / "adapter")
+    (tmp_path / "adapter" / "inner").symlink_to(base)
+    with pytest.raises(FileError, match="link"):
+        pellucid.load(tmp_path / "adapter", base=base)
+    (tmp_path / "adapter" / "inner").unlink()
+    one, other = (
+        pellucid.load(f"{tmp_path / 'adapter'}+{base}"),
+        pellucid.load(tmp_path / "adapter", base=base),
+    )
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+    with pytest.raises(FileError, match="it has no adapter that could change a base model"):
+        pellucid.load(base, base=base)
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
     adapted("bert", tmp_path / "adapter", written("roberta", tmp_path / "base"))
-    other = {"base_model_name_or_path": str(written("gpt2", tmp_path / "other"))}
-    file = tmp_path / "adapter/adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
+    other = written("gpt2", tmp_path / "other")
     with pytest.raises(FileError, match=r"its adapter changes encoder\.layer\.0.*does not store"):
-        pellucid.load(tmp_path / "adapter")
+        pellucid.load(tmp_path / "adapter", base=other)
 
 
 def test_an_adapter_that_is_pickled_is_refused(tmp_path):
     adapted("bert", tmp_path / "adapter", written("bert", tmp_path / "base"))
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     with pytest.raises(FileError, match=r"pickled \(adapter_model\.bin\).*peft: model\.merge"):
-        pellucid.load(tmp_path / "adapter")
+        pellucid.load(tmp_path / "adapter", base=tmp_path / "base")

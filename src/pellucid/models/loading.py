@@ -28,7 +28,7 @@ from pellucid.models.checkpoints import (
 )
 from pellucid.models.checkpoints.family import Family, Names, Place, names_of, of_theirs, places
 from pellucid.models.checkpoints.gguf_file import GgufFile
-from pellucid.models.checkpoints.source import GGUF, directory_of, opening
+from pellucid.models.checkpoints.source import GGUF, directory_of, opening, with_base
 from pellucid.models.checkpoints.weight_files import Stored, Tensors, as_large_as_stored, check_fits
 from pellucid.text import gguf_vocabularies
 from pellucid.text.tokenizer import Tokenizer
@@ -43,6 +43,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     packed: bool = False,
+    base: str | Path | None = None,
 ) -> Encoder | Decoder | EncoderDecoder:
     """Load a model in eval mode, from a directory or the Hugging Face hub.
 
@@ -55,6 +56,8 @@ def load(
         packed: keep the quantised weights of a GGUF file as they are stored, and round inputs as
             llama.cpp does: the memory of the file, and faster generation, but no training. It has
             no effect on other weights, and needs float32.
+        base: the model that an adapter of peft changes, if it is not inside the adapter's
+            directory; "ADAPTER+BASE" as the path says the same.
 
     Raises:
         TypeMismatchError: path, dtype or device has the wrong type.
@@ -68,8 +71,13 @@ def load(
     if packed and dtype != torch.float32:
         raise ArgumentError(f"packed weights need dtype torch.float32, not {dtype}")
     directory = directory_of(path)
+    named = with_base(path)[1] if base is None else base
+    of_base = None if named is None else directory_of(named)
     with opening(path):
-        found = (_in_gguf if directory.suffix == GGUF else _in_directory)(directory)
+        if directory.suffix == GGUF:
+            found = _in_gguf(directory)
+        else:
+            found = _in_directory(directory, of_base)
         family, stored = found.family, found.stored
         # On "meta", building the model needs neither memory nor random numbers.
         with untrusted.guarded(found.unfit), as_large_as_stored(stored), torch.device("meta"):
@@ -99,11 +107,15 @@ class _Found:
     prompts: pooling.Prompts
 
 
-def _in_directory(directory: Path) -> _Found:
+def _in_directory(directory: Path, base: Path | None) -> _Found:
     untrusted.check_links(directory)
     adapter = directory if lora.is_adapter(directory) else None
+    if adapter is None and base is not None:
+        raise ArgumentError("it has no adapter that could change a base model")
     if adapter is not None:
-        directory = lora.base_of(adapter)
+        directory = lora.base_of(adapter) if base is None else base
+        if directory.suffix == GGUF:
+            raise ArgumentError("an adapter of a GGUF file is not supported")
         untrusted.check_links(directory)
     root = pooling.root(directory)
     config, family = read_config(root, pooling.is_embedder(directory))

@@ -26,6 +26,7 @@ from pellucid.models.checkpoints.weight_files import MERGED, Stored, Tensors
 
 CONFIG = "adapter_config.json"
 ADVICE = f"merge it with peft: {MERGED}"
+BASE = "--model ADAPTER+BASE, or load(ADAPTER, base=BASE)"
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 UNSUPPORTED = (
     *("layer_replication", "lora_bias", "megatron_config", "target_parameters", "use_qalora"),
@@ -44,20 +45,25 @@ def is_adapter(directory: Path) -> bool:
 
 
 def base_of(directory: Path) -> Path:
-    """The directory of the model that an adapter changes, as the adapter names it.
+    """The directory of the model that an adapter changes, if the adapter names one within its own.
+
+    An adapter may be a stranger's, and no file outside its directory is read because it says so.
 
     Raises:
-        FileError: it names none, or one that is not a directory with a model.
+        FileError: it names none, or another place.
     """
     said = json_in(directory, CONFIG).get("base_model_name_or_path")
     if not isinstance(said, str) or not said:
-        raise FileError(f"its {CONFIG} has no base_model_name_or_path")
-    for path in (directory / said, Path(said)):
-        if "\0" not in said and (path / "config.json").is_file():
+        raise FileError(f"its {CONFIG} has no base_model_name_or_path; name the base: {BASE}")
+    try:
+        path = untrusted.inside(directory, said, CONFIG)
+        if (path / "config.json").is_file():
             return path
+    except FileError:
+        pass  # it lies outside
     raise FileError(
-        f"its {CONFIG} names the base model '{short(said, 200)}', which is not a directory with a "
-        f"model here; put the path of a copy there, or {ADVICE}"
+        f"its {CONFIG} names the base model '{short(said, 200)}', which is not in its directory; "
+        f"if that is the model you mean, name it yourself: {BASE}; or {ADVICE}"
     )
 
 

@@ -16,6 +16,15 @@ SHOWN = 80
 """Characters of an overlong path in an error."""
 
 
+def with_base(path: str | Path) -> tuple[str | Path, str | None]:
+    """A path and that of the model that its adapter changes, if it is written as ADAPTER+BASE."""
+    if isinstance(path, str) and "+" in path and not Path(path).exists():
+        first, _, base = path.partition("+")
+        if Path(first).is_dir() and base:
+            return first, base
+    return path, None
+
+
 def directory_of(path: str | Path) -> Path:
     """The directory of a checkpoint, given its path, its short name or its name on the hub.
 
@@ -29,6 +38,7 @@ def directory_of(path: str | Path) -> Path:
     """
     if not isinstance(path, str | Path):
         raise TypeMismatchError(f"path must be a str or a Path, not {path!r}")
+    path, _ = with_base(path)
     if not str(path):
         raise FileError("path is empty; give the model's directory or its hub name")
     directory = Path(path)
