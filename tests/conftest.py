@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from functools import partial
 
 # Before anything imports transformers, which reads it once.
@@ -15,6 +16,9 @@ import torch
 from pellucid.training import hardware
 from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
 from tests.command_line import refused, run  # noqa: F401  and two more
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same sums in the same order on every machine, and no fight for cores between workers.
 torch.set_num_threads(1)
