@@ -53,7 +53,10 @@ stop.set()
 """
 
 
-@pytest.mark.parametrize(("threads", "state"), [(1, "busy"), (2, "idle"), (2, "busy")])
+@pytest.mark.parametrize(
+    ("threads", "state"),
+    [(1, "busy"), pytest.param(2, "idle", marks=pytest.mark.slow), (2, "busy")],
+)
 def test_a_forked_child_computes_what_its_parent_does(threads, state):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(threads), state],

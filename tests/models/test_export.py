@@ -15,8 +15,14 @@ KINDS = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "strict"),
+    [
+        pytest.param(kind, strict, marks=[pytest.mark.slow] if strict and i else [])
+        for i, kind in enumerate(KINDS)
+        for strict in (False, True)
+    ],
+)
 def test_a_decoder_is_exported(kind, strict):
     torch.manual_seed(5)
     model = Decoder(Config(kind="decoder", **SIZES, **KINDS[kind])).eval()

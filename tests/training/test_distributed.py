@@ -64,23 +64,22 @@ def measures(directory: Path):
 
 
 @pytest.mark.usefixtures("processes")
-def test_two_processes_learn_what_one_does_and_go_on_for_each_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "kind",
+    ["guided", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("decoder", "translator"))],
+)
+def test_two_processes_learn_what_one_does_and_go_on_for_each_other(kind, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
-    kinds = ("decoder", "translator", "guided")
-    calls = []
-    for kind in kinds:
-        trained(tmp_path / kind / "one", kind, False, STEPS, False)
-        trained(tmp_path / kind / "from-one", kind, False, 2, False)
-        for shard in (False, True):
-            place = tmp_path / kind / f"two-{shard}"
-            calls.append(partial(trained, place, kind, shard, STEPS, False))
-        calls.append(partial(trained, tmp_path / kind / "from-two", kind, True, 2, False))
-        calls.append(partial(trained, tmp_path / kind / "from-one", kind, True, STEPS, True))
-    in_two(*calls)
-    for kind in kinds:
-        trained(tmp_path / kind / "from-two", kind, False, STEPS, True)
-        expected = measures(tmp_path / kind / "one")
-        for other in ("two-False", "two-True", "from-one", "from-two"):
-            assert measures(tmp_path / kind / other) == pytest.approx(expected, rel=1e-5)
-            pictures = tmp_path / kind / other / "training" / "attention"
-            assert (pictures / f"step-{STEPS:07d}.svg").exists()
+    trained(tmp_path / "one", kind, False, STEPS, False)
+    trained(tmp_path / "from-one", kind, False, 2, False)
+    in_two(
+        *(partial(trained, tmp_path / f"two-{x}", kind, x, STEPS, False) for x in (False, True)),
+        partial(trained, tmp_path / "from-two", kind, True, 2, False),
+        partial(trained, tmp_path / "from-one", kind, True, STEPS, True),
+    )
+    trained(tmp_path / "from-two", kind, False, STEPS, True)
+    expected = measures(tmp_path / "one")
+    for other in ("two-False", "two-True", "from-one", "from-two"):
+        assert measures(tmp_path / other) == pytest.approx(expected, rel=1e-5)
+        pictures = tmp_path / other / "training" / "attention"
+        assert (pictures / f"step-{STEPS:07d}.svg").exists()

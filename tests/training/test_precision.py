@@ -11,7 +11,7 @@ from pellucid.layers.block import Block
 from pellucid.training import hardware
 from pellucid.training.objectives.pairs import TEMPERATURE
 from pellucid.training.settings import Settings
-from tests.training.tiny import KINDS, STEPS, trainer, weights
+from tests.training.tiny import STEPS, kinds, trainer, weights
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 LOW, HIGH = torch.bfloat16, torch.float32
@@ -70,7 +70,8 @@ def test_matrices_are_multiplied_in_what_was_asked(
     assert found == {HIGH}  # what is judged is what people will load
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# The others stop and go on in `test_loop`.
+@pytest.mark.parametrize("kind", kinds("translator", "masked", "contrastive"))
 def test_bfloat16_leaves_the_weights_as_they_are_and_resumes(kind, tmp_path):
     whole = trainer(kind, tmp_path / "whole", precision="bfloat16")
     expected = whole.run()
@@ -88,7 +89,7 @@ def test_bfloat16_leaves_the_weights_as_they_are_and_resumes(kind, tmp_path):
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("decoder", "contrastive", "guided"))
 def test_bfloat16_teaches_nearly_the_same(kind, tmp_path):
     runs = [trainer(kind, tmp_path / one, precision=one) for one in ("float32", "bfloat16")]
     for _ in range(STEPS):
@@ -103,7 +104,7 @@ def test_bfloat16_teaches_nearly_the_same(kind, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("masked", "guided"))
 def test_blocks_that_run_again_teach_the_same_to_the_bit(kind, precision, tmp_path):
     dropout = {"dropout": 0.2, "attention_dropout": 0.3}
     plain, again = (
@@ -136,7 +137,7 @@ def compiler(monkeypatch):
 
 @QUIET
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("kind", ["decoder", "guided"])
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("guided", marks=pytest.mark.slow)])
 def test_compiled_blocks_teach_the_same_and_resume(kind, tmp_path):
     check_compiled(kind, tmp_path, anew=False)
 

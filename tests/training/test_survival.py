@@ -148,7 +148,7 @@ def ended(processes, tmp_path, monkeypatch):
     return does_end
 
 
-@pytest.mark.parametrize("what", ["decoder", "translator"])
+@pytest.mark.parametrize("what", ["decoder", pytest.param("translator", marks=pytest.mark.slow)])
 def test_a_run_survives_three_kills(what, files, ended, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert ended(begun(what, files, whole))

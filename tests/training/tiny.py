@@ -1,6 +1,7 @@
 """Small models and texts to train on."""
 
 import numpy as np
+import pytest
 import torch
 
 from pellucid.models import Config, Decoder, Encoder, EncoderDecoder
@@ -71,6 +72,13 @@ def objective(kind, directory, batch_tokens=53, seed=0, **options):
 
 
 KINDS = ("decoder", "translator", "masked", "contrastive", "classifier", "guided")
+
+
+def kinds(*fast):
+    """All kinds, as parameters; what is not among the fast ones is left to `make slow`."""
+    assert set(fast) <= set(KINDS)
+    return [one if one in fast else pytest.param(one, marks=pytest.mark.slow) for one in KINDS]
+
 
 STEPS = 7
 

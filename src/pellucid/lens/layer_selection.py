@@ -37,19 +37,24 @@ def select_names(names: Sequence[str], layers: Layers, note: str = "") -> set[st
         if isinstance(entry, int):
             number = entry if entry >= 0 else entry + last + 1
             matches = {name for name in names if layer_number(name) == number}
-            hint = f"there is no layer {entry}; "
-            hint += f"the last layer is {last}" if last >= 0 else "the layers have no numbers"
         else:
             matches = {
                 name for name in names if any(fnmatchcase(x, entry) for x in ancestors(name))
             }
-            near = get_close_matches(entry, names, MOST_NAMES, cutoff=0.3) or names[:MOST_NAMES]
-            hint = f"layers={entry!r} matches no module; there are {', '.join(near) or 'none'}"
-            hint += "" if len(near) == len(names) else ", ..."
         if not matches:
-            raise UnknownNameError(hint + note)
+            raise UnknownNameError(_nothing_like(entry, names, last) + note)
         selected |= matches
     return selected
+
+
+def _nothing_like(entry: int | str, names: Sequence[str], last: int) -> str:
+    """That an entry selects no name, and what there is."""
+    if isinstance(entry, int):
+        found = f"the last layer is {last}" if last >= 0 else "the layers have no numbers"
+        return f"there is no layer {entry}; {found}"
+    near = get_close_matches(entry, names, MOST_NAMES, cutoff=0.3) or names[:MOST_NAMES]
+    rest = "" if len(near) == len(names) else ", ..."
+    return f"layers={entry!r} matches no module; there are {', '.join(near) or 'none'}{rest}"
 
 
 def select_records(
