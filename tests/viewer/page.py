@@ -11,6 +11,16 @@ def status(page: Page) -> str:
     return page.get_by_role("status").inner_text()
 
 
+def next_status(page: Page) -> str:
+    """The status line when the next frame is drawn."""
+    line: str = page.get_by_role("status").evaluate(
+        """(one) => new Promise((go) => {
+          requestAnimationFrame(() => setTimeout(() => go(one.innerText)));
+        })"""
+    )
+    return line
+
+
 def the_map(page: Page) -> Locator:
     return page.get_by_role("main").get_by_role("application")
 
@@ -20,10 +30,23 @@ def chosen(page: Page, name: str) -> Locator:
     return page.get_by_role("combobox", name=re.compile(f"^{name}"))
 
 
+def names(some: Locator) -> list[str]:
+    """What each of them is called; asked for once, as each question costs a message."""
+    found: list[str] = some.evaluate_all(
+        "(all) => all.map((one) => one.getAttribute('aria-label'))"
+    )
+    return found
+
+
 def pointed(page: Page) -> tuple[int, int, str]:
     """The query and key that the status line is about, and what it says after them."""
-    found = re.search(r"\((\d+)\) attends to .*?\((\d+)\)(?:: ([^·]*))?", status(page))
-    assert found, status(page)
+    return weight_told(status(page))
+
+
+def weight_told(line: str) -> tuple[int, int, str]:
+    """The query and key that a status line is about, and what it says after them."""
+    found = re.search(r"\((\d+)\) attends to .*?\((\d+)\)(?:: ([^·]*))?", line)
+    assert found, line
     return int(found[1]), int(found[2]), found[3] or ""
 
 
@@ -47,6 +70,14 @@ def place(page: Page, across: float, down: float) -> tuple[float, float]:
 
 def asked(page: Page) -> dict[str, str]:
     """What the address says, once it is as the page is."""
-    page.wait_for_timeout(250)
+    later(page)
     said = page.evaluate("location.hash").partition("?")[2]
     return dict(part.split("=") for part in said.split("&"))
+
+
+def later(page: Page, milliseconds: int = 250) -> None:
+    """When so long has passed on the page: what it meant to do before then is done.
+
+    By the timers of the page itself, which keep their order however slow the machine is.
+    """
+    page.evaluate("(wait) => new Promise((go) => setTimeout(go, wait))", milliseconds)

@@ -10,9 +10,26 @@ from playwright.sync_api import Locator, Page
 
 from pellucid import lens
 from tests import writers
-from tests.viewer.browser import PHONE, barriers, is_shown, keep_picture, percents
+from tests.viewer.browser import (
+    LEVELS,
+    OF_COLOUR,
+    PHONE,
+    barriers,
+    is_shown,
+    keep_picture,
+    percents,
+)
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import check, chosen, is_told, pointed, status, the_map
+from tests.viewer.page import (
+    check,
+    chosen,
+    is_told,
+    names,
+    next_status,
+    status,
+    the_map,
+    weight_told,
+)
 from tests.viewer.recordings import HEADS, LAYERS, TOKENS
 
 
@@ -43,8 +60,10 @@ VIEWS = [
     View("generation", "layer=6&head=2&step=3", ("translated",)),
 ]
 
+# One after the other of the same recordings: what is loaded stays.
+VIEWS.sort(key=lambda view: view.recordings)
+
 every_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.name}-{view.asked}")
-NEXT_FRAME = "new Promise((go) => requestAnimationFrame(() => setTimeout(go)))"
 DEEP = """
 const deep = () => {
   let one = document.activeElement;
@@ -65,21 +84,21 @@ def test_the_page_weighs_little() -> None:
 
 @every_view
 def test_accessible_light_and_dark(shown, opened, view):
-    page = opened(shown(*view.recordings), view.name, view.asked)
+    page = opened(shown(*view.recordings), view.name, view.asked, anew=False)
     papers = set()
-    for scheme in ("light", "dark"):
+    for scheme, rules in (("light", LEVELS), ("dark", OF_COLOUR)):
         page.emulate_media(color_scheme=scheme)
         opened.settle(page)
         keep_picture(page, f"{view.name}-{view.asked}-{scheme}")
         papers.add(page.get_by_role("status").evaluate("(one) => getComputedStyle(one).background"))
-        wrong = barriers(page)
+        wrong = barriers(page, rules)
         assert not wrong, "\n".join([scheme, *wrong])
     assert len(papers) == 2, "dark is as light"
 
 
 @every_view
 def test_on_a_phone_on_its_side(shown, opened, view):
-    page = opened(shown(*view.recordings), view.name, view.asked, **PHONE)
+    page = opened(shown(*view.recordings), view.name, view.asked, anew=False, **PHONE)
     wide = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
     assert wide <= 0, "the page is wider than the phone"
     main = page.get_by_role("main")
@@ -102,7 +121,7 @@ def test_on_a_phone_on_its_side(shown, opened, view):
 
 @every_view
 def test_by_keyboard_alone(shown, opened, view):
-    page = opened(shown(*view.recordings), view.name, view.asked)
+    page = opened(shown(*view.recordings), view.name, view.asked, anew=False)
     # What can be used, of radio buttons and the like one of each group.
     controls = page.evaluate(
         """() => {
@@ -138,7 +157,7 @@ def test_by_keyboard_alone(shown, opened, view):
 @every_view
 def test_an_address_shows_the_same_again(shown, opened, view):
     of = shown(*view.recordings)
-    first = opened(of, view.name, view.asked)
+    first = opened(of, view.name, view.asked, anew=False)
     name, _, asked = first.evaluate("location.hash.slice(1)").partition("?")
     again = opened(of, name, asked)
     assert again.url == first.url
@@ -165,7 +184,7 @@ def test_an_address_shows_the_same_again(shown, opened, view):
     ],
 )
 def test_an_address_without_sense_shows_what_is_usual(shown, opened, asked):
-    page = opened(shown("decoder"))
+    page = opened(shown("decoder"), anew=False)
     page.evaluate("(to) => { location.hash = to; }", asked)
     opened.settle(page)
     assert status(page)
@@ -205,13 +224,10 @@ def test_heads_are_in_the_order_of_what_they_do(shown, opened):
     of = shown("both")
     page = opened(of)
     chosen(page, "Sort by").select_option(label="entropy")
-    names = [
-        one.get_attribute("aria-label")
-        for one in page.get_by_role("button", name=re.compile("^layer .*, head")).all()
-    ]
+    found = names(page.get_by_role("button", name=re.compile("^layer .*, head")))
     rows = sorted(lens.heads(of.seen[0]), key=lambda row: -row.entropy)
-    assert len(names) == len(rows) == 6 * HEADS
-    for name, row in zip(names, rows, strict=True):
+    assert len(found) == len(rows) == 6 * HEADS
+    for name, row in zip(found, rows, strict=True):
         assert name.startswith(f"layer {row.label}, head {row.head}")
         assert name.endswith(f"entropy {row.entropy:.2f}")
 
@@ -307,8 +323,7 @@ def test_colours_are_in_the_order_of_the_weights(shown, opened, scheme, scale, s
     points, found = [(130 + 77 * i, 110 + 61 * j) for i in range(7) for j in range(6)], []
     for x, y in points:
         page.mouse.move(box["x"] + x, box["y"] + y)
-        page.evaluate(NEXT_FRAME)
-        query, key, said = pointed(page)
+        query, key, said = weight_told(next_status(page))
         assert is_told(said, weights[query, key].item())
         found.append((query, key))
     assert min(query for query, _ in found) < 512 <= max(query for query, _ in found)
@@ -380,7 +395,7 @@ def status_of_all(page: Page) -> str:
 
 def check_words(page: Page, weights) -> None:
     """What the words are called, and the strongest in the status line."""
-    said = [one.get_attribute("aria-label") for one in words(page).all()]
+    said = names(words(page))
     for name, weight in zip(said, weights.tolist(), strict=True):
         assert is_shown(percents(name)[-1], weight)
     strongest = re.findall(r"\((\d+)\) ([\d.e-]+ %)", status_of_all(page))

@@ -9,7 +9,16 @@ from playwright.sync_api import Page
 from pellucid.viewer.telling import telling
 from tests.viewer.browser import is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import asked, chosen, is_told, place, status, the_map
+from tests.viewer.page import (
+    asked,
+    chosen,
+    is_told,
+    next_status,
+    place,
+    status,
+    the_map,
+    weight_told,
+)
 from tests.viewer.recordings import ROUNDING, SOURCE, TOKENS
 
 SIDES = ("First", "Second")
@@ -124,9 +133,9 @@ def test_more_is_orange_and_less_is_blue(shown, opened, scheme):
     box = the_map(page).bounding_box()
     for x, y in points[::7]:
         page.mouse.move(box["x"] + x, box["y"] + y)
-        page.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go)))")
-        if "attends" in status(page):
-            query, key, _ = pointed(page)
+        line = next_status(page)
+        if "attends" in line:
+            query, key, _ = weight_told(line)
             seen.append((difference[query, key].item(), x, y))
     page.mouse.move(box["x"] + 2, box["y"] + 2)
     opened.settle(page)

@@ -23,16 +23,17 @@ def tokens(page: Page, block: str) -> Locator:
 
 
 def titles(some: Locator) -> list[str]:
-    return [one.get_attribute("title") for one in some.all()]
+    return some.evaluate_all("(all) => all.map((one) => one.title)")
 
 
 def rows(page: Page, name: str) -> list[list[str]]:
     """The cells of the table under a heading."""
     table = page.get_by_role("heading", name=name, exact=True).locator("xpath=following::table[1]")
-    return [
-        [row.locator("th").inner_text(), row.locator("td").last.inner_text()]
-        for row in table.locator("tr").all()
-    ]
+    return table.locator("tr").evaluate_all(
+        """(all) => all.map((row) => [
+          row.querySelector("th").innerText, [...row.querySelectorAll("td")].at(-1).innerText,
+        ])"""
+    )
 
 
 def count(page: Page) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pellucid.lessons import stations
 from pellucid.lessons.lesson import from_json, random_lesson
 from pellucid.lessons.scaling_training import train_both
 from pellucid.viewer import learning
-from tests.viewer.browser import barriers
+from tests.viewer.browser import LEVELS, OF_COLOUR, barriers
 from tests.viewer.files import saved
 
 QUICK = [name for name in stations.STATIONS if name not in ("stacks", "generation")]
@@ -51,7 +51,9 @@ def test_every_station_is_answered_changed_and_kept(shown, opened):
     expect(main).to_contain_text("You are right.")
 
 
-@pytest.mark.parametrize("size", [(390, 844), (1280, 720)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(390, 844), pytest.param((1280, 720), marks=pytest.mark.slow)], ids=str
+)
 def test_what_is_revealed_is_accessible(shown, opened, size):
     width, height = size
     page = opened(
@@ -66,10 +68,10 @@ def test_what_is_revealed_is_accessible(shown, opened, size):
         page.keyboard.press("1")
         wide = page.get_by_role("main").evaluate("(one) => one.scrollWidth - one.clientWidth")
         assert wide <= 0, "the station is wider than the window"
-        for scheme in ("light", "dark"):
+        for scheme, rules in (("light", LEVELS), ("dark", OF_COLOUR)):
             page.emulate_media(color_scheme=scheme)
             opened.settle(page)
-            wrong = barriers(page)
+            wrong = barriers(page, rules)
             assert not wrong, "\n".join([f"{name} {scheme}", *wrong])
 
 

@@ -15,7 +15,7 @@ from pellucid.lessons.steps import walk_lesson
 from pellucid.viewer import lesson as viewer_lesson
 from tests.viewer.files import saved, texts
 from tests.viewer.made_heads import MADE
-from tests.viewer.page import chosen
+from tests.viewer.page import chosen, later
 
 KINDS = {"scores": "score", "scaled": "scaled", "masked": "masked", "weights": "weight"}
 READ = """() => Object.fromEntries([...document.querySelectorAll("td[data-cell]")]
@@ -100,7 +100,7 @@ def test_numbers_can_be_typed_undone_and_shared(shown, opened):
     assert (changed.scale, changed.temperature) == (0.31, 2.5)
 
     opened.settle(page)
-    page.wait_for_timeout(250)
+    later(page)
     again = opened.visit(page.url, shown("decoder").address)
     assert lesson_of(again) == changed
 

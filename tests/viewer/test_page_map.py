@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.viewer.browser import PHONE, barriers, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import asked, check, chosen, place, pointed, status, the_map
+from tests.viewer.page import asked, check, chosen, later, place, pointed, status, the_map
 from tests.viewer.recordings import LONG, ROUNDING, SOURCE
 
 
@@ -123,7 +123,7 @@ def test_a_drag_and_two_clicks_pin_nothing(shown, opened):
     page.mouse.down()
     page.mouse.move(at[0] + 60, at[1] - 50, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(400)
+    later(page, 400)
     page.mouse.move(at[0] + 60, at[1] - 50.5)
     opened.settle(page)
     assert check(page, weights) == before

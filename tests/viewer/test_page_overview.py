@@ -19,7 +19,8 @@ from pellucid.lens.visibility import Visibility
 from pellucid.viewer.catalogue import Volume
 from tests.viewer.browser import Shown, is_shown, percents
 from tests.viewer.files import saved, table, texts
-from tests.viewer.page import asked, chosen, status
+from tests.viewer.page import asked, chosen, later, status
+from tests.viewer.page import names as names_of
 from tests.viewer.recordings import HEADS, LAYERS, SOURCE, WORDS, Spelling, made
 
 MEASURES = ("distance", "first", "itself", "previous", "duplicates", "induction", "punctuation")
@@ -30,7 +31,7 @@ def heads(page: Page) -> Locator:
 
 
 def names(page: Page) -> list[str]:
-    return [one.get_attribute("aria-label") for one in heads(page).all()]
+    return names_of(heads(page))
 
 
 def place(row: HeadRow) -> str:
@@ -226,7 +227,7 @@ def test_many_heads_are_asked_for_no_longer_than_they_are_looked_at(opened):
         page.evaluate("location.hash = 'text?layer=0&head=0'")
         opened.settle(page)
         count = len(asks)
-        page.wait_for_timeout(300)
+        later(page, 300)
         assert len(asks) == count
     finally:
         of.stop()

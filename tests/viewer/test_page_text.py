@@ -13,7 +13,7 @@ from pellucid import lens
 from pellucid.viewer.catalogue import Volume
 from tests.viewer.browser import AXE, Shown, is_shown, percents
 from tests.viewer.files import alone, saved, table, texts
-from tests.viewer.page import asked, chosen, status, the_map
+from tests.viewer.page import asked, chosen, names, status, the_map
 from tests.viewer.recordings import HEADS, SOURCE, TARGET, TOKENS, WORDS, Spelling, made
 
 LONG = 5003
@@ -36,8 +36,7 @@ def summary(page: Page) -> str:
 
 def check(page: Page, weights, number: int = 0) -> None:
     """Every word says its percentage, and the status line the three largest."""
-    labels = [one.get_attribute("aria-label") for one in words(page, number).all()]
-    for label, weight in zip(labels, weights.tolist(), strict=True):
+    for label, weight in zip(names(words(page, number)), weights.tolist(), strict=True):
         assert is_shown(percents(label)[-1], weight), (label, weight)
     strongest = re.findall(r"\((\d+)\) ([\d.e-]+ %)", summary(page))
     assert [int(place) for place, _ in strongest] == weights.topk(3).indices.tolist()
