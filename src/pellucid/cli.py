@@ -18,12 +18,14 @@ import typer
 from pellucid import __version__
 from pellucid.commands import (
     chat,
+    classify,
     export,
     film,
     generation,
     learn,
     lens,
     lessons,
+    scaling,
     tasks,
     train,
     view,
@@ -37,7 +39,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (lessons, learn, film, lens, view, export, tasks, generation, chat):
+for part in (
+    *(lessons, scaling, learn, film, lens, view, export, tasks, classify),
+    *(generation, chat),
+):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(train.train)
 

@@ -93,7 +93,7 @@ def test_a_number_that_is_not_the_walks(good):
     changed = replace(script, scenes=(*script.scenes[:-1], replace(scene, lines=(line,))))
     [fault] = verify(walk, changed)
     assert fault.kind == "number"
-    assert "weights[0, 1] is 40%, not 41%" in fault.told
+    assert "weights[0, 1] is 40%, not 41%" in fault.message
 
 
 def test_a_number_that_nobody_counted(good):
@@ -101,10 +101,10 @@ def test_a_number_that_nobody_counted(good):
     scene = script.scenes[0]
     line = replace(scene.lines[0], text=f"{scene.lines[0].text} It takes 3 minutes.")
     changed = replace(script, scenes=(replace(scene, lines=(line,)), *script.scenes[1:]))
-    assert "It takes 3 minutes" in verify(walk, changed)[0].told
+    assert "It takes 3 minutes" in verify(walk, changed)[0].message
     mark = next(one for one in picture.marks if one.shape == "text")
     drawn = replace(picture, marks=(*picture.marks, replace(mark, text="99 balloons")))
-    assert "'99 balloons' is drawn" in " ".join(f.told for f in verify(walk, script, drawn))
+    assert "'99 balloons' is drawn" in " ".join(f.message for f in verify(walk, script, drawn))
 
 
 def test_arithmetic_that_does_not_come_out():
@@ -138,7 +138,7 @@ def test_labels_that_overlap_or_leave_the_picture(good):
         poses=tuple(replace(pose, x=onto.x - 5, y=onto.y + 6) for pose in mark.poses),
     )
     cut = verify(walk, script, replace(picture, marks=tuple(marks)))
-    assert any("is cut by a box" in fault.told for fault in cut)
+    assert any("is cut by a box" in fault.message for fault in cut)
     marks[place] = replace(mark, poses=tuple(replace(pose, x=-100.0) for pose in mark.poses))
     assert kinds(verify(walk, script, replace(picture, marks=tuple(marks)))) == {"outside"}
 

@@ -80,19 +80,19 @@ def test_numbers_of_a_block_by_hand():
 @pytest.mark.parametrize(("bits", "is_split"), [(4, False), (8, False), (8, True)])
 def test_processors_without_avx2_give_the_same(bits, is_split, monkeypatch):
     numba = pytest.importorskip("numba")
-    from pellucid.layers import packed_kernel as kernel
+    from pellucid.layers import packed_kernel, packed_products
 
     form = FORMATS[14 if is_split else 8 if bits == 8 else 12]
     packed, x = random_packed(form), inputs(1)
-    monkeypatch.setattr(kernel, "_has_avx2", lambda: False)
+    monkeypatch.setattr(packed_products, "_has_avx2", lambda: False)
     is_half = packed.scale.dtype == torch.float16
-    products = kernel._row_products(bits, is_half, 1, is_split)
+    products = packed_products.row_products(bits, is_half, 1, is_split)
 
     @numba.njit
     def one(whole, scale, least, inputs, input_scale, sums, blocks):
         return products(whole, scale, least, 1, inputs, input_scale, sums, blocks)[0]
 
-    whole, scale, sums = kernel.rounded(x.numpy())
+    whole, scale, sums = packed_kernel.rounded(x.numpy())
     least = packed.least.data_ptr() if packed.least.shape[1] else 0
     places = (packed.whole.data_ptr(), packed.scale.data_ptr(), least)
     found = one(*places, whole.ctypes.data, scale.ctypes.data, sums.ctypes.data, BLOCKS)

@@ -8,9 +8,10 @@ import torch
 import pellucid
 from pellucid.attention import energies
 from pellucid.attention.reference import Stages, stages
+from pellucid.lessons.computation import attend, project
 from pellucid.lessons.lesson import Lesson, from_tensors, random_lesson
 from pellucid.lessons.sentences import Speaker
-from pellucid.lessons.steps import attend, project, stage_steps, walk_lesson
+from pellucid.lessons.steps import stage_steps, walk_lesson
 from pellucid.lessons.walk import Walk
 
 TOKENS, KEYS, WIDTH, HEADS, KEY_DIM, VALUE_DIM = 5, 7, 11, 2, 3, 13

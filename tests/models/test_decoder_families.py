@@ -22,15 +22,7 @@ NAMES, PROMPT, NEW = list(DECODERS), 11, 8
 EXPERTS = [name for name in NAMES if FAMILIES[name].has_experts and name != "gpt_oss"]
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
-    transformers.logging.set_verbosity(before[0])
-    if before[1]:
-        transformers.logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 
 def greedy(model, prompt):

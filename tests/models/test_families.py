@@ -42,15 +42,7 @@ SAME = {"mt5": "t5", "plbart": "bart", "mvp": "bart"}
 PAIRS = [name for name in NAMES if FAMILIES[name].kind == "encoder-decoder"]
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
-    transformers.logging.set_verbosity(before[0])
-    if before[1]:
-        transformers.logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 
 def parameters_of(model):

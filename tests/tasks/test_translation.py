@@ -11,7 +11,8 @@ from tests.translators import PREFIX
 import pellucid
 from pellucid.errors import ArgumentError, TooLargeError, TypeMismatchError
 from pellucid.models import Config, Encoder, EncoderDecoder
-from pellucid.tasks.translation import ROWS, alignment, translate
+from pellucid.tasks.translation import ROWS, translate
+from pellucid.tasks.word_alignment import alignment
 
 LEARNT = translators.ENGLISH.splitlines()
 TEXTS = [

@@ -252,3 +252,10 @@ def plain_console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def check_seed(seed: int) -> None:
+    from pellucid.tasks.clustering import SEEDS
+    from pellucid.tasks.whole_numbers import check_whole
+
+    check_whole("--seed", seed, 0, SEEDS)

@@ -76,9 +76,9 @@ def understood(text: str) -> Wish:
     words = re.findall(r"\w+|§", rest)
     odd = [w for w in words if w not in _FILLING and w not in (_MARK, "R", "in")]
     if odd:
-        told = listing([f"'{word}'" for word in odd])
+        unknown = listing([f"'{word}'" for word in odd])
         raise ArgumentError(
-            f"prompt is not understood at {told}; say: {GRAMMAR}; or quote all of the sentence"
+            f"prompt is not understood at {unknown}; say: {GRAMMAR}; or quote all of the sentence"
         )
     shape = " ".join(word for word in words if word in (_MARK, "R", "in"))
     if shape not in _SHAPES:

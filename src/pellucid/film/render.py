@@ -190,7 +190,7 @@ def save(
     if size not in SIZES:
         raise ArgumentError(f"size must be one of {', '.join(SIZES)}, not '{size}'")
 
-    def told(name: str) -> Callable[[int, int], None] | None:
+    def reporter(name: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, of: progress(name, done, of)
 
     wanted = {} if output is None else {output: "mp4"} | {p: k for k, p in beside(output).items()}
@@ -202,7 +202,7 @@ def save(
         samples = track(film.script, film.sounds) if film.has_sound else None
         picture = pictured(film, size=SIZES[size], theme=theme)
         with _nameless(output) as file:
-            write_mp4(file, picture, samples, told("drawing the film"), film.script.title)
+            write_mp4(file, picture, samples, reporter("drawing the film"), film.script.title)
             _put(file, output, "mp4", overwrite)
         made.append(output)
     if gif is not None:
@@ -211,7 +211,7 @@ def save(
         small = (round(wide * part / 2) * 2, round(high * part / 2) * 2)
         picture = pictured(film, size=small, theme=theme, captions=True)
         with _nameless(gif) as file:
-            write_gif(file, picture, told("drawing the GIF"))
+            write_gif(file, picture, reporter("drawing the GIF"))
             _put(file, gif, "gif", overwrite)
         made.append(gif)
     if output is not None:

@@ -38,7 +38,7 @@ class Fault:
 
     kind: str
     """number, arithmetic, overlap, outside, timing, loudness or thumbnail."""
-    told: str
+    message: str
 
 
 def verify(
@@ -87,7 +87,7 @@ def arithmetic(walk: Walk) -> Iterator[Fault]:
         size = max(1.0, float(np.abs(numbers).max()))
         worst = float(np.abs(numbers - found[name]).max())
         if worst > 1e-4 * size:
-            yield Fault(kind="arithmetic", told=f"{name} is off by {worst:.2g}")
+            yield Fault(kind="arithmetic", message=f"{name} is off by {worst:.2g}")
 
 
 def numbers(walk: Walk, script: Script, picture: Picture | None = None) -> Iterator[Fault]:
@@ -99,15 +99,15 @@ def numbers(walk: Walk, script: Script, picture: Picture | None = None) -> Itera
             rest = line.text
             for known in (*line.names, *(number.text for number in line.numbers)):
                 if known not in rest:
-                    yield Fault(kind="number", told=f"line '{line.text}' does not say {known}")
+                    yield Fault(kind="number", message=f"line '{line.text}' does not say {known}")
                 rest = rest.replace(known, "", 1)
             if re.search(r"\d", rest):
                 yield Fault(
-                    kind="number", told=f"line '{line.text}' says what nobody counted: {rest}"
+                    kind="number", message=f"line '{line.text}' says what nobody counted: {rest}"
                 )
         drawn = len(scene.numbers.get("Q", ()))
         if drawn and scene.text != shown_part(drawn, round(figures.value("columns(Q)"))):
-            yield Fault(kind="number", told=f"scene {scene.name} says {scene.text}")
+            yield Fault(kind="number", message=f"scene {scene.name} says {scene.text}")
         for name, shown in scene.numbers.items():
             yield from _all(figures, shown, f"scene {scene.name}, {name}")
     if picture is not None:
@@ -126,11 +126,11 @@ def _drawn(figures: Figures, script: Script, picture: Picture) -> Iterator[Fault
         if mark.number is not None:
             yield from _all(figures, [mark.number], "the picture")
             if not (mark.number.text.startswith(text) or mark.number.text in text):
-                yield Fault(kind="number", told=f"{mark.text} is drawn for {mark.number.text}")
+                yield Fault(kind="number", message=f"{mark.text} is drawn for {mark.number.text}")
             text = text.replace(mark.number.text, "")
             text = "" if mark.number.text.startswith(text) else text
         if re.search(r"\d", text) and text not in spoken and not any(text in one for one in words):
-            yield Fault(kind="number", told=f"'{mark.text}' is drawn, and nobody counted it")
+            yield Fault(kind="number", message=f"'{mark.text}' is drawn, and nobody counted it")
 
 
 def _all(figures: Figures, shown: Sequence[Number], where: str) -> Iterator[Fault]:
@@ -138,16 +138,16 @@ def _all(figures: Figures, shown: Sequence[Number], where: str) -> Iterator[Faul
         value = figures.value(number.of)
         text = text_of(value, number.kind, number.decimals)
         if text != number.text or not (value == number.value or math.isclose(value, number.value)):
-            yield Fault(kind="number", told=f"{where}: {number.of} is {text}, not {number.text}")
+            yield Fault(kind="number", message=f"{where}: {number.of} is {text}, not {number.text}")
 
 
 def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
     """Labels that in some frame lie over one another, are cut by the edge of a filled shape, or
-    leave the picture; each is told once.
+    leave the picture; each is reported once.
     """
     texts = [mark for mark in picture.marks if mark.shape == "text"]
     solids = [mark for mark in picture.marks if mark.shape in ("box", "hatch") and not mark.line]
-    told: set[str] = set()
+    reported: set[str] = set()
     last: tuple[bytes, bytes] | None = None
     for frame in _changes([*texts, *solids], round(picture.seconds * rate), rate):
         t = frame / rate
@@ -171,9 +171,9 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
         ]
         for kind, one, rest in found:
             what = f"'{texts[places[one]].text}' {rest}"
-            if what not in told:
-                told.add(what)
-                yield Fault(kind=kind, told=f"{what} at {t:.2f} s")
+            if what not in reported:
+                reported.add(what)
+                yield Fault(kind=kind, message=f"{what} at {t:.2f} s")
 
 
 def _changes(marks: Sequence[Mark], frames: int, rate: int) -> list[int]:
@@ -215,15 +215,15 @@ def timing(script: Script, picture: Picture, rate: int = FRAMES) -> Iterator[Fau
         moment = script.scenes[mark.cue.scene].moment(mark.cue.line, mark.cue.part)
         shown = math.ceil(mark.start * rate) / rate  # the first frame that has it
         if abs(shown - moment) > AGREEMENT:
-            told = f"'{mark.text}' is said at {moment:.2f} s and shown at {shown:.2f} s"
-            yield Fault(kind="timing", told=told)
+            message = f"'{mark.text}' is said at {moment:.2f} s and shown at {shown:.2f} s"
+            yield Fault(kind="timing", message=message)
 
 
 def thumbnail(script: Script, picture: Picture) -> Iterator[Fault]:
     """A first frame that does not say what the film is about."""
     shown = [mark.text for mark in picture.marks if mark.shape == "text" and _is_seen(mark, 0.0)]
     if not shown:
-        yield Fault(kind="thumbnail", told="the first frame has no words")
+        yield Fault(kind="thumbnail", message="the first frame has no words")
 
 
 def _is_seen(mark: Mark, t: float) -> bool:
@@ -237,12 +237,12 @@ def onsets(script: Script, samples: Samples) -> Iterator[Fault]:
         first, end = (max(0, round(t * RATE)) for t in (line.at - AGREEMENT, line.until))
         heard = np.flatnonzero(np.abs(samples[first:end]) > _QUIET)
         if not len(heard):
-            yield Fault(kind="timing", told=f"line '{line.text}' is not heard")
+            yield Fault(kind="timing", message=f"line '{line.text}' is not heard")
             continue
         begin = (first + int(heard[0])) / RATE
         if abs(begin - line.at) > AGREEMENT:
-            told = f"line '{line.text}' is heard at {begin:.2f} s, not {line.at:.2f} s"
-            yield Fault(kind="timing", told=told)
+            message = f"line '{line.text}' is heard at {begin:.2f} s, not {line.at:.2f} s"
+            yield Fault(kind="timing", message=message)
 
 
 def evenness(script: Script, samples: Samples) -> Iterator[Fault]:
@@ -257,5 +257,5 @@ def evenness(script: Script, samples: Samples) -> Iterator[Fault]:
     middle = sum(known) / len(known)
     for line, one in zip(script.lines, found, strict=True):
         if abs(one - middle) > EVEN:
-            told = f"line '{line.text}' has {one:.1f} dB, the others {middle:.1f} dB"
-            yield Fault(kind="loudness", told=told)
+            message = f"line '{line.text}' has {one:.1f} dB, the others {middle:.1f} dB"
+            yield Fault(kind="loudness", message=message)

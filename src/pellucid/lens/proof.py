@@ -18,6 +18,13 @@ from pellucid.attention import intervals
 from pellucid.attention.masks import Extent, Mask
 from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.pieces import Part, Pieces
+from pellucid.lens.recomputation import (
+    lengths,
+    of_item,
+    product,
+    scores_of,
+    weights_of,
+)
 from pellucid.lens.record import SMALLEST, Proof, Record
 from pellucid.lens.score_scan import HIDDEN, ScoreScan
 
@@ -213,7 +220,7 @@ def _drawn_rows(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[
 def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
     if evidence.without is None:
         return list(rows)
-    blank = _of_item(evidence.without, item).tolist()
+    blank = of_item(evidence.without, item).tolist()
     return [row for row in rows if not blank[evidence.first + row]]
 
 
@@ -234,8 +241,8 @@ def _compared(
         # They may be kept in a shorter dtype.
         unit = max(unit, _unit(record.queries.dtype, theirs.device))
     else:
-        scores = _scores(record, item, places)
-        weights = _weights(record, scores, item, places)
+        scores = scores_of(record, item, places)
+        weights = weights_of(record, scores, item, places)
         kept = record.queries.dtype
         sizes = scores.abs()
         if record.biases or record.mask is not None:
@@ -247,7 +254,7 @@ def _compared(
             raise Contradiction("adds numbers to its scores that leave few digits of them")
         if _unit(kept, theirs.device) > unit:  # each product is rounded, and not their sum
             unit = _unit(kept, theirs.device)
-            largest = torch.maximum(largest, _length(record, item, places))
+            largest = torch.maximum(largest, lengths(record, item, places))
     theirs = theirs.to(weights)
     counted = len(rows) if evidence.every_row else _informative(weights)
     ours = torch.finfo(weights.dtype).eps / 2
@@ -256,15 +263,15 @@ def _compared(
         proof = _judged(weights, theirs, weights * relative + least, counted)
         if proof.error <= proof.allowed or record.kept == "weights":
             return proof
-        relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
+        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, places)))
         return _judged(weights, theirs, weights * relative + least, counted)
     assert value is not None
     value = value[item].to(weights)
-    context = _product(weights, value)
+    context = product(weights, value)
     if evidence.projection is not None:
         weight, bias = (None if x is None else x.to(context) for x in evidence.projection)
         assert weight is not None
-        allowed = _product(weights, value.abs()) * (relative + SUMMATION * unit)
+        allowed = product(weights, value.abs()) * (relative + SUMMATION * unit)
         context, allowed = (x.transpose(0, 1).flatten(1) for x in (context, allowed))
         context = nn.functional.linear(context, weight, bias)
         allowed = nn.functional.linear(allowed, weight.abs()) + context.abs() * unit
@@ -274,8 +281,8 @@ def _compared(
         return proof
     # The terms may be larger than their sum, in scores and in contexts.
     if record.kept != "weights":
-        relative = _allowance(unit, ours, torch.maximum(largest, _length(record, item, places)))
-    magnitude = _product(weights, value.abs()).amax(-1, keepdim=True)
+        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, places)))
+    magnitude = product(weights, value.abs()).amax(-1, keepdim=True)
     lost = value.abs().sum(-2).amax() * least
     return _judged(context, theirs, magnitude * relative + lost, counted)
 
@@ -336,72 +343,3 @@ def _least(dtype: torch.dtype) -> float:
     """The smallest positive number of a dtype, below which weights are lost."""
     info = torch.finfo(dtype)
     return float(info.smallest_normal * info.eps)
-
-
-def _length(record: Record, item: int, rows: Tensor) -> Tensor:
-    """(heads, rows, 1): a bound of the scores, scale * |q| * max |k|."""
-    query, key = record.queries.tensor[item][:, rows].float(), record.keys.tensor[item].float()
-    longest = torch.linalg.vector_norm(key, dim=-1).amax(-1)
-    longest = longest.repeat_interleave(len(query) // len(key))[:, None, None]
-    length: Tensor = torch.linalg.vector_norm(query, dim=-1, keepdim=True) * longest
-    return length * _scale(record)
-
-
-def _scale(record: Record) -> float:
-    scale = record.scale
-    return float(record.queries.tensor.shape[-1] ** -0.5) if scale is None else scale
-
-
-def _scores(record: Record, item: int, rows: Tensor) -> Tensor:
-    """(heads, rows, keys) in float32 or better, -inf where hidden."""
-    query, key = record.queries.tensor[item][:, rows], record.keys.tensor[item]
-    key = key.to(torch.promote_types(key.dtype, torch.float32))
-    heads, count, dim = query.shape
-    # Heads that share a key are rows of one product.
-    query = query.to(key).reshape(len(key), -1, dim)
-    scores = ((query * _scale(record)) @ key.mT).view(heads, count, -1)
-    if record.softcap is not None:
-        scores = record.softcap * torch.tanh(scores / record.softcap)
-    bias = record.bias
-    if bias is not None:
-        scores = scores + bias.expand(record.shape)[item][:, rows]
-    uniform = record.visibility.uniform_rows(record.shape[-2])
-    if uniform is not None:
-        scores = scores.masked_fill(_of_item(uniform, item)[rows].unsqueeze(-1), 0)
-    mask = record.mask
-    if mask is not None:
-        scores = scores.masked_fill(~_seen(mask, record, item, rows), -torch.inf)
-    return scores
-
-
-def _weights(record: Record, scores: Tensor, item: int, rows: Tensor) -> Tensor:
-    if record.logsumexps is not None:
-        logsumexp = record.logsumexps.tensor[item][:, rows].to(scores)
-        return torch.exp(scores - logsumexp.unsqueeze(-1))
-    if record.sinks is None:
-        return scores.softmax(-1)
-    sinks = record.sinks[:, None, None].to(scores).expand(*scores.shape[:-1], 1)
-    return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
-
-
-def _product(weights: Tensor, value: Tensor) -> Tensor:
-    """(heads, rows, value_dim), of (heads, rows, keys) and (kv_heads, keys, value_dim)."""
-    grouped = weights.reshape(len(value), -1, weights.shape[-1]) @ value
-    return grouped.view(*weights.shape[:-1], -1)
-
-
-def _seen(mask: Mask, record: Record, item: int, rows: Tensor) -> Tensor:
-    """(heads or 1, rows, keys) bool."""
-    batch, heads, queries, keys = record.shape
-    device = record.keys.tensor.device
-    bound = mask.bind(Extent(torch.Size((batch,)), heads, queries, keys, device))
-    head, col = (torch.arange(size, device=device) for size in (heads, keys))
-    row = rows.to(device)
-    number = torch.tensor(item, device=device)
-    seen = bound.sees(number, head[:, None, None], row.unsqueeze(-1), col)
-    return seen if seen.ndim > 1 else seen.unsqueeze(0)
-
-
-def _of_item(flags: Tensor, item: int) -> Tensor:
-    """(queries,) bool, of (batch or 1, queries) flags."""
-    return flags[item if len(flags) > 1 else 0]

@@ -9,13 +9,14 @@ import torch
 
 from pellucid.attention.reference import Stages
 from pellucid.common.wording import percent
+from pellucid.lessons.computation import attend, project, scale_of
 from pellucid.lessons.examples import example_lesson
 from pellucid.lessons.lesson import Lesson, random_lesson
 from pellucid.lessons.lookup import lookup_lesson, walk_lookup
 from pellucid.lessons.model import walk_model
 from pellucid.lessons.next_token import PROMPT, walk_next_token
 from pellucid.lessons.scaling import measure_scaling
-from pellucid.lessons.steps import attend, project, scale_of, walk_lesson
+from pellucid.lessons.steps import walk_lesson
 from pellucid.lessons.walk import Walk
 
 

@@ -22,7 +22,8 @@ from pellucid.tasks.held_out import evaluate
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.similarity import similar
 from pellucid.tasks.translated import Translation
-from pellucid.tasks.translation import alignment, open_translator, translate
+from pellucid.tasks.translation import open_translator, translate
+from pellucid.tasks.word_alignment import alignment
 
 __all__ = [
     "Head",

@@ -58,7 +58,7 @@ class Doubts:
     """Texts of whose tokens more than half are unknown: to the model they are all alike."""
     first_unknown: str = ""
 
-    def told(self) -> list[str]:
+    def messages(self) -> list[str]:
         """A line for each kind of doubt, if there is any."""
         lines = []
         if self.unknown:
@@ -127,7 +127,7 @@ def ids_of(
             found.longest = length, names[longest]
         for number in too_long:
             ids[number] = model.tokenizer.encode_cut(texts[number], limit)
-    for line in found.told() if doubts is None else ():
+    for line in found.messages() if doubts is None else ():
         warnings.warn(line, stacklevel=3)
     return ids
 

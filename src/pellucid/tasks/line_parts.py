@@ -60,8 +60,8 @@ class Reader:
 
     def parts(self, text: str) -> tuple[list[Part], int]:
         """The parts of a text, and how many of its sentences were too long to be read whole."""
-        told = TOLD.match(text)
-        start, prefix = (told.end(), told[0].lstrip()) if told else (0, "")
+        match = TOLD.match(text)
+        start, prefix = (match.end(), match[0].lstrip()) if match else (0, "")
         kept = list(kept_spans(text))
         spans = [(start, len(text))]
         cut = 0
@@ -115,8 +115,8 @@ def keeping(text: str, part: Part, translation: str) -> Part | None:
 
 def around_kept(text: str, part: Part) -> list[Part]:
     """The parts around what a part keeps."""
-    told = TOLD.match(part.reads or "")
-    prefix = told[0] if told else ""
+    match = TOLD.match(part.reads or "")
+    prefix = match[0] if match else ""
     kept = [
         one
         for one in _inside(list(kept_spans(text)), part.span)

@@ -164,11 +164,11 @@ def metadata(model: str | None, probe: Tensor) -> dict[bytes, str]:
 
 def _about(path: Path) -> dict[str, Any] | None:
     with parquet_reading.opened(path) as file:
-        told = (file.schema_arrow.metadata or {}).get(MARK)
-        if told is None or not {"line", "text", EMBEDDING} <= set(file.schema_arrow.names):
+        metadata = (file.schema_arrow.metadata or {}).get(MARK)
+        if metadata is None or not {"line", "text", EMBEDDING} <= set(file.schema_arrow.names):
             return None
     try:
-        about = json.loads(told)
+        about = json.loads(metadata)
     except (ValueError, RecursionError):
         return None
     return about if isinstance(about, dict) else None

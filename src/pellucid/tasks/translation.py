@@ -11,7 +11,6 @@ import torch
 from pellucid import pretrained
 from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.alignment import Alignment, align_by, plain_words
 from pellucid.models import EncoderDecoder, load
 from pellucid.models.checkpoints.generation import Generation
 from pellucid.tasks.beam import Beam, search
@@ -20,7 +19,7 @@ from pellucid.tasks.decoders import CUTS
 from pellucid.tasks.language_pair import Pair, pair_of
 from pellucid.tasks.line_parts import PROTECTIONS, Part, Protection, Reader, around_kept, keeping
 from pellucid.tasks.logit_rules import RULES, Rule, rules_of
-from pellucid.tasks.translated import Sentence, Translation, Written, assembled
+from pellucid.tasks.translated import Translation, Written, assembled
 from pellucid.tasks.whole_numbers import LONGEST, check_whole
 from pellucid.text.languages import iso_639_1
 
@@ -114,7 +113,7 @@ def translate(
             str.
         TooLargeError: there is not enough memory for the cache.
     """
-    _check_model(model)
+    check_translator(model)
     assert model.tokenizer is not None
     beams, length_penalty = search_of(model, beams, length_penalty)
     pair = pair_of(model, source, target)
@@ -258,62 +257,6 @@ def search_of(
     return beams, length_penalty
 
 
-def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
-    """Align the words of a translation with those of its source, by cross-attention.
-
-    The weights, (target words, source words), are the mean over the model's alignment heads
-    (`model.generation.alignment_heads`), or over all heads if it names none. Special tokens are
-    left out, and no word is aligned with one of another sentence. It takes a watched pass for each
-    sentence; `pellucid.lens.align` can choose layers and heads.
-
-    Raises:
-        ArgumentError: the source or the translation has no words.
-        TypeMismatchError: the model is not an encoder-decoder with a tokenizer.
-    """
-    _check_model(model)
-    grids = []
-    for one in translation.sentences or (translation,):
-        try:
-            grids.append(_aligned(model, one, translation.start))
-        except ArgumentError:
-            if len(translation.sentences) < 2:
-                raise
-    if not grids:
-        raise ArgumentError("no words of the target remain besides special tokens")
-    return Alignment(
-        torch.block_diag(*(grid.weights for grid in grids)),
-        [word for grid in grids for word in grid.source],
-        [word for grid in grids for word in grid.target],
-    )
-
-
-def _aligned(model: EncoderDecoder, one: Sentence | Translation, start: int | None) -> Alignment:
-    """The alignment of a sentence; a name in it is written as what it stands for."""
-    assert model.tokenizer is not None
-    start = model.config.start if start is None else start
-    assert start is not None
-    device, target = model.device, [start, *one.ids]
-    with torch.no_grad():
-        _, recording = model(
-            torch.tensor([one.source_ids], device=device),
-            torch.tensor([target[:-1]], device=device),
-            watch=True,
-        )
-    marks = {*model.config.stop, start, model.config.padding}
-    if model.tokenizer.languages is not None:
-        marks |= {*model.tokenizer.languages.ids.values()}
-    source_words, target_words = (
-        plain_words([model.tokenizer.token(number) for number in ids], ids, marks)
-        for ids in (one.source_ids, target)
-    )
-    grid = align_by(
-        recording, model.alignment_heads, source_words=source_words, target_words=target_words
-    )
-    names = one.names if isinstance(one, Sentence) else {}
-    sides = ([names.get(word, word) for word in side] for side in (grid.source, grid.target))
-    return Alignment(grid.weights, *sides)
-
-
 def _best(
     model: EncoderDecoder,
     sources: list[list[int]],
@@ -390,7 +333,7 @@ def _batches(lengths: list[int], tokens: int, texts: int) -> Iterator[list[int]]
         start += count
 
 
-def _check_model(model: Any) -> None:
+def check_translator(model: Any) -> None:
     if not isinstance(model, EncoderDecoder):
         raise TypeMismatchError(f"model must be an EncoderDecoder, not {type(model).__name__}")
     if model.tokenizer is None:

@@ -115,7 +115,7 @@ def embed_file(
         texts=total,
         width=len(probe),
         continued=parts.found * PART,
-        notes=[*first.notes, *doubts.told()],
+        notes=[*first.notes, *doubts.messages()],
     )
 
 

@@ -1,4 +1,4 @@
-"""What separates the fields of a table in text: told, said by Excel, or what fits.
+"""What separates the fields of a table in text: given, declared by Excel, or what fits.
 
 Python's csv reads the rows, because Arrow's reader and pandas', which are faster, do not say in
 which line a row begins or what is wrong with it, and because a table of texts then needs no
@@ -17,7 +17,7 @@ from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError
 
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
-"""The delimiters that are found without being told, and what they are called."""
+"""The delimiters that are found without being given, and what they are called."""
 SAMPLE_LINES, SAMPLE_CHARACTERS = 200, 2**17
 """How much of a table tells its delimiter."""
 _ODD = "^~:\x01\x1e\x1f§¦"
@@ -52,13 +52,13 @@ def parsed(name: str) -> str:
     return mark
 
 
-def layout(lines: Sequence[str], source: str, *, told: str | None, ending: str) -> Layout:
+def layout(lines: Sequence[str], source: str, *, given: str | None, ending: str) -> Layout:
     """How a table is written whose first lines these are.
 
     Args:
         lines: with their ends.
         source: the name of the file, for errors.
-        told: the delimiter, if the user says it; then quotes are those of CSV.
+        given: the delimiter, if the user gives it; then quotes are those of CSV.
         ending: of the file's name; in .tsv nothing is quoted, unless the whole header is.
 
     Raises:
@@ -68,11 +68,11 @@ def layout(lines: Sequence[str], source: str, *, told: str | None, ending: str) 
     excel = _EXCEL.fullmatch(lines[0]) if lines and ending != ".tsv" else None
     skipped = int(excel is not None)
     lines = lines[skipped:]
-    if told is None and excel is not None:
-        told = excel[1]
-    if told is None and ending != ".tsv":
-        told = _fitting(lines, source)
-    found = Layout(told or "\t", told is not None or _is_quoted(lines), skipped)
+    if given is None and excel is not None:
+        given = excel[1]
+    if given is None and ending != ".tsv":
+        given = _fitting(lines, source)
+    found = Layout(given or "\t", given is not None or _is_quoted(lines), skipped)
     _check_header(lines, found, source)
     return found
 

@@ -1,4 +1,4 @@
-"""Encodings of text files: by a byte order mark, as told, or else UTF-8, and nothing is guessed.
+"""Encodings of text files: by a byte order mark, as given, or else UTF-8, and nothing is guessed.
 
 A guess is only offered in the error: text that was decoded by a wrong guess looks like text.
 """
@@ -53,12 +53,12 @@ def check_encoding(name: str) -> None:
         ) from error
 
 
-def encoding_of(head: bytes, told: str | None, source: str) -> str:
+def encoding_of(head: bytes, given: str | None, source: str) -> str:
     """The encoding of a file that begins so: a byte order mark is believed before anybody.
 
     Args:
         head: the first `HEAD` bytes.
-        told: the encoding that was asked for, if any.
+        given: the encoding that was asked for, if any.
         source: the file's name, for errors.
 
     Raises:
@@ -70,12 +70,12 @@ def encoding_of(head: bytes, told: str | None, source: str) -> str:
     for beginning, kind in _KINDS:
         if head.startswith(beginning):
             raise FileError(f"'{source}' is {kind}")
-    if told is None and (wide := _is_wide(head)):
+    if given is None and (wide := _is_wide(head)):
         raise FileError(
             f"'{source}' is not UTF-8 text: it looks like UTF-16 without a mark; if it is: "
             f"--encoding {wide}"
         )
-    return told or UTF8
+    return given or UTF8
 
 
 def _is_wide(head: bytes) -> str | None:
@@ -118,7 +118,7 @@ class Decoder:
         # The decoded bytes end with the block, but may begin before it.
         data, start = error.object, error.start
         before = data[:start].decode(self.encoding, errors="ignore")
-        told = (
+        reason = (
             f"'{self.source}' is not {name} text: byte {self._end - len(data) + start}, "
             f"in line {self._line + lines_in(before)}, is 0x{data[start]:02x}"
         )
@@ -126,9 +126,9 @@ class Decoder:
             guessed(data[max(0, start - _AROUND) : start + _AROUND]) if name == "UTF-8" else None
         )
         if guess is None:
-            return FileError(told)
+            return FileError(reason)
         word = _word(data, start, guess)
-        return FileError(f"{told}; if that is “{word}”, the file is read with --encoding {guess}")
+        return FileError(f"{reason}; if that is “{word}”, the file is read with --encoding {guess}")
 
 
 def lines_in(text: str) -> int:

@@ -41,8 +41,8 @@ _SAID = {
     ),
     "number": (
         "first line",
-        "is read as a row, since the column is told by its number",
-        "are read as rows, since the column is told by its number",
+        "is read as a row, since the column is given by its number",
+        "are read as rows, since the column is given by its number",
         "if it names columns, the name goes in quotes: --column '\"1\"'",
     ),
     "lost": (
@@ -96,13 +96,15 @@ class Noticed:
 
     def notes(self) -> list[str]:
         """A line for each kind, in the order of their first examples."""
-        told = []
+        messages = []
         for kind, example in self.first.items():
             number = self.counts[kind]
             noun, one, many, advice = _SAID[kind]
             what, the = (one, "in") if number == 1 else (many, "the first in")
-            told.append(f"{count(number, noun)} {what}, {the} {example}{advice and f'; {advice}'}")
-        return told
+            messages.append(
+                f"{count(number, noun)} {what}, {the} {example}{advice and f'; {advice}'}"
+            )
+        return messages
 
 
 def is_json(text: str) -> bool:

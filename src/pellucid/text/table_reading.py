@@ -68,7 +68,7 @@ PLAIN = Reading()
 
 
 def has_columns(path: Path, reading: Reading = PLAIN) -> bool:
-    """Whether a file has columns, by its name or because a delimiter is told."""
+    """Whether a file has columns, by its name or because a delimiter is given."""
     return kind(path) in _TABLES or reading.delimiter is not None
 
 
@@ -96,7 +96,7 @@ def table(
     Raises:
         FileError: it cannot be read or is not of its kind, rows differ in their number of fields,
             or a field is not text.
-        ArgumentError: the file has no columns, or its delimiter cannot be told; and what `choose`
+        ArgumentError: the file has no columns, or its delimiter is unclear; and what `choose`
             raises.
         MissingExtraError: pyarrow is not installed, and the file is Parquet or .zst.
     """
@@ -128,14 +128,14 @@ def _delimited(
     blocks: Iterator[str],
     choose: Choose,
     headed: bool,
-    told: str | None,
+    delimiter: str | None,
     noticed: Noticed,
 ) -> Iterator[Row]:
     lines = lines_of(blocks, path)
     sample = _sample(lines)
     ending = ".tsv" if kind(path) in (".tsv", ".tab") else ".csv"
     source = name_of(path)
-    made = delimiters.layout(sample, source, told=told, ending=ending)
+    made = delimiters.layout(sample, source, given=delimiter, ending=ending)
     rows = delimiters.rows(chain(sample, lines), made, source)
     return _fields(path, choose, headed, rows, made, noticed)
 

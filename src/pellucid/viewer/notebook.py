@@ -107,9 +107,9 @@ def _picture(thing: Recording | AttentionWeights) -> Bundle:
 
     catalogue = catalogue_of(thing)
     picture, width = labelled(catalogue, still(catalogue))
-    told: dict[str, Any] = {} if width is None else {"width": width}
+    size: dict[str, Any] = {} if width is None else {"width": width}
     alt = f"attention weights of each head: {repr(thing).splitlines()[0]}"
-    return {PNG: b64encode(picture).decode()}, {PNG: told | {"alt": alt}}
+    return {PNG: b64encode(picture).decode()}, {PNG: size | {"alt": alt}}
 
 
 def _widget(thing: Recording | AttentionWeights) -> Bundle:

@@ -22,17 +22,17 @@ said."""
 def show(evaluation: Evaluation, console: Console) -> None:
     """Print the figure, its interval, chance, what was left out, and the other figures."""
 
-    def told(value: float) -> str:
+    def formatted(value: float) -> str:
         return f"{value:.4g}" if evaluation.kind == "number" else percent(value)
 
-    low, high = map(told, evaluation.interval)
+    low, high = map(formatted, evaluation.interval)
     say(
-        f"Held-out {evaluation.figure}: {told(evaluation.value)}, 95% confidence interval {low} to "
-        f"{high}; {_constant(evaluation)} gives {told(evaluation.baseline)}.",
+        f"Held-out {evaluation.figure}: {formatted(evaluation.value)}, 95% confidence interval "
+        f"{low} to {high}; {_constant(evaluation)} gives {formatted(evaluation.baseline)}.",
         console,
     )
     chance = evaluation.chance
-    low, high = map(told, chance.interval)
+    low, high = map(formatted, chance.interval)
     drawn = "numbers" if evaluation.kind == "number" else "labels"
     better = "better" if chance.is_beaten else "no better"
     say(
@@ -93,17 +93,17 @@ def _others(evaluation: Evaluation) -> str:
         if key in names:
             shown = f"{value:.2f}" if evaluation.kind == "number" else percent(value)
             parts.append(f"{names[key]} {shown}")
-    told = ", ".join(parts)
-    told = told[:1].upper() + told[1:]
+    summary = ", ".join(parts)
+    summary = summary[:1].upper() + summary[1:]
     if "calibration_error" in evaluation.others:
-        told += (
+        summary += (
             f"; probabilities are off by {percent(evaluation.others['calibration_error'])} on "
             f"average (ECE), Brier score {evaluation.others['brier_score']:.3f}, at temperature "
             f"{evaluation.temperature:.3g}"
         )
     if evaluation.margin is not None:
-        told += f"; 90% of the numbers are within {evaluation.margin:.4g}"
-    return told
+        summary += f"; 90% of the numbers are within {evaluation.margin:.4g}"
+    return summary
 
 
 def _uneven(evaluation: Evaluation) -> str:

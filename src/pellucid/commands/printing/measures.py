@@ -19,7 +19,7 @@ def show(measures: Mapping[str, Any], console: Console) -> None:
         _show_each(measures, ("loss", "left_out"), console)
         evaluations.show_tables(evaluation, console)
         return
-    told = {"labels", "confusion"}
+    printed = {"labels", "confusion"}
     if "candidates" in measures:
         low, high = map(percent, measures["interval"])
         say(
@@ -28,8 +28,8 @@ def show(measures: Mapping[str, Any], console: Console) -> None:
             f"{low} to {high}; chance gives {percent(measures['chance'])}.",
             console,
         )
-        told |= {"found_first", "interval", "chance", "pairs", "candidates"}
-    _show_each(measures, [name for name in measures if name not in told], console)
+        printed |= {"found_first", "interval", "chance", "pairs", "candidates"}
+    _show_each(measures, [name for name in measures if name not in printed], console)
     if "confusion" in measures:
         console.print()
         confusion.show(measures["labels"], measures["confusion"], console)

@@ -16,7 +16,8 @@ from pellucid.models import EncoderDecoder
 from pellucid.tasks.compiling import compilation_named
 from pellucid.tasks.language_pair import pair_of
 from pellucid.tasks.translated import Translation
-from pellucid.tasks.translation import alignment, translate
+from pellucid.tasks.translation import translate
+from pellucid.tasks.word_alignment import alignment
 from pellucid.text import table_writing
 from pellucid.text.kept_spans import changed
 from pellucid.text.text_inputs import Items

@@ -103,7 +103,7 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
     middle = board.at.high * (0.47 if board.at.is_wide else 0.45)
     query = clean(board.script.tokens[scene.query])
     top = middle - high * len(lines) / 2
-    told = sorted(shown, key=lambda key: -weights[key].value)[:4]
+    strongest = sorted(shown, key=lambda key: -weights[key].value)[:4]
     small = min(max(24.0, 0.27 * size), 0.5 * size)
     parts: list[Actor] = []
     for number, line in enumerate(lines):
@@ -126,7 +126,7 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
                 parts.append(board.add("box", t, *corner, colour=look.query, line=4.5, **box))
             parts.append(board.text(words[place], t, x, y, size, weight=600, colour=ink))
             middle, half = x + wide / 2, 0.6 * board.measure(weights[key].text, 500) * small
-            if key in told and share >= 0.005 and middle - half > taken:
+            if key in strongest and share >= 0.005 and middle - half > taken:
                 taken = middle + half
                 at = (t, middle, y + 0.66 * size, small)
                 parts.append(
