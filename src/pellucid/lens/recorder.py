@@ -8,7 +8,6 @@ While a watch is open, the functions that compute attention are wrapped (see `in
 arguments are kept by reference, and weights are computed lazily.
 """
 
-import re
 import sys
 import weakref
 from collections.abc import Callable, Iterable
@@ -19,37 +18,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.attention.limits import readable_bytes
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_names
-from pellucid.lens.generations import Generations
+from pellucid.lens.call_recorder import CallRecorder
 from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.layer_selection import Layers, select_names
-from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.pieces import Keeper, Part
-from pellucid.lens.proof import Contradiction
 from pellucid.lens.record import Record
-from pellucid.lens.record_building import (
-    Ids,
-    prove_call,
-    prove_weights,
-    record_of_call,
-    record_of_weights,
-)
 from pellucid.lens.recording import Recording
-from pellucid.lens.running_calls import RunningCall, innermost
-from pellucid.lens.token_ids import TokenIds
 from pellucid.lens.unseen import unseen
 
 WEIGHTS_LIMIT = 2**32
 """Bytes of weights that are kept if query and key do not give them: 4 GiB."""
 MOST_REASONS = 2
 """Reasons that are listed besides the first one why a module is unseen."""
-GENERATING = re.compile("generate", re.IGNORECASE)
-"""Matches the names of methods in which several passes generate one text."""
 PROOFS = ("some rows", "every row")
 
 
@@ -126,28 +111,24 @@ class Watch(Recording):
         """The `__exit__` that a `with` holds."""
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._names: dict[int, str] = {}
-        self._token_ids: TokenIds | None = None
-        self._broken: dict[str, str] = {}
-        self._refused: set[str] = set()
-        self._run: RunningCall | None = None
-        self._turns: dict[str, list[int]] = {}
-        self._masks = MaskReader(self._keeper)
-        self._generations: Generations | None = None
+        self._calls: CallRecorder | None = None
         self._memory: frozenset[int] | None = None
-        self._kept_weights = 0
 
     def __enter__(self) -> "Watch":
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = {id(module): name for name, module in self._modules}
-        self._token_ids = TokenIds(self._modules)
-        self._generations = Generations(
+        self._calls = CallRecorder(
+            self._model,
+            self._modules,
+            self._records,
+            self._in_pieces,
             self._keeper,
-            self._masks,
             keeps_values=self._values,
             every_row=self._every_row,
-            ids=self._query_ids,
-            withdraw=self._withdraw,
+            weights_limit=self._weights_limit,
+            on_missed=self.on_missed,
+            is_lasting=self.is_lasting,
         )
         held = None if self.held_by_with is None else self.held_by_with()
         if held is not None:
@@ -221,7 +202,8 @@ class Watch(Recording):
         return [sys.modules[name] for name in names if name in sys.modules]
 
     def wants(self, name: str) -> bool:
-        return name not in self._refused and (self._selected is None or name in self._selected)
+        is_refused = self._calls is not None and name in self._calls.refused
+        return not is_refused and (self._selected is None or name in self._selected)
 
     def is_parameter(self, tensor: Tensor) -> bool:
         if self._memory is None:
@@ -257,153 +239,33 @@ class Watch(Recording):
                 self._lost[name] = f"{known}; it {reason}"
 
     def on_lookup(self, ids: Tensor, weight: Tensor) -> None:
-        if self._token_ids is not None:
-            self._token_ids.note_lookup(ids, weight)
+        if self._calls is not None:
+            self._calls.token_ids.note_lookup(ids, weight)
 
     def on_crop(self, cache: int, length: Callable[[int], int]) -> None:
-        self._open_generations().crop(cache, length)
+        self._open_calls().generations.crop(cache, length)
 
     def on_rewind(self, cache: int, layer: int | None = None) -> None:
-        self._open_generations().settle(cache, layer)
+        self._open_calls().generations.settle(cache, layer)
 
     def on_reorder(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
-        self._open_generations().reorder(cache, items, keys)
+        self._open_calls().generations.reorder(cache, items, keys)
 
     def on_change(self, cache: int, operation: str, layer: int | None = None) -> None:
-        self._open_generations().disturb(cache, operation, layer)
+        self._open_calls().generations.disturb(cache, operation, layer)
 
     def on_call(self, name: str, call: Call | ModelWeights) -> None:
-        if not self.wants(name):
-            return
-        if self._token_ids is not None:
-            self._token_ids.note_attention(name)
-        if isinstance(call, ModelWeights):
-            self._record_weights(name, call)
-            return
-        update = call.update
-        if update is not None and update.before == 0:
-            self._broken.pop(name, None)
-        if name in self._broken:
-            self.on_missed(name, self._broken[name])
-        elif update is not None and update.lossy:
-            self.on_missed(name, "reads a quantized cache, which is not recorded")
-        elif not self._open_generations().extend(name, call):
-            self._begin(name, call)
-
-    # Records.
-
-    def _begin(self, name: str, call: Call) -> None:
-        """Record a call that stands alone or begins a generation."""
-        generations = self._open_generations()
-        origin = generations.origin(call)
-        queries, keys = call.query.shape[-2], origin.keys.shape[-2]
-        is_alone = origin.before == 0 and origin.source is None
-        is_cross = module_names.is_cross(name) or (is_alone and queries != keys)
-        record = record_of_call(
-            name,
-            call,
-            origin,
-            self._masks.rule_of(call, queries, keys),
-            self._ids(name, call.query.shape[0], queries, keys, is_cross),
-            is_cross=is_cross,
-            keep=self._keeper,
-            keeps_values=self._values,
-            is_lasting=partial(self.is_lasting, name),
-        )
-        try:
-            record.proof = prove_call(record, call, origin.values, every_row=self._every_row)
-        except Contradiction as contradiction:
-            if call.model_weights is None:
-                self._refused.add(name)
-                self.on_missed(name, str(contradiction))
-            else:
-                self._record_weights(name, call.model_weights)
-            return
-        self._add(record, None if call.update is None else call.update.cache)
-        if generations.has(name, call):
-            self._in_pieces[name] = (
-                "each step of its generation has its own record, since what the steps see follows "
-                "no rule that grows, such as a triangle or a window"
-            )
-        generations.begin(record, call, origin)
-
-    def _record_weights(self, name: str, source: ModelWeights) -> None:
-        """Record the model's own weights."""
-        weights = source.weights
-        size = weights.numel() * weights.itemsize
-        if self._weights_limit is not None and self._kept_weights + size > self._weights_limit:
-            self.on_missed(
-                name,
-                f"computes weights that no query and key give, {readable_bytes(size)} of them, "
-                f"beyond the {readable_bytes(self._weights_limit)} of weights_limit",
-            )
-            return
-        if not source.is_plain and weights.numel() and bool(weights.amin() < 0):
-            self.on_missed(
-                name, "mixes its weights so that some are negative, which is not recorded"
-            )
-            return
-        batch, _, queries, keys = weights.shape
-        is_cross = module_names.is_cross(name)
-        ids = self._ids(name, batch, queries, keys, is_cross)
-        record = record_of_weights(
-            name, source, ids, is_cross=is_cross, keep=self._keeper, keeps_values=self._values
-        )
-        try:
-            record.proof = prove_weights(record, source, every_row=self._every_row)
-        except Contradiction:
-            self.on_missed(name, "multiplies its weights with values in an unknown order")
-            return
-        self._kept_weights += size
-        if queries == 1 and any(other.name == name for other in self._records):
-            self._in_pieces[name] = "each step of its generation has its own record of weights"
-        self._add(record)
-
-    def _add(self, record: Record, cache: int | None = None) -> None:
-        """Add a record; its cache tells its stream."""
-        if cache is not None:
-            if self._run is None or innermost([self._run]) is None:
-                self._run, self._turns = self._generation(), {}
-            turns = self._turns.setdefault(record.name, [])
-            if cache not in turns:
-                turns.append(cache)
-            record.stream = turns.index(cache)
-        self._records.append(record)
-
-    def _withdraw(self, record: Record, why: str, is_wrong: bool) -> None:
-        """Remove a record that is wrong, or a generation that cannot be joined."""
-        self._records = [other for other in self._records if other is not record]
-        if is_wrong:
-            self._refused.add(record.name)
-            self.on_missed(record.name, why)
-        else:
-            self._broken[record.name] = why
+        if self.wants(name):
+            self._open_calls().record(name, call)
 
     def _all(self) -> list[Record]:
-        if self._generations is not None:
-            self._generations.settle()
+        if self._calls is not None:
+            self._calls.generations.settle()
         return self._records
 
-    def _open_generations(self) -> Generations:
-        assert self._generations is not None, "the watch is not open"
-        return self._generations
-
-    def _generation(self) -> RunningCall | None:
-        """The running call of the model's `generate`, if any: texts may take turns within it."""
-        for frame, module in call_stack.running_modules(sys._getframe(2)):
-            if module is self._model and GENERATING.search(frame.f_code.co_name):
-                return RunningCall.of(frame)
-        return None
-
-    def _ids(self, name: str, batch: int, queries: int, keys: int, cross: bool) -> Ids:
-        ids = self._query_ids(name, batch, queries)
-        if cross:
-            reader = self._token_ids
-            return ids, None if reader is None else reader.of_other_keys(name, batch, keys, ids)
-        return ids, ids if queries == keys else None
-
-    def _query_ids(self, name: str, batch: int, length: int) -> Tensor | None:
-        return None if self._token_ids is None else self._token_ids.of_queries(name, batch, length)
+    def _open_calls(self) -> CallRecorder:
+        assert self._calls is not None, "the watch is not open"
+        return self._calls
 
 
 def watch(
