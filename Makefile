@@ -43,6 +43,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.files
+	$(BIN)/python -m benchmarks.held_out
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.gguf
 	$(BIN)/python -m benchmarks.training

@@ -31,11 +31,16 @@ def write(path, model, kind="F32", tokenizer=None, extra=None, **changed):
     import gguf
 
     config = model.config
-    name = config.model_type
+    name = next(name for name, one in ARCHITECTURES.items() if one.family == config.model_type)
     architecture = ARCHITECTURES[name]
     rope = getattr(config, "rope_parameters", None) or {}
     settings = {**config.to_dict(), "rope_theta": rope.get("rope_theta")}
     data = {f"{name}.{theirs}": settings.get(key) for key, theirs in architecture.keys.items()}
+    if architecture.is_partly_rotary:
+        turned = config.partial_rotary_factor if hasattr(config, "partial_rotary_factor") else None
+        turned = rope.get("partial_rotary_factor", turned)
+        size = config.hidden_size // config.num_attention_heads
+        data[f"{name}.rope.dimension_count"] = int(size * turned)
     if name == "gpt2" and settings["n_inner"] is None:
         data["gpt2.feed_forward_length"] = 4 * config.n_embd
     if tokenizer is not None:
@@ -135,7 +140,7 @@ def tiny(family, width=96, layers=2):
         "vocab_size": 307,
         "hidden_size": width,
         "intermediate_size": 160 if width == 96 else 512,
-        "num_hidden_layers": layers,
+        "num_hidden_layers": {"smollm3": 5, "gemma3": 7}.get(family, layers),
         "num_attention_heads": 6 if width == 96 else 8,
         "num_key_value_heads": 2,
         "max_position_embeddings": 53,
@@ -146,15 +151,28 @@ def tiny(family, width=96, layers=2):
             n_embd=width, n_layer=layers, n_head=6, n_positions=53, vocab_size=307
         )
     else:
-        more = {"head_dim": 32} if family in ("qwen3", "gemma", "gemma2") else {}
-        if family == "gemma2":
+        more = {"head_dim": 32} if family in ("qwen3", "gemma", "gemma2", "gemma3") else {}
+        if family in ("gemma2", "gemma3"):
             more |= {"query_pre_attn_scalar": 32, "sliding_window": 3}
         if family == "phi3":
             more |= {"pad_token_id": 0, "sliding_window": None}
+        if family == "smollm3":
+            more |= {"pad_token_id": 0}
+        if family == "granite":
+            more |= {
+                "attention_multiplier": 0.17,
+                "embedding_multiplier": 3.0,
+                "residual_multiplier": 0.7,
+                "logits_scaling": 5.0,
+            }
+        if family == "stablelm":
+            more |= {"use_qkv_bias": True, "partial_rotary_factor": 0.25}
         if family.startswith("gemma"):
             sizes["tie_word_embeddings"] = True
-        config = transformers.AutoConfig.for_model(family, **sizes, **more)
-    config.initializer_range = 0.1 if family == "gemma2" else 0.2  # it has no other scale
+        model_type = ARCHITECTURES[family].family
+        config = transformers.AutoConfig.for_model(model_type, **sizes, **more)
+    is_steep = family in ("gemma2", "gemma3", "smollm3")  # nothing else keeps them small
+    config.initializer_range = 0.1 if is_steep else 0.2
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:  # norms and biases of their own, so that a slip shows

@@ -86,6 +86,26 @@ _GEMMA2_KEYS = {
     "final_logit_softcapping": "final_logit_softcapping",
     "sliding_window": "attention.sliding_window",
 }
+_GEMMA3_KEYS = {
+    key: theirs for key, theirs in _GEMMA2_KEYS.items() if key != "attn_logit_softcapping"
+}
+_GRANITE_KEYS = {
+    **_LLAMA_KEYS,
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+_STARCODER_NAMES = {
+    **_LLAMA_NAMES,
+    "blk.{}.ffn_up": "model.layers.{}.mlp.c_fc",
+    "blk.{}.ffn_down": "model.layers.{}.mlp.c_proj",
+}
+_STABLELM_KEYS = {
+    **_LLAMA_KEYS,
+    "layer_norm_eps": "attention.layer_norm_epsilon",
+    "use_parallel_residual": "use_parallel_residual",
+}
 _FUSED_NAMES = {
     **_LLAMA_NAMES,
     "blk.{}.attn_qkv": "model.layers.{}.self_attn.qkv_proj",
@@ -108,6 +128,8 @@ class Architecture:
     is_permuted: bool = False
     """Whether rows of query and key are in the order of llama.cpp, whose rotary positions turn
     numbers that are neighbours."""
+    is_partly_rotary: bool = False
+    """Whether some numbers of a head may have no positions."""
     shifted: float = 0.0
     """How much larger norm weights are than those of the family, which adds it itself."""
     transposed: tuple[str, ...] = ()
@@ -120,6 +142,17 @@ ARCHITECTURES = {
     "qwen3": Architecture(family="qwen3"),
     "gemma": Architecture(family="gemma", shifted=1.0),
     "gemma2": Architecture(family="gemma2", names=_SANDWICH_NAMES, keys=_GEMMA2_KEYS, shifted=1.0),
+    "gemma3": Architecture(
+        family="gemma3_text", names=_SANDWICH_NAMES, keys=_GEMMA3_KEYS, shifted=1.0
+    ),
+    "granite": Architecture(family="granite", keys=_GRANITE_KEYS, is_permuted=True),
+    "smollm3": Architecture(family="smollm3", is_permuted=True),
+    "starcoder2": Architecture(
+        family="starcoder2",
+        names=_STARCODER_NAMES,
+        keys={**_LLAMA_KEYS, "norm_epsilon": "attention.layer_norm_epsilon"},
+    ),
+    "stablelm": Architecture(family="stablelm", keys=_STABLELM_KEYS, is_partly_rotary=True),
     "olmo2": Architecture(family="olmo2", names=_OLMO2_NAMES),
     "phi3": Architecture(
         family="phi3",
@@ -133,6 +166,8 @@ ARCHITECTURES = {
         transposed=("c_attn", "c_proj", "c_fc"),
     ),
 }
+_LARGE_GEMMAS = (("gemma2", 46), ("gemma3", 62))
+"""By their layers: the models of 27B alone have another scale of scores."""
 _IGNORED = re.compile(r"^rope_freqs\.weight$|\.attn_rot_embd$")
 
 
@@ -236,7 +271,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
             if not isinstance(value, int | float):
                 raise FileError(f"its {name}.{theirs} differs between layers, or is no number")
             config[key] = value
-    if name == "gemma2" and config.get("num_hidden_layers") == 46:  # the 27B alone has a scale
+    if (name, config.get("num_hidden_layers")) in _LARGE_GEMMAS:
         config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
     if "rope_factors_long.weight" in file.tensors:
         raise FileError("its rotary positions have long and short factors, which is not supported")
@@ -247,9 +282,16 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         raise FileError("it has no tensor token_embd.weight")
     config["vocab_size"] = table.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
-    if architecture.family == "llama":
-        config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
-        config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
+    has_bias = {part: f"blk.0.{part}.bias" in file.tensors for part in ("attn_q", "ffn_up")}
+    if architecture.family in ("llama", "granite", "smollm3"):
+        config["attention_bias"] = has_bias["attn_q"]
+        config["mlp_bias"] = has_bias["ffn_up"]
+    if architecture.family == "starcoder2":
+        config["use_bias"] = has_bias["ffn_up"]
+    if architecture.family == "stablelm":
+        config["use_qkv_bias"] = has_bias["attn_q"]
+        if "blk.0.attn_q_norm.weight" in file.tensors:
+            raise FileError("its queries and keys have norms of their own, which is not supported")
     config |= {
         "bos_token_id": data.get(f"{gguf_vocabularies.KEY}bos_token_id"),
         "eos_token_id": gguf_vocabularies.ends_of(data) or None,
@@ -266,7 +308,10 @@ def _rope(file: GgufFile, name: str, config: Mapping[str, Any]) -> dict[str, Any
     heads = untrusted.whole(config.get("num_attention_heads"), "attention.head_count", 1)
     dim = config.get("head_dim", config.get("hidden_size", 0) // heads)
     turned = data.get(f"{name}.rope.dimension_count", dim)
-    if turned != dim:
+    part = {}
+    if architecture_of(file).is_partly_rotary:
+        part = {"partial_rotary_factor": untrusted.whole(turned, "rope.dimension_count", 1) / dim}
+    elif turned != dim:
         raise FileError(f"only {turned} of the {dim} numbers of a head have rotary positions")
     kind = data.get(f"{name}.rope.scaling.type", "none")
     if kind == "linear":
@@ -275,9 +320,9 @@ def _rope(file: GgufFile, name: str, config: Mapping[str, Any]) -> dict[str, Any
         }
     if kind != "none":
         raise FileError(f"its rotary positions are scaled by {kind!r:.40}, which is not supported")
-    if "rope_freqs.weight" in file.tensors:
+    if "rope_freqs.weight" in file.tensors and not part:
         return {"rope_scaling": _llama3(file, config.get("rope_theta", 10_000.0), dim)}
-    return {}
+    return part
 
 
 def _llama3(file: GgufFile, theta: float, dim: int) -> dict[str, Any]:
