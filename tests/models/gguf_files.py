@@ -5,7 +5,9 @@ import json
 import numpy as np
 import torch
 
-from pellucid.models.checkpoints.gguf import ARCHITECTURES
+from pellucid.models.checkpoints.gguf import ARCHITECTURES, MIXTRAL
+
+NAMED = {**ARCHITECTURES, "mixtral": MIXTRAL}
 
 TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}{% endfor %}"
 
@@ -31,10 +33,11 @@ def write(path, model, kind="F32", tokenizer=None, extra=None, **changed):
     import gguf
 
     config = model.config
-    name = next(name for name, one in ARCHITECTURES.items() if one.family == config.model_type)
-    architecture = ARCHITECTURES[name]
+    name = next(name for name, one in NAMED.items() if one.family == config.model_type)
+    architecture = NAMED[name]
     rope = getattr(config, "rope_parameters", None) or {}
     settings = {**config.to_dict(), "rope_theta": rope.get("rope_theta")}
+    settings.setdefault("num_experts", settings.get("num_local_experts"))
     data = {f"{name}.{theirs}": settings.get(key) for key, theirs in architecture.keys.items()}
     if architecture.is_partly_rotary:
         turned = config.partial_rotary_factor if hasattr(config, "partial_rotary_factor") else None
@@ -57,6 +60,9 @@ def write(path, model, kind="F32", tokenizer=None, extra=None, **changed):
             "tokenizer.chat_template": TEMPLATE,
         }
     data |= changed
+    if name == "mixtral":
+        data = {key.replace(name, "llama"): value for key, value in data.items()}
+        name = "llama"
     writer = gguf.GGUFWriter(path, name)
     for key, value in data.items():
         if value is not None and key != "general.architecture":
@@ -97,7 +103,7 @@ def renamed(model, architecture):
     heads = {"attn_q": model.config.num_attention_heads}
     heads["attn_k"] = getattr(model.config, "num_key_value_heads", None)
     tied = model.config.tie_word_embeddings
-    for name, tensor in model.state_dict().items():
+    for name, tensor in apart(model):
         if name == "lm_head.weight" and tied:
             continue
         module, _, suffix = name.rpartition(".")
@@ -114,6 +120,21 @@ def renamed(model, architecture):
         if pattern.endswith(architecture.transposed or "\0") and suffix == "weight":
             tensor = tensor.T
         yield f"{theirs}.{suffix}", tensor
+
+
+def apart(model):
+    """The state dict, with gates and ups apart, and the modules of experts as they are named."""
+    part = "block_sparse_moe" if model.config.model_type == "mixtral" else "mlp"
+    gate, up, down = ("w1", "w3", "w2") if part != "mlp" else ("gate_proj", "up_proj", "down_proj")
+    for name, tensor in model.state_dict().items():
+        module, found, kind = name.rpartition(".mlp.experts.")
+        if not found:
+            yield name.replace(".mlp.gate.", f".{part}.gate."), tensor
+        elif kind == "down_proj":
+            yield f"{module}.{part}.experts.*.{down}.weight", tensor
+        else:
+            for own, half in zip((gate, up), tensor.chunk(2, 1), strict=True):
+                yield f"{module}.{part}.experts.*.{own}.weight", half
 
 
 def _add(writer, key, value):
@@ -169,7 +190,12 @@ def tiny(family, width=96, layers=2):
             more |= {"use_qkv_bias": True, "partial_rotary_factor": 0.25}
         if family.startswith("gemma"):
             sizes["tie_word_embeddings"] = True
-        model_type = ARCHITECTURES[family].family
+        if family in ("mixtral", "qwen3moe"):
+            experts = "num_local_experts" if family == "mixtral" else "num_experts"
+            more |= {experts: 5, "num_experts_per_tok": 2, "sliding_window": None}
+        if family == "qwen3moe":
+            more |= {"moe_intermediate_size": 64, "norm_topk_prob": True, "head_dim": 32}
+        model_type = NAMED[family].family
         config = transformers.AutoConfig.for_model(model_type, **sizes, **more)
     is_steep = family in ("gemma2", "gemma3", "smollm3")  # nothing else keeps them small
     config.initializer_range = 0.1 if is_steep else 0.2

@@ -118,7 +118,7 @@ class Experts(nn.Module):
         # weights of each expert are read once.
         order = chosen.flatten().argsort(stable=True)
         token = order // self.used
-        counts = chosen.flatten().bincount(minlength=self.router.out_features).tolist()
+        counts = chosen.flatten().bincount(minlength=len(self.ups.weight)).tolist()
         parts = tokens[token].split(counts)
         made = [self._expert(part, i) for i, part in enumerate(parts) if len(part)]
         weighted = torch.cat(made) * weights.flatten()[order].unsqueeze(-1)

@@ -106,6 +106,20 @@ _STABLELM_KEYS = {
     "layer_norm_eps": "attention.layer_norm_epsilon",
     "use_parallel_residual": "use_parallel_residual",
 }
+_EXPERT_KEYS = {**_LLAMA_KEYS, "num_experts_per_tok": "expert_used_count"}
+
+
+def _expert_names(part: str, gate: str, up: str, down: str) -> dict[str, str]:
+    """Modules with experts, of which GGUF has one tensor for each matrix of all."""
+    return {
+        **_LLAMA_NAMES,
+        "blk.{}.ffn_gate_inp": f"model.layers.{{}}.{part}.gate",
+        "blk.{}.ffn_gate_exps": f"model.layers.{{}}.{part}.experts.*.{gate}",
+        "blk.{}.ffn_up_exps": f"model.layers.{{}}.{part}.experts.*.{up}",
+        "blk.{}.ffn_down_exps": f"model.layers.{{}}.{part}.experts.*.{down}",
+    }
+
+
 _FUSED_NAMES = {
     **_LLAMA_NAMES,
     "blk.{}.attn_qkv": "model.layers.{}.self_attn.qkv_proj",
@@ -140,6 +154,16 @@ ARCHITECTURES = {
     "llama": Architecture(family="llama", is_permuted=True),
     "qwen2": Architecture(family="qwen2"),
     "qwen3": Architecture(family="qwen3"),
+    "qwen3moe": Architecture(
+        family="qwen3_moe",
+        names=_expert_names("mlp", "gate_proj", "up_proj", "down_proj"),
+        keys={
+            **_EXPERT_KEYS,
+            "num_experts": "expert_count",
+            "moe_intermediate_size": "expert_feed_forward_length",
+        },
+        fixed={"norm_topk_prob": True},
+    ),
     "gemma": Architecture(family="gemma", shifted=1.0),
     "gemma2": Architecture(family="gemma2", names=_SANDWICH_NAMES, keys=_GEMMA2_KEYS, shifted=1.0),
     "gemma3": Architecture(
@@ -166,6 +190,13 @@ ARCHITECTURES = {
         transposed=("c_attn", "c_proj", "c_fc"),
     ),
 }
+MIXTRAL = Architecture(
+    family="mixtral",
+    names=_expert_names("block_sparse_moe", "w1", "w3", "w2"),
+    keys={**_EXPERT_KEYS, "num_local_experts": "expert_count"},
+    is_permuted=True,
+)
+"""What files of the architecture "llama" are that have experts."""
 _LARGE_GEMMAS = (("gemma2", 46), ("gemma3", 62))
 """By their layers: the models of 27B alone have another scale of scores."""
 _IGNORED = re.compile(r"^rope_freqs\.weight$|\.attn_rot_embd$")
@@ -184,12 +215,34 @@ class GgufTensors:
         """
         self._file, self._architecture = file, architecture
         self._heads = {"attn_q": config.heads, "attn_k": config.key_heads}
-        self._theirs = {
-            _renamed(name, architecture.names): name
-            for name in file.tensors
-            if not _IGNORED.search(name)
-        }
-        self.numbers = sum(file.tensors[name].numbers for name in self._theirs.values())
+        self._theirs: dict[str, str] = {}
+        self._experts: dict[str, int] = {}
+        """The number of the expert whose matrix is a part of a tensor."""
+        self._last: tuple[str, Tensor] | None = None
+        for name in file.tensors:
+            if not _IGNORED.search(name):
+                own = _renamed(name, architecture.names)
+                self._theirs |= dict.fromkeys(self._each(own, file.tensors[name].shape), name)
+        self.numbers = sum(file.tensors[name].numbers for name in {*self._theirs.values()})
+
+    def _each(self, name: str, shape: tuple[int, ...]) -> list[str]:
+        """The names of all experts in a tensor (experts, out, in); the name, if it has none."""
+        if "*" not in name:
+            return [name]
+        if len(shape) != 3:
+            raise FileError(f"its tensor {name} has {len(shape)} dimensions, not 3")
+        names = {name.replace("*", str(number)): number for number in range(shape[0])}
+        self._experts |= names
+        return list(names)
+
+    def _tensor(self, name: str) -> Tensor:
+        """A tensor as it is stored; the last is kept, since experts are asked for in turn."""
+        theirs = self._theirs[name]
+        if name not in self._experts:
+            return self._file.tensor(theirs)
+        if self._last is None or self._last[0] != theirs:
+            self._last = theirs, self._file.tensor(theirs)
+        return self._last[1][self._experts[name]]
 
     def __contains__(self, name: str) -> bool:
         return name in self._theirs
@@ -201,7 +254,7 @@ class GgufTensors:
         return iter(self._theirs)
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self._file.tensor(self._theirs[name])
+        tensor = self._tensor(name)
         rows = self._order(name, len(tensor))
         tensor = tensor if rows is None else tensor[rows]
         if self._architecture.shifted and "norm" in name:
@@ -253,6 +306,8 @@ def architecture_of(file: GgufFile) -> Architecture:
         raise FileError(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
     if file.metadata.get("general.type", "model") != "model":
         raise FileError(f"it is no model, but of type {file.metadata['general.type']!r:.40}")
+    if name == "llama" and file.metadata.get("llama.expert_count"):
+        return MIXTRAL
     return ARCHITECTURES[name]
 
 
@@ -275,7 +330,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
     if "rope_factors_long.weight" in file.tensors:
         raise FileError("its rotary positions have long and short factors, which is not supported")
-    if data.get(f"{name}.expert_count"):
+    if data.get(f"{name}.expert_count") and "num_experts_per_tok" not in architecture.keys:
         raise FileError("it is a mixture of experts, which is not supported")
     table = file.tensors.get("token_embd.weight")
     if table is None:

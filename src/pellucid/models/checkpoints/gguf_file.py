@@ -76,9 +76,14 @@ class GgufFile:
         stored = self.tensors[name]
         if stored.kind not in FORMATS or len(stored.shape) != 2:
             return None
+        return self._blocks(name)
+
+    def _blocks(self, name: str) -> Packed:
+        stored = self.tensors[name]
         form = FORMATS[stored.kind]
         content = self._content(name, form.block, form.size)
-        return form.read(torch.from_numpy(content.reshape(stored.shape[0], -1, form.size)))
+        rows = math.prod(stored.shape[:-1])
+        return form.read(torch.from_numpy(content.reshape(rows, -1, form.size)))
 
     def tensor(self, name: str) -> Tensor:
         """A tensor in float32, or as it is stored if that is float.
@@ -93,9 +98,8 @@ class GgufFile:
             dtype = floats[stored.kind]
             content = self._content(name, 1, dtype.itemsize)
             return torch.from_numpy(content).view(dtype).reshape(stored.shape)
-        whole = self.packed(name)
-        if whole is not None:
-            return whole.unpacked()
+        if stored.kind in FORMATS:
+            return self._blocks(name).unpacked().reshape(stored.shape)
         return torch.from_numpy(self._unusual(name)).reshape(stored.shape)
 
     def _unusual(self, name: str) -> Any:
