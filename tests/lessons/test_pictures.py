@@ -190,3 +190,14 @@ def test_the_picture_of_the_scaling():
 def test_a_title_as_long_as_a_book_stays_a_title():
     svg = to_svg(replace(walk_example("poem"), title="word " * 600))
     assert float(ElementTree.fromstring(svg).get("height")) < 700
+
+
+def test_the_likeliest_tokens_are_not_all():
+    walk = walk_of(("king", "woman"))
+    (step,) = walk.steps
+    (matrix,) = step.matrices
+    likely = replace(matrix, name="probability", values=((0.3, 0.1),), row_labels=("next",))
+    svg = to_svg(replace(walk, steps=(replace(step, matrices=(likely,)),)))
+    assert "together 40%; all other tokens share the rest" in svg
+    assert "sums to 100%" not in svg
+    assert "sums to 100%" in to_svg(walk)

@@ -210,7 +210,7 @@ def random_lesson(
         tokens=tokens,
         source=keys,
         title=" ".join(tokens),
-        about=(f"Your own words. Embeddings by torch.randn, weights by {how}; seed {seed}.",),
+        about=(f"Embeddings by torch.randn, weights by {how}; seed {seed}.",),
         embeddings=vocabulary[[table[word] for word in tokens]],
         positions=places[: len(tokens)] if positions else None,
         source_embeddings=of_keys,

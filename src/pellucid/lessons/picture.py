@@ -1,7 +1,7 @@
 """A walk as a picture: the weights as a heat map, with the tokens and the percentages."""
 
 from pellucid.common.drawing import LEVELS, frame, level, lines, safe
-from pellucid.common.wording import short
+from pellucid.common.wording import percent, short
 from pellucid.lessons.walk import Matrix, Walk
 
 _WIDTH = 680.0
@@ -110,6 +110,8 @@ def _legend(matrix: Matrix, y: float) -> list[str]:
     row = "each row is what one token gives, and sums to 100%"
     if matrix.row_labels[0] not in matrix.column_labels:
         row = "each row sums to 100%"
+    if matrix.name == "probability":  # of the likeliest tokens of a vocabulary
+        row = f"together {percent(sum(matrix.values[0]))}; all other tokens share the rest"
     return [
         *lines("0%", _MARGIN, y, 12, 40, "soft"),
         *parts,

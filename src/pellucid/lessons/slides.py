@@ -13,7 +13,7 @@ main{max-width:none;padding:0}
  display:flex;flex-direction:column;justify-content:center;gap:1rem}
 .slide h1{font-size:2em;margin:0}.slide p{margin:0;max-width:40em;line-height:1.45}
 .slide li{margin:.4em 0;max-width:38em}.slide svg{max-height:56vh;width:auto;max-width:100%}
-.slide table{font-size:.55em}
+.slide table{font-size:.75em}
 .slide summary{cursor:pointer;font-weight:600}.slide code{font-size:.8em;overflow-wrap:anywhere}
 </style>"""
 
