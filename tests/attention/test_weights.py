@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import pellucid
 from pellucid import AttentionWeights, PellucidError, energies, masks
 from pellucid.attention import attention_weights, numba_statistics
 from pellucid.attention.reference import stages
-from pellucid.errors import OutOfRangeError, TypeMismatchError
+from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError
 from tests.attention.cases import (
     Case,
     Rule,
@@ -423,6 +424,43 @@ def test_energies(score: Any, formula: Any, scale: float, backend: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+@given(case=cases(), compiled=st.booleans(), known=st.booleans())
+def test_what_is_collected_is_the_dense_answer(case: Case, compiled: bool, known: bool) -> None:
+    exact, plain = case.reference(), case.reference(torch.float32)
+    names = ("received", "entropy", "max_logit")
+    with mock.patch.object(numba_statistics, "WORTHWHILE", 1 if compiled else 2**62):
+        if known:
+            value = torch.ones_like(case.key)
+            weights = pellucid.attention(case.query, case.key, value, case.mask, **case.options)[1]
+            found = weights.collect(names)
+        else:
+            found = weights_of(case).collect(names)
+    assert tuple(sorted(found)) == tuple(sorted(names))
+    of_weights = {
+        "received": lambda w: w.sum(-2),
+        "entropy": lambda w: torch.special.entr(w).sum(-1),
+    }
+    for name, of in of_weights.items():
+        assert_within_budget(found[name], of(plain.weights), of(exact.weights), EPS, exact.masked)
+    largest = exact.masked.amax((-2, -1))
+    error = 16 * EPS * exact.masked.where(exact.masked.isfinite(), 0).abs().amax((-2, -1))
+    assert ((found["max_logit"] - largest).nan_to_num(0, 0, 0).abs() <= error + EPS).all()
+    assert (found["max_logit"].isneginf() == largest.isneginf()).all()
+
+
+def test_attention_collects_without_gradients() -> None:
+    q, k, v = (random(2, 3, n, 5, seed=n).requires_grad_() for n in (7, 11, 11))
+    context, weights = pellucid.attention(q, k, v, masks.causal(4), collect=("entropy", "received"))
+    assert set(weights.collected) == {"entropy", "received"}
+    assert not any(figure.requires_grad for figure in weights.collected.values())
+    torch.testing.assert_close(weights.collected["entropy"], weights.entropy().detach())
+    context.sum().backward()
+    assert pellucid.attention(q, k, v)[1].collected == {}
+    for wrong in ("entropy", ("entropies",)):
+        with pytest.raises(ArgumentError, match="collect must be a tuple of 'received', 'entropy'"):
+            pellucid.attention(q, k, v, collect=wrong)
+
+
 @pytest.mark.parametrize("kind", ["bilinear", "additive"])
 def test_trainable_energies_get_gradients(kind: str) -> None:
     q, k, v = (random(1, 2, n, 5, seed=n).double() for n in (3, 7, 7))
@@ -451,7 +489,7 @@ def test_the_compiled_sweep_says_what_torch_says(
     weights = attention_weights(q, k, mask, scale=2.0)  # wide scores: some weights underflow
     monkeypatch.setattr(numba_statistics, "WORTHWHILE", 1)
     swept = weights.statistics(top=13)
-    monkeypatch.setattr(numba_statistics, "best", lambda scores, otherwise: otherwise)
+    monkeypatch.setattr(numba_statistics, "is_best", lambda scores: False)
     plain = weights.statistics(top=13)
     exact = stages(q.double(), k.double(), k.double(), None, scale=2.0).scaled
     largest = 1 + float(exact.abs().max())

@@ -66,9 +66,14 @@ def each(
     if differentiable and not transformed:
         for item in items:
             yield item, checkpoint(function, item, use_reentrant=False)
-    elif transformed or device.type != "cpu" or threads == 1:
+    elif transformed:
         for item in items:
             yield item, function(item)
+    elif device.type != "cpu" or threads == 1:
+        for item in items:
+            with torch.no_grad():
+                result = function(item)
+            yield item, result
     else:
         yield from _each_in_parallel(function, items, threads)
 

@@ -18,7 +18,7 @@ from pellucid.attention.block_pool import each
 from pellucid.attention.intervals import Intervals
 from pellucid.attention.scores import Block, Scores
 
-Statistic = Literal["received", "entropy", "distance"]
+Statistic = Literal["received", "entropy", "distance", "peak"]
 Summary = dict[str, Tensor]
 
 LOWEST_LOG = -1e4
@@ -42,7 +42,7 @@ def weights_of(scores: Scores, logsumexp: Tensor, block: Block) -> Tensor:
 
 def statistics(
     scores: Scores,
-    logsumexp: Tensor,
+    logsumexp: Tensor | None,
     want: frozenset[Statistic],
     top: int = 0,
     queries: Intervals | None = None,
@@ -50,7 +50,9 @@ def statistics(
     """The requested statistics by name, and "values" and "indices" where top is not 0.
 
     received is (batch, heads, keys), over the given ranges of queries; the others are (batch,
-    heads, queries), with a last dimension of `top` for values and indices.
+    heads, queries), with a last dimension of `top` for values and indices. peak is the largest
+    logit, -inf where all keys are hidden. Without a logsumexp each row computes its own, without
+    the sinks.
     """
     batch, heads, rows, keys = scores.shape
     device, dtype = scores.query.device, scores.dtype
@@ -58,21 +60,26 @@ def statistics(
         "received": torch.zeros(batch, heads, keys, dtype=torch.float64, device=device),
         "entropy": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
         "distance": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
+        "peak": torch.full((batch, heads, rows), -torch.inf, dtype=dtype, device=device),
         "values": torch.zeros(batch, heads, rows, top, dtype=dtype, device=device),
         "indices": torch.full((batch, heads, rows, top), -1, device=device),
     }
     names = [*want, *(("values", "indices") if top else ())]
     totals = {name: totals[name] for name in names}
-    differentiable = keeps_graph(scores, logsumexp)
-    summarise = (
-        summarise_in_torch if differentiable else numba_statistics.best(scores, summarise_in_torch)
-    )
+    differentiable = keeps_graph(scores, *(() if logsumexp is None else (logsumexp,)))
+    is_compiled = not differentiable and numba_statistics.is_best(scores)
 
     def summary_of(block: Block) -> Summary:
-        lse = finite(logsumexp[block.items, block.heads, block.rows])
+        lse = None
+        if logsumexp is not None:
+            lse = finite(logsumexp[block.items, block.heads, block.rows])
         columns = intervals.positions(block.cols, device)
         start = block.rows.start + offset_of(block)
-        return summarise(scores.of_block(block), lse, columns, start, want, top)
+        spans = block.spans(device) if is_compiled else None
+        block_scores = scores.of_block(block, hide=spans is None)
+        if is_compiled:
+            return numba_statistics.summarise(block_scores, spans, lse, columns, start, want, top)
+        return summarise_in_torch(block_scores, lse, columns, start, want, top)
 
     spans = queries if queries is not None else ((0, rows),)
     blocks = (block for span in spans for block in scores.blocks(queries=slice(*span)))
@@ -91,7 +98,7 @@ def statistics(
 
 def summarise_in_torch(
     masked: Tensor,
-    logsumexp: Tensor,
+    logsumexp: Tensor | None,
     columns: Tensor,
     first: int,
     want: frozenset[Statistic],
@@ -101,12 +108,15 @@ def summarise_in_torch(
 
     Args:
         masked: scores, -inf where hidden.
-        logsumexp: (items, heads, rows), +inf for a fully hidden row.
+        logsumexp: (items, heads, rows), +inf for a fully hidden row; that of the scores where it
+            is None.
         columns: (cols,) the key of each column.
         first: the key position of the first row.
         want: names of the statistics.
         top: how many of the strongest keys.
     """
+    if logsumexp is None:
+        logsumexp = finite(masked.logsumexp(-1))
     logs = masked - logsumexp.unsqueeze(-1)
     weights = torch.exp(logs)
     summary: Summary = {}
@@ -118,6 +128,8 @@ def summarise_in_torch(
         rows = first + torch.arange(weights.shape[-2], device=weights.device)
         distance = (rows.unsqueeze(-1) - columns).abs().to(weights.dtype)
         summary["distance"] = torch.linalg.vecdot(weights, distance.expand_as(weights))
+    if "peak" in want:
+        summary["peak"] = masked.amax(-1)
     if top:
         with torch.no_grad():
             indices = top_places(logs, min(top, weights.shape[-1]))

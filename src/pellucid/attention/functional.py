@@ -1,7 +1,7 @@
 """`attention` and `attention_weights`, which check their arguments here, once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ def attention(
     score: str | Energy | Callable[[Tensor, Tensor], Tensor] = "scaled_dot_product",
     dropout: float = 0.0,
     backend: str = "auto",
+    collect: Collection[str] = (),
 ) -> tuple[Tensor, AttentionWeights]:
     """Scaled dot-product attention with its weights, which are computed when asked for.
 
@@ -63,6 +64,9 @@ def attention(
         dropout: drops weights in the context only; the weights returned are not dropped.
         backend: "auto", "sdpa", "blockwise" or "reference"; one that does not support the options
             raises an error.
+        collect: statistics that are computed at once and stay in `weights.collected` by name,
+            without gradients: "received", "entropy", "max_logit". In training they cost one pass
+            and keep nothing alive.
 
     Returns:
         context (..., heads, queries, value_dim), and the weights (..., heads, queries, keys), lazy.
@@ -91,6 +95,8 @@ def attention(
     weights = AttentionWeights(scores, backend, logsumexp)
     if scores.sinks is not None:
         context = weights.share_with_sinks(context, logsumexp)
+    if collect:
+        weights.collected = weights.collect(collect)
     return context.reshape(*scores.batch_shape, *context.shape[1:]), weights
 
 

@@ -34,6 +34,8 @@ class LazyWeights(LazyMatrix):
         self._has_graph = torch.is_grad_enabled()
         self._rows_computed = 0
         self._logsumexp = None if logsumexp is None else self._with_sinks(logsumexp)
+        self.collected: dict[str, Tensor] = {}
+        """The statistics that `attention(..., collect=...)` was asked for, by name."""
 
     def _with_sinks(self, logsumexp: Tensor) -> Tensor:
         if self._of.sinks is None:

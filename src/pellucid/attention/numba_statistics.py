@@ -5,7 +5,6 @@ operation, the loop reads it once. It needs Numba, which is optional (`pip insta
 'pellucid[fast]'`); `block_statistics.summarise_in_torch` is the same in torch.
 """
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,26 +18,37 @@ from pellucid.attention.scores import Scores
 WORTHWHILE = 2**20
 """Scores below which loading the compiled code costs more than it saves."""
 
-Summarise = Callable[..., dict[str, Tensor]]
 
-
-def best(scores: Scores, otherwise: Summarise) -> Summarise:
-    """The compiled loop where it supports these scores and is faster; else the alternative."""
+def is_best(scores: Scores) -> bool:
+    """Whether the compiled loop supports these scores and is faster than torch."""
     fits = scores.query.device.type == "cpu" and scores.dtype == torch.float32
     fits = fits and scores.shape.numel() >= WORTHWHILE and forking.may_compile()
-    return summarise if fits and _kernel() else otherwise
+    return fits and _kernel() is not None
 
 
 def summarise(
-    masked: Tensor, logsumexp: Tensor, columns: Tensor, first: int, want: frozenset[str], top: int
+    scores: Tensor,
+    spans: tuple[Tensor, Tensor] | None,
+    logsumexp: Tensor | None,
+    columns: Tensor,
+    first: int,
+    want: frozenset[str],
+    top: int,
 ) -> dict[str, Tensor]:
-    """As `block_statistics.summarise_in_torch`, in one pass over the scores."""
-    *outer, rows, cols = masked.shape
-    count, top = masked.shape[:-2].numel(), min(top, cols)
+    """As `block_statistics.summarise_in_torch`, in one pass over the scores.
+
+    Args:
+        spans: the range of columns that each row sees, as `Block.spans` gives them; without them,
+            hidden scores are -inf.
+        logsumexp: (items, heads, rows); that of the scores where it is None.
+    """
+    *outer, rows, cols = scores.shape
+    count, top = scores.shape[:-2].numel(), min(top, cols)
     sizes = {
         "received": (count, cols),
         "entropy": (count, rows),
         "distance": (count, rows),
+        "peak": (count, rows),
         "values": (count, rows, top),
         "indices": (count, rows, top),
     }
@@ -48,11 +58,15 @@ def summarise(
         shape = size if name in names else (count, *(0 for _ in size[1:]))
         dtype = torch.int64 if name == "indices" else torch.float32
         results[name] = torch.zeros(shape, dtype=dtype)
+    known = torch.empty(count, 0) if logsumexp is None else logsumexp.reshape(count, rows)
+    begins, ends = spans or (torch.zeros(rows, dtype=torch.int64), torch.full((rows,), cols))
     kernel = _kernel()
     assert kernel is not None
     kernel(
-        masked.reshape(count, rows, cols).numpy(),
-        logsumexp.reshape(count, rows).contiguous().numpy(),
+        scores.reshape(count, rows, cols).numpy(),
+        begins.numpy(),
+        ends.numpy(),
+        known.contiguous().numpy(),
         columns.numpy(),
         np.float32(first),
         *(x.numpy() for x in results.values()),

@@ -93,6 +93,39 @@ def _raise(logs: Any, best: Any) -> None:
         best[j] = logs[j] if logs[j] > best[j] else best[j]
 
 
+@_freely
+def _largest(best: Any) -> Any:
+    largest = f32(-np.inf)
+    for j in range(best.shape[0]):
+        largest = best[j] if best[j] > largest else largest
+    return largest
+
+
+@_freely
+def _total(weights: Any) -> Any:
+    total = f32(0.0)
+    for j in range(weights.shape[0]):
+        total += weights[j]
+    return total
+
+
+@njit(nogil=True)
+def _logsumexp(logits: Any, best: Any, logs: Any, weights: Any) -> Any:
+    """Of a row; inf where all is hidden, so that each weight is 0."""
+    best[:] = f32(-np.inf)
+    for start in range(0, logits.shape[0], STRETCH):
+        _raise(logits[start : start + STRETCH], best)
+    largest = _largest(best)
+    if largest == f32(-np.inf):
+        return f32(np.inf)
+    total = 0.0
+    for start in range(0, logits.shape[0], STRETCH):
+        stretch = logits[start : start + STRETCH]
+        _weigh(stretch, largest, logs[: stretch.shape[0]], weights[: stretch.shape[0]])
+        total += _total(weights[: stretch.shape[0]])
+    return f32(largest + np.log(total))
+
+
 @njit(inline="always", nogil=True)
 def _insert(value: Any, place: Any, values: Any, places: Any) -> None:
     """Insert a value into a list in descending order, dropping the last one."""
@@ -125,17 +158,22 @@ def _top(logits: Any, best: Any, values: Any, places: Any, groups: Any, strength
 @njit(nogil=True)
 def sweep(
     blocks: Any,
+    begins: Any,
+    ends: Any,
     logsumexp: Any,
     columns: Any,
     first: Any,
     received: Any,
     entropy: Any,
     distance: Any,
+    peak: Any,
     values: Any,
     indices: Any,
 ) -> None:
-    """Reduce blocks of scores, (count, rows, cols); a result of size 0 is skipped."""
-    count, rows, cols = blocks.shape
+    """Reduce blocks of scores, (count, rows, cols), of which each row sees a range of columns; a
+    result of size 0 is skipped. Where logsumexp has size 0, each row's is computed.
+    """
+    count, rows = blocks.shape[:2]
     k = values.shape[2]
     weighs = received.shape[1] + entropy.shape[1] + distance.shape[1] > 0
     where = columns.astype(f32)
@@ -144,29 +182,39 @@ def sweep(
     groups, strengths = np.empty(k, np.int64), np.empty(k, f32)
     for b in range(count):
         for i in range(rows):
-            logits, shift = blocks[b, i], logsumexp[b, i]
+            begin = begins[i]
+            logits = blocks[b, i, begin : max(begin, ends[i])]
+            seen = logits.shape[0]
+            shift = f32(0.0)
+            if logsumexp.shape[1]:
+                shift = logsumexp[b, i]
+            elif weighs or k:
+                shift = _logsumexp(logits, best, logs, weights)
             best[:] = f32(-np.inf)
             total_entropy, total_distance = 0.0, 0.0
-            for start in range(0, cols, STRETCH):
-                stop = min(cols, start + STRETCH)
+            for start in range(0, seen, STRETCH):
+                stop = min(seen, start + STRETCH)
                 log, weight = logs[: stop - start], weights[: stop - start]
                 if weighs:
                     _weigh(logits[start:stop], shift, log, weight)
                 if received.shape[1]:
-                    _add(weight, received[b, start:stop])
+                    _add(weight, received[b, begin + start : begin + stop])
                 if entropy.shape[1]:
                     total_entropy -= _dot(weight, log)
                 if distance.shape[1]:
-                    total_distance += _apart(weight, where[start:stop], first + f32(i))
-                if k:
+                    apart = where[begin + start : begin + stop]
+                    total_distance += _apart(weight, apart, first + f32(i))
+                if k or peak.shape[1]:
                     _raise(logits[start:stop], best)
             if entropy.shape[1]:
                 entropy[b, i] = total_entropy
             if distance.shape[1]:
                 distance[b, i] = total_distance
+            if peak.shape[1]:
+                peak[b, i] = _largest(best)
             if k:
                 _top(logits, best, values[b, i], indices[b, i], groups, strengths)
                 _weigh(values[b, i], shift, strengths, values[b, i])
                 for t in range(k):
-                    seen = indices[b, i, t] >= 0 and values[b, i, t] > f32(0.0)
-                    indices[b, i, t] = columns[indices[b, i, t]] if seen else -1
+                    is_seen = indices[b, i, t] >= 0 and values[b, i, t] > f32(0.0)
+                    indices[b, i, t] = columns[begin + indices[b, i, t]] if is_seen else -1

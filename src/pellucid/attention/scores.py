@@ -22,7 +22,7 @@ NUMBERS_AT_ONCE = 2**25
 one block of an accelerator."""
 LEAST_ROWS = 32
 """Fewest rows of a block, however long: thinner matrix products are slow."""
-MASKED_ROWS = 256
+MASKED_ROWS = 64
 """Most rows of a block under a mask, which computes every key that any of them sees."""
 MOST_PARTS = 8
 """Most ranges masked one by one; above, masking all columns at once is cheaper."""
@@ -40,6 +40,36 @@ class Block:
     """The mask of this item."""
     masked: Intervals
     """The columns that only some of the rows see, to which the mask must be applied."""
+
+    def spans(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """The first column that each row sees and the one after the last, counted among the
+        block's, each int64 (rows,); None where a row or a head has more than one range.
+        """
+        rows, width = self.rows.stop - self.rows.start, intervals.length(self.cols)
+        begins = torch.full((rows,), width, device=device)
+        ends, seen = torch.zeros_like(begins), torch.zeros_like(begins)
+        keys = self.cols[-1][1]
+        for part, is_masked in (
+            (self.masked, True),
+            (intervals.complement(self.masked, keys), False),
+        ):
+            for start, stop in intervals.intersection(self.cols, part):
+                at = intervals.length(intervals.intersection(self.cols, ((0, start),)))
+                if not is_masked:
+                    begins, ends = begins.clamp_max(at), ends.clamp_min(at + stop - start)
+                    seen += stop - start
+                    continue
+                assert self.mask is not None
+                tile = self.mask.tile(self.heads, self.rows, slice(start, stop), device)
+                if len(tile) > 1:
+                    return None
+                flags = tile[0].byte()
+                count = tile[0].sum(-1)
+                first, last = at + flags.argmax(-1), at + stop - start - flags.flip(-1).argmax(-1)
+                begins = begins.minimum(first.where(count > 0, width))
+                ends = ends.maximum(last.where(count > 0, 0))
+                seen += count
+        return (begins, ends) if bool((seen == (ends - begins).clamp_min(0)).all()) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,22 +222,25 @@ class Scores:
                 for some_heads in steps(slice(0, heads), numbers // per_head):
                     yield Block(some_items, some_heads, rows, cols, mask, masked)
 
-    def of_block(self, block: Block) -> Tensor:
-        """Masked scores, (items, heads, rows, cols), the block's columns adjacent."""
+    def of_block(self, block: Block, hide: bool = True) -> Tensor:
+        """Masked scores, (items, heads, rows, cols), the block's columns adjacent.
+
+        Without `hide`, a hidden key has any score.
+        """
         query = self.query[block.items, block.heads, block.rows]
         key = pick_columns(self.of_heads(self.key[block.items], block.heads), block.cols, -2)
         bias = None
         if self.bias is not None:
             bias = pick_columns(self.bias[block.items, block.heads, block.rows], block.cols, -1)
         device = query.device
-        if torch.is_grad_enabled() and block.mask is not None:
+        if hide and torch.is_grad_enabled() and block.mask is not None:
             tiles = [
                 block.mask.tile(block.heads, block.rows, slice(*span), device)
                 for span in block.cols
             ]
             return self.compute(query, key, bias, torch.cat(tiles, -1))
         scores = self.compute(query, key, bias, None)
-        for start, stop in block.masked:
+        for start, stop in block.masked if hide else ():
             assert block.mask is not None
             tile = block.mask.tile(block.heads, block.rows, slice(start, stop), device)
             at = intervals.length(intervals.intersection(block.cols, ((0, start),)))

@@ -1,6 +1,6 @@
 """What is asked of all weights together: received, entropy, the strongest keys, pooled pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,19 @@ from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMism
 
 MOST_RANGES = 16
 """Ranges of queries reduced one by one; more are selected in one pass over all queries."""
+
+
+COLLECTED = ("received", "entropy", "max_logit")
+"""What `collect` gives."""
+
+
+def check_collected(names: Collection[str]) -> None:
+    """Raise ArgumentError unless all are statistics that `collect` gives."""
+    for name in [names] if isinstance(names, str) else names:
+        if name not in COLLECTED or isinstance(names, str):
+            raise ArgumentError(
+                f"collect must be a tuple of {', '.join(map(repr, COLLECTED))}; got {names!r}"
+            )
 
 
 class Statistics(NamedTuple):
@@ -118,14 +131,14 @@ class WeightStatistics(LazyWeights):
             top: strongest keys per query; where there are fewer keys, all of them.
         """
         top = self._checked_top(min(as_int("top", top), self._of.shape[3]))
-        figures = self._statistics(frozenset({"received", "entropy", "distance"}), top)
+        figures = self._statistics(frozenset({"received", "entropy", "distance", "peak"}), top)
         return Statistics(
             received=figures["received"],
             entropy=figures["entropy"],
             top=Top(figures["values"], figures["indices"]),
             peak=figures["values"][..., 0],
             mean_distance=figures["distance"],
-            max_logit=self._largest_logit(figures["values"][..., 0]),
+            max_logit=figures["peak"].amax(-1),
         )
 
     def max_logit(self) -> Tensor:
@@ -135,12 +148,29 @@ class WeightStatistics(LazyWeights):
         It grows before a training run diverges, and QK-clip bounds it (Kimi Team 2025, "Kimi K2",
         section 2.1; Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion Parameters").
         """
-        return self._largest_logit(self.top(1).values[..., 0])
+        peak = block_statistics.statistics(self._of, None, frozenset({"peak"}))["peak"]
+        return self._outer(peak).amax(-1)
 
-    def _largest_logit(self, peak: Tensor) -> Tensor:
-        """From the largest weight of each query: its logit is ln(weight) + logsumexp."""
-        logits = peak.log() + self.logsumexp
-        return logits.masked_fill(peak == 0, -torch.inf).amax(-1)
+    def collect(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Some statistics in one pass, without gradients, such as those of a training step.
+
+        Args:
+            names: of "received" (..., heads, keys), "entropy" (..., heads, queries) and "max_logit"
+                (..., heads), each as its method gives it.
+
+        Raises:
+            ArgumentError: there is no such statistic.
+        """
+        check_collected(names)
+        want = frozenset("peak" if name == "max_logit" else name for name in names)
+        with torch.no_grad():
+            knows = self._logsumexp is not None or self._of.sinks is not None
+            logsumexp = self._flat_logsumexp.detach() if knows else None
+            found = block_statistics.statistics(self._of.detach(), logsumexp, want)  # type: ignore[arg-type]
+            found = {name: self._outer(figure) for name, figure in found.items()}
+            if "peak" in found:
+                found["max_logit"] = found.pop("peak").amax(-1)
+            return found
 
     def pool(
         self,

@@ -9,7 +9,7 @@ from torch import nn
 
 from pellucid.attention.limits import readable_bytes
 from pellucid.lens import module_names
-from pellucid.lens.generations import Generations
+from pellucid.lens.generations import Generations, Origin
 from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.mask_reader import MaskReader
@@ -100,26 +100,11 @@ class CallRecorder:
         """Record a call that stands alone or begins a generation."""
         generations = self.generations
         origin = generations.origin(call)
-        queries, keys = call.query.shape[-2], origin.keys.shape[-2]
-        is_alone = origin.before == 0 and origin.source is None
-        is_cross = module_names.is_cross(name) or (is_alone and queries != keys)
-        record = record_of_call(
-            name,
-            call,
-            origin,
-            self._masks.rule_of(call, queries, keys),
-            self._ids(name, call.query.shape[0], queries, keys, is_cross),
-            is_cross=is_cross,
-            keep=self._keep,
-            keeps_values=self._keeps_values,
-            is_lasting=partial(self._is_lasting, name),
-        )
-        try:
-            record.proof = prove_call(record, call, origin.values, every_row=self._every_row)
-        except Contradiction as contradiction:
+        record = self._record_of(name, call, origin)
+        contradiction = self._contradiction(record, call, origin)
+        if contradiction is not None:
             if call.model_weights is None:
-                self.refused.add(name)
-                self._on_missed(name, str(contradiction))
+                self._refuse(name, contradiction)
             else:
                 self._record_weights(name, call.model_weights)
             return
@@ -130,6 +115,35 @@ class CallRecorder:
                 "no rule that grows, such as a triangle or a window"
             )
         generations.begin(record, call, origin)
+
+    def _record_of(self, name: str, call: Call, origin: Origin) -> Record:
+        queries, keys = call.query.shape[-2], origin.keys.shape[-2]
+        is_alone = origin.before == 0 and origin.source is None
+        is_cross = module_names.is_cross(name) or (is_alone and queries != keys)
+        return record_of_call(
+            name,
+            call,
+            origin,
+            self._masks.rule_of(call, queries, keys),
+            self._ids(name, call.query.shape[0], queries, keys, is_cross),
+            is_cross=is_cross,
+            keep=self._keep,
+            keeps_values=self._keeps_values,
+            is_lasting=partial(self._is_lasting, name),
+        )
+
+    def _contradiction(self, record: Record, call: Call, origin: Origin) -> str | None:
+        """Prove a record; returns what contradicts it, if anything does."""
+        try:
+            record.proof = prove_call(record, call, origin.values, every_row=self._every_row)
+        except Contradiction as contradiction:
+            return str(contradiction)
+        return None
+
+    def _refuse(self, name: str, why: str) -> None:
+        """Record no more of a module whose record is wrong."""
+        self.refused.add(name)
+        self._on_missed(name, why)
 
     def _record_weights(self, name: str, source: ModelWeights) -> None:
         """Record the model's own weights."""
@@ -178,8 +192,7 @@ class CallRecorder:
         """Remove a record that is wrong, or a generation that cannot be joined."""
         self._records[:] = [other for other in self._records if other is not record]
         if is_wrong:
-            self.refused.add(record.name)
-            self._on_missed(record.name, why)
+            self._refuse(record.name, why)
         else:
             self._broken[record.name] = why
 

@@ -10,7 +10,7 @@ arguments are kept by reference, and weights are computed lazily.
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, Literal
@@ -18,10 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pellucid.attention.weight_statistics import check_collected
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens import interception, module_names
+from pellucid.lens.call_collector import CallCollector
 from pellucid.lens.call_recorder import CallRecorder
+from pellucid.lens.head_totals import HeadTotals
 from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.interception.calls import Call, ModelWeights
@@ -69,7 +72,9 @@ class Watch(Recording):
         everyone: bool,
         weights_limit: int | None,
         audit: bool,
+        collect: Collection[str],
     ) -> None:
+        check_collected(collect)
         if not isinstance(model, nn.Module):
             raise TypeMismatchError(
                 f"model must be a torch.nn.Module, not {type(model).__module__}."
@@ -89,6 +94,9 @@ class Watch(Recording):
         self._every_row = proof == "every row"
         self._everyone = everyone
         self._weights_limit = weights_limit
+        self._collect = tuple(collect)
+        self.collected: dict[str, HeadTotals] = {}
+        """The statistics of each module that attended, by its name, with `collect`."""
         self.audits = audit
         """Whether every softmax without a record is reported, even a router's."""
         self.runs_eagerly = True
@@ -118,7 +126,10 @@ class Watch(Recording):
         if self._model is None:
             raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
         self._names = {id(module): name for name, module in self._modules}
-        self._calls = CallRecorder(
+        recorder: Callable[..., CallRecorder] = CallRecorder
+        if self._collect:
+            recorder = partial(CallCollector, names=self._collect, collected=self.collected)
+        self._calls = recorder(
             self._model,
             self._modules,
             self._records,
@@ -181,7 +192,7 @@ class Watch(Recording):
         """Modules that attend, or look so, and were not recorded, each with the reason."""
         if self._model is None:
             return self._unseen
-        recorded = {record.name for record in self._records}
+        recorded = {record.name for record in self._records} | self.collected.keys()
         return unseen(
             self._modules, recorded, self._lost, self._selected, self._softmaxed, self.is_open
         )
@@ -280,6 +291,7 @@ def watch(
     everyone: bool = False,
     weights_limit: int | None = WEIGHTS_LIMIT,
     audit: bool = False,
+    collect: Collection[str] = (),
 ) -> Watch:
     """Record the attention of `model` while the context is open.
 
@@ -320,9 +332,13 @@ def watch(
             attention kernel without a record, even those of routers and classifiers. The model runs
             more slowly.
 
+        collect: statistics to add up instead of keeping records, for training and for long runs:
+            of "received", "entropy" and "max_logit". `seen.collected` has them by module, and no
+            call stays in memory. The first call of each module is proven.
+
     Raises:
         TypeMismatchError: model is not a module, or dtype is not a float dtype.
-        ArgumentError: `proof` is unknown.
+        ArgumentError: `proof` or an entry of `collect` is unknown.
         UnknownNameError: an entry of `layers` matches no module; the message lists similar names.
     """
     return Watch(
@@ -335,4 +351,5 @@ def watch(
         everyone=everyone,
         weights_limit=weights_limit,
         audit=audit,
+        collect=collect,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pellucid.attention import AttentionWeights
 from pellucid.attention.masks import Mask
 from pellucid.lens.mask_inference import InferredMask
 from pellucid.lens.pieces import Part
@@ -91,6 +92,8 @@ class Call:
     """Whether the model has heads before items, as then has the logsumexp of its kernel."""
     model_weights: ModelWeights | None = None
     """The weights, if the model has computed them itself."""
+    weights: AttentionWeights | None = None
+    """The lazy weights, if `pellucid.attention` was called."""
     proof: Proof | None = None
     """The proof of every row, if there is one already."""
     is_known: bool = True

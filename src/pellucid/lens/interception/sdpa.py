@@ -1,7 +1,7 @@
 """`F.scaled_dot_product_attention`, `pellucid.attention`, and `F.embedding`, which reads ids."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -208,6 +208,7 @@ def _own_call(
     score: Any = "scaled_dot_product",
     dropout: float = 0.0,
     backend: str = "auto",
+    collect: Collection[str] = (),
     **options: Any,
 ) -> Call | str:
     exact = query.dtype in EXACT and not torch.is_grad_enabled()
@@ -235,6 +236,7 @@ def _own_call(
         context=context,
         update=update,
         logsumexp=logsumexp,
+        weights=weights,
         **options,
     )
 
