@@ -80,6 +80,12 @@ Width = Annotated[
 ]
 Layers = Annotated[int | None, typer.Option(metavar="N", help="Number of layers.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="The random seed.")]
+QkClip = Annotated[
+    float | None,
+    typer.Option(
+        metavar="BOUND", help="Shrink the projections of heads whose attention logits exceed this."
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A TOML file with options, by the same names as --set has."),
@@ -109,6 +115,7 @@ def _shared(
     width: Width = None,
     layers: Layers = None,
     seed: Seed = None,
+    qk_clip: QkClip = None,
     config: Config = None,
     options: Set = None,
     resume: Resume = False,
@@ -204,7 +211,7 @@ def encoder(
     return {"what": "pairs", "columns": tuple(_column(name.strip()) for name in pairs.split(","))}
 
 
-NAMED = ("steps", "learning_rate", "width", "layers", "seed")
+NAMED = ("steps", "learning_rate", "width", "layers", "seed", "qk_clip")
 """Options of a `Run` that are flags of all commands."""
 FLAGS_ALONE = ("output", "files", "resume", "overwrite", "json", "config", "options")
 """Flags that neither a TOML file nor --set can set."""

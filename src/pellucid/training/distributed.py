@@ -60,6 +60,20 @@ class Processes:
         dist.all_reduce(added)
         return added.tolist()
 
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """The largest of each element over all processes."""
+        if self.count > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of each element over all processes."""
+        if self.count > 1:
+            tensor = tensor / self.count
+            dist.all_reduce(tensor)
+        return tensor
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.count > 1:

@@ -26,6 +26,7 @@ from pellucid.layers.block import AttentionInputs, Block, HeadAttention
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
 from pellucid.training.hardware import give_back_freed_memory
+from pellucid.training.head_monitor import HeadFigures, HeadMonitor
 from pellucid.training.objectives import Objective, Part
 from pellucid.training.report import Report
 from pellucid.training.settings import Settings
@@ -67,6 +68,9 @@ class Trainer:
         self.processes = processes or Processes.join()
         self.settings, self.directory, self.report = settings, directory, report
         self.objective = objective.to(self.processes.device)
+        self.monitor = HeadMonitor(objective, settings, self.processes)
+        self.heads: list[HeadFigures] = []
+        """The figures of the heads in the last step, if they are reported."""
         if settings.compile:
             _compile(objective)
         if settings.checkpointing:
@@ -96,6 +100,7 @@ class Trainer:
                 rate = settings.rate(self.step)
                 self.step += 1
                 self.report.step(self.step, loss, norm, rate, self.skipped, tokens)
+                self.report.heads(self.step, self.heads)
                 if self.step % TRIM_EVERY == 0:
                     give_back_freed_memory()
                 (stop,) = self.processes.total(float(interrupted()))
@@ -130,19 +135,22 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate(self.step)
         total = 0.0
-        for number, (part, weight) in enumerate(parts):
-            with self._unsynchronised(number < len(parts) - 1), self._precision():
-                # The wrapper of the objective divides by the number of processes.
-                loss = self.call(part) * (weight * processes.count / count)
-            loss.backward()
-            total += float(loss.detach()) / processes.count
+        with self.monitor.watching(self.step + 1) as seen:
+            for number, (part, weight) in enumerate(parts):
+                with self._unsynchronised(number < len(parts) - 1), self._precision():
+                    # The wrapper of the objective divides by the number of processes.
+                    loss = self.call(part) * (weight * processes.count / count)
+                loss.backward()
+                total += float(loss.detach()) / processes.count
         (total,) = processes.total(total)
         norm = float(whole(nn.utils.clip_grad_norm_(self.objective.parameters(), settings.clip)))
         if math.isfinite(total) and math.isfinite(norm):
             self.optimiser.step()
+            self.heads = self.monitor.after_step(self.step + 1, seen)
             self.mean.update(self.step)
             self.skipped_in_a_row = 0
         else:
+            self.heads = []
             self._skip(batch)
         self.optimiser.zero_grad(set_to_none=True)
         return total, norm, self.objective.tokens(batch)

@@ -10,6 +10,12 @@ The line of a step; loss and norm are null if they were not finite and the step 
     {"step": 1, "loss": 8.37, "norm": 4.1, "learning_rate": 2e-05, "tokens": 4096,
      "tokens_per_second": 3521.1, "share_of_peak": 0.61, "seconds": 1.163}
 
+Before each evaluation, the line of each head: its largest logit in the last step, and the mean
+entropy of its queries, in nats:
+
+    {"step": 250, "module": "decoder.blocks.0.attention", "head": 3, "max_logit": 7.1,
+     "entropy": 2.04}
+
 The line of an evaluation:
 
     {"step": 250, "held_out": {"loss": 4.2, ...}, "best": true, "sample": "...",
@@ -36,6 +42,7 @@ from pellucid.training.tensorboard import Board
 
 if TYPE_CHECKING:  # a report does not need torch
     from pellucid.training.attention_snapshot import Glance
+    from pellucid.training.head_monitor import HeadFigures
 
 INDENT = 4
 """Spaces before details of the line above."""
@@ -145,6 +152,32 @@ class Report:
         if self.board is not None:
             self.board.add("train", numbers, step)
         line.tick()
+
+    def heads(self, step: int, figures: "Sequence[HeadFigures]") -> None:
+        """Log the figures of the heads, and print the range of their largest logits.
+
+        Args:
+            step: the number of the last step.
+            figures: of each head.
+
+        Raises:
+            FileError: the log cannot be written.
+        """
+        if not (self.is_first and figures):
+            return
+        for head in figures:
+            numbers = {"max_logit": _number(head.max_logit), "entropy": _number(head.entropy)}
+            self._log({"step": step, "module": head.module, "head": head.head, **numbers})
+            if self.board is not None:
+                for name, number in numbers.items():
+                    self.board.add(name, {f"{head.module}/{head.head}": number}, step)
+        top = max(figures, key=lambda head: head.max_logit)
+        low = min(figures, key=lambda head: head.entropy)
+        self.line.say(
+            f"step {step:,}: largest logit {top.max_logit:.3g} ({top.module}, head {top.head}); "
+            f"least entropy {low.entropy:.2f} nats ({low.module}, head {low.head})",
+            style="dim",
+        )
 
     def judging(self, done: int, of: int) -> None:
         """Report the progress of an evaluation."""

@@ -40,6 +40,9 @@ class Settings:
     beta2: float = 0.95
     clip: float = 1.0
     """The maximum gradient norm over all parameters (Pascanu et al. 2013)."""
+    qk_clip: float = 0.0
+    """The largest attention logit that a head may have, beyond which its projections shrink (Kimi
+    Team 2025, "Kimi K2", section 2.1); 0 for no bound."""
     label_smoothing: float = 0.0
     """The share of each target spread over all tokens (Szegedy et al. 2016, section 7)."""
     guidance: float = 0.0
@@ -71,7 +74,7 @@ class Settings:
         self._check("seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         for name in ("learning_rate", "clip"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "guidance"):
+        for name in ("weight_decay", "guidance", "qk_clip"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("beta1", "beta2", "label_smoothing", "average"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
