@@ -22,7 +22,7 @@ NUMBERS_AT_ONCE = 2**25
 one block of an accelerator."""
 LEAST_ROWS = 32
 """Fewest rows of a block, however long: thinner matrix products are slow."""
-MASKED_ROWS = 64
+MASKED_ROWS = 128
 """Most rows of a block under a mask, which computes every key that any of them sees."""
 MOST_PARTS = 8
 """Most ranges masked one by one; above, masking all columns at once is cheaper."""
