@@ -339,9 +339,13 @@ def test_attention_learns_where_to_look(tmp_path):
     plain = made(part)
     start = float((guided(made, part) - plain).detach())
     fast = torch.optim.Adam(made.parameters(), 0.01)
-    for _ in range(150):
-        fast.zero_grad()
-        guided(made, part).backward()
-        fast.step()
-    with torch.no_grad():
-        assert float(guided(made, part) - made(part)) < start / 20
+    for _ in range(15):
+        for _ in range(10):
+            fast.zero_grad()
+            guided(made, part).backward()
+            fast.step()
+        with torch.no_grad():
+            left = float(guided(made, part) - made(part))
+        if left < start / 20:
+            return
+    pytest.fail(f"{left / start:.0%} of what attention had to learn is left after 150 steps")
