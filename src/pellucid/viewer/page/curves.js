@@ -5,7 +5,7 @@ import { button, context2d, createElement, hint } from "./elements.js";
 import { Lines } from "./lines.js";
 import { strongest } from "./strongest.js";
 
-const ROW = { least: 19, most: 44 }; // pixels of a word's line
+const ROW = { tight: 17, least: 19, most: 44 }; // pixels of a word's line; tight where all fit so, instead of a few that scroll
 const GAP = { phone: 90, least: 150, most: 460 }; // between the columns
 const SHARE = 58; // pixels of a percentage beside a word
 const BOX = 11; // and of the box of a head
@@ -115,7 +115,8 @@ export class Curves {
     const gap = isNarrow ? GAP.phone : GAP.least;
     const count = Math.max(queries.words.length, keys.words.length);
     const room = clientHeight - this.bar.offsetHeight - 60;
-    const row = Math.max(clientHeight < 480 ? ROW.least - 1 : ROW.least, Math.min(ROW.most, room / count));
+    const least = room / count >= ROW.tight ? ROW.tight : clientHeight < 480 ? ROW.least - 1 : ROW.least;
+    const row = Math.max(least, Math.min(ROW.most, room / count));
     const font = Math.min(17, Math.max(12, row * 0.62));
     pen.font = `${font}px system-ui, sans-serif`;
     const boxes = this.#lines.isMany && !isNarrow ? heads.length * BOX + 8 : 0;

@@ -61,7 +61,7 @@ export function maskChoice({ steps, follow, changed, state, change }) {
   input.addEventListener("input", () => { Object.assign(now, { rule: "window", width: Number(input.value) }); changed(); });
   follow(() => {
     input.value = now.width;
-    output.textContent = `of ${now.width}: ${now.width === 1 ? "only itself" : `itself and the ${now.width - 1} before`}`;
+    output.textContent = `window of ${now.width}: ${now.width === 1 ? "only itself" : `itself and the ${now.width - 1} before`}`;
   });
   row.append(input, output);
   return row;
