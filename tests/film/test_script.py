@@ -136,5 +136,5 @@ def test_formulas():
         figures.value("1 - weights[0, 0]"), abs=1e-6
     )
     for wrong in ("nothing[0, 0]", "X[9, 9]", "open('a')", "X.real", "1 +", "(lambda: 1)()"):
-        with pytest.raises(ArgumentError, match="is no number of this walk"):
+        with pytest.raises(ArgumentError, match="is not a number of this walk"):
             figures.value(wrong)

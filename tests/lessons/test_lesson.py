@@ -76,7 +76,7 @@ def test_a_change_is_checked():
         (
             {"tokens": ["a"], "Wquery": []},
             ArgumentError,
-            "'Wquery' is no field of a lesson; did you mean 'W_query'",
+            "'Wquery' is not a field of a lesson; did you mean 'W_query'",
         ),
         ({}, ArgumentError, "tokens are missing"),
         ({"tokens": "abc"}, ArgumentError, "tokens must be a list of texts"),
@@ -135,7 +135,7 @@ def test_the_error_names_the_file(tmp_path):
     with pytest.raises(FileError, match=r"my\.json"):
         read_lesson(path)
     path.write_text('{"tokens": ["a"]}')
-    with pytest.raises(FileError, match=r"my\.json' holds no lesson: a lesson has either"):
+    with pytest.raises(FileError, match=r"my\.json' is not a lesson: a lesson has either"):
         read_lesson(path)
     with pytest.raises(FileError, match=r"none\.json"):
         read_lesson(tmp_path / "none.json")

@@ -277,7 +277,7 @@ def test_tables_that_are_no_embeddings(tmp_path):
         with pytest.raises(FileError, match="are damaged"):
             saved_vectors.opened(path)
     write(b"{}", pyarrow.list_(pyarrow.float32()))
-    with pytest.raises(FileError, match="no lists of float32"):
+    with pytest.raises(FileError, match="not lists of float32"):
         saved_vectors.opened(path).vectors  # noqa: B018
     os.unlink(path)
     os.mkfifo(path)

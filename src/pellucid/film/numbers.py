@@ -85,7 +85,7 @@ class Figures:
             ValueError,
             ZeroDivisionError,
         ) as error:
-            raise ArgumentError(f"'{of}' is no number of this walk") from error
+            raise ArgumentError(f"'{of}' is not a number of this walk") from error
 
     def _value(self, node: ast.expr) -> Any:
         if isinstance(node, ast.Constant):

@@ -153,7 +153,7 @@ def walk_verdict(text: str = VERDICT) -> Walk:
 def _encoder(model: str) -> Encoder:
     encoder = load(model)
     if not isinstance(encoder, Encoder) or encoder.tokenizer is None:
-        raise ArgumentError(f"model '{model}' is no encoder with a tokenizer")
+        raise ArgumentError(f"model '{model}' is not an encoder with a tokenizer")
     return encoder.eval()
 
 

@@ -151,7 +151,7 @@ def from_tensors(
         _vectors(name, given) for name, given in (("query", query), ("key", key), ("value", value))
     )
     if unknown := more.keys() - {field.name for field in fields(Lesson)}:
-        raise ArgumentError(f"'{min(unknown)}' is no field of a lesson")
+        raise ArgumentError(f"'{min(unknown)}' is not a field of a lesson")
     tokens = tokens or [f"token {i}" for i in range(len(query))]
     if "source" not in more and len(key) != len(query):
         more["source"] = tuple(f"key {i}" for i in range(len(key)))
@@ -224,7 +224,7 @@ def read_lesson(path: Path) -> Lesson:
     """The lesson of a JSON file.
 
     Raises:
-        FileError: it cannot be read, or holds no lesson; the message names the field.
+        FileError: it cannot be read, or is not a lesson; the message names the field.
     """
     with untrusted.guarded(f"cannot read '{path}'"):
         try:
@@ -236,7 +236,7 @@ def read_lesson(path: Path) -> Lesson:
     try:
         return from_json(document)
     except PellucidError as error:
-        raise FileError(f"'{path}' holds no lesson: {error}") from None
+        raise FileError(f"'{path}' is not a lesson: {error}") from None
 
 
 def from_json(given: Any) -> Lesson:
@@ -253,7 +253,7 @@ def from_json(given: Any) -> Lesson:
         if name not in names:
             near = get_close_matches(str(name), names, 1)
             meant = f"; did you mean '{near[0]}'?" if near else f": {', '.join(sorted(names))}"
-            raise ArgumentError(f"'{str(name)[:40]}' is no field of a lesson{meant}")
+            raise ArgumentError(f"'{str(name)[:40]}' is not a field of a lesson{meant}")
     if "tokens" not in given:
         raise ArgumentError("tokens are missing")
     try:

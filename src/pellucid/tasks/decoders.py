@@ -33,9 +33,9 @@ def rules_of_model(model: Decoder, penalty: float = 1.0) -> tuple[list[Rule], li
         ArgumentError: a setting does not fit.
     """
     settings = model.generation.others
-    unheeded = {name: settings[name] for name in UNSUPPORTED if name in settings}
-    if unheeded:
-        named = listing([f"{name} = {value}" for name, value in sorted(unheeded.items())])
+    unsupported = {name: settings[name] for name in UNSUPPORTED if name in settings}
+    if unsupported:
+        named = listing([f"{name} = {value}" for name, value in sorted(unsupported.items())])
         warnings.warn(
             f"the model's generation_config.json sets {named}, which generation does not support",
             stacklevel=3,

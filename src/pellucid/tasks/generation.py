@@ -104,7 +104,7 @@ def stream(
     """Generate the continuations of each prompt, and yield each piece of text once it is final.
 
     Errors in the arguments are raised at the call, not at the first piece. Of the model's
-    generation_config.json, all settings that are rules on logits are heeded (see `logit_rules`),
+    generation_config.json, all settings that are rules on logits are applied (see `logit_rules`),
     and its stop strings; a warning names those that are not.
 
     Args:

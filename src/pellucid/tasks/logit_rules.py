@@ -44,7 +44,7 @@ def rules_of(settings: Mapping[str, Any], stop: Sequence[int], vocabulary: int) 
 
 def _ids(value: Any, vocabulary: int) -> list[int]:
     if not isinstance(value, list | tuple):
-        raise TypeError("it is no list of ids")
+        raise TypeError("it is not a list of ids")
     return [whole(number, "an id", 0, vocabulary - 1) for number in value]
 
 

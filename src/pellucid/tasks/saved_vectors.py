@@ -212,7 +212,7 @@ def _copy(path: Path) -> Path:
         kind_of_column = file.schema_arrow.field(EMBEDDING).type
         width = getattr(kind_of_column, "list_size", 0)
         if str(kind_of_column.value_type) != "float" or not 0 < width < _WIDEST:
-            raise FileError(f"'{source_name(path)}' has embeddings that are no lists of float32")
+            raise FileError(f"'{source_name(path)}' has embeddings that are not lists of float32")
         if shutil.disk_usage(target.parent).free < 4 * width * file.metadata.num_rows:
             raise FileError(f"'{target.parent}' has no room for the embeddings")
         with aside.open("wb") as flat:

@@ -117,7 +117,7 @@ def _bytes(metadata: Mapping[str, Any], ids: dict[str, int], kinds: Sequence[int
         raise FileError(f"its tokenizer splits text as {name!r:.40} does; known ways are {known}")
     merges = [tuple(merge.split(" ")) for merge in metadata.get(f"{KEY}merges", ())]
     if any(len(merge) != 2 for merge in merges):
-        raise FileError("its tokenizer has a merge that is no pair of tokens")
+        raise FileError("its tokenizer has a merge that is not a pair of tokens")
     # In Llama 3, a word that is a token needs no merges.
     is_whole = SPLITS[name] == SPLITS["llama-bpe"] or name == "tekken"
     inner = Tokenizer(models.BPE(ids, merges, ignore_merges=is_whole))

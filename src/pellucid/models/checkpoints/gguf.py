@@ -305,7 +305,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     if parts not in (0, 1):
         raise FileError(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
     if file.metadata.get("general.type", "model") != "model":
-        raise FileError(f"it is no model, but of type {file.metadata['general.type']!r:.40}")
+        raise FileError(f"it is not a model, but of type {file.metadata['general.type']!r:.40}")
     if name == "llama" and file.metadata.get("llama.expert_count"):
         return MIXTRAL
     return ARCHITECTURES[name]
@@ -324,7 +324,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         value = data.get(f"{name}.{theirs}")
         if value is not None:
             if not isinstance(value, int | float):
-                raise FileError(f"its {name}.{theirs} differs between layers, or is no number")
+                raise FileError(f"its {name}.{theirs} differs between layers, or is not a number")
             config[key] = value
     if (name, config.get("num_hidden_layers")) in _LARGE_GEMMAS:
         config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
