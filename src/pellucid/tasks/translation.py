@@ -151,7 +151,9 @@ def translate(
         return run(todo, pair.marked(ids_of(model, reads, strict, named)), done)
 
     todo = [(line, part) for line, parts in enumerate(divided) for part in parts if part.reads]
-    found = run_again(todo, 0)
+    reads, named = _read_of(todo, pair, names)
+    # Here, not in a function, so that its warning names the line of the caller.
+    found = run(todo, pair.marked(ids_of(model, reads, strict, named)), 0)
     first = [list(parts) for parts in divided]  # which live as long as their `id`s are keys
     again: list[tuple[int, Part]] = []
     if protect == "changed" and not whole:
