@@ -10,6 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import writers
+from tests.models import families
 
 import pellucid
 from pellucid.errors import ArgumentError
@@ -51,10 +52,10 @@ def marian(tmp_path_factory):
     return theirs, pellucid.load(directory)
 
 
-def sources(count, seed=5):
+def sources(count, seed=5, vocabulary=VOCABULARY):
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 14, (count,), generator=generator)
-    ids = torch.randint(4, VOCABULARY, (count, 13), generator=generator)
+    ids = torch.randint(4, vocabulary, (count, 13), generator=generator)
     return ids[:, : int(lengths.max())], lengths
 
 
@@ -100,6 +101,41 @@ def test_as_transformers(marian, beams, penalty, forced):
 
 def _until_stop(ids):
     return ids[: ids.index(STOP) + 1] if STOP in ids else ids
+
+
+@pytest.mark.parametrize("name", ["pegasus", "umt5", "blenderbot", "plbart", "mvp"])
+def test_families_search_as_in_transformers(name, tmp_path):
+    torch.manual_seed(11)
+    theirs = families.build(name)
+    for key, parameter in theirs.named_parameters():
+        if "embed_positions" not in key:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    if hasattr(theirs, "final_logits_bias"):
+        theirs.final_logits_bias[0, STOP] = 4.0
+    theirs.save_pretrained(tmp_path)
+    ours = pellucid.load(tmp_path)
+    start = theirs.config.decoder_start_token_id
+    ids, lengths = sources(5, vocabulary=families.VOCABULARY)
+    present = torch.arange(ids.shape[1]) < lengths[:, None]
+    for beams in (1, 3):
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the tiny configs say
+            expected = theirs.generate(
+                ids.where(present, 0),
+                attention_mask=present.long(),
+                num_beams=beams,
+                max_new_tokens=13,
+                do_sample=False,
+                bad_words_ids=[[0]],
+                renormalize_logits=True,
+                forced_eos_token_id=None,
+                early_stopping=False,
+                use_cache=name != "umt5",  # its cache has a layer for each of the encoder's
+            )
+        found = search(ours, ids, lengths, beams=beams, max_tokens=13, banned=[0], start=start)
+        texts = [_until_stop(row[1:].tolist()) for row in expected]
+        assert [list(one[0].ids) for one in found] == texts
+        assert len({tuple(text) for text in texts}) > 2  # which the sources decide
 
 
 def test_a_batch_is_as_each_alone(marian):
