@@ -56,6 +56,26 @@ def test_the_options_are_those_documented(run):
     }  # fmt: skip
 
 
+def test_a_checkpoint_that_samples_is_sampled_from(run, tmp_path):
+    made = writers.writer()
+    made.generation = Generation(do_sample=True, temperature=0.8, top_k=17)
+    made.save(tmp_path)
+    given = ("Once", "--model", str(tmp_path), "--max-tokens", "9")
+    status, out, err = run(*given, "--seed", "3")
+    expected = Sampling(temperature=0.8, top_k=17)
+    [text] = generate(made, ["Once"], max_tokens=9, seed=3, sampling=expected)
+    assert (status, out) == (0, printable("Once" + text.text) + "\n")
+    assert err.startswith(
+        "pellucid: tokens are sampled, as the model's generation_config.json says"
+    )
+    _, out, err = run(*given, "--top-k", "5", "--seed", "3", "--json")
+    asked = json.loads(out)["sampling"]
+    assert (asked["top_k"], asked["temperature"]) == (5, 0.8)
+    _, out, err = run(*given, "--temperature", "0")
+    [text] = generate(made, ["Once"], max_tokens=9, sampling=Sampling(temperature=0))
+    assert (out, err) == (printable("Once" + text.text) + "\n", "")
+
+
 def test_greedy_unless_asked_to_draw(run, model):
     expected = generate(pellucid.load(model), ["Once upon"], max_tokens=9)
     status, out, err = run("Once upon", "--model", model, "--max-tokens", "9")
