@@ -166,7 +166,7 @@ def test_a_tokenizer_of_pieces_merges_by_score(tmp_path):
     [
         ({"tokenizer.ggml.pre": "martian"}, "splits text as 'martian' does"),
         ({"tokenizer.ggml.model": "bert"}, "is of kind 'bert'"),
-        ({"tokenizer.ggml.merges": ["a"]}, "a merge that is no pair"),
+        ({"tokenizer.ggml.merges": ["a"]}, "a merge that is not a pair"),
         ({"tokenizer.ggml.token_type": [1]}, "307 tokens, but types of 1"),
         ({"llama.rope.dimension_count": 4}, "only 4 of the 16 numbers"),
         ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"),
