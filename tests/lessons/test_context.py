@@ -53,7 +53,7 @@ def test_examples_take_texts():
     [
         (lambda: walk_context(["one"]), ArgumentError, "give 2 to 16 sentences, not 1"),
         (lambda: walk_context(["a cat", "a dog"], word="cat"), UnknownNameError, "'cat' is not"),
-        (lambda: walk_context(model="decoder"), ArgumentError, "is no encoder"),
+        (lambda: walk_context(model="decoder"), ArgumentError, "is not an encoder"),
         (lambda: walk_verdict("good"), ArgumentError, "2 to 64 words, not 1"),
         (lambda: walk_example("verdict", text=["a b", "c d"]), ArgumentError, "one text, not 2"),
         (lambda: walk_example("poem", text=["a b"]), ArgumentError, "text has no meaning"),
