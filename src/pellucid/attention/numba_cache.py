@@ -3,10 +3,13 @@
 NaN and inf keep their meaning in all of them; sums may be reordered, so that loops vectorise.
 """
 
+import hashlib
 import os
 import warnings
+from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 from numba import njit
 from numba.core.caching import FunctionCache
 
@@ -35,6 +38,9 @@ def kept(compiled: Any) -> Any:
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return *super()._index_key(sig, codegen), _fingerprint(self._py_func)
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
@@ -58,3 +64,25 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         name = os.path.join(self.cache_path, self._impl.filename_base)
         warnings.warn(f"compiled code in '{name}' {what}: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def _fingerprint(function: Any) -> str:
+    """A hash of a function, of all compiled functions that it calls, and of the constants that they
+    read: Numba itself looks at the function's own file alone.
+    """
+    found, waiting, seen = hashlib.sha256(), [function], set()
+    while waiting:
+        code, names = waiting[-1].__code__, waiting.pop().__globals__
+        if code in seen:
+            continue
+        seen.add(code)
+        constants = [value for value in code.co_consts if not isinstance(value, CodeType)]
+        found.update(code.co_code + repr(constants).encode())
+        for name in code.co_names:
+            value = names.get(name)
+            value = getattr(value, "py_func", value)
+            if isinstance(value, FunctionType):
+                waiting.append(value)
+            elif isinstance(value, bool | int | float | str | tuple | np.generic):
+                found.update(f"{name} = {value!r}".encode())
+    return found.hexdigest()
