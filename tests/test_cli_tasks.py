@@ -359,3 +359,14 @@ def test_the_name_of_a_file_as_a_text(run, tmp_path, monkeypatch):
     status, _, err = run("embed", "rain.txt")
     assert status == 0
     assert err == "pellucid: 'rain.txt' is read as a text; use --file 'rain.txt' to read the file\n"
+
+
+def test_what_keeps_nothing_says_so_when_it_is_stopped(run, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pellucid.tasks.embedding.embed", stopped)
+    status, out, err = run("embed", "A cat", "--json")
+    assert (status, out) == (130, "")
+    told = "stopped; nothing is kept: only --file FILE with -o FILE.parquet or .npy continues"
+    assert told in err
