@@ -91,8 +91,8 @@ def attention(
         raise ArgumentError(f"dropout must be in [0, 1), got {dropout}")
     value = _flatten("value", value, scores.batch_shape)
     chosen = backends.choose(backend, scores, value, dropout)
-    context, logsumexp = chosen.forward(scores, value, dropout)
-    weights = AttentionWeights(scores, backend, logsumexp)
+    context, logsumexp, kernel = chosen.forward(scores, value, dropout)
+    weights = AttentionWeights(scores, backend, logsumexp, kernel)
     if scores.sinks is not None:
         context = weights.share_with_sinks(context, logsumexp)
     if collect:

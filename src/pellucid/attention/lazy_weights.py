@@ -26,13 +26,18 @@ class LazyWeights(LazyMatrix):
     """The weights' inputs, their logsumexp, their index and their lazy parts."""
 
     def __init__(
-        self, scores: Scores, backend: str = "auto", logsumexp: Tensor | None = None
+        self,
+        scores: Scores,
+        backend: str = "auto",
+        logsumexp: Tensor | None = None,
+        kernel: str | None = None,
     ) -> None:
         """Made by `attention` and `attention_weights`; logsumexp is that of the keys alone."""
         super().__init__(scores, "weights")
         self._backend = backend
         self._has_graph = torch.is_grad_enabled()
         self._rows_computed = 0
+        self._kernel = kernel
         self._logsumexp = None if logsumexp is None else self._with_sinks(logsumexp)
         self.collected: dict[str, Tensor] = {}
         """The statistics that `attention(..., collect=...)` was asked for, by name."""
@@ -115,7 +120,7 @@ class LazyWeights(LazyMatrix):
         It is a constant: where autograd is on, it is computed again.
         """
         self._logsumexp = logsumexp.reshape(self._of.shape[:3])
-        self._has_graph = False
+        self._has_graph, self._kernel = False, None
 
     @property
     def is_known(self) -> bool:
@@ -130,10 +135,19 @@ class LazyWeights(LazyMatrix):
     def _flat_logsumexp(self) -> Tensor:
         if self._logsumexp is None or not self.is_known:
             self._has_graph = torch.is_grad_enabled()
-            exact = self._exact
+            exact = self._of if self._kernels_sum_exactly else self._exact
             backend = backends.choose(self._backend, exact, exact.key, 0.0)
-            self._logsumexp = self._with_sinks(backend.forward(exact, exact.key, 0.0)[1])
+            _, logsumexp, self._kernel = backend.forward(exact, exact.key, 0.0)
+            self._logsumexp = self._with_sinks(logsumexp)
         return self._logsumexp
+
+    @property
+    def _kernels_sum_exactly(self) -> bool:
+        """Whether the logsumexp is as exact from 16 bits as they are: CUDA kernels add products in
+        float32, but take a bias, and give gradients, in the dtype of their inputs.
+        """
+        differentiable = torch.is_grad_enabled() and self._of.requires_grad
+        return self.device.type == "cuda" and self._of.bias is None and not differentiable
 
     @property
     def _exact(self) -> Scores:
@@ -149,6 +163,14 @@ class LazyWeights(LazyMatrix):
         rounding of its dtype.
         """
         return self._outer(self._flat_logsumexp)
+
+    @property
+    def kernel(self) -> str | None:
+        """What computed the logsumexp, and the context with it: "cpu flash", "flash", "cudnn" or
+        "efficient", PyTorch's fused kernels; "blockwise" or "reference". Joined by "and" where a
+        mask took several; None where the logsumexp is not known yet or came from elsewhere.
+        """
+        return self._kernel
 
     @property
     def scores(self) -> LazyMatrix:
@@ -175,6 +197,7 @@ class LazyWeights(LazyMatrix):
         weights = type(self)(scores, self._backend)
         if logsumexp is not None:
             weights._logsumexp, weights._has_graph = logsumexp, self._has_graph
+            weights._kernel = self._kernel
         return weights
 
     def _part(self, scores: Scores, index: Any) -> Self:

@@ -52,7 +52,7 @@ class AttentionWeights(WeightStatistics, Displayed):
         exact = self._exact
         name = "auto" if self._backend == "sdpa" else self._backend
         backend = backends.choose(name, exact, operand, 0.0)
-        product, logsumexp = backend.forward(exact, operand, 0.0)
+        product, logsumexp, _ = backend.forward(exact, operand, 0.0)
         if self._of.sinks is not None:
             product = self.share_with_sinks(product, logsumexp)
         return self._outer(product).squeeze(-1) if x.ndim == 1 else self._outer(product)

@@ -3,10 +3,11 @@
 A backend is a module with two functions:
 
     refuse(scores, value, dropout) -> str | None          why it cannot compute this
-    forward(scores, value, dropout) -> (context, logsumexp)
+    forward(scores, value, dropout) -> (context, logsumexp, kernel)
 
 with value (batch, kv_heads or heads, keys, value_dim), context (batch, heads, queries, value_dim)
-in value's dtype and logsumexp (batch, heads, queries) in `scores.dtype`, both without the sinks.
+in value's dtype and logsumexp (batch, heads, queries) in `scores.dtype`, both without the sinks;
+kernel names what ran, for people to read.
 """
 
 from types import ModuleType

@@ -19,7 +19,7 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     return None
 
 
-def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor, str]:
     batch, heads, queries, _ = scores.shape
     context = value.new_zeros(batch, heads, queries, value.shape[-1])
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
@@ -28,7 +28,7 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     for block, result in each(part, scores.blocks(), value.device, differentiable):
         rows = (block.items, block.heads, block.rows)
         context[rows], logsumexp[rows] = result
-    return context, logsumexp
+    return context, logsumexp, "blockwise"
 
 
 def _block(scores: Scores, value: Tensor, dropout: float, block: Block) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,25 @@ broadcasts to (batch, heads, queries, keys) and holds -inf where hidden, logsume
 queries).
 """
 
+from threading import Lock
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+Kernel = Literal["cpu flash", "flash", "cudnn", "efficient"]
+
+CUDNN_WIDTH = 128
+"""Most dimensions per head for cuDNN, whose backward pass has no more everywhere."""
+CUDNN_SCORES = 2**22
+"""Scores below which cuDNN is not asked: launching takes longer than computing."""
+CUDNN_SHAPES = 32
+"""Shapes that cuDNN plans in one process; planning takes some 30 ms each, so flash has the rest."""
+
+_planned: dict[object, bool] = {}
+"""Whether cuDNN has the shape, of shapes that it could have."""
+_planning = Lock()
 _aten = torch.ops.aten
 _CPU_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -27,15 +42,21 @@ def refuse(query: Tensor, value: Tensor) -> str | None:
 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Context and logsumexp; causal means query i sees key j iff j <= i."""
+) -> tuple[Tensor, Tensor, Kernel]:
+    """Context, logsumexp and which kernel ran; causal means query i sees key j iff j <= i."""
     value_dim = value.shape[-1]
     query, key, value = _one_head_dim(query, key, value)
-    if query.device.type == "cpu":
+    kernel = choose(query, key, value, causal, bias, scale)
+    if kernel == "cpu flash":
         out, logsumexp = _aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=bias, scale=scale
         )
-    elif _takes_flash(query, key, causal, bias):
+    elif kernel == "cudnn":
+        out, logsumexp = _aten._scaled_dot_product_cudnn_attention(
+            query, key, value, _aligned(bias, query, key), True, 0.0, causal, False, scale=scale
+        )[:2]
+        logsumexp = logsumexp.squeeze(-1)
+    elif kernel == "flash":
         out, logsumexp = _aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scale
         )[:2]
@@ -45,7 +66,7 @@ def forward(
             query, key, value, _aligned(bias, query, key), True, 0.0, causal, scale=scale
         )[:2]
         logsumexp = logsumexp[..., : query.shape[2]]  # this kernel rounds the rows up to 32
-    return (out if out.shape[-1] == value_dim else out[..., :value_dim]), logsumexp
+    return (out if out.shape[-1] == value_dim else out[..., :value_dim]), logsumexp, kernel
 
 
 def backward(
@@ -70,12 +91,24 @@ def backward(
         bias = None if bias is None else bias.to(wide)
     query, key, value = _one_head_dim(query, key, value)
     grad, out = (pad(x, (0, value.shape[-1] - value_dim)) for x in (grad, out))
-    if query.device.type == "cpu":
+    kernel = choose(query, key, value, causal, bias, scale)
+    if kernel == "cpu flash":
         grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, query, key, value, out, logsumexp, 0.0, causal, attn_mask=bias, scale=scale
         )
-    elif _takes_flash(query, key, causal, bias):
-        unused = torch.zeros(2, dtype=torch.int64, device=query.device)  # the state of dropout
+    elif kernel == "cudnn":
+        unused = torch.zeros((), dtype=torch.int64, device=query.device)  # the state of dropout
+        stats, aligned = logsumexp.unsqueeze(-1), _aligned(bias, query, key)
+        rows = (None, None, query.shape[2], key.shape[2])
+        grads = _aten._scaled_dot_product_cudnn_attention_backward(
+            *(grad, query, key, value, out, stats, unused, unused, aligned),
+            *rows,
+            0.0,
+            causal,
+            scale=scale,
+        )
+    elif kernel == "flash":
+        unused = torch.zeros(2, dtype=torch.int64, device=query.device)
         rows = (None, None, query.shape[2], key.shape[2])
         grads = _aten._scaled_dot_product_flash_attention_backward(
             grad, query, key, value, out, logsumexp, *rows, 0.0, causal, unused, unused, scale=scale
@@ -96,6 +129,49 @@ def backward(
     return of_query[..., :key_dim], of_key[..., :key_dim], of_value[..., :value_dim]
 
 
+def choose(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None, scale: float
+) -> Kernel:
+    """The kernel for tensors of one head dimension: on CUDA the one that PyTorch would take.
+
+    But cuDNN has few shapes and large ones alone; which, is settled when a shape is first seen, so
+    that the same call has the same digits every time.
+    """
+    if query.device.type == "cpu":
+        return "cpu flash"
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if half and _could_plan(query, key, value, causal, bias, scale):
+        return "cudnn"
+    square = query.shape[2] == key.shape[2]  # elsewhere it aligns causal to the bottom right
+    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return "flash" if half and recent and bias is None and (square or not causal) else "efficient"
+
+
+def _could_plan(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None, scale: float
+) -> bool:
+    """Whether PyTorch would take cuDNN, and this is one of the shapes that it may have."""
+    batch, heads, queries, width = query.shape
+    scores = batch * heads * queries * key.shape[2]
+    if width > CUDNN_WIDTH or scores < CUDNN_SCORES:
+        return False
+    choice = torch._fused_sdp_choice(
+        query,
+        key,
+        value,
+        _aligned(bias, query, key),
+        0.0,
+        causal,
+        scale=scale,
+        enable_gqa=key.shape[1] != heads,
+    )
+    if choice != torch._C._SDPBackend.CUDNN_ATTENTION.value:
+        return False
+    shape = (query.device, query.dtype, query.shape, key.shape, causal, bias is None)
+    with _planning:
+        return _planned.setdefault(shape, sum(_planned.values()) < CUDNN_SHAPES)
+
+
 def _one_head_dim(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All with the same last dimension and contiguous in it, as the kernels require."""
     width = max(query.shape[-1], value.shape[-1])
@@ -108,13 +184,6 @@ def _widened(tensor: Tensor, width: int) -> Tensor:
     if tensor.shape[-1] != width:
         return pad(tensor, (0, width - tensor.shape[-1]))
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _takes_flash(query: Tensor, key: Tensor, causal: bool, bias: Tensor | None) -> bool:
-    square = query.shape[2] == key.shape[2]  # elsewhere it aligns causal to the bottom right
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return bias is None and half and recent and (square or not causal)
 
 
 def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:

@@ -12,7 +12,7 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     return None
 
 
-def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor, str]:
     query, key, value_in = (x.to(scores.dtype) for x in (scores.query, scores.key, value))
     visible = None
     if scores.mask is not None:
@@ -36,4 +36,4 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
         group = scores.shape[1] // value.shape[1]
         dropped = torch.nn.functional.dropout(stages.weights, dropout)
         context = dropped @ value_in.repeat_interleave(group, 1)
-    return context.to(value.dtype), of_rows(stages.masked)
+    return context.to(value.dtype), of_rows(stages.masked), "reference"

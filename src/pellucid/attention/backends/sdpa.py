@@ -41,7 +41,7 @@ def refuse(scores: Scores, value: Tensor, dropout: float) -> str | None:
     return fused_kernels.refuse(scores.query, value)
 
 
-def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tensor, str]:
     query, key = scores.query, scores.key
     if value.shape[1] != key.shape[1]:  # `weights @ x` with an x for each query head
         key = key.repeat_interleave(scores.group, 1)
@@ -92,7 +92,7 @@ def _only(calls: Plan, scores: Scores) -> Rectangle | None:
 
 def _run(
     query: Tensor, key: Tensor, value: Tensor, scores: Scores, calls: Plan
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, str]:
     batch, heads, queries, _ = scores.shape
     if (only := _only(calls, scores)) is not None:
         return _run_kernel(query, key, value, scores, only.causal, only.bias(scores))
@@ -100,9 +100,10 @@ def _run(
     context = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     logsumexp = value.new_full((batch, heads, queries), -torch.inf, dtype=scores.dtype)
     written = torch.zeros(batch, queries, dtype=torch.bool)
+    kernels: dict[str, None] = {}  # a set in the order in which they ran
     for call in calls:
         parts = call.queries_of(query), call.keys_of(key), call.keys_of(value)
-        part, part_lse = _run_kernel(*parts, scores, call.causal, call.bias(scores))
+        part, part_lse, kernel = _run_kernel(*parts, scores, call.causal, call.bias(scores))
         if written[call.items, call.rows].any():
             before, before_lse = call.queries_of(context), call.queries_of(logsumexp)
             total = torch.logaddexp(before_lse, part_lse)
@@ -112,7 +113,8 @@ def _run(
         call.put(context, part)
         call.put(logsumexp, part_lse)
         written[call.items, call.rows] = True
-    return context, logsumexp
+        kernels[kernel] = None
+    return context, logsumexp, " and ".join(kernels)
 
 
 def _run_kernel(
@@ -122,13 +124,15 @@ def _run_kernel(
     scores: Scores,
     causal: bool,
     bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    context, logsumexp = fused_kernels.forward(query, key, value, causal, bias, scores.scale)
+) -> tuple[Tensor, Tensor, str]:
+    context, logsumexp, kernel = fused_kernels.forward(
+        query, key, value, causal, bias, scores.scale
+    )
     if bias is not None:  # the kernels differ on rows that see nothing
         hidden = bias.amax(-1) == -torch.inf
         context = context.masked_fill(hidden.unsqueeze(-1), 0)
         logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
-    return context, logsumexp
+    return context, logsumexp, kernel
 
 
 class _Fused(torch.autograd.Function):
@@ -137,15 +141,17 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, scores: Scores
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, str]:
         ctx.set_materialize_grads(False)
         ctx.scores, ctx.plan = scores, plan(scores)
-        context, logsumexp = _run(query, key, value, scores, ctx.plan)
+        context, logsumexp, kernel = _run(query, key, value, scores, ctx.plan)
         ctx.save_for_backward(query, key, value, context, logsumexp)
-        return context, logsumexp
+        return context, logsumexp, kernel
 
     @staticmethod
-    def backward(ctx: Any, of_context: Tensor | None, of_lse: Tensor | None) -> tuple[Any, ...]:
+    def backward(
+        ctx: Any, of_context: Tensor | None, of_lse: Tensor | None, of_kernel: None
+    ) -> tuple[Any, ...]:
         if torch.is_grad_enabled():  # create_graph=True, which would silently drop terms
             raise BackendError("fused kernels have no second derivative; backend='blockwise' has")
         query, key, value, context, logsumexp = ctx.saved_tensors

@@ -61,7 +61,7 @@ class Side:
         if self.real is not None:
             items = items.expand_as(positions)
             items, positions, tokens = (x[self.real] for x in (items, positions, tokens))
-        total.transpose(1, 2)[items, positions] = tokens
+        total.transpose(1, 2)[items, positions] = tokens.to(total.dtype)
 
     def _view(self, tensor: Tensor) -> Tensor:
         part: Tensor = tensor[int(self.items[0]), :, self.stretch]
