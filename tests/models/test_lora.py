@@ -37,7 +37,7 @@ CASES = {
 
 def adapted(name, directory, base, **options):
     """Write an adapter of a base model; gives the model as peft has it."""
-    given = {"r": 4, "lora_alpha": 7, **CASES[name], **options}
+    given = {"r": 4, "lora_alpha": 7, **CASES.get(name, {}), **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(build(name), peft.LoraConfig(**given)).eval()
@@ -67,6 +67,53 @@ def test_merged_it_is_what_peft_computes(name, tmp_path):
     merged = theirs(name, read(name, tmp_path / "merged"))
     assert (merged - expected).abs().max() <= 1e-5 * size
     assert FAMILIES[name].config().vocab_size == got.config.vocabulary
+
+
+TIED = {
+    "embedding": ("llama, tied", {"target_modules": ["embed_tokens"]}),
+    "embedding of GPT-2": ("gpt2", {"target_modules": ["wte"]}),
+    "embedding, by DoRA": ("llama, tied", {"target_modules": ["embed_tokens"], "use_dora": True}),
+    "embedding, whole": ("llama, tied", {"modules_to_save": ["embed_tokens"]}),
+    "head": ("llama, tied", {"target_modules": ["lm_head"]}),
+    "head, whole": ("llama, tied", {"modules_to_save": ["lm_head"]}),
+    "head of T5": ("t5", {"target_modules": ["lm_head"], "fan_in_fan_out": False}),
+    "both, each its own": ("llama, tied", {"target_modules": ["embed_tokens", "lm_head"]}),
+    "both, kept tied": (
+        "llama, tied",
+        {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
+}
+"""What an adapter may change of a model whose head is its embedding."""
+
+
+@pytest.mark.parametrize("case", TIED)
+def test_of_a_tied_model_only_what_an_adapter_names_changes(case, tmp_path):
+    name, options = TIED[case]
+    base = written(name, tmp_path / "base")
+    given = {"fan_in_fan_out": False, "target_modules": ["q_proj"], **options}
+    model = adapted(name, tmp_path / "adapter", base, **given)
+    got = pellucid.load(tmp_path / "adapter", base=base)
+    expected, before = theirs(name, model), ours(name, pellucid.load(base))
+    size = expected.abs().max()
+    assert (ours(name, got) - expected).abs().max() <= 1e-5 * size
+    assert (before - expected).abs().max() > 1e-2 * size
+    got.save(tmp_path / "merged")
+    merged = theirs(name, read(name, tmp_path / "merged"))
+    assert (merged - expected).abs().max() <= 1e-5 * size
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("t5", {"target_modules": ["shared"]}),
+        ("bart", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    ],
+)
+def test_an_embedding_that_encoder_and_decoder_share_is_refused(name, options, tmp_path):
+    base = written(name, tmp_path / "base")
+    adapted(name, tmp_path / "adapter", base, **options)
+    with pytest.raises(FileError, match="which the base model's encoder and decoder share; merge"):
+        pellucid.load(tmp_path / "adapter", base=base)
 
 
 def test_a_base_inside_the_adapter_s_directory(tmp_path):

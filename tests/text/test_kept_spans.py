@@ -2,7 +2,7 @@
 
 import pytest
 
-from pellucid.text.kept_spans import lost_spans
+from pellucid.text.kept_spans import kept_spans, lost_spans
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,22 @@ def test_what_is_lost(text, translation, lost):
     half = len(text) // 2
     inside = [text[slice(*span)] for span in lost_spans(text, (half, len(text)), "")]
     assert all(one in text[half:] for one in inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("a http://a.b/Moses_(prophet) is", "http://a.b/Moses_(prophet)"),
+        ("(see http://a.b/x_(y)).", "http://a.b/x_(y)"),
+        ("(see http://a.b/c).", "http://a.b/c"),
+        ("http://a.b/c[1]!", "http://a.b/c[1]"),
+        ("http://a.b/{name}, x", "http://a.b/{name}"),
+        ("http://a.b/(c(d)) e", "http://a.b/(c(d))"),
+        ("https://a.b/(open yes", "https://a.b/(open"),
+        ("[x](http://a.b/c)", "http://a.b/c"),
+        ("http://" + "([{" * 3000 + " x", "http://" + "([{" * 3000),  # in no time
+    ],
+)
+def test_an_address_ends_with_the_brackets_that_it_opened(text, address):
+    [span] = kept_spans(text)
+    assert text[slice(*span)] == address

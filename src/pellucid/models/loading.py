@@ -121,11 +121,7 @@ def _in_directory(directory: Path, base: Path | None) -> _Found:
     config, family = read_config(root, pooling.is_embedder(directory))
     tensors = Tensors(root, config.kind, family.renamed)
     family = _as_spelt(config, family, tensors)
-    stored: Stored = (
-        tensors
-        if adapter is None
-        else lora.Adapted(tensors, adapter, family, config.classifier is not None)
-    )
+    stored: Stored = tensors if adapter is None else lora.Adapted(tensors, adapter, family, config)
     config = pooling.read(directory, _as_stored(config, family, stored))
     for number, inner in enumerate(pooling.dense_directories(directory) if config.dense else []):
         tensors.add(inner, (("^linear\\.", f"dense.{number}."),))

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise, product
 from typing import Literal
 
 from pellucid.text.kept_spans import kept_spans, lost_spans
@@ -19,6 +19,10 @@ Protection = Literal["changed", "unknown", "all", "none"]
 PROTECTIONS = ("changed", "unknown", "all", "none")
 NAMES = ("Ur", "Dan", "Ai", "Og", "Nod", "Levi")
 """What stands for what is kept: short names, which most translators repeat."""
+SYLLABLES = ("ba", "de", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu")
+"""Of the names after those, in texts that keep more."""
+OPENING, CLOSING = "¿¡«([“", ".,;:!?»)]”"
+"""Marks that stand apart from what precedes and from what follows."""
 TOLD = re.compile(r"\s*(?:>>[^<>\s]+<<\s*|translate [A-Z]\w+ to [A-Z]\w+:\s*)")
 """What tells a model its language at the start of a text, and so of each part."""
 
@@ -85,23 +89,29 @@ class Reader:
 def part_keeping(text: str, span: Span, prefix: str, kept: Sequence[Span]) -> Part:
     """A part with names for what it keeps."""
     names: dict[str, str] = {}
-    free = (name for name in NAMES if name not in text)
+    free = (name for name in _every_name() if name not in text)
     reads, place = "", span[0]
     for first, last in _inside(kept, span):
-        name = next(free, None)
-        if name is None:  # there are too many: it will be cut
-            name = ""
+        name = next(free)
         names[name] = text[first:last]
         reads, place = reads + text[place:first] + name, last
     reads += text[place : span[1]]
-    bare = re.sub("|".join(filter(None, names)) or "(?!)", "", reads)
+    bare = re.sub("|".join(names) or "(?!)", "", reads)
     is_empty = not any(map(str.isalnum, bare))
     return Part(span=span, reads=None if is_empty else prefix + reads, names=names)
 
 
+def _every_name() -> Iterator[str]:
+    """Names without end: no two are the same, and none is part of another."""
+    yield from NAMES
+    for length in count(2):
+        for syllables in product(SYLLABLES, repeat=length):
+            yield "".join(syllables).capitalize()
+
+
 def keeping(text: str, part: Part, translation: str) -> Part | None:
-    """The part with names for what its translation, with names in it, lost; None if it lost nothing
-    or the part has too much to keep.
+    """The part with names for what its translation, with names in it, lost; None if it lost
+    nothing.
     """
     found = part.restored(translation)
     lost = lost_spans(text, part.span, "" if found is None else found)
@@ -147,7 +157,8 @@ def _inside(spans: Sequence[Span], span: Span) -> Iterator[Span]:
 def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tuple[str, list[Span]]:
     """The translation of a text and the place of each part in it, with the spaces of the text.
 
-    Chinese and Japanese have no spaces between sentences, which other languages need.
+    Chinese and Japanese have no spaces between sentences, which other languages need; and a model
+    may leave out the mark that separated a part from its neighbour.
 
     Args:
         text: the text.
@@ -161,11 +172,20 @@ def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tup
             is_wide = _is_wide(whole[-1]) or _is_wide(translation[0])
             if gap == " " and is_wide:
                 gap = ""
-            elif gap == "" and not is_wide and _is_wide(text[first - 1]):
-                gap = " "
+            elif gap == "" and not is_wide:
+                is_bare = _lost_mark(text[first], translation[0], OPENING)
+                is_bare |= _lost_mark(text[first - 1], whole[-1], CLOSING)
+                gap = " " if is_bare or _is_wide(text[first - 1]) else ""
         places.append((len(whole) + len(gap), len(whole) + len(gap) + len(translation)))
         whole, end = whole + gap + translation, last
     return whole, places
+
+
+def _lost_mark(before: str, after: str, apart: str) -> bool:
+    """Whether the mark at the edge of a text became, in its translation, a letter, a digit or a
+    mark that stands apart from what is beyond.
+    """
+    return not before.isalnum() and before != after and (after.isalnum() or after in apart)
 
 
 def _is_wide(letter: str) -> bool:

@@ -5,8 +5,21 @@ from collections.abc import Iterator
 
 from pellucid.text.sentences import Span
 
+
+def _in_brackets(opening: str, closing: str) -> str:
+    """A part of an address in brackets, which may have others inside."""
+    other = rf"[^\s<>\"“”\{opening}\{closing}]"
+    inner = rf"\{opening}{other}*\{closing}"
+    return rf"\{opening}(?:{other}|{inner})*\{closing}"
+
+
+_BRACKETS = "|".join(_in_brackets(*pair) for pair in ("()", "[]", "{}"))
+"""They may end an address; a closing bracket that it did not open does not."""
 KINDS = {
-    "url": r"(?:https?://|ftp://|www\.)[^\s<>\"“”]*[^\s<>\"“”.,;:!?)\]}'»]",
+    "url": (
+        rf"(?:https?://|ftp://|www\.)(?>{_BRACKETS}|[^\s<>\"“”])*"
+        rf"(?:{_BRACKETS}|[^\s<>\"“”.,;:!?)\]}}'»])"
+    ),
     "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "tag": r"</?[A-Za-z][^<>]*>|<!--.*?-->|&\#?\w+;",
     "placeholder": (

@@ -48,7 +48,9 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
     lost = [one for each in translations for one in changed(each.source, each.text)]
     if lost:
         which = f"'{printable(lost[0])}'" + (f" and {len(lost) - 1:,} more" if lost[1:] else "")
-        note(f"changed in translation: {which}; --protect all keeps addresses, tags, placeholders")
+        kept = "--protect all keeps addresses, tags, placeholders"
+        advice = "" if options.get("protect") == "all" else f"; {kept}"
+        note(f"changed in translation: {which}{advice}")
     return translations
 
 

@@ -21,6 +21,7 @@ from pellucid.common import untrusted
 from pellucid.common.untrusted import json_in
 from pellucid.common.wording import short
 from pellucid.errors import FileError
+from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import Family
 from pellucid.models.checkpoints.weight_files import MERGED, Stored, Tensors
 
@@ -79,14 +80,14 @@ class _Change:
 class Adapted:
     """The tensors of a base model with those of an adapter merged into them, when accessed."""
 
-    def __init__(self, base: Stored, directory: Path, family: Family, labels: bool) -> None:
+    def __init__(self, base: Stored, directory: Path, family: Family, config: Config) -> None:
         """Read the names of an adapter.
 
         Args:
             base: the tensors of the base model.
             directory: of the adapter.
             family: of the base model.
-            labels: whether the base model has a classifier.
+            config: of the base model.
 
         Raises:
             FileError: the adapter is of another kind, or changes what the base model does not have.
@@ -94,7 +95,7 @@ class Adapted:
         self.base, self.family = base, family
         self.said = json_in(directory, CONFIG)
         _check(self.said)
-        if self.said.get("task_type") == "SEQ_CLS" and not labels:
+        if self.said.get("task_type") == "SEQ_CLS" and config.classifier is None:
             raise FileError(
                 f"its {CONFIG} is of a classifier (SEQ_CLS), but the base model's config.json has "
                 f"none; {ADVICE}"
@@ -103,9 +104,40 @@ class Adapted:
         self.changes: dict[str, _Change] = {}
         self.whole: dict[str, str] = {}
         """Tensors of the adapter that replace one of the base, by that one's name."""
+        self.head: dict[str, str] = {}
+        """The head of a tied model, and the embedding that the base stores for it. An adapter
+        changes either alone: peft leaves the other at the weights of the base."""
+        self._untie(config)
         for name in self.tensors:
             self._sort(name)
+        self._check_shared()
         self.numbers = base.numbers + self.tensors.numbers
+
+    def _untie(self, config: Config) -> None:
+        """Give the head of a tied model a name of its own."""
+        if config.kind == "encoder" or not config.tied:
+            return
+        for embedding, copies in self.family.copies.items():
+            stored = self._in_base(embedding)
+            for copy in filter(self._is_head, copies):
+                if stored is not None and copy not in self.base:
+                    self.head[copy] = stored
+
+    def _is_head(self, copy: str) -> bool:
+        return copy.startswith(self.family.outside)
+
+    def _check_shared(self) -> None:
+        """Refuse to change an embedding that an encoder shares with a decoder: which of the two
+        peft changes depends on the version of transformers.
+        """
+        for embedding, copies in self.family.copies.items():
+            shared = [copy for copy in copies if not self._is_head(copy)]
+            for name in (embedding, *shared) if shared else ():
+                if {name, self._in_base(name)} & {*self.changes, *self.whole}:
+                    raise FileError(
+                        f"its adapter changes {name.removesuffix('.weight')}, which the base "
+                        f"model's encoder and decoder share; {ADVICE}"
+                    )
 
     def _sort(self, name: str) -> None:
         """Note which tensor of the base one of the adapter's changes."""
@@ -132,22 +164,26 @@ class Adapted:
             name = re.sub(part, other, name)
         prefix = self.family.prefix
         for one in (name, name.removeprefix(prefix), prefix + name):
-            if one in self.base:
+            if one in self.base or one in self.head:
                 return one
         return None
 
     def __contains__(self, name: str) -> bool:
-        return name in self.base or name in self.whole
+        return name in self.base or name in self.whole or name in self.head
 
     def __len__(self) -> int:
         return len(set(self))
 
     def __iter__(self) -> Iterator[str]:
         yield from self.base
-        yield from (name for name in self.whole if name not in self.base)
+        yield from self.head
+        yield from (name for name in self.whole if name not in (*self.base, *self.head))
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self.tensors[self.whole[name]] if name in self.whole else self.base[name]
+        if name in self.whole:
+            tensor = self.tensors[self.whole[name]]
+        else:
+            tensor = self.base[self.head.get(name, name)]
         change = self.changes.get(name)
         return tensor if change is None else self._merged(tensor, change)
 
