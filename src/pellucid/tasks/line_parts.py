@@ -83,7 +83,14 @@ class Reader:
         kept = [] if self.protect == "none" else kept
         if len(spans) == 1 and not kept:
             return [Part(span=spans[0], reads=text)], cut
-        return [part_keeping(text, span, prefix, kept) for span in spans], cut
+        parts = (part_keeping(text, span, prefix, kept) for span in spans)
+        return [piece for part in parts for piece in self.fitting(text, part)], cut
+
+    def fitting(self, text: str, part: Part) -> list[Part]:
+        """The part; those around what it keeps, if names make it longer than the model reads."""
+        if self.whole or not part.names or part.reads is None or self.fits(part.reads):
+            return [part]
+        return around_kept(text, part)
 
 
 def part_keeping(text: str, span: Span, prefix: str, kept: Sequence[Span]) -> Part:

@@ -124,7 +124,8 @@ def translate(
         raise ArgumentError(f"protect must be one of {', '.join(PROTECTIONS)}, not {protect!r}")
     names = checked("texts", texts, names)
     rules = _rules_of(model)
-    divided = _divided(model, texts, names, _reader(model, pair, whole, protect), strict)
+    reader = _reader(model, pair, whole, protect)
+    divided = _divided(model, texts, names, reader, strict)
 
     def run(
         todo: list[tuple[int, Part]], sources: list[list[int]], done: int
@@ -159,13 +160,15 @@ def translate(
     if protect == "changed" and not whole:
         for line, part in todo:
             if (other := keeping(texts[line], part, found[id(part)].text)) is not None:
-                divided[line][divided[line].index(part)] = other
-                again += [(line, other)] if other.reads else []
+                pieces = reader.fitting(texts[line], other)
+                place = divided[line].index(part)
+                divided[line][place : place + 1] = pieces
+                again += [(line, one) for one in pieces if one.reads]
         if again:
             found |= run_again(again, len(texts) - len({line for line, _ in again}))
     again, second = [], list(divided)
     for line, parts in enumerate(divided):
-        pieces: list[Part] = []
+        pieces = []
         for part in parts:
             if part.reads is None or part.restored(found[id(part)].text) is not None:
                 pieces.append(part)
