@@ -18,6 +18,7 @@ from tests.checkpoints import byte_pairs
 from tests.models.gguf_files import NAMED, TEMPLATE, tiny, write
 
 gguf = pytest.importorskip("gguf")
+ROPE = {"rope_theta": 10_000.0}
 IDS = torch.tensor([[3, 17, 5, 301, 23, 11, 2]])
 
 
@@ -124,6 +125,66 @@ def test_the_scaling_of_llama_3_is_known_by_its_frequencies(tmp_path):
         pellucid.load(path)
 
 
+LINEAR = {
+    "the kind and a factor": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+    "a factor alone": {"rope.scaling.factor": 4.0},
+    "the old key": {"rope.scale_linear": 4.0},
+    "both keys, of which the old one does not count": {
+        "rope.scaling.factor": 4.0,
+        "rope.scale_linear": 2.0,
+    },
+}
+UNSCALED = {
+    "no kind": {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+    "a factor of 0": {"rope.scaling.type": "linear", "rope.scaling.factor": 0.0},
+    "no factor": {"rope.scaling.type": "linear"},
+    "what changes nothing": {
+        "attention.causal": True,
+        "attention.scale": 0.25,
+        "attention.value_length": 16,
+        "logit_scale": 1.0,
+        "rope.freq_base_swa": 10_000.0,
+    },
+}
+
+
+@pytest.mark.parametrize("case", [*LINEAR, *UNSCALED])
+def test_positions_are_scaled_as_the_metadata_say(case, tmp_path):
+    import transformers
+
+    model = tiny("llama", layers=1)
+    changed = {f"llama.{key}": value for key, value in (LINEAR | UNSCALED)[case].items()}
+    path = write(tmp_path / "model.gguf", model, **changed)
+    if case in LINEAR:
+        model.config.rope_parameters = {**ROPE, "rope_type": "linear", "factor": 4.0}
+        scaled = transformers.LlamaForCausalLM(model.config).eval()
+        scaled.load_state_dict(model.state_dict())
+        model = scaled
+    check_logits(path, model)
+
+
+def test_a_part_of_a_head_is_turned_with_scaled_positions(tmp_path):
+    import transformers
+
+    model = tiny("stablelm")
+    path = write(tmp_path / "model.gguf", model, **{"stablelm.rope.scaling.factor": 4.0})
+    model.config.rope_parameters |= {"rope_type": "linear", "factor": 4.0}
+    scaled = transformers.StableLmForCausalLM(model.config).eval()
+    scaled.load_state_dict(model.state_dict())
+    check_logits(path, scaled)
+
+
+def test_gemma_3_has_a_base_of_frequencies_for_its_windows(tmp_path):
+    import transformers
+
+    model = tiny("gemma3")
+    path = write(tmp_path / "model.gguf", model, **{"gemma3.rope.freq_base_swa": 501.0})
+    model.config.rope_parameters["sliding_attention"]["rope_theta"] = 501.0
+    other = transformers.Gemma3ForCausalLM(model.config).eval()
+    other.load_state_dict(model.state_dict())
+    check_logits(path, other)
+
+
 # Tokenizers ---------------------------------------------------------------------------------------
 
 
@@ -170,6 +231,15 @@ def test_a_tokenizer_of_pieces_merges_by_score(tmp_path):
         ({"tokenizer.ggml.token_type": [1]}, "307 tokens, but types of 1"),
         ({"llama.rope.dimension_count": 4}, "only 4 of the 16 numbers"),
         ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"),
+        ({"llama.rope.scaling.factor": -2.0}, "rope.scaling.factor is -2, which is below 0"),
+        ({"llama.rope.scaling.factor": float("nan")}, "rope.scaling.factor is nan, not finite"),
+        ({"llama.rope.scaling.attn_factor": 2.0}, "attn_factor is 2.0, which is not supported"),
+        ({"llama.rope.freq_base_swa": 3.0}, "freq_base_swa differs from rope.freq_base"),
+        ({"llama.attention.causal": False}, "attention.causal is False, which is not supported"),
+        ({"llama.attention.scale": 0.3}, "attention.scale is 0.3, not 0.25, which is not"),
+        ({"llama.attention.value_length": 8}, "value_length is 8, but a head has 16 numbers"),
+        ({"llama.attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5.0, which is not"),
+        ({"llama.use_parallel_residual": True}, "use_parallel_residual is True, which is not"),
         ({"llama.expert_count": 4}, r"experts\.\*\.w1 is missing|do not fit"),
         ({"llama.block_count": 3}, "18 tensors do not fit: .* is missing"),
         ({"llama.block_count": None}, "has no 'num_hidden_layers'"),
@@ -185,6 +255,19 @@ def test_what_is_not_supported_is_named(changed, reason, tmp_path):
     with pytest.raises(FileError, match=reason) as refused:
         pellucid.load(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_tensor_without_numbers_is_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", tiny("llama", layers=1), "Q8_0")
+    content = path.read_bytes()
+    place = content.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4
+    for number in (0, 1):  # cols, rows
+        at = place + 8 * number
+        path.write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+        with pytest.raises(
+            FileError, match=r"its tensor blk\.0\.attn_q\.weight has a dimension of 0"
+        ):
+            pellucid.load(path)
 
 
 # Paths --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pellucid.common import untrusted
 from pellucid.errors import FileError
 from pellucid.layers.config import Config
 from pellucid.layers.packed import Packed
+from pellucid.models.checkpoints import gguf_settings
 from pellucid.models.checkpoints.gguf_file import GgufFile
 from pellucid.text import gguf_vocabularies
 
@@ -88,7 +89,7 @@ _GEMMA2_KEYS = {
 }
 _GEMMA3_KEYS = {
     key: theirs for key, theirs in _GEMMA2_KEYS.items() if key != "attn_logit_softcapping"
-}
+} | {"rope_local_base_freq": "rope.freq_base_swa"}
 _GRANITE_KEYS = {
     **_LLAMA_KEYS,
     "attention_multiplier": "attention.scale",
@@ -199,6 +200,7 @@ MIXTRAL = Architecture(
 """What files of the architecture "llama" are that have experts."""
 _LARGE_GEMMAS = (("gemma2", 46), ("gemma3", 62))
 """By their layers: the models of 27B alone have another scale of scores."""
+_HEADS = "num_attention_heads"
 _IGNORED = re.compile(r"^rope_freqs\.weight$|\.attn_rot_embd$")
 
 
@@ -327,7 +329,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
                 raise FileError(f"its {name}.{theirs} differs between layers, or is not a number")
             config[key] = value
     if (name, config.get("num_hidden_layers")) in _LARGE_GEMMAS:
-        config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
+        config["query_pre_attn_scalar"] = config["hidden_size"] // config[_HEADS]
     if "rope_factors_long.weight" in file.tensors:
         raise FileError("its rotary positions have long and short factors, which is not supported")
     if data.get(f"{name}.expert_count") and "num_experts_per_tok" not in architecture.keys:
@@ -352,47 +354,15 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         "eos_token_id": gguf_vocabularies.ends_of(data) or None,
         "pad_token_id": data.get(f"{gguf_vocabularies.KEY}padding_token_id"),
     }
+    heads = untrusted.whole(config.get(_HEADS, config.get("n_head")), "attention.head_count", 1)
+    dim = config.get("head_dim", config.get("hidden_size", config.get("n_embd", 0)) // heads)
+    gguf_settings.check_heads(data, name, dim)
+    scale = config.get("query_pre_attn_scalar", dim) ** -0.5
+    gguf_settings.check(data, name, architecture.keys, scale)
     if "rope_theta" in architecture.keys:
-        config |= _rope(file, name, config)
+        theta = config.get("rope_theta", 10_000.0)
+        local = data.get(f"{name}.rope.freq_base_swa", theta)
+        if "rope_local_base_freq" not in architecture.keys and local != theta:
+            raise FileError(f"its {name}.rope.freq_base_swa differs from rope.freq_base")
+        config |= gguf_settings.rope(file, name, dim, theta, architecture.is_partly_rotary)
     return config
-
-
-def _rope(file: GgufFile, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary positions: their scaling, if any."""
-    data = file.metadata
-    heads = untrusted.whole(config.get("num_attention_heads"), "attention.head_count", 1)
-    dim = config.get("head_dim", config.get("hidden_size", 0) // heads)
-    turned = data.get(f"{name}.rope.dimension_count", dim)
-    part = {}
-    if architecture_of(file).is_partly_rotary:
-        part = {"partial_rotary_factor": untrusted.whole(turned, "rope.dimension_count", 1) / dim}
-    elif turned != dim:
-        raise FileError(f"only {turned} of the {dim} numbers of a head have rotary positions")
-    kind = data.get(f"{name}.rope.scaling.type", "none")
-    if kind == "linear":
-        return {
-            "rope_scaling": {"rope_type": "linear", "factor": data[f"{name}.rope.scaling.factor"]}
-        }
-    if kind != "none":
-        raise FileError(f"its rotary positions are scaled by {kind!r:.40}, which is not supported")
-    if "rope_freqs.weight" in file.tensors and not part:
-        return {"rope_scaling": _llama3(file, config.get("rope_theta", 10_000.0), dim)}
-    return part
-
-
-def _llama3(file: GgufFile, theta: float, dim: int) -> dict[str, Any]:
-    """The scaling of Llama 3.1 and later, of which a file has only what each frequency becomes."""
-    from pellucid.layers.rotary import Rotary
-
-    factors = file.tensor("rope_freqs.weight").float().flatten()
-    scaling = {
-        "rope_type": "llama3",
-        "factor": float(factors.max()),
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
-    expected = Rotary(dim, theta).frequencies / Rotary(dim, theta, scaling).frequencies
-    if factors.shape != expected.shape or not torch.allclose(factors, expected, rtol=1e-3):
-        raise FileError("its rope_freqs.weight is not that of Llama 3, which is not supported")
-    return scaling

@@ -223,6 +223,8 @@ class _Header:
             raise FileError(f"its tensor {short(name, 80)} has {dimensions} dimensions")
         shape = tuple(self.number("<Q") for _ in range(dimensions))[::-1]
         kind, offset = self.number("<I"), self.number("<Q")
+        if not all(shape):
+            raise FileError(f"its tensor {short(name, 80)} has a dimension of 0")
         if math.prod(shape) > 64 * 2**40:
             raise FileError(f"its tensor {short(name, 80)} has {math.prod(shape):,} numbers")
         return name, kind, shape, offset
