@@ -61,6 +61,11 @@ TEMPLATES = {
 {%- if add_generation_prompt %}<turn>model
 {% endif %}
 """,
+    "JSON in every form": """\
+{{ messages | tojson(sort_keys=true) }}{{ messages | tojson(separators=(",", ":")) }}
+{{ messages | tojson(ensure_ascii=true) }}{{ messages | tojson(indent=2) }}
+{{ messages | tojson(true, 1, [", ", " = "], true) }}
+""",
     "a macro and the year": """\
 {% macro head(role) %}[{{ role | title }}|{{ strftime_now('%Y') }}]{% endmacro %}
 {% for message in messages %}{{ head(message.role) }}{{ message.content | length }}{% endfor %}
@@ -147,3 +152,60 @@ def test_templates_of_a_directory(tmp_path):
     assert tokenizer.chat_template == "file\n"
     tokenizer.save(tmp_path / "..")
     assert (tmp_path / ".." / "chat_template.jinja").read_text() == "file\n"
+
+
+TOKENS = {
+    "in the settings": ({"cls_token": "<c>", "sep_token": "<s>", "mask_token": "<m>"}, None),
+    "as objects": (
+        {"cls_token": {"__type": "AddedToken", "content": "<c>"}, "image_token": "<i>"},
+        None,
+    ),
+    "extra ones by name": ({"extra_special_tokens": {"image_token": "<i>"}}, None),
+    "extra ones in a list": ({"extra_special_tokens": ["<i>"]}, None),
+    "in a file of their own": ({}, {"bos_token": "<b>", "unk_token": {"content": "<u>"}}),
+    "that takes precedence": ({"bos_token": "<a>"}, {"bos_token": "<b>"}),
+    "with extra ones": ({}, {"extra_special_tokens": {"image_token": "<i>"}}),
+    "that is not read": (
+        {"bos_token": "<a>", "added_tokens_decoder": {}},
+        {"bos_token": "<b>", "sep_token": "<s>"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOKENS)
+def test_templates_name_the_special_tokens_of_transformers(case, tmp_path):
+    from transformers import AutoTokenizer
+
+    from pellucid.text.tokenizer_files import load_tokenizer
+
+    settings, marks = TOKENS[case]
+    names = ("bos", "eos", "unk", "pad", "cls", "sep", "mask", "image")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": "|".join(f"{{{{ {name}_token }}}}" for name in names),
+        **settings,
+    }
+    byte_pairs().backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    if marks is not None:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(marks))
+    expected = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(TURNS, tokenize=False)
+    assert rendered(load_tokenizer(tmp_path), TURNS) == expected
+    is_given = "list" not in case
+    assert (set(expected) != {"|"}) == is_given
+
+
+def test_templates_without_a_default_are_named(tmp_path):
+    from pellucid.text.tokenizer_files import load_tokenizer
+
+    byte_pairs().save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    named = [{"name": "tool_use", "template": "t"}, {"name": "rag", "template": "r"}]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": named}))
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates/plan.jinja").write_text("p")
+    told = r"for other purposes \(plan, rag, tool_use\), but none is its 'default'; .*\.jinja$"
+    with pytest.raises(ArgumentError, match=told):
+        rendered(load_tokenizer(tmp_path), TURNS)
+    (tmp_path / "chat_template.jinja").write_text("mine")
+    assert rendered(load_tokenizer(tmp_path), TURNS) == "mine"

@@ -8,7 +8,7 @@ from pellucid.models import Decoder
 from pellucid.tasks.generated_text import Generated, Piece
 from pellucid.tasks.generation import stream
 from pellucid.tasks.prefix_memory import Memory
-from pellucid.text.chat import rendered
+from pellucid.text.chat import rendered, template_of
 
 
 def prompt_of(model: Decoder, message: str, system: str | None = None) -> str:
@@ -40,8 +40,9 @@ class Conversation:
         Raises:
             ArgumentError: the model has no chat template.
         """
-        if model.tokenizer is None or model.tokenizer.chat_template is None:
-            raise ArgumentError("the model has no chat template: it was not made for conversations")
+        if model.tokenizer is None:
+            raise ArgumentError("the model has no tokenizer")
+        template_of(model.tokenizer)
         self.model, self.tokenizer, self.system = model, model.tokenizer, system
         self.last: Generated | None = None
         """The last reply."""

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pellucid.common.untrusted import text_in
+from pellucid.common.untrusted import MOST_NAMED, json_in, text_in
+from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.text import chat_worker
 from pellucid.text.tokenizer import Tokenizer
@@ -19,7 +20,10 @@ MOST_TEMPLATE = 2**20
 """Characters of a template; the longest known have a fiftieth."""
 TIMEOUT = 20
 """Seconds, also on a busy machine; the process itself has fewer of the processor."""
-NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+MARKS = "special_tokens_map.json"
+DEFAULT = "default"
+MORE = "additional_chat_templates"
+"""The folder of templates beside that of `FILE`, each named as its file."""
 
 Message = Mapping[str, str]
 """A role, such as "system", "user" or "assistant", and its content."""
@@ -36,18 +40,62 @@ def read_template(tokenizer: Tokenizer, directory: Path, settings: Mapping[str, 
     Raises:
         FileError: the file of the template cannot be read.
     """
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
-        template = named.get("default")
+    templates = _templates(directory, settings)
+    tokenizer.chat_template = templates.pop(DEFAULT, None)
+    tokenizer.other_templates = tuple(sorted(templates))
+    tokenizer.named_tokens |= _named_tokens(directory, settings)
+
+
+def _templates(directory: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The templates by name; one without a name is the default."""
+    said = settings.get("chat_template")
+    if isinstance(said, list):
+        said = {one.get("name"): one.get("template") for one in said if isinstance(one, dict)}
+    found = said if isinstance(said, dict) else {DEFAULT: said}
     if (directory / FILE).is_file():
-        template = text_in(directory, FILE, 4 * MOST_TEMPLATE)
-    tokenizer.chat_template = template if isinstance(template, str) else None
-    for name in NAMED:
-        token = settings.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            tokenizer.named_tokens[name] = token
+        found = {DEFAULT: text_in(directory, FILE, 4 * MOST_TEMPLATE)}
+    more = {file.stem: "" for file in (directory / MORE).glob("*.jinja")}
+    return {
+        name: template
+        for name, template in {**more, **found}.items()
+        if isinstance(name, str) and isinstance(template, str)
+    }
+
+
+def _named_tokens(directory: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens under the names that templates use, such as bos_token or image_token.
+
+    Older checkpoints have them in a file of their own, which takes precedence; newer ones, with all
+    added tokens in tokenizer_config.json, may still have that file, but it is not read.
+    """
+    said = dict(settings)
+    if "added_tokens_decoder" not in settings and (directory / MARKS).is_file():
+        said |= json_in(directory, MARKS)
+    extra = said.get("extra_special_tokens")
+    named = {name: token for name, token in said.items() if name.endswith("_token")}
+    named |= extra if isinstance(extra, dict) else {}
+    contents = {
+        name: token.get("content") if isinstance(token, dict) else token
+        for name, token in named.items()
+    }
+    return {name: token for name, token in contents.items() if isinstance(token, str)}
+
+
+def template_of(tokenizer: Tokenizer) -> str:
+    """The template of a tokenizer.
+
+    Raises:
+        ArgumentError: it has none, or none that is the default.
+    """
+    if tokenizer.chat_template is not None:
+        return tokenizer.chat_template
+    if tokenizer.other_templates:
+        names = ", ".join(short(name, 40) for name in tokenizer.other_templates[:MOST_NAMED])
+        raise ArgumentError(
+            f"the model has chat templates for other purposes ({names}), but none is its "
+            f"'{DEFAULT}'; if you want one of them, save it in the model's directory as {FILE}"
+        )
+    raise ArgumentError("the model has no chat template: it was not made for conversations")
 
 
 def rendered(tokenizer: Tokenizer, messages: Sequence[Message], *, replies: bool = True) -> str:
@@ -61,13 +109,11 @@ def rendered(tokenizer: Tokenizer, messages: Sequence[Message], *, replies: bool
         replies: end where the model's reply begins.
 
     Raises:
-        ArgumentError: the model has no template.
+        ArgumentError: the model has no template, or none that is the default.
         FileError: the template fails, or refuses the conversation.
         MissingExtraError: Jinja is not installed.
     """
-    template = tokenizer.chat_template
-    if template is None:
-        raise ArgumentError("the model has no chat template: it was not made for conversations")
+    template = template_of(tokenizer)
     if len(template) > MOST_TEMPLATE:
         raise FileError(f"its chat template has {len(template):,} characters")
     if find_spec("jinja2") is None:

@@ -56,8 +56,20 @@ def rendered(template: str, variables: dict[str, object]) -> str:
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    def as_json(value: object, indent: int | None = None, **options: object) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
+    def as_json(
+        value: object,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Marked, "jinja2.ext.loopcontrols"]

@@ -14,6 +14,12 @@ from pellucid.text.sentence_pieces import pieces_of_bytes
 from pellucid.text.tokenizer import Tokenizer
 
 KEY = "tokenizer.ggml."
+TEMPLATE = "tokenizer.chat_template"
+NAMED = {
+    **{name: name for name in ("bos", "eos", "cls", "mask")},
+    **{"unk": "unknown", "pad": "padding", "sep": "seperator"},  # as llama.cpp spells it
+}
+"""Names of special tokens in chat templates, and in the metadata."""
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 """Types of tokens."""
 ENDS = (
@@ -74,13 +80,16 @@ def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer | None:
     _add_marks(inner, tokens, kinds)
     _add_ends(inner, metadata, tokens, kind)
     tokenizer = Tokenizer(inner)
-    template = metadata.get("tokenizer.chat_template")
+    template = metadata.get(TEMPLATE)
     tokenizer.chat_template = template if isinstance(template, str) else None
-    for name in ("bos", "eos", "unknown", "padding"):
-        number = metadata.get(f"{KEY}{name}_token_id")
+    others = (
+        key.removeprefix(f"{TEMPLATE}.") for key in metadata if key.startswith(f"{TEMPLATE}.")
+    )
+    tokenizer.other_templates = tuple(sorted(others))
+    for name, theirs in NAMED.items():
+        number = metadata.get(f"{KEY}{theirs}_token_id")
         if isinstance(number, int) and number < len(tokens):
-            short_name = {"unknown": "unk", "padding": "pad"}.get(name, name)
-            tokenizer.named_tokens[f"{short_name}_token"] = tokens[number]
+            tokenizer.named_tokens[f"{name}_token"] = tokens[number]
     return tokenizer
 
 

@@ -20,6 +20,8 @@ class Tokenizer:
     """A `tokenizers.Tokenizer`; None in subclasses that do without."""
     chat_template: str | None = None
     """The Jinja template that makes one text of a conversation, if the model was made for that."""
+    other_templates: tuple[str, ...] = ()
+    """The names of its templates for other purposes than a plain conversation."""
     languages: Languages | None = None
     """Those that the model translates between, if its tokens name some."""
 

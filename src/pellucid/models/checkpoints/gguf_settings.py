@@ -93,7 +93,8 @@ def rope(file: GgufFile, name: str, dim: int, theta: float, in_part: bool) -> di
     Raises:
         FileError: they are scaled, or turn a part of a head, in a way that is not supported.
     """
-    data, config = file.metadata, {}
+    data = file.metadata
+    config: dict[str, Any] = {}
     turned = untrusted.whole(
         data.get(f"{name}.rope.dimension_count", dim), "rope.dimension_count", 1
     )
