@@ -9,6 +9,7 @@ import torch
 
 import pellucid
 from pellucid.errors import FileError
+from pellucid.readers.opening import open_checkpoint
 from tests.models.families import FAMILIES, build, exact, ours, read, theirs, written
 
 CASES = {
@@ -183,3 +184,20 @@ def test_an_adapter_that_is_pickled_is_refused(tmp_path):
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     with pytest.raises(FileError, match=r"pickled \(adapter_model\.bin\).*peft: model\.merge"):
         pellucid.load(tmp_path / "adapter", base=tmp_path / "base")
+
+
+def test_a_directory_with_a_model_and_an_adapter_asks_which_is_meant(tmp_path):
+    base = written("bert", tmp_path / "base")
+    model = adapted("bert", tmp_path / "base", base)
+    for open_it in (pellucid.load, open_checkpoint):
+        with pytest.raises(FileError, match=r"both a model .*: --model DIRECTORY\+DIRECTORY"):
+            open_it(str(base))
+    both = pellucid.load(base, base=base)
+    torch.testing.assert_close(ours("bert", both), theirs("bert", model), rtol=1e-5, atol=1e-5)
+    named = pellucid.load(f"{base}+{base}")
+    assert all(map(torch.equal, named.state_dict().values(), both.state_dict().values()))
+    (base / "config.json").unlink()
+    (base / "model.gguf").touch()
+    for open_it in (pellucid.load, open_checkpoint):
+        with pytest.raises(FileError, match=r"both a \.gguf file and an adapter .*: model\.gguf$"):
+            open_it(str(base))

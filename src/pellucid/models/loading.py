@@ -109,7 +109,7 @@ class _Found:
 
 def _in_directory(directory: Path, base: Path | None) -> _Found:
     untrusted.check_links(directory)
-    adapter = directory if lora.is_adapter(directory) else None
+    adapter = directory if lora.is_adapter(directory, base) else None
     if adapter is None and base is not None:
         raise ArgumentError("it has no adapter that could change a base model")
     if adapter is not None:
@@ -118,6 +118,8 @@ def _in_directory(directory: Path, base: Path | None) -> _Found:
             raise ArgumentError("an adapter of a GGUF file is not supported")
         untrusted.check_links(directory)
     root = pooling.root(directory)
+    if adapter is None and root != directory:
+        lora.is_adapter(root, None)
     config, family = read_config(root, pooling.is_embedder(directory))
     tensors = Tensors(root, config.kind, family.renamed)
     family = _as_spelt(config, family, tensors)

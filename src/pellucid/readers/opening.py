@@ -8,7 +8,7 @@ from pellucid.common.untrusted import check_links, json_in
 from pellucid.errors import ArgumentError, FileError
 from pellucid.models.checkpoints import is_own
 from pellucid.models.checkpoints.lora import is_adapter
-from pellucid.models.checkpoints.source import GGUF, directory_of, opening
+from pellucid.models.checkpoints.source import GGUF, directory_of, opening, with_base
 from pellucid.readers.checkpoint import Checkpoint
 from pellucid.readers.hugging_face import open_theirs
 from pellucid.readers.own import open_own
@@ -35,7 +35,11 @@ def open_checkpoint(
     """
     model = str(pretrained.DECODER if model is None else model)
     directory = directory_of(model)
-    if directory.suffix == GGUF or is_adapter(directory):
+    if directory.suffix == GGUF:
+        return open_own(model, directory, whole=whole)
+    with opening(model):
+        adapts = is_adapter(directory, with_base(model)[1])
+    if adapts:
         return open_own(model, directory, whole=whole)
     with opening(model):
         check_links(directory)

@@ -23,9 +23,10 @@ from pellucid.common.wording import short
 from pellucid.errors import FileError
 from pellucid.layers.config import Config
 from pellucid.models.checkpoints.family import Family
+from pellucid.models.checkpoints.source import ADAPTER_CONFIG
 from pellucid.models.checkpoints.weight_files import MERGED, Stored, Tensors
 
-CONFIG = "adapter_config.json"
+CONFIG = ADAPTER_CONFIG
 ADVICE = f"merge it with peft: {MERGED}"
 BASE = "--model ADAPTER+BASE, or load(ADAPTER, base=BASE)"
 PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -40,9 +41,25 @@ PATTERN = re.compile(r"[\w.\-^$\\]*(\.\*[\w.\-^$\\]*){0,3}")
 """Patterns of names that take no more than a moment to compare."""
 
 
-def is_adapter(directory: Path) -> bool:
-    """Whether the directory has an adapter and no model of its own."""
-    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
+def is_adapter(directory: Path, base: str | Path | None) -> bool:
+    """Whether a directory is opened as an adapter; every way to open a model asks this.
+
+    Args:
+        directory: of the model.
+        base: the model that is to be changed, if the user named one.
+
+    Raises:
+        FileError: it has a model besides, and no base is named: either could be meant.
+    """
+    if not (directory / CONFIG).is_file():
+        return False
+    if base is None and (directory / "config.json").is_file():
+        raise FileError(
+            f"it has both a model (config.json) and an adapter ({CONFIG}); for the model with the "
+            "adapter, name it as the base too: --model DIRECTORY+DIRECTORY, or load(DIRECTORY, "
+            f"base=DIRECTORY); for the model alone, move {CONFIG} away"
+        )
+    return True
 
 
 def base_of(directory: Path) -> Path:

@@ -11,6 +11,8 @@ from pellucid.common.wording import short
 from pellucid.errors import FileError, MissingExtraError, PellucidError, TypeMismatchError
 
 GGUF = ".gguf"
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file of an adapter of peft."""
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.bpe", "*.jinja")
 SHOWN = 80
 """Characters of an overlong path in an error."""
@@ -86,7 +88,7 @@ def _gguf_in(directory: Path) -> Path | None:
     """The GGUF file of a directory that has no config.json; None if there is none.
 
     Raises:
-        FileError: there are several.
+        FileError: there are several, or an adapter besides.
     """
     if (directory / "config.json").exists():
         return None
@@ -94,6 +96,11 @@ def _gguf_in(directory: Path) -> Path | None:
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:MOST_NAMED])
         raise FileError(f"model '{directory}' has several {GGUF} files; give one of them: {names}")
+    if files and (directory / ADAPTER_CONFIG).exists():
+        raise FileError(
+            f"model '{directory}' has both a {GGUF} file and an adapter ({ADAPTER_CONFIG}), which "
+            f"cannot be merged into it; give the file for the model alone: {files[0].name}"
+        )
     return files[0] if files else None
 
 
