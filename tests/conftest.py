@@ -17,6 +17,10 @@ from pellucid.training import hardware
 from tests.checkpoints import checkpoint  # noqa: F401  a fixture for all
 from tests.command_line import refused, run  # noqa: F401  and two more
 
+# Kernels in Triton run as Python where there is no GPU. Triton reads it when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # What a shell starts in the background ignores Ctrl-C, and so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

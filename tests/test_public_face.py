@@ -16,7 +16,7 @@ import pellucid
 from pellucid import errors
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "numpy", "numba", "transformers", "rich", "typer"}
+HEAVY = {"torch", "numpy", "numba", "triton", "transformers", "rich", "typer"}
 
 
 def run_python(code):

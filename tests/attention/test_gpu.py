@@ -7,6 +7,7 @@ import torch
 
 import pellucid
 from pellucid import masks
+from pellucid.attention import triton_statistics
 from tests.attention.cases import Case, assert_within_budget, random
 
 pytestmark = pytest.mark.gpu
@@ -54,3 +55,47 @@ def test_kernels_and_streams(dtype: torch.dtype, mask: Any, visible: Any, biased
     for grad, exact_grad in zip(found_grads, wanted, strict=True):
         error = (grad.double() - exact_grad).norm() / exact_grad.norm()
         assert error < 32 * max(rounding, tf32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("mask", "visible"), MASKS)
+@pytest.mark.parametrize("option", ["none", "bias", "softcap", "sinks"])
+def test_statistics_by_kernels_of_our_own(dtype, mask, visible, option) -> None:
+    q, k, v = (
+        random(2, heads, n, 64, seed=n, dtype=dtype).cuda()
+        for heads, n in ((6, 101), (3, 103), (3, 103))
+    )
+    options = {
+        "none": {},
+        "bias": {"bias": random(6, 101, 103, seed=5, dtype=dtype).cuda()},
+        "softcap": {"softcap": 2.3},
+        "sinks": {"sinks": random(6, seed=7).cuda()},
+    }[option]
+    visible = None if visible is None else visible.cuda()
+    case = Case(q, k, v, mask, visible, options)
+    exact, single = (case.reference(t) for t in (torch.float64, torch.float32))
+    _, weights = pellucid.attention(q, k, v, mask, **options)
+    assert triton_statistics.is_best(weights.operands, 3)
+    found = weights.statistics(top=3)
+    for ours, of in (
+        (found.received, lambda w: w.sum(-2)),
+        (found.entropy, lambda w: torch.special.entr(w).sum(-1)),
+        (found.top.values, lambda w: w.topk(3).values),
+    ):
+        assert_within_budget(ours, of(single.weights), of(exact.weights), 2**-11, exact.masked)
+    assert torch.equal(weights.received(), found.received)  # the same digits every time
+    picked = exact.weights.gather(-1, found.top.indices.clamp_min(0))
+    assert (picked - found.top.values).abs().max() < 2**-8
+
+
+def test_statistics_of_more_scores_than_32_bits_count() -> None:
+    tokens = 65_537
+    q, k, v = (random(1, 2, tokens, 64, seed=i, dtype=torch.bfloat16).cuda() for i in range(3))
+    _, weights = pellucid.attention(q, k, v, masks.causal())
+    found = weights.statistics(top=4)
+    assert (found.received.double().sum(-1) - tokens).abs().max() < 1
+    rows = torch.tensor([0, 1, 40_009, tokens - 1], device="cuda")
+    some = weights[:, :, rows]
+    assert (some.topk(4).values - found.top.values[:, :, rows]).abs().max() < 1e-3
+    entropy = torch.special.entr(some).sum(-1)
+    assert (entropy - found.entropy[:, :, rows]).abs().max() < 1e-2

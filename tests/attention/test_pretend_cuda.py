@@ -8,6 +8,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import masks
+from pellucid.attention import triton_statistics
 from pellucid.attention.backends import fused_kernels
 from pellucid.attention.functional import attention_weights
 from tests.attention.cases import Case, assert_within_budget, random
@@ -36,6 +37,8 @@ MASKS: dict[str, tuple[Any, Tensor | None]] = {
 def _no_shape_is_planned(monkeypatch):
     monkeypatch.setattr(fused_kernels, "_planned", {})
     monkeypatch.setattr(fused_kernels, "CUDNN_SCORES", 0)
+    # Of the kernels of our own: test_triton_statistics.py.
+    monkeypatch.setattr(triton_statistics, "is_best", lambda scores, top: False)
 
 
 def given(dtype: torch.dtype, queries: int = N) -> list[Tensor]:

@@ -2,8 +2,8 @@
 
 Every function takes `Scores` and the logsumexp of each row, computes the weights of a block as
 exp(score - logsumexp), reduces them and frees them. Under autograd a block is computed again in
-the backward pass, so a loss on any of these trains in O(n) memory. On the CPU, without gradients,
-a compiled loop reduces them.
+the backward pass, so a loss on any of these trains in O(n) memory. Without gradients a compiled
+loop reduces them on the CPU, and kernels of our own compute all of it on a GPU.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.attention import intervals, numba_statistics
+from pellucid.attention import intervals, numba_statistics, triton_statistics
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.block_pool import each
 from pellucid.attention.intervals import Intervals
@@ -56,6 +56,14 @@ def statistics(
     """
     batch, heads, rows, keys = scores.shape
     device, dtype = scores.query.device, scores.dtype
+    differentiable = keeps_graph(scores, *(() if logsumexp is None else (logsumexp,)))
+    known = logsumexp
+    if known is None and not top and want == {"peak"}:  # which asks for no weights
+        known = torch.zeros(batch, heads, rows, dtype=dtype, device=device)
+    if not differentiable and known is not None and triton_statistics.is_best(scores, top):
+        found = triton_statistics.statistics(scores, known, want, top, queries)
+        if found is not None:
+            return found
     totals = {
         "received": torch.zeros(batch, heads, keys, dtype=torch.float64, device=device),
         "entropy": torch.zeros(batch, heads, rows, dtype=dtype, device=device),
@@ -66,7 +74,6 @@ def statistics(
     }
     names = [*want, *(("values", "indices") if top else ())]
     totals = {name: totals[name] for name in names}
-    differentiable = keeps_graph(scores, *(() if logsumexp is None else (logsumexp,)))
     is_compiled = not differentiable and numba_statistics.is_best(scores)
 
     def summary_of(block: Block) -> Summary:
