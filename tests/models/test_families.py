@@ -87,6 +87,24 @@ def test_what_transformers_wrote_gives_the_same_here(name, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t5", {"dense_act_fn": "silu"}),
+        ("t5, gated", {"feed_forward_proj": "relu", "is_gated_act": True, "dense_act_fn": "silu"}),
+        ("umt5", {"dense_act_fn": "relu"}),
+    ],
+)
+def test_what_a_t5_derives_from_its_projection_may_be_said_as_well(name, said, tmp_path):
+    file = written(name, tmp_path) / "config.json"
+    before = theirs(name, read(name, tmp_path))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    expected = theirs(name, read(name, tmp_path))
+    size = expected.abs().max()
+    assert (before - expected).abs().max() > 1e-3 * size
+    assert (ours(name, pellucid.load(tmp_path)) - expected).abs().max() <= 1e-5 * size
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
     model = pellucid.load(written(name, tmp_path / "theirs"))

@@ -327,6 +327,13 @@ def test_cells_find_what_a_scan_finds(model, texts, tmp_path, monkeypatch, run):
         assert len({match.index for match in found} & {match.index for match in wanted}) >= 11
     assert made == [(3001, 3001)], "the index is made once"
     assert [file.suffix for file in saved_vectors.cache().iterdir()] == [".faiss"]
+    vectors[[5, 2999]] = torch.nan
+    np.save(tmp_path / "wrong.npy", vectors.numpy())
+    wrong = saved_vectors.opened(tmp_path / "wrong.npy")
+    with pytest.warns(UserWarning, match=r"^2 embeddings .* left out; the first is in row 6$"):
+        nearest_cells(vectors[3], wrong, 13)
+    found = nearest_cells(vectors[3], wrong, 3001)
+    assert not {5, 2999} & {match.index for match in found}
     small = tmp_path / "a.parquet"
     monkeypatch.setattr(vector_index, "MOST_EXACT", 20)
     run("embed", "--file", texts, "-o", small)

@@ -230,14 +230,17 @@ def found(
         width = min(saved.vectors.shape[1], model.config.embedding_numbers)
     saved.check(embed(model, [PROBE], prompt="", truncate_dim=width)[0], name)
     asked = embedded_query(model, query, strict=strict, truncate_dim=width)
+    left_out: list[str] = []
     if is_exact or not has_index(saved):
-        matches = nearest(asked, saved.vectors, top)
+        with noted(left_out):
+            matches = nearest(asked, saved.vectors, top)
     else:
-        with steps() as step:
+        with noted(left_out), steps() as step:
             what = f"indexing {count(len(saved.vectors), 'text')}, once"
             matches = nearest_cells(asked, saved, top, lambda done, of: step(what, done, of))
         note("the nearest cells of an index were searched; --exact compares every text")
     items = saved.items([match.index for match in matches])
     for line in items.notes:
         note(line)
+    items.notes.extend(left_out)
     return items, [Match(number, match.score) for number, match in enumerate(matches)]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from pellucid.common.files import written_whole
 from pellucid.tasks.saved_vectors import Saved
-from pellucid.tasks.similarity import Match
+from pellucid.tasks.similarity import Match, lengths_of, tell_left_out
 
 MOST_EXACT = 2**21
 """Embeddings that are all compared: 3.2 GB of 384 numbers each."""
@@ -63,7 +63,11 @@ def nearest_cells(
     direction = F.normalize(query.float(), dim=-1).numpy()[None]
     scores, numbers = index.search(direction, min(top, len(saved.vectors)))
     pairs = zip(numbers[0].tolist(), scores[0].tolist(), strict=True)
-    return [Match(number, min(1.0, score)) for number, score in pairs if number >= 0]
+    return [
+        Match(number, min(1.0, score))
+        for number, score in pairs
+        if number >= 0 and np.isfinite(saved.vectors[number]).all()
+    ]
 
 
 def _made(vectors: np.ndarray[Any, Any], progress: Callable[[int, int], None]) -> Any:
@@ -77,12 +81,22 @@ def _made(vectors: np.ndarray[Any, Any], progress: Callable[[int, int], None]) -
     index.cp.seed = 0
     chosen = np.linspace(0, total - 1, min(total, TRAINED_ON * cells), dtype=np.int64)
     index.train(_unit(vectors[chosen]))
+    left_out, first = 0, 0
     for start in range(0, total, _ADDED):
-        index.add(_unit(vectors[start : start + _ADDED]))
+        part = vectors[start : start + _ADDED]
+        wrong = np.flatnonzero(~lengths_of(part)[1])
+        first = start + int(wrong[0]) if len(wrong) and not left_out else first
+        left_out += len(wrong)
+        index.add(_unit(part))
         progress(min(start + _ADDED, total), total)
+    if left_out:
+        tell_left_out(left_out, first)
     return index
 
 
 def _unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+    """The embeddings at unit length; those with numbers that are not finite become zeros."""
+    lengths, is_finite = lengths_of(vectors)
+    unit = vectors / np.where(lengths == 0, 1, lengths)[:, None]
+    unit[~is_finite] = 0
+    return np.ascontiguousarray(unit, np.float32)

@@ -46,6 +46,7 @@ def _stack(stack: str, last: int, is_gated: bool) -> dict[str, str]:
 def read(config: Mapping[str, Any]) -> Config:
     name = config["model_type"]
     projection = config.get("feed_forward_proj", "relu" if name == "t5" else "gated-gelu")
+    acts = "gelu_new" if projection == "gated-gelu" else projection.split("-")[-1]
     is_tied = config.get("tie_word_embeddings", True)
     # Untied models (version 1.1) and mT5 never scale; since transformers 5 it is a setting.
     is_scaled = name != "mt5" and config.get("scale_decoder_outputs", is_tied)
@@ -61,10 +62,9 @@ def read(config: Mapping[str, Any]) -> Config:
         norm="rms",
         norm_eps=config.get("layer_norm_epsilon", 1e-6),
         norm_first=True,
-        activation=activation(
-            "gelu_new" if projection == "gated-gelu" else projection.split("-")[-1]
-        ),
-        gated=projection.startswith("gated-"),
+        # What transformers derives from the projection, unless config.json says it as well.
+        activation=activation(config.get("dense_act_fn", acts)),
+        gated=config.get("is_gated_act", projection.startswith("gated-")),
         bias=False,
         position="relative",
         positions=None,
