@@ -2,8 +2,8 @@
 
 Two texts are equal if they differ only in case, white space, punctuation, tags and entities of
 HTML, invisible characters or Unicode spelling: composed or decomposed, full width or half
-(compatibility caseless matching, Unicode 16, section 3.13, D146). Texts of punctuation alone are
-equal if they have the same. Texts wrongly taken for equal cost nothing but a place on the same side.
+(compatibility caseless matching, Unicode 16, section 3.13, D146). Texts of punctuation alone must
+have the same. Texts wrongly taken for equal cost nothing but a place on the same side.
 """
 
 import hashlib
