@@ -1,6 +1,7 @@
 """Tasks over folders: each text once, whatever happens on the way."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from pellucid import corpora, errors
 from pellucid.corpora import engine
-from pellucid.corpora.parts import Reader
+from pellucid.corpora.parts import Reader, name_of_part
+from pellucid.corpora.writing import write_part
 from pellucid.tasks import open_encoder, open_translator, translate
 from pellucid.tasks.embedding import embed
 from tests.corpora.folders import TEXTS, folder_of, rows_of
@@ -70,13 +72,90 @@ def test_what_cannot_be_read_is_set_aside_with_its_reason(folder, tmp_path):
     (folder / "long.txt").write_text("short\n" + "long " * 600 + "\n", encoding="utf-8")
     summary = corpora.run(folder, tmp_path / "out", corpora.Embed(strict=True))
     aside = rows_of(tmp_path / "out", "set-aside")
-    assert [(row["file"], row["line"]) for row in aside] == [("bad.jsonl", 1), ("long.txt", 2)]
-    assert "line 2" in aside[0]["reason"]  # seen before the first text is read
+    assert [(row["file"], row["line"]) for row in aside] == [("bad.jsonl", 2), ("long.txt", 2)]
+    assert "line 2" in aside[0]["reason"]
     assert "JSON" in aside[0]["reason"]
+    assert aside[0]["text"] == '{"text": }'
     assert aside[1]["reason"].startswith("line 2 of 'long.txt' has 602 tokens")
     assert aside[1]["text"].startswith("long long")
-    assert (summary.texts, summary.aside) == (37, 2)
+    assert (summary.texts, summary.aside) == (38, 2)
     assert "short" in {row["text"] for row in rows_of(tmp_path / "out")}
+
+
+BAD_ROWS = {
+    "lines.jsonl": ('{"text": "r%d"}\n', '{"text": "broken\n', "not JSON"),
+    "numbers.jsonl": ('{"text": "r%d"}\n', '{"text": 1.5}\n', "float, not text"),
+    "lines.json": ('{"text": "r%d"}\n', "{oops\n", "not JSON"),
+    "words.jsonl": ('{"text": "r%d"}\n', '{"text": "Caf\xe9"}\n', "“Café”, .* windows-1252"),
+    "uneven.csv": ("r%d,n\n", "a,b,c\n", "3 fields"),
+    "open.csv": ("r%d,n\n", '"open,n\n', "does not end"),
+    "closed.csv": ("r%d,n\n", '"said" he,n\n', "expected after"),
+    "western.csv": ("r%d,n\n", "Caf\xe9,n\n", "has the byte 0xe9; if that is “Café”"),
+    "western.txt": ("r%d\n", "Caf\xe9\n", "has the byte 0xe9"),
+    "tabs.tsv": ("r%d\tn\n", "one\n", "1 field"),
+}
+"""How a good row is written, a bad one, and what is said of it."""
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+@pytest.mark.parametrize("place", [0, 5, 130])
+def test_a_bad_row_is_set_aside_alone(name, place, tmp_path):
+    """Wherever it is, all others are read, in their lines."""
+    good, bad, reason = BAD_ROWS[name]
+    rows = [good % number for number in range(131)]
+    header = {".csv": "text,n\n", ".tsv": "text\tn\n"}.get(name[-4:], "")
+    rows[place:place] = [bad]
+    (tmp_path / name).write_bytes("".join([header, *rows]).encode("cp1252"))
+    reader = Reader(folder=tmp_path, output=tmp_path, size=50)
+    parts = list(reader.parts(name))
+    assert [text for part in parts for text in part.texts] == [f"r{n}" for n in range(131)]
+    lines = [line for part in parts for line in part.lines]
+    (found,) = (one for part in parts for one in part.bad)
+    first = 2 if header else 1
+    assert found.line == first + place
+    assert sorted([*lines, found.line]) == list(range(first, first + 132))
+    assert re.search(reason, found.reason), found.reason
+    assert not any(part.problem for part in parts)
+
+
+def test_the_rest_of_a_file_is_said_to_be_lost_where_it_is(folder, tmp_path):
+    """Nobody can say where the next item of a broken array begins."""
+    (folder / "bad.json").write_text('[{"text": "fine"}, {"text": oops}, {"text": "lost"}]')
+    summary = corpora.run(folder, tmp_path / "out", corpora.Embed())
+    assert (summary.texts, summary.aside, summary.unread) == (37, 0, 1)
+    (aside,) = rows_of(tmp_path / "out", "set-aside")
+    assert "not JSON" in aside["reason"]
+
+
+def test_a_bad_row_can_be_mended_where_the_run_is(folder, tmp_path):
+    """Parts that differ are made again, others stay, and those that are no longer there go."""
+    output, lines = tmp_path / "out", [f'{{"text": "row {n}"}}\n' for n in range(23)]
+    lines[8] = "broken\n"
+    (folder / "c.jsonl").write_text("".join(lines))
+    (folder / "c.jsonl.txt").write_text("another file\n" * 11)
+    first = corpora.run(folder, output, corpora.Embed(), size=5)
+    assert (first.texts, first.aside) == (36 + 22 + 11, 1)
+    before = {file.name: file.stat().st_mtime_ns for file in (output / "parts").iterdir()}
+    lines[8] = '{"text": "mended"}\n'
+    (folder / "c.jsonl").write_text("".join(lines[:14]))
+    with pytest.raises(
+        errors.ArgumentError, match=r"c\.jsonl' has changed .* --overwrite replaces"
+    ):
+        corpora.run(folder, output, corpora.Embed(), size=5)
+    second = corpora.run(folder, output, corpora.Embed(), size=5, overwrite=True)
+    assert (second.texts, second.aside) == (36 + 14 + 11, 0)
+    rows = [row for row in rows_of(output) if row["file"] == "c.jsonl"]
+    assert [row["line"] for row in rows] == list(range(1, 15))
+    assert rows[8]["text"] == "mended"
+    assert not list((output / "set-aside").iterdir())
+    after = {file.name: file.stat().st_mtime_ns for file in (output / "parts").iterdir()}
+    assert before.keys() - after.keys() == {
+        name_of_part("c.jsonl", 15), name_of_part("c.jsonl", 20),
+    }  # fmt: skip
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {name_of_part("c.jsonl", 5), name_of_part("c.jsonl", 10)}
+    third = corpora.run(folder, output, corpora.Embed(), size=5)  # it has not changed since
+    assert (third.before, third.aside) == (61, 0)
 
 
 def test_texts_that_are_cut_are_said(folder, tmp_path):
@@ -92,6 +171,8 @@ def test_a_directory_belongs_to_one_run(folder, tmp_path):
     corpora.run(folder, output, corpora.Embed(), size=7)
     with pytest.raises(errors.ExistsError, match="options"):
         corpora.run(folder, output, corpora.Embed(strict=True), size=7)
+    with pytest.raises(errors.ExistsError, match='column null, not "text"'):
+        corpora.run(folder, output, corpora.Embed(), size=7, column="text")
     with pytest.raises(errors.ExistsError, match="size"):
         corpora.run(folder, output, corpora.Embed(), size=5)
     (folder / "a.txt").write_text("changed\n", encoding="utf-8")
@@ -129,7 +210,11 @@ def test_a_file_has_parts_of_its_own_even_if_it_is_empty(tmp_path):
     first, second = reader.parts("ten.txt")
     assert (len(first.texts), len(second.texts)) == (5, 5)
     assert (first.ends, second.ends) == (False, True)
-    (tmp_path / second.name).write_bytes(b"")
+    (tmp_path / second.name).write_bytes(b"")  # which is not what a run writes
+    assert [part.done for part in reader.parts("ten.txt")] == [False, False]
+    (tmp_path / "parts").mkdir()
+    write_part(tmp_path, second, {"text": second.texts}, [], {})
+    (tmp_path / "parts" / second.name).rename(tmp_path / second.name)
     assert [part.done for part in reader.parts("ten.txt")] == [False, True]
 
 

@@ -7,6 +7,7 @@ array in JSON for example, is read with the standard library, told by hand too.
 import gzip
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,6 +106,13 @@ def workbook() -> bytes:
     return sink.getvalue()
 
 
+def archive() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as file:
+        file.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
+    return sink.getvalue()
+
+
 def table(delimiter: str, *rows: str, end: str = "\n") -> str:
     """Rows whose fields are separated by / here."""
     return "".join(delimiter.join(row.split("/")) + end for row in rows)
@@ -191,6 +199,53 @@ FILES = [
         as_lines("utf-16-le"),
         reading={"encoding": "utf-16-le"},
     ),
+    *(
+        Awkward(
+            f"unmarked {letters} {encoding}.txt",
+            text.encode(encoding),
+            refused=rf"looks like {encoding[:6].upper()} without a mark; if it is: "
+            rf"--encoding {encoding}",
+        )
+        for letters, text in {
+            "Cyrillic": "Привет мир\nЗаказ не пришёл\n",
+            "one word": "Привет",
+            "Chinese": "你好\n今天天气很好\n",
+            "Arabic": "مرحبا بكم\nشكرا",
+            "Hindi": "नमस्ते\nदुनिया",
+            "emoji": "hi 🙂🙂\nyes",
+            "English": "Hello\nyou\n",
+        }.items()
+        for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+    ),
+    Awkward(
+        "binary.txt",
+        b"a\0\0\0\1\0\0\x02b\n\0\0\0\0",
+        refused=r"is no text: 11 of its first 14 bytes are control .* --encoding utf-8",
+    ),
+    Awkward(
+        "NUL.txt",
+        b"a\0b\nc\n",
+        as_lines("utf-8"),
+        note=r"1 text has control characters, .* in line 1 of .*“a�b”",
+    ),
+    Awkward(
+        "NUL told.txt",
+        b"a\0b\nc\n",
+        as_lines("utf-8"),
+        reading={"encoding": "utf-8"},
+        note=r"1 text has control characters, .* in line 1 of .*“a�b”; .* --encoding",
+    ),
+    Awkward(
+        "controls.txt",
+        b"fine\nnot \x02 so fine\n",
+        as_lines("utf-8"),
+        note=r"1 text has control characters, .* in line 2",
+    ),
+    Awkward(
+        "hive.txt", b"id\x01text\n1\x01a\n2\x01b\n", as_csv("\x01"), reading={"delimiter": "\x01"}
+    ),
+    Awkward("archive.tar", archive(), refused="is a tar archive; unpack it"),
+    Awkward("archive.tar.gz", gzip.compress(archive()), refused="is a tar archive; unpack it"),
     Awkward("marked.csv", "\ufefftext,n\ngrün,1\n".encode(), as_csv()),
     Awkward(
         "marked, told otherwise.csv",
@@ -245,6 +300,37 @@ FILES = [
         note=r"1 row has lines within quotes that look like rows, in line 2 of",
     ),
     Awkward(
+        "swallowed, with spaces.csv",
+        b'text, label\n"Hello, a\nBye, b\nWorld", c\n',
+        as_csv(),
+        note=r"1 row has lines within quotes that look like rows, in line 2 of",
+    ),
+    Awkward(
+        "swallowed, one column.csv",
+        b'text\n"Hello\n' + b"a row\n" * 7 + b'it is 5"\nnext\n',
+        as_csv(),
+        note=r"1 row has lines within quotes that look like rows, in line 2 of .*“Hello a row",
+    ),
+    Awkward(
+        "prose in one column.csv",
+        b'text\n"Dear all,\n\nI write, and hope"\nand more\n',
+        as_csv(),
+    ),
+    Awkward(
+        "pandas of one column.tsv",
+        b'text\n"a first line\nand a second"\nc\n',
+        as_csv("\t", quote=False),
+        note=r"1 field begins with a quote, and a later one ends with it: .* in line 2 of .*"
+        "--delimiter tab",
+    ),
+    Awkward(
+        "pandas of one column told.tsv",
+        b'text\n"a first line\nand a second"\nc\n',
+        as_csv("\t"),
+        reading={"delimiter": "tab"},
+        note="1 row has lines within quotes that look like rows",
+    ),
+    Awkward(
         "prose in quotes.csv",
         b'id,text\n1,"Dear all,\nI write, and hope"\n2,c\n',
         as_csv(),
@@ -284,6 +370,34 @@ FILES = [
         lambda path: as_csv(column="I love this film.")(path),
         note="1 first line that names a column looks like a text, in line 1",
     ),
+    Awkward(
+        "short and no header.csv",
+        b"Hello there\nGood day\nBye\n",
+        as_csv(column="Hello there"),
+        note="1 first line that names a column looks like a text, in line 1",
+    ),
+    Awkward(
+        "words and no header.csv",
+        b"apple\npear\nplum\n",
+        as_csv(column="apple"),
+        note="1 first line that names a column looks like a text, in line 1",
+    ),
+    Awkward(
+        "another name.csv",
+        b"review\nA fine film that I liked\nNot at all\n",
+        as_csv(column="review"),
+    ),
+    Awkward(
+        "commented.csv",
+        b"# exported 2024\ntext\nhello\n",
+        as_csv(column="# exported 2024"),
+        note="1 first line that names a column begins with #, in line 1 .*: .*comment, remove it",
+    ),
+    Awkward(
+        "commented table.csv",
+        b"# exported 2024\nid,text\n1,hello\n",
+        refused="line 2 of .* has 2 fields, but its header has 1; .*the first line is a comment",
+    ),
     Awkward("long.csv", b"text,n\n" + b"long " * 30_011 + b",1\n", as_csv()),
     Awkward(
         "array.json",
@@ -319,6 +433,66 @@ FILES = [
         b'{"choices": [{"text": "a"}]}\n{"choices": []}\n{"choices": [{"text": "b"}, {}]}\n',
         lambda path: ["a", None, "b"],
         column="choices.0.text",
+    ),
+    Awkward(
+        "any item.jsonl",
+        b'{"m": [{"text": "a"}, {"text": "b"}]}\n{"m": []}\n{"m": [{"text": "c"}]}\n',
+        lambda path: ["b", None, None],
+        column="m.1.text",
+    ),
+    Awkward(
+        "any item of texts.jsonl",
+        b'{"m": ["a", "b"]}\n{"m": ["c", "d", "e"]}\n',
+        lambda path: [None, "e"],
+        column="m.2",
+    ),
+    Awkward(
+        "any item by its path.json",
+        b'{"data": [{"m": [{"text": "a"}, {"text": "b"}]}]}',
+        lambda path: ["b"],
+        column="data.m.1.text",
+    ),
+    Awkward(
+        "no item.jsonl",
+        b'{"m": [{"text": "a"}]}\n',
+        refused=r"has no column 'm\.1\.txt'; did you mean 'm\.0\.text'",
+        column="m.1.txt",
+    ),
+    Awkward(
+        "text beside a list.json",
+        b'{"text": "the main text", "replies": [{"text": "r1"}, {"text": "r2"}]}',
+        as_json(lambda found: [found["text"]]),
+        note=r"1 file has lists of objects beside its own text, .*“replies”; .*replies\.text",
+    ),
+    Awkward(
+        "list beside a text.json",
+        b'{"text": "the main text", "replies": [{"text": "r1"}, {"text": "r2"}]}',
+        as_json(lambda found: [reply["text"] for reply in found["replies"]]),
+        column="replies.text",
+    ),
+    Awkward(
+        "text beside two lists.json",
+        b'{"text": "the main text", "replies": [{"text": "r1"}], "tags": [{"text": "t"}]}',
+        as_json(lambda found: [found["text"]]),
+        note="1 file has lists of objects beside its own text, .*“replies, tags”",
+    ),
+    Awkward(
+        "title beside a list.json",
+        b'{"title": "the main text", "replies": [{"body": "r1"}, {"body": "r2"}]}',
+        as_json(lambda found: [reply["body"] for reply in found["replies"]]),
+        note=r"1 text is left out, .*“title: the main text”; if it is meant, name it",
+    ),
+    Awkward(
+        "title told.json",
+        b'{"title": "the main text", "replies": [{"body": "r1"}, {"body": "r2"}]}',
+        as_json(lambda found: [found["title"]]),
+        column="title",
+        note="1 file has lists of objects",
+    ),
+    Awkward(
+        "NaN.jsonl",
+        b'{"text": "a"}\n{"text": NaN}\n',
+        lambda path: ["a", None],
     ),
     Awkward(
         "two lists.json",
@@ -394,6 +568,24 @@ FILES = [
         parquet(id=[1, 2, 3], data=[{"text": "a", "n": 1}, None, {"text": "b", "n": 2}]),
         as_parquet("data", "text"),
         column="data.text",
+    ),
+    *(
+        Awkward(
+            f"{column}.parquet",
+            parquet(
+                m=[[{"text": "a"}, {"text": "b"}], [], None],
+                s=[{"m": [{"text": "c"}]}, None, {"m": None}],
+                w=[["d", "e"], ["f"], None],
+            ),
+            peer,
+            column=column,
+        )
+        for column, peer in {
+            "m.0.text": lambda path: ["a"],
+            "m.1.text": lambda path: ["b"],
+            "s.m.0.text": lambda path: ["c"],
+            "w.1": lambda path: ["e"],
+        }.items()
     ),
     Awkward("packed.csv.gz", gzip.compress(table(";", *ROWS).encode()), as_csv(";")),
     Awkward(

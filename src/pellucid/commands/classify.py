@@ -110,7 +110,7 @@ def label_texts(
         from pellucid.corpora import Classify
 
         task = Classify(head=head, model=model, strict=strict)
-        return work_over(task, over, output, json, workers, part, column, reading)
+        return work_over(task, over, output, json, workers, part, column, reading, overwrite)
     check_files(COLUMNS, overwrite=overwrite, saves="head", save=save, output=output)
     check_seed(seed)
     classifier = None if head is None else Head.load(head)

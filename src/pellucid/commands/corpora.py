@@ -36,7 +36,9 @@ PartOption = Annotated[
     ),
 ]
 ONLY_WITH = ("workers", "part")
-WITH = ("over", "workers", "part", "output", "json", "column", "delimiter", "encoding")
+WITH = (
+    "over", "workers", "part", "output", "overwrite", "json", "column", "delimiter", "encoding",
+)  # fmt: skip
 """What --over goes with; other options are those of its task."""
 
 
@@ -77,6 +79,7 @@ def work_over(
     part: int | None,
     column: str | None,
     reading: "Reading",
+    overwrite: bool,
 ) -> None:
     """Run a task over a folder with a progress bar, and print what was done.
 
@@ -102,6 +105,7 @@ def work_over(
             column=column,
             reading=reading,
             size=part,
+            overwrite=overwrite,
             progress=lambda done, of: step(
                 f"{count(done.texts, 'text')} of {count(of, 'file')}", done.files, of
             ),

@@ -300,7 +300,7 @@ def translate_texts(
             strict=strict,
             **division,
         )
-        return work_over(task, over, output, json, workers, part, column, reading)
+        return work_over(task, over, output, json, workers, part, column, reading, overwrite)
     check_files(TEXTS, overwrite=overwrite, output=output)
     if align and output is not None and output.suffix.lower() not in ALIGNMENTS:
         raise ArgumentError(

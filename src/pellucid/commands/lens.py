@@ -127,6 +127,7 @@ def show_heads(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="For --over FOLDER: a new directory."),
     ] = None,
+    overwrite: OverwriteOption = False,
     json: JsonOption = False,
 ) -> None:
     """Show the heads of a saved recording; or what a model's heads do over a folder of texts."""
@@ -143,8 +144,14 @@ def show_heads(
 
         task = MeasureHeads(model=model, max_tokens=max_tokens)
         reading = Reading(delimiter=delimiter, encoding=encoding)
-        return work_over(task, over, output, json, workers, part, column, reading)
-    for name, value in (("--model", model), ("--output", output), ("--max-tokens", max_tokens)):
+        return work_over(task, over, output, json, workers, part, column, reading, overwrite)
+    only_over = {
+        "--model": model,
+        "--output": output,
+        "--max-tokens": max_tokens,
+        "--overwrite": overwrite or None,
+    }
+    for name, value in only_over.items():
         if value is not None:
             raise ArgumentError(f"{name} goes with --over, a folder of texts")
     if recording is None:

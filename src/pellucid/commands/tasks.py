@@ -90,7 +90,7 @@ def embed_texts(
         from pellucid.corpora import Embed
 
         task = Embed(model=model, prompt=prompt, truncate_dim=truncate_dim, strict=strict)
-        return work_over(task, over, output, json, workers, part, column, reading)
+        return work_over(task, over, output, json, workers, part, column, reading, overwrite)
     check_files(VECTORS, overwrite=overwrite, output=output)
     asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
     is_table = output is not None and output.suffix.lower() != ".json"

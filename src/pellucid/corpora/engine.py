@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pellucid.corpora import ray_engine
 from pellucid.corpora.parts import Reader
 from pellucid.corpora.tasks import Task
 from pellucid.corpora.worker import Done, Worker
-from pellucid.corpora.writing import PARTS, begin
+from pellucid.corpora.writing import PARTS, begin, end
 from pellucid.errors import ArgumentError, FileError
 from pellucid.tasks.whole_numbers import check_whole
 from pellucid.text.folders import files_in
@@ -29,7 +29,9 @@ class Summary:
     before: int = 0
     """Those of an earlier run."""
     aside: int = 0
-    """Texts that were set aside in this run."""
+    """Rows that cannot be read, and texts that were set aside in this run."""
+    unread: int = 0
+    """Files whose rest cannot be read."""
     blank: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Summary:
         self.texts += done.texts
         self.before += done.texts if done.before else 0
         self.aside += done.aside
+        self.unread += done.unread
         self.blank += done.blank
         self.warnings += len(done.notes)
         self.notes += done.notes[: MOST_NOTES - len(self.notes)]
@@ -60,14 +63,16 @@ def run(
     column: str | None = None,
     reading: Reading = PLAIN,
     size: int | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Do a task with every text of a folder of files.
 
     The output is a directory of Parquet files, one for each part of a file, with a row for each
     text (for `MeasureHeads`, for each text and head). Each is written whole, once: if a run ends
-    early, whatever the reason, the same call goes on where it was. Texts that the model refuses are
-    set aside with the reason, as is the rest of a file that cannot be read on.
+    early, whatever the reason, the same call goes on where it was. Rows that cannot be read and
+    texts that the model refuses are set aside with the reason, and the others go on. So is the rest
+    of a file after a fault that hides where the next row begins, as in packed data that end early.
 
     Args:
         folder: of files of any kind that `pellucid` reads, with those in folders within it.
@@ -78,11 +83,13 @@ def run(
         column: of the texts in tables; "text", "sentence" or the only one by default.
         reading: how the files are written.
         size: the most texts of a part; the task's by default.
+        overwrite: whether parts may be replaced that differ since their file has changed, as where
+            a bad row was mended.
         progress: called after each part.
 
     Raises:
         ArgumentError: a number is out of range, the first file has no such column, a file has
-            changed since the run began, or the cluster cannot be reached.
+            changed since the run began and `overwrite` is false, or the cluster cannot be reached.
         ExistsError: the output exists and is not the directory of this run.
         FileError: a directory cannot be read or written, or the model cannot be opened.
         MissingExtraError: pyarrow or Ray is not installed.
@@ -96,17 +103,28 @@ def run(
         raise FileError(f"'{folder}' is not a directory")
     paths, notes = files_in([folder])
     files = [str(path.relative_to(folder)) for path in paths]
-    begin(output, folder, files, task, size)
+    about = {
+        "task": task.name,
+        "options": task.options(),
+        "size": size,
+        "column": column,
+        "reading": asdict(reading),
+    }
+    changed = begin(output, folder, files, about, overwrite=overwrite)
     reader = Reader(folder=folder, output=output / PARTS, size=size, column=column, reading=reading)
     first = next(reader.parts(files[0]))
     if first.problem and not first.lines:
         raise ArgumentError(f"the first file cannot be read: {first.problem}")
     summary, start = Summary(notes=notes, warnings=len(notes)), time.monotonic()
+    last: dict[str, int] = {}
     for done in _worked(reader, files, task, output, workers):
         summary.add(done)
+        if done.ends:
+            last[done.file] = done.first
         summary.seconds = time.monotonic() - start
         if progress is not None:
             progress(summary, len(files))
+    end(output, changed, last)
     return summary
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from pellucid.common.files import reason_of
 from pellucid.corpora.parts import Part
 from pellucid.corpora.tasks import Columns, Task, Work
-from pellucid.corpora.writing import SetAside, placed, write_part
+from pellucid.corpora.writing import placed, write_part
 from pellucid.errors import PellucidError
+from pellucid.text.bad_rows import BadRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,10 +17,14 @@ class Done:
     """What a part came to."""
 
     file: str
+    first: int
+    """How many texts of the file are before it."""
     texts: int
     """Texts with an output."""
     aside: int
-    """Texts that were set aside."""
+    """Rows and texts that were set aside."""
+    unread: bool
+    """Whether the rest of the file cannot be read."""
     blank: int
     ends: bool
     before: bool
@@ -35,30 +40,32 @@ class Worker:
         self.task, self.output, self.work = task, output, task.open()
 
     def __call__(self, part: Part) -> Done:
-        aside: list[SetAside] = []
+        aside, refused = list(part.bad), 0
         notes: tuple[str, ...] = ()
         if part.problem:
-            last = part.lines[-1] if part.lines else 0
-            aside.append(SetAside(last + 1, "", part.problem))
+            last = max([0, *part.lines[-1:], *(one.line for one in part.bad)])
+            aside.append(BadRow(last + 1, "", part.problem))
         if not part.done:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 columns, lines, bad = _worked(self.work, part)
             notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-            aside = bad + aside
+            aside, refused = bad + aside, len(bad)
             write_part(self.output, part, placed(part, columns, lines), aside, self.task.types)
         return Done(
             file=part.file,
-            texts=len(part.lines) - sum(bool(one.text) for one in aside),
-            aside=len(aside),
+            first=part.first,
+            texts=len(part.lines) - refused,
+            aside=len(part.bad) + refused,
+            unread=bool(part.problem),
             blank=part.blank,
             ends=part.ends,
             before=part.done,
-            notes=notes,
+            notes=(*notes, *part.notes),
         )
 
 
-def _worked(work: Work, part: Part) -> tuple[Columns, list[int], list[SetAside]]:
+def _worked(work: Work, part: Part) -> tuple[Columns, list[int], list[BadRow]]:
     """The columns of a part, the lines of their texts, and the texts that the model refuses."""
     names = [f"line {line} of '{part.file}'" for line in part.lines]
     try:
@@ -69,7 +76,7 @@ def _worked(work: Work, part: Part) -> tuple[Columns, list[int], list[SetAside]]
             try:
                 work([text], [names[number]])
             except PellucidError as error:
-                bad.append(SetAside(part.lines[number], text, reason_of(error)))
+                bad.append(BadRow(part.lines[number], text, reason_of(error)))
             else:
                 kept.append(number)
         columns = work([part.texts[n] for n in kept], [names[n] for n in kept])

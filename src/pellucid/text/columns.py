@@ -1,6 +1,7 @@
 """Which columns of a table are read: by name, or by number where there is no header."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -55,9 +56,26 @@ def _near(name: str, header: Sequence[str]) -> str:
     return f"it has {listing(shown)}" if shown else "it has none"
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Chooses columns by name."""
+
+    path: Path
+    names: tuple[str | None, ...]
+    """None as the first is the usual column, or the only one."""
+
+    def __call__(self, header: Sequence[str]) -> list[int]:
+        return _indices(name_of(self.path), header, self.names)
+
+
 def named(path: Path, *names: str | None) -> Choose:
     """Choose columns by name; None as the first is the usual column, or the only one."""
-    return lambda header: _indices(name_of(path), header, names)
+    return Named(path, names)
+
+
+def names_in(choose: Choose) -> tuple[str | None, ...]:
+    """The names that columns are chosen by, as for `named`; none if they are chosen otherwise."""
+    return choose.names if isinstance(choose, Named) else ()
 
 
 def parsed_column(column: str) -> str | int:

@@ -8,6 +8,7 @@ pyarrow. Its Sniffer is not used: it takes letters for delimiters, and says noth
 import csv
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from pellucid.common import untrusted
 from pellucid.common.files import printable
 from pellucid.common.wording import count, listing, short
 from pellucid.errors import ArgumentError, FileError
+from pellucid.text.bad_rows import BadRows
 
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 """The delimiters that are found without being given, and what they are called."""
@@ -22,6 +24,8 @@ SAMPLE_LINES, SAMPLE_CHARACTERS = 200, 2**17
 """How much of a table tells its delimiter."""
 _ODD = "^~:\x01\x1e\x1f§¦"
 """Delimiters of some tables that nobody can be sure of."""
+_MOST_REPEATED = 2**26
+"""Characters that are read again at most, after rows that are no CSV."""
 _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -132,30 +136,71 @@ def _check_header(lines: Sequence[str], made: Layout, source: str) -> None:
             )
 
 
-def rows(lines: Iterable[str], made: Layout, source: str) -> Iterator[tuple[int, list[str]]]:
+class _Lines:
+    """Lines, of which those of a row can be read again."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._again = iter(lines), deque[str]()
+        self.row: list[str] = []
+        """The lines that were read since this was emptied."""
+        self.repeated = 0
+        """How many characters were read again."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.row.append(line)
+        return line
+
+    def go_back(self) -> str:
+        """Read all lines of the row again but the first, which is returned."""
+        first, *others = self.row
+        self._again.extendleft(reversed(others))
+        self.repeated += sum(map(len, others))
+        self.row = [first]
+        return first
+
+
+def rows(
+    lines: Iterable[str], made: Layout, source: str, aside: BadRows | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Each row with the line in which it begins, from 1; empty lines are skipped.
 
     Args:
         lines: all lines of the file, with their ends.
         made: how they are written.
         source: the name of the file, for errors.
+        aside: takes the lines in which a bad row begins, which is an error without it.
 
     Raises:
         FileError: a quoted field does not end, or is followed by something else than a delimiter.
     """
+    again = None if aside is None else _Lines(lines)
+    lines = lines if again is None else again
     if made.quoted:
         reader = csv.reader(lines, delimiter=made.delimiter, strict=True)
     else:
         reader = csv.reader(lines, delimiter=made.delimiter, quoting=csv.QUOTE_NONE, strict=True)
     row: list[str] | None = []
+    behind = 0  # lines that the reader has read twice
     while row is not None:
-        line = reader.line_num + 1
+        line = reader.line_num - behind + 1
+        if again is not None:
+            again.row = []
         limit = csv.field_size_limit(sys.maxsize)  # it applies to all readers, so for this row only
         try:
             row = next(reader, None)
         except csv.Error as error:
             reason = "a quoted field does not end" if "end of data" in str(error) else error
-            raise FileError(f"'{source}' is not valid CSV from line {line} on: {reason}") from error
+            fault = FileError(f"'{source}' is not valid CSV from line {line} on: {reason}")
+            if aside is None or again is None or again.repeated > _MOST_REPEATED:
+                raise fault from error
+            behind += len(again.row) - 1
+            aside.add(line, again.go_back(), fault)
+            row = []
+            continue
         finally:
             csv.field_size_limit(limit)
         if row and sum(map(len, row)) > untrusted.MOST_LINE:  # a quoted field of many lines
@@ -166,26 +211,31 @@ def rows(lines: Iterable[str], made: Layout, source: str) -> Iterator[tuple[int,
 
 
 def swallowed(row: Sequence[str], made: Layout) -> bool:
-    """Whether a row holds lines that look like rows, as where a stray quote begins a field."""
+    """Whether a row holds lines that look like rows, as where a stray quote begins a field.
+
+    Every line is like a row of one column.
+    """
     if not any("\n" in field or "\r" in field for field in row):
         return False
-    inner = [line for field in row for line in field.splitlines()[1:]]
-    if len(row) == 1:
-        return len(inner) > 100
-    # In prose a space follows a comma.
-    between = re.compile(re.escape(made.delimiter) + "(?! )")
+    inner = [line for field in row for line in field.splitlines()[1:] if line.strip()]
+    # In prose a space follows a comma, and in some tables.
+    is_spaced = all(field.startswith(" ") for field in row[1:])
+    between = re.compile(re.escape(made.delimiter) + ("" if is_spaced else "(?! )"))
     alike = sum(len(between.findall(line)) == len(row) - 1 for line in inner)
-    return 2 * alike >= len(inner)
+    return bool(inner) and (2 * alike >= len(inner) or (len(row) == 1 and len(inner) > 100))
 
 
 def uneven(
-    line: int, fields: int, width: int, made: Layout, source: str, *, headed: bool
+    line: int, fields: int, first: Sequence[str], made: Layout, source: str, *, headed: bool
 ) -> FileError:
     """The error for a row with another number of fields than the first."""
+    width = len(first)
     mark = NAMES.get(made.delimiter, f"'{printable(made.delimiter)}'")
     advice = f"; a field that holds a {mark} goes in double quotes" if made.quoted else ""
     if width == 1 and made.quoted:
         advice += ", or name the file .txt if each line is a text"
+    if first[0].startswith("#"):
+        advice += "; if the first line is a comment, remove it"
     return FileError(
         f"line {line} of '{source}' has {count(fields, 'field')}, but its "
         f"{'header' if headed else 'first line'} has {width}{advice}"

@@ -9,6 +9,7 @@ import re
 from pellucid.common.files import printable
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, FileError
+from pellucid.text.unmarked import no_text
 
 UTF8 = "utf-8"
 HEAD = 4096
@@ -62,7 +63,7 @@ def encoding_of(head: bytes, given: str | None, source: str) -> str:
         source: the file's name, for errors.
 
     Raises:
-        FileError: the file is no text, or UTF-16 without a mark and nobody said so.
+        FileError: the file is no text, or UTF-16 or UTF-32 without a mark and nobody said so.
     """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -70,30 +71,26 @@ def encoding_of(head: bytes, given: str | None, source: str) -> str:
     for beginning, kind in _KINDS:
         if head.startswith(beginning):
             raise FileError(f"'{source}' is {kind}")
-    if given is None and (wide := _is_wide(head)):
-        raise FileError(
-            f"'{source}' is not UTF-8 text: it looks like UTF-16 without a mark; if it is: "
-            f"--encoding {wide}"
-        )
+    if given is None and (reason := no_text(head)):
+        raise FileError(f"'{source}' {reason}")
     return given or UTF8
-
-
-def _is_wide(head: bytes) -> str | None:
-    """UTF-16 of mostly Latin letters has a NUL in each pair of bytes, on one side."""
-    pairs = len(head) // 2
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    if pairs < 4 or max(even, odd) < 0.7 * pairs or min(even, odd) > 0.05 * pairs:
-        return None
-    return "utf-16-le" if odd > even else "utf-16-be"
 
 
 class Decoder:
     """Decodes blocks, and knows where an invalid byte is."""
 
-    def __init__(self, encoding: str, source: str) -> None:
-        """Decode from the start; errors call the file `source`."""
+    def __init__(self, encoding: str, source: str, *, escapes: bool = False) -> None:
+        """Decode from the start; errors call the file `source`.
+
+        Args:
+            encoding: of the file.
+            source: its name.
+            escapes: whether invalid bytes are no error, but become characters that
+                `unescaped` finds.
+        """
         self.encoding, self.source = encoding, source
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+        errors = ESCAPES if escapes else "strict"
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
         self._end, self._line = 0, 1
 
     def decode(self, block: bytes) -> str:
@@ -127,7 +124,7 @@ class Decoder:
         )
         if guess is None:
             return FileError(reason)
-        word = _word(data, start, guess)
+        word = word_at(data, start, guess)
         return FileError(f"{reason}; if that is “{word}”, the file is read with --encoding {guess}")
 
 
@@ -136,7 +133,40 @@ def lines_in(text: str) -> int:
     return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
-def _word(data: bytes, start: int, encoding: str) -> str:
+ESCAPES = "pellucid.bytes"
+"""How Python calls the treatment of invalid bytes that become characters."""
+_ESCAPED = re.compile("[\udc00-\udcff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An invalid byte is U+DC00 plus the byte, which no text holds; and back."""
+    if isinstance(error, UnicodeDecodeError):
+        bad = error.object[error.start : error.end]
+        return "".join(chr(0xDC00 + byte) for byte in bad), error.end
+    assert isinstance(error, UnicodeEncodeError)
+    characters = error.object[error.start : error.end]
+    return bytes(ord(x) & 0xFF for x in characters if _ESCAPED.match(x)), error.end
+
+
+codecs.register_error(ESCAPES, _escape)
+
+
+def unescaped(text: str) -> tuple[bytes, int] | None:
+    """The bytes of a text with escaped ones, and where the first of these is; None without any."""
+    found = None if text.isascii() else _ESCAPED.search(text)
+    if found is None:
+        return None
+    before = text[: found.start()].encode(errors=ESCAPES)
+    return before + text[found.start() :].encode(errors=ESCAPES), len(before)
+
+
+def readable(text: str) -> str:
+    """A text with U+FFFD for each byte that was escaped, and each surrogate without its pair."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def word_at(data: bytes, start: int, encoding: str) -> str:
     """The word around an invalid byte, as another encoding reads it."""
     text = data[max(0, start - 40) : start + 40].decode(encoding, errors="replace")
     place = len(data[max(0, start - 40) : start].decode(encoding, errors="replace"))
@@ -153,12 +183,14 @@ def guessed(sample: bytes) -> str | None:
     """
     import charset_normalizer
 
+    few = sum(byte > 127 for byte in sample) < 0.1 * len(sample)
+    if few and _decodes(sample, "cp1252"):
+        return "windows-1252"
     matches = list(charset_normalizer.from_bytes(sample))
     least = min((match.chaos for match in matches), default=1.0)
     likely = [match for match in matches if match.chaos == least]
     names = [name for match in likely for name in match.could_be_from_charset]
-    few = sum(byte > 127 for byte in sample) < 0.1 * len(sample)
-    if ("cp1252" in names or few) and _decodes(sample, "cp1252"):
+    if "cp1252" in names and _decodes(sample, "cp1252"):
         return "windows-1252"
     if not names:
         return None

@@ -2,36 +2,75 @@
 
     .jsonl, .ndjson    an object on each line
     .json              an array of objects or of texts; the one list of objects in an object, such
-                       as {"data": [...]}; columns, {"text": [...]}; or an object on each line
+                       as {"data": [...]}, unless the object has the text itself; columns,
+                       {"text": [...]}; or an object on each line
 
 Python's json reads them, because Arrow's reader guesses the types of columns from the first block,
 refuses what differs later, and does not say in which line. An array is read a row at a time.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.common.files import is_blank
-from pellucid.common.wording import listing
 from pellucid.errors import FileError
+from pellucid.text.bad_rows import BadRows
 from pellucid.text.encodings import lines_in
+from pellucid.text.json_documents import DEEPEST, MOST_NAMES, rows_in
+from pellucid.text.noticed import Noticed
 from pellucid.text.utf8_files import kind, lines_of, name_of, nothing_in, too_long
 
 LOOKED_AT = 100
 """Objects that tell which fields there are."""
-_DEEPEST, _MOST_NAMES = 8, 1000
-"""How deep fields are looked for, and how many are named."""
 
 Item = tuple[int, dict[str, Any]]
 """The line in which an object begins, from 1, and the object."""
 
 
-def fields(path: Path, blocks: Iterator[str]) -> tuple[list[list[str]], Iterator[Item]]:
-    """The names of the fields of the first objects, and all objects.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """Objects, and the names of their fields."""
+
+    names: list[str]
+    first: list[Item]
+    """Those that tell which fields there are."""
+    rest: Iterator[Item]
+    prefix: str = ""
+    """What leads to the objects within the file, with a dot; `header` has it before each name."""
+
+    def __iter__(self) -> Iterator[Item]:
+        return chain(self.first, self.rest)
+
+    def header(self, wanted: Sequence[str | None] = ()) -> list[str]:
+        """The names, and those of `wanted` that lead to any item of a list."""
+        names = [self.prefix + name for name in self.names]
+        others = (name for name in wanted if name is not None and name not in names)
+        return names + [name for name in others if self._has(name)]
+
+    def _has(self, name: str) -> bool:
+        """Whether a name leads to an item of a list; some lists may be too short to have it."""
+        if not name.startswith(self.prefix):
+            return False
+        name = name.removeprefix(self.prefix)
+        any_item = re.sub(r"(?<=\.)\d+(?=\.|$)", "0", name)
+        either = {name, any_item} if re.search(r"\.\d+(\.|$)", name) else ()
+        return any(value_of(item, one) is not None for _, item in self.first for one in either)
+
+
+def objects(
+    path: Path,
+    blocks: Iterator[str],
+    wanted: Sequence[str | None] = (),
+    noticed: Noticed | None = None,
+    aside: BadRows | None = None,
+) -> list[Objects]:
+    """The objects of a file, with the names of the fields of the first ones.
 
     The names of a field within another are joined by dots, as in "message.content"; an item of a
     list is its number, as in "choices.0.text".
@@ -39,30 +78,47 @@ def fields(path: Path, blocks: Iterator[str]) -> tuple[list[list[str]], Iterator
     Args:
         path: of the file, whose name says its kind.
         blocks: its text.
+        wanted: the names of the fields to read, as for `columns.named`.
+        noticed: counts what is odd.
+        aside: takes the rows that are no objects, which are an error without it.
 
     Returns:
-        one or more lists of names for the same fields, the shorter names first; and the objects.
+        the same objects under one or more headers, the shorter names first; none if all are bad.
 
     Raises:
         FileError: the file cannot be read, is not JSON, or holds other values than objects.
     """
-    prefix, items = _items(path, blocks)
-    first = list(islice(items, LOOKED_AT))
+    noticed = Noticed() if noticed is None else noticed
+    prefix, items = _items(path, blocks, wanted, noticed, aside)
+    first: list[Item] = []
+    try:
+        first.extend(islice(items, LOOKED_AT))
+    except FileError as error:
+        if not first:
+            raise
+        items = _failing(error)  # after what is before it
     if not first:
+        if aside is not None and aside.rows:
+            return []
         raise nothing_in(path)
     names = list(dict.fromkeys(name for _, item in first for name in _names(item)))
-    headers = [names]
-    if prefix:
-        headers.append([f"{prefix}.{name}" for name in names])
-    return headers, chain(first, items)
+    prefixes = ["", f"{prefix}."] if prefix else [""]
+    return [Objects(names=names, first=first, rest=items, prefix=one) for one in prefixes]
+
+
+def _failing(error: FileError) -> Iterator[Item]:
+    def fail() -> Item:
+        raise error
+
+    return iter(fail, None)
 
 
 def _names(item: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
-    for name, value in islice(item.items(), _MOST_NAMES):
+    for name, value in islice(item.items(), MOST_NAMES):
         if isinstance(value, list) and value and isinstance(value[0], dict):
             yield name
             value = {"0": value[0]}
-        if isinstance(value, dict) and value and depth < _DEEPEST:
+        if isinstance(value, dict) and value and depth < DEEPEST:
             yield from (f"{name}.{inner}" for inner in _names(value, depth + 1))
         else:
             yield name
@@ -84,25 +140,38 @@ def value_of(item: Any, name: str) -> Any:
             return item
 
 
-def _items(path: Path, blocks: Iterator[str]) -> tuple[str, Iterator[Item]]:
+def _items(
+    path: Path,
+    blocks: Iterator[str],
+    wanted: Sequence[str | None],
+    noticed: Noticed,
+    aside: BadRows | None,
+) -> tuple[str, Iterator[Item]]:
     """What leads to the list of the objects in the file, if anything, and the objects."""
     head = next(blocks, "")
     whole = chain([head], blocks)
     if head.lstrip().startswith("["):
-        return "", _array(path, whole)
+        return "", _array(path, whole, aside)
     lines = ((line, text) for line, text in enumerate(lines_of(whole, path), 1) if text.strip())
     if kind(path) != ".json":
-        return "", _lines(path, lines)
-    return _document(path, lines)
+        return "", _lines(path, lines, aside)
+    return _document(path, lines, wanted, noticed, aside)
 
 
-def _lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Item]:
+def _lines(path: Path, lines: Iterator[tuple[int, str]], aside: BadRows | None) -> Iterator[Item]:
     for line, text in lines:
         if is_blank(text):
             continue
-        if len(text) > untrusted.MOST_JSON_LINE:
-            raise too_long(f"line {line}", path, untrusted.MOST_JSON_LINE)
-        yield line, _object(_parsed(text, line, path), line, path)
+        try:
+            if len(text) > untrusted.MOST_JSON_LINE:
+                raise too_long(f"line {line}", path, untrusted.MOST_JSON_LINE)
+            item = _object(_parsed(text, line, path), line, path)
+        except FileError as error:
+            if aside is None:
+                raise
+            aside.add(line, text, error)
+            continue
+        yield line, item
 
 
 def _parsed(text: str, line: int, path: Path) -> Any:
@@ -118,7 +187,7 @@ def _object(value: Any, line: int, path: Path) -> dict[str, Any]:
     return value
 
 
-def _array(path: Path, blocks: Iterator[str]) -> Iterator[Item]:
+def _array(path: Path, blocks: Iterator[str], aside: BadRows | None) -> Iterator[Item]:
     """The items of an array, of which one at a time is held; a text is an object with a text."""
     scan = json.JSONDecoder().raw_decode
     text, place, line = next(blocks), 0, 1
@@ -174,64 +243,52 @@ def _array(path: Path, blocks: Iterator[str]) -> Iterator[Item]:
         if end - place > untrusted.MOST_JSON_LINE:
             raise too_long(f"the object in line {at}", path, untrusted.MOST_JSON_LINE)
         place = end
-        yield at, {"text": value} if isinstance(value, str) else _object(value, at, path)
+        try:
+            item = {"text": value} if isinstance(value, str) else _object(value, at, path)
+        except FileError as error:
+            if aside is None:
+                raise
+            aside.add(at, json.dumps(value), error)
+            continue
+        yield at, item
     place += 1
     if mark():
         raise wrong("more follows after ]", place)
 
 
-def _document(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[str, Iterator[Item]]:
+def _document(
+    path: Path,
+    lines: Iterator[tuple[int, str]],
+    wanted: Sequence[str | None],
+    noticed: Noticed,
+    aside: BadRows | None,
+) -> tuple[str, Iterator[Item]]:
     """The rows of a file that begins with an object: JSON lines after all, or one object."""
-    first, text = next(lines, (1, ""))
-    if not text:
+    first = next(lines, None)
+    if first is None:
         raise nothing_in(path)
+    line, text = first
+    second = next(lines, None)
+    is_bad = aside is not None and not _is_object(text)  # the first of many lines, perhaps
+    if second is not None and (_is_json(text) or (is_bad and _is_object(second[1]))):
+        return "", _lines(path, chain([first, second], lines), aside)
+    parts, length = [text], len(text)
+    for _, part in chain([second] if second else [], lines):
+        parts.append(part)
+        length += len(part)
+        if length > untrusted.MOST_JSON_DOCUMENT:
+            raise too_long("the object", path, untrusted.MOST_JSON_DOCUMENT)
+    document = _object(_parsed("".join(parts), line, path), line, path)
+    prefix, rows = rows_in(document, path, wanted, noticed)
+    return prefix, ((number, row) for number, row in enumerate(rows, 1))
+
+
+def _is_json(text: str) -> bool:
     try:
-        document = json.loads(text)
+        return json.loads(text) is not None
     except (ValueError, RecursionError):
-        document = None
-    following = next(lines, None)
-    if document is not None and following is not None:
-        return "", chain(
-            [(first, _object(document, first, path))], _lines(path, chain([following], lines))
-        )
-    if document is None:
-        parts, length = [text], len(text)
-        for _, line in chain([following] if following else [], lines):
-            parts.append(line)
-            length += len(line)
-            if length > untrusted.MOST_JSON_DOCUMENT:
-                raise too_long("the object", path, untrusted.MOST_JSON_DOCUMENT)
-        document = _parsed("".join(parts), first, path)
-    rows = _rows_in(_object(document, first, path), path)
-    return rows[0], ((number, row) for number, row in enumerate(rows[1], 1))
+        return False
 
 
-def _rows_in(document: dict[str, Any], path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The one list of objects within an object, and what leads to it; or else the object."""
-    values = list(document.values())
-    if not values:
-        return "", [document]
-    if all(isinstance(value, list) and not any(isinstance(cell, dict | list) for cell in value)
-           for value in values) and len({len(value) for value in values}) == 1:  # fmt: skip
-        return "", [dict(zip(document, cells, strict=True)) for cells in zip(*values, strict=True)]
-    if all(isinstance(value, dict) and list(value) == list(values[0]) for value in values) and all(
-        key.isdecimal() for key in values[0]
-    ):  # columns of numbered cells, as pandas writes them
-        cells = zip(*(value.values() for value in values), strict=True)
-        return "", [dict(zip(document, row, strict=True)) for row in cells]
-    lists = list(_lists(document))
-    if len(lists) > 1:
-        names = listing([f"'{name}'" for name, _ in lists[:5]])
-        raise FileError(
-            f"'{name_of(path)}' holds {len(lists)} lists of objects, {names}; write the one "
-            "that is meant to a file of its own"
-        )
-    return lists[0] if lists else ("", [document])
-
-
-def _lists(document: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for name, value in document.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            yield name, value
-        elif isinstance(value, dict) and depth < _DEEPEST:
-            yield from ((f"{name}.{inner}", rows) for inner, rows in _lists(value, depth + 1))
+def _is_object(text: str) -> bool:
+    return text.lstrip().startswith("{") and _is_json(text)

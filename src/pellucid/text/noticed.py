@@ -1,6 +1,7 @@
 """What a reader noticed in files and is not sure is meant: counted, with the first example."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -26,6 +27,36 @@ _SAID = {
         "is in quotes, which belong to the text in a .tsv file",
         "are in quotes, which belong to the text in a .tsv file",
         "if they do not, as where Excel wrote the file: --delimiter tab",
+    ),
+    "torn": (
+        "field",
+        "begins with a quote, and a later one ends with it: each is a text in a .tsv file",
+        "begin with a quote, and later ones end with it: each is a text in a .tsv file",
+        "if quotes surround fields of several lines: --delimiter tab",
+    ),
+    "list": (
+        "file",
+        "has lists of objects beside its own text, which are not read",
+        "have lists of objects beside their own texts, which are not read",
+        "a dot leads to their fields, as in --column replies.text",
+    ),
+    "own": (
+        "text",
+        "is left out, since the list of objects beside it is read",
+        "are left out, since the lists of objects beside them are read",
+        "if it is meant, name it with --column",
+    ),
+    "comment": (
+        "first line",
+        "that names a column begins with #",
+        "that name columns begin with #",
+        "if it is a comment, remove it",
+    ),
+    "control": (
+        "text",
+        "has control characters, as no text has",
+        "have control characters, as no text has",
+        "if the encoding is wrong, say which: --encoding",
     ),
     "columns": (
         "line",
@@ -54,6 +85,8 @@ _SAID = {
 }
 """What is said of each kind: what is counted, what one is, what several are, and advice."""
 
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+"""All but white space: tabs, the ends of lines and pages."""
 _MOST_JSON = 2**16
 """Characters of a text that is tried as JSON."""
 
@@ -91,6 +124,8 @@ class Noticed:
             self.add("json line" if is_line else "json", source, line, text)
         if is_line and "\t" in text.strip():
             self.add("columns", source, line, text)
+        if _CONTROL.search(text):
+            self.add("control", source, line, text)
         if "\ufffd" in text:
             self.add("lost", source, line, text)
 

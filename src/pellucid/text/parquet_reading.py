@@ -7,6 +7,7 @@ from typing import Any
 
 from pellucid.common import untrusted
 from pellucid.errors import FileError
+from pellucid.text.json_reading import value_of
 from pellucid.text.utf8_files import name_of, pyarrow_for, too_packed
 
 ROWS = 1024
@@ -37,22 +38,55 @@ def opened(path: Path, **options: Any) -> Iterator[Any]:
         raise FileError(f"cannot read '{name_of(path)}': {reason}") from error
 
 
-def header(path: Path) -> list[str]:
+def header(path: Path, wanted: Sequence[str | None] = ()) -> list[str]:
     """The names of the columns; those of a field within a struct are joined by dots.
+
+    An item of a list is its number: the first is there if it is a struct, others if `wanted`.
 
     Raises:
         FileError, MissingExtraError: as `opened`.
     """
-    is_struct = pyarrow_for("Parquet").types.is_struct
+    types = pyarrow_for("Parquet").types
 
-    def names(field: Any) -> Iterator[str]:
-        if is_struct(field.type):
-            yield from (f"{field.name}.{name}" for inner in field.type for name in names(inner))
-        else:
-            yield field.name
+    def names(name: str, kind: Any) -> Iterator[str]:
+        if types.is_struct(kind):
+            for inner in kind:
+                yield from names(f"{name}.{inner.name}", inner.type)
+            return
+        yield name
+        if _is_list(kind) and types.is_struct(kind.value_type):
+            yield from names(f"{name}.0", kind.value_type)
 
     with opened(path) as file:
-        return [name for field in file.schema_arrow for name in names(field)]
+        schema = file.schema_arrow
+        found = [name for field in schema for name in names(field.name, field.type)]
+        others = (name for name in wanted if name is not None and name not in found)
+        return found + [name for name in others if _place(name, schema) is not None]
+
+
+def _place(name: str, schema: Any) -> tuple[tuple[str, ...], str] | None:
+    """The fields that lead to a value or to a list, and what leads on in the list."""
+    if name in schema.names:
+        return (name,), ""
+    types = pyarrow_for("Parquet").types
+    head, *parts = name.split(".")
+    if head not in schema.names:
+        return None
+    kind, fields, inner = schema.field(head).type, [head], list[str]()
+    for part in parts:
+        if types.is_struct(kind) and (index := kind.get_field_index(part)) >= 0:
+            kind = kind.field(index).type
+        elif _is_list(kind) and part.isdecimal():
+            kind, inner = kind.value_type, inner or [""]
+        else:
+            return None
+        (inner if inner else fields).append(part)
+    return tuple(fields), ".".join(inner[1:])
+
+
+def _is_list(kind: Any) -> bool:
+    types = pyarrow_for("Parquet").types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -63,27 +97,30 @@ def cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """
     with opened(path) as file:
         flat = set(file.schema_arrow.names)
-        paths = {name: (name,) if name in flat else tuple(name.split(".")) for name in names}
-        _check_packing(file.metadata, set(names), path)
+        places = {name: _place(name, file.schema_arrow) or ((name,), "") for name in names}
+        read = sorted({".".join(fields) for fields, _ in places.values()})
+        _check_packing(file.metadata, set(read), path)
         whole = {file.metadata.schema.column(n).path for n in range(file.metadata.num_columns)}
     # A text that occurs in many rows is held once; a list has no column of its own name.
-    repeated = [name for name in paths if name in flat & whole]
+    repeated = [name for name in read if name in flat & whole]
     with opened(path, read_dictionary=repeated, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=list(paths)):
-            columns = {name: _values(_column(batch, parts)) for name, parts in paths.items()}
+        for batch in file.iter_batches(batch_size=ROWS, columns=read):
+            columns = {name: _values(_column(batch, *place)) for name, place in places.items()}
             yield from zip(*(columns[name] for name in names), strict=True)
 
 
-def _column(batch: Any, parts: tuple[str, ...]) -> Any:
-    column = batch.column(parts[0])
-    if len(parts) > 1:
+def _column(batch: Any, fields: tuple[str, ...], inner: str) -> Any:
+    column = batch.column(fields[0])
+    if len(fields) > 1:
         from pyarrow import compute
 
-        column = compute.struct_field(column, list(parts[1:]))
-    return column
+        column = compute.struct_field(column, list(fields[1:]))
+    return [value_of(cell, inner) for cell in column.to_pylist()] if inner else column
 
 
 def _values(column: Any) -> list[Any]:
+    if isinstance(column, list):
+        return column
     if not hasattr(column, "dictionary"):
         return list(column.to_pylist())
     texts = column.dictionary.to_pylist()

@@ -9,31 +9,22 @@ All but Parquet may be packed (`pellucid.text.utf8_files`).
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pellucid.common import untrusted
-from pellucid.common.files import is_blank
 from pellucid.errors import ArgumentError, FileError
 from pellucid.text import delimiters, json_reading, parquet_reading
-from pellucid.text.columns import JSON, USUAL, Choose, shown_name
-from pellucid.text.delimiters import Layout
+from pellucid.text.bad_rows import BadRows
+from pellucid.text.columns import JSON, Choose, names_in, shown_name
+from pellucid.text.delimited_reading import Table
 from pellucid.text.encodings import check_encoding
 from pellucid.text.noticed import Noticed
-from pellucid.text.utf8_files import (
-    STDIN,
-    kind,
-    lines_of,
-    name_of,
-    nothing_in,
-    opened,
-    text_blocks,
-    text_lines,
-    too_long,
-)
+from pellucid.text.utf8_files import STDIN, kind, name_of, opened, text_blocks, text_lines, too_long
 
 DELIMITED = (".csv", ".tsv", ".tab")
 _TABLES = (*DELIMITED, *JSON, ".parquet")
@@ -80,6 +71,7 @@ def table(
     reading: Reading = PLAIN,
     noticed: Noticed | None = None,
     labels: int = 0,
+    aside: BadRows | None = None,
 ) -> Iterator[Row]:
     """Rows of a file.
 
@@ -92,6 +84,8 @@ def table(
         noticed: counts what is odd.
         labels: how many of the last columns are labels: in JSON and Parquet these may be numbers
             and lists, too, which become JSON.
+        aside: takes the rows that cannot be read, after which reading goes on; without it the
+            first of them is an error.
 
     Raises:
         FileError: it cannot be read or is not of its kind, rows differ in their number of fields,
@@ -101,21 +95,25 @@ def table(
         MissingExtraError: pyarrow is not installed, and the file is Parquet or .zst.
     """
     noticed = Noticed() if noticed is None else noticed
+    strings = _Strings(path, labels, reading.encoding, aside)
     ending = kind(path)
     if ending == ".parquet":
-        return _parquet(path, choose, labels)
-    blocks = text_blocks(path, reading.encoding)
+        return _parquet(path, choose, strings)
+    escapes = aside is not None
+    blocks = text_blocks(path, reading.encoding, escapes=escapes)
     if ending in JSON and reading.delimiter is None:
-        return _json(path, blocks, choose, labels)
+        return _json(path, blocks, choose, noticed, strings)
     if path == STDIN and headed and reading.delimiter is None:
         head = next(blocks, "")
         blocks = chain([head], blocks)
         if head.lstrip().startswith(("{", "[")):
-            return _json(path, blocks, choose, labels)
+            return _json(path, blocks, choose, noticed, strings)
+    told = Table(path=path, choose=choose, headed=headed, noticed=noticed, aside=aside)
     if ending in DELIMITED or reading.delimiter is not None or (path == STDIN and headed):
-        return _delimited(path, blocks, choose, headed, reading.delimiter, noticed)
+        return strings.checked(told.rows(blocks, reading.delimiter))
     if not headed:
-        return _fields(path, choose, headed, _tabbed(path, reading), Layout("\t", quoted=False))
+        lines = text_lines(path, reading.encoding, escapes=escapes)
+        return strings.checked(told.tabbed(lines))
     with opened(path):  # if it cannot be read, that is the error
         raise ArgumentError(
             f"'{name_of(path)}' has one text per line and no columns; .csv, .tsv, .json, .jsonl "
@@ -123,145 +121,111 @@ def table(
         )
 
 
-def _delimited(
-    path: Path,
-    blocks: Iterator[str],
-    choose: Choose,
-    headed: bool,
-    delimiter: str | None,
-    noticed: Noticed,
+def _json(
+    path: Path, blocks: Iterator[str], choose: Choose, noticed: Noticed, strings: "_Strings"
 ) -> Iterator[Row]:
-    lines = lines_of(blocks, path)
-    sample = _sample(lines)
-    ending = ".tsv" if kind(path) in (".tsv", ".tab") else ".csv"
-    source = name_of(path)
-    made = delimiters.layout(sample, source, given=delimiter, ending=ending)
-    rows = delimiters.rows(chain(sample, lines), made, source)
-    return _fields(path, choose, headed, rows, made, noticed)
+    wanted = names_in(choose)
+    found = json_reading.objects(path, blocks, wanted, noticed, strings.aside)
+    if not found:
+        return
+    objects, names = _chosen(choose, found, wanted)
+    for line, item in objects:
+        yield from strings.row(line, [json_reading.value_of(item, name) for name in names], names)
 
 
-def _sample(lines: Iterator[str]) -> list[str]:
-    sample: list[str] = []
-    characters = 0
-    for line in islice(lines, delimiters.SAMPLE_LINES):
-        sample.append(line)
-        characters += len(line)
-        if characters > delimiters.SAMPLE_CHARACTERS:
-            break
-    return sample
+def _chosen(
+    choose: Choose, found: Sequence[json_reading.Objects], wanted: Sequence[str | None]
+) -> tuple[json_reading.Objects, list[str]]:
+    """The objects under the header that has the chosen names, and these names in an object."""
+    first: ArgumentError | None = None
+    for objects in found:
+        header = objects.header(wanted)
+        try:
+            names = [header[place] for place in choose(header)]
+        except ArgumentError as error:
+            first = first or error
+        else:
+            return objects, [name.removeprefix(objects.prefix) for name in names]
+    assert first is not None
+    raise first
 
 
-def _fields(
-    path: Path,
-    choose: Choose,
-    headed: bool,
-    rows: Iterator[tuple[int, list[str]]],
-    made: Layout,
-    noticed: Noticed | None = None,
-) -> Iterator[Row]:
-    source = name_of(path)
-    first = next(rows, None)
-    if first is None:
-        raise nothing_in(path)
-    width, places = len(first[1]), choose(first[1])
-    if noticed is not None and headed and width == 1 and _is_text(first[1][0]):
-        noticed.add("header", source, *first[:1], first[1][0])
-    if noticed is not None and not headed and (same := _called(first[1], places)):
-        noticed.add("number", source, *first[:1], same)
-    for line, row in rows if headed else chain([first], rows):
-        if len(row) != width:
-            raise delimiters.uneven(line, len(row), width, made, source, headed=headed)
-        chosen = [row[place] for place in places]
-        if noticed is not None:
-            if made.quoted:
-                if delimiters.swallowed(row, made):
-                    noticed.add("swallowed", source, line, " ".join(row))
-            else:
-                for cell in chosen:
-                    if len(cell) > 1 and cell[0] == cell[-1] == '"':
-                        noticed.add("quotes", source, line, cell)
-        yield line, list(chosen)
-
-
-def _called(first: Sequence[str], places: Sequence[int]) -> str:
-    """The first row, if it looks like a header with the numbers of the chosen columns as names."""
-    numbers = [str(place + 1) for place in places]
-    return " ".join(first) if all(number in first for number in numbers) else ""
-
-
-def _is_text(name: str) -> bool:
-    """Whether the name of a column looks like a text."""
-    return name not in USUAL and (len(name.split()) > 3 or name.rstrip().endswith((".", "!", "?")))
-
-
-def _tabbed(path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    for line, text in text_lines(path, reading.encoding):
-        if not is_blank(text):
-            yield line, text.split("\t")
-
-
-def _json(path: Path, blocks: Iterator[str], choose: Choose, labels: int) -> Iterator[Row]:
-    (header, *others), items = json_reading.fields(path, blocks)
-    names = [header[place] for place in _chosen(choose, header, others)]
-    for line, item in items:
-        yield (
-            line,
-            _strings(
-                [json_reading.value_of(item, name) for name in names], names, labels, line, path
-            ),
-        )
-
-
-def _chosen(choose: Choose, header: list[str], others: list[list[str]]) -> list[int]:
-    try:
-        return choose(header)
-    except ArgumentError:
-        for other in others:
-            try:
-                return choose(other)
-            except ArgumentError:
-                continue
-        raise
-
-
-def _parquet(path: Path, choose: Choose, labels: int) -> Iterator[Row]:
-    header = parquet_reading.header(path)
+def _parquet(path: Path, choose: Choose, strings: "_Strings") -> Iterator[Row]:
+    header = parquet_reading.header(path, names_in(choose))
     names = [header[place] for place in choose(header)]
     for line, cells in enumerate(parquet_reading.cells(path, names), 1):
-        yield line, _strings(cells, names, labels, line, path)
+        yield from strings.row(line, cells, names)
 
 
-def _strings(
-    cells: Sequence[Any], names: Sequence[str], labels: int, line: int, path: Path
-) -> list[str | None]:
-    """The texts of cells, of which the last may be labels."""
-    texts = len(cells) - labels
-    given = [*cells[:texts], *map(_label, cells[texts:])]
-    return [_string(cell, name, line, path) for cell, name in zip(given, names, strict=True)]
+@dataclass(frozen=True, slots=True)
+class _Strings:
+    """Makes texts of cells, of which the last may be labels."""
+
+    path: Path
+    labels: int
+    encoding: str | None
+    aside: BadRows | None
+
+    def row(self, line: int, cells: Sequence[Any], names: Sequence[str]) -> Iterator[Row]:
+        """The row, unless it is bad and set aside."""
+        texts = len(cells) - self.labels
+        given = [*cells[:texts], *map(_label, cells[texts:])]
+        try:
+            strings = [
+                self._string(cell, name, line) for cell, name in zip(given, names, strict=True)
+            ]
+        except FileError as error:
+            if self.aside is None:
+                raise
+            shown = next((cell for cell in given if isinstance(cell, str)), "")
+            self.aside.add(line, shown, error)
+            return
+        yield line, strings
+
+    def checked(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+        """Rows of texts, without those that hold invalid bytes."""
+        if self.aside is None:
+            return ((line, list[str | None](row)) for line, row in rows)
+        return self._checked(rows, self.aside)
+
+    def _checked(self, rows: Iterator[tuple[int, list[str]]], aside: BadRows) -> Iterator[Row]:
+        for line, row in rows:
+            fault = self._wrong_bytes("\t".join(row), f"line {line}", aside)
+            if fault is None:
+                yield line, list(row)
+            else:
+                aside.add(line, "\t".join(row), fault)
+
+    def _wrong_bytes(self, text: str, what: str, aside: BadRows) -> FileError | None:
+        return aside.wrong_bytes(text, what, name_of(self.path), self.encoding)
+
+    def _string(self, cell: Any, name: str, line: int) -> str | None:
+        """The text of a cell; None if it is empty."""
+        what, source = f"{shown_name(name)} in line {line}", name_of(self.path)
+        if isinstance(cell, int) and not isinstance(cell, bool):  # labels may be numbers
+            cell = str(cell)
+        if cell is None or _is_nan(cell):  # as pandas has no text
+            return None
+        if not isinstance(cell, str):
+            raise FileError(f"{what} of '{source}' is a {type(cell).__name__}, not text")
+        if len(cell) > untrusted.MOST_LINE:
+            raise too_long(f"{name} in line {line}", self.path, untrusted.MOST_LINE)
+        if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
+            if self.aside is not None and (fault := self._wrong_bytes(cell, what, self.aside)):
+                raise fault
+            raise FileError(f"{what} of '{source}' has an unpaired surrogate")
+        return cell
 
 
 def _label(cell: Any) -> Any:
-    """A label as text: a number, true or false, or a list, as JSON has it."""
+    """A label as text: a number, true or false, or a list, as JSON has it; NaN is no label."""
     if isinstance(cell, list | tuple) and all(isinstance(one, str | int | float) for one in cell):
-        return json.dumps([one if isinstance(one, str) else json.dumps(one) for one in cell])
+        known = [one for one in cell if not _is_nan(one)]
+        return json.dumps([one if isinstance(one, str) else json.dumps(one) for one in known])
+    if _is_nan(cell):
+        return None
     return json.dumps(cell) if isinstance(cell, int | float) else cell
 
 
-def _string(cell: Any, name: str, line: int, path: Path) -> str | None:
-    """The text of a cell; None if it is empty."""
-    if isinstance(cell, int) and not isinstance(cell, bool):  # labels may be numbers
-        cell = str(cell)
-    if cell is None:
-        return None
-    if not isinstance(cell, str):
-        raise FileError(
-            f"{shown_name(name)} in line {line} of '{name_of(path)}' is a {type(cell).__name__}, "
-            "not text"
-        )
-    if len(cell) > untrusted.MOST_LINE:
-        raise too_long(f"{name} in line {line}", path, untrusted.MOST_LINE)
-    if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
-        raise FileError(
-            f"{shown_name(name)} in line {line} of '{name_of(path)}' has an unpaired surrogate"
-        )
-    return cell
+def _is_nan(cell: Any) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)

@@ -21,6 +21,7 @@ from pellucid.common import untrusted
 from pellucid.common.files import is_blank, reason_of
 from pellucid.common.wording import count, listing
 from pellucid.errors import ArgumentError, FileError, PellucidError
+from pellucid.text.bad_rows import BadRows
 from pellucid.text.columns import chosen
 from pellucid.text.folders import files_in
 from pellucid.text.noticed import Noticed
@@ -101,7 +102,7 @@ def from_file(
     column: str | int | None = None,
     label: str | int | None = None,
     reading: Reading = PLAIN,
-    **options: bool,
+    **options: Any,
 ) -> Items:
     """Texts from a file or a folder, or from standard input if the path is "-".
 
@@ -177,6 +178,7 @@ class Source:
         *,
         may_lack: bool = False,
         whole: bool = False,
+        aside: BadRows | None = None,
     ) -> None:
         """The arguments and errors are those of `from_file`; nothing is read yet.
 
@@ -188,9 +190,11 @@ class Source:
             may_lack: whether a text may be without a label, as where several are allowed.
             whole: whether a file of a folder that cannot be read is an error; it is if there are
                 labels, since what is learnt from part of the examples differs.
+            aside: takes rows that cannot be read, after which reading goes on.
         """
         self.path, self.column, self.label, self.reading = path, column, label, reading
         self.may_lack, self.whole = may_lack, whole or label is not None
+        self.aside = aside
         self.files, self._notes = files_in([path])
         self.is_folder = self.files != [path]
         self.noticed = Noticed()
@@ -261,7 +265,7 @@ class Source:
                 del self.blank[blanks:]
         if len(self.bad) == len(self.files):
             raise next(iter(self.bad.values()))
-        if is_empty:
+        if is_empty and not (self.aside and self.aside.rows):
             raise nothing_in(self.path)
 
     def _texts(self, path: Path) -> Iterator[Text]:
@@ -293,6 +297,17 @@ class Source:
                 reading=self.reading,
                 noticed=self.noticed,
                 labels=len(labels),
+                aside=self.aside,
             )
-        lines = text_lines(path, self.reading.encoding)
-        return ((line, [text]) for line, text in lines)
+        return self._lines(path)
+
+    def _lines(self, path: Path) -> Iterator[Row]:
+        encoding, aside = self.reading.encoding, self.aside
+        for line, text in text_lines(path, encoding, escapes=aside is not None):
+            fault = None
+            if aside is not None:
+                fault = aside.wrong_bytes(text, f"line {line}", name_of(path), encoding)
+            if aside is None or fault is None:
+                yield line, [text]
+            else:
+                aside.add(line, text, fault)

@@ -116,12 +116,13 @@ _PACKED: dict[str, Callable[[BinaryIO], Any]] = {
 }
 
 
-def text_blocks(path: Path, encoding: str | None = None) -> Iterator[str]:
+def text_blocks(path: Path, encoding: str | None = None, *, escapes: bool = False) -> Iterator[str]:
     """The text of a file in blocks of about `BLOCK` bytes, with its line ends.
 
     Args:
         path: of the file.
         encoding: of a file without a byte order mark; UTF-8 by default.
+        escapes: whether invalid bytes become characters, as for `Decoder`.
 
     Raises:
         FileError: it cannot be read, is no text, or has another encoding; the message has the first
@@ -129,15 +130,11 @@ def text_blocks(path: Path, encoding: str | None = None) -> Iterator[str]:
     """
     with opened(path) as file:
         head = file.read(HEAD)
-        decoder = Decoder(encoding_of(head, encoding, name_of(path)), name_of(path))
+        source = name_of(path)
+        decoder = Decoder(encoding_of(head, encoding, source), source, escapes=escapes)
         for block in chain([head] if head else [], iter(lambda: file.read(BLOCK), b""), [b""]):
             if text := decoder.decode(block):
                 yield text
-
-
-def ended_lines(path: Path, encoding: str | None = None) -> Iterator[str]:
-    r"""Lines with their ends: \n, \r or \r\n; raises as `text_blocks`."""
-    return lines_of(text_blocks(path, encoding), path)
 
 
 def lines_of(blocks: Iterable[str], path: Path) -> Iterator[str]:
@@ -167,6 +164,9 @@ def too_long(what: str, path: Path, most: int) -> FileError:
     return FileError(f"{what} of '{name_of(path)}' has more than {most:,} characters")
 
 
-def text_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(ended_lines(path, encoding), 1):
+def text_lines(
+    path: Path, encoding: str | None = None, *, escapes: bool = False
+) -> Iterator[tuple[int, str]]:
+    """Lines and their numbers, from 1; arguments and errors are those of `text_blocks`."""
+    for number, line in enumerate(lines_of(text_blocks(path, encoding, escapes=escapes), path), 1):
         yield number, line.rstrip("\r\n")

@@ -23,6 +23,7 @@ def to_data(summary: Summary, output: Path) -> dict[str, Any]:
         "texts": summary.texts,
         "of_an_earlier_run": summary.before,
         "set_aside": summary.aside,
+        "files_cut": summary.unread,
         "blank": summary.blank,
         "seconds": summary.seconds,
         "notes": summary.notes,
@@ -46,8 +47,14 @@ def show(summary: Summary, output: Path, console: Console) -> None:
         say(f"{count(summary.blank, 'empty line')} left out", console)
     if summary.aside:
         say(
-            f"{count(summary.aside, 'text')} set aside, with the reasons in "
+            f"{count(summary.aside, 'row')} set aside, with the reasons in "
             f"'{printable(str(output / ASIDE))}'",
+            console,
+        )
+    if summary.unread:
+        say(
+            f"{count(summary.unread, 'file')} cannot be read to the end, and the rest is not in "
+            f"the output; the reasons are in '{printable(str(output / ASIDE))}'",
             console,
         )
 
