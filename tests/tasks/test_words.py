@@ -12,7 +12,13 @@ from pellucid.tasks.words import strings, telling_words, words
     ("text", "found"),
     [
         ("Don't touch the T-shirt!", ["don't", "touch", "the", "t-shirt"]),
-        ("My cat's rain’s 2nd e-mail 3.14 _x", ["my", "cat", "rain", "e-mail"]),
+        ("My cat's rain’s 2nd e-mail 3.14 _x", ["my", "cat", "rain", "2nd", "e-mail"]),
+        (
+            "A 4K TV, 2fa; covid-19 - 12 3d-printed",
+            ["a", "4k", "tv", "2fa", "covid-19", "3d-printed"],
+        ),
+        ("12-34 and 5-a or -b", ["and", "a", "or", "b"]),
+        ("dis\u00adcount w\u2060ord\ufeff", ["discount", "word"]),
         ("नमस्ते दुनिया, हिन्दी।", ["नमस्ते", "दुनिया", "हिन्दी"]),
         ("كِتَابٌ جَدِيدٌ", ["كِتَابٌ", "جَدِيدٌ"]),
         ("كـــتاب", ["كتاب"]),
@@ -109,3 +115,16 @@ def test_telling_words_by_hand():
 def test_strings_are_counted_in_the_first_texts_only(monkeypatch):
     monkeypatch.setattr(module, "MOST_TEXTS", 2)
     assert telling_words([["股票涨", "股票跌", "猫", "猫", "猫"]]) == [["股票"]]
+
+
+@pytest.mark.parametrize(
+    ("bare", "pointed", "other"),
+    [("كتاب", "كِتَابٌ", "قطة"), ("שלום", "שָׁלוֹם", "חתול")],
+)
+def test_a_word_with_its_vowel_points_is_the_same_word(bare, pointed, other):
+    plain, marked = (unicodedata.normalize("NFKC", word) for word in (bare, pointed))
+    texts = [f"{bare} {bare} {pointed}", pointed]
+    # As it is written most, and once; of equally many the first.
+    assert telling_words([texts, [other]]) == [[plain], [other]]
+    assert telling_words([[*texts, pointed], [other]]) == [[marked], [other]]
+    assert telling_words([[bare], [pointed, other]])[1][0] == other

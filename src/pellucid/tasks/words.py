@@ -30,6 +30,8 @@ MOST_TEXTS = 1000
 """Texts of a group, the first ones, in which strings are counted: each has many."""
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー々\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_INSIDE = (0x00AD, 0x0640, 0x200B, 0x2060, 0xFEFF)
+"""Soft hyphens, the stroke that lengthens Arabic letters, and others that change no word."""
 _FUNCTION = frozenset(
     "的了是在我有和就不都一也很到要去你会着没这那他她它们吗呢吧啊与及或被把从对以而但并为所个之其"
 )
@@ -48,7 +50,10 @@ def _pattern(name: str) -> Any:
     return regex.compile(
         {
             "boundary": r"(?wV1)\b",
-            "letter": r"\p{L}",
+            "word": r"[\p{L}\p{M}\p{N}].*\p{L}|\p{L}",
+            "number": r"\p{N}+",
+            "points": r"(?<=[\p{Arabic}\p{Hebrew}])"
+            r"[\u064b-\u065f\u0670\u06d6-\u06ed\u0591-\u05c7]+",
             "unspaced": rf"[{_UNSPACED}][{_UNSPACED}\p{{M}}\u200c\u200d]*",
             "same script": r"(?:\p{Hiragana}|ー)+|(?:\p{Katakana}|ー)+|(?:\p{Han}|々)+"
             r"|[^\p{Hiragana}\p{Katakana}\p{Han}]+",
@@ -61,20 +66,24 @@ def _pattern(name: str) -> Any:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in scripts with spaces, in lower case and compatibility composition."""
+    """The words of a text in scripts with spaces, in lower case and compatibility composition.
+
+    A word has a letter, and may have digits: 4k, 2nd, covid-19.
+    """
     found: list[str] = []
     spaced = _pattern("unspaced").sub(" ", _plain(text))
-    joined = False  # by a hyphen
-    for piece in _pattern("boundary").split(spaced):
-        if _pattern("letter").match(piece):
+    before = ""  # "word", "hyphen" after a word, or something else
+    for piece in filter(None, _pattern("boundary").split(spaced)):
+        is_numbered = before == "hyphen" and _pattern("number").fullmatch(piece)
+        if is_numbered or _pattern("word").match(piece):
             word = piece.removesuffix("'s").casefold()
-            if joined and found:
+            if before == "hyphen":
                 found[-1] += f"-{word}"
             else:
                 found.append(word)
-            joined = False
-        elif piece:
-            joined = piece == "-"
+            before = "word"
+        else:
+            before = "hyphen" if piece == "-" and before == "word" else ""
     return found
 
 
@@ -86,7 +95,14 @@ def strings(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("’", "'").replace("\u0640", "")
+    plain = unicodedata.normalize("NFKC", text).replace("’", "'")
+    return plain.translate(dict.fromkeys(_INSIDE))
+
+
+def _bare(word: str) -> str:
+    """A word without the vowel points of Arabic and Hebrew, which a writer may leave out."""
+    bare: str = word if word.isascii() else _pattern("points").sub("", word)
+    return bare
 
 
 def telling_words(documents: Sequence[Sequence[str]], most: int = LABEL_WORDS) -> list[list[str]]:
@@ -96,21 +112,30 @@ def telling_words(documents: Sequence[Sequence[str]], most: int = LABEL_WORDS) -
     frequency of a word in the group, times log(1 + mean words per group / its total frequency).
     Only words that are more frequent than in the other groups count, if there is one, so that words
     of grammar are recognised in any language. Stop words such as "the" count only in a group that
-    has no other words.
+    has no other words. A word with its vowel points and without is one, shown as it is written
+    most.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     recurring = _recurring(documents)
     counts = []
+    written: dict[str, Counter[str]] = {}
     for number, texts in enumerate(documents):
-        frequencies = Counter(word for text in texts for word in words(text))
+        frequencies: Counter[str] = Counter()
+        for word, times in Counter(word for text in texts for word in words(text)).items():
+            bare = _bare(word)
+            frequencies[bare] += times
+            written.setdefault(bare, Counter())[word] += times
         content = {w for w in frequencies if len(w) > 1 and w not in ENGLISH_STOP_WORDS}
         own = Counter({word: frequencies[word] for word in content})
         own += recurring[number]
         counts.append(own or frequencies)
     total: Counter[str] = sum(counts, Counter())
     mean = total.total() / max(1, len(counts))
-    return [_strongest(own, total, mean, most) for own in counts]
+    return [
+        [written[word].most_common(1)[0][0] if word in written else word for word in strongest]
+        for strongest in (_strongest(own, total, mean, most) for own in counts)
+    ]
 
 
 def _strongest(own: Counter[str], total: Counter[str], mean: float, most: int) -> list[str]:
