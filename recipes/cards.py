@@ -218,7 +218,8 @@ def _course(run: Path) -> dict[str, str]:
     looks: dict[int, dict[str, Any]] = {}
     for line in (run / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines():
         said = json.loads(line)
-        (looks if "held_out" in said else steps)[said["step"]] = said
+        if "head" not in said:
+            (looks if "held_out" in said else steps)[said["step"]] = said
     seconds = sum(one["seconds"] for one in (*steps.values(), *looks.values()))
     tokens = sum(one["tokens"] for one in steps.values())
     best = max((step for step, one in looks.items() if one["best"]), default=max(steps))
