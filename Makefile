@@ -14,7 +14,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test slow bench libraries lint format page clean
+.PHONY: help env run test slow bench gpu libraries lint format page clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.viewer
 	$(BIN)/python -m benchmarks.offline
 	$(BIN)/python -m benchmarks.film
+
+gpu: $(INSTALLED) ## on a machine with a GPU: its tests, then speed beside its peers, in 12 minutes
+	$(BIN)/python -m benchmarks.gpu
 
 libraries: $(LIBRARIES_INSTALLED) ## what watch() sees of other libraries' models: docs/libraries.md; 6 GB
 	$(LIBRARIES)/bin/python -m benchmarks.libraries --page docs/libraries.md
