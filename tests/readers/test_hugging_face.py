@@ -77,6 +77,23 @@ def test_a_directory_without_a_tokenizer(checkpoint, tmp_path):
         open_checkpoint(str(copy))
 
 
+def test_a_tokenizer_that_multiplies_texts_is_refused(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint("bert"), copy)
+    state = json.loads((copy / "tokenizer.json").read_text())
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 16}
+    state["normalizer"] = {"type": "Sequence", "normalizers": [step] * 6}
+    (copy / "tokenizer.json").write_text(json.dumps(state))
+    opened = open_checkpoint(str(copy))
+    assert opened.tokenizer(text="b c")["input_ids"]
+    with pytest.raises(FileError, match="makes more than 64 times as much of a text"):
+        opened.tokenizer(text="a")
+    state["decoder"] = {"type": "Sequence", "decoders": [step] * 6}
+    (copy / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(FileError, match="decoder may make tokens 16,777,216 times as long"):
+        open_checkpoint(str(copy))
+
+
 def test_a_model_may_have_no_limit(checkpoint, tmp_path):
     assert open_checkpoint(str(checkpoint("t5"))).limit is None  # though its tokenizer names one
     copy = tmp_path / "copy"

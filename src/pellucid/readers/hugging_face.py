@@ -16,6 +16,7 @@ from pellucid.errors import ArgumentError, FileError, MissingExtraError
 from pellucid.models.checkpoints.source import opening
 from pellucid.models.checkpoints.weight_files import Tensors, as_large_as_stored, check_fits
 from pellucid.readers.checkpoint import Checkpoint
+from pellucid.text.tokenizer_growth import Growth
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -116,7 +117,7 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
     with opening(model), untrusted.guarded(_FAILED), _quiet():
         stored = Tensors(directory, "encoder-decoder" if is_both else "encoder")
         _check_tokenizer(directory)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **options)
+        tokenizer = _Printable(transformers.AutoTokenizer.from_pretrained(directory, **options))
         with as_large_as_stored(stored):
             network, loaded = kind.from_pretrained(
                 directory,
@@ -130,7 +131,7 @@ def open_theirs(model: str, directory: Path, *, whole: bool, writes: bool) -> Th
     if is_both and not whole:
         network = network.get_encoder()
         name += " (its encoder)"
-    return TheirCheckpoint(name, network.eval(), _Printable(tokenizer), _limit(network))
+    return TheirCheckpoint(name, network.eval(), tokenizer, _limit(network))
 
 
 def _limit(network: Any) -> int | None:
@@ -155,13 +156,19 @@ def _limit(network: Any) -> int | None:
 
 
 class _Printable:
-    """A tokenizer whose tokens have no control characters."""
+    """A tokenizer whose tokens have no control characters, and that makes no more of a text than
+    `Growth` allows.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._growth = Growth(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         with untrusted.guarded("the tokenizer cannot read this text"):
+            if self._growth is not None:
+                given = (*arguments, *options.values())
+                self._growth.check(text for text in given if isinstance(text, str))
             return self._tokenizer(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:

@@ -9,6 +9,7 @@ from pellucid.common import untrusted
 from pellucid.common.files import printable, write_whole
 from pellucid.errors import FileError
 from pellucid.text.languages import Languages
+from pellucid.text.tokenizer_growth import Growth
 
 FILE = "tokenizer.json"
 
@@ -26,12 +27,17 @@ class Tokenizer:
     """Those that the model translates between, if its tokens name some."""
 
     def __init__(self, inner: Any) -> None:
-        """Wrap a `tokenizers.Tokenizer`."""
+        """Wrap a `tokenizers.Tokenizer`.
+
+        Raises:
+            FileError: it makes too much of any text.
+        """
         self.named_tokens: dict[str, str] = {}
         """Special tokens under the names that chat templates use, such as bos_token."""
         inner.no_padding()
         inner.no_truncation()  # texts are cut only on request
         self.inner = inner
+        self.growth = Growth(inner)
 
     def lowercase(self) -> None:
         """Lowercase texts before all else.
@@ -45,6 +51,7 @@ class Tokenizer:
 
         steps = [normalizers.Lowercase(), self.inner.normalizer]
         self.inner.normalizer = normalizers.Sequence([step for step in steps if step is not None])
+        self.growth = Growth(self.inner)
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json, and the chat template if there is one."""
@@ -53,13 +60,19 @@ class Tokenizer:
             write_whole(directory / "chat_template.jinja", self.chat_template)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """Ids of each text, by default with the model's special tokens."""
+        """Ids of each text, by default with the model's special tokens.
+
+        Raises:
+            FileError: the tokenizer cannot read a text, or makes too much of it.
+        """
+        self.growth.check(texts)
         with untrusted.guarded("the tokenizer cannot read this text"):
             encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=special)
             return [encoding.ids for encoding in encodings]
 
     def encode_cut(self, text: str, most: int) -> list[int]:
         """At most `most` ids of a text with special tokens; the end of the text is cut."""
+        self.growth.check([text])
         with untrusted.guarded("the tokenizer cannot read this text"):
             encoding = self.inner.encode(text, add_special_tokens=False)
             encoding.truncate(most - self.marks)
@@ -79,6 +92,7 @@ class Tokenizer:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """The start and end of each token of `encode` in the text; empty if unknown."""
+        self.growth.check([text])
         with untrusted.guarded("the tokenizer cannot read this text"):
             offsets: list[tuple[int, int]] = self.inner.encode(text).offsets
             return offsets

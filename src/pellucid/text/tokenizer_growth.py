@@ -1,0 +1,132 @@
+"""How much longer a stranger's tokenizer.json may make a text, which nothing in it limits.
+
+A few steps that replace "a" by sixteen of it turn one letter into millions. Steps that cannot make
+a text more than `MOST_TIMES` as long are left alone; of others, each text is taken through the
+steps one by one, and none is taken that could exceed the limit. Lengths are bytes of UTF-8.
+"""
+
+import base64
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from pellucid.errors import FileError
+
+MOST_TIMES = 64
+"""How many times as long as a text what a tokenizer makes of it may be."""
+FREE = 2**16
+"""Bytes that it may have in any case."""
+MOST_MARKS = 2**10
+"""Special tokens around a text; models have a few."""
+TIMES = {
+    **dict.fromkeys(("Nmt", "Strip", "StripAccents"), 1.0),
+    **{"NFC": 3.0, "NFD": 3.0, "NFKC": 11.0, "NFKD": 11.0},
+    **{"BertNormalizer": 5.0, "Lowercase": 1.5, "ByteLevel": 2.0},
+}
+"""The most that steps with a fixed meaning do: of Unicode's forms, U+FDFA makes 33 bytes of 3."""
+
+
+class Growth:
+    """The limits of a `tokenizers.Tokenizer`."""
+
+    def __init__(self, inner: Any) -> None:
+        """Read its steps.
+
+        Raises:
+            FileError: it adds, or writes, too much whatever the text.
+        """
+        marks = inner.num_special_tokens_to_add(is_pair=False)
+        if marks > MOST_MARKS:
+            raise FileError(f"its tokenizer adds {marks:,} special tokens to each text")
+        said = list(_steps(inner.decoder, "decoders"))
+        writes = math.prod(_times(step) for step in said if step["type"] == "Replace")
+        if writes > MOST_TIMES:
+            raise FileError(
+                f"its tokenizer's decoder may make tokens {writes:,.0f} times as long; "
+                f"{MOST_TIMES} times is the most"
+            )
+        said = list(_steps(inner.normalizer, "normalizers"))
+        self._steps: list[tuple[Callable[[str], float], Callable[[str], str]]] = []
+        if math.prod(map(_times, said)) > MOST_TIMES:
+            self._steps = [(partial(_most, step), _applied(step)) for step in said]
+
+    def check(self, texts: Iterable[str]) -> None:
+        """Refuse texts that would become too long.
+
+        Raises:
+            FileError: one would.
+        """
+        for text in texts if self._steps else ():
+            most = max(FREE, MOST_TIMES * _size(text))
+            for longest, apply in self._steps:
+                if longest(text) > most:
+                    raise FileError(
+                        f"its tokenizer makes more than {MOST_TIMES} times as much of a text"
+                    )
+                text = apply(text)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _steps(part: Any, several: str) -> Iterable[Mapping[str, Any]]:
+    """The steps of a normalizer or decoder, one by one."""
+    if part is None:
+        return
+    said = [json.loads(part.__getstate__())]
+    while said:
+        one = said.pop(0)
+        if one.get("type") == "Sequence":
+            said = [*one[several], *said]
+        else:
+            yield one
+
+
+def _applied(said: Mapping[str, Any]) -> Callable[[str], str]:
+    from tokenizers import normalizers
+
+    step = normalizers.Sequence([])
+    step.__setstate__(json.dumps(said).encode())
+    apply: Callable[[str], str] = step.normalize_str
+    return apply
+
+
+def _most(said: Mapping[str, Any], text: str) -> float:
+    """The most bytes that a step makes of a text."""
+    size = _size(text)
+    if said["type"] == "Replace" and said["pattern"].get("String"):
+        old = said["pattern"]["String"]
+        return size + text.count(old) * (_size(said["content"]) - _size(old))
+    if said["type"] == "Prepend":
+        return size + _size(said["prepend"])
+    # A pattern may match between any two letters, and before the first.
+    return size * _times(said) + _size(said.get("content", ""))
+
+
+def _times(said: Mapping[str, Any]) -> float:
+    """How many times as long a step makes a text, at the most."""
+    kind = said["type"]
+    if kind == "Replace":
+        content, old = _size(said["content"]), said["pattern"].get("String")
+        return max(1.0, content / _size(old)) if old else 1.0 + content
+    if kind == "Prepend":
+        return 1.0 + _size(said["prepend"])
+    if kind == "Precompiled":
+        return _longest_mapped(said["precompiled_charsmap"])
+    return TIMES.get(kind, 2.0)
+
+
+def _longest_mapped(charsmap: str) -> float:
+    """The longest text that a table of SentencePiece has for one of at least one byte.
+
+    The table is a trie, whose size in bytes comes first, and then texts that end with a zero.
+    """
+    content = base64.b64decode(charsmap)
+    if len(content) < 4:
+        return 1.0
+    [size] = struct.unpack_from("<I", content)
+    return float(max(map(len, content[4 + size :].split(b"\0"))) or 1)
