@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA = torch.device("cuda", 0)
 OPERATORS = {
@@ -26,6 +26,9 @@ OPERATORS = {
 
 class OnCuda(Tensor):
     """A CPU tensor that says it is on CUDA."""
+
+    is_strict = True
+    """Whether one does not mix with those on the CPU; autograd forgets what it is."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -41,6 +44,8 @@ class OnCuda(Tensor):
                 return _operate(function, name, args, kwargs)
         if name in ("cpu", "numpy", "tolist") or (name == "to" and _asks_for_cpu(args, kwargs)):
             return function(args[0].as_subclass(Tensor), *args[1:], **kwargs)
+        if cls.is_strict:
+            _check_devices(function, args, kwargs)
         args, kwargs = _on_cpu((args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             return tree_map(_moved, function(*args, **kwargs))
@@ -108,6 +113,16 @@ def _on_cpu(tree: Any) -> Any:
 
 def _is_cuda(x: Any) -> bool:
     return isinstance(x, torch.device) and x.type == "cuda"
+
+
+def _check_devices(function: Any, args: Any, kwargs: Any) -> None:
+    """Refuse what PyTorch refuses: tensors of two devices, but for single numbers and indices."""
+    if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnCuda):
+        args = (args[0], *args[2:])  # an index may be on the CPU
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    on_cuda = any(isinstance(x, OnCuda) for x in tensors)
+    if on_cuda and function not in (Tensor.copy_, Tensor.backward):
+        assert all(isinstance(x, OnCuda) or x.ndim == 0 for x in tensors), function
 
 
 def _operate(function: Any, name: str, args: Any, kwargs: Any) -> Any:

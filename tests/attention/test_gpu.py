@@ -12,12 +12,14 @@ from tests.attention.cases import Case, assert_within_budget, random
 
 pytestmark = pytest.mark.gpu
 
+IDS = torch.tensor([3] * 31 + [5] * 47 + [8] * 25)
 MASKS: list[tuple[Any, torch.Tensor | None]] = [
     (None, None),
     (masks.causal(), torch.ones(101, 103).tril().bool()),
     (masks.causal(offset=2), torch.ones(101, 103).tril(2).bool()),
     (masks.window(17, 5), torch.ones(101, 103).tril(5).triu(-17).bool()),
     (masks.padding(53), (torch.arange(103) < 53).expand(101, 103)),
+    (masks.documents(IDS[:101], IDS), IDS[:101, None] == IDS),
 ]
 
 

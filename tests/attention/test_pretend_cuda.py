@@ -1,5 +1,6 @@
 """All that `attention` does on CUDA, with numbers in it: see `pretend_cuda`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor
 
 import pellucid
-from pellucid import masks
+from pellucid import AttentionWeights, masks
 from pellucid.attention import triton_statistics
 from pellucid.attention.backends import fused_kernels
 from pellucid.attention.functional import attention_weights
+from pellucid.attention.masks import Extent
+from pellucid.attention.masks.row_ranges import row_ranges
 from tests.attention.cases import Case, assert_within_budget, random
-from tests.attention.pretend_cuda import cuda, on_cuda
+from tests.attention.pretend_cuda import OnCuda, cuda, on_cuda
 
 N = 37
 IDS = torch.tensor([3] * 11 + [5] * 11 + [8] * 15)
@@ -77,6 +80,7 @@ def test_context_weights_and_gradients(monkeypatch, name, biased, dtype, preferr
         elif preferred == 3:
             assert ran == {"cudnn"}
         loss = context.double().square().sum() + (weights.logsumexp.clamp_min(-9).double()).sum()
+        monkeypatch.setattr(OnCuda, "is_strict", False)
         found = torch.autograd.grad(loss, leaves)
         assert any("backward" in call for call in pretence.calls)
     eps = torch.finfo(dtype).eps
@@ -114,7 +118,7 @@ def test_flash_never_has_a_causal_mask_whose_sides_differ(monkeypatch) -> None:
             *map(on_cuda, (query, key, value)), True, None, 11**-0.5
         )
     assert kernel == "efficient"
-    assert_within_budget(out, plain.context, exact.context, 2**-7, exact.masked)
+    assert_within_budget(out.cpu(), plain.context, exact.context, 2**-7, exact.masked)
 
 
 def test_cudnn_has_few_shapes_and_keeps_them(monkeypatch) -> None:
@@ -159,4 +163,62 @@ def test_a_logsumexp_asked_for_later_is_computed_in_16_bits(monkeypatch) -> None
         entropy = weights.entropy()
     assert weights.kernel == "flash"
     truth = torch.special.entr(exact.weights).sum(-1)
-    assert (entropy - truth).abs().max() < 1e-5
+    assert (entropy.cpu() - truth).abs().max() < 1e-5
+
+
+QUESTIONS: dict[str, Callable[[AttentionWeights], Any]] = {
+    "block": lambda w: w[1, :, 3:9, 5],
+    "places": lambda w: w[:, 2, [3, 1, 30], torch.tensor([5, 7, 11])],
+    "row": lambda w: w[..., -1, :],
+    "transpose": lambda w: w.T[0, 1, 3:5],
+    "dense": lambda w: w.dense(),
+    "product": lambda w: w @ torch.ones(N, 2, device=w.device),
+    "product of the transpose": lambda w: torch.ones(2, N, device=w.device) @ w,
+    "top": lambda w: w.top(3).values,
+    "top of products": lambda w: w.top(3, torch.ones(2, 6, N, device=w.device)).values,
+    "some received": lambda w: w.received([1, 2, 30]),
+    "many received": lambda w: w.received(range(0, N, 2)),
+    "statistics": lambda w: w.statistics(3).mean_distance,
+    "max_logit": lambda w: w.max_logit(),
+    "collect": lambda w: w.collect(("entropy",))["entropy"],
+    "visible": lambda w: w.visible(),
+    "pool": lambda w: w.pool(3, 4),
+    "pool of a part": lambda w: w.pool(3, 4, "max", (slice(5, 19), slice(7, 23))),
+    "cells": lambda w: w.cells((5, 7)).sums,
+    "cells of rows": lambda w: w.cells((5, 7), ([1, 5, 6], slice(0, N))).largest,
+    "rows": lambda w: w.rows(slice(5, 9)).entropy(),
+    "head": lambda w: w.head(1, 2).received(),
+    "sample": lambda w: w.sample([3, -1]),
+    "largest": lambda w: w.max(-1).values,
+    "largest of columns": lambda w: w.max(-2).values,
+    "mean": lambda w: w.mean((0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in MASKS if "causal " not in name])
+def test_every_question_stays_on_its_device(monkeypatch, name) -> None:
+    tensors = given(torch.float32)
+    mask, visible = MASKS[name]
+    _, here = pellucid.attention(*tensors, mask)
+    with cuda((9, 0), monkeypatch):
+        if name == "dense":
+            mask = on_cuda(visible)
+        _, there = pellucid.attention(*map(on_cuda, tensors), mask)
+        for question, ask in QUESTIONS.items():
+            answer, wanted = ask(there), ask(here)
+            assert answer.device.type == "cuda", question
+            assert (answer.cpu() - wanted).abs().max() < 1e-4, question
+
+
+@pytest.mark.parametrize("name", [name for name in MASKS if name not in ("none", "dense")])
+def test_plans_of_our_own_kernels_are_made_on_the_device(monkeypatch, name) -> None:
+    mask, visible = MASKS[name]
+    with cuda((9, 0), monkeypatch):
+        device = on_cuda(torch.zeros(1)).device
+        bound = mask.bind(Extent(torch.Size((2,)), 3, N, N, device))
+        ranges = row_ranges(bound, N, N, device)
+        plans = [triton_statistics.plan_of(ranges, N, 16, 8, by_keys) for by_keys in (False, True)]
+        assert {x.device.type for x in (*ranges, *plans)} == {"cuda"}
+    places = torch.arange(N)
+    begins, ends = (x.cpu()[0, :, None] for x in ranges)
+    assert torch.equal((places >= begins) & (places < ends), visible)

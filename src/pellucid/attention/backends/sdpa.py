@@ -104,7 +104,10 @@ def _run(
     for call in calls:
         parts = call.queries_of(query), call.keys_of(key), call.keys_of(value)
         part, part_lse, kernel = _run_kernel(*parts, scores, call.causal, call.bias(scores))
-        if written[call.items, call.rows].any():
+        # No other call has the queries of documents, whose places are on the device.
+        nothing = slice(0, 0)
+        place = (call.items, call.rows) if isinstance(call, Rectangle) else (nothing, nothing)
+        if written[place].any():
             before, before_lse = call.queries_of(context), call.queries_of(logsumexp)
             total = torch.logaddexp(before_lse, part_lse)
             shares = (torch.exp(lse - finite(total))[..., None] for lse in (before_lse, part_lse))
@@ -112,7 +115,7 @@ def _run(
             part_lse = total
         call.put(context, part)
         call.put(logsumexp, part_lse)
-        written[call.items, call.rows] = True
+        written[place] = True
         kernels[kernel] = None
     return context, logsumexp, " and ".join(kernels)
 

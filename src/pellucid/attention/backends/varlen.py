@@ -77,14 +77,6 @@ class DocumentBatch:
     keys: Side
     causal: bool
 
-    @property
-    def items(self) -> Tensor:
-        return self.queries.items
-
-    @property
-    def rows(self) -> Tensor:
-        return self.queries.positions
-
     def queries_of(self, tensor: Tensor) -> Tensor:
         return self.queries.read(tensor)
 
