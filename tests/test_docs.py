@@ -99,7 +99,20 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+FILM = 'film "Write a poem" --gif poem.gif'
+
+
+def timely(command):
+    """A film takes seconds: one is made in each run."""
+    is_slow = command.startswith("film") and command != FILM
+    return pytest.param(command, marks=pytest.mark.slow) if is_slow else command
+
+
+def test_a_film_is_made_in_each_run():
+    assert FILM in COMMANDS
+
+
+@pytest.mark.parametrize("command", [timely(one) for one in COMMANDS])
 def test_every_command_runs(command, tmp_path, monkeypatch):
     needs_film(command.startswith("film"))
     monkeypatch.chdir(tmp_path)

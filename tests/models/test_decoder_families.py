@@ -1,5 +1,6 @@
 """Decoders write what transformers writes, and read configs and checkpoints of every age."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import transformers
 
 import pellucid
 from pellucid.models.checkpoints import FAMILIES as CHECKPOINTS
+from pellucid.models.checkpoints import llama
 from pellucid.models.checkpoints.family import is_same
 from tests.models.decoder_families import DECODERS, LONG, ORIGINAL, WIDE
 from tests.models.families import FAMILIES, build, ids, ours, read, theirs, written
@@ -218,3 +220,10 @@ def test_texts_past_the_length_of_pretraining_are_computed_anew(tmp_path):
     assert (last[0] - model(text[:1, :18])[0, -1]).abs().max() <= 1e-5 * full.abs().max()
     assert cache.start.tolist() == [18, 14]
     assert WIDE["max_position_embeddings"] > 23 > LONG[ORIGINAL]
+
+
+def test_positions_that_dynamic_scaling_does_not_give_are_not_written(tmp_path):
+    config = changed("llama, dynamic", tmp_path)
+    assert config.positions == 51
+    assert llama.write(config) is not None
+    assert llama.write(dataclasses.replace(config, positions=53)) is None

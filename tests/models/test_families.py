@@ -20,6 +20,7 @@ from pellucid.models import Config, Encoder
 from pellucid.models.architectures import KINDS
 from pellucid.models.checkpoints import FAMILIES as CHECKPOINTS
 from pellucid.models.checkpoints import t5
+from tests.fuzzing import few_or_many
 from tests.models.families import (
     FAMILIES,
     NAMES,
@@ -609,10 +610,19 @@ def test_a_family_of_one_kind_claims_no_other(name):
             assert written_as is None or one.read(written_as).kind == kind
 
 
-@hypothesis.given(configs())
-@hypothesis.settings(max_examples=200)
-def test_what_a_family_claims_it_can_say(config):
+@few_or_many(50, 200)
+def test_what_a_family_claims_it_can_say(examples):
     """What a family writes of a shape it reads as the same shape."""
+
+    @examples
+    @hypothesis.given(configs())
+    def holds(config):
+        check_claims(config)
+
+    holds()
+
+
+def check_claims(config):
     claims = [(one, one.write(config)) for one in CHECKPOINTS]
     claims = [(one, said) for one, said in claims if said is not None]
     expected = shapes(config) if claims else {}

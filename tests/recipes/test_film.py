@@ -9,6 +9,7 @@ from recipes import film
 from tests.film.films import read
 
 
+@pytest.mark.slow
 def test_it_is_small_and_lasts_ten_seconds(monkeypatch, tmp_path):
     shipped = film.PAGE.read_bytes()
     assert len(shipped) < film.MOST_BYTES

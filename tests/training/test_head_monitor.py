@@ -21,9 +21,8 @@ def attentions(run):
     }
 
 
-@pytest.mark.parametrize("kind", ["decoder", "translator"])
-def test_the_log_has_a_line_of_each_head(kind, tmp_path):
-    run = trainer(kind, tmp_path)
+def test_the_log_has_a_line_of_each_head(tmp_path):
+    run = trainer("translator", tmp_path, steps=4)
     run.run()
     lines = (tmp_path / "training" / "log.jsonl").read_text().splitlines()
     log = [json.loads(line) for line in lines]
@@ -75,7 +74,8 @@ def test_qk_clip_holds_in_a_run(tmp_path):
     found = {}
     for bound in (0.0, 0.05):
         run = trainer("decoder", tmp_path / str(bound), steps=8, qk_clip=bound, learning_rate=0.03)
-        run.run()
+        for run.step in range(8):
+            run.update()
         with torch.no_grad(), pellucid.watch(run.objective, collect=("max_logit",)) as seen:
             run.call(run.objective.batch(7))
         found[bound] = max(float(totals.max_logit.amax()) for totals in seen.collected.values())

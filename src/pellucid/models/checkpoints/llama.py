@@ -136,7 +136,8 @@ def write(config: Config) -> dict[str, Any] | None:
         described |= {"use_sliding_window": config.window is not None, "max_window_layers": 0}
         if config.window_layers is not None:
             described["layer_types"] = layer_types(config)
-    return described
+    # Dynamic scaling says how long a text may be by its factor.
+    return described if read(described).positions == config.positions else None
 
 
 CLASSES = {
