@@ -223,7 +223,7 @@ def test_texts_past_the_length_of_pretraining_are_computed_anew(tmp_path):
 
 
 def test_positions_that_dynamic_scaling_does_not_give_are_not_written(tmp_path):
-    config = changed("llama, dynamic", tmp_path)
+    config = pellucid.load(written("llama, dynamic", tmp_path)).config
     assert config.positions == 51
     assert llama.write(config) is not None
     assert llama.write(dataclasses.replace(config, positions=53)) is None
