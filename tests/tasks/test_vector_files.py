@@ -244,6 +244,7 @@ def array(shape, numbers="<f4", content=b"", by_columns=False, tmp=None):
     ("made", "told"),
     [
         ({"shape": (3, 5), "content": bytes(59)}, "it is cut short"),
+        ({"shape": (3, 5), "content": bytes(67)}, "it has 7 bytes more than its embeddings need"),
         ({"shape": (10**12, 10**6)}, "it is cut short"),
         ({"shape": (0, 5)}, "it has no embeddings"),
         ({"shape": (3,), "content": bytes(12)}, r"float32 of shape \(3,\), not float32 \(texts"),

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pellucid.common import untrusted
 from pellucid.common.files import reason_of, written_whole
+from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, FileError
 from pellucid.tasks.embedding import is_same, name_of
 from pellucid.text import parquet_reading
@@ -183,8 +184,11 @@ def _mapped(path: Path) -> np.ndarray[Any, Any]:
             if len(shape) != 2 or by_columns or numbers != np.float32 or not 0 < shape[1] < _WIDEST:
                 raise ValueError(f"it has {numbers} of shape {shape}, not float32 (texts, width)")
             start = file.tell()
-            if start + 4 * shape[0] * shape[1] != os.fstat(file.fileno()).st_size:
+            more = os.fstat(file.fileno()).st_size - start - 4 * shape[0] * shape[1]
+            if more < 0:
                 raise ValueError("it is cut short")
+            if more > 0:
+                raise ValueError(f"it has {count(more, 'byte')} more than its embeddings need")
             if not shape[0]:
                 raise ValueError("it has no embeddings")
             return np.memmap(file, np.float32, "r", start, shape)

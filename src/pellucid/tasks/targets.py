@@ -1,5 +1,6 @@
 """What is predicted of a text: one label, several labels, or a number."""
 
+import ast
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import numpy as np
 
 from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.tasks.amounts import PLAIN, Notation, is_missing, notation
 
 Kind = Literal["label", "labels", "number"]
 KINDS: tuple[Kind, ...] = ("label", "labels", "number")
@@ -21,9 +23,17 @@ SEPARATORS = ";|,"
 """Any of them divides the labels of a text, unless another is given."""
 FEW_NUMBERS = 10
 """Up to how many different whole numbers are labels, such as stars, rather than amounts."""
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_CODE = re.compile(r"[+-]?0\d")
-"""How a postcode may begin, but no number."""
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_BARE = r"[+-]?\d+(?:\.\d*)?"
+_BETWEEN = r"(?:\s*,\s*|\s+|(?=[\])}]))"
+_PYTHON = re.compile(
+    rf"set\(\)|\[\s*(?:(?:{_QUOTED}|{_BARE}|None|nan){_BETWEEN})*\]"
+    rf"|\(\s*(?:(?:{_QUOTED}){_BETWEEN})+\)|{{\s*(?:(?:{_QUOTED}){_BETWEEN})+}}",
+    re.DOTALL,
+)
+"""A list, a tuple or a set of texts as Python shows it, or an array as NumPy does."""
+_LONGEST = 2**16
+"""Characters of a cell that may be a list."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,13 +93,14 @@ def read(cells: Sequence[str], kind: Kind | None = None, separator: str | None =
 
     Args:
         cells: one for each text.
-        kind: by default "labels" if there is a separator or a cell is a JSON list; "number" if all
-            cells are numbers that cannot be labels (more than `FEW_NUMBERS` different ones, or
-            fractions); else "label".
+        kind: by default "labels" if there is a separator or a cell is a list, as JSON, Python or
+            NumPy write it; "number" if all cells are numbers that cannot be labels (more than
+            `FEW_NUMBERS` different ones, or fractions); else "label".
         separator: between the labels of a text; by default any of `SEPARATORS`.
 
     Raises:
-        ArgumentError: a cell is no number, and numbers are wanted; or no label.
+        ArgumentError: a cell is no number, and numbers are wanted; no label; or it is unclear which
+            number is meant, or whether any is, as `amounts.notation` says.
     """
     if kind is None and (separator is not None or any(listed(cell) is not None for cell in cells)):
         kind = "labels"
@@ -98,25 +109,51 @@ def read(cells: Sequence[str], kind: Kind | None = None, separator: str | None =
     if kind == "label":
         return list(cells)
     if kind == "number":
-        for cell in cells:
-            if not _NUMBER.fullmatch(cell.strip()):
-                raise ArgumentError(f"'{short(cell, 40)}' is not a number to learn")
-        return [float(cell) for cell in cells]
+        number = (written(cells) or PLAIN).number
+        return [number(cell) for cell in cells]
     parted = re.compile(f"[{SEPARATORS}]" if separator is None else re.escape(separator))
     parts = (parted.split(cell) if listed(cell) is None else listed(cell) or [] for cell in cells)
     return [tuple(dict.fromkeys(filter(None, map(str.strip, labels)))) for labels in parts]
 
 
+def written(cells: Sequence[str]) -> Notation | None:
+    """How the cells of numbers are written; None if some are no numbers.
+
+    Raises:
+        ArgumentError: it is unclear which numbers are meant.
+    """
+    return notation(dict.fromkeys(cells))
+
+
 def listed(cell: str) -> list[str] | None:
-    """The labels of a cell that is a JSON list of texts; None if it is none."""
-    if not cell.startswith("["):
+    """The labels of a cell that is a list of texts or numbers, as JSON, Python or NumPy write it;
+    None if it is none.
+    """
+    cell = cell.strip()
+    if not cell.startswith(("[", "(", "{", "set(")) or len(cell) > _LONGEST:
         return None
     try:
         labels = json.loads(cell)
     except (ValueError, RecursionError):
+        return _shown_by_python(cell)
+    if not isinstance(labels, list):
         return None
-    is_list = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    return labels if is_list else None
+    known = [label for label in labels if label is not None and label == label]
+    if any(isinstance(label, bool) or not isinstance(label, str | int | float) for label in known):
+        return None
+    return [label if isinstance(label, str) else json.dumps(label) for label in known]
+
+
+def _shown_by_python(cell: str) -> list[str] | None:
+    if not _PYTHON.fullmatch(cell):
+        return None
+    try:
+        return [
+            str(ast.literal_eval(item)) if item[0] in "'\"" else item
+            for item in re.findall(f"{_QUOTED}|{_BARE}", cell, re.DOTALL)
+        ]
+    except (SyntaxError, ValueError):
+        return None
 
 
 def kind_named(name: str | None) -> Kind | None:
@@ -132,10 +169,18 @@ def kind_named(name: str | None) -> Kind | None:
 
 
 def _amounts(cells: Sequence[str]) -> bool:
-    different = set(cells)
-    if not all(_NUMBER.fullmatch(cell) and not _CODE.match(cell) for cell in different):
+    """Whether cells are numbers that are no names."""
+    different = dict.fromkeys(cells)
+    try:
+        found = notation(different)
+    except ArgumentError:
+        is_fraction = any(re.search(r"\d[.,]\d", cell) for cell in different)
+        if len(different) > FEW_NUMBERS or is_fraction or any(map(is_missing, different)):
+            raise
         return False
-    numbers = {float(cell) for cell in different}
+    if found is None:
+        return False
+    numbers = {found.number(cell) for cell in different}
     whole = all(number.is_integer() for number in numbers if math.isfinite(number))
     return len(numbers) > FEW_NUMBERS or (not whole and len(numbers) > 2)
 

@@ -124,7 +124,7 @@ class Noticed:
             self.add("json line" if is_line else "json", source, line, text)
         if is_line and "\t" in text.strip():
             self.add("columns", source, line, text)
-        if _CONTROL.search(text):
+        if not text.isprintable() and _CONTROL.search(text):
             self.add("control", source, line, text)
         if "\ufffd" in text:
             self.add("lost", source, line, text)

@@ -130,7 +130,9 @@ def _json(
         return
     objects, names = _chosen(choose, found, wanted)
     for line, item in objects:
-        yield from strings.row(line, [json_reading.value_of(item, name) for name in names], names)
+        row = strings.row(line, [json_reading.value_of(item, name) for name in names], names)
+        if row is not None:
+            yield row
 
 
 def _chosen(
@@ -154,7 +156,9 @@ def _parquet(path: Path, choose: Choose, strings: "_Strings") -> Iterator[Row]:
     header = parquet_reading.header(path, names_in(choose))
     names = [header[place] for place in choose(header)]
     for line, cells in enumerate(parquet_reading.cells(path, names), 1):
-        yield from strings.row(line, cells, names)
+        row = strings.row(line, cells, names)
+        if row is not None:
+            yield row
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +170,8 @@ class _Strings:
     encoding: str | None
     aside: BadRows | None
 
-    def row(self, line: int, cells: Sequence[Any], names: Sequence[str]) -> Iterator[Row]:
-        """The row, unless it is bad and set aside."""
+    def row(self, line: int, cells: Sequence[Any], names: Sequence[str]) -> Row | None:
+        """The row; None if it is bad and set aside."""
         texts = len(cells) - self.labels
         given = [*cells[:texts], *map(_label, cells[texts:])]
         try:
@@ -179,8 +183,8 @@ class _Strings:
                 raise
             shown = next((cell for cell in given if isinstance(cell, str)), "")
             self.aside.add(line, shown, error)
-            return
-        yield line, strings
+            return None
+        return line, strings
 
     def checked(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
         """Rows of texts, without those that hold invalid bytes."""
@@ -197,24 +201,29 @@ class _Strings:
                 aside.add(line, "\t".join(row), fault)
 
     def _wrong_bytes(self, text: str, what: str, aside: BadRows) -> FileError | None:
+        if text.isascii():
+            return None
         return aside.wrong_bytes(text, what, name_of(self.path), self.encoding)
 
     def _string(self, cell: Any, name: str, line: int) -> str | None:
         """The text of a cell; None if it is empty."""
-        what, source = f"{shown_name(name)} in line {line}", name_of(self.path)
         if isinstance(cell, int) and not isinstance(cell, bool):  # labels may be numbers
             cell = str(cell)
         if cell is None or _is_nan(cell):  # as pandas has no text
             return None
         if not isinstance(cell, str):
-            raise FileError(f"{what} of '{source}' is a {type(cell).__name__}, not text")
+            raise self._fault(name, line, f"is a {type(cell).__name__}, not text")
         if len(cell) > untrusted.MOST_LINE:
             raise too_long(f"{name} in line {line}", self.path, untrusted.MOST_LINE)
         if not cell.isascii() and cell != cell.encode(errors="ignore").decode():
+            what = f"{shown_name(name)} in line {line}"
             if self.aside is not None and (fault := self._wrong_bytes(cell, what, self.aside)):
                 raise fault
-            raise FileError(f"{what} of '{source}' has an unpaired surrogate")
+            raise self._fault(name, line, "has an unpaired surrogate")
         return cell
+
+    def _fault(self, name: str, line: int, what: str) -> FileError:
+        return FileError(f"{shown_name(name)} in line {line} of '{name_of(self.path)}' {what}")
 
 
 def _label(cell: Any) -> Any:

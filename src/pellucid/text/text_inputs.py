@@ -302,11 +302,11 @@ class Source:
         return self._lines(path)
 
     def _lines(self, path: Path) -> Iterator[Row]:
-        encoding, aside = self.reading.encoding, self.aside
+        encoding, aside, source = self.reading.encoding, self.aside, name_of(path)
         for line, text in text_lines(path, encoding, escapes=aside is not None):
             fault = None
             if aside is not None:
-                fault = aside.wrong_bytes(text, f"line {line}", name_of(path), encoding)
+                fault = aside.wrong_bytes(text, f"line {line}", source, encoding)
             if aside is None or fault is None:
                 yield line, [text]
             else:

@@ -8,7 +8,8 @@ import numpy as np
 
 from pellucid.common.wording import short
 from pellucid.errors import FileError
-from pellucid.tasks.targets import Kind, read
+from pellucid.tasks.amounts import PLAIN, Notation
+from pellucid.tasks.targets import Kind, read, written
 from pellucid.training.sequences import Sequences
 
 
@@ -20,6 +21,8 @@ class Labels:
     numbers: dict[str, int]
     """The number of each label."""
     separator: str | None
+    notation: Notation = PLAIN
+    """How numbers are written."""
 
     @classmethod
     def of(
@@ -30,7 +33,7 @@ class Labels:
         if isinstance(given[0], float):
             if len(set(given)) < 2:
                 raise FileError(f"all rows of {files} have the number {given[0]:g}")
-            return cls("number", {}, separator)
+            return cls("number", {}, separator, written(cells) or PLAIN)
         kind: Kind = "label" if isinstance(given[0], str) else "labels"
         several = cast("Sequence[Sequence[str]]", given)
         found = set(given) if kind == "label" else {one for labels in several for one in labels}
@@ -49,9 +52,10 @@ class Labels:
 
     def stored(self, cell: str) -> list[int]:
         """The numbers of a cell; raises FileError for an unknown label."""
+        if self.kind == "number":
+            return [int(np.float32(self.notation.number(cell)).view(np.uint32))]
         (given,) = read([cell], self.kind, self.separator)
-        if isinstance(given, float):
-            return [int(np.float32(given).view(np.uint32))]
+        assert not isinstance(given, float)
         names = [given] if isinstance(given, str) else list(given)
         for name in names:
             if name not in self.numbers:
