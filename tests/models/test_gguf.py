@@ -202,6 +202,23 @@ def test_a_tokenizer_of_bytes_encodes_as_its_original(tmp_path):
     assert model.tokenizer.chat_template == TEMPLATE
 
 
+def test_names_of_templates_and_of_special_tokens(tmp_path):
+    changed = {
+        "tokenizer.chat_template": None,
+        "tokenizer.chat_template.tool": "t",
+        "tokenizer.chat_template.rag": "r",
+        "tokenizer.ggml.seperator_token_id": 5,
+        "tokenizer.ggml.unknown_token_id": 7,
+    }
+    path = write(
+        tmp_path / "model.gguf", tiny("llama", layers=1), tokenizer=byte_pairs(), **changed
+    )
+    tokenizer = pellucid.load(path).tokenizer
+    assert (tokenizer.chat_template, tokenizer.other_templates) == (None, ("rag", "tool"))
+    assert tokenizer.named_tokens["sep_token"] == tokenizer.token(5)
+    assert tokenizer.named_tokens["unk_token"] == tokenizer.token(7)
+
+
 def test_a_tokenizer_of_pieces_merges_by_score(tmp_path):
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", "a", "b", "c", "ab", "bc", "▁a", "abc", "▁abc", "▁ab"]

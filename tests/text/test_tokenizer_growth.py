@@ -6,8 +6,9 @@ from tests.checkpoints import byte_pairs
 from tokenizers import Regex, decoders, normalizers, processors
 
 from pellucid.errors import FileError
+from pellucid.text.sentence_pieces import read_pieces
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.tokenizer_growth import FREE
+from pellucid.text.tokenizer_growth import FREE, check_pieces
 
 MANY = [normalizers.Replace("a", "a" * 16)] * 5
 USUAL = {
@@ -94,6 +95,11 @@ def test_a_table_of_sentencepiece_has_a_longest_text(tmp_path):
     table = model.normalizer_spec.precompiled_charsmap
     usual = tokenizer(normalizers.Precompiled(table))
     usual.growth.check(["a\ufdfa" * 999])
+    check_pieces(model.SerializeToString())
+    model.normalizer_spec.precompiled_charsmap += b"a" * 200 + b"\0"
+    (tmp_path / "long.spm").write_bytes(model.SerializeToString())
+    with pytest.raises(FileError, match="makes 200 bytes of a character; 64 is the most"):
+        read_pieces(tmp_path, "long.spm")
     longer = tokenizer(normalizers.Precompiled(table + b"a" * 200 + b"\0"))
     longer.growth.check(["a"])
     with pytest.raises(FileError, match="64 times"):

@@ -20,6 +20,7 @@ from pellucid.common.files import written_whole
 from pellucid.common.untrusted import json_in
 from pellucid.errors import FileError, MissingExtraError
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer_growth import check_pieces
 from pellucid.text.vocabularies import ADVICE, SETTINGS, class_of, settings_of
 
 END, UNKNOWN = "</s>", "<unk>"
@@ -267,8 +268,9 @@ def read_pieces(directory: Path, name: str) -> tuple[bytes, Any]:
         content = (directory / name).read_bytes()
         model = sentencepiece.SentencePieceProcessor()
         model.load_from_serialized_proto(content)
+        check_pieces(content)
         return content, model
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
         raise FileError(f"its {name} cannot be read: {error}") from error
 
 

@@ -116,17 +116,67 @@ def _times(said: Mapping[str, Any]) -> float:
     if kind == "Prepend":
         return 1.0 + _size(said["prepend"])
     if kind == "Precompiled":
-        return _longest_mapped(said["precompiled_charsmap"])
+        return _longest_mapped(base64.b64decode(said["precompiled_charsmap"]))
     return TIMES.get(kind, 2.0)
 
 
-def _longest_mapped(charsmap: str) -> float:
+def _longest_mapped(content: bytes) -> float:
     """The longest text that a table of SentencePiece has for one of at least one byte.
 
     The table is a trie, whose size in bytes comes first, and then texts that end with a zero.
     """
-    content = base64.b64decode(charsmap)
     if len(content) < 4:
         return 1.0
     [size] = struct.unpack_from("<I", content)
     return float(max(map(len, content[4 + size :].split(b"\0"))) or 1)
+
+
+def check_pieces(model: bytes) -> None:
+    """Refuse a model of SentencePiece whose table has too long a text for a character.
+
+    Args:
+        model: a serialized ModelProto of protobuf: its field 3 is the NormalizerSpec, whose field 2
+            is the table (sentencepiece_model.proto).
+
+    Raises:
+        FileError: it has.
+        ValueError, IndexError: it is no such model.
+    """
+    for spec in _fields(model, 3):
+        for table in _fields(spec, 2):
+            if (most := _longest_mapped(table)) > MOST_TIMES:
+                raise FileError(
+                    f"its tokenizer makes {most:,.0f} bytes of a character; {MOST_TIMES} is the "
+                    "most"
+                )
+
+
+def _fields(message: bytes, wanted: int) -> Iterable[bytes]:
+    """The contents of the fields with a number, of a message of protobuf."""
+    place = 0
+    while place < len(message):
+        tag, place = _whole_number(message, place)
+        kind = tag & 7
+        if kind == 2:  # with a length
+            length, place = _whole_number(message, place)
+            if tag >> 3 == wanted:
+                yield message[place : place + length]
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        elif kind == 0:
+            _, place = _whole_number(message, place)
+            length = 0
+        else:
+            raise ValueError(f"it has a field of wire type {kind}")
+        place += length
+
+
+def _whole_number(message: bytes, place: int) -> tuple[int, int]:
+    """A varint of protobuf, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = message[place]
+        number |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return number, place
