@@ -118,6 +118,13 @@ def test_a_bad_row_is_set_aside_alone(name, place, tmp_path):
     assert not any(part.problem for part in parts)
 
 
+def test_several_bad_rows_at_the_top_of_lines_of_json(tmp_path):
+    (tmp_path / "a.json").write_text('{oops\n{"text"\n{"text": "a"}\n{"text": "b"}\n')
+    (part,) = Reader(folder=tmp_path, output=tmp_path, size=50).parts("a.json")
+    assert (part.texts, part.lines, part.problem) == (["a", "b"], [3, 4], "")
+    assert [one.line for one in part.bad] == [1, 2]
+
+
 def test_the_rest_of_a_file_is_said_to_be_lost_where_it_is(folder, tmp_path):
     """Nobody can say where the next item of a broken array begins."""
     (folder / "bad.json").write_text('[{"text": "fine"}, {"text": oops}, {"text": "lost"}]')

@@ -3,6 +3,7 @@
 import json
 import os
 
+import pyarrow.parquet
 import pytest
 
 from pellucid.common import untrusted
@@ -118,6 +119,23 @@ def test_where_several_labels_are_allowed_a_text_may_have_none(tmp_path):
         from_file(path, label="label")
     with pytest.raises(FileError, match="no label in line 3"):
         list(rows([path], ["text", "label"], labelled=True))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_label_that_is_not_a_number_is_missing(kind, tmp_path):
+    """NaN is how pandas writes a label that is not known."""
+    path, labels = tmp_path / f"a.{kind}", [1.5, float("nan"), None]
+    if kind == "jsonl":
+        found = [{"text": "a", "label": label} for label in labels]
+        path.write_text("\n".join(map(json.dumps, found)))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 3, "label": labels}), path)
+    with pytest.raises(FileError, match="no label in line 2"):
+        from_file(path, label="label")
+    assert from_file(path, label="label", may_lack=True).labels == ["1.5", "", ""]
+    path = tmp_path / "b.jsonl"
+    path.write_text('{"text": "a", "label": ["x", NaN, 2]}')
+    assert read(from_file(path, label="label").labels) == [("x", "2")]
 
 
 def test_two_files_of_lines_are_pairs(tmp_path):

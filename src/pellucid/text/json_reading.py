@@ -28,6 +28,8 @@ from pellucid.text.utf8_files import kind, lines_of, name_of, nothing_in, too_lo
 
 LOOKED_AT = 100
 """Objects that tell which fields there are."""
+_AHEAD = 20
+"""Lines after the first that tell whether each is an object."""
 
 Item = tuple[int, dict[str, Any]]
 """The line in which an object begins, from 1, and the object."""
@@ -268,12 +270,13 @@ def _document(
     if first is None:
         raise nothing_in(path)
     line, text = first
-    second = next(lines, None)
-    is_bad = aside is not None and not _is_object(text)  # the first of many lines, perhaps
-    if second is not None and (_is_json(text) or (is_bad and _is_object(second[1]))):
-        return "", _lines(path, chain([first, second], lines), aside)
+    ahead = list(islice(lines, _AHEAD))
+    # Of an object on many lines all but the first are indented.
+    are_rows = aside is not None and any(_is_object(line) for _, line in ahead)
+    if ahead and (_is_json(text) or are_rows):
+        return "", _lines(path, chain([first], ahead, lines), aside)
     parts, length = [text], len(text)
-    for _, part in chain([second] if second else [], lines):
+    for _, part in chain(ahead, lines):
         parts.append(part)
         length += len(part)
         if length > untrusted.MOST_JSON_DOCUMENT:
@@ -291,4 +294,4 @@ def _is_json(text: str) -> bool:
 
 
 def _is_object(text: str) -> bool:
-    return text.lstrip().startswith("{") and _is_json(text)
+    return text.startswith("{") and _is_json(text)

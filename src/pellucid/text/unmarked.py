@@ -30,7 +30,8 @@ def no_text(head: bytes) -> str | None:
     if found is not None:
         name = found[:6].upper()
         return (
-            f"is not UTF-8 text: it looks like {name} without a mark; if it is: --encoding {found}"
+            f"is not UTF-8 text: it looks like {name} without a mark; if it is: "
+            f"--encoding {found}, and if not: --encoding utf-8"
         )
     if controls <= _MOST * len(head):
         return None  # what is odd in a text is noticed where it is read
