@@ -98,7 +98,7 @@ def work(mask: Any, queries: int, keys: int, batch: int = 1) -> tuple[float, int
     q, k = torch.zeros(batch, 1, queries, 4), torch.zeros(batch, 1, keys, 4)
     calls = plan(attention_weights(q, k, mask).operands)
     areas = (
-        len(c.rows) * c.rows.shape[1] * c.keys.positions.shape[1]
+        c.queries.positions.numel() * c.keys.positions.shape[1]
         if isinstance(c, DocumentBatch)
         else (c.items.stop - c.items.start) * (c.rows.stop - c.rows.start) * c.width
         for c in calls

@@ -42,3 +42,17 @@ def test_stretches_give_what_one_call_gives(monkeypatch, mask, shape):
     for found, one, true in zip(grads, by_one, exact_grads, strict=True):
         rounding = 8 * torch.finfo(torch.float32).eps * true.abs().max()
         assert (found - true).abs().max() <= 2 * (one - true).abs().max() + rounding
+
+
+@pytest.mark.parametrize("tokens", [319, 353, 512, 513])
+def test_a_causal_square_in_strips(tokens):
+    given = [x.requires_grad_() for x in tensors(tokens, tokens, torch.float32)]
+    truth = [x.detach().double().requires_grad_() for x in given]
+    found = attention(*given, masks.causal(), backend="sdpa")
+    exact = attention(*truth, masks.causal(), backend="reference")
+    for ours, theirs in ((found[0], exact[0]), (found[1].logsumexp, exact[1].logsumexp)):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+    for context, weights in (found, exact):
+        (context.sum() + weights.logsumexp.sum()).backward()
+    for ours, theirs in zip(given, truth, strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-5)

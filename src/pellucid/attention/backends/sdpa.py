@@ -133,9 +133,15 @@ def _run_kernel(
     )
     if bias is not None:  # the kernels differ on rows that see nothing
         hidden = bias.amax(-1) == -torch.inf
-        context = context.masked_fill(hidden.unsqueeze(-1), 0)
-        logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
+        if _may_hold(hidden):
+            context = context.masked_fill(hidden.unsqueeze(-1), 0)
+            logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
     return context, logsumexp, kernel
+
+
+def _may_hold(hidden: Tensor) -> bool:
+    """Whether any row is hidden; an accelerator is not waited for."""
+    return hidden.device.type != "cpu" or bool(hidden.any())
 
 
 class _Fused(torch.autograd.Function):
@@ -173,8 +179,9 @@ class _Fused(torch.autograd.Function):
         def run(call: Rectangle | DocumentBatch) -> tuple[Tensor, ...]:
             bias = call.bias(scores)
             rows, rows_lse = call.queries_of(query), call.queries_of(shift)
-            if bias is not None:  # a row that sees nothing may hold anything
-                rows = rows.masked_fill((rows_lse == torch.inf).unsqueeze(-1), 0)
+            hidden = rows_lse == torch.inf
+            if bias is not None and _may_hold(hidden):  # a row that sees nothing may hold anything
+                rows = rows.masked_fill(hidden.unsqueeze(-1), 0)
             grads = fused_kernels.backward(
                 _dense(call.queries_of(of_context)),
                 rows,

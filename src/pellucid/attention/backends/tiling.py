@@ -18,6 +18,10 @@ from pellucid.attention.scores import Scores
 
 BAND_ROWS = 128
 """Rows of a rectangle that is neither whole nor causal: a window pays for its rows too."""
+STRIP_ROWS = 64
+"""Rows of a strip of a causal square."""
+LEAST_STRIPS, MOST_STRIPS = 5, 8
+"""Between these, one call takes longer than all of them; elsewhere it does not."""
 MOST_SPANS = 4
 """Separate ranges of keys that get a kernel call each; more are gathered into one call."""
 LEAST_ROWS = 16
@@ -169,7 +173,8 @@ def _cover_all(scores: Scores) -> list[Rectangle]:
         return [Rectangle(everything, slice(0, queries), slice(0, keys))]
     is_plain = mask.batch is None and scores.bias is None
     if is_plain and is_causal(mask) and mask.offset == 0:  # the most common call
-        return [Rectangle(everything, slice(0, queries), slice(0, min(queries, keys)), causal=True)]
+        whole = Rectangle(everything, slice(0, queries), slice(0, min(queries, keys)), causal=True)
+        return _strips(whole, mask) if _computes_hidden(scores) else [whole]
     parts = (
         [(everything, mask)]
         if mask.batch is None
@@ -183,6 +188,26 @@ def _cover_all(scores: Scores) -> list[Rectangle]:
         for rectangle in _cover(part, items, start, stop, keys, biased)
     )
     return list(calls) if biased else _joined(calls)
+
+
+def _computes_hidden(scores: Scores) -> bool:
+    """Whether one causal call computes the hidden scores too, as the kernel of the CPU does up to
+    512 keys, which it takes at once.
+    """
+    queries, keys = scores.shape[2:]
+    is_short = LEAST_STRIPS * STRIP_ROWS <= queries == keys <= MOST_STRIPS * STRIP_ROWS
+    return scores.query.device.type == "cpu" and scores.dtype == torch.float32 and is_short
+
+
+def _strips(whole: Rectangle, mask: Mask) -> list[Rectangle]:
+    """A causal square as strips of rows, each with the keys that its last row sees."""
+    size = whole.height
+    strips = []
+    for start in range(0, size, STRIP_ROWS):
+        stop = min(start + STRIP_ROWS, size)
+        rows, cols = slice(start, stop), slice(0, stop)
+        strips.append(Rectangle(whole.items, rows, cols, mask=mask.restrict(rows, cols, size)))
+    return strips
 
 
 def _joined(rectangles: Iterable[Rectangle]) -> list[Rectangle]:
