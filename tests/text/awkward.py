@@ -306,6 +306,18 @@ FILES = [
         note=r"1 row has lines within quotes that look like rows, in line 2 of",
     ),
     Awkward(
+        "swallowed, with a few spaces.csv",
+        b'text,n,label\n"Hello, 1, x\nBye, 2, y\nWorld",3,z\n',
+        as_csv(),
+        note=r"1 row has lines within quotes that look like rows, in line 2 of",
+    ),
+    Awkward(
+        "torn.tsv",
+        b'id\ttext\n1\t"a first line\nand a second"\n',
+        refused=r"line 3 of .* has 1 field, but its header has 2; if the quote in line 2 begins a "
+        "field of several lines: --delimiter tab",
+    ),
+    Awkward(
         "swallowed, one column.csv",
         b'text\n"Hello\n' + b"a row\n" * 7 + b'it is 5"\nnext\n',
         as_csv(),
@@ -475,6 +487,18 @@ FILES = [
         b'{"text": "the main text", "replies": [{"text": "r1"}], "tags": [{"text": "t"}]}',
         as_json(lambda found: [found["text"]]),
         note="1 file has lists of objects beside its own text, .*“replies, tags”",
+    ),
+    Awkward(
+        "text beside a list within.json",
+        b'{"post": {"text": "the main text", "replies": [{"text": "r1"}]}}',
+        refused=r"has the columns 'post\.text', .*; name one with --column",
+    ),
+    Awkward(
+        "text beside a list within told.json",
+        b'{"post": {"text": "the main text", "replies": [{"text": "r1"}]}}',
+        as_json(lambda found: [found["post"]["text"]]),
+        column="post.text",
+        note="1 file has lists of objects beside its own text, .*“post.replies”",
     ),
     Awkward(
         "title beside a list.json",

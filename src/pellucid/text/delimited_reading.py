@@ -72,7 +72,15 @@ class Table:
         quotes = _Quotes()
         for line, row in chain(ahead, rows):
             if len(row) != len(first):
-                fault = delimiters.uneven(line, len(row), first, made, source, headed=self.headed)
+                fault = delimiters.uneven(
+                    line,
+                    len(row),
+                    first,
+                    made,
+                    source,
+                    headed=self.headed,
+                    opened=quotes.before(line),
+                )
                 self._set_aside(line, made.delimiter.join(row), fault)
                 continue
             chosen = [row[place] for place in places]
@@ -112,13 +120,18 @@ class _Quotes:
     opened: tuple[int, str] | None = field(default=None)
     """The last field that only begins with a quote, and its line."""
 
+    def before(self, line: int) -> int | None:
+        """The line of a field that only begins with a quote, if it is near."""
+        is_near = self.opened is not None and line - self.opened[0] <= _NEAR
+        return self.opened[0] if self.opened is not None and is_near else None
+
     def look(self, line: int, cells: Sequence[str]) -> Iterator[tuple[str, int, str]]:
         """What to notice: its kind, the line and the field."""
         for cell in cells:
             if len(cell) > 1 and cell[0] == cell[-1] == '"':
                 yield "quotes", line, cell
             elif cell.count('"') % 2:
-                if cell.endswith('"') and self.opened and line - self.opened[0] <= _NEAR:
+                if cell.endswith('"') and self.opened and self.before(line) is not None:
                     yield "torn", *self.opened
                 self.opened = (line, cell) if cell.startswith('"') else None
 

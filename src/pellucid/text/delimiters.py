@@ -218,22 +218,42 @@ def swallowed(row: Sequence[str], made: Layout) -> bool:
     if not any("\n" in field or "\r" in field for field in row):
         return False
     inner = [line for field in row for line in field.splitlines()[1:] if line.strip()]
-    # In prose a space follows a comma, and in some tables.
-    is_spaced = all(field.startswith(" ") for field in row[1:])
-    between = re.compile(re.escape(made.delimiter) + ("" if is_spaced else "(?! )"))
-    alike = sum(len(between.findall(line)) == len(row) - 1 for line in inner)
+    # In prose a space follows a comma; in some tables, too.
+    between = [re.escape(made.delimiter)]
+    if len(row) > 1:
+        between.append(re.escape(made.delimiter) + "(?! )")
+    if len(row) == 2 and not row[1].startswith(" "):
+        between.pop(0)
+
+    def is_row(line: str) -> bool:
+        return any(len(re.findall(one, line)) == len(row) - 1 for one in between)
+
+    alike = sum(map(is_row, inner))
     return bool(inner) and (2 * alike >= len(inner) or (len(row) == 1 and len(inner) > 100))
 
 
 def uneven(
-    line: int, fields: int, first: Sequence[str], made: Layout, source: str, *, headed: bool
+    line: int,
+    fields: int,
+    first: Sequence[str],
+    made: Layout,
+    source: str,
+    *,
+    headed: bool,
+    opened: int | None = None,
 ) -> FileError:
-    """The error for a row with another number of fields than the first."""
+    """The error for a row with another number of fields than the first; `opened` is a line before
+    it with a quote that may begin a field, in a table without quotes.
+    """
     width = len(first)
     mark = NAMES.get(made.delimiter, f"'{printable(made.delimiter)}'")
     advice = f"; a field that holds a {mark} goes in double quotes" if made.quoted else ""
     if width == 1 and made.quoted:
         advice += ", or name the file .txt if each line is a text"
+    if opened is not None:
+        advice += (
+            f"; if the quote in line {opened} begins a field of several lines: --delimiter tab"
+        )
     if first[0].startswith("#"):
         advice += "; if the first line is a comment, remove it"
     return FileError(

@@ -49,7 +49,7 @@ def rows_in(
         return "", [document]
     own = dict(_own_texts(document))
     source = name_of(path)
-    if _is_wanted(own, wanted):
+    if _is_wanted(own, wanted, [name for name, _ in lists]):
         noticed.add("list", source, 1, ", ".join(name for name, _ in lists))
         return "", [document]
     if len(lists) > 1:
@@ -65,12 +65,13 @@ def rows_in(
     return lists[0]
 
 
-def _is_wanted(own: Mapping[str, str], wanted: Sequence[str | None]) -> bool:
-    """Whether an object's own texts are those that are to be read."""
+def _is_wanted(own: Mapping[str, str], wanted: Sequence[str | None], lists: Sequence[str]) -> bool:
+    """Whether an object's own texts are those that are to be read, or may be: one beside a list."""
     column = wanted[0] if wanted else None
-    if column is None:
-        return any(name in own for name in USUAL)
-    return column in own
+    if column is not None:
+        return column in own
+    levels = {"", *(name[: name.rfind(".") + 1] for name in lists)}
+    return any(level + name in own for level in levels for name in USUAL)
 
 
 def _own_texts(document: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, str]]:
