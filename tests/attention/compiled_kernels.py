@@ -42,7 +42,7 @@ def compile_one(name: str, capability: int, dim: int, dtype: torch.dtype, option
     if name == "received":
         constants |= {"COLS": tile.resident, "ROWS": tile.read}
     else:
-        constants |= {"ROWS": tile.resident, "COLS": tile.read, "TOP": 8, "SLOTS": 8}
+        constants |= {"ROWS": tile.resident, "COLS": tile.read, "TOP": 3, "SLOTS": 4}
         constants |= {"ENTROPY": True, "DISTANCE": True, "PEAK": True}
     signature = {}
     for argument in kernel.arg_names:

@@ -48,7 +48,8 @@ class OnCuda(Tensor):
             _check_devices(function, args, kwargs)
         args, kwargs = _on_cpu((args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
-            return tree_map(_moved, function(*args, **kwargs))
+            result = function(*args, **kwargs)
+        return result if isinstance(result, torch.Size) else tree_map(_moved, result)
 
 
 class Pretence(TorchFunctionMode):
@@ -209,3 +210,15 @@ def _backward(name: str, given: Any) -> tuple[Tensor, ...]:
     kv_heads = given["key"].shape[1]
     of_key, of_value = (x.unflatten(1, (kv_heads, -1)).sum(2) for x in (of_key, of_value))
     return tuple(x.to(given["query"].dtype) for x in (of_query, of_key, of_value))
+
+
+def model_on_cuda(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, its weights and buffers moved, so to say; it learns no more."""
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                moved = torch.nn.Parameter(on_cuda(weight.detach()), requires_grad=False)
+                module._parameters[name] = moved
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else on_cuda(buffer)
+    return model

@@ -47,7 +47,6 @@ STATISTICS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "entropy": lambda weights, masked, apart: torch.special.entr(weights).sum(-1),
     "distance": lambda weights, masked, apart: (weights * apart).sum(-1),
     "peak": lambda weights, masked, apart: masked.amax(-1),
-    "values": lambda weights, masked, apart: weights.topk(5).values,
 }
 
 
@@ -69,18 +68,19 @@ def shapes(dtype: torch.dtype, dim: int = 11, batch: int = 2) -> list[Tensor]:
     ]
 
 
-def check(case: Case) -> None:
+def check(case: Case, top: int = 5) -> None:
     exact, plain = case.reference(), case.reference(torch.float32)
     _, weights = pellucid.attention(case.query, case.key, case.value, case.mask, **case.options)
     logsumexp = exact.masked.logsumexp(-1)  # the CPU's own of 16 bits is good to 2**-14 alone
     if case.options.get("sinks") is not None:
         logsumexp = torch.logaddexp(logsumexp, case.options["sinks"].double()[:, None])
     want = frozenset({"received", "entropy", "distance", "peak"})
-    found = block_statistics.statistics(weights.operands, logsumexp.float(), want, 5)
+    found = block_statistics.statistics(weights.operands, logsumexp.float(), want, top)
     assert all(figure.dtype == torch.float32 for name, figure in found.items() if name != "indices")
     offset = 0 if case.mask is None or case.mask.offset is None else case.mask.offset
     apart = (torch.arange(Q)[:, None] + offset - torch.arange(K)).abs()
-    for name, of in STATISTICS.items():
+    of_all = STATISTICS | {"values": lambda weights, masked, apart: weights.topk(top).values}
+    for name, of in of_all.items():
         truth, single = (of(x.weights, x.masked, apart) for x in (exact, plain))
         hidden = truth == -torch.inf
         assert torch.equal(found[name] == -torch.inf, hidden), name
@@ -124,6 +124,13 @@ def test_every_option(option) -> None:
 def test_every_head_size(dim) -> None:
     query, key, value = shapes(torch.float32, dim, batch=1)
     check(Case(query[:, :1], key[:, :1], value[:, :1]))
+
+
+@pytest.mark.usefixtures("_kernels_everywhere")
+@pytest.mark.parametrize("top", [1, 11])
+def test_few_and_many_of_the_strongest(top) -> None:
+    query, key, value = shapes(torch.float32, batch=1)
+    check(Case(query[:, :1], key[:, :1], value[:, :1]), top)
 
 
 @pytest.mark.usefixtures("_kernels_everywhere")

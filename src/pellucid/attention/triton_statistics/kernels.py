@@ -110,6 +110,23 @@ def received(
 
 
 @triton.jit
+def _pick(scores, best, places, start):
+    """Move each row's largest score to its best, in place of the least, if it is larger.
+
+    Also whether any row has another.
+    """
+    slots, cols = tl.arange(0, best.shape[1])[None, :], tl.arange(0, scores.shape[1])[None, :]
+    largest, at = tl.max(scores, 1), tl.argmax(scores, 1)
+    found = (largest > tl.min(best, 1))[:, None]
+    is_slot = found & (slots == tl.argmin(best, 1)[:, None])
+    best = tl.where(is_slot, largest[:, None], best)
+    places = tl.where(is_slot, (start + at)[:, None], places)
+    scores = tl.where(found & (cols == at[:, None]), float("-inf"), scores)
+    more = tl.max((tl.max(scores, 1) > tl.min(best, 1)).to(tl.int32), 0)
+    return scores, best, places, more
+
+
+@triton.jit
 def _read_keys(
     entropy, distance, peak, best, places, resident, rows, begin, end, shift, position, low, high,
     key_base, key_stride, key_stride_dim, bias_base, bias_stride, bias_stride_key,
@@ -144,16 +161,14 @@ def _read_keys(
         if PEAK:
             peak = tl.maximum(peak, largest)
         if TOP > 0:  # a tile whose largest are all below the k-th best so far adds nothing
-            slots, within = tl.arange(0, SLOTS), tl.arange(0, COLS)
-            least = tl.min(best, 1)
-            while tl.max((largest > least).to(tl.int32), 0) > 0:
-                found = (largest > least)[:, None]
-                at = tl.argmax(scores, 1)
-                is_slot = found & (slots[None, :] == tl.argmin(best, 1)[:, None])
-                best = tl.where(is_slot, largest[:, None], best)
-                places = tl.where(is_slot, (tile * COLS + at)[:, None], places)
-                scores = tl.where(found & (within[None, :] == at[:, None]), float("-inf"), scores)
-                largest, least = tl.max(scores, 1), tl.min(best, 1)
+            more = tl.max((largest > tl.min(best, 1)).to(tl.int32), 0)
+            if MASKED or SLOTS > 8:
+                while more > 0:
+                    scores, best, places, more = _pick(scores, best, places, tile * COLS)
+            else:  # a loop inside would keep the compiler from reading ahead
+                for _ in tl.static_range(SLOTS):  # a row has no more of them in a tile
+                    if more > 0:
+                        scores, best, places, more = _pick(scores, best, places, tile * COLS)
     return entropy, distance, peak, best, places
 
 
