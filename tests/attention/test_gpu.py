@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pellucid
 from pellucid import masks
 from pellucid.attention import triton_statistics
+from pellucid.attention.backends import fused_kernels
 from tests.attention.cases import Case, assert_within_budget, random
 
 pytestmark = pytest.mark.gpu
@@ -59,6 +61,38 @@ def test_kernels_and_streams(dtype: torch.dtype, mask: Any, visible: Any, biased
         assert error < 32 * max(rounding, tf32)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("mask", "visible"), MASKS)
+@pytest.mark.parametrize("biased", [False, True])
+def test_cudnn_where_it_may_be_had(monkeypatch, dtype, mask, visible, biased) -> None:
+    monkeypatch.setattr(fused_kernels, "CUDNN_SCORES", 0)
+    monkeypatch.setattr(fused_kernels, "CUDNN_SHAPES", 2**20)
+    monkeypatch.setattr(fused_kernels, "_planned", {})
+    q, k, v = (
+        random(2, heads, n, 64, seed=n, dtype=dtype).cuda()
+        for heads, n in ((6, 101), (3, 103), (3, 103))
+    )
+    options = {"bias": random(6, 101, 103, seed=5, dtype=dtype).cuda()} if biased else {}
+    visible = None if visible is None else visible.cuda()
+    case = Case(q, k, v, mask, visible, options)
+    exact, plain = case.reference(torch.float64), case.reference(dtype)
+    for x in (q, k, v):
+        x.requires_grad_()
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION], True):
+        context, weights = pellucid.attention(q, k, v, mask, **options, backend="sdpa")
+        if "cudnn" not in weights.kernel:
+            pytest.skip(f"PyTorch takes {weights.kernel} here")
+        found = torch.autograd.grad(context.double().square().sum(), (q, k, v))
+    rounding = torch.finfo(dtype).eps
+    assert_within_budget(context, plain.context, exact.context, rounding, exact.masked)
+    q64, k64, v64 = (x.detach().double().requires_grad_() for x in (q, k, v))
+    options64 = {name: x.double() for name, x in options.items()}
+    context, _ = pellucid.attention(q64, k64, v64, visible, **options64, backend="blockwise")
+    wanted = torch.autograd.grad(context.square().sum(), (q64, k64, v64))
+    for grad, truth in zip(found, wanted, strict=True):
+        assert (grad.double() - truth).norm() < 32 * rounding * truth.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("mask", "visible"), MASKS)
 @pytest.mark.parametrize("option", ["none", "bias", "softcap", "sinks"])
@@ -86,7 +120,8 @@ def test_statistics_by_kernels_of_our_own(dtype, mask, visible, option) -> None:
     ):
         assert_within_budget(ours, of(single.weights), of(exact.weights), 2**-11, exact.masked)
     assert torch.equal(weights.received(), found.received)  # the same digits every time
-    picked = exact.weights.gather(-1, found.top.indices.clamp_min(0))
+    indices = found.top.indices
+    picked = exact.weights.gather(-1, indices.clamp_min(0)).masked_fill(indices == -1, 0)
     assert (picked - found.top.values).abs().max() < 2**-8
 
 
@@ -96,7 +131,7 @@ def test_statistics_of_more_scores_than_32_bits_count() -> None:
     _, weights = pellucid.attention(q, k, v, masks.causal())
     found = weights.statistics(top=4)
     assert (found.received.double().sum(-1) - tokens).abs().max() < 1
-    rows = torch.tensor([0, 1, 40_009, tokens - 1], device="cuda")
+    rows = [0, 1, 40_009, tokens - 1]
     some = weights[:, :, rows]
     assert (some.topk(4).values - found.top.values[:, :, rows]).abs().max() < 1e-3
     entropy = torch.special.entr(some).sum(-1)
