@@ -33,7 +33,7 @@ from pellucid import AttentionWeights, masks
 ROOT = Path(__file__).parent.parent
 TESTS = ("tests/attention/test_gpu.py",)
 SIZES = (4096, 16_384, 65_536)
-TOP = 8
+TOP, CELLS = 8, 128
 LEAST_SECONDS = 20.0
 """Left below which no more is begun."""
 
@@ -137,6 +137,7 @@ def table(run: Run, tokens: int, causal: bool) -> Iterator[Row]:
         f"top({TOP})": partial(weights.top, TOP),
         f"statistics(top={TOP})": partial(weights.statistics, top=TOP),
         "max_logit()": weights.max_logit,
+        f"pool({CELLS}, {CELLS})": partial(weights.pool, CELLS, CELLS),
     }
     bars = {"attention()": 1.03, "received()": 0.7, "entropy()": 0.7}
     bars[f"statistics(top={TOP})"] = 1.2

@@ -39,7 +39,9 @@ def compile_one(name: str, capability: int, dim: int, dtype: torch.dtype, option
         "SOFTCAP": option == "softcap",
         "PRECISION": "ieee",
     }
-    if name == "received":
+    if name == "pooled":
+        constants |= {"ROWS": tile.read, "COLS": tile.read, "MEAN": True}
+    elif name == "received":
         constants |= {"COLS": tile.resident, "ROWS": tile.read}
     else:
         constants |= {"ROWS": tile.resident, "COLS": tile.read, "TOP": 3, "SLOTS": 4}

@@ -119,6 +119,9 @@ def test_statistics_by_kernels_of_our_own(dtype, mask, visible, option) -> None:
         (found.top.values, lambda w: w.topk(3).values),
     ):
         assert_within_budget(ours, of(single.weights), of(exact.weights), 2**-11, exact.masked)
+    parts = exact.weights[:, :, :64, :64].unflatten(-1, (2, 32)).unflatten(-3, (2, 32))
+    picture = weights.pool(2, 2, "mean", (slice(0, 64), slice(0, 64)))
+    assert (picture - parts.mean((-1, -3))).abs().max() < 2**-11
     assert torch.equal(weights.received(), found.received)  # the same digits every time
     indices = found.top.indices
     picked = exact.weights.gather(-1, indices.clamp_min(0)).masked_fill(indices == -1, 0)

@@ -174,6 +174,27 @@ def test_other_masks_and_gradients_take_the_other_path() -> None:
     assert query.grad is not None
 
 
+@pytest.mark.usefixtures("_kernels_everywhere")
+@pytest.mark.parametrize(
+    ("name", "region", "reduce"),
+    [
+        ("none", (slice(0, Q), slice(0, K)), "mean"),
+        ("window", (slice(3, Q), slice(5, 31)), "mean"),
+        ("documents", (slice(0, 19), slice(2, K)), "max"),
+        ("padding", (slice(0, Q), slice(0, K)), "max"),
+    ],
+)
+def test_pictures(monkeypatch, name, region, reduce) -> None:
+    monkeypatch.setattr(triton_statistics, "LEAST_CELL", 1)
+    query, key, value = shapes(torch.float32)
+    options = {"bias": random(4, Q, K, seed=5)} if name == "window" else {}
+    mask, _ = MASKS[name]
+    _, weights = pellucid.attention(query, key, value, mask, **options)
+    found = weights.pool(2, 3, reduce, region)
+    monkeypatch.setattr(triton_statistics, "is_best", lambda scores, top: False)
+    assert (found - weights.pool(2, 3, reduce, region)).abs().max() < 1e-6
+
+
 @given(st.data())
 @settings(max_examples=60)
 def test_ranges_of_rows_are_the_mask_or_are_not_given(data) -> None:
@@ -256,7 +277,7 @@ def test_the_kernels_compile_for_hopper() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["received", "of_rows"])
+@pytest.mark.parametrize("kernel", ["received", "of_rows", "pooled"])
 def test_the_kernels_fit_every_gpu(kernel) -> None:
     """Those with the least shared memory have 99 KiB for a program."""
     shapes = [(128, "bfloat16"), (256, "float16"), (128, "float32"), (256, "float32")]

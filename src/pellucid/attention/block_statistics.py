@@ -215,6 +215,10 @@ def pool(
     """(batch, heads, rows, cols): a rectangle of the weights, in bins of even size."""
     height, width = queries.stop - queries.start, keys.stop - keys.start
     batch, heads = scores.shape[:2]
+    if not keeps_graph(scores, logsumexp) and triton_statistics.is_best(scores, 0):
+        found = triton_statistics.pool(scores, logsumexp, rows, cols, reduce, queries, keys)
+        if found is not None:
+            return found
     picture = scores.query.new_zeros(batch, heads, rows, cols, dtype=scores.dtype)
     differentiable = keeps_graph(scores, logsumexp)
     sizes = torch.full((rows,), height // rows, device=picture.device)

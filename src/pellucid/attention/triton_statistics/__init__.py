@@ -1,4 +1,4 @@
-"""Statistics of all weights on a GPU, by two kernels of our own in Triton.
+"""Statistics of all weights on a GPU, by kernels of our own in Triton.
 
 Column sums are read key by key, all else query by query; a tile of scores or weights never leaves
 the chip. Nothing is added by two programs in one place, so that the same call has the same digits.
@@ -6,7 +6,7 @@ It needs Triton, which comes with PyTorch for CUDA (`pip install 'pellucid[gpu]'
 `block_statistics.summarise_in_torch` is the same in torch.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -27,6 +27,8 @@ MOST_WIDTH = 256
 """Most dimensions per head."""
 MOST_TOP = 64
 """Most of the strongest keys, which a program keeps in registers."""
+LEAST_CELL = 16
+"""Fewest queries or keys of a cell: the least that a product takes."""
 MOST_TILES = 2**28
 """Most pairs of a tile of queries and one of keys in a plan, a byte each while it is made."""
 
@@ -86,12 +88,58 @@ def statistics(
         ranges = RowRanges(ranges.begins * counts, ranges.ends * counts)
     shift = (finite(logsumexp.float()) * LOG2_E).contiguous()
     found: dict[str, Tensor] = {}
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    with _on(device):
         if "received" in want:
             found["received"] = _received(scores, shift, ranges)
         if want - {"received"} or top:
             found |= _of_rows(scores, shift, ranges, want, top)
     return found
+
+
+def pool(
+    scores: Scores,
+    logsumexp: Tensor,
+    rows: int,
+    cols: int,
+    reduce: str,
+    queries: slice,
+    keys: slice,
+) -> Tensor | None:
+    """As `block_statistics.pool`; None where cells are small, or a query sees several ranges."""
+    height, width = queries.stop - queries.start, keys.stop - keys.start
+    if min(height // rows, width // cols) < LEAST_CELL:
+        return None
+    device = scores.query.device
+    batch, heads, all_queries, all_keys = scores.shape
+    ranges = row_ranges(scores.mask, all_queries, all_keys, device)
+    if ranges is None:
+        return None
+    tile = tile_of(scores.query.shape[-1], scores.query.dtype, scores.bias is not None)
+    begins, ends = (x.int().contiguous() for x in ranges)
+    shift = (finite(logsumexp.float()) * LOG2_E).contiguous()
+    out = shift.new_empty(batch, heads, rows, cols)
+    tensors, strides = _operands(scores)
+    sizes, constants = _options(scores, tile)
+    kernels = _kernels()
+    assert kernels is not None
+    with _on(device):
+        kernels.pooled[(rows * cols * batch * heads,)](
+            *tensors,
+            *(shift, begins, ends, out),
+            *strides,
+            _shared(begins),
+            *sizes,
+            *(queries.start, keys.start, height, width, rows, cols),
+            ROWS=tile.read,
+            COLS=tile.read,
+            MEAN=reduce == "mean",
+            **constants,
+        )
+    return out
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def tile_of(width: int, dtype: torch.dtype, has_bias: bool) -> Tile:

@@ -242,3 +242,65 @@ def of_rows(
         at = row[:, None] * SLOTS + slots[None, :]
         tl.store(best_out + at, best, mask=is_row[:, None] & (slots < TOP)[None, :])
         tl.store(places_out + at, places, mask=is_row[:, None] & (slots < TOP)[None, :])
+
+
+@triton.jit
+def _edge(index, size, bins):
+    """Where a bin begins, of bins of even size, the larger ones first."""
+    return index * (size // bins) + tl.minimum(index, size % bins)
+
+
+@triton.jit
+def pooled(
+    query, key, bias, lse, begins, ends, out,
+    query_item, query_head, query_stride, query_stride_dim,
+    key_item, key_head, key_stride, key_stride_dim,
+    bias_item, bias_head, bias_stride, bias_stride_key,
+    range_item, heads, group, queries, keys, scale, softcap,
+    first_query, first_key, height, width, down, across,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    BIAS: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, MEAN: tl.constexpr,
+):  # fmt: skip
+    """A rectangle of the weights in cells: a program has one cell and reads what is seen of it."""
+    cell = tl.program_id(0) % (down * across)
+    head_of_item = (tl.program_id(0) // (down * across)).to(tl.int64)
+    item, head = head_of_item // heads, head_of_item % heads
+    top = first_query + _edge(cell // across, height, down)
+    bottom = first_query + _edge(cell // across + 1, height, down)
+    left = first_key + _edge(cell % across, width, across)
+    right = first_key + _edge(cell % across + 1, width, across)
+    query_base = query + item * query_item + head * query_head
+    key_base = key + item * key_item + head // group * key_head
+    bias_base = bias + item * bias_item + head * bias_head
+    total, largest = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
+    for row in range(top, bottom, ROWS):
+        rows = row + tl.arange(0, ROWS)
+        is_row = rows < bottom
+        begin = tl.load(begins + item * range_item + rows, mask=is_row, other=keys)
+        end = tl.load(ends + item * range_item + rows, mask=is_row, other=0)
+        shift = tl.load(lse + head_of_item * queries + rows, mask=is_row, other=float("inf"))
+        resident = _vectors(query_base, rows, query_stride, query_stride_dim, bottom, DIM, WIDTH)
+        low = tl.maximum(tl.min(tl.where(begin < end, begin, keys), 0), left)
+        high = tl.minimum(tl.max(end, 0), right)
+        for col in range(low, high, COLS):
+            cols = col + tl.arange(0, COLS)
+            vectors = _vectors(key_base, cols, key_stride, key_stride_dim, high, DIM, WIDTH)
+            scores = _scores(resident, vectors, scale, softcap, SOFTCAP, PRECISION)
+            if BIAS:
+                places = rows.to(tl.int64)[:, None] * bias_stride
+                places += cols.to(tl.int64)[None, :] * bias_stride_key
+                inside = is_row[:, None] & (cols < high)[None, :]
+                added = tl.load(bias_base + places, mask=inside, other=0.0)
+                scores += added.to(tl.float32) * LOG2_E
+            seen = (cols[None, :] >= begin[:, None]) & (cols[None, :] < end[:, None])
+            seen = seen & (cols < high)[None, :]
+            weights = tl.where(seen, tl.exp2(scores - shift[:, None]), 0.0)
+            if MEAN:
+                total += tl.sum(weights, 1)
+            else:
+                largest = tl.maximum(largest, tl.max(weights, 1))
+    if MEAN:
+        figure = tl.sum(total, 0) / ((bottom - top) * (right - left)).to(tl.float32)
+    else:
+        figure = tl.max(largest, 0)
+    tl.store(out + head_of_item * (down * across) + cell, figure)
