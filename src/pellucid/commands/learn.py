@@ -48,12 +48,13 @@ def learn(
     json: JsonOption = False,
 ) -> None:
     """Learn attention in ten stations: guess, look, change one thing, try your own, check."""
+    files = {"notebook": notebook, "slides": slides, "svg": svg, "png": png}
+    check_files(overwrite=overwrite, **files)
     from rich.console import Console
 
     from pellucid.lessons.stations import STATIONS, to_json
     from pellucid.lessons.stations import station as station_of
 
-    files = {"notebook": notebook, "slides": slides, "svg": svg, "png": png}
     if page or teaches:
         if any(files.values()) or answers or json:
             raise ArgumentError("--page and --class show the page: leave out other options")
@@ -71,7 +72,6 @@ def learn(
 
             show_path(STATIONS, Console())
         return
-    check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg, png=png)
     from pellucid.commands.printing.console import waiting
 
     with waiting("working out the station"):
