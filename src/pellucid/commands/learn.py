@@ -49,7 +49,7 @@ def learn(
 ) -> None:
     """Learn attention in ten stations: guess, look, change one thing, try your own, check."""
     files = {"notebook": notebook, "slides": slides, "svg": svg, "png": png}
-    check_files(overwrite=overwrite, **files)
+    check_files(overwrite=overwrite, notebook=notebook, slides=slides, svg=svg, png=png)
     from rich.console import Console
 
     from pellucid.lessons.stations import STATIONS, to_json

@@ -21,6 +21,7 @@ from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_p
 from pellucid.layers.matrix_vector import NOTHING, cores, fits
 from pellucid.layers.norms import OffsetLayerNorm, OffsetRMSNorm
 from pellucid.layers.packed_linear import PackedLinear
+from pellucid.layers.thread_count import ThreadCount
 
 if TYPE_CHECKING:
     from pellucid.layers.cache import Cache
@@ -135,6 +136,7 @@ class Step:
         """What the table points to: owner, name, tensor and address."""
         self.matrices: list[Any] = []
         """Arrays of packed weights that it points to."""
+        self.threads = ThreadCount()
         up = stack.blocks[0].feed_forward.up
         # Packed weights are bytes to the kernel, whatever they hold.
         self.kind = torch.uint8 if isinstance(up, PackedLinear) else up.weight.dtype
@@ -281,7 +283,7 @@ class Step:
                 memory_stop[:] = limits.repeat(rows // sources)
         own = (cache.capacity, first, stop, bias, cosine, sine)
         cross = (sources, memory, memory_stop)
-        with cores() as parts:
+        with cores(self.threads) as parts:
             run_blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
         return x.unsqueeze(1)
 

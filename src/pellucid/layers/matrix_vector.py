@@ -3,10 +3,12 @@
 The next token of a few texts takes one read of every weight.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import forking
+from pellucid.layers.thread_count import ThreadCount
 
 MOST_ROWS = 8
 """Most texts; above, one matrix product for all is faster than a row of weights at a time."""
 WORTHWHILE = 2**20
 """Weights below which loading the compiled code costs more than it saves."""
 NOTHING = np.empty(0, np.float32)
+_counts: defaultdict[Any, ThreadCount] = defaultdict(ThreadCount)
+"""By the sizes of a product."""
 _lock = Lock()
 """Without OpenMP, Numba ends the process if two threads call it at once."""
 
@@ -43,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     kernel = compiled_kernel()
     out = np.empty((len(rows), len(weight)), np.float32)
     vectors = (NOTHING if x is None else x.numpy() for x in (scale, bias))
-    with cores() as parts:
+    with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
         kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
     return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
 
@@ -61,8 +66,13 @@ def fits(x: Tensor, most: int = MOST_ROWS) -> bool:
 
 
 @contextmanager
-def cores() -> Iterator[int]:
-    """How many cores to use, as many as torch does; inside, no other thread calls Numba."""
+def cores(count: ThreadCount | None = None) -> Iterator[int]:
+    """How many cores to use; inside, no other thread calls Numba.
+
+    Args:
+        count: chooses among as many as torch uses, by the time that is spent inside; all unless
+            given.
+    """
     import numba
 
     with _lock:
@@ -72,10 +82,14 @@ def cores() -> Iterator[int]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         parts = min(threads, numba.config.NUMBA_NUM_THREADS)
+        parts = parts if count is None else count.choose(parts)
         numba.set_num_threads(parts)
+        start = perf_counter()
         try:
             yield parts
         finally:
+            if count is not None:
+                count.note(perf_counter() - start)
             numba.set_num_threads(before)
 
 
