@@ -24,7 +24,7 @@ def test_the_options_are_those_documented(run, command):
         },
         "heads": {
             "--sort", "--model", "--max-tokens", "--column", "--delimiter", "--encoding", "--over",
-            "--workers", "--part", "--output", "--json", "--help",
+            "--workers", "--part", "--output", "--overwrite", "--json", "--help",
         },
     }[command]  # fmt: skip
 
