@@ -18,10 +18,11 @@ from pellucid.attention.scores import Scores
 
 BAND_ROWS = 128
 """Rows of a rectangle that is neither whole nor causal: a window pays for its rows too."""
-STRIP_ROWS = 64
-"""Rows of a strip of a causal square."""
-LEAST_STRIPS, MOST_STRIPS = 5, 8
-"""Between these, one call takes longer than all of them; elsewhere it does not."""
+STRIP_ROWS, STRIPS = 128, 4
+"""Rows of a strip of a causal square, and how many strips are faster than one call: of fewer, the
+calls cost more than the hidden scores that they save."""
+LEAST_HEADS = 16
+"""Heads of all items together below which they do, too."""
 MOST_SPANS = 4
 """Separate ranges of keys that get a kernel call each; more are gathered into one call."""
 LEAST_ROWS = 16
@@ -194,9 +195,10 @@ def _computes_hidden(scores: Scores) -> bool:
     """Whether one causal call computes the hidden scores too, as the kernel of the CPU does up to
     512 keys, which it takes at once.
     """
-    queries, keys = scores.shape[2:]
-    is_short = LEAST_STRIPS * STRIP_ROWS <= queries == keys <= MOST_STRIPS * STRIP_ROWS
-    return scores.query.device.type == "cpu" and scores.dtype == torch.float32 and is_short
+    batch, heads, queries, keys = scores.shape
+    is_short = queries == keys and (STRIPS - 1) * STRIP_ROWS < keys <= STRIPS * STRIP_ROWS
+    is_worth_it = is_short and batch * heads >= LEAST_HEADS and scores.dtype == torch.float32
+    return is_worth_it and scores.query.device.type == "cpu"
 
 
 def _strips(whole: Rectangle, mask: Mask) -> list[Rectangle]:
