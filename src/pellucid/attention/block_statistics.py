@@ -56,7 +56,7 @@ def statistics(
     """
     batch, heads, rows, keys = scores.shape
     device, dtype = scores.query.device, scores.dtype
-    differentiable = keeps_graph(scores, *(() if logsumexp is None else (logsumexp,)))
+    differentiable = keeps_graph(scores, logsumexp)
     known = logsumexp
     if known is None and not top and want == {"peak"}:  # which asks for no weights
         known = torch.zeros(batch, heads, rows, dtype=dtype, device=device)
@@ -263,9 +263,9 @@ def _by_span(packed: Tensor, block: Block, dim: int) -> Iterator[tuple[int, int,
         yield start, stop, part
 
 
-def keeps_graph(scores: Scores, *tensors: Tensor) -> bool:
+def keeps_graph(scores: Scores, *tensors: Tensor | None) -> bool:
     """Whether a result needs gradients."""
-    required = scores.requires_grad or any(t.requires_grad for t in tensors)
+    required = scores.requires_grad or any(t is not None and t.requires_grad for t in tensors)
     return torch.is_grad_enabled() and required
 
 

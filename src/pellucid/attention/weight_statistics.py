@@ -24,11 +24,9 @@ COLLECTED = ("received", "entropy", "max_logit")
 
 def check_collected(names: Collection[str]) -> None:
     """Raise ArgumentError unless all are statistics that `collect` gives."""
-    for name in [names] if isinstance(names, str) else names:
-        if name not in COLLECTED or isinstance(names, str):
-            raise ArgumentError(
-                f"collect must be a tuple of {', '.join(map(repr, COLLECTED))}; got {names!r}"
-            )
+    if isinstance(names, str) or not set(names) <= set(COLLECTED):
+        known = ", ".join(map(repr, COLLECTED))
+        raise ArgumentError(f"collect must be a tuple of {known}; got {names!r}")
 
 
 class Statistics(NamedTuple):

@@ -133,14 +133,14 @@ def _run_kernel(
     )
     if bias is not None:  # the kernels differ on rows that see nothing
         hidden = bias.amax(-1) == -torch.inf
-        if _may_hold(hidden):
+        if _any_hidden(hidden):
             context = context.masked_fill(hidden.unsqueeze(-1), 0)
             logsumexp = logsumexp.masked_fill(hidden, -torch.inf)
     return context, logsumexp, kernel
 
 
-def _may_hold(hidden: Tensor) -> bool:
-    """Whether any row is hidden; an accelerator is not waited for."""
+def _any_hidden(hidden: Tensor) -> bool:
+    """Whether a row is hidden; True on an accelerator, which is not waited for."""
     return hidden.device.type != "cpu" or bool(hidden.any())
 
 
@@ -180,7 +180,9 @@ class _Fused(torch.autograd.Function):
             bias = call.bias(scores)
             rows, rows_lse = call.queries_of(query), call.queries_of(shift)
             hidden = rows_lse == torch.inf
-            if bias is not None and _may_hold(hidden):  # a row that sees nothing may hold anything
+            if bias is not None and _any_hidden(
+                hidden
+            ):  # a row that sees nothing may hold anything
                 rows = rows.masked_fill(hidden.unsqueeze(-1), 0)
             grads = fused_kernels.backward(
                 _dense(call.queries_of(of_context)),
