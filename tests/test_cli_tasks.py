@@ -248,6 +248,7 @@ def test_many_labels_are_listed(run, tmp_path):
         (["classify", "--head", "a", "--examples", "b", "c"], "give either --examples, labelled"),
         (["classify", "--head", "a", "--save", "b"], "--save goes with --examples"),
         (["classify", "a", "--model", "nowhere"], "model 'nowhere' is not a local directory"),
+        (["embed", "a", "--model", "minilmm"], "did you mean 'minilm'?"),
         (["classify", "--head", "{texts}", "a"], "is not a head"),
         (["classify", "--examples", "{texts}"], "has one text per line and no columns"),
         (["classify", "--examples", "nowhere"], "cannot read 'nowhere': No such file"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from pellucid import pretrained
@@ -70,17 +71,20 @@ def directory_of(path: str | Path) -> Path:
         raise MissingExtraError.of(
             f"model '{path}' is not a directory, and the hub needs huggingface_hub", "hf"
         ) from error
+    near = get_close_matches(str(path), pretrained.NAMES, n=1)
+    advice = f"; did you mean '{near[0]}'?" if near else ""
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(WANTED)))
     except LocalEntryNotFoundError as error:
         raise FileError(
             f"model '{path}' is not a local directory, and the Hugging Face hub cannot be reached"
+            f"{advice}"
         ) from error
     except Exception as error:  # the hub client and its HTTP library raise errors of many kinds
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise FileError(
             f"model '{path}' is not a local directory, and the Hugging Face hub does not provide "
-            f"it: {reason}"
+            f"it: {reason}{advice}"
         ) from error
 
 
