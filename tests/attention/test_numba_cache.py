@@ -23,6 +23,8 @@ def twice(x):
 
 def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
     pytest.importorskip("numba")
+    # Python's own cache would not see a change within a second that keeps the size.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "main.py").write_text(MAIN)
 
