@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from pellucid.errors import TypeMismatchError, UnknownNameError
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import COLUMNS, HeadTable
 
-MARKS = {0, 3, 7, 9}
-SHARES = ("first", "itself", "previous", "next", "duplicates", "induction", "punctuation")
+PUNCTUATION, SPECIAL = {3, 9}, {0, 7}
+SHARES = (
+    "first", "itself", "previous", "next", "duplicates", "induction", "punctuation", "special",
+)  # fmt: skip
 
 
 def truth(weights, visible, ids, padding):
@@ -46,9 +49,10 @@ def truth(weights, visible, ids, padding):
                 before = [j for j in alike if j < i]
                 if before and before[-1] + 1 < i and sees[before[-1] + 1]:
                     found["induction"].append(row[before[-1] + 1])
-                found["punctuation"].append(
-                    sum(w for w, token in zip(row, ids[b], strict=True) if token in MARKS)
-                )
+                for name, marks in (("punctuation", PUNCTUATION), ("special", SPECIAL)):
+                    found[name].append(
+                        sum(w for w, token in zip(row, ids[b], strict=True) if token in marks)
+                    )
         rows.append([sum(x) / len(x) if x else math.nan for x in found.values()])
     return torch.tensor(rows, dtype=torch.float64)
 
@@ -130,6 +134,7 @@ DOES = {
     "duplicates": [0, 5, 9, 10, 0, 1, 0, 0, 5, 2, 3, 0, 0],
     "induction": [0, 0, 0, 0, 0, 2, 0, 0, 6, 3, 4, 0, 0],
     "punctuation": [7] * 13,
+    "special tokens": [12] * 13,
     "next token": [min(12, i + 1) for i in range(13)],
     "": [6] * 13,
 }
@@ -144,9 +149,36 @@ def test_heads_that_do_one_thing_are_called_so():
         assert getattr(by_role[role], name) == pytest.approx(1)
     for role in ("itself", "duplicates", "induction", "punctuation"):
         assert getattr(by_role[role], role) == pytest.approx(1)
+    assert by_role["punctuation"].special == pytest.approx(0, abs=1e-6)
+    assert by_role["special tokens"].special == pytest.approx(1)
+    assert by_role["special tokens"].punctuation == pytest.approx(0, abs=1e-6)
     assert by_role["first token"].first == pytest.approx(1)
     assert by_role["itself"].entropy == pytest.approx(0, abs=1e-6)
     assert by_role["next token"].distance == pytest.approx(12 / 13)
+
+
+def test_special_tokens_are_those_that_the_tokenizer_says():
+    """Also if they look like words or signs, or if only their marks of added tokens say so."""
+
+    class Added:
+        def __init__(self, content, special):
+            self.content, self.special = content, special
+
+    class Knowing(Tokenizer):
+        all_special_ids = (9,)  # "."
+        added_tokens_decoder = MappingProxyType(
+            {6: Added("mat", True), 7: Added("[SEP]", False), 2: Added("cat", False)}
+        )
+
+    query, key = pointing([[place] * 13 for place in (6, 7, 11, 12, 2)], 13)
+    seen = watched(IDS, query, key, Knowing())
+    assert [row.role for row in heads(seen)] == [
+        "special tokens", "punctuation", "special tokens", "special tokens", "",
+    ]  # fmt: skip
+    assert heads(watched(IDS, query, key, Knowing()))[2].punctuation == pytest.approx(0, abs=1e-6)
+    seen = seen._with(seen.records)
+    seen._placeholders = frozenset({6})  # stands for an image, whatever its tokenizer says
+    assert heads(seen)[0].role == ""
 
 
 def test_causal_heads_that_do_one_thing():
@@ -229,6 +261,7 @@ def test_what_needs_tokens_is_unknown_without_them():
     query, key = some(1, 2, 13, 5), some(1, 2, 13, 5, seed=1)
     row = heads(watched(IDS, query, key))[0]  # ids, but nobody who can spell them
     assert math.isnan(row.punctuation)
+    assert math.isnan(row.special)
     assert 0 < row.duplicates < 1
     row = heads(watched(IDS[:, :11], query, key))[0]  # ids of another length are not these
     assert math.isnan(row.duplicates)
@@ -282,7 +315,7 @@ def test_the_table():
     text = repr(table).splitlines()
     assert text[0].split() == [
         "layer", "head", "entropy", "distance", "first", "itself", "previous", "next",
-        "duplicates", "induction", "punctuation", "role",
+        "duplicates", "induction", "punctuation", "special", "role",
     ]  # fmt: skip
     assert text[3].split()[-1] == "itself"
     assert text[1].split()[7] == "-"

@@ -23,7 +23,9 @@ from tests.viewer.page import asked, chosen, later, status
 from tests.viewer.page import names as names_of
 from tests.viewer.recordings import HEADS, LAYERS, SOURCE, WORDS, Spelling, made
 
-MEASURES = ("distance", "first", "itself", "previous", "duplicates", "induction", "punctuation")
+MEASURES = (
+    "distance", "first", "itself", "previous", "duplicates", "induction", "punctuation", "special",
+)  # fmt: skip
 
 
 def heads(page: Page) -> Locator:

@@ -20,6 +20,8 @@ from pellucid.lens.head_table import SHARES
 from pellucid.text.utf8_files import pyarrow_for
 
 MEASURES = ("entropy", "distance", *SHARES)
+LATER = ("special",)
+"""Measures that older runs do not have."""
 CONFIDENCE = 0.95
 UNLIKE = 10
 """How many documents are named in which a head is most unlike itself."""
@@ -213,11 +215,13 @@ def _groups(output: Path) -> Iterator[tuple[Key, dict[str, "np.ndarray[Any, Any]
     columns = ["file", "line", "tokens", "stack", "name", "layer", "head", "role", *MEASURES]
     for part in parts:
         with parquet.ParquetFile(part) as file:
-            if missing := set(columns) - set(file.schema_arrow.names):
-                raise FileError(f"'{output}' is not a run of heads: it has no {sorted(missing)[0]}")
+            missing = set(columns) - set(file.schema_arrow.names)
+            if missing - set(LATER):
+                raise FileError(f"'{output}' is not a run of heads: it has no {min(missing)}")
             for number in range(file.num_row_groups):
-                table = file.read_row_group(number, columns)
-                rows = {name: table[name].to_numpy() for name in columns}
+                table = file.read_row_group(number, [x for x in columns if x not in missing])
+                rows = {name: table[name].to_numpy() for name in table.column_names}
+                rows |= {name: np.full(len(table), np.nan) for name in missing}
                 keys = list(
                     zip(rows["stack"], rows["name"], rows["layer"], rows["head"], strict=True)
                 )

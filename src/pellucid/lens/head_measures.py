@@ -41,24 +41,27 @@ def heads(
     not count. `previous`, `next`, `duplicates` and `induction` are averages over the queries that
     can see such a position, and NaN if none can. A position after an earlier occurrence that is the
     query itself is not induction. `punctuation` covers tokens without a letter or digit (as BERT
-    defines them: Unicode punctuation, all other ASCII signs, line breaks) and special tokens such
-    as [CLS], [SEP], </s> and <|endoftext|>. In cross-attention, distance, itself, previous, next,
-    duplicates and induction are NaN. Without token ids, or without a tokenizer, the columns that
-    need them are NaN. Shares are shares of all attention, including what learned sinks take.
+    defines them: Unicode punctuation, all other ASCII signs, line breaks), and `special` the tokens
+    that the tokenizer calls special, such as [CLS], [SEP], </s> and <|im_end|>, whatever they look
+    like; without its knowledge, those in such brackets. In cross-attention, distance, itself,
+    previous, next, duplicates and induction are NaN. Without token ids, or without a tokenizer, the
+    columns that need them are NaN. Shares are shares of all attention, including what learned sinks
+    take.
 
     The role is "broad" if the entropy is at least 0.9 of its maximum. Otherwise it is the largest
     of itself, previous, next, duplicates and induction, if that is at least 0.4; then "first token"
-    and then "punctuation", by the same threshold. So a head that falls back to the first token when
-    it finds no match is named after its match.
+    and then the larger of "punctuation" and "special tokens", by the same threshold. So a head that
+    falls back to the first token when it finds no match is named after its match.
 
     Memory is O(n) per head. The cost is one pass over the weights for the statistics and one for
-    punctuation, the pairs of equal tokens for duplicates, and single weights for the rest.
+    punctuation and special tokens, the pairs of equal tokens for duplicates, and single weights for
+    the rest.
     Placeholders for images or audio, which share one id, are not duplicates of each other.
 
     Sources: previous-token and induction heads (Elhage et al. 2021, "A Mathematical Framework for
     Transformer Circuits"; Olsson et al. 2022, "In-context Learning and Induction Heads"); the first
     token (Xiao et al. 2024, "Efficient Streaming Language Models with Attention Sinks");
-    duplicate-token heads (Wang et al. 2023, "Interpretability in the Wild"); separators,
+    duplicate-token heads (Wang et al. 2023, "Interpretability in the Wild"); special tokens,
     punctuation, next token, broad heads (Clark et al. 2019, "What Does BERT Look At?").
 
     Args:
@@ -115,10 +118,12 @@ def _measure(seen: Recording, record: Record, stack: str, layer: int) -> list[He
     first = real_keys.int().argmax(-1, keepdim=True).expand_as(own)
     columns["first"] = mean(positions.weights_at(first))
     key_ids = _key_ids(record)
-    flags = None if key_ids is None else _punctuation(seen, key_ids)
+    flags = None if key_ids is None else _punctuation_and_special(seen, key_ids)
     if flags is not None:
-        as_values = flags.to(weights.dtype).reshape(*weights.shape[:-3], 1, -1, 1)
-        columns["punctuation"] = mean((weights @ as_values).reshape(entropy.shape))
+        as_values = flags.to(weights.dtype).reshape(*weights.shape[:-3], 1, -1, 2)
+        on_punctuation, on_special = (weights @ as_values).unbind(-1)
+        columns["punctuation"] = mean(on_punctuation.reshape(entropy.shape))
+        columns["special"] = mean(on_special.reshape(entropy.shape))
     if not record.is_cross:
         columns["distance"] = mean(distance)
         targets = {"itself": own, "previous": own - 1, "next": own + 1}
@@ -157,16 +162,27 @@ def _with_distinct_placeholders(ids: Tensor, placeholders: frozenset[int]) -> Te
     return torch.where(is_placeholder, -1 - position, ids)
 
 
-def _punctuation(seen: Recording, ids: Tensor) -> Tensor | None:
-    """Which tokens are punctuation or special, a bool like ids; None without a tokenizer."""
+def _punctuation_and_special(seen: Recording, ids: Tensor) -> Tensor | None:
+    """(batch, keys, 2) bool, which tokens are punctuation, and which special; never both.
+
+    None without a tokenizer. Placeholders for images or audio are neither: what stands there is no
+    special token.
+    """
     distinct, place = ids.unique(return_inverse=True)
-    tokens = seen.strings(distinct)
-    if tokens == [str(number) for number in distinct.tolist()]:
+    numbers, tokens = distinct.tolist(), seen.strings(distinct)
+    if tokens == [str(number) for number in numbers]:
         return None
-    flags = [
-        is_special(token) or is_punctuation(text)
-        for token, text in zip(tokens, texts(tokens), strict=True)
-    ]
+    known = seen.special_ids
+    flags = []
+    for number, token, text in zip(numbers, tokens, texts(tokens), strict=True):
+        special = number in known if known else is_special(token)
+        stands_for_another = number in seen.placeholder_ids
+        flags.append(
+            (
+                is_punctuation(text) and not special and not stands_for_another,
+                special and not stands_for_another,
+            )
+        )
     return torch.tensor(flags, device=ids.device)[place]
 
 
@@ -179,4 +195,6 @@ def _role(row: HeadRow, max_entropy: float) -> str:
         return max(clear, key=lambda role: clear[role])
     if row.first >= CLEAR:
         return "first token"
-    return "punctuation" if row.punctuation >= CLEAR else ""
+    others = {"punctuation": row.punctuation, "special tokens": row.special}
+    role = max(others, key=lambda role: others[role])
+    return role if others[role] >= CLEAR else ""

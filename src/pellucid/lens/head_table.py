@@ -14,7 +14,16 @@ from pellucid.lens.layer_labels import CROSS, DECODER
 
 __all__ = ["COLUMNS", "SHARES", "HeadRow", "HeadTable"]
 
-SHARES = ("first", "itself", "previous", "next", "duplicates", "induction", "punctuation")
+SHARES = (
+    "first",
+    "itself",
+    "previous",
+    "next",
+    "duplicates",
+    "induction",
+    "punctuation",
+    "special",
+)
 """The columns that are shares of a head's attention."""
 MOST_ROWS = 64
 """The most rows that are printed."""
@@ -52,7 +61,9 @@ class HeadRow:
     induction: float
     """Share on the position after the last earlier occurrence of the query's token."""
     punctuation: float
-    """Share on punctuation, line breaks and special tokens."""
+    """Share on punctuation and line breaks."""
+    special: float
+    """Share on special tokens, such as [SEP]."""
 
     @property
     def label(self) -> str:

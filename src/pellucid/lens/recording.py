@@ -17,6 +17,7 @@ from pellucid.lens.from_attentions import Tokens, from_attentions
 from pellucid.lens.layer_selection import Layers, select_records
 from pellucid.lens.record import Proof, Record
 from pellucid.lens.recording_summary import summary
+from pellucid.lens.spelling import special_ids_of
 
 MOST_NAMES = 5
 HEADS = "pellucid.lens.head_measures"
@@ -230,7 +231,7 @@ class Recording(Displayed, Mapping[str, AttentionWeights]):
     @property
     def special_ids(self) -> frozenset[int]:
         """The ids of special tokens, such as [CLS] or a language code, if a tokenizer is known."""
-        return self._special | frozenset(getattr(self._tokenizer, "all_special_ids", ()))
+        return self._special | special_ids_of(self._tokenizer)
 
     @property
     def placeholder_ids(self) -> frozenset[int]:

@@ -4,9 +4,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Word", "is_punctuation", "is_special", "texts", "words"]
+__all__ = ["Word", "is_punctuation", "is_special", "special_ids_of", "texts", "words"]
 
 Convention = Literal["pieces", "spaces", "bytes", "none"]
 """How tokens mark words: "##" before a continuation (WordPiece; Wu et al. 2016), "▁" for a space
@@ -124,6 +124,21 @@ def _whole(parts: Sequence[bytes]) -> list[str]:
 def is_special(token: str) -> bool:
     """Whether a token is special, by its brackets: [SEP], </s>, <|im_end|>."""
     return _SPECIAL.fullmatch(token) is not None
+
+
+def special_ids_of(tokenizer: Any) -> frozenset[int]:
+    """The ids of the tokens that a tokenizer calls special.
+
+    Besides those with a role, which `all_special_ids` lists (such as the beginning of a text), they
+    are added tokens that are marked as special or look so, such as the marks of a chat's turns.
+
+    Args:
+        tokenizer: with the interface of transformers, as much of it as it has; or None.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset(getattr(tokenizer, "all_special_ids", ())) | {
+        number for number, token in added.items() if token.special or is_special(token.content)
+    }
 
 
 def is_punctuation(text: str) -> bool:

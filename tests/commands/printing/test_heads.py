@@ -10,10 +10,11 @@ from pellucid.lens.head_table import HeadRow, HeadTable
 
 def test_a_large_model_is_shown_by_its_clearest_heads():
     facts = dict.fromkeys(("entropy", "distance", "first", "itself", "next", "duplicates"), 0.1)
+    facts |= dict.fromkeys(("induction", "punctuation", "special"), 0.0)
     rows = [
         HeadRow(
-            layer=layer, head=head, name=f"h.{layer}.attn", induction=0.0, punctuation=0.0,
-            previous=head / 31, role="previous token" if head > 20 else "", **facts,
+            layer=layer, head=head, name=f"h.{layer}.attn", previous=head / 31,
+            role="previous token" if head > 20 else "", **facts,
         )
         for layer in range(5) for head in range(32)
     ]  # fmt: skip

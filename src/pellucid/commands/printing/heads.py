@@ -25,13 +25,14 @@ LETTERS = {
     "duplicates": ("D", "magenta"),
     "induction": ("I", "bold red"),
     "punctuation": ("M", "bright_black"),
+    "special tokens": ("T", "bright_black"),
     "broad": ("b", "bright_black"),
     "": ("·", "bright_black"),
 }
 """The letter and style of each role on the map."""
 STACKS = {"e": "encoder", "d": "decoder", "x": "cross-attention"}
 """What the letters before the numbers of layers stand for."""
-MEANING = {"punctuation": "punctuation or special tokens", "broad": "broad", "": "no clear role"}
+MEANING = {"": "no clear role"}
 SHARES = {
     "first": "first",
     "itself": "self",
@@ -40,6 +41,7 @@ SHARES = {
     "duplicates": "dupl",
     "induction": "indu",
     "punctuation": "punc",
+    "special": "spec",
 }
 """Columns of shares, and their titles in a narrow table."""
 MOST_ROWS = 100
@@ -47,7 +49,7 @@ MOST_ROWS = 100
 CLEAREST = 5
 """Heads per role in a table of the clearest."""
 MOST_UNSEEN = 20
-WIDE, NARROW = 100, 60
+WIDE, NARROW = 106, 60
 """Widths of a terminal from which the table has full titles, and all columns."""
 
 
@@ -164,7 +166,8 @@ def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
         "next": "the token after",
         "duplicates": "other occurrences of the query's token",
         "induction": "what followed an earlier occurrence of it",
-        "punctuation": "punctuation and special tokens",
+        "punctuation": "punctuation and line breaks",
+        "special": "special tokens such as [SEP]",
     }
     parts = [f"{name if wide else SHARES[name]} to {targets[name]}" for name in shares]
     text = f"Shares of attention: {', '.join(parts)}. They overlap and need not sum to 100%."
@@ -183,6 +186,7 @@ def clearest(table: HeadTable) -> HeadTable:
         "previous token": "previous",
         "next token": "next",
         "first token": "first",
+        "special tokens": "special",
         "broad": "entropy",
     }
     rows: list[HeadRow] = []

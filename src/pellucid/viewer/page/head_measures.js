@@ -16,7 +16,8 @@ export const MEASURES = {
   next: ["next token", "share of attention on the token after"],
   duplicates: ["duplicates", "share of attention on other occurrences of the same token"],
   induction: ["induction", "share of attention on what followed an earlier occurrence of the same token"],
-  punctuation: ["punctuation", "share of attention on punctuation and special tokens"],
+  punctuation: ["punctuation", "share of attention on punctuation and line breaks"],
+  special: ["special tokens", "share of attention on special tokens such as [SEP]"],
 };
 const UNBOUNDED = new Set(["entropy", "distance"]); // the others are shares
 const CLARK = "Clark et al. 2019, What Does BERT Look At?";
@@ -29,7 +30,8 @@ export const ROLES = {
   induction: ["Each token finds an earlier occurrence of itself and attends to what came next. This lets a model continue a sequence that it has seen before.", "Olsson et al. 2022, In-context Learning and Induction Heads"],
   duplicates: ["Each token attends to other occurrences of the same token.", "Wang et al. 2023, Interpretability in the Wild"],
   "first token": ["Most attention goes to the first token, whatever it is: an attention sink, where a head puts its attention when nothing else is relevant.", "Xiao et al. 2024, Efficient Streaming Language Models with Attention Sinks"],
-  punctuation: ["Most attention goes to punctuation, line breaks and special tokens. They may serve as attention sinks too.", CLARK],
+  punctuation: ["Most attention goes to punctuation and line breaks. They may serve as attention sinks too.", CLARK],
+  "special tokens": ["Most attention goes to special tokens, such as [SEP]: in BERT, what a head does that finds nothing to act on.", CLARK],
   broad: ["Attention is spread almost evenly over all visible tokens, so the head computes roughly their mean.", CLARK],
 };
 const NO_ROLE = /** @type {[string, string]} */ (["No named behaviour accounts for 40 % of this head's attention.", ""]);
