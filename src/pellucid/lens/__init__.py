@@ -6,6 +6,7 @@ from pellucid.lens.eviction import h2o_scores, snapkv_scores
 from pellucid.lens.gradient_attribution import gradient_times_weights
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import HeadTable
+from pellucid.lens.link_removal import Without, without
 from pellucid.lens.norm_attribution import attribution
 from pellucid.lens.projection import output_projection
 from pellucid.lens.record import Record
@@ -18,6 +19,7 @@ __all__ = [
     "Record",
     "Recording",
     "Watch",
+    "Without",
     "align",
     "attribution",
     "gradient_times_weights",
@@ -27,5 +29,6 @@ __all__ = [
     "rollout",
     "snapkv_scores",
     "watch",
+    "without",
     "words",
 ]
