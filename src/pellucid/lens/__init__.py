@@ -13,12 +13,19 @@ from pellucid.lens.record import Record
 from pellucid.lens.recorder import Watch, watch
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import words
+from pellucid.lens.tracing.residual_stream import ResidualStream, Source, residual_stream
+from pellucid.lens.tracing.trace import Trace, trace
+from pellucid.lens.tracing.why import Why, why
 
 __all__ = [
     "HeadTable",
     "Record",
     "Recording",
+    "ResidualStream",
+    "Source",
+    "Trace",
     "Watch",
+    "Why",
     "Without",
     "align",
     "attribution",
@@ -26,9 +33,12 @@ __all__ = [
     "h2o_scores",
     "heads",
     "output_projection",
+    "residual_stream",
     "rollout",
     "snapkv_scores",
+    "trace",
     "watch",
+    "why",
     "without",
     "words",
 ]

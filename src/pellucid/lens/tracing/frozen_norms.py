@@ -1,0 +1,77 @@
+"""A norm with its scale frozen: a linear function of its input, plus a bias.
+
+    LayerNorm   y = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias
+    RMSNorm     y = x * weight / sqrt(mean(x ** 2) + eps)
+
+The division by what the model observed is the only part that is not linear in x. Some families
+multiply by 1 + weight. Which formula holds is not looked up: it is the one that gives the output of
+the module.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import ArgumentError
+
+ROUNDINGS = 64
+"""The error, in roundings of the largest number, that the formula may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenNorm:
+    """y = (x - mean(x) if it is centred) * gain + bias."""
+
+    gain: Tensor
+    is_centred: bool
+    bias: Tensor | None
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The part that is linear in x."""
+        return (x - x.mean(-1, keepdim=True) if self.is_centred else x) * self.gain
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm over the last dimension, by the name of its class."""
+    name = type(module).__name__
+    is_named = name.endswith(("LayerNorm", "RMSNorm", "Norm"))
+    return is_named and "Batch" not in name and "Group" not in name and not module._modules
+
+
+def frozen(module: nn.Module, name: str, x: Tensor, output: Tensor) -> FrozenNorm:
+    """The linear function that the norm is at this input.
+
+    Args:
+        module: the norm.
+        name: its name, for the message.
+        x: (..., width), its input.
+        output: what it gave.
+
+    Raises:
+        ArgumentError: it computes something else.
+    """
+    weight: Any = getattr(module, "weight", None)
+    bias: Any = getattr(module, "bias", None)
+    eps = next(
+        (v for key in ("eps", "variance_epsilon") if (v := getattr(module, key, None)) is not None),
+        torch.finfo(x.dtype).eps,  # as nn.RMSNorm
+    )
+    with torch.no_grad():
+        wide = x.detach().double()
+        result = output.detach().double()
+        allowed = ROUNDINGS * torch.finfo(output.dtype).eps * float(result.abs().max())
+        is_rms = "RMS" in type(module).__name__
+        for is_centred in (not is_rms, is_rms):
+            middle = wide - wide.mean(-1, keepdim=True) if is_centred else wide
+            scale = (middle.square().mean(-1, keepdim=True) + eps).rsqrt()
+            for offset in (0, 1) if weight is not None else (0,):
+                gain = scale if weight is None else scale * (weight.double() + offset)
+                expected = middle * gain
+                if bias is not None:
+                    expected = expected + bias.double()
+                if float((expected - result).abs().max()) <= allowed:
+                    shift = None if bias is None else bias.detach()
+                    return FrozenNorm(gain.to(x.dtype), is_centred, shift)
+    raise ArgumentError(f"the norm '{name}' is neither a layer norm nor an RMS norm")

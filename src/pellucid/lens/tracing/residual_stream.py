@@ -1,0 +1,292 @@
+"""residual_stream(): a run of a model in which each number is a sum of named parts.
+
+A transformer's blocks read from a residual stream and add to it (Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits"). While a stream is open, the outputs of
+embeddings, attentions and feed-forward parts are leaves of the graph, and norms are linear, with
+the scale that they had. All that lies between is then affine: a number that the model computes from
+the stream is the sum of each leaf times the number's gradient there, plus what biases give. The
+numbers themselves are those of the model.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.lens.module_names import stack, within
+from pellucid.lens.recorder import watch
+from pellucid.lens.recording import Recording
+from pellucid.lens.tracing.frozen_hooks import first_of, freeze_norms, replaced
+from pellucid.lens.tracing.frozen_norms import FrozenNorm
+from pellucid.lens.tracing.parts import Parts, layer_of, parts_of
+
+__all__ = ["ResidualStream", "Source", "residual_stream"]
+
+EMBEDDING, ATTENTION, FEED, BIAS = "embedding", "attention", "feed-forward", "bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a part of a sum came from."""
+
+    kind: str
+    """"token embedding", "position embedding", "type embedding", "attention", "feed-forward" or
+    "bias"."""
+    name: str
+    """Of the module."""
+    layer: int | None = None
+    head: int | None = None
+
+    def __str__(self) -> str:
+        if self.layer is None:
+            return f"bias of {self.name}" if self.kind == BIAS else self.kind
+        place = f"{self.layer}" if self.head is None else f"{self.layer}.{self.head}"
+        return f"bias of {self.name}" if self.kind == BIAS else f"{self.kind} {place}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """What one module wrote."""
+
+    source: Source
+    leaf: Tensor
+    """(batch, tokens, ...), where gradients arrive."""
+    value: Tensor
+    """As `leaf`, or broadcasting to it."""
+    heads: int | None = None
+    """Of an attention, whose leaf is its context, (batch, tokens, heads * dim)."""
+
+    def amounts(self, gradient: Tensor, item: int) -> Tensor:
+        """(heads or 1, tokens): what it gives to the number whose gradient this is."""
+        value = self.value if len(self.value) == 1 else self.value[item : item + 1]
+        products: Tensor = gradient[item].double() * value[0].double()
+        if self.heads is None:
+            return products.flatten(1).sum(-1)[None]
+        of_heads: Tensor = products.unflatten(-1, (self.heads, -1)).sum(-1)
+        return of_heads.T
+
+
+class ResidualStream:
+    """What a model wrote to its residual stream in one run, as `residual_stream` opens it."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeMismatchError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if any(module.training for module in model.modules()):
+            raise ArgumentError("the model is in training mode, and may drop parts: call eval()")
+        self.parts: Parts = parts_of(model)
+        self.seen: Recording = watch(model, values=True, tokenizer=tokenizer)
+        """The attention of the run, values included."""
+        self.written: list[Written] = []
+        """In the order in which the model wrote."""
+        self._starts: list[tuple[str, Tensor, int]] = []
+        """Of each stack: its first block, that block's input, and how much was written before."""
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "ResidualStream":
+        with ExitStack() as stack:
+            stack.enter_context(self.seen)  # type: ignore[arg-type]
+            stack.enter_context(torch.enable_grad())
+            for handle in self._hooks():
+                stack.callback(handle.remove)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    # What is written.
+
+    def _hooks(self) -> list[Any]:
+        parts, modules = self.parts, self.parts.modules
+        handles = list(freeze_norms(modules, self._norm))
+        feeds = {feed.name for feed in parts.feeds}
+        silent = {name for feed in parts.feeds for name in (feed.name, *feed.ups, feed.down)}
+        for name, module in parts.outside().items():
+            if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Embedding"):
+                handles.append(module.register_forward_hook(self._embedding(name)))
+        for name, module in modules.items():
+            bias = getattr(module, "bias", None)
+            is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+            is_silent = any(within(name, one) for one in silent)
+            if name in feeds:
+                handles.append(module.register_forward_hook(self._feed(name)))
+            if is_linear and isinstance(bias, Tensor) and not is_silent:
+                handles.append(module.register_forward_hook(self._bias(name, bias)))
+        before: str | None = None
+        for block in parts.blocks:
+            if stack(block) != before:
+                hook = self._start(block)
+                handles.append(modules[block].register_forward_pre_hook(hook, with_kwargs=True))
+            before = stack(block)
+        for one in parts.attentions:
+            hook = self._context(one.name)
+            handles.append(modules[one.output].register_forward_pre_hook(hook))
+        return handles
+
+    def _add(self, source: Source, tensor: Tensor, heads: int | None = None) -> Tensor:
+        """A leaf with the numbers of a tensor."""
+        leaf = tensor.detach().clone().requires_grad_()
+        self.written.append(Written(source, leaf, leaf.detach(), heads))
+        return leaf
+
+    def _add_bias(self, name: str, bias: Tensor, output: Tensor) -> Tensor:
+        leaf = torch.zeros_like(output).requires_grad_()
+        value = bias.detach().view(*[1] * (output.ndim - bias.ndim), *bias.shape)
+        layer = layer_of(name) if any(within(name, x) for x in self.parts.blocks) else None
+        self.written.append(Written(Source(BIAS, name, layer), leaf, value))
+        return output + leaf
+
+    def _norm(self, name: str, norm: FrozenNorm, output: Tensor) -> Tensor:
+        return output if norm.bias is None else self._add_bias(name, norm.bias, output)
+
+    def _embedding(self, name: str) -> Callable[..., Any]:
+        kind = "token"
+        if "type" in name:
+            kind = "type"
+        elif "position" in name or name.endswith("wpe"):
+            kind = "position"
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            is_table = isinstance(output, Tensor) and output.is_floating_point()
+            if is_table and inputs and not inputs[0].is_floating_point():
+                return self._add(Source(f"{kind} embedding", name), output)
+            return output
+
+        return hook
+
+    def _bias(self, name: str, bias: Tensor) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            return self._add_bias(name, bias, output)
+
+        return hook
+
+    def _feed(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            source = Source(FEED, name, layer_of(name))
+            return replaced(output, self._add(source, first_of(output)))
+
+        return hook
+
+    def _context(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            heads = self.seen.record(name).shape[-3]
+            source = Source(ATTENTION, name, layer_of(name))
+            return (self._add(source, inputs[0], heads), *inputs[1:])
+
+        return hook
+
+    def _start(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            x = inputs[0] if inputs else options["hidden_states"]
+            self._starts.append((name, x, len(self.written)))
+
+        return hook
+
+    # What a number is the sum of.
+
+    def amounts(
+        self, number: Tensor, item: int = 0, each_head: bool = False
+    ) -> dict[Source, Tensor]:
+        """What each source gives to a number that the model computed in this run.
+
+        Args:
+            number: a tensor with one number, in the graph of the run; or the sum of one number for
+                each token, of which each depends on its own token's stream.
+            item: of the batch.
+            each_head: each head of an attention, instead of all together.
+
+        Returns:
+            (tokens,) float64 for each source that reaches the number.
+        """
+        self._check_run()
+        starts = [x for _, x, _ in self._starts]
+        leaves = [one.leaf for one in self.written]
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            number, [*starts, *leaves], retain_graph=True, allow_unused=True
+        )
+        found: dict[Source, Tensor] = {}
+        each: list[Tensor | None] = []
+        for one, gradient in zip(self.written, gradients[len(starts) :], strict=True):
+            amounts = None if gradient is None else one.amounts(gradient, item)
+            each.append(None if amounts is None else amounts.sum(0))
+            if amounts is None:
+                continue
+            source = one.source
+            if one.heads is not None and each_head:
+                for head, amount in enumerate(amounts):
+                    found[Source(source.kind, source.name, source.layer, head)] = amount
+            else:
+                found[source] = found.get(source, 0) + amounts.sum(0)
+        for (_, x, before), at_start in zip(self._starts, gradients, strict=False):
+            rest = self._unnamed(x, at_start, each, before, item)
+            if rest is not None:
+                found[self._unnamed_source()] = rest
+        return found
+
+    def _unnamed(
+        self,
+        x: Tensor,
+        gradient: Tensor | None,
+        each: list[Tensor | None],
+        before: int,
+        item: int,
+    ) -> Tensor | None:
+        """What the input of the first block has beside that of tables: positions that are computed,
+        or the only segment type.
+        """
+        if gradient is None:
+            return None
+        tables = [i for i in range(before) if self.written[i].source.kind == "token embedding"]
+        named = [one for one in each[tables[-1] if tables else 0 : before] if one is not None]
+        total = (gradient[item].double() * x[item].detach().double()).sum(-1)
+        rest = total - sum(named, torch.zeros_like(total))
+        sizes = (gradient[item].double() * x[item].detach().double()).abs().sum(-1)
+        is_rounding = rest.abs() <= 16 * torch.finfo(x.dtype).eps * sizes
+        return None if bool(is_rounding.all()) else rest
+
+    def _unnamed_source(self) -> Source:
+        kinds = {one.source.kind for one in self.written}
+        kind = "type" if "position embedding" in kinds else "position"
+        return Source(f"{kind} embedding", "")
+
+    def _check_run(self) -> None:
+        if not self.written:
+            raise ArgumentError("the model did not run while the stream was open")
+        names = [one.source.name for one in self.written if one.source.kind == ATTENTION]
+        if len({*names}) < len(names):
+            raise ArgumentError(
+                "a block ran more than once while the stream was open: run the model once, on the "
+                "whole text"
+            )
+
+
+def residual_stream(model: nn.Module, *, tokenizer: Any = None) -> ResidualStream:
+    """Run a model so that scores and logits can be taken apart by what they are sums of.
+
+        with lens.residual_stream(model) as stream:
+            model(ids)
+        lens.why(stream, layer=3, head=1, query=7, key=2)
+
+    The model computes what it always computes. Norms are linear to gradients while it runs: divided
+    by what they observed, as constants. Gradients are on, whatever is around.
+
+    Args:
+        model: in eval mode, of Pellucid or of the shape of Llama, GPT-2, BERT or DistilBERT.
+        tokenizer: as for `watch`.
+
+    Raises:
+        ArgumentError: the model is in training mode, or its blocks have parts of other names.
+        TypeMismatchError: it is no torch.nn.Module.
+    """
+    return ResidualStream(model, tokenizer)

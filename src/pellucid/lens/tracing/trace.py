@@ -1,0 +1,131 @@
+"""trace(): which earlier tokens and heads made a model predict what it predicts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid.errors import ArgumentError
+from pellucid.lens.tracing.direct_logits import Shares, direct_logits
+from pellucid.lens.tracing.question import Answer, Logits, Question
+from pellucid.lens.tracing.residual_stream import Source
+
+__all__ = ["Trace", "trace"]
+
+ALLOWED = 1e-4
+"""How far the sum of the parts may be from the logit, over the sum of their sizes if above 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """What each token and head gave to a prediction: see `trace`."""
+
+    method: str
+    token: int
+    """The id whose logit is explained; of a classifier, the label."""
+    against: int | None
+    """The id whose logit is subtracted."""
+    position: int | None
+    """The token after which the prediction is made; None for a classifier."""
+    number: float
+    """The logit, or the difference."""
+    probability: float
+    """Of the token, by a softmax over all logits."""
+    tokens: Tensor
+    """(tokens,) float64: what each token gave."""
+    source_tokens: Tensor | None
+    """(source tokens,) of an encoder-decoder."""
+    heads: dict[str, Tensor]
+    """(heads,) float64 of each attention, by the name of its module."""
+    others: dict[Source, float]
+    """What other parts gave; only with "direct"."""
+    absorbed: dict[str, float]
+    """Relevance that reaches no token, by where it ends; only with "lrp"."""
+    adds_up: bool
+    """Whether the method says that the parts add up to the number."""
+
+    @property
+    def total(self) -> float:
+        """The sum of all parts."""
+        source = 0.0 if self.source_tokens is None else float(self.source_tokens.sum())
+        parts = sum(self.others.values()) + sum(self.absorbed.values())
+        return float(self.tokens.sum()) + source + parts
+
+    @property
+    def missing(self) -> float | None:
+        """The number less the sum of all parts; None if the method does not make a sum."""
+        return self.number - self.total if self.adds_up else None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the parts add up to the number within rounding."""
+        sizes = float(self.tokens.abs().sum()) + sum(map(abs, self.others.values()))
+        return self.missing is not None and abs(self.missing) <= ALLOWED * max(1.0, sizes)
+
+
+Method = Callable[[Question, Any], tuple[Answer, Shares]]
+
+
+def _direct(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
+    return direct_logits(question, tokenizer)[:2]
+
+
+METHODS: dict[str, Method] = {"direct": _direct}
+ADD_UP = ("direct", "lrp")
+
+
+def trace(
+    model: nn.Module,
+    inputs: Tensor | Mapping[str, Any],
+    *,
+    token: int | None = None,
+    against: int | None = None,
+    position: int = -1,
+    method: str = "direct",
+    logits: Logits | None = None,
+    tokenizer: Any = None,
+) -> Trace:
+    """Which earlier tokens and heads made a model predict a token.
+
+    Args:
+        model: in eval mode, of Pellucid or of the shape of Llama, GPT-2, BERT or DistilBERT.
+        inputs: ids, (1, tokens); or the named arguments of the model, for one text.
+        token: the id whose logit is explained, or a classifier's label; None = the likeliest.
+        against: the id of another token: the difference of the two logits is explained.
+        position: of the token after which the prediction is made, from the end if negative.
+        method: "direct".
+        logits: from the model's output to logits, (1, tokens, vocabulary) or (1, labels); None
+            takes the output, or its attribute `logits`.
+        tokenizer: as for `watch`.
+
+    Raises:
+        ArgumentError: an unknown method, a model in training mode, or one of another shape.
+        OutOfRangeError: there is no such token or position.
+        ShapeError, TypeMismatchError: the model gives no logits of one text.
+    """
+    if method not in METHODS:
+        raise ArgumentError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    question = Question(
+        model=model,
+        inputs=inputs,
+        token=token,
+        against=against,
+        position=position,
+        logits=logits,
+    )
+    answer, shares = METHODS[method](question, tokenizer)
+    return Trace(
+        method=method,
+        token=answer.token,
+        against=answer.against,
+        position=answer.position,
+        number=float(answer.number.detach()),
+        probability=float(answer.row.double().softmax(-1)[answer.token]),
+        tokens=shares.tokens,
+        source_tokens=shares.source_tokens,
+        heads=shares.heads,
+        others=shares.others,
+        absorbed=shares.absorbed,
+        adds_up=method in ADD_UP,
+    )

@@ -1,0 +1,123 @@
+"""What a token and a head gave to a logit adds up to it, and is what taking it away would cost."""
+
+import functools
+
+import pytest
+import torch
+from tests.lens.traced import DECODERS, TOKENS, VOCABULARY, some_ids, traced
+
+from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.lens import residual_stream, trace
+
+ids = some_ids()
+
+
+@functools.cache
+def direct(name):
+    return trace(traced(name), ids, position=8)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_parts_add_up_to_the_logit(name):
+    model, found = traced(name), direct(name)
+    with torch.no_grad():
+        output = model(ids)
+    row = getattr(output, "logits", output)[0, 8].double()
+    assert found.token == int(row.argmax())
+    assert found.number == pytest.approx(float(row.max()), rel=1e-6)
+    assert found.probability == pytest.approx(float(row.softmax(-1).max()), rel=1e-5)
+    sizes = float(found.tokens.abs().sum()) + sum(map(abs, found.others.values()))
+    assert abs(found.missing) <= 1e-5 * max(1, sizes)
+    assert found.is_exact
+    heads = sum(float(each.sum()) for each in found.heads.values())
+    assert heads == pytest.approx(float(found.tokens.sum()), rel=1e-6, abs=1e-6)
+    assert found.tokens.shape == (TOKENS,)
+    assert not found.tokens[9:].any()  # they come later
+
+
+def test_what_a_head_gave_is_what_the_logit_loses_with_the_final_norm_frozen():
+    """The oracle: the final residual of a Llama in float64, without the head's part of it."""
+    model, found = traced("llama"), direct("llama")
+    kept = {}
+    handles = [
+        model.model.norm.register_forward_pre_hook(lambda _, x: kept.__setitem__("end", x[0])),
+        *(
+            block.self_attn.o_proj.register_forward_pre_hook(
+                lambda _, x, layer=layer: kept.__setitem__(layer, x[0])
+            )
+            for layer, block in enumerate(model.model.layers)
+        ),
+    ]
+    with torch.no_grad():
+        model(ids)
+    for handle in handles:
+        handle.remove()
+    with torch.no_grad():
+        end = kept["end"][0, 8].double()
+        norm = model.model.norm
+        gain = norm.weight.double() / (end.square().mean() + norm.variance_epsilon).sqrt()
+        row = model.lm_head.weight[found.token].double()
+        assert float(end * gain @ row) == pytest.approx(found.number, rel=1e-5)
+        for layer, block in enumerate(model.model.layers):
+            amounts = found.heads[f"model.layers.{layer}.self_attn"]
+            for head in range(6):
+                part = slice(10 * head, 10 * head + 10)
+                written = (
+                    block.self_attn.o_proj.weight.double()[:, part]
+                    @ kept[layer][0, 8, part].double()
+                )
+                without = float((end - written) * gain @ row)
+                loss = float(end * gain @ row) - without
+                assert float(amounts[head]) == pytest.approx(loss, rel=1e-4, abs=1e-5)
+
+
+def test_what_a_token_gave_is_what_dropping_its_value_would_cost():
+    """Of the last layer alone: all later computation is the final norm, which is frozen."""
+    model = traced("own decoder")
+    with residual_stream(model) as stream:
+        logits = model(ids)
+    number = logits[0, -1, 7]
+    found = trace(model, ids, token=7)
+    one = next(x for x in stream.written if x.source.name == "decoder.blocks.1.attention")
+    [gradient] = torch.autograd.grad(number, one.leaf)
+    record = stream.seen.record("decoder.blocks.1.attention")
+    heads, dim = 3, 10
+    with torch.no_grad():
+        total = 0.0
+        weights, value = record.weights[0, :, -1].double(), record.value[0].double()
+        for head in range(heads):
+            g = gradient[0, -1].double()[dim * head : dim * head + dim]
+            total += float((weights[head] * (value[0] @ g)).sum())
+    assert float(found.heads["decoder.blocks.1.attention"].sum()) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_difference_of_two_logits():
+    model = traced("gpt2")
+    both = trace(model, ids, token=5, against=9)
+    one, other = trace(model, ids, token=5), trace(model, ids, token=9)
+    assert both.number == pytest.approx(one.number - other.number, abs=1e-5)
+    torch.testing.assert_close(both.tokens, one.tokens - other.tokens, rtol=1e-4, atol=1e-5)
+    assert both.against == 9
+
+
+def test_an_earlier_prediction_is_that_of_the_shorter_text():
+    model = traced("mistral")
+    whole, cut = trace(model, ids, position=6, token=4), trace(model, ids[:, :7], token=4)
+    assert whole.number == pytest.approx(cut.number, abs=1e-4)
+    torch.testing.assert_close(whole.tokens[:7], cut.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_refused():
+    model = traced("own decoder")
+    with pytest.raises(ArgumentError, match="method must be one of direct"):
+        trace(model, ids, method="guess")
+    with pytest.raises(OutOfRangeError, match=f"token must be from 0 to {VOCABULARY - 1}, got 61"):
+        trace(model, ids, token=VOCABULARY)
+    with pytest.raises(OutOfRangeError, match="position must be from -11 to 10, got 11"):
+        trace(model, ids, position=TOKENS)
+    with pytest.raises(ArgumentError, match="against is the token itself"):
+        trace(model, ids, token=3, against=3)
+    with pytest.raises(ShapeError, match="one text at a time"):
+        trace(model, ids.repeat(2, 1))
+    with pytest.raises(TypeMismatchError, match="token must be an int"):
+        trace(model, ids, token="the")
