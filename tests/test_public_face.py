@@ -33,6 +33,7 @@ def test_the_names_do_not_change_by_accident():
         "__version__",
         "attention",
         "energies",
+        "intervene",
         "layers",
         "lens",
         "lessons",

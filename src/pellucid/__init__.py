@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pellucid.attention.weights import AttentionWeights as AttentionWeights
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.lens import Recording as Recording
+    from pellucid.lens import intervene as intervene
     from pellucid.lens import watch as watch
     from pellucid.models import load as load
 
@@ -32,6 +33,7 @@ _HOME = {
     "Recording": "pellucid.lens:Recording",
     "attention": "pellucid.attention",  # a package that is also a function; see its last lines
     "energies": "pellucid.attention.energies",
+    "intervene": "pellucid.lens:intervene",
     "layers": "pellucid.layers",
     "lens": "pellucid.lens",
     "lessons": "pellucid.lessons",

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment while a watch opens or closes: nothing is left behind."""
+"""Ctrl-C at any moment while a watch or an intervention opens or closes: nothing is left behind."""
 
 import signal
 import sys
@@ -12,11 +12,21 @@ import pellucid
 from pellucid.common.interrupts import held_back
 from pellucid.lens.interception import listeners, patches
 
-OURS = ("pellucid.lens.recorder", "pellucid.lens.interception", "pellucid.common.interrupts")
+OURS = (
+    "pellucid.lens.recorder",
+    "pellucid.lens.open_listener",
+    "pellucid.lens.interventions",
+    "pellucid.lens.interception",
+    "pellucid.common.interrupts",
+)
+OPENED = {
+    "watch": lambda model: pellucid.watch(model, audit=True),
+    "intervention": pellucid.intervene,
+}
 
 
-def lines_of(model, at=None):
-    """The calls and lines that run as a watch opens and closes; Ctrl-C comes at one of them."""
+def lines_of(model, make, at=None):
+    """The calls and lines that run as it opens and closes; Ctrl-C comes at one of them."""
     seen = []
 
     def press(frame, event, _):
@@ -30,7 +40,7 @@ def lines_of(model, at=None):
 
     sys.settrace(press)
     try:
-        with pellucid.watch(model, audit=True):
+        with make(model):
             pass
     except KeyboardInterrupt:
         pass
@@ -39,14 +49,16 @@ def lines_of(model, at=None):
     return seen
 
 
-def test_ctrl_c_at_every_line_leaves_nothing():
+@pytest.mark.parametrize("what", OPENED)
+def test_ctrl_c_at_every_line_leaves_nothing(what):
+    make = OPENED[what]
     model = nn.MultiheadAttention(22, 2)
     before = signal.getsignal(signal.SIGINT)
     softmax, attend = torch.softmax, nn.functional.scaled_dot_product_attention
-    lines = dict.fromkeys(lines_of(model))
+    lines = dict.fromkeys(lines_of(model, make))
     assert len(lines) > 100
     for line in lines:
-        lines_of(model, at=line)
+        lines_of(model, make, at=line)
         assert listeners.active == (), line
         assert patches._patches == {}, line
         assert torch.softmax is softmax, line

@@ -6,6 +6,7 @@ from pellucid.lens.eviction import h2o_scores, snapkv_scores
 from pellucid.lens.gradient_attribution import gradient_times_weights
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import HeadTable
+from pellucid.lens.interventions import Intervention, intervene
 from pellucid.lens.link_removal import Without, without
 from pellucid.lens.norm_attribution import attribution
 from pellucid.lens.projection import output_projection
@@ -19,6 +20,7 @@ from pellucid.lens.tracing.why import Why, why
 
 __all__ = [
     "HeadTable",
+    "Intervention",
     "Record",
     "Recording",
     "ResidualStream",
@@ -32,6 +34,7 @@ __all__ = [
     "gradient_times_weights",
     "h2o_scores",
     "heads",
+    "intervene",
     "output_projection",
     "residual_stream",
     "rollout",

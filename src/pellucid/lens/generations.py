@@ -168,11 +168,12 @@ class Generations:
         )
         if isinstance(key, Tensor):
             generation.key = weakref.ref(key)
-        if call.context is not None and not call.dropout and call.projection is None:
+        attended = call.context if call.attended is None else call.attended
+        if attended is not None and not call.dropout and call.projection is None:
             # A sliding cache drops keys that earlier rows have seen.
             seen = nn.functional.pad(value, (0, 0, low, 0)) if low else value
             read = key if is_own and not low and isinstance(key, Tensor) else None
-            pending = generation.add_pending(call.context, seen, read)
+            pending = generation.add_pending(attended, seen, read)
             if low or generation.every_row or pending >= STEPS_TOGETHER:
                 self._is_settled(generation)
         return True

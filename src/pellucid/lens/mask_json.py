@@ -14,6 +14,7 @@ from pellucid.attention.masks import (
     Below,
     Dense,
     Documents,
+    Heads,
     Mask,
     Not,
     Or,
@@ -24,7 +25,8 @@ from pellucid.common import untrusted
 from pellucid.errors import FileError
 
 KINDS: dict[str, type[Mask]] = {
-    kind.__name__: kind for kind in (And, Band, Below, Dense, Documents, Not, Or, Present, Rows)
+    kind.__name__: kind
+    for kind in (And, Band, Below, Dense, Documents, Heads, Not, Or, Present, Rows)
 }
 
 

@@ -4,12 +4,13 @@ The layers of a model get the same few masks one after another. A mask is identi
 and its contents, so that it is read for the first layer only.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.attention.masks import Rows
+from pellucid.attention.masks import Mask, Rows
 from pellucid.lens.interception.calls import Call
 from pellucid.lens.mask_inference import InferredMask, infer_mask
 from pellucid.lens.pieces import Keeper, Pieces
@@ -37,9 +38,11 @@ class MaskReader:
         """
         device = self._keeper.device or call.query.device
         if call.inferred is not None:
-            return Visibility.of(call.inferred, queries, keys, device), None
+            inferred = replace(call.inferred, mask=_also(call.inferred.mask, call.hidden))
+            return Visibility.of(inferred, queries, keys, device), None
         # A rule without tensors is identified by its text.
-        rule = str(call.rule) if not tensors(call.rule) else object()
+        is_text = call.hidden is None and not tensors(call.rule)
+        rule = str(call.rule) if is_text else object()
         options = (call.sinks is None, call.hides_with_a_number)
         identity = (queries, keys, rule, options, device, *map(_memory, call.masks))
         prints = [_fingerprint(mask) for mask in call.masks]
@@ -50,6 +53,7 @@ class MaskReader:
                 break
         if result is None:
             inferred = _read(call, queries, keys, device)
+            inferred = replace(inferred, mask=_also(inferred.mask, call.hidden))
             result = Visibility.of(inferred, queries, keys, device), inferred.bias
             self._rules = [(identity, prints, call.masks, result), *self._rules[: KEPT - 1]]
         visibility, bias = result
@@ -72,6 +76,8 @@ class MaskReader:
 
         Args: as those of `Visibility.grown`.
         """
+        if call.hidden is not None:
+            return None
         if call.inferred is not None and call.inferred.uniform is None:
             return visibility.grown(row, rows, low, keys, call.inferred.mask)
         if not call.masks:
@@ -115,6 +121,13 @@ def _read(call: Call, queries: int, keys: int, device: torch.device) -> Inferred
     if call.sinks is not None:  # they take all of a row that sees no key
         rule, uniform = hidden(rule, uniform), None
     return InferredMask(rule, bias, uniform)
+
+
+def _also(rule: Mask | None, hidden: Mask | None) -> Mask | None:
+    """The rule with what an edit hides."""
+    if rule is None or hidden is None:
+        return hidden if rule is None else rule
+    return rule & hidden
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:

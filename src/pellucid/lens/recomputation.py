@@ -48,7 +48,8 @@ def weights_of(record: Record, scores: Tensor, item: int, rows: Tensor) -> Tenso
         logsumexp = record.logsumexps.tensor[item][:, rows].to(scores)
         return torch.exp(scores - logsumexp.unsqueeze(-1))
     if record.sinks is None:
-        return scores.softmax(-1)
+        hidden = (scores == -torch.inf).all(-1, keepdim=True)
+        return scores.softmax(-1).masked_fill(hidden, 0)
     sinks = record.sinks[:, None, None].to(scores).expand(*scores.shape[:-1], 1)
     return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
 

@@ -92,7 +92,7 @@ def prove_call(record: Record, call: Call, value: Part, *, every_row: bool) -> P
         Evidence(
             record=record,
             value=value,
-            context=call.context,
+            context=call.context if call.attended is None else call.attended,
             weights=None if weights is None or weights.shape != record.shape else weights,
             projection=call.projection,
             without=record.visibility.uniform if is_cut else None,

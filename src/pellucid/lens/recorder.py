@@ -8,11 +8,8 @@ While a watch is open, the functions that compute attention are wrapped (see `in
 arguments are kept by reference, and weights are computed lazily.
 """
 
-import sys
-import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
-from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 import torch
@@ -21,15 +18,15 @@ from torch import Tensor, nn
 from pellucid.attention.weight_statistics import check_collected
 from pellucid.common.interrupts import held_back
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens import interception, module_names
+from pellucid.lens import module_names
 from pellucid.lens.call_collector import CallCollector
 from pellucid.lens.call_recorder import CallRecorder
 from pellucid.lens.head_totals import HeadTotals
-from pellucid.lens.interception import call_stack
 from pellucid.lens.interception.audit import Audit
 from pellucid.lens.interception.calls import Call, ModelWeights
 from pellucid.lens.layer_selection import Layers, select_names
-from pellucid.lens.pieces import Keeper, Part
+from pellucid.lens.open_listener import OpenListener
+from pellucid.lens.pieces import Keeper
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 from pellucid.lens.unseen import unseen
@@ -41,23 +38,7 @@ MOST_REASONS = 2
 PROOFS = ("some rows", "every row")
 
 
-class _Exit:
-    """`Watch.__exit__`, which closes the watch even if Ctrl-C comes just before it is called.
-
-    A `with` looks it up before it calls `__enter__`, holds it, and drops it at the end: then a
-    finalizer closes the watch.
-    """
-
-    def __get__(self, watch: "Watch | None", owner: "type[Watch]") -> Callable[..., None]:
-        if watch is None:
-            return owner.leave
-        leave = partial(watch.leave)
-        if not watch.is_open:
-            watch.held_by_with = weakref.ref(leave)
-        return leave
-
-
-class Watch(Recording):
+class Watch(Recording, OpenListener):
     """A recording that grows while it is open, as `watch` returns it."""
 
     def __init__(
@@ -75,57 +56,36 @@ class Watch(Recording):
         collect: Collection[str],
     ) -> None:
         check_collected(collect)
-        if not isinstance(model, nn.Module):
-            raise TypeMismatchError(
-                f"model must be a torch.nn.Module, not {type(model).__module__}."
-                f"{type(model).__qualname__}"
-            )
+        self._calls: CallRecorder | None = None
+        self._listen_to(model, everyone)
         if keeper.dtype is not None and not keeper.dtype.is_floating_point:
             raise TypeMismatchError(f"dtype must be a float dtype, got {keeper.dtype}")
         if proof not in PROOFS:
             raise ArgumentError(f"proof must be one of {', '.join(PROOFS)}; got {proof!r}")
         super().__init__(type(model).__name__, tokenizer=tokenizer)
-        self._model: nn.Module | None = model
-        self._modules = module_names.modules_of(model)
-        self._by_name = dict(self._modules)
         self._selected = None if layers is None else select_names(list(self._by_name), layers)
         self._values = values
         self._keeper = keeper
         self._every_row = proof == "every row"
-        self._everyone = everyone
         self._weights_limit = weights_limit
         self._collect = tuple(collect)
         self.collected: dict[str, HeadTotals] = {}
         """The statistics of each module that attended, by its name, with `collect`."""
         self.audits = audit
         """Whether every softmax without a record is reported, even a router's."""
-        self.runs_eagerly = True
-        """Whether compiled code runs eagerly in an open watch; False only if nothing compiled
-        is to be recorded."""
         self._audit: Audit | None = None
         self._lost: dict[str, str] = {}
         self._softmaxed: set[str] = set()
         self._placeholders = module_names.placeholders(self._modules)
-        self._clear()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the watch has been entered and not left."""
-        return bool(self._names)
+    _maker = "watch(model)"
 
     def _clear(self) -> None:
-        """Set what only an open watch needs to its initial state."""
-        self.held_by_with: weakref.ref[Callable[..., None]] | None = None
-        """The `__exit__` that a `with` holds."""
-        self._finalizer: weakref.finalize[..., Any] | None = None
-        self._names: dict[int, str] = {}
-        self._calls: CallRecorder | None = None
-        self._memory: frozenset[int] | None = None
+        super()._clear()
+        self._calls = None
 
-    def __enter__(self) -> "Watch":
-        if self._model is None:
-            raise ArgumentError("this watch is over; call pellucid.watch(model) for another")
-        self._names = {id(module): name for name, module in self._modules}
+    def _begin(self) -> None:
+        assert self._model is not None
         recorder: Callable[..., CallRecorder] = CallRecorder
         if self._collect:
             recorder = partial(CallCollector, names=self._collect, collected=self.collected)
@@ -141,51 +101,22 @@ class Watch(Recording):
             on_missed=self.on_missed,
             is_lasting=self.is_lasting,
         )
-        held = None if self.held_by_with is None else self.held_by_with()
-        if held is not None:
-            self._finalizer = weakref.finalize(held, self._close)
-            self._finalizer.atexit = False
-        try:
-            interception.add(self, everywhere=self._everyone, eagerly=self.runs_eagerly)
-            if self.audits:
-                with held_back():
-                    audit = Audit(self)
-                    audit.__enter__()  # type: ignore[no-untyped-call]
-                    self._audit = audit
-            return self
-        except BaseException:  # such as an interruption after all is in place
-            self._close()
-            raise
 
-    __exit__ = _Exit()
+    def _listening(self) -> None:
+        if self.audits:
+            with held_back():
+                audit = Audit(self)
+                audit.__enter__()  # type: ignore[no-untyped-call]
+                self._audit = audit
 
-    def leave(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        """Close the watch, as the end of a `with` does."""
-        try:
-            self._close()
-        except BaseException:  # an interruption, which may have come before it began
-            self._close()
-            raise
+    def _end(self) -> None:
+        if self._audit is not None:
+            self._audit.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._audit = None
+
+    def _finish(self, error: BaseException | None) -> None:
         self._all()
         self._unseen = self.unseen
-        # Records outlive the model, and do not keep it alive.
-        self._model, self._modules, self._by_name = None, [], {}
-        self._clear()
-
-    def _close(self) -> None:
-        """Undo what `__enter__` has done."""
-        with held_back():
-            if self._finalizer is not None:
-                self._finalizer.detach()
-            if self._audit is not None:
-                self._audit.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-                self._audit = None
-            interception.remove(self)
 
     @property
     def unseen(self) -> dict[str, str]:
@@ -199,42 +130,9 @@ class Watch(Recording):
 
     # Questions of the interception.
 
-    def name_of(self, module: nn.Module) -> str | None:
-        name = self._names.get(id(module))
-        if name is None and "_is_replica" in vars(module):
-            name = self._names.get(id(call_stack.original_of(module)))
-        return name
-
-    def module_of(self, name: str) -> nn.Module:
-        return self._by_name[name]
-
-    def files(self) -> Iterable[ModuleType]:
-        names = {type(part).__module__ for _, part in self._modules}
-        return [sys.modules[name] for name in names if name in sys.modules]
-
     def wants(self, name: str) -> bool:
         is_refused = self._calls is not None and name in self._calls.refused
         return not is_refused and (self._selected is None or name in self._selected)
-
-    def is_parameter(self, tensor: Tensor) -> bool:
-        if self._memory is None:
-            assert self._model is not None
-            memory = (x.untyped_storage()._cdata for x in self._model.parameters())
-            self._memory = frozenset(memory)
-        return tensor.untyped_storage()._cdata in self._memory
-
-    def is_lasting(self, name: str, part: Part) -> bool:
-        if not isinstance(part, Tensor):
-            return False
-        if self.is_parameter(part):
-            return True
-        memory = part.untyped_storage()._cdata
-        for outer in module_names.ancestors(name):
-            of = vars(self._by_name[outer]) if outer in self._by_name else {}
-            for held in (*of.values(), *of.get("_buffers", {}).values()):
-                if isinstance(held, Tensor) and held.untyped_storage()._cdata == memory:
-                    return True
-        return False
 
     # Events of the interception.
 

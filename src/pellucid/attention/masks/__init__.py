@@ -7,7 +7,15 @@ are the kinds of mask there are; `checks` refuses what does not fit.
 from pellucid.attention.masks.checks import Extent
 from pellucid.attention.masks.factories import causal, documents, padding, prefix, present, window
 from pellucid.attention.masks.mask import And, Dense, Mask, Not, Or, PerItem, Spans, as_mask, dense
-from pellucid.attention.masks.rules import Band, Below, Documents, Present, Rows, is_causal
+from pellucid.attention.masks.rules import (
+    Band,
+    Below,
+    Documents,
+    Heads,
+    Present,
+    Rows,
+    is_causal,
+)
 
 __all__ = [
     "And",
@@ -16,6 +24,7 @@ __all__ = [
     "Dense",
     "Documents",
     "Extent",
+    "Heads",
     "Mask",
     "Not",
     "Or",

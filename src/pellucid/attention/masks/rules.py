@@ -221,6 +221,57 @@ class Rows(Flags):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Heads(Mask):
+    """In a flagged head every query sees every key, and in the others none."""
+
+    flags: Tensor
+    """bool, (heads,) or (batch, heads)."""
+
+    def __repr__(self) -> str:
+        return f"heads({int(self.flags.sum())} of {self.flags.numel()})"
+
+    @property
+    def batch(self) -> int | None:  # type: ignore[override]
+        return len(self.flags) if self.flags.ndim == 2 else None
+
+    def outer_shape(self) -> tuple[int, ...]:
+        return tuple(self.flags.shape)
+
+    def bind(self, extent: Extent) -> Mask:
+        checks.flag_count("heads", self.flags.shape[-1], "head", extent.heads)
+        flags = self.flags.to(extent.device).reshape(-1, extent.heads)
+        if len(flags) not in (1, extent.batch_shape.numel()):
+            raise ShapeError(
+                f"heads has flags of shape {tuple(self.flags.shape)}, one row per batch item, but "
+                f"the batch shape is {tuple(extent.batch_shape)}"
+            )
+        is_shared = bool((flags == flags[:1]).all())  # one rule serves all items
+        return Heads(flags[0] if is_shared and len(flags) else flags)
+
+    def at(self, item: int) -> Mask:
+        return self if self.batch is None else Heads(self.flags[item])
+
+    def sees(self, item: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.flags[head] if self.batch is None else self.flags[item, head]
+
+    def spans(self, start: int, stop: int, keys: int) -> Spans:
+        everything = intervals.clip(0, keys, keys)
+        return Spans(
+            everything if bool(self.flags.any()) else (),
+            everything if bool(self.flags.all()) else (),
+        )
+
+    def of_rows(self, rows: slice) -> Mask:
+        return self
+
+    def of_heads(self, heads: slice) -> Mask:
+        return Heads(self.flags[..., heads])
+
+    def crop(self, rows: slice, cols: slice) -> Mask:
+        return self
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Documents(Mask):
     """A query sees the keys with its own id."""
 

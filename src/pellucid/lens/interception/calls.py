@@ -96,5 +96,26 @@ class Call:
     """The lazy weights, if `pellucid.attention` was called."""
     proof: Proof | None = None
     """The proof of every row, if there is one already."""
+    as_given: Callable[[Tensor], Tensor] | None = None
+    """Puts a context into the shape that the call returned, if that is another."""
+    hidden: Mask | None = None
+    """What an edit hides besides: False where it does."""
+    attended: Tensor | None = None
+    """The context before an edit replaced heads of it; None if none did."""
+    edited_weights: Callable[[], Tensor] | None = None
+    """Computes the weights, (batch, heads, queries, keys), if an edit has changed them. They are
+    those that `hidden` leaves, if it is given."""
     is_known: bool = True
     """Whether the function that was called belongs to PyTorch, transformers or Pellucid."""
+
+    def as_used(self) -> "Call | ModelWeights":
+        """The call as it is recorded: its weights alone, if an edit made them what they are."""
+        if self.edited_weights is None or self.hidden is not None:
+            return self
+        context = self.context if self.attended is None else self.attended
+        return ModelWeights(
+            weights=self.edited_weights().detach(),
+            value=self.value if isinstance(self.value, Tensor) else None,
+            context=None if self.projection is not None else context,
+            is_known=self.is_known,
+        )

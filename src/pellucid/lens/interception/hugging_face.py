@@ -57,8 +57,17 @@ def _attention(
     call = dispatcher.past if is_shipped and implementation == "sdpa" else reporting.as_one_call
     result = call(function, module, *tensors, **options)
     arguments = (implementation, module, tensors, options, result[0], update, is_shipped)
-    reporting.report(callers, _call, *arguments)
-    return result
+    edited = reporting.report(callers, _call, *arguments)
+    return result if edited is None else _as_edited(result, edited)
+
+
+def _as_edited(result: Any, edited: Call) -> Any:
+    """What a function returns, (context, weights or None, ...), with an edited context."""
+    assert edited.context is not None
+    weights, *rest = result[1:]
+    if weights is not None and edited.edited_weights is not None:
+        weights = edited.edited_weights().to(weights.dtype)
+    return edited.context.transpose(1, 2), weights, *rest
 
 
 def _call(

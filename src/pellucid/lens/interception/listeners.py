@@ -17,6 +17,8 @@ from pellucid.lens.pieces import Part
 class Listener(Protocol):
     """Watches one model."""
 
+    edits: bool
+    """Whether it changes calls, before those that record them are told."""
     audits: bool
     """Whether it is told of every softmax that met no values, whatever its purpose."""
 
@@ -37,6 +39,12 @@ class Listener(Protocol):
 
     def wants(self, name: str) -> bool:
         """Whether the calls of this module are to be recorded."""
+
+    def on_edit(self, name: str, call: Call | str) -> Call | None:
+        """A module attended, which may be changed: the call as it shall be, None = unchanged.
+
+        Of a call that is not known as one, the reason is given instead. Errors reach the user.
+        """
 
     def on_call(self, name: str, call: Call | ModelWeights) -> None:
         """A module attended."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.attention import masks
 from pellucid.errors import ArgumentError
-from pellucid.lens.interception import reporting
+from pellucid.lens.interception import listeners, reporting
 from pellucid.lens.interception.calls import Call
 from pellucid.lens.interception.patches import Place
 from pellucid.lens.pieces import Lazy
@@ -31,6 +31,7 @@ def places() -> Iterator[Place]:
     yield nn.functional, "_in_projection", projection
     yield torch, "_native_multi_head_attention", fast_path
     yield torch, "_transformer_encoder_layer_fwd", fast_layer
+    yield torch.backends.mha, "get_fastpath_enabled", is_fast_path_enabled
 
 
 def operators() -> Iterator[tuple[Any, Callable[..., Any]]]:
@@ -59,10 +60,12 @@ def slow_path(original: Callable[..., Any]) -> Callable[..., Any]:
             result = reporting.as_one_call(original, *args, **options)
             bound = signature.bind(*args, **options)
             bound.apply_defaults()
-            reporting.report(callers, _slow_call, _projected.latest, result[0], bound.arguments)
+            edited = reporting.report(
+                callers, _slow_call, _projected.latest, result[0], bound.arguments
+            )
         finally:
             _projected.latest = None
-        return result
+        return result if edited is None else _as_edited(result, edited, bound.arguments)
 
     return multi_head_attention_forward
 
@@ -105,6 +108,32 @@ def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any])
         projection=(options["out_proj_weight"], options["out_proj_bias"]),
         context=output.unsqueeze(0) if output.ndim == 2 else output.transpose(0, 1),
     )
+
+
+def _as_edited(
+    result: tuple[Tensor, Tensor | None], edited: Call, options: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    """What the slow path returns, with an edited output and edited weights."""
+    (output, weights), context = result, edited.context
+    assert context is not None
+    context = context.squeeze(0) if output.ndim == 2 else context.transpose(0, 1)
+    if weights is not None and edited.edited_weights is not None:
+        changed = edited.edited_weights().to(weights.dtype)
+        changed = changed.mean(1) if options["average_attn_weights"] else changed
+        weights = changed.reshape(weights.shape)
+    return context, weights
+
+
+def is_fast_path_enabled(original: Callable[[], bool]) -> Callable[[], bool]:
+    """`torch.backends.mha.get_fastpath_enabled`: the fast paths are native, and cannot be edited.
+
+    Another thread's model takes its slow path meanwhile, which differs by rounding.
+    """
+
+    def get_fastpath_enabled() -> bool:
+        return original() and not any(listener.edits for listener in listeners.active)
+
+    return get_fastpath_enabled
 
 
 def fast_path(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -179,10 +179,13 @@ def report(
     /,
     *args: Any,
     **options: Any,
-) -> None:
+) -> Call | None:
     """Report the call that `make` describes, or the reason why it cannot be recorded.
 
-    Errors in here do not reach the model.
+    Errors in here do not reach the model, except those of edits.
+
+    Returns:
+        The call as listeners have changed it, whose context is to be used; None if none has.
     """
     logsumexps, _state.logsumexps = _state.logsumexps, []
     weights, _state.weights = _state.weights, []
@@ -200,7 +203,18 @@ def report(
                 call.model_weights.is_known = call.is_known
         elif isinstance(call, str) and len(weights) == 1:
             call = weights[0]
+        edited = None
         for listener, name in callers:
+            if listener.edits and listener.wants(name):
+                what = call if isinstance(call, Call | str) else "computes its own weights"
+                changed = listener.on_edit(name, what)
+                if changed is not None:
+                    call = edited = changed
+        if edited is not None and not all(listener.edits for listener, _ in callers):
+            call = edited.as_used()
+        for listener, name in callers:
+            if listener.edits:
+                continue
             if isinstance(call, str):
                 listener.on_missed(name, call)
                 continue
@@ -208,6 +222,7 @@ def report(
                 listener.on_call(name, call)
             except Exception as error:
                 listener.on_missed(name, _failed(error))
+    return edited
 
 
 def _failed(error: Exception) -> str:

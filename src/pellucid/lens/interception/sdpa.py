@@ -17,7 +17,7 @@ from pellucid.lens.interception import caches, listeners, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call
 from pellucid.lens.interception.listeners import Callers
 from pellucid.lens.interception.patches import Place
-from pellucid.lens.interception.shapes import Fold, as_four, fold_of, mask_as_four
+from pellucid.lens.interception.shapes import Fold, as_four, as_it_was, fold_of, mask_as_four
 
 KERNELS = (
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -70,10 +70,12 @@ def attention(original: Callable[..., Any]) -> Callable[..., Any]:
         if not callers:
             return original(*args, **options)
         context = reporting.as_one_call(_attention, original, *args, **options)
-        reporting.report(
+        edited = reporting.report(
             callers, _call, callers, _is_torchs(original), context, update, *args, **options
         )
-        return context
+        if edited is None or edited.context is None:
+            return context
+        return edited.context if edited.as_given is None else edited.as_given(edited.context)
 
     return scaled_dot_product_attention
 
@@ -161,7 +163,9 @@ def _call(
         return "was called with nested tensors, which are not recorded; pass a padding mask instead"
     listener, name = callers[0]
     fold, outer = fold_of(listener.module_of(name), query, key, value), query.shape[:-2]
+    as_given = None
     if query.ndim != 4 or fold.is_heads_first:
+        as_given = partial(as_it_was, shape=context.shape, fold=fold)
         query, key, value, context = (as_four(x, fold) for x in (query, key, value, context))
         attn_mask = None if attn_mask is None else mask_as_four(attn_mask, outer, fold)
     return Call(
@@ -175,6 +179,7 @@ def _call(
         context=context,
         update=update,
         is_heads_first=fold.is_heads_first,
+        as_given=as_given,
         is_known=is_known,
     )
 
@@ -189,8 +194,10 @@ def own(original: Callable[..., Any]) -> Callable[..., Any]:
         if not callers:
             return original(*args, **options)
         context, weights = reporting.as_one_call(original, *args, **options)
-        reporting.report(callers, _own_call, context, weights, update, *args, **options)
-        return context, weights
+        edited = reporting.report(callers, _own_call, context, weights, update, *args, **options)
+        if edited is None or edited.context is None:
+            return context, weights
+        return edited.context.reshape(context.shape), edited.weights
 
     return attention
 

@@ -301,6 +301,13 @@ def as_four(tensor: Tensor, fold: Fold) -> Tensor:
     return tensor.reshape(-1, heads, *tensor.shape[-2:])
 
 
+def as_it_was(tensor: Tensor, shape: torch.Size, fold: Fold) -> Tensor:
+    """(batch, heads, n, m) in the given shape, of which `as_four` has made it."""
+    if fold.is_heads_first:
+        tensor = tensor.transpose(0, 1)
+    return tensor.reshape(shape)
+
+
 def mask_as_four(mask: Tensor, outer: torch.Size, fold: Fold) -> Tensor:
     """`as_four` for a mask that broadcasts to (*outer, queries, keys)."""
     if mask.ndim < 3:

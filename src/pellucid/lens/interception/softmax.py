@@ -215,6 +215,12 @@ def used(
         reporting.note_weights(_weights_of(soft, weights, value, context, is_ordered))
         return
     update = caches.claimed_by(soft.callers)
+    for listener, name in soft.callers:
+        if listener.edits:
+            listener.on_missed(name, "computes its softmax by hand, which cannot be edited")
+    soft.callers = [(listener, name) for listener, name in soft.callers if not listener.edits]
+    if not soft.callers:
+        return
     reporting.report(soft.callers, _call, soft, weights, value, context, is_ordered, update)
 
 

@@ -1,0 +1,130 @@
+"""One edit: which links or heads of which modules, and what becomes of them."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.lens.interventions.selection import Selection
+
+
+class Stage(IntEnum):
+    """What an edit changes, in the order in which edits are applied."""
+
+    INPUT = 0
+    """The query, key or value of heads."""
+    SCORES = 1
+    """The weights before they are normalised: exp(score) times a factor, 0 = hidden."""
+    GIVEN = 2
+    """The weights are replaced by given ones."""
+    WEIGHTS = 3
+    """The weights after they were normalised, times a factor."""
+    OUTPUT = 4
+    """The output of a head, times a factor or replaced."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Edit:
+    """One edit."""
+
+    text: str
+    """The call that made it, for messages."""
+    stage: Stage
+    names: frozenset[str] | None
+    """The modules; None = all that attend."""
+    heads: Selection
+    queries: Selection
+    items: Selection
+    keys: Selection | None = None
+    """None for edits that are not about keys."""
+    factor: float = 0.0
+    is_mean: bool = False
+    """Whether the output becomes the mean over the queries."""
+    source: Any = None
+    """Where replacements come from."""
+    part: str = "output"
+    """Of Stage.INPUT, what is replaced: "query", "key" or "value"."""
+    done: set[str] = field(default_factory=set)
+    """The modules in which it has taken effect."""
+
+    def is_of(self, name: str) -> bool:
+        return self.names is None or name in self.names
+
+    @property
+    def hides(self) -> bool:
+        """Whether a mask does the same: what is left is normalised again."""
+        return self.stage == Stage.SCORES and self.factor == 0.0
+
+    @property
+    def zeroes(self) -> bool:
+        """Whether it sets the output of heads to zero, as hiding every key does."""
+        return (
+            self.stage == Stage.OUTPUT
+            and self.factor == 0.0
+            and not self.is_mean
+            and self.source is None
+        )
+
+    def overlaps(self, other: "Edit") -> bool:
+        """Whether both surely change the same heads of the same rows."""
+        of_both = self.names is None or other.names is None or bool(self.names & other.names)
+        axes = ("heads", "queries", "items")
+        return of_both and all(getattr(self, x).overlaps(getattr(other, x)) for x in axes)
+
+    def contradicts(self, other: "Edit") -> bool:
+        """Whether only one of them can be had."""
+        if not self.overlaps(other):
+            return False
+        early, late = sorted((self, other), key=lambda edit: edit.stage)
+        if late.stage == Stage.OUTPUT:
+            if early.stage == Stage.OUTPUT:
+                same = early.zeroes and late.zeroes
+                both_scale = bool(early.factor and late.factor)
+                return not (same or both_scale)
+            return not late.factor  # what is replaced was changed for nothing
+        if Stage.GIVEN in (early.stage, late.stage):
+            return early.stage != Stage.INPUT or early.part != "value"
+        if early.stage == late.stage == Stage.INPUT:
+            return early.part == late.part
+        if early.stage == Stage.INPUT:
+            return False
+        if early.keys is not None and late.keys is not None and early.keys.overlaps(late.keys):
+            return early.stage != late.stage or (early.factor == 0) != (late.factor == 0)
+        return False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Region:
+    """What an edit changes in one call."""
+
+    edit: Edit
+    items: Tensor
+    heads: Tensor
+    """(n,) int64, each."""
+    rows: Tensor | None
+    cols: Tensor | None
+    """(n,) int64: queries and keys of the call; None = all."""
+    first_query: int = 0
+    """The position in the text of the first query of the call."""
+    first_key: int = 0
+
+    def flags(self, items: Tensor, heads: Tensor) -> Tensor:
+        """(pairs,) bool: which pairs of an item and a head it changes."""
+        return torch.isin(items, self.items) & torch.isin(heads, self.heads)
+
+    def of_heads(self, batch: int, heads: int) -> Tensor:
+        """(batch, heads) bool."""
+        flags = torch.zeros(batch, heads, dtype=torch.bool, device=self.items.device)
+        flags[self.items[:, None], self.heads] = True
+        return flags
+
+
+def flagged(places: Tensor | None, size: int, device: torch.device) -> Tensor:
+    """(size,) bool: flags of some places, None = all."""
+    if places is None:
+        return torch.ones(size, dtype=torch.bool, device=device)
+    flags = torch.zeros(size, dtype=torch.bool, device=device)
+    flags[places.to(device)] = True
+    return flags
