@@ -2,14 +2,24 @@
 
 from pellucid.lens.alignment import align
 from pellucid.lens.attention_rollout import rollout
-from pellucid.lens.eviction import h2o_scores, snapkv_scores
+from pellucid.lens.eviction import (
+    expected_attention_scores,
+    h2o_scores,
+    snapkv_scores,
+    streaming_llm_scores,
+)
+from pellucid.lens.future_attention import future_mass, future_masses
 from pellucid.lens.gradient_attribution import gradient_times_weights
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import HeadTable
 from pellucid.lens.interventions import Intervention, intervene
+from pellucid.lens.link_ranking import link_effects
 from pellucid.lens.link_removal import Without, without
+from pellucid.lens.link_table import LinkTable
 from pellucid.lens.norm_attribution import attribution
+from pellucid.lens.policy_recall import KeepRecent, eviction_policies, eviction_recall
 from pellucid.lens.projection import output_projection
+from pellucid.lens.recall_table import RecallTable
 from pellucid.lens.record import Record
 from pellucid.lens.recorder import Watch, watch
 from pellucid.lens.recording import Recording
@@ -21,6 +31,9 @@ from pellucid.lens.tracing.why import Why, why
 __all__ = [
     "HeadTable",
     "Intervention",
+    "KeepRecent",
+    "LinkTable",
+    "RecallTable",
     "Record",
     "Recording",
     "ResidualStream",
@@ -31,14 +44,21 @@ __all__ = [
     "Without",
     "align",
     "attribution",
+    "eviction_policies",
+    "eviction_recall",
+    "expected_attention_scores",
+    "future_mass",
+    "future_masses",
     "gradient_times_weights",
     "h2o_scores",
     "heads",
     "intervene",
+    "link_effects",
     "output_projection",
     "residual_stream",
     "rollout",
     "snapkv_scores",
+    "streaming_llm_scores",
     "trace",
     "watch",
     "why",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights, attention_weights
 from pellucid.attention.limits import DENSE_LIMIT
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, ShapeError
 from pellucid.lens.query_positions import Queries, query_positions
 from pellucid.lens.record import Record
 
@@ -79,6 +79,20 @@ class Contributions:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}: {tuple(self.shape)})"
+
+
+def heads_of_output(output_weight: Tensor, heads: int, value_dim: int) -> Tensor:
+    """(heads, model_dim, value_dim): the part of an output projection that each head goes through.
+
+    Raises:
+        ShapeError: output_weight is not (model_dim, heads * value_dim).
+    """
+    if output_weight.ndim != 2 or output_weight.shape[1] != heads * value_dim:
+        raise ShapeError(
+            f"output_weight must be (model_dim, heads * value_dim) = (model_dim, {heads} * "
+            f"{value_dim}), got {tuple(output_weight.shape)}"
+        )
+    return output_weight.detach().reshape(-1, heads, value_dim).transpose(0, 1)
 
 
 def value_of(record: Record) -> Tensor:

@@ -6,16 +6,19 @@ cache holds. `seen.record(name)` works while a generation is still being watched
 
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.attention import AttentionWeights
-from pellucid.errors import ArgumentError, TypeMismatchError
+from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
+from pellucid.lens.contributions import value_of
+from pellucid.lens.past_record import first_position
 from pellucid.lens.real_tokens import real_tokens
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
 
-__all__ = ["h2o_scores", "snapkv_scores"]
+__all__ = ["expected_attention_scores", "h2o_scores", "snapkv_scores", "streaming_llm_scores"]
 
 
 @overload
@@ -137,6 +140,120 @@ def h2o_scores(weights: AttentionWeights | Record | Recording) -> Tensor | dict[
             votes = real.to(weights.dtype).reshape(*weights.shape[:-3], 1, 1, -1)
             return _group_means((votes @ weights).squeeze(-2), weights)
     return _group_means(weights.received(), weights)
+
+
+def streaming_llm_scores(record: Record, sinks: int = 4) -> Tensor:
+    """StreamingLLM: the first keys, which are attention sinks, and then the latest.
+
+    Args:
+        record: of any attention.
+        sinks: the number of first keys, whose scores are infinite.
+
+    Returns:
+        (..., kv_heads, keys): the position of each key.
+
+    Source: Xiao et al. 2024, "Efficient Streaming Language Models with Attention Sinks", section
+    3.2.
+    """
+    weights = _weights(record)
+    *outer, _, _, keys = weights.shape
+    scores = torch.arange(keys, dtype=weights.dtype, device=weights.device)
+    scores[: _count("sinks", sinks)] = torch.inf
+    return scores.expand(*outer, weights.kv_heads, keys)
+
+
+def expected_attention_scores(
+    record: Record,
+    frequencies: Tensor | None = None,
+    future: int = 512,
+    sinks: int = 4,
+) -> Tensor:
+    """Expected attention: what queries that are distributed as those so far would give each key.
+
+        log weight = scale * mean . key + scale**2 / 2 * key . covariance . key
+        scores     = softmax of that over the keys, averaged over each group, * ||value||
+
+    This is the expectation of exp(scale * query . key) for queries of a normal distribution. The
+    mean and the covariance of each head are those of its queries before the rotary embedding, which
+    are then rotated by the average rotation of the next `future` positions. A record has rotated
+    queries, so that the frequencies must be given for this to be undone; without them, the queries
+    are taken as they are.
+
+    Args:
+        record: of a causal attention, recorded with values and with query and key.
+        frequencies: (rotated dims / 2,) radians per position by which dims i and i + rotated dims /
+            2 are rotated as a pair, such as base ** (-2 i / dims); None without rotary embedding.
+        future: the number of positions over which rotations are averaged.
+        sinks: the number of first keys, whose scores are infinite and whose queries do not count.
+
+    Returns:
+        (..., kv_heads, keys)
+
+    Raises:
+        ArgumentError: the record has no values or no query and key, or no query after the sinks,
+            is not causal, or future is below 1.
+        ShapeError: frequencies for more dims than there are.
+
+    Source: Devoto et al. 2025, "Expected Attention: KV Cache Compression by Estimating Attention
+    from Future Queries Distribution", section 3, arXiv:2510.00636.
+    """
+    weights = _weights(record)
+    query, key, value = (x.to(weights.dtype) for x in (record.query, record.key, value_of(record)))
+    start = first_position(record)
+    skipped = max(0, _count("sinks", sinks) - start)
+    query = query[..., skipped:, :]
+    if not query.shape[-2]:
+        raise ArgumentError(f"'{record.name}' has no query after {sinks} sinks")
+    if _count("future", future) < 1:
+        raise ArgumentError(f"future must be 1 or more, got {future}")
+    dim = query.shape[-1]
+    turn = None
+    if frequencies is not None:
+        if frequencies.ndim != 1 or 2 * len(frequencies) > dim:
+            raise ShapeError(
+                f"frequencies must be at most key_dim / 2 = {dim // 2} numbers, got shape "
+                f"{tuple(frequencies.shape)}"
+            )
+        keys = key.shape[-2]
+        own = torch.arange(start + skipped, keys, device=query.device)
+        query = turned(query, frequencies, -own)
+        ahead = torch.arange(keys, keys + future, device=query.device)
+        # Column i is where dim i goes, on average.
+        turn = turned(
+            torch.eye(dim).to(query).expand(future, dim, dim), frequencies, ahead[:, None]
+        )
+        turn = turn.mean(0)
+    mean = query.mean(-2, keepdim=True)
+    centred = query - mean
+    covariance = centred.mT @ centred / query.shape[-2]
+    if turn is not None:
+        mean, covariance = mean @ turn, turn.mT @ covariance @ turn
+    # Heads of a group beside each other: (..., kv_heads, group, ...)
+    kv_heads = key.shape[-3]
+    mean, covariance = (x.unflatten(-3, (kv_heads, -1)) for x in (mean, covariance))
+    keys_of_all = key.unsqueeze(-3)
+    logs = weights.scale * (mean @ keys_of_all.mT).squeeze(-2)
+    logs = logs + weights.scale**2 / 2 * ((keys_of_all @ covariance) * keys_of_all).sum(-1)
+    scores: Tensor = logs.softmax(-1).mean(-2) * torch.linalg.vector_norm(value, dim=-1)
+    scores[..., :sinks] = torch.inf
+    return scores
+
+
+def turned(x: Tensor, frequencies: Tensor, positions: Tensor) -> Tensor:
+    """x (..., n, dim), whose pairs (i, i + half) are rotated by frequency times position, (n,)."""
+    half = len(frequencies)
+    angle = positions.double().unsqueeze(-1) * frequencies.double()
+    cosine, sine = angle.cos().to(x), angle.sin().to(x)
+    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], -1)
+
+
+def _count(name: str, number: int) -> int:
+    if type(number) is not int:
+        raise TypeMismatchError(f"{name} must be an int, got {number!r}")
+    if number < 0:
+        raise ArgumentError(f"{name} must be 0 or more, got {number}")
+    return number
 
 
 def _weights(source: AttentionWeights | Record) -> AttentionWeights:

@@ -6,7 +6,7 @@ The shares of a row, with that of any sink, sum to one. The total is 1, except w
 weights whose rows do not sum to one. Batch dimensions are flattened into one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -65,20 +65,25 @@ class Mixing:
         item, head, _ = places.T
         return self.value[item, head // self.group, keys]
 
-    def contexts(self) -> Tensor:
-        """(batch, heads, queries, value_dim), in one fused pass where they are not recorded."""
-        context = self._record.context if self.is_exact else self.weights @ self.by_outer()
-        assert context is not None
-        return context.detach().reshape(*self.operands.shape[:3], -1).to(self.value)
-
-    def by_outer(self) -> Tensor:
-        """The values with the batch dimensions of the record."""
-        return self.value.reshape(*self.outer, *self.value.shape[1:])
+    def contexts(self, rows: slice) -> Tensor:
+        """(batch, heads, rows, value_dim), in one fused pass where they are not recorded."""
+        context = self._record.context
+        if context is not None and self.is_exact:
+            context = context[..., rows, :]
+        else:
+            value = self.value
+            if value.shape[1] != self.weights.kv_heads:  # kept weights have no grouped heads
+                value = value.repeat_interleave(self.group, 1)
+            value = value.reshape(*self.outer, *value.shape[1:])
+            context = self.weights.rows(rows) @ value
+        return (
+            context.detach().reshape(*self.operands.shape[:2], *context.shape[-2:]).to(self.value)
+        )
 
     def means(self, places: Tensor) -> Tensor:
         """(rows, value_dim): context / total, of rows at places (rows, 3)."""
         if self.is_exact:
-            context = self.contexts()[tuple(places.T)]
+            context = self.contexts(slice(None))[tuple(places.T)]
             return context / nonzero(self.total_at(places))
         found = self.value.new_zeros(len(places), self.value.shape[-1])
         for at, item, head in self.by_head(places):
@@ -88,7 +93,7 @@ class Mixing:
     def shares(self, places: Tensor, keys: Tensor) -> Tensor:
         """(links,) shares of links, given the place of each one's row (links, 3) and its key."""
         if self.is_exact:
-            items = torch.unravel_index(places[:, 0], self.outer) if self.outer else ()
+            items = unravelled(places[:, 0], self.outer)
             picked = self.weights[(*items, places[:, 1], places[:, 2], keys)]
             return picked / nonzero(self.total_at(places)[:, 0])
         found = self.value.new_zeros(len(places))
@@ -113,8 +118,8 @@ class Mixing:
 
         For kept weights they are logarithms.
         """
-        place = [int(x) for x in torch.unravel_index(torch.tensor(item), self.outer)]
-        scores = self.weights.head(*place, head).masked[0, rows].detach()
+        place = unravelled(torch.tensor(item), self.outer)
+        scores = self.weights.head(*map(int, place), head).masked[0, rows].detach()
         sink = self._record.sink_weight
         if sink is not None:
             return scores, sink.reshape(self.operands.shape[:3])[item, head, rows, None].log()
@@ -133,3 +138,15 @@ class Mixing:
 def nonzero(total: Tensor) -> Tensor:
     """A divisor for numbers that are 0 where it is."""
     return total.masked_fill(total == 0, 1)
+
+
+def unravelled(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The positions along axes of these sizes of positions in all of them flattened into one.
+
+    As torch.unravel_index, which imports a second's worth of other packages.
+    """
+    found: list[Tensor] = []
+    for size in reversed(sizes):
+        found.insert(0, flat % size)
+        flat = flat // size
+    return found

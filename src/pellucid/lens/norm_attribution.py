@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pellucid.attention.weights import Top
-from pellucid.errors import ArgumentError, ShapeError
-from pellucid.lens.contributions import Contributions, value_of
+from pellucid.errors import ArgumentError
+from pellucid.lens.contributions import Contributions, heads_of_output, value_of
 from pellucid.lens.query_positions import Queries
 from pellucid.lens.record import Record
 from pellucid.lens.recording import Recording
@@ -82,13 +82,8 @@ def attribution(
     if output_weight is None:
         norms = torch.linalg.vector_norm(value, dim=-1)
         return Attribution(record, norms.repeat_interleave(heads // norms.shape[-2], -2))
-    if output_weight.ndim != 2 or output_weight.shape[1] != heads * value_dim:
-        raise ShapeError(
-            f"output_weight must be (model_dim, heads * value_dim) = (model_dim, {heads} * "
-            f"{value_dim}), got {tuple(output_weight.shape)}"
-        )
     # ||W v|| = ||R v|| where W = Q R: value_dim numbers per key instead of model_dim.
-    weight = output_weight.detach().to(value).unflatten(1, (heads, value_dim)).transpose(0, 1)
+    weight = heads_of_output(output_weight, heads, value_dim).to(value)
     reduced = torch.linalg.qr(weight, mode="r").R.mT  # (heads, value_dim, at most value_dim)
     reduced = reduced.unflatten(0, (value.shape[-3], -1))
     vectors = value.unsqueeze(-3) @ reduced  # (..., kv_heads, group, keys, at most value_dim)
