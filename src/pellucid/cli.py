@@ -27,6 +27,7 @@ from pellucid.commands import (
     lessons,
     scaling,
     tasks,
+    tracing,
     train,
     view,
 )
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for part in (
-    *(lessons, scaling, learn, film, lens, view, export, tasks, classify),
+    *(lessons, scaling, learn, film, lens, tracing, view, export, tasks, classify),
     *(generation, chat),
 ):
     app.registered_commands += part.commands.registered_commands

@@ -4,10 +4,21 @@ import functools
 
 import pytest
 import torch
-from tests.lens.traced import DECODERS, TOKENS, VOCABULARY, some_ids, traced
+import transformers
+from tests.lens.lrp_oracle import attn_lrp
+from tests.lens.traced import (
+    DECODERS,
+    ENCODERS,
+    THEIRS,
+    TOKENS,
+    VOCABULARY,
+    some_ids,
+    traced,
+)
 
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.lens import residual_stream, trace
+from pellucid.models import Config, Decoder
 
 ids = some_ids()
 
@@ -105,6 +116,110 @@ def test_an_earlier_prediction_is_that_of_the_shorter_text():
     whole, cut = trace(model, ids, position=6, token=4), trace(model, ids[:, :7], token=4)
     assert whole.number == pytest.approx(cut.number, abs=1e-4)
     torch.testing.assert_close(whole.tokens[:7], cut.tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_all_relevance_is_accounted_for(name):
+    """Conservation: what tokens get, and what softmaxes and biases absorb, is the logit."""
+    found = trace(traced(name), ids, position=8, method="lrp")
+    sizes = float(found.tokens.abs().sum()) + sum(map(abs, found.absorbed.values()))
+    assert abs(found.missing) <= 1e-5 * max(1, sizes)
+    assert found.absorbed["softmax"] != 0
+    is_biased = name in ("qwen2", "gpt2", "own sines")
+    assert (found.absorbed["biases"] != 0) == is_biased
+    assert not found.tokens[9:].any()
+
+
+def test_attn_lrp_of_a_llama_rule_by_rule():
+    model = traced("llama")
+    expected = attn_lrp(model, ids, 8, 5)
+    found = trace(model, ids, position=8, token=5, method="lrp")
+    torch.testing.assert_close(
+        found.tokens, expected, rtol=2e-3, atol=2e-3 * float(expected.abs().max())
+    )
+
+
+@pytest.fixture(scope="module")
+def eager():
+    """A GPT-2 whose attention weights are in the graph, and its weights and their gradients."""
+    model = traced("gpt2")
+    other = transformers.AutoModelForCausalLM.from_config(
+        THEIRS["gpt2"](), attn_implementation="eager"
+    )
+    other.load_state_dict(model.state_dict())
+    output = other.eval()(ids, output_attentions=True)
+    number = output.logits[0, 8, 5]
+    gradients = torch.autograd.grad(number, output.attentions)
+    return [
+        (weights[0].detach(), gradient[0])
+        for weights, gradient in zip(output.attentions, gradients, strict=True)
+    ]
+
+
+def test_gradients_times_weights_are_those_of_an_eager_model(eager):
+    found = trace(traced("gpt2"), ids, position=8, token=5, method="gradient")
+    expected = sum((weights * gradient).sum((0, 1)) for weights, gradient in eager)
+    torch.testing.assert_close(found.tokens.float(), expected, rtol=1e-4, atol=1e-5)
+    for amounts, (weights, gradient) in zip(found.heads.values(), eager, strict=True):
+        of_heads = (weights * gradient).sum((1, 2))
+        torch.testing.assert_close(amounts.float(), of_heads, rtol=1e-4, atol=1e-5)
+
+
+def test_chefers_relevance_is_the_product_of_its_matrices(eager):
+    found = trace(traced("gpt2"), ids, position=8, token=5, method="chefer")
+    relevance = torch.eye(TOKENS)
+    for weights, gradient in eager:
+        relevance = relevance + (weights * gradient).clamp_min(0).mean(0) @ relevance
+    expected = relevance[8] - torch.eye(TOKENS)[8]
+    torch.testing.assert_close(found.tokens.float(), expected, rtol=1e-4, atol=1e-6)
+    assert found.missing is None
+    assert not found.is_exact
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("method", ["direct", "lrp"])
+def test_a_classifier_of_transformers(name, method):
+    """With its pooler: an activation outside blocks is a factor, which is frozen."""
+    torch.manual_seed(3)
+    config = ENCODERS[name]()
+    config.num_labels = 3
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    found = trace(model, {"input_ids": ids}, method=method, against=None)
+    assert found.position is None
+    assert found.logits.shape == (3,)
+    if name == "roberta":  # its head calls tanh as a function, which no hook sees: said, not hidden
+        assert not found.is_exact
+        assert abs(found.missing) > 1e-3
+    else:
+        assert found.is_exact
+
+
+@pytest.mark.parametrize("method", ["direct", "gradient", "lrp"])
+def test_a_translation_has_a_source(method):
+    model = traced("own encoder-decoder")
+    inputs = {"source": ids, "target": some_ids(7, seed=5)}
+    found = trace(model, inputs, position=3, method=method)
+    assert found.tokens.shape == (7,)
+    assert found.source_tokens.shape == (TOKENS,)
+    assert found.source_tokens.abs().max() > 0
+    if found.adds_up:
+        sizes = float(found.tokens.abs().sum()) + float(found.source_tokens.abs().sum())
+        assert abs(found.missing) <= 1e-5 * max(1, sizes)
+
+
+def test_chefer_refuses_cross_attention():
+    inputs = {"source": ids, "target": some_ids(7, seed=5)}
+    with pytest.raises(ArgumentError, match="cross-attention; use another method"):
+        trace(traced("own encoder-decoder"), inputs, method="chefer")
+
+
+def test_lrp_refuses_experts():
+    config = Config(
+        kind="decoder", vocabulary=VOCABULARY, width=36, heads=3, layers=1, hidden=37, experts=3
+    )
+    with pytest.raises(ArgumentError, match="lrp has no rule for .*feed_forward"):
+        trace(Decoder(config).eval(), ids, method="lrp")
+    assert trace(Decoder(config).eval(), ids).is_exact
 
 
 def test_what_is_refused():

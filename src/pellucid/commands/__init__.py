@@ -4,6 +4,7 @@
     learn         learn
     film          film
     lens          watch, heads
+    tracing       trace
     view          view
     export        export
     tasks         embed, similar, cluster, classify

@@ -13,6 +13,14 @@ LIGHT: tuple[Colour, ...] = (
 DARK: tuple[Colour, ...] = (
     (21, 30, 41), (20, 58, 88), (25, 98, 143), (50, 146, 193), (132, 200, 229), (229, 245, 252),
 )  # fmt: skip
+LIGHT_AGAINST: tuple[Colour, ...] = (
+    (251, 247, 243), (250, 222, 190), (240, 170, 100), (205, 105, 20), (140, 66, 6), (84, 38, 2),
+)  # fmt: skip
+DARK_AGAINST: tuple[Colour, ...] = (
+    (38, 29, 20), (84, 50, 18), (140, 82, 22), (205, 125, 35), (240, 180, 110), (253, 232, 208),
+)  # fmt: skip
+"""Orange, for what is negative where the ramps above are what is positive: the two hues are told
+apart with every kind of colour blindness (Okabe and Ito 2008), and numbers have a sign beside."""
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (11, 18, 26)
 

@@ -9,14 +9,17 @@ from pellucid.common import colours
 from pellucid.common.grid import Cell
 
 # Some terminals give their background here; most are dark.
-RAMP = colours.LIGHT if os.environ.get("COLORFGBG", "").endswith((";7", ";15")) else colours.DARK
+IS_LIGHT = os.environ.get("COLORFGBG", "").endswith((";7", ";15"))
+RAMP = colours.LIGHT if IS_LIGHT else colours.DARK
+AGAINST = colours.LIGHT_AGAINST if IS_LIGHT else colours.DARK_AGAINST
 
 
 def shaded(text: str, share: float) -> Text:
-    """Text on the shade of a share, from 0 to 1."""
-    paper = colours.shade(share, RAMP)
+    """Text on the shade of a share, from 0 to 1; or from -1, on that of the other hue."""
+    paper = colours.shade(abs(share), RAMP if share >= 0 else AGAINST)
     # A share near 0 keeps the terminal's background.
-    style = f"{colours.css(colours.ink(paper))} on {colours.css(paper)}" if share > 0.03 else "dim"
+    is_near = abs(share) <= 0.03
+    style = "dim" if is_near else f"{colours.css(colours.ink(paper))} on {colours.css(paper)}"
     return Text(text, style=style)
 
 

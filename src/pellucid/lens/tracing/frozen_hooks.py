@@ -3,15 +3,37 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pellucid.errors import ArgumentError
 from pellucid.lens.tracing.frozen_norms import FrozenNorm, frozen, is_norm
+from pellucid.lens.tracing.parts import Parts
+
+ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
+"""Where the classes of activations are."""
+
+
+def check_evaluates(model: nn.Module) -> None:
+    """Refuse a model that may drop parts.
+
+    Raises:
+        ArgumentError: it is in training mode.
+    """
+    if any(module.training for module in model.modules()):
+        raise ArgumentError("the model is in training mode, and may drop parts: call eval()")
 
 
 def with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
     """The numbers of `value`, with the gradient of `other`."""
     return value.detach() + (other - other.detach())
+
+
+def ratio(value: Tensor, of: Tensor) -> Tensor:
+    """value / of as a constant, and 0 where `of` is 0."""
+    with torch.no_grad():
+        return torch.where(of == 0, 0, value / torch.where(of == 0, 1, of))
 
 
 def replaced(output: Any, new: Tensor) -> Any:
@@ -22,6 +44,12 @@ def replaced(output: Any, new: Tensor) -> Any:
 def first_of(output: Any) -> Any:
     """The first tensor of a module's output."""
     return output[0] if isinstance(output, tuple) and output else output
+
+
+def is_biased(module: nn.Module) -> bool:
+    """Whether a module is a linear layer with a bias."""
+    is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return is_linear and isinstance(getattr(module, "bias", None), Tensor)
 
 
 def freeze_norms(
@@ -45,4 +73,37 @@ def freeze_norms(
         module.register_forward_hook(hook(name))
         for name, module in modules.items()
         if is_norm(module)
+    ]
+
+
+def freeze_activations(parts: Parts) -> list[RemovableHandle]:
+    """Hook every activation outside blocks, as in a pooler: a factor that is constant to gradients.
+
+    y = x * (f(x) / x), of which the factor is what the model observed.
+    """
+
+    def freeze(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        if not (inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)):
+            return output
+        return with_gradient_of(output, inputs[0] * ratio(output, inputs[0]))
+
+    return [
+        module.register_forward_hook(freeze)
+        for module in parts.outside().values()
+        if type(module).__module__ in ACTIVATIONS and not module._modules
+    ]
+
+
+def at_starts(parts: Parts, note: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
+    """Hook the first block of each stack, and note its name and its input."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def start(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            note(name, inputs[0] if inputs else options["hidden_states"])
+
+        return start
+
+    return [
+        parts.modules[block].register_forward_pre_hook(hook(block), with_kwargs=True)
+        for block in parts.starts()
     ]

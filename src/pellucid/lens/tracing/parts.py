@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.module_names import layer_number, modules_of, within
+from pellucid.lens.module_names import layer_number, modules_of, stack, within
 
 BLOCK = re.compile(r"(?:^|\.)\d+$")
 """The name of a block ends with its number."""
@@ -78,6 +78,10 @@ class Parts:
     """The blocks that attend, in order."""
     attentions: list[Attention]
     feeds: list[Feed]
+
+    def starts(self) -> list[str]:
+        """The first block of each stack."""
+        return list({stack(block): block for block in reversed(self.blocks)}.values())[::-1]
 
     def outside(self) -> dict[str, nn.Module]:
         """The modules that are in no block."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 
 Logits = Callable[[Any], Tensor]
+"""From a model's output to logits, (1, tokens, vocabulary) or (1, labels)."""
+Chosen = tuple[int | None, int | None]
+"""The logit that is asked about, None for the largest, and the one that is subtracted from it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,52 +19,33 @@ class Question:
     """One logit, or the difference of two, of the output of a model."""
 
     model: nn.Module
-    inputs: Tensor | Mapping[str, Any]
-    token: int | None
-    """None is the likeliest."""
-    against: int | None
-    """The logit that is subtracted."""
-    position: int
-    logits: Logits | None
-    """From the model's output to logits; None takes the output, or its attribute `logits`."""
+    run: Callable[[], tuple[Tensor, int | None]]
+    """Runs the model on one text, and gives logits, (choices,), in the graph; and the position of
+    the token whose stream they are read from, None if it is that of all."""
+    choose: Callable[[Tensor], Chosen]
+    """Called with the logits."""
+    bias: Tensor | None = None
+    """(choices,), if it is added to the logits by no module."""
 
     def ask(self) -> "Answer":
         """Run the model.
 
         Raises:
-            ShapeError, TypeMismatchError: the output is no logits of one text.
-            OutOfRangeError: there is no such position or token.
+            OutOfRangeError: there is no such choice.
+            ArgumentError: the two choices are the same.
         """
-        if isinstance(self.inputs, Tensor):
-            output = self.model(self.inputs)
-        else:
-            output = self.model(**self.inputs)
-        if self.logits is not None:
-            output = self.logits(output)
-        logits = getattr(output, "logits", output)
-        if not isinstance(logits, Tensor):
-            raise TypeMismatchError(
-                "the model gives no logits; say with logits= how they come from its output"
-            )
-        if logits.ndim not in (2, 3) or len(logits) != 1:
-            raise ShapeError(
-                "logits must be (1, tokens, vocabulary) or (1, labels), one text at a time; got "
-                f"{tuple(logits.shape)}"
-            )
-        position = None
-        row = logits[0]
-        if logits.ndim == 3:
-            position = index_of("position", self.position, logits.shape[1])
-            row = row[position]
-        token = int(row.argmax()) if self.token is None else self.token
+        row, position = self.run()
+        token, against = self.choose(row.detach())
+        token = int(row.argmax()) if token is None else token
         token = index_of("token", token, len(row), from_end=False)
-        number = row[token]
-        if self.against is not None:
-            against = index_of("against", self.against, len(row), from_end=False)
+        number, bias = row[token], 0.0 if self.bias is None else float(self.bias[token])
+        if against is not None:
+            against = index_of("against", against, len(row), from_end=False)
             if against == token:
                 raise ArgumentError(f"against is the token itself, {token}; name another")
             number = number - row[against]
-        return Answer(number, row.detach(), token, self.against, position)
+            bias -= 0.0 if self.bias is None else float(self.bias[against])
+        return Answer(number, row.detach(), token, against, position, bias)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,18 +55,52 @@ class Answer:
     number: Tensor
     """The logit, or the difference of two, in the graph."""
     row: Tensor
-    """(vocabulary,) or (labels,): the logits of all choices."""
+    """(choices,): the logits of the vocabulary or of all labels."""
     token: int
     against: int | None
     position: int | None
-    """None if the logits are those of the whole text."""
+    """None if the logits are read from the streams of all tokens."""
+    bias: float
+    """What `Question.bias` adds to the number."""
 
     @property
     def queries(self) -> slice:
-        """The tokens whose stream the logits are read from."""
+        """The tokens whose streams the logits are read from."""
         if self.position is None:
             return slice(None)
         return slice(self.position, self.position + 1)
+
+
+def output_of(
+    model: nn.Module, inputs: Tensor | Mapping[str, Any], position: int, logits: Logits | None
+) -> tuple[Tensor, int | None]:
+    """Run a model: the logits, (choices,), and the position that they are of.
+
+    Args:
+        model: any.
+        inputs: ids, or named arguments.
+        position: of the token after which a prediction is made.
+        logits: from the output to logits; None takes the output, or its attribute `logits`.
+
+    Raises:
+        ShapeError, TypeMismatchError: the output is no logits of one text.
+        OutOfRangeError: there is no such position.
+    """
+    output = model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+    found = getattr(output, "logits", output) if logits is None else logits(output)
+    if not isinstance(found, Tensor):
+        raise TypeMismatchError(
+            "the model gives no logits; say with logits= how they come from its output"
+        )
+    if found.ndim not in (2, 3) or len(found) != 1:
+        raise ShapeError(
+            "logits must be (1, tokens, vocabulary) or (1, labels), one text at a time; got "
+            f"{tuple(found.shape)}"
+        )
+    if found.ndim == 2:
+        return found[0], None
+    position = index_of("position", position, found.shape[1])
+    return found[0, position], position
 
 
 def index_of(name: str, index: Any, size: int, *, from_end: bool = True) -> int:

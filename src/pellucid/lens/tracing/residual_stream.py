@@ -18,10 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.module_names import stack, within
+from pellucid.lens.module_names import within
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
-from pellucid.lens.tracing.frozen_hooks import first_of, freeze_norms, replaced
+from pellucid.lens.tracing.frozen_hooks import (
+    at_starts,
+    check_evaluates,
+    first_of,
+    freeze_activations,
+    freeze_norms,
+    is_biased,
+    replaced,
+)
 from pellucid.lens.tracing.frozen_norms import FrozenNorm
 from pellucid.lens.tracing.parts import Parts, layer_of, parts_of
 
@@ -65,8 +73,8 @@ class Written:
         """(heads or 1, tokens): what it gives to the number whose gradient this is."""
         value = self.value if len(self.value) == 1 else self.value[item : item + 1]
         products: Tensor = gradient[item].double() * value[0].double()
-        if self.heads is None:
-            return products.flatten(1).sum(-1)[None]
+        if self.heads is None:  # what is pooled has one row for all tokens
+            return products.reshape(1, len(products) if products.ndim > 1 else 1, -1).sum(-1)
         of_heads: Tensor = products.unflatten(-1, (self.heads, -1)).sum(-1)
         return of_heads.T
 
@@ -77,8 +85,7 @@ class ResidualStream:
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         if not isinstance(model, nn.Module):
             raise TypeMismatchError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-        if any(module.training for module in model.modules()):
-            raise ArgumentError("the model is in training mode, and may drop parts: call eval()")
+        check_evaluates(model)
         self.parts: Parts = parts_of(model)
         self.seen: Recording = watch(model, values=True, tokenizer=tokenizer)
         """The attention of the run, values included."""
@@ -109,26 +116,21 @@ class ResidualStream:
 
     def _hooks(self) -> list[Any]:
         parts, modules = self.parts, self.parts.modules
-        handles = list(freeze_norms(modules, self._norm))
+        handles = [
+            *freeze_norms(modules, self._norm),
+            *freeze_activations(parts),
+            *at_starts(parts, lambda name, x: self._starts.append((name, x, len(self.written)))),
+        ]
         feeds = {feed.name for feed in parts.feeds}
         silent = {name for feed in parts.feeds for name in (feed.name, *feed.ups, feed.down)}
         for name, module in parts.outside().items():
             if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Embedding"):
                 handles.append(module.register_forward_hook(self._embedding(name)))
         for name, module in modules.items():
-            bias = getattr(module, "bias", None)
-            is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-            is_silent = any(within(name, one) for one in silent)
             if name in feeds:
                 handles.append(module.register_forward_hook(self._feed(name)))
-            if is_linear and isinstance(bias, Tensor) and not is_silent:
-                handles.append(module.register_forward_hook(self._bias(name, bias)))
-        before: str | None = None
-        for block in parts.blocks:
-            if stack(block) != before:
-                hook = self._start(block)
-                handles.append(modules[block].register_forward_pre_hook(hook, with_kwargs=True))
-            before = stack(block)
+            if is_biased(module) and not any(within(name, one) for one in silent):
+                handles.append(module.register_forward_hook(self._bias(name)))
         for one in parts.attentions:
             hook = self._context(one.name)
             handles.append(modules[one.output].register_forward_pre_hook(hook))
@@ -165,9 +167,9 @@ class ResidualStream:
 
         return hook
 
-    def _bias(self, name: str, bias: Tensor) -> Callable[..., Any]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            return self._add_bias(name, bias, output)
+    def _bias(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            return self._add_bias(name, module.bias, output)
 
         return hook
 
@@ -183,13 +185,6 @@ class ResidualStream:
             heads = self.seen.record(name).shape[-3]
             source = Source(ATTENTION, name, layer_of(name))
             return (self._add(source, inputs[0], heads), *inputs[1:])
-
-        return hook
-
-    def _start(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-            x = inputs[0] if inputs else options["hidden_states"]
-            self._starts.append((name, x, len(self.written)))
 
         return hook
 

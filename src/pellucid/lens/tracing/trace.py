@@ -7,9 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
-from pellucid.lens.tracing.direct_logits import Shares, direct_logits
-from pellucid.lens.tracing.question import Answer, Logits, Question
+from pellucid.lens.tracing.direct_logits import direct_logits
+from pellucid.lens.tracing.gradient_methods import chefer, gradients
+from pellucid.lens.tracing.question import Answer, Logits, Question, output_of
+from pellucid.lens.tracing.relevance_rules import relevance_rules
 from pellucid.lens.tracing.residual_stream import Source
+from pellucid.lens.tracing.shares import Shares
 
 __all__ = ["Trace", "trace"]
 
@@ -32,12 +35,17 @@ class Trace:
     """The logit, or the difference."""
     probability: float
     """Of the token, by a softmax over all logits."""
+    logits: Tensor
+    """(choices,): of the vocabulary, or of all labels."""
     tokens: Tensor
     """(tokens,) float64: what each token gave."""
     source_tokens: Tensor | None
     """(source tokens,) of an encoder-decoder."""
     heads: dict[str, Tensor]
     """(heads,) float64 of each attention, by the name of its module."""
+    pairs: dict[str, Tensor]
+    """(heads, keys) float64 of each attention: what each head gave by looking at each token; empty
+    with "lrp"."""
     others: dict[Source, float]
     """What other parts gave; only with "direct"."""
     absorbed: dict[str, float]
@@ -64,15 +72,14 @@ class Trace:
         return self.missing is not None and abs(self.missing) <= ALLOWED * max(1.0, sizes)
 
 
-Method = Callable[[Question, Any], tuple[Answer, Shares]]
-
-
-def _direct(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
-    return direct_logits(question, tokenizer)[:2]
-
-
-METHODS: dict[str, Method] = {"direct": _direct}
+METHODS: dict[str, Callable[[Question, Any], tuple[Answer, Shares]]] = {
+    "direct": direct_logits,
+    "gradient": gradients,
+    "chefer": chefer,
+    "lrp": relevance_rules,
+}
 ADD_UP = ("direct", "lrp")
+"""The methods whose parts add up to the logit."""
 
 
 def trace(
@@ -94,7 +101,14 @@ def trace(
         token: the id whose logit is explained, or a classifier's label; None = the likeliest.
         against: the id of another token: the difference of the two logits is explained.
         position: of the token after which the prediction is made, from the end if negative.
-        method: "direct".
+        method: how much is given to whom. The first and the last add up to the logit, the last
+            with what biases and softmaxes absorb.
+
+                direct    what each head wrote to the final residual stream, split by the tokens
+                          that it looked at; feed-forward parts and embeddings are apart
+                gradient  each weight times its gradient, over all layers
+                chefer    positive gradients times weights, through all layers
+                lrp       AttnLRP, through all parts of all layers
         logits: from the model's output to logits, (1, tokens, vocabulary) or (1, labels); None
             takes the output, or its attribute `logits`.
         tokenizer: as for `watch`.
@@ -103,17 +117,29 @@ def trace(
         ArgumentError: an unknown method, a model in training mode, or one of another shape.
         OutOfRangeError: there is no such token or position.
         ShapeError, TypeMismatchError: the model gives no logits of one text.
+
+    Sources: see `direct_logits`, `gradient_methods` and `relevance_rules` in `lens.tracing`.
     """
-    if method not in METHODS:
-        raise ArgumentError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     question = Question(
         model=model,
-        inputs=inputs,
-        token=token,
-        against=against,
-        position=position,
-        logits=logits,
+        run=lambda: output_of(model, inputs, position, logits),
+        choose=lambda _: (token, against),
+        bias=logit_bias(model),
     )
+    return answered(question, method, tokenizer)
+
+
+def logit_bias(model: nn.Module) -> Tensor | None:
+    """The bias that one of Pellucid's models adds to its logits, if it has one."""
+    bias = getattr(model, "bias", None)
+    has_one = getattr(getattr(model, "config", None), "logit_bias", False)
+    return bias.detach() if has_one and isinstance(bias, Tensor) else None
+
+
+def answered(question: Question, method: str, tokenizer: Any = None) -> Trace:
+    """Answer a question by one of `METHODS`; errors as for `trace`."""
+    if method not in METHODS:
+        raise ArgumentError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     answer, shares = METHODS[method](question, tokenizer)
     return Trace(
         method=method,
@@ -122,9 +148,11 @@ def trace(
         position=answer.position,
         number=float(answer.number.detach()),
         probability=float(answer.row.double().softmax(-1)[answer.token]),
+        logits=answer.row,
         tokens=shares.tokens,
         source_tokens=shares.source_tokens,
         heads=shares.heads,
+        pairs=shares.pairs,
         others=shares.others,
         absorbed=shares.absorbed,
         adds_up=method in ADD_UP,

@@ -1,0 +1,96 @@
+"""`pellucid trace`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.commands.lens import MaxTokensOption, TargetOption, TextFileOption
+from pellucid.commands.shared import (
+    EncodingOption,
+    JsonOption,
+    OverwriteOption,
+    check_files,
+    model_option,
+    one_text,
+    plain_console,
+    write,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def trace(
+    text: Annotated[
+        list[str] | None, typer.Argument(help='What the model reads, like "And God said".')
+    ] = None,
+    file: TextFileOption = None,
+    encoding: EncodingOption = None,
+    target: TargetOption = None,
+    model: Annotated[
+        str | None,
+        model_option("A decoder, a classifier or a translator (default: Pellucid's decoder)."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="direct (what heads wrote to the logit), gradient (x weights), chefer or lrp.",
+        ),
+    ] = "direct",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The token or label to explain (default: the one that is written there, else the "
+            "likeliest).",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Another one: explain why not this one instead."),
+    ] = None,
+    position: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Explain what comes after token N (default: the last); of a translation, its "
+            "token N.",
+        ),
+    ] = None,
+    max_tokens: MaxTokensOption = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Show which tokens and heads made a model write a token, or say a label."""
+    from pellucid.commands.inputs import read_text
+    from pellucid.commands.printing import traces
+    from pellucid.commands.printing.console import steps
+    from pellucid.readers.trace_picture import to_html, to_svg
+    from pellucid.readers.tracing import trace_text
+
+    argument = one_text("trace", text)
+    check_files(overwrite=overwrite, svg=svg, html=html)
+    content = read_text(argument, file, encoding)
+    with steps() as step:
+        traced = trace_text(
+            content,
+            target=target,
+            model=model,
+            method=method,
+            token=token,
+            against=against,
+            position=position,
+            max_tokens=max_tokens,
+            step=step,
+        )
+    for path, kind, drawn in ((svg, "svg", to_svg), (html, "html", to_html)):
+        if path is not None:
+            write(path, drawn(traced), kind, overwrite)
+    if json:
+        typer.echo(traces.to_json(traced))
+    else:
+        traces.show(traced, plain_console())

@@ -1,0 +1,189 @@
+"""AttnLRP: relevance that flows back from a logit to the tokens by rules for each kind of layer."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import ArgumentError
+from pellucid.lens.recorder import watch
+from pellucid.lens.tracing.frozen_hooks import (
+    at_starts,
+    check_evaluates,
+    freeze_activations,
+    freeze_norms,
+    is_biased,
+    ratio,
+    with_gradient_of,
+)
+from pellucid.lens.tracing.frozen_norms import FrozenNorm
+from pellucid.lens.tracing.parts import Attention, Feed, Parts, parts_of
+from pellucid.lens.tracing.question import Answer, Question
+from pellucid.lens.tracing.shares import Shares
+
+HALF = 0.5
+"""What each factor of a product gets of the product's relevance."""
+
+
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """Tensors of the graph whose relevance is asked for: each number times its gradient."""
+
+    starts: list[Tensor] = field(default_factory=list)
+    contexts: dict[str, Tensor] = field(default_factory=dict)
+    """Before their relevance is divided between weights and values."""
+    projected: dict[str, list[Tensor]] = field(default_factory=dict)
+    biased: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Outputs, and the biases in them."""
+
+
+def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
+    """How relevant each token is to a logit, layer by layer: AttnLRP.
+
+        linear layer    relevance in proportion to the terms of the sum; its bias absorbs some
+        a * b           half to each: attention weights and values, gate and input of a gated part,
+                        and query and key
+        softmax         its Taylor expansion at the scores, x_i * (R_i - s_i * sum of R)
+        activation      all to its input
+        norm            as a linear layer, with the scale that it had
+
+    These rules are gradients times inputs of a model whose products, activations and norms have
+    other gradients. What biases and softmaxes absorb is counted, so that all adds up to the logit.
+
+    Raises:
+        ArgumentError: the model has experts, for which there is no rule here.
+
+    Source: Achtibat et al. 2024, "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
+    Transformers", sections 3.1 to 3.3.
+    """
+    check_evaluates(question.model)
+    parts, kept = parts_of(question.model), _Kept()
+    for feed in parts.feeds:
+        if not feed.ups:
+            raise ArgumentError(
+                f"lrp has no rule for '{feed.name}', whose linear layers are not known (experts, "
+                "for instance); use another method"
+            )
+    with ExitStack() as stack:
+        seen = stack.enter_context(watch(question.model, tokenizer=tokenizer))
+        stack.enter_context(torch.enable_grad())
+        for handle in _hooks(parts, kept):
+            stack.callback(handle.remove)
+        answer = question.ask()
+    projected = [x for each in kept.projected.values() for x in each]
+    outputs = [output for output, _ in kept.biased]
+    asked = [*kept.starts, *kept.contexts.values(), *projected, *outputs]
+    gradients = torch.autograd.grad(answer.number, asked, allow_unused=True)
+    known: dict[int, Tensor | None] = {id(x): g for x, g in zip(asked, gradients, strict=True)}
+
+    def relevance(x: Tensor) -> Tensor:
+        """(tokens, width) float64."""
+        gradient = known[id(x)]
+        if gradient is None:
+            return torch.zeros_like(x[0], dtype=torch.float64)
+        product: Tensor = gradient[0].double() * x[0].detach().double()
+        return product
+
+    *sources, last = kept.starts
+    shares = Shares(relevance(last).sum(-1))
+    if sources:
+        shares.source_tokens = relevance(sources[0]).sum(-1)
+    softmax = 0.0
+    for name, context in kept.contexts.items():
+        heads = seen.record(name).shape[-3]
+        arrived = relevance(context).unflatten(-1, (heads, -1)).sum((0, 2))
+        shares.heads[name] = arrived
+        left = sum(float(relevance(x).sum()) for x in kept.projected[name])
+        softmax += float(arrived.sum()) - left
+    biases = answer.bias
+    for output, bias in kept.biased:
+        gradient = known[id(output)]
+        if gradient is not None:
+            biases += float((gradient.double() * bias.detach().double()).sum())
+    shares.absorbed = {"softmax": softmax, "biases": biases}
+    return answer, shares
+
+
+def _hooks(parts: Parts, kept: _Kept) -> list[Any]:
+    def keep_bias(module: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> None:
+        kept.biased.append((output, module.bias))
+
+    def norm(name: str, frozen: FrozenNorm, output: Tensor) -> Tensor:
+        if frozen.bias is not None:
+            kept.biased.append((output, frozen.bias))
+        return output
+
+    handles: list[Any] = [
+        *freeze_norms(parts.modules, norm),
+        *freeze_activations(parts),
+        *at_starts(parts, lambda _, x: kept.starts.append(x)),
+    ]
+    for module in parts.modules.values():
+        if is_biased(module):  # before the hooks below, which change gradients
+            handles.append(module.register_forward_hook(keep_bias))
+    for attention in parts.attentions:
+        handles += _of_attention(parts, attention, kept)
+    for feed in parts.feeds:
+        handles += _of_feed(parts, feed)
+    return handles
+
+
+def _of_attention(parts: Parts, attention: Attention, kept: _Kept) -> list[Any]:
+    """Half of a context's relevance goes to the values, and a quarter each to query and key."""
+
+    def context(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        kept.contexts[attention.name] = halved = _scaled(inputs[0], HALF)
+        return (halved, *inputs[1:])
+
+    def projection(place: int) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            kept.projected.setdefault(attention.name, []).append(output)
+            if len(attention.projections) == 1:  # query, key and value beside each other
+                factors = output.new_tensor([HALF, HALF, 1]).repeat_interleave(
+                    output.shape[-1] // 3
+                )
+                return _scaled(output, factors)
+            return output if place == 2 else _scaled(output, HALF)
+
+        return hook
+
+    modules = parts.modules
+    return [
+        modules[attention.output].register_forward_pre_hook(context),
+        *(
+            modules[name].register_forward_hook(projection(place))
+            for place, name in enumerate(attention.projections)
+        ),
+    ]
+
+
+def _of_feed(parts: Parts, feed: Feed) -> list[Any]:
+    """All relevance of an activation goes to its input, half of a gated product to each factor."""
+    factors: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            factors[name] = output
+
+        return hook
+
+    def inner(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        product, share = inputs[0], 1 / len(factors)
+        linear = sum(share * ratio(product, x) * x for x in factors.values())
+        factors.clear()
+        assert isinstance(linear, Tensor)
+        return (with_gradient_of(product, linear), *inputs[1:])
+
+    modules = parts.modules
+    return [
+        *(modules[name].register_forward_hook(keep(name)) for name in feed.ups),
+        modules[feed.down].register_forward_pre_hook(inner),
+    ]
+
+
+def _scaled(x: Tensor, factor: float | Tensor) -> Tensor:
+    """The same numbers, with their gradients times a factor."""
+    return with_gradient_of(x, x * factor)
