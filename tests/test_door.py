@@ -34,6 +34,7 @@ OPENS = {
     "film, translating": (["film", TEXT, "--translate", "--gif", "film.gif"], {"encoder-decoder"}),
     "film, going on": (["film", TEXT, "--generate", "--gif", "film.gif"], {"decoder"}),
     "watch": (["watch", TEXT], ALL),
+    "trace": (["trace", TEXT], ALL),
     "view": (["view", TEXT, "--no-browser"], ALL),
     "view, other": (["view", TEXT, "--no-browser", "--against", TEXT], ALL),
     "view, writing": (
@@ -146,7 +147,8 @@ def test_each_command_opens_it_or_says_why_not(command, model, named, run, refus
         monkeypatch.setattr("pellucid.film.render.save", lambda film, *_, **__: [])
     arguments, kinds = OPENS[command]
     arguments = [*(one.format(model) for one in arguments), "--model", named(model)]
-    if MODELS[model] not in kinds or (command == "classify" and model not in LABELLING):
+    labels = command == "classify" or (command == "trace" and MODELS[model] == "encoder")
+    if MODELS[model] not in kinds or (labels and model not in LABELLING):
         told = refused(*arguments)
         assert named(model) in told or "pellucid translate" in told or "Decoder" in told
     else:

@@ -66,6 +66,7 @@ GIVEN = {
     "film": ["--example", "poem"],
     "scaling": ["--samples", "13", "--keys", "5", "--dims", "2"],
     "watch": ["Write a poem", "--layers", "0"],
+    "trace": ["Write a poem"],
     "export": ["Write a poem"],
     "embed": ["a text"],
     "similar": ["a query", "{texts}"],

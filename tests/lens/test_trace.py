@@ -217,7 +217,7 @@ def test_lrp_refuses_experts():
     config = Config(
         kind="decoder", vocabulary=VOCABULARY, width=36, heads=3, layers=1, hidden=37, experts=3
     )
-    with pytest.raises(ArgumentError, match="lrp has no rule for .*feed_forward"):
+    with pytest.raises(ArgumentError, match=r"lrp has no rule for .*feed_forward"):
         trace(Decoder(config).eval(), ids, method="lrp")
     assert trace(Decoder(config).eval(), ids).is_exact
 

@@ -68,7 +68,10 @@ class Trace:
     @property
     def is_exact(self) -> bool:
         """Whether the parts add up to the number within rounding."""
-        sizes = float(self.tokens.abs().sum()) + sum(map(abs, self.others.values()))
+        sizes = float(self.tokens.abs().sum())
+        if self.source_tokens is not None:
+            sizes += float(self.source_tokens.abs().sum())
+        sizes += sum(map(abs, (*self.others.values(), *self.absorbed.values())))
         return self.missing is not None and abs(self.missing) <= ALLOWED * max(1.0, sizes)
 
 

@@ -1,0 +1,135 @@
+"""`pellucid trace`, run as a user runs it."""
+
+import json
+
+import pytest
+
+from pellucid.readers.tracing import trace_text
+from tests.command_line import options_of
+
+TEXT = "In the beginning God created the heaven and the earth. In the beginning God created the"
+REVIEW = "I thought it would be boring, but it was a wonderful film"
+
+
+def test_the_options_are_those_documented(run):
+    status, out, _ = run("trace", "--help")
+    assert status == 0
+    assert options_of(out) == {
+        "--file", "--encoding", "--target", "--model", "--method", "--token", "--against",
+        "--position", "--max-tokens", "--svg", "--html", "--overwrite", "--json", "--help",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("method", ["direct", "gradient", "chefer", "lrp"])
+def test_a_prediction_at_every_width(run, method, width):
+    status, out, err = run("trace", TEXT, "--method", method, width=width)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= width
+    told = " ".join(out.split())
+    assert "Pellucid's decoder predicts “ earth”, 40%, after token 17" in told
+    assert "What each head gave" in told
+    assert ("Nothing is missing but rounding" in told) == (method in ("direct", "lrp"))
+    assert "\x1b" not in out
+
+
+def test_json_adds_up(run):
+    status, out, err = run("trace", TEXT, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found["choice"] == " earth"
+    assert len(found["tokens"]) == 18
+    assert len(found["heads"]) == 24
+    parts = sum(part["amount"] for part in found["parts"])
+    heads = sum(head["amount"] for head in found["heads"])
+    tokens = sum(token["amount"] for token in found["tokens"])
+    assert heads == pytest.approx(tokens, abs=1e-5)
+    assert heads + parts == pytest.approx(found["number"], abs=1e-4)
+    assert found["is_exact"]
+    # Head 5.3 copies what came after the same words before: heaven, and earth.
+    best = max(found["heads"], key=lambda head: head["amount"])
+    assert (best["layer"], best["head"]) == ("5", 3)
+
+
+def test_a_token_against_another_at_an_earlier_place(run):
+    arguments = ["--token", "heaven", "--against", "earth", "--position", "6", "--json"]
+    found = json.loads(run("trace", TEXT, *arguments)[1])
+    assert (found["choice"], found["against"], found["position"]) == (" heaven", " earth", 6)
+    assert not any(token["amount"] for token in found["tokens"][7:])
+    # What is written there is explained, unless another token is asked for.
+    written = json.loads(run("trace", TEXT, "--position", "6", "--json")[1])
+    assert written["choice"] == " heaven"
+
+
+def test_a_label(run):
+    status, out, _ = run("trace", REVIEW, "--model", "sentiment")
+    assert status == 0
+    assert "says “positive”" in out
+    assert "Nothing is missing but rounding" in out
+    found = json.loads(run("trace", REVIEW, "--model", "sentiment", "--json")[1])
+    amounts = {token["text"].strip(): token["amount"] for token in found["tokens"]}
+    assert amounts["wonderful"] > 1
+    assert amounts["boring"] < -1
+    less = ["--token", "negative", "--against", "positive", "--json"]
+    other = json.loads(run("trace", REVIEW, "--model", "sentiment", *less)[1])
+    assert other["number"] < 0
+
+
+def test_a_translation_has_two_texts(run):
+    arguments = ["trace", "The old man went to the sea", "--model", "translator"]
+    status, out, _ = run(*arguments, "--method", "lrp", "--position", "3")
+    assert status == 0
+    assert "Pellucid's translator translates with" in out
+    assert "The old man went to the sea" in out
+    assert "Nothing is missing but rounding" in out
+    found = json.loads(run(*arguments, "--target", "El hombre", "--position", "1", "--json")[1])
+    assert found["choice"].strip() == "hombre"
+    assert len(found["source_tokens"]) >= 7
+
+
+def test_pictures(run, tmp_path):
+    svg, html = tmp_path / "earth.svg", tmp_path / "earth.html"
+    status, _, err = run("trace", TEXT, "--svg", svg, "--html", html)
+    assert status == 0
+    assert err == f"wrote {svg}\nwrote {html}\n"
+    for path in (svg, html):
+        drawn = path.read_text(encoding="utf-8")
+        assert "earth" in drawn
+        assert "5.3: +1.67" in drawn
+        assert "<script" not in drawn
+
+
+def test_a_long_text_is_cut(run):
+    found = json.loads(run("trace", TEXT, "--max-tokens", "5", "--json")[1])
+    assert len(found["tokens"]) == 5
+
+
+def test_what_is_refused(refused):
+    assert "is no single token" in refused("trace", TEXT, "--token", "heaven and earth")
+    assert "method must be one of direct, gradient, chefer, lrp" in refused(
+        "trace", TEXT, "--method", "guess"
+    )
+    assert "--position must be from -18 to 17, not 40" in refused("trace", TEXT, "--position", "40")
+    assert "must be one of negative, positive" in refused(
+        "trace", REVIEW, "--model", "sentiment", "--token", "good"
+    )
+    assert "leave --position out" in refused(
+        "trace", REVIEW, "--model", "sentiment", "--position", "1"
+    )
+    assert "is the token itself" in refused("trace", TEXT, "--token", "earth", "--against", "earth")
+    assert "use another method" in refused(
+        "trace", "A dog", "--model", "translator", "--method", "chefer"
+    )
+
+
+def test_a_model_of_transformers(checkpoint):
+    """A GPT-2 as transformers has it; its tokens are bytes."""
+    told = []
+    traced = trace_text(
+        "Write a poem about rain",
+        model=str(checkpoint("gpt2")),
+        step=lambda name, done, of: told.append(name),
+    )
+    assert traced.trace.is_exact
+    assert "".join(traced.tokens) == "Write a poem about rain"
+    assert told[0] == "opening the model"
