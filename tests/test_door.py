@@ -35,6 +35,7 @@ OPENS = {
     "film, going on": (["film", TEXT, "--generate", "--gif", "film.gif"], {"decoder"}),
     "watch": (["watch", TEXT], ALL),
     "trace": (["trace", TEXT], ALL),
+    "ablate": (["ablate", TEXT, "--controls", "3", "--top", "1"], ALL),
     "view": (["view", TEXT, "--no-browser"], ALL),
     "view, other": (["view", TEXT, "--no-browser", "--against", TEXT], ALL),
     "view, writing": (

@@ -48,6 +48,7 @@ READ = {
     "held_out",
     "base",
     "config",
+    "resume",
 }
 BEGINS = {
     ".json": b"{}",
@@ -67,6 +68,7 @@ GIVEN = {
     "scaling": ["--samples", "13", "--keys", "5", "--dims", "2"],
     "watch": ["Write a poem", "--layers", "0"],
     "trace": ["Write a poem"],
+    "ablate": ["Write a poem", "--layers", "0", "--controls", "0"],
     "export": ["Write a poem"],
     "embed": ["a text"],
     "similar": ["a query", "{texts}"],

@@ -31,6 +31,7 @@ def test_the_names_do_not_change_by_accident():
         "PellucidError",
         "Recording",
         "__version__",
+        "ablate",
         "attention",
         "energies",
         "intervene",

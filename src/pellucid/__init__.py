@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pellucid import models as models
     from pellucid import tasks as tasks
     from pellucid import training as training
+    from pellucid.ablation import ablate as ablate
     from pellucid.attention import attention as attention
     from pellucid.attention import energies as energies
     from pellucid.attention import masks as masks
@@ -31,6 +32,7 @@ _HOME = {
     "AttentionWeights": "pellucid.attention:AttentionWeights",
     "PellucidError": "pellucid.errors:PellucidError",
     "Recording": "pellucid.lens:Recording",
+    "ablate": "pellucid.ablation:ablate",
     "attention": "pellucid.attention",  # a package that is also a function; see its last lines
     "energies": "pellucid.attention.energies",
     "intervene": "pellucid.lens:intervene",

@@ -17,6 +17,7 @@ import typer
 
 from pellucid import __version__
 from pellucid.commands import (
+    ablation,
     chat,
     classify,
     export,
@@ -41,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for part in (
-    *(lessons, scaling, learn, film, lens, tracing, view, export, tasks, classify),
+    *(lessons, scaling, learn, film, lens, tracing, ablation, view, export, tasks, classify),
     *(generation, chat),
 ):
     app.registered_commands += part.commands.registered_commands

@@ -5,6 +5,7 @@
     film          film
     lens          watch, heads
     tracing       trace
+    ablation      ablate
     view          view
     export        export
     tasks         embed, similar, cluster, classify

@@ -3,6 +3,7 @@
     walk            explain: an attention head, step by step
     scaling         scaling: why scores are divided by √d_k
     heads           watch, heads: a map of heads, a table, links between words
+    ablation        ablate: which heads matter
     embeddings      embed
     similarity      similar: the nearest texts
     clusters        cluster: groups of texts

@@ -1,0 +1,60 @@
+"""Random heads: what a head writes, turned at random, as a control for taking it away.
+
+A knock-out changes what a head adds to the residual stream by some vector at each position. That
+any change of this size would do as much is the null hypothesis. So a control changes it by vectors
+of the same length at every position, in the same space (all that this head can write), turned by
+one rotation drawn uniformly (Haar): lengths and angles between positions stay, directions do not.
+"""
+
+import math
+from collections.abc import Sequence
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+SURE = 0.95
+"""What is said to matter does more than this share of random heads."""
+THIN = 1e-4
+"""Directions in which the head writes less than this share of the strongest are left alone."""
+
+
+def turned(change: Tensor, projection: Tensor, number: int, seed: int) -> Tensor:
+    """A head's change, turned at random, (number, queries, value_dim).
+
+    Args:
+        change: (queries, value_dim), what the knock-out adds to the head's output.
+        projection: (model_dim, value_dim), the head's columns of the output projection.
+        number: how many controls.
+        seed: for the rotations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    _, sizes, directions = torch.linalg.svd(projection.double().cpu(), full_matrices=False)
+    kept = sizes > THIN * sizes[0] if sizes[0] > 0 else sizes > 0
+    sizes, directions = sizes[kept], directions[kept]  # (rank,), (rank, value_dim)
+    written = (change.double().cpu() @ directions.T) * sizes  # in axes of the residual stream
+    width = len(sizes)
+    found = []
+    for _ in range(number):
+        matrix = torch.randn(width, width, generator=generator, dtype=torch.float64)
+        # The sign of the diagonal makes the rotation uniform (Mezzadri 2007, section 5).
+        rotation, upper = torch.linalg.qr(matrix)
+        rotation = rotation * upper.diagonal().sign()
+        found.append(((written @ rotation) / sizes) @ directions)
+    return torch.stack(found).to(change)
+
+
+def seed_of(seed: int, name: str, head: int) -> int:
+    """The seed of a head's controls, whatever is computed before."""
+    return crc32(f"{seed} {name} {head}".encode())
+
+
+def chance(effect: float, controls: Sequence[float]) -> float:
+    """The p-value: how likely a random head would do as much (Phipson and Smyth 2010).
+
+    (1 + controls that do as much) / (1 + controls), whatever the sign; NaN without controls.
+    """
+    if not controls:
+        return math.nan
+    as_much = sum(abs(one) >= abs(effect) for one in controls)
+    return (1 + as_much) / (1 + len(controls))

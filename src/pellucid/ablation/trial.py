@@ -1,0 +1,125 @@
+"""One input of a model, run with heads knocked out and measured against the plain run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.ablation.knock_outs import Edit, edited
+from pellucid.ablation.measures import MOST_LOGITS, Answer, Distributions
+from pellucid.ablation.replays import Replay, tensor_of
+from pellucid.errors import ArgumentError
+
+BATCH_TOKENS = 4096
+"""The most tokens of a batch: enough for fast products of matrices, and few enough for memory."""
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model, what it reads, and how a change is measured."""
+
+    model: nn.Module
+    run: Callable[[int], Any]
+    """Runs the model on so many copies of its input in one batch, without gradients."""
+    tokens: int
+    """Of the input, with the target of an encoder-decoder."""
+    measure: Distributions | Answer
+    name: str = ""
+    """Of the model."""
+    tokenizer: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else a reader wants to know, such as the label that a classifier gives."""
+
+
+def runs_of(
+    model: nn.Module, inputs: Mapping[str, Tensor], call: Callable[..., Any]
+) -> Callable[[int], Any]:
+    """Runs a model on copies of inputs, (1, tokens) each, without gradients."""
+    accepts = "use_cache" in signature(model.forward).parameters
+    # A model of transformers need keep no keys: no tokens follow.
+    options: dict[str, Any] = {"use_cache": False} if accepts else {}
+
+    def run(items: int) -> Any:
+        copies = {name: one.repeat(items, *[1] * (one.ndim - 1)) for name, one in inputs.items()}
+        with torch.no_grad():
+            return call(**copies, **options)
+
+    return run
+
+
+class Trial:
+    """A plain run, and runs with edits."""
+
+    def __init__(self, subject: Subject, attending: Sequence[str]) -> None:
+        """Run the model once.
+
+        Args:
+            subject: the model, in eval mode, and its input.
+            attending: the names of its modules that attend.
+
+        Raises:
+            ArgumentError: the model gives no logits, and distributions are to be measured.
+        """
+        self.measure = subject.measure
+        self._subject = subject
+        self.replay = replay = Replay(subject.model, subject.run, attending)
+        self.at_once = max(1, BATCH_TOKENS // subject.tokens)
+        """The most items of a batch."""
+        if isinstance(self.measure, Answer):
+            self._plain = self.measure.read(replay.output)
+            return
+        logits = tensor_of(replay.output)
+        if logits.ndim != 3 or logits.shape[1] != len(self.measure.targets):
+            raise ArgumentError(
+                f"the model gives {tuple(logits.shape)}, not logits of each position: measure its "
+                "answer instead"
+            )
+        self._vocabulary = logits.shape[-1]
+        if replay.ends_alone:
+            self._plain = replay.plain_last_block
+            replay.output = None
+        else:
+            self._plain = logits
+            self.at_once = min(self.at_once, max(1, MOST_LOGITS // logits.numel()))
+
+    def plain_loss(self) -> float | None:
+        """The mean cross-entropy of the text; None if it is not measured."""
+        if isinstance(self.measure, Answer):
+            return None
+        known = self.measure.targets != -100
+        total = 0.0
+        for start, logits in self._logits(self._plain, 1):
+            targets = self.measure.targets[start : start + logits.shape[1]]
+            total += float(
+                nn.functional.cross_entropy(logits[0].double(), targets, reduction="sum")
+            )
+        return total / max(1, int(known.sum()))
+
+    def figures(self, items: Sequence[Sequence[Edit]]) -> list[Figures]:
+        """What changes with the edits of each item; at most `at_once` items."""
+        measure, count = self.measure, len(items)
+        start = self.replay.first([edit.name for edits in items for edit in edits])
+        with edited(self._subject.model, items):
+            if isinstance(measure, Answer):
+                changed = measure.read(self.replay.through(start, count))
+                return measure.figures(self._plain, changed)
+            if self.replay.ends_alone:
+                changed = self.replay.last_block(start, count)
+            else:
+                changed = tensor_of(self.replay.through(start, count))
+        both = torch.cat([self._plain, changed])
+        parts = [measure.changes(logits, at) for at, logits in self._logits(both, count + 1)]
+        divergence, rise = (torch.cat(one, -1) for one in zip(*parts, strict=True))
+        return measure.figures(divergence, rise)
+
+    def _logits(self, hidden: Tensor, count: int) -> Any:
+        """Logits at a few positions after the other, and the first of these positions."""
+        positions = max(1, MOST_LOGITS // (count * self._vocabulary))
+        for start in range(0, hidden.shape[1], positions):
+            part = hidden[:, start : start + positions]
+            yield start, tensor_of(self.replay.end(part)) if self.replay.ends_alone else part

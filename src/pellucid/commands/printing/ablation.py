@@ -1,0 +1,159 @@
+"""What heads matter: a map with a letter and a bar per head, and a table of the largest."""
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pellucid.ablation.effects import Ablation, HeadEffect
+from pellucid.ablation.picture import by_layer, sizes
+from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.heads import LETTERS, MEANING
+from pellucid.common.files import printable
+from pellucid.common.wording import count, percent, short
+
+BARS = " ▁▂▃▄▅▆▇█"
+"""From no effect to the largest."""
+TITLES = {"kl": "KL", "loss": "loss", "logprob": "log-prob", "logit": "logit", "cosine": "cosine"}
+WIDE = 90
+"""The width of a terminal from which the table has all columns."""
+
+
+def letters() -> dict[str, str]:
+    """What stands for each role."""
+    return {role: letter for role, (letter, _) in LETTERS.items()}
+
+
+def show(found: Ablation, model: str, most: int, console: Console) -> None:
+    """Print the map, and the heads whose effects are largest."""
+    size = count(found.tokens, "token")
+    say(f"{model} reads {size}, each head knocked out in turn", console, style="bold")
+    if "label" in found.facts:
+        say(f"It says: {printable(found.facts['label'])}", console)
+    if "target" in found.facts:
+        say(f"It says: {short(printable(found.facts['target']), 300)}", console)
+    console.print()
+    _show_map(found, console)
+    console.print()
+    _show_table(found, most, console)
+
+
+def _show_map(found: Ablation, console: Console) -> None:
+    layers = by_layer(found.rows)
+    side = max(map(len, layers))
+    widest = max(map(len, layers.values()))
+    gap = " " if side + 1 + 3 * widest <= console.width else ""
+    size = dict(zip((row.label for row in found.rows), sizes(found.rows), strict=True))
+    say("What the heads do, and how much that matters", console, style="bold")
+    for label, rows in layers.items():
+        line = Text(f"{label:>{side}} ", style="dim")
+        for row in rows:
+            letter, style = LETTERS.get(row.role, ("?", ""))
+            bar = BARS[max(1, math.ceil(size[row.label] * (len(BARS) - 1)))]
+            line.append(gap + letter, style=style)
+            line.append(bar, style="bold" if row.matters else "dim")
+        line.truncate(console.width)
+        console.print(line)
+    present = {row.role for row in found.rows}
+    legend = ", ".join(
+        f"{letter} {MEANING.get(role, role)}"
+        for role, (letter, _) in LETTERS.items()
+        if role in present
+    )
+    say(f"{legend}; bars: the root of the effect", console, style="dim")
+
+
+def _show_table(found: Ablation, most: int, console: Console) -> None:
+    rows = found.ranked()[:most]
+    if not rows:
+        return
+    say(f"The {count(len(rows), 'head')} that matter most", console, style="bold")
+    is_wide = console.width >= WIDE
+    with_last = "kl_last" in found.rows[0].figures
+    with_controls = any(row.controls for row in rows)
+    grid = plain_table()
+    grid.add_column("head", justify="right", no_wrap=True)
+    grid.add_column(TITLES.get(found.measure, found.measure), justify="right", no_wrap=True)
+    if with_last and is_wide:
+        for title in ("KL at the end", "loss"):
+            grid.add_column(title, justify="right", no_wrap=True)
+    grid.add_column("above", justify="right", no_wrap=True)
+    if with_controls:
+        grid.add_column("random heads", justify="right", no_wrap=True)
+        grid.add_column("beaten", justify="right", no_wrap=True)
+    grid.add_column("role", no_wrap=True)
+    for row in rows:
+        cells = [row.label, _number(row.effect)]
+        if with_last and is_wide:
+            cells += [_number(row.figures["kl_last"]), _signed(row.figures.get("loss", math.nan))]
+        cells.append("-" if math.isnan(row.above) else percent(row.above))
+        if with_controls:
+            cells += [_random(row), _beaten(row)]
+        role = Text(row.role, style=LETTERS.get(row.role, ("", ""))[1])
+        grid.add_row(*cells, role, style="dim" if row.matters is False else "")
+    console.print(grid)
+    console.print()
+    say(_explained(found, with_last and is_wide, with_controls), console, style="dim")
+
+
+def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
+    """The meaning of the columns."""
+    place = "zeros" if found.by == "zero" else "its mean over the text"
+    text = (
+        f"{TITLES.get(found.measure, found.measure)}: {found.about}, if {place} take the place of "
+        "the head's output. Above: the share of the other heads whose effect is smaller."
+    )
+    if with_last:
+        text += (
+            " KL at the end: of the token after the text. Loss: by how much the cross-entropy of "
+            "the text rises, in nats a token."
+        )
+    if with_controls:
+        text += (
+            " Random heads: what a change of the same size in a random direction does, mean and "
+            "standard deviation; beaten: how many of these do less. A head that beats all but 5% "
+            "of them matters; others are dim."
+        )
+    return text
+
+
+def data(found: Ablation, model: str) -> dict[str, Any]:
+    """The heads for --json."""
+    return {
+        "model": model,
+        "tokens": found.tokens,
+        "measure": found.measure,
+        "about": found.about,
+        "by": found.by,
+        "seed": found.seed,
+        **found.facts,
+        "heads": found.to_dicts(),
+    }
+
+
+def columns(found: Ablation) -> dict[str, list[Any]]:
+    """The columns of a table with a row for each head."""
+    rows = found.to_dicts()
+    return {name: [row[name] for row in rows] for name in rows[0] if name != "controls"}
+
+
+def _random(row: HeadEffect) -> str:
+    if not row.controls:
+        return "-"
+    return f"{_number(row.control_mean)} ± {row.control_deviation:.2g}"
+
+
+def _beaten(row: HeadEffect) -> str:
+    if not row.controls:
+        return "-"
+    beaten = sum(abs(one) < abs(row.effect) for one in row.controls)
+    return f"{beaten} of {len(row.controls)}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.3g}"

@@ -1,0 +1,140 @@
+"""`pellucid ablate`, run as a user runs it."""
+
+import csv
+import json
+from functools import cache
+
+import pytest
+
+from pellucid.ablation import trial
+from tests import writers
+from tests.command_line import options_of
+
+TEXT = "Once upon a time there was a little girl"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A directory with a tiny decoder."""
+    path = tmp_path_factory.mktemp("models") / "writer"
+    writers.writer().save(path)
+    return path
+
+
+def test_the_options_are_those_documented(run):
+    status, out, _ = run("ablate", "--help")
+    assert status == 0
+    assert options_of(out) == {
+        "--file", "--encoding", "--target", "--model", "--measure", "--by", "--layers",
+        "--max-tokens", "--top", "--controls", "--seed", "--resume", "--html", "--svg", "--output",
+        "--overwrite", "--json", "--help",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80, 130])
+def test_a_text_at_every_width(run, writer, width):
+    status, out, err = run(
+        "ablate", TEXT, "--model", writer, "--top", 2, "--controls", 3, width=width
+    )
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= width
+    told = " ".join(out.split())
+    for part in ("writer reads ", "each head knocked out in turn", "What the heads do, and how"):
+        assert part in told
+    assert "The 2 heads that matter most" in told
+    assert "of 3" in told
+    assert ("KL at the end" in told) == (width == 130)
+    assert "\x1b" not in out
+
+
+def test_all_outputs_say_the_same(run, writer, tmp_path):
+    page, picture, table = (tmp_path / name for name in ("a.html", "a.svg", "a.csv"))
+    options = ["--layers", "-1", "--controls", "5", "--top", "1", "--by", "mean", "--json"]
+    status, out, err = run(
+        "ablate", TEXT, "--model", writer, *options, "--html", page, "--svg", picture, "-o", table
+    )
+    assert status == 0
+    assert err.count("wrote ") == 3
+    found = json.loads(out)
+    assert (found["model"], found["measure"], found["by"]) == ("writer", "kl", "mean")
+    assert found["loss"] > 0
+    heads = found["heads"]
+    assert [(row["layer"], row["head"]) for row in heads] == [(1, 0), (1, 1), (1, 2)]
+    best = max(heads, key=lambda row: row["effect"])
+    assert [len(row["controls"]) for row in heads] == [5 * (row is best) for row in heads]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["effect"]) for row in rows] == [row["effect"] for row in heads]
+    for drawn in (page, picture):
+        text = drawn.read_text()
+        assert "writer: which heads matter" in text
+        assert f"{best['effect']:.3g}" in text
+        assert text.count("<g><title>head 1.") == 3
+    assert "<table>" in page.read_text()
+
+
+def test_each_kind_of_model_has_its_measure(run):
+    @cache
+    def asked(model, *options):
+        status, out, err = run(
+            "ablate", TEXT, "--model", model, "--layers", "-1", "--controls", "0", "--json",
+            *options,
+        )  # fmt: skip
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    assert asked("sentiment")["measure"] == "logit"
+    assert asked("sentiment")["label"] in ("positive", "negative")
+    assert asked("sentiment", "--measure", "cosine")["measure"] == "cosine"
+    assert asked("translator")["measure"] == "logprob"
+    assert asked("translator")["target"].endswith("<|end|>")
+    told = asked("translator", "--target", "Una niña", "--measure", "loss")
+    assert told["measure"] == "loss"
+    assert told["target"].startswith("Una niña")
+
+
+def test_a_stopped_run_goes_on(run, writer, tmp_path, monkeypatch):
+    path = tmp_path / "figures.jsonl"
+    command = ["ablate", TEXT, "--model", writer, "--controls", "2", "--resume", path, "--json"]
+    real, left = trial.Trial.figures, iter(range(1))
+
+    def stopped(self, items):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real(self, items)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trial.Trial, "figures", stopped)
+        status, out, err = run(*command)
+    assert (status, out) == (130, "")
+    assert "stopped; the same command goes on" in err
+    status, out, err = run(*command)
+    assert status == 0
+    assert "3 runs were done before" in err
+    assert len(json.loads(out)["heads"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--layers", "7"], "there is no layer 7; the last layer is 1"),
+        (["--layers", "0,"], "--layers must be numbers or names separated by commas, not '0,'"),
+        (["--top", "-1"], "--top must be 0 or more, not -1"),
+        (["--controls", "-1"], "--controls must be 0 or more, not -1"),
+        (["--measure", "logit"], "writer is measured by kl or loss, not by logit"),
+        (["--target", "x"], "--target needs an encoder-decoder, and writer is not one"),
+        (["--max-tokens", "1"], "the text has 1 token; heads are measured on 2 or more"),
+    ],
+)
+def test_what_does_not_fit(refused, writer, options, told):
+    assert refused("ablate", TEXT, "--model", writer, *options).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["by", "measure"])
+def test_a_choice_that_is_none(refused, name):
+    assert f"Invalid value for '--{name}'" in refused("ablate", TEXT, f"--{name}", "noise")
+
+
+def test_an_encoder_predicts_no_tokens(refused):
+    told = refused("ablate", TEXT, "--model", "sentiment", "--measure", "loss")
+    assert told == "Pellucid's sentiment is measured by logit or kl or cosine, not by loss"
