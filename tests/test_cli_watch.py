@@ -24,7 +24,8 @@ def test_the_options_are_those_documented(run, command):
         },
         "heads": {
             "--sort", "--model", "--max-tokens", "--column", "--delimiter", "--encoding", "--over",
-            "--workers", "--part", "--output", "--overwrite", "--json", "--help",
+            "--workers", "--part", "--output", "--overwrite", "--probe", "--only", "--length",
+            "--texts", "--controls", "--no-check", "--seed", "--json", "--help",
         },
     }[command]  # fmt: skip
 
@@ -235,6 +236,56 @@ def test_recordings_that_are_none(run, refused, tmp_path):
     assert "truncated" in refused("heads", tmp_path / "cut")
     assert "--sort must be one of layer, head" in refused(
         "heads", tmp_path / "whole", "--sort", "a"
+    )
+
+
+PROBE = ("heads", "--probe", "--texts", "1", "--length", "72")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_heads_are_probed(run, width):
+    status, out, err = run(*PROBE, "--only", "induction, retrieval,first token", width=width)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= width
+    told = " ".join(out.split())
+    for part in (
+        "Pellucid's decoder: heads on texts made for the purpose",
+        "Induction: looks at what followed the same token in the first half (Olsson et al. 2022)",
+        "of 24 look so. Log-probability of the repeated tokens, in nats per token: -",
+        "where it cannot. The model does not do this",
+        "Retrieval: looks at the token of the needle that is to be written next",
+        "First token: looks at the first token (Xiao et al. 2024)",
+    ):
+        assert part in told
+
+
+def test_probes_as_json(run):
+    status, out, err = run(*PROBE, "--no-check", "--json", "--seed", "3")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert len(found["checks"]) == 7
+    assert len(found["heads"]) == 7 * 24
+    assert found["skipped"] == {}
+    assert {row["effect"] for row in found["heads"]} == {None}
+    again = json.loads(run(*PROBE, "--no-check", "--json", "--seed", "3", "--only", "induction")[1])
+    assert again["heads"] == [row for row in found["heads"] if row["probe"] == "induction"]
+
+
+def test_probes_that_cannot_be(refused, tmp_path):
+    def told(*options):
+        return refused("heads", "--probe", *options)
+
+    assert "FILE does not go with --probe" in told(tmp_path / "a.safetensors")
+    assert "--probe does not go with --over" in told("--over", tmp_path)
+    assert "--sort does not go with --probe" in told("--sort", "layer")
+    assert "--length goes with --probe" in refused("heads", "--length", "20")
+    assert "no probe is called 'sinks'" in told("--only", "sinks")
+    assert "--length is 300, but Pellucid's decoder has 256 positions" in told("--length", "300")
+    assert "controls must be 19 or more" in told("--controls", "3")
+    assert "Pellucid's translator is an encoder-decoder" in told("--model", "translator")
+    assert "Pellucid's sentiment is an encoder; --probe" in told("--model", "sentiment")
+    assert "cannot probe for retrieval: length must be" in told(
+        "--only", "retrieval", "--length", "20"
     )
 
 

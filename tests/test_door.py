@@ -50,6 +50,7 @@ OPENS = {
     "classify, by examples": (["classify", TEXT, "--examples", "labelled.csv"], {"encoder"}),
     "generate": (["generate", TEXT, "--max-tokens", "3"], {"decoder"}),
     "chat": (["chat"], set()),  # none of them has a chat template
+    "heads, probing": (["heads", "--probe", "--no-check", "--texts", "1"], {"decoder"}),
     "heads": (["heads", "--over", "corpus", "-o", "heads of {}"], ALL),
     "translate": (["translate", TEXT, "--max-tokens", "3"], {"encoder-decoder"}),
 }

@@ -1,12 +1,11 @@
 """`--over FOLDER` of `embed`, `classify`, `translate` and `heads`: a task over many files."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.shared import plain_console
+from pellucid.commands.shared import given_options, plain_console
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -51,15 +50,7 @@ def check_alone(*task: str) -> None:
     Raises:
         ArgumentError: an option does not fit.
     """
-    home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
-    context = import_module(f"{home}.globals").get_current_context()
-    named = {
-        one.name: max(one.opts, key=len)
-        if one.param_type_name == "option"
-        else one.metavar or one.name
-        for one in context.command.params
-        if "DEFAULT" not in str(context.get_parameter_source(one.name))
-    }
+    named = given_options()
     if "over" in named:
         for name, shown in named.items():
             if name not in (*WITH, *task):

@@ -1,7 +1,7 @@
 """`pellucid watch` and `pellucid heads`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from pellucid.commands.shared import (
     EncodingOption,
     JsonOption,
     OverwriteOption,
+    SeedOption,
     check_files,
+    given_options,
     model_option,
     one_text,
     plain_console,
@@ -107,6 +109,10 @@ def watch_text(
         heads.show(seen, plain_console())
 
 
+PROBE_WITH = ("probe", "model", "only", "length", "texts", "controls", "no_check", "seed", "json")
+"""What --probe goes with."""
+
+
 @commands.command("heads")
 def show_heads(
     recording: Annotated[
@@ -128,9 +134,43 @@ def show_heads(
         typer.Option("--output", "-o", metavar="DIR", help="For --over FOLDER: a new directory."),
     ] = None,
     overwrite: OverwriteOption = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Test the heads of a decoder on texts made for the purpose: induction, retrieval, "
+            "name movers and others; and knock them out to see whether it matters.",
+        ),
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Probes: names of probes, separated by commas (default: all)."
+        ),
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Probes: the most tokens of a text (default: 128, or the model's positions).",
+        ),
+    ] = None,
+    texts: Annotated[
+        int, typer.Option(metavar="N", help="Probes: how many texts of each kind.")
+    ] = 2,
+    controls: Annotated[
+        int,
+        typer.Option(metavar="N", help="Probes: how many random heads to compare with."),
+    ] = 19,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Probes: knock out no heads, only score them.")
+    ] = False,
+    seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Show the heads of a saved recording; or what a model's heads do over a folder of texts."""
+    """Show the heads of a saved recording; or what a model's heads do over a folder of texts; or
+    with --probe on texts made for the purpose.
+    """
     from pellucid.commands.printing import heads
     from pellucid.commands.printing.console import steps
     from pellucid.lens.head_measures import heads as table_of
@@ -139,6 +179,16 @@ def show_heads(
     from pellucid.text.table_reading import Reading
 
     check_alone("model", "max_tokens")
+    given = given_options()
+    if probe:
+        for name, shown in given.items():
+            if name not in PROBE_WITH:
+                raise ArgumentError(f"{shown} does not go with --probe")
+        options = {"length": length, "texts": texts, "seed": seed, "controls": controls}
+        return _probe(model, only, json, check=not no_check, **options)
+    for name in ("only", "length", "texts", "controls", "no_check", "seed"):
+        if name in given:
+            raise ArgumentError(f"{given[name]} goes with --probe")
     if over is not None:
         from pellucid.corpora import MeasureHeads
 
@@ -153,9 +203,12 @@ def show_heads(
     }
     for name, value in only_over.items():
         if value is not None:
-            raise ArgumentError(f"{name} goes with --over, a folder of texts")
+            also = " or --probe" if name == "--model" else ""
+            raise ArgumentError(f"{name} goes with --over, a folder of texts{also}")
     if recording is None:
-        raise ArgumentError("give a recording that `pellucid watch --save` wrote, or --over")
+        raise ArgumentError(
+            "give a recording that `pellucid watch --save` wrote, or --over, or --probe"
+        )
     if sort not in COLUMNS:
         raise ArgumentError(f"--sort must be one of {', '.join(COLUMNS)}, not '{sort}'")
     seen = Recording.load(recording)
@@ -168,3 +221,18 @@ def show_heads(
         typer.echo(heads.recording_to_json(seen, table))
     else:
         heads.show_recording(seen, table, plain_console())
+
+
+def _probe(model: str | None, only: str | None, json: bool, **options: Any) -> None:
+    """Probe a decoder's heads and print what they are."""
+    from pellucid.commands.printing import probes
+    from pellucid.commands.printing.console import steps
+    from pellucid.readers.probed import probe_model
+
+    names = None if only is None else [name.strip() for name in only.split(",")]
+    with steps() as step:
+        opened, table = probe_model(model, probes=names, step=step, **options)
+    if json:
+        typer.echo(probes.to_json(opened, table))
+    else:
+        probes.show(opened, table, plain_console())

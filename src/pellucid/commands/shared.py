@@ -159,9 +159,7 @@ def _check_unread(option: str, path: Path, outputs: set[str]) -> None:
 
 def _inputs(outputs: set[str]) -> Iterator[tuple[str, str]]:
     """What may name an input file: the name of each argument, and its value."""
-    # The click that this typer uses: it may be its own copy.
-    home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
-    context = import_module(f"{home}.globals").get_current_context()
+    context = _context()
     for parameter in context.command.params:
         values = context.params.get(parameter.name or "")
         if parameter.name in outputs or not isinstance(values, str | Path | list | tuple):
@@ -172,6 +170,24 @@ def _inputs(outputs: set[str]) -> Iterator[tuple[str, str]]:
             yield name, str(value)
     if sys.stdin is not None and not sys.stdin.isatty():
         yield "standard input", "-"
+
+
+def given_options() -> dict[str, str]:
+    """The options and arguments that the user gave, each with the name that the user knows."""
+    context = _context()
+    return {
+        one.name: max(one.opts, key=len)
+        if one.param_type_name == "option"
+        else one.metavar or one.name
+        for one in context.command.params
+        if "DEFAULT" not in str(context.get_parameter_source(one.name))
+    }
+
+
+def _context() -> Any:
+    """The running command's context, of the click that this typer uses: it may be its own copy."""
+    home = typer.Context.__mro__[1].__module__.rpartition(".")[0]
+    return import_module(f"{home}.globals").get_current_context()
 
 
 def one_text(command: str, texts: list[str] | None) -> str | None:

@@ -18,6 +18,7 @@ from pellucid.lens.link_removal import Without, without
 from pellucid.lens.link_table import LinkTable
 from pellucid.lens.norm_attribution import attribution
 from pellucid.lens.policy_recall import KeepRecent, eviction_policies, eviction_recall
+from pellucid.lens.probes import ProbeTable, probe_heads
 from pellucid.lens.projection import output_projection
 from pellucid.lens.recall_table import RecallTable
 from pellucid.lens.record import Record
@@ -33,6 +34,7 @@ __all__ = [
     "Intervention",
     "KeepRecent",
     "LinkTable",
+    "ProbeTable",
     "RecallTable",
     "Record",
     "Recording",
@@ -55,6 +57,7 @@ __all__ = [
     "intervene",
     "link_effects",
     "output_projection",
+    "probe_heads",
     "residual_stream",
     "rollout",
     "snapkv_scores",

@@ -1,0 +1,310 @@
+"""probe_heads(): what heads do on texts made for the purpose, and whether it matters."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pellucid.errors import ArgumentError, TypeMismatchError, UnknownNameError
+from pellucid.lens.probes.experiments import Experiment
+from pellucid.lens.probes.knock_outs import alike, behaviours_without
+from pellucid.lens.probes.probe_table import (
+    EARNED,
+    LOOKS,
+    ONLY_LOOKS,
+    Check,
+    ProbeRow,
+    ProbeTable,
+)
+from pellucid.lens.probes.registry import PROBES, SETTINGS, Probe, Sizes
+from pellucid.lens.probes.scores import Place, Scored, run, scored
+from pellucid.lens.probes.vocabulary import Vocabulary
+
+BEATEN = 0.95
+"""The share of random heads that a head must beat to earn its name."""
+LEAST = 19
+"""Of fewer random heads, beating all is not beating 95 %: chance would do it in one of 20."""
+Progress = Callable[[str, int, int], None]
+
+
+def probe_heads(
+    model: nn.Module,
+    tokenizer: Any = None,
+    *,
+    probes: Iterable[str] | None = None,
+    length: int = 128,
+    texts: int = 2,
+    seed: int = 0,
+    check: bool = True,
+    most: int = 4,
+    controls: int = LEAST,
+    by: Literal["mean", "zero"] = "mean",
+    progress: Progress | None = None,
+) -> ProbeTable:
+    """Give heads the names that they earn: by where they look, and by what goes without them.
+
+    Each probe reads texts that are made for it, and scores every head:
+
+    - "previous token" (Elhage et al. 2021), "duplicates" (Wang et al. 2023) and "induction" (Olsson
+      et al. 2022) on random tokens that are repeated, where nothing but the repetition tells what
+      comes next;
+    - "retrieval" (Wu et al. 2024) on a needle, a sentence that answers a question, in a haystack;
+    - "name mover" and "S-inhibition" (Wang et al. 2023) on sentences with names in two places;
+    - "first token", an attention sink (Xiao et al. 2024), on an ordinary text.
+
+    The score of a head is its mean weight on the links that such a head has; for retrieval, the
+    share of links that have the largest weight of their row. The baseline is the same in texts that
+    are alike but for the pattern; for the previous and the first token, which every text has, it is
+    what a head has that looks at all that it sees alike.
+
+    A score is high from 0.4 (0.1 for retrieval) if it is above its baseline by half of that. Up to
+    `most` heads of each probe, those with the highest of these scores, are then knocked out, each
+    alone and all together, and so are random heads: for one head, `controls` others of any layer;
+    for all together, up to `controls` draws of as many others of each layer. Random heads are none
+    that look like another probe on the same texts. A head earns its name if more of the behaviour
+    goes without it than without 95 % of the random heads (in a permutation test: than without all
+    of 19). The behaviour is the log-probability of the repeated tokens, of the needle's words, or
+    of the text, or how far the right name's logit is above the other's. A head that looks at the
+    first token loses its links to it, not its output. What a model does not do (with the pattern
+    not clearly better than without: two standard errors) is not checked.
+
+    Not from the papers: texts of Pellucid's own, the answer given token by token in place of a
+    generation, and a mean over the text's own queries in place of an output that is knocked out.
+
+    Args:
+        model: a decoder: of ids (items, tokens) it makes logits, as a Tensor or as `.logits`.
+        tokenizer: of Pellucid or of transformers. Without one there are no needle and no names.
+        probes: their names; None is all.
+        length: the most tokens of a text.
+        texts: the number of texts; for names, of pairs of names for each of four sentences.
+        seed: of random tokens, words and heads.
+        check: whether to knock out heads.
+        most: the most heads of each probe that are knocked out.
+        controls: the number of random heads, and of draws; at least 19, so that 95 % can be beaten.
+        by: what the output of a head is replaced by, "mean" (of the queries of its text) or "zero".
+        progress: called with the name of a step, its progress and its total.
+
+    Raises:
+        ArgumentError: the model is no decoder or is in training mode, or a number is too small;
+            or a probe that was asked for cannot be run, or none can: the message says why.
+        UnknownNameError: there is no such probe; the message lists them.
+        TypeMismatchError: model is not a torch.nn.Module, or the tokenizer makes no ids.
+    """
+    chosen = _check_arguments(model, probes, length, texts, most, controls)
+    step = progress or (lambda name, done, of: None)
+    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+    vocabulary = Vocabulary(_size(model, device), tokenizer)
+    sizes = Sizes(length=length, texts=texts, seed=seed)
+    rows: list[ProbeRow] = []
+    checks: list[Check] = []
+    skipped: dict[str, str] = {}
+    for name, setting in SETTINGS.items():
+        here = [probe for probe in chosen if probe.setting == name]
+        if not here:
+            continue
+        try:
+            if setting.needs_tokenizer and tokenizer is None:
+                raise ArgumentError("it needs a tokenizer")
+            experiment = setting.make(vocabulary, sizes)
+        except ArgumentError as error:
+            if probes is not None:
+                raise ArgumentError(f"cannot probe for {here[0].name}: {error}") from error
+            skipped |= dict.fromkeys((probe.name for probe in here), str(error))
+            continue
+        step(f"reading: {name}", 0, 1)
+        found = scored(model, experiment, {probe.name: probe.measure for probe in here}, device)
+        checker = _Checker(model, experiment, found, setting.knocked_out, by, device, seed)
+        looking = {probe.name: _looking(probe, found) for probe in here}
+        for probe in here:
+            heads = looking[probe.name][: most if check else 0]
+            others = {
+                place for one, places in looking.items() if one != probe.name for place in places
+            }
+            effects, made = checker.check(probe.name, heads, others, controls, step)
+            rows += _rows(probe, found, effects)
+            checks.append(made)
+    if not rows:
+        raise ArgumentError(f"no probe can be run: {'; '.join(dict.fromkeys(skipped.values()))}")
+    return ProbeTable(rows, checks, skipped)
+
+
+def _check_arguments(
+    model: Any, probes: Any, length: int, texts: int, most: int, controls: int
+) -> list[Probe]:
+    """The probes that are asked for."""
+    if not isinstance(model, nn.Module):
+        raise TypeMismatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if model.training:
+        raise ArgumentError("the model is in training mode; call model.eval() first")
+    for name, value, least in (
+        ("length", length, 8),
+        ("texts", texts, 1),
+        ("most", most, 1),
+        ("controls", controls, LEAST),
+    ):
+        if value < least:
+            why = ": fewer cannot show that a head beats 95 % of them" if name == "controls" else ""
+            raise ArgumentError(f"{name} must be {least} or more{why}, got {value}")
+    names = list(PROBES) if probes is None else [probes] if isinstance(probes, str) else probes
+    for name in names:
+        if name not in PROBES:
+            raise UnknownNameError(f"no probe is called '{name}': {', '.join(PROBES)}")
+    return [probe for name, probe in PROBES.items() if name in names]
+
+
+def _size(model: nn.Module, device: torch.device) -> int:
+    """The size of a decoder's vocabulary; refuses a model whose tokens see later ones."""
+    logits = run(model, torch.tensor([[0, 0], [0, 1]], device=device)).float()
+    one, other = logits[:, 0]
+    if not torch.allclose(one, other, atol=1e-3 * float(one.abs().max()) + 1e-6):
+        raise ArgumentError(
+            f"model must be a decoder, whose tokens see none that follow; {type(model).__name__} "
+            "is not"
+        )
+    return logits.shape[-1]
+
+
+def _looking(probe: Probe, found: Scored) -> list[Place]:
+    """The heads that look like it, from the highest score."""
+    own, baselines = found.scores[probe.name], found.baselines[probe.name]
+    looking = [
+        place
+        for place, score in own.items()
+        if score >= probe.clear and score - baselines[place] >= probe.clear / 2
+    ]
+    return sorted(looking, key=lambda place: -own[place])
+
+
+def _rows(
+    probe: Probe, found: Scored, effects: dict[Place, tuple[float, float, int, str]]
+) -> list[ProbeRow]:
+    looking = set(_looking(probe, found))
+    rows = []
+    for place, score in found.scores[probe.name].items():
+        verdict = LOOKS if place in looking else ""
+        effect, beats, random, verdict = effects.get(place, (math.nan, math.nan, 0, verdict))
+        rows.append(
+            ProbeRow(
+                probe=probe.name,
+                layer=place.layer,
+                head=place.head,
+                name=place.name,
+                stack=place.stack,
+                score=score,
+                baseline=found.baselines[probe.name][place],
+                effect=effect,
+                beats=beats,
+                random=random,
+                verdict=verdict,
+            )
+        )
+    return rows
+
+
+class _Checker:
+    """Knocks heads out in one experiment; what random heads do is measured once for all probes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        experiment: Experiment,
+        found: Scored,
+        knocked_out: str,
+        by: Literal["mean", "zero"],
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self._experiment, self._found = experiment, found
+        self._random = Random(seed)
+        self._heads = list(next(iter(found.scores.values())))
+        self._order = self._random.sample(self._heads, len(self._heads))
+        self._without: dict[frozenset[Place], float] = {}
+
+        def measured(groups: Sequence[Sequence[Place]], done: Callable[[int], None]) -> list[float]:
+            return behaviours_without(
+                model,
+                experiment,
+                groups,
+                knocked_out=knocked_out,
+                by=by,
+                device=device,
+                progress=done,
+            )
+
+        self._measured = measured
+
+    def check(
+        self,
+        probe: str,
+        heads: list[Place],
+        others: set[Place],
+        controls: int,
+        step: Progress,
+    ) -> tuple[dict[Place, tuple[float, float, int, str]], Check]:
+        """For each head the effect, what it beats of how many, and the verdict; and for all.
+
+        Args:
+            probe: its name.
+            heads: those that are knocked out.
+            others: heads that look like another probe, which are no random heads.
+            controls: how many of these there are to be.
+            step: called with the progress.
+        """
+        found = self._found
+        check = Check(
+            probe=probe,
+            behaviour=self._experiment.behaviour,
+            value=found.behaviour,
+            absent=found.absent,
+            is_there=found.is_there,
+            without=math.nan,
+            beats=math.nan,
+        )
+        if not heads or not found.is_there:
+            return {}, check
+        free = [place for place in self._order if place not in heads and place not in others]
+        singles = free[:controls]
+        draws = {frozenset(alike(heads, free, self._random)) for _ in range(controls)}
+        draws.discard(frozenset())
+        own = [*([place] for place in heads), heads]
+        groups = [frozenset(group) for group in (*own, *([one] for one in singles), *draws)]
+        self._measure(groups, f"knocking out heads: {probe}", step)
+        random = [found.behaviour - self._without[frozenset([one])] for one in singles]
+        effects = {}
+        for place in heads:
+            effect = found.behaviour - self._without[frozenset([place])]
+            beats, earned = _beats(effect, random)
+            few = len(singles) < LEAST
+            verdict = EARNED if earned else LOOKS if few else ONLY_LOOKS
+            effects[place] = effect, beats, len(singles), verdict
+        without = self._without[frozenset(heads)]
+        drawn = tuple(self._without[group] for group in draws)
+        return effects, replace(
+            check,
+            heads=tuple((f"{place.stack}{place.layer}", place.head) for place in heads),
+            without=without,
+            random=drawn,
+            beats=_beats(-without, [-other for other in drawn])[0],
+        )
+
+    def _measure(self, groups: list[frozenset[Place]], name: str, step: Progress) -> None:
+        new = [group for group in dict.fromkeys(groups) if group not in self._without]
+        step(name, 0, len(new))
+        values = self._measured([list(one) for one in new], lambda done: step(name, done, len(new)))
+        self._without |= dict(zip(new, values, strict=True))
+
+
+def _beats(effect: float, random: Sequence[float]) -> tuple[float, bool]:
+    """The share of random effects that are smaller, and whether chance gives this in 5 % or less.
+
+    The chance is (1 + those not beaten) / (1 + all), as in a permutation test.
+    """
+    if not random:
+        return math.nan, False
+    beaten = sum(effect > other for other in random)
+    chance = (1 + len(random) - beaten) / (1 + len(random))
+    return beaten / len(random), effect > 0 and chance <= 1 - BEATEN + 1e-9

@@ -1,0 +1,60 @@
+"""Probe the heads of a decoder by any of its names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pellucid.errors import ArgumentError
+from pellucid.lens.probes import ProbeTable, probe_heads
+from pellucid.readers import open_checkpoint
+from pellucid.readers.forward_pass import Step
+
+LENGTH = 128
+"""How many tokens texts have unless more or fewer are asked for."""
+
+
+def probe_model(
+    model: str | None,
+    *,
+    probes: Sequence[str] | None = None,
+    length: int | None = None,
+    step: Step,
+    **options: Any,
+) -> tuple[str, ProbeTable]:
+    """Open a decoder, and probe its heads.
+
+    Args:
+        model: as for `open_checkpoint`.
+        probes, options: as for `probe_heads`.
+        length: the same; None is 128, or as many as the model has positions.
+        step: called with the name of the step, its progress and its total.
+
+    Returns:
+        The model's name, and the table.
+
+    Raises:
+        ArgumentError: the model is no decoder, or has fewer positions; and as `probe_heads`.
+        FileError: the model cannot be opened.
+        UnknownNameError: as `probe_heads`.
+    """
+    step("opening the model", 0, 1)
+    checkpoint = open_checkpoint(model, whole=True, writes=True)
+    name, limit = checkpoint.name, checkpoint.limit
+    kind = "encoder-decoder" if checkpoint.is_both else getattr(checkpoint.model, "kind", "decoder")
+    if kind != "decoder":
+        raise ArgumentError(f"{name} is an {kind}; --probe needs a decoder")
+    if length is None:
+        length = LENGTH if limit is None else min(LENGTH, limit)
+    elif limit is not None and length > limit:
+        raise ArgumentError(f"--length is {length:,}, but {name} has {limit:,} positions")
+    try:
+        table = probe_heads(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            probes=probes,
+            length=length,
+            progress=step,
+            **options,
+        )
+    except ArgumentError as error:
+        raise ArgumentError(f"{name}: {error}") from error
+    return name, table
