@@ -45,6 +45,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.files
 	$(BIN)/python -m benchmarks.held_out
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.translation
 	$(BIN)/python -m benchmarks.gguf
 	$(BIN)/python -m benchmarks.shared_cores
 	$(BIN)/python -m benchmarks.training

@@ -6,11 +6,23 @@ import sys
 import pytest
 
 HELPER = """
+from numba import types
+from numba.extending import intrinsic
 from pellucid.attention.numba_cache import kernel
 STEP = {step}
+def times(builder, x, factor):
+    return builder.mul(x, x.type({factor}))
+def scaled(factor):
+    @intrinsic
+    def product(typing_context, x):
+        def generate(context, builder, signature, arguments):
+            return times(builder, arguments[0], factor)
+        return types.int64(types.int64), generate
+    return product
+product = scaled(1)
 @kernel
 def moved(x):
-    return x {sign} STEP
+    return product(x) {sign} STEP
 """
 MAIN = """
 from helper import moved
@@ -28,8 +40,9 @@ def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "main.py").write_text(MAIN)
 
-    def twice(step, sign="+"):
-        (tmp_path / "helper.py").write_text(HELPER.format(step=step, sign=sign))
+    def twice(step, sign="+", factor="factor"):
+        helper = HELPER.format(step=step, sign=sign, factor=factor)
+        (tmp_path / "helper.py").write_text(helper)
         for name in ("helper", "main"):
             spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
             module = importlib.util.module_from_spec(spec)
@@ -42,7 +55,8 @@ def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
     again = twice(3)
     assert again(100) == 106
     assert sum(again.stats.cache_hits.values()) == 1
-    for step, sign, expected in ((5, "+", 110), (5, "-", 90)):
-        changed = twice(step, sign)
+    changes = ((5, "+", "factor", 110), (5, "-", "factor", 90), (5, "-", 2, 385))
+    for step, sign, factor, expected in changes:
+        changed = twice(step, sign, factor)
         assert changed(100) == expected
         assert not changed.stats.cache_hits

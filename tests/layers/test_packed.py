@@ -84,7 +84,7 @@ def test_processors_without_avx2_give_the_same(bits, is_split, monkeypatch):
 
     form = FORMATS[14 if is_split else 8 if bits == 8 else 12]
     packed, x = random_packed(form), inputs(1)
-    monkeypatch.setattr(packed_products, "_has_avx2", lambda: False)
+    monkeypatch.setattr(packed_products, "has", lambda feature: False)
     is_half = packed.scale.dtype == torch.float16
     products = packed_products.row_products(bits, is_half, 1, is_split)
 

@@ -67,22 +67,31 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 def _fingerprint(function: Any) -> str:
-    """A hash of a function, of all compiled functions that it calls, and of the constants that they
-    read: Numba itself looks at the function's own file alone.
+    """A hash of a function, of all compiled functions and intrinsics that it calls, and of the
+    constants that they read: Numba itself looks at the function's own file alone.
     """
-    found, waiting, seen = hashlib.sha256(), [function], set()
+    found, seen = hashlib.sha256(), set()
+    waiting = [(function.__code__, _names_of(function))]
     while waiting:
-        code, names = waiting[-1].__code__, waiting.pop().__globals__
+        code, names = waiting.pop()
         if code in seen:
             continue
         seen.add(code)
-        constants = [value for value in code.co_consts if not isinstance(value, CodeType)]
+        inner = [value for value in code.co_consts if isinstance(value, CodeType)]
+        waiting += [(value, names) for value in inner]
+        constants = [value for value in code.co_consts if value not in inner]
         found.update(code.co_code + repr(constants).encode())
-        for name in code.co_names:
+        for name in (*code.co_names, *code.co_freevars):
             value = names.get(name)
-            value = getattr(value, "py_func", value)
+            value = getattr(value, "py_func", getattr(value, "_defn", value))
             if isinstance(value, FunctionType):
-                waiting.append(value)
+                waiting.append((value.__code__, _names_of(value)))
             elif isinstance(value, bool | int | float | str | tuple | np.generic):
                 found.update(f"{name} = {value!r}".encode())
     return found.hexdigest()
+
+
+def _names_of(function: FunctionType) -> dict[str, Any]:
+    """What a function can read of its module and of functions around it."""
+    around = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return function.__globals__ | {name: cell.cell_contents for name, cell in around}

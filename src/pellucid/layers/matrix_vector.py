@@ -1,6 +1,7 @@
 """Products of a matrix and a few vectors at memory bandwidth, by compiled loops if available.
 
-The next token of a few texts takes one read of every weight.
+The next token of a few texts takes one read of every weight. Of int8 weights and many vectors, the
+product is one of whole numbers: see `int8_kernel`.
 """
 
 from collections import defaultdict
@@ -22,6 +23,9 @@ MOST_ROWS = 8
 """Most texts; above, one matrix product for all is faster than a row of weights at a time."""
 WORTHWHILE = 2**20
 """Weights below which loading the compiled code costs more than it saves."""
+LEAST_SIZE, MOST_COLUMNS = 4, 2**16
+"""Rows and columns of int8 weights whose product with many rows is one of whole numbers: a tile
+has 4 columns, and the longer a row, the fewer bits an input has."""
 NOTHING = np.empty(0, np.float32)
 _counts: defaultdict[Any, ThreadCount] = defaultdict(ThreadCount)
 """By the sizes of a product."""
@@ -39,6 +43,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
         scale: of the rows of weight.
     """
     rows = x.flatten(0, -2)
+    if weight.dtype == torch.int8 and scale is not None and _fits_whole(rows, weight):
+        return _whole_product(rows, weight, bias, scale).view(*x.shape[:-1], len(weight))
     is_small = weight.numel() < WORTHWHILE
     if is_small or torch.compiler.is_compiling() or not fits(rows):
         if scale is None:
@@ -51,6 +57,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
         kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
     return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
+
+
+def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel for many rows is to multiply int8 weights, here and now."""
+    size, cols = weight.shape
+    return (
+        len(rows) > 1
+        and len(rows) * weight.numel() >= WORTHWHILE
+        and size >= LEAST_SIZE
+        and cols <= MOST_COLUMNS
+        and not torch.compiler.is_compiling()
+        and fits(rows, len(rows))
+    )
+
+
+def _whole_product(rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+    """rows (rows, in) @ weight.T * scale + bias, by sums of whole numbers."""
+    from pellucid.layers import int8_kernel as kernel
+    from pellucid.layers.int8_products import STEP
+
+    count, cols = rows.shape
+    length = -(-cols // STEP) * STEP
+    # Not NumPy's, whose memory does not begin with a line of the cache.
+    whole = torch.empty(count, length, dtype=torch.int16).numpy()
+    out = torch.empty(count, len(weight))
+    added = torch.zeros(len(weight)) if bias is None else bias
+    most = min(2**15 - 1, (2**31 - 1) // (127 * cols))
+    arguments = (
+        *(part.numpy() for part in (weight, scale, added, rows.contiguous())),
+        whole,
+        np.empty(count, np.float32),
+        most,
+        out.numpy(),
+    )
+    if torch.get_num_threads() == 1:
+        kernel.project_alone(*arguments)
+    else:
+        with cores() as parts:
+            kernel.project(*arguments, parts)
+    return out
 
 
 def fits(x: Tensor, most: int = MOST_ROWS) -> bool:
