@@ -1,16 +1,17 @@
 """Interventions give what each model's own eager code gives with its scores masked."""
 
+import math
+
 import pytest
 import torch
-from tests.lens.edited_eager import eager_edits, hidden, in_float64
-from tests.lens.families import FAMILIES, build, inputs, present_rows
+from tests.lens.edited_eager import assert_close, eager_edits, hidden, in_float64
+from tests.lens.families import DECODERS, FAMILIES, build, inputs, present_rows, some_ids
 from torch import nn
 
 import pellucid
 from pellucid import errors
 from pellucid.attention import reference
 
-NEAR = {"atol": 1e-5, "rtol": 1e-5}
 EAGER = [name for name, family in FAMILIES.items() if family.eager_is_seen]
 CASES = [(name, x) for name in EAGER for x in FAMILIES[name].implementations]
 
@@ -24,15 +25,6 @@ def first(output):
     return output[0]
 
 
-def assert_close(ours, truth, rows=None):
-    """Within 1e-5 of the largest number."""
-    size = truth.abs().max()
-    ours, truth = ours.double() / size, truth.double() / size
-    if rows is not None:
-        ours, truth = ours[rows], truth[rows]
-    torch.testing.assert_close(ours, truth, **NEAR)
-
-
 @pytest.mark.parametrize(("name", "implementation"), CASES)
 def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
     padding = "left" if FAMILIES[name].reads_text else "none"
@@ -42,8 +34,10 @@ def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
         parts = place.split(".")
         layer = next((int(part) for part in parts if part.isdigit()), None)
         factors = torch.ones_like(query[..., 0])
-        if "albert" in place or layer == 0:
+        if layer == 0:
             factors[:, 1] = 0
+            raised = hidden(ones, slice(None), [2], slice(None), keys)
+            return raised.masked_fill(raised < 0, math.log(3)), factors
         if layer == 1:
             factors[:, 1, 3] = factors[:, 1, -1] = 0.5
             return hidden(ones, [1], [0, 2], queries, keys), factors
@@ -60,6 +54,7 @@ def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
         plain = first(model(**given))
         with pellucid.intervene(model) as edit:
             edit.knock_out(0, 1)
+            edit.steer(0, 2, keys, 3)
             if name != "albert":
                 edit.knock_out(1, [0, 2], queries, keys, items=1)
                 edit.scale(1, 1, 0.5, queries=[3, -1])
@@ -73,6 +68,38 @@ def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
         assert_close(plain, truth, rows)
     assert seen.unseen == {}
     assert all(proof.error <= proof.allowed for proof in seen.proof.values())
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_positions_are_those_of_the_text_in_every_step(name):
+    """A prompt, then one token after another, is one pass over all of it."""
+    ids, prompt = some_ids(), 6
+    model = build(name, FAMILIES[name].default, generating=True)
+    with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+        edit.knock_out(1, [0, 2], keys=[1, 7])
+        edit.knock_out(0, 1, queries=[4, 8])
+        edit.scale(0, 0, -2, queries=slice(9, None))
+        output = model(ids[:, :prompt], use_cache=True)
+        logits = [output.logits]
+        for at in range(prompt, ids.shape[1]):
+            past = output.past_key_values
+            output = model(ids[:, at : at + 1], past_key_values=past, use_cache=True)
+            logits.append(output.logits)
+    assert seen.unseen == {}
+
+    def same(place, query, ones):
+        factors = torch.ones_like(query[..., 0])
+        if ".1." in place:
+            return hidden(ones, slice(None), [0, 2], slice(None), [1, 7]), None
+        factors[:, 1, [4, 8]] = 0
+        factors[:, 0, 9:] = -2
+        return None, factors
+
+    if FAMILIES[name].eager_is_seen:
+        model = build(name, "eager", generating=True)
+        with torch.no_grad(), eager_edits(model, same):
+            truth = model(ids).logits
+        assert_close(torch.cat(logits, 1), truth)
 
 
 WIDTH, HEADS, BATCH = 22, 2, 3

@@ -184,6 +184,9 @@ class OpenListener:
     def on_edit(self, name: str, call: Any) -> Any:
         """Nothing."""
 
+    def on_softmax_edit(self, name: str, scores: Any, weights: Any, update: Any) -> Any:
+        """Nothing."""
+
     def on_softmax(self, name: str) -> None:
         """Nothing."""
 

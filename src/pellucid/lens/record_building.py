@@ -143,7 +143,7 @@ def prove_weights(record: Record, source: ModelWeights, *, every_row: bool) -> P
         Evidence(
             record=record,
             value=source.value,
-            context=source.context,
+            context=source.context if source.attended is None else source.attended,
             every_row=every_row or not source.is_known,
         )
     )

@@ -232,18 +232,18 @@ def claim(
     return update if is_its_own else None, callers
 
 
-def claimed_by(
-    callers: Callers,
-) -> CacheUpdate | None:
-    """What the module of these callers has put into a cache for its call."""
+def claimed_by(callers: Callers, is_over: bool = True) -> CacheUpdate | None:
+    """What the module of these callers has put into a cache for its call, which `is_over`."""
     latest = getattr(_latest, "update", None)
     if latest is None:
         return None
     updater, updating, update, layer = latest
-    if updating != callers:
+    # Listeners that have no interest in this module are no callers here.
+    if not callers or any(caller not in updating for caller in callers):
         return None
-    _latest.update = None
-    layer.reader = weakref.ref(updater)
+    if is_over:
+        _latest.update = None
+        layer.reader = weakref.ref(updater)
     made: CacheUpdate = update
     return made
 

@@ -43,6 +43,8 @@ class ModelWeights:
     """(batch, kv_heads, keys, value_dim)"""
     context: Tensor | None = None
     """(batch, heads, queries, value_dim)"""
+    attended: Tensor | None = None
+    """The context before an edit replaced heads of it; None if none did."""
     sink: Tensor | None = None
     """(batch, heads, queries): the weights of a column that is not in the product: a sink, or a key
     whose value is added elsewhere."""
@@ -50,6 +52,18 @@ class ModelWeights:
     """Whether they are the unchanged result of a softmax."""
     is_known: bool = True
     """Whether the function that was called belongs to PyTorch, transformers or Pellucid."""
+
+
+@dataclass(eq=False, slots=True)
+class SoftmaxEdit:
+    """What becomes of a softmax that a model computes by hand."""
+
+    weights: Tensor | None
+    """(batch, heads, queries, keys): the edited weights; None if they stay."""
+    hidden: Mask | None = None
+    """What the edits of weights hide, if that is all that they do: False where hidden."""
+    finish: Callable[[Tensor], Tensor] | None = None
+    """Edits the context, (batch, heads, queries, value_dim), once there is one."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -112,10 +126,11 @@ class Call:
         """The call as it is recorded: its weights alone, if an edit made them what they are."""
         if self.edited_weights is None or self.hidden is not None:
             return self
-        context = self.context if self.attended is None else self.attended
+        is_projected = self.projection is not None
         return ModelWeights(
             weights=self.edited_weights().detach(),
             value=self.value if isinstance(self.value, Tensor) else None,
-            context=None if self.projection is not None else context,
+            context=None if is_projected else self.context,
+            attended=None if is_projected else self.attended,
             is_known=self.is_known,
         )

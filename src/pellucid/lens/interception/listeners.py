@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pellucid.lens.interception.calls import Call, ModelWeights
+from pellucid.lens.interception.calls import CacheUpdate, Call, ModelWeights, SoftmaxEdit
 from pellucid.lens.pieces import Part
 
 
@@ -44,6 +44,13 @@ class Listener(Protocol):
         """A module attended, which may be changed: the call as it shall be, None = unchanged.
 
         Of a call that is not known as one, the reason is given instead. Errors reach the user.
+        """
+
+    def on_softmax_edit(
+        self, name: str, scores: Tensor, weights: Tensor, update: CacheUpdate | None
+    ) -> SoftmaxEdit | None:
+        """A module computed weights of scores, both (batch, heads, queries, keys), that may be
+        changed; None = unchanged.
         """
 
     def on_call(self, name: str, call: Call | ModelWeights) -> None:

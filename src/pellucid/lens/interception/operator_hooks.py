@@ -176,6 +176,8 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
             axis = (args[1] if len(args) > 1 else options["dim"]) % result.ndim
             is_there = result.untyped_storage()._cdata != memory
             _safely(softmaxes.normalised, result, scores if is_there else None, axis)
+            if is_there and any(listener.edits for listener in listeners.here()):
+                result = softmaxes.edited(result, scores)
         return result
 
     return normalise

@@ -3,12 +3,14 @@
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from pellucid.attention.masks import Mask
 from pellucid.lens.interception import listeners
 from pellucid.lens.interception.listeners import Callers
 from pellucid.lens.interception.shapes import Fold
@@ -69,6 +71,16 @@ class PendingSoftmax:
     fold: Fold | None = None
     proof: Proof | None = None
     """The proof of every row of the scores, if they were to be proven."""
+    is_offered: bool = False
+    """Whether listeners that edit could edit its weights."""
+    is_edited: bool = False
+    """Whether one has."""
+    hidden: Mask | None = None
+    """What the edits hide, if that is all that they do."""
+    finish: "list[Callable[[Tensor], Tensor]]" = field(default_factory=list)
+    """Edits of the context."""
+    attended: Tensor | None = None
+    """The context before it was edited."""
 
 
 class _Own:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pellucid.lens.interception import caches, call_stack, pending, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call, ModelWeights
 from pellucid.lens.interception.pending import PendingSoftmax, Product
-from pellucid.lens.interception.shapes import Fold, as_four, fold_of, is_argument
+from pellucid.lens.interception.shapes import Fold, as_four, as_it_was, fold_of, is_argument
 from pellucid.lens.mask_inference import infer_mask_of_scores
 from pellucid.lens.proof import prove_scores, random_factors
 from pellucid.lens.score_scan import HIDDEN, scan_scores
@@ -76,6 +76,40 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
     if callers:
         with reporting.unobserved():
             _read(soft, ordered, left, right)
+
+
+def edited(result: Tensor, scores: Tensor) -> Tensor:
+    """The result of a softmax as listeners have edited it; errors reach the user."""
+    latest = pending.here().softmaxes[-1:]
+    if not latest or latest[0].reference() is not result:
+        return result
+    soft = latest[0]
+    editors = [(x, name) for x, name in soft.callers if x.edits]
+    if not editors or not soft.has_product or not soft.is_certain:
+        return result
+    with reporting.unobserved():
+        ordered = scores.permute(soft.order)
+        fold = _fold(soft, ordered) if soft.fold is None else soft.fold
+        weights = as_four(result.permute(soft.order), fold)
+        before, soft.is_offered = weights, True
+        for listener, name in editors:
+            update = caches.claimed_by(soft.callers, is_over=False)
+            edit = listener.on_softmax_edit(name, as_four(ordered, fold), weights, update)
+            if edit is None:
+                continue
+            if edit.weights is not None:
+                weights = edit.weights
+                soft.hidden = edit.hidden if not soft.is_edited else None
+                soft.is_edited = True
+            if edit.finish is not None:
+                soft.finish.append(edit.finish)
+        if weights is before:
+            return result
+        places = [soft.order.index(axis) for axis in range(result.ndim)]
+        changed = as_it_was(weights, ordered.shape, fold).permute(places).contiguous()
+    soft.result, soft.reference = changed, weakref.ref(changed)
+    soft.version, soft.proof = pending.version(changed), None
+    return changed
 
 
 def _product_of(scores: Tensor, axis: int) -> Product | None:
@@ -215,13 +249,33 @@ def used(
         reporting.note_weights(_weights_of(soft, weights, value, context, is_ordered))
         return
     update = caches.claimed_by(soft.callers)
-    for listener, name in soft.callers:
-        if listener.edits:
-            listener.on_missed(name, "computes its softmax by hand, which cannot be edited")
-    soft.callers = [(listener, name) for listener, name in soft.callers if not listener.edits]
-    if not soft.callers:
-        return
+    _finish(soft, weights, value, context, is_ordered)
+    soft.callers = [(x, name) for x, name in soft.callers if not x.edits]
     reporting.report(soft.callers, _call, soft, weights, value, context, is_ordered, update)
+
+
+def _finish(
+    soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+) -> None:
+    """Edit the context in place, if that is to be done."""
+    why = None if soft.is_offered else "computes weights that no product of query and key gives"
+    if soft.finish:
+        found = _weights_of(soft, weights, value, context, is_ordered).context
+        if found is None or context is None or not _shares(found, context):
+            why = "has the outputs of its heads in an order that is not known"
+        else:
+            soft.attended = found.clone()
+            with reporting.unobserved():
+                for finish in soft.finish:
+                    found.copy_(finish(found))
+    for listener, name in soft.callers:
+        if listener.edits and why is not None:
+            listener.on_missed(name, why)
+
+
+def _shares(part: Tensor, whole: Tensor) -> bool:
+    """Whether a tensor is a view of another one."""
+    return bool(part.untyped_storage()._cdata == whole.untyped_storage()._cdata)
 
 
 def _is_table(soft: PendingSoftmax, value: Tensor) -> bool:
@@ -288,6 +342,9 @@ def _call(
     update: CacheUpdate | None,
 ) -> Call | ModelWeights:
     computed = _weights_of(soft, weights, value, context, is_ordered)
+    computed.attended = soft.attended
+    if soft.is_edited and soft.hidden is None:
+        return computed
     if soft.query is None or soft.key is None or computed.value is None:
         return computed
     if (*soft.query.shape[:-1], soft.key.shape[-2]) != computed.weights.shape:
@@ -303,6 +360,8 @@ def _call(
         model_weights=computed,
         proof=soft.proof if computed.is_plain else None,
         is_known=_is_shipped(soft),
+        hidden=soft.hidden,
+        attended=soft.attended,
     )
 
 

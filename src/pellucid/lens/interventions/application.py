@@ -1,7 +1,7 @@
 """One call with all of its edits: its context, and what a watch is told of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from pellucid.errors import ArgumentError
 from pellucid.lens.interception.calls import Call
 from pellucid.lens.interventions import closed_form, exact, outputs
-from pellucid.lens.interventions.edits import Region, Stage, flagged
+from pellucid.lens.interventions.edits import Stage
 from pellucid.lens.interventions.operands import Operands
+from pellucid.lens.interventions.regions import Region, flagged
 from pellucid.lens.interventions.telling import tell
 from pellucid.lens.mask_reader import MaskReader
 
@@ -22,59 +23,64 @@ def edited(name: str, call: Call, regions: Sequence[Region], reader: MaskReader)
     Raises:
         ArgumentError: the edits cannot be applied to it.
     """
-    of_weights = [region for region in regions if region.edit.stage < Stage.OUTPUT]
-    of_output = [region for region in regions if region.edit.stage == Stage.OUTPUT]
-    zeroes = [region for region in of_output if region.edit.zeroes]
-    others = [region for region in of_output if not region.edit.zeroes]
-    _check(name, call, of_weights, [*of_weights, *zeroes])
+    parts = Parts.of(regions)
+    _check(name, call, parts)
     of = None
-    if of_weights or call.projection is not None or any(x.edit.is_mean for x in of_output):
+    is_mean = any(region.edit.is_mean for region in parts.others)
+    if parts.of_weights or parts.of_values or is_mean or call.projection is not None:
         of = Operands.of(call, reader)
-    assert call.context is not None
     if call.projection is None:
-        attended = context = call.context
-        if of_weights:
-            assert of is not None
-            attended = context = _attended(call, of, of_weights, call.context)
-        if zeroes:
-            attended = context = outputs.changed(context, zeroes, of)
-        if others:
-            context = outputs.changed(context, others, of)
+        attended, context = _contexts(call, of, parts)
     else:
         assert of is not None
-        before, places = _contexts_before(of, regions)
-        after = before.index_put(places, exact.contexts(of, of_weights, *_unfolded(places)))
-        after = outputs.changed(after, zeroes, of)
-        attended = call.context + _projected(after - before, call.projection[0], call.context)
-        context = attended
-        if others:
-            change = outputs.changed(after, others, of) - before
-            context = call.context + _projected(change, call.projection[0], call.context)
-    changed = replace(call, context=context, attended=attended if others else call.attended)
-    if of_weights or zeroes:
-        tell(changed, [*of_weights, *zeroes], partial(Operands.of, call, reader))
+        attended, context = _projected_contexts(call, of, parts, is_mean)
+    is_replaced = bool(parts.of_values or parts.others)
+    changed = replace(call, context=context, attended=attended if is_replaced else call.attended)
+    if parts.of_weights or parts.zeroes:
+        told = [*parts.of_weights, *parts.zeroes]
+        tell(changed, told, partial(Operands.of, call, reader))
     return changed
 
 
-def _check(name: str, call: Call, of_weights: Sequence[Region], told: Sequence[Region]) -> None:
+@dataclass(frozen=True, eq=False, slots=True)
+class Parts:
+    """Edits by what they change."""
+
+    of_weights: list[Region]
+    of_values: list[Region]
+    zeroes: list[Region]
+    """Outputs that become zero."""
+    others: list[Region]
+    """Outputs that are scaled or replaced."""
+
+    @classmethod
+    def of(cls, regions: Sequence[Region]) -> "Parts":
+        parts = cls([], [], [], [])
+        for region in regions:
+            edit = region.edit
+            if edit.stage == Stage.OUTPUT:
+                (parts.zeroes if edit.zeroes else parts.others).append(region)
+            elif edit.stage == Stage.INPUT and edit.part == "value":
+                parts.of_values.append(region)
+            else:
+                parts.of_weights.append(region)
+        return parts
+
+
+def _check(name: str, call: Call, parts: Parts) -> None:
     if call.context is None:
         raise ArgumentError(f"the attention of '{name}' cannot be edited: it returns no context")
-    if call.dropout and (of_weights or call.projection is not None):
+    of_inside = parts.of_weights or parts.of_values or call.projection is not None
+    if call.dropout and of_inside:
         raise ArgumentError(
             f"the attention of '{name}' drops weights at random, so that edited weights are not "
             "known: call model.eval() first"
         )
-    if told and call.edited_weights is not None and call.hidden is None:
+    changes = parts.of_weights or parts.of_values or parts.zeroes
+    if changes and call.edited_weights is not None and call.hidden is None:
         raise ArgumentError(
             f"the weights of '{name}' were changed by another intervention: put the edits into one"
         )
-
-
-def _pairs(regions: Sequence[Region], batch: int, heads: int) -> tuple[Tensor, Tensor]:
-    """(pairs,) items and heads that any of these edits changes."""
-    flags = reduce(torch.logical_or, (region.of_heads(batch, heads) for region in regions))
-    items, numbers = flags.nonzero(as_tuple=True)
-    return items, numbers
 
 
 def _rows(regions: Sequence[Region], queries: int, device: torch.device) -> Tensor:
@@ -83,10 +89,72 @@ def _rows(regions: Sequence[Region], queries: int, device: torch.device) -> Tens
     return reduce(torch.logical_or, flags).nonzero().flatten()
 
 
+def _contexts(call: Call, of: Operands | None, parts: Parts) -> tuple[Tensor, Tensor]:
+    """(batch, heads, queries, value_dim): before values and outputs are replaced, and after."""
+    assert call.context is not None
+    attended = call.context
+    if parts.of_weights:
+        assert of is not None
+        attended = _attended(call, of, parts.of_weights, call.context)
+    context = attended
+    if parts.of_values:
+        assert of is not None
+        context = _attended(call, of, [*parts.of_weights, *parts.of_values], call.context)
+        context = outputs.changed(context, parts.zeroes) if parts.zeroes else context
+    attended = outputs.changed(attended, parts.zeroes) if parts.zeroes else attended
+    context = context if parts.of_values else attended
+    if parts.others:
+        context = outputs.changed(context, parts.others, partial(_present, of))
+    return attended, context
+
+
+def _projected_contexts(
+    call: Call, of: Operands, parts: Parts, is_mean: bool
+) -> tuple[Tensor, Tensor]:
+    """The same after the output projection, (batch, queries, model_dim): it is linear, so that the
+    change of the contexts is projected.
+    """
+    assert call.context is not None
+    assert call.projection is not None
+    regions = [*parts.of_weights, *parts.of_values, *parts.zeroes, *parts.others]
+    batch, heads, queries, _ = of.shape
+    items, numbers = exact.pairs_of(regions, batch, heads)
+    device = of.query.device
+    rows = torch.arange(queries, device=device) if is_mean else _rows(regions, queries, device)
+    blank = of.value.new_zeros(batch, heads, queries, of.value.shape[-1], dtype=of.dtype)
+
+    def contexts(regions: Sequence[Region]) -> Tensor:
+        found = exact.contexts(of, regions, items, numbers, rows)
+        return blank.index_put((items[:, None], numbers[:, None], rows), found)
+
+    def projected(after: Tensor) -> Tensor:
+        change = (after - before).transpose(1, 2).flatten(2)
+        return output + nn.functional.linear(change, weight.to(change)).to(output)
+
+    before, weight, output = contexts(()), call.projection[0], call.context
+    attended = outputs.changed(contexts(parts.of_weights), parts.zeroes)
+    after = attended
+    if parts.of_values:
+        after = outputs.changed(contexts([*parts.of_weights, *parts.of_values]), parts.zeroes)
+    after = outputs.changed(after, parts.others, partial(_present, of))
+    return projected(attended), projected(after)
+
+
+def _present(of: Operands | None, item: int) -> Tensor | None:
+    """(queries,) bool: the positions that some query of an item sees; None if not known."""
+    if of is None or of.mask is None or of.shape[2] != of.shape[3]:
+        return None
+    mask = of.mask if of.mask.batch is None else of.mask.at(item)
+    flags = torch.zeros(of.shape[3], dtype=torch.bool, device=of.query.device)
+    for start, stop in mask.spans(0, of.shape[2], of.shape[3]).some:
+        flags[start:stop] = True
+    return flags
+
+
 def _attended(call: Call, of: Operands, regions: Sequence[Region], context: Tensor) -> Tensor:
     """(batch, heads, queries, value_dim): the context of edited weights."""
     batch, heads, queries, _ = of.shape
-    items, numbers = _pairs(regions, batch, heads)
+    items, numbers = exact.pairs_of(regions, batch, heads)
     rows = _rows(regions, queries, context.device)
     logsumexp = _logsumexp(call)
     cols = closed_form.columns(of, regions, logsumexp)
@@ -108,30 +176,3 @@ def _logsumexp(call: Call) -> Tensor | None:
         return logsumexp
     more = (*call.masks, call.bias, call.softcap, call.sinks)
     return None if any(x is not None for x in more) else logsumexp
-
-
-def _contexts_before(
-    of: Operands, regions: Sequence[Region]
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """(batch, heads, queries, value_dim): the contexts of all pairs and rows that are edited, zero
-    elsewhere; and where they are.
-    """
-    batch, heads, queries, _ = of.shape
-    items, numbers = _pairs(regions, batch, heads)
-    is_mean = any(region.edit.is_mean for region in regions)
-    device = of.query.device
-    rows = torch.arange(queries, device=device) if is_mean else _rows(regions, queries, device)
-    places = items[:, None], numbers[:, None], rows
-    blank = of.value.new_zeros(batch, heads, queries, of.value.shape[-1], dtype=of.dtype)
-    return blank.index_put(places, exact.contexts(of, (), items, numbers, rows)), places
-
-
-def _unfolded(places: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """(pairs,) items, (pairs,) heads and (n,) rows of an index of contexts."""
-    items, heads, rows = places
-    return items.flatten(), heads.flatten(), rows
-
-
-def _projected(change: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-    """(batch, queries, model_dim): what a change of contexts adds to the output projection's."""
-    return nn.functional.linear(change.transpose(1, 2).flatten(2), weight.to(change)).to(like)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from pellucid.lens.interventions import exact
-from pellucid.lens.interventions.edits import Region, Stage, flagged
+from pellucid.lens.interventions.edits import Stage
 from pellucid.lens.interventions.operands import Operands
+from pellucid.lens.interventions.regions import Region, flagged
 
 MOST_UNITS = 80
 """Units of rounding that a context may be off, in terms of the largest value: 5e-6 in float32."""
@@ -63,14 +64,16 @@ def contexts(
         items, heads: (pairs,) int64.
         rows: (n,) int64, the queries.
     """
-    value = of.keys_of(of.value, items, heads)[:, cols].to(of.dtype)
+    value = of.values(regions, items, heads, cols)
     step = max(1, NUMBERS_AT_ONCE // (len(items) * len(cols)))
     parts, doubts = [], []
     for part in rows.split(step):
         plain = context[items[:, None], heads[:, None], part].to(of.dtype)
         lse = logsumexp[items[:, None], heads[:, None], part].to(of.dtype).unsqueeze(-1)
         seen = lse > -torch.inf
-        weights = torch.exp(of.scores(items, heads, part, cols) - lse.masked_fill(~seen, 0))
+        weights = torch.exp(
+            of.scores(regions, items, heads, part, cols) - lse.masked_fill(~seen, 0)
+        )
         weights = weights.masked_fill(~seen, 0)
         change, share = _changes(of, regions, weights, items, heads, part, cols)
         rest = 1 + share

@@ -4,9 +4,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pellucid.lens.interventions.selection import Selection
 
 
@@ -32,8 +29,8 @@ class Edit:
     text: str
     """The call that made it, for messages."""
     stage: Stage
-    names: frozenset[str] | None
-    """The modules; None = all that attend."""
+    entries: list[tuple[int | str, frozenset[str]]]
+    """Each entry of `layer` with the modules that it means; none = all that attend."""
     heads: Selection
     queries: Selection
     items: Selection
@@ -42,7 +39,7 @@ class Edit:
     factor: float = 0.0
     is_mean: bool = False
     """Whether the output becomes the mean over the queries."""
-    source: Any = None
+    source: Any = None  # a Source, which reads regions
     """Where replacements come from."""
     part: str = "output"
     """Of Stage.INPUT, what is replaced: "query", "key" or "value"."""
@@ -50,7 +47,7 @@ class Edit:
     """The modules in which it has taken effect."""
 
     def is_of(self, name: str) -> bool:
-        return self.names is None or name in self.names
+        return not self.entries or any(name in names for _, names in self.entries)
 
     @property
     def hides(self) -> bool:
@@ -69,7 +66,8 @@ class Edit:
 
     def overlaps(self, other: "Edit") -> bool:
         """Whether both surely change the same heads of the same rows."""
-        of_both = self.names is None or other.names is None or bool(self.names & other.names)
+        ours, theirs = (frozenset().union(*(x for _, x in e.entries)) for e in (self, other))
+        of_both = not self.entries or not other.entries or bool(ours & theirs)
         axes = ("heads", "queries", "items")
         return of_both and all(getattr(self, x).overlaps(getattr(other, x)) for x in axes)
 
@@ -93,38 +91,3 @@ class Edit:
         if early.keys is not None and late.keys is not None and early.keys.overlaps(late.keys):
             return early.stage != late.stage or (early.factor == 0) != (late.factor == 0)
         return False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Region:
-    """What an edit changes in one call."""
-
-    edit: Edit
-    items: Tensor
-    heads: Tensor
-    """(n,) int64, each."""
-    rows: Tensor | None
-    cols: Tensor | None
-    """(n,) int64: queries and keys of the call; None = all."""
-    first_query: int = 0
-    """The position in the text of the first query of the call."""
-    first_key: int = 0
-
-    def flags(self, items: Tensor, heads: Tensor) -> Tensor:
-        """(pairs,) bool: which pairs of an item and a head it changes."""
-        return torch.isin(items, self.items) & torch.isin(heads, self.heads)
-
-    def of_heads(self, batch: int, heads: int) -> Tensor:
-        """(batch, heads) bool."""
-        flags = torch.zeros(batch, heads, dtype=torch.bool, device=self.items.device)
-        flags[self.items[:, None], self.heads] = True
-        return flags
-
-
-def flagged(places: Tensor | None, size: int, device: torch.device) -> Tensor:
-    """(size,) bool: flags of some places, None = all."""
-    if places is None:
-        return torch.ones(size, dtype=torch.bool, device=device)
-    flags = torch.zeros(size, dtype=torch.bool, device=device)
-    flags[places.to(device)] = True
-    return flags

@@ -1,24 +1,23 @@
 """`intervene`, and the edits that it offers."""
 
-from collections.abc import Iterable
+import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.lens.interception.calls import Call
-from pellucid.lens.interventions.application import edited
-from pellucid.lens.interventions.edits import Edit, Region, Stage
-from pellucid.lens.interventions.places import Place, Places
+from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
+from pellucid.lens.interventions.editor import Editor
+from pellucid.lens.interventions.edits import Stage
 from pellucid.lens.interventions.selection import Chosen, Selection
-from pellucid.lens.layer_selection import Layers, select_names
-from pellucid.lens.mask_reader import MaskReader
-from pellucid.lens.open_listener import OpenListener
-from pellucid.lens.pieces import Keeper
+from pellucid.lens.interventions.sources import GivenWeights, Recorded
+from pellucid.lens.layer_selection import Layers
+from pellucid.lens.record import Record
+from pellucid.lens.recording import Recording, as_recording
+
+PARTS = ("output", "pattern", "query", "key", "value")
 
 
-class Intervention(OpenListener):
+class Intervention(Editor):
     """Edits of a model's attention, which hold while it is open; `intervene` makes it.
 
     All edits name what they change in the same words:
@@ -36,18 +35,6 @@ class Intervention(OpenListener):
     for all.
     """
 
-    edits = True
-    _maker = "intervene(model)"
-
-    def __init__(self, model: nn.Module, *, everyone: bool) -> None:
-        self._listen_to(model, everyone)
-        self._edits: list[Edit] = []
-        self._entries: dict[Edit, list[tuple[Any, frozenset[str]]]] = {}
-        self._masks, self._places = MaskReader(Keeper()), Places()
-        self.unapplied: dict[str, str] = {}
-        """Modules that attend in a way that cannot be edited, each with the reason."""
-        self._called: set[str] = set()
-
     def knock_out(
         self,
         layer: Layers | None = None,
@@ -56,7 +43,7 @@ class Intervention(OpenListener):
         keys: Chosen = None,
         *,
         items: Chosen = None,
-        by: Literal["zero", "mean"] = "zero",
+        by: Literal["zero", "mean"] | Recording | Record = "zero",
         renormalize: bool = True,
     ) -> None:
         """Knock out heads, or links from queries to keys.
@@ -67,8 +54,9 @@ class Intervention(OpenListener):
 
         Args:
             layer, head, queries, keys, items: what is knocked out; see the class.
-            by: what replaces the output of heads: "zero", or "mean", the mean of the output over
-                the queries of the item, without padding.
+            by: what replaces the output of heads: "zero"; "mean", the mean of the output over the
+                queries of the item, without padding; or the recording of another text, with
+                values, whose outputs at the same positions are taken (resampling).
             renormalize: whether the weights of the other keys are normalised again, as if the
                 links had been masked. If False, the links are dropped from the sum and the others
                 keep their weights.
@@ -78,15 +66,19 @@ class Intervention(OpenListener):
             UnknownNameError, TypeMismatchError, ShapeError: layer or another choice is not valid.
         """
         text = _text("knock_out", layer, head, queries, keys, items)
-        if by not in ("zero", "mean"):
-            raise ArgumentError(f'by must be "zero" or "mean"; got {by!r}')
+        source = None
+        if isinstance(by, Recording | Record):
+            source = Recorded(as_recording(by))
+        elif by not in ("zero", "mean"):
+            raise ArgumentError(f'by must be "zero", "mean" or a recording; got {by!r}')
         if keys is None:
             if not renormalize:
                 raise ArgumentError("renormalize=False is for links: give keys=")
-            self._add(text, Stage.OUTPUT, layer, head, queries, items, is_mean=by == "mean")
+            options = {"is_mean": by == "mean", "source": source}
+            self._add(text, Stage.OUTPUT, layer, head, queries, items, **options)
             return
         if by != "zero":
-            raise ArgumentError(f"by={by!r} is for whole heads: links can only be cut")
+            raise ArgumentError("by= is for whole heads: links can only be cut")
         stage = Stage.SCORES if renormalize else Stage.WEIGHTS
         self._add(text, stage, layer, head, queries, items, keys=Selection.of("key", keys))
 
@@ -114,158 +106,114 @@ class Intervention(OpenListener):
         text = _text("scale", layer, head, queries, None, items)
         self._add(text, Stage.OUTPUT, layer, head, queries, items, factor=factor)
 
-    def clear(self) -> None:
-        """Remove all edits so far, so that others can take their place.
+    def steer(
+        self,
+        layer: Layers | None = None,
+        head: Chosen = None,
+        keys: Chosen = None,
+        factor: float | None = None,
+        *,
+        queries: Chosen = None,
+        items: Chosen = None,
+    ) -> None:
+        """Raise or lower the attention to keys: their weights times a factor, normalised again.
+
+        That is exp(score) times the factor before the softmax (Zhang et al. 2023, "Tell Your Model
+        Where to Attend", lower the other keys instead, which is the same).
+
+        Args:
+            layer, head, keys, queries, items: which links; see the class.
+            factor: above 0; above 1 raises, below 1 lowers.
 
         Raises:
-            ArgumentError: an edit took no effect although the model ran.
+            As `knock_out`.
         """
-        try:
-            if self._called:
-                self._check_effects()
-        finally:
-            self._edits.clear()
-            self._entries.clear()
-            self._called.clear()
-            self.unapplied.clear()
+        if keys is None:
+            raise ArgumentError("steer needs keys: a factor on all of them changes nothing")
+        factor = _number("factor", factor)
+        if factor <= 0:
+            raise ArgumentError(f"factor must be above 0, got {factor}; knock_out cuts links")
+        text = _text("steer", layer, head, queries, keys, items)
+        of_keys = Selection.of("key", keys)
+        self._add(text, Stage.SCORES, layer, head, queries, items, keys=of_keys, factor=factor)
 
-    def _add(
+    def set_weights(
         self,
-        text: str,
-        stage: Stage,
-        layer: Layers | None,
-        head: Chosen,
-        queries: Chosen,
-        items: Chosen,
-        **options: Any,
+        layer: Layers | None = None,
+        head: Chosen = None,
+        weights: Tensor | None = None,
+        *,
+        queries: Chosen = None,
+        items: Chosen = None,
     ) -> None:
-        if self._model is None:
-            raise ArgumentError("this intervention is over; call pellucid.intervene for another")
-        entries = []
-        for entry in _entries_of(layer):
-            entries.append((entry, frozenset(select_names(list(self._by_name), entry))))
-        edit = Edit(
-            text=text,
-            stage=stage,
-            names=frozenset().union(*(names for _, names in entries)) if entries else None,
-            heads=Selection.of("head", head),
-            queries=Selection.of("query", queries),
-            items=Selection.of("item", items),
-            **options,
-        )
-        for other in self._edits:
-            if edit.contradicts(other):
-                raise ArgumentError(f"{text} contradicts {other.text}: only one of them can hold")
-        self._edits.append(edit)
-        self._entries[edit] = entries
+        """Replace the weights of heads.
 
-    # Questions and events of the interception.
+        Args:
+            layer, head, queries, items: whose weights; see the class.
+            weights: (queries, keys), (heads, queries, keys) or (items, heads, queries, keys) of
+                those that are chosen, in ascending order; an axis of size one serves all. Keys are
+                those of the text from its beginning; a step of a generation that has fewer takes
+                the first ones. Rows need not sum to one.
 
-    def wants(self, name: str) -> bool:
-        return any(edit.is_of(name) for edit in self._edits)
-
-    def on_edit(self, name: str, call: Call | str) -> Call | None:
-        self._called.add(name)
-        if isinstance(call, str):
-            raise ArgumentError(
-                f"the attention of '{name}' cannot be edited: it {call}; choose other layers"
+        Raises:
+            As `knock_out`; ShapeError if the sizes do not fit, here or in the call.
+        """
+        if not isinstance(weights, Tensor) or not weights.is_floating_point():
+            raise TypeMismatchError("weights must be a float tensor")
+        if not 2 <= weights.ndim <= 4 or not weights.numel():
+            raise ShapeError(
+                "weights must be (queries, keys), (heads, queries, keys) or (items, heads, "
+                f"queries, keys), got shape {tuple(weights.shape)}"
             )
-        place = self._places.of(name, call)
-        edits = [edit for edit in self._edits if edit.is_of(name)]
-        regions = [x for edit in edits if (x := _region(name, call, edit, place)) is not None]
-        if not regions:
-            return None
-        regions.sort(key=lambda region: region.edit.stage)
-        with torch.autocast(call.query.device.type, enabled=False):
-            result = edited(name, call, regions, self._masks)
-        for region in regions:
-            region.edit.done.add(name)
-        return result
+        if not bool(weights.isfinite().all()):
+            raise ArgumentError("weights must be finite")
+        text = _text("set_weights", layer, head, queries, None, items)
+        source = GivenWeights(weights[(None,) * (4 - weights.ndim)])
+        self._add(text, Stage.GIVEN, layer, head, queries, items, source=source)
 
-    def on_missed(self, name: str, reason: str) -> None:
-        if self.wants(name):
-            self.unapplied[name] = reason
+    def patch(
+        self,
+        recording: Recording | Record,
+        layer: Layers | None = None,
+        head: Chosen = None,
+        *,
+        queries: Chosen = None,
+        items: Chosen = None,
+        part: Literal["output", "pattern", "query", "key", "value"] = "output",
+    ) -> None:
+        """Put what heads had in another run into this one (activation patching).
 
-    def _finish(self, error: BaseException | None) -> None:
-        if error is None:
-            self._check_effects()
+        The recording is of the same model. It has as many items, or one item, which serves all.
+        Each head has its own query, key and value, even where several share a key in the model: a
+        patched key is seen by the chosen heads alone.
 
-    def _check_effects(self) -> None:
-        """Raise ArgumentError if an edit did nothing, as nobody would notice that."""
-        for edit in self._edits:
-            missed = {x: why for x, why in self.unapplied.items() if edit.is_of(x)}
-            missed = {x: why for x, why in missed.items() if x not in edit.done}
-            if missed:
-                name, why = next(iter(missed.items()))
-                raise ArgumentError(f"{edit.text} was not applied to '{name}', which {why}")
-            idle = [entry for entry, names in self._entries[edit] if not names & edit.done]
-            if not edit.done or idle:
-                where = f" in layer {idle[0]!r}" if edit.done else ""
-                raise ArgumentError(f"{edit.text} took no effect{where}: {self._why_not(edit)}")
-            for chosen in (edit.queries, edit.keys):
-                if chosen is not None and (left := chosen.never_met()):
-                    raise ArgumentError(
-                        f"{edit.text} took no effect at {chosen.what} {left}: no such position "
-                        "was read"
-                    )
+        Args:
+            recording: a watch, or what was loaded; with values=True for outputs and values.
+            layer, head, items: what is patched; see the class.
+            queries: the positions that are patched; of a key or a value, those of the keys.
+            part: "output", the head's output; "pattern", its weights; or its "query", "key" or
+                "value" alone.
 
-    def _why_not(self, edit: Edit) -> str:
-        if not any(edit.is_of(name) for name in self._called):
-            known = ", ".join(sorted(self._called)[:3])
-            return (
-                f"no such module attended; those that did: {known}, ..."
-                if known
-                else "no attention of the model ran while the intervention was open"
-            )
-        return "no such position was read"
+        Raises:
+            As `knock_out`; and when the model runs: UnknownNameError, ArgumentError, ShapeError or
+            OutOfRangeError, if the recording lacks the module, the part, the items or a position.
 
-
-def _region(name: str, call: Call, edit: Edit, place: Place) -> Region | None:
-    """What an edit changes in a call; None if none of its positions are in it."""
-    batch, heads = call.query.shape[:2]
-    device = call.query.device
-    if place.is_uneven and not edit.queries.is_all:
-        raise ArgumentError(
-            f"{edit.text}: the texts of this batch differ in length, and so do the positions of "
-            "their queries; generate one text at a time, or leave queries out"
-        )
-    items = edit.items.among(batch, f"the batch of '{name}'")
-    numbers = edit.heads.among(heads, f"'{name}'")
-    queries = call.query.shape[-2]
-    rows = edit.queries.within(place.first_query, place.first_query + queries, place.query_total)
-    cols = None
-    if edit.keys is not None:
-        cols = edit.keys.within(place.first_key, place.key_total, place.key_total)
-        if cols is not None and not len(cols):
-            return None
-    if not items or not numbers or (rows is not None and not len(rows)):
-        return None
-    return Region(
-        edit,
-        torch.tensor(items, device=device),
-        torch.tensor(numbers, device=device),
-        None if rows is None else rows.to(device),
-        None if cols is None else cols.to(device),
-        place.first_query,
-        place.first_key,
-    )
-
-
-def _entries_of(layer: Layers | None) -> list[int | str]:
-    if layer is None:
-        return []
-    if isinstance(layer, str) or not isinstance(layer, Iterable):
-        return [layer]
-    entries = list(layer)
-    if not entries:
-        raise ArgumentError("an edit of no layer does nothing; leave it out")
-    return entries
+        Source: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal
+        Mediation Analysis"; Heimersheim & Nanda 2024, "How to use and interpret activation
+        patching".
+        """
+        if part not in PARTS:
+            raise ArgumentError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+        stage = {"output": Stage.OUTPUT, "pattern": Stage.GIVEN}.get(part, Stage.INPUT)
+        text = f"patch of {part}, {_text('', layer, head, queries, None, items)}"
+        source = Recorded(as_recording(recording))
+        self._add(text, stage, layer, head, queries, items, source=source, part=part)
 
 
 def _number(name: str, number: Any) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise TypeMismatchError(f"{name} must be a number, got {number!r}")
-    if number != number or abs(number) == float("inf"):
+    if number != number or math.isinf(number):
         raise ArgumentError(f"{name} must be finite, got {number}")
     return float(number)
 

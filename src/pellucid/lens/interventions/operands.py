@@ -1,5 +1,6 @@
 """What the weights of one call are computed from, for any heads, rows and columns of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from pellucid.attention.masks import Extent, Mask
 from pellucid.lens.interception.calls import Call
+from pellucid.lens.interventions.edits import Stage
+from pellucid.lens.interventions.regions import Region
 from pellucid.lens.mask_reader import MaskReader
 
 
@@ -63,33 +66,76 @@ class Operands:
         """(batch, heads, queries, keys)"""
         return torch.Size((*self.query.shape[:3], self.key.shape[2]))
 
-    def keys_of(self, tensor: Tensor, items: Tensor, heads: Tensor) -> Tensor:
-        """(pairs, keys, dim): the part of a (batch, kv_heads, keys, dim) tensor that heads read."""
-        return tensor[items, heads // (self.query.shape[1] // tensor.shape[1])]
+    def values(
+        self, regions: Sequence[Region], items: Tensor, heads: Tensor, cols: Tensor | None = None
+    ) -> Tensor:
+        """(pairs, cols, value_dim): the values that (pairs,) items and heads read."""
+        return self._of_keys("value", regions, items, heads, cols)
 
     def scores(
-        self, items: Tensor, heads: Tensor, rows: Tensor, cols: Tensor | None = None
+        self,
+        regions: Sequence[Region],
+        items: Tensor,
+        heads: Tensor,
+        rows: Tensor,
+        cols: Tensor | None = None,
     ) -> Tensor:
         """(pairs, rows, cols): masked scores of some pairs of an item and a head.
 
         Args:
+            regions: edits, of which those of queries and keys apply.
             items, heads: (pairs,)
             rows, cols: (n,) queries and keys; None = all keys.
         """
         query = self.query[items[:, None], heads[:, None], rows].to(self.dtype)
-        key = self.keys_of(self.key, items, heads).to(self.dtype)
-        key = key if cols is None else key[:, cols]
-        scores = (query * self.scale) @ key.mT
+        query = _patched(query, "query", regions, items, heads, rows)
+        scores = (query * self.scale) @ self._of_keys("key", regions, items, heads, cols).mT
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         at = (items[:, None, None], heads[:, None, None], rows[:, None])
-        col = torch.arange(self.shape[3], device=scores.device) if cols is None else cols
+        col = self._columns(cols)
         if self.bias is not None:
-            bias = self.bias.expand(*self.bias.shape[: self.bias.ndim - 4], *self.shape)
-            scores = scores + bias[(*at, col)]
+            scores = scores + self.bias.expand(self.shape)[(*at, col)]
         if self.uniform is not None:
             blank = self.uniform.expand(self.shape[0], -1)[at[0], at[2]]
             scores = scores.masked_fill(blank, 0)
         if self.mask is not None:
             scores = scores.masked_fill(~self.mask.sees(*at, col), -torch.inf)
         return scores
+
+    def _of_keys(
+        self,
+        part: str,
+        regions: Sequence[Region],
+        items: Tensor,
+        heads: Tensor,
+        cols: Tensor | None,
+    ) -> Tensor:
+        """(pairs, cols, dim): the keys or values that heads read."""
+        tensor = self.key if part == "key" else self.value
+        found = tensor[items, heads // (self.query.shape[1] // tensor.shape[1])].to(self.dtype)
+        found = found if cols is None else found[:, cols]
+        return _patched(found, part, regions, items, heads, self._columns(cols))
+
+    def _columns(self, cols: Tensor | None) -> Tensor:
+        return torch.arange(self.shape[3], device=self.key.device) if cols is None else cols
+
+
+def _patched(
+    tensor: Tensor,
+    part: str,
+    regions: Sequence[Region],
+    items: Tensor,
+    heads: Tensor,
+    places: Tensor,
+) -> Tensor:
+    """(pairs, places, dim): a query, key or value with what edits put in its place."""
+    for region in regions:
+        if region.edit.stage == Stage.INPUT and region.edit.part == part:
+            chosen = region.flags(items, heads)[:, None]
+            of_edit = region.rows if part == "query" else region.cols
+            if of_edit is not None:
+                chosen = chosen & torch.isin(places, of_edit)
+            given = region.edit.source.inputs(region, part, items, heads, places).to(tensor)
+            tensor = torch.where(chosen.unsqueeze(-1), given, tensor)
+    return tensor

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pellucid.lens.interception.calls import Call
+from pellucid.lens.interception.calls import CacheUpdate
 from pellucid.lens.module_names import is_cross, stack
 
 
@@ -30,28 +30,48 @@ class Places:
         self._latest: dict[str, tuple[int, int]] = {}
         """The first query and the number of queries of the latest self-attention of a stack."""
 
-    def of(self, name: str, call: Call) -> Place:
-        queries, keys = call.query.shape[-2], call.key.shape[-2]
+    def of(
+        self,
+        name: str,
+        queries: int,
+        keys: int,
+        update: CacheUpdate | None,
+        offset: int | Tensor | None = None,
+    ) -> Place:
+        """The positions of a call of a module.
+
+        Args:
+            name: the module.
+            queries, keys: how many it has.
+            update: what it has put into a cache for this call.
+            offset: the key position of query 0, as far as its mask tells; one per item if they
+                differ.
+        """
         before, self._keys[name] = self._keys.get(name), keys
         if is_cross(name):
             # The keys are the memory's. The queries are where self-attention was just before.
             first, count = self._latest.get(stack(name), (0, queries))
             first = first if count == queries else 0
             return Place(first, first + queries, 0, keys)
-        place = self._of_self(call, queries, keys, before)
+        place = _of_self(queries, keys, before, update, offset)
         self._latest[stack(name)] = place.first_query, queries
         return place
 
-    def _of_self(self, call: Call, queries: int, keys: int, before: int | None) -> Place:
-        update = call.update
-        if update is not None:
-            start = update.before() if callable(update.before) else update.before
-            total = start + update.length
-            # A static cache has empty slots at its end; a sliding one has lost its first keys.
-            return Place(total - queries, total, max(0, total - keys), total)
-        offset = None if call.rule is None else call.rule.offset
-        if isinstance(offset, Tensor):
-            return Place(0, keys, 0, keys, is_uneven=True)
-        if queries < keys and (offset == keys - queries or before == keys - queries):
-            return Place(keys - queries, keys, 0, keys)
-        return Place(0, queries, 0, keys)
+
+def _of_self(
+    queries: int,
+    keys: int,
+    before: int | None,
+    update: CacheUpdate | None,
+    offset: int | Tensor | None,
+) -> Place:
+    if update is not None:
+        start = update.before() if callable(update.before) else update.before
+        total = start + update.length
+        # A static cache has empty slots at its end; a sliding one has lost its first keys.
+        return Place(total - queries, total, max(0, total - keys), total)
+    if isinstance(offset, Tensor):
+        return Place(0, keys, 0, keys, is_uneven=True)
+    if queries < keys and (offset == keys - queries or before == keys - queries):
+        return Place(keys - queries, keys, 0, keys)
+    return Place(0, queries, 0, keys)

@@ -12,8 +12,8 @@ from pellucid.attention import AttentionWeights, attention_weights, given_weight
 from pellucid.attention.masks import Heads, Mask, Rows
 from pellucid.lens.interception.calls import Call
 from pellucid.lens.interventions import exact
-from pellucid.lens.interventions.edits import Region, flagged
 from pellucid.lens.interventions.operands import Operands
+from pellucid.lens.interventions.regions import Region, flagged
 
 
 def tell(call: Call, regions: Sequence[Region], operands: Callable[[], Operands]) -> None:
@@ -27,23 +27,26 @@ def tell(call: Call, regions: Sequence[Region], operands: Callable[[], Operands]
     batch, heads, queries = call.query.shape[:3]
     size = torch.Size((batch, heads, queries, call.key.shape[-2]))
     call.proof = call.logsumexp = call.model_weights = None
-    if all(region.edit.hides or region.edit.zeroes for region in regions):
-        shown = reduce(and_, (_shown(region, size, call.query.device) for region in regions))
-        call.hidden = shown if call.hidden is None else call.hidden & shown
-    else:
-        call.hidden = None
-    call.edited_weights = lambda: _weights(operands(), regions)
+    shown = shown_by_all(regions, size, call.query.device)
+    if shown is not None and call.hidden is not None:
+        shown = call.hidden & shown
+    call.hidden = shown
+    call.edited_weights = lambda: exact.all_weights(operands(), regions)
     if call.weights is not None:
         call.weights = _lazy_weights(call, call.weights)
 
 
-def _weights(of: Operands, regions: Sequence[Region]) -> Tensor:
-    """(batch, heads, queries, keys): all weights, edited."""
-    batch, heads, queries, _ = of.shape
-    device = of.query.device
-    items, numbers = torch.ones(batch, heads, device=device).nonzero(as_tuple=True)
-    rows = torch.arange(queries, device=device)
-    return exact.all_weights(of, regions, items, numbers, rows).view(of.shape)
+def shown_by_all(regions: Sequence[Region], size: torch.Size, device: torch.device) -> Mask | None:
+    """The rule that shows all but what edits hide; None if they do something else.
+
+    Args:
+        regions: the edits, one at least.
+        size: (batch, heads, queries, keys).
+        device: that of the call.
+    """
+    if not all(region.edit.hides or region.edit.zeroes for region in regions):
+        return None
+    return reduce(and_, (_shown(region, size, device) for region in regions))
 
 
 def _shown(region: Region, size: torch.Size, device: torch.device) -> Mask:
