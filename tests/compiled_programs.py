@@ -68,16 +68,25 @@ class Attention(nn.Module):
         return self.output(context.transpose(1, 2).flatten(2))
 
 
+class FeedForward(nn.Module):
+    def __init__(self, up, down):
+        super().__init__()
+        self.up, self.down = linear(up), linear(down)
+
+    def forward(self, x):
+        return self.down(self.up(x).relu())
+
+
 class Layer(nn.Module):
     def __init__(self, weights, heads, causal, inert):
         super().__init__()
         parts = {name.removeprefix("attn/"): one for name, one in weights.items()}
         self.attention = Attention(parts, heads, causal, inert)
-        self.up, self.down = linear(weights["mlp/linear_1"]), linear(weights["mlp/linear_2"])
+        self.feed_forward = FeedForward(weights["mlp/linear_1"], weights["mlp/linear_2"])
 
     def forward(self, x):
         x = x + self.attention(x)
-        return x + self.down(self.up(x).relu())
+        return x + self.feed_forward(x)
 
 
 class Program(nn.Module):
@@ -98,7 +107,7 @@ class Program(nn.Module):
         self.facts = facts
 
     def forward(self, ids):
-        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1])[None])
         for layer in self.layers:
             x = layer(x)
         return x[..., self.outputs]
