@@ -57,6 +57,7 @@ VIEWS = [
     View("links", "layer=0&head=2&token=37"),
     View("links", "", ("translated",)),
     View("generation", "step=7", ("written",)),
+    View("ablate", "edits=head.1.2_word.4.1", ("translated",)),
     View("generation", "layer=6&head=2&step=3", ("translated",)),
 ]
 

@@ -224,6 +224,12 @@ def cells(page: Page) -> list[list[str]]:
     ]
 
 
+def test_links_open_at_the_newest_text(shown, opened):
+    """Which comes first, even where another one is a translation."""
+    page = opened(shown("encoder", "translated"), "links", "")
+    assert chosen(page, "Layer").locator("option:checked").inner_text().startswith("encoder: 0")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_alignment_is_the_library_s(shown, opened, scheme):
     of = shown("translated")

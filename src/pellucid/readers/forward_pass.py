@@ -17,6 +17,7 @@ from pellucid.lens.links import WordLink, links
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
 from pellucid.readers import Checkpoint, open_checkpoint
+from pellucid.readers.outcomes import open_answering
 
 Step = Callable[[str, int, int], None]
 
@@ -92,10 +93,12 @@ def recorded(
     max_tokens: int | None,
     step: Step,
     values_up_to: int = 0,
+    answers: bool = False,
 ) -> tuple[Checkpoint, dict[str, torch.Tensor], Recording]:
     """Run a model on a text; arguments as for `look`.
 
-    For a text of at most `values_up_to` tokens, the value vectors are recorded as well.
+    For a text of at most `values_up_to` tokens, the value vectors are recorded as well. With
+    `answers`, the model is opened with its head, as by `open_answering`.
 
     Returns:
         The model, its inputs, and the recording.
@@ -103,7 +106,7 @@ def recorded(
     if max_tokens is not None and max_tokens < 1:
         raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
     step("opening the model", 0, 1)
-    checkpoint = open_checkpoint(model, whole=True)
+    checkpoint = open_answering(model) if answers else open_checkpoint(model, whole=True)
     inputs = inputs_of(text, target, checkpoint, max_tokens)
     tokens = inputs["input_ids"].shape[1]
     step(f"reading {count(tokens, 'token')}", 0, 1)

@@ -15,7 +15,7 @@ from pellucid import __version__
 from pellucid.attention import AttentionWeights
 from pellucid.common.wording import plain
 from pellucid.errors import OutOfRangeError, PellucidError
-from pellucid.viewer import alignment, learning, lesson, rollout_rows, telling, trained
+from pellucid.viewer import ablation, alignment, learning, lesson, rollout_rows, telling, trained
 from pellucid.viewer.catalogue import Catalogue, Place, Side
 from pellucid.viewer.requests import (
     LARGEST,
@@ -50,6 +50,7 @@ class Api:
         self.models, self.edition = list(models), edition
         self._measured: list[dict[str, Any]] = []
         self._race = learning.Race()
+        self._ablations = ablation.Ablations(catalogue)
         self._measuring, self._rows, self._layers_done = Lock(), catalogue.rows(), 0
 
     def ask(self, path: str, options: Mapping[str, str]) -> PendingAnswer:
@@ -93,6 +94,7 @@ class Api:
                 "model": volume.model or volume.seen.model,
                 "prompt": None if volume.written is None else volume.written.prompt,
                 "text": volume.text,
+                "can_run": volume.rerun is not None,
             }
             for volume in named
         ]
@@ -176,6 +178,12 @@ class Api:
     def lesson(self, given: Given) -> Answer:
         layer, item, head, token = (given[name] for name in (*HEAD, "token"))
         return lesson.head(*self.catalogue.record(layer), item, head, token)
+
+    def ablated(self, given: Given) -> Answer:
+        return self._ablations.ablated(given["recording"], given["edits"], given["after"])
+
+    def effects(self, _: Given) -> Answer:
+        return self._ablations.effects()
 
     def training(self, given: Given) -> Answer:
         return self._race.steps(given["d_k"], given["seed"], given["first"])
@@ -312,6 +320,22 @@ ENDPOINTS = {
             "first": IntegerOption(0, learning.MORE * learning.RACE, 0),
         },
         pace="slow",
+    ),
+    "ablated": Endpoint(
+        "What the model answers without some heads, words or links, beside what it answers.",
+        Api.ablated,
+        ("recording",),
+        {
+            "edits": TextOption(ablation.MOST_EDITS),
+            "after": IntegerOption(0, LARGEST, 0),
+        },
+        pace="slow",
+    ),
+    "effects": Endpoint(
+        "How much the answer changes without each head; each request measures one layer more, "
+        "until `done` is `of`.",
+        Api.effects,
+        pace="measuring",
     ),
     "written": Endpoint(
         "All tokens of a generation and, for each new one, the most likely alternatives.",

@@ -47,6 +47,15 @@ class Generation(NamedTuple):
     """How tokens were chosen and why generation stopped, in sentences."""
 
 
+class Rerun(NamedTuple):
+    """What a model has read, for another run of it."""
+
+    model: str | None
+    """As for `open_checkpoint`."""
+    inputs: dict[str, Tensor]
+    """(1, tokens) each: `input_ids`, and `decoder_input_ids` of an encoder-decoder."""
+
+
 class Volume(NamedTuple):
     """A recording, and what to call it."""
 
@@ -58,6 +67,8 @@ class Volume(NamedTuple):
     """What was read; empty where that is unknown or long."""
     model: str = ""
     """What the model was called by who asked for it; empty where that is unknown."""
+    rerun: Rerun | None = None
+    """How to run the model once more; None where it is not at hand."""
 
 
 class Place(NamedTuple):
@@ -194,6 +205,27 @@ class Catalogue:
         """
         self._check(layer, 0)
         return self.volumes[self.layers[layer].recording].seen, self._records[layer]
+
+    def sharing_keys(self, layer: int) -> list[int]:
+        """The layers of the same recording that attend to the same tokens, this one included.
+
+        Raises:
+            OutOfRangeError: there is no such layer.
+        """
+        own = self._check(layer, 0)
+        ids = self._records[layer].key_ids
+
+        def is_same(other: int) -> bool:
+            there = self._records[other].key_ids
+            if ids is None or there is None:
+                return other == layer
+            return ids.shape == there.shape and bool((ids == there).all())
+
+        return [
+            other
+            for other, one in enumerate(self.layers)
+            if one.recording == own.recording and is_same(other)
+        ]
 
     def thumbnails(self, layer: int, item: int, size: int = THUMBNAIL) -> Tensor:
         """(heads, size, size) or less: the strongest weights of sampled rows.

@@ -28,7 +28,7 @@ from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
 from pellucid.tasks.translation import search_of, translate
 from pellucid.tasks.whole_numbers import LONGEST
-from pellucid.viewer.catalogue import MOST_VALUES, Generation, Volume, is_causal
+from pellucid.viewer.catalogue import MOST_VALUES, Generation, Rerun, Volume, is_causal
 
 ALTERNATIVES = 5
 """Of each new token."""
@@ -48,6 +48,8 @@ class RecordedGeneration(NamedTuple):
     """Of a slice of the new tokens, (tokens, vocabulary)."""
     how: str
     vocabulary: int
+    inputs: dict[str, Tensor]
+    """Of the pass that was recorded, (1, tokens) each."""
 
 
 def recorded_generation(
@@ -89,7 +91,7 @@ def recorded_generation(
     if not len(generated.seen):
         raise ArgumentError(f"model '{model}' made no attention call that can be recorded")
     written = Generation(generated.prompt, generated.ids, steps, generated.how)
-    return Volume(generated.seen, title, written)
+    return Volume(generated.seen, title, written, rerun=Rerun(model, generated.inputs))
 
 
 def _continued(
@@ -113,8 +115,9 @@ def _continued(
         on_token=add,
     )
     ids = [*done.prompt_ids, *(piece.id for piece in pieces)]
+    inputs = {"input_ids": torch.tensor([ids[:-1]], device=model.device)}
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
-        x = model.decoder(torch.tensor([ids[:-1]], device=model.device))
+        x = model.decoder(inputs["input_ids"])
     how = "Decoding was greedy: the most likely token each time."
     if penalty != 1:
         how = (
@@ -125,7 +128,7 @@ def _continued(
     logits = _rows(model, x, prompt)
     vocabulary = model.config.vocabulary
     how = f"{how} {_why(done.stopped, new_tokens)}"
-    return RecordedGeneration(seen, prompt, ids, logits, how, vocabulary)
+    return RecordedGeneration(seen, prompt, ids, logits, how, vocabulary, inputs)
 
 
 def _translated(
@@ -139,9 +142,8 @@ def _translated(
     ids = [model.config.start, *done.ids]
     with _watched(model, layers, len(ids), step, model.tokenizer) as seen:
         source = torch.tensor([done.source_ids], device=model.device)
-        x = model.decoder(
-            torch.tensor([ids[:-1]], device=model.device), memory=model.encode(source)
-        )
+        target = torch.tensor([ids[:-1]], device=model.device)
+        x = model.decoder(target, memory=model.encode(source))
     seen.alignment_heads = model.alignment_heads
     for record in seen.records:
         if record.is_cross:  # a watch cannot know that the encoder's call belongs to this one
@@ -149,7 +151,8 @@ def _translated(
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
     how = f"Decoding was by beam search, with {count(beams, 'beam')}. {_why(stopped, new_tokens)}"
     logits, vocabulary = _rows(model, x, 1), model.config.vocabulary
-    return RecordedGeneration(seen, 1, ids, logits, how, vocabulary)
+    inputs = {"input_ids": source, "decoder_input_ids": target}
+    return RecordedGeneration(seen, 1, ids, logits, how, vocabulary, inputs)
 
 
 def _of_transformers(
@@ -173,10 +176,10 @@ def _of_transformers(
     prompt = 1 if is_both else len(read)
     target = torch.tensor([ids[:-1]])
     with _watched(checkpoint.model, layers, len(ids), step, tokenizer) as seen:
+        inputs = {"input_ids": target}
         if is_both:
-            output = checkpoint.run(input_ids=source, decoder_input_ids=target)
-        else:
-            output = checkpoint.run(input_ids=target)
+            inputs = {"input_ids": source, "decoder_input_ids": target}
+        output = checkpoint.run(**inputs)
     if not any(map(is_causal, seen.records)):
         raise ArgumentError(f"{name} cannot generate text: its tokens attend to later tokens")
     new = output.logits[0, prompt - 1 :]
@@ -184,7 +187,7 @@ def _of_transformers(
     if stopped == "max_tokens" and room < new_tokens:
         stopped = "positions"
     how = f"Decoding was greedy: the most likely token each time. {_why(stopped, new_tokens)}"
-    return RecordedGeneration(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1])
+    return RecordedGeneration(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1], inputs)
 
 
 @contextmanager

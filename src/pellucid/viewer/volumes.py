@@ -8,7 +8,7 @@ from pellucid.errors import ArgumentError
 from pellucid.lens.layer_selection import Layers
 from pellucid.lens.recording import Recording
 from pellucid.readers.forward_pass import Step, recorded
-from pellucid.viewer.catalogue import MOST_TEXT, MOST_VALUES, Volume
+from pellucid.viewer.catalogue import MOST_TEXT, MOST_VALUES, Rerun, Volume
 
 SUFFIX = ".safetensors"
 MOST_TITLE = 60
@@ -71,9 +71,16 @@ def read(
 
         found = recorded_generation(text, title, model, layers, new_tokens, step)
     else:
-        _, _, seen = recorded(
-            text, target, model, layers, max_tokens, step, values_up_to=MOST_VALUES
+        _, inputs, seen = recorded(
+            text,
+            target,
+            model,
+            layers,
+            max_tokens,
+            step,
+            values_up_to=MOST_VALUES,
+            answers=True,
         )
-        found = Volume(seen, title)
+        found = Volume(seen, title, rerun=Rerun(model, inputs))
     name = pretrained.DECODER.name if model is None else printable(Path(model).name or model)
     return found._replace(text=text if len(text) <= MOST_TEXT else "", model=name)

@@ -1,7 +1,7 @@
 // The button of one head in the overview: its thumbnail, and its role or measure below.
 import { picture } from "./colours.js";
 import { context2d, createElement, truncate } from "./elements.js";
-import { MEASURES, measureText, roleText } from "./head_measures.js";
+import { EFFECT, MEASURES, measureText, roleText } from "./head_measures.js";
 
 /** @type {Record<string, string>} */
 export const STACKS = { e: "encoder", d: "decoder", x: "cross-attention" };
@@ -38,7 +38,7 @@ export class HeadCard {
     Object.assign(this.#note.style, { background: paper, color: ink });
     if (sort === "layer") this.#note.textContent = row ? value || row.role : "";
     else this.#note.replaceChildren(createElement("b", { textContent: `${layer.stack}${layer.number}.${head}` }), ` ${value}`);
-    const parts = [`layer ${layer.stack}${layer.number}, head ${head}`, STACKS[layer.stack], recording && truncate(recording, 40), row?.role, value && `${MEASURES[shown][0]} ${value}`];
+    const parts = [`layer ${layer.stack}${layer.number}, head ${head}`, STACKS[layer.stack], recording && truncate(recording, 40), row?.role, value && `${(MEASURES[shown] ?? EFFECT)[0]} ${value}`];
     element.setAttribute("aria-label", parts.filter(Boolean).join(", "));
     if (row) element.setAttribute("aria-description", roleText(row.role)[0]);
   }

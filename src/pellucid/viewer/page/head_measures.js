@@ -19,7 +19,9 @@ export const MEASURES = {
   punctuation: ["punctuation", "share of attention on punctuation and line breaks"],
   special: ["special tokens", "share of attention on special tokens such as [SEP]"],
 };
-const UNBOUNDED = new Set(["entropy", "distance"]); // the others are shares
+/** One more, where the model is at hand: see head_effects.js. @type {[string, string]} */
+export const EFFECT = ["effect", "how much the answer changes when the head is knocked out"];
+const UNBOUNDED = new Set(["entropy", "distance", "effect"]); // the others are shares
 const CLARK = "Clark et al. 2019, What Does BERT Look At?";
 
 /** By role: an explanation and its source. @type {Record<string, [string, string]>} */
@@ -42,9 +44,15 @@ export function roleText(role) {
   return ROLES[role] ?? NO_ROLE;
 }
 
-/** A measure as people read it. @param {string} name @param {number | null} value null where it is not defined */
+/** The measures of heads that there are for some recordings. @param {About} about */
+export function measuresOf({ recordings }) {
+  return recordings.some((one) => one.can_run) ? { ...MEASURES, effect: EFFECT } : MEASURES;
+}
+
+/** A measure as people read it. @param {string} name @param {number | null} [value] none where it is not defined, or not known yet */
 export function measureText(name, value) {
-  if (value === null) return "–";
+  if (value === null || value === undefined) return "–";
+  if (name === "effect") return Number(value.toPrecision(2)).toString();
   return UNBOUNDED.has(name) ? value.toFixed(2) : percent(Math.min(1, value));
 }
 

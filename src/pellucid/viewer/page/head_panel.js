@@ -1,7 +1,7 @@
 // The panel beside the overview: what one head does, or how to read the page.
 import { context2d, createElement, hint, truncate } from "./elements.js";
 import { STACKS } from "./head_card.js";
-import { barLength, MEASURES, measureText, NAMING_RULE, ROLES, roleText } from "./head_measures.js";
+import { barLength, EFFECT, MEASURES, measureText, NAMING_RULE, ROLES, roleText } from "./head_measures.js";
 
 /** @typedef {import("./head_card.js").HeadCard} HeadCard */
 
@@ -59,7 +59,8 @@ function enlarged({ canvas, hasThumbnail }) {
 
 /** All measures of a head, each with a bar. @param {import("./head_measures.js").HeadRow} row @param {import("./head_measures.js").HeadRow[]} all @param {string} sort */
 function measures(row, all, sort) {
-  return createElement("div", { className: "measures" }, ...Object.entries(MEASURES).flatMap(([key, [name]]) => {
+  const known = row.effect === undefined ? MEASURES : { ...MEASURES, effect: EFFECT };
+  return createElement("div", { className: "measures" }, ...Object.entries(known).flatMap(([key, [name]]) => {
     const bar = createElement("i");
     bar.style.width = `${100 * barLength(key, row, all)}%`;
     const className = key === sort ? "by" : "";

@@ -178,7 +178,8 @@ export async function links(page) {
 
 /** What to show, from the URL. @param {URLSearchParams} params @param {Layer[]} layers @returns {any} */
 function chosen(params, layers) {
-  const layer = integerParam(params, "layer", layers.length - 1, Math.max(0, layers.findIndex((one) => one.is_cross)));
+  const newest = layers.findIndex((one) => one.is_cross && one.recording === 0);
+  const layer = integerParam(params, "layer", layers.length - 1, Math.max(0, newest));
   const { items, queries, keys, is_cross: isCross } = layers[layer];
   const wanted = { head: params.get("head") ?? (isCross ? "align" : ""), picture: params.get("picture") };
   const pinned = params.has("token") ? { side: "queries", at: integerParam(params, "token", queries - 1) }

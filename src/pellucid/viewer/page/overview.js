@@ -3,19 +3,24 @@ import { shade } from "./colours.js";
 import { createElement, dropdown, itemDropdown } from "./elements.js";
 import { HeadCard, neighbour } from "./head_card.js";
 import { arrangement, layerGrids, rankedList } from "./head_grid.js";
-import { barLength, MEASURES, ROLES } from "./head_measures.js";
+import { loadEffects } from "./head_effects.js";
+import { barLength, measuresOf, ROLES } from "./head_measures.js";
 import { description, introduction, quotes } from "./head_panel.js";
 import { choiceParam, integerParam } from "./url_state.js";
 
 /** @param {Page} page */
 export async function overview(page) {
   const view = new Overview(page);
-  await Promise.all([view.loadThumbnails(), view.loadMeasures()]);
+  await Promise.all([view.loadThumbnails(), view.loadMeasures(), view.loadEffects()]);
 }
 
 class Overview {
   #page;
   #layers;
+  #measures;
+  /** @type {Map<string, number>} by layer and head, once they are asked for */
+  #effects = new Map();
+  #isMeasuringEffects = false;
   #sort; // "layer", or a measure
   #role; // that is shown; all if empty
   #tint; // a measure that colours the heads; none if empty
@@ -36,9 +41,11 @@ class Overview {
     const { about, params, signal } = page;
     this.#page = page;
     this.#layers = about.layers;
-    this.#sort = choiceParam(params, "sort", Object.keys(MEASURES), "layer");
+    this.#measures = measuresOf(about);
+    const named = Object.entries(this.#measures).map(([key, [name]]) => /** @type {[string, string]} */ ([key, name]));
+    this.#sort = choiceParam(params, "sort", Object.keys(this.#measures), "layer");
     this.#role = choiceParam(params, "behaviour", Object.keys(ROLES), "");
-    this.#tint = choiceParam(params, "tint", Object.keys(MEASURES), "");
+    this.#tint = choiceParam(params, "tint", Object.keys(this.#measures), "");
     const largest = this.#layers.reduce((best, one, i) => (one.items > this.#layers[best].items ? i : best), 0);
     this.#item = integerParam(params, "item", this.#layers[largest].items - 1);
     this.#cards = this.#layers.flatMap((layer, i) => Array.from({ length: layer.heads }, (_, head) => new HeadCard(about, i, head)));
@@ -50,12 +57,12 @@ class Overview {
     });
     page.view.append(createElement("div", { className: "overview" }, this.#list, this.#panel));
     page.controls.append(
-      dropdown("Sort by", [["layer", "layer"], ...Object.entries(MEASURES).map(([key, [name]]) => /** @type {[string, string]} */ ([key, name]))], this.#sort, (sort) => {
+      dropdown("Sort by", [["layer", "layer"], ...named], this.#sort, (sort) => {
         this.#sort = sort;
         this.#changed();
       }),
       this.#roles,
-      dropdown("Tint", [["", "none"], ...Object.entries(MEASURES).map(([key, [name]]) => /** @type {[string, string]} */ ([key, name]))], this.#tint, (tint) => {
+      dropdown("Tint", [["", "none"], ...named], this.#tint, (tint) => {
         this.#tint = tint;
         this.#changed();
       }),
@@ -95,6 +102,7 @@ class Overview {
   #changed() {
     this.#page.saveState(this.#state());
     this.#arrange();
+    this.loadEffects();
   }
 
   /* What is shown */
@@ -148,7 +156,7 @@ class Overview {
   #tell(count) {
     const all = this.#cards.length;
     const parts = [this.#progress || (this.#role ? `${count} of ${all} heads: ${this.#role}` : `${all} heads`)];
-    if (this.#sort !== "layer") parts.push(`from highest to lowest ${MEASURES[this.#sort].join(": ")}`);
+    if (this.#sort !== "layer") parts.push(`from highest to lowest ${this.#measures[this.#sort].join(": ")}`);
     this.#page.setStatus(parts.join(" · "));
   }
 
@@ -167,7 +175,7 @@ class Overview {
   }
 
   #csv() {
-    const names = Object.keys(MEASURES);
+    const names = Object.keys(this.#measures);
     const hasRecordings = this.#page.about.recordings.length > 1;
     const rows = this.#shown().flatMap(({ row, recording }) => (row
       ? [[...(hasRecordings ? [recording] : []), row.name, row.label, row.head, row.role, ...names.map((name) => row[name])]]
@@ -215,7 +223,7 @@ class Overview {
       const { done, of, rows } = answer;
       for (const row of rows) {
         const card = this.#find(row.layer_index, row.head);
-        if (card) card.row = row;
+        if (card) card.row = this.#withEffect(row);
       }
       const isStuck = done === before; // as in a file that was saved while heads were measured
       this.#progress = done >= of ? "" : isStuck ? `${done} of ${of} layers are measured` : `measuring heads: ${done} of ${of} layers`;
@@ -226,6 +234,31 @@ class Overview {
     if (signal.aborted) return;
     this.#measured();
     for (const option of this.#roles.querySelectorAll("option")) if (option.value) option.textContent = `${option.value} (${this.#count(option.value)})`;
+  }
+
+  /** @param {import("./head_measures.js").HeadRow} row */
+  #withEffect(row) {
+    const effect = this.#effects.get(`${row.layer_index}.${row.head}`);
+    return effect === undefined ? row : { ...row, effect };
+  }
+
+  /** What heads matter, where they are sorted or tinted by it: each head is knocked out in turn. */
+  async loadEffects() {
+    if (this.#isMeasuringEffects || ![this.#sort, this.#tint].includes("effect")) return;
+    this.#isMeasuringEffects = true;
+    const { source, signal } = this.#page;
+    try {
+      await loadEffects(source, signal, ({ done, of, rows }) => {
+        for (const { layer_index: layer, head, effect } of rows) this.#effects.set(`${layer}.${head}`, effect);
+        for (const card of this.#cards) if (card.row) card.row = this.#withEffect(card.row);
+        this.#progress = done < of ? `knocking out each head: ${done} of ${of} layers` : "";
+        this.#measured();
+      });
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#progress = `effects not measured: ${error.message}`;
+      this.#tell(this.#shown().length);
+    }
   }
 
   #measured() {

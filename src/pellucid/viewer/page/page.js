@@ -1,4 +1,5 @@
 // The frame around the views: navigation, export menu, theme and status line.
+import { ablate } from "./ablate.js";
 import { askForm } from "./ask.js";
 import { compare } from "./compare.js";
 import { cachedSource } from "./data_source.js";
@@ -15,7 +16,7 @@ import { text } from "./text.js";
 import { themeOf } from "./theme.js";
 import { formatState, parseState } from "./url_state.js";
 
-const VIEWS = { overview, map, compare, text, links, generation, lesson, learn }; // the names on the page are these, capitalised
+const VIEWS = { overview, map, compare, text, links, generation, ablate, lesson, learn }; // the names on the page are these, capitalised
 const WITHOUT_TEXT = ["lesson", "learn"]; // views that have something to show before a text is read
 
 /**

@@ -20,6 +20,8 @@ interface RecordingInfo {
   prompt: number | null;
   /** What was read; empty where that is unknown or long. */
   text: string;
+  /** Whether its model is at hand, so that parts of it can be knocked out. */
+  can_run: boolean;
 }
 
 /** The answer to "about". */
