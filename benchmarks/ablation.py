@@ -57,7 +57,7 @@ def by_hand(model: Any, ids: torch.Tensor, layers: range) -> list[float]:
 
 def ours(model: Decoder, ids: torch.Tensor, layers: range, **options: Any) -> list[float]:
     found = pellucid.ablate(model, ids, layers=list(layers), **{"controls": 0, **options})
-    return [row.effect for row in found.rows]
+    return [row.effect for row in found]
 
 
 def in_eager(model: Decoder) -> Any:

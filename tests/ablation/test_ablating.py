@@ -1,7 +1,6 @@
 """Every head knocked out in turn: beside ablations by hand, in float64."""
 
 import json
-import math
 from copy import deepcopy
 
 import pytest
@@ -34,24 +33,23 @@ def budget(model, name, head, change, *ids):
 
 
 def test_each_head_as_by_hand(writer, found):
-    assert [row.label for row in found.rows] == [f"{x}.{y}" for x in range(3) for y in range(3)]
+    assert [row.place for row in found] == [f"{x}.{y}" for x in range(3) for y in range(3)]
     exact = deepcopy(writer).double()
-    for row in found.rows:
+    for row in found:
         truth, error = budget(writer, row.name, row.head, by_hand.without, IDS)
         assert float(truth.mean()) > 100 * error
-        assert row.effect == row.figures["kl"]
+        assert row.effect == row.kl
         assert abs(row.effect - float(truth.mean())) <= error
-        assert abs(row.figures["kl_last"] - float(truth[-1])) <= error
+        assert abs(row.kl_last - float(truth[-1])) <= error
         other = by_hand.without(exact, row.name, row.head)
         rise = float(by_hand.loss(other, IDS) - by_hand.loss(exact, IDS))
-        assert row.figures["loss"] == pytest.approx(rise, abs=2e-6)
-        assert row.figures["logprob"] == pytest.approx(10 * rise, abs=2e-5)
+        assert row.loss == pytest.approx(rise, abs=2e-6)
 
 
 def test_the_mean_takes_its_place_where_that_is_asked(writer):
     found = pellucid.ablate(writer, IDS, by="mean", layers=1, controls=0)
-    assert {row.layer for row in found.rows} == {1}
-    for row in found.rows:
+    assert {row.layer for row in found} == {1}
+    for row in found:
         truth, error = budget(writer, row.name, row.head, by_hand.with_mean, IDS)
         assert abs(row.effect - float(truth.mean())) <= error
 
@@ -61,14 +59,14 @@ def test_all_attention_of_an_encoder_decoder():
     found = pellucid.ablate(
         model, {"source": SOURCE, "target": IDS}, measure="loss", controls=2, top=1
     )
-    assert {row.stack for row in found.rows} == {"e", "d", "x"}
+    assert {row.stack for row in found} == {"e", "d", "x"}
     assert len(found) == 12
     exact = deepcopy(model).double()
-    for row in found.rows:
+    for row in found:
         other = by_hand.without(exact, row.name, row.head)
         rise = float(by_hand.loss(other, SOURCE, IDS) - by_hand.loss(exact, SOURCE, IDS))
         assert row.effect == pytest.approx(rise, abs=5e-6)
-    assert sum(len(row.controls) for row in found.rows) == 2
+    assert [len(one) for one in found.controls.values()] == [2]
 
 
 def test_a_function_of_the_output_is_a_measure(writer):
@@ -78,7 +76,7 @@ def test_a_function_of_the_output_is_a_measure(writer):
     exact = deepcopy(writer).double()
     with torch.no_grad():
         plain = exact(IDS)[0, -1, 7]
-        for row in found.rows:
+        for row in found:
             changed = by_hand.without(exact, row.name, row.head)(IDS)[0, -1, 7]
             assert row.effect == pytest.approx(float(plain - changed), abs=1e-5)
 
@@ -112,7 +110,7 @@ def test_only_later_blocks_run_again(writer, found):
 def test_a_model_that_does_not_follow_its_blocks_runs_whole(writer, found, monkeypatch):
     monkeypatch.setattr(replays, "_are_close", lambda *_: False)
     whole = pellucid.ablate(writer, IDS, controls=0)
-    for row, other in zip(found.rows, whole.rows, strict=True):
+    for row, other in zip(found, whole, strict=True):
         assert row.effect == pytest.approx(other.effect, rel=1e-4)
 
 
@@ -128,7 +126,7 @@ def test_few_logits_are_held(writer, found, monkeypatch):
     monkeypatch.setattr(trial, "MOST_LOGITS", 5 * writers.VOCABULARY)
     again = pellucid.ablate(writer, IDS, controls=0)
     assert sorted(held)[-2] <= 5 * writers.VOCABULARY < sorted(held)[-1]  # that of the plain run
-    for row, other in zip(found.rows, again.rows, strict=True):
+    for row, other in zip(found, again, strict=True):
         assert row.effect == pytest.approx(other.effect, rel=1e-4)
 
 
@@ -136,25 +134,28 @@ def test_a_head_that_nothing_reads_matters_nothing(writer):
     model = by_hand.without(writer, "decoder.blocks.1.attention", 2)
     model.decoder.blocks[1].attention.output.weight.data[:, :8] *= 9
     found = pellucid.ablate(model, IDS, layers=1, controls=19, top=3)
-    small, _, large = sorted(found.rows, key=lambda row: row.effect)
-    assert (small.label, small.effect, small.above) == ("1.2", 0, 0)
-    assert (set(small.controls), small.chance, small.matters) == ({0.0}, 1.0, False)
-    assert (large.label, large.above) == ("1.0", 1)
+    small, _, large = sorted(found, key=lambda row: row.effect)
+    assert (small.place, small.effect, small.above) == ("1.2", 0, 0)
+    assert (small.random, small.chance, small.matters) == (0, 1, False)
+    assert (large.place, large.above) == ("1.0", 1)
     assert found.ranked()[0] is large
-    assert large.control_deviation > 0
-    assert large.chance == pytest.approx(
-        (1 + sum(one >= large.effect for one in large.controls)) / 20
-    )
+    controls = found.controls["1.0"]
+    assert large.random == pytest.approx(sum(controls) / 19)
+    assert large.deviation == pytest.approx(float(torch.tensor(controls).std()), rel=1e-4)
+    as_much = sum(one >= large.effect for one in controls)
+    assert large.chance == pytest.approx((1 + as_much) / 20)
+    assert large.beaten == pytest.approx(1 - as_much / 19)
 
 
 def test_the_table_is_for_json_and_for_people(found):
     rows = json.loads(json.dumps(found.to_dicts(), allow_nan=False))
-    assert [row["effect"] for row in rows] == [row.effect for row in found.rows]
-    assert rows[0]["matters"] is None
+    assert [row["effect"] for row in rows] == [row.effect for row in found]
+    assert (rows[0]["chance"], found[0].matters) == (None, None)
     shares = sorted(row["above"] for row in rows)
     assert shares == pytest.approx([n / 8 for n in range(9)])
-    assert repr(found).count("\n") == 9
-    assert math.isnan(found.rows[0].control_mean)
+    best = found.ranked()[:1]
+    assert best.about is found.about
+    assert f"{best[0].effect:.3g}" in repr(best)
 
 
 # A run that is stopped
@@ -190,9 +191,10 @@ def test_a_stopped_run_goes_on(writer, tmp_path, after, monkeypatch):
     again = pellucid.ablate(writer, IDS, resume=path, **options)
     assert path.read_bytes().startswith(before)
     assert len(figures) == 6 + 14 - (before.count(b"\n") - 1)
-    for row, other in zip(again.rows, whole.rows, strict=True):
+    for row, other in zip(again, whole, strict=True):
         assert row.effect == pytest.approx(other.effect, rel=1e-5)
-        assert row.controls == pytest.approx(other.controls, rel=1e-4)
+    for place, controls in whole.controls.items():
+        assert again.controls[place] == pytest.approx(controls, rel=1e-4)
     figures.clear()
     pellucid.ablate(writer, IDS, resume=path, **options)
     assert not figures
@@ -203,13 +205,13 @@ def test_a_file_of_another_run_is_refused(writer, tmp_path):
     pellucid.ablate(writer, IDS, layers=0, controls=0, resume=path)
     before = path.read_bytes()
     for told, options in {
-        "by ": {"by": "mean"},
-        "measure ": {"measure": "loss"},
-        "seed 0, not 5": {"seed": 5},
-        "tokens 11, not 7": {"inputs": IDS[:, :7]},
-        "loss ": {"inputs": IDS.flip(1)},
+        "of a run with by ": {"by": "mean"},
+        "of a run with measure ": {"measure": "loss"},
+        "of a run with seed 0, not 5": {"seed": 5},
+        "of a run with tokens 11, not 7": {"inputs": IDS[:, :7]},
+        "of another text or model": {"inputs": IDS.flip(1)},
     }.items():
-        with pytest.raises(errors.ArgumentError, match=f"is of a run with {told}"):
+        with pytest.raises(errors.ArgumentError, match=told):
             pellucid.ablate(writer, **{"inputs": IDS, "resume": path, **options})
     assert path.read_bytes() == before
 

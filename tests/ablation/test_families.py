@@ -78,11 +78,11 @@ def test_each_head_as_by_hooks(family):
     exact = deepcopy(model).double()
     with torch.no_grad():
         plain = exact(**inputs).logits[0].log_softmax(-1)
-        for row in found.rows:
+        for row in found:
             place = FAMILIES[family][2]
             outside = row.name.rpartition(".")[0] if "." in place else row.name
             projection = exact.get_submodule(f"{outside}.{place}")
-            heads = sum(1 for other in found.rows if other.name == row.name)
+            heads = sum(1 for other in found if other.name == row.name)
 
             def zeros(module, given, heads=heads, head=row.head):
                 x = given[0].clone()
@@ -94,7 +94,7 @@ def test_each_head_as_by_hooks(family):
             handle.remove()
             truth = float((plain.exp() * (plain - changed)).sum(-1).mean())
             assert truth > 2e-5
-            assert row.effect == pytest.approx(truth, rel=2e-4, abs=1e-6), row.label
+            assert row.effect == pytest.approx(truth, rel=2e-4, abs=1e-6), row.place
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 """ablate(): knock out every head in turn, and compare what matters most with random heads."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.ablation.controls import seed_of, turned
-from pellucid.ablation.effects import Ablation, HeadEffect, ranked, shares_below
-from pellucid.ablation.journal import Journal
+from pellucid.ablation.effects import Ablation, About, HeadEffect, compared, shares_below
+from pellucid.ablation.journal import FINGERPRINT, Journal
 from pellucid.ablation.knock_outs import By, Edit
 from pellucid.ablation.measures import ABOUT, MEASURES, UNKNOWN, Answer, Distributions, fall
 from pellucid.ablation.trial import Figures, Subject, Trial, runs_of
@@ -139,7 +140,6 @@ def knock_out_heads(
     top: int = TOP,
     seed: int = 0,
     resume: Path | None = None,
-    about: Mapping[str, Any] | None = None,
     begun: Callable[[int], None] = lambda done: None,
     step: Step = lambda name, done, of: None,
 ) -> Ablation:
@@ -147,7 +147,6 @@ def knock_out_heads(
 
     Args:
         subject: the model, its input and the measure.
-        about: what else the figures depend on, for the file to resume.
         begun: called with the number of figures that the file to resume has.
         step: called with the name of the step, its progress and its total.
     """
@@ -155,48 +154,53 @@ def knock_out_heads(
     step("reading the text", 0, 1)
     table = _heads(subject, layers)
     names = list(dict.fromkeys(row.name for row in table))
+    measure = subject.measure
     trial = Trial(subject, names)
+    loss = trial.plain_loss()
     journal = Journal(
         resume,
         {
-            **(about or {}),
-            "measure": subject.measure.name,
+            "measure": measure.name,
             "by": by,
             "seed": seed,
             "tokens": subject.tokens,
-            "loss": trial.plain_loss(),
+            FINGERPRINT: trial.fingerprint(),
         },
     )
     if journal.found:
         begun(journal.found)
     found = _knocked_out(trial, table, by, journal, step)
-    name = subject.measure.name
+    name = measure.name
     above = shares_below([one[name] for one in found])
     rows = [
         HeadEffect(
             layer=row.layer,
             head=row.head,
             name=row.name,
-            stack=row.stack,
             role=row.role,
+            stack=row.stack,
             effect=figures[name],
-            figures=figures,
             above=share,
+            **{
+                column: figures[column] for column in ("kl", "kl_last", "loss") if column in figures
+            },
         )
         for row, figures, share in zip(table, found, above, strict=True)
     ]
-    if controls and top:
-        tried = _random_heads(trial, subject, ranked(rows)[:top], by, controls, seed, journal, step)
-        rows = [tried.get(row.label, row) for row in rows]
-    return Ablation(
+    about = About(
         measure=name,
-        about=subject.measure.about,
+        said=measure.about,
         by=by,
         tokens=subject.tokens,
-        rows=rows,
         seed=seed,
-        facts={**subject.facts, "loss": trial.plain_loss()},
+        controls=controls,
+        facts=subject.facts | ({} if loss is None else {"loss": loss}),
     )
+    ablation = Ablation(rows, about)
+    if not (controls and top):
+        return ablation
+    tried = _random_heads(trial, subject, ablation.ranked()[:top], about, journal, step)
+    return Ablation([compared(row, tried.get(row.place, ())) for row in rows], about, tried)
 
 
 def check_measure(measure: Any) -> None:
@@ -253,57 +257,54 @@ def _knocked_out(
 
 
 def _random_heads(
-    trial: Trial,
-    subject: Subject,
-    rows: Sequence[HeadEffect],
-    by: By,
-    controls: int,
-    seed: int,
-    journal: Journal,
-    step: Step,
-) -> dict[str, HeadEffect]:
-    """The rows with their controls, by label."""
-    from dataclasses import replace
-
-    what = f"trying {controls} random heads for each of {len(rows)}"
-    done, of = 0, controls * len(rows)
+    trial: Trial, subject: Subject, rows: Ablation, about: About, journal: Journal, step: Step
+) -> dict[str, list[float]]:
+    """The effects of random heads, by the place of the head that they stand for."""
+    number = about.controls
+    what = f"trying {number} random heads for each of {len(rows)}"
+    done, of = 0, number * len(rows)
     step(what, done, of)
+    todo = {
+        row.place: [n for n in range(number) if f"{_key(row)} {n}" not in journal] for row in rows
+    }
+    names = list(dict.fromkeys(row.name for row in rows if todo[row.place]))
+    recording = _recorded(subject, names) if names else None
     found = {}
-    open_rows = [row for row in rows if f"{_key(row)} {controls - 1}" not in journal]
-    recording = None
-    if open_rows:
-        names = list(dict.fromkeys(row.name for row in open_rows))
-        with watch(subject.model, names, values=True) as recording:
-            subject.run(1)
     for row in rows:
-        todo = [n for n in range(controls) if f"{_key(row)} {n}" not in journal]
-        done += controls - len(todo)
-        if todo:
+        done += number - len(todo[row.place])
+        if todo[row.place]:
             assert recording is not None
-            outputs = _turned_outputs(subject.model, recording, row, by, controls, seed)
-            for batch in _batches(todo, trial.at_once):
+            outputs = _turned_outputs(subject.model, recording, row, about)
+            for batch in _batches(todo[row.place], trial.at_once):
                 edits = [[Edit(row.name, row.head, outputs[n])] for n in batch]
                 for n, figures in zip(batch, trial.figures(edits), strict=True):
                     journal.add(f"{_key(row)} {n}", figures)
                 done += len(batch)
                 step(what, done, of)
-        effects = [journal.numbers(f"{_key(row)} {n}")[trial.measure.name] for n in range(controls)]
-        found[row.label] = replace(row, controls=tuple(effects))
+        keys = [f"{_key(row)} {n}" for n in range(number)]
+        found[row.place] = [journal.numbers(key)[about.measure] for key in keys]
     return found
 
 
+def _recorded(subject: Subject, names: Sequence[str]) -> Recording:
+    """What the heads of some modules give."""
+    with watch(subject.model, names, values=True) as recording:
+        subject.run(1)
+    return recording
+
+
 def _turned_outputs(
-    model: nn.Module, recording: Recording, row: HeadEffect, by: By, number: int, seed: int
+    model: nn.Module, recording: Recording, row: HeadEffect, about: About
 ) -> Tensor:
-    """(number, queries, value_dim): what the head gives as a random one of the same size."""
+    """(controls, queries, value_dim): what the head gives as a random one of the same size."""
     record = recording.record(row.name)
     assert record.context is not None
     output = record.context[0, row.head]
-    change = -output if by == "zero" else output.mean(0) - output
+    change = -output if about.by == "zero" else output.mean(0) - output
     size = output.shape[-1]
     projection = output_projection(model, record)[:, row.head * size : (row.head + 1) * size]
-    turns = turned(change, projection.detach(), number, seed_of(seed, row.name, row.head))
-    return output + turns
+    seed = seed_of(about.seed, row.name, row.head)
+    return output + turned(change, projection.detach(), about.controls, seed)
 
 
 def _key(row: HeadRow | HeadEffect) -> str:
@@ -311,16 +312,9 @@ def _key(row: HeadRow | HeadEffect) -> str:
 
 
 def _batches(rows: Sequence[Any], most: int) -> Iterator[list[Any]]:
-    """Batches of consecutive rows; heads of one module where rows are heads."""
-    batch: list[Any] = []
-    for row in rows:
-        if batch and (len(batch) == most or _place(row) != _place(batch[0])):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _place(row: Any) -> str:
-    return str(getattr(row, "name", ""))
+    """Batches of consecutive rows, of the same module where rows are heads, of even sizes."""
+    for _, group in groupby(rows, key=lambda row: getattr(row, "name", "")):
+        alike = list(group)
+        number = -(-len(alike) // most)
+        bounds = [len(alike) * n // number for n in range(number + 1)]
+        yield from (alike[start:stop] for start, stop in pairwise(bounds))

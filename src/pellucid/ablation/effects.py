@@ -1,131 +1,119 @@
 """What `ablate` returns: a row for each head."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from pellucid.ablation.controls import SURE, chance
-from pellucid.errors import MissingExtraError
+from pellucid.lens.row_table import OfHead, RowTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadEffect:
-    """What the model loses without one head."""
+class HeadEffect(OfHead):
+    """What a model loses without one head. NaN means unknown, or not tried."""
 
     layer: int
     head: int
     name: str
     """The module."""
-    stack: str = ""
-    """As in `pellucid.lens.heads`."""
     role: str = ""
     """What the head does on this text, "" if no role is clear; see `pellucid.lens.heads`."""
+    stack: str = ""
+    """As in `pellucid.lens.heads`."""
     effect: float
     """The measure."""
-    figures: dict[str, float]
-    """All that was measured, the measure included."""
-    above: float
+    above: float = math.nan
     """The share of the other heads whose effect is smaller, whatever its sign."""
-    controls: tuple[float, ...] = ()
-    """The effects of random heads of the same size, if they were tried."""
+    random: float = math.nan
+    """The mean effect of random heads of the same size."""
+    deviation: float = math.nan
+    """The standard deviation of these effects."""
+    beaten: float = math.nan
+    """The share of random heads that do less, whatever the sign."""
+    chance: float = math.nan
+    """The p-value: how likely a random head of the same size would do as much."""
+    kl: float = math.nan
+    """KL(plain || knocked out) of the next token, the mean over positions, in nats."""
+    kl_last: float = math.nan
+    """The same at the last position."""
+    loss: float = math.nan
+    """By how much the cross-entropy of the next token rises, the mean over positions, in nats."""
 
     @property
-    def label(self) -> str:
+    def place(self) -> str:
         """Like "5.3", or "e5.3"."""
-        return f"{self.stack}{self.layer}.{self.head}"
-
-    @property
-    def control_mean(self) -> float:
-        return fmean(self.controls) if self.controls else math.nan
-
-    @property
-    def control_deviation(self) -> float:
-        """The standard deviation of the controls."""
-        return stdev(self.controls) if len(self.controls) > 1 else math.nan
-
-    @property
-    def chance(self) -> float:
-        """The p-value: how likely a random head of the same size would do as much."""
-        return chance(self.effect, self.controls)
+        return f"{self.label}.{self.head}"
 
     @property
     def matters(self) -> bool | None:
         """Whether it does more than 95% of random heads; None if that was not tried."""
-        return self.chance <= 1 - SURE + 1e-12 if self.controls else None
+        return None if math.isnan(self.chance) else self.chance <= 1 - SURE + 1e-12
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON and tables, None for unknown."""
-        numbers = {
-            "control_mean": self.control_mean,
-            "control_deviation": self.control_deviation,
-            "chance": self.chance,
-        }
-        return {
-            "layer": self.layer,
-            "head": self.head,
-            "name": self.name,
-            "stack": self.stack,
-            "role": self.role,
-            "effect": self.effect,
-            "above": self.above,
-            **{name: None if math.isnan(one) else one for name, one in numbers.items()},
-            "matters": self.matters,
-            "controls": list(self.controls),
-            **{f"change_{name}": one for name, one in self.figures.items()},
-        }
+
+def compared(row: HeadEffect, controls: Sequence[float]) -> HeadEffect:
+    """The row beside the effects of random heads, if there are any."""
+    if not controls:
+        return row
+    return replace(
+        row,
+        random=fmean(controls),
+        deviation=stdev(controls) if len(controls) > 1 else math.nan,
+        beaten=sum(abs(one) < abs(row.effect) for one in controls) / len(controls),
+        chance=chance(row.effect, controls),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """Every head of a model, knocked out in turn."""
+class About:
+    """How heads were knocked out."""
 
     measure: str
-    """The name of the figure in `effect`."""
-    about: str
+    """The name of what is in the column `effect`."""
+    said: str
     """What that is."""
     by: str
     """What took the head's place: "zero" or "mean"."""
     tokens: int
-    rows: list[HeadEffect]
-    """By layer and head."""
-    seed: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+    seed: int
+    controls: int
+    """How many random heads were tried for each head that was compared."""
+    facts: Mapping[str, Any]
     """What else is known, such as the label that a classifier gave."""
 
-    def __len__(self) -> int:
-        return len(self.rows)
 
-    def ranked(self) -> list[HeadEffect]:
-        """The rows, the largest effect first, whatever its sign."""
-        return ranked(self.rows)
+class Ablation(RowTable[HeadEffect]):
+    """Every head of a model, knocked out in turn: a sequence of `HeadEffect`, by layer and head."""
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        return [row.to_dict() for row in self.rows]
+    row = HeadEffect
+    shown: ClassVar[dict[str, str]] = {
+        "head": "text",
+        "effect": "figure",
+        "above": "share",
+        "random": "figure",
+        "deviation": "figure",
+        "beaten": "share",
+        "role": "text",
+    }
 
-    def to_pandas(self) -> Any:
-        """A pandas DataFrame.
+    def __init__(
+        self,
+        rows: Sequence[HeadEffect],
+        about: About,
+        controls: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__(rows)
+        self.about = about
+        self.controls = {} if controls is None else dict(controls)
+        """The effect of each random head, by the place of the head that it stands for."""
 
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise MissingExtraError("this needs pandas: pip install pandas") from error
-        return pandas.DataFrame(self.to_dicts())
+    def _with(self, rows: Sequence[HeadEffect]) -> Self:
+        return type(self)(rows, self.about, self.controls)
 
-    def __repr__(self) -> str:
-        lines = [f"{len(self)} heads by {self.measure}, the largest first:"]
-        for row in self.ranked()[:10]:
-            lines.append(f"  {row.label:>6} {row.effect:10.3g}  {row.role}".rstrip())
-        return "\n".join(lines)
-
-
-def ranked(rows: Sequence[HeadEffect]) -> list[HeadEffect]:
-    return sorted(rows, key=lambda row: -abs(row.effect))
+    def ranked(self) -> Self:
+        """The table with the largest effect first, whatever its sign."""
+        return self._with(sorted(self, key=lambda row: -abs(row.effect)))
 
 
 def shares_below(effects: Sequence[float]) -> list[float]:

@@ -16,6 +16,8 @@ from pellucid.common.wording import short
 from pellucid.errors import ArgumentError, ExistsError, FileError
 
 FORMAT = "ablation 1"
+FINGERPRINT = "fingerprint"
+"""The name of numbers that tell texts and models apart."""
 MOST = 2**28
 """Bytes of a file that is read."""
 
@@ -37,6 +39,8 @@ class Journal:
         """
         self._path = path
         self._found: dict[str, Any] = {}
+        self.found = 0
+        """How many figures an earlier run had."""
         if path is None:
             return
         first = {"pellucid": FORMAT, **json.loads(json.dumps(about))}
@@ -51,9 +55,6 @@ class Journal:
                 raise FileError(f"'{path}' is damaged: a line has no key")
             self._found[entry["key"]] = entry.get("value")
         self.found = len(self._found)
-
-    found = 0
-    """How many figures an earlier run had."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
@@ -122,15 +123,20 @@ def _check_same(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     if not isinstance(found, dict) or found.get("pellucid") != FORMAT:
         raise ExistsError(f"'{path}' exists and holds no figures of heads; give another name")
     for name, value in wanted.items():
-        if not _is_same(found.get(name), value):
-            raise ArgumentError(
-                f"'{path}' is of a run with {name} {short(json.dumps(found.get(name)), 60)}, not "
-                f"{short(json.dumps(value), 60)}; give another file"
-            )
+        if _is_same(found.get(name), value):
+            continue
+        if name == FINGERPRINT:
+            raise ArgumentError(f"'{path}' is of another text or model; give another file")
+        raise ArgumentError(
+            f"'{path}' is of a run with {name} {short(json.dumps(found.get(name)), 60)}, not "
+            f"{short(json.dumps(value), 60)}; give another file"
+        )
 
 
 def _is_same(found: Any, value: Any) -> bool:
     """Whether it is equal, up to the rounding of numbers."""
+    if isinstance(value, list) and isinstance(found, list) and len(found) == len(value):
+        return all(map(_is_same, found, value))
     if isinstance(value, float) and _is_number(found):
         return math.isclose(found, value, rel_tol=1e-4, abs_tol=1e-6)
     return bool(found == value)

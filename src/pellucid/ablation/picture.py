@@ -25,18 +25,17 @@ def by_layer(rows: Sequence[HeadEffect]) -> dict[str, list[HeadEffect]]:
     """The rows of each layer, by its label."""
     layers: dict[str, list[HeadEffect]] = {}
     for row in rows:
-        layers.setdefault(f"{row.stack}{row.layer}", []).append(row)
+        layers.setdefault(row.label, []).append(row)
     return layers
 
 
 def told(row: HeadEffect) -> str:
     """A head in one line."""
-    parts = [f"head {row.label}" + (f", {row.role}" if row.role else ""), f"{row.effect:.3g}"]
+    parts = [f"head {row.place}" + (f", {row.role}" if row.role else ""), f"{row.effect:.3g}"]
     if not math.isnan(row.above):
         parts.append(f"more than {percent(row.above)} of the other heads")
-    if row.controls:
-        beaten = sum(abs(one) < abs(row.effect) for one in row.controls)
-        parts.append(f"random heads {row.control_mean:.3g}, {beaten} of {len(row.controls)} less")
+    if row.matters is not None:
+        parts.append(f"random heads {row.random:.3g}, {percent(row.beaten)} of them less")
     return "; ".join(parts)
 
 
@@ -49,12 +48,12 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
         title: the heading.
         styled: whether to include the style sheet; a page that has its own does not need it.
     """
-    layers = by_layer(found.rows)
+    layers = by_layer(found)
     widest = max(map(len, layers.values()))
     width = max(NARROWEST, 2 * MARGIN + SIDE + widest * (CELL + GAP))
     body = lines(title, MARGIN, 44, 19, width - 2 * MARGIN, "title")
     top = 36.0 + 28 * len(body)
-    size = dict(zip((row.label for row in found.rows), sizes(found.rows), strict=True))
+    size = dict(zip((row.place for row in found), sizes(found), strict=True))
     for number, (label, rows) in enumerate(layers.items()):
         y = top + number * (CELL + GAP)
         body.append(
@@ -63,7 +62,7 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
         )
         for row in rows:
             x = MARGIN + SIDE + row.head * (CELL + GAP)
-            step = level(size[row.label])
+            step = level(size[row.place])
             ring = ' style="stroke:var(--ink);stroke-width:2"' if row.matters else ""
             body.append(
                 f'<g><title>{safe(told(row))}</title><rect x="{x:g}" y="{y:g}" width="{CELL:g}" '
@@ -72,13 +71,13 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
                 f'class="t{step}">{safe(letters.get(row.role, "?"))}</text></g>'
             )
     y = top + len(layers) * (CELL + GAP) + 24
-    present = {row.role for row in found.rows}
+    present = {row.role for row in found}
     named = ", ".join(
         f"{letter} {role or 'no clear role'}" for role, letter in letters.items() if role in present
     )
     for text in (
         f"A row for each layer, a column for each head. Letters: {named}.",
-        f"Shade: {found.about}, if the head is knocked out; the root of its share of the largest.",
+        f"Shade: {found.about.said}, without the head; the root of its share of the largest.",
         "Ringed: more than 95% of random heads that write as much.",
     ):
         written = lines(text, MARGIN, y, 12.5, width - 2 * MARGIN, "soft")
@@ -90,15 +89,16 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
 def to_html(found: Ablation, letters: Mapping[str, str], *, title: str) -> str:
     """The map, and below it every head, the largest effect first."""
     svg = to_svg(found, letters, title=title, styled=False)
-    titles = ("head", "role", found.measure, "more than", "random heads", "p")
+    titles = ("head", "role", found.about.measure, "more than", "random heads", "p")
     rows = []
     for row in found.ranked():
-        random = f"{row.control_mean:.3g} ± {row.control_deviation:.2g}" if row.controls else ""
+        is_compared = row.matters is not None
+        random = f"{row.random:.3g} ± {row.deviation:.2g}" if is_compared else ""
         above = "" if math.isnan(row.above) else percent(row.above)
-        chance = f"{row.chance:.2g}" if row.controls else ""
+        chance = f"{row.chance:.2g}" if is_compared else ""
         cells = (row.role, f"{row.effect:.3g}", above, random, chance)
         rows.append(
-            f"<tr><th>{safe(row.label)}</th>"
+            f"<tr><th>{safe(row.place)}</th>"
             + "".join(f"<td>{safe(cell)}</td>" for cell in cells)
             + "</tr>"
         )

@@ -13,7 +13,7 @@ from pellucid.ablation.measures import MOST_LOGITS, Answer, Distributions
 from pellucid.ablation.replays import Replay, tensor_of
 from pellucid.errors import ArgumentError
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 8192
 """The most tokens of a batch: enough for fast products of matrices, and few enough for memory."""
 
 Figures = dict[str, float]
@@ -99,6 +99,11 @@ class Trial:
                 nn.functional.cross_entropy(logits[0].double(), targets, reduction="sum")
             )
         return total / max(1, int(known.sum()))
+
+    def fingerprint(self) -> list[float]:
+        """Numbers by which another text or another model is told."""
+        plain = self._plain.double()
+        return [float(plain.abs().mean()), float(plain.std(correction=0)), self.plain_loss() or 0.0]
 
     def figures(self, items: Sequence[Sequence[Edit]]) -> list[Figures]:
         """What changes with the edits of each item; at most `at_once` items."""

@@ -53,7 +53,8 @@ class RowTable(Sequence[Row], Generic[Row]):
     row: ClassVar[type[Any]]
     """The dataclass of the rows."""
     shown: ClassVar[dict[str, str]]
-    """The columns that are printed, after the layer: "number", "share" or "text" each."""
+    """The columns that are printed, after the layer: "number", "figure" (of three digits), "share"
+    or "text" each."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = tuple(rows)
@@ -130,7 +131,12 @@ class RowTable(Sequence[Row], Generic[Row]):
 
     def cells(self) -> list[tuple[str, ...]]:
         """The table as text: a row of titles, then the rows, with "-" for NaN."""
-        as_text: dict[str, Any] = {"number": _number, "share": _share, "text": str}
+        as_text: dict[str, Any] = {
+            "number": _number,
+            "figure": _figure,
+            "share": _share,
+            "text": str,
+        }
         return [
             ("layer", *self.shown),
             *(
@@ -184,6 +190,10 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
 
 
 def _share(value: float) -> str:

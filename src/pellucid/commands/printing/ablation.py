@@ -27,12 +27,13 @@ def letters() -> dict[str, str]:
 
 def show(found: Ablation, model: str, most: int, console: Console) -> None:
     """Print the map, and the heads whose effects are largest."""
-    size = count(found.tokens, "token")
+    size = count(found.about.tokens, "token")
+    facts = found.about.facts
     say(f"{model} reads {size}, each head knocked out in turn", console, style="bold")
-    if "label" in found.facts:
-        say(f"It says: {printable(found.facts['label'])}", console)
-    if "target" in found.facts:
-        say(f"It says: {short(printable(found.facts['target']), 300)}", console)
+    if "label" in facts:
+        say(f"It says: {printable(facts['label'])}", console)
+    if "target" in facts:
+        say(f"It says: {short(printable(facts['target']), 300)}", console)
     console.print()
     _show_map(found, console)
     console.print()
@@ -40,22 +41,22 @@ def show(found: Ablation, model: str, most: int, console: Console) -> None:
 
 
 def _show_map(found: Ablation, console: Console) -> None:
-    layers = by_layer(found.rows)
+    layers = by_layer(found)
     side = max(map(len, layers))
     widest = max(map(len, layers.values()))
     gap = " " if side + 1 + 3 * widest <= console.width else ""
-    size = dict(zip((row.label for row in found.rows), sizes(found.rows), strict=True))
+    size = dict(zip((row.place for row in found), sizes(found), strict=True))
     say("What the heads do, and how much that matters", console, style="bold")
     for label, rows in layers.items():
         line = Text(f"{label:>{side}} ", style="dim")
         for row in rows:
             letter, style = LETTERS.get(row.role, ("?", ""))
-            bar = BARS[max(1, math.ceil(size[row.label] * (len(BARS) - 1)))]
+            bar = BARS[max(1, math.ceil(size[row.place] * (len(BARS) - 1)))]
             line.append(gap + letter, style=style)
             line.append(bar, style="bold" if row.matters else "dim")
         line.truncate(console.width)
         console.print(line)
-    present = {row.role for row in found.rows}
+    present = {row.role for row in found}
     legend = ", ".join(
         f"{letter} {MEANING.get(role, role)}"
         for role, (letter, _) in LETTERS.items()
@@ -70,11 +71,13 @@ def _show_table(found: Ablation, most: int, console: Console) -> None:
         return
     say(f"The {count(len(rows), 'head')} that matter most", console, style="bold")
     is_wide = console.width >= WIDE
-    with_last = "kl_last" in found.rows[0].figures
-    with_controls = any(row.controls for row in rows)
+    with_last = not math.isnan(rows[0].kl_last)
+    with_controls = bool(found.controls)
     grid = plain_table()
     grid.add_column("head", justify="right", no_wrap=True)
-    grid.add_column(TITLES.get(found.measure, found.measure), justify="right", no_wrap=True)
+    grid.add_column(
+        TITLES.get(found.about.measure, found.about.measure), justify="right", no_wrap=True
+    )
     if with_last and is_wide:
         for title in ("KL at the end", "loss"):
             grid.add_column(title, justify="right", no_wrap=True)
@@ -84,12 +87,12 @@ def _show_table(found: Ablation, most: int, console: Console) -> None:
         grid.add_column("beaten", justify="right", no_wrap=True)
     grid.add_column("role", no_wrap=True)
     for row in rows:
-        cells = [row.label, _number(row.effect)]
+        cells = [row.place, _number(row.effect)]
         if with_last and is_wide:
-            cells += [_number(row.figures["kl_last"]), _signed(row.figures.get("loss", math.nan))]
+            cells += [_number(row.kl_last), _signed(row.loss)]
         cells.append("-" if math.isnan(row.above) else percent(row.above))
         if with_controls:
-            cells += [_random(row), _beaten(row)]
+            cells += [_random(row), _beaten(row, found.about.controls)]
         role = Text(row.role, style=LETTERS.get(row.role, ("", ""))[1])
         grid.add_row(*cells, role, style="dim" if row.matters is False else "")
     console.print(grid)
@@ -99,10 +102,10 @@ def _show_table(found: Ablation, most: int, console: Console) -> None:
 
 def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
     """The meaning of the columns."""
-    place = "zeros" if found.by == "zero" else "its mean over the text"
+    place = "zeros" if found.about.by == "zero" else "means over the text"
     text = (
-        f"{TITLES.get(found.measure, found.measure)}: {found.about}, if {place} take the place of "
-        "the head's output. Above: the share of the other heads whose effect is smaller."
+        f"{TITLES[found.about.measure]}: {found.about.said}, if {place} take the place of the "
+        "head's output. Above: the share of the other heads whose effect is smaller."
     )
     if with_last:
         text += (
@@ -120,35 +123,34 @@ def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
 
 def data(found: Ablation, model: str) -> dict[str, Any]:
     """The heads for --json."""
+    about = found.about
     return {
         "model": model,
-        "tokens": found.tokens,
-        "measure": found.measure,
-        "about": found.about,
-        "by": found.by,
-        "seed": found.seed,
-        **found.facts,
-        "heads": found.to_dicts(),
+        "tokens": about.tokens,
+        "measure": about.measure,
+        "about": about.said,
+        "by": about.by,
+        "seed": about.seed,
+        **about.facts,
+        "heads": [
+            {**row.to_dict(), "matters": row.matters, "controls": found.controls.get(row.place, [])}
+            for row in found
+        ],
     }
 
 
 def columns(found: Ablation) -> dict[str, list[Any]]:
     """The columns of a table with a row for each head."""
     rows = found.to_dicts()
-    return {name: [row[name] for row in rows] for name in rows[0] if name != "controls"}
+    return {name: [row[name] for row in rows] for name in found.columns()}
 
 
 def _random(row: HeadEffect) -> str:
-    if not row.controls:
-        return "-"
-    return f"{_number(row.control_mean)} ± {row.control_deviation:.2g}"
+    return "-" if row.matters is None else f"{_number(row.random)} ± {row.deviation:.2g}"
 
 
-def _beaten(row: HeadEffect) -> str:
-    if not row.controls:
-        return "-"
-    beaten = sum(abs(one) < abs(row.effect) for one in row.controls)
-    return f"{beaten} of {len(row.controls)}"
+def _beaten(row: HeadEffect, controls: int) -> str:
+    return "-" if row.matters is None else f"{row.beaten * controls:.0f} of {controls}"
 
 
 def _number(value: float) -> str:
