@@ -9,6 +9,7 @@ import torch
 import pellucid
 from pellucid import errors
 from pellucid.ablation import replays, trial
+from pellucid.ablation.controls import seed_of, turned
 from tests import writers
 from tests.ablation import by_hand
 from tests.ablation.by_hand import IDS, SOURCE
@@ -145,6 +146,33 @@ def test_a_head_that_nothing_reads_matters_nothing(writer):
     as_much = sum(one >= large.effect for one in controls)
     assert large.chance == pytest.approx((1 + as_much) / 20)
     assert large.beaten == pytest.approx(1 - as_much / 19)
+
+
+@pytest.mark.parametrize("by", ["zero", "mean"])
+def test_random_heads_as_by_hand(writer, by):
+    name = "decoder.blocks.1.attention"
+    found = pellucid.ablate(writer, IDS, by=by, layers=1, controls=3, top=2, seed=4)
+    with pellucid.watch(writer, values=True) as seen, torch.no_grad():
+        writer(IDS)
+    output = writer.get_submodule(name).output
+    for place, controls in found.controls.items():
+        head = int(place[2:])
+        mine = slice(8 * head, 8 * head + 8)
+        given = seen.record(name).context[0, head]
+        change = -given if by == "zero" else given.mean(0) - given
+        turns = turned(change, output.weight.data[:, mine], 3, seed_of(4, name, head))
+        for control, turn in zip(controls, turns, strict=True):
+
+            def put(module, inputs, mine=mine, value=given + turn):
+                x = inputs[0].clone()
+                x[..., mine] = value
+                return (x,)
+
+            other = deepcopy(writer)
+            other.get_submodule(name).output.register_forward_pre_hook(put)
+            truth = by_hand.divergence(writer.double(), other.double(), IDS).mean()
+            writer.float()
+            assert control == pytest.approx(float(truth), rel=1e-4)
 
 
 def test_the_table_is_for_json_and_for_people(found):

@@ -74,7 +74,8 @@ def made(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_head_as_by_hooks(family):
     model, inputs = made(family)
-    found = pellucid.ablate(model, inputs, controls=0)
+    found = pellucid.ablate(model, inputs, controls=2, top=1)
+    assert [len(one) for one in found.controls.values()] == [2]
     exact = deepcopy(model).double()
     with torch.no_grad():
         plain = exact(**inputs).logits[0].log_softmax(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pellucid.ablation.controls import seed_of, turned
 from pellucid.ablation.effects import Ablation, About, HeadEffect, compared, shares_below
 from pellucid.ablation.journal import FINGERPRINT, Journal
-from pellucid.ablation.knock_outs import By, Edit
+from pellucid.ablation.knock_outs import By, Edit, giving
 from pellucid.ablation.measures import ABOUT, MEASURES, UNKNOWN, Answer, Distributions, fall
 from pellucid.ablation.trial import Figures, Subject, Trial, runs_of
 from pellucid.errors import ArgumentError
@@ -19,6 +19,7 @@ from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import HeadRow, HeadTable
 from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.projection import output_projection
+from pellucid.lens.record import Record
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
 
@@ -274,9 +275,10 @@ def _random_heads(
         done += number - len(todo[row.place])
         if todo[row.place]:
             assert recording is not None
-            outputs = _turned_outputs(subject.model, recording, row, about)
+            record = recording.record(row.name)
+            outputs = _turned_outputs(subject.model, record, row, about)
             for batch in _batches(todo[row.place], trial.at_once):
-                edits = [[Edit(row.name, row.head, outputs[n])] for n in batch]
+                edits = [[Edit(row.name, row.head, giving(record, outputs[n]))] for n in batch]
                 for n, figures in zip(batch, trial.figures(edits), strict=True):
                     journal.add(f"{_key(row)} {n}", figures)
                 done += len(batch)
@@ -293,11 +295,8 @@ def _recorded(subject: Subject, names: Sequence[str]) -> Recording:
     return recording
 
 
-def _turned_outputs(
-    model: nn.Module, recording: Recording, row: HeadEffect, about: About
-) -> Tensor:
+def _turned_outputs(model: nn.Module, record: Record, row: HeadEffect, about: About) -> Tensor:
     """(controls, queries, value_dim): what the head gives as a random one of the same size."""
-    record = recording.record(row.name)
     assert record.context is not None
     output = record.context[0, row.head]
     change = -output if about.by == "zero" else output.mean(0) - output

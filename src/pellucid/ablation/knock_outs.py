@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from pellucid.errors import ArgumentError
 from pellucid.lens.interventions import intervene
+from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Record
 
 By = Literal["zero", "mean"]
 
@@ -18,43 +20,22 @@ class Edit(NamedTuple):
     name: str
     """The module that attends."""
     head: int
-    by: By | Tensor
-    """Zeros, the mean over the queries, or (queries, value_dim)."""
+    by: By | Record
+    """Zeros, the mean over the queries, or the output in a record of one item."""
 
 
 @contextmanager
 def edited(model: nn.Module, items: Sequence[Sequence[Edit]]) -> Iterator[None]:
     """Inside, item i of every batch runs with the edits `items[i]`."""
-    handles = []
-    numbered = [(item, edit) for item, edits in enumerate(items) for edit in edits]
-    given = [(item, edit) for item, edit in numbered if isinstance(edit.by, Tensor)]
-    others = [(item, edit) for item, edit in numbered if not isinstance(edit.by, Tensor)]
-    for name in {edit.name for _, edit in given}:
-        projection = getattr(model.get_submodule(name), "output", None)
-        if projection is None:
-            raise ArgumentError(f"random heads of '{name}' cannot be tried: ask for 0 controls")
-        mine = [(item, edit) for item, edit in given if edit.name == name]
-        handles.append(projection.register_forward_pre_hook(_replacing(mine)))
-    try:
-        if not others:
-            yield
-            return
-        with intervene(model) as edit:
-            for item, one in others:
-                assert not isinstance(one.by, Tensor)
+    with intervene(model) as edit:
+        for item, edits in enumerate(items):
+            for one in edits:
                 edit.knock_out(one.name, one.head, items=item, by=one.by)
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        yield
 
 
-def _replacing(edits: Sequence[tuple[int, Edit]]) -> Any:
-    def replace(module: nn.Module, inputs: Any) -> Any:
-        x = inputs[0].clone()
-        for item, edit in edits:
-            size = edit.by.shape[-1]  # type: ignore[union-attr]
-            x[item, :, edit.head * size : (edit.head + 1) * size] = edit.by
-        return (x, *inputs[1:])
-
-    return replace
+def giving(record: Record, output: Tensor) -> Record:
+    """The record with another output, (queries, value_dim), of every head."""
+    assert record.context is not None
+    shape = record.context.shape
+    return replace(record, contexts=Pieces(output.expand(1, *shape[1:])))
