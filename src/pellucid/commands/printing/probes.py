@@ -84,9 +84,8 @@ def _told(check: Check, rows: ProbeTable) -> list[str]:
             spread = f" ± {_number(stdev(check.random))}" if len(check.random) > 1 else ""
             beaten = round(check.beats * len(check.random))
             some += (
-                f"; without as many random heads of the same layers: "
-                f"{_number(fmean(check.random))}{spread}, more than in {beaten} of "
-                f"{count(len(check.random), 'draw')}"
+                f", less than in {beaten} of {count(len(check.random), 'draw')} without as many "
+                f"random heads of the same layers ({_number(fmean(check.random))}{spread})"
             )
         told.append(f"{some}.")
     return told

@@ -64,13 +64,14 @@ def probe_heads(
     A score is high from 0.4 (0.1 for retrieval) if it is above its baseline by half of that. Up to
     `most` heads of each probe, those with the highest of these scores, are then knocked out, each
     alone and all together, and so are random heads: for one head, `controls` others of any layer;
-    for all together, up to `controls` draws of as many others of each layer. Random heads are none
-    that look like another probe on the same texts. A head earns its name if more of the behaviour
-    goes without it than without 95 % of the random heads (in a permutation test: than without all
-    of 19). The behaviour is the log-probability of the repeated tokens, of the needle's words, or
-    of the text, or how far the right name's logit is above the other's. A head that looks at the
-    first token loses its links to it, not its output. What a model does not do (with the pattern
-    not clearly better than without: two standard errors) is not checked.
+    for all together, up to `controls` draws of as many others of each layer. No random head is one
+    that looks like another probe of the same texts, which may matter for the same behaviour. A head
+    earns its name if more of the behaviour goes without it than without 95 % of the random heads
+    (in a permutation test: than without all of 19). The behaviour is the log-probability of the
+    repeated tokens, of the needle's words, or of the text, or how far the right name's logit is
+    above the other's. A head that looks at the first token loses its links to it, not its output.
+    What a model does not do (with the pattern not clearly better than without: two standard errors)
+    is not checked.
 
     Not from the papers: texts of Pellucid's own, the answer given token by token in place of a
     generation, and a mean over the text's own queries in place of an output that is knocked out.
@@ -116,9 +117,11 @@ def probe_heads(
             skipped |= dict.fromkeys((probe.name for probe in here), str(error))
             continue
         step(f"reading: {name}", 0, 1)
-        found = scored(model, experiment, {probe.name: probe.measure for probe in here}, device)
+        all_here = [probe for probe in PROBES.values() if probe.setting == name]
+        measures = {probe.name: probe.measure for probe in all_here}
+        found = scored(model, experiment, measures, device)
         checker = _Checker(model, experiment, found, setting.knocked_out, by, device, seed)
-        looking = {probe.name: _looking(probe, found) for probe in here}
+        looking = {probe.name: _looking(probe, found) for probe in all_here}
         for probe in here:
             heads = looking[probe.name][: most if check else 0]
             others = {
