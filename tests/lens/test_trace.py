@@ -9,6 +9,10 @@ from tests.lens.lrp_oracle import attn_lrp
 from tests.lens.traced import (
     DECODERS,
     ENCODERS,
+    GPT2,
+    GROUPED,
+    OURS,
+    SIZES,
     THEIRS,
     TOKENS,
     VOCABULARY,
@@ -220,6 +224,38 @@ def test_lrp_refuses_experts():
     with pytest.raises(ArgumentError, match=r"lrp has no rule for .*feed_forward"):
         trace(Decoder(config).eval(), ids, method="lrp")
     assert trace(Decoder(config).eval(), ids).is_exact
+
+
+@pytest.mark.parametrize("method", ["direct", "lrp"])
+def test_a_cap_on_logits_is_a_factor(method):
+    torch.manual_seed(5)
+    config = transformers.Gemma2Config(
+        **GROUPED, **SIZES, sliding_window=5, final_logit_softcapping=11.0
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    found = trace(model, {"input_ids": ids}, method=method)
+    assert found.is_exact
+    # The gradient method takes the gradient as it is, cap included.
+    uncapped = trace(model, {"input_ids": ids}, method="gradient", token=3)
+    model.config.final_logit_softcapping = None
+    capless = trace(model, {"input_ids": ids}, method="gradient", token=3)
+    slope = 1 - (uncapped.number / 11) ** 2
+    torch.testing.assert_close(uncapped.tokens, capless.tokens * slope, rtol=1e-3, atol=1e-4)
+
+
+def test_keys_for_fewer_heads_in_one_projection_are_refused():
+    config = transformers.GPTBigCodeConfig(vocab_size=VOCABULARY, pad_token_id=0, **GPT2)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(ArgumentError, match="fewer keys than queries"):
+        trace(model, ids, method="lrp")
+    assert trace(model, ids).is_exact
+
+
+def test_half_precision_adds_up_to_rounding():
+    model = OURS["own decoder"]().eval().to(torch.bfloat16)
+    found = trace(model, ids)
+    assert found.is_exact
+    assert abs(found.missing) < 0.1
 
 
 def test_what_is_refused():

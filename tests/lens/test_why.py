@@ -4,12 +4,23 @@ import functools
 
 import pytest
 import torch
-from tests.lens.traced import DECODERS, ENCODERS, LAYERS, OURS, TOKENS, run, some_ids, traced
+from tests.lens.traced import (
+    DECODERS,
+    ENCODERS,
+    LAYERS,
+    OURS,
+    THEIRS,
+    TOKENS,
+    run,
+    some_ids,
+    traced,
+)
 
 import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, TypeMismatchError, UnknownNameError
 from pellucid.layers.positions import alibi
 from pellucid.lens import residual_stream, why
+from pellucid.lens.tracing.stream_rows import stream_rows
 
 ALL = [*dict.fromkeys([*DECODERS, *ENCODERS, *OURS])]
 
@@ -147,7 +158,28 @@ def test_heads_together_are_their_sum():
     together, apart = (why(stream, 1, 1, 6, 4, each_head=each) for each in (False, True))
     of_heads = [v for source, v in apart.of_query().items() if source.head is not None]
     assert len(of_heads) == 3
-    assert sum(of_heads) == pytest.approx(named(together.of_query())["attention 0"], abs=1e-9)
+    assert sum(of_heads) == pytest.approx(named(together.of_query())["attention 0"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [*THEIRS, *ENCODERS, "own decoder", "own sines", "own encoder"])
+@pytest.mark.parametrize("each_head", [False, True])
+def test_the_short_cut_gives_what_gradients_through_all_layers_give(name, each_head, monkeypatch):
+    stream = streamed(name)
+    short = why(stream, 1, 1, 7, 4, each_head=each_head)
+    tried = []
+
+    def none(*arguments):
+        tried.append(stream_rows(*arguments))
+
+    monkeypatch.setattr("pellucid.lens.tracing.why.stream_rows", none)
+    whole = why(stream, 1, 1, 7, 4, each_head=each_head)
+    assert None not in tried
+    assert {*short.query_sources} == {*whole.query_sources}
+    rows = [short.query_sources.index(source) for source in whole.query_sources]
+    columns = [short.key_sources.index(source) for source in whole.key_sources]
+    torch.testing.assert_close(
+        short.terms[rows][:, columns], whole.terms, rtol=1e-4, atol=1e-5 * whole.allowed / 1e-5
+    )
 
 
 def test_a_source_that_writes_nothing_gives_nothing():

@@ -25,9 +25,10 @@ from pellucid.lens.record import Record
 from pellucid.lens.recorder import Watch, watch
 from pellucid.lens.recording import Recording
 from pellucid.lens.spelling import words
-from pellucid.lens.tracing.residual_stream import ResidualStream, Source, residual_stream
+from pellucid.lens.tracing.residual_stream import ResidualStream, residual_stream
 from pellucid.lens.tracing.trace import Trace, trace
 from pellucid.lens.tracing.why import Why, why
+from pellucid.lens.tracing.written import Source
 
 __all__ = [
     "HeadTable",

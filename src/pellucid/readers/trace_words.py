@@ -12,7 +12,7 @@ METHOD_NAMES = {
 ABOUT = {
     "direct": "Direct logit attribution: what each head, by each token that it looked at, wrote "
     "into the stream that the logit is read from. The final norm is frozen at the scale that it "
-    "had. What one head gives to a later one, or to a feed-forward part, counts there.",
+    "had. What a head gives to later heads and feed-forward parts is counted as theirs.",
     "gradient": "Gradient x weights: each weight times the logit's gradient with respect to it, "
     "over all layers. A first-order effect, which need not add up to the logit.",
     "chefer": "Chefer's relevance: positive gradients x weights, through all layers. Never "

@@ -9,7 +9,7 @@ from pellucid.commands.printing.console import plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common import files
 from pellucid.common.wording import listing, percent, short
-from pellucid.lens.tracing.residual_stream import Source
+from pellucid.lens.tracing.written import Source
 from pellucid.readers.trace_words import ABOUT, TITLES, described, headline, quoted
 from pellucid.readers.tracing import Traced
 

@@ -6,8 +6,9 @@ import torch
 
 from pellucid.lens.contributions import Contributions, value_of
 from pellucid.lens.tracing.question import Answer, Question
-from pellucid.lens.tracing.residual_stream import ATTENTION, BIAS, ResidualStream, Source
+from pellucid.lens.tracing.residual_stream import ResidualStream
 from pellucid.lens.tracing.shares import Shares
+from pellucid.lens.tracing.written import ATTENTION, BIAS, Source
 
 
 def direct_logits(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
@@ -22,9 +23,9 @@ def direct_logits(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     transformers" and on; by source token as Kobayashi et al. 2020, section 3, and Ferrando et al.
     2023, "Explaining How Transformers Use Context to Build Predictions", section 3.
     """
-    stream = ResidualStream(question.model, tokenizer)
+    stream = ResidualStream(question.model, tokenizer, scores=False)
     with stream:
-        answer = question.ask()
+        answer = question.ask(is_linear=True)
     amounts = stream.amounts(answer.number)
     others = {
         source: float(amount.sum())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pellucid.errors import ArgumentError
+from pellucid.lens.module_names import within
 from pellucid.lens.tracing.frozen_norms import FrozenNorm, frozen, is_norm
 from pellucid.lens.tracing.parts import Parts
 
@@ -94,8 +95,8 @@ def freeze_activations(parts: Parts) -> list[RemovableHandle]:
     ]
 
 
-def at_starts(parts: Parts, note: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
-    """Hook the first block of each stack, and note its name and its input."""
+def before_blocks(parts: Parts, note: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
+    """Hook every block, and note its name and its input."""
 
     def hook(name: str) -> Callable[..., None]:
         def start(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -105,5 +106,23 @@ def at_starts(parts: Parts, note: Callable[[str, Tensor], None]) -> list[Removab
 
     return [
         parts.modules[block].register_forward_pre_hook(hook(block), with_kwargs=True)
-        for block in parts.starts()
+        for block in parts.blocks
     ]
+
+
+def without_graph(parts: Parts, attentions: bool) -> list[RemovableHandle]:
+    """Hook what is inside feed-forward parts, and attentions if asked: no graph is made of it.
+
+    Gradients go on where such a part ends; the hooks that take its output switch them on.
+    """
+
+    def off(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        torch.set_grad_enabled(False)
+
+    names = [
+        feed.ups[0] if feed.ups and not within(feed.ups[0], feed.name) else feed.name
+        for feed in parts.feeds
+    ]
+    if attentions:
+        names += [one.name for one in parts.attentions]
+    return [parts.modules[name].register_forward_pre_hook(off) for name in names]

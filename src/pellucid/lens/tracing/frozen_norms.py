@@ -16,21 +16,33 @@ from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
 
+EPS = ("eps", "variance_epsilon")
+"""Names of the number that is added to the variance."""
 ROUNDINGS = 64
 """The error, in roundings of the largest number, that the formula may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenNorm:
-    """y = (x - mean(x) if it is centred) * gain + bias."""
+    """y = (x - mean(x) if it is centred) * scale * weight + bias."""
 
-    gain: Tensor
+    scale: Tensor
+    """(..., 1): one number for each vector that was normalised."""
+    weight: Tensor | None
+    """(width,), any 1 that is added included."""
     is_centred: bool
     bias: Tensor | None
 
     def linear(self, x: Tensor) -> Tensor:
         """The part that is linear in x."""
-        return (x - x.mean(-1, keepdim=True) if self.is_centred else x) * self.gain
+        y = (x - x.mean(-1, keepdim=True) if self.is_centred else x) * self.scale
+        return y if self.weight is None else y * self.weight
+
+    def of_rows(self, item: int, rows: Tensor) -> "FrozenNorm":
+        """In float64, of some tokens of one item: what it does to (rows, width)."""
+        scale = self.scale.expand(item + 1, -1, -1) if len(self.scale) == 1 else self.scale
+        weight = None if self.weight is None else self.weight.double()
+        return FrozenNorm(scale[item, rows].double(), weight, self.is_centred, None)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -54,24 +66,27 @@ def frozen(module: nn.Module, name: str, x: Tensor, output: Tensor) -> FrozenNor
     """
     weight: Any = getattr(module, "weight", None)
     bias: Any = getattr(module, "bias", None)
-    eps = next(
-        (v for key in ("eps", "variance_epsilon") if (v := getattr(module, key, None)) is not None),
-        torch.finfo(x.dtype).eps,  # as nn.RMSNorm
-    )
+    named = [v for key in EPS if isinstance(v := getattr(module, key, None), float)]
     with torch.no_grad():
-        wide = x.detach().double()
-        result = output.detach().double()
+        wide, result = x.detach().double(), output.detach().double()
         allowed = ROUNDINGS * torch.finfo(output.dtype).eps * float(result.abs().max())
         is_rms = "RMS" in type(module).__name__
-        for is_centred in (not is_rms, is_rms):
-            middle = wide - wide.mean(-1, keepdim=True) if is_centred else wide
-            scale = (middle.square().mean(-1, keepdim=True) + eps).rsqrt()
-            for offset in (0, 1) if weight is not None else (0,):
-                gain = scale if weight is None else scale * (weight.double() + offset)
-                expected = middle * gain
-                if bias is not None:
-                    expected = expected + bias.double()
-                if float((expected - result).abs().max()) <= allowed:
-                    shift = None if bias is None else bias.detach()
-                    return FrozenNorm(gain.to(x.dtype), is_centred, shift)
+        offsets = (0, 1) if weight is not None else (0,)
+        # Without a number of its own: that of nn.RMSNorm, and that of OLMo.
+        for eps in named or (torch.finfo(x.dtype).eps, 1e-5):
+            for is_centred in (not is_rms, is_rms):
+                middle = wide - wide.mean(-1, keepdim=True) if is_centred else wide
+                scale = (middle.square().mean(-1, keepdim=True) + eps).rsqrt()
+                for offset in offsets:
+                    factor = None if weight is None else weight.double() + offset
+                    expected = middle * scale if factor is None else middle * scale * factor
+                    if bias is not None:
+                        expected = expected + bias.double()
+                    if float((expected - result).abs().max()) <= allowed:
+                        return FrozenNorm(
+                            scale.to(x.dtype),
+                            None if factor is None else factor.to(x.dtype),
+                            is_centred,
+                            None if bias is None else bias.detach(),
+                        )
     raise ArgumentError(f"the norm '{name}' is neither a layer norm nor an RMS norm")

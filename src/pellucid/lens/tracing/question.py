@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
+from pellucid.lens.tracing.frozen_hooks import ratio, with_gradient_of
 
 Logits = Callable[[Any], Tensor]
 """From a model's output to logits, (1, tokens, vocabulary) or (1, labels)."""
@@ -27,14 +29,18 @@ class Question:
     bias: Tensor | None = None
     """(choices,), if it is added to the logits by no module."""
 
-    def ask(self) -> "Answer":
+    def ask(self, *, is_linear: bool = False) -> "Answer":
         """Run the model.
+
+        Args:
+            is_linear: whether a cap on logits is a factor, constant to gradients.
 
         Raises:
             OutOfRangeError: there is no such choice.
             ArgumentError: the two choices are the same.
         """
         row, position = self.run()
+        row = uncapped(row, self.model) if is_linear else row
         token, against = self.choose(row.detach())
         token = int(row.argmax()) if token is None else token
         token = index_of("token", token, len(row), from_end=False)
@@ -69,6 +75,20 @@ class Answer:
         if self.position is None:
             return slice(None)
         return slice(self.position, self.position + 1)
+
+
+def uncapped(row: Tensor, model: nn.Module) -> Tensor:
+    """The same logits, with a factor that is constant to gradients in place of their cap.
+
+    y = cap * tanh(x / cap) = x * (y / x), of which the factor is what the model observed.
+    """
+    config = getattr(model, "config", None)
+    caps = (getattr(config, name, None) for name in ("final_logit_softcapping", "logit_softcap"))
+    cap = next((cap for cap in caps if cap is not None), None)
+    if cap is None:
+        return row
+    before = cap * torch.atanh((row / cap).clamp(-1 + 1e-7, 1 - 1e-7))
+    return with_gradient_of(row, before * ratio(row, before))
 
 
 def output_of(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pellucid.errors import ArgumentError
 from pellucid.lens.recorder import watch
 from pellucid.lens.tracing.frozen_hooks import (
-    at_starts,
+    before_blocks,
     check_evaluates,
     freeze_activations,
     freeze_norms,
@@ -72,7 +72,7 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
         stack.enter_context(torch.enable_grad())
         for handle in _hooks(parts, kept):
             stack.callback(handle.remove)
-        answer = question.ask()
+        answer = question.ask(is_linear=True)
     projected = [x for each in kept.projected.values() for x in each]
     outputs = [output for output, _ in kept.biased]
     asked = [*kept.starts, *kept.contexts.values(), *projected, *outputs]
@@ -116,10 +116,15 @@ def _hooks(parts: Parts, kept: _Kept) -> list[Any]:
             kept.biased.append((output, frozen.bias))
         return output
 
+    def start(block: str, x: Tensor) -> None:
+        if block in starts:
+            kept.starts.append(x)
+
+    starts = parts.starts()
     handles: list[Any] = [
         *freeze_norms(parts.modules, norm),
         *freeze_activations(parts),
-        *at_starts(parts, lambda _, x: kept.starts.append(x)),
+        *before_blocks(parts, start),
     ]
     for module in parts.modules.values():
         if is_biased(module):  # before the hooks below, which change gradients
@@ -142,6 +147,11 @@ def _of_attention(parts: Parts, attention: Attention, kept: _Kept) -> list[Any]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             kept.projected.setdefault(attention.name, []).append(output)
             if len(attention.projections) == 1:  # query, key and value beside each other
+                if output.shape[-1] != 3 * inputs[0].shape[-1]:
+                    raise ArgumentError(
+                        f"lrp has no rule for '{attention.name}', which has fewer keys than "
+                        "queries in one projection; use another method"
+                    )
                 factors = output.new_tensor([HALF, HALF, 1]).repeat_interleave(
                     output.shape[-1] // 3
                 )

@@ -10,7 +10,6 @@ numbers themselves are those of the model.
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -22,67 +21,27 @@ from pellucid.lens.module_names import within
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
 from pellucid.lens.tracing.frozen_hooks import (
-    at_starts,
+    before_blocks,
     check_evaluates,
     first_of,
     freeze_activations,
     freeze_norms,
     is_biased,
     replaced,
+    without_graph,
 )
 from pellucid.lens.tracing.frozen_norms import FrozenNorm
 from pellucid.lens.tracing.parts import Parts, layer_of, parts_of
+from pellucid.lens.tracing.written import ATTENTION, BIAS, FEED, Source, Start, Written, unnamed
 
-__all__ = ["ResidualStream", "Source", "residual_stream"]
-
-EMBEDDING, ATTENTION, FEED, BIAS = "embedding", "attention", "feed-forward", "bias"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a part of a sum came from."""
-
-    kind: str
-    """"token embedding", "position embedding", "type embedding", "attention", "feed-forward" or
-    "bias"."""
-    name: str
-    """Of the module."""
-    layer: int | None = None
-    head: int | None = None
-
-    def __str__(self) -> str:
-        if self.layer is None:
-            return f"bias of {self.name}" if self.kind == BIAS else self.kind
-        place = f"{self.layer}" if self.head is None else f"{self.layer}.{self.head}"
-        return f"bias of {self.name}" if self.kind == BIAS else f"{self.kind} {place}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """What one module wrote."""
-
-    source: Source
-    leaf: Tensor
-    """(batch, tokens, ...), where gradients arrive."""
-    value: Tensor
-    """As `leaf`, or broadcasting to it."""
-    heads: int | None = None
-    """Of an attention, whose leaf is its context, (batch, tokens, heads * dim)."""
-
-    def amounts(self, gradient: Tensor, item: int) -> Tensor:
-        """(heads or 1, tokens): what it gives to the number whose gradient this is."""
-        value = self.value if len(self.value) == 1 else self.value[item : item + 1]
-        products: Tensor = gradient[item].double() * value[0].double()
-        if self.heads is None:  # what is pooled has one row for all tokens
-            return products.reshape(1, len(products) if products.ndim > 1 else 1, -1).sum(-1)
-        of_heads: Tensor = products.unflatten(-1, (self.heads, -1)).sum(-1)
-        return of_heads.T
+__all__ = ["ResidualStream", "residual_stream"]
 
 
 class ResidualStream:
     """What a model wrote to its residual stream in one run, as `residual_stream` opens it."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any = None, *, scores: bool = True) -> None:
+        """See `residual_stream`; without `scores`, no graph is made of them."""
         if not isinstance(model, nn.Module):
             raise TypeMismatchError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         check_evaluates(model)
@@ -91,8 +50,11 @@ class ResidualStream:
         """The attention of the run, values included."""
         self.written: list[Written] = []
         """In the order in which the model wrote."""
-        self._starts: list[tuple[str, Tensor, int]] = []
-        """Of each stack: its first block, that block's input, and how much was written before."""
+        self.norms: list[FrozenNorm] = []
+        """Norms of (batch, tokens, width), in call order."""
+        self.blocks: dict[str, Start] = {}
+        """What each block read."""
+        self._scores = scores
         self._stack = ExitStack()
 
     def __enter__(self) -> "ResidualStream":
@@ -119,7 +81,8 @@ class ResidualStream:
         handles = [
             *freeze_norms(modules, self._norm),
             *freeze_activations(parts),
-            *at_starts(parts, lambda name, x: self._starts.append((name, x, len(self.written)))),
+            *before_blocks(parts, self._block),
+            *without_graph(parts, attentions=not self._scores),
         ]
         feeds = {feed.name for feed in parts.feeds}
         silent = {name for feed in parts.feeds for name in (feed.name, *feed.ups, feed.down)}
@@ -136,20 +99,28 @@ class ResidualStream:
             handles.append(modules[one.output].register_forward_pre_hook(hook))
         return handles
 
+    def _block(self, name: str, x: Tensor) -> None:
+        self.blocks[name] = Start(x, len(self.written), len(self.norms))
+
     def _add(self, source: Source, tensor: Tensor, heads: int | None = None) -> Tensor:
         """A leaf with the numbers of a tensor."""
+        torch.set_grad_enabled(True)  # where `without_graph` has switched it off
         leaf = tensor.detach().clone().requires_grad_()
-        self.written.append(Written(source, leaf, leaf.detach(), heads))
+        self.written.append(Written(source, leaf, leaf.detach(), len(self.norms), heads))
         return leaf
 
     def _add_bias(self, name: str, bias: Tensor, output: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return output
         leaf = torch.zeros_like(output).requires_grad_()
         value = bias.detach().view(*[1] * (output.ndim - bias.ndim), *bias.shape)
         layer = layer_of(name) if any(within(name, x) for x in self.parts.blocks) else None
-        self.written.append(Written(Source(BIAS, name, layer), leaf, value))
+        self.written.append(Written(Source(BIAS, name, layer), leaf, value, len(self.norms)))
         return output + leaf
 
     def _norm(self, name: str, norm: FrozenNorm, output: Tensor) -> Tensor:
+        if output.ndim == 3:
+            self.norms.append(norm)
         return output if norm.bias is None else self._add_bias(name, norm.bias, output)
 
     def _embedding(self, name: str) -> Callable[..., Any]:
@@ -203,12 +174,17 @@ class ResidualStream:
 
         Returns:
             (tokens,) float64 for each source that reaches the number.
+
+        Raises:
+            ArgumentError: the model ran otherwise than once.
         """
-        self._check_run()
-        starts = [x for _, x, _ in self._starts]
-        leaves = [one.leaf for one in self.written]
+        self.check_run()
+        starts = [self.blocks[name] for name in self.parts.starts() if name in self.blocks]
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            number, [*starts, *leaves], retain_graph=True, allow_unused=True
+            number,
+            [*(start.x for start in starts), *(one.leaf for one in self.written)],
+            retain_graph=True,
+            allow_unused=True,
         )
         found: dict[Source, Tensor] = {}
         each: list[Tensor | None] = []
@@ -217,45 +193,27 @@ class ResidualStream:
             each.append(None if amounts is None else amounts.sum(0))
             if amounts is None:
                 continue
-            source = one.source
             if one.heads is not None and each_head:
-                for head, amount in enumerate(amounts):
-                    found[Source(source.kind, source.name, source.layer, head)] = amount
+                found |= zip(one.source.of_heads(one.heads), amounts, strict=True)
             else:
-                found[source] = found.get(source, 0) + amounts.sum(0)
-        for (_, x, before), at_start in zip(self._starts, gradients, strict=False):
-            rest = self._unnamed(x, at_start, each, before, item)
-            if rest is not None:
-                found[self._unnamed_source()] = rest
+                found[one.source] = found.get(one.source, 0) + amounts.sum(0)
+        for start, gradient in zip(starts, gradients, strict=False):
+            first = start.table(self.written)
+            named = [one for one in each[first : start.before] if one is not None]
+            if gradient is not None:
+                products = gradient[item].double() * start.x[item].detach().double()
+                rest = products.sum(-1) - sum(named, torch.zeros(len(products)).to(products))
+                # Positions that are computed, or the only segment type, which is in no table.
+                if not start.is_rounding(rest, products.abs().sum(-1)):
+                    found[unnamed(self.written)] = rest
         return found
 
-    def _unnamed(
-        self,
-        x: Tensor,
-        gradient: Tensor | None,
-        each: list[Tensor | None],
-        before: int,
-        item: int,
-    ) -> Tensor | None:
-        """What the input of the first block has beside that of tables: positions that are computed,
-        or the only segment type.
+    def check_run(self) -> None:
+        """Refuse a run that did not happen, or happened twice.
+
+        Raises:
+            ArgumentError: it is so.
         """
-        if gradient is None:
-            return None
-        tables = [i for i in range(before) if self.written[i].source.kind == "token embedding"]
-        named = [one for one in each[tables[-1] if tables else 0 : before] if one is not None]
-        total = (gradient[item].double() * x[item].detach().double()).sum(-1)
-        rest = total - sum(named, torch.zeros_like(total))
-        sizes = (gradient[item].double() * x[item].detach().double()).abs().sum(-1)
-        is_rounding = rest.abs() <= 16 * torch.finfo(x.dtype).eps * sizes
-        return None if bool(is_rounding.all()) else rest
-
-    def _unnamed_source(self) -> Source:
-        kinds = {one.source.kind for one in self.written}
-        kind = "type" if "position embedding" in kinds else "position"
-        return Source(f"{kind} embedding", "")
-
-    def _check_run(self) -> None:
         if not self.written:
             raise ArgumentError("the model did not run while the stream was open")
         names = [one.source.name for one in self.written if one.source.kind == ATTENTION]

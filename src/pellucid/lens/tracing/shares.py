@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.lens.module_names import stack
 from pellucid.lens.record import Record
-from pellucid.lens.tracing.residual_stream import Source
+from pellucid.lens.tracing.written import Source
 
 
 @dataclass(eq=False)

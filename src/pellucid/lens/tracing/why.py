@@ -1,7 +1,6 @@
 """why(): a score as an exact sum of terms, source of the query's stream x source of the key's."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +10,15 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.layer_selection import select_records
 from pellucid.lens.record import Record
 from pellucid.lens.tracing.question import index_of
-from pellucid.lens.tracing.residual_stream import ResidualStream, Source
+from pellucid.lens.tracing.residual_stream import ResidualStream
+from pellucid.lens.tracing.stream_rows import stream_rows
+from pellucid.lens.tracing.written import Source
 
 __all__ = ["Term", "Why", "why"]
 
 ALLOWED = 1e-5
-"""How far the sum of the terms may be from the score, over |q| |k| scale."""
+"""How far the sum of the terms may be from the score, over |q| |k| scale if that is above 1. In half
+precision it is 8 roundings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ def why(
     q = record.query[item, head]
     k = record.key[item, head * record.key.shape[1] // heads]
     scale = 1 / math.sqrt(q.shape[-1]) if record.scale is None else record.scale
-    query_sources, of_query = _vectors(stream, q, query, item, each_head)
-    key_sources, of_key = _vectors(stream, k, key, item, each_head)
+    query_sources, of_query = _vectors(stream, record, q, query, item, each_head)
+    key_sources, of_key = _vectors(stream, record, k, key, item, each_head)
     bias = record.bias
     added = 0.0
     if bias is not None:
@@ -161,7 +163,7 @@ def why(
         query_sources=query_sources,
         key_sources=key_sources,
         position_bias=added,
-        allowed=ALLOWED * max(1.0, size),
+        allowed=max(ALLOWED, 8 * torch.finfo(q.dtype).eps) * max(1.0, size),
     )
 
 
@@ -174,18 +176,51 @@ def _record(stream: ResidualStream, layer: int | str) -> Record:
 
 
 def _vectors(
-    stream: ResidualStream, rows: Tensor, position: int, item: int, each_head: bool
+    stream: ResidualStream, record: Record, rows: Tensor, position: int, item: int, each_head: bool
 ) -> tuple[list[Source], Tensor]:
-    """What each source gives to the row of one position: the sources, and (sources, dim)."""
-    columns: list[dict[Source, Tensor]] = [
-        stream.amounts(number, item, each_head) for number in _numbers(rows[position])
-    ]
-    sources = list(columns[0])
-    amounts = [[column[source][position] for source in sources] for column in columns]
-    return sources, torch.tensor(amounts, dtype=torch.float64).T
+    """What each source gives to the row of one position: the sources, and (sources, dim).
+
+    Args:
+        stream: of the run.
+        record: of the attention.
+        rows: (tokens, dim), queries or keys of one head.
+        position: of the row.
+        item: of the batch.
+        each_head: each head of an attention, instead of all together.
+    """
+    numbers = _numbers(rows[position])
+    block = record.name.rpartition(".")[0]
+    while block and block not in stream.blocks:
+        block = block.rpartition(".")[0]
+    before = None
+    if block and not record.is_cross:
+        at = torch.tensor([position], device=rows.device)
+        before = stream_rows(stream, block, at, item, each_head)
+    if before is None:
+        columns = [stream.amounts(number, item, each_head) for number in numbers]
+        sources = list(columns[0])
+        found = [[column[source][position] for source in sources] for column in columns]
+        return sources, torch.tensor(found, dtype=torch.float64).T
+    # From the stream before the block to the row: one matrix, and what biases give on the way.
+    x, after = stream.blocks[block].x, stream.written[stream.blocks[block].before :]
+    matrix, given = [], []
+    for number in numbers:
+        gradients = torch.autograd.grad(
+            number, [x, *(one.leaf for one in after)], retain_graph=True, allow_unused=True
+        )
+        matrix.append(gradients[0][item, position].double())
+        given.append([None if g is None else g[item, position] for g in gradients[1:]])
+    vectors = [part[0] @ torch.stack(matrix).T for part in before.values()]
+    sources = list(before)
+    for place, one in enumerate(after):
+        if given[0][place] is not None:
+            bias = one.of_item(item)[0].flatten()
+            sources.append(one.source)
+            vectors.append(torch.stack([row[place].double().flatten() @ bias for row in given]))
+    return sources, torch.stack(vectors)
 
 
-def _numbers(row: Tensor) -> Iterable[Tensor]:
+def _numbers(row: Tensor) -> tuple[Tensor, ...]:
     if not row.requires_grad:
         raise ArgumentError("the model ran without gradients, so that its sums are not known")
     return row.unbind(-1)
