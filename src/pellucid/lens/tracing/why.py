@@ -17,8 +17,8 @@ from pellucid.lens.tracing.written import Source
 __all__ = ["Term", "Why", "why"]
 
 ALLOWED = 1e-5
-"""How far the sum of the terms may be from the score, over |q| |k| scale if that is above 1. In half
-precision it is 8 roundings."""
+"""How far the sum of the terms may be from the score, over |q| |k| scale if that is above 1; in
+half precision, 8 roundings."""
 
 
 @dataclass(frozen=True, slots=True)
