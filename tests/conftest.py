@@ -21,6 +21,11 @@ from tests.command_line import refused, run  # noqa: F401  and two more
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# A seed for a GPU that is not there is kept with a formatted stack, which costs a short test more
+# than what it tests.
+if not torch.accelerator.is_available():
+    torch.manual_seed = torch.default_generator.manual_seed
+
 # What a shell starts in the background ignores Ctrl-C, and so would all that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

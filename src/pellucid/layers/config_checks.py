@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from pellucid.errors import ArgumentError, TypeMismatchError
@@ -52,13 +53,14 @@ def _check_field(name: str, value: Any, kind: Any) -> None:
     """Check the type of one value, and the least of a size."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         raise ArgumentError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
-    for wanted, (types, word) in _TYPES.items():
-        if kind == wanted or (kind == wanted | None and value is not None):
-            is_flag = isinstance(value, bool) and wanted is not bool  # a bool is an int in Python
-            if is_flag or not isinstance(value, types):
-                raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
-            if wanted is float and not math.isfinite(value):
-                raise ArgumentError(f"{name} must be finite, not {value}")
+    wanted, may_be_none = _plain_type(kind)
+    if wanted is not None and not (may_be_none and value is None):
+        types, word = _TYPES[wanted]
+        is_flag = isinstance(value, bool) and wanted is not bool  # a bool is an int in Python
+        if is_flag or not isinstance(value, types):
+            raise TypeMismatchError(f"{name} must be {word}, not {value!r}")
+        if wanted is float and not math.isfinite(value):
+            raise ArgumentError(f"{name} must be finite, not {value}")
     if name == "classifier" and not isinstance(value, ClassifierConfig | None):
         raise TypeMismatchError(f"classifier must be a ClassifierConfig, not {value!r}")
     if name == "dense" and not _are_all(DenseConfig, value):
@@ -71,9 +73,18 @@ def _check_field(name: str, value: Any, kind: Any) -> None:
     if name == "rope_scaling" and not (_are_all(tuple, value) and all(map(_is_pair, value))):
         raise TypeMismatchError(f"rope_scaling must be pairs of name and value, not {value!r}")
     least = 0 if name in _MAY_BE_ZERO else 1
-    is_size = kind in (int, int | None) and name not in _IDS
+    is_size = wanted is int and name not in _IDS
     if is_size and value is not None and value < least:
         raise ArgumentError(f"{name} must be at least {least}, not {value}")
+
+
+@cache
+def _plain_type(kind: Any) -> tuple[Any, bool]:
+    """Which of _TYPES a field has, None for none of them, and whether it may be None instead."""
+    for wanted in _TYPES:
+        if kind in (wanted, wanted | None):
+            return wanted, kind != wanted
+    return None, False
 
 
 def _are_all(kind: type, value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pellucid.common import untrusted
 from pellucid.common.wording import listing
@@ -79,8 +80,13 @@ def load(
         else:
             found = _in_directory(directory, of_base)
         family, stored = found.family, found.stored
-        # On "meta", building the model needs neither memory nor random numbers.
-        with untrusted.guarded(found.unfit), as_large_as_stored(stored), torch.device("meta"):
+        # On "meta", building the model needs no memory.
+        with (
+            untrusted.guarded(found.unfit),
+            as_large_as_stored(stored),
+            torch.device("meta"),
+            _NoNumbers(),
+        ):
             model = KINDS[found.config.kind](found.config)
         state, kept = _ours(stored, family, model, dtype, packed)
         model.tokenizer, model.generation = found.tokenizer, found.generation
@@ -91,6 +97,18 @@ def load(
     model.load_state_dict(state, strict=False, assign=True)
     model.share()
     return model.to(device).eval()
+
+
+class _NoNumbers(TorchFunctionMode):
+    """Modules are built without initial numbers: functions of torch.nn.init do nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return given["tensor"]
+        return func(*args, **given)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ RENAMED = (
 """Parts of names that depend on how a checkpoint was saved, and what they are without that."""
 ADAPTER = "adapter_model.safetensors"
 MERGED = "model.merge_and_unload().save_pretrained(NEW_DIRECTORY)"
+MOST_TOGETHER = 2**16
+"""Numbers of tensors that are read of a file without opening it anew."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -65,8 +67,12 @@ class Tensors:
         """
         self.numbers = 0
         """The number of elements of all tensors."""
-        self._places: dict[str, tuple[Path, str]] = {}
-        """The file of each tensor, and its name there."""
+        self._places: dict[str, tuple[Path, str, int]] = {}
+        """The file of each tensor, its name there, and how many numbers it has."""
+        self._open: tuple[Path, Any] | None = None
+        """The file that small tensors are read from, and it opened."""
+        self._read_of_it = 0
+        """Numbers read since."""
         if kind is None:
             files = _adapter_files(directory)
         else:
@@ -80,14 +86,14 @@ class Tensors:
     def _read(self, files: Iterable[Path], renamed: Iterable[tuple[str, str]]) -> None:
         rules = [(re.compile(part), other) for part, other in (*RENAMED, *renamed)]
         for file in files:
-            with _opened(file) as opened:
-                names = list(opened.keys())
-                self.numbers += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
-                for name in names:
+            with _guarded(file), safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  it is no mapping
                     own = name
                     for part, other in rules:
                         own = part.sub(other, own)
-                    self._places[name if own in self._places else own] = file, name
+                    size = math.prod(opened.get_slice(name).get_shape())
+                    self.numbers += size
+                    self._places[name if own in self._places else own] = file, name, size
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -99,10 +105,23 @@ class Tensors:
         return iter(self._places)
 
     def __getitem__(self, name: str) -> Tensor:
-        file, stored = self._places[name]
-        with _opened(file) as opened:
-            tensor: Tensor = opened.get_tensor(stored)
+        file, stored, size = self._places[name]
+        with _guarded(file):
+            tensor: Tensor = self._for(file, size).get_tensor(stored)
         return tensor
+
+    def _for(self, file: Path, size: int) -> Any:
+        """The file, opened to read a tensor with so many numbers.
+
+        To open it costs more than to read a small tensor. But all that is read of one opening
+        stays in memory as long as any of it is used, and a large tensor may be copied and left.
+        """
+        if size > MOST_TOGETHER:
+            return safe_open(file, framework="pt")
+        self._read_of_it += size
+        if self._open is None or self._open[0] != file or self._read_of_it > MOST_TOGETHER:
+            self._open, self._read_of_it = (file, safe_open(file, framework="pt")), size
+        return self._open[1]
 
 
 @contextmanager
@@ -199,10 +218,9 @@ def _refuse_pickles(directory: Path, advice: str) -> None:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _guarded(file: Path) -> Iterator[None]:
     with untrusted.guarded(f"its {file.name} is damaged"):
         try:
-            with safe_open(file, framework="pt") as opened:
-                yield opened
+            yield
         except OSError as error:
             raise FileError(f"its {file.name} cannot be read: {reason_of(error)}") from error
