@@ -55,7 +55,14 @@ PATIENCE = 15_000
 """Milliseconds until a page that does not do what it should has failed."""
 SETTLED = 100
 """Milliseconds without a request after which a page has all it asks for."""
-WATCH = "addEventListener('securitypolicyviolation', (e) => console.error('CSP: ' + e.blockedURI))"
+# Of a view nothing is left when the address says another. But the frame around it, where menus
+# open and themes change, stays: a page on which it was used is not used again.
+WATCH = """
+addEventListener('securitypolicyviolation', (e) => console.error('CSP: ' + e.blockedURI));
+for (const kind of ['click', 'input']) addEventListener(kind, ({ target }) => {
+  if (target.closest?.('header') && !target.closest('.controls')) globalThis.isUsed = true;
+}, true);
+"""
 PHONE = {
     "viewport": {"width": 844, "height": 390},
     "device_scale_factor": 2,
@@ -84,6 +91,9 @@ def browser() -> Iterator[Browser]:
 
 class Shown:
     """A recording on a server of its own."""
+
+    stays = False
+    """Whether it is there as long as the browser is: no other gets its address."""
 
     def __init__(self, *volumes: Volume, models: Mapping[str, str] | None = None) -> None:
         self.seen = [one.seen for one in volumes]
@@ -122,6 +132,7 @@ def shown() -> Iterator[Callable[..., Shown]]:
                 made[name] = one if isinstance(one, Volume) else Volume(one, name)
         if names not in started:
             started[names] = Shown(*(made[name] for name in names))
+            started[names].stays = True
         return started[names]
 
     yield show
@@ -174,10 +185,17 @@ class Watched:
                 raise AssertionError(f"still waiting for {[one.url for one in self._waiting]}")
 
 
+LOADED_ANEW = ("lesson", "learn")
+"""Views that keep more than their address says."""
+MOST_FREE = 4
+"""Windows of one kind that are kept for later."""
+
+
 class Windows:
     """Windows of a browser, each with a profile of its own.
 
-    To open one costs more than most of what a test does in it, so each is used again.
+    To open one costs more than most of what a test does in it, and so does to load a page: each is
+    used again.
     """
 
     def __init__(self, browser: Browser, server: str, disk: str) -> None:
@@ -190,13 +208,20 @@ class Windows:
 
         `options` as for `new_context`.
         """
-        free = self._free.setdefault(repr(options), [])
-        if loaded is not None:
-            for place, page in enumerate(free):
-                if page.url.startswith(loaded):
-                    return free.pop(place)
-        if free:
-            return self._emptied(free.pop(), options)
+        free, nothing = self._alike(options), self._nothing(options)
+        origins = [nothing] if loaded is None else [loaded, nothing]
+        found = [one for origin in origins for one in free if one.url.startswith(origin)]
+        if not found and len(free) >= MOST_FREE:
+            found = free[:1]  # which was given back before the others
+        if found:
+            page = found[0]
+            free.remove(page)
+            if loaded is None or not page.url.startswith(loaded):
+                self._empty(page, options)
+            if page.viewport_size != options["viewport"]:
+                page.set_viewport_size(options["viewport"])
+            page.emulate_media(color_scheme=options["color_scheme"])
+            return page
         page = self._browser.new_context(**options).new_page()
         page.set_default_timeout(PATIENCE)
         page.add_init_script(WATCH)
@@ -208,18 +233,23 @@ class Windows:
             page.context.close()
             return
         page.unroute_all(behavior="ignoreErrors")
-        if loaded is None:
-            self._emptied(page, options)
-        page.emulate_media(color_scheme=options["color_scheme"])
-        page.set_viewport_size(options["viewport"])
+        if loaded is None or page.evaluate("globalThis.isUsed"):
+            self._empty(page, options)
         page.mouse.move(-1, -1)
-        self._free[repr(options)].append(page)
+        self._alike(options).append(page)
 
-    def _emptied(self, page: Page, options: dict[str, Any]) -> Page:
-        nothing = self._disk if options.get("offline") else self._server
+    def _alike(self, options: dict[str, Any]) -> list[Page]:
+        """The free windows that differ at most in their size and colours."""
+        own = options | {"viewport": None, "color_scheme": None}
+        return self._free.setdefault(repr(own), [])
+
+    def _nothing(self, options: dict[str, Any]) -> str:
+        return self._disk if options.get("offline") else self._server
+
+    def _empty(self, page: Page, options: dict[str, Any]) -> None:
+        nothing = self._nothing(options)
         if page.url != nothing:
             page.goto(nothing)
-        return page
 
 
 NOTHING = b'<link rel="icon" href="data:,">'
@@ -263,14 +293,18 @@ class Views:
         shown: Shown,
         view: str = "overview",
         asked: str = "",
-        anew: bool = True,
+        anew: bool | None = None,
         **window: Any,
     ) -> Page:
         """A view of what is shown, when it has all it asks for; `window` as `new_context`.
 
-        Not `anew`: on the page that an earlier test left, by a change of the address alone. To
-        load a page costs more than all that most tests do on it.
+        Not `anew`: on the page that an earlier test left, if there is one, by a change of the
+        address alone. To load a page costs more than all that most tests do on it. It is loaded
+        anew for views that need it, and for tests that ask for it: those that change what belongs
+        to the page, such as its `fetch`.
         """
+        if anew is None:
+            anew = view in LOADED_ANEW or not shown.stays
         place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
         page = self.visit(shown.address + place, shown.address, anew, **window)
         page.get_by_role("status").filter(has_text=re.compile(".")).wait_for()

@@ -127,7 +127,7 @@ def test_every_kind_is_computed(all_kinds):
 @pytest.fixture(params=["a worker", "plain JavaScript"])
 def reading(request, shown, opened):
     """A page that reads files. Its server forbids workers, and a file does not."""
-    page = opened(shown("decoder"), bypass_csp=True)
+    page = opened(shown("decoder"), anew=True, bypass_csp=True)
     if request.param == "plain JavaScript":
         page.evaluate("() => { globalThis.Worker = globalThis.WebAssembly = undefined; }")
     yield page
@@ -189,7 +189,7 @@ def test_a_question_can_be_cancelled(reading, all_kinds):
 
 
 def test_the_module_is_one_that_runs(shown, opened):
-    assert opened(shown("decoder"), bypass_csp=True).evaluate(COMPILES) == 1
+    assert opened(shown("decoder"), anew=True, bypass_csp=True).evaluate(COMPILES) == 1
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)

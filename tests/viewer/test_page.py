@@ -160,7 +160,7 @@ def test_an_address_shows_the_same_again(shown, opened, view):
     of = shown(*view.recordings)
     first = opened(of, view.name, view.asked, anew=False)
     name, _, asked = first.evaluate("location.hash.slice(1)").partition("?")
-    again = opened(of, name, asked)
+    again = opened(of, name, asked, anew=True)
     assert again.url == first.url
     assert status(again) == status(first)
     assert looks(again) == looks(first)

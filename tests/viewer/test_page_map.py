@@ -331,7 +331,7 @@ def test_a_page_of_its_own_waits_for_what_is_sampled(shown, opened):
 
 def test_a_page_of_its_own_after_much_has_been_seen(shown, opened):
     of = shown("long")
-    page = opened(of)
+    page = opened(of, anew=True)
 
     page.evaluate(  # more than a view remembers
         """() => {
