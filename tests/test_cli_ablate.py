@@ -25,7 +25,7 @@ def test_the_options_are_those_documented(run):
     status, out, _ = run("ablate", "--help")
     assert status == 0
     assert options_of(out) == {
-        "--file", "--encoding", "--target", "--model", "--measure", "--by", "--layers",
+        "--file", "--encoding", "--target", "--model", "--measure", "--by", "--heads", "--layers",
         "--max-tokens", "--top", "--controls", "--seed", "--resume", "--html", "--svg", "--output",
         "--overwrite", "--json", "--help",
     }  # fmt: skip
@@ -73,6 +73,25 @@ def test_all_outputs_say_the_same(run, writer, tmp_path):
     assert "<table>" in page.read_text()
 
 
+def test_heads_together(run, writer):
+    options = ["--model", writer, "--heads", "0.1, 1.2", "--controls", 5]
+    status, out, err = run("ablate", TEXT, *options)
+    assert (status, err) == (0, "")
+    told = " ".join(out.split())
+    assert "tokens without heads 0.1 and 1.2" in told
+    assert "5 random sets of 2 other heads: " in told
+    assert "95% of such sets do." in told
+    status, out, _ = run("ablate", TEXT, *options, "--json")
+    found = json.loads(out)
+    assert found["heads"] == ["0.1", "1.2"]
+    assert f"KL {found['effect']:.3g} " in told
+    assert len(found["controls"]) == 5
+    assert f"{found['beaten']} do less" in told
+    status, out, _ = run("ablate", TEXT, *options[:3], "1.0", "--controls", 0)
+    assert "without head 1.0" in out
+    assert "random" not in out
+
+
 def test_each_kind_of_model_has_its_measure(run):
     @cache
     def asked(model, *options):
@@ -118,6 +137,9 @@ def test_a_stopped_run_goes_on(run, writer, tmp_path, monkeypatch):
     [
         (["--layers", "7"], "there is no layer 7; the last layer is 1"),
         (["--layers", "0,"], "--layers must be numbers or names separated by commas, not '0,'"),
+        (["--heads", "5.0"], "there is no head '5.0'; the heads are 0.0 to 1.2"),
+        (["--heads", ","], '--heads must be like "2.2" or "previous token"'),
+        (["--heads", "0.0", "--resume", "x"], "--resume goes without --heads"),
         (["--top", "-1"], "--top must be 0 or more, not -1"),
         (["--controls", "-1"], "--controls must be 0 or more, not -1"),
         (["--measure", "logit"], "writer is measured by kl or loss, not by logit"),

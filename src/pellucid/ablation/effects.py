@@ -42,11 +42,6 @@ class HeadEffect(OfHead):
     """By how much the cross-entropy of the next token rises, the mean over positions, in nats."""
 
     @property
-    def place(self) -> str:
-        """Like "5.3", or "e5.3"."""
-        return f"{self.label}.{self.head}"
-
-    @property
     def matters(self) -> bool | None:
         """Whether it does more than 95% of random heads; None if that was not tried."""
         return None if math.isnan(self.chance) else self.chance <= 1 - SURE + 1e-12

@@ -49,6 +49,11 @@ class Distributions(Measure):
     targets: Tensor
     """(positions,) the token that follows each, or `UNKNOWN`."""
 
+    @property
+    def known(self) -> int:
+        """How many positions have a target."""
+        return int((self.targets != UNKNOWN).sum())
+
     def changes(self, logits: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """The divergence and the rise of the loss at some positions, (items, positions) each.
 
@@ -77,7 +82,7 @@ class Distributions(Measure):
 
     def figures(self, divergence: Tensor, rise: Tensor) -> list[dict[str, float]]:
         """Of each item, from `changes` at all positions."""
-        known = int((self.targets != UNKNOWN).sum())
+        known = self.known
         found = []
         for one, more in zip(divergence.clamp(min=0), rise, strict=True):
             figures = {"kl": float(one.mean()), "kl_last": float(one[-1])}

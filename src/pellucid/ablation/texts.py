@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.ablation.ablating import Step, check_measure
+from pellucid.ablation.every_head import Step, check_measure
 from pellucid.ablation.measures import ABOUT, UNKNOWN, Answer, Distributions, fall, log_odds
 from pellucid.ablation.trial import Subject, runs_of
 from pellucid.common.wording import count

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -66,7 +67,7 @@ class Trial:
             ArgumentError: the model gives no logits, and distributions are to be measured.
         """
         self.measure = subject.measure
-        self._subject = subject
+        self.subject = subject
         self.replay = replay = Replay(subject.model, subject.run, attending)
         self.at_once = max(1, BATCH_TOKENS // subject.tokens)
         """The most items of a batch."""
@@ -87,29 +88,29 @@ class Trial:
             self._plain = logits
             self.at_once = min(self.at_once, max(1, MOST_LOGITS // logits.numel()))
 
+    @cached_property
     def plain_loss(self) -> float | None:
         """The mean cross-entropy of the text; None if it is not measured."""
-        if isinstance(self.measure, Answer):
+        if isinstance(self.measure, Answer) or not self.measure.known:
             return None
-        known = self.measure.targets != -100
         total = 0.0
         for start, logits in self._logits(self._plain, 1):
-            targets = self.measure.targets[start : start + logits.shape[1]]
+            targets = self.measure.targets[start : start + logits.shape[1]].to(logits.device)
             total += float(
                 nn.functional.cross_entropy(logits[0].double(), targets, reduction="sum")
             )
-        return total / max(1, int(known.sum()))
+        return total / self.measure.known
 
     def fingerprint(self) -> list[float]:
         """Numbers by which another text or another model is told."""
         plain = self._plain.double()
-        return [float(plain.abs().mean()), float(plain.std(correction=0)), self.plain_loss() or 0.0]
+        return [float(plain.abs().mean()), float(plain.std(correction=0)), self.plain_loss or 0.0]
 
     def figures(self, items: Sequence[Sequence[Edit]]) -> list[Figures]:
         """What changes with the edits of each item; at most `at_once` items."""
         measure, count = self.measure, len(items)
         start = self.replay.first([edit.name for edits in items for edit in edits])
-        with edited(self._subject.model, items):
+        with edited(self.subject.model, items):
             if isinstance(measure, Answer):
                 changed = measure.read(self.replay.through(start, count))
                 return measure.figures(self._plain, changed)

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,6 +77,14 @@ def ablate_heads(
         ByName,
         typer.Option(help="What takes the place of a head's output: zeros, or its mean."),
     ] = ByName.zero,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help='Knock out these heads together, like 2.2,3.0 or "previous token", and compare '
+            "them with random sets of as many.",
+        ),
+    ] = None,
     layers: LayersOption = None,
     max_tokens: MaxTokensOption = None,
     top: Annotated[
@@ -110,15 +118,27 @@ def ablate_heads(
         if number < 0:
             raise ArgumentError(f"--{name} must be 0 or more, not {number}")
     check_seed(seed)
-    from pellucid.ablation.ablating import knock_out_heads
+    if heads is not None:
+        for name, path in {"resume": resume, "html": html, "svg": svg, "output": output}.items():
+            if path is not None:
+                raise ArgumentError(f"--{name} goes without --heads")
+    from pellucid.ablation.every_head import knock_out_heads
     from pellucid.ablation.picture import to_html, to_svg
     from pellucid.ablation.texts import subject_of
+    from pellucid.ablation.together import knock_out_together
     from pellucid.commands.inputs import parse_layers, read_text
     from pellucid.commands.printing import ablation
     from pellucid.commands.printing.console import note, steps
+    from pellucid.common.files import to_json
     from pellucid.common.wording import count
 
     content, chosen = read_text(argument, file, encoding), parse_layers(layers)
+    options: dict[str, Any] = {
+        "by": by.value,
+        "layers": chosen,
+        "controls": controls,
+        "seed": seed,
+    }
     try:
         with steps() as step:
             subject = subject_of(
@@ -129,21 +149,27 @@ def ablate_heads(
                 max_tokens=max_tokens,
                 step=step,
             )
-            found = knock_out_heads(
-                subject,
-                by=by.value,
-                layers=chosen,
-                controls=controls,
-                top=top,
-                seed=seed,
-                resume=resume,
-                begun=lambda done: note(f"{count(done, 'run')} were done before"),
-                step=step,
-            )
+            if heads is not None:
+                together = knock_out_together(subject, heads.split(","), **options, step=step)
+            else:
+                found = knock_out_heads(
+                    subject,
+                    **options,
+                    top=top,
+                    resume=resume,
+                    begun=lambda done: note(f"{count(done, 'run')} were done before"),
+                    step=step,
+                )
     except KeyboardInterrupt:
         kept = "the same command goes on" if resume else "nothing is kept: --resume FILE would"
         note(f"stopped; {kept}")
         raise
+    if heads is not None:
+        if json:
+            typer.echo(to_json(ablation.data_together(together, subject.name)))
+        else:
+            ablation.show_together(together, subject.name, plain_console())
+        return
     title = f"{subject.name}: which heads matter"
     for kind, path, draw in (("svg", svg, to_svg), ("html", html, to_html)):
         if path is not None:

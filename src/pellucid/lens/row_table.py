@@ -31,6 +31,11 @@ class OfHead:
         return f"{self.stack}{self.layer}"
 
     @property
+    def place(self) -> str:
+        """The head in one word: "5.3", or "e5.3"."""
+        return f"{self.label}.{self.head}"
+
+    @property
     def sort_key(self) -> tuple[bool, int, bool, str, int]:
         """Sorts rows by layer; a decoder follows its encoder."""
         decodes = self.stack in (DECODER, CROSS)

@@ -1,17 +1,19 @@
 """What heads matter: a map with a letter and a bar per head, and a table of the largest."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.ablation.effects import Ablation, HeadEffect
+from pellucid.ablation.effects import Ablation, About, HeadEffect
 from pellucid.ablation.picture import by_layer, sizes
+from pellucid.ablation.together import SetEffect
 from pellucid.commands.printing.console import plain_table, say
 from pellucid.commands.printing.heads import LETTERS, MEANING
 from pellucid.common.files import printable
-from pellucid.common.wording import count, percent, short
+from pellucid.common.wording import count, listing, percent, short
 
 BARS = " ▁▂▃▄▅▆▇█"
 """From no effect to the largest."""
@@ -121,9 +123,54 @@ def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
     return text
 
 
-def data(found: Ablation, model: str) -> dict[str, Any]:
-    """The heads for --json."""
+def show_together(found: SetEffect, model: str, console: Console) -> None:
+    """Print what some heads do together, beside random sets."""
     about = found.about
+    number, title = len(found.heads), TITLES[about.measure]
+    size = count(about.tokens, "token")
+    say(f"{model} reads {size} without {_listed(found.heads)}", console, style="bold")
+    console.print()
+    more = [f"{TITLES[name]} {value:.3g}" for name, value in found.figures.items()
+            if name in TITLES and name != about.measure]  # fmt: skip
+    beside = f" ({', '.join(more)})" if more else ""
+    say(f"{title} {found.effect:.3g}{beside}: {about.said}.", console)
+    if found.controls:
+        low, high = min(found.controls.values()), max(found.controls.values())
+        what = count(number, "other head")
+        say(
+            f"{count(len(found.controls), 'random set')} of {what}: {found.random:.3g} ± "
+            f"{found.deviation:.2g}, from {low:.3g} to {high:.3g}; {found.beaten} do less, "
+            f"p = {found.chance:.2g}.",
+            console,
+        )
+        verdict = "That is more" if found.matters else "That is not more"
+        say(f"{verdict} than 95% of such sets do.", console, style="bold" if found.matters else "")
+
+
+def _listed(places: Sequence[str]) -> str:
+    named = listing([*places[:12], *([f"{len(places) - 12} more"] if len(places) > 12 else [])])
+    return f"{'head' if len(places) == 1 else 'heads'} {named}"
+
+
+def data_together(found: SetEffect, model: str) -> dict[str, Any]:
+    """The set for --json."""
+    return {
+        **_about(found.about, model),
+        "heads": list(found.heads),
+        "effect": found.effect,
+        "figures": found.figures,
+        "random": found.random,
+        "deviation": found.deviation,
+        "beaten": found.beaten,
+        "chance": found.chance,
+        "matters": found.matters,
+        "controls": [
+            {"heads": list(heads), "effect": effect} for heads, effect in found.controls.items()
+        ],
+    }
+
+
+def _about(about: About, model: str) -> dict[str, Any]:
     return {
         "model": model,
         "tokens": about.tokens,
@@ -132,6 +179,13 @@ def data(found: Ablation, model: str) -> dict[str, Any]:
         "by": about.by,
         "seed": about.seed,
         **about.facts,
+    }
+
+
+def data(found: Ablation, model: str) -> dict[str, Any]:
+    """The heads for --json."""
+    return {
+        **_about(found.about, model),
         "heads": [
             {**row.to_dict(), "matters": row.matters, "controls": found.controls.get(row.place, [])}
             for row in found
