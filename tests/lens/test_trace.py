@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 import transformers
+from tests.compiled_programs import program
 from tests.lens.lrp_oracle import attn_lrp
 from tests.lens.traced import (
     DECODERS,
@@ -224,6 +225,35 @@ def test_lrp_refuses_experts():
     with pytest.raises(ArgumentError, match=r"lrp has no rule for .*feed_forward"):
         trace(Decoder(config).eval(), ids, method="lrp")
     assert trace(Decoder(config).eval(), ids).is_exact
+
+
+@pytest.mark.parametrize("method", ["direct", "gradient", "chefer", "lrp"])
+def test_a_compiled_program_that_copies_the_token_before(method):
+    """Its weights say that head 1.0 gives the token before, and nothing else does."""
+    model = program("previous")
+    read = model.facts.texts[:1]
+    with torch.no_grad():
+        found = trace(model, read, position=5, method=method)
+    assert model.facts.values[found.token] == model.facts.results[0][4]
+    assert int(found.tokens.argmax()) == 4
+    best = {name: float(amounts.max()) for name, amounts in found.heads.items()}
+    assert max(best, key=best.get) == "layers.1.attention"
+    if method == "direct":
+        assert float(found.tokens[4]) == pytest.approx(found.number, rel=1e-5)
+        assert abs(sum(found.others.values())) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["direct", "gradient", "chefer", "lrp"])
+def test_frozen_parameters_change_nothing(method):
+    model = traced("llama")
+    expected = trace(model, ids, method=method)
+    try:
+        found = trace(model.requires_grad_(False), ids, method=method)
+    finally:
+        model.requires_grad_(True)
+    torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(x._forward_hooks or x._forward_pre_hooks for x in model.modules())
 
 
 @pytest.mark.parametrize("method", ["direct", "lrp"])

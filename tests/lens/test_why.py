@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from tests.compiled_programs import program
 from tests.lens.traced import (
     DECODERS,
     ENCODERS,
@@ -224,6 +225,60 @@ def test_the_largest_terms_come_first():
     text = str(found)
     assert "score" in text
     assert "missing" in text
+
+
+PROGRAMS = {
+    ("previous", "1.0"): ("feed-forward 0", "position embedding"),
+    ("sort", "0.0"): ("token embedding", "token embedding"),
+    ("sort", "1.0"): ("position embedding", "feed-forward 0"),
+    ("reverse", "3.0"): ("feed-forward 2", "position embedding"),
+    ("induction", "1.0"): ("feed-forward 0", "position embedding"),
+    ("induction", "2.0"): ("token embedding", "attention 1.0"),
+}
+"""What the selector of each head compares, by the program's source: of the query, and of the key.
+
+To sort, a token looks where the rank, which a feed-forward part has counted, is its own place; an
+induction head looks for its token among those that head 1.0 has copied from the place before.
+"""
+
+
+@pytest.mark.parametrize(("name", "head"), PROGRAMS)
+def test_a_compiled_program_is_understood(name, head):
+    model = program(name)
+    facts = model.facts
+    with residual_stream(model) as stream:
+        model(facts.texts[:3])
+    layer, number = map(int, head.split("."))
+    selected = facts.selected[head][:3].nonzero().tolist()
+    assert selected
+    for item, query, key in selected[::7]:  # without the token at the start
+        found = why(stream, layer, number, query + 1, key + 1, item=item, each_head=True)
+        best, *others = found.top(5)
+        assert (str(best.query), str(best.key)) == PROGRAMS[name, head]
+        assert best.amount == pytest.approx(found.score, rel=1e-4)
+        assert all(abs(one.amount) < 1e-3 * best.amount for one in others)
+
+
+def test_an_item_of_a_batch_is_as_alone():
+    model = traced("bert")
+    other = some_ids(seed=8)
+    with residual_stream(model) as both:
+        model(torch.cat([some_ids(), other]))
+    with residual_stream(model) as alone:
+        model(other)
+    one, same = why(both, 1, 2, 6, 3, item=1), why(alone, 1, 2, 6, 3)
+    torch.testing.assert_close(one.terms, same.terms, rtol=1e-3, atol=1e-5)
+
+
+def test_without_gradients_around_it():
+    model = traced("gpt2")
+    with torch.no_grad():
+        with residual_stream(model) as stream:
+            run(model)
+        found = why(stream, 1, 0, 5, 2)
+    assert found.is_exact
+    with torch.inference_mode(), pytest.raises(ArgumentError, match="inference_mode"):
+        residual_stream(model)
 
 
 def test_what_is_refused():

@@ -17,11 +17,15 @@ ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
 
 
 def check_evaluates(model: nn.Module) -> None:
-    """Refuse a model that may drop parts.
+    """Refuse a model that may drop parts, and a mode in which no graph can be made.
 
     Raises:
-        ArgumentError: it is in training mode.
+        ArgumentError: the model is in training mode, or torch in inference mode.
     """
+    if torch.is_inference_mode_enabled():
+        raise ArgumentError(
+            "torch.inference_mode() keeps no graph: use torch.no_grad(), or neither"
+        )
     if any(module.training for module in model.modules()):
         raise ArgumentError("the model is in training mode, and may drop parts: call eval()")
 
@@ -51,6 +55,24 @@ def is_biased(module: nn.Module) -> bool:
     """Whether a module is a linear layer with a bias."""
     is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
     return is_linear and isinstance(getattr(module, "bias", None), Tensor)
+
+
+def is_table(module: nn.Module) -> bool:
+    """Whether a module may be a table of embeddings, by its class."""
+    return isinstance(module, nn.Embedding) or type(module).__name__.endswith("Embedding")
+
+
+def graph_from_tables(model: nn.Module) -> list[RemovableHandle]:
+    """Hook tables of embeddings, so that a graph is made even if all parameters are frozen."""
+
+    def begin(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        is_vector = isinstance(output, Tensor) and output.is_floating_point()
+        return (
+            output.detach().requires_grad_() if is_vector and not output.requires_grad else output
+        )
+
+    tables = [module for module in model.modules() if is_table(module)]
+    return [module.register_forward_hook(begin) for module in tables]
 
 
 def freeze_norms(

@@ -1,5 +1,6 @@
 """Two methods that need gradients of the model as it is: gradient x weights, and Chefer's."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from pellucid.lens.attention_rollout import chain_of
 from pellucid.lens.gradient_attribution import GradientTimesWeights, gradient_times_weights
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
-from pellucid.lens.tracing.frozen_hooks import check_evaluates
+from pellucid.lens.tracing.frozen_hooks import check_evaluates, graph_from_tables
 from pellucid.lens.tracing.question import Answer, Question
 from pellucid.lens.tracing.shares import Shares
 
@@ -81,6 +82,10 @@ def _passed(one: GradientTimesWeights, flow: Tensor) -> Tensor:
 
 def _watched(question: Question, tokenizer: Any) -> tuple[Answer, Recording]:
     check_evaluates(question.model)
-    with torch.enable_grad(), watch(question.model, values=True, tokenizer=tokenizer) as seen:
+    with ExitStack() as stack:
+        seen = stack.enter_context(watch(question.model, values=True, tokenizer=tokenizer))
+        stack.enter_context(torch.enable_grad())
+        for handle in graph_from_tables(question.model):
+            stack.callback(handle.remove)
         answer = question.ask()
     return answer, seen

@@ -116,7 +116,8 @@ def parts_of(model: nn.Module) -> Parts:
         parts.feeds.append(Feed(feed.name, ups, feed.down))
     if not parts.blocks:
         raise ArgumentError(
-            f"{type(model).__name__} has no blocks whose parts are known; this works for {SHAPES}"
+            f"{type(model).__name__} has no blocks whose parts are known; this works for {SHAPES}; "
+            "of trace, the methods gradient and chefer take any model that can be watched"
         )
     return parts
 

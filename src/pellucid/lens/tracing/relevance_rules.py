@@ -15,6 +15,7 @@ from pellucid.lens.tracing.frozen_hooks import (
     check_evaluates,
     freeze_activations,
     freeze_norms,
+    graph_from_tables,
     is_biased,
     ratio,
     with_gradient_of,
@@ -70,7 +71,7 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
     with ExitStack() as stack:
         seen = stack.enter_context(watch(question.model, tokenizer=tokenizer))
         stack.enter_context(torch.enable_grad())
-        for handle in _hooks(parts, kept):
+        for handle in (*graph_from_tables(question.model), *_hooks(parts, kept)):
             stack.callback(handle.remove)
         answer = question.ask(is_linear=True)
     projected = [x for each in kept.projected.values() for x in each]

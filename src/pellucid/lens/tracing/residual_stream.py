@@ -27,6 +27,7 @@ from pellucid.lens.tracing.frozen_hooks import (
     freeze_activations,
     freeze_norms,
     is_biased,
+    is_table,
     replaced,
     without_graph,
 )
@@ -87,7 +88,7 @@ class ResidualStream:
         feeds = {feed.name for feed in parts.feeds}
         silent = {name for feed in parts.feeds for name in (feed.name, *feed.ups, feed.down)}
         for name, module in parts.outside().items():
-            if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Embedding"):
+            if is_table(module):
                 handles.append(module.register_forward_hook(self._embedding(name)))
         for name, module in modules.items():
             if name in feeds:
@@ -131,8 +132,8 @@ class ResidualStream:
             kind = "position"
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-            is_table = isinstance(output, Tensor) and output.is_floating_point()
-            if is_table and inputs and not inputs[0].is_floating_point():
+            is_vector = isinstance(output, Tensor) and output.is_floating_point()
+            if is_vector and inputs and not inputs[0].is_floating_point():
                 return self._add(Source(f"{kind} embedding", name), output)
             return output
 

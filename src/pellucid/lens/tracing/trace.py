@@ -142,6 +142,7 @@ def logit_bias(model: nn.Module) -> Tensor | None:
     return bias.detach() if has_one and isinstance(bias, Tensor) else None
 
 
+@torch.enable_grad()
 def answered(question: Question, method: str, tokenizer: Any = None) -> Trace:
     """Answer a question by one of `METHODS`; errors as for `trace`."""
     if method not in METHODS:

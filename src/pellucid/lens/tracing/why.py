@@ -97,6 +97,7 @@ class Why:
         return "\n".join(lines)
 
 
+@torch.enable_grad()
 def why(
     stream: ResidualStream,
     layer: int | str,
