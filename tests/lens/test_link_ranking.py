@@ -166,6 +166,9 @@ def test_what_the_next_residual_of_a_model_loses():
     assert [(x.head, x.query, x.key, x.lost) for x in both] == [
         (x.head, x.query, x.key, x.lost) for x in table
     ]
+    of_one = link_effects(seen, weights[seen.names[1]], k=7, layers=1)
+    assert {x.layer for x in of_one} == {1}
+    assert set(of_one) >= {x for x in table if x.layer == 1}
     row = table[0]
     assert row.query_token == f"t{ids[0, row.query]}"
     assert row.key_token == f"t{ids[0, row.key]}"

@@ -27,7 +27,7 @@ from pellucid.lens import (
     snapkv_scores,
     streaming_llm_scores,
 )
-from pellucid.lens.eviction import turned
+from pellucid.lens.eviction import rotation, turned
 
 BATCH, HEADS, KV_HEADS, KEYS, DIM = 2, 6, 2, 67, 12
 FREQUENCIES = 10_000.0 ** -(torch.arange(0, DIM, 2) / DIM)
@@ -191,7 +191,9 @@ def test_frequencies_undo_the_rotary_embedding_of_a_model():
         query = layer.self_attn.q_proj(layer.input_layernorm(hidden))
     query = query.unflatten(-1, (6, -1)).transpose(1, 2)
     own = torch.arange(query.shape[-2])
-    torch.testing.assert_close(turned(record.query, frequencies, -own), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        turned(record.query, *rotation(frequencies, -own)), query, atol=1e-4, rtol=1e-4
+    )
     table = eviction_recall(seen, eviction_policies(frequencies) | {"SnapKV": h2o_scores}, steps=7)
     assert {row.name for row in table} == set(seen)
     assert {row.layer for row in table} == {0, 1}

@@ -206,28 +206,23 @@ def expected_attention_scores(
         raise ArgumentError(f"'{record.name}' has no query after {sinks} sinks")
     if _count("future", future) < 1:
         raise ArgumentError(f"future must be 1 or more, got {future}")
-    dim = query.shape[-1]
-    turn = None
+    ahead = None
     if frequencies is not None:
+        dim, keys = query.shape[-1], key.shape[-2]
         if frequencies.ndim != 1 or 2 * len(frequencies) > dim:
             raise ShapeError(
                 f"frequencies must be at most key_dim / 2 = {dim // 2} numbers, got shape "
                 f"{tuple(frequencies.shape)}"
             )
-        keys = key.shape[-2]
-        own = torch.arange(start + skipped, keys, device=query.device)
-        query = turned(query, frequencies, -own)
-        ahead = torch.arange(keys, keys + future, device=query.device)
-        # Column i is where dim i goes, on average.
-        turn = turned(
-            torch.eye(dim).to(query).expand(future, dim, dim), frequencies, ahead[:, None]
-        )
-        turn = turn.mean(0)
+        query = turned(query, *rotation(frequencies, -torch.arange(start + skipped, keys)))
+        of_each = rotation(frequencies, torch.arange(keys, keys + future))
+        ahead = [x.mean(0) for x in of_each]
     mean = query.mean(-2, keepdim=True)
     centred = query - mean
     covariance = centred.mT @ centred / query.shape[-2]
-    if turn is not None:
-        mean, covariance = mean @ turn, turn.mT @ covariance @ turn
+    if ahead is not None:
+        mean = turned(mean, *ahead)
+        covariance = turned(turned(covariance, *ahead).mT, *ahead)
     # Heads of a group beside each other: (..., kv_heads, group, ...)
     kv_heads = key.shape[-3]
     mean, covariance = (x.unflatten(-3, (kv_heads, -1)) for x in (mean, covariance))
@@ -239,11 +234,16 @@ def expected_attention_scores(
     return scores
 
 
-def turned(x: Tensor, frequencies: Tensor, positions: Tensor) -> Tensor:
-    """x (..., n, dim), whose pairs (i, i + half) are rotated by frequency times position, (n,)."""
-    half = len(frequencies)
-    angle = positions.double().unsqueeze(-1) * frequencies.double()
-    cosine, sine = angle.cos().to(x), angle.sin().to(x)
+def rotation(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of frequencies times positions, (positions, frequencies) float64."""
+    angle = positions.to(frequencies.device).double().unsqueeze(-1) * frequencies.double()
+    return angle.cos(), angle.sin()
+
+
+def turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """x (..., dim), whose pairs (i, i + half) are rotated by angles (..., half)."""
+    half = cosine.shape[-1]
+    cosine, sine = cosine.to(x), sine.to(x)
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], -1)
 

@@ -1,7 +1,6 @@
 """link_effects(): the links of which the next residual, or a direction in it, would lose most."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,10 +9,11 @@ from pellucid.attention import intervals
 from pellucid.attention.block_pool import each
 from pellucid.attention.block_statistics import top_places, weights_of
 from pellucid.attention.lazy_weights import as_int
-from pellucid.attention.scores import Block, pick_columns
-from pellucid.errors import ArgumentError, ShapeError
-from pellucid.lens.contributions import heads_of_output
+from pellucid.attention.scores import Block
+from pellucid.errors import ArgumentError
 from pellucid.lens.layer_labels import label_layers
+from pellucid.lens.layer_selection import Layers, select_records
+from pellucid.lens.link_measures import Along, Length, Measure
 from pellucid.lens.link_removal import LEAST_REST, Entries, removed_from
 from pellucid.lens.link_table import LinkRow, LinkTable
 from pellucid.lens.mixing import Mixing, nonzero, unravelled
@@ -34,6 +34,7 @@ def link_effects(
     *,
     direction: Tensor | None = None,
     k: int = 100,
+    layers: Layers | None = None,
     queries: Queries = None,
     renormalize: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -61,6 +62,7 @@ def link_effects(
             change is that of the context, and there is no direction.
         direction: (model_dim,)
         k: the number of links.
+        layers: as for `watch`: which records are measured; all if None.
         queries: positions of the queries whose links are measured, such as [-1]; all if None.
         renormalize: as for `without`.
         progress: called after each module with the number of modules done and the total.
@@ -71,19 +73,24 @@ def link_effects(
     Raises:
         ArgumentError: k is below 1, a record has no values, or a direction has no projection.
         ShapeError: output_weight or direction has the wrong shape.
-        OutOfRangeError, TypeMismatchError: as for any argument.
+        UnknownNameError: there are no such layers.
+        OutOfRangeError, TypeMismatchError: a position past the end, an argument of another type.
     """
     seen = as_recording(seen)
     if as_int("k", k) < 1:
         raise ArgumentError(f"k must be 1 or more, got {k}")
-    records = seen.latest()
+    latest = seen.latest()
+    labels = {
+        record.name: label for record, label in zip(latest, label_layers(latest), strict=True)
+    }
+    records = select_records(latest, layers)
     if isinstance(output_weight, Tensor) and len(records) > 1:
         raise ArgumentError(
             "output_weight is that of one module: give one for each name, as "
             "output_projection(model, seen) returns them"
         )
     rows: list[LinkRow] = []
-    for done, (label, record) in enumerate(zip(label_layers(records), records, strict=True), 1):
+    for done, record in enumerate(records, start=1):
         weight = record.output_weight
         if isinstance(output_weight, Tensor):
             weight = output_weight
@@ -93,102 +100,13 @@ def link_effects(
             rows += _rows(
                 seen,
                 record,
-                label,
+                labels[record.name],
                 _strongest(Mixing(record), weight, direction, k, queries, renormalize),
             )
         rows = sorted(rows, key=lambda row: -abs(row.lost))[:k]
         if progress is not None:
             progress(done, len(records))
     return LinkTable(rows)
-
-
-class Measure(Protocol):
-    """How much a change of contexts matters."""
-
-    def in_block(self, block: Block) -> Tensor:
-        """Of mean - value, or of -value: what broadcasts to (items, heads, rows, cols)."""
-        ...
-
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
-        """(links,), of changes (links, value_dim)."""
-        ...
-
-
-class Length:
-    """The length of a change, after the output projection."""
-
-    def __init__(self, mixing: Mixing, weight: Tensor | None, means: Tensor | None, first: int):
-        """means: (batch, heads, rows, value_dim) of rows from `first` on; None for zeros."""
-        self.first = first
-        heads, value = mixing.operands.shape[1], mixing.value
-        self.projection: Tensor | None = None
-        right = value.repeat_interleave(mixing.group, 1)
-        if weight is not None:  # ||W v|| = ||R v|| where W = Q R
-            parts = heads_of_output(weight, heads, value.shape[-1]).to(value)
-            self.projection = torch.linalg.qr(parts, mode="r").R.mT
-            right = right @ self.projection
-        self.left: Tensor | None = None
-        if means is not None:
-            # Both less the same vector, so that squares cancel less.
-            left = means if self.projection is None else means @ self.projection
-            centre = right.mean(-2, keepdim=True)
-            self.left, right = left - centre, right - centre
-            self.left_squares = self.left.square().sum(-1)
-        self.right, self.right_squares = right, right.square().sum(-1)
-
-    def in_block(self, block: Block) -> Tensor:
-        squares = pick_columns(
-            self.right_squares[block.items, block.heads], block.cols, -1
-        ).unsqueeze(-2)
-        if self.left is None:
-            return squares.sqrt()
-        rows = slice(block.rows.start - self.first, block.rows.stop - self.first)
-        left = self.left[block.items, block.heads, rows]
-        right = pick_columns(self.right[block.items, block.heads], block.cols, -2)
-        squares = squares + self.left_squares[block.items, block.heads, rows].unsqueeze(-1)
-        squares = squares - 2 * (left @ right.mT)
-        return squares.clamp_min_(0).sqrt_()
-
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
-        lost: Tensor = torch.linalg.vector_norm(change, dim=-1)
-        if self.projection is None:
-            return lost
-        for head, projection in enumerate(self.projection):
-            at = places[:, 1] == head
-            lost[at] = torch.linalg.vector_norm(change[at] @ projection, dim=-1)
-        return lost
-
-
-class Along:
-    """What a direction loses by a change."""
-
-    def __init__(
-        self, mixing: Mixing, weight: Tensor, means: Tensor | None, first: int, direction: Tensor
-    ) -> None:
-        self.first = first
-        heads, value = mixing.operands.shape[1], mixing.value
-        parts = heads_of_output(weight, heads, value.shape[-1]).to(value)
-        if direction.shape != parts.shape[1:2]:
-            raise ShapeError(
-                f"direction must be (model_dim,) = ({parts.shape[1]},), got "
-                f"{tuple(direction.shape)}"
-            )
-        self.gain = direction.detach().to(value) @ parts
-        """(heads, value_dim)"""
-        gain = self.gain.unsqueeze(-1)
-        self.right = (value.repeat_interleave(mixing.group, 1) @ gain).squeeze(-1)
-        self.left = None if means is None else (means @ gain).squeeze(-1)
-
-    def in_block(self, block: Block) -> Tensor:
-        right = pick_columns(self.right[block.items, block.heads], block.cols, -1).unsqueeze(-2)
-        if self.left is None:
-            return right.abs()
-        rows = slice(block.rows.start - self.first, block.rows.stop - self.first)
-        left: Tensor = self.left[block.items, block.heads, rows]
-        return (right - left.unsqueeze(-1)).abs_()
-
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
-        return -(self.gain[places[:, 1]] * change).sum(-1)
 
 
 def _strongest(
