@@ -12,8 +12,15 @@ import pellucid
 from pellucid import errors
 from pellucid.attention import reference
 
-EAGER = [name for name, family in FAMILIES.items() if family.eager_is_seen]
-CASES = [(name, x) for name in EAGER for x in FAMILIES[name].implementations]
+SOME = ("bert", "gpt2", "llama, grouped heads", "t5")
+CASES = [
+    pytest.param(
+        name, x, marks=[pytest.mark.slow] if x != kind.default and name not in SOME else []
+    )
+    for name, kind in FAMILIES.items()
+    if kind.eager_is_seen
+    for x in kind.implementations
+]
 
 
 def places_of(name):

@@ -172,6 +172,91 @@ def test_outputs_patched_into_a_model_of_transformers():
     assert_close(ours, truth)
 
 
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_a_path_from_head_to_head(part):
+    """The same three runs, in the model's own eager code."""
+    name, here, there = "llama, grouped heads", some_ids(), some_ids().flip(1)
+    file = sys.modules[type(build(name, "eager")).__module__]
+    original, eager = file.eager_attention_forward, build(name, "eager")
+    first, second = "layers.0.self_attn", "layers.1.self_attn"
+    names = {id(module): place for place, module in eager.named_modules()}
+    kept = {}
+
+    def run(ids, change):
+        def attend(module, query, key, value, mask, **options):
+            place = names[id(module)]
+            key, value = (x.repeat_interleave(3, 1) for x in (key, value))
+            module.num_key_value_groups = 1
+            given = {"query": query, "key": key, "value": value}
+            change(place, given)
+            context, weights = original(module, *given.values(), mask, **options)
+            return change(place, context.transpose(1, 2)).transpose(1, 2), weights
+
+        file.eager_attention_forward = attend
+        try:
+            with torch.no_grad():
+                return eager(ids)[0]
+        finally:
+            file.eager_attention_forward = original
+
+    def keep(key):
+        def change(place, x):
+            kept[key, place, type(x)] = dict(x) if isinstance(x, dict) else x.clone()
+            return x
+
+        return change
+
+    def freeze(place, x):
+        if isinstance(x, dict):
+            kept["told", place] = dict(x)
+            return x
+        context = kept["here", place, torch.Tensor].clone()
+        if place == first:
+            context[:, 4] = kept["there", place, torch.Tensor][:, 4]
+        return context
+
+    def receive(place, x):
+        if isinstance(x, dict) and place == second:
+            x[part] = x[part].clone()
+            x[part][:, 1] = kept["told", place][part][:, 1]
+        return x
+
+    run(there, keep("there"))
+    plain = run(here, keep("here"))
+    run(here, freeze)
+    truth = run(here, receive)
+    model = build(name, "sdpa")
+    with torch.no_grad():
+        with pellucid.watch(model, values=True) as seen:
+            model(there)
+        ours = pellucid.lens.path_patch(
+            model, lambda: model(here)[0], seen, (0, 4), (1, 1), part=part
+        )
+    assert_close(ours, truth)
+    assert (truth - plain).abs().max() > 1e-2 * plain.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "options", "words"),
+    [
+        ((1, 0), (0, 0), {}, "does not run after"),
+        ((0, 0), (0, 1), {}, "does not run after"),
+        ((0, 6), (1, 0), {}, "there is no head 6"),
+        ((0, 0), ("*", 0), {}, "means 2 modules"),
+        (0, (1, 0), {}, r"must be \(layer, head\)"),
+        ((0, 0), (1, 0), {"part": "output"}, "part must be one of"),
+    ],
+)
+def test_bad_paths(sender, receiver, options, words):
+    model = build("llama, grouped heads", "sdpa")
+    with torch.no_grad(), pellucid.watch(model, values=True) as seen:
+        model(some_ids())
+        with pytest.raises(errors.PellucidError, match=words):
+            pellucid.lens.path_patch(
+                model, lambda: model(some_ids()), seen, sender, receiver, **options
+            )
+
+
 @pytest.mark.parametrize(
     ("edits", "error", "words"),
     [

@@ -12,7 +12,7 @@ from pellucid.lens.future_attention import future_mass, future_masses
 from pellucid.lens.gradient_attribution import gradient_times_weights
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import HeadTable
-from pellucid.lens.interventions import Intervention, intervene
+from pellucid.lens.interventions import Intervention, intervene, path_patch
 from pellucid.lens.link_ranking import link_effects
 from pellucid.lens.link_removal import Without, without
 from pellucid.lens.link_table import LinkTable
@@ -58,6 +58,7 @@ __all__ = [
     "intervene",
     "link_effects",
     "output_projection",
+    "path_patch",
     "probe_heads",
     "residual_stream",
     "rollout",

@@ -196,6 +196,9 @@ class OpenListener:
     def on_lookup(self, ids: Tensor, weight: Tensor) -> None:
         """Nothing."""
 
+    def on_update(self, name: str, update: Any) -> None:
+        """Nothing."""
+
     def on_crop(self, cache: int, length: Callable[[int], int]) -> None:
         """Nothing."""
 

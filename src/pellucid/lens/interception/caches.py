@@ -108,7 +108,7 @@ def update(original: Callable[..., Any]) -> Callable[..., Any]:
             weakref.ref(returned[1]),
             known.is_lossy,
         )
-        _latest.update = module, callers, made, known
+        _note(module, callers, made, known)
         return returned
 
     return update
@@ -138,10 +138,17 @@ def add(original: Callable[..., Any]) -> Callable[..., Any]:
             known = _layers[self] = _Layer(_serial(self.cache), is_lossy=False)
         known.leave(self)
         if is_even:
-            _latest.update = module, callers, _of_layer(self, key, value, before, returned), known
+            _note(module, callers, _of_layer(self, key, value, before, returned), known)
         return returned
 
     return add
+
+
+def _note(module: nn.Module | None, callers: Callers, made: CacheUpdate, layer: _Layer) -> None:
+    """Remember an update of a cache, until a call reads it."""
+    _latest.update = module, callers, made, layer
+    for listener, name in callers:
+        listener.on_update(name, made)
 
 
 def remember(original: Callable[..., Any]) -> Callable[..., Any]:

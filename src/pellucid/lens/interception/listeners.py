@@ -65,6 +65,9 @@ class Listener(Protocol):
     def on_lookup(self, ids: Tensor, weight: Tensor) -> None:
         """Ids were looked up in an embedding."""
 
+    def on_update(self, name: str, update: CacheUpdate) -> None:
+        """A module put new keys into a cache."""
+
     def on_crop(self, cache: int, length: Callable[[int], int]) -> None:
         """A cache dropped its latest keys, and now has length(layer) of them."""
 

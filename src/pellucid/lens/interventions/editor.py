@@ -138,6 +138,10 @@ class Editor(OpenListener):
         for region in regions:
             region.edit.done.add(name)
 
+    def on_update(self, name: str, update: CacheUpdate) -> None:
+        if self._edits:
+            self._places.note(name, update)
+
     def on_missed(self, name: str, reason: str) -> None:
         if self.wants(name):
             self.unapplied[name] = reason

@@ -57,6 +57,16 @@ class Places:
         self._latest[stack(name)] = place.first_query, queries
         return place
 
+    def note(self, name: str, update: CacheUpdate) -> None:
+        """A module has put keys into a cache, whether it is edited or not."""
+        if not is_cross(name):
+            self._latest[stack(name)] = _start(update), update.length
+
+
+def _start(update: CacheUpdate) -> int:
+    """The number of keys before those of an update."""
+    return update.before() if callable(update.before) else update.before
+
 
 def _of_self(
     queries: int,
@@ -66,8 +76,7 @@ def _of_self(
     offset: int | Tensor | None,
 ) -> Place:
     if update is not None:
-        start = update.before() if callable(update.before) else update.before
-        total = start + update.length
+        total = _start(update) + update.length
         # A static cache has empty slots at its end; a sliding one has lost its first keys.
         return Place(total - queries, total, max(0, total - keys), total)
     if isinstance(offset, Tensor):

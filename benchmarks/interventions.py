@@ -1,0 +1,143 @@
+"""What interventions must reach: each figure as a ratio to its peer in one run, beside its bar.
+
+    python -m benchmarks.interventions [--only SECTION] [--json FILE]
+
+The model is an encoder as wide as all-MiniLM-L6-v2 (384 wide, 12 heads), two layers deep, with
+random weights and room for 16,384 tokens; float32, batch 1, every core. The peer of an edit is the
+same forward pass without edits. The peer of the comparison at 4,096 tokens is the ablation that
+people write with hooks: eager attention, whose mask a hook replaces by one for each head.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+import pellucid
+from benchmarks import measure
+from benchmarks.command import run
+from benchmarks.heart import Row, duration, over
+
+WIDTH, HEADS, LONG, VOCABULARY, LAYERS = 384, 12, 16_384, 30_522, 2
+PEERS_AT = 4096
+HEAD, COLUMN = 5, 7
+Edits = Callable[[pellucid.lens.Intervention], None]
+
+
+def encoder(implementation: str) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=LONG,
+    )
+    return transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()  # type: ignore[no-any-return]
+
+
+def some_ids(length: int) -> Tensor:
+    return torch.randint(0, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(3))
+
+
+def edited(model: nn.Module, ids: Tensor, edits: Edits) -> Tensor:
+    with pellucid.intervene(model) as edit:
+        edits(edit)
+        output: Tensor = model(ids)[0]
+    return output
+
+
+EDITS: dict[str, Edits] = {
+    "a head of each layer": lambda edit: edit.knock_out(head=HEAD),
+    "a column of every head": lambda edit: edit.knock_out(keys=COLUMN),
+    "two words steered": lambda edit: edit.steer(keys=[COLUMN, 99], factor=3.0),
+}
+
+
+def extra_memory(call: Callable[[], object]) -> int:
+    gc.collect()
+    with measure.PeakMemory() as memory:
+        call()
+    return memory.extra
+
+
+def long_texts() -> Iterator[Row]:
+    """Time and memory of edits at 16,384 tokens, beside the plain pass."""
+    model, ids = encoder("sdpa"), some_ids(LONG)
+    calls = {name: partial(edited, model, ids, edits) for name, edits in EDITS.items()}
+    found = measure.beside(calls, partial(model, ids), budget=20, least=2)
+    for name, comparison in found.items():
+        setting = f"{name}, n = {LONG:,}"
+        yield over("an edited pass", f"{setting}: time", comparison, 1.05, "not edited")
+    plain = extra_memory(partial(model, ids))
+    for name, call in calls.items():
+        more = extra_memory(call) - plain
+        vectors = LONG * WIDTH * 4
+        yield Row(
+            figure="an edited pass",
+            setting=f"{name}, n = {LONG:,}: memory",
+            ours=f"{more / 1e6:.0f} MB more",
+            peer=f"one query {vectors / 1e6:.0f} MB",
+            value=max(0, more) / vectors,
+            bar=8,
+        )
+
+
+def hooked(model: nn.Module, ids: Tensor) -> Tensor:
+    """A column knocked out of one head of each layer, as it is written for eager attention."""
+    mask = torch.zeros(1, HEADS, PEERS_AT, PEERS_AT)
+    mask[:, HEAD, :, COLUMN] = -torch.inf
+
+    def give_mask(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
+        return args, options | {"attention_mask": mask}
+
+    hooks = [
+        part.register_forward_pre_hook(give_mask, with_kwargs=True)
+        for name, part in model.named_modules()
+        if name.endswith("attention.self")
+    ]
+    output: Tensor = model(ids, output_attentions=True)[0]
+    for hook in hooks:
+        hook.remove()
+    return output
+
+
+def peers() -> Iterator[Row]:
+    """The same column of one head, by hooks on eager attention and by an intervention."""
+    fused, eager, ids = encoder("sdpa"), encoder("eager"), some_ids(PEERS_AT)
+    ours = partial(edited, fused, ids, lambda edit: edit.knock_out(head=HEAD, keys=COLUMN))
+    theirs = partial(hooked, eager, ids)
+    torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=1e-4)
+    memory = [extra_memory(call) for call in (ours, theirs)]
+    found = measure.beside({"": ours}, theirs, budget=20, least=2)[""]
+    setting = f"a column of one head of each layer, n = {PEERS_AT:,}"
+    yield Row(
+        figure="hooks on eager attention over ours",
+        setting=f"{setting}: time",
+        ours=duration(found.ours),
+        peer=f"hooks {duration(found.peer)}",
+        value=1 / found.ratio,
+        bar=5,
+        at_least=True,
+    )
+    yield Row(
+        figure="hooks on eager attention over ours",
+        setting=f"{setting}: memory",
+        ours=f"{memory[0] / 1e6:.0f} MB",
+        peer=f"hooks {memory[1] / 1e6:,.0f} MB",
+        value=memory[1] / max(1, memory[0]),
+        bar=20,
+        at_least=True,
+    )
+
+
+SECTIONS = (long_texts, peers)
+
+
+if __name__ == "__main__":
+    run("benchmarks.interventions", __doc__, f"transformers {transformers.__version__}", SECTIONS)

@@ -1,0 +1,290 @@
+"""Interventions in a running program: nothing stays behind, threads, generation, watches."""
+
+import itertools
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fuzzing import few_or_many
+from tests.lens.edited_eager import assert_close, eager_edits, hidden
+from tests.lens.families import SOURCE, build, inputs, some_ids
+from tests.models.stacks import of
+from torch import nn
+
+import pellucid
+from pellucid import errors, masks
+from pellucid.lens.interception import listeners, patches
+from pellucid.models import Config
+
+IDS = some_ids()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before = torch.softmax, nn.functional.scaled_dot_product_attention, torch.matmul
+    enabled = torch.backends.mha.get_fastpath_enabled
+    yield
+    assert listeners.active == ()
+    assert patches._patches == {}
+    after = torch.softmax, nn.functional.scaled_dot_product_attention, torch.matmul
+    assert after == before
+    assert torch.backends.mha.get_fastpath_enabled is enabled
+
+
+def output(model, ids=IDS):
+    with torch.no_grad():
+        return model(ids)[0]
+
+
+def edited(model, ids=IDS, **options):
+    with pellucid.intervene(model) as edit:
+        edit.knock_out(**options)
+        return output(model, ids)
+
+
+def test_the_model_is_as_before():
+    model = build("bert", "sdpa")
+    plain = output(model)
+    knocked_out = edited(model, layer=1, head=2)
+    assert (knocked_out - plain).abs().max() > 1e-2
+    assert torch.equal(output(model), plain)
+    edit = pellucid.intervene(model)
+    edit.knock_out(head=9)
+    with pytest.raises(errors.OutOfRangeError, match="no head 9"), edit:
+        output(model)
+    assert torch.equal(output(model), plain)
+
+
+def test_without_edits_nothing_changes():
+    model = build("llama, grouped heads", "sdpa")
+    plain = output(model)
+    with pellucid.intervene(model):
+        assert torch.equal(output(model), plain)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_interventions_and_watches_overlap_in_any_order(order):
+    """Two edits and a watch, opened in one order and closed in another."""
+    model = build("gpt2", "sdpa")
+    both = pellucid.intervene(model)
+    with both:
+        both.knock_out(0, 1)
+        both.knock_out(1, 0, keys=2)
+        truth = output(model)
+    first, second = pellucid.intervene(model), pellucid.intervene(model)
+    first.knock_out(0, 1)
+    second.knock_out(1, 0, keys=2)
+    opened = [first, pellucid.watch(model, values=True), second]
+    for at in order:
+        opened[at].__enter__()
+    ours = output(model)
+    for at in reversed(order):
+        opened[at].__exit__(None, None, None)
+    torch.testing.assert_close(ours, truth)
+    seen = opened[1]
+    assert seen.unseen == {}
+    assert not seen["h.0.attn"][:, 1].any()
+    assert not seen["h.1.attn"][:, 0, :, 2].any()
+    assert all(proof.rows and proof.error <= proof.allowed for proof in seen.proof.values())
+
+
+def test_each_item_of_a_batch_has_its_own_edit():
+    """The same text three times, each with another head knocked out."""
+    model = build("llama, grouped heads", "sdpa")
+    ids = IDS[:1].expand(3, -1)
+    with pellucid.intervene(model) as edit:
+        for item, head in enumerate((0, 3, 5)):
+            edit.knock_out(1, head, items=item)
+        together = output(model, ids)
+    for item, head in enumerate((0, 3, 5)):
+        alone = edited(model, IDS[:1], layer=1, head=head)
+        torch.testing.assert_close(together[item : item + 1], alone)
+
+
+def test_other_threads_are_left_alone():
+    model = build("bert", "sdpa")
+    plain, found = output(model), {}
+    barrier = threading.Barrier(2)
+
+    def elsewhere():
+        barrier.wait(10)
+        found["elsewhere"] = output(model)
+        barrier.wait(10)
+
+    def everywhere():
+        found["everywhere"] = output(model)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    with pellucid.intervene(model) as edit:
+        edit.knock_out(0, 1)
+        barrier.wait(10)
+        here = output(model)
+        barrier.wait(10)
+        inherits = threading.Thread(target=everywhere)
+        inherits.start()
+        inherits.join()
+    thread.join()
+    assert torch.equal(found["elsewhere"], plain)
+    assert torch.equal(found["everywhere"], here)
+
+
+def test_edits_for_everyone():
+    model, found = build("bert", "sdpa"), {}
+    begin = threading.Event()
+
+    def elsewhere():
+        begin.wait(10)
+        found["there"] = output(model)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    with pellucid.intervene(model, everyone=True) as edit:
+        edit.knock_out(0, 1)
+        begin.set()
+        thread.join()
+        assert torch.equal(found["there"], output(model))
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch's compiler
+def test_a_compiled_model_runs_eagerly():
+    model = build("bert", "sdpa")
+    compiled = torch.compile(model, backend="eager")
+    plain = output(compiled)
+    with pellucid.intervene(compiled) as edit:
+        edit.knock_out(0, 1)
+        ours = output(compiled)
+    assert torch.equal(ours, edited(model, layer=0, head=1))
+    torch.testing.assert_close(output(compiled), plain)
+    torch._dynamo.reset()
+
+
+CROSS = {"bart": "*.encoder_attn", "t5": "*.EncDecAttention"}
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_generation_with_a_memory(name):
+    """Positions of cross-attention are those of the text that is written."""
+    model = build(name, "sdpa", generating=True)
+    source = {key: x for key, x in inputs(name, "left").items() if "decoder" not in key}
+    with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+        edit.knock_out(CROSS[name], 1, queries=[3, 5], keys=[2])
+        edit.steer(CROSS[name], 0, keys=slice(0, 2), factor=4)
+        answer = model.generate(
+            **source,
+            max_new_tokens=7,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    assert seen.unseen == {}
+
+    def same(place, query, ones):
+        if not place.endswith(CROSS[name].removeprefix("*")):
+            return None, None
+        added = hidden(ones, slice(None), [1], [3, 5], [2])
+        added[:, 0, :, :2] = torch.tensor(4.0).log()
+        return added, None
+
+    eager = build(name, "eager", generating=True)
+    with torch.no_grad(), eager_edits(eager, same):
+        truth = eager(**source, decoder_input_ids=answer.sequences[:, :-1]).logits
+    assert_close(torch.stack(answer.logits, 1), truth)
+
+
+PLAIN = Config(kind="decoder", vocabulary=53, width=24, heads=3, kv_heads=1, hidden=17, layers=2)
+PAIR = Config(kind="encoder-decoder", vocabulary=53, width=24, heads=3, hidden=17, layers=2)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_our_own_decoder_in_steps(cached):
+    model = of("decoder", PLAIN)
+    ids = IDS % 53
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.knock_out(1, [0, 2], keys=[1, 7])
+        edit.scale(0, 1, -2, queries=[4, 8])
+        whole = model(ids)
+        cache = model.cache(2, ids.shape[1])
+        steps = [model(ids[:, :6], cache=cache)]
+        steps += [model(ids[:, at : at + 1], cache=cache) for at in range(6, ids.shape[1])]
+    torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert (model(ids) - whole).abs().max() > 1e-3
+
+
+def test_our_own_encoder_decoder():
+    model = of("encoder-decoder", PAIR)
+    source, target = some_ids(SOURCE) % 53, IDS % 53
+    mask = masks.padding(torch.tensor([SOURCE, 4]))
+    with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+        edit.knock_out(["decoder.blocks.*.cross"], 1, queries=[3, 5], keys=[2])
+        whole = model(source, target, mask)
+        memory, cache = model.encode(source, mask), model.cache(2, target.shape[1])
+        steps = [
+            model.decode(target[:, at : at + 1], memory, mask, cache=cache)
+            for at in range(target.shape[1])
+        ]
+    torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-5)
+    assert seen.unseen == {}
+
+
+class Attend(nn.Module):
+    def forward(self, query, key, value, mask=None):
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+ROWS, COLS, WIDTH = 5, 7, 3
+CHOICES = st.one_of(
+    st.none(), st.integers(-3, 2), st.lists(st.integers(0, 2), min_size=1, max_size=2, unique=True)
+)
+
+
+@few_or_many(40)
+def test_any_links_are_what_a_mask_on_them_gives(examples):
+    layer = Attend()
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (
+        2 * torch.randn(3, 3, n, WIDTH, generator=generator) for n in (ROWS, COLS, COLS)
+    )
+    shown = torch.rand(ROWS, COLS, generator=generator) > 0.3
+
+    @examples
+    @given(
+        head=CHOICES,
+        items=CHOICES,
+        queries=CHOICES,
+        keys=st.one_of(st.integers(0, 6), st.builds(slice, st.integers(0, 6), st.none())),
+        factor=st.sampled_from([0.0, 0.01, 7.0]),
+        masked=st.booleans(),
+        grad=st.booleans(),
+    )
+    def check(head, items, queries, keys, factor, masked, grad):
+        def index(chosen):
+            return (
+                slice(None) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
+            )
+
+        added = torch.zeros(3, 3, ROWS, COLS, dtype=torch.float64)
+        place = torch.meshgrid(
+            *(
+                torch.arange(n)[index(x)]
+                for n, x in ((3, items), (3, head), (ROWS, queries), (COLS, keys))
+            ),
+            indexing="ij",
+        )
+        added[place] = torch.tensor(factor, dtype=torch.float64).log()
+        scores = query.double() @ key.double().mT * WIDTH**-0.5
+        if masked:
+            scores = scores.masked_fill(~shown, -torch.inf)
+        truth = (scores + added).softmax(-1).nan_to_num(0) @ value.double()
+        with torch.set_grad_enabled(grad), pellucid.intervene(layer) as edit:
+            if factor:
+                edit.steer("", head, keys, factor, queries=queries, items=items)
+            else:
+                edit.knock_out("", head, queries, keys, items=items)
+            ours = layer(query, key, value, shown if masked else None)
+        assert_close(ours, truth)
+
+    check()
