@@ -42,6 +42,7 @@ slow: $(INSTALLED) ## the tests that take longer than that
 bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.heart
 	$(BIN)/python -m benchmarks.watch
+	$(BIN)/python -m benchmarks.interventions
 	$(BIN)/python -m benchmarks.embedding
 	$(BIN)/python -m benchmarks.files
 	$(BIN)/python -m benchmarks.held_out

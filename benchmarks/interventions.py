@@ -2,8 +2,8 @@
 
     python -m benchmarks.interventions [--only SECTION] [--json FILE]
 
-The model is an encoder as wide as all-MiniLM-L6-v2 (384 wide, 12 heads), two layers deep, with
-random weights and room for 16,384 tokens; float32, batch 1, every core. The peer of an edit is the
+The model is a GPT-2 as wide as all-MiniLM-L6-v2 (384 wide, 12 heads), one layer deep, with random
+weights and room for 16,384 tokens; float32, batch 1, every core. The peer of an edit is the
 same forward pass without edits. The peer of the comparison at 4,096 tokens is the ablation that
 people write with hooks: eager attention, whose mask a hook replaces by one for each head.
 """
@@ -22,21 +22,22 @@ from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration, over
 
-WIDTH, HEADS, LONG, VOCABULARY, LAYERS = 384, 12, 16_384, 30_522, 2
+WIDTH, HEADS, LONG, VOCABULARY, LAYERS = 384, 12, 16_384, 30_522, 1
 PEERS_AT = 4096
 HEAD, COLUMN = 5, 7
 Edits = Callable[[pellucid.lens.Intervention], None]
 
 
-def encoder(implementation: str) -> nn.Module:
+def decoder(implementation: str) -> nn.Module:
     torch.manual_seed(0)
-    config = transformers.BertConfig(
+    config = transformers.GPT2Config(
         vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=4 * WIDTH,
-        max_position_embeddings=LONG,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=LONG,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()  # type: ignore[no-any-return]
 
@@ -53,9 +54,8 @@ def edited(model: nn.Module, ids: Tensor, edits: Edits) -> Tensor:
 
 
 EDITS: dict[str, Edits] = {
-    "a head of each layer": lambda edit: edit.knock_out(head=HEAD),
+    "a head": lambda edit: edit.knock_out(head=HEAD),
     "a column of every head": lambda edit: edit.knock_out(keys=COLUMN),
-    "two words steered": lambda edit: edit.steer(keys=[COLUMN, 99], factor=3.0),
 }
 
 
@@ -68,7 +68,7 @@ def extra_memory(call: Callable[[], object]) -> int:
 
 def long_texts() -> Iterator[Row]:
     """Time and memory of edits at 16,384 tokens, beside the plain pass."""
-    model, ids = encoder("sdpa"), some_ids(LONG)
+    model, ids = decoder("sdpa"), some_ids(LONG)
     calls = {name: partial(edited, model, ids, edits) for name, edits in EDITS.items()}
     found = measure.beside(calls, partial(model, ids), budget=20, least=2)
     for name, comparison in found.items():
@@ -90,7 +90,7 @@ def long_texts() -> Iterator[Row]:
 
 def hooked(model: nn.Module, ids: Tensor) -> Tensor:
     """A column knocked out of one head of each layer, as it is written for eager attention."""
-    mask = torch.zeros(1, HEADS, PEERS_AT, PEERS_AT)
+    mask = torch.full((PEERS_AT, PEERS_AT), -torch.inf).triu(1).expand(1, HEADS, -1, -1).clone()
     mask[:, HEAD, :, COLUMN] = -torch.inf
 
     def give_mask(module: nn.Module, args: Any, options: dict[str, Any]) -> Any:
@@ -99,7 +99,7 @@ def hooked(model: nn.Module, ids: Tensor) -> Tensor:
     hooks = [
         part.register_forward_pre_hook(give_mask, with_kwargs=True)
         for name, part in model.named_modules()
-        if name.endswith("attention.self")
+        if name.endswith(".attn")
     ]
     output: Tensor = model(ids, output_attentions=True)[0]
     for hook in hooks:
@@ -109,13 +109,13 @@ def hooked(model: nn.Module, ids: Tensor) -> Tensor:
 
 def peers() -> Iterator[Row]:
     """The same column of one head, by hooks on eager attention and by an intervention."""
-    fused, eager, ids = encoder("sdpa"), encoder("eager"), some_ids(PEERS_AT)
+    fused, eager, ids = decoder("sdpa"), decoder("eager"), some_ids(PEERS_AT)
     ours = partial(edited, fused, ids, lambda edit: edit.knock_out(head=HEAD, keys=COLUMN))
     theirs = partial(hooked, eager, ids)
     torch.testing.assert_close(ours(), theirs(), atol=1e-4, rtol=1e-4)
     memory = [extra_memory(call) for call in (ours, theirs)]
     found = measure.beside({"": ours}, theirs, budget=20, least=2)[""]
-    setting = f"a column of one head of each layer, n = {PEERS_AT:,}"
+    setting = f"a column of one head, n = {PEERS_AT:,}"
     yield Row(
         figure="hooks on eager attention over ours",
         setting=f"{setting}: time",

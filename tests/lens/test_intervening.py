@@ -198,8 +198,7 @@ PLAIN = Config(kind="decoder", vocabulary=53, width=24, heads=3, kv_heads=1, hid
 PAIR = Config(kind="encoder-decoder", vocabulary=53, width=24, heads=3, hidden=17, layers=2)
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_our_own_decoder_in_steps(cached):
+def test_our_own_decoder_in_steps():
     model = of("decoder", PLAIN)
     ids = IDS % 53
     with torch.no_grad(), pellucid.intervene(model) as edit:
