@@ -1,10 +1,15 @@
 """`pellucid trace`, run as a user runs it."""
 
 import json
+from io import StringIO
 
 import pytest
+import torch
+from rich.console import Console
 
-from pellucid.readers.tracing import trace_text
+from pellucid.commands.printing import traces
+from pellucid.lens import Source, Trace
+from pellucid.readers.tracing import Traced, trace_text
 from tests.command_line import options_of
 
 TEXT = "In the beginning God created the heaven and the earth. In the beginning God created the"
@@ -99,6 +104,36 @@ def test_pictures(run, tmp_path):
         assert "earth" in drawn
         assert "5.3: +1.67" in drawn
         assert "<script" not in drawn
+
+
+def test_a_token_that_looks_like_markup_is_printed():
+    """Rich would take [b] for bold."""
+    trace = Trace(
+        method="direct",
+        token=0,
+        against=None,
+        position=1,
+        number=1.0,
+        probability=0.5,
+        logits=torch.zeros(2),
+        tokens=torch.tensor([1.0, -0.5]),
+        source_tokens=None,
+        heads={"layers.0.attn": torch.tensor([0.5])},
+        pairs={"layers.0.attn": torch.tensor([[1.0, -0.5]])},
+        others={Source("bias", "layers.0"): 0.5},
+        absorbed={},
+        adds_up=True,
+    )
+    traced = Traced(
+        model="m", kind="next token", trace=trace, choice="[b]", against=None,
+        tokens=["[b]", "[/b]"], labels=["0"], likeliest=[("[b]", 0.5)],
+    )  # fmt: skip
+    written = StringIO()
+    traces.show(traced, Console(file=written, width=80))
+    lines = written.getvalue()
+    assert "[/b] 1 -0.500" in lines
+    assert "from [b] 0 +1.00, [/b] 1 -0.50" in lines
+    assert "Nothing is missing" in lines
 
 
 def test_a_long_text_is_cut(run):

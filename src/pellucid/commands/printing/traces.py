@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from pellucid.commands.printing.console import plain_table, say
+from pellucid.commands.printing.console import isolated, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common import files
 from pellucid.common.wording import listing, percent, short
@@ -53,6 +54,11 @@ def _show_text(tokens: list[str], amounts: list[float], console: Console) -> Non
     console.print(line)
 
 
+def _name(token: str) -> str:
+    """A token beside its number."""
+    return isolated(short(" ".join(token.split()) or repr(token), 20))
+
+
 def _show_tokens(traced: Traced, console: Console) -> None:
     """The tokens with the largest amounts, with bars."""
     trace = traced.trace
@@ -70,7 +76,7 @@ def _show_tokens(traced: Traced, console: Console) -> None:
         names = traced.source_tokens if side else traced.tokens
         bar = "█" * round(abs(amount) / largest * room)
         grid.add_row(
-            short(names[place].strip() or repr(names[place]), 20),
+            Text(_name(names[place])),
             Text(f"{side} {place}".strip(), style="dim"),
             f"{amount:+.3f}",
             Text(bar, style="blue" if amount > 0 else "yellow"),
@@ -89,7 +95,7 @@ def _show_map(traced: Traced, console: Console) -> None:
         titles = "".join(f"{head:>6}" for head in range(widest))
         console.print(Text(" " * side + titles, style="dim"))
     for label, row in zip(traced.labels, rows, strict=True):
-        line = Text(f"{label:>{side}} ", style="dim")
+        line = Text().append(f"{label:>{side}} ", style="dim")
         for amount in row:
             if has_numbers:
                 line.append_text(shaded(f"{amount:+.2f}".rjust(5), amount / largest)).append(" ")
@@ -118,9 +124,10 @@ def _show_heads(traced: Traced, console: Console) -> None:
         if label.startswith(("x", "e")) and traced.source_tokens:
             names = traced.source_tokens
         order = given.abs().argsort(descending=True)[:SOURCES].tolist()
-        parts = [f"{names[i].strip() or repr(names[i])} {i} {float(given[i]):+.2f}" for i in order]
-        line = Text(f"{label}.{head}".rjust(6), style="dim")
-        line.append(f" {amount:+.3f}", style="")
+        parts = [f"{_name(names[i])} {i} {float(given[i]):+.2f}" for i in order]
+        line = Text().append(f"{label}.{head}".rjust(6), style="dim").append(f" {amount:+.3f}")
+        while len(parts) > 1 and cell_len(line.plain + ", ".join(parts)) > console.width - 7:
+            parts.pop()
         line.append("  from ", style="dim").append(", ".join(parts))
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -132,10 +139,12 @@ def _show_sum(traced: Traced, console: Console) -> None:
     say(f"The sum: {described(traced)}", console, style="bold")
     grid = plain_table()
     grid.show_header = False
-    for justify in ("right", "left"):
-        grid.add_column(justify=justify, no_wrap=True)
-    for title, amount in sums(traced):
-        grid.add_row(f"{amount:+.4f}", title)
+    parts = sums(traced)
+    widest = max(len(f"{amount:+.4f}") for _, amount in parts)
+    grid.add_column(justify="right", no_wrap=True, min_width=widest)
+    grid.add_column()
+    for title, amount in parts:
+        grid.add_row(f"{amount:+.4f}", Text(title))
     grid.add_row(f"{trace.total:.4f}", f"together; the logit is {trace.number:.4f}")
     console.print(grid)
     missing = trace.missing
