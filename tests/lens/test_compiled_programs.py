@@ -192,6 +192,57 @@ def test_a_link_of_one_token_changes_one_token():
     assert same(found, expected)
 
 
+def patched(model, layer, head, part):
+    """What a program returns if a head has something from the run on the next text of the batch."""
+    facts = model.facts
+    with torch.no_grad(), pellucid.watch(model, values=True) as seen:
+        model(facts.texts.roll(-1, 0))
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.patch(seen, layer, head, part=part)
+        return returned(model, model(facts.texts))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "part", "follows"),
+    [
+        ("previous", 0, "output", "next"),
+        ("previous", 0, "value", "next"),
+        ("previous", 0, "pattern", "own"),  # where it looks does not depend on the text
+        ("previous", 0, "key", "own"),
+        ("share", 0, "value", "next"),
+        ("share", 0, "query", "own"),
+        ("histogram", 0, "pattern", "next"),  # only where it looks does
+        ("histogram", 0, "value", "own"),
+    ],
+)
+def test_what_is_patched_comes_from_the_other_text(name, head, part, follows):
+    model = program(name)
+    results = model.facts.results
+    next_ones = results[1:] + results[:1]
+    layer = int(next(iter(model.facts.functions)).split(".")[0])
+    found = patched(model, layer, head, part)
+    assert same(found, next_ones if follows == "next" else results)
+    assert not same(found, results if follows == "next" else next_ones)
+
+
+def test_induction_with_the_tokens_before_of_another_text():
+    """It then looks at what comes where the other text had the token before."""
+    model = program("induction")
+    facts = model.facts
+    found = patched(model, 1, 0, "output")
+    tried = 0
+    for text, other, row in zip(
+        facts.texts.tolist(), facts.texts.roll(-1, 0).tolist(), found, strict=True
+    ):
+        for place in range(1, len(text)):
+            matches = [j for j in range(2, place + 1) if other[j - 1] == text[place]]
+            if len(matches) < 2:  # of several, the mean is written
+                expected = facts.words[text[matches[0]]] if matches else None
+                assert row[place - 1] == expected
+                tried += bool(matches)
+    assert tried > 4
+
+
 def test_why_induction_looks_there():
     """The score is the query's own token times what the first head brought to the key."""
     model = program("induction")
