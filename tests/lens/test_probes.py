@@ -50,6 +50,12 @@ def gpt2():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
+def llama():
+    torch.manual_seed(7)
+    config = transformers.LlamaConfig(**GROUPED, **SIZES, initializer_range=0.5)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
 # Texts
 
 
@@ -92,20 +98,20 @@ def test_the_needle_is_where_its_links_are():
     for trial, control in zip(made.trials, made.controls, strict=True):
         [ids], [other] = trial.ids.tolist(), control.ids.tolist()
         assert len(ids) == len(other) <= 150
-        links = trial.links["retrieval"].tolist()
+        links, predicted = trial.links["retrieval"].tolist(), trial.predicted.tolist()
         assert torch.equal(trial.links["retrieval"], control.links["retrieval"])
         assert torch.equal(trial.predicted, control.predicted)
-        for (_, query, key), (_, position, token) in zip(
-            links, trial.predicted.tolist(), strict=True
-        ):
+        for (_, query, key), (_, position, token) in zip(links, predicted, strict=True):
             assert query == position
             assert ids[key] == token
-            assert other[key] != token
-        differing = [i for i, pair in enumerate(zip(ids, other, strict=True)) if len({*pair}) > 1]
-        assert differing == [key for _, _, key in links]
-        text = " ".join(spelt.get(number, "") for number in ids)
-        assert text.count("lives by the") == 2
-        assert text.endswith(" ".join(spelt[ids[key]] for _, _, key in links[-2:-1]))
+            assert query + 1 == len(ids) or ids[query + 1] == token
+        assert links[-1][1] == len(ids) - 1
+        text, without = (" ".join(spelt.get(x, "") for x in one) for one in (ids, other))
+        answer = " ".join(spelt[token] for *_, token in predicted)
+        assert text.count(f"lives by the {answer} and no one else") == 1
+        assert text.endswith(f"lives by the {answer}".rpartition(" ")[0])
+        assert without.count("lives by the") == 1
+        assert without.endswith(f"lives by the {answer}".rpartition(" ")[0])
         depths.append(links[0][2] / len(ids))
     assert depths == sorted(depths)
     assert depths[0] < 0.35 < depths[-1]
@@ -154,12 +160,7 @@ def test_a_behaviour_by_hand():
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_scores_are_means_of_the_models_own_weights(kind):
-    if kind == "gpt2":
-        model = gpt2()
-    else:
-        torch.manual_seed(7)
-        config = transformers.LlamaConfig(**GROUPED, **SIZES, initializer_range=0.5)
-        model = transformers.LlamaForCausalLM(config).eval()
+    model = gpt2() if kind == "gpt2" else llama()
     table = probe_heads(model, probes=(*REPEATED, "first token"), length=21, check=False, seed=3)
     model.set_attn_implementation("eager")
     made = repeated_tokens(Vocabulary(VOCABULARY), 21, 2, 3)
@@ -325,27 +326,29 @@ def test_what_a_model_does_not_do_is_not_checked():
     assert {row.verdict for row in table} <= {"", "looks so"}
 
 
-def test_links_to_the_first_token_are_cut(monkeypatch):
-    monkeypatch.setattr("pellucid.lens.probes.probing._looking", lambda _, found: places(found)[:2])
-    model = gpt2()
-
-    def places(found):
-        return list(found.scores["first token"])
-
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_links_to_the_first_token_are_cut(kind, monkeypatch):
+    """As the model's own eager code does it, given a mask for each head."""
+    monkeypatch.setattr(
+        "pellucid.lens.probes.probing._looking",
+        lambda _, found: [*found.scores["first token"]][:2],
+    )
+    model = gpt2() if kind == "gpt2" else llama()
+    heads = model.config.num_attention_heads
     table = probe_heads(model, probes="first token", length=17, texts=3, seed=5)
     [trial] = first_token(Vocabulary(VOCABULARY), 17, 3, 5).trials
     [check] = table.checks
     assert check.heads == (("0", 0), ("0", 1))
     model.set_attn_implementation("eager")
-    hidden = torch.zeros(3, 3, 17, 17).tril().fill_(0)
-    hidden = hidden.masked_fill(torch.ones(17, 17).triu(1).bool(), -torch.inf)
+    hidden = torch.zeros(3, heads, 17, 17).masked_fill(
+        torch.ones(17, 17).triu(1).bool(), -torch.inf
+    )
     hidden[:, :2, 1:, 0] = -torch.inf
-    attention = model.transformer.h[0].attn
-
-    def cut(module, arguments, options):
-        return arguments, {**options, "attention_mask": hidden}
-
-    attention.register_forward_pre_hook(cut, with_kwargs=True)
+    attention = model.transformer.h[0].attn if kind == "gpt2" else model.model.layers[0].self_attn
+    attention.register_forward_pre_hook(
+        lambda _, arguments, options: (arguments, {**options, "attention_mask": hidden}),
+        with_kwargs=True,
+    )
     with torch.no_grad():
         expected = trial.behaviour(model(trial.ids).logits).mean()
     assert check.without == pytest.approx(expected.item(), abs=1e-5)

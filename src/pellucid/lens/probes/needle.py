@@ -9,9 +9,6 @@ from pellucid.lens.probes import phrases
 from pellucid.lens.probes.experiments import Experiment, Trial
 from pellucid.lens.probes.vocabulary import Vocabulary
 
-TRIES = 1000
-"""How many answers are drawn to find one of as many tokens as another."""
-
 
 def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experiment:
     """Sentences, among them a needle; then a question, and the answer as the needle has it.
@@ -20,8 +17,7 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
     next. The answer is given to the model token by token, so that a model that would answer
     otherwise has a score too.
 
-    In the control the needle says something else, in as many tokens. Tokens that both have do not
-    count.
+    In the control there is no needle, but as many tokens of other sentences.
 
     Source: Wu et al. 2024, "Retrieval Head Mechanistically Explains Long-Context Factuality",
     section 2.
@@ -39,15 +35,16 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
     trials: list[Trial] = []
     controls: list[Trial] = []
     for number in range(texts):
-        found, other = _two_answers(vocabulary, random)
-        who, what = random.choice(phrases.PEOPLE), random.choice(phrases.NAMES)
-        before = vocabulary.following(f"The {who} of {what} lives by the")
+        who, whose = random.choice(phrases.PEOPLE), random.choice(phrases.NAMES)
+        lives = f"The {who} of {whose} lives by the"
+        before, end = vocabulary.following(lives), vocabulary.following("and no one else.")
+        answer = vocabulary.following(_answer(random))
+        said = [*before, *answer, *end]
         question = vocabulary.following(
-            f"Question: Where does the {who} of {what} live? Answer: The {who} of {what} lives "
-            "by the"
+            f"Question: Where does the {who} of {whose} live? Answer: {lives}"
         )
-        end = vocabulary.following("and no one else.")
-        room = length - len(vocabulary.start) - sum(map(len, (before, found, end, question, found)))
+        start = vocabulary.start
+        room = length - sum(map(len, (start, said, question, answer)))
         if room < 0:
             raise ArgumentError(
                 f"length must be {length - room} or more for the needle and its question, got "
@@ -55,14 +52,15 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
             )
         hay = _hay(vocabulary, random, room)
         depth = round(len(hay) * (number + 0.5) / texts)
-        start = [*vocabulary.start, *(x for one in hay[:depth] for x in one), *before]
-        rest = [*end, *(x for one in hay[depth:] for x in one), *question, *found[:-1]]
-        written = len(start) + len(rest)  # the position before the answer
-        places = [i for i, token in enumerate(found) if token != other[i]]
-        links = torch.tensor([[0, written + i, len(start) + i] for i in places])
-        predicted = torch.tensor([[0, written + i, found[i]] for i in places])
-        for said, made in ((found, trials), (other, controls)):
-            ids = torch.tensor([[*start, *said, *rest]])
+        first = [*start, *(token for one in hay[:depth] for token in one)]
+        last = [*(token for one in hay[depth:] for token in one), *question, *answer[:-1]]
+        place = len(first) + len(before)  # where the needle's answer begins
+        written = len(first) + len(said) + len(last) - len(answer)  # the position before the answer
+        links = torch.tensor([[0, written + i, place + i] for i in range(len(answer))])
+        predicted = torch.tensor([[0, written + i, token] for i, token in enumerate(answer)])
+        nothing = _others(vocabulary, random, len(said))
+        for middle, made in ((said, trials), (nothing, controls)):
+            ids = torch.tensor([[*first, *middle, *last]])
             made.append(Trial(ids=ids, links={"retrieval": links}, predicted=predicted))
     return Experiment(
         behaviour="log-probability of the needle's words, in nats per token",
@@ -71,14 +69,12 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
     )
 
 
-def _two_answers(vocabulary: Vocabulary, random: Random) -> tuple[list[int], list[int]]:
-    """The ids of two different answers of as many tokens."""
-    found = vocabulary.following(_answer(random))
-    for _ in range(TRIES):
-        other = vocabulary.following(_answer(random))
-        if len(other) == len(found) and other != found:
-            return found, other
-    raise ArgumentError("the tokenizer gives no two answers of as many tokens")
+def _others(vocabulary: Vocabulary, random: Random, count: int) -> list[int]:
+    """The first `count` tokens of other sentences."""
+    ids: list[int] = []
+    while len(ids) < count:
+        ids += vocabulary.following(phrases.sentence(random))
+    return ids[:count]
 
 
 def _answer(random: Random) -> str:
