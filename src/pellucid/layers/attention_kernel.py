@@ -1,12 +1,12 @@
 """Attention of one new token per row over a cache, and its rotary positions, compiled."""
 
-import math
 from typing import Any
 
 import numpy as np
 from numba import prange
 
 from pellucid.attention.numba_cache import kernel, parallel_kernel
+from pellucid.layers.elementary import exp, tanh
 
 f32 = np.float32
 
@@ -69,7 +69,7 @@ def attend(
         for j in range(low, high):
             score = _dot(query[row, head], key[j]) * scale
             if softcap > 0:
-                score = softcap * f32(math.tanh(score / softcap))
+                score = softcap * tanh(score / softcap)
             if bias.shape[0]:
                 score += bias[min(row, bias.shape[0] - 1), head, j]
             own[j] = score
@@ -77,9 +77,9 @@ def attend(
         total = f32(0.0)
         if sinks.shape[0]:
             best = max(best, sinks[head])
-            total = f32(math.exp(sinks[head] - best))
+            total = exp(sinks[head] - best)
         for j in range(low, high):
-            own[j] = f32(math.exp(own[j] - best))
+            own[j] = exp(own[j] - best)
             total += own[j]
         mixed = out[row, head]
         mixed[:] = f32(0.0)

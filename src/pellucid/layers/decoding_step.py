@@ -26,6 +26,8 @@ from pellucid.layers.thread_count import ThreadCount
 if TYPE_CHECKING:
     from pellucid.layers.cache import Cache
 
+MOST_TEXTS = 1024
+"""Most texts; of packed weights, `MOST_ROWS`."""
 _SUPPORTED = {
     *("kind", "vocabulary", "width", "layers", "decoder_layers", "heads", "kv_heads", "head_dim"),
     *("hidden", "norm", "norm_eps", "norm_weight", "norm_bias", "norm_offset", "norm_first"),
@@ -56,7 +58,7 @@ def of(
     """
     if (
         x.shape[1] > 1
-        or not fits(x)
+        or not fits(x, MOST_TEXTS)
         or stack.training
         or torch.compiler.is_compiling()
         or _is_watched()
@@ -77,6 +79,8 @@ def of(
             step = cache.step = Step(stack)
         except _UnfitError:
             step = cache.step = None
+    if step is not None and step.kind == torch.uint8 and not fits(x):
+        return None
     return step
 
 

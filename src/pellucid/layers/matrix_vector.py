@@ -1,7 +1,7 @@
 """Products of a matrix and a few vectors at memory bandwidth, by compiled loops if available.
 
 The next token of a few texts takes one read of every weight. Of int8 weights and many vectors, the
-product is one of whole numbers: see `int8_kernel`.
+product is one of whole numbers: see `tile_kernel`.
 """
 
 from collections import defaultdict
@@ -21,6 +21,9 @@ from pellucid.layers.thread_count import ThreadCount
 
 MOST_ROWS = 8
 """Most texts; above, one matrix product for all is faster than a row of weights at a time."""
+WIDE, MOST_WIDE_ROWS = 2**13, 1024
+"""Rows of weights, such as those of a vocabulary, for which torch lays all of them out anew, and
+most texts: until then that takes longer than what it saves."""
 WORTHWHILE = 2**20
 """Weights below which loading the compiled code costs more than it saves."""
 LEAST_SIZE, MOST_COLUMNS = 4, 2**16
@@ -43,20 +46,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
         scale: of the rows of weight.
     """
     rows = x.flatten(0, -2)
-    if weight.dtype == torch.int8 and scale is not None and _fits_whole(rows, weight):
+    if scale is not None and _fits_whole(rows, weight):
         return _whole_product(rows, weight, bias, scale).view(*x.shape[:-1], len(weight))
     is_small = weight.numel() < WORTHWHILE
-    if is_small or torch.compiler.is_compiling() or not fits(rows):
+    most = MOST_WIDE_ROWS if len(weight) >= WIDE and scale is None else MOST_ROWS
+    if is_small or torch.compiler.is_compiling() or not fits(rows, most):
         if scale is None:
             return nn.functional.linear(x, weight, bias)
         product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
         return product if bias is None else product + bias
-    kernel = compiled_kernel()
-    out = np.empty((len(rows), len(weight)), np.float32)
-    vectors = (NOTHING if x is None else x.numpy() for x in (scale, bias))
+    out = torch.empty(len(rows), len(weight))
+    matrix, inputs, found = weight.numpy(), rows.contiguous().numpy(), out.numpy()
+    scales, added = (NOTHING if part is None else part.numpy() for part in (scale, bias))
     with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
-        kernel.project(weight.numpy(), *vectors, rows.contiguous().numpy(), out, parts)
-    return torch.from_numpy(out).view(*x.shape[:-1], len(weight))
+        if len(rows) == 1 or scale is not None:
+            compiled_kernel().project(matrix, scales, added, inputs, found, parts)
+        else:
+            from pellucid.layers import tile_kernel
+
+            tile_kernel.project_float(matrix, added, inputs, found, parts)
+    return out.view(*x.shape[:-1], len(weight))
 
 
 def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
@@ -74,28 +83,16 @@ def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
 
 def _whole_product(rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """rows (rows, in) @ weight.T * scale + bias, by sums of whole numbers."""
-    from pellucid.layers import int8_kernel as kernel
-    from pellucid.layers.int8_products import STEP
+    from pellucid.layers import tile_kernel as kernel
 
-    count, cols = rows.shape
-    length = -(-cols // STEP) * STEP
-    # Not NumPy's, whose memory does not begin with a line of the cache.
-    whole = torch.empty(count, length, dtype=torch.int16).numpy()
-    out = torch.empty(count, len(weight))
-    added = torch.zeros(len(weight)) if bias is None else bias
-    most = min(2**15 - 1, (2**31 - 1) // (127 * cols))
-    arguments = (
-        *(part.numpy() for part in (weight, scale, added, rows.contiguous())),
-        whole,
-        np.empty(count, np.float32),
-        most,
-        out.numpy(),
-    )
+    out = torch.empty(len(rows), len(weight))
+    vectors = (NOTHING if part is None else part.numpy() for part in (scale, bias))
+    arguments = weight.numpy(), *vectors, rows.contiguous().numpy(), out.numpy()
     if torch.get_num_threads() == 1:
         kernel.project_alone(*arguments)
     else:
         with cores() as parts:
-            kernel.project(*arguments, parts)
+            kernel.project_whole(*arguments, parts)
     return out
 
 

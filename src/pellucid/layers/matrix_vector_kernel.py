@@ -12,7 +12,7 @@ from numba import carray, prange, types
 from numba.extending import intrinsic, overload
 
 from pellucid.attention.numba_cache import kernel, parallel_kernel
-from pellucid.layers import packed_kernel
+from pellucid.layers import packed_kernel, tile_kernel
 from pellucid.layers.decoding_table import KEY, QUERY, VALUE
 
 f32 = np.float32
@@ -35,8 +35,7 @@ def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, ou
 
     Four distant rows of weights are read at once: memory serves four streams faster than one.
     """
-    size = weight.shape[0]
-    low, high = size * part // parts, size * (part + 1) // parts
+    low, high = tile_kernel.bounds(weight.shape[0], part, parts)
     quarter = (high - low) // 4
     for row in range(x.shape[0]):
         y, result = x[row], out[row]
@@ -100,10 +99,13 @@ def _rounded_as(x: Any, like: Any) -> Any:
     def plain(x: Any, like: Any) -> Any:
         return x
 
+    def whole(x: Any, like: Any) -> Any:
+        return tile_kernel.rounded(x)
+
     def packed(x: Any, like: Any) -> Any:
         return packed_kernel.rounded(x)
 
-    return packed if like.dtype == types.uint8 else plain
+    return {types.uint8: packed, types.int8: whole}.get(like.dtype, plain)
 
 
 def part_of(
@@ -120,7 +122,19 @@ def _part_as(
         table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
     ) -> None:
         weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
-        _share(weight, scale, bias, part, parts, x, out)
+        if tile_kernel.fits(x.shape[0], out.shape[1], x.shape[1]):
+            tile_kernel.share_float(weight, bias, x, part, parts, out)
+        else:
+            _share(weight, scale, bias, part, parts, x, out)
+
+    def whole(
+        table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+    ) -> None:
+        weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
+        if tile_kernel.fits(x.shape[0], out.shape[1], x.shape[1]):
+            tile_kernel.share_whole(weight, scale, bias, rounded, part, parts, out)
+        else:
+            _share(weight, scale, bias, part, parts, x, out)
 
     def packed(
         table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
@@ -129,7 +143,7 @@ def _part_as(
         bias = vector_at(table[field + 2], out.shape[1])
         packed_kernel.share(matrix, bias, part, parts, rounded, out)
 
-    return packed if like.dtype == types.uint8 else plain
+    return {types.uint8: packed, types.int8: whole}.get(like.dtype, plain)
 
 
 @parallel_kernel

@@ -7,6 +7,7 @@ from numba import prange
 
 from pellucid.attention.numba_cache import kernel, parallel_kernel
 from pellucid.layers.packed_products import BLOCK, FEW, row_products, through_half
+from pellucid.layers.tile_kernel import bounds
 
 f32 = np.float32
 _four_by_4, _one_by_4 = (row_products(4, True, rows) for rows in (FEW, 1))
@@ -100,7 +101,7 @@ def share(matrix: Any, bias: Any, part: Any, parts: Any, rounded: Any, out: Any)
     size, kind, least = out.shape[1], matrix[KIND], matrix[LEAST]
     step = blocks * (16 if kind in (BY_4, OF_K_4) else 32)
     wide = blocks * (2 if kind in (BY_4, BY_8) else 8 if kind == SPLIT else 4)
-    low, high = size * part // parts, size * (part + 1) // parts
+    low, high = bounds(size, part, parts)
     quarter = (high - low) // FEW
     for row in range(rows):
         x = whole.ctypes.data + row * blocks * BLOCK

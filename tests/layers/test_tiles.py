@@ -1,4 +1,4 @@
-"""Int8 weights times many rows: no further from float64 than the rounding of the inputs allows."""
+"""Products by tiles: no further from float64 than the rounding of the inputs allows."""
 
 import numpy as np
 import pytest
@@ -121,10 +121,10 @@ def test_other_processors_give_the_same(monkeypatch):
     """Those without AVX2 add the same whole numbers in another order."""
     import numba
 
-    from pellucid.layers import int8_products
+    from pellucid.layers import tiles
 
-    monkeypatch.setattr(int8_products, "has", lambda feature: False)
-    tile = int8_products.tile
+    monkeypatch.setattr(tiles, "has", lambda feature: False)
+    tile = tiles.whole_tile
 
     @numba.njit
     def one(x, weight, length, x_scale, scale, bias, out):
@@ -147,3 +147,69 @@ def test_other_processors_give_the_same(monkeypatch):
     one(x, weight, 64, x_scale, scale, bias, out)
     truth = (x.astype(np.int64) @ weight.T.astype(np.int64)) * x_scale[:, None] * scale + bias
     np.testing.assert_allclose(out, truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 7, 131])
+def test_tiles_of_floats(rows, parts):
+    from pellucid.layers import tile_kernel, tiles
+
+    for size, cols in [(4, tiles.LANES), (5, 17), (31, 83), (37, 1031)]:
+        generator = torch.Generator().manual_seed(size)
+        x = torch.randn(rows, cols, generator=generator)
+        weight = torch.randn(size, cols, generator=generator)
+        bias, out = torch.randn(size, generator=generator), torch.full((rows, size), 1e9)
+        tile_kernel.project_float(weight.numpy(), bias.numpy(), x.numpy(), out.numpy(), parts)
+        truth = x.double() @ weight.double().T + bias
+        theirs = torch.nn.functional.linear(x, weight, bias)
+        allowed = (theirs - truth).abs().max() + 2**-22 * x.norm(dim=-1).max() * 2 * cols**0.5
+        assert (out - truth).abs().max() <= allowed
+
+
+@torch.no_grad()
+def test_many_texts_times_a_vocabulary(monkeypatch):
+    monkeypatch.setattr(matrix_vector, "WIDE", 31)
+    generator = torch.Generator().manual_seed(5)
+    x, weight = (
+        torch.randn(2, 17, 83, generator=generator),
+        torch.randn(37, 83, generator=generator),
+    )
+    found = matrix_vector.linear(x, weight, None)
+    torch.testing.assert_close(found, x @ weight.T, rtol=1e-5, atol=1e-4)
+
+
+def test_parts_of_a_product_are_whole_tiles():
+    """The last tile may lie over the one before it: that one must be of the same part."""
+    from pellucid.layers.tile_kernel import bounds
+
+    for size in range(1, 67):
+        for parts in (1, 2, 3, 8):
+            found = [bounds(size, part, parts) for part in range(parts)]
+            columns = [column for low, high in found for column in range(low, high)]
+            assert columns == list(range(size))
+            for low, high in found:
+                assert high - low > 4 or low in (0, size)
+
+
+def test_elementary_functions():
+    from pellucid.attention.numba_cache import kernel
+    from pellucid.layers.elementary import erf, exp, tanh
+
+    @kernel
+    def all_of(x, exps, erfs, tanhs):
+        for i in range(len(x)):
+            exps[i], erfs[i], tanhs[i] = exp(x[i]), erf(x[i]), tanh(x[i])
+
+    x = torch.cat([torch.linspace(-86, 87, 9973), torch.linspace(-5, 5, 9973), torch.zeros(1)])
+    found = torch.empty(3, len(x))
+    all_of(x.numpy(), *found.numpy())
+    truth = x.double().exp(), x.double().erf(), x.double().tanh()
+    assert ((found[0] - truth[0]) / truth[0]).abs().max() <= 1.5e-7
+    assert (found[1] - truth[1]).abs().max() <= 4e-7
+    assert (found[2] - truth[2]).abs().max() <= 3e-7
+    odd = torch.tensor([torch.nan, -torch.inf, -88.0, torch.inf])
+    found = torch.empty(3, 4)
+    all_of(odd.numpy(), *found.numpy())
+    assert found[:, 0].isnan().all()
+    assert found[:, 1].tolist() == found[:, 2].tolist() == [0, -1, -1]
+    assert found[:, 3].tolist() == [pytest.approx(np.exp(88.0), rel=1e-6), 1, 1]
