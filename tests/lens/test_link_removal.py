@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.attention.cases import Case, by_rule, cases, random
 from tests.fuzzing import few_or_many
 from tests.lens.recorded import record_of
+from tests.lens.tiny import CONFIGS, build, some_ids
 
 import pellucid
 from pellucid import masks
@@ -222,6 +223,26 @@ def test_a_model_that_returns_no_context_of_its_own():
     torch.testing.assert_close(found.context.double(), truth, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("renormalize", [True, False])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_is_what_a_model_computes_whose_links_are_knocked_out(name, renormalize):
+    model, ids = build(name, "eager"), some_ids()
+    heads, queries, keys = [0, 2], [1, 5, 10], [0, 1, 4]
+    with torch.no_grad(), pellucid.watch(model, values=True) as seen:
+        model(ids)
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.knock_out(0, heads, queries, keys, renormalize=renormalize)
+        with pellucid.watch(model, values=True) as knocked_out:
+            model(ids)
+    links = torch.cartesian_prod(*map(torch.tensor, ([0, 1], heads, queries, keys)))
+    found = without(seen.records[0], links, torch.zeros(len(links)).int(), renormalize=renormalize)
+    assert len(found) == 2 * len(heads) * len(queries)
+    expected = knocked_out.records[0].context[tuple(found.places.T)]
+    largest = float(seen.records[0].value.abs().max())
+    torch.testing.assert_close(found.context, expected, atol=1e-5 * largest, rtol=0)
+    assert found.change.abs().max() > 1e-3
+
+
 def test_errors_say_what_was_wanted():
     record = record_of(causal_case())
     with pytest.raises(ArgumentError, match="links must say the item, since the batch has 2"):
@@ -239,4 +260,5 @@ def test_errors_say_what_was_wanted():
     with pytest.raises(ArgumentError, match="recorded without values"):
         without(replace(record, values=None), [[0, 5, 3, 3]])
     assert len(without(record, torch.empty(0, 4, dtype=torch.int64))) == 0
+    assert repr(without(record, [[0, 5, 0, 0]])) == "Without(1 rows, 1 of them mixed again)"
     assert len(without(record, torch.empty(0, 4, dtype=torch.int64), [])) == 0

@@ -101,6 +101,27 @@ def test_recall_is_the_mass_of_the_keys_with_the_highest_scores():
     assert math.isnan(table.mean(policy="nobody"))
 
 
+def test_weights_that_are_kept_give_the_same():
+    record = record_of(a_case())
+    weights = record.weights.dense()
+    kept = pellucid.Recording.from_attentions([weights]).records[0]
+    options = {"steps": [41, 23], "budgets": [5, 1.0]}
+    table = eviction_recall(kept, {"H2O": h2o_scores}, **options)
+    grouped = weights.unflatten(1, (KV_HEADS, -1))
+    assert len(table) == 2 * 2 * 2 * HEADS  # no head shares its key with another
+    assert table.mean(budget=1.0) == pytest.approx(1)
+    row = next(x for x in table if (x.policy, x.step, x.head) == ("H2O", 23, 4))
+    recalls = []
+    for item in grouped[:, 1, 1].double():
+        past, future = item[:23, :23].sum(0), item[23:, :23].sum(0)
+        recalls.append(future[kept_by(past.tolist(), 5)].sum() / future.sum())
+    assert row.recall == pytest.approx(float(sum(recalls) / 2), abs=1e-5)
+    weights[0, 0, 3, 30] = 0.1
+    seen = pellucid.Recording.from_attentions([weights])
+    with pytest.raises(ArgumentError, match="no causal attention"):
+        eviction_recall(seen, {"H2O": h2o_scores}, **options)
+
+
 def test_a_policy_sees_the_past_alone():
     """Whatever comes after a step changes no score."""
     case = a_case()

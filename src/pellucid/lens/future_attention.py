@@ -114,15 +114,16 @@ def _stream(
     _ = weights.logsumexp  # of all rows at once
     for stop in range(queries, 0, -height):
         start = max(0, stop - height)
+        width = keys if is_cross else min(keys, max(1, own[stop - 1]))  # no later step shows more
         with torch.no_grad():
-            rows = weights.rows(slice(start, stop))[...]
+            rows = weights.rows(slice(start, stop))[..., :width]
         if real is not None:
             counted = real[:, start:stop].reshape(*outer[:-1], 1, stop - start, 1)
             rows = rows * counted
         for row in reversed(range(start, stop)):
             if (step := own[row]) < 1:
                 return
-            running += rows[..., row - start, :]
+            running[..., :width] += rows[..., row - start, :]
             yield step, running[..., : keys if is_cross else step].to(weights.dtype)
 
 

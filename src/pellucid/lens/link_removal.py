@@ -24,7 +24,7 @@ LINK_NUMBERS = 2**22
 """Numbers of values that are gathered at once."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Without:
     """Rows that lost links. Each row of a group is an entry; without groups, each link is."""
 
@@ -43,6 +43,10 @@ class Without:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def __repr__(self) -> str:
+        again = int(self.recomputed.sum())
+        return f"Without({len(self):,} rows, {again:,} of them mixed again)"
 
 
 class Entries(NamedTuple):
@@ -102,7 +106,7 @@ def without(
         raise TypeMismatchError(f"record must be a Record, got {type(record).__name__}")
     with torch.no_grad():
         mixing = Mixing(record)
-        checked = checked_links(links, mixing.operands.shape)
+        checked = checked_links(links, mixing.operands.shape).to(mixing.value.device)
         entries = _entries(checked, groups, mixing.operands.shape)
         return removed_from(mixing, entries, renormalize)
 

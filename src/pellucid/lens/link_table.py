@@ -46,5 +46,5 @@ class LinkTable(RowTable[LinkRow]):
         "query_token": "text",
         "key_token": "text",
         "weight": "share",
-        "lost": "number",
+        "lost": "figure",
     }

@@ -87,8 +87,8 @@ def eviction_recall(
             none, always stay, as with `snapkv_scores`. A `KeepRecent` also reserves a share of the
             budget for the latest. Those of `eviction_policies` unless given.
         steps: tokens read when keys are evicted, as for `future_mass`; one or several.
-        budgets: keys that stay, at each step: ints are numbers of keys, floats below 1 shares of
-            the keys so far.
+        budgets: keys that stay, at each step: ints are numbers of keys, floats shares of the keys
+            so far.
         progress: called after each module with the number of modules done and the total.
 
     Raises:
@@ -109,9 +109,10 @@ def eviction_recall(
     for budget in allowed:
         if isinstance(budget, bool) or not isinstance(budget, int | float):
             raise TypeMismatchError(f"budgets must be numbers, got {budget!r}")
-        if not budget > 0 or (budget > 1 and budget != int(budget)):
+        if not budget > 0 or (isinstance(budget, float) and budget > 1):
             raise ArgumentError(
-                f"a budget must be a number of keys, or a share below 1 of them, got {budget}"
+                "a budget must be a number of keys, an int, or a share of them, a float up to 1.0; "
+                f"got {budget}"
             )
     rows: list[RecallRow] = []
     records = seen.latest()
@@ -190,5 +191,4 @@ def _checked(name: str, scores: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _number_of_keys(budget: float, keys: int) -> int:
-    count = math.ceil(budget * keys) if isinstance(budget, float) and budget < 1 else int(budget)
-    return min(count, keys)
+    return math.ceil(budget * keys) if isinstance(budget, float) else min(int(budget), keys)
