@@ -22,7 +22,7 @@ from tests.lens.traced import (
 )
 
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.lens import residual_stream, trace
+from pellucid.lens import residual_stream, trace, why
 from pellucid.models import Config, Decoder
 
 ids = some_ids()
@@ -254,6 +254,21 @@ def test_frozen_parameters_change_nothing(method):
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(x._forward_hooks or x._forward_pre_hooks for x in model.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["direct", "gradient", "chefer", "lrp"])
+def test_on_a_gpu(method):
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_config(THEIRS["llama"]()).eval()
+    here = trace(model, ids, method=method)
+    there = trace(model.cuda(), ids.cuda(), method=method)
+    for one in (there.tokens, there.logits, *there.heads.values(), *there.pairs.values()):
+        assert one.device.type == "cpu"
+    torch.testing.assert_close(there.tokens, here.tokens, rtol=1e-2, atol=1e-3)
+    with residual_stream(model) as stream:
+        model(ids.cuda())
+    assert why(stream, 1, 4, -1, 3, each_head=True).missing < 1e-3
 
 
 @pytest.mark.parametrize("method", ["direct", "lrp"])

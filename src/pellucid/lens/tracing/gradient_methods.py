@@ -50,11 +50,11 @@ def chefer(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     found = {one.name: one for one in gradient_times_weights(seen, answer.number)}
     chain = [found[name] for name in names if name in found]
     # The rows that the last layer's output is used of: one of a decoder, all where they are pooled.
-    used = chain[-1].gradient[0].abs().sum((0, 2)) > 0
+    used = chain[-1].gradient[0].abs().sum((0, 2)).cpu() > 0
     start = used.double() / used.sum()
     flow, shares = start, Shares(torch.zeros_like(start))
     for one in reversed(chain):
-        passed = shares.pairs[one.name] = _passed(one, flow)
+        passed = shares.pairs[one.name] = _passed(one, flow).cpu()
         flow = flow + passed.sum(0)
     shares.pairs = {one.name: shares.pairs[one.name] for one in chain}
     shares.heads = {name: passed.sum(-1) for name, passed in shares.pairs.items()}
@@ -68,6 +68,7 @@ def _passed(one: GradientTimesWeights, flow: Tensor) -> Tensor:
     """
     _, heads, _, keys = one.shape
     rows = flow.nonzero().flatten()
+    flow = flow.to(one.device)
     passed = torch.zeros(heads, keys, dtype=torch.float64, device=flow.device)
     if not len(rows):
         return passed

@@ -81,12 +81,12 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
     known: dict[int, Tensor | None] = {id(x): g for x, g in zip(asked, gradients, strict=True)}
 
     def relevance(x: Tensor) -> Tensor:
-        """(tokens, width) float64."""
+        """(tokens, width) float64, on the CPU."""
         gradient = known[id(x)]
         if gradient is None:
-            return torch.zeros_like(x[0], dtype=torch.float64)
+            return torch.zeros(x.shape[1:], dtype=torch.float64)
         product: Tensor = gradient[0].double() * x[0].detach().double()
-        return product
+        return product.cpu()
 
     *sources, last = kept.starts
     shares = Shares(relevance(last).sum(-1))

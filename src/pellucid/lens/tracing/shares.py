@@ -39,7 +39,7 @@ class Shares:
 
     def add(self, record: Record, received: Tensor) -> None:
         """Add what an attention took from each of its keys, (heads, keys)."""
-        amounts = received.detach().double()
+        amounts = received.detach().double().cpu()
         self.pairs[record.name] = amounts
         self.heads[record.name] = amounts.sum(-1)
         of_keys = amounts.sum(0)

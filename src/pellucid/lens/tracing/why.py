@@ -160,7 +160,7 @@ def why(
         key=key,
         score=score + added,
         weight=float(record.weights[item, head, query, key].detach()),
-        terms=scale * of_query @ of_key.T,
+        terms=(scale * of_query @ of_key.T).cpu(),
         query_sources=query_sources,
         key_sources=key_sources,
         position_bias=added,
@@ -201,7 +201,7 @@ def _vectors(
         columns = [stream.amounts(number, item, each_head) for number in numbers]
         sources = list(columns[0])
         found = [[column[source][position] for source in sources] for column in columns]
-        return sources, torch.tensor(found, dtype=torch.float64).T
+        return sources, torch.tensor(found, dtype=torch.float64).T.to(rows.device)
     # From the stream before the block to the row: one matrix, and what biases give on the way.
     x, after = stream.blocks[block].x, stream.written[stream.blocks[block].before :]
     matrix, given = [], []
