@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/.installed
 # Other libraries need a torchvision, and so a torch, of their own.
 LIBRARIES := .venv-libraries
 LIBRARIES_INSTALLED := $(LIBRARIES)/.installed
-# Tests share the cores among this many processes; `make test WORKERS=auto` takes all of them.
-WORKERS ?= 2
+# Tests share the cores among this many processes, one more than CI has cores: those of the page
+# wait for a browser.
+WORKERS ?= 3
 
 # Compiled Python is kept: without it each process of the tests would rewrite every one of them.
 unexport PYTHONDONTWRITEBYTECODE

@@ -37,20 +37,27 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting():
     """What a machine can do at most is measured in no time: few tests read it, all would wait.
 
     Nor does a test wait for the disk: its files need not outlive a power cut.
     """
-    monkeypatch.setattr(hardware, "matrix_rate", partial(hardware.matrix_rate, seconds=0))
-    monkeypatch.setattr(os, "fsync", os.fstat)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "matrix_rate", partial(hardware.matrix_rate, seconds=0))
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 def pytest_collection_finish():
-    """What was imported stays to the end: nobody need look through it again for what is free."""
+    """What was imported stays to the end: nobody need look through it again for what is free.
+
+    Nor need anybody look as often as usual, which takes a tenth of the time of tests that build
+    models: there is memory for what they leave.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

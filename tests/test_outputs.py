@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import torch
 import typer
+from safetensors import safe_open
 
 from pellucid import Recording, cli, errors
 from pellucid.common import files
@@ -344,15 +345,14 @@ def test_a_circle_of_links_is_one_line(tmp_path, refused):
         assert str(circle) in refused(*command)
 
 
-def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
-
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path):
     from pellucid.models.checkpoints import weight_files
 
     with (
         pytest.raises(errors.FileError, match=r"its x cannot be read: .*No such file"),
-        weight_files._opened(tmp_path / "x"),
+        weight_files._guarded(tmp_path / "x"),
     ):
-        pass
+        safe_open(tmp_path / "x", framework="pt")
 
 
 def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path):

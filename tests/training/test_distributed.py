@@ -56,6 +56,8 @@ def in_two(*calls):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # Imported once, for both.
+    torch.multiprocessing.set_forkserver_preload(["pellucid.training.loop", "pellucid.models"])
     torch.multiprocessing.start_processes(_process, (port, calls), 2, start_method="forkserver")
 
 

@@ -447,9 +447,10 @@ def test_a_number_lights_what_it_is_made_of(shown, opened):
     assert lit(page) == {"X.1.0", "X.1.1", "Wk.0.0", "Wk.1.0"}
 
 
-def test_every_number_says_where_it_comes_from(shown, opened):
+@pytest.mark.parametrize("example", ["poem", pytest.param("journey", marks=pytest.mark.slow)])
+def test_every_number_says_where_it_comes_from(shown, opened, example):
     """By arrow keys alone, each table a stop of its own."""
-    page = opened(shown("decoder"), "lesson", "example=journey")
+    page = opened(shown("decoder"), "lesson", f"example={example}")
     for grid in page.get_by_role("main").get_by_role("grid").all():
         grid.locator("td[tabindex='0']").focus()
         names, seen = grid.locator("td[data-cell]"), set()
