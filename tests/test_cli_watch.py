@@ -25,7 +25,7 @@ def test_the_options_are_those_documented(run, command):
         "heads": {
             "--sort", "--model", "--max-tokens", "--column", "--delimiter", "--encoding", "--over",
             "--workers", "--part", "--output", "--overwrite", "--probe", "--only", "--length",
-            "--texts", "--controls", "--no-check", "--seed", "--json", "--help",
+            "--texts", "--most", "--controls", "--by", "--no-check", "--seed", "--json", "--help",
         },
     }[command]  # fmt: skip
 
@@ -282,6 +282,8 @@ def test_probes_that_cannot_be(refused, tmp_path):
     assert "no probe is called 'sinks'" in told("--only", "sinks")
     assert "--length is 300, but Pellucid's decoder has 256 positions" in told("--length", "300")
     assert "controls must be 19 or more" in told("--controls", "3")
+    assert "most must be 1 or more" in told("--most", "0")
+    assert "--by goes with --probe" in refused("heads", "--by", "zero")
     assert "Pellucid's translator is an encoder-decoder" in told("--model", "translator")
     assert "Pellucid's sentiment is an encoder; --probe" in told("--model", "sentiment")
     assert "cannot probe for retrieval: length must be" in told(

@@ -1,7 +1,10 @@
 """Heads over a corpus: equal to NumPy over all documents at once, in memory of one part."""
 
+import shutil
+
 import numpy as np
 import pytest
+from pyarrow import parquet
 from scipy import stats
 
 from pellucid import corpora, errors
@@ -49,6 +52,20 @@ def test_a_document_is_measured_as_it_is_alone(measured):
     for ours, alone in zip(rows, heads(seen).to_dicts(), strict=True):
         for name in MEASURES:
             assert ours[name] == pytest.approx(alone[name], abs=1e-5), name
+
+
+def test_an_older_run_has_no_special_tokens(measured, tmp_path):
+    shutil.copytree(measured, tmp_path / "out")
+    for part in (tmp_path / "out" / "parts").glob("*.parquet"):
+        parquet.write_table(parquet.read_table(part).drop_columns("special"), part)
+    older, newer = (corpora.summarise_heads(one) for one in (tmp_path / "out", measured))
+    for one, other in zip(older.heads, newer.heads, strict=True):
+        assert one.measures["special"].number == 0
+        assert one.measures["punctuation"].mean == other.measures["punctuation"].mean
+    for part in (tmp_path / "out" / "parts").glob("*.parquet"):
+        parquet.write_table(parquet.read_table(part).drop_columns("first"), part)
+    with pytest.raises(errors.FileError, match="is not a run of heads: it has no first"):
+        corpora.summarise_heads(tmp_path / "out")
 
 
 def test_the_document_that_differs_is_found(measured):

@@ -9,6 +9,7 @@ import typer
 from pellucid.commands.lens import LayersOption, MaxTokensOption, TextFileOption
 from pellucid.commands.shared import (
     COLUMNS,
+    ByName,
     EncodingOption,
     JsonOption,
     OverwriteOption,
@@ -35,13 +36,6 @@ class MeasureName(StrEnum):
     logprob = "logprob"
     logit = "logit"
     cosine = "cosine"
-
-
-class ByName(StrEnum):
-    """What takes the place of a head's output."""
-
-    zero = "zero"
-    mean = "mean"
 
 
 @commands.command("ablate")

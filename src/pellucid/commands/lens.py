@@ -7,6 +7,7 @@ import typer
 
 from pellucid.commands.corpora import OverOption, PartOption, WorkersOption, check_alone, work_over
 from pellucid.commands.shared import (
+    ByName,
     ColumnOption,
     DelimiterOption,
     EncodingOption,
@@ -109,7 +110,8 @@ def watch_text(
         heads.show(seen, plain_console())
 
 
-PROBE_WITH = ("probe", "model", "only", "length", "texts", "controls", "no_check", "seed", "json")
+PROBES = ("only", "length", "texts", "most", "controls", "by", "no_check", "seed")
+PROBE_WITH = ("probe", "model", "json", *PROBES)
 """What --probe goes with."""
 
 
@@ -158,10 +160,16 @@ def show_heads(
     texts: Annotated[
         int, typer.Option(metavar="N", help="Probes: how many texts of each kind.")
     ] = 2,
+    most: Annotated[
+        int, typer.Option(metavar="N", help="Probes: how many heads of each to knock out.")
+    ] = 4,
     controls: Annotated[
         int,
         typer.Option(metavar="N", help="Probes: how many random heads to compare with."),
     ] = 19,
+    by: Annotated[
+        ByName, typer.Option(help="Probes: what takes the place of a head's output.")
+    ] = ByName.mean,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Probes: knock out no heads, only score them.")
     ] = False,
@@ -184,9 +192,19 @@ def show_heads(
         for name, shown in given.items():
             if name not in PROBE_WITH:
                 raise ArgumentError(f"{shown} does not go with --probe")
-        options = {"length": length, "texts": texts, "seed": seed, "controls": controls}
-        return _probe(model, only, json, check=not no_check, **options)
-    for name in ("only", "length", "texts", "controls", "no_check", "seed"):
+        return _probe(
+            model,
+            only,
+            json,
+            length=length,
+            texts=texts,
+            seed=seed,
+            check=not no_check,
+            most=most,
+            controls=controls,
+            by=by.value,
+        )
+    for name in PROBES:
         if name in given:
             raise ArgumentError(f"{given[name]} goes with --probe")
     if over is not None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +74,13 @@ BalancedOption = Annotated[
 ]
 COLUMNS = (".csv", ".json", ".parquet")
 TEXTS = (".txt", *COLUMNS)
+
+
+class ByName(StrEnum):
+    """What takes the place of a head's output."""
+
+    zero = "zero"
+    mean = "mean"
 
 
 def output_option(*kinds: str) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from pellucid.errors import ArgumentError
 from pellucid.lens.probes import ProbeTable, probe_heads
 from pellucid.readers import open_checkpoint
@@ -42,6 +44,7 @@ def probe_model(
     kind = "encoder-decoder" if checkpoint.is_both else getattr(checkpoint.model, "kind", "decoder")
     if kind != "decoder":
         raise ArgumentError(f"{name} is an {kind}; --probe needs a decoder")
+    checkpoint.run(input_ids=torch.zeros(1, 2, dtype=torch.int64))  # or it says why it does not
     if length is None:
         length = LENGTH if limit is None else min(LENGTH, limit)
     elif limit is not None and length > limit:
