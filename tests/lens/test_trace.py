@@ -8,6 +8,7 @@ import transformers
 from tests.compiled_programs import program
 from tests.lens.lrp_oracle import attn_lrp
 from tests.lens.traced import (
+    BLOCKS,
     DECODERS,
     ENCODERS,
     GPT2,
@@ -49,6 +50,17 @@ def test_the_parts_add_up_to_the_logit(name):
     assert heads == pytest.approx(float(found.tokens.sum()), rel=1e-6, abs=1e-6)
     assert found.tokens.shape == (TOKENS,)
     assert not found.tokens[9:].any()  # they come later
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_however_a_block_is_built(name):
+    model = traced(name)
+    for method in ("direct", "lrp"):
+        assert trace(model, ids, method=method).is_exact
+    with residual_stream(model) as stream:
+        model(ids)
+    for layer in (0, 1):
+        assert why(stream, layer, 1, 8, 6, each_head=True).is_exact == (name != "clipped")
 
 
 def test_what_a_head_gave_is_what_the_logit_loses_with_the_final_norm_frozen():

@@ -68,6 +68,54 @@ OURS = {
     ),
 }
 """Models of Pellucid, of shapes that differ in what a sum could miss."""
+ROTARY = {"norm_first": True, "position": "rotary"}
+BLOCKS = {
+    "parallel": {**ROTARY, "parallel": True},
+    "parallel, one norm": {
+        **ROTARY,
+        "parallel": True,
+        "shared_norm": True,
+        "rotary_pairs": "neighbours",
+        "rotary_dim": 6,
+    },
+    "norms of outputs": {
+        **ROTARY,
+        "branch_norms": "after",
+        "norm": "rms",
+        "head_norm": True,
+        "head_norm_kind": "joint",
+    },
+    "norms of both": {
+        **ROTARY,
+        "branch_norms": "both",
+        "norm": "rms",
+        "norm_offset": True,
+        "score_softcap": 3.0,
+        "logit_softcap": 9.0,
+        "embedding_scale": 6.0,
+    },
+    "factors": {
+        **ROTARY,
+        "residual_scale": 0.3,
+        "embedding_scale": 2.0,
+        "attention_scale": 0.1,
+        "logit_scale": 0.5,
+    },
+    "norms of each head": {**ROTARY, "head_norm": True, "head_norm_kind": "own"},
+    "a norm of embeddings": {
+        "norm_first": True,
+        "embedding_norm": True,
+        "first_norm": False,
+        "position": "alibi",
+    },
+    "relative": {"norm_first": True, "norm": "rms", "position": "relative", "bias": False},
+    "sinks": {**ROTARY, "norm": "rms", "sinks": True},
+    "a bias of logits": {"norm_first": True, "tied": False, "logit_bias": True},
+    "a window": {**ROTARY, "window": 4, "window_layers": (1,)},
+    "segment types": {"position": "learned", "types": 2, "embedding_norm": True},
+    "clipped": {**ROTARY, "qkv_clip": 0.5},
+}
+"""Ways to build the blocks of a decoder; the last is not linear between the stream and a score."""
 DECODERS = [*THEIRS, "own decoder", "own sines"]
 
 
@@ -79,11 +127,14 @@ def traced(name: str) -> torch.nn.Module:
         model = transformers.AutoModelForCausalLM.from_config(THEIRS[name]())
     elif name in ENCODERS:
         model = transformers.AutoModel.from_config(ENCODERS[name]())
+    elif name in BLOCKS:
+        sizes = {**OWN, "width": 36}
+        model = Decoder(Config(kind="decoder", **{**sizes, **BLOCKS[name]}))
     else:
         model = OURS[name]()
     with torch.no_grad():
         for numbers in model.parameters():
-            if name in OURS and numbers.ndim > 1:
+            if (name in OURS or name in BLOCKS) and numbers.ndim > 1:
                 numbers.normal_(std=0.4)
             if numbers.ndim == 1:  # biases and norms, which are made even
                 numbers.add_(torch.randn_like(numbers) * 0.3)

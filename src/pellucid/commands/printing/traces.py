@@ -5,6 +5,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 
 from pellucid.commands.printing.console import isolated, plain_table, say
 from pellucid.commands.printing.shades import shaded
@@ -185,7 +186,13 @@ def to_json(traced: Traced) -> str:
     if trace.source_tokens is not None:
         sides["source_tokens"] = _tokens(traced.source_tokens, trace.source_tokens.tolist())
     heads = [
-        {"layer": label, "head": head, "name": name, "amount": amount}
+        {
+            "layer": label,
+            "head": head,
+            "name": name,
+            "amount": amount,
+            "from": _largest(trace.pairs[name][head]) if name in trace.pairs else None,
+        }
         for label, (name, amounts) in zip(traced.labels, trace.heads.items(), strict=True)
         for head, amount in enumerate(amounts.tolist())
     ]
@@ -216,6 +223,12 @@ def to_json(traced: Traced) -> str:
         },
         indent=2,
     )
+
+
+def _largest(given: Tensor) -> list[dict[str, Any]]:
+    """The positions from which a head took most."""
+    order = given.abs().argsort(descending=True)[:SOURCES].tolist()
+    return [{"position": place, "amount": float(given[place])} for place in order]
 
 
 def _tokens(names: list[str], amounts: list[float]) -> list[dict[str, Any]]:

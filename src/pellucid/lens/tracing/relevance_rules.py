@@ -75,6 +75,7 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
             stack.callback(handle.remove)
         answer = question.ask(is_linear=True)
     projected = [x for each in kept.projected.values() for x in each]
+    kept.biased = _after_starts(kept)
     outputs = [output for output, _ in kept.biased]
     asked = [*kept.starts, *kept.contexts.values(), *projected, *outputs]
     gradients = torch.autograd.grad(answer.number, asked, allow_unused=True)
@@ -106,6 +107,16 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
             biases += float((gradient.double() * bias.detach().double()).sum())
     shares.absorbed = {"softmax": softmax, "biases": biases}
     return answer, shares
+
+
+def _after_starts(kept: _Kept) -> list[tuple[Tensor, Tensor]]:
+    """The biases but those of embeddings, whose relevance is that of the tokens."""
+    if not kept.biased:
+        return []
+    outputs = [output for output, _ in kept.biased]
+    whole = sum((x.sum() for x in kept.starts[1:]), kept.starts[0].sum())
+    before = torch.autograd.grad(whole, outputs, retain_graph=True, allow_unused=True)
+    return [one for one, is_before in zip(kept.biased, before, strict=True) if is_before is None]
 
 
 def _hooks(parts: Parts, kept: _Kept) -> list[Any]:

@@ -150,7 +150,7 @@ def why(
     bias = record.bias
     added = 0.0
     if bias is not None:
-        added = float(bias.expand(*record.shape)[item, head, query, key])
+        added = float(bias.detach().expand(*record.shape)[item, head, query, key])
     score = scale * float(q[query].detach().double() @ k[key].detach().double())
     size = scale * float(q[query].detach().norm() * k[key].detach().norm())
     return Why(
