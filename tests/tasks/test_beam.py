@@ -16,6 +16,7 @@ import pellucid
 from pellucid.errors import ArgumentError
 from pellucid.models import Config, EncoderDecoder
 from pellucid.models.checkpoints.generation import Generation
+from pellucid.tasks import beam
 from pellucid.tasks.beam import continuations, search
 from pellucid.tasks.generation import generate
 from pellucid.tasks.sampling import Sampling
@@ -394,3 +395,21 @@ def test_generation_keeps_the_best_beam(tmp_path):
     assert found.ids == [token for token in best.ids if token != 7]
     with pytest.raises(ArgumentError, match="beam search takes no sampling"):
         generate(model, prompt, beams=3, sampling=Sampling(temperature=1.0))
+
+
+@pytest.mark.parametrize(("vocabulary", "most"), [(5, 5), (127, 8), (131, 3), (1009, 8)])
+def test_the_likeliest_tokens_of_many_texts(vocabulary, most, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(beam, "WORTHWHILE", 0)
+    logits = 5 * torch.randn(7, vocabulary, generator=torch.Generator().manual_seed(vocabulary))
+    logits[0], logits[1, 1:] = 0.0, -torch.inf  # all alike, and one token that may be written
+    logits[2, vocabulary - 1] = 90.0
+    truth = logits.double().log_softmax(-1)
+    expected = truth.topk(most)
+    with torch.no_grad():
+        values, tokens = beam._likeliest(logits.clone(), most)
+        plain, places = beam._likeliest_of(logits.clone(), most)
+    torch.testing.assert_close(values.double(), expected.values, rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(values, plain, rtol=1e-6, atol=2e-6)
+    assert tokens[0].tolist() == list(range(most))
+    assert tokens[2:].tolist() == expected.indices[2:].tolist() == places[2:].tolist()

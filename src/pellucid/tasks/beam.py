@@ -15,11 +15,14 @@ from pellucid.attention.block_statistics import top_places
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
 from pellucid.layers.cache import Cache
+from pellucid.layers.matrix_vector import cores, fits
 from pellucid.models import Decoder, EncoderDecoder
 from pellucid.tasks.logit_rules import Rule
 
 CHUNK = 2**19
-"""Logits searched at once: few enough to stay in a core's cache."""
+"""Logits searched at once without compiled code: few enough to stay in a core's cache."""
+WORTHWHILE = 2**20
+"""Logits below which loading the compiled code costs more than it saves."""
 NEVER = float("-inf")
 NO_TOKEN = "the rules on logits leave no token that a text could go on or end with"
 
@@ -267,13 +270,8 @@ def _best(
         most: the number of continuations.
         are_chances: whether the logits are log-probabilities already.
     """
-    rows = max(1, CHUNK // logits.shape[1])
     each = min(most, logits.shape[1])
-    likeliest = [
-        tuple(chunk.topk(each)) if are_chances else _likeliest(chunk, each)
-        for chunk in logits.split(rows)
-    ]
-    values, tokens = (torch.cat(parts) for parts in zip(*likeliest, strict=True))
+    values, tokens = logits.topk(each) if are_chances else _likeliest(logits, each)
     values = values.view(*scores.shape, -1) + scores.unsqueeze(-1)
     best = values.flatten(1).topk(min(most, values[0].numel()), -1)
     ids = tokens.view(len(scores), -1).gather(1, best.indices)
@@ -282,6 +280,21 @@ def _best(
 
 def _likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Log-probabilities and ids, (rows, most) each, of logits (rows, vocabulary), in place."""
+    if logits.numel() >= WORTHWHILE and fits(logits, len(logits)) and logits.is_contiguous():
+        from pellucid.tasks import beam_kernel
+
+        tokens = torch.empty(len(logits), most, dtype=torch.long)
+        values = torch.empty(len(logits), most)
+        with cores() as parts:
+            beam_kernel.likeliest(logits.numpy(), tokens.numpy(), values.numpy(), parts)
+        return values, tokens
+    found = [_likeliest_of(chunk, most) for chunk in logits.split(CHUNK // logits.shape[1] + 1)]
+    values, tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values, tokens
+
+
+def _likeliest_of(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """As `_likeliest`, of few enough logits to stay in a core's cache."""
     tokens = top_places(logits, most)
     values = logits.gather(1, tokens)
     largest = values[:, :1]

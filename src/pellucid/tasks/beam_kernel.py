@@ -1,0 +1,58 @@
+"""The likeliest tokens of many texts, compiled: a text's logits are read while in the cache."""
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from pellucid.attention.numba_cache import kernel, parallel_kernel
+from pellucid.layers.elementary import exp
+
+f32 = np.float32
+BLOCK = 128
+"""Logits whose largest is found at once; one block in many has some of the likeliest."""
+
+
+@kernel
+def _likeliest_of(logits: Any, places: Any, chances: Any) -> None:
+    """Those of a text, (most,) each, of logits (vocabulary,), likeliest first."""
+    size, most = logits.shape[0], places.shape[0]
+    chances[:] = f32(-np.inf)
+    places[:] = 0
+    found = 0
+    for start in range(0, size, BLOCK):
+        block = logits[start : start + BLOCK]
+        largest = f32(-np.inf)
+        for j in range(block.shape[0]):
+            largest = max(largest, block[j])
+        if found == most and largest <= chances[most - 1]:
+            continue
+        for j in range(block.shape[0]):
+            if found < most or block[j] > chances[most - 1]:
+                at = min(found, most - 1)
+                while at > 0 and chances[at - 1] < block[j]:
+                    chances[at], places[at] = chances[at - 1], places[at - 1]
+                    at -= 1
+                chances[at], places[at] = block[j], start + j
+                found = min(found + 1, most)
+    largest, total = chances[0], f32(0.0)
+    for j in range(size):
+        total += exp(logits[j] - largest)
+    for j in range(most):
+        chances[j] = (chances[j] - largest) - f32(np.log(total))
+
+
+@parallel_kernel
+def likeliest(logits: Any, places: Any, chances: Any, parts: Any) -> None:
+    """The likeliest tokens of each text and their log-probabilities.
+
+    Args:
+        logits: (texts, vocabulary) float32.
+        places: (texts, most) int64, written: the tokens, likeliest first.
+        chances: (texts, most) float32, written.
+        parts: how many cores to use.
+    """
+    texts = len(logits)
+    for part in prange(parts):
+        for row in range(texts * part // parts, texts * (part + 1) // parts):
+            _likeliest_of(logits[row], places[row], chances[row])
