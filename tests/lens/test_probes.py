@@ -1,5 +1,6 @@
 """Heads on texts made for the purpose: where they look, and what goes without them."""
 
+import copy
 import json
 import math
 
@@ -11,9 +12,10 @@ from tests.compiled_programs import program
 from tests.lens.tiny import GROUPED, SIZES, VOCABULARY
 from torch import nn
 
+import pellucid
 from pellucid.errors import ArgumentError, TypeMismatchError, UnknownNameError
 from pellucid.lens import ProbeTable, probe_heads
-from pellucid.lens.probes.knock_outs import alike
+from pellucid.lens.probes.knock_outs import alike, behaviours_without
 from pellucid.lens.probes.names import names
 from pellucid.lens.probes.needle import needle
 from pellucid.lens.probes.repeated_tokens import repeated_tokens
@@ -352,6 +354,39 @@ def test_links_to_the_first_token_are_cut(kind, monkeypatch):
     with torch.no_grad():
         expected = trial.behaviour(model(trial.ids).logits).mean()
     assert check.without == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_heads_of_a_model_of_our_own_are_knocked_out_side_by_side():
+    """As if their columns of the output projection were zero, each group in its own items."""
+    model = writers.writer()
+    experiment = repeated_tokens(vocabulary(), 41, 3, 2)
+    [trial] = experiment.trials
+    with torch.no_grad(), pellucid.watch(model) as seen:
+        model(trial.ids)
+    modules = list(seen)
+    places = [Place("", layer, modules[layer], head) for layer in range(2) for head in range(3)]
+    groups = [places[:1], places[1:3], [places[2], places[3]], []]
+    done = []
+    found = behaviours_without(
+        model,
+        experiment,
+        groups,
+        knocked_out="output",
+        by="zero",
+        device=torch.device("cpu"),
+        progress=done.append,
+    )
+    assert done == [4]
+    for group, behaviour in zip(groups, found, strict=True):
+        changed = copy.deepcopy(model)
+        for place in group:
+            weight = changed.get_submodule(place.name).output.weight
+            size = weight.shape[1] // 3
+            weight.data[:, place.head * size : (place.head + 1) * size] = 0
+        with torch.no_grad():
+            expected = trial.behaviour(changed(trial.ids)).mean().item()
+        assert behaviour == pytest.approx(expected, abs=1e-5)
+    assert len({round(one, 4) for one in found}) == 4
 
 
 def test_random_heads_are_of_the_same_layers():
