@@ -12,6 +12,7 @@ from tests.lens.edited_eager import assert_close, eager_edits, hidden
 from tests.lens.families import SOURCE, build, inputs, some_ids
 from tests.models.stacks import of
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import pellucid
 from pellucid import errors, masks
@@ -287,3 +288,97 @@ def test_any_links_are_what_a_mask_on_them_gives(examples):
         assert_close(ours, truth)
 
     check()
+
+
+class Layer(nn.Module):
+    """Attends by the fused function, or by hand."""
+
+    def __init__(self, by_hand):
+        super().__init__()
+        self.by_hand, self.project = by_hand, nn.Linear(11, 11)
+
+    def forward(self, x):
+        query = self.project(x)
+        if not self.by_hand:
+            return nn.functional.scaled_dot_product_attention(query, x, x)
+        return (query @ x.mT * 11**-0.5).softmax(-1) @ x
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_gradient_checkpointing_computes_again_is_edited_again(by_hand):
+    torch.manual_seed(3)
+    layer, found = Layer(by_hand).double(), []
+    x = torch.randn(2, 3, 7, 11, dtype=torch.float64)
+    for again in (False, True):
+        layer.zero_grad()
+        with pellucid.watch(layer) as seen, pellucid.intervene(layer) as edit:
+            edit.knock_out(head=1, keys=2)
+            edit.scale(head=0, factor=3)
+            y = checkpoint(layer, x, use_reentrant=False) if again else layer(x)
+            y.square().sum().backward()
+        found.append(layer.project.weight.grad.clone())
+        assert len(seen.records) == 1
+    torch.testing.assert_close(*found)
+
+
+def test_sixteen_bits_are_no_less_exact_than_the_model():
+    torch.manual_seed(3)
+    layer = Layer(False).bfloat16()
+    x = torch.randn(2, 3, 7, 11).bfloat16()
+    with torch.no_grad(), pellucid.watch(layer) as seen, pellucid.intervene(layer) as edit:
+        edit.knock_out(head=1, keys=2)
+        ours = layer(x)
+        scores = (layer.project(x) @ x.mT).double() * 11**-0.5
+    assert ours.dtype == torch.bfloat16
+    scores[:, 1, :, 2] = -torch.inf
+    truth = scores.softmax(-1) @ x.double()
+    assert (ours - truth).abs().max() < 2e-2 * truth.abs().max()
+    assert seen.unseen == {}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_inference_mode(by_hand):
+    torch.manual_seed(3)
+    layer, x = Layer(by_hand), torch.randn(2, 3, 7, 11)
+    found = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode(), pellucid.intervene(layer) as edit:
+            edit.knock_out(head=1, keys=2)
+            edit.knock_out(head=0, by="mean")
+            found.append(layer(x).clone())
+    torch.testing.assert_close(*found)
+    with torch.no_grad():
+        context = layer(x)[:, 0]
+    torch.testing.assert_close(found[0][:, 0], context.mean(1, keepdim=True).expand_as(context))
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch's compiler
+def test_traced_code_is_edited():
+    torch.manual_seed(3)
+    layer, x = Layer(False), torch.randn(2, 3, 7, 11)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, x)
+        with pellucid.intervene(layer) as edit:
+            edit.knock_out(head=1, keys=2)
+            truth = layer(x)
+        with pellucid.intervene(traced) as edit:
+            edit.knock_out(head=1, keys=2)
+            ours = traced(x)
+    torch.testing.assert_close(ours, truth)
+
+
+def test_multi_head_attention_takes_outputs_of_another_run():
+    torch.manual_seed(3)
+    module = nn.MultiheadAttention(22, 2, batch_first=True).eval()
+    here, there = torch.randn(2, 3, 5, 22)
+    with torch.no_grad():
+        with pellucid.watch(module, values=True) as seen:
+            whole = module(there, there, there)[0]
+        with pellucid.intervene(module) as edit:
+            edit.knock_out(by=seen)
+            ours = module(here, here, here)[0]
+        torch.testing.assert_close(ours, whole)
+        single = module(here[0], here[0], here[0])[0]
+        with pellucid.intervene(module) as edit:
+            edit.scale(factor=1)
+            torch.testing.assert_close(module(here[0], here[0], here[0])[0], single)

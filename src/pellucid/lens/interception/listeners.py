@@ -131,6 +131,14 @@ def here() -> tuple[Listener, ...]:
     return result if of is own and among is active else _find(own)
 
 
+def in_backward() -> list[Listener]:
+    """Those that hear what a backward pass recomputes, as gradient checkpointing does.
+
+    It must be edited again, on whatever thread it runs, but it is recorded already.
+    """
+    return [listener for listener in active if listener.edits]
+
+
 def _find(own: Context) -> tuple[Listener, ...]:
     global _latest
     # `active` changes after all else that is read here: if it has changed, the result is outdated.

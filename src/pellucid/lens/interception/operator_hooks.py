@@ -169,14 +169,14 @@ def softmax(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def normalise(*args: Any, **options: Any) -> Any:
         scores = args[0]
-        is_there = listeners.here() and not reporting.is_transformed() and _is_plain(scores)
+        is_there = listeners.active and not reporting.is_transformed() and _is_plain(scores)
         memory = scores.untyped_storage()._cdata if is_there else 0
         result = original(*args, **options)
         if _is_observed(result, scores) and result.ndim >= 2:
             axis = (args[1] if len(args) > 1 else options["dim"]) % result.ndim
             is_there = result.untyped_storage()._cdata != memory
             _safely(softmaxes.normalised, result, scores if is_there else None, axis)
-            if is_there and any(listener.edits for listener in listeners.here()):
+            if is_there and any(listener.edits for listener in listeners.active):
                 result = softmaxes.edited(result, scores)
         return result
 
@@ -227,7 +227,12 @@ def _is_plain(tensor: Any) -> bool:
 
 def _is_observed(result: Any, *operands: Any) -> bool:
     """Whether anybody listens, and these are ordinary tensors of a forward pass."""
-    if not listeners.here() or reporting.is_unobserved() or torch._C._current_graph_task_id() != -1:
+    if reporting.is_unobserved():
+        return False
+    if torch._C._current_graph_task_id() != -1:
+        if not listeners.in_backward():
+            return False
+    elif not listeners.here():
         return False
     if call_stack.is_own_code(sys._getframe(2)) or not all(map(_is_plain, (result, *operands))):
         return False

@@ -49,12 +49,9 @@ def callers(module: nn.Module | None = None, *, under_transform: bool = False) -
     # This runs between any two layers of a model, where each call of a Python function costs some
     # microseconds: hence few of them.
     waiting = list(listeners.here())
-    if (
-        not waiting
-        or _state.is_inside_call
-        or torch._C._current_graph_task_id() != -1
-        or (not under_transform and is_transformed())
-    ):
+    if torch._C._current_graph_task_id() != -1:
+        waiting = listeners.in_backward()
+    if not waiting or _state.is_inside_call or (not under_transform and is_transformed()):
         return []
     result: Callers = []
     if module is not None:

@@ -68,6 +68,11 @@ class Parts:
 
 
 def _check(name: str, call: Call, parts: Parts) -> None:
+    if not isinstance(call.query, Tensor):
+        raise ArgumentError(
+            f"the attention of '{name}' cannot be edited: it runs natively, in scripted or traced "
+            "code; edit the model that this code was made of"
+        )
     if call.context is None:
         raise ArgumentError(f"the attention of '{name}' cannot be edited: it returns no context")
     of_inside = parts.of_weights or parts.of_values or call.projection is not None

@@ -134,7 +134,7 @@ def _normalised(scores: Tensor, sinks: Tensor | None) -> Tensor:
     if sinks is not None:
         column = sinks.to(scores)[:, None, None].expand(*scores.shape[:2], 1)
         return torch.cat([scores, column], -1).softmax(-1)[..., :-1]
-    hidden = (scores == -torch.inf).all(-1, keepdim=True)
+    hidden = scores.detach().amax(-1, keepdim=True) == -torch.inf
     if bool(hidden.any()):  # 0 and no NaN, for gradients too
         return scores.masked_fill(hidden, 0).softmax(-1).masked_fill(hidden, 0)
     return scores.softmax(-1)

@@ -12,6 +12,9 @@ from pellucid.lens.interventions.edits import Stage
 from pellucid.lens.interventions.regions import Region
 from pellucid.lens.mask_reader import MaskReader
 
+LARGE = 2**14
+"""Links of a head from which on the mask makes a tile of its own for each."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Operands:
@@ -100,8 +103,24 @@ class Operands:
             blank = self.uniform.expand(self.shape[0], -1)[at[0], at[2]]
             scores = scores.masked_fill(blank, 0)
         if self.mask is not None:
-            scores = scores.masked_fill(~self.mask.sees(*at, col), -torch.inf)
+            tiles = self._tiles(items, heads, rows) if cols is None else None
+            visible = self.mask.sees(*at, col) if tiles is None else tiles
+            scores = scores.masked_fill(~visible, -torch.inf)
         return scores
+
+    def _tiles(self, items: Tensor, heads: Tensor, rows: Tensor) -> Tensor | None:
+        """(pairs, rows, keys) bool: what rows in a row see; None where asking for each link is
+        faster.
+        """
+        count, keys = len(rows), self.shape[3]
+        if count * keys < LARGE or int(rows[-1] - rows[0]) + 1 != count or self.mask is None:
+            return None
+        start, found = int(rows[0]), []
+        for item, head in zip(items.tolist(), heads.tolist(), strict=True):
+            mask = self.mask if self.mask.batch is None else self.mask.at(item)
+            place = slice(head, head + 1), slice(start, start + count), slice(0, keys)
+            found.append(mask.tile(*place, rows.device)[0])
+        return torch.stack(found)
 
     def _of_keys(
         self,

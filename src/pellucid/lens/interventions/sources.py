@@ -161,7 +161,10 @@ class Recorded:
 
     def contexts(self, region: Region, rows: Tensor) -> Tensor:
         record = self._of(region)
-        context = _known(record.context, region, "contexts")
+        context = record.context
+        if context is None and record.output_weight is not None and record.value is not None:
+            context = record.weights @ record.value  # it returned what its projection made of it
+        context = _known(context, region, "contexts")
         context = context.reshape(-1, *context.shape[-3:]).detach()
         at, _ = _at(region, rows, region.rows, context.shape[-2], "query")
         items = self._item(region, record, region.items)
