@@ -68,6 +68,15 @@ def test_a_token_against_another_at_an_earlier_place(run):
     assert written["choice"] == " heaven"
 
 
+def test_a_text_from_a_file_and_a_special_token(run, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    found = json.loads(run("trace", "--file", path, "--token", "<|end|>", "--json")[1])
+    assert found["choice"] == "<|end|>"
+    assert len(found["tokens"]) == 18
+    assert found["heads"][0]["from"][0].keys() == {"position", "amount"}
+
+
 def test_a_label(run):
     status, out, _ = run("trace", REVIEW, "--model", "sentiment")
     assert status == 0

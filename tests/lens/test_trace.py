@@ -22,6 +22,7 @@ from tests.lens.traced import (
     traced,
 )
 
+import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.lens import residual_stream, trace, why
 from pellucid.models import Config, Decoder
@@ -266,6 +267,21 @@ def test_frozen_parameters_change_nothing(method):
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(x._forward_hooks or x._forward_pre_hooks for x in model.modules())
+
+
+@pytest.mark.parametrize("by", ["zero", "mean"])
+def test_a_head_that_is_knocked_out(by):
+    """Its mean is no sum of weights times values, and is told apart."""
+    model = traced("llama")
+    with pellucid.intervene(model) as edit:
+        edit.knock_out(1, 0, by=by)
+        found = trace(model, ids, token=5)
+        relevance = trace(model, ids, token=5, method="lrp")
+    assert found.is_exact
+    assert relevance.is_exact
+    assert found.number != trace(model, ids, token=5).number
+    parts = {str(source) for source in found.others}
+    assert ("attention of no token 1" in parts) == (by == "mean")
 
 
 @pytest.mark.gpu

@@ -62,9 +62,11 @@ class _Choices:
             if text not in self.labels:
                 raise ArgumentError(f"{option} must be one of {', '.join(self.labels)}")
             return self.labels.index(text)
-        whole: list[list[int]] = []
-        for spelling in dict.fromkeys((text, f" {text.strip()}")):
-            whole.append(self._ids(spelling))
+        special = (int(number) for number in self.checkpoint.tokenizer.all_special_ids)
+        marks = [number for number in special if number < len(row) and self.name(number) == text]
+        if marks:
+            return marks[0]
+        whole = [self._ids(spelling) for spelling in dict.fromkeys((text, f" {text.strip()}"))]
         single = [ids[0] for ids in whole if len(ids) == 1 and ids[0] < len(row)]
         if single:
             return max(single, key=lambda number: float(row[number]))

@@ -10,6 +10,11 @@ from pellucid.lens.tracing.residual_stream import ResidualStream
 from pellucid.lens.tracing.shares import Shares
 from pellucid.lens.tracing.written import ATTENTION, BIAS, Source
 
+OTHERWISE = "attention of no token"
+"""What heads gave that is no sum of weights times values."""
+ROUNDING = 1e-5
+"""How far weights times values may be from a context, over the size of what is added."""
+
 
 def direct_logits(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     """What each head, and by it each token, adds to a logit directly.
@@ -46,4 +51,8 @@ def direct_logits(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
         with torch.no_grad():
             given = Contributions(record, left, value_of(record)).received(answer.queries)
         shares.add(record, given[0])
+        # What the output projection read, if it is no mean of values, as where heads are gated.
+        rest = float(amounts[one.source].sum()) - float(given.double().sum())
+        if abs(rest) > ROUNDING * max(1.0, float(given.abs().sum())):
+            others[Source(OTHERWISE, one.source.name, one.source.layer)] = rest
     return answer, shares
