@@ -444,3 +444,17 @@ def test_what_cannot_be_run_is_said():
         names(Vocabulary(writers.VOCABULARY, writers.tokenizer()), 1, 0)
     with pytest.raises(ArgumentError, match=r"length must be \d+ or more for the needle"):
         needle(Vocabulary(10_000, Words()), 20, 1, 0)
+
+
+def test_a_tokenizer_that_knows_no_such_words_is_told():
+    class Few(Words):
+        def __call__(self, text, **options):
+            return super().__call__("and" if text.startswith("and") else "", **options)
+
+    for make in (needle, first_token):
+        with pytest.raises(ArgumentError, match="the tokenizer makes no tokens of 'The "):
+            make(Vocabulary(100, Few()), 100, 1, 0)
+    with pytest.raises(ArgumentError, match="0 of 36 names are one token each"):
+        names(Vocabulary(100, Few()), 1, 0)
+    with pytest.raises(ArgumentError, match="the tokenizer makes no tokens of 'and'"):
+        Vocabulary(100, lambda text, **_: {"input_ids": []})

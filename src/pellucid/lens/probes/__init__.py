@@ -1,13 +1,10 @@
 """What heads do on texts made for the purpose, and whether it matters: names that are earned.
 
-registry          the probes, with their sources
-experiments       texts with a pattern, and controls without
-repeated_tokens, needle, names, sinks    these texts; phrases has the words
-vocabulary        what they ask of a tokenizer
-scores            the weights of all heads at the links that a probe asks about
-knock_outs        the behaviour without some heads, and without random ones
-probing           all of it together
-probe_table       the result
+`registry` lists the probes, with their sources. `experiments` says what their texts have in common;
+`repeated_tokens`, `needle`, `names` and `sinks` make these, of the words of `phrases` and of what a
+`vocabulary` has. `scores` reads the weights of all heads at the links that a probe asks about.
+`knock_outs` measures a behaviour without some heads, and `checking` compares that with random ones.
+`probing` is all of it together, and `probe_table` the result.
 """
 
 from pellucid.lens.probes.probe_table import Check, ProbeRow, ProbeTable

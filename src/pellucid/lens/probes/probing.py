@@ -1,21 +1,16 @@
 """probe_heads(): what heads do on texts made for the purpose, and whether it matters."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from random import Random
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from pellucid.errors import ArgumentError, TypeMismatchError, UnknownNameError
-from pellucid.lens.probes.experiments import Experiment
-from pellucid.lens.probes.knock_outs import alike, behaviours_without
+from pellucid.lens.probes.checking import LEAST, Checker, Effect, Progress
 from pellucid.lens.probes.probe_table import (
-    EARNED,
     LOOKS,
-    ONLY_LOOKS,
     Check,
     ProbeRow,
     ProbeTable,
@@ -23,12 +18,6 @@ from pellucid.lens.probes.probe_table import (
 from pellucid.lens.probes.registry import PROBES, SETTINGS, Probe, Sizes
 from pellucid.lens.probes.scores import Place, Scored, run, scored
 from pellucid.lens.probes.vocabulary import Vocabulary
-
-BEATEN = 0.95
-"""The share of random heads that a head must beat to earn its name."""
-LEAST = 19
-"""Of fewer random heads, beating all is not beating 95 %: chance would do it in one of 20."""
-Progress = Callable[[str, int, int], None]
 
 
 def probe_heads(
@@ -120,7 +109,7 @@ def probe_heads(
         all_here = [probe for probe in PROBES.values() if probe.setting == name]
         measures = {probe.name: probe.measure for probe in all_here}
         found = scored(model, experiment, measures, device)
-        checker = _Checker(model, experiment, found, setting.knocked_out, by, device, seed)
+        checker = Checker(model, experiment, found, setting.knocked_out, by, device, seed)
         looking = {probe.name: _looking(probe, found) for probe in all_here}
         for probe in here:
             heads = looking[probe.name][: most if check else 0]
@@ -182,14 +171,12 @@ def _looking(probe: Probe, found: Scored) -> list[Place]:
     return sorted(looking, key=lambda place: -own[place])
 
 
-def _rows(
-    probe: Probe, found: Scored, effects: dict[Place, tuple[float, float, int, str]]
-) -> list[ProbeRow]:
+def _rows(probe: Probe, found: Scored, effects: dict[Place, Effect]) -> list[ProbeRow]:
     looking = set(_looking(probe, found))
     rows = []
     for place, score in found.scores[probe.name].items():
-        verdict = LOOKS if place in looking else ""
-        effect, beats, random, verdict = effects.get(place, (math.nan, math.nan, 0, verdict))
+        untried = Effect(math.nan, math.nan, 0, LOOKS if place in looking else "")
+        found_out = effects.get(place, untried)
         rows.append(
             ProbeRow(
                 probe=probe.name,
@@ -199,115 +186,10 @@ def _rows(
                 stack=place.stack,
                 score=score,
                 baseline=found.baselines[probe.name][place],
-                effect=effect,
-                beats=beats,
-                random=random,
-                verdict=verdict,
+                effect=found_out.amount,
+                beats=found_out.beats,
+                random=found_out.random,
+                verdict=found_out.verdict,
             )
         )
     return rows
-
-
-class _Checker:
-    """Knocks heads out in one experiment; what random heads do is measured once for all probes."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        experiment: Experiment,
-        found: Scored,
-        knocked_out: str,
-        by: Literal["mean", "zero"],
-        device: torch.device,
-        seed: int,
-    ) -> None:
-        self._experiment, self._found = experiment, found
-        self._random = Random(seed)
-        self._heads = list(next(iter(found.scores.values())))
-        self._order = self._random.sample(self._heads, len(self._heads))
-        self._without: dict[frozenset[Place], float] = {}
-
-        def measured(groups: Sequence[Sequence[Place]], done: Callable[[int], None]) -> list[float]:
-            return behaviours_without(
-                model,
-                experiment,
-                groups,
-                knocked_out=knocked_out,
-                by=by,
-                device=device,
-                progress=done,
-            )
-
-        self._measured = measured
-
-    def check(
-        self,
-        probe: str,
-        heads: list[Place],
-        others: set[Place],
-        controls: int,
-        step: Progress,
-    ) -> tuple[dict[Place, tuple[float, float, int, str]], Check]:
-        """For each head the effect, what it beats of how many, and the verdict; and for all.
-
-        Args:
-            probe: its name.
-            heads: those that are knocked out.
-            others: heads that look like another probe, which are no random heads.
-            controls: how many of these there are to be.
-            step: called with the progress.
-        """
-        found = self._found
-        check = Check(
-            probe=probe,
-            behaviour=self._experiment.behaviour,
-            value=found.behaviour,
-            absent=found.absent,
-            is_there=found.is_there,
-            without=math.nan,
-            beats=math.nan,
-        )
-        if not heads or not found.is_there:
-            return {}, check
-        free = [place for place in self._order if place not in heads and place not in others]
-        singles = free[:controls]
-        draws = {frozenset(alike(heads, free, self._random)) for _ in range(controls)}
-        draws.discard(frozenset())
-        own = [*([place] for place in heads), heads]
-        groups = [frozenset(group) for group in (*own, *([one] for one in singles), *draws)]
-        self._measure(groups, f"knocking out heads: {probe}", step)
-        random = [found.behaviour - self._without[frozenset([one])] for one in singles]
-        effects = {}
-        for place in heads:
-            effect = found.behaviour - self._without[frozenset([place])]
-            beats, earned = _beats(effect, random)
-            few = len(singles) < LEAST
-            verdict = EARNED if earned else LOOKS if few else ONLY_LOOKS
-            effects[place] = effect, beats, len(singles), verdict
-        without = self._without[frozenset(heads)]
-        drawn = tuple(self._without[group] for group in draws)
-        return effects, replace(
-            check,
-            heads=tuple((f"{place.stack}{place.layer}", place.head) for place in heads),
-            without=without,
-            random=drawn,
-            beats=_beats(-without, [-other for other in drawn])[0],
-        )
-
-    def _measure(self, groups: list[frozenset[Place]], name: str, step: Progress) -> None:
-        new = [group for group in dict.fromkeys(groups) if group not in self._without]
-        step(name, 0, len(new))
-        values = self._measured([list(one) for one in new], lambda done: step(name, done, len(new)))
-        self._without |= dict(zip(new, values, strict=True))
-
-
-def _beats(effect: float, random: Sequence[float]) -> tuple[float, bool]:
-    """The share of random effects that are smaller, and whether chance gives this in 5 % or less.
-
-    The chance is (1 + those not beaten) / (1 + all), as in a permutation test.
-    """
-    if not random:
-        return math.nan, False
-    beaten = sum(effect > other for other in random)
-    chance = (1 + len(random) - beaten) / (1 + len(random))
-    return beaten / len(random), effect > 0 and chance <= 1 - BEATEN + 1e-9

@@ -60,8 +60,14 @@ class Vocabulary:
         """The ids of a text that follows another after a space, without marks.
 
         Raises:
-            ArgumentError: the tokenizer joins words across a space.
+            ArgumentError: the tokenizer joins words across a space, or knows nothing of it.
         """
+        ids = self._following(text)
+        if not ids:
+            raise ArgumentError(f"the tokenizer makes no tokens of '{text}'")
+        return ids
+
+    def _following(self, text: str) -> list[int]:
         before, both = self.text(BEFORE), self.text(f"{BEFORE} {text}")
         if both[: len(before)] != before:
             raise ArgumentError(f"the tokenizer joins '{BEFORE}' and '{text}'")
@@ -71,7 +77,7 @@ class Vocabulary:
         """The ids of those words that are one token inside a text."""
         found: dict[str, int] = {}
         for word in words:
-            ids = self.following(word)
+            ids = self._following(word)
             if len(ids) == 1 and ids[0] not in found.values():
                 found[word] = ids[0]
         return found
