@@ -16,6 +16,7 @@ from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
 from pellucid.lens import without
 from pellucid.lens.pieces import Pieces
+from pellucid.lens.record import Proof
 
 BATCH, HEADS, KV_HEADS, TOKENS, DIM, VALUE_DIM = 2, 6, 2, 37, 11, 13
 
@@ -241,6 +242,17 @@ def test_it_is_what_a_model_computes_whose_links_are_knocked_out(name, renormali
     largest = float(seen.records[0].value.abs().max())
     torch.testing.assert_close(found.context, expected, atol=1e-5 * largest, rtol=0)
     assert found.change.abs().max() > 1e-3
+
+
+def test_a_context_that_is_not_of_the_weights_is_not_used():
+    """As with dropout, where no row is proven."""
+    case = causal_case()
+    proof = Proof(0, BATCH * TOKENS, reason="dropout is random")
+    record = replace(record_of(case), contexts=Pieces(torch.ones(1, 1)), proof=proof)
+    links = draw_links(flat(record), 31, seed=3)
+    found = without(record, links)
+    truth = expected(case, found, links, lambda e: slice(e, e + 1))
+    assert (found.context.double() - truth).abs().max() <= budget(case)
 
 
 def test_errors_say_what_was_wanted():

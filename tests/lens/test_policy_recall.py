@@ -249,6 +249,8 @@ def test_errors_say_what_was_wanted():
         eviction_recall(record, {"mine": lambda past: 3}, steps=41)
     with pytest.raises(ShapeError, match=r"policy 'mine' must return .* \(2, 2, 41\), got \(41,\)"):
         eviction_recall(record, {"mine": lambda past: torch.ones(41)}, steps=41)
+    with pytest.raises(ArgumentError, match=r"policy 'SnapKV' after 20 tokens: window must be"):
+        eviction_recall(record, steps=20)
     with pytest.raises(ArgumentError, match="cannot be called 'best possible'"):
         eviction_recall(record, {"best possible": h2o_scores}, steps=41)
     with pytest.raises(OutOfRangeError, match="must be from 1 to 66"):

@@ -39,9 +39,12 @@ class Length:
         self.left: Tensor | None = None
         if means is not None:
             # Both less the same vector, so that squares cancel less.
-            left = means if self.projection is None else means @ self.projection
             centre = right.mean(-2, keepdim=True)
-            self.left, right = left - centre, right - centre
+            if self.projection is None:
+                self.left = means - centre
+            else:
+                self.left = (means @ self.projection).sub_(centre)
+            right = right.sub_(centre)
             self.left_squares = self.left.square().sum(-1)
         self.right, self.right_squares = right, right.square().sum(-1)
 

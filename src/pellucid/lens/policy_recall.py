@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError, ShapeError, TypeMismatchError
+from pellucid.errors import ArgumentError, PellucidError, ShapeError, TypeMismatchError
 from pellucid.lens.eviction import (
     expected_attention_scores,
     h2o_scores,
@@ -47,7 +47,8 @@ def eviction_policies(frequencies: Tensor | None = None) -> dict[str, Policy]:
     and expected attention keep 4 sinks.
 
     Args:
-        frequencies: as for `expected_attention_scores`.
+        frequencies: as for `expected_attention_scores`; of a Llama of transformers, its
+            `model.rotary_emb.inv_freq`.
     """
     return {
         "StreamingLLM": streaming_llm_scores,
@@ -92,7 +93,8 @@ def eviction_recall(
         progress: called after each module with the number of modules done and the total.
 
     Raises:
-        ArgumentError: a budget is not above 0, or an attention is not causal.
+        ArgumentError: a budget is not above 0, an attention is not causal, or a policy refuses the
+            record, as `snapkv_scores` does where its window is all there is.
         ShapeError: scores of another shape.
         OutOfRangeError: a step with no query after it or before it.
         TypeMismatchError: an argument of another type.
@@ -139,7 +141,11 @@ def _rows(
     mass = mass.double().unflatten(-2, (kv_heads, -1)).mean(-2)
     ranked: dict[str, tuple[Tensor, float]] = {}
     for name, policy in policies.items():
-        scores = _checked(name, policy(past), mass.shape)
+        try:
+            given = policy(past)
+        except PellucidError as error:
+            raise ArgumentError(f"policy '{name}' after {step} tokens: {error}") from error
+        scores = _checked(name, given, mass.shape)
         ranked[name] = scores, policy.share if isinstance(policy, KeepRecent) else 0.0
     ranked[BEST] = mass, 0.0
     rows = []
