@@ -127,6 +127,10 @@ def test_a_difference_of_two_logits():
     assert both.number == pytest.approx(one.number - other.number, abs=1e-5)
     torch.testing.assert_close(both.tokens, one.tokens - other.tokens, rtol=1e-4, atol=1e-5)
     assert both.against == 9
+    told = str(both)
+    assert told.startswith("direct: the logit of 5 less that of 9 after token 10 is ")
+    assert "  head transformer.h." in told
+    assert "missing" in told
 
 
 def test_an_earlier_prediction_is_that_of_the_shorter_text():

@@ -21,6 +21,9 @@ ALLOWED = 1e-4
 """How far the sum of the parts may be from the logit, over the sum of their sizes if above 1; in
 half precision, 8 roundings."""
 
+SHOWN = 5
+"""Tokens and heads that are printed."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trace:
@@ -76,6 +79,27 @@ class Trace:
         sizes += sum(map(abs, (*self.others.values(), *self.absorbed.values())))
         allowed = max(ALLOWED, 8 * torch.finfo(self.logits.dtype).eps)
         return self.missing is not None and abs(self.missing) <= allowed * max(1.0, sizes)
+
+    def __str__(self) -> str:
+        place = "" if self.position is None else f" after token {self.position}"
+        less = "" if self.against is None else f" less that of {self.against}"
+        tokens = sorted(enumerate(self.tokens.tolist()), key=lambda pair: -abs(pair[1]))
+        heads = [
+            (f"{name}, {head}", amount)
+            for name, amounts in self.heads.items()
+            for head, amount in enumerate(amounts.tolist())
+        ]
+        lines = [
+            f"{self.method}: the logit of {self.token}{less}{place} is {self.number:.4f}",
+            *(f"{amount:+.4f}  token {place}" for place, amount in tokens[:SHOWN]),
+            *(
+                f"{amount:+.4f}  head {name}"
+                for name, amount in sorted(heads, key=lambda pair: -abs(pair[1]))[:SHOWN]
+            ),
+        ]
+        if self.missing is not None:
+            lines.append(f"missing {self.missing:.1e}")
+        return "\n".join(lines)
 
 
 METHODS: dict[str, Callable[[Question, Any], tuple[Answer, Shares]]] = {

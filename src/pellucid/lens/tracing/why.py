@@ -8,11 +8,12 @@ from torch import Tensor
 
 from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.layer_selection import select_records
+from pellucid.lens.module_names import ancestors
 from pellucid.lens.record import Record
 from pellucid.lens.tracing.question import index_of
 from pellucid.lens.tracing.residual_stream import ResidualStream
 from pellucid.lens.tracing.stream_rows import stream_rows
-from pellucid.lens.tracing.written import Source
+from pellucid.lens.tracing.written import Source, Start
 
 __all__ = ["Term", "Why", "why"]
 
@@ -189,39 +190,44 @@ def _vectors(
         item: of the batch.
         each_head: each head of an attention, instead of all together.
     """
-    numbers = _numbers(rows[position])
-    block = record.name.rpartition(".")[0]
-    while block and block not in stream.blocks:
-        block = block.rpartition(".")[0]
-    before = None
-    if block and not record.is_cross:
-        at = torch.tensor([position], device=rows.device)
-        before = stream_rows(stream, block, at, item, each_head)
-    if before is None:
-        columns = [stream.amounts(number, item, each_head) for number in numbers]
-        sources = list(columns[0])
-        found = [[column[source][position] for source in sources] for column in columns]
-        return sources, torch.tensor(found, dtype=torch.float64).T.to(rows.device)
-    # From the stream before the block to the row: one matrix, and what biases give on the way.
-    x, after = stream.blocks[block].x, stream.written[stream.blocks[block].before :]
-    matrix, given = [], []
-    for number in numbers:
-        gradients = torch.autograd.grad(
-            number, [x, *(one.leaf for one in after)], retain_graph=True, allow_unused=True
-        )
-        matrix.append(gradients[0][item, position].double())
-        given.append([None if g is None else g[item, position] for g in gradients[1:]])
-    vectors = [part[0] @ torch.stack(matrix).T for part in before.values()]
-    sources = list(before)
-    for place, one in enumerate(after):
-        if given[0][place] is not None:
-            bias = one.of_item(item)[0].flatten()
-            sources.append(one.source)
-            vectors.append(torch.stack([row[place].double().flatten() @ bias for row in given]))
-    return sources, torch.stack(vectors)
-
-
-def _numbers(row: Tensor) -> tuple[Tensor, ...]:
+    row = rows[position]
     if not row.requires_grad:
         raise ArgumentError("the model ran without gradients, so that its sums are not known")
-    return row.unbind(-1)
+    block = next((name for name in ancestors(record.name)[1:] if name in stream.blocks), None)
+    if block is not None and not record.is_cross:
+        at = torch.tensor([position], device=rows.device)
+        before = stream_rows(stream, block, at, item, each_head)
+        if before is not None:
+            vectors = {source: part[0] for source, part in before.items()}
+            return _through_block(stream, stream.blocks[block], row, vectors, position, item)
+    columns = [stream.amounts(number, item, each_head) for number in row.unbind()]
+    sources = list(columns[0])
+    found = [[column[source][position] for source in sources] for column in columns]
+    return sources, torch.tensor(found, dtype=torch.float64).T.to(rows.device)
+
+
+def _through_block(
+    stream: ResidualStream,
+    start: Start,
+    row: Tensor,
+    before: dict[Source, Tensor],
+    position: int,
+    item: int,
+) -> tuple[list[Source], Tensor]:
+    """What vectors of the stream before a block give to a row in it, and biases on the way: the
+    sources, and (sources, dim).
+    """
+    after = stream.written[start.before :]
+    columns = [
+        torch.autograd.grad(
+            number, [start.x, *(one.leaf for one in after)], retain_graph=True, allow_unused=True
+        )
+        for number in row.unbind()
+    ]
+    matrix = torch.stack([column[0][item, position].double() for column in columns])
+    vectors = {source: matrix @ part for source, part in before.items()}
+    for place, one in enumerate(after, start=1):
+        if columns[0][place] is not None:
+            gradients = torch.stack([x[place][item, position].double().flatten() for x in columns])
+            vectors[one.source] = gradients @ one.of_item(item)[0].flatten()
+    return list(vectors), torch.stack(list(vectors.values()))
