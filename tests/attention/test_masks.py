@@ -16,7 +16,7 @@ from pellucid import PellucidError, masks
 from pellucid.attention.backends.sdpa import plan
 from pellucid.attention.backends.varlen import DocumentBatch
 from pellucid.attention.functional import attention_weights
-from pellucid.attention.masks import Extent, Mask, Rows, Spans, as_mask
+from pellucid.attention.masks import Extent, Heads, Mask, Rows, Spans, as_mask
 from pellucid.attention.reference import stages
 from pellucid.errors import ShapeError, TypeMismatchError
 from tests.attention.cases import by_rule, mask_rules, random
@@ -390,3 +390,35 @@ def test_lists_are_numbers_one_an_item() -> None:
             masks.padding(wrong)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="2 values, one per batch item"):
         attention_weights(*(random(3, 1, 5, 3, seed=i) for i in range(2)), masks.padding([1, 2]))
+
+
+HEAD_FLAGS = [
+    torch.tensor([True, False, True, False]),
+    torch.tensor([[True, False, True, True], [False, False, True, False]]),
+]
+
+
+@pytest.mark.parametrize("flags", HEAD_FLAGS)
+@pytest.mark.parametrize("backend", ["auto", "sdpa", "blockwise", "reference"])
+def test_a_rule_of_some_heads(flags: torch.Tensor, backend: str) -> None:
+    """Links of flagged heads are hidden, and those of others are not."""
+    query, key, value = (random(2, 4, n, 11, seed=at) for at, n in enumerate((5, 7, 7)))
+    rule = ~(Heads(flags) & Rows(torch.arange(5) > 1) & masks.padding(torch.arange(7) % 3 == 1))
+    visible = ~(
+        flags.expand(2, 4)[:, :, None, None]
+        & (torch.arange(5) > 1)[:, None]
+        & (torch.arange(7) % 3 == 1)
+    )
+    truth = stages(query.double(), key.double(), value.double(), visible)
+    context, weights = pellucid.attention(query, key, value, rule, backend=backend)
+    torch.testing.assert_close(context.double(), truth.context, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weights.dense().double(), truth.weights, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        weights.received().double(), truth.weights.sum(-2), atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(rule.dense(5, 7).expand(2, 4, 5, 7), visible)
+    one = weights.head(1, 2)
+    torch.testing.assert_close(one.dense()[0], weights.dense()[1, 2])
+    assert repr(Heads(flags)) == f"heads({int(flags.sum())} of {flags.numel()})"
+    with pytest.raises(ShapeError, match="heads has 4 head flags but there are 3"):
+        attention_weights(query[:, :3], key[:, :3], rule)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import writers
 from tests.fuzzing import few_or_many
 from tests.lens.edited_eager import assert_close, eager_edits, hidden
 from tests.lens.families import SOURCE, build, inputs, some_ids
@@ -18,6 +19,7 @@ import pellucid
 from pellucid import errors, masks
 from pellucid.lens.interception import listeners, patches
 from pellucid.models import Config
+from pellucid.tasks.generation import generate
 
 IDS = some_ids()
 
@@ -382,3 +384,71 @@ def test_multi_head_attention_takes_outputs_of_another_run():
         with pellucid.intervene(module) as edit:
             edit.scale(factor=1)
             torch.testing.assert_close(module(here[0], here[0], here[0])[0], single)
+
+
+CACHES = {
+    "static": {"cache_implementation": "static", "disable_compile": True},
+    "none": {"use_cache": False},
+    "prefill in chunks": {"prefill_chunk_size": 4},
+    "beams": {"num_beams": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # those of transformers
+@pytest.mark.parametrize("cache", CACHES)
+def test_every_kind_of_cache(cache):
+    """The weights that were used are those of one pass over the text that was written."""
+    model = build("llama, grouped heads", "sdpa", generating=True)
+
+    def edits(edit):
+        edit.knock_out(0, 1)
+        edit.knock_out(1, [0, 2], keys=[2, 12])
+        edit.scale(1, 4, -2, queries=slice(11, None))
+
+    def write(**options):
+        with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+            edits(edit)
+            ids = model.generate(
+                IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False,
+                pad_token_id=0, **options,
+            )  # fmt: skip
+        return ids, seen
+
+    ids, seen = write(**CACHES[cache])
+    assert seen.unseen == {}
+    if cache != "beams":
+        assert torch.equal(ids, write()[0])
+    with torch.no_grad(), pellucid.watch(model) as whole, pellucid.intervene(model) as edit:
+        edits(edit)
+        model(ids[:, :-1])
+    for name in whole:
+        last = seen[name][:, :, -1]
+        if cache != "beams":
+            assert_close(last, whole[name][:, :, -1, : last.shape[-1]])
+
+
+def test_texts_of_different_lengths_have_no_common_positions():
+    model = writers.writer()
+    prompts = ["And God said", "The"]
+    edit = pellucid.intervene(model)
+    edit.knock_out(0, 1, queries=30)
+    with pytest.raises(errors.ArgumentError, match="differ in length"), edit:
+        generate(model, prompts, max_tokens=3)
+    with pellucid.intervene(model) as edit:
+        edit.knock_out(0, 1)
+        together = generate(model, prompts, max_tokens=3)
+        alone = [generate(model, [prompt], max_tokens=3)[0] for prompt in prompts]
+    assert [x.ids for x in together] == [x.ids for x in alone]
+
+
+def test_an_edited_recording_can_be_saved(tmp_path):
+    model = build("llama, grouped heads", "sdpa")
+    with pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+        edit.knock_out(0, [1, 3], keys=[2, 4], queries=slice(3, None), items=1)
+        edit.steer(1, 2, keys=0, factor=3)
+        output(model)
+    seen.save(tmp_path / "edited.safetensors")
+    loaded = pellucid.Recording.load(tmp_path / "edited.safetensors")
+    for name in seen:
+        assert torch.equal(loaded[name].dense(), seen[name].dense())
+    assert not loaded["layers.0.self_attn"][1, [1, 3], 3:, 2].any()

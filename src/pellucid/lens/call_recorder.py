@@ -110,10 +110,10 @@ class CallRecorder:
             return
         self._add(record, None if call.update is None else call.update.cache)
         if generations.has(name, call):
-            self._in_pieces[name] = (
-                "each step of its generation has its own record, since what the steps see follows "
-                "no rule that grows, such as a triangle or a window"
-            )
+            why = "what the steps see follows no rule that grows, such as a triangle or a window"
+            if call.hidden is not None:
+                why = "an intervention hides some of what they see"
+            self._in_pieces[name] = f"each step of its generation has its own record, since {why}"
         generations.begin(record, call, origin)
 
     def _record_of(self, name: str, call: Call, origin: Origin) -> Record:

@@ -54,14 +54,18 @@ class ModelWeights:
     """Whether the function that was called belongs to PyTorch, transformers or Pellucid."""
 
 
+Shown = Callable[[int], Mask]
+"""The rule of what is left to see, for some number of first keys of a call."""
+
+
 @dataclass(eq=False, slots=True)
 class SoftmaxEdit:
     """What becomes of a softmax that a model computes by hand."""
 
     weights: Tensor | None
     """(batch, heads, queries, keys): the edited weights; None if they stay."""
-    hidden: Mask | None = None
-    """What the edits of weights hide, if that is all that they do: False where hidden."""
+    hidden: Shown | None = None
+    """What the edits of weights leave, if hiding is all that they do."""
     finish: Callable[[Tensor], Tensor] | None = None
     """Edits the context, (batch, heads, queries, value_dim), once there is one."""
 
@@ -112,8 +116,8 @@ class Call:
     """The proof of every row, if there is one already."""
     as_given: Callable[[Tensor], Tensor] | None = None
     """Puts a context into the shape that the call returned, if that is another."""
-    hidden: Mask | None = None
-    """What an edit hides besides: False where it does."""
+    hidden: Shown | None = None
+    """What edits leave, besides the masks of the call, if hiding is all that they do."""
     attended: Tensor | None = None
     """The context before an edit replaced heads of it; None if none did."""
     edited_weights: Callable[[], Tensor] | None = None

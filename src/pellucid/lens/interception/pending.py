@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from pellucid.attention.masks import Mask
 from pellucid.lens.interception import listeners
+from pellucid.lens.interception.calls import Shown
 from pellucid.lens.interception.listeners import Callers
 from pellucid.lens.interception.shapes import Fold
 from pellucid.lens.mask_inference import InferredMask
@@ -75,8 +75,8 @@ class PendingSoftmax:
     """Whether listeners that edit could edit its weights."""
     is_edited: bool = False
     """Whether one has."""
-    hidden: Mask | None = None
-    """What the edits hide, if that is all that they do."""
+    hidden: Shown | None = None
+    """What the edits leave, if hiding is all that they do."""
     finish: "list[Callable[[Tensor], Tensor]]" = field(default_factory=list)
     """Edits of the context."""
     attended: Tensor | None = None

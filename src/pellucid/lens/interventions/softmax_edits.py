@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.attention.masks import Mask
 from pellucid.errors import ArgumentError
+from pellucid.lens.interception.calls import Shown
 from pellucid.lens.interventions import exact, outputs
 from pellucid.lens.interventions.edits import Stage
 from pellucid.lens.interventions.regions import Region
@@ -24,8 +24,8 @@ class Begun:
 
     weights: Tensor | None
     """(batch, heads, queries, keys): the edited weights; None if they stay."""
-    hidden: Mask | None
-    """What the edits of weights hide, if that is all that they do."""
+    hidden: Shown | None
+    """What the edits of weights leave, if hiding is all that they do."""
     rest: list[Region]
     """Edits of outputs, which wait for the context."""
     present: Tensor | None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.attention import AttentionWeights, attention_weights, given_weights, masks
 from pellucid.attention.masks import Heads, Mask, Rows
-from pellucid.lens.interception.calls import Call
+from pellucid.lens.interception.calls import Call, Shown
 from pellucid.lens.interventions import exact
 from pellucid.lens.interventions.operands import Operands
 from pellucid.lens.interventions.regions import Region, flagged
@@ -27,16 +27,16 @@ def tell(call: Call, regions: Sequence[Region], operands: Callable[[], Operands]
     batch, heads, queries = call.query.shape[:3]
     size = torch.Size((batch, heads, queries, call.key.shape[-2]))
     call.proof = call.logsumexp = call.model_weights = None
-    shown = shown_by_all(regions, size, call.query.device)
-    if shown is not None and call.hidden is not None:
-        shown = call.hidden & shown
+    before, shown = call.hidden, shown_by_all(regions, size, call.query.device)
     call.hidden = shown
+    if shown is not None and before is not None:
+        call.hidden = lambda keys: before(keys) & shown(keys)
     call.edited_weights = lambda: exact.all_weights(operands(), regions)
     if call.weights is not None:
         call.weights = _lazy_weights(call, call.weights)
 
 
-def shown_by_all(regions: Sequence[Region], size: torch.Size, device: torch.device) -> Mask | None:
+def shown_by_all(regions: Sequence[Region], size: torch.Size, device: torch.device) -> Shown | None:
     """The rule that shows all but what edits hide; None if they do something else.
 
     Args:
@@ -46,20 +46,21 @@ def shown_by_all(regions: Sequence[Region], size: torch.Size, device: torch.devi
     """
     if not all(region.edit.hides or region.edit.zeroes for region in regions):
         return None
-    return reduce(and_, (_shown(region, size, device) for region in regions))
+    return lambda keys: reduce(and_, (_shown(region, size, keys, device) for region in regions))
 
 
-def _shown(region: Region, size: torch.Size, device: torch.device) -> Mask:
-    """The rule that shows all but what an edit hides."""
-    batch, heads, queries, keys = size
+def _shown(region: Region, size: torch.Size, keys: int, device: torch.device) -> Mask:
+    """The rule that shows the first keys except what an edit hides."""
+    batch, heads, queries, all_keys = size
     parts: list[Mask] = []
     flags = region.of_heads(batch, heads)
     if not bool(flags.all()):
-        parts.append(Heads(flags))
+        alike = bool((flags == flags[:1]).all())
+        parts.append(Heads(flags[0] if alike else flags))
     if region.rows is not None:
         parts.append(Rows(flagged(region.rows, queries, device)))
     if region.cols is not None:
-        parts.append(masks.present(flagged(region.cols, keys, device)))
+        parts.append(masks.present(flagged(region.cols, all_keys, device)[:keys]))
     return ~reduce(and_, parts) if parts else masks.padding(0)
 
 
@@ -71,7 +72,8 @@ def _lazy_weights(call: Call, before: AttentionWeights) -> AttentionWeights:
     if call.hidden is None:
         assert call.edited_weights is not None
         return given_weights(call.edited_weights().view(before.shape))
-    rule = call.hidden if call.rule is None else call.rule & call.hidden
+    hidden = call.hidden(call.key.shape[-2])
+    rule = hidden if call.rule is None else call.rule & hidden
     for mask in call.masks:
         rule = rule & mask
     weights = attention_weights(
