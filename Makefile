@@ -50,6 +50,7 @@ bench: $(INSTALLED) ## speed and memory, each beside its bar and its peer
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.translation
 	$(BIN)/python -m benchmarks.gguf
+	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.shared_cores
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.viewer
