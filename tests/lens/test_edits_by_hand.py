@@ -133,6 +133,31 @@ def test_knocked_out_links_stay_a_rule_of_the_record():
     assert not record.weights[:, 1, :, 2].any()
 
 
+@pytest.mark.parametrize("number", [-torch.inf, torch.finfo(torch.float32).min, -1e9])
+def test_a_row_that_loses_all_that_it_sees(number):
+    """What a large number hides stays hidden, and rows that see nothing stay as they are."""
+    later = torch.ones(QUERIES, KEYS, dtype=torch.bool).triu(1)
+    hidden = later | (torch.arange(QUERIES)[:, None] == 2)
+
+    def causal(q, k, v):
+        return (q @ k.mT * SCALE).masked_fill(hidden, number).softmax(-1) @ v
+
+    def edits(edit):
+        edit.knock_out(keys=0, queries=slice(0, 2))
+
+    model, given = Model(causal), parts()
+    plain = model(*given)
+    with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:
+        edits(edit)
+        ours = model(*given)
+    assert not ours[:, :, 0].any()
+    torch.testing.assert_close(ours[:, :, 1], given[2][:, :, 1])
+    torch.testing.assert_close(ours[:, :, 2:], plain[:, :, 2:].nan_to_num(0))
+    if number > -torch.inf:
+        assert seen.unseen == {}
+        assert not seen[""][:, :, 0].any()
+
+
 def test_scores_of_sixteen_bits():
     with torch.no_grad():
         given = parts()

@@ -93,6 +93,29 @@ def test_interventions_and_watches_overlap_in_any_order(order):
     assert all(proof.rows and proof.error <= proof.allowed for proof in seen.proof.values())
 
 
+def test_outputs_edited_by_two_interventions():
+    """They combine; what would need the outputs of the other one undone is refused."""
+    model = build("gpt2", "sdpa")
+    with pellucid.watch(model) as seen, pellucid.intervene(model) as both:
+        both.scale(0, 1, 3)
+        both.knock_out(0, 0)
+        truth = output(model)
+    for turned in (False, True):
+        first, second = (pellucid.intervene(model) for _ in range(2))
+        one, other = (second, first) if turned else (first, second)
+        one.scale(0, 1, 3)
+        other.knock_out(0, 0)
+        with first, second, pellucid.watch(model) as again:
+            torch.testing.assert_close(output(model), truth)
+        assert again.unseen == {}
+        torch.testing.assert_close(again["h.0.attn"].dense(), seen["h.0.attn"].dense())
+    first, second = pellucid.intervene(model), pellucid.intervene(model)
+    first.scale(0, 1, 3)
+    second.knock_out(0, 1, keys=2)
+    with pytest.raises(errors.ArgumentError, match="put the edits into one"), first, second:
+        output(model)
+
+
 def test_each_item_of_a_batch_has_its_own_edit():
     """The same text three times, each with another head knocked out."""
     model = build("llama, grouped heads", "sdpa")

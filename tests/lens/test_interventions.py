@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tests.lens.edited_eager import assert_close, eager_edits, hidden, in_float64
@@ -285,6 +286,9 @@ CONTRADICTIONS = [
     (("knock_out", {"head": 1}), ("scale", {"head": [0, 1], "factor": 2})),
     (("knock_out", {"head": 1, "keys": 0}), ("knock_out", {})),
     (("knock_out", {"keys": 0}), ("knock_out", {"keys": slice(0, 2), "renormalize": False})),
+    # Known once there is a call:
+    (("scale", {"head": 2, "factor": 2}), ("knock_out", {"head": -1})),
+    (("steer", {"keys": 6, "factor": 2}), ("knock_out", {"keys": slice(-2, None)})),
 ]
 
 
@@ -294,6 +298,33 @@ def test_contradictions(first, second, turned):
     pair = (second, first) if turned else (first, second)
     with pytest.raises(errors.ArgumentError, match="contradicts"):
         edited(Plain(), lambda edit: two(edit, *pair))
+
+
+def test_a_column_and_a_head_can_be_knocked_out_together():
+    def both(edit):
+        edit.knock_out(keys=0)
+        edit.knock_out(head=np.int64(1))
+        edit.scale(head=0, factor=2)
+        edit.knock_out(head=-1, by="mean")
+
+    column = edited(Plain(), lambda edit: edit.knock_out(keys=0))
+    column[:, 0] *= 2
+    column[:, 1] = 0
+    column[:, 2] = column[:, 2].mean(1, keepdim=True)
+    torch.testing.assert_close(edited(Plain(), both), column)
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+@pytest.mark.parametrize("grad", [False, True])
+def test_factors_that_no_float32_holds(factor, grad):
+    query, key, value = (some(2, 3, 7, 11, seed=n) for n in range(3))
+    with torch.set_grad_enabled(grad), pellucid.intervene(layer := Plain()) as edit:
+        edit.steer(head=1, keys=2, factor=factor)
+        ours = layer(query, key, value)[:, 1]
+    others = [0, 1, 3, 4, 5, 6]
+    without = (query[:, 1].double() @ key[:, 1, others].double().mT * 11**-0.5).softmax(-1)
+    truth = without @ value[:, 1, others].double()
+    assert_close(ours, value[:, 1, 2:3].expand_as(ours) if factor > 1 else truth)
 
 
 @pytest.mark.parametrize(

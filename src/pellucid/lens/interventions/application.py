@@ -35,7 +35,10 @@ def edited(name: str, call: Call, regions: Sequence[Region], reader: MaskReader)
         assert of is not None
         attended, context = _projected_contexts(call, of, parts, is_mean)
     is_replaced = bool(parts.of_values or parts.others)
-    changed = replace(call, context=context, attended=attended if is_replaced else call.attended)
+    if not is_replaced and call.attended is None:
+        changed = replace(call, context=context)
+    else:
+        changed = replace(call, context=context, attended=attended)
     if parts.of_weights or parts.zeroes:
         told = [*parts.of_weights, *parts.zeroes]
         tell(changed, told, partial(Operands.of, call, reader))
@@ -81,6 +84,10 @@ def _check(name: str, call: Call, parts: Parts) -> None:
             f"the attention of '{name}' drops weights at random, so that edited weights are not "
             "known: call model.eval() first"
         )
+    if call.attended is not None and of_inside:
+        raise ArgumentError(
+            f"the outputs of '{name}' were changed by another intervention: put the edits into one"
+        )
     changes = parts.of_weights or parts.of_values or parts.zeroes
     if changes and call.edited_weights is not None and call.hidden is None:
         raise ArgumentError(
@@ -106,8 +113,11 @@ def _contexts(call: Call, of: Operands | None, parts: Parts) -> tuple[Tensor, Te
         assert of is not None
         context = _attended(call, of, [*parts.of_weights, *parts.of_values], call.context)
         context = outputs.changed(context, parts.zeroes) if parts.zeroes else context
+    elif call.attended is not None:  # another intervention has changed outputs
+        attended, context = call.attended, outputs.changed(context, parts.zeroes)
     attended = outputs.changed(attended, parts.zeroes) if parts.zeroes else attended
-    context = context if parts.of_values else attended
+    if not parts.of_values and call.attended is None:
+        context = attended
     if parts.others:
         context = outputs.changed(context, parts.others, partial(_present, of))
     return attended, context

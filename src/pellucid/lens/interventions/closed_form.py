@@ -27,6 +27,8 @@ OTHER_UNITS = 16
 """Units of rounding besides those of the scores: exponential, products and their sums."""
 MOST_COLUMNS = 1 / 8
 """The share of all keys beyond which computing anew costs little more."""
+MOST_FACTOR = 2.0**32
+"""Larger ones could overflow; a softmax takes their logarithm."""
 NUMBERS_AT_ONCE = 2**21
 
 
@@ -37,6 +39,8 @@ def columns(of: Operands, regions: Sequence[Region], logsumexp: Tensor | None) -
     keys, flags = of.shape[3], torch.zeros(of.shape[3], dtype=torch.bool, device=of.key.device)
     for region in regions:
         if region.edit.stage not in (Stage.SCORES, Stage.WEIGHTS) or region.cols is None:
+            return None
+        if region.edit.factor > MOST_FACTOR:
             return None
         flags |= flagged(region.cols, keys, flags.device)
     cols = flags.nonzero().flatten()

@@ -32,6 +32,8 @@ class Editor(OpenListener):
     def __init__(self, model: nn.Module, *, everyone: bool) -> None:
         self._listen_to(model, everyone)
         self._edits: list[Edit] = []
+        self._doubtful: list[tuple[Edit, Edit]] = []
+        """Pairs that contradict each other in calls of some sizes."""
         self._masks, self._places = MaskReader(Keeper()), Places()
         self.unapplied: dict[str, str] = {}
         """Modules that attend in a way that cannot be edited, each with the reason."""
@@ -61,7 +63,9 @@ class Editor(OpenListener):
         )
         for other in self._edits:
             if edit.contradicts(other):
-                raise ArgumentError(f"{text} contradicts {other.text}: only one of them can hold")
+                raise _contradiction(edit, other)
+            if edit.contradicts(other, surely=False):
+                self._doubtful.append((edit, other))
         self._edits.append(edit)
 
     def clear(self) -> None:
@@ -75,6 +79,7 @@ class Editor(OpenListener):
                 self._check_effects()
         finally:
             self._edits.clear()
+            self._doubtful.clear()
             self._called.clear()
             self.unapplied.clear()
 
@@ -132,7 +137,11 @@ class Editor(OpenListener):
         place = self._places.of(name, size[2], size[3], update, offset)
         edits = [edit for edit in self._edits if edit.is_of(name)]
         found = (region_of(edit, name, size, place, device) for edit in edits)
-        return sorted((x for x in found if x is not None), key=lambda region: region.edit.stage)
+        regions = {region.edit: region for region in found if region is not None}
+        for edit, other in self._doubtful:
+            if edit in regions and other in regions and regions[edit].meets(regions[other]):
+                raise _contradiction(edit, other)
+        return sorted(regions.values(), key=lambda region: region.edit.stage)
 
     def _note(self, name: str, regions: Iterable[Region]) -> None:
         for region in regions:
@@ -177,6 +186,10 @@ class Editor(OpenListener):
             return "no attention of the model ran while the intervention was open"
         more = ", ..." if len(known) > MOST_NAMES else ""
         return f"no such module attended; these did: {', '.join(known[:MOST_NAMES])}{more}"
+
+
+def _contradiction(edit: Edit, other: Edit) -> ArgumentError:
+    return ArgumentError(f"{edit.text} contradicts {other.text}: only one of them can hold")
 
 
 def _entries_of(layer: Layers | None) -> list[int | str]:

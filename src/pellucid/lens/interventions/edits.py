@@ -6,6 +6,8 @@ from typing import Any
 
 from pellucid.lens.interventions.selection import Selection
 
+AXES = ("heads", "queries", "items")
+
 
 class Stage(IntEnum):
     """What an edit changes, in the order in which edits are applied."""
@@ -64,16 +66,25 @@ class Edit:
             and self.source is None
         )
 
-    def overlaps(self, other: "Edit") -> bool:
-        """Whether both surely change the same heads of the same rows."""
-        ours, theirs = (frozenset().union(*(x for _, x in e.entries)) for e in (self, other))
-        of_both = not self.entries or not other.entries or bool(ours & theirs)
-        axes = ("heads", "queries", "items")
-        return of_both and all(getattr(self, x).overlaps(getattr(other, x)) for x in axes)
+    @property
+    def names(self) -> frozenset[str]:
+        """The modules that its entries mean."""
+        return frozenset().union(*(names for _, names in self.entries))
 
-    def contradicts(self, other: "Edit") -> bool:
-        """Whether only one of them can be had."""
-        if not self.overlaps(other):
+    def overlaps(self, other: "Edit", *, surely: bool = True) -> bool:
+        """Whether both surely change the same heads of the same rows, or may do so."""
+        of_both = not self.entries or not other.entries or bool(self.names & other.names)
+        pairs = ((getattr(self, axis), getattr(other, axis)) for axis in AXES)
+        return of_both and all(ours.overlaps(theirs, surely=surely) for ours, theirs in pairs)
+
+    def covers(self, other: "Edit") -> bool:
+        """Whether it surely changes every row of every head that another one changes."""
+        of_all = not self.entries or (bool(other.entries) and other.names <= self.names)
+        return of_all and all(getattr(self, axis).covers(getattr(other, axis)) for axis in AXES)
+
+    def contradicts(self, other: "Edit", *, surely: bool = True) -> bool:
+        """Whether only one of them can be had; or may be, as positions depend on sizes."""
+        if not self.overlaps(other, surely=surely):
             return False
         early, late = sorted((self, other), key=lambda edit: edit.stage)
         if late.stage == Stage.OUTPUT:
@@ -81,13 +92,15 @@ class Edit:
                 same = early.zeroes and late.zeroes
                 both_scale = bool(early.factor and late.factor)
                 return not (same or both_scale)
-            return not late.factor  # what is replaced was changed for nothing
+            return not late.factor and late.covers(early)  # then it is changed for nothing
         if Stage.GIVEN in (early.stage, late.stage):
             return early.stage != Stage.INPUT or early.part != "value"
         if early.stage == late.stage == Stage.INPUT:
             return early.part == late.part
         if early.stage == Stage.INPUT:
             return False
-        if early.keys is not None and late.keys is not None and early.keys.overlaps(late.keys):
-            return early.stage != late.stage or (early.factor == 0) != (late.factor == 0)
-        return False
+        assert early.keys is not None
+        assert late.keys is not None
+        if not early.keys.overlaps(late.keys, surely=surely):
+            return False
+        return early.stage != late.stage or (early.factor == 0) != (late.factor == 0)

@@ -3,6 +3,7 @@
 This is what a model's eager code does after its scores are masked, in O(n) memory.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 
@@ -53,9 +54,17 @@ def softmax_of(scores: Tensor, weights: Tensor, regions: Sequence[Region]) -> Te
     """(batch, heads, queries, keys): a softmax, edited, of scores and weights of this shape."""
     items, heads = pairs_of(regions, *scores.shape[:2])
     rows = torch.arange(scores.shape[2], device=scores.device)
-    own = scores[items, heads].to(weights.dtype)
+    own = scores[items, heads]
+    shown = shown_by(own)
+    # Numbers that hide keys weigh nothing beside a key that is seen, whether or not it is cut.
+    own = own.masked_fill(~shown & shown.any(-1, keepdim=True), -torch.inf).to(weights.dtype)
     new = weights_of_scores(own, None, regions, scores.shape, items, heads, rows)
     return weights.index_put((items, heads), new)
+
+
+def shown_by(scores: Tensor) -> Tensor:
+    """(...) bool: the scores that no large negative number hides, as `infer_mask` says."""
+    return scores > max(torch.finfo(scores.dtype).min / 2, -1e8)
 
 
 def pairs_of(regions: Sequence[Region], batch: int, heads: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +124,7 @@ def weights_of_scores(
             if region.edit.hides:
                 scores = scores.masked_fill(chosen, -torch.inf)
             else:
-                raised = scores + torch.tensor(region.edit.factor).log().to(scores)
+                raised = scores + math.log(region.edit.factor)
                 scores = torch.where(chosen, raised, scores)
     weights = _normalised(scores, sinks)
     for region in regions:

@@ -33,6 +33,15 @@ class Region:
         """(pairs,) bool: which pairs of an item and a head it changes."""
         return torch.isin(items, self.items) & torch.isin(heads, self.heads)
 
+    def meets(self, other: "Region") -> bool:
+        """Whether both change the same link of the same call, or the same row."""
+        axes = ("items", "heads", "rows", "cols")
+        pairs = ((getattr(self, axis), getattr(other, axis)) for axis in axes)
+        return all(
+            ours is None or theirs is None or bool(torch.isin(ours, theirs).any())
+            for ours, theirs in pairs
+        )
+
     def of_heads(self, batch: int, heads: int) -> Tensor:
         """(batch, heads) bool."""
         flags = torch.zeros(batch, heads, dtype=torch.bool, device=self.items.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Selection:
     """"head", "query", "key" or "item"."""
     numbers: tuple[int, ...] | None = None
     span: slice | None = None
-    met: set[int] = field(default_factory=set)
+    met: set[int] = field(default_factory=set, compare=False)
     """Which of the numbers there were, in any call."""
 
     @classmethod
@@ -53,13 +54,13 @@ class Selection:
         else:
             is_several = isinstance(chosen, Iterable) and not isinstance(chosen, str | Tensor)
             numbers = list(chosen) if is_several else [chosen]
-        if not all(type(number) is int for number in numbers):
+        if not all(isinstance(x, Integral) and not isinstance(x, bool) for x in numbers):
             raise TypeMismatchError(
                 f"{what} must be a number, several, a slice, flags, or None = all; got {chosen!r}"
             )
         if not numbers:
             raise ArgumentError(f"an edit of no {what} does nothing; leave it out")
-        return cls(what, tuple(dict.fromkeys(numbers)))
+        return cls(what, tuple(dict.fromkeys(map(int, numbers))))
 
     @property
     def is_all(self) -> bool:
@@ -113,12 +114,24 @@ class Selection:
         more = f" and {len(left) - MOST_LISTED} more" if len(left) > MOST_LISTED else ""
         return ", ".join(map(str, left[:MOST_LISTED])) + more
 
-    def overlaps(self, other: "Selection") -> bool:
-        """Whether both surely choose a number in common."""
+    def overlaps(self, other: "Selection", *, surely: bool = True) -> bool:
+        """Whether both surely choose a number in common, or may do so: -1 may be 5."""
         if self.is_all or other.is_all:
             return True
         ours, theirs = self.known(), other.known()
-        return ours is not None and theirs is not None and not ours.isdisjoint(theirs)
+        if ours is None or theirs is None:
+            return not surely
+        is_same_end = min(ours, default=0) >= 0 and min(theirs, default=0) >= 0
+        return not ours.isdisjoint(theirs) or not (surely or is_same_end)
+
+    def covers(self, other: "Selection") -> bool:
+        """Whether it surely chooses every number that another one does."""
+        if self.is_all or self == other:
+            return True
+        if other.is_all:
+            return False
+        ours, theirs = self.known(), other.known()
+        return ours is not None and theirs is not None and theirs <= ours
 
     def known(self) -> set[int] | None:
         """The numbers, as far as they are known without the size."""

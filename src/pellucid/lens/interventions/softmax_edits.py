@@ -7,7 +7,6 @@ that are scaled or replaced are written once the weights have met the values.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
@@ -56,8 +55,7 @@ def edited(name: str, scores: Tensor, weights: Tensor, regions: Sequence[Region]
         changed = exact.softmax_of(scores, weights, of_weights)
         hidden = shown_by_all(of_weights, scores.shape, scores.device)
     if any(x.edit.is_mean for x in rest) and scores.shape[2] == scores.shape[3]:
-        least = max(torch.finfo(scores.dtype).min / 2, -1e8)
-        present = (scores > least).any(1).any(1)
+        present = exact.shown_by(scores).any(1).any(1)
     return Begun(changed, hidden, rest, present)
 
 
