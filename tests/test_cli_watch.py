@@ -255,6 +255,7 @@ def test_heads_are_probed(run, width):
         "where it cannot. The model does not do this",
         "Retrieval: looks at the token of the needle that is to be written next",
         "First token: looks at the first token (Xiao et al. 2024)",
+        "Names that are earned none Score: ",
     ):
         assert part in told
 

@@ -15,6 +15,7 @@ from pellucid.commands.shared import (
     OverwriteOption,
     SeedOption,
     check_files,
+    check_seed,
     given_options,
     model_option,
     one_text,
@@ -192,6 +193,7 @@ def show_heads(
         for name, shown in given.items():
             if name not in PROBE_WITH:
                 raise ArgumentError(f"{shown} does not go with --probe")
+        check_seed(seed)
         return _probe(
             model,
             only,

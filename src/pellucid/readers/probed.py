@@ -7,11 +7,10 @@ import torch
 
 from pellucid.errors import ArgumentError
 from pellucid.lens.probes import ProbeTable, probe_heads
+from pellucid.lens.probes.checking import LEAST
+from pellucid.lens.probes.probing import LENGTH, MOST, TEXTS, check_options
 from pellucid.readers import open_checkpoint
 from pellucid.readers.forward_pass import Step
-
-LENGTH = 128
-"""How many tokens texts have unless more or fewer are asked for."""
 
 
 def probe_model(
@@ -19,6 +18,9 @@ def probe_model(
     *,
     probes: Sequence[str] | None = None,
     length: int | None = None,
+    texts: int = TEXTS,
+    most: int = MOST,
+    controls: int = LEAST,
     step: Step,
     **options: Any,
 ) -> tuple[str, ProbeTable]:
@@ -26,7 +28,7 @@ def probe_model(
 
     Args:
         model: as for `open_checkpoint`.
-        probes, options: as for `probe_heads`.
+        probes, texts, most, controls, options: as for `probe_heads`.
         length: the same; None is 128, or as many as the model has positions.
         step: called with the name of the step, its progress and its total.
 
@@ -38,6 +40,13 @@ def probe_model(
         FileError: the model cannot be opened.
         UnknownNameError: as `probe_heads`.
     """
+    check_options(
+        probes,
+        length=LENGTH if length is None else length,
+        texts=texts,
+        most=most,
+        controls=controls,
+    )
     step("opening the model", 0, 1)
     checkpoint = open_checkpoint(model, whole=True, writes=True)
     name, limit = checkpoint.name, checkpoint.limit
@@ -56,6 +65,9 @@ def probe_model(
             probes=probes,
             length=length,
             progress=step,
+            texts=texts,
+            most=most,
+            controls=controls,
             **options,
         )
     except ArgumentError as error:

@@ -13,6 +13,8 @@ from pellucid.lens.probes import Check, ProbeRow, ProbeTable
 from pellucid.lens.probes.probe_table import EARNED, ONLY_LOOKS
 from pellucid.lens.probes.registry import PROBES
 
+NARROW = 60
+"""The width of a terminal from which baselines are shown."""
 MOST = 5
 """Heads per probe in the table, besides those with a verdict."""
 STYLES = {EARNED: "bold green", ONLY_LOOKS: "yellow"}
@@ -30,6 +32,9 @@ def show(model: str, table: ProbeTable, console: Console) -> None:
         for probe, reason in table.skipped.items():
             say(f"{probe}: {reason}", console)
     console.print()
+    say("Names that are earned", console, style="bold")
+    say(_earned(table), console)
+    console.print()
     say(
         "Score: the mean weight on what such a head looks at; for retrieval, how often it is the "
         "largest. Baseline: the same where the text does not ask for it, or if all were looked at "
@@ -39,6 +44,16 @@ def show(model: str, table: ProbeTable, console: Console) -> None:
         console,
         style="dim",
     )
+
+
+def _earned(table: ProbeTable) -> str:
+    """The names and the heads that have earned them."""
+    heads: dict[str, list[str]] = {}
+    for row in table.sort("score"):
+        if row.verdict == EARNED:
+            heads.setdefault(row.probe, []).append(f"{row.label}.{row.head}")
+    named = [f"{probe}: {', '.join(heads[probe])}" for probe in PROBES if probe in heads]
+    return "; ".join(named) or "none"
 
 
 def _show_probe(check: Check, rows: ProbeTable, console: Console) -> None:
@@ -51,18 +66,22 @@ def _show_probe(check: Check, rows: ProbeTable, console: Console) -> None:
     tried = any(row.effect == row.effect for row in rows)
     shown = [row for place, row in enumerate(rows) if place < MOST or row.effect == row.effect]
     grid = plain_table()
-    for title in ("head", "score", "baseline", *(("effect", "beats") if tried else ())):
-        grid.add_column(title, justify="right", no_wrap=True, min_width=5)
+    titles = ["head", "score"]
+    titles += ["baseline"] if console.width >= NARROW else []
+    titles += ["effect", "beats"] if tried else []
+    for title in titles:
+        grid.add_column(title, justify="right", no_wrap=True, min_width=4)
     grid.add_column("verdict", no_wrap=True)
     for row in shown:
-        numbers = [_number(row.effect), _beaten(row)] if tried else []
-        grid.add_row(
-            f"{row.label}.{row.head}",
-            shaded(percent(row.score).rjust(5), row.score),
-            percent(row.baseline),
-            *numbers,
-            Text(row.verdict, style=STYLES.get(row.verdict, "")),
-        )
+        cells: dict[str, str | Text] = {
+            "head": f"{row.label}.{row.head}",
+            "score": shaded(percent(row.score).rjust(5), row.score),
+            "baseline": percent(row.baseline),
+            "effect": _number(row.effect),
+            "beats": _beaten(row),
+        }
+        verdict = Text(row.verdict, style=STYLES.get(row.verdict, ""))
+        grid.add_row(*(cells[title] for title in titles), verdict)
     console.print(grid)
     for line in _told(check, rows):
         say(line, console)

@@ -19,17 +19,21 @@ from pellucid.lens.probes.registry import PROBES, SETTINGS, Probe, Sizes
 from pellucid.lens.probes.scores import Place, Scored, run, scored
 from pellucid.lens.probes.vocabulary import Vocabulary
 
+LENGTH = 128
+"""How many tokens texts have at the most, unless more or fewer are asked for."""
+TEXTS, MOST = 2, 4
+
 
 def probe_heads(
     model: nn.Module,
     tokenizer: Any = None,
     *,
     probes: Iterable[str] | None = None,
-    length: int = 128,
-    texts: int = 2,
+    length: int = LENGTH,
+    texts: int = TEXTS,
     seed: int = 0,
     check: bool = True,
-    most: int = 4,
+    most: int = MOST,
     controls: int = LEAST,
     by: Literal["mean", "zero"] = "mean",
     progress: Progress | None = None,
@@ -84,7 +88,11 @@ def probe_heads(
         UnknownNameError: there is no such probe; the message lists them.
         TypeMismatchError: model is not a torch.nn.Module, or the tokenizer makes no ids.
     """
-    chosen = _check_arguments(model, probes, length, texts, most, controls)
+    if not isinstance(model, nn.Module):
+        raise TypeMismatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if model.training:
+        raise ArgumentError("the model is in training mode; call model.eval() first")
+    chosen = check_options(probes, length=length, texts=texts, most=most, controls=controls)
     step = progress or (lambda name, done, of: None)
     device = next((one.device for one in model.parameters()), torch.device("cpu"))
     vocabulary = Vocabulary(_size(model, device), tokenizer)
@@ -124,14 +132,15 @@ def probe_heads(
     return ProbeTable(rows, checks, skipped)
 
 
-def _check_arguments(
-    model: Any, probes: Any, length: int, texts: int, most: int, controls: int
+def check_options(
+    probes: Iterable[str] | None = None,
+    *,
+    length: int = LENGTH,
+    texts: int = TEXTS,
+    most: int = MOST,
+    controls: int = LEAST,
 ) -> list[Probe]:
-    """The probes that are asked for."""
-    if not isinstance(model, nn.Module):
-        raise TypeMismatchError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if model.training:
-        raise ArgumentError("the model is in training mode; call model.eval() first")
+    """The probes that are asked for; arguments and errors as for `probe_heads`."""
     for name, value, least in (
         ("length", length, 8),
         ("texts", texts, 1),
@@ -141,7 +150,7 @@ def _check_arguments(
         if value < least:
             why = ": fewer cannot show that a head beats 95 % of them" if name == "controls" else ""
             raise ArgumentError(f"{name} must be {least} or more{why}, got {value}")
-    names = list(PROBES) if probes is None else [probes] if isinstance(probes, str) else probes
+    names = list(PROBES) if probes is None else [probes] if isinstance(probes, str) else [*probes]
     for name in names:
         if name not in PROBES:
             raise UnknownNameError(f"no probe is called '{name}': {', '.join(PROBES)}")
