@@ -5,11 +5,13 @@ from io import StringIO
 
 import pytest
 import torch
+import transformers
 from rich.console import Console
 
 from pellucid.commands.printing import traces
 from pellucid.lens import Source, Trace
 from pellucid.readers.tracing import Traced, trace_text
+from tests.checkpoints import SENTENCE, byte_pairs
 from tests.command_line import options_of
 
 TEXT = "In the beginning God created the heaven and the earth. In the beginning God created the"
@@ -113,6 +115,22 @@ def test_pictures(run, tmp_path):
         assert "earth" in drawn
         assert "5.3: +1.67" in drawn
         assert "<script" not in drawn
+
+
+@pytest.mark.parametrize("method", ["direct", "lrp"])
+def test_a_classifier_of_transformers(tmp_path, method):
+    """Opened as one of Pellucid's, whose head has an activation."""
+    torch.manual_seed(4)
+    config = transformers.BertConfig(
+        vocab_size=307, hidden_size=33, num_hidden_layers=2, num_attention_heads=3,
+        intermediate_size=37, max_position_embeddings=53, num_labels=3, initializer_range=0.4,
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    byte_pairs().save_pretrained(tmp_path)
+    found = trace_text(SENTENCE, model=str(tmp_path), method=method, step=lambda *_: None)
+    assert found.kind == "label"
+    assert found.choice.startswith("LABEL_")
+    assert found.trace.is_exact
 
 
 def test_a_token_that_looks_like_markup_is_printed():

@@ -209,11 +209,34 @@ def test_a_classifier_of_transformers(name, method):
     found = trace(model, {"input_ids": ids}, method=method, against=None)
     assert found.position is None
     assert found.logits.shape == (3,)
-    if name == "roberta":  # its head calls tanh as a function, which no hook sees: said, not hidden
-        assert not found.is_exact
-        assert abs(found.missing) > 1e-3
-    else:
-        assert found.is_exact
+    assert found.is_exact
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("method", ["direct", "lrp"])
+def test_a_masked_language_model(name, method):
+    torch.manual_seed(3)
+    model = transformers.AutoModelForMaskedLM.from_config(ENCODERS[name]()).eval()
+    with torch.no_grad():
+        for numbers in model.parameters():
+            numbers.add_(torch.randn_like(numbers) * 0.1)
+    found = trace(model, {"input_ids": ids}, position=4, method=method)
+    assert found.is_exact
+    assert found.tokens[6:].abs().max() > 0  # it sees what comes later
+
+
+def test_what_is_not_linear_is_missing():
+    class Squared(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, ids):
+            return self.inner(ids).logits.square()
+
+    found = trace(Squared(traced("llama")).eval(), ids)
+    assert not found.is_exact
+    assert abs(found.missing) > 1
 
 
 @pytest.mark.parametrize("method", ["direct", "gradient", "lrp"])

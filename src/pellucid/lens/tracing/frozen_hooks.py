@@ -12,9 +12,6 @@ from pellucid.lens.module_names import within
 from pellucid.lens.tracing.frozen_norms import FrozenNorm, frozen, is_norm
 from pellucid.lens.tracing.parts import Parts
 
-ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
-"""Where the classes of activations are."""
-
 
 def check_evaluates(model: nn.Module) -> None:
     """Refuse a model that may drop parts, and a mode in which no graph can be made.
@@ -96,24 +93,6 @@ def freeze_norms(
         module.register_forward_hook(hook(name))
         for name, module in modules.items()
         if is_norm(module)
-    ]
-
-
-def freeze_activations(parts: Parts) -> list[RemovableHandle]:
-    """Hook every activation outside blocks, as in a pooler: a factor that is constant to gradients.
-
-    y = x * (f(x) / x), of which the factor is what the model observed.
-    """
-
-    def freeze(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        if not (inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)):
-            return output
-        return with_gradient_of(output, inputs[0] * ratio(output, inputs[0]))
-
-    return [
-        module.register_forward_hook(freeze)
-        for module in parts.outside().values()
-        if type(module).__module__ in ACTIVATIONS and not module._modules
     ]
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
 from pellucid.lens.recorder import watch
+from pellucid.lens.tracing.frozen_activations import freeze_activations
 from pellucid.lens.tracing.frozen_hooks import (
     before_blocks,
     check_evaluates,
-    freeze_activations,
     freeze_norms,
     graph_from_tables,
     is_biased,

@@ -20,11 +20,11 @@ from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.module_names import within
 from pellucid.lens.recorder import watch
 from pellucid.lens.recording import Recording
+from pellucid.lens.tracing.frozen_activations import freeze_activations
 from pellucid.lens.tracing.frozen_hooks import (
     before_blocks,
     check_evaluates,
     first_of,
-    freeze_activations,
     freeze_norms,
     is_biased,
     is_table,
@@ -81,7 +81,6 @@ class ResidualStream:
         parts, modules = self.parts, self.parts.modules
         handles = [
             *freeze_norms(modules, self._norm),
-            *freeze_activations(parts),
             *before_blocks(parts, self._block),
             *without_graph(parts, attentions=not self._scores),
         ]
@@ -98,7 +97,8 @@ class ResidualStream:
         for one in parts.attentions:
             hook = self._context(one.name)
             handles.append(modules[one.output].register_forward_pre_hook(hook))
-        return handles
+        # Last, so that they read outputs with the leaves of biases.
+        return [*handles, *freeze_activations(parts)]
 
     def _block(self, name: str, x: Tensor) -> None:
         self.blocks[name] = Start(x, len(self.written), len(self.norms))
