@@ -151,6 +151,14 @@ def test_what_does_not_fit(refused, writer, options, told):
     assert refused("ablate", TEXT, "--model", writer, *options).startswith(told)
 
 
+def test_a_file_that_cannot_be_gone_on_with_is_told_before_the_model(refused, tmp_path):
+    there = tmp_path / "mine.txt"
+    there.write_text("mine\n")
+    for path, told in ((there, "holds no figures of heads"), (there / "x", "cannot write '")):
+        assert told in refused("ablate", TEXT, "--model", "nowhere", "--resume", path)
+    assert there.read_text() == "mine\n"
+
+
 @pytest.mark.parametrize("name", ["by", "measure"])
 def test_a_choice_that_is_none(refused, name):
     assert f"Invalid value for '--{name}'" in refused("ablate", TEXT, f"--{name}", "noise")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pellucid.ablation.controls import seed_of, turned
 from pellucid.ablation.effects import Ablation, About, HeadEffect, compared, shares_below
-from pellucid.ablation.journal import FINGERPRINT, Journal
+from pellucid.ablation.journal import FINGERPRINT, Journal, check_journal
 from pellucid.ablation.knock_outs import By, Edit, giving
 from pellucid.ablation.measures import MEASURES
 from pellucid.ablation.trial import Figures, Subject, Trial
@@ -51,6 +51,8 @@ def knock_out_heads(
     check(subject, by, controls)
     if top < 0:
         raise ArgumentError(f"top must be 0 or more, not {top}")
+    if resume is not None:
+        check_journal(resume)
     step("reading the text", 0, 1)
     table = heads_of(subject, layers)
     names = list(dict.fromkeys(row.name for row in table))

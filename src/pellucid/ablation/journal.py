@@ -91,6 +91,19 @@ class Journal:
             raise FileError(f"cannot write '{self._path}': {reason_of(error)}") from error
 
 
+def check_journal(path: Path) -> None:
+    """Refuse a file that a `Journal` could not go on with, before any work is done.
+
+    Raises:
+        ExistsError: it is another file.
+        FileError: it cannot be read or written.
+    """
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write '{path}': there is no directory '{path.parent}'")
+    if lines := _lines(path):
+        _check_same(path, _parsed(path, lines[0]), {})
+
+
 def _lines(path: Path) -> list[bytes]:
     """The whole lines of a file, after a torn one is cut off; none if there is no file."""
     try:

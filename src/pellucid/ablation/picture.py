@@ -7,7 +7,9 @@ from pellucid.ablation.effects import Ablation, HeadEffect
 from pellucid.common.drawing import frame, level, lines, page, safe
 from pellucid.common.wording import percent
 
-CELL, GAP, MARGIN, SIDE = 30.0, 4.0, 28.0, 44.0
+CELL, GAP, MARGIN, SIDE = 28.0, 8.0, 28.0, 44.0
+RING = 3.0
+"""Between a cell and its ring."""
 NARROWEST = 460.0
 """The least width of the picture, for the words below the map."""
 
@@ -57,17 +59,23 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
     for number, (label, rows) in enumerate(layers.items()):
         y = top + number * (CELL + GAP)
         body.append(
-            f'<text x="{MARGIN + SIDE - 10:g}" y="{y + 20:g}" font-size="13" text-anchor="end" '
+            f'<text x="{MARGIN + SIDE - 10:g}" y="{y + 19:g}" font-size="13" text-anchor="end" '
             f'class="soft">{safe(label)}</text>'
         )
         for row in rows:
             x = MARGIN + SIDE + row.head * (CELL + GAP)
             step = level(size[row.place])
-            ring = ' style="stroke:var(--ink);stroke-width:2"' if row.matters else ""
+            ring = ""
+            if row.matters:
+                side = CELL + 2 * RING
+                ring = (
+                    f'<rect x="{x - RING:g}" y="{y - RING:g}" width="{side:g}" height="{side:g}" '
+                    f'rx="7" fill="none" stroke="var(--ink)" stroke-width="1.5"/>'
+                )
             body.append(
-                f'<g><title>{safe(told(row))}</title><rect x="{x:g}" y="{y:g}" width="{CELL:g}" '
-                f'height="{CELL:g}" rx="5" class="w{step}"{ring}/>'
-                f'<text x="{x + CELL / 2:g}" y="{y + 20:g}" font-size="13" text-anchor="middle" '
+                f'<g><title>{safe(told(row))}</title>{ring}<rect x="{x:g}" y="{y:g}" '
+                f'width="{CELL:g}" height="{CELL:g}" rx="5" class="w{step}"/>'
+                f'<text x="{x + CELL / 2:g}" y="{y + 19:g}" font-size="13" text-anchor="middle" '
                 f'class="t{step}">{safe(letters.get(row.role, "?"))}</text></g>'
             )
     y = top + len(layers) * (CELL + GAP) + 24
@@ -78,7 +86,8 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
     for text in (
         f"A row for each layer, a column for each head. Letters: {named}.",
         f"Shade: {found.about.said}, without the head; the root of its share of the largest.",
-        "Ringed: more than 95% of random heads that write as much.",
+        f"Ringed: of {len(found.controls)} heads that were compared, those that do more than 95% of "
+        "random heads of the same size.",
     ):
         written = lines(text, MARGIN, y, 12.5, width - 2 * MARGIN, "soft")
         body += written

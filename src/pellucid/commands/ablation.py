@@ -117,6 +117,7 @@ def ablate_heads(
             if path is not None:
                 raise ArgumentError(f"--{name} goes without --heads")
     from pellucid.ablation.every_head import knock_out_heads
+    from pellucid.ablation.journal import check_journal
     from pellucid.ablation.picture import to_html, to_svg
     from pellucid.ablation.texts import subject_of
     from pellucid.ablation.together import knock_out_together
@@ -126,6 +127,8 @@ def ablate_heads(
     from pellucid.common.files import to_json
     from pellucid.common.wording import count
 
+    if resume is not None:
+        check_journal(resume)
     content, chosen = read_text(argument, file, encoding), parse_layers(layers)
     options: dict[str, Any] = {
         "by": by.value,
