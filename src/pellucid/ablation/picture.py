@@ -86,8 +86,8 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
     for text in (
         f"A row for each layer, a column for each head. Letters: {named}.",
         f"Shade: {found.about.said}, without the head; the root of its share of the largest.",
-        f"Ringed: of {len(found.controls)} heads that were compared, those that do more than 95% of "
-        "random heads of the same size.",
+        f"Ringed: of {len(found.controls)} heads that were compared, those that do more than 95% "
+        "of random heads of the same size.",
     ):
         written = lines(text, MARGIN, y, 12.5, width - 2 * MARGIN, "soft")
         body += written
