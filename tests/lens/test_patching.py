@@ -310,6 +310,9 @@ def test_recordings_that_lack_what_is_patched():
         patched(short)
     with pytest.raises(errors.ShapeError, match="are for 4 keys"):
         patched(short, part="pattern", queries=2)
+    pieces = pellucid.Recording("m", short.records, in_pieces={"": "each step has its own"})
+    with pytest.raises(errors.ArgumentError, match="in pieces, since each step"):
+        patched(pieces)
     with pytest.raises(errors.UnknownNameError, match="no attention"):
         patched(pellucid.Recording("none"))
     assert torch.equal(patched(three), layer(*given))

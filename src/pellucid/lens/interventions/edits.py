@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 from pellucid.lens.interventions.selection import Selection
@@ -66,7 +67,7 @@ class Edit:
             and self.source is None
         )
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The modules that its entries mean."""
         return frozenset().union(*(names for _, names in self.entries))

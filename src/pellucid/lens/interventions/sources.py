@@ -98,6 +98,11 @@ class Recorded:
 
     def _of(self, region: Region) -> Record:
         record = self._recording.record(region.name)
+        if region.name in self._recording.in_pieces:
+            raise ArgumentError(
+                f"the recording of '{region.name}' is in pieces, since "
+                f"{self._recording.in_pieces[region.name]}; record one pass over the whole text"
+            )
         region.edit.heads.among(record.shape[-3], f"the recording of '{region.name}'")
         return record
 
@@ -127,10 +132,11 @@ class Recorded:
         shared = min(last, record.shape[-1])
         found = torch.stack(
             [
-                weights[(*_place(item, record), head)][at]
+                weights[(*_place(item, record), head)][at.to(weights.device)]
                 for item, head in zip(items.tolist(), self._heads(record, heads), strict=True)
             ]
         ).detach()
+        found = found.to(rows.device)
         if bool(found[:, chosen, shared:].any()):
             raise ShapeError(
                 f"the recorded weights of '{region.name}' are for {record.shape[-1]} keys, and "
@@ -157,7 +163,8 @@ class Recorded:
         group = record.shape[-3] // tensor.shape[1]
         items = self._item(region, record, items)
         heads = torch.tensor(self._heads(record, heads), device=heads.device)
-        return tensor[items[:, None], (heads // group)[:, None], at]
+        place = items[:, None], (heads // group)[:, None], at
+        return tensor[tuple(x.to(tensor.device) for x in place)].to(places.device)
 
     def contexts(self, region: Region, rows: Tensor) -> Tensor:
         record = self._of(region)
@@ -168,7 +175,8 @@ class Recorded:
         context = context.reshape(-1, *context.shape[-3:]).detach()
         at, _ = _at(region, rows, region.rows, context.shape[-2], "query")
         items = self._item(region, record, region.items)
-        return context[items[:, None, None], region.heads[:, None], at]
+        place = items[:, None, None], region.heads[:, None], at
+        return context[tuple(x.to(context.device) for x in place)].to(rows.device)
 
 
 def _place(item: int, record: Record) -> tuple[int, ...]:
