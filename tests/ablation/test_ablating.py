@@ -276,6 +276,14 @@ def test_a_damaged_file_is_said(writer, tmp_path, line):
         ({"inputs": IDS.repeat(2, 1)}, "inputs must be of one text"),
         ({"layers": 3}, "there is no layer 3; the last layer is 2"),
         ({"inputs": {"x": IDS}}, "targets must be given"),
+        ({"inputs": {"ids": [[1, 2]]}}, "inputs must be tensors; 'ids' is list"),
+        ({"inputs": IDS[:, :1], "measure": "loss"}, "give two or more tokens"),
+        ({"targets": IDS[0] + 300}, "targets must be from 0 to 299, or -100"),
+        ({"targets": IDS[0, :3]}, "not logits of each position"),
+        (
+            {"measure": lambda logits: logits.mean()},
+            "a number for each item of the batch: 3, not 1",
+        ),
     ],
 )
 def test_what_does_not_fit(writer, options, told):

@@ -13,7 +13,7 @@ from pellucid.ablation.knock_outs import By
 from pellucid.ablation.measures import ABOUT, UNKNOWN, Answer, Distributions, fall
 from pellucid.ablation.together import SetEffect, knock_out_together
 from pellucid.ablation.trial import Subject, runs_of
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, TypeMismatchError
 from pellucid.lens.layer_selection import Layers
 
 
@@ -39,10 +39,10 @@ def ablate(
     run together in a batch, and only from their own block on.
 
     Two things say whether an effect is large. `above` is the share of the other heads whose effect
-    is smaller. `controls` are the effects of random heads of the same size: instead of taking away
-    what the head writes, it is changed by vectors that are as long at every position, in the space
-    in which this head can write, and turned by a random rotation. A head matters if it does more
-    than 95% of random heads (see `controls.chance`).
+    is smaller. `random`, `beaten` and `chance` compare it with random heads of the same size: what
+    the head writes is not taken away, but changed by vectors that are as long at every position, in
+    the space in which this head can write, turned by a random rotation. A head `matters` if it does
+    more than 95% of random heads; `Ablation.controls` has the effect of each of these.
 
     Args:
         model: any model that can be watched, in eval mode.
@@ -63,7 +63,8 @@ def ablate(
 
     Raises:
         ArgumentError: an option does not fit, the model is in training mode, there is more than
-            one text, or no attention can be recorded.
+            one text, no token follows any, or no attention can be recorded.
+        TypeMismatchError: an input is not a tensor.
         UnknownNameError: there is no such layer; or, with controls, the output projection of an
             attention is not found.
         ExistsError, FileError: the file to resume is another, or cannot be written.
@@ -128,7 +129,10 @@ def _subject(
 ) -> Subject:
     """What is measured; arguments as of `ablate`."""
     named: Mapping[str, Tensor] = inputs if isinstance(inputs, Mapping) else {"": inputs}
-    tensors = {name: one for name, one in named.items() if isinstance(one, Tensor)}
+    tensors = dict(named)
+    for name, one in tensors.items():
+        if not isinstance(one, Tensor):
+            raise TypeMismatchError(f"inputs must be tensors; '{name}' is {type(one).__name__}")
     if any(one.ndim < 2 or len(one) != 1 for one in tensors.values()):
         shapes = ", ".join(str(tuple(one.shape)) for one in tensors.values())
         raise ArgumentError(f"inputs must be of one text, (1, tokens) each, not {shapes}")
@@ -143,6 +147,8 @@ def _subject(
         if targets is None:
             targets = _next_tokens(tensors)
         found = Distributions(name=measure, about=ABOUT[measure], targets=targets)
+        if measure == "loss" and not found.known:
+            raise ArgumentError("the loss is that of a token that follows: give two or more tokens")
     call: Callable[..., Any] = model
     if "" in named:
         call = lambda **options: model(options.pop(""), **options)  # noqa: E731

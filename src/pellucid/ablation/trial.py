@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.ablation.knock_outs import Edit, edited
-from pellucid.ablation.measures import MOST_LOGITS, Answer, Distributions
+from pellucid.ablation.measures import MOST_LOGITS, UNKNOWN, Answer, Distributions
 from pellucid.ablation.replays import Replay, tensor_of
 from pellucid.errors import ArgumentError
 
@@ -72,7 +72,7 @@ class Trial:
         self.at_once = max(1, BATCH_TOKENS // subject.tokens)
         """The most items of a batch."""
         if isinstance(self.measure, Answer):
-            self._plain = self.measure.read(replay.output)
+            self._plain = self._read(replay.output, 1)
             return
         logits = tensor_of(replay.output)
         if logits.ndim != 3 or logits.shape[1] != len(self.measure.targets):
@@ -81,6 +81,11 @@ class Trial:
                 "answer instead"
             )
         self._vocabulary = logits.shape[-1]
+        known = self.measure.targets[self.measure.targets != UNKNOWN]
+        if bool(((known < 0) | (known >= self._vocabulary)).any()):
+            raise ArgumentError(
+                f"targets must be from 0 to {self._vocabulary - 1}, or {UNKNOWN} where unknown"
+            )
         if replay.ends_alone:
             self._plain = replay.plain_last_block
             replay.output = None
@@ -112,7 +117,7 @@ class Trial:
         start = self.replay.first([edit.name for edits in items for edit in edits])
         with edited(self.subject.model, items):
             if isinstance(measure, Answer):
-                changed = measure.read(self.replay.through(start, count))
+                changed = self._read(self.replay.through(start, count), count)
                 return measure.figures(self._plain, changed)
             if self.replay.ends_alone:
                 changed = self.replay.last_block(start, count)
@@ -122,6 +127,17 @@ class Trial:
         parts = [measure.changes(logits, at) for at, logits in self._logits(both, count + 1)]
         divergence, rise = (torch.cat(one, -1) for one in zip(*parts, strict=True))
         return measure.figures(divergence, rise)
+
+    def _read(self, output: Any, items: int) -> Tensor:
+        """(items, numbers): the answers."""
+        assert isinstance(self.measure, Answer)
+        found = self.measure.read(output)
+        if len(found) != items:
+            raise ArgumentError(
+                f"the measure must give a number for each item of the batch: {items}, not "
+                f"{len(found)}"
+            )
+        return found
 
     def _logits(self, hidden: Tensor, count: int) -> Any:
         """Logits at a few positions after the other, and the first of these positions."""
