@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -318,6 +318,12 @@ def build(name: str, implementation: str, generating: bool = False) -> nn.Module
             else:
                 parameter.nan_to_num_().add_(0.2 * noise)
     return model
+
+
+@lru_cache(maxsize=3)
+def shared(name: str, implementation: str, generating: bool = False) -> nn.Module:
+    """The same, for tests that do no more than call it: several of one model follow each other."""
+    return build(name, implementation, generating)
 
 
 def presence(padding: str, length: int) -> Tensor:

@@ -15,6 +15,7 @@ from tests.lens.families import (
     own_weights,
     presence,
     present_rows,
+    shared,
     some_ids,
     truth,
 )
@@ -78,7 +79,7 @@ def test_the_models_weights_are_far_from_even(name):
 
 @pytest.mark.parametrize(("name", "implementation", "padding"), CASES)
 def test_recorded_weights_are_the_models_own(name, implementation, padding):
-    model = build(name, implementation)
+    model = shared(name, implementation)
     with torch.no_grad(), pellucid.watch(model) as seen:
         model(**inputs(name, padding))
 
@@ -97,7 +98,7 @@ def test_recorded_weights_are_the_models_own(name, implementation, padding):
 
 @pytest.mark.parametrize(("name", "implementation", "padding"), CASES)
 def test_replay_gives_what_the_attention_returned(name, implementation, padding):
-    model = build(name, implementation)
+    model = shared(name, implementation)
     with torch.no_grad(), pellucid.watch(model, values=True) as seen:
         model(**inputs(name, padding))
 
@@ -203,7 +204,7 @@ def full_pass(name, given, sequence):
             again["position_ids"] = (present.cumsum(-1) - 1).clamp_min(0)
     else:
         again = {**given, "decoder_input_ids": tokens}
-    output = build(name, "eager", generating=True)(**again, output_attentions=True)
+    output = shared(name, "eager", generating=True)(**again, output_attentions=True)
     return own_weights(name, output, FAMILIES[name].generates)
 
 
