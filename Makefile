@@ -77,10 +77,10 @@ lint: $(INSTALLED) ## style, layout and types; those of the page where Node is i
 	$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync python-types page-types
 
-python-types: $(INSTALLED)
-	$(BIN)/mypy --num-workers 2
+python-types:
+	$(BIN)/mypy
 
-page-types: $(INSTALLED)
+page-types:
 	$(BIN)/python -m recipes.page_types
 
 format: $(INSTALLED) ## put the layout right
