@@ -156,6 +156,7 @@ def test_a_recording_gives_a_mass_for_each_module():
 
 def test_errors_say_what_was_wanted():
     record = record_of(causal_case())
+    assert future_mass(record, []).shape == (0, BATCH, HEADS, KEYS)
     for step in (0, KEYS):
         with pytest.raises(OutOfRangeError, match=r"steps of 'attention' must be from 1 to 36"):
             future_mass(record, step)

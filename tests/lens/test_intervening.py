@@ -116,6 +116,32 @@ def test_outputs_edited_by_two_interventions():
         output(model)
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padding_on_the_left_is_not_in_the_mean(implementation):
+    model = build("llama, grouped heads", implementation)
+    present = torch.arange(IDS.shape[1]) >= torch.tensor([[4], [0]])
+    positions = (present.long().cumsum(-1) - 1).clamp_min(0)
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.knock_out(1, 1, by="mean")
+        padded = model(IDS, attention_mask=present.long(), position_ids=positions)[0]
+        alone = model(IDS[:1, 4:])[0]
+    torch.testing.assert_close(padded[:1, 4:], alone)
+
+
+def test_a_query_that_pools_has_no_place_among_its_keys():
+    """One query over six keys, and then over seven: no step of a generation."""
+    torch.manual_seed(3)
+    pool, query = nn.MultiheadAttention(12, 3, batch_first=True).eval(), torch.randn(1, 1, 12)
+    found = []
+    for sizes in ((6, 7), (7,)):
+        with torch.no_grad(), pellucid.intervene(pool) as edit:
+            edit.knock_out(head=1, queries=0)
+            for size in sizes:
+                keys = torch.ones(1, size, 12)
+                found.append(pool(query, keys, keys)[0])
+    torch.testing.assert_close(found[1], found[2])
+
+
 def test_each_item_of_a_batch_has_its_own_edit():
     """The same text three times, each with another head knocked out."""
     model = build("llama, grouped heads", "sdpa")

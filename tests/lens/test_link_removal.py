@@ -14,7 +14,7 @@ from tests.lens.tiny import CONFIGS, build, some_ids
 import pellucid
 from pellucid import masks
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.lens import without
+from pellucid.lens import gradient_times_weights, without
 from pellucid.lens.pieces import Pieces
 from pellucid.lens.record import Proof
 
@@ -242,6 +242,24 @@ def test_it_is_what_a_model_computes_whose_links_are_knocked_out(name, renormali
     largest = float(seen.records[0].value.abs().max())
     torch.testing.assert_close(found.context, expected, atol=1e-5 * largest, rtol=0)
     assert found.change.abs().max() > 1e-3
+
+
+def test_heads_whose_outputs_were_scaled(tmp_path):
+    """What is removed is removed before the scale: the record's contexts are not those."""
+    model, ids = build("llama, grouped heads", "sdpa"), some_ids()
+    with pellucid.watch(model, values=True) as plain:
+        model(ids)
+    with pellucid.watch(model, values=True) as seen, pellucid.intervene(model) as edit:
+        edit.scale(0, 1, 3)
+        output = model(ids)[0]
+    links = draw_links(flat(plain.records[0]), 31, seed=3)
+    expected = without(plain.records[0], links)
+    seen.save(tmp_path / "scaled.safetensors")
+    for recording in (seen, pellucid.Recording.load(tmp_path / "scaled.safetensors")):
+        found = without(recording.records[0], links)
+        torch.testing.assert_close(found.context, expected.context)
+    with pytest.raises(ArgumentError, match="were changed by an intervention"):
+        gradient_times_weights(seen, output.sum())
 
 
 def test_a_context_that_is_not_of_the_weights_is_not_used():

@@ -241,6 +241,8 @@ def test_errors_say_what_was_wanted():
     for budget in (0, -1, 1.5, math.nan):
         with pytest.raises(ArgumentError, match="a budget must be a number of keys"):
             eviction_recall(record, steps=41, budgets=budget)
+    with pytest.raises(TypeMismatchError, match="steps must be an int"):
+        eviction_recall(record, steps=2.5)
     with pytest.raises(TypeMismatchError, match="budgets must be numbers"):
         eviction_recall(record, steps=41, budgets=["all"])
     with pytest.raises(TypeMismatchError, match="policy 'mine' must be a function, got 3"):

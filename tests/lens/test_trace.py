@@ -351,6 +351,13 @@ def test_keys_for_fewer_heads_in_one_projection_are_refused():
     assert trace(model, ids).is_exact
 
 
+def test_a_norm_that_multiplies_by_one_more_than_its_weight():
+    config = transformers.NemotronConfig(**{**GROUPED, **SIZES}, partial_rotary_factor=1.0)
+    torch.manual_seed(3)
+    model = transformers.NemotronForCausalLM(config).eval()
+    assert trace(model, torch.arange(TOKENS)[None]).is_exact
+
+
 def test_half_precision_adds_up_to_rounding():
     model = OURS["own decoder"]().eval().to(torch.bfloat16)
     found = trace(model, ids)

@@ -63,11 +63,14 @@ def future_mass(seen: Record | Recording, steps: Steps) -> Tensor | dict[str, Te
             f"steps of '{seen.name}' must be from 1 to {last}, the last query's position; got "
             f"{int(chosen[outside].flatten()[0])}"
         )
+    if not chosen.numel():
+        shape = (*chosen.shape, *weights.shape[:-2], weights.shape[-1])
+        return torch.zeros(shape, dtype=weights.dtype, device=weights.device)
     flat = chosen.reshape(-1).to(weights.device)
     ordered, place = flat.unique(return_inverse=True)
     real = _real_queries(seen)
     is_one = bool((own == own[:1]).all())
-    if real is None and is_one and len(ordered):
+    if real is None and is_one:
         masses = _by_ranges(weights, own[0], ordered.tolist())
     else:
         counted = own.unsqueeze(-1) >= ordered  # (batch, queries, steps)

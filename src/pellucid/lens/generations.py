@@ -168,6 +168,7 @@ class Generations:
         )
         if isinstance(key, Tensor):
             generation.key = weakref.ref(key)
+        record.has_edited_outputs |= call.attended is not None
         attended = call.context if call.attended is None else call.attended
         if attended is not None and not call.dropout and call.projection is None:
             # A sliding cache drops keys that earlier rows have seen.

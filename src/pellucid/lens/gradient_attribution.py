@@ -111,6 +111,11 @@ def _context(record: Record) -> Tensor:
             f"'{record.name}' projects its context in the same call, so no gradient with respect "
             "to it exists; choose other modules with layers="
         )
+    if record.has_edited_outputs:
+        raise ArgumentError(
+            f"the outputs of '{record.name}' were changed by an intervention, so that their "
+            "gradient is not that of the weights: edit weights instead of outputs"
+        )
     if not record.context.requires_grad:
         raise ArgumentError(
             f"'{record.name}' was recorded under torch.no_grad(), or with frozen parameters and "

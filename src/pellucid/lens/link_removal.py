@@ -82,9 +82,9 @@ def without(
     that the mask hides changes nothing.
 
     The record's own contexts are used if they are float32 or better and proven. Otherwise (16 bits,
-    dropout, a context that the model does not return) they are computed from query, key and value,
-    which costs each row once. The result is that of float32: its error is that of the row's softmax
-    in float32, about twice at most. No gradients.
+    dropout, a context that the model does not return, heads whose outputs were edited) they are
+    computed from query, key and value, which costs each row once. The result is that of float32:
+    its error is that of the row's softmax in float32, about twice at most. No gradients.
 
     Args:
         record: a record of `pellucid.watch(model, values=True)`.

@@ -40,6 +40,8 @@ class Mixing:
     def is_exact(self) -> bool:
         """Whether the recorded contexts are those of the weights, to the rounding of float32."""
         record = self._record
+        if record.has_edited_outputs:
+            return False
         proven = record.proof is None or bool(record.proof.rows)  # not where there is dropout
         dtypes = (record.queries.dtype, None if record.context is None else record.context.dtype)
         return proven and all(dtype in FULL for dtype in dtypes)

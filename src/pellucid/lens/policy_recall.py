@@ -8,6 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from pellucid.attention import indexing
 from pellucid.errors import ArgumentError, PellucidError, ShapeError, TypeMismatchError
 from pellucid.lens.eviction import (
     expected_attention_scores,
@@ -106,7 +107,7 @@ def eviction_recall(
     for name, policy in chosen.items():
         if not callable(policy):
             raise TypeMismatchError(f"policy '{name}' must be a function, got {policy!r}")
-    at = [steps] if isinstance(steps, int) else [int(step) for step in steps]
+    at = indexing.as_positions("steps", steps).flatten().tolist()
     allowed = [budgets] if isinstance(budgets, int | float) else list(budgets)
     for budget in allowed:
         if isinstance(budget, bool) or not isinstance(budget, int | float):

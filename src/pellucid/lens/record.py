@@ -75,6 +75,8 @@ class Record:
     """(..., heads, queries), if the model's kernel returned it; else it is computed when needed."""
     values: Pieces | None = None
     contexts: Pieces | None = None
+    has_edited_outputs: bool = False
+    """Whether an intervention changed contexts after the weights had met the values."""
     query_tokens: Pieces | None = None
     key_tokens: Pieces | None = None
     """The same object as `query_tokens` if each query is a key."""

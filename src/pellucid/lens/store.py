@@ -210,6 +210,7 @@ def _to_json(record: Record, tensors: _Tensors) -> dict[str, Any]:
         "scale": record.scale,
         "softcap": record.softcap,
         "is_cross": record.is_cross,
+        "has_edited_outputs": record.has_edited_outputs,
         "latest_queries": record.latest_queries,
     }
 
@@ -248,6 +249,9 @@ def _from_json(entry: dict[str, Any], tensors: dict[str, Tensor]) -> Record:
         scale=None if scale is None else untrusted.finite(scale, "scale"),
         softcap=None if softcap is None else untrusted.finite(softcap, "softcap"),
         is_cross=untrusted.flag(entry["is_cross"], "is_cross"),
+        has_edited_outputs=untrusted.flag(
+            entry.get("has_edited_outputs", False), "has_edited_outputs"
+        ),
         latest_queries=untrusted.whole(entry["latest_queries"], "latest_queries"),
     )
 

@@ -7,6 +7,7 @@ from functools import partial, reduce
 import torch
 from torch import Tensor, nn
 
+from pellucid.attention import intervals
 from pellucid.errors import ArgumentError
 from pellucid.lens.interception.calls import Call
 from pellucid.lens.interventions import closed_form, exact, outputs
@@ -161,8 +162,12 @@ def _present(of: Operands | None, item: int) -> Tensor | None:
         return None
     mask = of.mask if of.mask.batch is None else of.mask.at(item)
     flags = torch.zeros(of.shape[3], dtype=torch.bool, device=of.query.device)
-    for start, stop in mask.spans(0, of.shape[2], of.shape[3]).some:
-        flags[start:stop] = True
+    rows: intervals.Intervals = ((0, of.shape[2]),)
+    if of.uniform is not None:  # queries of padding, which see all keys alike
+        rows = intervals.runs(~of.uniform.expand(of.shape[0], -1)[item])
+    for first, last in rows:
+        for start, stop in mask.spans(first, last, of.shape[3]).some:
+            flags[start:stop] = True
     return flags
 
 

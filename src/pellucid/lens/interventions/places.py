@@ -26,7 +26,7 @@ class Places:
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
-        """How many keys each module read last."""
+        """How many keys each module read last, if its queries were the last of them."""
         self._latest: dict[str, tuple[int, int]] = {}
         """The first query and the number of queries of the latest self-attention of a stack."""
 
@@ -47,13 +47,15 @@ class Places:
             offset: the key position of query 0, as far as its mask tells; one per item if they
                 differ.
         """
-        before, self._keys[name] = self._keys.get(name), keys
+        before = self._keys.pop(name, None)
         if is_cross(name):
             # The keys are the memory's. The queries are where self-attention was just before.
             first, count = self._latest.get(stack(name), (0, queries))
             first = first if count == queries else 0
             return Place(first, first + queries, 0, keys)
         place = _of_self(queries, keys, before, update, offset)
+        if place.first_query + queries == keys:  # and no pooling of all keys by other queries
+            self._keys[name] = keys
         self._latest[stack(name)] = place.first_query, queries
         return place
 

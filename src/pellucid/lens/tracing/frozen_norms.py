@@ -48,7 +48,7 @@ class FrozenNorm:
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm over the last dimension, by the name of its class."""
     name = type(module).__name__
-    is_named = name.endswith(("LayerNorm", "RMSNorm", "Norm"))
+    is_named = name.endswith(("Norm", "LayerNorm1P"))
     return is_named and "Batch" not in name and "Group" not in name and not module._modules
 
 
