@@ -501,3 +501,15 @@ def test_an_edited_recording_can_be_saved(tmp_path):
     for name in seen:
         assert torch.equal(loaded[name].dense(), seen[name].dense())
     assert not loaded["layers.0.self_attn"][1, [1, 3], 3:, 2].any()
+
+
+def test_what_was_not_edited_is_listed():
+    torch.manual_seed(3)
+    model = nn.ModuleList([nn.MultiheadAttention(22, 2).eval() for _ in range(3)])
+    x = torch.randn(5, 2, 22)
+    with pellucid.intervene(model) as edit:
+        edit.knock_out(head=1)
+        for part in model[:2]:
+            part(x, x, x)
+    assert list(edit.unapplied) == ["2"]
+    assert edit.unapplied["2"].startswith("was not run")

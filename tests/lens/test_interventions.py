@@ -24,6 +24,12 @@ CASES = [
 ]
 
 
+STEPS = ("gpt2", "llama, grouped heads", "mistral, a window", "gpt-oss, sinks", "deepseek-v3")
+STEPPED = [
+    pytest.param(name, marks=[] if name in STEPS else [pytest.mark.slow]) for name in DECODERS
+]
+
+
 def places_of(name):
     """Queries, and keys that they see, in every text or picture of a family."""
     return (slice(6, 9), [5, 7]) if FAMILIES[name].reads_text else (slice(2, 4), [1, 3])
@@ -78,7 +84,7 @@ def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
     assert all(proof.error <= proof.allowed for proof in seen.proof.values())
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", STEPPED)
 def test_positions_are_those_of_the_text_in_every_step(name):
     """A prompt, then one token after another, is one pass over all of it."""
     ids, prompt = some_ids(), 6

@@ -19,6 +19,7 @@ from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.open_listener import OpenListener
 from pellucid.lens.pieces import Keeper
+from pellucid.lens.unseen import unseen
 
 MOST_NAMES = 3
 
@@ -36,7 +37,8 @@ class Editor(OpenListener):
         """Pairs that contradict each other in calls of some sizes."""
         self._masks, self._places = MaskReader(Keeper()), Places()
         self.unapplied: dict[str, str] = {}
-        """Modules that attend in a way that cannot be edited, each with the reason."""
+        """Modules that attend, or look so, and were not edited although an edit means them, each
+        with the reason, such as that they did not run; complete once the intervention is over."""
         self._called: set[str] = set()
 
     def _add(
@@ -158,6 +160,8 @@ class Editor(OpenListener):
     def _finish(self, error: BaseException | None) -> None:
         if error is None:
             self._check_effects()
+        left = unseen(self._modules, self._called, self.unapplied, None, set(), was_open=True)
+        self.unapplied = {name: why for name, why in left.items() if self.wants(name)}
 
     # Edits that did nothing.
 
