@@ -165,8 +165,9 @@ MADE = {"row", "column", "layer-row", "layer-column", "weights", "mean"}
 LEFT_OUT = {
     *("lesson", "walk", "rollout-row", "rollout-column"),
     *("stations", "station", "station-file", "training"),
+    *("ablated", "effects"),
 }
-"""Those that it cannot answer: there are too many requests, and each is slow."""
+"""Those that it cannot answer: there are too many requests, and each is slow or runs the model."""
 
 
 def export(
