@@ -43,6 +43,7 @@ def test_a_text_at_every_width(run, writer, width):
         assert part in told
     assert "The 2 heads that matter most" in told
     assert "of 3" in told
+    assert "3 are too few to tell" in told
     assert ("KL at the end" in told) == (width == 130)
     assert "\x1b" not in out
 
@@ -80,13 +81,17 @@ def test_heads_together(run, writer):
     told = " ".join(out.split())
     assert "tokens without heads 0.1 and 1.2" in told
     assert "5 random sets of 2 other heads: " in told
-    assert "95% of such sets do." in told
+    assert "5 sets are too few to tell more." in told
     status, out, _ = run("ablate", TEXT, *options, "--json")
     found = json.loads(out)
     assert found["heads"] == ["0.1", "1.2"]
     assert f"KL {found['effect']:.3g} " in told
     assert len(found["controls"]) == 5
     assert f"{found['beaten']} do less" in told
+    told = run("ablate", TEXT, *options[:3], "1.0", "--layers", 1, "--controls", 30)[1]
+    assert "2 random sets of 1 other head" in told
+    told = run("ablate", TEXT, *options[:3], "0.1, 1.2", "--controls", 30)[1]
+    assert "6 random sets of 2 other heads" in told
     status, out, _ = run("ablate", TEXT, *options[:3], "1.0", "--controls", 0)
     assert "without head 1.0" in out
     assert "random" not in out

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pellucid.ablation.controls import SURE, chance
 from pellucid.ablation.effects import Ablation, About, HeadEffect
 from pellucid.ablation.picture import by_layer, sizes
 from pellucid.ablation.together import SetEffect
@@ -71,7 +72,8 @@ def _show_table(found: Ablation, most: int, console: Console) -> None:
     rows = found.ranked()[:most]
     if not rows:
         return
-    say(f"The {count(len(rows), 'head')} that matter most", console, style="bold")
+    most_of = "head that matters" if len(rows) == 1 else f"{len(rows)} heads that matter"
+    say(f"The {most_of} most", console, style="bold")
     is_wide = console.width >= WIDE
     with_last = not math.isnan(rows[0].kl_last)
     with_controls = bool(found.controls)
@@ -120,6 +122,8 @@ def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
             "standard deviation; beaten: how many of these do less. A head that beats all but 5% "
             "of them matters; others are dim."
         )
+        if _too_few(found.about.controls):
+            text += f" {found.about.controls} are too few to tell: --controls 19 or more can."
     return text
 
 
@@ -144,7 +148,15 @@ def show_together(found: SetEffect, model: str, console: Console) -> None:
             console,
         )
         verdict = "That is more" if found.matters else "That is not more"
-        say(f"{verdict} than 95% of such sets do.", console, style="bold" if found.matters else "")
+        told = f"{verdict} than 95% of such sets do."
+        if _too_few(len(found.controls)):
+            told = f"{count(len(found.controls), 'set')} are too few to tell more."
+        say(told, console, style="bold" if found.matters else "")
+
+
+def _too_few(controls: int) -> bool:
+    """Whether none could be beaten by so much that it matters."""
+    return chance(1.0, [0.0] * controls) > 1 - SURE + 1e-12
 
 
 def _listed(places: Sequence[str]) -> str:
