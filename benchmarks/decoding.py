@@ -153,7 +153,7 @@ def prefill() -> Iterator[Row]:
             ours=duration(found.ours),
             peer=duration(found.peer),
             value=1 / found.ratio,
-            bar=1.1,
+            bar=1.2,
             at_least=True,
         )
 

@@ -24,14 +24,14 @@ import torch
 
 from benchmarks import measure
 from benchmarks.command import run
-from benchmarks.heart import Row
+from benchmarks.heart import Row, duration
 from pellucid import pretrained
 from pellucid.models.checkpoints.source import directory_of
 from pellucid.tasks.conversation import prompt_of
 from pellucid.tasks.decoders import open_writer
 from pellucid.tasks.generation import generate
 
-NEW = 64
+NEW, PREFILL = 64, 512
 PROMPTS = (
     "The capital of France is",
     "Once upon a time, there was a",
@@ -142,6 +142,28 @@ def speed() -> Iterator[Row]:
     )
 
 
+def prefill() -> Iterator[Row]:
+    model, peer = pair()
+    ids = torch.randint(100, 40_000, (1, PREFILL), generator=torch.Generator().manual_seed(3))
+
+    def ours() -> None:
+        with torch.no_grad():
+            model(ids, cache=model.cache(1, PREFILL), last=True)
+
+    found = measure.beside(
+        {"": ours}, partial(peer.ask, "prefill", ids[0].tolist()), budget=12, least=3
+    )[""]
+    yield Row(
+        figure="prefill over llama.cpp",
+        setting=f"{PREFILL} tokens",
+        ours=duration(found.ours),
+        peer=duration(found.peer),
+        value=1 / found.ratio,
+        bar=1.3,
+        at_least=True,
+    )
+
+
 def write(model: Any, ids: torch.Tensor) -> None:
     """Write `NEW` tokens, whatever they are."""
     with torch.no_grad():
@@ -168,7 +190,8 @@ def main() -> None:
     if python_of_llama() is None:
         print("there is no llama-cpp-python here; $LLAMA_PYTHON may name a Python that has it")
         return
-    run("benchmarks.gguf", (__doc__ or "").partition("\n")[0], "llama.cpp", (agreement, speed))
+    sections = (agreement, speed, prefill)
+    run("benchmarks.gguf", (__doc__ or "").partition("\n")[0], "llama.cpp", sections)
     pair()[1].close()
 
 

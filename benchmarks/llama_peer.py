@@ -18,23 +18,22 @@ FLOAT32 = 0
 
 def main() -> None:
     path, threads = sys.argv[1], int(sys.argv[2])
-    models: dict[bool, Any] = {}
+    models: dict[tuple[bool, bool], Any] = {}
     for line in sys.stdin:
         asked = json.loads(line)
-        exact = asked.get("exact", False)
-        if exact not in models:
+        exact, has_all = asked.get("exact", False), asked["kind"] != "prefill"
+        if (exact, has_all) not in models:
             cache = {"type_k": FLOAT32, "type_v": FLOAT32} if exact else {}
-            models[exact] = Llama(
+            models[exact, has_all] = Llama(
                 path,
                 n_ctx=512,
                 n_threads=threads,
                 n_threads_batch=threads,
-                logits_all=True,
+                logits_all=has_all,
                 verbose=False,
                 **cache,
             )
-        answer = asked["kind"], models[exact]
-        print(json.dumps(ANSWERS[answer[0]](answer[1], asked)), flush=True)
+        print(json.dumps(ANSWERS[asked["kind"]](models[exact, has_all], asked)), flush=True)
 
 
 def greedy(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,14 @@ def choices(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
     return {"ids": found}
 
 
-ANSWERS = {"greedy": greedy, "choices": choices}
+def prefill(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Read all ids; logits of the last alone."""
+    model.reset()
+    model.eval(asked["ids"])
+    return {"ids": [], "logit": float(model._ctx.get_logits()[0])}  # noqa: SLF001 - waits for it
+
+
+ANSWERS = {"greedy": greedy, "choices": choices, "prefill": prefill}
 
 if __name__ == "__main__":
     main()

@@ -238,7 +238,7 @@ def step() -> Iterator[Row]:
         ours=f"{duration(found.ours)}, {tokens / found.ours:,.0f} tokens a second",
         peer=f"plain {duration(found.peer)}",
         value=1 / found.ratio,
-        bar=1.1,
+        bar=1.15,
         at_least=True,
     )
     yield Row(

@@ -151,10 +151,12 @@ class Cache:
         if self.ids is not None:
             self.ids = self.ids[items]
         same = torch.arange(rows, device=items.device)
+        is_other = not torch.equal(items, same)
+        spare: Tensor | None = None
         for layer in self.layers:
-            if not torch.equal(items, same):
-                layer.keys = _select(layer.keys, items, longest)
-                layer.values = _select(layer.values, items, longest)
+            if is_other:
+                layer.keys, spare = _select(layer.keys, items, longest, spare), layer.keys
+                layer.values, spare = _select(layer.values, items, longest, spare), layer.values
             if layer.memory is not None:
                 sources = len(layer.memory[0])
                 chosen = items[::beams] // (rows // sources)
@@ -162,11 +164,19 @@ class Cache:
                     layer.memory = layer.memory[0][chosen], layer.memory[1][chosen]
 
 
-def _select(texts: Tensor, items: Tensor, length: int) -> Tensor:
-    """Some texts of (texts, heads, capacity, dim), whose first `length` positions are used."""
-    used = texts[:, :, :length].index_select(0, items)
-    if len(items) > len(texts):
-        texts = texts.new_zeros(len(items), *texts.shape[1:])
-    texts = texts[: len(items)]
-    texts[:, :, :length] = used
-    return texts
+def _select(texts: Tensor, items: Tensor, length: int, spare: Tensor | None) -> Tensor:
+    """Some texts of (texts, heads, capacity, dim), whose first `length` positions are used.
+
+    They are written to `spare`, the memory that another selection has read, if it has room. Where
+    gradients are needed, they have memory of their own.
+    """
+    used = texts[:, :, :length]
+    if torch.is_grad_enabled():
+        chosen = texts.new_zeros(len(items), *texts.shape[1:])
+        chosen[:, :, :length] = used.index_select(0, items)
+        return chosen
+    if spare is None or len(spare) < len(items):
+        spare = texts.new_zeros(len(items), *texts.shape[1:])
+    spare = spare[: len(items)]
+    torch.index_select(used, 0, items, out=spare[:, :, :length])
+    return spare
