@@ -39,6 +39,11 @@ def first(output):
     return output[0]
 
 
+def test_more_than_thirty_families_are_compared():
+    """As docs/intervene.md says."""
+    assert len({case.values[0] for case in CASES}) > 30
+
+
 @pytest.mark.parametrize(("name", "implementation"), CASES)
 def test_edits_equal_the_models_own_masked_eager_code(name, implementation):
     padding = "left" if FAMILIES[name].reads_text else "none"
