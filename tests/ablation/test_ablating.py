@@ -297,6 +297,15 @@ def test_a_model_in_training_mode(writer):
         pellucid.ablate(model, IDS)
 
 
+def test_a_compiled_model_runs_as_it_is_written(writer, found):
+    def backend(graph, inputs):
+        raise AssertionError("it was compiled")
+
+    again = pellucid.ablate(torch.compile(writer, backend=backend), IDS, layers=2, controls=2)
+    for row, other in zip(again, found[6:], strict=True):
+        assert row.effect == pytest.approx(other.effect, rel=1e-4)
+
+
 def test_no_attention():
     model = torch.nn.Sequential(torch.nn.Embedding(300, 7), torch.nn.Linear(7, 300)).eval()
     with pytest.raises(errors.ArgumentError, match="no attention call that can be recorded"):

@@ -1,5 +1,6 @@
 """One input of a model, run with heads knocked out and measured against the plain run."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,18 @@ def runs_of(
     return run
 
 
+def _eagerly(run: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Runs a compiled model as it is written, as interventions do, and compiles nothing."""
+    if "torch._dynamo" not in sys.modules:  # slow to import, and nothing is compiled without it
+        return run
+
+    def eagerly(items: int) -> Any:
+        with torch.compiler.set_stance("force_eager"):
+            return run(items)
+
+    return eagerly
+
+
 class Trial:
     """A plain run, and runs with edits."""
 
@@ -68,7 +81,7 @@ class Trial:
         """
         self.measure = subject.measure
         self.subject = subject
-        self.replay = replay = Replay(subject.model, subject.run, attending)
+        self.replay = replay = Replay(subject.model, _eagerly(subject.run), attending)
         self.at_once = max(1, BATCH_TOKENS // subject.tokens)
         """The most items of a batch."""
         if isinstance(self.measure, Answer):
