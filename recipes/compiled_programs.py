@@ -194,8 +194,8 @@ def main() -> None:
     packages = ("tracr-pypi", "jax", "dm-haiku", "numpy")
     made_with = {package: importlib.metadata.version(package) for package in packages}
     DATA.parent.mkdir(exist_ok=True)
-    metadata = {"programs": json.dumps(facts), "made_with": json.dumps(made_with)}
-    save_file(tensors, DATA, metadata=metadata)
+    about = {"programs": facts, "made_with": made_with}
+    save_file(tensors, DATA, metadata={"about": json.dumps(about)})  # of one entry, in one order
     print(f"{DATA.name}: {DATA.stat().st_size:,} bytes, {', '.join(facts)}; {made_with}")
 
 

@@ -130,7 +130,7 @@ def inside(tensors, prefix):
 def _read():
     with safe_open(DATA, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(file.metadata()["programs"])
+        return tensors, json.loads(file.metadata()["about"])["programs"]
 
 
 def program(name, inert=0, dtype=torch.float32):
