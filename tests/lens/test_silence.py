@@ -499,15 +499,19 @@ def test_attention_over_channels():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jvp, watched or not
-@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
+@pytest.mark.parametrize("transform", ["vmap", "grad", "grad of parameters", "jvp"])
 def test_a_transform_of_torch_func_is_said(transform):
     """No tensor of the model is at hand inside; that it attends can be told all the same."""
-    model = ByHand()
+    model = nn.Sequential(nn.Linear(X.shape[-1], X.shape[-1]), ByHand())
     with pellucid.watch(model) as seen:
         if transform == "vmap":
             torch.func.vmap(model)(X)
         elif transform == "grad":
             torch.func.grad(lambda x: model(x).sum())(X)
+        elif transform == "grad of parameters":
+            parameters = dict(model.named_parameters())
+            call = torch.func.functional_call
+            torch.func.grad(lambda own: call(model, own, (X,)).sum())(parameters)
         else:
             torch.func.jvp(model, (X,), (X,))
     assert_seen_or_said(seen)

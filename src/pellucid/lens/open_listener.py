@@ -157,11 +157,14 @@ class OpenListener:
         raise NotImplementedError
 
     def is_parameter(self, tensor: Tensor) -> bool:
-        if self._memory is None:
-            assert self._model is not None
-            memory = (x.untyped_storage()._cdata for x in self._model.parameters())
-            self._memory = frozenset(memory)
-        return tensor.untyped_storage()._cdata in self._memory
+        try:
+            if self._memory is None:
+                assert self._model is not None
+                memory = (x.untyped_storage()._cdata for x in self._model.parameters())
+                self._memory = frozenset(memory)
+            return tensor.untyped_storage()._cdata in self._memory
+        except NotImplementedError:  # under a transform of torch.func, which has none
+            return False
 
     def is_lasting(self, name: str, part: Part) -> bool:
         if not isinstance(part, Tensor):
