@@ -79,6 +79,18 @@ def test_each_part_of_another_run():
         assert_close(now.record("").context, truth)
 
 
+def test_a_watch_that_goes_on_gives_what_it_had():
+    """It records the edited runs too; what is patched is that of the run before the edit."""
+    layer, here, there = Attend(), parts(3), parts(5)
+    with torch.no_grad(), pellucid.watch(layer, values=True) as seen:
+        layer(*there)
+        with pellucid.intervene(layer) as edit:
+            edit.patch(seen, "", 1, part="value")
+            first, second = layer(*here), layer(*here)
+        assert (first - layer(*here)).abs().max() > 1e-2
+    torch.testing.assert_close(first, second)
+
+
 def test_one_item_serves_all():
     layer, here, there = Attend(), parts(3), parts(5)
     seen = recorded(layer, [x[:1] for x in there])

@@ -90,14 +90,16 @@ class GivenWeights:
 class Recorded:
     """The recording of another run of the same model: item for item, or its only item for all.
 
-    Positions are those of the text. Of a module's calls, the latest one counts.
+    Positions are those of the text. Of a module's calls, the latest one counts that was recorded
+    when the edit was made: a watch that is still open records the runs that are edited, too.
     """
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        self._records = {record.name: record for record in recording.latest()}
 
     def _of(self, region: Region) -> Record:
-        record = self._recording.record(region.name)
+        record = self._records.get(region.name) or self._recording.record(region.name)
         if region.name in self._recording.in_pieces:
             raise ArgumentError(
                 f"the recording of '{region.name}' is in pieces, since "
