@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+import transformers
 from tests.compiled_programs import program
 from tests.lens.traced import (
     DECODERS,
@@ -315,3 +316,33 @@ def test_a_watch_beside_it_sees_the_same():
         run(model)
     name = "decoder.blocks.1.attention"
     assert torch.equal(seen[name][0], stream.seen[name][0])
+
+
+class Nano(torch.nn.Module):
+    """A decoder as people write it by hand, which looks up positions without a batch."""
+
+    def __init__(self, batched):
+        super().__init__()
+        config = transformers.GPT2Config(vocab_size=61, n_embd=24, n_head=3, n_layer=2)
+        whole = transformers.GPT2Model(config)
+        self.wte, self.wpe, self.h, self.ln_f = whole.wte, whole.wpe, whole.h, whole.ln_f
+        self.batched = batched
+
+    def forward(self, ids):
+        positions = torch.arange(ids.shape[1])
+        x = self.wte(ids) + self.wpe(positions[None] if self.batched else positions)
+        for block in self.h:
+            x = block(x)
+        return self.ln_f(x)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_positions_that_are_looked_up_once_for_all_items(batched):
+    torch.manual_seed(3)
+    model = Nano(batched).eval()
+    with residual_stream(model) as stream:
+        model(torch.randint(61, (2, 13)))
+    for item in (0, 1):
+        found = why(stream, "h.1.attn", 2, 9, 4, item=item)
+        assert found.is_exact
+        assert abs(named(found.of_query())["position embedding"]) > 0

@@ -134,7 +134,13 @@ class ResidualStream:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             is_vector = isinstance(output, Tensor) and output.is_floating_point()
             if is_vector and inputs and not inputs[0].is_floating_point():
-                return self._add(Source(f"{kind} embedding", name), output)
+                source = Source(f"{kind} embedding", name)
+                # Positions may be looked up without a batch, (tokens,).
+                return (
+                    self._add(source, output[None])[0]
+                    if output.ndim == 2
+                    else self._add(source, output)
+                )
             return output
 
         return hook

@@ -13,7 +13,7 @@ from pellucid.lens.record import Record
 from pellucid.lens.tracing.question import index_of
 from pellucid.lens.tracing.residual_stream import ResidualStream
 from pellucid.lens.tracing.stream_rows import stream_rows
-from pellucid.lens.tracing.written import Source, Start
+from pellucid.lens.tracing.written import Source, Start, at_item
 
 __all__ = ["Term", "Why", "why"]
 
@@ -228,6 +228,8 @@ def _through_block(
     vectors = {source: matrix @ part for source, part in before.items()}
     for place, one in enumerate(after, start=1):
         if columns[0][place] is not None:
-            gradients = torch.stack([x[place][item, position].double().flatten() for x in columns])
+            gradients = torch.stack(
+                [at_item(x[place], item)[position].double().flatten() for x in columns]
+            )
             vectors[one.source] = gradients @ one.of_item(item)[0].flatten()
     return list(vectors), torch.stack(list(vectors.values()))

@@ -49,11 +49,11 @@ class Written:
 
     def of_item(self, item: int) -> Tensor:
         """(tokens or 1, ...): the value of one item, in float64."""
-        return self.value[0 if len(self.value) == 1 else item].double()
+        return at_item(self.value, item).double()
 
     def amounts(self, gradient: Tensor, item: int) -> Tensor:
         """(heads or 1, tokens): what it gives to the number whose gradient this is."""
-        products = gradient[item].double() * self.of_item(item)
+        products = at_item(gradient, item).double() * self.of_item(item)
         if self.heads is None:  # what is pooled has one row for all tokens
             return products.reshape(1, len(products) if products.ndim > 1 else 1, -1).sum(-1)
         of_heads: Tensor = products.unflatten(-1, (self.heads, -1)).sum(-1)
@@ -79,6 +79,13 @@ class Start:
     def is_rounding(self, rest: Tensor, sizes: Tensor) -> bool:
         """Whether differences are no more than rounding explains, of sums of these sizes."""
         return bool((rest.abs() <= 16 * torch.finfo(self.x.dtype).eps * sizes).all())
+
+
+def at_item(tensor: Tensor, item: int) -> Tensor:
+    """(tokens or 1, ...) of one item; of positions, which are looked up once for the whole batch,
+    all items depend on the same, and a number of one item on nothing else through them.
+    """
+    return tensor[0 if len(tensor) == 1 else item]
 
 
 def unnamed(written: Iterable[Written]) -> Source:
