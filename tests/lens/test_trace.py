@@ -351,6 +351,16 @@ def test_keys_for_fewer_heads_in_one_projection_are_refused():
     assert trace(model, ids).is_exact
 
 
+@pytest.mark.parametrize("method", ["direct", "gradient", "lrp"])
+def test_vectors_in_place_of_ids(method):
+    model = traced("llama")
+    with torch.no_grad():
+        vectors = model.model.embed_tokens(ids)
+    found = trace(model, {"inputs_embeds": vectors}, method=method)
+    torch.testing.assert_close(found.tokens, trace(model, ids, method=method).tokens)
+    assert not vectors.requires_grad
+
+
 def test_a_norm_that_multiplies_by_one_more_than_its_weight():
     config = transformers.NemotronConfig(**{**GROUPED, **SIZES}, partial_rotary_factor=1.0)
     torch.manual_seed(3)

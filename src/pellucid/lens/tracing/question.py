@@ -106,7 +106,7 @@ def output_of(
         ShapeError, TypeMismatchError: the output is no logits of one text.
         OutOfRangeError: there is no such position.
     """
-    output = model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+    output = model(inputs) if isinstance(inputs, Tensor) else model(**in_graph(inputs))
     found = getattr(output, "logits", output) if logits is None else logits(output)
     if not isinstance(found, Tensor):
         raise TypeMismatchError(
@@ -121,6 +121,14 @@ def output_of(
         return found[0], None
     position = index_of("position", position, found.shape[1])
     return found[0, position], position
+
+
+def in_graph(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same inputs; vectors in place of ids begin a graph, as those of a table do."""
+    vectors = inputs.get("inputs_embeds")
+    if not isinstance(vectors, Tensor) or vectors.requires_grad:
+        return inputs
+    return {**inputs, "inputs_embeds": vectors.detach().requires_grad_()}
 
 
 def index_of(name: str, index: Any, size: int, *, from_end: bool = True) -> int:
