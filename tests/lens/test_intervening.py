@@ -93,6 +93,14 @@ def test_interventions_and_watches_overlap_in_any_order(order):
     assert all(proof.rows and proof.error <= proof.allowed for proof in seen.proof.values())
 
 
+def test_what_is_open_is_not_opened_again():
+    """The inner `with` would close it, and what runs after that would not be edited."""
+    model = build("gpt2", "sdpa")
+    for listener in (pellucid.intervene(model), pellucid.watch(model)):
+        with listener, pytest.raises(errors.ArgumentError, match="open already"):
+            listener.__enter__()
+
+
 def test_outputs_edited_by_two_interventions():
     """They combine; what would need the outputs of the other one undone is refused."""
     model = build("gpt2", "sdpa")

@@ -89,9 +89,10 @@ class OpenListener:
         """What is left to do once it is closed; error is what ended the `with`."""
 
     def __enter__(self) -> Self:
-        if self._model is None:
+        state = "over" if self._model is None else "open already" if self.is_open else ""
+        if state:
             kind = type(self).__name__.lower()
-            raise ArgumentError(f"this {kind} is over; call pellucid.{self._maker} for another")
+            raise ArgumentError(f"this {kind} is {state}; call pellucid.{self._maker} for another")
         self._names = {id(module): name for name, module in self._modules}
         self._begin()
         held = None if self.held_by_with is None else self.held_by_with()
