@@ -70,6 +70,20 @@ def test_a_token_against_another_at_an_earlier_place(run):
     assert written["choice"] == " heaven"
 
 
+def test_what_was_asked_for_is_not_called_predicted(run):
+    told = run("trace", "And God said, Let there be", "--token", "light")[1]
+    assert "Pellucid's decoder gives “ light” <1% after token 7" in told
+    assert "predicts" not in told
+    told = run("trace", REVIEW, "--model", "sentiment", "--token", "negative")[1]
+    assert "Pellucid's sentiment gives “negative” 4%\n" in told
+
+
+def test_a_token_against_itself(run):
+    status, out, err = run("trace", TEXT, "--against", "earth")
+    assert (status, out) == (2, "")
+    assert err == "pellucid: --against ' earth' is what is explained itself; name another\n"
+
+
 def test_a_text_from_a_file_and_a_special_token(run, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
@@ -180,8 +194,7 @@ def test_what_is_refused(refused):
     assert "leave --position out" in refused(
         "trace", REVIEW, "--model", "sentiment", "--position", "1"
     )
-    assert "is the token itself" in refused("trace", TEXT, "--token", "earth", "--against", "earth")
-    assert "use another method" in refused(
+    assert "use direct, gradient or lrp" in refused(
         "trace", "A dog", "--model", "translator", "--method", "chefer"
     )
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+import pellucid
 from pellucid.ablation.controls import chance, seed_of, turned
 from pellucid.ablation.effects import shares_below
 from pellucid.ablation.measures import Distributions, fall, log_odds
+from tests import writers
 
 
 @pytest.fixture
@@ -84,3 +86,19 @@ def test_answers_by_hand():
     assert fall(torch.tensor([[3.0]]), torch.tensor([[1.0], [5.0]])).tolist() == [2, -2]
     odds = log_odds(torch.tensor([[1.0, 2, 3]]).log(), 2)
     assert torch.allclose(odds, torch.tensor([[0.0]]), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_as_many_heads_pass_by_chance_as_is_said():
+    """Random weights: which directions count, and which the heads write, have no common cause."""
+    ids = torch.randint(1, 200, (1, 13), generator=torch.Generator().manual_seed(3))
+    passed = []
+    for seed in range(40):
+        model = writers.writer(seed=seed, layers=3)
+        for block in model.decoder.blocks:  # beside the stream, heads write little
+            torch.nn.init.normal_(block.attention.output.weight, std=0.01)
+        found = pellucid.ablate(model, ids, controls=19, top=9, seed=seed)
+        passed += [row.matters for row in found]
+    assert len(passed) == 360
+    # Binomial with 5%: 18 expected, deviation 4.1.
+    assert 5 <= sum(passed) <= 31

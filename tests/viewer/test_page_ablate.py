@@ -99,6 +99,11 @@ def test_overview_is_sorted_by_what_heads_matter(at_hand, opened):
     for line, row in zip(said, rows, strict=True):
         assert line.startswith(f"layer {row['layer_index']}, head {row['head']},")
         assert float(line.rpartition(" ")[2]) == pytest.approx(row["effect"], rel=0.06)
+    colours = heads.locator(".note b").evaluate_all(
+        "(all) => all.map((one) => [one, one.parentElement].map((x) => getComputedStyle(x).color))"
+    )
+    assert len(colours) == len(rows)
+    assert all(name == number for name, number in colours)  # both can be read on the tint
 
 
 def test_all_heads_are_tinted(at_hand, opened):

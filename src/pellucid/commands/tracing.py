@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.lens import MaxTokensOption, TargetOption, TextFileOption
+from pellucid.commands.lens import MaxTokensOption, TextFileOption
 from pellucid.commands.shared import (
     EncodingOption,
     JsonOption,
@@ -27,7 +27,14 @@ def trace(
     ] = None,
     file: TextFileOption = None,
     encoding: EncodingOption = None,
-    target: TargetOption = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the decoder reads (default: what Pellucid's translator says by itself; of "
+            "another model, the same text).",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         model_option("A decoder, a classifier or a translator (default: Pellucid's decoder)."),

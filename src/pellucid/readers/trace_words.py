@@ -39,6 +39,9 @@ def headline(traced: Traced) -> str:
     """What was predicted, and after what."""
     trace = traced.trace
     name, chance = quoted(traced.choice), percent(trace.probability)
+    if trace.token != int(trace.logits.argmax()):  # another one was asked for
+        place = "" if traced.kind == "label" else f" after token {trace.position}"
+        return f"{traced.model} gives {name} {chance}{place}"
     if traced.kind == "label":
         return f"{traced.model} says {name}, {chance}, of {len(traced.tokens)} tokens"
     what = "predicts" if traced.kind == "next token" else "translates with"

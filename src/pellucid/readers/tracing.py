@@ -142,6 +142,11 @@ def trace_text(
     def choose(row: Tensor) -> Chosen:
         asked = written if token is None else choices.find("--token", token, row)
         other = None if against is None else choices.find("--against", against, row)
+        if other is not None and other == (int(row.argmax()) if asked is None else asked):
+            raise ArgumentError(
+                f"--against '{short(choices.name(other), 40)}' is what is explained itself; name "
+                "another"
+            )
         return asked, other
 
     question = Question(

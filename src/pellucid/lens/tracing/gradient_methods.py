@@ -44,7 +44,8 @@ def chefer(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     answer, seen = _watched(question, tokenizer)
     if any(record.is_cross for record in seen.latest()):
         raise ArgumentError(
-            "chefer follows self-attention, and this model has cross-attention; use another method"
+            "the method chefer follows self-attention, and this model has cross-attention: use "
+            "direct, gradient or lrp"
         )
     names = [record.name for record in chain_of(seen, None)]
     found = {one.name: one for one in gradient_times_weights(seen, answer.number)}

@@ -37,7 +37,11 @@ export class HeadCard {
     const { paper, ink } = row && tint ? shadeOf(row) : { paper: "", ink: "" };
     Object.assign(this.#note.style, { background: paper, color: ink });
     if (sort === "layer") this.#note.textContent = row ? value || row.role : "";
-    else this.#note.replaceChildren(createElement("b", { textContent: `${layer.stack}${layer.number}.${head}` }), ` ${value}`);
+    else {
+      const name = createElement("b", { textContent: `${layer.stack}${layer.number}.${head}` });
+      name.style.color = ink; // as what stands beside it on the tint
+      this.#note.replaceChildren(name, ` ${value}`);
+    }
     const parts = [`layer ${layer.stack}${layer.number}, head ${head}`, STACKS[layer.stack], recording && truncate(recording, 40), row?.role, value && `${(MEASURES[shown] ?? EFFECT)[0]} ${value}`];
     element.setAttribute("aria-label", parts.filter(Boolean).join(", "));
     if (row) element.setAttribute("aria-description", roleText(row.role)[0]);
