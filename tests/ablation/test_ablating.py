@@ -10,6 +10,7 @@ import pellucid
 from pellucid import errors
 from pellucid.ablation import replays, trial
 from pellucid.ablation.controls import seed_of, turned
+from pellucid.ablation.measures import Answer, fall
 from tests import writers
 from tests.ablation import by_hand
 from tests.ablation.by_hand import IDS, SOURCE
@@ -315,3 +316,19 @@ def test_no_attention():
 def test_nothing_is_left_behind(writer):
     assert not any(one._forward_hooks or one._forward_pre_hooks for one in writer.modules())
     assert not any("forward" in vars(one) for one in writer.modules())
+
+
+def test_the_same_numbers_in_other_places_are_another_text(writer):
+    names = [f"decoder.blocks.{layer}.attention" for layer in range(3)]
+
+    def fingerprint(read):
+        measure = Answer(name="answer", about="", read=read, change=fall)
+        run = trial.runs_of(writer, {"ids": IDS}, writer)
+        subject = trial.Subject(model=writer, run=run, tokens=IDS.shape[1], measure=measure)
+        return trial.Trial(subject, names).fingerprint()
+
+    one = fingerprint(lambda logits: logits[:, -1])
+    other = fingerprint(lambda logits: logits[:, -1].flip(-1))
+    assert one == fingerprint(lambda logits: logits[:, -1])
+    assert one[:2] == pytest.approx(other[:2], rel=1e-6)
+    assert one != pytest.approx(other, rel=1e-3)

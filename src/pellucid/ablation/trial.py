@@ -122,7 +122,15 @@ class Trial:
     def fingerprint(self) -> list[float]:
         """Numbers by which another text or another model is told."""
         plain = self._plain.double()
-        return [float(plain.abs().mean()), float(plain.std(correction=0)), self.plain_loss or 0.0]
+        # Embeddings of length one have nearly the same mean and deviation: where they are large
+        # tells them apart.
+        places = torch.linspace(0, 1, plain.shape[-1], dtype=plain.dtype, device=plain.device)
+        return [
+            float(plain.abs().mean()),
+            float(plain.std(correction=0)),
+            float((plain.abs() * places).mean()),
+            self.plain_loss or 0.0,
+        ]
 
     def figures(self, items: Sequence[Sequence[Edit]]) -> list[Figures]:
         """What changes with the edits of each item; at most `at_once` items."""
