@@ -108,6 +108,7 @@ def test_each_kind_of_model_has_its_measure(run):
         return json.loads(out)
 
     assert asked("sentiment")["measure"] == "logit"
+    assert asked("sentiment")["about"].startswith("fall of the log-odds")
     assert asked("sentiment")["label"] in ("positive", "negative")
     assert asked("sentiment", "--measure", "cosine")["measure"] == "cosine"
     told = asked("translator", "--target", "Una niña")

@@ -20,7 +20,7 @@ ABOUT = {
     "positions, in nats",
     "loss": "rise of the cross-entropy of the next token, mean over the positions, in nats",
     "logprob": "fall of the log-probability of the translation, in nats",
-    "logit": "fall of the logit of the label that the plain run gives",
+    "logit": "fall of the log-odds of the label that the plain run gives",
     "cosine": "cosine distance of the embedding from the plain run's",
 }
 """What each measure is, for people."""
