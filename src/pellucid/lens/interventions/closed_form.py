@@ -83,7 +83,8 @@ def contexts(
         rest = 1 + share
         lost = change.abs().sum(-1, keepdim=True) * (2 * lse.abs() + OTHER_UNITS)
         doubts.append(((lost > MOST_UNITS * rest) & seen).squeeze(-1))
-        parts.append((plain + change @ value) / rest.masked_fill(rest <= 0, 1))
+        plain.baddbmm_(change, value).div_(rest.masked_fill(rest <= 0, 1))
+        parts.append(plain)
     result, doubt = torch.cat(parts, 1), torch.cat(doubts, 1)
     for pair in doubt.any(1).nonzero().flatten().tolist():
         one, own = slice(pair, pair + 1), doubt[pair].nonzero().flatten()

@@ -92,7 +92,12 @@ class Operands:
         """
         query = self.query[items[:, None], heads[:, None], rows].to(self.dtype)
         query = _patched(query, "query", regions, items, heads, rows)
-        scores = (query * self.scale) @ self._of_keys("key", regions, items, heads, cols).mT
+        key = self._of_keys("key", regions, items, heads, cols)
+        if key.numel() < query.numel():
+            key = key * self.scale
+        else:
+            query = query * self.scale
+        scores = query @ key.mT
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         at = (items[:, None, None], heads[:, None, None], rows[:, None])
@@ -132,9 +137,9 @@ class Operands:
     ) -> Tensor:
         """(pairs, cols, dim): the keys or values that heads read."""
         tensor = self.key if part == "key" else self.value
-        found = tensor[items, heads // (self.query.shape[1] // tensor.shape[1])].to(self.dtype)
-        found = found if cols is None else found[:, cols]
-        return _patched(found, part, regions, items, heads, self._columns(cols))
+        of_heads = heads // (self.query.shape[1] // tensor.shape[1])
+        at = (items, of_heads) if cols is None else (items[:, None], of_heads[:, None], cols)
+        return _patched(tensor[at].to(self.dtype), part, regions, items, heads, self._columns(cols))
 
     def _columns(self, cols: Tensor | None) -> Tensor:
         return torch.arange(self.shape[3], device=self.key.device) if cols is None else cols
