@@ -254,7 +254,7 @@ def test_a_translation_has_a_source(method):
 
 def test_chefer_refuses_cross_attention():
     inputs = {"source": ids, "target": some_ids(7, seed=5)}
-    with pytest.raises(ArgumentError, match="cross-attention; use another method"):
+    with pytest.raises(ArgumentError, match="cross-attention: use direct, gradient or lrp"):
         trace(traced("own encoder-decoder"), inputs, method="chefer")
 
 
