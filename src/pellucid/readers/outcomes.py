@@ -114,44 +114,52 @@ class Outcome(ABC):
 
 
 @dataclass(frozen=True)
-class NextToken(Outcome):
-    """The next token after some positions, by a decoder."""
+class Predicted(Outcome):
+    """The tokens that are predicted after some positions."""
 
     positions: Sequence[int] = ()
-    """Positions of `input_ids`; the prediction is of the token after each."""
-    kind = "next token"
+    """Of `input_ids`, or of `decoder_input_ids` in an encoder-decoder."""
 
     def _states(self, inputs: Inputs) -> Tensor:
-        positions, model = list(self.positions), self.checkpoint.model
-        if isinstance(model, Decoder):
-            x: Tensor = model.decoder(inputs["input_ids"])
-        else:
-            x = self.checkpoint.run(**inputs).logits
-        return x[:, positions]
+        return self._hidden(inputs)[:, list(self.positions)]
+
+    def _hidden(self, inputs: Inputs) -> Tensor:
+        """As of `run`, at all positions."""
+        logits: Tensor = self.checkpoint.run(**inputs).logits
+        return logits
 
     def _scores(self, states: Tensor) -> Tensor:
-        return _logits(self.checkpoint.model, states)
+        model = self.checkpoint.model
+        return model.logits(states) if isinstance(model, Decoder | EncoderDecoder) else states
 
 
 @dataclass(frozen=True)
-class Translated(Outcome):
+class NextToken(Predicted):
+    """The next token after some positions, by a decoder."""
+
+    kind = "next token"
+
+    def _hidden(self, inputs: Inputs) -> Tensor:
+        model = self.checkpoint.model
+        if not isinstance(model, Decoder):
+            return super()._hidden(inputs)
+        hidden: Tensor = model.decoder(inputs["input_ids"])
+        return hidden
+
+
+@dataclass(frozen=True)
+class Translated(Predicted):
     """The tokens of a given translation, by an encoder-decoder: each after those before it."""
 
-    positions: Sequence[int] = ()
-    """Positions of `decoder_input_ids`."""
     kind = "translation"
 
-    def _states(self, inputs: Inputs) -> Tensor:
-        positions, model = list(self.positions), self.checkpoint.model
-        if isinstance(model, EncoderDecoder):
-            memory = model.encode(inputs["input_ids"])
-            x: Tensor = model.decoder(inputs["decoder_input_ids"], memory=memory)
-        else:
-            x = self.checkpoint.run(**inputs).logits
-        return x[:, positions]
-
-    def _scores(self, states: Tensor) -> Tensor:
-        return _logits(self.checkpoint.model, states)
+    def _hidden(self, inputs: Inputs) -> Tensor:
+        model = self.checkpoint.model
+        if not isinstance(model, EncoderDecoder):
+            return super()._hidden(inputs)
+        memory = model.encode(inputs["input_ids"])
+        hidden: Tensor = model.decoder(inputs["decoder_input_ids"], memory=memory)
+        return hidden
 
 
 @dataclass(frozen=True)
@@ -273,10 +281,6 @@ def _predicts_next(checkpoint: Checkpoint, inputs: Inputs) -> bool:
         return False
     first = checkpoint.run(**{name: ids[:, :1] for name, ids in inputs.items()}).logits
     return torch.allclose(first[:, 0], whole[:, 0], rtol=1e-3, atol=1e-3)
-
-
-def _logits(model: Any, states: Tensor) -> Tensor:
-    return model.logits(states) if isinstance(model, Decoder | EncoderDecoder) else states
 
 
 def _encoded(model: Encoder, inputs: Inputs) -> tuple[Tensor, Tensor]:

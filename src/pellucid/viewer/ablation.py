@@ -22,9 +22,8 @@ from pellucid.lens.spelling import running
 from pellucid.models import EncoderDecoder
 from pellucid.readers.outcomes import (
     Labels,
-    NextToken,
     Outcome,
-    Translated,
+    Predicted,
     open_answering,
     outcome_of,
 )
@@ -227,7 +226,7 @@ def _answer(
     if isinstance(outcome, Labels):
         names = list(outcome.names)
         shares = [outcome.log_probabilities(x)[0].exp() for x in (before, states)]
-    elif isinstance(outcome, NextToken | Translated):
+    elif isinstance(outcome, Predicted):
         answer["position"] = outcome.positions[-1]
         shares = [outcome.log_probabilities(x[:, -1:])[0, 0].exp() for x in (before, states)]
         best = torch.cat([x.topk(min(SHOWN, len(x))).indices for x in shares]).unique()
