@@ -1,7 +1,7 @@
 """Compile programs to the weights of transformers, of which each head's function is known.
 
-    python -m venv tracr && tracr/bin/pip install tracr-pypi safetensors
-    JAX_PLATFORMS=cpu tracr/bin/python recipes/compiled_programs.py
+    python -m venv .venv-tracr && .venv-tracr/bin/pip install tracr-pypi safetensors
+    JAX_PLATFORMS=cpu .venv-tracr/bin/python recipes/compiled_programs.py
 
 It writes tests/data/compiled_programs.safetensors, with which versions in its metadata. Tracr needs
 JAX and Haiku, so it has an environment of its own, and nothing else in this repository needs it.
