@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -65,6 +66,12 @@ def root(
     ] = False,
 ) -> None:
     pass
+
+
+@cache
+def _command() -> Any:
+    """The commands as click knows them: to read all their options takes longer than many a run."""
+    return typer.main.get_command(app)
 
 
 # click's, from wherever this typer has its click.
@@ -145,7 +152,7 @@ def _run(arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings(), _marked_output():
             warnings.showwarning = lambda message, *_, **__: _to_stderr(str(message))
-            status = app(arguments, prog_name="pellucid", standalone_mode=False)
+            status = _command()(arguments, prog_name="pellucid", standalone_mode=False)
             sys.stdout.flush()
     except typer.Abort as error:
         if isinstance(error.__cause__, EOFError):  # click takes it for the end of standard input
