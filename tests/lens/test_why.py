@@ -184,6 +184,24 @@ def test_the_short_cut_gives_what_gradients_through_all_layers_give(name, each_h
     )
 
 
+@pytest.mark.parametrize("name", ["qwen2", "own encoder", "own encoder-decoder"])
+def test_one_key_against_another(name):
+    stream = streamed(name)
+    record = stream.seen.latest()[-1]
+    asked = functools.partial(why, stream, record.name, 1, 6)
+    both, one, other = asked(4, against=2), asked(4), asked(2)
+    assert both.is_exact
+    assert both.score == pytest.approx(one.score - other.score, abs=1e-5)
+    weights = record.weights[0, 1, 6].detach().double().log()
+    assert both.score == pytest.approx(float(weights[4] - weights[2]), abs=1e-5)
+    for source, amount in both.of_key().items():
+        expected = one.of_key()[source] - other.of_key()[source]
+        assert amount == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert "score less that of key 2" in str(both)
+    with pytest.raises(ArgumentError, match="against is the key itself, 4"):
+        asked(4, against=4)
+
+
 def test_a_source_that_writes_nothing_gives_nothing():
     torch.manual_seed(7)
     model = OURS["own decoder"]().eval()
@@ -200,7 +218,7 @@ def test_positions_that_are_computed_are_named():
     sources = named(why(streamed("own sines"), 0, 0, 5, 3).of_query())
     assert sources["position embedding"] != 0
     sources = named(why(streamed("own encoder"), 0, 0, 5, 3).of_query())
-    assert sources["position embedding"] != 0  # its only segment type, which stands in no call
+    assert sources["type embedding"] != 0  # its only segment type, which stands in no call
 
 
 def test_position_biases_are_apart():

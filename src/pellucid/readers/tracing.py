@@ -122,7 +122,7 @@ def trace_text(
         raise ArgumentError(f"--max-tokens must be 1 or more, not {max_tokens}")
     step("opening the model", 0, 1)
     checkpoint = open_answering(model)
-    inputs = _inputs(text, target, checkpoint, max_tokens)
+    inputs = inputs_with_answer(text, target, checkpoint, max_tokens)
     outcome = outcome_of(checkpoint, inputs, model=model)
     if outcome.kind == "embedding":
         raise ArgumentError(
@@ -163,8 +163,8 @@ def trace_text(
         trace=trace,
         choice=choices.name(trace.token),
         against=None if trace.against is None else choices.name(trace.against),
-        tokens=_spelled(checkpoint, inputs[side]),
-        source_tokens=_spelled(checkpoint, inputs["input_ids"]) if checkpoint.is_both else [],
+        tokens=spelled(checkpoint, inputs[side]),
+        source_tokens=spelled(checkpoint, inputs["input_ids"]) if checkpoint.is_both else [],
         labels=label_names(list(trace.heads)),
         likeliest=[
             (choices.name(number), chance)
@@ -175,10 +175,12 @@ def trace_text(
     )
 
 
-def _inputs(
+def inputs_with_answer(
     text: str, target: str | None, checkpoint: Checkpoint, max_tokens: int | None
 ) -> Inputs:
-    """The inputs; those of a translator end with its own translation, unless one is given."""
+    """The inputs of a model; those of a translator end with its own translation, unless one is
+    given.
+    """
     network: Any = checkpoint.model
     is_translated = isinstance(network, EncoderDecoder) and target is None
     inputs = inputs_of(text, target, checkpoint, max_tokens)
@@ -252,7 +254,7 @@ def _bias(outcome: Outcome) -> Tensor | None:
     return logit_bias(outcome.checkpoint.model)
 
 
-def _spelled(checkpoint: Checkpoint, ids: Tensor) -> list[str]:
+def spelled(checkpoint: Checkpoint, ids: Tensor) -> list[str]:
     """The text of each token, with the space before it."""
     tokens = checkpoint.tokenizer.convert_ids_to_tokens(ids[0].tolist())
     return [printable(text) for text in running([str(token) for token in tokens], len(tokens))]

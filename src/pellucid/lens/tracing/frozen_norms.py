@@ -38,11 +38,11 @@ class FrozenNorm:
         y = (x - x.mean(-1, keepdim=True) if self.is_centred else x) * self.scale
         return y if self.weight is None else y * self.weight
 
-    def of_rows(self, item: int, rows: Tensor) -> "FrozenNorm":
-        """In float64, of some tokens of one item: what it does to (rows, width)."""
-        scale = self.scale.expand(item + 1, -1, -1) if len(self.scale) == 1 else self.scale
+    def of_row(self, item: int, position: int) -> "FrozenNorm":
+        """In float64, what it does to the vector of one token, (width,)."""
+        scale = self.scale[0 if len(self.scale) == 1 else item, position].double()
         weight = None if self.weight is None else self.weight.double()
-        return FrozenNorm(scale[item, rows].double(), weight, self.is_centred, None)
+        return FrozenNorm(scale, weight, self.is_centred, None)
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """Where a model writes to its residual stream, by the names of its modules.
 
-Each entry of the two tables is how some families name the parts of a block. What lies between the
-parts (norms before or after them, parallel branches, factors) is not said here: the model does it.
+The tables are how families name the layers of a block. What lies between them (norms before or
+after, parallel branches, factors, rotations) is not said here: the model does it.
 """
 
 import re
@@ -23,13 +23,10 @@ class Attention:
     name: str
     """The module that attends, as a recording names it."""
     projections: tuple[str, ...]
-    """Of query, key and value, in this order; or one that gives all three."""
+    """Of query, key and value, in this order; or one that gives all three; none if their names are
+    not known."""
     output: str
     """The projection after attention."""
-
-    def inside(self, block: str) -> "Attention":
-        projections = tuple(f"{block}.{self.name}.{name}" for name in self.projections)
-        return Attention(f"{block}.{self.name}", projections, f"{block}.{self.output}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +36,49 @@ class Feed:
     name: str
     """The module whose output is added to the stream."""
     ups: tuple[str, ...]
-    """The first linear layers: of two, the first is activated and multiplies the second. None for
-    experts, of which each token uses others."""
+    """The first linear layers: of two, or of the halves of one, the first is activated and
+    multiplies the second. None for experts, of which each token uses others."""
     down: str
     """The last linear layer."""
 
-    def inside(self, block: str) -> "Feed":
-        ups = tuple(f"{block}.{name}" for name in self.ups)
-        return Feed(f"{block}.{self.name}", ups, f"{block}.{self.down}")
 
-
-_QKV = ("query", "key", "value")
-ATTENTIONS = (
-    Attention("attention", _QKV, "attention.output"),  # Pellucid
-    Attention("cross", _QKV, "cross.output"),
-    Attention("self_attn", ("q_proj", "k_proj", "v_proj"), "self_attn.o_proj"),  # Llama
-    Attention("attn", ("c_attn",), "attn.c_proj"),  # GPT-2
-    Attention("attention.self", _QKV, "attention.output.dense"),  # BERT
-    Attention("attention", ("q_lin", "k_lin", "v_lin"), "attention.out_lin"),  # DistilBERT
+NUMBER = re.compile(r"(?:^|\.)\d")
+LAYER_OF_BLOCK = re.compile(r"^layer\.\d+\.")
+"""What T5 puts before the name of a part of a block."""
+PROJECTIONS = (
+    ("query", "key", "value"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("q", "k", "v"),
+    ("c_attn",),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("Wqkv",),
 )
-FEEDS = (
-    Feed("feed_forward", ("feed_forward.gate", "feed_forward.up"), "feed_forward.down"),
-    Feed("mlp", ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
-    Feed("mlp", ("mlp.c_fc",), "mlp.c_proj"),
-    Feed("output.dense", ("intermediate.dense",), "output.dense"),
-    Feed("ffn", ("ffn.lin1",), "ffn.lin2"),
+OUTPUTS = ("output", "o_proj", "out_proj", "c_proj", "dense", "out_lin", "o", "Wo")
+"""Beside the projections; that of BERT is `output.dense`, one level up."""
+LAYERS = (
+    (("gate", "up"), "down"),
+    (("gate_proj", "up_proj"), "down_proj"),
+    (("gate_up_proj",), "down_proj"),
+    (("c_fc",), "c_proj"),
+    (("fc1",), "fc2"),
+    (("fc_in",), "fc_out"),
+    (("dense_h_to_4h",), "dense_4h_to_h"),
+    (("lin1",), "lin2"),
+    (("wi_0", "wi_1"), "wo"),
+    (("wi",), "wo"),
+    (("Wi",), "Wo"),
 )
-SHAPES = "Pellucid's own models and those of the shapes of Llama, GPT-2, BERT and DistilBERT"
+"""The first linear layers and the last of a feed-forward part; a gate may be left out."""
+FEEDS = ("feed_forward", "mlp", "ffn", "DenseReluDense", "block_sparse_moe")
+"""Feed-forward parts that are modules."""
+APART = ((("intermediate.dense",), "output.dense"), (("fc1",), "fc2"))
+"""Layers of those that are none, in a block itself."""
+SHAPES = (
+    "Pellucid's own models, and those built like Llama, Gemma, GPT-2, GPT-NeoX, Phi, OPT, Falcon, "
+    "BERT, T5 or BART"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +116,52 @@ def parts_of(model: nn.Module) -> Parts:
     for block in modules:
         if not BLOCK.search(block):
             continue
-        inside = [one.inside(block) for one in ATTENTIONS]
-        found = [one for one in inside if {one.name, one.output, *one.projections} <= {*modules}]
-        feeds = [one.inside(block) for one in FEEDS]
-        feeds = [one for one in feeds if one.name in modules]
-        if not found or not feeds:
-            continue
-        feed = next((one for one in feeds if one.down in modules), feeds[0])
-        ups = tuple(name for name in feed.ups if name in modules)
-        parts.blocks.append(block)
-        parts.attentions.extend(found)
-        parts.feeds.append(Feed(feed.name, ups, feed.down))
+        inside = {f"{block}.{name}": x for name, x in modules_of(modules[block]) if name}
+        layers = [name for name in inside if not NUMBER.search(_own(name, block))]
+        attentions = filter(None, (_attention(inside, name) for name in layers))
+        feeds = filter(None, (_feed(inside, name, block) for name in (block, *layers)))
+        found, feed = list(attentions), next(feeds, None)
+        if found and feed is not None:
+            parts.blocks.append(block)
+            parts.attentions.extend(found)
+            parts.feeds.append(feed)
     if not parts.blocks:
         raise ArgumentError(
             f"{type(model).__name__} has no blocks whose parts are known; this works for {SHAPES}; "
             "of trace, the methods gradient and chefer take any model that can be watched"
         )
     return parts
+
+
+def _own(name: str, block: str) -> str:
+    """The name of a part inside its block, without the number of T5's layers."""
+    return LAYER_OF_BLOCK.sub("", name.removeprefix(f"{block}."), 1)
+
+
+def _attention(inside: dict[str, nn.Module], name: str) -> Attention | None:
+    """The attention that a module of a block is, if it is one."""
+    named = (tuple(f"{name}.{one}" for one in names) for names in PROJECTIONS)
+    projections = next((names for names in named if {*names} <= {*inside}), ())
+    outputs = [f"{name}.{end}" for end in OUTPUTS]
+    if projections:
+        outputs.append(f"{name.rpartition('.')[0]}.output.dense")
+    elif not type(inside[name]).__name__.endswith("Attention"):
+        return None
+    outputs = [one for one in outputs if one in inside and hasattr(inside[one], "weight")]
+    return Attention(name, projections, outputs[0]) if outputs else None
+
+
+def _feed(inside: dict[str, nn.Module], name: str, block: str) -> Feed | None:
+    """The feed-forward part that a module of a block is, or that lies in the block itself."""
+    is_block = name == block
+    if not is_block and _own(name, block) not in FEEDS:
+        return None
+    for first, last in APART if is_block else LAYERS:
+        down, ups = f"{name}.{last}", tuple(f"{name}.{up}" for up in first)
+        ups = tuple(up for up in ups if up in inside)
+        if ups and down in inside:
+            return Feed(down if is_block else name, ups, down)
+    return None if is_block else Feed(name, (), name)
 
 
 def layer_of(name: str) -> int:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
+from pellucid.lens.module_names import within
 from pellucid.lens.recorder import watch
+from pellucid.lens.recording import Recording
 from pellucid.lens.tracing.frozen_activations import freeze_activations
 from pellucid.lens.tracing.frozen_hooks import (
     before_blocks,
@@ -37,6 +39,8 @@ class _Kept:
     contexts: dict[str, Tensor] = field(default_factory=dict)
     """Before their relevance is divided between weights and values."""
     projected: dict[str, list[Tensor]] = field(default_factory=dict)
+    shares: dict[str, Tensor] = field(default_factory=dict)
+    """Of each column of a projection that gives query, key and value: (width,)."""
     biased: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Outputs, and the biases in them."""
 
@@ -55,7 +59,8 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
     other gradients. What biases and softmaxes absorb is counted, so that all adds up to the logit.
 
     Raises:
-        ArgumentError: the model has experts, for which there is no rule here.
+        ArgumentError: the model has experts, or attention with other projections than of query,
+            key and value, for which there is no rule here.
 
     Source: Achtibat et al. 2024, "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for
     Transformers", sections 3.1 to 3.3.
@@ -68,12 +73,19 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
                 f"lrp has no rule for '{feed.name}', whose linear layers are not known (experts, "
                 "for instance); use another method"
             )
+    for one in parts.attentions:
+        if not one.projections:
+            raise ArgumentError(
+                f"lrp has no rule for '{one.name}', whose projections of query, key and value are "
+                "not known (latent attention, for instance); use another method"
+            )
     with ExitStack() as stack:
-        seen = stack.enter_context(watch(question.model, tokenizer=tokenizer))
+        seen = stack.enter_context(watch(question.model, values=True, tokenizer=tokenizer))
         stack.enter_context(torch.enable_grad())
         for handle in (*graph_from_tables(question.model), *_hooks(parts, kept)):
             stack.callback(handle.remove)
         answer = question.ask(is_linear=True)
+    _tell_values_apart(parts, kept, seen)
     projected = [x for each in kept.projected.values() for x in each]
     kept.biased = _after_starts(kept)
     outputs = [output for output, _ in kept.biased]
@@ -119,12 +131,26 @@ def _after_starts(kept: _Kept) -> list[tuple[Tensor, Tensor]]:
     return [one for one, is_before in zip(kept.biased, before, strict=True) if is_before is None]
 
 
+def _tell_values_apart(parts: Parts, kept: _Kept, seen: Recording) -> None:
+    """Find the columns of values in projections that give query and key as well: families lay them
+    out in many ways.
+    """
+    for one in parts.attentions:
+        if len(one.projections) == 1 and one.name in kept.projected:
+            [output], value = kept.projected[one.name], seen.record(one.name).value
+            assert value is not None
+            [gradient] = torch.autograd.grad(value.sum(), output, retain_graph=True)
+            is_value = gradient.flatten(0, -2).abs().sum(0) > 0
+            kept.shares[one.name] = torch.where(is_value, 1.0, HALF).to(output.dtype)
+
+
 def _hooks(parts: Parts, kept: _Kept) -> list[Any]:
     def keep_bias(module: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> None:
         kept.biased.append((output, module.bias))
 
     def norm(name: str, frozen: FrozenNorm, output: Tensor) -> Tensor:
-        if frozen.bias is not None:
+        # What is lost between projections and contexts is counted where softmaxes are.
+        if frozen.bias is not None and not any(within(name, one.name) for one in parts.attentions):
             kept.biased.append((output, frozen.bias))
         return output
 
@@ -158,17 +184,13 @@ def _of_attention(parts: Parts, attention: Attention, kept: _Kept) -> list[Any]:
     def projection(place: int) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             kept.projected.setdefault(attention.name, []).append(output)
-            if len(attention.projections) == 1:  # query, key and value beside each other
-                if output.shape[-1] != 3 * inputs[0].shape[-1]:
-                    raise ArgumentError(
-                        f"lrp has no rule for '{attention.name}', which has fewer keys than "
-                        "queries in one projection; use another method"
-                    )
-                factors = output.new_tensor([HALF, HALF, 1]).repeat_interleave(
-                    output.shape[-1] // 3
-                )
-                return _scaled(output, factors)
-            return output if place == 2 else _scaled(output, HALF)
+            if len(attention.projections) == 1:  # query, key and value, told apart afterwards
+                joint = output.clone()
+                if joint.requires_grad:
+                    joint.register_hook(lambda g: g * kept.shares.get(attention.name, 1))
+                return joint
+            # A copy, as some models clip in place.
+            return output.clone() if place == 2 else _scaled(output, HALF)
 
         return hook
 
@@ -193,8 +215,10 @@ def _of_feed(parts: Parts, feed: Feed) -> list[Any]:
         return hook
 
     def inner(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        product, share = inputs[0], 1 / len(factors)
-        linear = sum(share * ratio(product, x) * x for x in factors.values())
+        product = inputs[0]
+        halves = [x.split(product.shape[-1], -1) for x in factors.values()]  # gate and input in one
+        each = [x for parts in halves for x in parts]
+        linear = sum(ratio(product, x) * x / len(each) for x in each)
         factors.clear()
         assert isinstance(linear, Tensor)
         return (with_gradient_of(product, linear), *inputs[1:])

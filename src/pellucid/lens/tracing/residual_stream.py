@@ -33,7 +33,7 @@ from pellucid.lens.tracing.frozen_hooks import (
 )
 from pellucid.lens.tracing.frozen_norms import FrozenNorm
 from pellucid.lens.tracing.parts import Parts, layer_of, parts_of
-from pellucid.lens.tracing.written import ATTENTION, BIAS, FEED, Source, Start, Written, unnamed
+from pellucid.lens.tracing.written import ATTENTION, BIAS, FEED, TOKENS, Source, Start, Written
 
 __all__ = ["ResidualStream", "residual_stream"]
 
@@ -84,14 +84,15 @@ class ResidualStream:
             *before_blocks(parts, self._block),
             *without_graph(parts, attentions=not self._scores),
         ]
-        feeds = {feed.name for feed in parts.feeds}
+        # The last layer: some parts add the stream to what it gives (BLOOM).
+        feeds = {feed.down if feed.ups else feed.name: feed.name for feed in parts.feeds}
         silent = {name for feed in parts.feeds for name in (feed.name, *feed.ups, feed.down)}
         for name, module in parts.outside().items():
             if is_table(module):
                 handles.append(module.register_forward_hook(self._embedding(name)))
         for name, module in modules.items():
             if name in feeds:
-                handles.append(module.register_forward_hook(self._feed(name)))
+                handles.append(module.register_forward_hook(self._feed(feeds[name])))
             if is_biased(module) and not any(within(name, one) for one in silent):
                 handles.append(module.register_forward_hook(self._bias(name)))
         for one in parts.attentions:
@@ -106,18 +107,25 @@ class ResidualStream:
     def _add(self, source: Source, tensor: Tensor, heads: int | None = None) -> Tensor:
         """A leaf with the numbers of a tensor."""
         torch.set_grad_enabled(True)  # where `without_graph` has switched it off
-        leaf = tensor.detach().clone().requires_grad_()
+        leaf = self._of_items(tensor.detach()).requires_grad_()
         self.written.append(Written(source, leaf, leaf.detach(), len(self.norms), heads))
-        return leaf
+        return leaf.clone().view_as(tensor)  # to which a model may add in place, as Falcon does
+
+    def _of_items(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width), where a block has joined its items (OPT); else as it is."""
+        last = next(reversed(self.blocks.values()), None)
+        if x.ndim == 2 and last is not None and len(x) == last.x.shape[:2].numel():
+            return x.view(*last.x.shape[:2], -1)
+        return x
 
     def _add_bias(self, name: str, bias: Tensor, output: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return output
-        leaf = torch.zeros_like(output).requires_grad_()
-        value = bias.detach().view(*[1] * (output.ndim - bias.ndim), *bias.shape)
+        leaf = self._of_items(torch.zeros_like(output)).requires_grad_()
+        value = bias.detach().view(*[1] * (leaf.ndim - bias.ndim), *bias.shape)
         layer = layer_of(name) if any(within(name, x) for x in self.parts.blocks) else None
         self.written.append(Written(Source(BIAS, name, layer), leaf, value, len(self.norms)))
-        return output + leaf
+        return output + leaf.view_as(output)
 
     def _norm(self, name: str, norm: FrozenNorm, output: Tensor) -> Tensor:
         if output.ndim == 3:
@@ -133,7 +141,10 @@ class ResidualStream:
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
             is_vector = isinstance(output, Tensor) and output.is_floating_point()
-            if is_vector and inputs and not inputs[0].is_floating_point():
+            given = inputs[0] if inputs else output
+            has_ids = not (isinstance(given, Tensor) and given.is_floating_point())
+            # BART's tables of positions are given vectors, for their size.
+            if is_vector and (has_ids or isinstance(module, nn.Embedding)):
                 source = Source(f"{kind} embedding", name)
                 # Positions may be looked up without a batch, (tokens,).
                 return (
@@ -212,8 +223,20 @@ class ResidualStream:
                 rest = products.sum(-1) - sum(named, torch.zeros(len(products)).to(products))
                 # Positions that are computed, or the only segment type, which is in no table.
                 if not start.is_rounding(rest, products.abs().sum(-1)):
-                    found[unnamed(self.written)] = rest
+                    found[self.unnamed()] = rest
         return found
+
+    def unnamed(self) -> Source:
+        """The source of what the first block reads besides tables and biases: positions that are
+        computed, or the only segment type, which is added without a look-up.
+        """
+        kinds = {one.source.kind for one in self.written}
+        if TOKENS not in kinds:  # vectors in place of ids
+            return Source("inputs", "")
+        tables = [name for name, module in self.parts.outside().items() if is_table(module)]
+        has_one_type = "type embedding" not in kinds and any("type" in name for name in tables)
+        is_type = "position embedding" in kinds or has_one_type
+        return Source("type embedding" if is_type else "position embedding", "")
 
     def check_run(self) -> None:
         """Refuse a run that did not happen, or happened twice.
@@ -227,7 +250,8 @@ class ResidualStream:
         if len({*names}) < len(names):
             raise ArgumentError(
                 "a block ran more than once while the stream was open: run the model once, on the "
-                "whole text"
+                "whole text (of layers that share one block, as ALBERT's, open the model by "
+                "pellucid.load, which gives each its own)"
             )
 
 
@@ -242,7 +266,8 @@ def residual_stream(model: nn.Module, *, tokenizer: Any = None) -> ResidualStrea
     by what they observed, as constants. Gradients are on, whatever is around.
 
     Args:
-        model: in eval mode, of Pellucid or of the shape of Llama, GPT-2, BERT or DistilBERT.
+        model: in eval mode, of Pellucid, or of a family of transformers whose blocks have an
+            attention and a feed-forward part that add to a stream: of text, nearly all.
         tokenizer: as for `watch`.
 
     Raises:

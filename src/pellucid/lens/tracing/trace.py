@@ -126,7 +126,7 @@ def trace(
     """Which earlier tokens and heads made a model predict a token.
 
     Args:
-        model: in eval mode, of Pellucid or of the shape of Llama, GPT-2, BERT or DistilBERT.
+        model: in eval mode; for "direct" and "lrp" one that `residual_stream` takes.
         inputs: ids, (1, tokens); or the named arguments of the model, for one text.
         token: the id whose logit is explained, or a classifier's label; None = the likeliest.
         against: the id of another token: the difference of the two logits is explained.
@@ -144,7 +144,7 @@ def trace(
         tokenizer: as for `watch`.
 
     Raises:
-        ArgumentError: an unknown method, a model in training mode, or one of another shape.
+        ArgumentError: an unknown method, or a model in training mode or with unknown parts.
         OutOfRangeError: there is no such token or position.
         ShapeError, TypeMismatchError: the model gives no logits of one text.
 
@@ -160,10 +160,11 @@ def trace(
 
 
 def logit_bias(model: nn.Module) -> Tensor | None:
-    """The bias that one of Pellucid's models adds to its logits, if it has one."""
-    bias = getattr(model, "bias", None)
-    has_one = getattr(getattr(model, "config", None), "logit_bias", False)
-    return bias.detach() if has_one and isinstance(bias, Tensor) else None
+    """(vocabulary,): what a model of Pellucid, or one like BART, adds to its logits itself."""
+    config = getattr(model, "config", None)
+    name = "bias" if getattr(config, "logit_bias", False) else "final_logits_bias"
+    bias = getattr(model, name, None)
+    return bias.detach().flatten() if isinstance(bias, Tensor) else None
 
 
 @torch.enable_grad()

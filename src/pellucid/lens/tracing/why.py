@@ -13,7 +13,8 @@ from pellucid.lens.record import Record
 from pellucid.lens.tracing.question import index_of
 from pellucid.lens.tracing.residual_stream import ResidualStream
 from pellucid.lens.tracing.stream_rows import stream_rows
-from pellucid.lens.tracing.written import Source, Start, at_item
+from pellucid.lens.tracing.stream_vectors import stream_vectors
+from pellucid.lens.tracing.written import Source, Start
 
 __all__ = ["Term", "Why", "why"]
 
@@ -43,16 +44,19 @@ class Why:
     head: int
     query: int
     key: int
+    against: int | None
+    """The key whose score is subtracted."""
     score: float
-    """The model's scaled score, before mask, softcap and softmax."""
+    """The model's scaled score, before mask, softcap and softmax; or the difference of two."""
     weight: float
-    """What the softmax made of it."""
+    """What the softmax made of the key's."""
     terms: Tensor
     """(query sources, key sources) float64, which add up to the score, without `position_bias`."""
     query_sources: list[Source]
     key_sources: list[Source]
     position_bias: float
-    """What ALiBi or relative positions add to the score; 0 if there are none."""
+    """What ALiBi or relative positions add to the score, or to the difference; 0 if there are
+    none."""
     allowed: float
 
     @property
@@ -87,14 +91,16 @@ class Why:
         ]
 
     def __str__(self) -> str:
+        less = "" if self.against is None else f" less that of key {self.against}"
         lines = [
             f"{self.layer}, head {self.head}, query {self.query}, key {self.key}: "
-            f"score {self.score:.4f}, weight {self.weight:.4f}",
+            f"score{less} {self.score:.4f}, weight {self.weight:.4f}",
             *map(str, self.top()),
         ]
         if self.position_bias:
             lines.append(f"{self.position_bias:+.4f}  position bias")
-        lines.append(f"{self.terms.numel()} terms; missing {self.missing:.1e}, as norms are frozen")
+        reason = "norms are frozen" if self.is_exact else "what lies between is not linear"
+        lines.append(f"{self.terms.numel()} terms; missing {self.missing:.1e}, as {reason}")
         return "\n".join(lines)
 
 
@@ -106,6 +112,7 @@ def why(
     query: int,
     key: int,
     *,
+    against: int | None = None,
     item: int = 0,
     each_head: bool = False,
 ) -> Why:
@@ -126,11 +133,14 @@ def why(
         head: from 0.
         query: a position, from the end if negative.
         key: a position, likewise.
+        against: another one, whose score is subtracted: why there rather than here. A softmax
+            depends on differences alone.
         item: of the batch.
         each_head: each head of earlier layers, instead of the heads of a layer together.
 
     Raises:
-        ArgumentError: the layer has several attentions, or the model ran otherwise than once.
+        ArgumentError: the layer has several attentions, the model ran otherwise than once, or
+            `against` is the key itself.
         OutOfRangeError: there is no such head, position or item.
         UnknownNameError: there is no such layer.
     """
@@ -139,6 +149,11 @@ def why(
             f"stream must be what lens.residual_stream(model) opens, not {type(stream).__name__}"
         )
     record = _record(stream, layer)
+    if record.kept == "weights":
+        raise ArgumentError(
+            f"'{record.name}' computes its scores in code of its own, of which only weights are "
+            "seen; pellucid.load opens many such models as Pellucid's own, which can be taken apart"
+        )
     batch, heads, queries, keys = record.shape
     item = index_of("item", item, batch)
     head = index_of("head", head, heads)
@@ -148,24 +163,37 @@ def why(
     scale = 1 / math.sqrt(q.shape[-1]) if record.scale is None else record.scale
     query_sources, of_query = _vectors(stream, record, q, query, item, each_head)
     key_sources, of_key = _vectors(stream, record, k, key, item, each_head)
-    bias = record.bias
+    other = None
+    if against is not None:
+        other = index_of("against", against, keys)
+        if other == key:
+            raise ArgumentError(f"against is the key itself, {key}; name another")
+        given = dict(zip(key_sources, of_key, strict=True))
+        others = _vectors(stream, record, k, other, item, each_head)
+        for source, vector in zip(*others, strict=True):
+            given[source] = given.get(source, torch.zeros_like(vector)) - vector
+        key_sources, of_key = list(given), torch.stack(list(given.values()))
+    row, to = q[query].detach().double(), k.detach().double()
+    towards = to[key] if other is None else to[key] - to[other]
     added = 0.0
-    if bias is not None:
-        added = float(bias.detach().expand(*record.shape)[item, head, query, key])
-    score = scale * float(q[query].detach().double() @ k[key].detach().double())
-    size = scale * float(q[query].detach().norm() * k[key].detach().norm())
+    if record.bias is not None:
+        biases = record.bias.detach().expand(*record.shape)[item, head, query]
+        added = float(biases[key] if other is None else biases[key] - biases[other])
+    sizes = to[key].norm() if other is None else to[key].norm() + to[other].norm()
+    size = max(1.0, scale * float(row.norm() * sizes))
     return Why(
         layer=record.name,
         head=head,
         query=query,
         key=key,
-        score=score + added,
+        against=other,
+        score=scale * float(row @ towards) + added,
         weight=float(record.weights[item, head, query, key].detach()),
         terms=(scale * of_query @ of_key.T).cpu(),
         query_sources=query_sources,
         key_sources=key_sources,
         position_bias=added,
-        allowed=max(ALLOWED, 8 * torch.finfo(q.dtype).eps) * max(1.0, size),
+        allowed=max(ALLOWED, 8 * torch.finfo(q.dtype).eps) * size,
     )
 
 
@@ -195,15 +223,11 @@ def _vectors(
         raise ArgumentError("the model ran without gradients, so that its sums are not known")
     block = next((name for name in ancestors(record.name)[1:] if name in stream.blocks), None)
     if block is not None and not record.is_cross:
-        at = torch.tensor([position], device=rows.device)
-        before = stream_rows(stream, block, at, item, each_head)
+        before = stream_rows(stream, block, position, item, each_head)
         if before is not None:
-            vectors = {source: part[0] for source, part in before.items()}
-            return _through_block(stream, stream.blocks[block], row, vectors, position, item)
-    columns = [stream.amounts(number, item, each_head) for number in row.unbind()]
-    sources = list(columns[0])
-    found = [[column[source][position] for source in sources] for column in columns]
-    return sources, torch.tensor(found, dtype=torch.float64).T.to(rows.device)
+            return _through_block(stream, stream.blocks[block], row, before, position, item)
+    found = stream_vectors(stream, row, position, item, each_head)
+    return list(found), torch.stack(list(found.values()))
 
 
 def _through_block(
@@ -228,8 +252,6 @@ def _through_block(
     vectors = {source: matrix @ part for source, part in before.items()}
     for place, one in enumerate(after, start=1):
         if columns[0][place] is not None:
-            gradients = torch.stack(
-                [at_item(x[place], item)[position].double().flatten() for x in columns]
-            )
-            vectors[one.source] = gradients @ one.of_item(item)[0].flatten()
+            amounts = [one.amounts(column[place], item).sum() for column in columns]
+            vectors[one.source] = torch.stack(amounts)
     return list(vectors), torch.stack(list(vectors.values()))

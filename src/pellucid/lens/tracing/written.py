@@ -1,6 +1,6 @@
 """What a model wrote to its residual stream, and where each part came from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,9 +86,3 @@ def at_item(tensor: Tensor, item: int) -> Tensor:
     all items depend on the same, and a number of one item on nothing else through them.
     """
     return tensor[0 if len(tensor) == 1 else item]
-
-
-def unnamed(written: Iterable[Written]) -> Source:
-    """The source of what the first block reads besides tables and biases."""
-    kinds = {one.source.kind for one in written}
-    return Source(f"{'type' if 'position embedding' in kinds else 'position'} embedding", "")
