@@ -45,7 +45,7 @@ def test_the_options_are_those_documented(run, command):
     assert (
         options_of(out) - common
         == {
-            "embed": {"--file", "--prompt", "--truncate-dim"} | over,
+            "embed": {"--file", "--prompt", "--truncate-dim", "--precision"} | over,
             "similar": {"--top", "--exact"},
             "cluster": {"--groups", "--seed", "--html", "--svg"},
             "classify": {"--examples", "--head", "--file", "--label", "--save", "--seed"}
@@ -112,6 +112,56 @@ def test_embeddings_written(run, tmp_path, lines):
     assert (status, out) == (0, said.read_text(encoding="utf-8"))
     items = json.loads(out)["items"]
     np.testing.assert_allclose([item["embedding"] for item in items], found, atol=1e-6)
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A processor with AMX; where there is none, few and short texts are emulated."""
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
+def test_embeddings_in_bfloat16_say_what_they_lost(run, lines, tmp_path, precision):
+    exact = json.loads(run("embed", "--file", lines, "--json")[1])
+    assert exact["precision"] == "float32"
+    status, out, err = run("embed", "--file", lines, "--json", "--precision", precision)
+    found = json.loads(out)
+    assert (status, found["precision"], found["compared"]) == (0, "bfloat16", 8)
+    vectors, others = (
+        np.array([item["embedding"] for item in one["items"]]) for one in (found, exact)
+    )
+    cosine = (vectors * others).sum(-1).min()
+    assert found["lowest_cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert 0.999 < cosine < 0.999999
+    lost = (
+        "pellucid: embedded in bfloat16: compared on 8 texts, the cosine with float32 is "
+        f"{np.floor(found['lowest_cosine'] * 1e5) / 1e5:.5f} or more\n"
+    )
+    assert err == lost
+    path = tmp_path / "out.parquet"
+    status, _, err = run("embed", "--file", lines, "-o", path, "--precision", precision)
+    assert (status, err) == (0, f"{lost}wrote {path}\n")
+    columns = pyarrow.parquet.read_table(path).to_pydict()
+    np.testing.assert_allclose(columns["embedding"], vectors, atol=1e-6)
+    assert run("similar", "soup", path)[0] == 0  # it is the same encoder
+
+
+def test_no_bfloat16_without_the_instructions(run, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    status, out, err = run("embed", CATS[0], "--precision", "bfloat16")
+    assert (status, out) == (2, "")
+    assert err == (
+        "pellucid: this processor has no AMX, without which bfloat16 is slower than float32; "
+        "precision 'auto' takes the faster one\n"
+    )
+    status, out, err = run("embed", CATS[0], "--precision", "auto", "--json")
+    assert (status, json.loads(out)["precision"], err) == (0, "float32", "")
+    status, _, err = run("embed", CATS[0], "--precision", "half")
+    assert (status, err) == (
+        2,
+        "pellucid: --precision must be one of auto, float32, bfloat16, not 'half'\n",
+    )
 
 
 def test_standard_input(run):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import pellucid
+from pellucid.layers.bfloat16 import fast_dtype
 from pellucid.layers.block import Block
-from pellucid.training import hardware
 from pellucid.training.objectives.pairs import TEMPERATURE
 from pellucid.training.settings import Settings
 from tests.training.tiny import STEPS, kinds, trainer, weights
@@ -37,7 +37,7 @@ def test_what_a_device_is_fastest_in(tiles, bfloat16, monkeypatch):
     has(monkeypatch, tiles=tiles, bfloat16=bfloat16)
     fastest = {CPU: LOW if tiles else HIGH, CUDA: LOW if bfloat16 else HIGH, MPS: HIGH}
     for device, dtype in fastest.items():
-        assert hardware.fast_dtype(device) == dtype
+        assert fast_dtype(device) == dtype
         assert Settings(steps=3).dtype(device) == dtype
         assert Settings(steps=3, precision="float32").dtype(device) == HIGH
         assert Settings(steps=3, precision="bfloat16").dtype(device) == LOW

@@ -72,6 +72,14 @@ SeparatorOption = Annotated[
 BalancedOption = Annotated[
     bool, typer.Option("--balanced", help="Give each label the same weight, common or rare.")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="Of products of matrices: float32; bfloat16, faster with AMX at some loss of digits, "
+        "which is told; or auto, the faster one.",
+    ),
+]
 COLUMNS = (".csv", ".json", ".parquet")
 TEXTS = (".txt", *COLUMNS)
 

@@ -15,6 +15,7 @@ from pellucid.commands.shared import (
     FileOption,
     JsonOption,
     OverwriteOption,
+    PrecisionOption,
     SeedOption,
     StrictOption,
     Texts,
@@ -65,6 +66,7 @@ def embed_texts(
         int | None,
         typer.Option(metavar="N", help="Keep the first N numbers of each vector."),
     ] = None,
+    precision: PrecisionOption = "float32",
     strict: StrictOption = False,
     over: OverOption = None,
     workers: WorkersOption = "1",
@@ -79,40 +81,48 @@ def embed_texts(
     from pellucid.commands.inputs import embedded, embedded_file, opened, read_texts
     from pellucid.commands.printing import embeddings
     from pellucid.commands.printing.console import note
+    from pellucid.layers.bfloat16 import resolved
     from pellucid.tasks import open_encoder
+    from pellucid.tasks.embedding import digits_lost
     from pellucid.text.columns import parsed_column
     from pellucid.text.table_reading import Reading
     from pellucid.text.text_inputs import Source
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
-    check_alone("model", "prompt", "truncate_dim", "strict")
+    check_alone("model", "prompt", "truncate_dim", "precision", "strict")
+    asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
+    kind = resolved(precision)
     if over is not None:
         from pellucid.corpora import Embed
 
-        task = Embed(model=model, prompt=prompt, truncate_dim=truncate_dim, strict=strict)
+        task = Embed(model=model, strict=strict, precision=kind, **asked)
         return work_over(task, over, output, json, workers, part, column, reading, overwrite)
     check_files(VECTORS, overwrite=overwrite, output=output)
-    asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
     is_table = output is not None and output.suffix.lower() != ".json"
     if output is not None and is_table and file and str(file) != "-" and not (texts or json):
         named = None if column is None else parsed_column(column)
         source = partial(Source, file, named, None, reading, whole=strict)
         encoder = opened(model, open_encoder)
-        embedded_file(encoder, source, output, model, strict=strict, overwrite=overwrite, **asked)
+        asked |= {"precision": kind, "strict": strict, "overwrite": overwrite}
+        embedded_file(encoder, source, output, model, **asked)
         wrote(output)
         return
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
     try:
-        vectors = embedded(encoder, items, strict=strict, **asked)
+        vectors = embedded(encoder, items, strict=strict, precision=kind, **asked)
     except KeyboardInterrupt:
         note("stopped; nothing is kept: only --file FILE with -o FILE.parquet or .npy continues")
         raise
+    lost = None
+    if kind == "bfloat16":
+        lost = digits_lost(encoder, items.texts, vectors, **asked)
+        note(str(lost))
     give(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: embeddings.data(items, vectors, model),
+        data=lambda: embeddings.data(items, vectors, model, lost),
         columns=lambda: embeddings.columns(items, vectors),
         show=lambda: embeddings.show(items, vectors, model, plain_console()),
     )

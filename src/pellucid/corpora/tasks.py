@@ -1,5 +1,6 @@
 """What is done with the texts of a part. Each task opens its model once in each worker."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pellucid import pretrained
+from pellucid.layers.bfloat16 import Precision
 from pellucid.lens import watch
 from pellucid.lens.head_measures import heads
 from pellucid.lens.head_table import COLUMNS, HeadRow
@@ -16,7 +18,7 @@ from pellucid.readers.forward_pass import inputs_of
 from pellucid.readers.opening import open_checkpoint
 from pellucid.tasks import open_encoder, open_translator
 from pellucid.tasks.classify import Head, OwnClassifier, check_head, columns_of
-from pellucid.tasks.embedding import PROBE, embed, predict
+from pellucid.tasks.embedding import PROBE, digits_lost, embed, predict
 from pellucid.tasks.line_parts import Protection
 from pellucid.tasks.translation import translate
 
@@ -66,20 +68,24 @@ class Embed(Task):
     model: str | None = None
     prompt: str | None = None
     truncate_dim: int | None = None
+    precision: Precision = "float32"
     strict: bool = False
 
     def open(self) -> Work:
         encoder = open_encoder(self.model)
 
+        asked: dict[str, Any] = {"prompt": self.prompt, "truncate_dim": self.truncate_dim}
+        is_told = self.precision == "float32"
+
         def work(texts: Sequence[str], names: Sequence[str]) -> Columns:
+            nonlocal is_told
+            precision, strict = self.precision, self.strict
             embeddings = embed(
-                encoder,
-                texts,
-                strict=self.strict,
-                names=names,
-                prompt=self.prompt,
-                truncate_dim=self.truncate_dim,
+                encoder, texts, strict=strict, names=names, precision=precision, **asked
             )
+            if not is_told:
+                warnings.warn(str(digits_lost(encoder, texts, embeddings, **asked)), stacklevel=2)
+                is_told = True
             return {"text": texts, "embedding": embeddings.numpy()}
 
         return work

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import attention, masks
+from pellucid.layers.bfloat16 import lowered, product
 from pellucid.layers.cache import LayerCache
 from pellucid.layers.config import Config
 from pellucid.layers.dropout import Dropout
@@ -88,17 +89,14 @@ class HeadAttention(nn.Module):
 
         With `ending`, the output is (batch, 1, width) of the last token, whose inputs these are.
         """
-        key = self._split(self.key, x, self.key_norm)
-        if inputs.rotary is not None:
-            key = rotated(key, inputs.rotary, self.pairs)
+        x = self._lowered(x)
+        key = self._split(self.key, x, self.key_norm, inputs.rotary)
         value = self._split(self.value, x)
         if layer_cache is not None:
-            key, value = layer_cache.add(key, value)
+            key, value = (part.to(key.dtype) for part in layer_cache.add(key, value))
         if ending is not None:
             x, inputs = x[:, -1:], ending
-        query = self._split(self.query, x, self.query_norm)
-        if inputs.rotary is not None:
-            query = rotated(query, inputs.rotary, self.pairs)
+        query = self._split(self.query, x, self.query_norm, inputs.rotary)
         bias = inputs.bias
         if self.relative is not None and inputs.places is not None:
             bias = self.relative(*inputs.places)
@@ -109,16 +107,19 @@ class HeadAttention(nn.Module):
     ) -> Tensor:
         """Cross-attention from x to the memory, whose keys and values the cache keeps."""
         assert inputs.memory is not None
+        given, x = x.dtype, self._lowered(x)
         pair = None if layer_cache is None else layer_cache.memory
         if pair is None:
-            key = self._split(self.key, inputs.memory, self.key_norm)
-            pair = key, self._split(self.value, inputs.memory)
+            memory = self._lowered(inputs.memory)
+            key = self._split(self.key, memory, self.key_norm)
+            pair = key, self._split(self.value, memory)
             if layer_cache is not None:
-                pair = layer_cache.remember(*pair)
+                pair = layer_cache.remember(pair[0].to(given), pair[1].to(given))
         # Beams that share a memory are more queries to it.
         shared = x.reshape(len(pair[0]), -1, x.shape[-1])
         query = self._split(self.query, shared, self.query_norm)
-        return self.attend(query, *pair, inputs.memory_mask, None).view(x.shape)
+        key, value = (part.to(query.dtype) for part in pair)
+        return self.attend(query, key, value, inputs.memory_mask, None).view(x.shape)
 
     def attend(
         self,
@@ -140,12 +141,20 @@ class HeadAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         # (batch, heads, tokens, dim) to (batch, tokens, heads * dim)
-        output: Tensor = self.output(context.transpose(-3, -2).flatten(-2))
-        return output
+        return product(self.output, context.transpose(-3, -2).flatten(-2), is_last=True)
 
-    def _split(self, projection: nn.Linear, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """(batch, tokens, width) to (batch, heads, tokens, dim), normalised and bounded."""
-        projected: Tensor = projection(x)
+    def _lowered(self, x: Tensor) -> Tensor:
+        return lowered(x, self.query, self.key, self.value, self.output)
+
+    def _split(
+        self,
+        projection: nn.Linear,
+        x: Tensor,
+        norm: nn.Module | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(batch, tokens, width) to (batch, heads, tokens, dim), normalised, bounded, rotated."""
+        projected = product(projection, x, is_last=norm is not None or rotary is not None)
         if norm is not None and self.norms_jointly:
             projected, norm = norm(projected), None
         projected = projected.unflatten(-1, (-1, self.dim))
@@ -153,7 +162,11 @@ class HeadAttention(nn.Module):
             projected = norm(projected)
         if self.clip is not None:
             projected = projected.clamp(-self.clip, self.clip)
-        return projected.transpose(-3, -2)
+        projected = projected.transpose(-3, -2)
+        if rotary is not None:
+            projected = rotated(projected, rotary, self.pairs)
+        # What was normalised or rotated in float32 is an input of a product again.
+        return projected.to(x.dtype) if x.dtype == torch.bfloat16 else projected
 
 
 @fusible

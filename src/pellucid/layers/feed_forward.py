@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.layers.bfloat16 import lowered, product
 from pellucid.layers.config import Config
 from pellucid.layers.fusible import fusible, is_plain
 from pellucid.layers.matrix_vector import linear
@@ -39,15 +40,16 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         is_usual = self.kind == "silu" and self.clamp is None and not self.offset
+        x = lowered(x, self.gate, self.up, self.down)
         if self.gate is None:
-            inner = ACTIVATIONS[self.kind](self.up(x))
+            inner = ACTIVATIONS[self.kind](product(self.up, x))
         elif is_usual and not torch.is_grad_enabled() and is_plain(self.gate):
             # In place: allocating so wide a tensor costs more than the arithmetic.
-            inner = F.silu(self.gate(x), inplace=True).mul_(self.up(x))
+            inner = F.silu(product(self.gate, x), inplace=True).mul_(product(self.up, x))
         else:
-            inner = gated(self.gate(x), self.up(x), self.kind, self.clamp, self.offset)
-        output: Tensor = self.down(inner)
-        return output
+            gate, up = product(self.gate, x), product(self.up, x)
+            inner = gated(gate, up, self.kind, self.clamp, self.offset)
+        return product(self.down, inner, is_last=True)
 
 
 def gated(gate: Tensor, up: Tensor, kind: str, clamp: float | None, offset: float) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from pellucid.common.files import UNFINISHED, reason_of, write_whole, written_whole
 from pellucid.errors import ArgumentError, FileError
+from pellucid.layers.bfloat16 import Precision, resolved
 from pellucid.models import Encoder
 from pellucid.tasks.checked_texts import Doubts
-from pellucid.tasks.embedding import PROBE, Progress, embed, is_same
+from pellucid.tasks.embedding import PROBE, Progress, digits_lost, embed, is_same
 from pellucid.tasks.saved_vectors import EMBEDDING, metadata
 from pellucid.text.text_inputs import Source, Text
 from pellucid.text.utf8_files import kind, pyarrow_for
@@ -56,6 +57,7 @@ def embed_file(
     overwrite: bool = False,
     progress: Progress = lambda done, of: None,
     begun: Callable[[int, int], None] = lambda done, of: None,
+    precision: Precision = "float32",
     **options: Any,
 ) -> Written:
     """Embed the texts of files into a .npy or .parquet file, without holding them all.
@@ -73,33 +75,40 @@ def embed_file(
         progress: called now and then with the number of texts done and the total.
         begun: called once, if an earlier run is continued, with the number of texts that it had
             embedded and the total.
+        precision: as of `embed`; a note says what digits bfloat16 lost.
         options: `prompt` and `truncate_dim` of `embed`.
 
     Raises:
         ArgumentError, FileError, MissingExtraError: as `embed`, `text_inputs.from_file` and
             `table_writing.write`.
     """
+    precision = resolved(precision, model.device)
     first = source()
     counts = Counter(one.file for one in first)
     total = sum(number for file, number in counts.items() if file not in first.bad)
     if first.blank and strict:
         raise ArgumentError(f"'{first.name}' has {first.blanks}")
     probe = embed(model, [PROBE], **options | {"prompt": ""})[0]
-    parts = _Parts(output, {"version": _VERSION, "source": first.identity, **options}, probe)
+    made_from = {"version": _VERSION, "source": first.identity, **options}
+    made_from |= {} if precision == "float32" else {"precision": precision}
+    parts = _Parts(output, made_from, probe)
     done, doubts = parts.open(total)
     if done:
         begun(done, total)
-    texts = islice(_good(source(), first), done, None)
+    texts, lost = islice(_good(source(), first), done, None), list[str]()
     while batch := list(islice(texts, PART)):
         vectors = embed(
             model,
             [one.text for one in batch],
             strict=strict,
             names=[f"line {one.line} of '{one.file}'" for one in batch],
+            precision=precision,
             doubts=doubts,
             progress=lambda now, _, done=done: progress(done + now, total),  # type: ignore[misc]
             **options,
         )
+        if precision != "float32" and not lost:
+            lost = [str(digits_lost(model, [one.text for one in batch], vectors, **options))]
         parts.add(vectors, doubts)
         done += len(batch)
     if done != total:
@@ -115,7 +124,7 @@ def embed_file(
         texts=total,
         width=len(probe),
         continued=parts.found * PART,
-        notes=[*first.notes, *doubts.messages()],
+        notes=[*first.notes, *doubts.messages(), *lost],
     )
 
 

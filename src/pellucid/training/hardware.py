@@ -28,18 +28,6 @@ LONG_ENOUGH = 0.01
 """Seconds timed at once, so that launching and synchronising are negligible."""
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """The fastest dtype of matrix products for training: bfloat16 on a GPU that supports it and on
-    a CPU with AMX, otherwise float32.
-    """
-    if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Without AMX, bfloat16 is no faster on a CPU.
-        has = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has else torch.float32
-
-
 def keep_freed_memory() -> None:
     """Keep freed memory in this process, with glibc's allocator: each step frees and allocates the
     same hundreds of megabytes, and fresh pages cost time.

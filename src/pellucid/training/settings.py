@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pellucid.errors import ArgumentError, TypeMismatchError
-from pellucid.training import hardware
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from pellucid.layers.bfloat16 import PRECISIONS, Precision, fast_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +78,7 @@ class Settings:
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("warmup", "floor"):
             self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        precisions = ("auto", "float32", "bfloat16")
-        self._check("precision", self.precision in precisions, f"one of {', '.join(precisions)}")
+        self._check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
 
     def _check(self, name: str, fits: bool, wanted: str) -> None:
         if not fits:
@@ -90,7 +87,7 @@ class Settings:
     def dtype(self, device: torch.device) -> torch.dtype:
         """The dtype of matrix products on a device; weights are always float32."""
         if self.precision == "auto":
-            return hardware.fast_dtype(device)
+            return fast_dtype(device)
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def rate(self, step: int) -> float:

@@ -1,5 +1,6 @@
 """Embeddings: their number and size, and the similarities of a few texts."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from rich.console import Console
 from pellucid.commands.printing.console import add_texts, one_line, plain_table, say
 from pellucid.commands.printing.shades import shaded
 from pellucid.common.wording import count
-from pellucid.tasks.embedding import name_of
+from pellucid.tasks.embedding import DigitsLost, name_of
 from pellucid.text import table_writing
 from pellucid.text.text_inputs import Items
 
@@ -21,11 +22,15 @@ def columns(items: Items, vectors: torch.Tensor) -> dict[str, table_writing.Colu
     return {**items.places, "text": items.texts, "embedding": vectors.numpy()}
 
 
-def data(items: Items, vectors: torch.Tensor, model: str | None) -> dict[str, Any]:
-    """The embeddings for --json."""
+def data(
+    items: Items, vectors: torch.Tensor, model: str | None, lost: DigitsLost | None
+) -> dict[str, Any]:
+    """The embeddings for --json; `lost` is what they lost in bfloat16."""
     rows = {**items.places, "text": items.texts, "embedding": vectors.tolist()}
     return {
         "model": name_of(model),
+        "precision": "float32" if lost is None else "bfloat16",
+        **({} if lost is None else asdict(lost)),
         "notes": items.notes,
         "items": table_writing.rows_of(rows),
     }
