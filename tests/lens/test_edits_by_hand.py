@@ -122,6 +122,66 @@ def test_edits_of_a_softmax_by_hand(style, grad):
             assert_close(one, other)
 
 
+def with_two_values(q, k, v):
+    weights = (q @ k.mT * SCALE).softmax(-1)
+    return torch.cat([weights @ v, weights @ (3 * v + 1)], -1)
+
+
+def test_weights_that_meet_two_values():
+    """Heads that are scaled give both of their products scaled."""
+    model, given = Model(with_two_values), parts()
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.knock_out(head=0, queries=3)
+        edit.knock_out(head=1, by="mean")
+        edit.scale(head=2, factor=-2)
+        ours = model(*given)
+    truth = with_two_values(*(x.double() for x in given))
+    truth[:, 0, 3] = 0
+    truth[:, 1] = truth[:, 1].mean(1, keepdim=True)
+    truth[:, 2] *= -2
+    assert_close(ours, truth)
+
+
+def test_one_of_two_values_cannot_be_replaced():
+    model, given = Model(with_two_values), parts()
+    with pellucid.watch(model, values=True) as there:
+        model(*given)
+    edit = pellucid.intervene(model)
+    edit.patch(there, head=1)
+    with pytest.raises(errors.ArgumentError, match="its weights with several values"), edit:
+        model(*given)
+
+
+def with_a_table(q, k, v, table):
+    weights = (q @ k.mT * SCALE).softmax(-1)
+    return weights @ v + weights @ table
+
+
+def with_a_table_first(q, k, v, table):
+    weights = (q @ k.mT * SCALE).softmax(-1)
+    return weights @ table + weights @ v
+
+
+def with_a_table_of_positions(q, k, v, table):
+    weights = (q @ k.mT * SCALE).softmax(-1)
+    positions = table + torch.arange(QUERIES)[:, None, None]
+    return weights @ v + einsum("bhqk,qkd->bhqd", weights, positions)
+
+
+@pytest.mark.parametrize("attend", [with_a_table, with_a_table_first, with_a_table_of_positions])
+def test_heads_that_give_more_than_their_values_are_not_scaled_in_part(attend):
+    table = nn.Parameter(torch.randn(KEYS, VALUE_DIM))
+    model, given = Model(lambda *given: attend(*given, table), table=table), parts()
+    edit = pellucid.intervene(model)
+    edit.scale(head=1, factor=3)
+    told = "multiplies its weights with more than its values"
+    with torch.no_grad(), pytest.raises(errors.ArgumentError, match=told), edit:
+        model(*given)
+    with torch.no_grad(), pellucid.intervene(model) as edit:
+        edit.knock_out(head=1)
+        assert not model(*given)[:, 1].any()
+
+
 def test_knocked_out_links_stay_a_rule_of_the_record():
     model, given = Model(matmul), parts()
     with torch.no_grad(), pellucid.watch(model) as seen, pellucid.intervene(model) as edit:

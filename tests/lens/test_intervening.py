@@ -380,6 +380,81 @@ def test_what_gradient_checkpointing_computes_again_is_edited_again(by_hand):
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("change", ["left", "cleared"])
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_gradient_checkpointing_computes_again_without_its_edits(by_hand, reentrant, change):
+    torch.manual_seed(3)
+    layer = Layer(by_hand)
+    x = torch.randn(2, 3, 7, 11, requires_grad=True)
+    told = "call backward inside the `with`"
+    with pellucid.intervene(layer) as edit:
+        edit.knock_out(head=1, keys=2)
+        y = checkpoint(layer, x, use_reentrant=reentrant).sum()
+        if change == "cleared":
+            edit.clear()
+            with pytest.raises(errors.ArgumentError, match=told):
+                y.backward()
+    if change == "left":
+        with pytest.raises(errors.ArgumentError, match=told):
+            y.backward()
+    layer.zero_grad()
+    checkpoint(layer, x, use_reentrant=reentrant).sum().backward()
+    assert layer.project.weight.grad.any()
+
+
+def in_parts(layer, x):
+    """A module that reads some of its queries at a time, and always the same keys."""
+    parts = layer.project(x).split(4, -2)
+    if not layer.by_hand:
+        attend = nn.functional.scaled_dot_product_attention
+        return torch.cat([attend(part, x.clone(), x) for part in parts], -2)
+    return torch.cat([(part @ x.mT * 11**-0.5).softmax(-1) @ x for part in parts], -2)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_queries_that_are_read_in_parts_have_no_positions(by_hand):
+    class Parts(Layer):
+        forward = in_parts
+
+    torch.manual_seed(3)
+    layer, x = Parts(by_hand), torch.randn(2, 3, 7, 11)
+    with torch.no_grad(), pellucid.intervene(layer) as edit:
+        edit.knock_out(head=1, keys=2)
+        edit.scale(head=0, factor=3)
+        ours = layer(x)
+    truth = (layer.project(x) @ x.mT * 11**-0.5).detach()
+    truth[:, 1, :, 2] = -torch.inf
+    truth = truth.softmax(-1) @ x
+    truth[:, 0] *= 3
+    torch.testing.assert_close(ours, truth, atol=1e-5, rtol=1e-5)
+    told = r"knock_out\(head=1, queries=1\): '' reads its queries in parts"
+    edit = pellucid.intervene(layer)
+    edit.knock_out(head=1, queries=1)
+    with pytest.raises(errors.ArgumentError, match=told), edit:
+        layer(x)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_same_keys_in_another_pass_are_no_parts(by_hand):
+    class Cross(Layer):
+        def forward(self, x, keys):
+            query = self.project(x)
+            if not self.by_hand:
+                return nn.functional.scaled_dot_product_attention(query, keys, keys)
+            return (query @ keys.mT * 11**-0.5).softmax(-1) @ keys
+
+    torch.manual_seed(3)
+    layer, x = Cross(by_hand), torch.randn(2, 3, 5, 11)
+    keys = torch.randn(2, 3, 7, 11)
+    with torch.no_grad(), pellucid.intervene(layer) as edit:
+        edit.knock_out(head=1, queries=1)
+        first, second = layer(x, keys), layer(x, keys)
+    assert torch.equal(first, second)
+    assert not first[:, 1, 1].any()
+    assert first[:, 1, 0].any()
+
+
 def test_sixteen_bits_are_no_less_exact_than_the_model():
     torch.manual_seed(3)
     layer = Layer(False).bfloat16()

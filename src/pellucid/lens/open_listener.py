@@ -188,7 +188,10 @@ class OpenListener:
     def on_edit(self, name: str, call: Any) -> Any:
         """Nothing."""
 
-    def on_softmax_edit(self, name: str, scores: Any, weights: Any, update: Any) -> Any:
+    def on_softmax_edit(self, name: str, scores: Any, weights: Any, key: Any, update: Any) -> Any:
+        """Nothing."""
+
+    def on_partly_edited(self, name: str, reason: str) -> None:
         """Nothing."""
 
     def on_softmax(self, name: str) -> None:

@@ -42,6 +42,10 @@ class RunningCall:
         alive = weakref.ref(marker) if isinstance(marker, _Marker) else (lambda: frame)
         return cls(id(frame), frame.f_code.co_name, alive)
 
+    def is_same(self, other: "RunningCall") -> bool:
+        """Whether this is a call that is still running, and the same as another one."""
+        return self.frame_id == other.frame_id and self.alive() is not None
+
 
 def innermost(calls: Sequence[RunningCall]) -> int | None:
     """The index of the first of these calls, innermost first, that still runs on this thread."""

@@ -58,6 +58,15 @@ def running_modules(frame: FrameType | None) -> Iterator[tuple[FrameType, nn.Mod
         frame = frame.f_back
 
 
+def outermost_forward(name_of: Callable[[nn.Module], str | None]) -> FrameType | None:
+    """The outermost running forward pass of modules that have a name."""
+    found = None
+    for frame, module in running_modules(sys._getframe(1)):
+        if frame.f_code.co_name in PASSES and name_of(module) is not None:
+            found = frame
+    return found
+
+
 def replicate(original: Callable[..., Any]) -> Callable[..., Any]:
     """`Module._replicate_for_data_parallel`: the copy of a module for each device."""
 

@@ -68,6 +68,8 @@ class SoftmaxEdit:
     """What the edits of weights leave, if hiding is all that they do."""
     finish: Callable[[Tensor], Tensor] | None = None
     """Edits the context, (batch, heads, queries, value_dim), once there is one."""
+    is_of_any: bool = True
+    """Whether `finish` may edit the products of the weights with several values, each alone."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

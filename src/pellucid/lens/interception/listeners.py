@@ -47,11 +47,14 @@ class Listener(Protocol):
         """
 
     def on_softmax_edit(
-        self, name: str, scores: Tensor, weights: Tensor, update: CacheUpdate | None
+        self, name: str, scores: Tensor, weights: Tensor, key: Tensor, update: CacheUpdate | None
     ) -> SoftmaxEdit | None:
         """A module computed weights of scores, both (batch, heads, queries, keys), that may be
-        changed; None = unchanged.
+        changed; None = unchanged. The key is (..., keys, dim), as the module has it.
         """
+
+    def on_partly_edited(self, name: str, reason: str) -> None:
+        """Edits of a softmax that have begun cannot reach all that a module made of it."""
 
     def on_call(self, name: str, call: Call | ModelWeights) -> None:
         """A module attended."""

@@ -3,7 +3,6 @@
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens.interception import listeners
-from pellucid.lens.interception.calls import Shown
+from pellucid.lens.interception.calls import Shown, SoftmaxEdit
 from pellucid.lens.interception.listeners import Callers
 from pellucid.lens.interception.shapes import Fold
 from pellucid.lens.mask_inference import InferredMask
@@ -62,6 +61,8 @@ class PendingSoftmax:
     has_product: bool = False
     is_certain: bool = True
     """Whether its product is not a projection."""
+    right: Tensor | None = None
+    """(..., keys, dim): the key as the module has it, if it is to be edited."""
     query: Tensor | None = None
     """(batch, heads, queries, dim)"""
     key: Tensor | None = None
@@ -77,8 +78,12 @@ class PendingSoftmax:
     """Whether one has."""
     hidden: Shown | None = None
     """What the edits leave, if hiding is all that they do."""
-    finish: "list[Callable[[Tensor], Tensor]]" = field(default_factory=list)
-    """Edits of the context."""
+    finish: "list[SoftmaxEdit]" = field(default_factory=list)
+    """Those that edit the context."""
+    editors: Callers = field(default_factory=list)
+    """The listeners of these."""
+    has_term: bool = False
+    """Whether it has met something other than values, such as a table of relative positions."""
     attended: Tensor | None = None
     """The context before it was edited."""
 

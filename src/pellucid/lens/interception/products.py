@@ -50,7 +50,7 @@ def _multiplied(soft: PendingSoftmax, weights: Tensor, value: Tensor, context: T
         ends = [x for x in range(query + 1) if prod(unfolded[:x]) == outer.numel()]
         batch = order[: ends[0]] if ends else order
         if query in batch:
-            return None  # a value for each query: a term for relative positions
+            return softmax.met_term(soft)  # a value for each query: a term for relative positions
         shared = [x for x in order if x not in batch and x != query]  # they share a value
         back = [order.index(x) for x in range(query + 1)]
         weights, context = (
@@ -148,7 +148,7 @@ def _weighted(
     if soft.has_product and len(letters) == len(soft.order) and alone:
         query = letters[soft.order[-2]]
         if query in shared:
-            return None  # a value for each query: a term for relative positions
+            return softmax.met_term(soft)  # a value for each query: a term for relative positions
     ordered = "".join(x for x in letters if x not in (keys, query)) + query
     dims = "".join(x for x in value[1] if x not in own)
     axes = [own.index(x) for x in ordered + keys]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pellucid.lens.interception import caches, call_stack, pending, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call, ModelWeights
@@ -73,6 +74,8 @@ def normalised(result: Tensor, scores: Tensor | None, axis: int) -> None:
             left, right = right, left
             soft.order = [*soft.order[:-2], soft.order[-1], soft.order[-2]]
         ordered = scores.permute(soft.order)
+    if any(listener.edits for listener, _ in callers):
+        soft.right = right
     if callers:
         with reporting.unobserved():
             _read(soft, ordered, left, right)
@@ -94,7 +97,9 @@ def edited(result: Tensor, scores: Tensor) -> Tensor:
         before, soft.is_offered = weights, True
         for listener, name in editors:
             update = caches.claimed_by(soft.callers, is_over=False)
-            edit = listener.on_softmax_edit(name, as_four(ordered, fold), weights, update)
+            assert soft.right is not None
+            four = as_four(ordered, fold)
+            edit = listener.on_softmax_edit(name, four, weights, soft.right, update)
             if edit is None:
                 continue
             if edit.weights is not None:
@@ -102,7 +107,8 @@ def edited(result: Tensor, scores: Tensor) -> Tensor:
                 soft.hidden = edit.hidden if not soft.is_edited else None
                 soft.is_edited = True
             if edit.finish is not None:
-                soft.finish.append(edit.finish)
+                soft.finish.append(edit)
+                soft.editors.append((listener, name))
         if weights is before:
             return result
         places = [soft.order.index(axis) for axis in range(result.ndim)]
@@ -220,10 +226,13 @@ def used(
         pools: whether each item has one query, without an axis.
     """
     result = soft.result
-    if result is None:
-        return  # already reported with another part
+    if result is None:  # already reported with another part
+        if soft.finish:
+            _used_again(soft, weights.permute(axes), value, context, is_ordered and not pools)
+        return
     if _is_table(soft, value):
         soft.result = result if soft.has_product else None
+        met_term(soft)
         return  # an expectation over classes, or a term for relative positions
     soft.result = None
     if soft.is_projected and not soft.has_product:
@@ -249,9 +258,51 @@ def used(
         reporting.note_weights(_weights_of(soft, weights, value, context, is_ordered))
         return
     update = caches.claimed_by(soft.callers)
+    if soft.finish:  # by which another product with them is known
+        soft.copies.append(StorageWeakRef(weights.untyped_storage()))
     _finish(soft, weights, value, context, is_ordered)
     soft.callers = [(x, name) for x, name in soft.callers if not x.edits]
     reporting.report(soft.callers, _call, soft, weights, value, context, is_ordered, update)
+
+
+def met_term(soft: PendingSoftmax) -> None:
+    """The weights met something other than values, which may be a part of what the heads give."""
+    soft.has_term = True
+    if soft.result is None:
+        _report_partly_edited(soft, "multiplies its weights with more than its values")
+
+
+def _used_again(
+    soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+) -> None:
+    """Weights whose context was edited met other values: a part of what the heads give, too."""
+    if [name for _, name in soft.editors] != [name for x, name in reporting.callers() if x.edits]:
+        return  # somebody else reads them
+    if not all(edit.is_of_any for edit in soft.finish):
+        what = "multiplies its weights with several values, and one of them can be replaced"
+        _report_partly_edited(soft, what)
+    elif _is_table(soft, value) or not _edit_context(soft, weights, value, context, is_ordered):
+        _report_partly_edited(soft, "multiplies its weights with more than its values")
+
+
+def _report_partly_edited(soft: PendingSoftmax, reason: str) -> None:
+    for listener, name in soft.editors:
+        listener.on_partly_edited(name, reason)
+
+
+def _edit_context(
+    soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
+) -> Tensor | None:
+    """Edit a context in place, and return what it was, by heads; None if heads are not known."""
+    found = _weights_of(soft, weights, value, context, is_ordered).context
+    if found is None or context is None or not _shares(found, context):
+        return None
+    before = found.clone()
+    with reporting.unobserved():
+        for edit in soft.finish:
+            assert edit.finish is not None
+            found.copy_(edit.finish(found))
+    return before
 
 
 def _finish(
@@ -260,14 +311,12 @@ def _finish(
     """Edit the context in place, if that is to be done."""
     why = None if soft.is_offered else "computes weights that no product of query and key gives"
     if soft.finish:
-        found = _weights_of(soft, weights, value, context, is_ordered).context
-        if found is None or context is None or not _shares(found, context):
-            why = "has the outputs of its heads in an order that is not known"
+        if soft.has_term:
+            why = "multiplies its weights with more than its values"
         else:
-            soft.attended = found.clone()
-            with reporting.unobserved():
-                for finish in soft.finish:
-                    found.copy_(finish(found))
+            soft.attended = _edit_context(soft, weights, value, context, is_ordered)
+            if soft.attended is None:
+                why = "has the outputs of its heads in an order that is not known"
     for listener, name in soft.callers:
         if listener.edits and why is not None:
             listener.on_missed(name, why)

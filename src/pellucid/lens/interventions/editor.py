@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ArgumentError
+from pellucid.lens.interception import call_stack, checkpointing
 from pellucid.lens.interception.calls import CacheUpdate, Call, SoftmaxEdit
 from pellucid.lens.interventions import softmax_edits
 from pellucid.lens.interventions.application import edited
@@ -19,6 +20,7 @@ from pellucid.lens.layer_selection import Layers, select_names
 from pellucid.lens.mask_reader import MaskReader
 from pellucid.lens.open_listener import OpenListener
 from pellucid.lens.pieces import Keeper
+from pellucid.lens.running_calls import RunningCall
 from pellucid.lens.unseen import unseen
 
 MOST_NAMES = 3
@@ -40,6 +42,8 @@ class Editor(OpenListener):
         """Modules that attend, or look so, and were not edited although an edit means them, each
         with the reason, such as that they did not run; complete once the intervention is over."""
         self._called: set[str] = set()
+        self._latest_keys: dict[str, tuple[RunningCall, Tensor]] = {}
+        """Of each module whose queries are fewer than its keys, the forward pass, and some keys."""
 
     def _add(
         self,
@@ -83,6 +87,7 @@ class Editor(OpenListener):
             self._edits.clear()
             self._doubtful.clear()
             self._called.clear()
+            self._latest_keys.clear()
             self.unapplied.clear()
 
     # Questions and events of the interception.
@@ -96,6 +101,8 @@ class Editor(OpenListener):
             raise ArgumentError(
                 f"the attention of '{name}' cannot be edited: it {call}; choose other layers"
             )
+        if call.update is None and isinstance(call.key, Tensor):
+            self._check_whole(name, call.query.shape[-2], call.key)
         size = (*call.query.shape, call.key.shape[-2])
         offset = None if call.rule is None else call.rule.offset
         regions = self._regions(name, (*size[:3], size[4]), call.query.device, call.update, offset)
@@ -104,28 +111,69 @@ class Editor(OpenListener):
         with torch.autocast(call.query.device.type, enabled=False):
             result = edited(name, call, regions, self._masks)
         self._note(name, regions)
+        self._check_again(name)
         return result
 
     def on_softmax_edit(
-        self, name: str, scores: Tensor, weights: Tensor, update: CacheUpdate | None
+        self, name: str, scores: Tensor, weights: Tensor, key: Tensor, update: CacheUpdate | None
     ) -> SoftmaxEdit | None:
         self._called.add(name)
+        if update is None:
+            self._check_whole(name, scores.shape[2], key)
         regions = self._regions(name, tuple(scores.shape), scores.device, update, None)
         if not regions:
             return None
         with torch.autocast(scores.device.type, enabled=False):
             result = softmax_edits.edited(name, scores, weights, regions)
+        self._check_again(name)
         self._note(name, [x for x in regions if x not in result.rest])
         return SoftmaxEdit(
             result.weights,
             result.hidden,
             partial(self._finish_softmax, name, result) if result.rest else None,
+            all(region.edit.source is None for region in result.rest),
         )
 
     def _finish_softmax(self, name: str, begun: softmax_edits.Begun, context: Tensor) -> Tensor:
         context = softmax_edits.finished(begun, context)
         self._note(name, begun.rest)
         return context
+
+    def _check_whole(self, name: str, queries: int, key: Tensor) -> None:
+        """Refuse edits of some queries where a module reads its queries in parts.
+
+        Raises:
+            ArgumentError: it has just read other queries with the same keys, in the same forward
+                pass.
+        """
+        edit = next((x for x in self._edits if x.is_of(name) and not x.queries.is_all), None)
+        if edit is None or queries == key.shape[-2] or self._places.is_known(name, queries):
+            return
+        frame = call_stack.outermost_forward(self.name_of)
+        if frame is None:
+            return
+        running = RunningCall.of(frame)
+        some = key[..., [0, key.shape[-2] // 2, -1], :].detach()
+        before = self._latest_keys.get(name)
+        self._latest_keys[name] = running, some
+        if before is not None and before[0].is_same(running) and torch.equal(before[1], some):
+            raise ArgumentError(
+                f"{edit.text}: '{name}' reads its queries in parts, each with the same keys, so "
+                "that the positions of queries are not known; leave queries out"
+            )
+
+    def _check_again(self, name: str) -> None:
+        """See to it that nothing of this call is computed again without its edits."""
+        edits = list(self._edits)
+
+        def check() -> None:
+            if not self.is_open or self._edits != edits:
+                raise ArgumentError(
+                    f"gradient checkpointing computes '{name}' again, and its edits hold no more: "
+                    "call backward inside the `with`, before edits change"
+                )
+
+        checkpointing.before_recomputation(check)
 
     def _regions(
         self,
@@ -156,6 +204,12 @@ class Editor(OpenListener):
     def on_missed(self, name: str, reason: str) -> None:
         if self.wants(name):
             self.unapplied[name] = reason
+
+    def on_partly_edited(self, name: str, reason: str) -> None:
+        self.unapplied[name] = f"{reason}, so that what its heads give is not known"
+        for edit in self._edits:
+            if edit.stage == Stage.OUTPUT and not edit.zeroes:
+                edit.done.discard(name)
 
     def _finish(self, error: BaseException | None) -> None:
         if error is None:

@@ -59,6 +59,10 @@ class Places:
         self._latest[stack(name)] = place.first_query, queries
         return place
 
+    def is_known(self, name: str, queries: int) -> bool:
+        """Whether the queries of cross-attention are those of self-attention just before."""
+        return is_cross(name) and self._latest.get(stack(name), (0, 0))[1] == queries
+
     def note(self, name: str, update: CacheUpdate) -> None:
         """A module has put keys into a cache, whether it is edited or not."""
         if not is_cross(name):
