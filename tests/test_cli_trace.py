@@ -177,6 +177,16 @@ def test_a_token_that_looks_like_markup_is_printed():
     assert "Nothing is missing" in lines
 
 
+def test_a_narrow_terminal_breaks_no_token(run):
+    found = json.loads(run("trace", TEXT, "--json")[1])
+    tokens = [token["text"].strip() for token in found["tokens"]]
+    for width in (20, 27):
+        lines = run("trace", TEXT, width=width)[1].splitlines()
+        assert max(map(len, lines)) <= width
+        for token in ["“ earth”", *tokens]:
+            assert any(token in line for line in lines), (width, token)
+
+
 def test_a_long_text_is_cut(run):
     found = json.loads(run("trace", TEXT, "--max-tokens", "5", "--json")[1])
     assert len(found["tokens"]) == 5

@@ -113,6 +113,15 @@ def test_any_position_can_be_asked(api, model):
     assert found["before"][0] == pytest.approx(shares(own, ids, 4).max().item(), rel=1e-4)
 
 
+def test_a_position_that_is_not_there_is_told_as_it_was_asked(api, model):
+    tokens = len(load(model).tokenizer.inner.encode(TEXT).ids)
+    answer(api, "ablated/0", after=str(tokens))
+    for after in (tokens + 1, 9999):
+        told = f"no token {after}; they are counted from 1 to {tokens}"
+        with pytest.raises(OutOfRangeError, match=told):
+            answer(api, "ablated/0", after=str(after))
+
+
 def test_effects_of_all_heads_come_layer_by_layer(model):
     api = Api(Catalogue(volumes.read(TEXT, "one", model=model, **SILENT)))
     first = answer(api, "effects")

@@ -89,6 +89,14 @@ def test_another_position(at_hand, opened):
     assert asked(page)["after"] == "4"
 
 
+def test_an_address_that_names_an_edit_twice_and_what_is_not_there(at_hand, opened):
+    page = opened(at_hand, "ablate", "edits=head.0.1_head.0.1_head.0.99_head.00.1_x&after=9999")
+    expect(page.get_by_role("alert")).to_contain_text("head.0.99, x, after=9999")
+    expect(page.get_by_role("list", name="Knocked out").get_by_role("listitem")).to_have_count(1)
+    compare(page, at_hand, "head.0.1")
+    assert "after" not in asked(page)
+
+
 def test_overview_is_sorted_by_what_heads_matter(at_hand, opened):
     page = opened(at_hand, "overview", "sort=effect&tint=effect")
     heads = page.get_by_role("button", name=re.compile("^layer .*effect"))

@@ -32,7 +32,7 @@ TITLES = {
 
 def quoted(text: str) -> str:
     """A choice as it is shown: a token with its spaces in quotes."""
-    return f"“{short(text, 24)}”"
+    return f"“{short(text, 24)}”".replace("\n", "⏎")
 
 
 def headline(traced: Traced) -> str:

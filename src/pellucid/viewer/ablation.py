@@ -145,6 +145,9 @@ class Ablations:
         else:
             self._opened = opened = None  # so that two models are never in memory
             checkpoint = open_answering(model)
+        tokens = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
+        if after > tokens:
+            raise OutOfRangeError(f"there is no token {after}; they are counted from 1 to {tokens}")
         outcome = outcome_of(checkpoint, inputs, [after - 1] if after else None, model=model)
         self._opened = Opened(
             recording, after, outcome, outcome.run(), _translation(volume, outcome)

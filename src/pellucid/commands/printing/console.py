@@ -16,16 +16,23 @@ from rich.text import Text
 
 from pellucid.common.files import printable
 
+STUCK = "\ue000"
+"""Stands for a blank at which no line may break."""
+
 
 def say(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
-    """Print text, wrapped at the terminal's width without trailing spaces."""
+    """Print text, wrapped at the terminal's width without trailing spaces.
+
+    No line breaks at the blank with which a quoted token begins.
+    """
+    text = text.replace("“ ", f"“{STUCK}")
     margin = " " * indent
     if cell_len(text) == len(text):
         broken = fill(text, console.width, initial_indent=margin, subsequent_indent=margin)
     else:  # letters of two columns, such as Chinese, or of none
         lines = Text(text).wrap(console, max(2, console.width - indent))
         broken = "\n".join(margin + line.plain.rstrip() for line in lines)
-    console.print(Text(broken, style=style))
+    console.print(Text(broken.replace(STUCK, " "), style=style))
 
 
 def plain_table() -> Table:

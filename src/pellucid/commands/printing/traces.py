@@ -45,13 +45,27 @@ def show(traced: Traced, console: Console) -> None:
 
 
 def _show_text(tokens: list[str], amounts: list[float], console: Console) -> None:
-    """The text, each token on the shade of its amount."""
+    """The text, each token on the shade of its amount; lines break at blanks, or else at tokens."""
     largest = max(map(abs, amounts), default=0) or 1.0
-    line = Text()
+    words: list[tuple[str, list[Text]]] = []
     for token, amount in zip(tokens, amounts, strict=True):
         blank = len(token) - len(token.lstrip(" "))
-        line.append(token[:blank])
-        line.append_text(shaded(token[blank:].replace("\n", "⏎"), amount / largest))
+        piece = shaded(token[blank:].replace("\n", "⏎"), amount / largest)
+        if blank or not words:
+            words.append((token[:blank], [piece]))
+        else:
+            words[-1][1].append(piece)
+    line = Text()
+    for before, pieces in words:
+        whole = Text.assemble(*pieces)
+        parts = [whole] if whole.cell_len <= console.width else pieces
+        for part in parts:
+            if line and line.cell_len + len(before) + part.cell_len > console.width:
+                console.print(line)
+                line = Text()
+            elif part is parts[0]:
+                line.append(before)
+            line.append_text(part)
     console.print(line)
 
 
@@ -127,9 +141,14 @@ def _show_heads(traced: Traced, console: Console) -> None:
         order = given.abs().argsort(descending=True)[:SOURCES].tolist()
         parts = [f"{_name(names[i])} {i} {float(given[i]):+.2f}" for i in order]
         line = Text().append(f"{label}.{head}".rjust(6), style="dim").append(f" {amount:+.3f}")
-        while len(parts) > 1 and cell_len(line.plain + ", ".join(parts)) > console.width - 7:
+        line.append("  from ", style="dim")
+        if line.cell_len + cell_len(parts[0]) > console.width:  # on a line of its own
+            line.right_crop(1)
+            console.print(line)
+            line = Text(" " * 7)
+        while len(parts) > 1 and line.cell_len + cell_len(", ".join(parts)) > console.width:
             parts.pop()
-        line.append("  from ", style="dim").append(", ".join(parts))
+        line.append(", ".join(parts))
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
 

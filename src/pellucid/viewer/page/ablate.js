@@ -38,6 +38,7 @@ class Ablate {
   #layers;
   /** @type {Edit[]} */
   #edits;
+  #left; // of the address, what this text does not have
   #mode; // what a click on a word does: "words", or "links"
   /** @type {number | "all"} */
   #head = "all"; // of links
@@ -66,10 +67,13 @@ class Ablate {
     this.#page = page;
     this.#recording = recording;
     this.#layers = about.layers.flatMap((layer, index) => (layer.recording === recording ? [{ layer, index }] : []));
-    this.#edits = parseEdits(params.get("edits") ?? "", about.layers).filter((edit) => about.layers[edit.layer].recording === recording);
+    const { edits, left } = parseEdits(params.get("edits") ?? "", about.layers);
+    this.#edits = edits.filter((edit) => about.layers[edit.layer].recording === recording);
+    this.#left = [...left, ...edits.filter((edit) => !this.#edits.includes(edit)).map(formatEdit)];
     this.#mode = choiceParam(params, "by", ["words", "links"], "words");
     this.#linkLayer = this.#layers[0].index;
     this.#position = optionalInteger(params, "after", this.#longest() - 1);
+    if (this.#position === null && params.has("after")) this.#left.push(`after=${params.get("after")}`);
   }
 
   #longest() {
@@ -88,6 +92,7 @@ class Ablate {
     await this.#loadTexts();
     this.#fillControls();
     controls.append(this.#controls);
+    if (this.#left.length) this.#parts.append(createElement("p", { className: "complaint", textContent: `The address names what this text does not have: ${truncate(this.#left.join(", "), 200)}.`, data: { role: "alert" } }));
     this.#parts.append(...this.#texts.map(({ element }) => element), ...this.#headGrids());
     view.append(createElement("div", { className: "ablate" }, this.#parts, this.#answer));
     setExport({ csv: () => this.#csv() });

@@ -19,17 +19,28 @@ export function formatEdits(edits) {
   return edits.map(formatEdit).join("_");
 }
 
-/** Those of an address that the layers have. @param {string} text @param {Layer[]} layers @returns {Edit[]} */
+/**
+ * The edits of an address that the layers have, each once, and what else it says.
+ * @param {string} text @param {Layer[]} layers @returns {{edits: Edit[], left: string[]}}
+ */
 export function parseEdits(text, layers) {
-  return text.split("_").flatMap((one) => {
-    const [kind, ...values] = one.split(".");
-    const parts = PARTS[kind];
-    if (!parts || values.length !== parts.length) return [];
-    /** @type {any} */
-    const edit = { kind, ...Object.fromEntries(parts.map((part, i) => [part, values[i] === "all" && part === "head" && kind === "link" ? "all" : /^\d{1,9}$/.test(values[i]) ? Number(values[i]) : -1])) };
-    const layer = layers[edit.layer];
-    const sizes = { head: layer?.heads, query: layer?.queries, key: layer?.keys };
-    const isThere = layer && parts.slice(1).every((part) => edit[part] === "all" || (edit[part] >= 0 && edit[part] < sizes[part]));
-    return isThere ? [edit] : [];
-  });
+  const names = [...new Set(text.split("_").filter(Boolean))];
+  const found = names.map((name) => parseEdit(name, layers));
+  /** @type {Map<string, Edit>} */
+  const edits = new Map(found.flatMap((edit) => (edit ? [[formatEdit(edit), edit]] : [])));
+  return { edits: [...edits.values()], left: names.filter((_, i) => !found[i]) };
+}
+
+/** @param {string} text @param {Layer[]} layers @returns {Edit | null} */
+function parseEdit(text, layers) {
+  const [kind, ...values] = text.split(".");
+  const parts = PARTS[kind];
+  if (!parts || values.length !== parts.length) return null;
+  const read = (/** @type {string} */ part, /** @type {string} */ value) => (kind === "link" && part === "head" && value === "all" ? value : /^\d{1,9}$/.test(value) ? Number(value) : -1);
+  /** @type {any} */
+  const edit = { kind, ...Object.fromEntries(parts.map((part, i) => [part, read(part, values[i])])) };
+  const layer = layers[edit.layer];
+  const sizes = { head: layer?.heads, query: layer?.queries, key: layer?.keys };
+  const isThere = layer && parts.slice(1).every((part) => edit[part] === "all" || (edit[part] >= 0 && edit[part] < sizes[part]));
+  return isThere ? edit : null;
 }
