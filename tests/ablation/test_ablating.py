@@ -160,19 +160,21 @@ def test_random_heads_as_by_hand(writer, by):
         head = int(place[2:])
         mine = slice(8 * head, 8 * head + 8)
         given = seen.record(name).context[0, head]
-        change = -given if by == "zero" else given.mean(0) - given
-        turns = turned(change, output.weight.data[:, mine], 3, seed_of(4, name, head))
-        for control, turn in zip(controls, turns, strict=True):
+        left = 0 * given if by == "zero" else given.mean(0).expand_as(given)
+        turns = turned(given - left, output.weight.data[:, mine], 3, seed_of(4, name, head))
 
-            def put(module, inputs, mine=mine, value=given + turn):
+        def putting(value, mine=mine):
+            def put(module, inputs):
                 x = inputs[0].clone()
                 x[..., mine] = value
                 return (x,)
 
-            other = deepcopy(writer)
+            other = deepcopy(writer).double()
             other.get_submodule(name).output.register_forward_pre_hook(put)
-            truth = by_hand.divergence(writer.double(), other.double(), IDS).mean()
-            writer.float()
+            return other
+
+        for control, turn in zip(controls, turns, strict=True):
+            truth = by_hand.divergence(putting(left + turn), putting(left), IDS).mean()
             assert control == pytest.approx(float(truth), rel=1e-4)
 
 
@@ -213,10 +215,14 @@ def test_a_stopped_run_goes_on(writer, tmp_path, after, monkeypatch):
     before = path.read_bytes()
     path.write_bytes(before + b'{"key": "decoder.bl')  # as where the machine stops
     figures = []
-    real = trial.Trial.figures
-    monkeypatch.setattr(
-        trial.Trial, "figures", lambda self, items: figures.extend(items) or real(self, items)
-    )
+    for method in ("figures", "figures_before"):
+        real = getattr(trial.Trial, method)
+
+        def counted(self, items, *more, real=real):
+            figures.extend(items)
+            return real(self, items, *more)
+
+        monkeypatch.setattr(trial.Trial, method, counted)
     again = pellucid.ablate(writer, IDS, resume=path, **options)
     assert path.read_bytes().startswith(before)
     assert len(figures) == 6 + 14 - (before.count(b"\n") - 1)

@@ -39,9 +39,9 @@ def ablate(
     run together in a batch, and only from their own block on.
 
     Two things say whether an effect is large. `above` is the share of the other heads whose effect
-    is smaller. `random`, `beaten` and `chance` compare it with random heads of the same size: what
-    the head writes is not taken away, but changed by vectors that are as long at every position, in
-    the space in which this head can write, turned by a random rotation. A head `matters` if it does
+    is smaller. `random`, `beaten` and `chance` compare it with random heads of the same size: one
+    that writes vectors as long at every position, in the space in which this head can write, turned
+    by a random rotation, takes its place, and is knocked out in turn. A head `matters` if it does
     more than 95% of random heads; `Ablation.controls` has the effect of each of these.
 
     Args:

@@ -1,9 +1,14 @@
 """Random heads: what a head writes, turned at random, as a control for taking it away.
 
-A knock-out changes what a head adds to the residual stream by some vector at each position. That
-any change of this size would do as much is the null hypothesis. So a control changes it by vectors
-of the same length at every position, in the same space (all that this head can write), turned by
-one rotation drawn uniformly (Haar): lengths and angles between positions stay, directions do not.
+A knock-out takes away what a head writes to the residual stream, some vector at each position. That
+any head which writes as much would be missed as much is the null hypothesis. So a control is a
+random head in its place, which writes vectors of the same length at every position, in the same
+space (all that this head can write), turned by one rotation drawn uniformly (Haar): lengths and
+angles between positions stay, directions do not. Its effect is that of knocking it out in turn:
+both the head and the random one are taken out of a stream that holds them, and leave the same.
+
+If the directions in which the head writes have no meaning, the head is one draw among the random
+ones, so that its p-value is exact: chance gives 5% or less in one of 20 heads.
 """
 
 import math
@@ -19,11 +24,11 @@ THIN = 1e-4
 """Directions in which the head writes less than this share of the strongest are left alone."""
 
 
-def turned(change: Tensor, projection: Tensor, number: int, seed: int) -> Tensor:
-    """A head's change, turned at random, (number, queries, value_dim).
+def turned(output: Tensor, projection: Tensor, number: int, seed: int) -> Tensor:
+    """What a head gives, turned at random, (number, queries, value_dim).
 
     Args:
-        change: (queries, value_dim), what the knock-out adds to the head's output.
+        output: (queries, value_dim), what the knock-out takes from the head's output.
         projection: (model_dim, value_dim), the head's columns of the output projection.
         number: how many controls.
         seed: for the rotations.
@@ -32,7 +37,7 @@ def turned(change: Tensor, projection: Tensor, number: int, seed: int) -> Tensor
     _, sizes, directions = torch.linalg.svd(projection.double().cpu(), full_matrices=False)
     kept = sizes > THIN * sizes[0] if sizes[0] > 0 else sizes > 0
     sizes, directions = sizes[kept], directions[kept]  # (rank,), (rank, value_dim)
-    written = (change.double().cpu() @ directions.T) * sizes  # in axes of the residual stream
+    written = (output.double().cpu() @ directions.T) * sizes  # in axes of the residual stream
     width = len(sizes)
     found = []
     for _ in range(number):
@@ -41,7 +46,7 @@ def turned(change: Tensor, projection: Tensor, number: int, seed: int) -> Tensor
         rotation, upper = torch.linalg.qr(matrix)
         rotation = rotation * upper.diagonal().sign()
         found.append(((written @ rotation) / sizes) @ directions)
-    return torch.stack(found).to(change)
+    return torch.stack(found).to(output)
 
 
 def seed_of(seed: int, name: str, head: int) -> int:

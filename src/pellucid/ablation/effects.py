@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, ClassVar, Self
 
 from pellucid.ablation.controls import SURE, chance
+from pellucid.ablation.knock_outs import By
 from pellucid.lens.row_table import OfHead, RowTable
 
 
@@ -68,8 +69,8 @@ class About:
     """The name of what is in the column `effect`."""
     said: str
     """What that is."""
-    by: str
-    """What took the head's place: "zero" or "mean"."""
+    by: By
+    """What took the head's place."""
     tokens: int
     seed: int
     controls: int

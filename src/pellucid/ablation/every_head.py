@@ -5,6 +5,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.ablation.controls import seed_of, turned
@@ -179,7 +180,8 @@ def _random_heads(
     done, of = 0, number * len(rows)
     step(what, done, of)
     todo = {
-        row.place: [n for n in range(number) if f"{_key(row)} {n}" not in journal] for row in rows
+        row.place: [n for n in range(number) if _key_of_random(row, n) not in journal]
+        for row in rows
     }
     names = list(dict.fromkeys(row.name for row in rows if todo[row.place]))
     recording = _recorded(trial.subject, names) if names else None
@@ -190,13 +192,15 @@ def _random_heads(
             assert recording is not None
             record = recording.record(row.name)
             outputs = _turned_outputs(trial.subject.model, record, row, about)
+            knocked_out = [Edit(row.name, row.head, about.by)]
             for batch in batches(todo[row.place], trial.at_once):
                 edits = [[Edit(row.name, row.head, giving(record, outputs[n]))] for n in batch]
-                for n, figures in zip(batch, trial.figures(edits), strict=True):
-                    journal.add(f"{_key(row)} {n}", figures)
+                found_here = trial.figures_before(edits, knocked_out)
+                for n, figures in zip(batch, found_here, strict=True):
+                    journal.add(_key_of_random(row, n), figures)
                 done += len(batch)
                 step(what, done, of)
-        keys = [f"{_key(row)} {n}" for n in range(number)]
+        keys = [_key_of_random(row, n) for n in range(number)]
         found[row.place] = [journal.numbers(key)[about.measure] for key in keys]
     return found
 
@@ -209,18 +213,24 @@ def _recorded(subject: Subject, names: Sequence[str]) -> Recording:
 
 
 def _turned_outputs(model: nn.Module, record: Record, row: HeadEffect, about: About) -> Tensor:
-    """(controls, queries, value_dim): what the head gives as a random one of the same size."""
+    """(controls, queries, value_dim): what random heads of the same size give in its place."""
     assert record.context is not None
     output = record.context[0, row.head]
-    change = -output if about.by == "zero" else output.mean(0) - output
+    left = torch.zeros_like(output) if about.by == "zero" else output.mean(0).expand_as(output)
+    lost = output - left
     size = output.shape[-1]
     projection = output_projection(model, record)[:, row.head * size : (row.head + 1) * size]
     seed = seed_of(about.seed, row.name, row.head)
-    return output + turned(change, projection.detach(), about.controls, seed)
+    return left + turned(lost, projection.detach(), about.controls, seed)
 
 
 def _key(row: HeadRow | HeadEffect) -> str:
     return f"{row.name} {row.head}"
+
+
+def _key_of_random(row: HeadEffect, number: int) -> str:
+    """Of a random head in its place."""
+    return f"{_key(row)} random {number}"
 
 
 def batches(rows: Sequence[Any], most: int) -> Iterator[list[Any]]:

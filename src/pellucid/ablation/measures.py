@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from pellucid.readers.divergence import divergence
 
 UNKNOWN = -100
 """The target of a position whose next token is not known, as in `torch.nn.CrossEntropyLoss`."""
@@ -54,48 +55,33 @@ class Distributions(Measure):
         """How many positions have a target."""
         return int((self.targets != UNKNOWN).sum())
 
-    def changes(self, logits: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def changes(self, plain: Tensor, changed: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """The divergence and the rise of the loss at some positions, (items, positions) each.
 
         Args:
-            logits: (1 + items, positions, vocabulary), the plain ones first.
+            plain: (positions, vocabulary) logits.
+            changed: (items, positions, vocabulary) logits.
             start: the first position.
         """
-        targets = self.targets[start : start + logits.shape[1]].to(logits.device)
-        plain = logits[0].float().log_softmax(-1)
-        # In differences, small changes keep their digits: with d = logits - plain logits,
-        # KL = log E[exp(d - E[d])], and the loss rises by E[d] + KL - d[target].
-        share = plain.exp()
-        difference = (logits[1:] - logits[0]).float()
-        difference -= _expected(difference, share).unsqueeze(-1)
-        at = targets.clamp(min=0).expand(len(difference), -1).unsqueeze(-1)
-        of_target = difference.gather(-1, at).squeeze(-1)
-        divergence = _expected(difference.expm1_(), share).log1p()
-        far = ~divergence.isfinite()
-        if bool(far.any()):  # exp of a large difference
-            item, position = far.nonzero(as_tuple=True)
-            change = (logits[1 + item, position] - logits[0, position]).float()
-            change -= (share[position] * change).sum(-1, keepdim=True)
-            divergence[far] = (plain[position] + change).logsumexp(-1)
-        rise = (divergence - of_target).masked_fill(targets == UNKNOWN, 0.0)
-        return divergence.double(), rise.double()
+        targets = self.targets[start : start + len(plain)].to(plain.device)
+        found, change = divergence(plain, changed)
+        at = targets.clamp(min=0).unsqueeze(-1)
+        before = plain.gather(-1, at)
+        after = changed.gather(-1, at.expand(len(changed), -1, -1))
+        rise = change - (after - before).squeeze(-1)
+        return found, rise.masked_fill(targets == UNKNOWN, 0.0)
 
-    def figures(self, divergence: Tensor, rise: Tensor) -> list[dict[str, float]]:
+    def figures(self, far: Tensor, rise: Tensor) -> list[dict[str, float]]:
         """Of each item, from `changes` at all positions."""
         known = self.known
         found = []
-        for one, more in zip(divergence.clamp(min=0), rise, strict=True):
+        for one, more in zip(far, rise, strict=True):
             figures = {"kl": float(one.mean()), "kl_last": float(one[-1])}
             if known:
                 total = float(more.sum())
                 figures |= {"loss": total / known, "logprob": total}
             found.append(figures)
         return found
-
-
-def _expected(values: Tensor, share: Tensor) -> Tensor:
-    """(items, positions): means of (items, positions, tokens) under (positions, tokens)."""
-    return torch.bmm(values.transpose(0, 1), share.unsqueeze(-1)).squeeze(-1).T
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,20 +134,40 @@ class Trial:
 
     def figures(self, items: Sequence[Sequence[Edit]]) -> list[Figures]:
         """What changes with the edits of each item; at most `at_once` items."""
-        measure, count = self.measure, len(items)
+        return self._compared(self._plain, self._changed(items))
+
+    def figures_before(
+        self, items: Sequence[Sequence[Edit]], then: Sequence[Edit]
+    ) -> list[Figures]:
+        """What changes from each item with its edits to the text with other ones, `then`."""
+        changed = self._changed([*items, then])
+        return self._compared(changed[:-1], changed[-1:])
+
+    def _changed(self, items: Sequence[Sequence[Edit]]) -> Tensor:
+        """What answers or distributions follow from, with the edits of each item."""
         start = self.replay.first([edit.name for edits in items for edit in edits])
         with edited(self.subject.model, items):
-            if isinstance(measure, Answer):
-                changed = self._read(self.replay.through(start, count), count)
-                return measure.figures(self._plain, changed)
+            if isinstance(self.measure, Answer):
+                return self._read(self.replay.through(start, len(items)), len(items))
             if self.replay.ends_alone:
-                changed = self.replay.last_block(start, count)
-            else:
-                changed = tensor_of(self.replay.through(start, count))
-        both = torch.cat([self._plain, changed])
-        parts = [measure.changes(logits, at) for at, logits in self._logits(both, count + 1)]
-        divergence, rise = (torch.cat(one, -1) for one in zip(*parts, strict=True))
-        return measure.figures(divergence, rise)
+                return self.replay.last_block(start, len(items))
+            return tensor_of(self.replay.through(start, len(items)))
+
+    def _compared(self, before: Tensor, after: Tensor) -> list[Figures]:
+        """What changes from one item to several, or from each of several to one."""
+        measure = self.measure
+        if isinstance(measure, Answer):
+            return [row for one in before.split(1) for row in measure.figures(one, after)]
+        both = torch.cat([before, after])
+        parts = []
+        for at, logits in self._logits(both, len(both)):
+            plain, changed = logits[: len(before)], logits[len(before) :]
+            parts.append([measure.changes(one, changed, at) for one in plain])
+        found: list[Figures] = []
+        for of_pair in zip(*parts, strict=True):
+            far, rise = (torch.cat(one, -1) for one in zip(*of_pair, strict=True))
+            found += measure.figures(far, rise)
+        return found
 
     def _read(self, output: Any, items: int) -> Tensor:
         """(items, numbers): the answers."""

@@ -16,6 +16,7 @@ from pellucid.errors import ArgumentError, FileError, MissingExtraError, OutOfRa
 from pellucid.models import Decoder, Encoder, EncoderDecoder
 from pellucid.models.checkpoints.source import directory_of
 from pellucid.readers.checkpoint import Checkpoint
+from pellucid.readers.divergence import divergence
 from pellucid.readers.opening import open_checkpoint
 from pellucid.tasks.classify import FILE, Head
 
@@ -88,7 +89,7 @@ class Outcome(ABC):
     def effect(self, before: Tensor, after: Tensor) -> Tensor:
         """How far each answer is from the one before, (items,), at least 0.
 
-        KL(before || after) in nats (Kullback and Leibler 1951), the mean over positions; of an
+        KL(before || after) in nats, the mean over positions (see `divergence`); of an
         embedding, 1 - cosine. It is 0 where nothing has changed.
 
         Args:
@@ -98,10 +99,8 @@ class Outcome(ABC):
         total = torch.zeros(len(after), dtype=torch.float64, device=after.device)
         positions = 1 if after.ndim == 2 else after.shape[1]
         for some in self._blocks(before, positions, len(after)):
-            p, q = (
-                self.log_probabilities(x if x.ndim == 2 else x[:, some]) for x in (before, after)
-            )
-            total += divergence(p, q).reshape(len(after), -1).sum(-1)
+            p, q = (self._scores(x if x.ndim == 2 else x[:, some]) for x in (before, after))
+            total += divergence(p[0], q)[0].reshape(len(after), -1).sum(-1)
         return total / positions
 
     def _blocks(self, before: Tensor, positions: int, items: int) -> list[slice]:
@@ -263,12 +262,6 @@ def _of_encoder(checkpoint: Checkpoint, inputs: Inputs, model: str | None) -> Ou
         if head.kind == "label":
             return Labels(checkpoint, inputs, head)
     return Embedded(checkpoint, inputs)
-
-
-def divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q), (...,), of log-probabilities, (..., outcomes), in float64; at least 0."""
-    p, q = p.double(), q.double()
-    return (p.exp() * (p - q)).nan_to_num(0.0).sum(-1).clamp_min(0)
 
 
 def _predicts_next(checkpoint: Checkpoint, inputs: Inputs) -> bool:

@@ -118,9 +118,9 @@ def _explained(found: Ablation, with_last: bool, with_controls: bool) -> str:
         )
     if with_controls:
         text += (
-            " Random heads: what a change of the same size in a random direction does, mean and "
-            "standard deviation; beaten: how many of these do less. A head that beats all but 5% "
-            "of them matters; others are dim."
+            " Random heads: the same of heads in its place that write as much in random "
+            "directions, mean and standard deviation; beaten: how many of these do less. A head "
+            "that beats all but 5% of them matters; others are dim."
         )
         if _too_few(found.about.controls):
             text += f" {found.about.controls} are too few to tell: --controls 19 or more can."
