@@ -14,7 +14,7 @@ from pellucid.training.report import Report
 from pellucid.training.settings import Settings
 from tests.training.tiny import objective
 
-STEPS = 5
+STEPS = 4
 
 
 def trained(directory, kind, shard, steps, resume):
@@ -24,7 +24,7 @@ def trained(directory, kind, shard, steps, resume):
     folder = directory / "training"
     folder.mkdir(parents=True, exist_ok=True)
     rank = os.environ.get("RANK", "0")
-    made = objective(kind, directory / f"data-{rank}")
+    made = objective(kind, directory / f"data-{rank}", layers=1)
     run = Trainer(made, settings, folder, Report(folder, STEPS, 53))
     if resume:
         run._resume()
@@ -56,8 +56,6 @@ def in_two(*calls):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Imported once, for both.
-    torch.multiprocessing.set_forkserver_preload(["pellucid.training.loop", "pellucid.models"])
     torch.multiprocessing.start_processes(_process, (port, calls), 2, start_method="forkserver")
 
 

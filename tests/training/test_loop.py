@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -17,15 +19,16 @@ from tests.training.tiny import kinds, trainer, weights
 # The others stop and go on in `test_precision`.
 @pytest.mark.parametrize("kind", kinds("decoder", "classifier", "guided"))
 def test_a_run_that_stops_goes_on_bit_for_bit(kind, tmp_path):
-    whole = trainer(kind, tmp_path / "whole")
+    begun = partial(trainer, kind, model={"layers": 2 if kind == "decoder" else 1})
+    whole = begun(tmp_path / "whole")
     expected = whole.run()
-    stopped = trainer(kind, tmp_path / "parts")
+    stopped = begun(tmp_path / "parts")
     for _ in range(5):  # killed after step 5; what was saved last is step 4
         stopped.update()
         stopped.step += 1
         if stopped.step == 4:
             stopped._save()
-    again = trainer(kind, tmp_path / "parts")
+    again = begun(tmp_path / "parts")
     assert again.run(resume=True) == expected
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
     torch.testing.assert_close(again.mean.tensors, whole.mean.tensors, rtol=0, atol=0)
@@ -59,21 +62,32 @@ def test_blocks_that_run_again_teach_the_same(tmp_path):
     torch.testing.assert_close(weights(one), weights(other))
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    run = trainer("decoder", tmp_path)
-    run.run()
-    folder = tmp_path / "training" / "checkpoints"
+@pytest.fixture(scope="module")
+def _kept(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    trainer("decoder", directory).run()
+    return directory
+
+
+@pytest.fixture
+def ended(_kept, tmp_path):
+    """The directory of a run that has ended, trained once."""
+    return shutil.copytree(_kept, tmp_path, dirs_exist_ok=True)
+
+
+def test_a_damaged_checkpoint_is_passed_over(ended):
+    folder = ended / "training" / "checkpoints"
     newest, before = sorted(folder.iterdir())[::-1]
     (data,) = newest.glob("*.distcp")
     content = bytearray(data.read_bytes())
     content[-20] ^= 1
     data.write_bytes(content)
-    again = trainer("decoder", tmp_path)
+    again = trainer("decoder", ended)
     again._resume()
     assert before.name == f"step-{again.step:07d}"
     (before / "about.json").unlink()
     with pytest.raises(FileError, match="all checkpoints"):
-        trainer("decoder", tmp_path)._resume()
+        trainer("decoder", ended)._resume()
 
 
 @pytest.mark.parametrize(
@@ -85,25 +99,23 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         lambda said: said.update(about=[]),
     ],
 )
-def test_what_is_said_about_a_checkpoint_is_checked_too(change, tmp_path):
-    trainer("decoder", tmp_path).run()
-    before, newest = sorted((tmp_path / "training" / "checkpoints").iterdir())
+def test_what_is_said_about_a_checkpoint_is_checked_too(change, ended):
+    before, newest = sorted((ended / "training" / "checkpoints").iterdir())
     said = json.loads((newest / "about.json").read_text())
     change(said)
     (newest / "about.json").write_text(json.dumps(said))
-    again = trainer("decoder", tmp_path)
+    again = trainer("decoder", ended)
     again._resume()
     assert before.name == f"step-{again.step:07d}"
     (newest / "about.json").write_text("[]")
-    trainer("decoder", tmp_path)._resume()
+    trainer("decoder", ended)._resume()
 
 
-def test_a_checkpoint_of_another_model_is_refused_in_one_line(tmp_path):
-    trainer("decoder", tmp_path).run()
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(ended):
     with pytest.raises(FileError, match="is of another model") as refused:
-        trainer("decoder", tmp_path, model={"hidden": 31})._resume()
-    assert len(str(refused.value).replace(str(tmp_path), "").splitlines()) == 1
-    assert len(str(refused.value).replace(str(tmp_path), "")) < 300
+        trainer("decoder", ended, model={"hidden": 31})._resume()
+    assert len(str(refused.value).replace(str(ended), "").splitlines()) == 1
+    assert len(str(refused.value).replace(str(ended), "")) < 300
 
 
 @pytest.mark.parametrize("failing", ["write_tensors", "write_whole"])

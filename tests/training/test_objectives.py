@@ -41,7 +41,7 @@ def test_the_start_of_a_masked_encoder_is_a_guess(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_batch_is_learnt_by_heart(kind, tmp_path):
-    made = objective(kind, tmp_path)
+    made = objective(kind, tmp_path, layers=1)
     part = made.batch(0)
     if kind == "decoder":  # within one text: how others begin, nobody can know
         ends = made.windows.texts.ends
@@ -200,7 +200,7 @@ def classifier(directory, kind, *, balanced=False, width=24):
     names = () if kind == "number" else ("a", "b", "c")
     keys = number // 2  # two by two equal
     return Classification(
-        Encoder(config("encoder", width=width)), texts, labels, (texts, labels), names,
+        Encoder(config("encoder", width=width, layers=1)), texts, labels, (texts, labels), names,
         batch_tokens=10_000, kind=kind, balanced=balanced, keys=keys,
     )  # fmt: skip
 

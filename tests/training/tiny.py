@@ -80,16 +80,16 @@ def kinds(*fast):
     return [one if one in fast else pytest.param(one, marks=pytest.mark.slow) for one in KINDS]
 
 
-STEPS = 7
+STEPS = 6
 
 
 def trainer(kind, directory, *, model=None, **changes):
     wanted = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "evaluate_every": 3}
-    wanted |= {"save_every": 2, "seed": 11, "average": 0.9, "precision": "float32"}
+    wanted |= {"save_every": 4, "seed": 11, "average": 0.9, "precision": "float32"}
     settings = Settings(**(wanted | changes))
     (directory / "training").mkdir(parents=True, exist_ok=True)
     report = Report(directory / "training", settings.steps, settings.batch_tokens)
-    made = objective(kind, directory / "data", **({"dropout": 0.1} | (model or {})))
+    made = objective(kind, directory / "data", **({"dropout": 0.1, "layers": 1} | (model or {})))
     return loop.Trainer(made, settings, directory / "training", report)
 
 
