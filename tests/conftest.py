@@ -8,6 +8,9 @@ from functools import partial
 # Before anything imports transformers, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# As `torch.set_num_threads` below, for all libraries and for processes that tests start: threads of
+# OpenMP that wait for cores which others have take several times as long as one.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
