@@ -3,7 +3,7 @@
 import pytest
 
 from pellucid.errors import UnknownNameError
-from pellucid.film.token_text import clean, glued, places_of, runs_left, spans
+from pellucid.film.token_text import clean, glued, positions_of, runs_left, spans
 
 TEXT = "The animal did not cross because it was tired"
 TOKENS = (
@@ -54,14 +54,14 @@ def test_where_a_text_runs():
 
 
 def test_phrases():
-    assert places_of("the ANIMAL", TEXT, TOKENS) == (1, 2)
-    assert places_of("tired", TEXT, TOKENS) == (10, 11)
-    assert places_of("it", TEXT, TOKENS) == (8,)  # and no part of a word
-    assert places_of("<|end|>", TEXT, TOKENS) == (0,)
+    assert positions_of("the ANIMAL", TEXT, TOKENS) == (1, 2)
+    assert positions_of("tired", TEXT, TOKENS) == (10, 11)
+    assert positions_of("it", TEXT, TOKENS) == (8,)  # and no part of a word
+    assert positions_of("<|end|>", TEXT, TOKENS) == (0,)
     with pytest.raises(
         UnknownNameError, match=r"'the cat' is not in the sentence; its tokens: <\|end"
     ):
-        places_of("the cat", TEXT, TOKENS)
+        positions_of("the cat", TEXT, TOKENS)
 
 
 def test_what_is_shown_of_a_token():

@@ -12,11 +12,11 @@ TEXT = "'poem' gives 40% of its attention to 'write', and −0.42 to the rest."
 
 
 def test_signs_are_spelled_and_keep_their_places():
-    said, places = spelled("is −0.42, √64 to '<|end|>'")
-    assert said == "is minus 0.42, the square root of 64 to 'end mark'"
-    assert len(said) == len(places)
-    assert places[said.index("0.42")] == 4
-    assert places[said.index("end mark")] == "is −0.42, √64 to '<|end|>'".index("<")
+    spelling, positions = spelled("is −0.42, √64 to '<|end|>'")
+    assert spelling == "is minus 0.42, the square root of 64 to 'end mark'"
+    assert len(spelling) == len(positions)
+    assert positions[spelling.index("0.42")] == 4
+    assert positions[spelling.index("end mark")] == "is −0.42, √64 to '<|end|>'".index("<")
 
 
 def test_espeak_tells_when_words_begin():

@@ -160,11 +160,11 @@ class RowNarration:
 
     def _vectors_of(self, names: str) -> dict[str, tuple[Number, ...]]:
         """The row's query and the shown keys and values, as far as they are asked for."""
-        found = {"Q": self._vector("Q", self.row)} if "Q" in names else {}
+        vectors = {"Q": self._vector("Q", self.row)} if "Q" in names else {}
         for name in ("K", "V"):
             for place, key in enumerate(self.keys if name in names else ()):
-                found[f"{name}.{place}"] = self._vector(name, key)
-        return found
+                vectors[f"{name}.{place}"] = self._vector(name, key)
+        return vectors
 
     def _column(self, name: str) -> tuple[Number, ...]:
         return self.figures.row(name, self.row, self.keys)
@@ -179,10 +179,10 @@ class RowNarration:
 
     def _scores(self) -> Scene:
         visible = [key for key in self.order if self.masked[key] > -math.inf]
-        one = next((key for key in visible if key in self.finds), visible[0])
-        product = self._product(one) if self.size <= WRITTEN_CELLS else None
-        numbers = {"scores": self._column("scores"), "one": (self._of("scores", one),)}
-        whom = "its own key" if self._whom(one) == "itself" else "the key of {key}"
+        example = next((key for key in visible if key in self.finds), visible[0])
+        product = self._product(example) if self.size <= WRITTEN_CELLS else None
+        numbers = {"scores": self._column("scores"), "one": (self._of("scores", example),)}
+        whom = "its own key" if self._whom(example) == "itself" else "the key of {key}"
         return self._scene(
             "score",
             "Scores",
@@ -195,7 +195,7 @@ class RowNarration:
                 spoken(
                     "one",
                     f"With {whom}, that comes to {{n}}.",
-                    key=self._whom(one),
+                    key=self._whom(example),
                     n=numbers["one"][0],
                 ),
                 spoken("all", "In this way, each key gets its score."),

@@ -141,8 +141,8 @@ class Painter:
             canvas.restore()
 
 
-def _alike(one: Pose | None, other: Pose | None) -> bool:
-    return one is other or (one is not None and other is not None and same(one, other))
+def _alike(first: Pose | None, second: Pose | None) -> bool:
+    return first is second or (first is not None and second is not None and same(first, second))
 
 
 def frames(picture: Picture, rate: int) -> Iterator[tuple[int, Painter, bool]]:

@@ -133,8 +133,8 @@ def _palette(picture: Picture) -> NDArray[np.uint8]:
     for mark in picture.marks:
         for colour in {pose.colour for pose in mark.poses} | {mark.under}:
             used[colour] = used.get(colour, 0) + 1
-    common = sorted(used, key=lambda one: -used[one])[:32]
-    found: dict[Colour, None] = {picture.paper: None}
+    common = sorted(used, key=lambda colour: -used[colour])[:32]
+    entries: dict[Colour, None] = {picture.paper: None}
     for steps in (1, 2, 3, 4, 6, 8, 12):
         for colour in common:
             for step in range(1, steps + 1):
@@ -142,12 +142,12 @@ def _palette(picture: Picture) -> NDArray[np.uint8]:
                     round(a + (b - a) * step / steps)
                     for a, b in zip(picture.paper, colour, strict=True)
                 )
-                if len(found) < 256:
-                    found[(red, green, blue)] = None
+                if len(entries) < 256:
+                    entries[(red, green, blue)] = None
     palette = np.zeros((256, 4), np.uint8)
     palette[:, 0] = 255
-    palette[: len(found), 1:] = np.array(list(found), np.uint8)
-    palette[len(found) :, 1:] = picture.paper
+    palette[: len(entries), 1:] = np.array(list(entries), np.uint8)
+    palette[len(entries) :, 1:] = picture.paper
     return palette
 
 
@@ -158,11 +158,11 @@ def _nearest(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colours = palette[:, 1:].astype(np.float64)
     # (a - b)^2 = a^2 - 2ab + b^2, without the array of all differences.
     far = (colours**2).sum(1) - 2 * grid @ colours.T
-    found: NDArray[np.uint8] = far.argmin(axis=1).astype(np.uint8).reshape(32, 32, 32)
-    return found
+    indices: NDArray[np.uint8] = far.argmin(axis=1).astype(np.uint8).reshape(32, 32, 32)
+    return indices
 
 
 def _indexed(pixels: Frame, table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = (pixels[:, :, part] >> 3 for part in range(3))
-    found: NDArray[np.uint8] = table[red, green, blue]
-    return found
+    indices: NDArray[np.uint8] = table[red, green, blue]
+    return indices

@@ -54,10 +54,10 @@ def _joining(
         if wide > most or (not is_own and len(matrix.values) > MOST_ROWS):
             high = "" if is_own else f"{len(matrix.values)} × "
             cut.append(f"of {name}, a part of {high}{wide}")
-        labels = tuple(clean(matrix.row_labels[one]) for one in rows)
+        labels = tuple(clean(matrix.row_labels[index]) for index in rows)
         tables.append((name, labels, matrix.column_labels[:most]))
-        for place, one in enumerate(rows):
-            numbers[f"{name}.{place}"] = figures.row(name, one, range(min(wide, most)))
+        for place, index in enumerate(rows):
+            numbers[f"{name}.{place}"] = figures.row(name, index, range(min(wide, most)))
     return Scene(
         name="table",
         title=title,

@@ -97,7 +97,7 @@ class Figures:
         if isinstance(node, ast.BinOp):
             return _OPERATORS[type(node.op)](self._value(node.left), self._value(node.right))
         if isinstance(node, ast.List | ast.Tuple):
-            return [self._value(one) for one in node.elts]
+            return [self._value(element) for element in node.elts]
         if isinstance(node, ast.Subscript):
             row, column = self._value(node.slice)
             return self._value(node.value)[row][column]

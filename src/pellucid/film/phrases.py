@@ -38,14 +38,14 @@ def shown_part(drawn: int, size: int) -> str:
     return f"the first {drawn} of {size} numbers" if 0 < drawn < size else ""
 
 
-def phrase(tokens: Sequence[str], places: Sequence[int], joins: Sequence[bool]) -> str:
+def phrase(tokens: Sequence[str], positions: Sequence[int], joins: Sequence[bool]) -> str:
     """The words that some tokens make up, quoted; what is not side by side in parts."""
     parts: list[str] = []
-    for number, place in enumerate(places):
-        if number and place == places[number - 1] + 1:
-            parts[-1] += ("" if joins[place] else " ") + clean(tokens[place])
+    for number, position in enumerate(positions):
+        if number and position == positions[number - 1] + 1:
+            parts[-1] += ("" if joins[position] else " ") + clean(tokens[position])
         else:
-            parts.append(clean(tokens[place]))
+            parts.append(clean(tokens[position]))
     return listing([f"'{part}'" for part in parts])
 
 
@@ -56,7 +56,7 @@ def spoken(name: str, text: str, detail: int = 1, /, **parts: Number | str) -> L
     return Line(
         name=name,
         text=text.format(**texts),
-        numbers=tuple(part for one in fields if isinstance(part := parts[one], Number)),
-        names=tuple(part for one in fields if isinstance(part := parts[one], str)),
+        numbers=tuple(part for field in fields if isinstance(part := parts[field], Number)),
+        names=tuple(part for field in fields if isinstance(part := parts[field], str)),
         detail=detail,
     )

@@ -66,12 +66,12 @@ def understood(text: str) -> Wish:
     quotes = list(_QUOTED.finditer(text))
     if not _VERB.match(text) or not quotes:
         return Wish(sentence=text)
-    said = [next(one for one in quote.groups() if one is not None) for quote in quotes]
+    quoted = [next(group for group in quote.groups() if group is not None) for quote in quotes]
     rest = _QUOTED.sub(f" {_MARK} ", text).casefold()
-    found = {}
+    options = {}
     for name, pattern in _OPTIONS.items():
         rest, count = re.subn(rf"(?<!\w)(?:{pattern})(?!\w)", " ", rest)
-        found[name] = bool(count)
+        options[name] = bool(count)
     rest = re.sub(r"(?<!\w)(?:finds?|looks? at|attends? to)(?!\w)", " R ", rest)
     words = re.findall(r"\w+|§", rest)
     odd = [w for w in words if w not in _FILLING and w not in (_MARK, "R", "in")]
@@ -83,17 +83,17 @@ def understood(text: str) -> Wish:
     shape = " ".join(word for word in words if word in (_MARK, "R", "in"))
     if shape not in _SHAPES:
         raise ArgumentError(
-            f"prompt has {len(said)} quoted parts in an order that is not understood; "
+            f"prompt has {len(quoted)} quoted parts in an order that is not understood; "
             f"say: {GRAMMAR}"
         )
-    if found["slowly"] and found["quickly"]:
+    if options["slowly"] and options["quickly"]:
         raise ArgumentError("prompt asks for slowly and quickly; say one of them")
-    if found["translate"] and found["generate"]:
+    if options["translate"] and options["generate"]:
         raise ArgumentError("prompt asks to translate and to go on; say one of them")
     return Wish(
-        **dict(zip(_SHAPES[shape], said, strict=True)),
-        pace=SLOW if found["slowly"] else QUICK if found["quickly"] else USUAL_PACE,
-        causal=found["mask"],
-        translate=found["translate"],
-        generate=found["generate"],
+        **dict(zip(_SHAPES[shape], quoted, strict=True)),
+        pace=SLOW if options["slowly"] else QUICK if options["quickly"] else USUAL_PACE,
+        causal=options["mask"],
+        translate=options["translate"],
+        generate=options["generate"],
     )

@@ -65,13 +65,13 @@ def compose(
     """
     check_minutes(minutes)
     speaker = voice or Silence()
-    heard: dict[tuple[str, float], Sound] = {}
+    sounds: dict[tuple[str, float], Sound] = {}
 
     def spoken(script: Script, pace: float) -> list[Sound]:
         for line in script.lines:
-            if (line.text, pace) not in heard:
-                heard[line.text, pace] = speaker.say(line.text, pace)
-        return [heard[line.text, pace] for line in script.lines]
+            if (line.text, pace) not in sounds:
+                sounds[line.text, pace] = speaker.say(line.text, pace)
+        return [sounds[line.text, pace] for line in script.lines]
 
     def at(script: Script, pause: float, pace: float) -> Script:
         return timed(script, [sound.spoken for sound in spoken(script, pace)], pause)
@@ -85,10 +85,12 @@ def compose(
         script = at(written(1, 2), pause, pace)
     else:
         wanted = 60 * minutes
-        script = _fitting(written, lambda one: at(one, pause, pace).until, wanted, len(walk.tokens))
+        script = _fitting(
+            written, lambda draft: at(draft, pause, pace).until, wanted, len(walk.tokens)
+        )
         # What is too long without pauses is said faster, as far as one can listen to that.
         pace *= max(1.0, min(HURRY, at(script, PAUSES[0], pace).until / wanted))
-        script = _stretched(script, lambda one, pause: at(one, pause, pace), wanted)
+        script = _stretched(script, lambda draft, pause: at(draft, pause, pace), wanted)
     return Film(script=script, sounds=tuple(spoken(script, pace)), has_sound=voice is not None)
 
 

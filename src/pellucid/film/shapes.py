@@ -78,22 +78,22 @@ class Mark:
         if not poses[0].t <= t < poses[-1].t:
             return None
         place = bisect_right(poses, t, key=lambda pose: pose.t) - 1
-        one, other = poses[place], poses[min(place + 1, len(poses) - 1)]
-        if same(one, other):
-            return None if one.alpha == 0 else one
-        part = ease((t - one.t) / (other.t - one.t))
-        alpha = one.alpha + (other.alpha - one.alpha) * part
+        before, after = poses[place], poses[min(place + 1, len(poses) - 1)]
+        if same(before, after):
+            return None if before.alpha == 0 else before
+        part = ease((t - before.t) / (after.t - before.t))
+        alpha = before.alpha + (after.alpha - before.alpha) * part
         if alpha < FAINTEST:
             return None
         return Pose(
             t=t,
-            x=one.x + (other.x - one.x) * part,
-            y=one.y + (other.y - one.y) * part,
-            w=one.w + (other.w - one.w) * part,
-            h=one.h + (other.h - one.h) * part,
+            x=before.x + (after.x - before.x) * part,
+            y=before.y + (after.y - before.y) * part,
+            w=before.w + (after.w - before.w) * part,
+            h=before.h + (after.h - before.h) * part,
             alpha=alpha,
-            grown=one.grown + (other.grown - one.grown) * part,
-            colour=mixed(one.colour, other.colour, part),
+            grown=before.grown + (after.grown - before.grown) * part,
+            colour=mixed(before.colour, after.colour, part),
         )
 
     def box(self, pose: Pose) -> tuple[float, float, float, float]:
@@ -116,15 +116,15 @@ class Mark:
         return left - self.line, top - self.line, right + self.line, bottom + self.line
 
 
-def same(one: Pose, other: Pose) -> bool:
-    return one is other or (
-        one.x == other.x
-        and one.y == other.y
-        and one.w == other.w
-        and one.h == other.h
-        and one.alpha == other.alpha
-        and one.grown == other.grown
-        and one.colour == other.colour
+def same(first: Pose, second: Pose) -> bool:
+    return first is second or (
+        first.x == second.x
+        and first.y == second.y
+        and first.w == second.w
+        and first.h == second.h
+        and first.alpha == second.alpha
+        and first.grown == second.grown
+        and first.colour == second.colour
     )
 
 

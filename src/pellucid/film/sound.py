@@ -52,10 +52,10 @@ def loudness(samples: Samples, rate: int) -> float:
 
 def levelled(samples: Samples, rate: int) -> Samples:
     """As loud as every other line, and softly limited where it would be too loud."""
-    found = loudness(samples, rate)
-    if found == -math.inf:
+    level = loudness(samples, rate)
+    if level == -math.inf:
         return samples
-    loud = samples * np.float32(10 ** ((LOUDNESS - found) / 20))
+    loud = samples * np.float32(10 ** ((LOUDNESS - level) / 20))
     edge = 0.7 * PEAK
     over = np.abs(loud) > edge
     loud[over] = np.sign(loud[over]) * (
@@ -77,5 +77,5 @@ def resampled(samples: Samples, rate: int) -> Samples:
     wide = np.zeros(count // 2 + 1, complex)
     kept = min(len(spectrum), len(wide))
     wide[:kept] = spectrum[:kept]
-    found = np.fft.irfft(wide, count) * (count / size)
-    return found[: round(len(samples) * RATE / rate)].astype(np.float32)
+    wave = np.fft.irfft(wide, count) * (count / size)
+    return wave[: round(len(samples) * RATE / rate)].astype(np.float32)

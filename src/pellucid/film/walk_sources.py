@@ -12,7 +12,7 @@ from pellucid.common.wording import percent
 from pellucid.errors import ArgumentError, OutOfRangeError
 from pellucid.film.numbers import matrices
 from pellucid.film.prompt import Wish
-from pellucid.film.token_text import places_of
+from pellucid.film.token_text import positions_of
 from pellucid.lens import Record, watch
 from pellucid.lessons.model import walk_model
 from pellucid.lessons.walk import ROLES, Kind, Matrix, Step, Walk
@@ -53,7 +53,9 @@ def finding_head(
         checkpoint.run(input_ids=ids, attention_mask=torch.ones_like(ids))
     best = (0, 0, -1.0)
     records = [
-        one for one in seen.records if one.query.shape[2] == one.key.shape[2] == ids.shape[1]
+        record
+        for record in seen.records
+        if record.query.shape[2] == record.key.shape[2] == ids.shape[1]
     ]
     for number, record in enumerate(records):
         if layer not in (None, number):
@@ -141,13 +143,13 @@ def _spelled(model: EncoderDecoder, ids: list[int]) -> tuple[str, ...]:
     """Tokens as text, a sign before those that begin a word."""
     tokenizer = model.tokenizer
     assert tokenizer is not None
-    found = []
+    texts = []
     for number in ids:
         token, text = tokenizer.token(number), tokenizer.decode([number], special=True).strip()
         is_text = bool(text) and "\ufffd" not in text
         begins = token.startswith(("Ġ", "▁"))
-        found.append(printable(("▁" if begins else "") + text if is_text else token))
-    return tuple(found)
+        texts.append(printable(("▁" if begins else "") + text if is_text else token))
+    return tuple(texts)
 
 
 def _aligning(
@@ -177,7 +179,7 @@ def _steps(
     query = record.query[0, head].double()
     key, value = record.key[0, pair].double(), record.value[0, pair].double()
     bias = record.bias
-    found = stages(
+    computed = stages(
         query[None],
         key[None],
         value[None],
@@ -209,26 +211,26 @@ def _steps(
         step("query", "Q, of what was written before", made("Q", query, targets)),
         step("key", "K, of the source", made("K", key, sources)),
         step("value", "V, of the source", made("V", value, sources)),
-        step("score", "scores = Q · Kᵀ", made("scores", found.scores[0], targets, sources)),
+        step("score", "scores = Q · Kᵀ", made("scores", computed.scores[0], targets, sources)),
         step(
             "scale",
             "scaled = scores / √d_k" if usual else "scaled = scores · scale",
-            made("scaled", found.scaled[0], targets, sources),
+            made("scaled", computed.scaled[0], targets, sources),
         ),
         step(
             "mask",
             "masked = scaled, −∞ where hidden",
-            made("masked", found.masked[0], targets, sources),
+            made("masked", computed.masked[0], targets, sources),
         ),
         step(
             "softmax",
             "weights = softmax of each row",
-            made("weights", found.weights[0], targets, sources, "percent"),
+            made("weights", computed.weights[0], targets, sources, "percent"),
         ),
-        step("mix", "context = weights · V", made("context", found.context[0], targets)),
+        step("mix", "context = weights · V", made("context", computed.context[0], targets)),
     ]
     if record.softcap is not None:
-        steps.insert(5, step("cap", "capped", made("capped", found.capped[0], targets, sources)))
+        steps.insert(5, step("cap", "capped", made("capped", computed.capped[0], targets, sources)))
     return tuple(steps)
 
 
@@ -261,7 +263,8 @@ def with_next(walk: Walk, *, model: str | None = None, tokens: int = NEXT_TOKENS
         top = shares.topk(CANDIDATES)
         text = walk.title + loaded.tokenizer.decode(ids)[len(begun) :]
         labels = tuple(
-            _called(loaded.tokenizer.decode([one], special=True)) for one in top.indices.tolist()
+            _called(loaded.tokenizer.decode([candidate], special=True))
+            for candidate in top.indices.tolist()
         )
         matrix = Matrix(
             name=f"next_{number}",
@@ -301,17 +304,17 @@ def walk_wished(
     if wish.translate:
         walk = walk_translation(wish.sentence, model=model, layer=layer, head=head)
         text = str(walk.facts["translation"])
-        query = places_of(wish.query, text, walk.tokens)[-1] if wish.query else None
+        query = positions_of(wish.query, text, walk.tokens)[-1] if wish.query else None
         sources = matrices(walk)["weights"].column_labels
         if wish.finds:
-            finds = places_of(wish.finds, wish.sentence, sources)
+            finds = positions_of(wish.finds, wish.sentence, sources)
         return walk, query, finds
     walk = walk_model(wish.sentence, model=model, layer=layer, head=head, causal=wish.causal)
     # What a word of several tokens means is known where its last one has been read.
-    query = places_of(wish.query, wish.sentence, walk.tokens)[-1] if wish.query else None
+    query = positions_of(wish.query, wish.sentence, walk.tokens)[-1] if wish.query else None
     if wish.finds:
         assert query is not None
-        finds = places_of(wish.finds, wish.sentence, walk.tokens)
+        finds = positions_of(wish.finds, wish.sentence, walk.tokens)
         if head is None:
             layer, head, share = finding_head(
                 wish.sentence, query, finds, model=model, layer=layer, causal=wish.causal

@@ -5,7 +5,7 @@ from typing import Any
 
 from pellucid.film.script import Scene
 from pellucid.film.shapes import Mark, Pose
-from pellucid.film.style import Places
+from pellucid.film.style import Layout
 
 FADE = 0.35
 """Seconds in which something comes or goes."""
@@ -42,7 +42,7 @@ class Actor:
 class Rows:
     """The keys of one query, a row each, and what stands in it."""
 
-    def __init__(self, scene: Scene, at: Places) -> None:
+    def __init__(self, scene: Scene, at: Layout) -> None:
         self.scene, self.at = scene, at
         self.count = len(scene.keys) + (scene.rest is not None)
         top, bottom = at.rows
@@ -71,7 +71,7 @@ class Rows:
 
     def everything(self) -> list[Actor]:
         parts = [*self.labels, *self.bars, *self.query, *self.others]
-        parts += [one for one in self.numbers if one is not None]
+        parts += [number for number in self.numbers if number is not None]
         for group in (self.plain, self.keys, self.values):
             parts += [actor for row in group for actor in row]
         return parts

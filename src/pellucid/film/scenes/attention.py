@@ -29,26 +29,31 @@ def score(board: Board, scene: Scene) -> None:
     at = board.at
     scores = scene.numbers["scores"]
     board.axis = axis = axis_of(board, scores)
-    one = next(row for row, number in enumerate(scores) if number == scene.numbers["one"][0])
+    example = next(row for row, number in enumerate(scores) if number == scene.numbers["one"][0])
     t = scene.moment("compare", "multiplied")
     lines = [
         link(board, rows, row, scene.moment("all") + STEP * row)
         for row in range(len(scores))
-        if row != one
+        if row != example
     ]
-    lines.append(link(board, rows, one, t))
+    lines.append(link(board, rows, example, t))
     for line in lines:
         line.leave(scene.until - FADE)
     pulse(
-        board, scene.moment("compare", "key"), at.key, rows.middle(one), rows.cell, board.look.key
+        board,
+        scene.moment("compare", "key"),
+        at.key,
+        rows.middle(example),
+        rows.cell,
+        board.look.key,
     )
-    said = scene.numbers["one"][0].text
-    t = scene.moment("one", said)
+    text = scene.numbers["one"][0].text
+    t = scene.moment("one", text)
     every = scene.moment("all", "each")
     rows.bars = []
     for row, number in enumerate(scores):
-        when = t if row == one else max(every + STEP * row, t + 0.2)
-        cue = board.cue("one", said) if row == one else None
+        when = t if row == example else max(every + STEP * row, t + 0.2)
+        cue = board.cue("one", text) if row == example else None
         add_bar(board, rows, row, when, number.value, axis, cue)
         score_text(board, rows, row, number, when, axis, cue)
 
@@ -76,9 +81,9 @@ def softmax(board: Board, scene: Scene) -> None:
     axis = (left, (right - left) / most)
     line, share = scene.line("softmax"), scene.line("share")
     assert share is not None
-    said = {number.of: share.moment(number.text) for number in share.numbers}
+    moments = {number.of: share.moment(number.text) for number in share.numbers}
     # Bars are where they belong before the first share is said.
-    first = min(said.values()) - MOVE - 0.05
+    first = min(moments.values()) - MOVE - 0.05
     t = min(line.moment("shares") if line else scene.at + 0.3, first)
     if len(rows.bars) < len(weights):
         add_bar(board, rows, len(weights) - 1, t, 0.0, axis)
@@ -90,8 +95,8 @@ def softmax(board: Board, scene: Scene) -> None:
             rows.numbers[row], begin = None, max(t, old.now.t)
         cue = None
         when = max(begin + MOVE, share.at - 0.1) + STEP * row
-        if number.of in said:
-            when, cue = said[number.of], board.cue("share", number.text)
+        if number.of in moments:
+            when, cue = moments[number.of], board.cue("share", number.text)
         if bar.now.alpha:  # it has come to rest when its number comes
             seconds = max(0.1, min(MOVE, when - begin))
             bar.move(begin, seconds, x=left, w=number.value * axis[1] or 2)

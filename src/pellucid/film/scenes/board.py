@@ -12,14 +12,14 @@ from pellucid.film.numbers import Number
 from pellucid.film.scenes.actors import FADE, Actor, Rows
 from pellucid.film.script import Line, Scene, Script
 from pellucid.film.shapes import Cue, Mark, Picture, Pose
-from pellucid.film.style import Look, mixed, places
+from pellucid.film.style import Look, layout_for, mixed
 
 Measure = Callable[[str, int], float]
 """How wide a text of a weight is at size 1."""
 
 
 class Board:
-    """The picture of a script as far as it is made. All places are in units of `looks.Places`."""
+    """The picture of a script as far as it is made. All places are in units of `style.Layout`."""
 
     def __init__(self, script: Script, measure: Measure, size: tuple[int, int], look: Look) -> None:
         """An empty picture.
@@ -31,7 +31,7 @@ class Board:
             look: its colours.
         """
         self.script, self.measure, self.look, self.size = script, measure, look, size
-        self.at = places(*size)
+        self.at = layout_for(*size)
         self.actors: list[Actor] = []
         self.scene, self.number = script.scenes[0], 0
         """The scene that is being made."""
@@ -191,13 +191,13 @@ class Board:
 
     def largest(self, names: str) -> float:
         """The largest number of the vectors of a scene, for those that are drawn as bars."""
-        found = [
+        magnitudes = [
             abs(number.value)
             for name, row in self.scene.numbers.items()
             if name.split(".")[0] in names
             for number in row
         ]
-        return max(found, default=1.0) or 1.0
+        return max(magnitudes, default=1.0) or 1.0
 
     def head(self, scene: Scene) -> None:
         at = scene.at
@@ -206,30 +206,30 @@ class Board:
         self._header = []
         if not scene.title or scene.name == "opening":
             return
-        places, look = self.at, self.look
+        layout, look = self.at, self.look
         self._header.append(
             self.text(
                 scene.title,
                 at + 0.02,
-                places.margin,
-                places.header,
+                layout.margin,
+                layout.header,
                 44,
                 weight=600,
-                room=0.45 * places.wide if places.is_wide else places.wide - 2 * places.margin,
+                room=0.45 * layout.wide if layout.is_wide else layout.wide - 2 * layout.margin,
             )
         )
         if scene.formula:
-            beside = places.is_wide
+            beside = layout.is_wide
             self._header.append(
                 self.text(
                     scene.formula,
                     at + 0.02,
-                    places.wide - places.margin if beside else places.margin,
-                    places.formula,
+                    layout.wide - layout.margin if beside else layout.margin,
+                    layout.formula,
                     32,
                     align=1.0 if beside else 0.0,
                     colour=look.soft,
-                    room=places.wide / 2 - 140 if beside else places.wide - 2 * places.margin,
+                    room=layout.wide / 2 - 140 if beside else layout.wide - 2 * layout.margin,
                 )
             )
 

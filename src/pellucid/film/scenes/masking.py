@@ -74,7 +74,7 @@ def triangle(
 ) -> None:
     """All scores as a grid; the mask falls on what it hides; then the rows are back."""
     at, look = board.at, board.look
-    away = [*rows.bars, *rows.others, *(one for one in rows.numbers if one)]
+    away = [*rows.bars, *rows.others, *(number for number in rows.numbers if number)]
     away += [
         actor for group in (rows.keys, rows.values, [rows.query]) for row in group for actor in row
     ]

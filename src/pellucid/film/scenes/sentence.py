@@ -134,11 +134,11 @@ def large(board: Board, scene: Scene, t: float) -> list[Actor]:
                 )
     if is_cross:
         parts += translated(board, t, top + high * len(lines) + 0.5 * size)
-    said = f"where '{query}' comes from" if is_cross else f"attention of '{query}'"
+    heading = f"where '{query}' comes from" if is_cross else f"attention of '{query}'"
     about = board.script.about[0] if board.script.about else ""
     above = (t, board.at.wide / 2, top - 0.35 * size, 40)
     below = (t, board.at.wide / 2, board.at.caption - 100, 26)
-    parts.append(board.text(said, *above, weight=500, colour=look.query, align=0.5, room=room))
+    parts.append(board.text(heading, *above, weight=500, colour=look.query, align=0.5, room=room))
     parts.append(board.text(about, *below, colour=look.soft, align=0.5, room=room))
     return parts
 

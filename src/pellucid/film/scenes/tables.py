@@ -158,10 +158,10 @@ def _matrix(
         parts.append(
             board.text(label, when, left - 14, base, size, align=1.0, weight=600, room=room)
         )
-        for column, one in enumerate(scene.numbers[f"{name}.{row}"]):
+        for column, entry in enumerate(scene.numbers[f"{name}.{row}"]):
             fill, ink = look.panel, look.ink
-            if one.kind == "percent":
-                fill = colours.shade(one.value, look.ramp)
+            if entry.kind == "percent":
+                fill = colours.shade(entry.value, look.ramp)
                 ink = colours.ink(fill)
             box = {"w": wide - 6, "h": high - 6, "radius": 8}
             parts.append(
@@ -169,6 +169,6 @@ def _matrix(
             )
             middle = left + wide * (column + 0.5)
             parts.append(
-                board.figure(one, when, middle, base, size, align=0.5, room=wide - 16, colour=ink)
+                board.figure(entry, when, middle, base, size, align=0.5, room=wide - 16, colour=ink)
             )
     return parts
