@@ -52,7 +52,7 @@ def test_every_text_is_in_one_group(seed, texts, kinds):
     assert sorted(n for group in found.groups for n in group.members) == list(range(texts))
     sizes = [len(group.members) for group in found.groups]
     assert sizes == sorted(sizes, reverse=True)
-    placed = cluster_map.places(points, seed)
+    placed = cluster_map.project(points, seed)
     assert placed.xy.shape == (texts, 2)
     assert placed.xy.min() >= -1e-6
     assert placed.xy.max() <= 1 + 1e-6
@@ -89,7 +89,7 @@ def test_what_cannot_be_grouped():
 
 def test_the_map_is_drawn(vectors):
     texts = [f"{text} <&>" for text in TEXTS]
-    found, placed = cluster(texts, vectors), cluster_map.places(vectors)
+    found, placed = cluster(texts, vectors), cluster_map.project(vectors)
     svg = cluster_map.to_svg(texts, found, placed, title="a <b>")
     root = ElementTree.fromstring(svg)
     titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]

@@ -37,8 +37,8 @@ def folder(tmp_path):
 def test_a_folder_is_all_its_files_in_order(folder):
     found = from_file(folder)
     assert found.texts == ["one", "two", "four", "three"]
-    assert found.places["line"] == [1, 3, 1, 2]
-    names = [os.path.relpath(file, folder) for file in found.places["file"]]
+    assert found.location_columns["line"] == [1, 3, 1, 2]
+    names = [os.path.relpath(file, folder) for file in found.location_columns["file"]]
     assert names == ["a.txt", "a.txt", "b/a.jsonl", "b/c.csv"]
     assert found.names[3] == f"line 2 of '{folder}/b/c.csv'"
     assert found.notes == [

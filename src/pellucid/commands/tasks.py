@@ -227,7 +227,7 @@ def group_texts(
         clustering = cluster(items.texts, vectors, groups, seed)
         if svg is not None or html is not None:
             step("drawing the map", 0, 1)
-            placed = cluster_map.places(vectors, seed)
+            placed = cluster_map.project(vectors, seed)
     for kind, path, draw in (
         ("svg", svg, cluster_map.to_svg),
         ("html", html, cluster_map.to_html),

@@ -71,7 +71,7 @@ def attend(lesson: Lesson, query: Tensor, key: Tensor, value: Tensor) -> Stages:
         return energy.score(*energy.project(query, key))
 
     def computed(temperature: float) -> Stages:
-        found = stages(
+        batched = stages(
             query[None],
             key[None],
             value[None],
@@ -80,7 +80,7 @@ def attend(lesson: Lesson, query: Tensor, key: Tensor, value: Tensor) -> Stages:
             scale=factor / temperature,
             score=compare,
         )
-        return Stages(*(part[0] for part in found))
+        return Stages(*(part[0] for part in batched))
 
     plain = computed(1.0)
     if lesson.temperature == 1:

@@ -45,7 +45,7 @@ def walk_context(
     if not 2 <= len(sentences) <= MOST_SENTENCES:
         raise ArgumentError(f"give 2 to {MOST_SENTENCES} sentences, not {len(sentences)}")
     encoder = _encoder(model)
-    before, after = zip(*(_vectors(encoder, one, word) for one in sentences), strict=True)
+    before, after = zip(*(_vectors(encoder, sentence, word) for sentence in sentences), strict=True)
     first, last = (_likeness(torch.stack(vectors)) for vectors in (before, after))
     embeddings = embed(encoder, list(sentences)).double()
     groups = cluster(list(sentences), embeddings, groups=2).group_of

@@ -97,9 +97,11 @@ WITHOUT_WEIGHTS: dict[str, Callable[..., Walk]] = {
     "context": lambda query=None, text=None: context.walk_context(
         text or context.BANKS, word=query or "bank"
     ),
-    "verdict": lambda query=None, text=None: context.walk_verdict(_one(text, context.VERDICT)),
+    "verdict": lambda query=None, text=None: context.walk_verdict(
+        _single_text(text, context.VERDICT)
+    ),
     "next": lambda query=None, text=None: next_token.walk_next_token(
-        _one(text, next_token.PROMPT), pick=query
+        _single_text(text, next_token.PROMPT), pick=query
     ),
 }
 """The examples in which no number is drawn: a query and texts are all that they take."""
@@ -176,7 +178,7 @@ def walk_example(
     return replace(walk, facts={"example": name, "weights": form, "causal": causal})
 
 
-def _one(texts: Sequence[str] | None, default: str) -> str:
+def _single_text(texts: Sequence[str] | None, default: str) -> str:
     if not texts:
         return default
     if len(texts) > 1:
@@ -190,8 +192,8 @@ def _in_the_notes_words(step: Step) -> Step:
     weights = step.matrices[0]
     word = weights.row_labels[0]
     share = weights.values[0][weights.column_labels.index(word)]
-    said = (
+    quote = (
         f'In the notes\' words: The word "{word}" is {percent(share)} similar to itself. '
         "Strictly, that is a share of attention and no similarity."
     )
-    return replace(step, sentence=f"{step.sentence} {said}")
+    return replace(step, sentence=f"{step.sentence} {quote}")

@@ -193,7 +193,7 @@ def random_lesson(
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(seed)
         vocabulary = torch.randn(len(table), width)
-        places = torch.randn(longest, width) / 2
+        position_vectors = torch.randn(longest, width) / 2
         out = heads * size
         if form == "linear":
             weights = [torch.nn.Linear(width, out, bias=False).weight.T for _ in range(3)]
@@ -205,14 +205,14 @@ def random_lesson(
     if keys is not None:
         of_keys = vocabulary[[table[word] for word in keys]]
         if positions:
-            of_keys = of_keys + places[: len(keys)]
+            of_keys = of_keys + position_vectors[: len(keys)]
     return Lesson.of(
         tokens=tokens,
         source=keys,
         title=" ".join(tokens),
         about=(f"Embeddings by torch.randn, weights by {how}; seed {seed}.",),
         embeddings=vocabulary[[table[word] for word in tokens]],
-        positions=places[: len(tokens)] if positions else None,
+        positions=position_vectors[: len(tokens)] if positions else None,
         source_embeddings=of_keys,
         **dict(zip(("W_query", "W_key", "W_value"), weights, strict=True)),
         W_output=W_output,
@@ -268,9 +268,9 @@ def _typed(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name in ("tokens", "source", "about"):
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
             raise ArgumentError(f"{name} must be a list of texts")
-        return tuple(files.printable(one) for one in value)
+        return tuple(files.printable(entry) for entry in value)
     if name in MATRICES or (name == "mask" and not isinstance(value, str)):
         return _matrix(name, value)
     if name in ("title", "energy", "mask"):
@@ -289,7 +289,10 @@ def _matrix(name: str, value: Any) -> Rows:
         raise TooLargeError(f"{name} has more than {MOST_NUMBERS} numbers")
     hidden = name == "mask"
     return tuple(
-        tuple(-math.inf if hidden and one is None else untrusted.finite(one, name) for one in row)
+        tuple(
+            -math.inf if hidden and number is None else untrusted.finite(number, name)
+            for number in row
+        )
         for row in value
     )
 

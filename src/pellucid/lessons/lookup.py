@@ -86,7 +86,9 @@ def walk_lookup(word: str = "orange", table: Mapping[str, float] = TABLE) -> Wal
     vector = partial(
         matrix, column_labels=("x", "y") if size == 2 else tuple(map(str, range(size))), decimals=3
     )
-    asked = f"'{word}', at {WHEEL[word]}°" if size == 2 else f"'{word}', {count(size, 'number')}"
+    query_text = (
+        f"'{word}', at {WHEEL[word]}°" if size == 2 else f"'{word}', {count(size, 'number')}"
+    )
     return Walk(
         title=lesson.title,
         about=lesson.about,
@@ -95,7 +97,7 @@ def walk_lookup(word: str = "orange", table: Mapping[str, float] = TABLE) -> Wal
             Step(
                 name="table",
                 formula="key → value",
-                sentence=f"{count(len(names), 'row')}; the query is {asked}.",
+                sentence=f"{count(len(names), 'row')}; the query is {query_text}.",
                 matrices=(
                     vector("keys", key, names),
                     matrix("values", value, names, (unit,), decimals=0 if table is TABLE else 2),
@@ -146,14 +148,14 @@ def _rows() -> tuple[str, ...]:
 def _exact(word: str, names: tuple[str, ...], value: Tensor) -> Step:
     match = torch.tensor([[float(name == word) for name in names]], dtype=torch.float64)
     if word in names:
-        answer = value[names.index(word), 0]
-        said = f"A database finds the one key that is equal, '{word}': {answer:g}."
+        matched = value[names.index(word), 0]
+        sentence = f"A database finds the one key that is equal, '{word}': {matched:g}."
     else:
-        said = f"A database finds no key equal to '{word}', and answers nothing."
+        sentence = f"A database finds no key equal to '{word}', and answers nothing."
     return Step(
         name="exact match",
         formula=f"SELECT value WHERE key = '{word}'",
-        sentence=said,
+        sentence=sentence,
         matrices=(matrix("match", match, (word,), names, kind="count"),),
     )
 

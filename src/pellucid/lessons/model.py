@@ -87,7 +87,7 @@ def walk_model(
     key_dim = query_head.shape[1]
     factor = key_dim**-0.5 if record.scale is None else record.scale
     bias = _of_head(record.bias, record.weights.shape, head)
-    found = stages(
+    batched = stages(
         query_head[None],
         key_head[None],
         value_head[None],
@@ -125,7 +125,7 @@ def walk_model(
             ),
             *stage_steps(
                 tokens,
-                Stages(*(part[0] for part in found)),
+                Stages(*(part[0] for part in batched)),
                 key_dim=key_dim,
                 speaker=Speaker(tokens, speaker),
                 factor=factor,
@@ -200,7 +200,7 @@ def _labels(
     for place in pieces:
         whole = sentence[slice(*spans[place])].strip() if spans else ""
         texts[place] = labels[place] = whole or str(tokenizer.convert_ids_to_tokens(ids[place]))
-        others = [one for one in pieces if ends[one] == ends[place]]
+        others = [other for other in pieces if ends[other] == ends[place]]
         if whole and len(others) > 1:
             labels[place] += f" {others.index(place) + 1}/{len(others)}"
     return texts, tuple(map(printable, labels.values()))
@@ -208,16 +208,16 @@ def _labels(
 
 def _find_word(word: str, sentence: str, reading: _Reading) -> tuple[int, ...]:
     """The tokens that make up a word, wherever it stands; a single token's name does too."""
-    places = [
-        place.span()
-        for place in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
+    spans = [
+        match.span()
+        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
     ]
-    found = tuple(
+    positions = tuple(
         token
         for token, (start, stop) in enumerate(reading.spans)
-        if any(start < end and begin < stop for begin, end in places)
+        if any(start < end and begin < stop for begin, end in spans)
     )
-    return found or find_token(reading.tokens, word)
+    return positions or find_token(reading.tokens, word)
 
 
 def _run(checkpoint: Checkpoint, reading: _Reading) -> list[Record]:
@@ -254,22 +254,22 @@ def _choose(
         if layer not in (None, number):
             continue
         visible = record.weights.masked[0] > -torch.inf
-        found = worth(_weights(record, causal), visible.tril() if causal else visible, words)
-        for place, value in enumerate(found):
-            if head not in (None, place):
+        worths = worth(_weights(record, causal), visible.tril() if causal else visible, words)
+        for index, value in enumerate(worths):
+            if head not in (None, index):
                 continue
             heads += 1
             if best is None or value.total > best[2].total:
-                best = (number, place, value)
+                best = (number, index, value)
     if best is None:
         alone = "No word here has another to look at, by which heads could be told apart."
         return layer or 0, head or 0, alone
-    number, place, value = best
+    number, index, value = best
     if layer is not None and head is not None:
-        return number, place, f"The head you chose is {value.why()}."
+        return number, index, f"The head you chose is {value.why()}."
     if value.total == 0:
-        return number, place, "No head looks from one word to another here: this is the first."
-    return number, place, f"Chosen of {count(heads, 'head')} as the most telling: {value.why()}."
+        return number, index, "No head looks from one word to another here: this is the first."
+    return number, index, f"Chosen of {count(heads, 'head')} as the most telling: {value.why()}."
 
 
 def _weights(record: Record, causal: bool) -> Tensor:

@@ -64,7 +64,7 @@ def _literal(lesson: Lesson) -> str:
 
     def rounded(value: Any) -> Any:
         if isinstance(value, list):
-            return [rounded(one) for one in value]
+            return [rounded(element) for element in value]
         return round(value, 4) if isinstance(value, float) else value
 
     document = {name: rounded(value) for name, value in json.loads(lesson.to_json()).items()}

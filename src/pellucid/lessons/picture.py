@@ -29,9 +29,9 @@ def to_svg(walk: Walk, *, styled: bool = True) -> str:
     grid, width, y = _grid(matrix, y + 8)
     body += grid
     y += 28
-    said = lines(step.sentence, _MARGIN, y, 15, text_width)
-    body += said
-    y += 22 * len(said) + 10
+    caption = lines(step.sentence, _MARGIN, y, 15, text_width)
+    body += caption
+    y += 22 * len(caption) + 10
     body += _legend(matrix, y)
     heading = f"Attention weights of “{walk.title}”. {step.sentence}"
     return frame(heading, width, y + 30, body, styled=styled)
@@ -71,11 +71,11 @@ def _grid(matrix: Matrix, top: float) -> tuple[list[str], float, float]:
             shade = level(number)
             text = texts[row][column]
             weight = "hidden" if text == "–" else f"{100 * number:.1f}%"
-            said = f"{rows[row]} → {columns[column]}: {weight}"
+            tooltip = f"{rows[row]} → {columns[column]}: {weight}"
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell_width - gap:.1f}" '
                 f'height="{cell_height - gap:.1f}" rx="{min(5, cell_width / 8):.1f}" '
-                f'class="w{shade}"><title>{safe(said)}</title></rect>'
+                f'class="w{shade}"><title>{safe(tooltip)}</title></rect>'
             )
             parts.append(
                 f'<text x="{x + (cell_width - gap) / 2:.1f}" '

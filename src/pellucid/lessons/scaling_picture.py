@@ -27,7 +27,7 @@ def to_svg(scaling: Scaling) -> str:
 
     def measured(name: str) -> list[_Line]:
         def of(measures: Sequence[Measures]) -> list[float]:
-            return [getattr(one, name) for one in measures]
+            return [getattr(measure, name) for measure in measures]
 
         return [
             _Line(of([row.unscaled for row in rows]), _UNDIVIDED),
@@ -36,7 +36,7 @@ def to_svg(scaling: Scaling) -> str:
 
     def expected(name: str) -> list[_Line]:
         def of(theories: Sequence[Theory]) -> list[float | None]:
-            return [getattr(one, name) for one in theories]
+            return [getattr(theory, name) for theory in theories]
 
         return [
             _Line(of([row.unscaled_theory for row in rows]), _UNDIVIDED, dashed=True),

@@ -65,13 +65,13 @@ class TrainingComparison:
                 f"{self.unscaled[0].entropy:.2f} instead of {self.scaled[0].entropy:.2f}, so that "
                 "hardly any gradient came through."
             )
-        said = " and ".join(
+        outcomes = " and ".join(
             f"{name} {'not at all' if after is None else f'after {after} steps'}"
             for name, after in (("divided", divided), ("undivided", undivided))
         )
         return (
-            f"No real difference at d_k = {self.d_k}: the models learnt {said}. The scores are too "
-            "small to matter here; try a larger d_k."
+            f"No real difference at d_k = {self.d_k}: the models learnt {outcomes}. The scores are "
+            "too small to matter here; try a larger d_k."
         )
 
 
@@ -90,12 +90,20 @@ class _Recall(nn.Module):
         self.W_query, self.W_key, self.W_value = (draw(d_k, d_k, d_k**-0.5) for _ in range(3))
         self.W_output = draw(d_k, SYMBOLS, d_k**-0.5)
 
-    def forward(self, keys: Tensor, values: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, keys: Tensor, values: Tensor, queried: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers (batch, symbols), logits and weights (batch, pairs)."""
         pairs = self.keys[keys] + self.values[values]
-        query = self.keys[asked] @ self.W_query
-        found = stages(query[:, None], pairs @ self.W_key, pairs @ self.W_value, scale=self.scale)
-        return (found.context @ self.W_output)[:, 0], found.masked[:, 0], found.weights[:, 0]
+        query = self.keys[queried] @ self.W_query
+        computed = stages(
+            query[:, None], pairs @ self.W_key, pairs @ self.W_value, scale=self.scale
+        )
+        return (
+            (computed.context @ self.W_output)[:, 0],
+            computed.masked[:, 0],
+            computed.weights[:, 0],
+        )
 
 
 def train_both(
@@ -125,9 +133,9 @@ def train_both(
     for _ in range(steps):
         keys = torch.rand(BATCH, SYMBOLS, generator=data).argsort(-1)[:, :PAIRS]
         values = torch.randint(SYMBOLS, (BATCH, PAIRS), generator=data)
-        asked = torch.randint(PAIRS, (BATCH, 1), generator=data)
-        example = (keys, values, keys.gather(1, asked)[:, 0])
-        target = values.gather(1, asked)[:, 0]
+        queried = torch.randint(PAIRS, (BATCH, 1), generator=data)
+        example = (keys, values, keys.gather(1, queried)[:, 0])
+        target = values.gather(1, queried)[:, 0]
         first, second = (
             _step(model, optimizer, example, target)
             for model, optimizer in zip(models, optimizers, strict=True)

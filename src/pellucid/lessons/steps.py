@@ -72,7 +72,9 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
     else:
         steps.append(_given(lesson))
     projected = project(lesson)
-    attended = [attend(lesson, *(part[one] for part in projected)) for one in range(lesson.heads)]
+    attended = [
+        attend(lesson, *(part[index] for part in projected)) for index in range(lesson.heads)
+    ]
     bias, visible = mask_of(lesson)
     steps += stage_steps(
         lesson.tokens,
@@ -108,7 +110,7 @@ SCORES = {
 
 def stage_steps(
     tokens: tuple[str, ...],
-    found: Stages,
+    stages: Stages,
     *,
     key_dim: int,
     speaker: Speaker,
@@ -158,14 +160,14 @@ def stage_steps(
         Step(
             name="score",
             formula=SCORES[energy] + of_head,
-            sentence=speaker.score(found.scores, visible),
-            matrices=(rows("scores", found.scores),),
+            sentence=speaker.score(stages.scores, visible),
+            matrices=(rows("scores", stages.scores),),
         ),
         Step(
             name="scale",
             formula=scaled,
-            sentence=speaker.scale(found.scores, factor, key_dim),
-            matrices=(rows("scaled", found.scaled),),
+            sentence=speaker.scale(stages.scores, factor, key_dim),
+            matrices=(rows("scaled", stages.scaled),),
         ),
     ]
     if softcap is not None:
@@ -174,7 +176,7 @@ def stage_steps(
                 name="cap",
                 formula="capped = softcap · tanh(scaled / softcap)",
                 sentence=f"No score can leave the range from {-softcap:g} to {softcap:g}.",
-                matrices=(rows("capped", found.capped),),
+                matrices=(rows("capped", stages.capped),),
             )
         )
     if bias is None:
@@ -191,18 +193,18 @@ def stage_steps(
             formula=formula,
             sentence=speaker.mask(visible)
             + ("" if bias is None else _order(mask_before_scale, bias_name, factor)),
-            matrices=(*added, rows("masked", found.masked)),
+            matrices=(*added, rows("masked", stages.masked)),
         ),
         Step(
             name="softmax",
             formula=f"weights = exp({logits}) / ({sink}sum of exp({logits}) along the row)"
             if sink
             else f"weights = exp({logits}) / sum of exp({logits}) along the row",
-            sentence=speaker.softmax(found.weights),
+            sentence=speaker.softmax(stages.weights),
             matrices=(
                 matrix(
                     "weights",
-                    found.weights[shown],
+                    stages.weights[shown],
                     labels,
                     keys,
                     kind="percent",
@@ -213,8 +215,8 @@ def stage_steps(
         Step(
             name="mix",
             formula="context = weights · V",
-            sentence=speaker.mix(found.weights, found.context),
-            matrices=(rows("context", found.context, None),),
+            sentence=speaker.mix(stages.weights, stages.context),
+            matrices=(rows("context", stages.context, None),),
         ),
     ]
     return tuple(steps)
@@ -309,9 +311,9 @@ def _join(
 ) -> tuple[Step, ...]:
     """The heads side by side, and mixed by W_output."""
     shown, labels = rows_shown(lesson.tokens, focus)
-    joined = torch.cat([found.context for found in heads], dim=-1)
+    joined = torch.cat([head.context for head in heads], dim=-1)
     size = heads[0].context.shape[-1]
-    columns = tuple(f"h{one}.{i}" for one in range(len(heads)) for i in range(size))
+    columns = tuple(f"h{index}.{i}" for index in range(len(heads)) for i in range(size))
     steps = [
         Step(
             name="concat",

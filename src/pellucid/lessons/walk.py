@@ -121,10 +121,10 @@ def find_token(tokens: tuple[str, ...], word: str) -> tuple[int, ...]:
     Raises:
         UnknownNameError: it is not among the tokens; the message lists them.
     """
-    found = tuple(i for i, token in enumerate(tokens) if token.casefold() == word.casefold())
-    if not found:
+    positions = tuple(i for i, token in enumerate(tokens) if token.casefold() == word.casefold())
+    if not positions:
         raise UnknownNameError(f"query '{word}' is not among the tokens: {', '.join(tokens)}")
-    return found
+    return positions
 
 
 def rows_shown(

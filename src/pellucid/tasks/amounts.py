@@ -74,7 +74,7 @@ def notation(cells: Collection[str]) -> Notation | None:
     if not numbers or any(_CODE.match(digits.lstrip("+-")) for digits, _ in numbers.values()):
         return None
     fitting = [
-        found for found in _NOTATIONS if all(Notation(*found).fits(x) for x, _ in numbers.values())
+        marks for marks in _NOTATIONS if all(Notation(*marks).fits(x) for x, _ in numbers.values())
     ]
     if not fitting or (
         others and not any(map(is_missing, others)) and len(others) > _FEW * len(parted)
@@ -93,18 +93,18 @@ def notation(cells: Collection[str]) -> Notation | None:
             "them as names: --predict label"
         )
     (unit,) = units
-    found = [Notation(*one, unit) for one in fitting]
-    if found[0] == Notation(unit=unit):
-        return found[0]
+    candidates = [Notation(*marks, unit) for marks in fitting]
+    if candidates[0] == Notation(unit=unit):
+        return candidates[0]
     for cell in numbers:
-        values = {one.number(cell) for one in found}
+        values = {candidate.number(cell) for candidate in candidates}
         if len(values) > 1:
             either = " or ".join(f"{value:.15g}" for value in sorted(values, reverse=True))
             raise ArgumentError(
                 f"'{short(cell, 40)}' may be {either}; write the numbers with a decimal point, or "
                 "learn them as names: --predict label"
             )
-    return found[0]
+    return candidates[0]
 
 
 def is_missing(cell: str) -> bool:
@@ -114,11 +114,11 @@ def is_missing(cell: str) -> bool:
 
 def _parted(cell: str) -> tuple[str, str] | None:
     """The digits of a number with their sign, and its unit; None if it is no number."""
-    found = _PARTS.fullmatch(cell.strip())
-    if found is None:
+    match = _PARTS.fullmatch(cell.strip())
+    if match is None:
         return None
-    units = [found[part] for part in ("before", "unit", "after") if found[part]]
+    units = [match[part] for part in ("before", "unit", "after") if match[part]]
     if len(units) > 1 or not all(x == "%" or unicodedata.category(x) == "Sc" for x in units):
         return None
-    sign = found["sign"].replace(_MINUS, "-")
-    return sign + found["digits"].rstrip(_SPACES), "".join(units)
+    sign = match["sign"].replace(_MINUS, "-")
+    return sign + match["digits"].rstrip(_SPACES), "".join(units)

@@ -288,8 +288,8 @@ def _likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
         with cores() as parts:
             beam_kernel.likeliest(logits.numpy(), tokens.numpy(), values.numpy(), parts)
         return values, tokens
-    found = [_likeliest_of(chunk, most) for chunk in logits.split(CHUNK // logits.shape[1] + 1)]
-    values, tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
+    pairs = [_likeliest_of(chunk, most) for chunk in logits.split(CHUNK // logits.shape[1] + 1)]
+    values, tokens = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return values, tokens
 
 

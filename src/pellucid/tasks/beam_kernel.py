@@ -14,27 +14,27 @@ BLOCK = 128
 
 
 @kernel
-def _likeliest_of(logits: Any, places: Any, chances: Any) -> None:
+def _likeliest_of(logits: Any, tokens: Any, chances: Any) -> None:
     """Those of a text, (most,) each, of logits (vocabulary,), likeliest first."""
-    size, most = logits.shape[0], places.shape[0]
+    size, most = logits.shape[0], tokens.shape[0]
     chances[:] = f32(-np.inf)
-    places[:] = 0
-    found = 0
+    tokens[:] = 0
+    count = 0
     for start in range(0, size, BLOCK):
         block = logits[start : start + BLOCK]
         largest = f32(-np.inf)
         for j in range(block.shape[0]):
             largest = max(largest, block[j])
-        if found == most and largest <= chances[most - 1]:
+        if count == most and largest <= chances[most - 1]:
             continue
         for j in range(block.shape[0]):
-            if found < most or block[j] > chances[most - 1]:
-                at = min(found, most - 1)
+            if count < most or block[j] > chances[most - 1]:
+                at = min(count, most - 1)
                 while at > 0 and chances[at - 1] < block[j]:
-                    chances[at], places[at] = chances[at - 1], places[at - 1]
+                    chances[at], tokens[at] = chances[at - 1], tokens[at - 1]
                     at -= 1
-                chances[at], places[at] = block[j], start + j
-                found = min(found + 1, most)
+                chances[at], tokens[at] = block[j], start + j
+                count = min(count + 1, most)
     largest, total = chances[0], f32(0.0)
     for j in range(size):
         total += exp(logits[j] - largest)
@@ -43,7 +43,7 @@ def _likeliest_of(logits: Any, places: Any, chances: Any) -> None:
 
 
 @parallel_kernel
-def likeliest(logits: Any, places: Any, chances: Any, parts: Any) -> None:
+def likeliest(logits: Any, tokens: Any, chances: Any, parts: Any) -> None:
     """The likeliest tokens of each text and their log-probabilities.
 
     Args:
@@ -55,4 +55,4 @@ def likeliest(logits: Any, places: Any, chances: Any, parts: Any) -> None:
     texts = len(logits)
     for part in prange(parts):
         for row in range(texts * part // parts, texts * (part + 1) // parts):
-            _likeliest_of(logits[row], places[row], chances[row])
+            _likeliest_of(logits[row], tokens[row], chances[row])

@@ -106,9 +106,9 @@ def ids_of(
     for name, text_ids in zip(names, ids, strict=True):
         if not text_ids:
             raise ArgumentError(f"{name} has no tokens in the model's vocabulary")
-    found = Doubts() if doubts is None else doubts
-    found.texts += len(ids)
-    _count_unknown(model.tokenizer, texts, ids, names, found)
+    tally = Doubts() if doubts is None else doubts
+    tally.texts += len(ids)
+    _count_unknown(model.tokenizer, texts, ids, names, tally)
     limit = model.config.longest
     too_long = [
         number for number, text_ids in enumerate(ids) if limit is not None and len(text_ids) > limit
@@ -120,14 +120,14 @@ def ids_of(
             raise ArgumentError(
                 f"{names[longest]} has {length:,} tokens, but the model reads at most {limit:,}"
             )
-        found.limit = limit
-        found.cut += len(too_long)
-        found.lost += sum(len(ids[number]) - limit for number in too_long)
-        if length > found.longest[0]:
-            found.longest = length, names[longest]
+        tally.limit = limit
+        tally.cut += len(too_long)
+        tally.lost += sum(len(ids[number]) - limit for number in too_long)
+        if length > tally.longest[0]:
+            tally.longest = length, names[longest]
         for number in too_long:
             ids[number] = model.tokenizer.encode_cut(texts[number], limit)
-    for line in found.messages() if doubts is None else ():
+    for line in tally.messages() if doubts is None else ():
         warnings.warn(line, stacklevel=3)
     return ids
 

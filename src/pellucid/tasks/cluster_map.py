@@ -24,7 +24,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Projection:
     """The position of each text on the map."""
 
     xy: Array
@@ -33,7 +33,7 @@ class Places:
     """How the texts were placed, for the caption."""
 
 
-def places(embeddings: Tensor, seed: int = 0) -> Places:
+def project(embeddings: Tensor, seed: int = 0) -> Projection:
     """Place similar texts near each other.
 
     By t-SNE (van der Maaten and Hinton 2008), or by PCA if there are few texts or very many.
@@ -63,13 +63,13 @@ def places(embeddings: Tensor, seed: int = 0) -> Places:
     low, high = xy.min(0), xy.max(0)
     size = max(float((high - low).max()), 1e-9)
     middle = (low + high) / 2
-    return Places((xy - middle) / size + 0.5, method)
+    return Projection((xy - middle) / size + 0.5, method)
 
 
 def to_svg(
     texts: Sequence[str],
     clustering: Clustering,
-    placed: Places,
+    placed: Projection,
     *,
     title: str,
     styled: bool = True,
@@ -117,7 +117,7 @@ def to_svg(
     return frame(heading, _WIDTH, y, body, styled=styled)
 
 
-def to_html(texts: Sequence[str], clustering: Clustering, placed: Places, *, title: str) -> str:
+def to_html(texts: Sequence[str], clustering: Clustering, placed: Projection, *, title: str) -> str:
     """The map, and below it every group with its texts, the most central first."""
     svg = to_svg(texts, clustering, placed, title=title, styled=False)
     parts = [f'<div class="scroll">{svg}</div>']

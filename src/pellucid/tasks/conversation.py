@@ -64,19 +64,19 @@ class Conversation:
             ArgumentError: the message is blank, or the conversation is longer than the model's
                 positions; it stays as it was.
         """
-        asked = [*self.messages, {"role": "user", "content": message}]
+        messages = [*self.messages, {"role": "user", "content": message}]
         pieces = stream(
             self.model,
-            [rendered(self.tokenizer, asked)],
+            [rendered(self.tokenizer, messages)],
             names=["the conversation"],
             plain=True,
             strict=True,
             memory=self.memory,
             **options,
         )
-        return self._said(asked, pieces)
+        return self._recorded(messages, pieces)
 
-    def _said(self, asked: list[dict[str, str]], pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _recorded(self, messages: list[dict[str, str]], pieces: Iterator[Piece]) -> Iterator[Piece]:
         text = ""
         try:
             for piece in pieces:
@@ -85,4 +85,4 @@ class Conversation:
                     self.last, text = piece.done, piece.done.text
                 yield piece
         finally:
-            self.messages = [*asked, {"role": "assistant", "content": text}]
+            self.messages = [*messages, {"role": "assistant", "content": text}]

@@ -42,7 +42,9 @@ def rules_of_model(model: Decoder, penalty: float = 1.0) -> tuple[list[Rule], li
         )
     strings = settings.get("stop_strings") or []
     strings = [strings] if isinstance(strings, str) else strings
-    are_texts = isinstance(strings, list) and all(isinstance(one, str) and one for one in strings)
+    are_texts = isinstance(strings, list) and all(
+        isinstance(text, str) and text for text in strings
+    )
     if not are_texts:
         raise ArgumentError(f"the model's stop_strings are {strings!r:.80}, not texts")
     penalised = {} if penalty == 1 else {"repetition_penalty": penalty}

@@ -211,16 +211,16 @@ def _of_each(
     progress: Progress | None,
 ) -> Tensor:
     """What is computed for each text, (texts, width), batch by batch, in the order of the texts."""
-    found = torch.empty(len(ids), width)
+    embeddings = torch.empty(len(ids), width)
     done = 0
     with torch.inference_mode():
         batches = _batches([len(text_ids) for text_ids in ids], batch_tokens)
         for batch, vectors in _each(computed, batches, model.device):
-            found[batch] = vectors.float().cpu()
+            embeddings[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(ids))
-    return found
+    return embeddings
 
 
 def _each(

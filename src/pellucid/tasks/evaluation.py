@@ -59,8 +59,8 @@ class Evaluation:
         data = asdict(self)
         others = data.pop("others")
         kept = {name: value for name, value in data.items() if value not in (None, ())}
-        found: dict[str, Any] = plain(kept | others | {self.name: self.value})
-        return found
+        document: dict[str, Any] = plain(kept | others | {self.name: self.value})
+        return document
 
     @property
     def name(self) -> str:
@@ -71,15 +71,15 @@ class Evaluation:
     def of_data(cls, data: Mapping[str, Any]) -> "Evaluation":
         """From what `data` returned, and whatever else is there."""
         names = {item.name for item in fields(cls)} & data.keys()
-        found = {name: data[name] for name in names if name not in ("chance", "others")}
-        found.setdefault("labels", ())
-        evaluation = cls(chance=Chance(**data["chance"]), **found)
+        values = {name: data[name] for name in names if name not in ("chance", "others")}
+        values.setdefault("labels", ())
+        evaluation = cls(chance=Chance(**data["chance"]), **values)
         others = {x: data[x] for x in OTHERS if x in data and x != evaluation.name}
         return replace(evaluation, others=others)
 
 
 def figures_with(
-    kind: Kind, said: Array, moved: Array, balanced: bool, judged: Array | None = None
+    kind: Kind, predicted: Array, moved: Array, balanced: bool, judged: Array | None = None
 ) -> Array:
     """The figure with each permutation of the labels, (permutations,).
 
@@ -93,14 +93,14 @@ def figures_with(
     if judged is None:
         judged = np.ones(moved.shape[:2], bool)
     if kind == "number":
-        error: Array = np.abs(said - moved).mean((1, 2))
+        error: Array = np.abs(predicted - moved).mean((1, 2))
         return error
     if kind == "labels":
-        yes = said >= 0.5
+        yes = predicted >= 0.5
         hits = (yes * moved).sum((1, 2))
         f1: Array = 2 * hits / np.maximum(yes.sum((1, 2)) + moved.sum((1, 2)), 1)
         return f1
-    right = (said.argmax(2) == moved.argmax(2)) & judged
+    right = (predicted.argmax(2) == moved.argmax(2)) & judged
     if not balanced:
         accuracy: Array = right.sum(1) / np.maximum(judged.sum(1), 1)
         return accuracy
@@ -123,20 +123,20 @@ def of_labels(
         balanced: whether the figure is the balanced accuracy.
         seed: of the bootstrap.
     """
-    true, said = targets.argmax(1), shares.argmax(1)
+    true, predicted = targets.argmax(1), shares.argmax(1)
     labels = targets.shape[1]
     confusion = np.zeros((labels, labels), np.int64)
-    np.add.at(confusion, (true, said), 1)
-    right = true == said
+    np.add.at(confusion, (true, predicted), 1)
+    right = true == predicted
     accuracy, evenly = float(right.mean()), figures.balanced_accuracy(confusion)
     others = {
         "macro_f1": figures.macro_f1(confusion),
         "calibration_error": figures.calibration_error(shares.max(1), right),
         "brier_score": figures.brier_score(shares, targets),
     }
-    found: dict[str, Any] = {"confusion": tuple(tuple(map(int, row)) for row in confusion)}
+    common: dict[str, Any] = {"confusion": tuple(tuple(map(int, row)) for row in confusion)}
     if not balanced:
-        return found | {
+        return common | {
             "figure": "accuracy",
             "value": accuracy,
             "interval": figures.share_interval(right, groups),
@@ -151,7 +151,7 @@ def of_labels(
         return mean
 
     sums = np.concatenate([targets * right[:, None], targets], 1)
-    return found | {
+    return common | {
         "figure": "balanced accuracy",
         "value": evenly,
         "interval": figures.bootstrap(sums, groups, mean_recall, seed),
@@ -181,13 +181,13 @@ def of_several(
     shares, targets = shares[:, kept], targets[:, kept]
     names = [name for name, is_kept in zip(names, kept, strict=True) if is_kept]
     yes, has = shares >= 0.5, targets > 0
-    hits, said, true = (yes & has).sum(0), yes.sum(0), has.sum(0)
-    f1 = 2 * hits / np.maximum(said + true, 1)
+    hits, predicted, true = (yes & has).sum(0), yes.sum(0), has.sum(0)
+    f1 = 2 * hits / np.maximum(predicted + true, 1)
     each = tuple(
         {
             "label": name,
             "examples": int(true[n]),
-            "precision": float(hits[n] / max(1, said[n])),
+            "precision": float(hits[n] / max(1, predicted[n])),
             "recall": float(hits[n] / max(1, true[n])),
             "f1": float(f1[n]),
         }
@@ -217,9 +217,9 @@ def of_several(
     }
 
 
-def of_numbers(said: Array, true: Array, groups: Array, seed: int = 0) -> dict[str, Any]:
+def of_numbers(predicted: Array, true: Array, groups: Array, seed: int = 0) -> dict[str, Any]:
     """Figures of predicted numbers, (texts,), as fields of `Evaluation`."""
-    error = np.abs(said - true)
+    error = np.abs(predicted - true)
     spread = float(((true - true.mean()) ** 2).sum())
     sums = np.stack([error, np.ones_like(error)], 1)
     return {
@@ -230,6 +230,6 @@ def of_numbers(said: Array, true: Array, groups: Array, seed: int = 0) -> dict[s
         "margin": float(np.quantile(error, SURE, method="higher")),
         "others": {
             "r2": 1 - float((error**2).sum()) / max(spread, 1e-300),
-            "rank_correlation": figures.rank_correlation(said, true),
+            "rank_correlation": figures.rank_correlation(predicted, true),
         },
     }

@@ -124,8 +124,8 @@ def permutations(groups: Array, folds: Array, times: int, seed: int) -> Iterator
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order)) - starts[numbers[order]]  # of a row in its group
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order)) - starts[numbers[order]]  # of a row in its group
     fold_of = folds[order[starts]]
     generator = np.random.default_rng(seed)
     for _ in range(times):
@@ -134,7 +134,7 @@ def permutations(groups: Array, folds: Array, times: int, seed: int) -> Iterator
             inside = np.flatnonzero(fold_of == fold)
             to[inside] = generator.permutation(inside)
         own = to[numbers]
-        yield order[starts[own] + places % sizes[own]]
+        yield order[starts[own] + positions % sizes[own]]
 
 
 def macro_f1(confusion: Array) -> float:
@@ -170,9 +170,9 @@ def brier_score(probabilities: Array, targets: Array) -> float:
     return float(((probabilities - targets) ** 2).sum(-1).mean())
 
 
-def rank_correlation(said: Array, true: Array) -> float:
+def rank_correlation(predicted: Array, true: Array) -> float:
     """Spearman's rank correlation; 0 if either is always the same."""
-    ranks = [_ranks(said), _ranks(true)]
+    ranks = [_ranks(predicted), _ranks(true)]
     if min(rank.std() for rank in ranks) == 0:
         return 0.0
     return float(np.corrcoef(ranks)[0, 1])
@@ -180,9 +180,9 @@ def rank_correlation(said: Array, true: Array) -> float:
 
 def _ranks(numbers: Array) -> Array:
     """The rank of each number; equal numbers share their mean rank."""
-    _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     last: Array = np.cumsum(counts)
-    mean: Array = (last - (counts - 1) / 2)[places.reshape(-1)]
+    mean: Array = (last - (counts - 1) / 2)[inverse.reshape(-1)]
     return mean
 
 

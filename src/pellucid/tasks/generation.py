@@ -174,7 +174,7 @@ def _searched(
     penalty = 1.0 if settings.length_penalty is None else settings.length_penalty
     for text in texts:
         start = time.perf_counter()
-        found = continuations(
+        hypotheses = continuations(
             model,
             text.prompt_ids,
             beams=beams,
@@ -187,11 +187,11 @@ def _searched(
         )
         ending: Ending | None = None
         whole = ""
-        for token in found[0].ids:
+        for token in hypotheses[0].ids:
             new, ending = text.add(token, max_tokens, model.config, choosing.ends)
             whole += new
         done = text.done("positions" if ending is None else ending, start)
-        yield Piece(prompt=text.prompt, sample=0, id=found[0].ids[-1], text=whole, done=done)
+        yield Piece(prompt=text.prompt, sample=0, id=hypotheses[0].ids[-1], text=whole, done=done)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,16 +81,16 @@ def evaluate(
         shown = targets if targets.kind != "labels" else targets.columns(~few)
         own, *permuted = _permuted(embeddings, shown, folds, groups, judged, balanced, seed)
     if targets.kind == "number":
-        found = of_numbers(scores[:, 0], targets.values[:, 0], groups, seed)
+        measured = of_numbers(scores[:, 0], targets.values[:, 0], groups, seed)
     else:
         several = targets.kind == "labels"
         warmth, shares = figures.cross_calibrated(scores, targets.values, folds, several=several)
-        found = {"temperature": warmth, "labels_left_out": left_out}
+        measured = {"temperature": warmth, "labels_left_out": left_out}
         if several:
-            found |= of_several(shares, targets.values, targets.names, ~few, groups, seed)
+            measured |= of_several(shares, targets.values, targets.names, ~few, groups, seed)
         else:
-            found |= of_labels(shares[judged], targets.values[judged], groups[judged], balanced)
-    values = np.array([found["value"], own])
+            measured |= of_labels(shares[judged], targets.values[judged], groups[judged], balanced)
+    values = np.array([measured["value"], own])
     chance = Chance.of(values, np.array(permuted), lower_is_better=targets.kind == "number")
     return Evaluation(
         kind=targets.kind,
@@ -99,7 +99,7 @@ def evaluate(
         texts=len(np.unique(groups[judged])),
         folds=len(np.unique(folds)),
         chance=chance,
-        **found,
+        **measured,
     )
 
 
@@ -160,15 +160,15 @@ def _cross_fitted(embeddings: Tensor, targets: Targets, folds: Array, balanced: 
     for fold in np.unique(folds):
         own = folds == fold
         seen = targets.part(~own)
-        places = [targets.names.index(name) for name in seen.names] or [0]
-        inside = np.ix_(own, places)
+        columns = [targets.names.index(name) for name in seen.names] or [0]
+        inside = np.ix_(own, columns)
         if seen.kind == "label" and len(seen.names) == 1:
-            found = np.zeros((int(own.sum()), 1))
+            predicted = np.zeros((int(own.sum()), 1))
         else:
             head = Head.fit(embeddings[~own], seen, balanced=balanced)
-            found = head.scores(embeddings[own]).double().numpy()
-        scores[own] = found.min() - 10  # of labels that this head cannot know
-        scores[inside] = found
+            predicted = head.scores(embeddings[own]).double().numpy()
+        scores[own] = predicted.min() - 10  # of labels that this head cannot know
+        scores[inside] = predicted
     return scores
 
 
@@ -192,29 +192,29 @@ def _permuted(
     times = int(np.clip(_PERMUTED / values.size, LEAST_PERMUTATIONS, MOST_PERMUTATIONS))
     at_once = max(1, _PERMUTED // values.size)
     rows = chain([np.arange(len(values))], figures.permutations(groups, folds, times, seed))
-    found: list[Array] = []
+    chunks: list[Array] = []
     while orders := list(islice(rows, at_once)):
         order = np.stack(orders)
         moved = values[order].astype(np.float32)  # (permutations, texts, labels)
-        said = np.empty_like(moved)
+        predicted = np.empty_like(moved)
         for fold in np.unique(folds):
-            said[:, folds == fold] = _ridge_said(points, moved, folds == fold, balanced)
-        found.append(figures_with(targets.kind, said, moved, balanced, judged[order]))
-    return np.concatenate(found)
+            predicted[:, folds == fold] = _ridge_predictions(points, moved, folds == fold, balanced)
+        chunks.append(figures_with(targets.kind, predicted, moved, balanced, judged[order]))
+    return np.concatenate(chunks)
 
 
-def _ridge_said(points: Array, moved: Array, own: Array, balanced: bool) -> Array:
+def _ridge_predictions(points: Array, moved: Array, own: Array, balanced: bool) -> Array:
     """What ridge regression says of one fold after it has learnt the others, as `moved`."""
-    learnt, asked = points[~own], points[own]
+    learnt, held_out = points[~own], points[own]
     middle = learnt.mean(0)
-    learnt, asked = learnt - middle, asked - middle
+    learnt, held_out = learnt - middle, held_out - middle
     gram = learnt.T @ learnt + np.eye(points.shape[1], dtype=np.float32) * _RIDGE
     known = moved[:, ~own]
     mean = known.mean(1, keepdims=True)
     flat = (known - mean).transpose(1, 0, 2).reshape(len(learnt), -1)
-    asked = np.linalg.solve(gram, asked.T).T
+    held_out = np.linalg.solve(gram, held_out.T).T
     # Of many texts, all pairs would not fit into memory; of few, they are the shorter way.
-    is_small = len(asked) * len(learnt) < points.size
-    said = (asked @ learnt.T) @ flat if is_small else asked @ (learnt.T @ flat)
-    shaped: Array = said.reshape(len(asked), len(moved), -1).transpose(1, 0, 2) + mean
+    is_small = len(held_out) * len(learnt) < points.size
+    predicted = (held_out @ learnt.T) @ flat if is_small else held_out @ (learnt.T @ flat)
+    shaped: Array = predicted.reshape(len(held_out), len(moved), -1).transpose(1, 0, 2) + mean
     return shaped / np.maximum(mean, 1e-9) / 2 if balanced else shaped

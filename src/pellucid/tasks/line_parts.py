@@ -23,7 +23,7 @@ SYLLABLES = ("ba", "de", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu")
 """Of the names after those, in texts that keep more."""
 OPENING, CLOSING = "¿¡«([“", ".,;:!?»)]”"
 """Marks that stand apart from what precedes and from what follows."""
-TOLD = re.compile(r"\s*(?:>>[^<>\s]+<<\s*|translate [A-Z]\w+ to [A-Z]\w+:\s*)")
+LANGUAGE_MARK = re.compile(r"\s*(?:>>[^<>\s]+<<\s*|translate [A-Z]\w+ to [A-Z]\w+:\s*)")
 """What tells a model its language at the start of a text, and so of each part."""
 
 
@@ -64,7 +64,7 @@ class Reader:
 
     def parts(self, text: str) -> tuple[list[Part], int]:
         """The parts of a text, and how many of its sentences were too long to be read whole."""
-        match = TOLD.match(text)
+        match = LANGUAGE_MARK.match(text)
         start, prefix = (match.end(), match[0].lstrip()) if match else (0, "")
         kept = list(kept_spans(text))
         spans = [(start, len(text))]
@@ -79,7 +79,7 @@ class Reader:
                     cut += 1
                 spans += pieces
         if self.protect != "all":
-            kept = [one for one in kept if not self.spells(text[slice(*one)])]
+            kept = [span for span in kept if not self.spells(text[slice(*span)])]
         kept = [] if self.protect == "none" else kept
         if len(spans) == 1 and not kept:
             return [Part(span=spans[0], reads=text)], cut
@@ -120,26 +120,28 @@ def keeping(text: str, part: Part, translation: str) -> Part | None:
     """The part with names for what its translation, with names in it, lost; None if it lost
     nothing.
     """
-    found = part.restored(translation)
-    lost = lost_spans(text, part.span, "" if found is None else found)
+    restored = part.restored(translation)
+    lost = lost_spans(text, part.span, "" if restored is None else restored)
     if not lost or part.reads is None:
         return None
-    told = TOLD.match(part.reads)
-    names = {text[slice(*one)] for one in lost} | {*part.names.values()}
-    kept = [one for one in _inside(list(kept_spans(text)), part.span) if text[slice(*one)] in names]
-    return part_keeping(text, part.span, told[0] if told else "", kept)
+    match = LANGUAGE_MARK.match(part.reads)
+    names = {text[slice(*span)] for span in lost} | {*part.names.values()}
+    kept = [
+        span for span in _inside(list(kept_spans(text)), part.span) if text[slice(*span)] in names
+    ]
+    return part_keeping(text, part.span, match[0] if match else "", kept)
 
 
 def around_kept(text: str, part: Part) -> list[Part]:
     """The parts around what a part keeps."""
-    match = TOLD.match(part.reads or "")
+    match = LANGUAGE_MARK.match(part.reads or "")
     prefix = match[0] if match else ""
     kept = [
-        one
-        for one in _inside(list(kept_spans(text)), part.span)
-        if text[slice(*one)] in part.names.values()
+        span
+        for span in _inside(list(kept_spans(text)), part.span)
+        if text[slice(*span)] in part.names.values()
     ]
-    edges = [part.span[0], *(edge for one in kept for edge in one), part.span[1]]
+    edges = [part.span[0], *(edge for span in kept for edge in span), part.span[1]]
     parts = []
     for number, (first, last) in enumerate(pairwise(edges)):
         piece = text[first:last]
@@ -158,7 +160,7 @@ def _less(spans: Sequence[Span], start: int) -> list[Span]:
 
 
 def _inside(spans: Sequence[Span], span: Span) -> Iterator[Span]:
-    return (one for one in spans if span[0] <= one[0] and one[1] <= span[1])
+    return (inner for inner in spans if span[0] <= inner[0] and inner[1] <= span[1])
 
 
 def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tuple[str, list[Span]]:
@@ -172,7 +174,7 @@ def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tup
         spans: of its parts.
         translations: of the same.
     """
-    whole, places, end = "", [], None
+    whole, target_spans, end = "", [], None
     for (first, last), translation in zip(spans, translations, strict=True):
         gap = "" if end is None else text[end:first]
         if whole and translation:
@@ -183,9 +185,9 @@ def joined(text: str, spans: Sequence[Span], translations: Sequence[str]) -> tup
                 is_bare = _lost_mark(text[first], translation[0], OPENING)
                 is_bare |= _lost_mark(text[first - 1], whole[-1], CLOSING)
                 gap = " " if is_bare or _is_wide(text[first - 1]) else ""
-        places.append((len(whole) + len(gap), len(whole) + len(gap) + len(translation)))
+        target_spans.append((len(whole) + len(gap), len(whole) + len(gap) + len(translation)))
         whole, end = whole + gap + translation, last
-    return whole, places
+    return whole, target_spans
 
 
 def _lost_mark(before: str, after: str, apart: str) -> bool:

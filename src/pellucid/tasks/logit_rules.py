@@ -69,7 +69,7 @@ def _biased(biases: list[tuple[list[int], float]]) -> Rule:
 
 def _bad_words(value: Any, stop: list[int], vocabulary: int) -> Rule:
     words = [_ids(word, vocabulary) for word in value]
-    return _biased([(word, -math.inf) for word in words if word not in [[one] for one in stop]])
+    return _biased([(word, -math.inf) for word in words if word not in [[token] for token in stop]])
 
 
 def _repetition(value: Any, stop: list[int], vocabulary: int) -> Rule:

@@ -17,7 +17,7 @@ class Memory:
     def room_for(self, model: Decoder, ids: list[int], capacity: int) -> Cache:
         """The cache of as many of these ids as it begins with, and of fewer than all."""
         pairs = zip(self.ids, ids[:-1], strict=False)
-        same = next((at for at, (one, other) in enumerate(pairs) if one != other), None)
+        same = next((at for at, (cached, given) in enumerate(pairs) if cached != given), None)
         same = min(len(self.ids), len(ids) - 1) if same is None else same
         if self.cache is None or self.cache.capacity < capacity:
             before, self.cache = self.cache, model.cache(1, max(capacity, 2 * len(ids)))

@@ -129,7 +129,7 @@ def nearest(query: Tensor, embeddings: np.ndarray[Any, Any], top: int) -> list[M
     _check(query, embeddings.shape)
     direction = F.normalize(query.float(), dim=-1).numpy()
     scores: np.ndarray[Any, Any] = np.empty(0, np.float32)
-    found: np.ndarray[Any, Any] = np.empty(0, np.int64)
+    indices: np.ndarray[Any, Any] = np.empty(0, np.int64)
     left_out, first = 0, 0
     for start in range(0, len(embeddings), SCANNED):
         part = embeddings[start : start + SCANNED]
@@ -140,14 +140,14 @@ def nearest(query: Tensor, embeddings: np.ndarray[Any, Any], top: int) -> list[M
             left_out += int((~is_finite).sum())
             part, lengths, rows = part[is_finite], lengths[is_finite], rows[is_finite]
         scores = np.concatenate([scores, _cosines(part, lengths, direction)])
-        found = np.concatenate([found, rows])
+        indices = np.concatenate([indices, rows])
         # The best of this part and so far; of equal ones the first.
         if len(scores) > top:
             good = np.flatnonzero(scores >= -np.partition(-scores, top - 1)[top - 1])
-            scores, found = scores[good], found[good]
+            scores, indices = scores[good], indices[good]
         best = np.argsort(-scores, kind="stable")[:top]
-        scores, found = scores[best], found[best]
+        scores, indices = scores[best], indices[best]
     if left_out:
         tell_left_out(left_out, first)
-    pairs = zip(found.tolist(), scores.tolist(), strict=True)
+    pairs = zip(indices.tolist(), scores.tolist(), strict=True)
     return [Match(number, min(1.0, score)) for number, score in pairs]

@@ -162,45 +162,45 @@ def kind_named(name: str | None) -> Kind | None:
     Raises:
         ArgumentError: there is no such kind.
     """
-    found = next((kind for kind in KINDS if kind == name), None)
-    if found is None and name is not None:
+    chosen = next((kind for kind in KINDS if kind == name), None)
+    if chosen is None and name is not None:
         raise ArgumentError(f"predict must be label, labels or number, not '{short(name, 40)}'")
-    return found
+    return chosen
 
 
 def _amounts(cells: Sequence[str]) -> bool:
     """Whether cells are numbers that are no names."""
     different = dict.fromkeys(cells)
     try:
-        found = notation(different)
+        number_notation = notation(different)
     except ArgumentError:
         is_fraction = any(re.search(r"\d[.,]\d", cell) for cell in different)
         if len(different) > FEW_NUMBERS or is_fraction or any(map(is_missing, different)):
             raise
         return False
-    if found is None:
+    if number_notation is None:
         return False
-    numbers = {found.number(cell) for cell in different}
+    numbers = {number_notation.number(cell) for cell in different}
     whole = all(number.is_integer() for number in numbers if math.isfinite(number))
     return len(numbers) > FEW_NUMBERS or (not whole and len(numbers) > 2)
 
 
 def _kind(given: Given) -> Kind:
-    found: set[Kind] = set()
+    kinds: set[Kind] = set()
     for target in cast("Sequence[Any]", given):
         if isinstance(target, str):
-            found.add("label")
+            kinds.add("label")
         elif isinstance(target, int | float | np.number) and not isinstance(target, bool):
-            found.add("number")
+            kinds.add("number")
         elif isinstance(target, Collection):
-            found.add("labels")
+            kinds.add("labels")
         else:
             raise TypeMismatchError(
                 f"a label must be a str, a collection of str or a number, not {target!r}"
             )
-    if len(found) > 1:
+    if len(kinds) > 1:
         raise TypeMismatchError("labels must be all str, all collections of str or all numbers")
-    return found.pop() if found else "label"
+    return kinds.pop() if kinds else "label"
 
 
 def _all(targets: Sequence[Any]) -> str:

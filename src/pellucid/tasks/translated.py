@@ -58,7 +58,7 @@ class Written:
 def assembled(
     text: str,
     parts: Sequence[Part],
-    found: Mapping[int, Written],
+    written: Mapping[int, Written],
     start: int | None,
     length_penalty: float,
 ) -> Translation:
@@ -73,25 +73,25 @@ def assembled(
     """
     texts = []
     for part in parts:
-        text_of = None if part.reads is None else part.restored(found[id(part)].text)
+        text_of = None if part.reads is None else part.restored(written[id(part)].text)
         texts.append(text[slice(*part.span)] if text_of is None else text_of)
-    whole, places = joined(text, [part.span for part in parts], texts)
+    whole, spans = joined(text, [part.span for part in parts], texts)
     sentences = tuple(
         Sentence(
             source=part.span,
-            text=place,
-            score=found[id(part)].beam.score,
-            source_ids=found[id(part)].source_ids,
-            ids=list(found[id(part)].beam.ids),
+            text=span,
+            score=written[id(part)].beam.score,
+            source_ids=written[id(part)].source_ids,
+            ids=list(written[id(part)].beam.ids),
             names=part.names,
         )
-        for part, place in zip(parts, places, strict=True)
+        for part, span in zip(parts, spans, strict=True)
         if part.reads is not None
     )
     kept = [
-        one
+        word
         for part in parts
-        for one in (part.names.values() if part.reads else [text[slice(*part.span)]])
+        for word in (part.names.values() if part.reads else [text[slice(*part.span)]])
     ]
     return Translation(
         source=text,
@@ -101,13 +101,13 @@ def assembled(
         ids=[number for sentence in sentences for number in sentence.ids],
         start=start,
         sentences=sentences,
-        protected=tuple(one for one in kept if any(map(str.isalnum, one))),
+        protected=tuple(word for word in kept if any(map(str.isalnum, word))),
     )
 
 
 def _score(sentences: Sequence[Sentence], length_penalty: float) -> float:
     if len(sentences) == 1:
         return sentences[0].score
-    total = sum(one.score * len(one.ids) ** length_penalty for one in sentences)
-    length = sum(len(one.ids) for one in sentences)
+    total = sum(sentence.score * len(sentence.ids) ** length_penalty for sentence in sentences)
+    length = sum(len(sentence.ids) for sentence in sentences)
     return total / length**length_penalty if sentences else 0.0

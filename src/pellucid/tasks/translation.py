@@ -132,7 +132,7 @@ def translate(
     ) -> dict[int, Written]:
         """What the model writes for parts of lines, by `id` of the part."""
         assert model.tokenizer is not None
-        found = {}
+        written = {}
         waiting = Counter(line for line, _ in todo)
         for batch in _batches([len(ids) for ids in sources], batch_tokens, ROWS // beams):
             batch_ids = [sources[number] for number in batch]
@@ -140,11 +140,11 @@ def translate(
             for number, beam in zip(batch, best, strict=True):
                 line, part = todo[number]
                 text = model.tokenizer.decode(beam.ids).strip()
-                found[id(part)] = Written(source_ids=sources[number], beam=beam, text=text)
+                written[id(part)] = Written(source_ids=sources[number], beam=beam, text=text)
                 waiting[line] -= 1
             if progress is not None:
                 progress(done + sum(not left for left in waiting.values()), len(texts))
-        return found
+        return written
 
     def run_again(todo: list[tuple[int, Part]], done: int) -> dict[int, Written]:
         """What it writes for parts in lines, of which so many are done."""
@@ -154,34 +154,34 @@ def translate(
     todo = [(line, part) for line, parts in enumerate(divided) for part in parts if part.reads]
     reads, named = _read_of(todo, pair, names)
     # Here, not in a function, so that its warning names the line of the caller.
-    found = run(todo, pair.marked(ids_of(model, reads, strict, named)), 0)
+    written = run(todo, pair.marked(ids_of(model, reads, strict, named)), 0)
     first = [list(parts) for parts in divided]  # which live as long as their `id`s are keys
     again: list[tuple[int, Part]] = []
     if protect == "changed" and not whole:
         for line, part in todo:
-            if (other := keeping(texts[line], part, found[id(part)].text)) is not None:
+            if (other := keeping(texts[line], part, written[id(part)].text)) is not None:
                 pieces = reader.fitting(texts[line], other)
                 place = divided[line].index(part)
                 divided[line][place : place + 1] = pieces
-                again += [(line, one) for one in pieces if one.reads]
+                again += [(line, piece) for piece in pieces if piece.reads]
         if again:
-            found |= run_again(again, len(texts) - len({line for line, _ in again}))
+            written |= run_again(again, len(texts) - len({line for line, _ in again}))
     again, second = [], list(divided)
     for line, parts in enumerate(divided):
         pieces = []
         for part in parts:
-            if part.reads is None or part.restored(found[id(part)].text) is not None:
+            if part.reads is None or part.restored(written[id(part)].text) is not None:
                 pieces.append(part)
                 continue
             smaller = around_kept(texts[line], part)
             pieces += smaller
-            again += [(line, one) for one in smaller if one.reads]
+            again += [(line, piece) for piece in smaller if piece.reads]
         second[line], divided[line] = parts, pieces
     if again:
-        found |= run_again(again, len(texts) - len({line for line, _ in again}))
+        written |= run_again(again, len(texts) - len({line for line, _ in again}))
     del first, second
     return [
-        assembled(text, parts, found, pair.start, length_penalty)
+        assembled(text, parts, written, pair.start, length_penalty)
         for text, parts in zip(texts, divided, strict=True)
     ]
 

@@ -84,7 +84,7 @@ def embed_file(
     """
     precision = resolved(precision, model.device)
     first = source()
-    counts = Counter(one.file for one in first)
+    counts = Counter(text.file for text in first)
     total = sum(number for file, number in counts.items() if file not in first.bad)
     if first.blank and strict:
         raise ArgumentError(f"'{first.name}' has {first.blanks}")
@@ -99,16 +99,16 @@ def embed_file(
     while batch := list(islice(texts, PART)):
         vectors = embed(
             model,
-            [one.text for one in batch],
+            [text.text for text in batch],
             strict=strict,
-            names=[f"line {one.line} of '{one.file}'" for one in batch],
+            names=[f"line {text.line} of '{text.file}'" for text in batch],
             precision=precision,
             doubts=doubts,
             progress=lambda now, _, done=done: progress(done + now, total),  # type: ignore[misc]
             **options,
         )
         if precision != "float32" and not lost:
-            lost = [str(digits_lost(model, [one.text for one in batch], vectors, **options))]
+            lost = [str(digits_lost(model, [text.text for text in batch], vectors, **options))]
         parts.add(vectors, doubts)
         done += len(batch)
     if done != total:
@@ -123,14 +123,14 @@ def embed_file(
     return Written(
         texts=total,
         width=len(probe),
-        continued=parts.found * PART,
+        continued=parts.resumed * PART,
         notes=[*first.notes, *doubts.messages(), *lost],
     )
 
 
 def _good(source: Source, before: Source) -> Iterator[Text]:
     """The texts of the files that could be read before, to their end."""
-    return (one for one in source if one.file not in before.bad)
+    return (text for text in source if text.file not in before.bad)
 
 
 class _Parts:
@@ -140,7 +140,7 @@ class _Parts:
         self.output, self.made_from, self.probe = output, made_from, probe
         target = Path(os.path.realpath(output))
         self.folder = target.parent / f"{UNFINISHED.rstrip('*')}{target.name}.parts"
-        self.number = self.found = 0
+        self.number = self.resumed = 0
 
     def open(self, total: int) -> tuple[int, Doubts]:
         """The number of texts that are embedded already, and the doubts about them."""
@@ -153,7 +153,7 @@ class _Parts:
             return 0, Doubts()
         while self._path(self.number).is_file() and (self.number + 1) * PART <= total:
             self.number += 1
-        self.found = self.number
+        self.resumed = self.number
         doubts = about["doubts"]
         return self.number * PART, Doubts(**doubts | {"longest": tuple(doubts["longest"])})
 
@@ -260,9 +260,9 @@ def _table(batch: Sequence[Text], vectors: np.ndarray[Any, Any], schema: Any) ->
     pyarrow = pyarrow_for("Parquet")
     flat = pyarrow.array(np.ascontiguousarray(vectors).reshape(-1))
     columns = {
-        "file": [one.file for one in batch],
-        "line": [one.line for one in batch],
-        "text": [one.text for one in batch],
+        "file": [text.file for text in batch],
+        "line": [text.line for text in batch],
+        "text": [text.text for text in batch],
         EMBEDDING: pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
     return pyarrow.table({name: columns[name] for name in schema.names}, schema=schema)

@@ -23,9 +23,9 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
     """
     check_translator(model)
     grids = []
-    for one in translation.sentences or (translation,):
+    for sentence in translation.sentences or (translation,):
         try:
-            grids.append(_aligned(model, one, translation.start))
+            grids.append(_aligned(model, sentence, translation.start))
         except ArgumentError:
             if len(translation.sentences) < 2:
                 raise
@@ -38,15 +38,17 @@ def alignment(model: EncoderDecoder, translation: Translation) -> Alignment:
     )
 
 
-def _aligned(model: EncoderDecoder, one: Sentence | Translation, start: int | None) -> Alignment:
+def _aligned(
+    model: EncoderDecoder, sentence: Sentence | Translation, start: int | None
+) -> Alignment:
     """The alignment of a sentence; a name in it is written as what it stands for."""
     assert model.tokenizer is not None
     start = model.config.start if start is None else start
     assert start is not None
-    device, target = model.device, [start, *one.ids]
+    device, target = model.device, [start, *sentence.ids]
     with torch.no_grad():
         _, recording = model(
-            torch.tensor([one.source_ids], device=device),
+            torch.tensor([sentence.source_ids], device=device),
             torch.tensor([target[:-1]], device=device),
             watch=True,
         )
@@ -55,11 +57,11 @@ def _aligned(model: EncoderDecoder, one: Sentence | Translation, start: int | No
         marks |= {*model.tokenizer.languages.ids.values()}
     source_words, target_words = (
         plain_words([model.tokenizer.token(number) for number in ids], ids, marks)
-        for ids in (one.source_ids, target)
+        for ids in (sentence.source_ids, target)
     )
     grid = align_by(
         recording, model.alignment_heads, source_words=source_words, target_words=target_words
     )
-    names = one.names if isinstance(one, Sentence) else {}
+    names = sentence.names if isinstance(sentence, Sentence) else {}
     sides = ([names.get(word, word) for word in side] for side in (grid.source, grid.target))
     return Alignment(grid.weights, *sides)

@@ -70,7 +70,7 @@ def words(text: str) -> list[str]:
 
     A word has a letter, and may have digits: 4k, 2nd, covid-19.
     """
-    found: list[str] = []
+    result: list[str] = []
     spaced = _pattern("unspaced").sub(" ", _plain(text))
     before = ""  # "word", "hyphen" after a word, or something else
     for piece in filter(None, _pattern("boundary").split(spaced)):
@@ -78,13 +78,13 @@ def words(text: str) -> list[str]:
         if is_numbered or _pattern("word").match(piece):
             word = piece.removesuffix("'s").casefold()
             if before == "hyphen":
-                found[-1] += f"-{word}"
+                result[-1] += f"-{word}"
             else:
-                found.append(word)
+                result.append(word)
             before = "word"
         else:
             before = "hyphen" if piece == "-" and before == "word" else ""
-    return found
+    return result
 
 
 def strings(text: str) -> Iterator[tuple[str, ...]]:
@@ -156,14 +156,14 @@ def _strongest(own: Counter[str], total: Counter[str], mean: float, most: int) -
     return chosen
 
 
-def _overlap(one: str, other: str) -> bool:
+def _overlap(first: str, second: str) -> bool:
     """Whether two strings without spaces share a part, so that one of them is no word."""
-    if not (_pattern("unspaced").match(one) and _pattern("unspaced").match(other)):
+    if not (_pattern("unspaced").match(first) and _pattern("unspaced").match(second)):
         return False
-    if one in other or other in one:
+    if first in second or second in first:
         return True
-    ends = range(1, min(len(one), len(other)))
-    return any(one[-n:] == other[:n] or other[-n:] == one[:n] for n in ends)
+    ends = range(1, min(len(first), len(second)))
+    return any(first[-n:] == second[:n] or second[-n:] == first[:n] for n in ends)
 
 
 def _recurring(documents: Sequence[Sequence[str]]) -> list[Counter[str]]:

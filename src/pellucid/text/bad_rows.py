@@ -55,10 +55,10 @@ class BadRows:
             source: the file's name.
             encoding: that was asked for, if any.
         """
-        found = unescaped(text)
-        if found is None:
+        escaped = unescaped(text)
+        if escaped is None:
             return None
-        data, start = found
+        data, start = escaped
         reason = (
             f"{what} of '{source}' is not {encoding or 'UTF-8'} text: it has the byte "
             f"0x{data[start]:02x}"

@@ -48,16 +48,18 @@ def read_template(tokenizer: Tokenizer, directory: Path, settings: Mapping[str, 
 
 def _templates(directory: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """The templates by name; one without a name is the default."""
-    said = settings.get("chat_template")
-    if isinstance(said, list):
-        said = {one.get("name"): one.get("template") for one in said if isinstance(one, dict)}
-    found = said if isinstance(said, dict) else {DEFAULT: said}
+    setting = settings.get("chat_template")
+    if isinstance(setting, list):
+        setting = {
+            entry.get("name"): entry.get("template") for entry in setting if isinstance(entry, dict)
+        }
+    templates = setting if isinstance(setting, dict) else {DEFAULT: setting}
     if (directory / FILE).is_file():
-        found = {DEFAULT: text_in(directory, FILE, 4 * MOST_TEMPLATE)}
+        templates = {DEFAULT: text_in(directory, FILE, 4 * MOST_TEMPLATE)}
     more = {file.stem: "" for file in (directory / MORE).glob("*.jinja")}
     return {
         name: template
-        for name, template in {**more, **found}.items()
+        for name, template in {**more, **templates}.items()
         if isinstance(name, str) and isinstance(template, str)
     }
 
@@ -68,11 +70,11 @@ def _named_tokens(directory: Path, settings: Mapping[str, Any]) -> dict[str, str
     Older checkpoints have them in a file of their own, which takes precedence; newer ones, with all
     added tokens in tokenizer_config.json, may still have that file, but it is not read.
     """
-    said = dict(settings)
+    merged = dict(settings)
     if "added_tokens_decoder" not in settings and (directory / MARKS).is_file():
-        said |= json_in(directory, MARKS)
-    extra = said.get("extra_special_tokens")
-    named = {name: token for name, token in said.items() if name.endswith("_token")}
+        merged |= json_in(directory, MARKS)
+    extra = merged.get("extra_special_tokens")
+    named = {name: token for name, token in merged.items() if name.endswith("_token")}
     named |= extra if isinstance(extra, dict) else {}
     contents = {
         name: token.get("content") if isinstance(token, dict) else token
@@ -125,11 +127,11 @@ def rendered(tokenizer: Tokenizer, messages: Sequence[Message], *, replies: bool
         "documents": None,
         **tokenizer.named_tokens,
     }
-    asked = json.dumps({"template": template, "variables": variables})
+    request = json.dumps({"template": template, "variables": variables})
     try:
         done = subprocess.run(
             [sys.executable, "-P", chat_worker.__file__],
-            input=asked.encode(),
+            input=request.encode(),
             capture_output=True,
             timeout=TIMEOUT,
             check=False,

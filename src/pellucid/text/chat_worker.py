@@ -24,9 +24,9 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     except (ImportError, ValueError, OSError):  # not on every system; the caller has a timeout
         pass
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        text = rendered(asked["template"], asked["variables"])
+        text = rendered(request["template"], request["variables"])
         if len(text) > MOST_TEXT:
             raise ValueError(f"its text is longer than {MOST_TEXT:,} characters")
         result = {"text": text}

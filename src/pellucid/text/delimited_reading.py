@@ -60,13 +60,13 @@ class Table:
         if begun is None:
             raise nothing_in(self.path)
         header_line, first = begun
-        places = self.choose(first)
+        columns = self.choose(first)
         ahead: list[tuple[int, list[str]]] = []
         if self.headed and len(first) == 1:
             ahead = list(islice(rows, _LOOKED_AT))
             self._look_at_name(first[0], header_line, [row[0] for _, row in ahead])
         if not self.headed:
-            if same := _called(first, places):
+            if same := _called(first, columns):
                 self.noticed.add("number", source, header_line, same)
             ahead = [begun]
         quotes = _Quotes()
@@ -83,7 +83,7 @@ class Table:
                 )
                 self._set_aside(line, made.delimiter.join(row), fault)
                 continue
-            chosen = [row[place] for place in places]
+            chosen = [row[column] for column in columns]
             if made.quoted:
                 if delimiters.swallowed(row, made):
                     self.noticed.add("swallowed", source, line, " ".join(row))
@@ -105,7 +105,7 @@ class Table:
             return
         words = len(name.split())
         is_text = words > 3 or name.rstrip().endswith((".", "!", "?"))
-        if any(one is not None for one in names_in(self.choose)):  # it was named
+        if any(wanted is not None for wanted in names_in(self.choose)):  # it was named
             is_like = False
         else:
             is_like = words > 1 or bool(texts and 2 * len(name) >= median(map(len, texts)))
@@ -147,7 +147,7 @@ def _sample(lines: Iterator[str]) -> list[str]:
     return sample
 
 
-def _called(first: Sequence[str], places: Sequence[int]) -> str:
+def _called(first: Sequence[str], columns: Sequence[int]) -> str:
     """The first row, if it looks like a header with the numbers of the chosen columns as names."""
-    numbers = [str(place + 1) for place in places]
+    numbers = [str(column + 1) for column in columns]
     return " ".join(first) if all(number in first for number in numbers) else ""

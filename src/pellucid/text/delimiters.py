@@ -76,9 +76,9 @@ def layout(lines: Sequence[str], source: str, *, given: str | None, ending: str)
         given = excel[1]
     if given is None and ending != ".tsv":
         given = _fitting(lines, source)
-    found = Layout(given or "\t", given is not None or _is_quoted(lines), skipped)
-    _check_header(lines, found, source)
-    return found
+    chosen = Layout(given or "\t", given is not None or _is_quoted(lines), skipped)
+    _check_header(lines, chosen, source)
+    return chosen
 
 
 def _is_quoted(lines: Sequence[str]) -> bool:
@@ -226,7 +226,7 @@ def swallowed(row: Sequence[str], made: Layout) -> bool:
         between.pop(0)
 
     def is_row(line: str) -> bool:
-        return any(len(re.findall(one, line)) == len(row) - 1 for one in between)
+        return any(len(re.findall(pattern, line)) == len(row) - 1 for pattern in between)
 
     alike = sum(map(is_row, inner))
     return bool(inner) and (2 * alike >= len(inner) or (len(row) == 1 and len(inner) > 100))

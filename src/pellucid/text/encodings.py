@@ -154,11 +154,11 @@ codecs.register_error(ESCAPES, _escape)
 
 def unescaped(text: str) -> tuple[bytes, int] | None:
     """The bytes of a text with escaped ones, and where the first of these is; None without any."""
-    found = None if text.isascii() else _ESCAPED.search(text)
-    if found is None:
+    match = None if text.isascii() else _ESCAPED.search(text)
+    if match is None:
         return None
-    before = text[: found.start()].encode(errors=ESCAPES)
-    return before + text[found.start() :].encode(errors=ESCAPES), len(before)
+    before = text[: match.start()].encode(errors=ESCAPES)
+    return before + text[match.start() :].encode(errors=ESCAPES), len(before)
 
 
 def readable(text: str) -> str:

@@ -21,22 +21,22 @@ LEFT_OUT = ("P", "Z", "C", "Sm", "Sc", "Sk")
 """General categories of punctuation, spaces and signs; not of emoji, which may say something."""
 
 
-class _Said(dict[int, int | None]):
+class _KeptCharacters(dict[int, int | None]):
     """For `str.translate`: None for a character that is punctuation, and itself for others."""
 
     def __missing__(self, code: int) -> int | None:
-        found = None if unicodedata.category(chr(code)).startswith(LEFT_OUT) else code
-        self[code] = found
-        return found
+        kept = None if unicodedata.category(chr(code)).startswith(LEFT_OUT) else code
+        self[code] = kept
+        return kept
 
 
-_SAID = _Said()
+_KEPT = _KeptCharacters()
 
 
 def normalised(text: str) -> str:
     """The text without what equal texts may differ in."""
     plain = _folded(html.unescape(TAG.sub("", text)) if "<" in text or "&" in text else text)
-    return plain.translate(_SAID) or " ".join(_folded(text).split())
+    return plain.translate(_KEPT) or " ".join(_folded(text).split())
 
 
 def _folded(text: str) -> str:
@@ -57,5 +57,5 @@ def fingerprint(text: str, key: bytes = b"") -> int:
 def groups(texts: Sequence[str]) -> np.ndarray:
     """The group of each text, (texts,) int64 from 0; equal texts have the same one."""
     numbers: dict[str, int] = {}
-    found = [numbers.setdefault(normalised(text), len(numbers)) for text in texts]
-    return np.array(found, np.int64)
+    indices = [numbers.setdefault(normalised(text), len(numbers)) for text in texts]
+    return np.array(indices, np.int64)

@@ -110,12 +110,12 @@ def fairseq(directory: Path) -> FairseqTokenizer:
         tokens = [*MARKS, *pieces, *languages, MASK]
         ids = {token: number for number, token in enumerate(tokens)}
     around = _marks(name, settings, ids)
-    said = {"tokenizer_class": name} | {
+    tokenizer_config = {"tokenizer_class": name} | {
         key: settings[key]
         for key in ("src_lang", "tgt_lang", "language_codes", "legacy_behaviour")
         if key in settings
     }
-    files[SETTINGS] = json.dumps(said, indent=2).encode()
+    files[SETTINGS] = json.dumps(tokenizer_config, indent=2).encode()
     return FairseqTokenizer(files, model, ids, specials, around)
 
 
@@ -130,13 +130,15 @@ def _marks(
     """What stands before and after each text."""
     if name == "XLMRobertaTokenizer":
         return ("<s>",), (END,)
-    said = settings.get("src_lang") or {"M2M100Tokenizer": "en", **SUPPOSED}.get(name)
+    language = settings.get("src_lang") or {"M2M100Tokenizer": "en", **SUPPOSED}.get(name)
     if name == "PLBartTokenizer" and settings.get("language_codes") == "multi":
-        said = said or "en_XX"
-    if said is None:
+        language = language or "en_XX"
+    if language is None:
         return (), (END,)
-    token = _token(code_of(str(said)) or str(said), name)
+    token = _token(code_of(str(language)) or str(language), name)
     if token not in ids:
-        raise FileError(f"its {SETTINGS} has src_lang = {said!r}, which is not in the vocabulary")
+        raise FileError(
+            f"its {SETTINGS} has src_lang = {language!r}, which is not in the vocabulary"
+        )
     is_after = name in ("MBartTokenizer", "PLBartTokenizer") or settings.get("legacy_behaviour")
     return ((), (END, token)) if is_after else ((token,), (END,))

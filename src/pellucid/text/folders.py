@@ -23,10 +23,10 @@ def files_in(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     Raises:
         FileError: a folder has no files of a kind that is read, or too many.
     """
-    found, notes = [], []
+    files, notes = [], []
     for path in paths:
         if path == STDIN or not path.is_dir():
-            found.append(path)
+            files.append(path)
             continue
         read: list[Path] = []
         left: list[Path] = []
@@ -43,8 +43,8 @@ def files_in(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
                 f"left out {what} of '{name_of(path)}' that are neither text nor tables: "
                 f"{left[0].relative_to(path)}{' and others' if len(left) > 1 else ''}"
             )
-        found += read
-    return found, notes
+        files += read
+    return files, notes
 
 
 def _walk(folder: Path) -> Iterator[Path]:

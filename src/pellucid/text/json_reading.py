@@ -62,7 +62,9 @@ class Objects:
         name = name.removeprefix(self.prefix)
         any_item = re.sub(r"(?<=\.)\d+(?=\.|$)", "0", name)
         either = {name, any_item} if re.search(r"\.\d+(\.|$)", name) else ()
-        return any(value_of(item, one) is not None for _, item in self.first for one in either)
+        return any(
+            value_of(item, candidate) is not None for _, item in self.first for candidate in either
+        )
 
 
 def objects(
@@ -105,7 +107,7 @@ def objects(
         raise nothing_in(path)
     names = list(dict.fromkeys(name for _, item in first for name in _names(item)))
     prefixes = ["", f"{prefix}."] if prefix else [""]
-    return [Objects(names=names, first=first, rest=items, prefix=one) for one in prefixes]
+    return [Objects(names=names, first=first, rest=items, prefix=start) for start in prefixes]
 
 
 def _failing(error: FileError) -> Iterator[Item]:
@@ -225,12 +227,12 @@ def _array(path: Path, blocks: Iterator[str], aside: BadRows | None) -> Iterator
     mark()
     place += 1  # the bracket
     is_first = True
-    while (found := mark()) != "]":
+    while (character := mark()) != "]":
         if not is_first:
-            if found != ",":
+            if character != ",":
                 raise wrong("a comma or ] is missing", place)
             place += 1
-            found = mark()
+            character = mark()
         is_first = False
         while True:
             try:

@@ -51,16 +51,16 @@ def lost_spans(text: str, span: Span, translation: str) -> list[Span]:
     lost = []
     for match in KEPT.finditer(text):
         if span[0] <= match.start() and match.end() <= span[1]:
-            one, within = match[0], translation
+            kept, within = match[0], translation
             if match.lastgroup == "number":
-                one, within = re.sub(r"\D", "", one), digits
-                if len(one) <= 2 and int(one) <= MAY_BE_A_WORD:
+                kept, within = re.sub(r"\D", "", kept), digits
+                if len(kept) <= 2 and int(kept) <= MAY_BE_A_WORD:
                     continue
-            place = within.find(one)
+            place = within.find(kept)
             if place < 0:
                 lost.append(match.span())
             elif match.lastgroup != "number":  # each counts once
-                translation = translation[:place] + translation[place + len(one) :]
+                translation = translation[:place] + translation[place + len(kept) :]
     return lost
 
 
@@ -69,5 +69,5 @@ def changed(text: str, translation: str) -> list[str]:
 
     Numbers are left out, since languages write them in different ways.
     """
-    found = (match for match in KEPT.finditer(text) if match.lastgroup != "number")
-    return [match[0] for match in found if match[0] not in translation]
+    kept = (match for match in KEPT.finditer(text) if match.lastgroup != "number")
+    return [match[0] for match in kept if match[0] not in translation]

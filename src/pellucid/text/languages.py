@@ -73,13 +73,13 @@ class Languages:
         same = [code for code in self.ids if code.lower().split("_")[0] == wanted.lower()]
         if len(same) > 1:
             raise ArgumentError(f"{argument} must be one of {', '.join(same)}, not {name!r}")
-        found = same[0] if same else self._nearest(wanted)
-        if found is None:
+        match = same[0] if same else self._nearest(wanted)
+        if match is None:
             known = ", ".join(sorted(self.ids))
             raise ArgumentError(
                 f"{argument} must be a language of the model, not {name!r}; it has {known}"
             )
-        return found
+        return match
 
     def _nearest(self, wanted: str) -> str | None:
         """The code of a language by the names of BCP 47, ISO 639-1 and 639-3."""
@@ -144,7 +144,7 @@ def placed(tokenizer: Any, settings: Mapping[str, Any]) -> Languages | None:
         place = "after"
     codes = {number: code for code, number in ids.items()}
     supposed = codes.get(example[0], codes.get(example[-1], SUPPOSED.get(name)))
-    source, target = (_said(settings, f"{side}_lang", ids) for side in ("src", "tgt"))
+    source, target = (_language_setting(settings, f"{side}_lang", ids) for side in ("src", "tgt"))
     source = source or supposed
     if tokenizer.inner is not None and source is not None and name in PLACES:
         _put_marks(tokenizer.inner, tokens[ids[source]], place)
@@ -162,7 +162,7 @@ SUPPOSED = {"NllbTokenizer": "eng_Latn", "MBartTokenizer": "en_XX", "MBart50Toke
 END = "</s>"
 
 
-def _said(settings: Mapping[str, Any], key: str, ids: Mapping[str, int]) -> str | None:
+def _language_setting(settings: Mapping[str, Any], key: str, ids: Mapping[str, int]) -> str | None:
     code = settings.get(key)
     code = (code_of(code) or code) if isinstance(code, str) else None
     return code if code in ids else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pellucid.common.files import printable
 from pellucid.common.wording import count, short
 
-_SAID = {
+_MESSAGES = {
     "json": ("text", "is JSON, read as it stands", "are JSON, read as they stand", ""),
     "json line": (
         "line",
@@ -103,7 +103,7 @@ class Noticed:
         """Count one.
 
         Args:
-            kind: a key of `_SAID`.
+            kind: a key of `_MESSAGES`.
             source: the name of the file.
             line: where it is, from 1.
             example: the text.
@@ -111,8 +111,8 @@ class Noticed:
         self.counts[kind] += 1
         if kind not in self.first:
             shown = " ".join(printable(example[:200]).split())
-            said = f": “{short(shown, 60)}”" if shown else ""
-            self.first[kind] = f"line {line} of '{source}'{said}"
+            quoted = f": “{short(shown, 60)}”" if shown else ""
+            self.first[kind] = f"line {line} of '{source}'{quoted}"
 
     def copy(self) -> "Noticed":
         """What is noticed so far."""
@@ -134,8 +134,8 @@ class Noticed:
         messages = []
         for kind, example in self.first.items():
             number = self.counts[kind]
-            noun, one, many, advice = _SAID[kind]
-            what, the = (one, "in") if number == 1 else (many, "the first in")
+            noun, singular, plural, advice = _MESSAGES[kind]
+            what, the = (singular, "in") if number == 1 else (plural, "the first in")
             messages.append(
                 f"{count(number, noun)} {what}, {the} {example}{advice and f'; {advice}'}"
             )

@@ -59,9 +59,9 @@ def header(path: Path, wanted: Sequence[str | None] = ()) -> list[str]:
 
     with opened(path) as file:
         schema = file.schema_arrow
-        found = [name for field in schema for name in names(field.name, field.type)]
-        others = (name for name in wanted if name is not None and name not in found)
-        return found + [name for name in others if _place(name, schema) is not None]
+        columns = [name for field in schema for name in names(field.name, field.type)]
+        others = (name for name in wanted if name is not None and name not in columns)
+        return columns + [name for name in others if _place(name, schema) is not None]
 
 
 def _place(name: str, schema: Any) -> tuple[tuple[str, ...], str] | None:
@@ -97,15 +97,17 @@ def cells(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """
     with opened(path) as file:
         flat = set(file.schema_arrow.names)
-        places = {name: _place(name, file.schema_arrow) or ((name,), "") for name in names}
-        read = sorted({".".join(fields) for fields, _ in places.values()})
+        locations = {name: _place(name, file.schema_arrow) or ((name,), "") for name in names}
+        read = sorted({".".join(fields) for fields, _ in locations.values()})
         _check_packing(file.metadata, set(read), path)
         whole = {file.metadata.schema.column(n).path for n in range(file.metadata.num_columns)}
     # A text that occurs in many rows is held once; a list has no column of its own name.
     repeated = [name for name in read if name in flat & whole]
     with opened(path, read_dictionary=repeated, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=ROWS, columns=read):
-            columns = {name: _values(_column(batch, *place)) for name, place in places.items()}
+            columns = {
+                name: _values(_column(batch, *location)) for name, location in locations.items()
+            }
             yield from zip(*(columns[name] for name in names), strict=True)
 
 

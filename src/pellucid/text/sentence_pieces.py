@@ -154,8 +154,8 @@ def spiece(directory: Path) -> PieceTokenizer:
     files = {"spiece.model": content}
     if settings:
         kept = ("tokenizer_class", "extra_ids", "offset")
-        said = {key: settings[key] for key in kept if key in settings}
-        files[SETTINGS] = json.dumps(said, indent=2).encode()
+        tokenizer_config = {key: settings[key] for key in kept if key in settings}
+        files[SETTINGS] = json.dumps(tokenizer_config, indent=2).encode()
     return PieceTokenizer(files, model, model, ids, mark)
 
 

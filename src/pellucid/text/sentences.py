@@ -70,16 +70,16 @@ def clause_spans(text: str, span: Span, fits: Callable[[str], bool]) -> list[Spa
     while start < end and not fits(text[start:end]):
         cut = next(
             (
-                place
-                for places in (_after(CLAUSE, text, span), _after(SPACE, text, span), range(end))
-                if (place := _furthest(text, start, end, places, fits)) is not None
+                offset
+                for offsets in (_after(CLAUSE, text, span), _after(SPACE, text, span), range(end))
+                if (offset := _furthest(text, start, end, offsets, fits)) is not None
             ),
             start + 1,
         )
         spans.append((start, cut))
         start = cut
-    trimmed = (_trimmed(text, one) for one in (*spans, (start, end)))
-    return [one for one in trimmed if one[0] < one[1]]
+    trimmed = (_trimmed(text, part) for part in (*spans, (start, end)))
+    return [part for part in trimmed if part[0] < part[1]]
 
 
 def _after(mark: re.Pattern[str], text: str, span: Span) -> list[int]:
@@ -87,10 +87,10 @@ def _after(mark: re.Pattern[str], text: str, span: Span) -> list[int]:
 
 
 def _furthest(
-    text: str, start: int, end: int, places: Sequence[int], fits: Callable[[str], bool]
+    text: str, start: int, end: int, offsets: Sequence[int], fits: Callable[[str], bool]
 ) -> int | None:
     """The last of the places up to which the text fits; None if there is none."""
-    inner = [place for place in places if start < place < end]
+    inner = [offset for offset in offsets if start < offset < end]
     low, high = 0, len(inner)
     while low < high:
         middle = (low + high) // 2

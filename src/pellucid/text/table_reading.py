@@ -108,12 +108,12 @@ def table(
         blocks = chain([head], blocks)
         if head.lstrip().startswith(("{", "[")):
             return _json(path, blocks, choose, noticed, strings)
-    told = Table(path=path, choose=choose, headed=headed, noticed=noticed, aside=aside)
+    reader = Table(path=path, choose=choose, headed=headed, noticed=noticed, aside=aside)
     if ending in DELIMITED or reading.delimiter is not None or (path == STDIN and headed):
-        return strings.checked(told.rows(blocks, reading.delimiter))
+        return strings.checked(reader.rows(blocks, reading.delimiter))
     if not headed:
         lines = text_lines(path, reading.encoding, escapes=escapes)
-        return strings.checked(told.tabbed(lines))
+        return strings.checked(reader.tabbed(lines))
     with opened(path):  # if it cannot be read, that is the error
         raise ArgumentError(
             f"'{name_of(path)}' has one text per line and no columns; .csv, .tsv, .json, .jsonl "
@@ -125,10 +125,10 @@ def _json(
     path: Path, blocks: Iterator[str], choose: Choose, noticed: Noticed, strings: "_Strings"
 ) -> Iterator[Row]:
     wanted = names_in(choose)
-    found = json_reading.objects(path, blocks, wanted, noticed, strings.aside)
-    if not found:
+    candidates = json_reading.objects(path, blocks, wanted, noticed, strings.aside)
+    if not candidates:
         return
-    objects, names = _chosen(choose, found, wanted)
+    objects, names = _chosen(choose, candidates, wanted)
     for line, item in objects:
         row = strings.row(line, [json_reading.value_of(item, name) for name in names], names)
         if row is not None:
@@ -136,11 +136,11 @@ def _json(
 
 
 def _chosen(
-    choose: Choose, found: Sequence[json_reading.Objects], wanted: Sequence[str | None]
+    choose: Choose, candidates: Sequence[json_reading.Objects], wanted: Sequence[str | None]
 ) -> tuple[json_reading.Objects, list[str]]:
     """The objects under the header that has the chosen names, and these names in an object."""
     first: ArgumentError | None = None
-    for objects in found:
+    for objects in candidates:
         header = objects.header(wanted)
         try:
             names = [header[place] for place in choose(header)]
@@ -228,9 +228,13 @@ class _Strings:
 
 def _label(cell: Any) -> Any:
     """A label as text: a number, true or false, or a list, as JSON has it; NaN is no label."""
-    if isinstance(cell, list | tuple) and all(isinstance(one, str | int | float) for one in cell):
-        known = [one for one in cell if not _is_nan(one)]
-        return json.dumps([one if isinstance(one, str) else json.dumps(one) for one in known])
+    if isinstance(cell, list | tuple) and all(
+        isinstance(element, str | int | float) for element in cell
+    ):
+        known = [element for element in cell if not _is_nan(element)]
+        return json.dumps(
+            [element if isinstance(element, str) else json.dumps(element) for element in known]
+        )
     if _is_nan(cell):
         return None
     return json.dumps(cell) if isinstance(cell, int | float) else cell

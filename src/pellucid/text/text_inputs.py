@@ -63,7 +63,7 @@ class Items:
         return [f"line {line} of '{file}'" for line, file in zip(self.lines, files, strict=True)]
 
     @property
-    def places(self) -> dict[str, list[str] | list[int]]:
+    def location_columns(self) -> dict[str, list[str] | list[int]]:
         """Columns that tell where each text is: its line, and its file if there are several."""
         return ({"file": self.files} if self.files else {}) | {"line": self.lines}
 
@@ -127,15 +127,15 @@ def from_file(
     labels: list[str] = []
     files: list[str] = []
     left = untrusted.MOST_TEXT
-    for one in source:
-        left -= len(one.text)
+    for text in source:
+        left -= len(text.text)
         if left < 0:
             raise too_long("the text", path, untrusted.MOST_TEXT)
-        texts.append(one.text)
-        lines.append(one.line)
-        labels += one.labels
+        texts.append(text.text)
+        lines.append(text.line)
+        labels += text.labels
         if source.is_folder:
-            files.append(one.file)
+            files.append(text.file)
     if source.bad:
         kept = [file not in source.bad for file in files]
         texts, lines = list(compress(texts, kept)), list(compress(lines, kept))
@@ -254,9 +254,9 @@ class Source:
         for path in self.files:
             before = self.noticed.copy(), len(self.blank), self._first_blank
             try:
-                for one in self._texts(path):
+                for text in self._texts(path):
                     is_empty = False
-                    yield one
+                    yield text
             except (FileError, ArgumentError) as error:
                 if self.whole or not self.is_folder:
                     raise

@@ -41,17 +41,17 @@ class Growth:
         marks = inner.num_special_tokens_to_add(is_pair=False)
         if marks > MOST_MARKS:
             raise FileError(f"its tokenizer adds {marks:,} special tokens to each text")
-        said = list(_steps(inner.decoder, "decoders"))
-        writes = math.prod(_times(step) for step in said if step["type"] == "Replace")
+        steps = list(_steps(inner.decoder, "decoders"))
+        writes = math.prod(_times(step) for step in steps if step["type"] == "Replace")
         if writes > MOST_TIMES:
             raise FileError(
                 f"its tokenizer's decoder may make tokens {writes:,.0f} times as long; "
                 f"{MOST_TIMES} times is the most"
             )
-        said = list(_steps(inner.normalizer, "normalizers"))
+        steps = list(_steps(inner.normalizer, "normalizers"))
         self._steps: list[tuple[Callable[[str], float], Callable[[str], str]]] = []
-        if math.prod(map(_times, said)) > MOST_TIMES:
-            self._steps = [(partial(_most, step), _applied(step)) for step in said]
+        if math.prod(map(_times, steps)) > MOST_TIMES:
+            self._steps = [(partial(_most, step), _applied(step)) for step in steps]
 
     def check(self, texts: Iterable[str]) -> None:
         """Refuse texts that would become too long.
@@ -77,46 +77,46 @@ def _steps(part: Any, several: str) -> Iterable[Mapping[str, Any]]:
     """The steps of a normalizer or decoder, one by one."""
     if part is None:
         return
-    said = [json.loads(part.__getstate__())]
-    while said:
-        one = said.pop(0)
-        if one.get("type") == "Sequence":
-            said = [*one[several], *said]
+    pending = [json.loads(part.__getstate__())]
+    while pending:
+        step = pending.pop(0)
+        if step.get("type") == "Sequence":
+            pending = [*step[several], *pending]
         else:
-            yield one
+            yield step
 
 
-def _applied(said: Mapping[str, Any]) -> Callable[[str], str]:
+def _applied(config: Mapping[str, Any]) -> Callable[[str], str]:
     from tokenizers import normalizers
 
     step = normalizers.Sequence([])
-    step.__setstate__(json.dumps(said).encode())
+    step.__setstate__(json.dumps(config).encode())
     apply: Callable[[str], str] = step.normalize_str
     return apply
 
 
-def _most(said: Mapping[str, Any], text: str) -> float:
+def _most(step: Mapping[str, Any], text: str) -> float:
     """The most bytes that a step makes of a text."""
     size = _size(text)
-    if said["type"] == "Replace" and said["pattern"].get("String"):
-        old = said["pattern"]["String"]
-        return size + text.count(old) * (_size(said["content"]) - _size(old))
-    if said["type"] == "Prepend":
-        return size + _size(said["prepend"])
+    if step["type"] == "Replace" and step["pattern"].get("String"):
+        old = step["pattern"]["String"]
+        return size + text.count(old) * (_size(step["content"]) - _size(old))
+    if step["type"] == "Prepend":
+        return size + _size(step["prepend"])
     # A pattern may match between any two letters, and before the first.
-    return size * _times(said) + _size(said.get("content", ""))
+    return size * _times(step) + _size(step.get("content", ""))
 
 
-def _times(said: Mapping[str, Any]) -> float:
+def _times(step: Mapping[str, Any]) -> float:
     """How many times as long a step makes a text, at the most."""
-    kind = said["type"]
+    kind = step["type"]
     if kind == "Replace":
-        content, old = _size(said["content"]), said["pattern"].get("String")
+        content, old = _size(step["content"]), step["pattern"].get("String")
         return max(1.0, content / _size(old)) if old else 1.0 + content
     if kind == "Prepend":
-        return 1.0 + _size(said["prepend"])
+        return 1.0 + _size(step["prepend"])
     if kind == "Precompiled":
-        return _longest_mapped(base64.b64decode(said["precompiled_charsmap"]))
+        return _longest_mapped(base64.b64decode(step["precompiled_charsmap"]))
     return TIMES.get(kind, 2.0)
 
 

@@ -26,12 +26,12 @@ def no_text(head: bytes) -> str | None:
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if 0 not in head and controls <= _MANY * len(head):
         return None
-    found = _wide(head) if b"\n" in head or controls > _MANY * len(head) else None
-    if found is not None:
-        name = found[:6].upper()
+    encoding = _wide(head) if b"\n" in head or controls > _MANY * len(head) else None
+    if encoding is not None:
+        name = encoding[:6].upper()
         return (
             f"is not UTF-8 text: it looks like {name} without a mark; if it is: "
-            f"--encoding {found}, and if not: --encoding utf-8"
+            f"--encoding {encoding}, and if not: --encoding utf-8"
         )
     if controls <= _MOST * len(head):
         return None  # what is odd in a text is noticed where it is read
@@ -43,7 +43,7 @@ def no_text(head: bytes) -> str | None:
 
 def _wide(head: bytes) -> str | None:
     """The encoding of two or four bytes a letter that reads as text; with the fewest scripts."""
-    found = {}
+    scripts = {}
     for encoding in _CANDIDATES:
         size = 4 if "32" in encoding else 2
         try:
@@ -55,8 +55,8 @@ def _wide(head: bytes) -> str | None:
         if b"\n" in head and "\n" not in text:  # a table that a control character divides
             continue
         if text and all(map(_is_of_text, text)):
-            found[encoding] = len({ord(letter) >> 8 for letter in text})
-    return min(found, key=found.__getitem__, default=None)
+            scripts[encoding] = len({ord(letter) >> 8 for letter in text})
+    return min(scripts, key=scripts.__getitem__, default=None)
 
 
 def _is_of_text(letter: str) -> bool:

@@ -28,7 +28,7 @@ def alignment(volume: Volume, item: int) -> dict[str, Any]:
         OutOfRangeError: there is no such text.
     """
     names = volume.seen.names
-    named = [one for one in volume.seen.alignment_heads if one[0] in names]
+    named = [head for head in volume.seen.alignment_heads if head[0] in names]
     grid = _align(volume, item, named)
     return {
         "source": grid.source,
@@ -74,10 +74,10 @@ def _made_of(volume: Volume, named: Sequence[tuple[str, int]]) -> str:
         return "the mean over all layers and heads"
     records = volume.seen.latest()
     names = [record.name for record in records]
-    places = [label_layers(records)[names.index(name)] for name, _ in named]
+    labels = [label_layers(records)[names.index(name)] for name, _ in named]
     heads = ", ".join(
         f"layer {stack}{layer}, head {head}"
-        for (stack, layer), (_, head) in zip(places, named, strict=True)
+        for (stack, layer), (_, head) in zip(labels, named, strict=True)
     )
     listed = f"{heads}, which the model lists for alignment"
     return listed if len(named) == 1 else f"the mean of {listed}"

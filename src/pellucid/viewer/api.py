@@ -118,9 +118,9 @@ class Api:
         return {"done": done, "of": len(self.catalogue.layers), "rows": rows}
 
     def words(self, side: Side, given: Given) -> Answer:
-        found = self.catalogue.words(given["layer"], given["item"], side)
+        words = self.catalogue.words(given["layer"], given["item"], side)
         first = given["first"]
-        return {"words": None if found is None else found[first : first + given["count"]]}
+        return {"words": None if words is None else words[first : first + given["count"]]}
 
     def thumbnails(self, given: Given) -> Answer:
         return Numbers(self.catalogue.thumbnails(given["layer"], given["item"]))

@@ -133,13 +133,13 @@ class Catalogue:
         if not 0 <= place.head < layer.heads:
             raise OutOfRangeError(f"there is no head {place.head}; there are {layer.heads}")
         with self._lock:
-            found = self._maps.get(place)
-            if found is None:
+            head_map = self._maps.get(place)
+            if head_map is None:
                 record = self._records[place.layer]
                 weights = record.weights.head(*_outer(record, place.item), place.head)
-                found = Map(weights, record.logsumexps is not None, self._cache)
-                self._maps[place] = found
-        return found
+                head_map = Map(weights, record.logsumexps is not None, self._cache)
+                self._maps[place] = head_map
+        return head_map
 
     def part(self, layer: int, item: int, head: int | None, queries: slice, keys: slice) -> Tensor:
         """Single weights of some queries and keys, (queries, keys).
@@ -168,8 +168,8 @@ class Catalogue:
         heads = range(of.heads) if head is None else [head]
         total = torch.zeros(high, wide)
         with torch.no_grad():
-            for one in heads:
-                weights = self.map(Place(layer, item, one)).weights
+            for index in heads:
+                weights = self.map(Place(layer, item, index)).weights
                 total += weights.rows(queries)[0, :, keys].to(total)
         return total / len(heads)
 
@@ -187,12 +187,12 @@ class Catalogue:
         self._check(layer, item)
         record, name = self._records[layer], ("layer", layer, item)
         weights = record.weights.batch_item(*_outer(record, item))
-        found = self._cache.get(name)
+        cached = self._cache.get(name)
         with torch.no_grad():
             if weights.is_known:
                 pass
-            elif found is not None:
-                weights.set_logsumexp(*found)
+            elif cached is not None:
+                weights.set_logsumexp(*cached)
             elif known:
                 self._cache.put(name, (weights.logsumexp,))
         return weights
@@ -223,8 +223,8 @@ class Catalogue:
 
         return [
             other
-            for other, one in enumerate(self.layers)
-            if one.recording == own.recording and is_same(other)
+            for other, candidate in enumerate(self.layers)
+            if candidate.recording == own.recording and is_same(other)
         ]
 
     def thumbnails(self, layer: int, item: int, size: int = THUMBNAIL) -> Tensor:

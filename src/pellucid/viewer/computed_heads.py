@@ -158,11 +158,11 @@ def described(heads: ComputedHeads, place: Place, parts: Parts) -> dict[str, Any
 
 def rounded(scores: Scores) -> AttentionWeights:
     """The weights as the page computes them: of query and key as they are in float16."""
-    found = []
-    for one in (scores.query, scores.key):
-        values, exponent = halves(one)
-        found.append(torch.from_numpy(values.astype("f4") * 2.0**-exponent).to(one.device))
-    return AttentionWeights(replace(scores, query=found[0], key=found[1]))
+    operands = []
+    for tensor in (scores.query, scores.key):
+        values, exponent = halves(tensor)
+        operands.append(torch.from_numpy(values.astype("f4") * 2.0**-exponent).to(tensor.device))
+    return AttentionWeights(replace(scores, query=operands[0], key=operands[1]))
 
 
 def halves(values: Tensor) -> tuple[np.ndarray[Any, Any], int]:

@@ -22,9 +22,11 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.since = self.loop.time()
         if len(self.connections) > MOST:
-            ours = [one for one in self.connections if isinstance(one, Connection)]
-            idle = [one for one in ours if not one.is_answering]
-            min(idle, key=lambda one: one.since).transport.abort()
+            ours = [
+                connection for connection in self.connections if isinstance(connection, Connection)
+            ]
+            idle = [connection for connection in ours if not connection.is_answering]
+            min(idle, key=lambda connection: connection.since).transport.abort()
         self._look()
 
     @property

@@ -211,7 +211,7 @@ def _steps(generated: RecordedGeneration) -> list[list[tuple[int, float]]]:
     """The most likely tokens of each step, and the generated one."""
     new = generated.ids[generated.prompt :]
     block = max(1, AT_ONCE // generated.vocabulary)
-    found: list[list[tuple[int, float]]] = []
+    steps: list[list[tuple[int, float]]] = []
     for start in range(0, len(new), block):
         some = new[start : start + block]
         shares = generated.logits(slice(start, start + len(some))).float().softmax(-1)
@@ -219,8 +219,8 @@ def _steps(generated: RecordedGeneration) -> list[list[tuple[int, float]]]:
         for row, number in enumerate(some):
             ids, values = likeliest.indices[row].tolist(), likeliest.values[row].tolist()
             step = list(zip(ids, values, strict=True))
-            found.append(step if number in ids else [*step, (number, float(shares[row, number]))])
-    return found
+            steps.append(step if number in ids else [*step, (number, float(shares[row, number]))])
+    return steps
 
 
 def _why(stopped: Ending, new_tokens: int) -> str:

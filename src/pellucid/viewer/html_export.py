@@ -116,7 +116,7 @@ def tiles_of(place: Place, layer: Layer) -> Iterator[Part]:
     for level in range(top_level(layer.queries, layer.keys) + 1):
         high, wide = (_cells(size, 2**level) for size in (layer.queries, layer.keys))
         # A single weight is its own mean and maximum.
-        ways = [f"?reduce={one}" for one in get_args(Reduce)] if level else [""]
+        ways = [f"?reduce={reduction}" for reduction in get_args(Reduce)] if level else [""]
         name = "/".join(map(str, ("tile", *place, level)))
         paths = (
             f"{name}/{row}/{column}{way}"
@@ -135,8 +135,8 @@ def _recordings(name: str) -> Every:
 
 
 def _alignments(wanted: Wanted) -> Iterator[Part]:
-    found = {(layer.recording, item) for _, item, layer in wanted.texts() if layer.is_cross}
-    yield Part([f"alignment/{recording}/{item}" for recording, item in sorted(found)])
+    pairs = {(layer.recording, item) for _, item, layer in wanted.texts() if layer.is_cross}
+    yield Part([f"alignment/{recording}/{item}" for recording, item in sorted(pairs)])
 
 
 def _aligned(wanted: Wanted) -> Iterator[Part]:
@@ -214,7 +214,9 @@ def exported(
     of = held_bytes(wanted)
     if of > limit:
         reasons = {wanted.computed_heads.plan(place).reason for place, _ in wanted.maps()} - {""}
-        why = "".join(f"; it cannot compute some weights, as {one}" for one in sorted(reasons))
+        why = "".join(
+            f"; it cannot compute some weights, as {reason}" for reason in sorted(reasons)
+        )
         raise TooLargeError(
             f"the page would contain {readable_bytes(of)} of numbers, more than the limit of "
             f"{readable_bytes(limit)}: select some --layers or --heads, record fewer tokens, or "

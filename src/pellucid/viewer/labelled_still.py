@@ -25,20 +25,20 @@ def labelled(catalogue: Catalogue, heads: bytes) -> tuple[bytes, int | None]:
     Only the picture of the heads where the text is long or its words are not known, or where the
     extra `png` is not installed.
     """
-    found = telling(catalogue, 0)["telling"]
-    words = None if found is None else catalogue.words(found["layer"], 0, "keys")
+    shown = telling(catalogue, 0)["telling"]
+    words = None if shown is None else catalogue.words(shown["layer"], 0, "keys")
     if words is None or len(words) > MOST:
         return heads, None
-    layer, head = catalogue.layers[found["layer"]], found["head"]
+    layer, head = catalogue.layers[shown["layer"]], shown["head"]
     with torch.no_grad():
-        weights = catalogue.layer(found["layer"], 0, known=False)
+        weights = catalogue.layer(shown["layer"], 0, known=False)
         dense = weights[head].float().cpu()
         visible = weights.masked[head].cpu() > -torch.inf
     names = tuple(word.strip() or "·" for word in words)
     step = Step(
         name="softmax",
         formula="",
-        sentence=Speaker(names, found["token"]).softmax(dense),
+        sentence=Speaker(names, shown["token"]).softmax(dense),
         matrices=(matrix("weights", dense, names, names, kind="percent", visible=visible),),
     )
     title = f"Layer {layer.stack}{layer.number}, head {head}"

@@ -100,5 +100,5 @@ class Race:
             sentence = TrainingComparison(
                 d_k=d_k, seed=seed, learning_rate=1e-3, scaled=scaled, unscaled=unscaled
             ).sentence()
-        steps = [[astuple(one) for one in pair] for pair in taken[first:]]
+        steps = [[astuple(step) for step in pair] for pair in taken[first:]]
         return {"steps": steps, "of": length(d_k), "sentence": sentence}

@@ -34,15 +34,15 @@ def examples() -> dict[str, Any]:
     `trained.Example`.
     """
     ways = [(name, way) for name, example in EXAMPLES.items() for way in example.weights]
-    found = [_example(name, way) for name, way in ways]
+    lessons = [_example(name, way) for name, way in ways]
     causal = _example("journey", "linear", causal=True)
     wheel = list(lookup.WHEEL)
     colours = lookup.lookup_lesson(wheel).change(speaker=wheel.index("orange"))
     looked_up = {"name": "lookup", "title": "looking up a colour", "lesson": as_json(colours)}
     return {
-        "examples": [*found, causal, looked_up],
+        "examples": [*lessons, causal, looked_up],
         "wheel": lookup.WHEEL,
-        "trained": [asdict(one) | {"name": name} for name, one in trained.EXAMPLES.items()],
+        "trained": [asdict(example) | {"name": name} for name, example in trained.EXAMPLES.items()],
     }
 
 
@@ -58,7 +58,7 @@ def _example(name: str, way: Form, *, causal: bool = False) -> dict[str, Any]:
     suffixes = {"linear": "linear layers", "causal": "causal mask"}
     return {
         "name": "-".join([name, *more]),
-        "title": lesson.title + "".join(f", {suffixes[one]}" for one in more),
+        "title": lesson.title + "".join(f", {suffixes[suffix]}" for suffix in more),
         "lesson": as_json(lesson),
     }
 
@@ -128,7 +128,9 @@ def head(seen: Recording, record: Record, item: int, head: int, token: int = 0) 
 
 def _speaker(masked: Tensor, tokens: list[str], is_self: bool) -> int:
     """The word that gives most to other words; the first word in cross-attention."""
-    words = torch.tensor([not is_special(one) and any(map(str.isalnum, one)) for one in tokens])
+    words = torch.tensor(
+        [not is_special(token) and any(map(str.isalnum, token)) for token in tokens]
+    )
     if not is_self:
         return int(words.int().argmax())
     return telling_word(masked.softmax(dim=-1).nan_to_num(), words)

@@ -124,19 +124,19 @@ def _page(thing: Recording | AttentionWeights) -> "Page":
     from pellucid.viewer.widget import Page
 
     shown = Shown(thing, _sizes(thing))
-    found = _pages.get(id(thing))
-    if found is None or found.comm is None or found.shown != shown:
+    page = _pages.get(id(thing))
+    if page is None or page.comm is None or page.shown != shown:
         catalogue = catalogue_of(thing)
-        one = len(catalogue.layers) == 1 and catalogue.layers[0].heads == 1
-        found = _pages[id(thing)] = Page(catalogue, "map" if one else "overview", shown)
-    return found
+        is_single = len(catalogue.layers) == 1 and catalogue.layers[0].heads == 1
+        page = _pages[id(thing)] = Page(catalogue, "map" if is_single else "overview", shown)
+    return page
 
 
 def _sizes(thing: Recording | AttentionWeights) -> list[torch.Size]:
     return (
         [thing.shape]
         if isinstance(thing, AttentionWeights)
-        else [one.shape for one in thing.records]
+        else [record.shape for record in thing.records]
     )
 
 

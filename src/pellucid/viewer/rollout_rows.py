@@ -42,13 +42,15 @@ def chain(catalogue: Catalogue, layer: int) -> list[int]:
             "rollout needs self-attention; in cross-attention, tokens of one text attend to another"
         )
     stack, volume = stack_of(record.name), catalogue.layers[layer].recording
-    found = [
+    numbers = [
         number
-        for number, one in enumerate(catalogue.layers[: layer + 1])
-        if one.recording == volume and not one.is_cross and stack_of(one.name) == stack
+        for number, candidate in enumerate(catalogue.layers[: layer + 1])
+        if candidate.recording == volume
+        and not candidate.is_cross
+        and stack_of(candidate.name) == stack
     ]
-    chain_of(seen, [catalogue.layers[number].name for number in found])
-    return found
+    chain_of(seen, [catalogue.layers[number].name for number in numbers])
+    return numbers
 
 
 def made_of(layers: Sequence[AttentionWeights], query: int) -> Tensor:

@@ -79,6 +79,9 @@ def _read(refusal: dict[str, Any], refusals: dict[str, str]) -> dict[str, Any]:
                 "content": {"application/json": {"schema": reading.schema()}},
             },
             "responses": {"200": {"description": about, "content": content}}
-            | {status: {"description": one, "content": refusal} for status, one in why.items()},
+            | {
+                status: {"description": description, "content": refusal}
+                for status, description in why.items()
+            },
         }
     }

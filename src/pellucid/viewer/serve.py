@@ -57,18 +57,18 @@ def listening(host: str, port: int) -> Iterator[Listening]:
         raise ArgumentError(f"--host must be an address like 127.0.0.1, not '{host}'") from None
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     problem: OSError | None = None
-    for one in (port,) if port else range(FIRST, LAST):
-        found = socket.socket(kind, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in (port,) if port else range(FIRST, LAST):
+        listener = socket.socket(kind, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, one))
-            found.listen()
+            listener.bind((host, candidate))
+            listener.listen()
         except OSError as error:
-            found.close()
+            listener.close()
             problem = error
             continue
-        with found:
-            yield Listening(host, found)
+        with listener:
+            yield Listening(host, listener)
         return
     assert problem is not None
     where = f"{host}, port {port}" if port else host

@@ -126,9 +126,9 @@ class Server:
         self._refuse_more()
         body = await asyncio.wait_for(_body(request), WAIT)
         reading = self._reader.ask(body)
-        found = await self._awaited(request, self._alone.submit(_read, reading), reading.cancel)
+        volume = await self._awaited(request, self._alone.submit(_read, reading), reading.cancel)
         reading.check()  # a newer one may have come while this one went from thread to thread
-        catalogue = Catalogue(found, *self._api.catalogue.volumes[: KEPT - 1])
+        catalogue = Catalogue(volume, *self._api.catalogue.volumes[: KEPT - 1])
         self._api = Api(catalogue, self._api.models, self._api.edition + 1)
         return JSONResponse({"edition": self._api.edition})
 
@@ -255,10 +255,10 @@ def _read(reading: Reading) -> Volume:
 
 def _answered(pending: PendingAnswer) -> Response:
     """All of it, to the last byte, in the thread that finds it."""
-    found = pending.find()
-    if not isinstance(found, Numbers):
-        return JSONResponse(found)
-    body = np.ascontiguousarray(found.values.detach().float().cpu().numpy().astype("<f4"))
+    answer = pending.find()
+    if not isinstance(answer, Numbers):
+        return JSONResponse(answer)
+    body = np.ascontiguousarray(answer.values.detach().float().cpu().numpy().astype("<f4"))
     shape = ",".join(map(str, body.shape))
-    headers = {"X-Shape": shape, "X-Exact": str(int(found.is_exact))}
+    headers = {"X-Shape": shape, "X-Exact": str(int(answer.is_exact))}
     return Response(body.tobytes(), media_type="application/octet-stream", headers=headers)

@@ -39,9 +39,9 @@ def telling(catalogue: Catalogue, recording: int) -> dict[str, Any]:
             weights = catalogue.layer(number, 0, known=False)
             dense, visible = weights[:].float().cpu(), (weights.masked[:] > -torch.inf).cpu()
         words = _words(catalogue, number, layer.keys)
-        for head, found in enumerate(worth(dense, visible, words)):
-            if found.total > 0 and (best is None or found.total > best[0]):
-                best = found.total, Telling(number, head, telling_word(dense[head], words))
+        for head, value in enumerate(worth(dense, visible, words)):
+            if value.total > 0 and (best is None or value.total > best[0]):
+                best = value.total, Telling(number, head, telling_word(dense[head], words))
     return {"telling": None if best is None else best[1]._asdict()}
 
 
@@ -51,5 +51,5 @@ def _words(catalogue: Catalogue, layer: int, count: int) -> Tensor:
     if spelt is None:
         return torch.ones(count, dtype=torch.bool)
     return torch.tensor(
-        [not is_special(one.strip()) and any(map(str.isalnum, one)) for one in spelt]
+        [not is_special(word.strip()) and any(map(str.isalnum, word)) for word in spelt]
     )

@@ -63,25 +63,25 @@ class TensorCache:
 
     def __init__(self, most: int = BYTES) -> None:
         self.bytes, self._most = 0, most
-        self._found: OrderedDict[Name, tuple[Tensor, ...]] = OrderedDict()
+        self._tensors: OrderedDict[Name, tuple[Tensor, ...]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, name: Name) -> Any:
         """The tensors of a key; None if they are not cached."""
         with self._lock:
-            if name in self._found:
-                self._found.move_to_end(name)
-            return self._found.get(name)
+            if name in self._tensors:
+                self._tensors.move_to_end(name)
+            return self._tensors.get(name)
 
     def has(self, name: Name) -> bool:
-        return name in self._found
+        return name in self._tensors
 
-    def put(self, name: Name, found: tuple[Tensor, ...]) -> None:
+    def put(self, name: Name, tensors: tuple[Tensor, ...]) -> None:
         with self._lock:
-            self.bytes += _bytes(found) - _bytes(self._found.pop(name, ()))
-            self._found[name] = found
+            self.bytes += _bytes(tensors) - _bytes(self._tensors.pop(name, ()))
+            self._tensors[name] = tensors
             while self.bytes > self._most:
-                self.bytes -= _bytes(self._found.popitem(last=False)[1])
+                self.bytes -= _bytes(self._tensors.popitem(last=False)[1])
 
 
 def top_level(queries: int, keys: int) -> int:
@@ -135,12 +135,12 @@ class Map:
                 return Tile(self._sampled(level, rows, cols, reduce), False)
             if level == 0:
                 return Tile(self._single(name, rows, cols), True)
-            found = self._cache.get(name)
-            if found is None:
+            pooled = self._cache.get(name)
+            if pooled is None:
                 find = self._fine if level < self._base else self._coarse
-                found = find(level, rows, cols)
-                self._cache.put(name, found)
-            sums, most = found
+                pooled = find(level, rows, cols)
+                self._cache.put(name, pooled)
+            sums, most = pooled
             if reduce == "max":
                 return Tile(most, True)
             return Tile(sums / self._counts(rows, cols, 2**level, 2**level), True)
@@ -184,10 +184,10 @@ class Map:
 
     def _single(self, name: Name, rows: slice, cols: slice) -> Tensor:
         """Single weights, to the last bit those of `weights[..., rows, cols]`."""
-        found = self._cache.get(name)
+        cached = self._cache.get(name)
         few = self.weights.rows(rows)
-        if found is not None:
-            few.set_logsumexp(*found)
+        if cached is not None:
+            few.set_logsumexp(*cached)
         else:
             self._cache.put(name, (few.logsumexp.clone(),))
         return few[0, :, cols]
@@ -202,10 +202,10 @@ class Map:
     def _coarse(self, level: int, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
         """As `_fine`, of the cells of bands."""
         cells = slice(cols.start >> self._base, -(-cols.stop >> self._base))
-        bands = [self._found(at) for at in self._bands_of(rows)]
+        bands = [self._find_band(at) for at in self._bands_of(rows)]
         group = 2 ** (level - self._base)
-        sums = torch.cat([one.sums[:, cells] for one in bands])
-        most = torch.cat([one.most[:, cells] for one in bands])
+        sums = torch.cat([band.sums[:, cells] for band in bands])
+        most = torch.cat([band.most[:, cells] for band in bands])
         return _joined(sums, group, torch.sum), _joined(most, group, torch.amax)
 
     def _sampled(self, level: int, rows: slice, cols: slice, reduce: Reduce) -> Tensor:
@@ -215,27 +215,27 @@ class Map:
         few = min(SAMPLED, down)
         some = _spread(rows, few, self.weights.device)
         sums, most, _ = self.weights.cells((1, cell), (some, cols))
-        one = slice(0, 1)
-        strip = most[0] if reduce == "max" else sums[0] / self._counts(one, cols, 1, cell)
+        single = slice(0, 1)
+        strip = most[0] if reduce == "max" else sums[0] / self._counts(single, cols, 1, cell)
         return strip[torch.arange(down) * few // down]
 
-    def _found(self, at: int) -> Band:
+    def _find_band(self, at: int) -> Band:
         # No lock: who waits for a turn, so that another goes first, must not hold what that needs.
-        found: Band | None = self._cache.get((self, "band", at))
-        if found is None:
+        band: Band | None = self._cache.get((self, "band", at))
+        if band is None:
             rows, cell = self._rows_of(at), 2**self._base
             known = None if self._recorded is None else self._recorded[:, rows]
             whole = self.weights.cells((cell, cell), (rows, slice(None)), known)
-            found = Band(*(one[0] for one in whole))
-            self._cache.put((self, "band", at), found)
-        return found
+            band = Band(*(part[0] for part in whole))
+            self._cache.put((self, "band", at), band)
+        return band
 
     def _logsumexp(self, rows: slice) -> Tensor:
         """(rows,)"""
         if self._recorded is not None:
             return self._recorded[0, rows]
         bands = self._bands_of(rows)
-        whole = torch.cat([self._found(at).logsumexp for at in bands])
+        whole = torch.cat([self._find_band(at).logsumexp for at in bands])
         first = bands[0] * self._band
         return whole[rows.start - first : rows.stop - first]
 
@@ -270,16 +270,16 @@ def _joined(cells: Tensor, group: int, join: Callable[[Tensor, int], Tensor]) ->
     return join(join(filled.unflatten(0, (-1, group)), 1).unflatten(1, (-1, group)), 2)
 
 
-def _bytes(found: tuple[Tensor, ...]) -> int:
-    return sum(one.nbytes for one in found)
+def _bytes(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _spread(rows: slice, count: int, device: torch.device) -> Tensor:
     """So many rows, each in the middle of its share."""
     size = rows.stop - rows.start
     middles = (2 * torch.arange(count, device=device) + 1) * size // (2 * count)
-    places: Tensor = rows.start + middles
-    return places
+    positions: Tensor = rows.start + middles
+    return positions
 
 
 def _span(name: str, number: int, level: int, size: int) -> slice:

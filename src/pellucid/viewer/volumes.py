@@ -69,7 +69,7 @@ def read(
             )
         from pellucid.viewer.generated import recorded_generation
 
-        found = recorded_generation(text, title, model, layers, new_tokens, step)
+        volume = recorded_generation(text, title, model, layers, new_tokens, step)
     else:
         _, inputs, seen = recorded(
             text,
@@ -81,6 +81,6 @@ def read(
             values_up_to=MOST_VALUES,
             answers=True,
         )
-        found = Volume(seen, title, rerun=Rerun(model, inputs))
+        volume = Volume(seen, title, rerun=Rerun(model, inputs))
     name = pretrained.DECODER.name if model is None else printable(Path(model).name or model)
-    return found._replace(text=text if len(text) <= MOST_TEXT else "", model=name)
+    return volume._replace(text=text if len(text) <= MOST_TEXT else "", model=name)

@@ -64,19 +64,19 @@ class Page(anywidget.AnyWidget):
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
             return
-        answer = partial(self._answer, number, pending)
-        self._waiting[number] = future = self._scheduler.submit(pending.pace, answer)
+        send_answer = partial(self._answer, number, pending)
+        self._waiting[number] = future = self._scheduler.submit(pending.pace, send_answer)
         future.add_done_callback(lambda _: self._waiting.pop(number, None))
 
     def _answer(self, number: str, pending: PendingAnswer) -> None:
         """Send an answer, from any thread."""
         try:
-            found = pending.find()
+            answer = pending.find()
         except PellucidError as error:
             self.send({"number": number, "error": str(error)})
         else:
-            if isinstance(found, Numbers):
-                array = {"shape": list(found.values.shape), "exact": found.is_exact}
-                self.send({"number": number} | array, [as_bytes(found.values)])
+            if isinstance(answer, Numbers):
+                array = {"shape": list(answer.values.shape), "exact": answer.is_exact}
+                self.send({"number": number} | array, [as_bytes(answer.values)])
             else:
-                self.send({"number": number, "json": found})
+                self.send({"number": number, "json": answer})

@@ -67,7 +67,7 @@ def columns(
         head: the classifier.
         said: (texts, labels) probabilities; or (texts, 1) numbers.
     """
-    return {**items.places, "text": items.texts, **columns_of(head, said)}
+    return {**items.location_columns, "text": items.texts, **columns_of(head, said)}
 
 
 def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def columns(items: Items, clustering: Clustering) -> dict[str, table_writing.Col
     """The columns of a table with a row for each text."""
     labels = {group.number: title_of(group, items.texts) for group in clustering.groups}
     return {
-        **items.places,
+        **items.location_columns,
         "text": items.texts,
         "group": list(clustering.group_of),
         "label": [labels[number] for number in clustering.group_of],

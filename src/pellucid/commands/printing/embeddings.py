@@ -19,14 +19,14 @@ FEW = 8
 
 def columns(items: Items, vectors: torch.Tensor) -> dict[str, table_writing.Column]:
     """The columns of a table with a row for each text; `vectors` are (texts, width)."""
-    return {**items.places, "text": items.texts, "embedding": vectors.numpy()}
+    return {**items.location_columns, "text": items.texts, "embedding": vectors.numpy()}
 
 
 def data(
     items: Items, vectors: torch.Tensor, model: str | None, lost: DigitsLost | None
 ) -> dict[str, Any]:
     """The embeddings for --json; `lost` is what they lost in bfloat16."""
-    rows = {**items.places, "text": items.texts, "embedding": vectors.tolist()}
+    rows = {**items.location_columns, "text": items.texts, "embedding": vectors.tolist()}
     return {
         "model": name_of(model),
         "precision": "float32" if lost is None else "bfloat16",

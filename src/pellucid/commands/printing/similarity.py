@@ -22,7 +22,7 @@ def columns(items: Items, matches: Sequence[Match]) -> dict[str, table_writing.C
         "score": [match.score for match in matches],
         **{
             name: [column[match.index] for match in matches]
-            for name, column in items.places.items()
+            for name, column in items.location_columns.items()
         },
         "text": [items.texts[match.index] for match in matches],
     }

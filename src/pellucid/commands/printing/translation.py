@@ -72,7 +72,7 @@ def columns(
 ) -> dict[str, table_writing.Column]:
     """The columns of a table; alignments add the words and (words, source words) weights."""
     table: dict[str, table_writing.Column] = {
-        **items.places,
+        **items.location_columns,
         "source": items.texts,
         "text": [translation.text for translation in translations],
         "score": [translation.score for translation in translations],
