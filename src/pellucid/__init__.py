@@ -53,8 +53,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute '{name}'")
     module, _, attribute = _HOME[name].partition(":")
-    found = import_module(module)
-    value = globals()[name] = getattr(found, attribute) if attribute else found
+    imported = import_module(module)
+    value = globals()[name] = getattr(imported, attribute) if attribute else imported
     return value
 
 

@@ -230,7 +230,7 @@ def test_classifiers_of_each_kind_learn_and_tell(kind, tmp_path):
     assert (head.kind, head.temperature, head.margin) == (kind, made.temperature, made.margin)
     with torch.no_grad():
         pooled = made.pooled(made.packed(made.texts, part))
-        said = made._said(made._scores(made.texts, part))
+        predictions = made._predictions(made._scores(made.texts, part))
     if made.model.config.normalised:
         pooled = torch.nn.functional.normalize(pooled)
     theirs = (
@@ -238,7 +238,7 @@ def test_classifiers_of_each_kind_learn_and_tell(kind, tmp_path):
         if kind == "number"
         else replace(head, temperature=1.0).probabilities(pooled)
     )
-    np.testing.assert_allclose(theirs.numpy(), said, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(theirs.numpy(), predictions, rtol=1e-4, atol=1e-4)
     again = made._scores(made.texts, part)
     made.restore(tmp_path / "model")
     torch.testing.assert_close(made.eval()._scores(made.texts, part), again, atol=1e-4, rtol=1e-4)

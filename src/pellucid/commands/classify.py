@@ -168,9 +168,9 @@ def label_texts(
     else:
         check_head(classifier, probe, model)
     report |= {"kind": classifier.kind, "labels": list(classifier.labels)}
-    said = None
+    predictions = None
     if items is not None:
-        said = classifier.predictions(embedded(encoder, items, strict=strict))
+        predictions = classifier.predictions(embedded(encoder, items, strict=strict))
     # Nothing is printed or written until everything that can fail has been done.
     if save is not None:
         classifier.save(save, overwrite=overwrite)
@@ -179,7 +179,7 @@ def label_texts(
         classification.show_evaluation(evaluation, labelled, console)
         if items is not None and output is None:
             console.print()
-    if items is None or said is None:
+    if items is None or predictions is None:
         if json:
             typer.echo(to_json(report))
         return
@@ -190,10 +190,10 @@ def label_texts(
         data=lambda: (
             report
             | {"notes": [*(labelled.notes if labelled else ()), *items.notes]}
-            | {"items": classification.data(items, classifier, said)}
+            | {"items": classification.data(items, classifier, predictions)}
         ),
-        columns=lambda: classification.columns(items, classifier, said),
-        show=lambda: classification.show(items, classifier, said, console),
+        columns=lambda: classification.columns(items, classifier, predictions),
+        show=lambda: classification.show(items, classifier, predictions, console),
     )
 
 

@@ -101,8 +101,8 @@ def work_over(
                 f"{count(done.texts, 'text')} of {count(of, 'file')}", done.files, of
             ),
         )
-    for one in summary.notes:
-        note(one)
+    for message in summary.notes:
+        note(message)
     if summary.warnings > len(summary.notes):
         note(f"and {summary.warnings - len(summary.notes):,} more warnings")
     heads = summarise_heads(output) if isinstance(task, MeasureHeads) else None

@@ -192,12 +192,12 @@ def embedded_query(
     """The embedding of what is looked for, (width,)."""
     from pellucid.tasks.embedding import QUERY, role_prompt
 
-    asked = text_inputs.from_arguments([query])
+    query_items = text_inputs.from_arguments([query])
     prompt = role_prompt(model, QUERY)
-    return embedded(model, asked, strict=strict, prompt=prompt, truncate_dim=truncate_dim)[0]
+    return embedded(model, query_items, strict=strict, prompt=prompt, truncate_dim=truncate_dim)[0]
 
 
-def found(
+def nearest_items(
     model: "Encoder",
     saved: "Saved",
     query: str,
@@ -229,15 +229,15 @@ def found(
         step("opening the embeddings", 0, 1)
         width = min(saved.vectors.shape[1], model.config.embedding_numbers)
     saved.check(embed(model, [PROBE], prompt="", truncate_dim=width)[0], name)
-    asked = embedded_query(model, query, strict=strict, truncate_dim=width)
+    query_vector = embedded_query(model, query, strict=strict, truncate_dim=width)
     left_out: list[str] = []
     if is_exact or not has_index(saved):
         with noted(left_out):
-            matches = nearest(asked, saved.vectors, top)
+            matches = nearest(query_vector, saved.vectors, top)
     else:
         with noted(left_out), steps() as step:
             what = f"indexing {count(len(saved.vectors), 'text')}, once"
-            matches = nearest_cells(asked, saved, top, lambda done, of: step(what, done, of))
+            matches = nearest_cells(query_vector, saved, top, lambda done, of: step(what, done, of))
         note("the nearest cells of an index were searched; --exact compares every text")
     items = saved.items([match.index for match in matches])
     for line in items.notes:

@@ -114,9 +114,9 @@ def _show_page(station: str | None, teaches: bool, browser: bool) -> NoReturn:
     from pellucid.viewer.reading import models_at_hand
     from pellucid.viewer.serve import listening, serve
 
-    asked = [f"station={station}"] * (station is not None) + ["class=1"] * teaches
+    parameters = [f"station={station}"] * (station is not None) + ["class=1"] * teaches
     with listening("127.0.0.1", 0) as at:
-        place = "learn" + ("?" + "&".join(asked) if asked else "")
+        place = "learn" + ("?" + "&".join(parameters) if parameters else "")
         serve([], at, browser, _tell, models_at_hand(), place=place)
 
 

@@ -192,11 +192,11 @@ def given_options() -> dict[str, str]:
     """The options and arguments that the user gave, each with the name that the user knows."""
     context = _context()
     return {
-        one.name: max(one.opts, key=len)
-        if one.param_type_name == "option"
-        else one.metavar or one.name
-        for one in context.command.params
-        if "DEFAULT" not in str(context.get_parameter_source(one.name))
+        parameter.name: max(parameter.opts, key=len)
+        if parameter.param_type_name == "option"
+        else parameter.metavar or parameter.name
+        for parameter in context.command.params
+        if "DEFAULT" not in str(context.get_parameter_source(parameter.name))
     }
 
 

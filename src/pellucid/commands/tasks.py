@@ -90,12 +90,12 @@ def embed_texts(
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
     check_alone("model", "prompt", "truncate_dim", "precision", "strict")
-    asked: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
+    options: dict[str, Any] = {"prompt": prompt, "truncate_dim": truncate_dim}
     kind = resolved(precision)
     if over is not None:
         from pellucid.corpora import Embed
 
-        task = Embed(model=model, strict=strict, precision=kind, **asked)
+        task = Embed(model=model, strict=strict, precision=kind, **options)
         return work_over(task, over, output, json, workers, part, column, reading, overwrite)
     check_files(VECTORS, overwrite=overwrite, output=output)
     is_table = output is not None and output.suffix.lower() != ".json"
@@ -103,20 +103,20 @@ def embed_texts(
         named = None if column is None else parsed_column(column)
         source = partial(Source, file, named, None, reading, whole=strict)
         encoder = opened(model, open_encoder)
-        asked |= {"precision": kind, "strict": strict, "overwrite": overwrite}
-        embedded_file(encoder, source, output, model, **asked)
+        options |= {"precision": kind, "strict": strict, "overwrite": overwrite}
+        embedded_file(encoder, source, output, model, **options)
         wrote(output)
         return
     items = read_texts(texts, file, column, reading=reading, strict=strict)
     encoder = opened(model, open_encoder)
     try:
-        vectors = embedded(encoder, items, strict=strict, precision=kind, **asked)
+        vectors = embedded(encoder, items, strict=strict, precision=kind, **options)
     except KeyboardInterrupt:
         note("stopped; nothing is kept: only --file FILE with -o FILE.parquet or .npy continues")
         raise
     lost = None
     if kind == "bfloat16":
-        lost = digits_lost(encoder, items.texts, vectors, **asked)
+        lost = digits_lost(encoder, items.texts, vectors, **options)
         note(str(lost))
     give(
         output,
@@ -146,7 +146,7 @@ def rank_texts(
     json: JsonOption = False,
 ) -> None:
     """Find the texts nearest in meaning to a query."""
-    from pellucid.commands.inputs import embedded, embedded_query, found, opened, read_texts
+    from pellucid.commands.inputs import embedded, embedded_query, nearest_items, opened, read_texts
     from pellucid.commands.printing import similarity
     from pellucid.tasks import open_encoder, saved_vectors, similar
     from pellucid.tasks.embedding import DOCUMENT, role_prompt
@@ -164,7 +164,7 @@ def rank_texts(
     saved = saved_vectors.opened(file) if file and saved_vectors.is_saved(file) else None
     if saved is not None and column is None:
         model = saved.model if model is None else model
-        items, matches = found(
+        items, matches = nearest_items(
             opened(model, open_encoder), saved, query, model, top, strict=strict, is_exact=exact
         )
         total = len(saved.vectors)

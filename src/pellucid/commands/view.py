@@ -86,7 +86,7 @@ def view(
             of_text = (file, target, layers, max_tokens, new_tokens, against, against_model)
             if text_or_path is not None and volumes.is_recording(text_or_path):
                 shown.append(volumes.saved(text_or_path))
-            elif text_or_path is not None or any(one is not None for one in of_text):
+            elif text_or_path is not None or any(option is not None for option in of_text):
                 text = read_text(text_or_path, file, encoding)
                 shown.append(read(text, volumes.title_of(text, file), model=model))
             if against is not None and volumes.is_recording(against):

@@ -159,7 +159,7 @@ def summarise_heads(output: str | Path, *, most: int = UNLIKE) -> CorpusHeads:
             )
         )
     return CorpusHeads(
-        documents=max(one.documents for one in summaries),
+        documents=max(summary.documents for summary in summaries),
         tokens=tokens,
         heads=summaries,
         unlike=_unlike(output, moments, most),
@@ -168,42 +168,42 @@ def summarise_heads(output: str | Path, *, most: int = UNLIKE) -> CorpusHeads:
 
 def _unlike(output: Path, moments: dict[Key, dict[str, Moments]], most: int) -> list[Unlike]:
     """The values farthest from their means, in standard deviations."""
-    found: list[tuple[float, int, Unlike]] = []
+    heap: list[tuple[float, int, Unlike]] = []
     order = 0
     for key, rows in _groups(output):
         for name, moment in moments[key].items():
             if moment.number < FEWEST or not moment.deviation > 0:
                 continue
-            places, values = _defined(rows[name])
+            positions, values = _defined(rows[name])
             away = np.abs(values - moment.mean) / moment.deviation
             for best in np.argsort(-away, kind="stable")[:most]:
-                if len(found) == most and away[best] <= found[0][0]:
+                if len(heap) == most and away[best] <= heap[0][0]:
                     break
-                place = int(places[best])
-                one = Unlike(
+                position = int(positions[best])
+                unlike = Unlike(
                     layer=key[2],
                     head=key[3],
                     stack=key[0],
                     measure=name,
-                    file=str(rows["file"][place]),
-                    line=int(rows["line"][place]),
+                    file=str(rows["file"][position]),
+                    line=int(rows["line"][position]),
                     value=float(values[best]),
                     mean=moment.mean,
                     deviations=float(away[best]),
                 )
                 order -= 1  # of equal ones the first stays
-                (heapq.heappush if len(found) < most else heapq.heappushpop)(
-                    found, (one.deviations, order, one)
+                (heapq.heappush if len(heap) < most else heapq.heappushpop)(
+                    heap, (unlike.deviations, order, unlike)
                 )
-    return [one for _, _, one in sorted(found, reverse=True)]
+    return [unlike for _, _, unlike in sorted(heap, reverse=True)]
 
 
 def _defined(
     values: "np.ndarray[Any, Any]",
 ) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
     """Where a measure is defined, and its values there."""
-    places = np.flatnonzero(~np.isnan(values))
-    return places, values[places]
+    positions = np.flatnonzero(~np.isnan(values))
+    return positions, values[positions]
 
 
 def _groups(output: Path) -> Iterator[tuple[Key, dict[str, "np.ndarray[Any, Any]"]]]:

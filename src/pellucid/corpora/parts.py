@@ -93,7 +93,7 @@ class Reader:
             own = held[:number]
             bad = aside.taken(None if ends else own[-1][1])
             stopped = problem if ends else ""
-            about = [own, [astuple(one) for one in bad], stopped]
+            about = [own, [astuple(row) for row in bad], stopped]
             fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
             done = _fingerprint(self.output / name_of_part(file, first)) == fingerprint
             return Part(
@@ -113,8 +113,8 @@ class Reader:
         while True:
             try:
                 while len(held) <= self.size:  # one more than a part, to see whether it is the last
-                    one = next(texts)
-                    held.append((one.text, one.line))
+                    text = next(texts)
+                    held.append((text.text, text.line))
             except StopIteration:
                 break
             except PellucidError as error:

@@ -31,7 +31,7 @@ TEXT = "text_number"
 
 
 _ARROW: dict[Any, str] = {int: "int64", str: "string", float: "float64"}
-HEAD_TYPES = {"tokens": "int64"} | {one.name: _ARROW[one.type] for one in fields(HeadRow)}
+HEAD_TYPES = {"tokens": "int64"} | {field.name: _ARROW[field.type] for field in fields(HeadRow)}
 
 
 class Task(ABC):
@@ -112,8 +112,8 @@ class Classify(Task):
 
         def work(texts: Sequence[str], names: Sequence[str]) -> Columns:
             if head is None:
-                said = predict(encoder, texts, strict=self.strict, names=names)
-                return {"text": texts, **columns_of(OwnClassifier.of(encoder), said)}
+                predicted = predict(encoder, texts, strict=self.strict, names=names)
+                return {"text": texts, **columns_of(OwnClassifier.of(encoder), predicted)}
             vectors = embed(encoder, texts, strict=self.strict, names=names)
             return {"text": texts, **columns_of(head, head.predictions(vectors))}
 

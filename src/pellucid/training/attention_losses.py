@@ -164,8 +164,8 @@ def diagonal_loss(
     if not width > 0:
         raise ArgumentError(f"width must be above 0, got {width}")
     chosen = _heads(heads, weights)
-    left = _places("queries_at", queries_at, weights, weights.shape[-2])
-    right = _places("keys_at", keys_at, weights, weights.shape[-1])
+    left = _relative_positions("queries_at", queries_at, weights, weights.shape[-2])
+    right = _relative_positions("keys_at", keys_at, weights, weights.shape[-1])
     # exp(-d**2 / (2 width**2)) for |d| <= 1, with a period beyond which it is below rounding.
     reach = math.sqrt(-2 * math.log(torch.finfo(weights.dtype).eps / 8))
     period = 1 + width * reach
@@ -254,32 +254,32 @@ def _links(alignments: Tensor, weights: AttentionWeights) -> list[Tensor]:
     """The columns of the alignments, one for each axis of the weights but that of the heads."""
     sizes = (*weights.shape[:-3], *weights.shape[-2:])
     names = (*("item",) * (len(sizes) - 2), "query", "key")
-    places = as_positions("alignments", alignments)
-    if places.ndim == 2 and places.shape[1] == 2 and math.prod(sizes[:-2]) == 1:
-        places = torch.nn.functional.pad(places, (len(sizes) - 2, 0))  # the only item
-    elif places.numel() == 0:
-        places = places.new_empty(0, len(sizes))
-    return list(_checked(places, sizes, names).to(weights.device).unbind(1))
+    links = as_positions("alignments", alignments)
+    if links.ndim == 2 and links.shape[1] == 2 and math.prod(sizes[:-2]) == 1:
+        links = torch.nn.functional.pad(links, (len(sizes) - 2, 0))  # the only item
+    elif links.numel() == 0:
+        links = links.new_empty(0, len(sizes))
+    return list(_checked(links, sizes, names).to(weights.device).unbind(1))
 
 
 def _checked(alignments: Any, sizes: Sequence[int], names: Sequence[str]) -> Tensor:
     """(links, columns) int64, all of them places that there are."""
-    places = as_positions("alignments", alignments)
-    if places.numel() == 0:
-        return places.new_empty(0, len(sizes))
-    if places.ndim != 2 or places.shape[1] != len(sizes):
+    links = as_positions("alignments", alignments)
+    if links.numel() == 0:
+        return links.new_empty(0, len(sizes))
+    if links.ndim != 2 or links.shape[1] != len(sizes):
         raise ShapeError(
             f"alignments must be (links, {len(sizes)}), {', '.join(names)}; got "
-            f"{tuple(places.shape)}"
+            f"{tuple(links.shape)}"
         )
-    wrong = (places < 0) | (places >= torch.tensor(sizes, device=places.device))
+    wrong = (links < 0) | (links >= torch.tensor(sizes, device=links.device))
     if bool(wrong.any()):
         link, column = wrong.nonzero()[0].tolist()
         raise OutOfRangeError(
-            f"alignments has {names[column]} {int(places[link, column])}, but there are "
+            f"alignments has {names[column]} {int(links[link, column])}, but there are "
             f"{sizes[column]}"
         )
-    return places
+    return links
 
 
 def _refuse_hidden(masked: Tensor, rows: Tensor, keys: Tensor) -> None:
@@ -292,7 +292,9 @@ def _refuse_hidden(masked: Tensor, rows: Tensor, keys: Tensor) -> None:
         )
 
 
-def _places(name: str, given: Tensor | None, weights: AttentionWeights, size: int) -> Tensor:
+def _relative_positions(
+    name: str, given: Tensor | None, weights: AttentionWeights, size: int
+) -> Tensor:
     if given is None:
         return torch.arange(size, device=weights.device, dtype=weights.dtype) / size
     if not isinstance(given, Tensor) or not given.is_floating_point():

@@ -92,12 +92,12 @@ class Windows:
         """The windows, and the next token of each of their tokens, (rows, tokens)."""
         context = self.context if context is None else context
         ids = torch.stack([self.texts.span(start, start + context + 1) for start in starts])
-        places = np.array(starts)[:, None] + np.arange(context)
-        texts = np.searchsorted(self.texts.ends, places, "right")
+        offsets = np.array(starts)[:, None] + np.arange(context)
+        texts = np.searchsorted(self.texts.ends, offsets, "right")
         if (texts[:, :1] == texts).all():  # each row is of one text and needs no mask
             return Packed(ids=ids[:, :-1]), ids[:, 1:]
         first = np.where(texts == 0, 0, self.texts.ends[texts - 1])
-        positions = places - np.maximum(first, np.array(starts)[:, None])
+        positions = offsets - np.maximum(first, np.array(starts)[:, None])
         packed = Packed(
             ids=ids[:, :-1],
             texts=torch.from_numpy(texts),

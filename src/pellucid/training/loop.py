@@ -202,10 +202,10 @@ class Trainer:
         objective.eval()
         with self.mean.in_place(), torch.no_grad():
             measures = objective.measure(self.report.judging)
-            found = self._judgement(measures)
-            is_best = self.best is None or found < self.best
+            judgement = self._judgement(measures)
+            is_best = self.best is None or judgement < self.best
             if is_best:
-                self.best = found if all(map(math.isfinite, found)) else None
+                self.best = judgement if all(map(math.isfinite, judgement)) else None
                 self._keep()
             # All processes must read sharded weights together.
             takes_part = self.processes.is_first or self.settings.shard

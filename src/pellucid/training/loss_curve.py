@@ -181,8 +181,8 @@ def _thinned(points: Array) -> Array:
         start + np.sort([stretch.argmin(), stretch.argmax()])
         for start, stretch in _stretches(points[:, 1])
     ]
-    places = np.unique(np.concatenate([[0], *kept, [len(points) - 1]]))
-    thinned: Array = points[places]
+    indices = np.unique(np.concatenate([[0], *kept, [len(points) - 1]]))
+    thinned: Array = points[indices]
     return thinned
 
 

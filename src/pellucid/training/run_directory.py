@@ -77,7 +77,7 @@ def claim(directory: Path, overwrite: bool) -> Path:
             f"'{directory}' is not empty; --resume continues the run there, --overwrite replaces it"
         )
     _settle(directory)
-    if not any((directory / one / RUN).is_file() for one in ("training", ASIDE)):
+    if not any((directory / name / RUN).is_file() for name in ("training", ASIDE)):
         for path in _left(directory):
             raise FileError(
                 f"'{path}' does not belong to a run, since there is no "
@@ -122,7 +122,7 @@ def _settle(directory: Path) -> None:
     if old.is_dir():
         for path in (*_model(directory), *_inside(old)):
             _remove(path)
-        _remove_folders(directory / "1_Pooling", *(old / one for one in FOLDERS))
+        _remove_folders(directory / "1_Pooling", *(old / name for name in FOLDERS))
         for path in sorted(old.rglob("*")):  # files that are not the run's
             target = inner / path.relative_to(old)
             if not path.is_dir() or path.is_symlink():
@@ -153,7 +153,7 @@ def remove(directory: Path) -> None:
     for path in _left(directory):
         _remove(path)
     inner = directory / "training"
-    _remove_folders(directory / "1_Pooling", *(inner / one for one in FOLDERS), inner)
+    _remove_folders(directory / "1_Pooling", *(inner / name for name in FOLDERS), inner)
 
 
 def _remove_folders(*folders: Path) -> None:

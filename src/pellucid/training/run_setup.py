@@ -32,8 +32,7 @@ from pellucid.models.architectures import KINDS
 from pellucid.text.folders import files_in
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.utf8_files import name_of
-from pellucid.training import corpus, hardware, word_aligner
-from pellucid.training import run_directory as places
+from pellucid.training import corpus, hardware, run_directory, word_aligner
 from pellucid.training.distributed import Processes
 from pellucid.training.loop import Interrupted, Trainer
 from pellucid.training.model_sizes import shape, steps_for
@@ -90,7 +89,7 @@ def train(
     processes = Processes.join()
     resume = run is None
     if run is None:
-        run = Run.read(places.run_in(directory))
+        run = Run.read(run_directory.run_in(directory))
     elif run.base is not None and os.path.realpath(run.base) == os.path.realpath(directory):
         raise ArgumentError(
             f"'{directory}' is the base model; choose another directory for the new one"
@@ -107,7 +106,7 @@ def train(
         run = replace(run, files=tuple(files), held_out=tuple(held_out))
         for remark in [*notes, *others] if processes.is_first else []:
             note(remark)
-    with places.alone(directory, resume) if processes.is_first else nullcontext():
+    with run_directory.alone(directory, resume) if processes.is_first else nullcontext():
         try:
             return _train(run, directory, resume, overwrite, processes, progress, note, line)
         except Interrupted:
@@ -131,25 +130,25 @@ def _train(
     training = directory / "training"
     if processes.is_first:
         if resume:
-            places.sweep(directory)
+            run_directory.sweep(directory)
         else:
-            places.check_unread(directory, (*run.files, *run.held_out))
-            run.save(places.claim(directory, overwrite) / places.RUN)
+            run_directory.check_unread(directory, (*run.files, *run.held_out))
+            run.save(run_directory.claim(directory, overwrite) / run_directory.RUN)
     processes.wait()
     hardware.keep_freed_memory()
     try:
-        data = (training if resume else places.place(directory)) / "data"
+        data = (training if resume else run_directory.place(directory)) / "data"
         objective, settings, left_out = _set_up(run, data, resume, processes, progress)
         report = _report(objective, settings, training, processes, line)
         trainer = Trainer(objective, settings, training, report, processes)
     except BaseException:
         if not resume and processes.is_first:  # no training is lost
-            places.give_up(directory)
+            run_directory.give_up(directory)
         raise
     processes.wait()
     if processes.is_first:
         if not resume:
-            places.replace(directory)
+            run_directory.replace(directory)
         for remark in left_out:
             note(remark)
     processes.wait()

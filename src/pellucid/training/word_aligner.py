@@ -84,7 +84,7 @@ class _Chunk(NamedTuple):
     """Of the same shape; 0 at padding."""
     given: np.ndarray
     """(texts, 1 + given) ids; `vocabulary` is the null token."""
-    places: np.ndarray
+    indices: np.ndarray
     """(texts, made): the index of each made token among those of all texts."""
     real: np.ndarray
     """(texts, made): False at padding."""
@@ -111,7 +111,7 @@ def _best(
     best = np.full(len(made.ids), -1, np.int64)
     for chunk in _chunks(given, made, vocabulary):
         sources = _share(chunk, likely, scale).argmax(-1) - 1
-        best[chunk.places[chunk.real]] = sources[chunk.real]
+        best[chunk.indices[chunk.real]] = sources[chunk.real]
     progress(ROUNDS + 1)
     return best
 
@@ -146,7 +146,7 @@ def _chunks(given: Sequences, made: Sequences, vocabulary: int) -> Iterator[_Chu
 
 
 def _chunk(given: Sequences, made: Sequences, texts: np.ndarray, vocabulary: int) -> _Chunk:
-    (ours, _, is_ours), (theirs, places, is_theirs) = (_padded(x, texts) for x in (given, made))
+    (ours, _, is_ours), (theirs, indices, is_theirs) = (_padded(x, texts) for x in (given, made))
     ours = np.pad(ours, ((0, 0), (1, 0)), constant_values=vocabulary)
     columns = (np.arange(is_ours.shape[1]) + 1) / given.lengths[texts][:, None]
     rows = (np.arange(is_theirs.shape[1]) + 1) / made.lengths[texts][:, None]
@@ -157,7 +157,7 @@ def _chunk(given: Sequences, made: Sequences, texts: np.ndarray, vocabulary: int
         slots=(ours[:, None] * vocabulary + theirs[:, :, None]) % SLOTS,
         prior=(prior * is_theirs[:, :, None]).astype(np.float32),
         given=ours,
-        places=places,
+        indices=indices,
         real=is_theirs,
     )
 
@@ -167,5 +167,5 @@ def _padded(texts: Sequences, which: np.ndarray) -> tuple[np.ndarray, np.ndarray
     lengths = texts.lengths[which][:, None]
     within = np.arange(int(lengths.max()))
     real = within < lengths
-    places = (texts.ends[which][:, None] - lengths) + np.minimum(within, lengths - 1)
-    return texts.ids[places].astype(np.int64), places, real
+    indices = (texts.ends[which][:, None] - lengths) + np.minimum(within, lengths - 1)
+    return texts.ids[indices].astype(np.int64), indices, real

@@ -58,7 +58,7 @@ def _what(evaluation: Evaluation) -> str:
 
 
 def columns(
-    items: Items, head: Head | OwnClassifier, said: torch.Tensor
+    items: Items, head: Head | OwnClassifier, predictions: torch.Tensor
 ) -> dict[str, table_writing.Column]:
     """The columns of a table with a row for each text.
 
@@ -67,13 +67,15 @@ def columns(
         head: the classifier.
         said: (texts, labels) probabilities; or (texts, 1) numbers.
     """
-    return {**items.location_columns, "text": items.texts, **columns_of(head, said)}
+    return {**items.location_columns, "text": items.texts, **columns_of(head, predictions)}
 
 
-def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[dict[str, Any]]:
+def data(
+    items: Items, head: Head | OwnClassifier, predictions: torch.Tensor
+) -> list[dict[str, Any]]:
     """The predictions for --json, with the probability of every label."""
-    rows = table_writing.rows_of(columns(items, head, said))
-    for row, shares in zip(rows, said.tolist(), strict=True):
+    rows = table_writing.rows_of(columns(items, head, predictions))
+    for row, shares in zip(rows, predictions.tolist(), strict=True):
         if head.kind == "number":
             row["margin"] = head.margin
             continue
@@ -83,10 +85,12 @@ def data(items: Items, head: Head | OwnClassifier, said: torch.Tensor) -> list[d
     return rows
 
 
-def show(items: Items, head: Head | OwnClassifier, said: torch.Tensor, console: Console) -> None:
+def show(
+    items: Items, head: Head | OwnClassifier, predictions: torch.Tensor, console: Console
+) -> None:
     """Print the likeliest label of each text with its probability, its labels, or its number."""
     grid = plain_table()
-    table = columns(items, head, said)
+    table = columns(items, head, predictions)
     rows: list[list[Text]] = []
     if head.kind == "number":
         grid.add_column("number", justify="right", no_wrap=True)

@@ -53,7 +53,7 @@ def run(talk: Conversation, **options: Any) -> None:
             note(f"there is no command {printable(word.split()[0])}; /help lists them")
         else:
             try:
-                _answer(talk, line, options)
+                _print_reply(talk, line, options)
             except PellucidError as error:  # such as a conversation that is too long
                 if not is_terminal:
                     raise
@@ -79,7 +79,7 @@ def _lines(is_terminal: bool) -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-def _answer(talk: Conversation, message: str, options: dict[str, Any]) -> None:
+def _print_reply(talk: Conversation, message: str, options: dict[str, Any]) -> None:
     """Print the reply to a message as it is generated; Ctrl-C ends it."""
     with noted([]):
         pieces = talk.reply(message, **options)

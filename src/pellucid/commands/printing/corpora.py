@@ -59,11 +59,11 @@ def show(summary: Summary, output: Path, console: Console) -> None:
         )
 
 
-def heads_to_data(found: CorpusHeads) -> dict[str, Any]:
+def heads_to_data(summary: CorpusHeads) -> dict[str, Any]:
     """The heads for --json."""
     return {
-        "documents": found.documents,
-        "tokens": found.tokens,
+        "documents": summary.documents,
+        "tokens": summary.tokens,
         "confidence": 0.95,
         "heads": [
             {
@@ -87,18 +87,21 @@ def heads_to_data(found: CorpusHeads) -> dict[str, Any]:
                     if moments.number
                 },
             }
-            for head in found.heads
+            for head in summary.heads
         ],
-        "unlike": [{name: getattr(one, name) for name in one.__slots__} for one in found.unlike],
+        "unlike": [
+            {name: getattr(outlier, name) for name in outlier.__slots__}
+            for outlier in summary.unlike
+        ],
     }
 
 
-def show_heads(found: CorpusHeads, console: Console) -> None:
+def show_heads(summary: CorpusHeads, console: Console) -> None:
     """Print what the heads do on average, how sure that is, and where they do something else."""
-    table = HeadTable([_row(head) for head in found.heads])
+    table = HeadTable([_row(head) for head in summary.heads])
     say(
-        f"{count(len(table), 'head')} over {count(found.documents, 'document')}, "
-        f"{count(found.tokens, 'token')}",
+        f"{count(len(table), 'head')} over {count(summary.documents, 'document')}, "
+        f"{count(summary.tokens, 'token')}",
         console,
         style="bold",
     )
@@ -108,7 +111,7 @@ def show_heads(found: CorpusHeads, console: Console) -> None:
     widest = max(
         (
             head.measures[name].half_width
-            for head in found.heads
+            for head in summary.heads
             for name in SHARES
             if head.measures[name].number > 1
         ),
@@ -120,21 +123,21 @@ def show_heads(found: CorpusHeads, console: Console) -> None:
         else f"with 95% confidence no mean share is off by more than {percent(widest)}"
     )
     say(f"Means over documents; {sure}. Roles are those of most documents.", console, style="dim")
-    if found.unlike:
+    if summary.unlike:
         console.print()
         say("Where heads are unlike themselves", console, style="bold")
         grid = plain_table()
         for title in ("head", "measure", "here", "mean", "deviations"):
             grid.add_column(title, justify="left" if title == "measure" else "right", no_wrap=True)
         grid.add_column("document", overflow="fold")
-        for one in found.unlike:
+        for outlier in summary.unlike:
             grid.add_row(
-                f"{one.stack}{one.layer}.{one.head}",
-                one.measure,
-                _number(one.measure, one.value),
-                _number(one.measure, one.mean),
-                f"{one.deviations:.1f}",
-                f"{short(printable(one.file), 60)}:{one.line}",
+                f"{outlier.stack}{outlier.layer}.{outlier.head}",
+                outlier.measure,
+                _number(outlier.measure, outlier.value),
+                _number(outlier.measure, outlier.mean),
+                f"{outlier.deviations:.1f}",
+                f"{short(printable(outlier.file), 60)}:{outlier.line}",
             )
         console.print(grid)
 

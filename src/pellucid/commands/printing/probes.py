@@ -83,20 +83,20 @@ def _show_probe(check: Check, rows: ProbeTable, console: Console) -> None:
         verdict = Text(row.verdict, style=STYLES.get(row.verdict, ""))
         grid.add_row(*(cells[title] for title in titles), verdict)
     console.print(grid)
-    for line in _told(check, rows):
+    for line in _summary(check, rows):
         say(line, console)
 
 
-def _told(check: Check, rows: ProbeTable) -> list[str]:
+def _summary(check: Check, rows: ProbeTable) -> list[str]:
     """What the check says, in sentences."""
     looking = sum(bool(row.verdict) for row in rows)
     also = "" if check.absent != check.absent else f"; {_number(check.absent)} where it cannot"
-    told = [
+    sentences = [
         f"{count(looking, 'head')} of {len(rows)} {'looks' if looking == 1 else 'look'} so. "
         f"{check.behaviour[0].upper()}{check.behaviour[1:]}: {_number(check.value)}{also}."
     ]
     if not check.is_there:
-        told.append("The model does not do this, so there is nothing that could go.")
+        sentences.append("The model does not do this, so there is nothing that could go.")
     elif check.heads:
         some = f"Without {_named(check)}: {_number(check.without)}"
         if check.random:
@@ -106,8 +106,8 @@ def _told(check: Check, rows: ProbeTable) -> list[str]:
                 f", less than in {beaten} of {count(len(check.random), 'draw')} without as many "
                 f"random heads of the same layers ({_number(fmean(check.random))}{spread})"
             )
-        told.append(f"{some}.")
-    return told
+        sentences.append(f"{some}.")
+    return sentences
 
 
 def _named(check: Check) -> str:

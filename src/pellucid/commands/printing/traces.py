@@ -125,7 +125,7 @@ def _show_map(traced: Traced, console: Console) -> None:
 def _show_heads(traced: Traced, console: Console) -> None:
     """The heads with the largest amounts, and the tokens that these came from."""
     trace = traced.trace
-    found = [
+    head_amounts = [
         (abs(amount), label, head, name, amount)
         for label, (name, amounts) in zip(traced.labels, trace.heads.items(), strict=True)
         for head, amount in enumerate(amounts.tolist())
@@ -133,7 +133,7 @@ def _show_heads(traced: Traced, console: Console) -> None:
     if not trace.pairs:
         return
     console.print()
-    for _, label, head, name, amount in sorted(found, reverse=True)[:MOST_HEADS]:
+    for _, label, head, name, amount in sorted(head_amounts, reverse=True)[:MOST_HEADS]:
         given = trace.pairs[name][head]
         names = traced.tokens if len(given) == len(traced.tokens) else traced.source_tokens
         if label.startswith(("x", "e")) and traced.source_tokens:

@@ -45,7 +45,7 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
             progress=lambda done, of: step(f"translating {count(of, 'text')}", done, of),
             **options,
         )
-    lost = [one for each in translations for one in changed(each.source, each.text)]
+    lost = [part for each in translations for part in changed(each.source, each.text)]
     if lost:
         which = f"'{printable(lost[0])}'" + (f" and {len(lost) - 1:,} more" if lost[1:] else "")
         kept = "--protect all keeps addresses, tags, placeholders"
@@ -96,8 +96,8 @@ def rows(
         row
         | {
             "sentences": [
-                {"source": list(one.source), "text": list(one.text)}
-                for one in translation.sentences
+                {"source": list(sentence.source), "text": list(sentence.text)}
+                for sentence in translation.sentences
             ],
             "protected": list(translation.protected),
         }

@@ -185,7 +185,7 @@ def _rest(matrix: Matrix) -> str:
 
 def _fitting(matrix: Matrix, room: int) -> int:
     """How many columns fit beside the labels, cut as far as may be."""
-    first, *least = (sum(one) for one in _least(matrix))
+    first, *least = (sum(widths) for widths in _least(matrix))
     used = accumulate((width + 1 for width in least), initial=first)
     return max(1, sum(end <= room for end in used) - 1)
 

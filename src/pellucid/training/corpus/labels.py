@@ -36,13 +36,15 @@ class Labels:
             return cls("number", {}, separator, written(cells) or PLAIN)
         kind: Kind = "label" if isinstance(given[0], str) else "labels"
         several = cast("Sequence[Sequence[str]]", given)
-        found = set(given) if kind == "label" else {one for labels in several for one in labels}
-        if len(found) < 2:
-            name = short(str(next(iter(found), "")), 40)
+        distinct = (
+            set(given) if kind == "label" else {label for labels in several for label in labels}
+        )
+        if len(distinct) < 2:
+            name = short(str(next(iter(distinct), "")), 40)
             raise FileError(
                 f"all rows of {files} have the label '{name}'; a classifier needs two or more"
             )
-        names = sorted(map(str, found), key=lambda name: (len(name) * name.isdecimal(), name))
+        names = sorted(map(str, distinct), key=lambda name: (len(name) * name.isdecimal(), name))
         return cls(kind, {name: number for number, name in enumerate(names)}, separator)
 
     @property
@@ -62,9 +64,9 @@ class Labels:
                 raise FileError(
                     f"the held-out label '{short(str(name), 40)}' is not in the training data"
                 )
-        found = [self.numbers[str(name)] for name in names]
+        numbers = [self.numbers[str(name)] for name in names]
         # A sequence may not be empty, so several labels begin with a number that is none.
-        return [len(self.numbers), *found] if self.kind == "labels" else found
+        return [len(self.numbers), *numbers] if self.kind == "labels" else numbers
 
 
 def stored(labels: Sequences, kind: Kind, names: int) -> np.ndarray:

@@ -170,14 +170,14 @@ def prepare_rows(
 
         def some(what: str, is_held_out: bool, total: int | None) -> Iterator[tuple[str, ...]]:
             if is_held_out and held_out:
-                found = rows(held_out, columns, tally=tallies[1], **options)
+                chosen_rows = rows(held_out, columns, tally=tallies[1], **options)
             else:
-                found = (
+                chosen_rows = (
                     row
                     for row in rows(files, columns, **options)
                     if (draw.number(row[0]) in chosen) == is_held_out
                 )
-            return reported(found, what, total, progress)
+            return reported(chosen_rows, what, total, progress)
 
         used = tokenizer
         if used is None:
@@ -188,9 +188,9 @@ def prepare_rows(
             used.save(directory)
         for what, total in (("training", characters), ("held-out", None)):
             is_held_out = what == "held-out"
-            found = some(what, is_held_out, total)
+            chosen_rows = some(what, is_held_out, total)
             tally = tallies[is_held_out]
-            _write_rows(found, used, directory / what, texts, labels, longest, tally)
+            _write_rows(chosen_rows, used, directory / what, texts, labels, longest, tally)
         return {
             "names": [] if labels is None else list(labels.numbers),
             "kind": None if labels is None else labels.kind,
@@ -230,7 +230,7 @@ def _stratum(cell: str, predict: Kind | None, separator: str | None) -> str:
 
 
 def _write_rows(
-    found: Iterable[tuple[str, ...]],
+    table_rows: Iterable[tuple[str, ...]],
     tokenizer: Tokenizer,
     directory: Path,
     texts: int,
@@ -243,16 +243,16 @@ def _write_rows(
     # The second column is of the target language, for which Marian has a model of its own.
     tokenizers = (tokenizer, tokenizer.of_target)
     keys = [array("Q") for _ in range(texts)]
-    places = [directory / f"column-{number + 1}" for number in range(texts)]
+    paths = [directory / f"column-{number + 1}" for number in range(texts)]
     with ExitStack() as stack:
-        builders = [stack.enter_context(building(place, len(tokenizer))) for place in places]
+        builders = [stack.enter_context(building(path, len(tokenizer))) for path in paths]
         written = (
             None
             if labels is None
             else stack.enter_context(building(directory / "labels", labels.size))
         )
         kept = 0
-        for batch in batches(found):
+        for batch in batches(table_rows):
             columns = list(zip(*batch, strict=True))[:texts]
             encoded = zip(*map(encode, tokenizers, columns), strict=True)
             for row, sequences in zip(batch, encoded, strict=True):
@@ -272,5 +272,5 @@ def _write_rows(
                     written.end()
         if not kept:
             raise FileError(f"all {directory.name} rows have more than {longest} tokens")
-    for place, own in zip(places, keys, strict=True):
-        (place / _KEYS).write_bytes(own.tobytes())
+    for path, own in zip(paths, keys, strict=True):
+        (path / _KEYS).write_bytes(own.tobytes())

@@ -219,7 +219,7 @@ def _parallel(path: Path, target: Path | None, reading: Reading) -> Iterator[Row
             f"'{name_of(path)}' has one text per line and no columns; the file after it must hold "
             f"its translations, line by line, but {other}"
         )
-    read = [text_lines(one, reading.encoding) for one in (path, target)]
+    read = [text_lines(file, reading.encoding) for file in (path, target)]
     for source, translation in zip_longest(*read):
         if source is None or translation is None:
             shorter, longer = (path, target) if source is None else (target, path)

@@ -141,11 +141,11 @@ class Classification(PackedTexts):
 
     def _measures(self, scores: Tensor) -> dict[str, float]:
         loss = {"loss": float(self._loss(scores, self.held_out[1])) / len(scores)}
-        found = self._found(self._said(scores))
-        others = {name: x for name, x in found["others"].items() if name not in OF_PROBABILITIES}
-        return {found["figure"].lower().replace(" ", "_"): found["value"], **others, **loss}
+        measured = self._evaluation_fields(self._predictions(scores))
+        others = {name: x for name, x in measured["others"].items() if name not in OF_PROBABILITIES}
+        return {measured["figure"].lower().replace(" ", "_"): measured["value"], **others, **loss}
 
-    def _said(self, scores: Tensor) -> np.ndarray:
+    def _predictions(self, scores: Tensor) -> np.ndarray:
         """The probabilities, (texts, labels), or the numbers, (texts, 1), that scores mean."""
         numbers: np.ndarray = scores.double().numpy()
         if self.kind == "number":
@@ -160,45 +160,45 @@ class Classification(PackedTexts):
             return one_hot
         return labels.astype(float).reshape(len(labels), -1)
 
-    def _found(self, said: np.ndarray) -> dict[str, Any]:
+    def _evaluation_fields(self, predicted: np.ndarray) -> dict[str, Any]:
         """Fields of an `Evaluation`."""
         targets = self._targets()
         if self.kind == "number":
-            return of_numbers(said[:, 0], targets[:, 0], self.groups)
+            return of_numbers(predicted[:, 0], targets[:, 0], self.groups)
         if self.kind == "labels":
-            return of_several(said, targets, self.names, targets.sum(0) > 0, self.groups)
-        return of_labels(said, targets, self.groups, self.balanced)
+            return of_several(predicted, targets, self.names, targets.sum(0) > 0, self.groups)
+        return of_labels(predicted, targets, self.groups, self.balanced)
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
         """The measures, and all of an `Evaluation`, with calibrated probabilities."""
         scores = self._judged(progress)
-        targets, said = self._targets(), self._said(scores)
+        targets, predicted = self._targets(), self._predictions(scores)
         left_out: tuple[str, ...] = ()
         if self.kind != "number":
             folds = np.unique(self.groups, return_inverse=True)[1].reshape(-1) % FOLDS
             several = self.kind == "labels"
             numbers = scores.double().numpy()
-            self.temperature, said = figures.cross_calibrated(
+            self.temperature, predicted = figures.cross_calibrated(
                 numbers, targets, folds, several=several
             )
             absent = np.flatnonzero(targets.sum(0) == 0)
             left_out = tuple(self.names[number] for number in absent)
-        found = self._found(said)
-        self.margin = found.get("margin")
+        measured = self._evaluation_fields(predicted)
+        self.margin = measured.get("margin")
         times = int(np.clip(SMALL / targets.size, 100, PERMUTATIONS))
         orders = figures.permutations(self.groups, np.zeros(len(targets)), times, self.seed)
         # Labels without held-out texts are not judged; of one label a text they have no part.
         kept = slice(None) if self.kind != "labels" else targets.sum(0) > 0
-        shown, said = targets[:, kept], said[:, kept]
+        shown, predicted = targets[:, kept], predicted[:, kept]
         permuted = [
-            figures_with(self.kind, said[None], shown[None, order], self.balanced)[0]
+            figures_with(self.kind, predicted[None], shown[None, order], self.balanced)[0]
             for order in orders
         ]
         chance = figures.Chance.of(
-            np.array([found["value"]]), np.array(permuted), lower_is_better=self.kind == "number"
+            np.array([measured["value"]]), np.array(permuted), lower_is_better=self.kind == "number"
         )
         if self.kind != "number":
-            found["temperature"] = self.temperature
+            measured["temperature"] = self.temperature
         evaluation = Evaluation(
             kind=self.kind,
             labels=self.names,
@@ -207,27 +207,27 @@ class Classification(PackedTexts):
             folds=0,
             chance=chance,
             labels_left_out=left_out,
-            **found,
+            **measured,
         )
         return evaluation.data() | self._measures(scores)
 
     def sample(self) -> str:
         texts, _ = self.held_out
         part = range(min(SHOWN, len(texts)))
-        said = self._said(self._scores(texts, part).float().cpu())
+        predictions = self._predictions(self._scores(texts, part).float().cpu())
         return "\n".join(
-            prediction(self._named(one), self._named(label), text)
-            for one, label, number in zip(said, self._targets(), part, strict=False)
+            prediction(self._named(predicted), self._named(label), text)
+            for predicted, label, number in zip(predictions, self._targets(), part, strict=False)
             if (text := self.text(texts[number]))
         )
 
-    def _named(self, said: np.ndarray) -> str:
+    def _named(self, predicted: np.ndarray) -> str:
         """The label, labels or number that probabilities, (labels,), or numbers, (1,), mean."""
         if self.kind == "number":
-            return f"{said[0]:.4g}"
+            return f"{predicted[0]:.4g}"
         if self.kind == "label":
-            return self.names[int(said.argmax())]
-        has = np.flatnonzero(said >= 0.5)
+            return self.names[int(predicted.argmax())]
+        has = np.flatnonzero(predicted >= 0.5)
         return ", ".join(self.names[number] for number in has) or "none"
 
     def save(self, directory: Path, weights: dict[str, Tensor]) -> None:

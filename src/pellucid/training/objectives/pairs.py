@@ -105,10 +105,10 @@ class Contrastive(PackedTexts):
         the mean reciprocal rank of the best right one; and the mean of -log softmax(similarity /
         temperature) of all right ones together, in nats.
         """
-        places, loss, _ = self._places(progress)
+        ranks, loss, _ = self._ranks(progress)
         return {
-            "found_first": float((places == 1).float().mean()),
-            "reciprocal_rank": float((1 / places).mean()),
+            "found_first": float((ranks == 1).float().mean()),
+            "reciprocal_rank": float((1 / ranks).mean()),
             "loss": float(loss.mean()),
         }
 
@@ -116,19 +116,19 @@ class Contrastive(PackedTexts):
         """The measures, with the interval of the first, what chance gives, and the number of
         different texts that each text is searched in.
         """
-        places, loss, right = self._places(progress)
-        found = (places == 1).cpu().numpy()
+        ranks, loss, right = self._ranks(progress)
+        is_first = (ranks == 1).cpu().numpy()
         return {
-            "found_first": float(found.mean()),
-            "interval": list(figures.share_interval(found, self.judged.first)),
+            "found_first": float(is_first.mean()),
+            "interval": list(figures.share_interval(is_first, self.judged.first)),
             "chance": float(right.float().mean()),
-            "reciprocal_rank": float((1 / places).mean()),
+            "reciprocal_rank": float((1 / ranks).mean()),
             "loss": float(loss.mean()),
-            "pairs": len(found),
+            "pairs": len(is_first),
             "candidates": len(self.candidates),
         }
 
-    def _places(self, progress: Progress | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _ranks(self, progress: Progress | None) -> tuple[Tensor, Tensor, Tensor]:
         """The place of the best right partner of each first text and the loss, (texts,); and which
         candidates are right, (texts, candidates).
         """
@@ -141,11 +141,11 @@ class Contrastive(PackedTexts):
         right = self.judged.right(queries, self.candidates).to(similar.device)
         best = similar.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
         # The place counts all wrong ones that are not less similar, so ties and NaN rank last.
-        places = 1 + (~(similar < best) & ~right).sum(1)
+        ranks = 1 + (~(similar < best) & ~right).sum(1)
         # In float64, since a loss near 0 still tells which weights are better.
         logits = similar.double() / TEMPERATURE
         among_right = logits.masked_fill(~right, -torch.inf)
-        return places, logits.logsumexp(1) - among_right.logsumexp(1), right
+        return ranks, logits.logsumexp(1) - among_right.logsumexp(1), right
 
     def sample(self) -> str:
         """The nearest candidates of the first held-out texts."""
@@ -184,10 +184,10 @@ class Contrastive(PackedTexts):
 def _keys(sides: tuple[Sequences, Sequences]) -> Keys:
     """The number of the ids of each text."""
     numbers: dict[bytes, int] = {}
-    found = []
+    keys = []
     for texts in sides:
         starts = texts.ends - texts.lengths
         spans = zip(starts.tolist(), texts.ends.tolist(), strict=True)
         ids = (texts.ids[start:end].tobytes() for start, end in spans)
-        found.append(np.array([numbers.setdefault(one, len(numbers)) for one in ids]))
-    return found[0], found[1]
+        keys.append(np.array([numbers.setdefault(text_ids, len(numbers)) for text_ids in ids]))
+    return keys[0], keys[1]

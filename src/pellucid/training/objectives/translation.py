@@ -112,9 +112,9 @@ class Translation(Objective):
         for text in part:
             end = int(self.pairs[1].ends[text])
             start = end - int(self.pairs[1].lengths[text])
-            places = torch.tensor(self.links[start:end], dtype=torch.int64)
-            rows = (places >= 0).nonzero()
-            links.append(torch.cat([rows, places[rows]], 1))
+            aligned = torch.tensor(self.links[start:end], dtype=torch.int64)
+            rows = (aligned >= 0).nonzero()
+            links.append(torch.cat([rows, aligned[rows]], 1))
         sources, targets = (texts.lengths[part].tolist() for texts in self.pairs)
         return end_to_end(links, targets, sources)
 
