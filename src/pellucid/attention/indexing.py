@@ -204,8 +204,8 @@ def _separate(
 
     *items, heads_at, rows_at, cols_at = [_as_positions(part, device) for part in axes]
     item = torch.zeros((), dtype=torch.int64, device=device)
-    for size, places in zip(batch_shape, items, strict=True):
-        item = item.unsqueeze(-1) * size + places
+    for size, positions in zip(batch_shape, items, strict=True):
+        item = item.unsqueeze(-1) * size + positions
     at = (item[..., None, None, None], heads_at[:, None, None], rows_at[:, None], cols_at)
     return _finish(scores, logsumexp, stage, query, key, at)
 
@@ -232,15 +232,15 @@ def _together(
         shape = [1] * (len(axes) + 1)
         if axis in tensors:
             shape[0] = count
-            places = picked[tensors.index(axis)].flatten()
+            positions = picked[tensors.index(axis)].flatten()
         else:
-            places = _as_positions(part, device)
-            shape[axis + 1] = len(places)
-        coordinates.append(places.reshape(shape))
+            positions = _as_positions(part, device)
+            shape[axis + 1] = len(positions)
+        coordinates.append(positions.reshape(shape))
     *outer, head, row, col = coordinates
     item = torch.zeros([1] * (len(axes) + 1), dtype=torch.int64, device=device)
-    for size, places in zip(scores.batch_shape, outer, strict=True):
-        item = item * size + places
+    for size, positions in zip(scores.batch_shape, outer, strict=True):
+        item = item * size + positions
 
     def of(start: int, stop: int) -> Tensor:
         i, h, r, c = (x[start:stop] if len(x) > 1 else x for x in (item, head, row, col))

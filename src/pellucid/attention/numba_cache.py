@@ -70,7 +70,7 @@ def _fingerprint(function: Any) -> str:
     """A hash of a function, of all compiled functions and intrinsics that it calls, and of the
     constants that they read: Numba itself looks at the function's own file alone.
     """
-    found, seen = hashlib.sha256(), set()
+    digest, seen = hashlib.sha256(), set()
     waiting = [(function.__code__, _names_of(function))]
     while waiting:
         code, names = waiting.pop()
@@ -80,15 +80,15 @@ def _fingerprint(function: Any) -> str:
         inner = [value for value in code.co_consts if isinstance(value, CodeType)]
         waiting += [(value, names) for value in inner]
         constants = [value for value in code.co_consts if value not in inner]
-        found.update(code.co_code + repr(constants).encode())
+        digest.update(code.co_code + repr(constants).encode())
         for name in (*code.co_names, *code.co_freevars):
             value = names.get(name)
             value = getattr(value, "py_func", getattr(value, "_defn", value))
             if isinstance(value, FunctionType):
                 waiting.append((value.__code__, _names_of(value)))
             elif isinstance(value, bool | int | float | str | tuple | np.generic):
-                found.update(f"{name} = {value!r}".encode())
-    return found.hexdigest()
+                digest.update(f"{name} = {value!r}".encode())
+    return digest.hexdigest()
 
 
 def _names_of(function: FunctionType) -> dict[str, Any]:

@@ -127,17 +127,17 @@ def _logsumexp(logits: Any, best: Any, logs: Any, weights: Any) -> Any:
 
 
 @njit(inline="always", nogil=True)
-def _insert(value: Any, place: Any, values: Any, places: Any) -> None:
+def _insert(value: Any, index: Any, values: Any, indices: Any) -> None:
     """Insert a value into a list in descending order, dropping the last one."""
     at = values.shape[0] - 1
     while at > 0 and values[at - 1] < value:
-        values[at], places[at] = values[at - 1], places[at - 1]
+        values[at], indices[at] = values[at - 1], indices[at - 1]
         at -= 1
-    values[at], places[at] = value, place
+    values[at], indices[at] = value, index
 
 
 @njit(nogil=True)
-def _top(logits: Any, best: Any, values: Any, places: Any, groups: Any, strengths: Any) -> None:
+def _top(logits: Any, best: Any, values: Any, indices: Any, groups: Any, strengths: Any) -> None:
     """The largest of a row, from the groups of largest maximum; group g has every STRETCH-th."""
     count, k = logits.shape[0], values.shape[0]
     strengths[:] = f32(-np.inf)
@@ -146,12 +146,12 @@ def _top(logits: Any, best: Any, values: Any, places: Any, groups: Any, strength
         if best[g] > strengths[k - 1]:
             _insert(best[g], g, strengths, groups)
     values[:] = f32(-np.inf)
-    places[:] = -1
+    indices[:] = -1
     for i in range(k):
         if groups[i] >= 0:
             for j in range(groups[i], count, STRETCH):
                 if logits[j] > values[k - 1]:
-                    _insert(logits[j], j, values, places)
+                    _insert(logits[j], j, values, indices)
 
 
 @kept

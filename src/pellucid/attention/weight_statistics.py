@@ -164,11 +164,11 @@ class WeightStatistics(LazyWeights):
         with torch.no_grad():
             knows = self._logsumexp is not None or self._of.sinks is not None
             logsumexp = self._flat_logsumexp.detach() if knows else None
-            found = block_statistics.statistics(self._of.detach(), logsumexp, want)  # type: ignore[arg-type]
-            found = {name: self._outer(figure) for name, figure in found.items()}
-            if "peak" in found:
-                found["max_logit"] = found.pop("peak").amax(-1)
-            return found
+            collected = block_statistics.statistics(self._of.detach(), logsumexp, want)  # type: ignore[arg-type]
+            collected = {name: self._outer(figure) for name, figure in collected.items()}
+            if "peak" in collected:
+                collected["max_logit"] = collected.pop("peak").amax(-1)
+            return collected
 
     def pool(
         self,

@@ -47,11 +47,11 @@ class Alignment:
 
     def best(self) -> list[Link]:
         """The strongest source word of each target word, with its weight."""
-        weights, places = self.weights.max(-1)
+        weights, indices = self.weights.max(-1)
         return [
-            Link(target, self.source[place], weight)
-            for target, place, weight in zip(
-                self.target, places.tolist(), weights.tolist(), strict=True
+            Link(target, self.source[index], weight)
+            for target, index, weight in zip(
+                self.target, indices.tolist(), weights.tolist(), strict=True
             )
         ]
 
@@ -161,8 +161,8 @@ def align_by(
     Raises:
         ArgumentError, OutOfRangeError, UnknownNameError: as `align`.
     """
-    one = partial(align, seen, item=item, source_words=source_words, target_words=target_words)
-    grids = [one(layers=[name], heads=head) for name, head in named] or [one()]
+    aligned = partial(align, seen, item=item, source_words=source_words, target_words=target_words)
+    grids = [aligned(layers=[name], heads=head) for name, head in named] or [aligned()]
     return replace(grids[0], weights=torch.stack([grid.weights for grid in grids]).mean(0))
 
 

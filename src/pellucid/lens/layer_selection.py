@@ -50,8 +50,8 @@ def select_names(names: Sequence[str], layers: Layers, note: str = "") -> set[st
 def _nothing_like(entry: int | str, names: Sequence[str], last: int) -> str:
     """That an entry selects no name, and what there is."""
     if isinstance(entry, int):
-        found = f"the last layer is {last}" if last >= 0 else "the layers have no numbers"
-        return f"there is no layer {entry}; {found}"
+        available = f"the last layer is {last}" if last >= 0 else "the layers have no numbers"
+        return f"there is no layer {entry}; {available}"
     near = get_close_matches(entry, names, MOST_NAMES, cutoff=0.3) or names[:MOST_NAMES]
     rest = "" if len(near) == len(names) else ", ..."
     return f"layers={entry!r} matches no module; there are {', '.join(near) or 'none'}{rest}"

@@ -18,7 +18,7 @@ class Measure(Protocol):
         """Of mean - value, or of -value: what broadcasts to (items, heads, rows, cols)."""
         ...
 
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
+    def of(self, links: Tensor, change: Tensor) -> Tensor:
         """(links,), of changes (links, value_dim)."""
         ...
 
@@ -61,12 +61,12 @@ class Length:
         squares = squares - 2 * (left @ right.mT)
         return squares.clamp_min_(0).sqrt_()
 
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
+    def of(self, links: Tensor, change: Tensor) -> Tensor:
         lost: Tensor = torch.linalg.vector_norm(change, dim=-1)
         if self.projection is None:
             return lost
         for head, projection in enumerate(self.projection):
-            at = places[:, 1] == head
+            at = links[:, 1] == head
             lost[at] = torch.linalg.vector_norm(change[at] @ projection, dim=-1)
         return lost
 
@@ -99,5 +99,5 @@ class Along:
         left: Tensor = self.left[block.items, block.heads, rows]
         return (right - left.unsqueeze(-1)).abs_()
 
-    def of(self, places: Tensor, change: Tensor) -> Tensor:
-        return -(self.gain[places[:, 1]] * change).sum(-1)
+    def of(self, links: Tensor, change: Tensor) -> Tensor:
+        return -(self.gain[links[:, 1]] * change).sum(-1)

@@ -141,9 +141,9 @@ def _strongest(
     for part in links.split(HEAVY_AT_ONCE):
         number = torch.arange(len(part), device=part.device)
         entries = Entries(part[:, :3], number, number, part[:, 3])
-        found = removed_from(mixing, entries, renormalize)
-        weights.append(found.removed)
-        lost.append(measure.of(part, found.change))
+        removal = removed_from(mixing, entries, renormalize)
+        weights.append(removal.removed)
+        lost.append(measure.of(part, removal.change))
     sizes = torch.cat(lost)
     order = sizes.abs().argsort(descending=True, stable=True)[:k]
     return links[order], torch.cat(weights)[order], sizes[order]
@@ -179,13 +179,13 @@ def _candidates(
         best = top_places(effect.unsqueeze(0), min(count, len(effect)))[0]
         best = best[effect[best] > 0]
         sizes = effect[best]
-        places = torch.stack(unravelled(best, shares.shape), -1)
+        positions = torch.stack(unravelled(best, shares.shape), -1)
         if renormalize:
-            places = torch.cat([places, heavy.nonzero()])
+            positions = torch.cat([positions, heavy.nonzero()])
         columns = intervals.positions(block.cols, device)
         starts = (block.items.start, block.heads.start, block.rows.start)
-        where = places[:, :3] + torch.tensor(starts, device=device)
-        where = torch.cat([where, columns[places[:, 3]].unsqueeze(-1)], -1)
+        where = positions[:, :3] + torch.tensor(starts, device=device)
+        where = torch.cat([where, columns[positions[:, 3]].unsqueeze(-1)], -1)
         return sizes, where[: len(sizes)], where[len(sizes) :]
 
     sizes, links = mixing.value.new_zeros(0), torch.zeros(0, 4, dtype=torch.int64, device=device)
@@ -209,12 +209,12 @@ def _rows(
     seen: Recording,
     record: Record,
     label: tuple[str, int],
-    found: tuple[Tensor, Tensor, Tensor],
+    strongest: tuple[Tensor, Tensor, Tensor],
 ) -> list[LinkRow]:
-    links, weights, lost = (x.cpu() for x in found)
+    links, weights, lost = (x.cpu() for x in strongest)
     tokens = [
-        _tokens(seen, ids, links[:, [0, place]])
-        for ids, place in ((record.query_ids, 2), (record.key_ids, 3))
+        _tokens(seen, ids, links[:, [0, column]])
+        for ids, column in ((record.query_ids, 2), (record.key_ids, 3))
     ]
     return [
         LinkRow(
@@ -236,10 +236,10 @@ def _rows(
     ]
 
 
-def _tokens(seen: Recording, ids: Tensor | None, places: Tensor) -> list[str]:
-    """The tokens at places (links, 2), item and position."""
+def _tokens(seen: Recording, ids: Tensor | None, positions: Tensor) -> list[str]:
+    """The tokens at positions (links, 2), item and position."""
     if ids is None:
-        return [""] * len(places)
+        return [""] * len(positions)
     flat = ids.reshape(-1, ids.shape[-1]).cpu()
-    item = places[:, 0] if len(flat) > 1 else torch.zeros_like(places[:, 0])
-    return seen.strings(flat[item, places[:, 1]])
+    item = positions[:, 0] if len(flat) > 1 else torch.zeros_like(positions[:, 0])
+    return seen.strings(flat[item, positions[:, 1]])

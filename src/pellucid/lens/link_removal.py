@@ -151,15 +151,15 @@ def _mixed_again(mixing: Mixing, entries: Entries, chosen: Tensor) -> list[tuple
     links = links[entries.entry[links].argsort(stable=True)]
     counts = entries.entry[links].unique_consecutive(return_counts=True)[1]
     starts = counts.cumsum(0) - counts
-    found = []
+    mixed = []
     for at, item, head in mixing.by_head(entries.places[entry_of]):
         logs, sink = mixing.logs(item, head, entries.places[entry_of[at], 2])
         row = torch.repeat_interleave(counts[at])
         within = torch.arange(len(row), device=row.device)
         within -= (counts[at].cumsum(0) - counts[at])[row]
         logs[row, entries.keys[links[starts[at][row] + within]]] = -torch.inf
-        found.append((entry_of[at], mixing.mix(item, head, logs, sink)[0]))
-    return found
+        mixed.append((entry_of[at], mixing.mix(item, head, logs, sink)[0]))
+    return mixed
 
 
 def checked_links(links: Integers, shape: torch.Size) -> Tensor:
@@ -169,29 +169,29 @@ def checked_links(links: Integers, shape: torch.Size) -> Tensor:
         links: as for `without`.
         shape: (batch, heads, queries, keys)
     """
-    found = indexing.as_positions("links", links)
-    if found.ndim != 2 or found.shape[1] not in (3, 4):
+    indices = indexing.as_positions("links", links)
+    if indices.ndim != 2 or indices.shape[1] not in (3, 4):
         raise ShapeError(
             "links must be (links, 4), item, head, query and key, or (links, 3) without the item; "
-            f"got shape {tuple(found.shape)}"
+            f"got shape {tuple(indices.shape)}"
         )
-    if found.shape[1] == 3:
+    if indices.shape[1] == 3:
         if shape[0] != 1:
             raise ArgumentError(
                 f"links must say the item, since the batch has {shape[0]}: (links, 4) integers, "
                 "item, head, query and key"
             )
-        found = torch.nn.functional.pad(found, (1, 0))
-    sizes = torch.tensor(shape, device=found.device)
-    outside = ((found < -sizes) | (found >= sizes)).nonzero()
+        indices = torch.nn.functional.pad(indices, (1, 0))
+    sizes = torch.tensor(shape, device=indices.device)
+    outside = ((indices < -sizes) | (indices >= sizes)).nonzero()
     if len(outside):
         row, column = outside[0].tolist()
         name = ("item", "head", "query", "key")[column]
         raise OutOfRangeError(
-            f"link {row} has {name} {int(found[row, column])}, which is out of range for size "
+            f"link {row} has {name} {int(indices[row, column])}, which is out of range for size "
             f"{shape[column]}"
         )
-    return found % sizes
+    return indices % sizes
 
 
 def _entries(links: Tensor, groups: Integers | None, shape: torch.Size) -> Entries:

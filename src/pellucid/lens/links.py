@@ -114,15 +114,15 @@ def _strongest(
     heads, count = record.shape[-3], len(queries)
     values, indices = (x.reshape(-1, heads, count, x.shape[-1])[0] for x in (values, indices))
     device = values.device
-    places = indices.clamp_min(0)
+    positions = indices.clamp_min(0)
     key_counts = torch.tensor([_is_content(word) for word in keys], device=device)
     key_counts[0] = False
-    counts = (indices >= 0) & key_counts[places]
+    counts = (indices >= 0) & key_counts[positions]
     counts &= torch.tensor([_is_content(word) for word in queries], device=device)[:, None]
     counts &= torch.tensor(eligible, device=device)[:, None, None]
     if not record.is_cross:  # a word is identified by its last token
         own = torch.tensor([word.positions[-1] for word in queries], device=device)
-        other = torch.tensor([word.positions[-1] for word in keys], device=device)[places]
+        other = torch.tensor([word.positions[-1] for word in keys], device=device)[positions]
         counts &= other != own.unsqueeze(-1)
     strengths = values.masked_fill(~counts, 0).flatten(1)
     best = strengths.topk(min(LINKS_PER_HEAD, strengths.shape[-1]))

@@ -173,8 +173,10 @@ def _with_uniform(
         return rule.mask, None
     items, heads, _, keys = reader.numbers.shape
     uniform = rule.empty.expand(items, -1).clone()
-    places = uniform.nonzero()
-    for item, row in (p.unbind(-1) for p in places.split(max(1, CHUNK_NUMBERS // (heads * keys)))):
+    positions = uniform.nonzero()
+    for item, row in (
+        p.unbind(-1) for p in positions.split(max(1, CHUNK_NUMBERS // (heads * keys)))
+    ):
         values = reader.numbers[item, :, row]
         low, high = values.amin((-2, -1)), values.amax((-2, -1))
         uniform[item, row] = high > -torch.inf

@@ -56,15 +56,15 @@ class Mixing:
             total = total + self._record.sink_weight.to(total)
         return total.reshape(self.operands.shape[:3]).detach()
 
-    def total_at(self, places: Tensor) -> Tensor:
-        """(rows, 1) of places (rows, 3): item, head, query."""
+    def total_at(self, positions: Tensor) -> Tensor:
+        """(rows, 1) of positions (rows, 3): item, head, query."""
         if self.total is None:
-            return self.value.new_ones(1, 1).expand(len(places), 1)
-        return self.total[tuple(places.T)].unsqueeze(-1)
+            return self.value.new_ones(1, 1).expand(len(positions), 1)
+        return self.total[tuple(positions.T)].unsqueeze(-1)
 
-    def values_at(self, places: Tensor, keys: Tensor) -> Tensor:
+    def values_at(self, positions: Tensor, keys: Tensor) -> Tensor:
         """(links, value_dim)"""
-        item, head, _ = places.T
+        item, head, _ = positions.T
         return self.value[item, head // self.group, keys]
 
     def contexts(self, rows: slice) -> Tensor:
@@ -82,33 +82,33 @@ class Mixing:
             context.detach().reshape(*self.operands.shape[:2], *context.shape[-2:]).to(self.value)
         )
 
-    def means(self, places: Tensor) -> Tensor:
-        """(rows, value_dim): context / total, of rows at places (rows, 3)."""
+    def means(self, positions: Tensor) -> Tensor:
+        """(rows, value_dim): context / total, of rows at positions (rows, 3)."""
         if self.is_exact:
-            context = self.contexts(slice(None))[tuple(places.T)]
-            return context / nonzero(self.total_at(places))
-        found = self.value.new_zeros(len(places), self.value.shape[-1])
-        for at, item, head in self.by_head(places):
-            found[at] = self.mix(item, head, *self.logs(item, head, places[at, 2]))[0]
-        return found
+            context = self.contexts(slice(None))[tuple(positions.T)]
+            return context / nonzero(self.total_at(positions))
+        means = self.value.new_zeros(len(positions), self.value.shape[-1])
+        for at, item, head in self.by_head(positions):
+            means[at] = self.mix(item, head, *self.logs(item, head, positions[at, 2]))[0]
+        return means
 
-    def shares(self, places: Tensor, keys: Tensor) -> Tensor:
+    def shares(self, positions: Tensor, keys: Tensor) -> Tensor:
         """(links,) shares of links, given the place of each one's row (links, 3) and its key."""
         if self.is_exact:
-            items = unravelled(places[:, 0], self.outer)
-            picked = self.weights[(*items, places[:, 1], places[:, 2], keys)]
-            return picked / nonzero(self.total_at(places)[:, 0])
-        found = self.value.new_zeros(len(places))
-        for at, item, head in self.by_head(places):
-            rows, row = places[at, 2].unique(return_inverse=True)
+            items = unravelled(positions[:, 0], self.outer)
+            picked = self.weights[(*items, positions[:, 1], positions[:, 2], keys)]
+            return picked / nonzero(self.total_at(positions)[:, 0])
+        gathered = self.value.new_zeros(len(positions))
+        for at, item, head in self.by_head(positions):
+            rows, row = positions[at, 2].unique(return_inverse=True)
             shares = self.mix(item, head, *self.logs(item, head, rows))[1]
-            found[at] = shares[row, keys[at]]
-        return found
+            gathered[at] = shares[row, keys[at]]
+        return gathered
 
-    def by_head(self, places: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """Places in parts of one head, each with its item and head; a part's rows fit a block."""
+    def by_head(self, positions: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+        """Positions in parts of one head, each with its item and head; a part's rows fit a block."""
         step = max(1, BLOCK_NUMBERS // self.operands.shape[3])
-        code = places[:, 0] * self.operands.shape[1] + places[:, 1]
+        code = positions[:, 0] * self.operands.shape[1] + positions[:, 1]
         order = code.argsort(stable=True)
         heads, counts = code[order].unique_consecutive(return_counts=True)
         for head, part in zip(heads.tolist(), order.split(counts.tolist()), strict=True):
@@ -147,8 +147,8 @@ def unravelled(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
     As torch.unravel_index, which imports a second's worth of other packages.
     """
-    found: list[Tensor] = []
+    coordinates: list[Tensor] = []
     for size in reversed(sizes):
-        found.insert(0, flat % size)
+        coordinates.insert(0, flat % size)
         flat = flat // size
-    return found
+    return coordinates

@@ -152,7 +152,7 @@ def _rows(
     rows = []
     for (name, (scores, share)), budget in product(ranked.items(), budgets):
         kept = _number_of_keys(budget, step)
-        found = _recall(mass, scores, kept, int(share * kept))
+        recalls = _recall(mass, scores, kept, int(share * kept))
         rows += [
             RecallRow(
                 policy=name,
@@ -165,7 +165,7 @@ def _rows(
                 stack=label[0],
                 recall=recall,
             )
-            for head, recall in enumerate(found.tolist())
+            for head, recall in enumerate(recalls.tolist())
         ]
     return rows
 

@@ -84,11 +84,11 @@ def output_projection(
     if name not in modules:
         raise UnknownNameError(f"the model has no module '{name}'")
     outside = name.rpartition(".")[0]
-    places = [f"{name}.{place}".lstrip(".") for place in OUTPUTS]
+    candidates = [f"{name}.{candidate}".lstrip(".") for candidate in OUTPUTS]
     if name:
-        places += [f"{outside}.{place}".lstrip(".") for place in OUTPUTS_BESIDE]
-    for place in places:
-        module = modules.get(place)
+        candidates += [f"{outside}.{candidate}".lstrip(".") for candidate in OUTPUTS_BESIDE]
+    for candidate in candidates:
+        module = modules.get(candidate)
         if module is None or not _takes_one(module):
             continue
         inputs = _inputs(module, width)
@@ -98,13 +98,13 @@ def output_projection(
         if _forward(modules[name]) is nn.MultiheadAttention.forward:
             weight = getattr(module, "weight", None)  # it does not call the module
         if not isinstance(weight, Tensor):
-            return module_matrix(module, place, inputs, heads, value)
+            return module_matrix(module, candidate, inputs, heads, value)
         if weight.is_meta:
-            raise not_in_memory(place)
+            raise not_in_memory(candidate)
         return weight
     fitting = "" if width is None else f" of {width} inputs"
     raise UnknownNameError(
-        f"no output projection{fitting} of '{name}' was found; looked for {', '.join(places)}"
+        f"no output projection{fitting} of '{name}' was found; looked for {', '.join(candidates)}"
     )
 
 

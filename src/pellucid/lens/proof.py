@@ -232,17 +232,17 @@ def _compared(
     device = theirs.device
     chosen = torch.tensor(rows, device=device)
     theirs = theirs[..., chosen, :]
-    places = (chosen + evidence.first).to(record.queries.tensor.device)
+    positions = (chosen + evidence.first).to(record.queries.tensor.device)
     unit, least = _unit(theirs.dtype, theirs.device), _least(theirs.dtype)
     if record.kept == "weights":
-        weights = record.queries.tensor[item][:, places]
+        weights = record.queries.tensor[item][:, positions]
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         largest = torch.zeros_like(weights[..., :1])
         # They may be kept in a shorter dtype.
         unit = max(unit, _unit(record.queries.dtype, theirs.device))
     else:
-        scores = scores_of(record, item, places)
-        weights = weights_of(record, scores, item, places)
+        scores = scores_of(record, item, positions)
+        weights = weights_of(record, scores, item, positions)
         kept = record.queries.dtype
         sizes = scores.abs()
         if record.biases or record.mask is not None:
@@ -254,7 +254,7 @@ def _compared(
             raise Contradiction("adds numbers to its scores that leave few digits of them")
         if _unit(kept, theirs.device) > unit:  # each product is rounded, and not their sum
             unit = _unit(kept, theirs.device)
-            largest = torch.maximum(largest, lengths(record, item, places))
+            largest = torch.maximum(largest, lengths(record, item, positions))
     theirs = theirs.to(weights)
     counted = len(rows) if evidence.every_row else _informative(weights)
     ours = torch.finfo(weights.dtype).eps / 2
@@ -263,7 +263,7 @@ def _compared(
         proof = _judged(weights, theirs, weights * relative + least, counted)
         if proof.error <= proof.allowed or record.kept == "weights":
             return proof
-        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, places)))
+        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, positions)))
         return _judged(weights, theirs, weights * relative + least, counted)
     assert value is not None
     value = value[item].to(weights)
@@ -281,7 +281,7 @@ def _compared(
         return proof
     # The terms may be larger than their sum, in scores and in contexts.
     if record.kept != "weights":
-        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, places)))
+        relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, positions)))
     magnitude = product(weights, value.abs()).amax(-1, keepdim=True)
     lost = value.abs().sum(-2).amax() * least
     return _judged(context, theirs, magnitude * relative + lost, counted)

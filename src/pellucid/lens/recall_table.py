@@ -57,10 +57,10 @@ class RecallTable(RowTable[RecallRow]):
             if name not in self.columns():
                 known = ", ".join(self.columns())
                 raise UnknownNameError(f"no column is called '{name}': {known}")
-        found = [
+        recalls = [
             row.recall
             for row in self
             if not math.isnan(row.recall)
             and all(getattr(row, name) == value for name, value in where.items())
         ]
-        return sum(found) / len(found) if found else math.nan
+        return sum(recalls) / len(recalls) if recalls else math.nan

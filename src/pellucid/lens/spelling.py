@@ -107,18 +107,18 @@ def running(tokens: Sequence[str], whole: int = 0) -> list[str]:
 
 def _whole(parts: Sequence[bytes]) -> list[str]:
     """The texts of the parts of one text; a letter in several parts stands at the first of them."""
-    found = [part.decode(errors="replace") for part in parts]
+    decoded = [part.decode(errors="replace") for part in parts]
     waiting, first = b"", 0
     for number, part in enumerate(parts):
         first = first if waiting else number
         waiting += part
         try:
-            found[first : number + 1] = [waiting.decode()] + [""] * (number - first)
+            decoded[first : number + 1] = [waiting.decode()] + [""] * (number - first)
         except UnicodeDecodeError as error:
             if error.reason == "unexpected end of data":
                 continue
         waiting = b""
-    return found
+    return decoded
 
 
 def is_special(token: str) -> bool:

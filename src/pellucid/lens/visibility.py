@@ -269,8 +269,8 @@ def _chunk(parts: list[Mask]) -> int | None:
     if not len(ends):
         return None
     chunk = int(ends[0])
-    places = torch.arange(len(ids), device=ids.device) // chunk
-    same = torch.equal(places.diff() != 0, ids.diff() != 0)
+    chunks = torch.arange(len(ids), device=ids.device) // chunk
+    same = torch.equal(chunks.diff() != 0, ids.diff() != 0)
     return chunk if same else None
 
 

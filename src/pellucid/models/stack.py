@@ -108,7 +108,7 @@ class Stack(nn.Module):
                         "length of pretraining: all its keys are computed anew"
                     )
                 return self._anew(tokens, cache, lengths, last)
-        positions = self._places(ids, positions, start, longest, cache is not None)
+        positions = self._positions_of(ids, positions, start, longest, cache is not None)
         keys = positions
         if cache is not None:
             keys = torch.arange(longest, device=ids.device).unsqueeze(0)
@@ -190,7 +190,7 @@ class Stack(nn.Module):
             inputs.append(made[window, is_rotated])
         return inputs
 
-    def _places(
+    def _positions_of(
         self,
         ids: Tensor,
         positions: Tensor | None,
@@ -212,8 +212,8 @@ class Stack(nn.Module):
             raise OutOfRangeError(
                 f"the text has {longest} tokens, but the model has {config.positions} positions"
             )
-        places = torch.arange(ids.shape[-1], device=ids.device).unsqueeze(0)
-        return places + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
+        consecutive = torch.arange(ids.shape[-1], device=ids.device).unsqueeze(0)
+        return consecutive + (start.unsqueeze(-1) if isinstance(start, Tensor) else start)
 
     def _relative(self) -> RelativeBias | None:
         """A new relative bias, if the model has such positions."""
@@ -240,8 +240,8 @@ class Stack(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions + config.position_offset)
         elif config.position == "sinusoidal":
-            places = positions + config.position_offset
-            x = x + sinusoids(places, config.width, config.interleaved, config.inclusive).to(x)
+            shifted = positions + config.position_offset
+            x = x + sinusoids(shifted, config.width, config.interleaved, config.inclusive).to(x)
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
         if self.embedding_norm is not None:

@@ -78,12 +78,12 @@ def _(mask: Documents, extents: Extents) -> RowRanges | None:
     both = (mask.query_ids, mask.key_ids)
     queries, keys = (ids.to(extents.device).reshape(-1, ids.shape[-1]) for ids in both)
     queries, keys = (ids.expand(max(len(queries), len(keys)), -1) for ids in (queries, keys))
-    ordered, places = keys.sort(dim=-1, stable=True)
+    ordered, order = keys.sort(dim=-1, stable=True)
     queries = queries.contiguous()
     first, after = (torch.searchsorted(ordered, queries, right=right) for right in (False, True))
     count = after - first
-    begins = places.gather(-1, first.clamp_max(extents.keys - 1)) * (count > 0)
-    ends = (places.gather(-1, (after - 1).clamp_min(0)) + 1) * (count > 0)
+    begins = order.gather(-1, first.clamp_max(extents.keys - 1)) * (count > 0)
+    ends = (order.gather(-1, (after - 1).clamp_min(0)) + 1) * (count > 0)
     is_scattered = (ends - begins != count).any()
     return None if is_scattered else _cut(extents, begins, ends)
 

@@ -87,13 +87,13 @@ def statistics(
             counts[positions(queries, device)] = 1
         ranges = RowRanges(ranges.begins * counts, ranges.ends * counts)
     shift = (finite(logsumexp.float()) * LOG2_E).contiguous()
-    found: dict[str, Tensor] = {}
+    summary: dict[str, Tensor] = {}
     with _on(device):
         if "received" in want:
-            found["received"] = _received(scores, shift, ranges)
+            summary["received"] = _received(scores, shift, ranges)
         if want - {"received"} or top:
-            found |= _of_rows(scores, shift, ranges, want, top)
-    return found
+            summary |= _of_rows(scores, shift, ranges, want, top)
+    return summary
 
 
 def pool(
@@ -266,9 +266,9 @@ def _of_rows(
     offset = 0 if scores.mask is None or scores.mask.offset is None else scores.mask.offset
     offsets = torch.as_tensor(offset, dtype=torch.int64, device=shift.device).reshape(-1)
     slots = 1 << (top - 1).bit_length() if top else 1
-    found = {name: torch.empty_like(shift) for name in ("entropy", "distance", "peak")}
+    figures = {name: torch.empty_like(shift) for name in ("entropy", "distance", "peak")}
     best = shift.new_empty(batch, heads, rows, slots if top else 0)
-    places = torch.empty_like(best, dtype=torch.int32)
+    columns = torch.empty_like(best, dtype=torch.int32)
     tensors, strides = _operands(scores)
     sizes, constants = _options(scores, tile)
     kernels = _kernels()
@@ -276,8 +276,8 @@ def _of_rows(
     kernels.of_rows[(-(-rows // tile.resident) * batch * heads,)](
         *tensors,
         *(shift, begins, ends, plan, offsets),
-        *found.values(),
-        *(best, places),
+        *figures.values(),
+        *(best, columns),
         *strides,
         *(_shared(begins), _shared(plan), _shared(offsets)),
         *sizes,
@@ -290,11 +290,11 @@ def _of_rows(
         SLOTS=slots,
         **constants,
     )
-    found = {name: figure for name, figure in found.items() if name in want}
+    figures = {name: figure for name, figure in figures.items() if name in want}
     if top:
         best, order = best[..., :top].sort(-1, descending=True)
         values = torch.exp2(best - shift.unsqueeze(-1))
-        indices = places[..., :top].gather(-1, order).long()
-        found["values"] = values
-        found["indices"] = indices.masked_fill(values == 0, -1)
-    return found
+        indices = columns[..., :top].gather(-1, order).long()
+        figures["values"] = values
+        figures["indices"] = indices.masked_fill(values == 0, -1)
+    return figures

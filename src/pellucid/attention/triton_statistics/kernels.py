@@ -18,8 +18,8 @@ LOWEST = tl.constexpr(-1e4)  # replaces log 0 where it is multiplied by a weight
 def _vectors(base, positions, stride, stride_dim, count, DIM: tl.constexpr, WIDTH: tl.constexpr):
     """(positions, WIDTH) of queries or keys, 0 where there is none."""
     dims = tl.arange(0, WIDTH)
-    places = base + positions.to(tl.int64)[:, None] * stride + dims[None, :] * stride_dim
-    return tl.load(places, mask=(positions < count)[:, None] & (dims < DIM)[None, :], other=0.0)
+    offsets = base + positions.to(tl.int64)[:, None] * stride + dims[None, :] * stride_dim
+    return tl.load(offsets, mask=(positions < count)[:, None] & (dims < DIM)[None, :], other=0.0)
 
 
 @triton.jit
@@ -45,10 +45,10 @@ def _add_received(
         query = _vectors(query_base, rows, query_stride, query_stride_dim, queries, DIM, WIDTH)
         scores = _scores(key, query, scale, softcap, SOFTCAP, PRECISION)
         if BIAS:
-            places = rows.to(tl.int64)[None, :] * bias_stride
-            places += cols.to(tl.int64)[:, None] * bias_stride_key
+            offsets = rows.to(tl.int64)[None, :] * bias_stride
+            offsets += cols.to(tl.int64)[:, None] * bias_stride_key
             inside = (rows < queries)[None, :] & (cols < keys)[:, None]
-            bias = tl.load(bias_base + places, mask=inside, other=0.0)
+            bias = tl.load(bias_base + offsets, mask=inside, other=0.0)
             scores += bias.to(tl.float32) * LOG2_E
         shift = tl.load(lse_base + rows, mask=rows < queries, other=float("inf"))
         weights = tl.exp2(scores - shift[None, :])
@@ -110,25 +110,25 @@ def received(
 
 
 @triton.jit
-def _pick(scores, best, places, start):
+def _pick(scores, best, indices, start):
     """Move each row's largest score to its best, in place of the least, if it is larger.
 
     Also whether any row has another.
     """
     slots, cols = tl.arange(0, best.shape[1])[None, :], tl.arange(0, scores.shape[1])[None, :]
     largest, at = tl.max(scores, 1), tl.argmax(scores, 1)
-    found = (largest > tl.min(best, 1))[:, None]
-    is_slot = found & (slots == tl.argmin(best, 1)[:, None])
+    is_larger = (largest > tl.min(best, 1))[:, None]
+    is_slot = is_larger & (slots == tl.argmin(best, 1)[:, None])
     best = tl.where(is_slot, largest[:, None], best)
-    places = tl.where(is_slot, (start + at)[:, None], places)
-    scores = tl.where(found & (cols == at[:, None]), float("-inf"), scores)
+    indices = tl.where(is_slot, (start + at)[:, None], indices)
+    scores = tl.where(is_larger & (cols == at[:, None]), float("-inf"), scores)
     more = tl.max((tl.max(scores, 1) > tl.min(best, 1)).to(tl.int32), 0)
-    return scores, best, places, more
+    return scores, best, indices, more
 
 
 @triton.jit
 def _read_keys(
-    entropy, distance, peak, best, places, resident, rows, begin, end, shift, position, low, high,
+    entropy, distance, peak, best, indices, resident, rows, begin, end, shift, position, low, high,
     key_base, key_stride, key_stride_dim, bias_base, bias_stride, bias_stride_key,
     queries, keys, scale, softcap,
     DIM: tl.constexpr, WIDTH: tl.constexpr, COLS: tl.constexpr, BIAS: tl.constexpr,
@@ -164,18 +164,18 @@ def _read_keys(
             more = tl.max((largest > tl.min(best, 1)).to(tl.int32), 0)
             if MASKED or SLOTS > 8:
                 while more > 0:
-                    scores, best, places, more = _pick(scores, best, places, tile * COLS)
+                    scores, best, indices, more = _pick(scores, best, indices, tile * COLS)
             else:  # a loop inside would keep the compiler from reading ahead
                 for _ in tl.static_range(SLOTS):  # a row has no more of them in a tile
                     if more > 0:
-                        scores, best, places, more = _pick(scores, best, places, tile * COLS)
-    return entropy, distance, peak, best, places
+                        scores, best, indices, more = _pick(scores, best, indices, tile * COLS)
+    return entropy, distance, peak, best, indices
 
 
 @triton.jit
 def of_rows(
     query, key, bias, lse, begins, ends, plan, offsets,
-    entropy_out, distance_out, peak_out, best_out, places_out,
+    entropy_out, distance_out, peak_out, best_out, indices_out,
     query_item, query_head, query_stride, query_stride_dim,
     key_item, key_head, key_stride, key_stride_dim,
     bias_item, bias_head, bias_stride, bias_stride_key,
@@ -210,23 +210,23 @@ def of_rows(
     # A slot too many holds inf, which nothing replaces.
     best = tl.where(slots < TOP, float("-inf"), float("inf"))[None, :]
     best = tl.broadcast_to(best.to(tl.float32), (ROWS, SLOTS))
-    places = tl.full((ROWS, SLOTS), -1, tl.int32)
-    entropy, distance, peak, best, places = _read_keys(
-        entropy, distance, peak, best, places, resident, rows, begin, end, shift, position,
+    indices = tl.full((ROWS, SLOTS), -1, tl.int32)
+    entropy, distance, peak, best, indices = _read_keys(
+        entropy, distance, peak, best, indices, resident, rows, begin, end, shift, position,
         low, full_low,
         key_base, key_stride, key_stride_dim, bias_base, bias_stride, bias_stride_key,
         queries, keys, scale, softcap,
         DIM, WIDTH, COLS, BIAS, SOFTCAP, PRECISION, ENTROPY, DISTANCE, PEAK, TOP, SLOTS, True,
     )  # fmt: skip
-    entropy, distance, peak, best, places = _read_keys(
-        entropy, distance, peak, best, places, resident, rows, begin, end, shift, position,
+    entropy, distance, peak, best, indices = _read_keys(
+        entropy, distance, peak, best, indices, resident, rows, begin, end, shift, position,
         full_low, full_high,
         key_base, key_stride, key_stride_dim, bias_base, bias_stride, bias_stride_key,
         queries, keys, scale, softcap,
         DIM, WIDTH, COLS, BIAS, SOFTCAP, PRECISION, ENTROPY, DISTANCE, PEAK, TOP, SLOTS, False,
     )  # fmt: skip
-    entropy, distance, peak, best, places = _read_keys(
-        entropy, distance, peak, best, places, resident, rows, begin, end, shift, position,
+    entropy, distance, peak, best, indices = _read_keys(
+        entropy, distance, peak, best, indices, resident, rows, begin, end, shift, position,
         full_high, high,
         key_base, key_stride, key_stride_dim, bias_base, bias_stride, bias_stride_key,
         queries, keys, scale, softcap,
@@ -241,7 +241,7 @@ def of_rows(
     if TOP > 0:
         at = row[:, None] * SLOTS + slots[None, :]
         tl.store(best_out + at, best, mask=is_row[:, None] & (slots < TOP)[None, :])
-        tl.store(places_out + at, places, mask=is_row[:, None] & (slots < TOP)[None, :])
+        tl.store(indices_out + at, indices, mask=is_row[:, None] & (slots < TOP)[None, :])
 
 
 @triton.jit
@@ -287,10 +287,10 @@ def pooled(
             vectors = _vectors(key_base, cols, key_stride, key_stride_dim, high, DIM, WIDTH)
             scores = _scores(resident, vectors, scale, softcap, SOFTCAP, PRECISION)
             if BIAS:
-                places = rows.to(tl.int64)[:, None] * bias_stride
-                places += cols.to(tl.int64)[None, :] * bias_stride_key
+                offsets = rows.to(tl.int64)[:, None] * bias_stride
+                offsets += cols.to(tl.int64)[None, :] * bias_stride_key
                 inside = is_row[:, None] & (cols < high)[None, :]
-                added = tl.load(bias_base + places, mask=inside, other=0.0)
+                added = tl.load(bias_base + offsets, mask=inside, other=0.0)
                 scores += added.to(tl.float32) * LOG2_E
             seen = (cols[None, :] >= begin[:, None]) & (cols[None, :] < end[:, None])
             seen = seen & (cols < high)[None, :]

@@ -69,8 +69,8 @@ def remove(listener: Listener) -> None:
 
 def _patch_all() -> None:
     for taps in (sdpa, multi_head, hugging_face, caches, operator_hooks):
-        for place in taps.places():
-            patches.patch(*place)
+        for point in taps.patch_points():
+            patches.patch(*point)
     patches.patch(threading.Thread, "start", threads.start)
     patches.patch(ThreadPoolExecutor, "submit", threads.submit)
     if listeners.is_any_everywhere():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.lens.interception import call_stack, listeners, reporting
 from pellucid.lens.interception.calls import CacheUpdate
 from pellucid.lens.interception.listeners import Callers
-from pellucid.lens.interception.patches import Place
+from pellucid.lens.interception.patches import PatchPoint
 from pellucid.lens.pieces import version_of
 
 _latest = threading.local()
@@ -58,7 +58,7 @@ class _Layer:
         return keys is self.keys() and self.version == version_of(keys)
 
 
-def places() -> Iterator[Place]:
+def patch_points() -> Iterator[PatchPoint]:
     caches = sys.modules.get("transformers.cache_utils")
     if caches is not None:
         yield caches.Cache, "update", update

@@ -18,10 +18,10 @@ from pellucid.attention import masks
 from pellucid.attention.masks import Rows
 from pellucid.lens.interception import caches, call_stack, dispatcher, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call
-from pellucid.lens.interception.patches import Place
+from pellucid.lens.interception.patches import PatchPoint
 
 
-def places() -> Iterator[Place]:
+def patch_points() -> Iterator[PatchPoint]:
     # Models of transformers exist only once this is loaded: it is not loaded for other models.
     modeling = sys.modules.get("transformers.modeling_utils")
     if modeling is not None and hasattr(modeling, "AttentionInterface"):

@@ -18,14 +18,14 @@ from pellucid.attention import masks
 from pellucid.errors import ArgumentError
 from pellucid.lens.interception import listeners, reporting
 from pellucid.lens.interception.calls import Call
-from pellucid.lens.interception.patches import Place
+from pellucid.lens.interception.patches import PatchPoint
 from pellucid.lens.pieces import Lazy
 
 _projected = threading.local()
 """The projected query, key and value of the call in progress on this thread."""
 
 
-def places() -> Iterator[Place]:
+def patch_points() -> Iterator[PatchPoint]:
     yield nn.functional, "multi_head_attention_forward", slow_path
     yield nn.functional, "_in_projection_packed", projection
     yield nn.functional, "_in_projection", projection

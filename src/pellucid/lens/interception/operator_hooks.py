@@ -25,11 +25,11 @@ from pellucid.lens.interception import (
     reporting,
 )
 from pellucid.lens.interception import softmax as softmaxes
-from pellucid.lens.interception.patches import Place
+from pellucid.lens.interception.patches import PatchPoint
 from pellucid.lens.interception.shapes import copied, is_argument, joined, stacked
 
 
-def places() -> Iterator[Place]:
+def patch_points() -> Iterator[PatchPoint]:
     for owner in (torch, torch.Tensor):
         for name in ("matmul", "bmm", "mm"):
             yield owner, name, product

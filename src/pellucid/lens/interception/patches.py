@@ -13,7 +13,7 @@ from pellucid.lens.interception import listeners
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Makes a wrapper of a function."""
-Place = tuple[Any, str, Wrap]
+PatchPoint = tuple[Any, str, Wrap]
 """A module or class, the name of a function in it, and what wraps it."""
 
 

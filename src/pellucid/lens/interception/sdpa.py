@@ -16,7 +16,7 @@ from pellucid.attention.functional import PLAIN
 from pellucid.lens.interception import caches, listeners, reporting
 from pellucid.lens.interception.calls import CacheUpdate, Call
 from pellucid.lens.interception.listeners import Callers
-from pellucid.lens.interception.patches import Place
+from pellucid.lens.interception.patches import PatchPoint
 from pellucid.lens.interception.shapes import Fold, as_four, as_it_was, fold_of, mask_as_four
 
 KERNELS = (
@@ -32,7 +32,7 @@ EXACT = (torch.float32, torch.float64)
 """Dtypes in which the kernel's logsumexp is as accurate as our own."""
 
 
-def places() -> Iterator[Place]:
+def patch_points() -> Iterator[PatchPoint]:
     """What to wrap, in torch and in files of a watched model that have imported it by name."""
     functional, package = nn.functional, sys.modules["pellucid.attention"]
     wrappers = ((functional.scaled_dot_product_attention, attention), (pellucid_attention, own))

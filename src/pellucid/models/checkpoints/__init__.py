@@ -127,17 +127,17 @@ def understood(
     return read, family_for(family, read)
 
 
-def _as_used(config: Config, family: Family, said: Mapping[str, Any], embeds: bool) -> Config:
+def _as_used(config: Config, family: Family, settings: Mapping[str, Any], embeds: bool) -> Config:
     """The config with its classifier; of an encoder, if the decoder embeds or labels texts."""
-    labels = labels_texts(said)
-    if family.encoder and (embeds or is_encoder_alone(said)):
+    labels = labels_texts(settings)
+    if family.encoder and (embeds or is_encoder_alone(settings)):
         return first_half(config)
     if config.kind == "decoder" and (labels or embeds):
         config = encoder_of(config)
     family = family_for(family, config)
     if not labels or family.classifier is None:
         return config
-    return replace(config, classifier=family.classifier(said))
+    return replace(config, classifier=family.classifier(settings))
 
 
 def described(config: Config) -> tuple[dict[str, Any], Family] | None:
@@ -184,7 +184,9 @@ def _known(name: str, config: Mapping[str, Any]) -> Any:
     ids, size = config[name], config.get("vocab_size")
     if type(size) is not int:
         return ids
-    wrong = [one for one in (ids if isinstance(ids, list) else [ids]) if _is_above(one, size)]
+    wrong = [
+        number for number in (ids if isinstance(ids, list) else [ids]) if _is_above(number, size)
+    ]
     if not wrong:
         return ids
     warnings.warn(
@@ -192,7 +194,7 @@ def _known(name: str, config: Mapping[str, Any]) -> Any:
         f"0 to {size - 1:,}",
         stacklevel=2,
     )
-    return [one for one in ids if one not in wrong] if isinstance(ids, list) else None
+    return [number for number in ids if number not in wrong] if isinstance(ids, list) else None
 
 
 def _is_above(number: Any, size: int) -> bool:

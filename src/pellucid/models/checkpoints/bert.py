@@ -76,11 +76,11 @@ def fields(config: Mapping[str, Any], offset: int = 0) -> dict[str, Any]:
 def read(config: Mapping[str, Any]) -> Config:
     expect(config, use_task_id=False, projection_dim=0)
     defaults = {"pad_token_id": 0, **DEFAULTS.get(config["model_type"], {})}
-    said = {**defaults, **config}
+    settings = {**defaults, **config}
     if config["model_type"] == "bert-generation":  # it has no segments, whatever its config says
-        said["type_vocab_size"] = 0
+        settings["type_vocab_size"] = 0
     pooling = "first" if config["model_type"] == "dpr" else "mean"
-    return Config(**fields(said), pooling=pooling)
+    return Config(**fields(settings), pooling=pooling)
 
 
 def read_roberta(config: Mapping[str, Any]) -> Config:

@@ -96,19 +96,21 @@ class Description:
         same = {"kind": "decoder", "norm": "layer", **self.fixed}
         if config.kind != same["kind"] or config.norm != same["norm"]:
             return None
-        said: dict[str, Any] = dict(self.expected) | write_marks(config)
-        said |= {key.name: key.write(_value_of(config, name)) for name, key in self.keys.items()}
-        said |= {theirs: getattr(config, ours) for theirs, ours in self.dropouts}
+        settings: dict[str, Any] = dict(self.expected) | write_marks(config)
+        settings |= {
+            key.name: key.write(_value_of(config, name)) for name, key in self.keys.items()
+        }
+        settings |= {theirs: getattr(config, ours) for theirs, ours in self.dropouts}
         if self.rope is not None:
-            said |= self.rope.write(config)
-        said |= self.more_keys(config)
-        said |= {"model_type": self.model_type, "architectures": [self.architecture]}
+            settings |= self.rope.write(config)
+        settings |= self.more_keys(config)
+        settings |= {"model_type": self.model_type, "architectures": [self.architecture]}
         # A family has a shape if what it says of it is read as the same.
         try:
-            again = self.read(json.loads(json.dumps(said)))
+            again = self.read(json.loads(json.dumps(settings)))
         except PellucidError:
             return None
-        return said if is_same(config, again) else None
+        return settings if is_same(config, again) else None
 
 
 def _value_of(config: Config, name: str) -> Any:

@@ -70,7 +70,7 @@ def _dense(config: Mapping[str, Any]) -> dict[str, Any]:
     step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or ()
     layers = range(config["num_hidden_layers"])
     return {
-        "dense_layers": tuple(one for one in layers if one in dense or (one + 1) % step),
+        "dense_layers": tuple(layer for layer in layers if layer in dense or (layer + 1) % step),
     }
 
 

@@ -48,11 +48,11 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _architecture_keys(config: Config) -> dict[str, Any]:
     is_old = config.key_heads in (1, config.heads) and config.parallel == config.shared_norm
-    said = {"ffn_hidden_size": config.hidden, "parallel_attn": config.parallel}
+    keys = {"ffn_hidden_size": config.hidden, "parallel_attn": config.parallel}
     if is_old:
-        return {**said, "multi_query": config.key_heads == 1}
+        return {**keys, "multi_query": config.key_heads == 1}
     return {
-        **said,
+        **keys,
         "new_decoder_architecture": True,
         "num_kv_heads": config.key_heads,
         "num_ln_in_parallel_attn": 1 if config.shared_norm else 2,

@@ -198,7 +198,9 @@ def marks(
     valid = {
         name: number
         for name, number in defaults.items()
-        if all(one < config["vocab_size"] for one in (number if type(number) is list else [number]))
+        if all(
+            token < config["vocab_size"] for token in (number if type(number) is list else [number])
+        )
     }
     config = {**valid, **config}
     stop = config.get("eos_token_id")  # one id, a list, or None

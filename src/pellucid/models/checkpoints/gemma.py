@@ -122,12 +122,12 @@ def write_3(config: Config) -> dict[str, Any] | None:
         return GEMMA_3.write(config)
     if config.causal or config.embedding_width is not None:
         return None
-    said = GEMMA_3.write(decoder_of(config))
-    if said is None:
+    settings = GEMMA_3.write(decoder_of(config))
+    if settings is None:
         return None
     both = {_BOTH_WAYS: True, "architectures": ["Gemma3TextModel"]}
     window = {} if config.window is None else {"sliding_window": 2 * (config.window - 1)}
-    return said | both | window
+    return settings | both | window
 
 
 FAMILIES = (

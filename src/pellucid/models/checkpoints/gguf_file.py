@@ -158,12 +158,12 @@ class _Header:
             if key in whole.metadata:
                 raise FileError(f"it has the key {key} twice")
             whole.metadata[key] = self.value(self.number("<I"))
-        found = [self.tensor() for _ in range(tensors)]
+        entries = [self.tensor() for _ in range(tensors)]
         alignment = whole.metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= 2**16:
             raise FileError(f"its alignment is {alignment!r:.40}")
         start = -(-(size - self.left) // alignment) * alignment
-        for name, kind, shape, offset in found:
+        for name, kind, shape, offset in entries:
             if name in whole.tensors:
                 raise FileError(f"it has the tensor {name} twice")
             if start + offset > size:

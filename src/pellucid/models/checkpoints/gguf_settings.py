@@ -52,12 +52,13 @@ def check(data: Mapping[str, Any], name: str, read: Mapping[str, str], scale: fl
         value = data.get(f"{name}.{key}", values[0])
         if key not in read.values() and value not in values:
             raise FileError(f"its {name}.{key} is {value!r:.40}, which is not supported")
-    said = data.get(f"{name}.attention.scale", 0)
-    if "attention.scale" not in read.values() and said != 0:
-        untrusted.finite(said, f"{name}.attention.scale")
-        if not math.isclose(said, scale, rel_tol=CLOSE):
+    stored_scale = data.get(f"{name}.attention.scale", 0)
+    if "attention.scale" not in read.values() and stored_scale != 0:
+        untrusted.finite(stored_scale, f"{name}.attention.scale")
+        if not math.isclose(stored_scale, scale, rel_tol=CLOSE):
             raise FileError(
-                f"its {name}.attention.scale is {said:.6g}, not {scale:.6g}, which is not supported"
+                f"its {name}.attention.scale is {stored_scale:.6g}, not {scale:.6g}, which is "
+                "not supported"
             )
 
 
@@ -73,10 +74,10 @@ def check_heads(data: Mapping[str, Any], name: str, dim: int) -> None:
         FileError: they are not.
     """
     for part in OF_A_HEAD:
-        said = data.get(f"{name}.attention.{part}", dim)
-        if said != dim:
+        size = data.get(f"{name}.attention.{part}", dim)
+        if size != dim:
             raise FileError(
-                f"its {name}.attention.{part} is {said!r:.40}, but a head has {dim} numbers"
+                f"its {name}.attention.{part} is {size!r:.40}, but a head has {dim} numbers"
             )
 
 

@@ -43,8 +43,8 @@ def _layers(config: Mapping[str, Any]) -> dict[str, Any]:
 def _layer_keys(config: Config) -> dict[str, Any]:
     windows = [config.window_of(layer) for layer in range(config.layers)]
     kinds = ["global" if window is None else "local" for window in windows]
-    said = {"intermediate_size": config.hidden, "attention_types": [[kinds, 1]]}
-    return said if config.window is None else {**said, "window_size": config.window}
+    keys = {"intermediate_size": config.hidden, "attention_types": [[kinds, 1]]}
+    return keys if config.window is None else {**keys, "window_size": config.window}
 
 
 NEO = Description(

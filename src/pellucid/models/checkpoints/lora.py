@@ -70,17 +70,17 @@ def base_of(directory: Path) -> Path:
     Raises:
         FileError: it names none, or another place.
     """
-    said = json_in(directory, CONFIG).get("base_model_name_or_path")
-    if not isinstance(said, str) or not said:
+    base = json_in(directory, CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
         raise FileError(f"its {CONFIG} has no base_model_name_or_path; name the base: {BASE}")
     try:
-        path = untrusted.inside(directory, said, CONFIG)
+        path = untrusted.inside(directory, base, CONFIG)
         if (path / "config.json").is_file():
             return path
     except FileError:
         pass  # it lies outside
     raise FileError(
-        f"its {CONFIG} names the base model '{short(said, 200)}', which is not in its directory; "
+        f"its {CONFIG} names the base model '{short(base, 200)}', which is not in its directory; "
         f"if that is the model you mean, name it yourself: {BASE}; or {ADVICE}"
     )
 
@@ -110,9 +110,9 @@ class Adapted:
             FileError: the adapter is of another kind, or changes what the base model does not have.
         """
         self.base, self.family = base, family
-        self.said = json_in(directory, CONFIG)
-        _check(self.said)
-        if self.said.get("task_type") == "SEQ_CLS" and config.classifier is None:
+        self.settings = json_in(directory, CONFIG)
+        _check(self.settings)
+        if self.settings.get("task_type") == "SEQ_CLS" and config.classifier is None:
             raise FileError(
                 f"its {CONFIG} is of a classifier (SEQ_CLS), but the base model's config.json has "
                 f"none; {ADVICE}"
@@ -162,8 +162,8 @@ class Adapted:
         own = re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)(?=\.)", "", own)
         module, kind = own, ""
         for part in PARTS:
-            before, found, after = own.rpartition(f".{part}")
-            if found and after in ("", ".weight", ".default", ".default.weight"):
+            before, separator, after = own.rpartition(f".{part}")
+            if separator and after in ("", ".weight", ".default", ".default.weight"):
                 module, kind = before, part
         if not kind:
             self.whole[self._in_base(own) or own] = name
@@ -180,9 +180,9 @@ class Adapted:
         for part, other in self.family.renamed:
             name = re.sub(part, other, name)
         prefix = self.family.prefix
-        for one in (name, name.removeprefix(prefix), prefix + name):
-            if one in self.base or one in self.head:
-                return one
+        for candidate in (name, name.removeprefix(prefix), prefix + name):
+            if candidate in self.base or candidate in self.head:
+                return candidate
         return None
 
     def __contains__(self, name: str) -> bool:
@@ -210,7 +210,7 @@ class Adapted:
         is_table = "lora_embedding_A" in parts
         middle = "embedding_" if is_table else ""
         first, second = (parts.get(f"lora_{middle}{end}") for end in "AB")
-        is_turned = is_table or bool(self.said.get("fan_in_fan_out"))
+        is_turned = is_table or bool(self.settings.get("fan_in_fan_out"))
         turned = weight.shape[::-1] if is_turned else weight.shape
         if first is None or second is None or (len(second), first.shape[-1]) != tuple(turned):
             shapes = [tuple(part.shape) for part in parts.values()]
@@ -228,32 +228,32 @@ class Adapted:
         return changed
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha = self.said.get("lora_alpha", 8)
-        for pattern, value in (self.said.get("alpha_pattern") or {}).items():
+        alpha = self.settings.get("lora_alpha", 8)
+        for pattern, value in (self.settings.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
                 break
-        return float(alpha) / (math.sqrt(rank) if self.said.get("use_rslora") else rank)
+        return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
 
-def _check(said: Mapping[str, Any]) -> None:
+def _check(settings: Mapping[str, Any]) -> None:
     """Refuse what is not merged here."""
-    kind = said.get("peft_type")
+    kind = settings.get("peft_type")
     if kind != "LORA":
         raise FileError(f"its {CONFIG} has peft_type {kind!r:.80}; only 'LORA' can be merged")
     for name in UNSUPPORTED:
-        if said.get(name):
+        if settings.get(name):
             raise FileError(f"its {CONFIG} sets {name}, which is not supported; {ADVICE}")
     with untrusted.guarded(f"its {CONFIG} has a value that does not fit"):
-        untrusted.finite(said.get("lora_alpha", 8), "lora_alpha")
-        for pattern, alpha in (said.get("alpha_pattern") or {}).items():
+        untrusted.finite(settings.get("lora_alpha", 8), "lora_alpha")
+        for pattern, alpha in (settings.get("alpha_pattern") or {}).items():
             untrusted.finite(alpha, f"the alpha of {pattern}")
-    start = said.get("init_lora_weights")
+    start = settings.get("init_lora_weights")
     if start not in PLAIN_STARTS:
         raise FileError(
             f"its {CONFIG} has init_lora_weights {start!r:.80}, which changes the base model; "
             f"{ADVICE}"
         )
-    patterns = said.get("alpha_pattern") or {}
+    patterns = settings.get("alpha_pattern") or {}
     if not isinstance(patterns, Mapping) or not all(map(PATTERN.fullmatch, patterns)):
         raise FileError(f"its {CONFIG} has an alpha_pattern of another form; {ADVICE}")

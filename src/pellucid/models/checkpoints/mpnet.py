@@ -30,9 +30,9 @@ FIRST = 2
 
 def read(config: Mapping[str, Any]) -> Config:
     expect(config, relative_attention_num_buckets=BUCKETS)
-    said = {**config, "type_vocab_size": 0, "pad_token_id": config.get("pad_token_id", 1)}
+    settings = {**config, "type_vocab_size": 0, "pad_token_id": config.get("pad_token_id", 1)}
     return Config(
-        **fields(said, FIRST),
+        **fields(settings, FIRST),
         relative_bias=True,
         relative_buckets=BUCKETS,
         relative_distance=DISTANCE,

@@ -76,21 +76,21 @@ def parts(directory: Path) -> list[Part]:
     """
     if not is_embedder(directory):
         return []
-    found = []
+    modules = []
     for part in json_list_in(directory, MODULES):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise FileError(f"its {MODULES} is not a list of modules")
         kind = part["type"].rpartition(".")[2]
         kind = "Transformer" if kind in OLDER else kind
-        found.append(Part(kind, str(part.get("path", ""))))
-    kinds = [part.kind for part in found]
+        modules.append(Part(kind, str(part.get("path", ""))))
+    kinds = [part.kind for part in modules]
     unknown = sorted(set(kinds) - set(PARTS))
     if unknown:
         raise FileError(f"its {MODULES} has {listing(unknown)}; known are {listing(list(PARTS))}")
     order = sorted(kinds, key=PARTS.index)
     if kinds != order or any(kinds.count(kind) > 1 for kind in PARTS if kind != "Dense"):
         raise FileError(f"its {MODULES} has {listing(kinds)}, which is not supported in this order")
-    return found
+    return modules
 
 
 def root(directory: Path) -> Path:
@@ -111,8 +111,8 @@ def read(directory: Path, config: Config) -> Config:
     """
     if config.kind != "encoder" or not is_embedder(directory):
         return config
-    found, config = parts(directory), replace(config, dense=())
-    for part in found:
+    modules, config = parts(directory), replace(config, dense=())
+    for part in modules:
         name = str(Path(part.path, "config.json"))
         if part.kind == "Pooling":
             config = replace(config, pooling=_pooling(name, json_in(directory, name)))
@@ -123,7 +123,7 @@ def read(directory: Path, config: Config) -> Config:
     most = _most_tokens(root(directory))
     if most is not None and config.positions is not None and most >= config.positions:
         most = None  # the positions are the limit
-    normalised = any(part.kind == "Normalize" for part in found)
+    normalised = any(part.kind == "Normalize" for part in modules)
     cut = _settings(directory).get("truncate_dim")
     with untrusted.guarded(f"its {PROMPTS} has a value that does not fit"):
         cut = None if cut is None else untrusted.whole(cut, "truncate_dim", 1)
@@ -136,13 +136,13 @@ def prompts(directory: Path) -> Prompts:
     Raises:
         FileError: they cannot be read, or the default is not one of them.
     """
-    said = _settings(directory)
+    stored = _settings(directory)
     with untrusted.guarded(f"its {PROMPTS} has a value that does not fit"):
         # Newer versions write null for prompts that a model does not have.
         known = {
-            name: text for name, text in (said.get("prompts") or {}).items() if text is not None
+            name: text for name, text in (stored.get("prompts") or {}).items() if text is not None
         }
-        texts, default = untrusted.texts(known, "prompts"), said.get("default_prompt_name")
+        texts, default = untrusted.texts(known, "prompts"), stored.get("default_prompt_name")
         if default is not None and untrusted.text(default, "default_prompt_name") not in texts:
             raise FileError(f"its {PROMPTS} has no prompt '{default}', its default_prompt_name")
     pooled = True
@@ -201,10 +201,13 @@ def write(directory: Path, config: Config, prompts: Prompts) -> None:
         files[f"{names[-1]}/config.json"] = _written(layer, width)
         width = layer.width
     names += [f"{len(names)}_Normalize"] * config.normalised
-    said: dict[str, Any] = {"prompts": dict(prompts.texts), "default_prompt_name": prompts.default}
-    said |= {} if config.truncated is None else {"truncate_dim": config.truncated}
+    settings: dict[str, Any] = {
+        "prompts": dict(prompts.texts),
+        "default_prompt_name": prompts.default,
+    }
+    settings |= {} if config.truncated is None else {"truncate_dim": config.truncated}
     if prompts.texts or config.truncated is not None or (directory / PROMPTS).exists():
-        files[PROMPTS] = said
+        files[PROMPTS] = settings
     modules = []
     for number, path in enumerate(names):
         kind = f"sentence_transformers.models.{path.partition('_')[2] or 'Transformer'}"

@@ -51,10 +51,10 @@ class Rope:
         Raises:
             FileError: layers with a window have a scaling, or another part of a head, of their own.
         """
-        said = config.get("rope_scaling") or config.get("rope_parameters") or self.default or {}
-        if isinstance(said.get(FULL), Mapping) or isinstance(said.get(SLIDING), Mapping):
-            return self._of_two(config, dim, positions, said)
-        theta, scaling, rotated = self._one(config, said, positions, dim, self.theta_key)
+        rope = config.get("rope_scaling") or config.get("rope_parameters") or self.default or {}
+        if isinstance(rope.get(FULL), Mapping) or isinstance(rope.get(SLIDING), Mapping):
+            return self._of_two(config, dim, positions, rope)
+        theta, scaling, rotated = self._of_one_kind(config, rope, positions, dim, self.theta_key)
         values: dict[str, Any] = {"rope_theta": theta, "rope_scaling": scaling}
         values["rotary_dim"] = rotated
         longer = dict(scaling)
@@ -66,15 +66,15 @@ class Rope:
         return values
 
     def _of_two(
-        self, config: Mapping[str, Any], dim: int, positions: int | None, said: Mapping[str, Any]
+        self, config: Mapping[str, Any], dim: int, positions: int | None, rope: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The fields, where layers with a window have a section of their own."""
-        full = said.get(FULL) or {}
-        theta, scaling, rotated = self._one(config, full, positions, dim, self.theta_key)
-        local, sliding = said.get(SLIDING) or {}, (theta, scaling, rotated)
+        full = rope.get(FULL) or {}
+        theta, scaling, rotated = self._of_one_kind(config, full, positions, dim, self.theta_key)
+        local, sliding = rope.get(SLIDING) or {}, (theta, scaling, rotated)
         key = self.local_key if self.local_theta is not None else self.theta_key
         default = theta if self.local_theta is None else self.local_theta
-        sliding = self._one(config, {"rope_theta": default, **local}, positions, dim, key)
+        sliding = self._of_one_kind(config, {"rope_theta": default, **local}, positions, dim, key)
         if sliding[1] or sliding[2] != rotated:
             raise FileError(
                 "its layers with a window stretch or rotate otherwise than the others, in more "
@@ -87,16 +87,16 @@ class Rope:
             "window_theta": sliding[0],
         }
 
-    def _one(
+    def _of_one_kind(
         self,
         config: Mapping[str, Any],
-        said: Mapping[str, Any],
+        rope: Mapping[str, Any],
         positions: int | None,
         dim: int,
         theta_key: str,
     ) -> tuple[float, tuple[tuple[str, Any], ...], int | None]:
         """Theta, scaling and rotary_dim of one kind of layers."""
-        scaling = {name: value for name, value in said.items() if value is not None}
+        scaling = {name: value for name, value in rope.items() if value is not None}
         theta = float(scaling.pop("rope_theta", config.get(theta_key, self.theta)))
         part = self.part if self.part_key is None else config.get(self.part_key, self.part)
         part = scaling.pop("partial_rotary_factor", part)
@@ -121,16 +121,16 @@ class Rope:
 
     def write(self, config: Config) -> dict[str, Any]:
         """Their keys, as versions before 5 and since read them."""
-        said: dict[str, Any] = {self.theta_key: config.rope_theta}
+        keys: dict[str, Any] = {self.theta_key: config.rope_theta}
         none = None if self.default is None else {"rope_type": "default"}
-        said["rope_scaling"] = scaling = dict(config.rope_scaling) or none
+        keys["rope_scaling"] = scaling = dict(config.rope_scaling) or none
         if scaling and scaling["rope_type"] == "dynamic":
-            said["max_position_embeddings"] = scaling[ORIGINAL]
+            keys["max_position_embeddings"] = scaling[ORIGINAL]
         if self.part_key is not None:
             part = config.rotated / config.dim
             # Their product with the size of a head is rounded down.
-            said[self.part_key] = part + 1e-9 if int(config.dim * part) < config.rotated else part
+            keys[self.part_key] = part + 1e-9 if int(config.dim * part) < config.rotated else part
         if self.local_theta is not None:
             local = config.window_theta
-            said[self.local_key] = config.rope_theta if local is None else local
-        return said
+            keys[self.local_key] = config.rope_theta if local is None else local
+        return keys

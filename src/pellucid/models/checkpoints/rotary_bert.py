@@ -160,7 +160,7 @@ def _narrow(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _family(description: Description, names: Names, older: Names, **others: Any) -> Family:
-    said = {"read": description.read, "classifier": labelled, **others}
+    arguments = {"read": description.read, "classifier": labelled, **others}
     heads = {ours: theirs for ours, theirs in names.items() if ours.startswith("classifier")}
     return Family(
         types=(description.model_type,),
@@ -168,7 +168,7 @@ def _family(description: Description, names: Names, older: Names, **others: Any)
         names=names,
         older=({**older, **heads},) if older else (),
         ignored=rf"{OTHERS}|inv_freq$|embed_positions\.weight$",
-        **said,
+        **arguments,
     )
 
 

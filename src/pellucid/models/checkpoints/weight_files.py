@@ -67,7 +67,7 @@ class Tensors:
         """
         self.numbers = 0
         """The number of elements of all tensors."""
-        self._places: dict[str, tuple[Path, str, int]] = {}
+        self._locations: dict[str, tuple[Path, str, int]] = {}
         """The file of each tensor, its name there, and how many numbers it has."""
         self._open: tuple[Path, Any] | None = None
         """The file that small tensors are read from, and it opened."""
@@ -93,19 +93,19 @@ class Tensors:
                         own = part.sub(other, own)
                     size = math.prod(opened.get_slice(name).get_shape())
                     self.numbers += size
-                    self._places[name if own in self._places else own] = file, name, size
+                    self._locations[name if own in self._locations else own] = file, name, size
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._locations
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __getitem__(self, name: str) -> Tensor:
-        file, stored, size = self._places[name]
+        file, stored, size = self._locations[name]
         with _guarded(file):
             tensor: Tensor = self._for(file, size).get_tensor(stored)
         return tensor
