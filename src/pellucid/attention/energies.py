@@ -83,7 +83,7 @@ class Bilinear(Energy):
     """(query_dim, key_dim), or (heads, query_dim, key_dim)."""
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        _like("Bilinear", "W", self.W, query)
+        _check_parameter("Bilinear", "W", self.W, query)
         if self.W.shape[-2:] != (query.shape[-1], key.shape[-1]):
             raise ShapeError(
                 f"Bilinear has W of shape {tuple(self.W.shape)} but query has key_dim "
@@ -114,12 +114,12 @@ class Additive(Energy):
         return self.v.requires_grad  # the others are used in `project`
 
     def project(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        _like("Additive", "v", self.v, query)
+        _check_parameter("Additive", "v", self.v, query)
         if self.v.ndim != 1:
             raise ShapeError(f"Additive needs v of shape (hidden,), got {tuple(self.v.shape)}")
         hidden = len(self.v)
         for name, W, x in (("W_query", self.W_query, query), ("W_key", self.W_key, key)):
-            _like("Additive", name, W, query)
+            _check_parameter("Additive", name, W, query)
             if W.shape != (x.shape[-1], hidden):
                 raise ShapeError(
                     f"Additive needs {name} of shape {(x.shape[-1], hidden)} = (dim, hidden), "
@@ -217,7 +217,7 @@ def as_energy(score: str | Energy | Callable[[Tensor, Tensor], Tensor]) -> Energ
     raise TypeMismatchError(f"score must be a name, an energy or a function, got {score!r}")
 
 
-def _like(energy: str, name: str, parameter: Tensor, query: Tensor) -> None:
+def _check_parameter(energy: str, name: str, parameter: Tensor, query: Tensor) -> None:
     if not isinstance(parameter, Tensor):
         raise TypeMismatchError(f"{energy} needs {name} to be a tensor, got {parameter!r}")
     if (parameter.dtype, parameter.device) != (query.dtype, query.device):

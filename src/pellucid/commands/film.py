@@ -151,7 +151,7 @@ def film(
         from pellucid.film.walk_sources import walk_wished
 
         assert sentence is not None
-        wish = _wished(sentence[0], query, causal, translate, generate)
+        wish = _wish(sentence[0], query, causal, translate, generate)
         with waiting("reading"):
             walk, row, finds = walk_wished(wish, model=model, layer=layer, head=head)
         pace = wish.pace
@@ -181,7 +181,7 @@ def film(
         wrote(path)
 
 
-def _wished(text: str, query: str | None, causal: bool, translate: bool, generate: bool) -> "Wish":
+def _wish(text: str, query: str | None, causal: bool, translate: bool, generate: bool) -> "Wish":
     """What the prompt and the options ask for together."""
     from pellucid.commands.printing.console import note
     from pellucid.common.files import is_blank, printable

@@ -117,10 +117,10 @@ def _show_page(station: str | None, teaches: bool, browser: bool) -> NoReturn:
     parameters = [f"station={station}"] * (station is not None) + ["class=1"] * teaches
     with listening("127.0.0.1", 0) as at:
         place = "learn" + ("?" + "&".join(parameters) if parameters else "")
-        serve([], at, browser, _tell, models_at_hand(), place=place)
+        serve([], at, browser, _show_address, models_at_hand(), place=place)
 
 
-def _tell(address: str) -> None:
+def _show_address(address: str) -> None:
     typer.echo(f"{address}\nCtrl-C stops.")
     sys.stdout.flush()
 

@@ -97,9 +97,9 @@ def view(
             elif against_model is not None:
                 title = f"{volumes.title_of(text, file)} ({Path(against_model).name})"
                 shown.append(read(text, title, model=against_model))
-        serve(shown, at, not no_browser, _tell, models_at_hand(model, against_model))
+        serve(shown, at, not no_browser, _show_address, models_at_hand(model, against_model))
 
 
-def _tell(address: str) -> None:
+def _show_address(address: str) -> None:
     typer.echo(f"{address}\nCtrl-C stops.")
     sys.stdout.flush()

@@ -170,7 +170,7 @@ def check_writable(
         if ending in known:
             raise ArgumentError(
                 f"cannot write '{_short(path)}': the name ends in {ending}, but the output is "
-                f"{_called(kind)}; give a name that ends in {KINDS[kind][0]}"
+                f"{_kind_name(kind)}; give a name that ends in {KINDS[kind][0]}"
             )
     with _reported(path):
         _permissions(path)
@@ -220,7 +220,7 @@ def _check_free(path: Path, kind: str | None, overwrite: bool) -> None:
         return
     if not _is_of(path, kind):
         raise ExistsError(
-            f"'{_short(path)}' already exists and is not {_called(kind)}; give another name"
+            f"'{_short(path)}' already exists and is not {_kind_name(kind)}; give another name"
         )
     if not overwrite:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -242,7 +242,7 @@ def _is_of(path: Path, kind: str) -> bool:
     return b"\0" not in start  # text and CSV have no mark; their names tell them apart
 
 
-def _called(kind: str) -> str:
+def _kind_name(kind: str) -> str:
     if kind in _SAFETENSORS:
         return f"a {kind} that Pellucid wrote"
     names = {"txt": "text", "npy": "NumPy", "vtt": "WebVTT", "srt": "SubRip"}

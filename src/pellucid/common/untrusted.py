@@ -146,7 +146,7 @@ def check_layers(config: Any) -> None:
         elif not isinstance(value, int | float) or not _LIST_LENGTH.search(str(name)):
             continue
         elif abs(value) > MOST_LAYERS:
-            raise ValueError(f"{name} is {_shown(value)}, more than {MOST_LAYERS}")
+            raise ValueError(f"{name} is {_short_repr(value)}, more than {MOST_LAYERS}")
 
 
 def inside(directory: Path, name: str, source: str = "modules.json") -> Path:
@@ -233,16 +233,16 @@ def whole(value: Any, name: str, least: int = 0, most: int = 2**62) -> int:
         ValueError: it is out of range.
     """
     if type(value) is not int:
-        raise TypeError(f"{name} is {_shown(value)}, not a whole number")
+        raise TypeError(f"{name} is {_short_repr(value)}, not a whole number")
     if not least <= value <= most:
-        raise ValueError(f"{name} is {_shown(value)}, not from {least} to {most}")
+        raise ValueError(f"{name} is {_short_repr(value)}, not from {least} to {most}")
     return value
 
 
 def finite(value: Any, name: str) -> float:
     """Check a finite number from a file; raises as `whole`."""
     if type(value) not in (int, float):
-        raise TypeError(f"{name} is {_shown(value)}, not a number")
+        raise TypeError(f"{name} is {_short_repr(value)}, not a number")
     if not math.isfinite(value):  # OverflowError for an int beyond all floats
         raise ValueError(f"{name} is {value}, not finite")
     return float(value)
@@ -251,25 +251,25 @@ def finite(value: Any, name: str) -> float:
 def flag(value: Any, name: str) -> bool:
     """Check a bool from a file; raises TypeError."""
     if type(value) is not bool:
-        raise TypeError(f"{name} is {_shown(value)}, neither true nor false")
+        raise TypeError(f"{name} is {_short_repr(value)}, neither true nor false")
     return value
 
 
 def text(value: Any, name: str) -> str:
     """Check a string from a file; raises TypeError."""
     if type(value) is not str:
-        raise TypeError(f"{name} is {_shown(value)}, not a string")
+        raise TypeError(f"{name} is {_short_repr(value)}, not a string")
     return value
 
 
 def texts(value: Any, name: str) -> dict[str, str]:
     """Check strings by name from a file; raises TypeError."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is {_shown(value)}, not strings by name")
+        raise TypeError(f"{name} is {_short_repr(value)}, not strings by name")
     return {text(key, name): text(item, name) for key, item in value.items()}
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     try:
         return short(repr(value), 60)
     except (ValueError, RecursionError):  # an int of too many digits, or deep lists

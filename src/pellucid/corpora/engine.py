@@ -117,7 +117,7 @@ def run(
         raise ArgumentError(f"the first file cannot be read: {first.problem}")
     summary, start = Summary(notes=notes, warnings=len(notes)), time.monotonic()
     last: dict[str, int] = {}
-    for done in _worked(reader, files, task, output, workers):
+    for done in _run_task(reader, files, task, output, workers):
         summary.add(done)
         if done.ends:
             last[done.file] = done.first
@@ -128,7 +128,7 @@ def run(
     return summary
 
 
-def _worked(
+def _run_task(
     reader: Reader, files: Sequence[str], task: Task, output: Path, workers: int | str
 ) -> Iterator[Done]:
     if workers != 1:

@@ -48,7 +48,7 @@ class Worker:
         if not part.done:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                columns, lines, bad = _worked(self.work, part)
+                columns, lines, bad = _apply_task(self.work, part)
             notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
             aside, refused = bad + aside, len(bad)
             write_part(self.output, part, placed(part, columns, lines), aside, self.task.types)
@@ -65,7 +65,7 @@ class Worker:
         )
 
 
-def _worked(work: Work, part: Part) -> tuple[Columns, list[int], list[BadRow]]:
+def _apply_task(work: Work, part: Part) -> tuple[Columns, list[int], list[BadRow]]:
     """The columns of a part, the lines of their texts, and the texts that the model refuses."""
     names = [f"line {line} of '{part.file}'" for line in part.lines]
     try:

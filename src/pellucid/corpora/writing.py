@@ -58,7 +58,7 @@ def begin(
     about = {"pellucid": "corpus 1", **about}
     known: dict[str, Any] = {}
     if output.exists():
-        known = _known(output, about)
+        known = _recorded_files(output, about)
     sizes = {file: _state(folder / file) for file in files}
     changed = {file: sizes[file] for file in known if sizes.get(file, known[file]) != known[file]}
     if changed and not overwrite:
@@ -107,7 +107,7 @@ def end(output: Path, changed: States, last: Mapping[str, int]) -> None:
     write_whole(output / RUN, json.dumps(about, indent=1) + "\n")
 
 
-def _known(output: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def _recorded_files(output: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """The files of the run that a directory holds."""
     if not output.is_dir():
         raise ExistsError(f"'{output}' exists and is not a directory")

@@ -53,14 +53,14 @@ class RowNarration:
     def _number(self, of: str, kind: str = "number", decimals: int = DECIMALS) -> Number:
         return self.figures.number(of, kind, decimals)  # type: ignore[arg-type]
 
-    def _of(self, name: str, key: int) -> Number:
+    def _entry(self, name: str, key: int) -> Number:
         return self.figures.row(name, self.row, (key,))[0]
 
     def _vector(self, name: str, row: int) -> tuple[Number, ...]:
         columns = len(self.figures.matrices[name].values[row])
         return self.figures.row(name, row, range(min(columns, MOST_CELLS)))
 
-    def _whom(self, key: int) -> str:
+    def _key_name(self, key: int) -> str:
         return "itself" if key == self.row and not self.is_cross else quoted(self.sources, key)
 
     def _scene(
@@ -181,8 +181,8 @@ class RowNarration:
         visible = [key for key in self.order if self.masked[key] > -math.inf]
         example = next((key for key in visible if key in self.finds), visible[0])
         product = self._product(example) if self.size <= WRITTEN_CELLS else None
-        numbers = {"scores": self._column("scores"), "one": (self._of("scores", example),)}
-        whom = "its own key" if self._whom(example) == "itself" else "the key of {key}"
+        numbers = {"scores": self._column("scores"), "one": (self._entry("scores", example),)}
+        whom = "its own key" if self._key_name(example) == "itself" else "the key of {key}"
         return self._scene(
             "score",
             "Scores",
@@ -195,7 +195,7 @@ class RowNarration:
                 spoken(
                     "one",
                     f"With {whom}, that comes to {{n}}.",
-                    key=self._whom(example),
+                    key=self._key_name(example),
                     n=numbers["one"][0],
                 ),
                 spoken("all", "In this way, each key gets its score."),
@@ -284,7 +284,7 @@ class RowNarration:
         parts: dict[str, Number | str] = {"word": self.word}
         phrases = []
         for place, key in enumerate(self._shares()):
-            parts |= {f"p{place}": self._of("weights", key), f"k{place}": self._whom(key)}
+            parts |= {f"p{place}": self._entry("weights", key), f"k{place}": self._key_name(key)}
             phrases.append(
                 f"{{p{place}}} {'of its attention ' if place == 0 else ''}to {{k{place}}}"
             )
@@ -343,7 +343,7 @@ class RowNarration:
         words = [key for key in others if is_word(self.sources[key])]
         best = next(iter([*words, *others, *self.order]))
         text = "That is attention: {n} of what {word} takes along comes from {key}."
-        share, key = self._of("weights", best), quoted(self.sources, best)
+        share, key = self._entry("weights", best), quoted(self.sources, best)
         lines = [
             spoken("end", text, word=self.word, key=key, n=share),
             spoken("every", "Every token does this at once, in every head of every layer.", 2),

@@ -48,7 +48,7 @@ def _machine() -> Any:
     return needed("skia").FontMgr()
 
 
-def _shown(text: str) -> str:
+def _with_boxes(text: str) -> str:
     """The text with a box for each letter that no font here has."""
     return "".join(letter if _has(letter) else _BOX for letter in text)
 
@@ -110,7 +110,7 @@ def _has(letter: str) -> bool:
 @lru_cache(maxsize=4096)
 def width(text: str, weight: int) -> float:
     """How wide a text is at size 1."""
-    text = _shown(text)
+    text = _with_boxes(text)
     if _plain(text):
         return float(_font(weight).measureText(text)) / 100
     return float(_paragraph(text, weight, 100.0, (0, 0, 0)).LongestLine) / 100
@@ -159,7 +159,7 @@ def draw(
         place: x and y.
         paint: whose colour it has.
     """
-    text = _shown(text)
+    text = _with_boxes(text)
     if _plain(text):
         canvas.drawString(text, *place, _sized(weight, round(size, 2)), paint)
         return

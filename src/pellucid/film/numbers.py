@@ -109,7 +109,7 @@ class Figures:
 Values = Sequence[Sequence[float]]
 
 
-def _rest(values: Values, row: int, columns: Sequence[int]) -> float:
+def _rest_sum(values: Values, row: int, columns: Sequence[int]) -> float:
     """What the columns of a row that are not among these have together."""
     return sum(value for column, value in enumerate(values[row]) if column not in columns)
 
@@ -128,6 +128,6 @@ _FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "rows": len,
     "columns": lambda values: len(values[0]),
-    "rest": _rest,
+    "rest": _rest_sum,
     "hidden": _hidden,
 }

@@ -263,7 +263,7 @@ def with_next(walk: Walk, *, model: str | None = None, tokens: int = NEXT_TOKENS
         top = shares.topk(CANDIDATES)
         text = walk.title + loaded.tokenizer.decode(ids)[len(begun) :]
         labels = tuple(
-            _called(loaded.tokenizer.decode([candidate], special=True))
+            _label(loaded.tokenizer.decode([candidate], special=True))
             for candidate in top.indices.tolist()
         )
         matrix = Matrix(
@@ -288,7 +288,7 @@ def with_next(walk: Walk, *, model: str | None = None, tokens: int = NEXT_TOKENS
     return replace(walk, steps=(*walk.steps, *steps))
 
 
-def _called(text: str) -> str:
+def _label(text: str) -> str:
     return printable(text.strip() or text.translate(_SPACE))
 
 

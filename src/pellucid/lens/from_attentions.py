@@ -36,7 +36,7 @@ def from_attentions(
     own = _Tokens("tokens", tokens)
     source = _Tokens("source_tokens", source_tokens, len(own.id_of))
     records = []
-    for name, weights in _named(attentions):
+    for name, weights in _named_weights(attentions):
         is_cross = is_cross_name(name)
         of_encoder = name.startswith("encoder.") and source_tokens is not None
         queries = source if of_encoder else own
@@ -96,7 +96,7 @@ class _Tokens:
         return Pieces(self.ids[:, :length].expand(batch, -1), -1)
 
 
-def _named(attentions: Any) -> Iterator[tuple[str, Tensor]]:
+def _named_weights(attentions: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and weights, (batch, heads, queries, keys)."""
     is_output = hasattr(attentions, "to_tuple")  # of transformers, which leaves out what is None
     if isinstance(attentions, Mapping) and not is_output and not FIELDS.keys() & attentions.keys():

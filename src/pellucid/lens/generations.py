@@ -201,13 +201,13 @@ class Generations:
 
     def settle(self, cache: int | None = None, layer: int | None = None) -> None:
         """Prove the pending steps of one cache, or of all."""
-        for generation in self._of(cache, layer):
+        for generation in self._matching(cache, layer):
             self._is_settled(generation)
 
     def crop(self, cache: int, length: Callable[[int], int]) -> None:
         """A cache has dropped its latest keys, and now has length(layer) of them."""
         self.settle(cache)
-        for generation in sorted(self._of(cache), key=lambda x: x.is_reader):
+        for generation in sorted(self._matching(cache), key=lambda x: x.is_reader):
             count = generation.first + generation.record.keys.length - length(generation.layer)
             if not generation.record.forget(count, keys_too=not generation.is_reader):
                 self._drop(generation)  # the next call begins another record
@@ -215,7 +215,7 @@ class Generations:
     def reorder(self, cache: int, items: Tensor, keys: Callable[[int], Tensor]) -> None:
         """The texts in a cache were reordered by items, (batch,); keys(layer) are its keys now."""
         done: set[int] = set()
-        for generation in self._of(cache):
+        for generation in self._matching(cache):
             if not generation.record.reorder(items, done):
                 self._is_settled(generation)
                 self._break(generation, "its beams see different keys")
@@ -227,17 +227,17 @@ class Generations:
 
     def disturb(self, cache: int, what: str, layer: int | None = None) -> None:
         """A cache, or one layer of it, was changed by an operation, `what`."""
-        for generation in self._of(cache, layer):
+        for generation in self._matching(cache, layer):
             if what == "edit":  # what the model used is no longer there to compare with
                 generation.contexts = None
             self._is_settled(generation)
-        for generation in self._of(cache, layer):
+        for generation in self._matching(cache, layer):
             if what in ("reset", "edit"):  # later calls begin another record
                 self._drop(generation)
             else:
                 self._break(generation, f"'{what}' changed its cache, as beam search does")
 
-    def _of(self, cache: int | None, layer: int | None = None) -> list[LayerGeneration]:
+    def _matching(self, cache: int | None, layer: int | None = None) -> list[LayerGeneration]:
         return [
             generation
             for generation in self._layers.values()

@@ -38,7 +38,7 @@ class MaskReader:
         """
         device = self._keeper.device or call.query.device
         if call.inferred is not None:
-            inferred = replace(call.inferred, mask=_also(call.inferred.mask, call, keys))
+            inferred = replace(call.inferred, mask=_with_edits(call.inferred.mask, call, keys))
             return Visibility.of(inferred, queries, keys, device), None
         # A rule without tensors is identified by its text.
         is_text = call.hidden is None and not tensors(call.rule)
@@ -53,7 +53,7 @@ class MaskReader:
                 break
         if result is None:
             inferred = _read(call, queries, keys, device)
-            inferred = replace(inferred, mask=_also(inferred.mask, call, keys))
+            inferred = replace(inferred, mask=_with_edits(inferred.mask, call, keys))
             result = Visibility.of(inferred, queries, keys, device), inferred.bias
             self._rules = [(identity, prints, call.masks, result), *self._rules[: KEPT - 1]]
         visibility, bias = result
@@ -123,7 +123,7 @@ def _read(call: Call, queries: int, keys: int, device: torch.device) -> Inferred
     return InferredMask(rule, bias, uniform)
 
 
-def _also(rule: Mask | None, call: Call, keys: int) -> Mask | None:
+def _with_edits(rule: Mask | None, call: Call, keys: int) -> Mask | None:
     """The rule, and of what it shows only what edits of the call leave."""
     if call.hidden is None:
         return rule

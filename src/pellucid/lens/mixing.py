@@ -106,7 +106,7 @@ class Mixing:
         return gathered
 
     def by_head(self, positions: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """Positions in parts of one head, each with its item and head; a part's rows fit a block."""
+        """Positions in parts of one head, each with item and head; a part's rows fit a block."""
         step = max(1, BLOCK_NUMBERS // self.operands.shape[3])
         code = positions[:, 0] * self.operands.shape[1] + positions[:, 1]
         order = code.argsort(stable=True)

@@ -167,7 +167,7 @@ def prove_scores(
                 of_keys = of_keys * scan.seen[item, :, rows, columns]
             seen_keys[item, :, rows] += of_keys @ key[item, :, columns]
     ours = (query * seen_keys).sum(-1, keepdim=True)
-    proof = _judged(ours, scan.sums.unsqueeze(-1), allowed, batch * queries)
+    proof = _proof_of(ours, scan.sums.unsqueeze(-1), allowed, batch * queries)
     return replace(proof, of=batch * queries) if proof.error <= proof.allowed else None
 
 
@@ -206,7 +206,7 @@ def _every_row(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[i
     step = max(1, NUMBERS_AT_ONCE // max(1, heads * keys))
     for item in range(batch):
         for start in range(0, queries, step):
-            yield item, _shown(evidence, item, range(start, min(start + step, queries)))
+            yield item, _visible_rows(evidence, item, range(start, min(start + step, queries)))
 
 
 def _drawn_rows(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[int, list[int]]]:
@@ -214,10 +214,10 @@ def _drawn_rows(evidence: Evidence, batch: int, queries: int) -> Iterator[tuple[
     for _ in range(TRIES if batch and queries else 0):
         item = _draw.randrange(batch)
         rows = _draw.sample(range(queries), min(ROWS, queries))
-        yield item, _shown(evidence, item, rows)
+        yield item, _visible_rows(evidence, item, rows)
 
 
-def _shown(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
+def _visible_rows(evidence: Evidence, item: int, rows: "range | list[int]") -> list[int]:
     if evidence.without is None:
         return list(rows)
     blank = of_item(evidence.without, item).tolist()
@@ -233,7 +233,7 @@ def _compared(
     chosen = torch.tensor(rows, device=device)
     theirs = theirs[..., chosen, :]
     positions = (chosen + evidence.first).to(record.queries.tensor.device)
-    unit, least = _unit(theirs.dtype, theirs.device), _least(theirs.dtype)
+    unit, least = _unit(theirs.dtype, theirs.device), _smallest_positive(theirs.dtype)
     if record.kept == "weights":
         weights = record.queries.tensor[item][:, positions]
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
@@ -260,11 +260,11 @@ def _compared(
     ours = torch.finfo(weights.dtype).eps / 2
     relative = _allowance(unit, ours, largest)
     if evidence.weights is not None:
-        proof = _judged(weights, theirs, weights * relative + least, counted)
+        proof = _proof_of(weights, theirs, weights * relative + least, counted)
         if proof.error <= proof.allowed or record.kept == "weights":
             return proof
         relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, positions)))
-        return _judged(weights, theirs, weights * relative + least, counted)
+        return _proof_of(weights, theirs, weights * relative + least, counted)
     assert value is not None
     value = value[item].to(weights)
     context = product(weights, value)
@@ -275,8 +275,8 @@ def _compared(
         context, allowed = (x.transpose(0, 1).flatten(1) for x in (context, allowed))
         context = nn.functional.linear(context, weight, bias)
         allowed = nn.functional.linear(allowed, weight.abs()) + context.abs() * unit
-        return _judged(context, theirs, allowed, counted)
-    proof = _judged(context, theirs, context.abs().amax(-1, keepdim=True) * relative, counted)
+        return _proof_of(context, theirs, allowed, counted)
+    proof = _proof_of(context, theirs, context.abs().amax(-1, keepdim=True) * relative, counted)
     if proof.error <= proof.allowed:
         return proof
     # The terms may be larger than their sum, in scores and in contexts.
@@ -284,7 +284,7 @@ def _compared(
         relative = _allowance(unit, ours, torch.maximum(largest, lengths(record, item, positions)))
     magnitude = product(weights, value.abs()).amax(-1, keepdim=True)
     lost = value.abs().sum(-2).amax() * least
-    return _judged(context, theirs, magnitude * relative + lost, counted)
+    return _proof_of(context, theirs, magnitude * relative + lost, counted)
 
 
 def _informative(weights: Tensor) -> int:
@@ -294,7 +294,7 @@ def _informative(weights: Tensor) -> int:
     return int((weights.amin(-1) < weights.amax(-1)).any(0).sum())
 
 
-def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
+def _proof_of(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
     """The proof from the entry whose difference is the largest relative to what is allowed."""
     difference = (ours - theirs).abs_()
     if allowed.shape[-1] == 1:
@@ -309,7 +309,7 @@ def _judged(ours: Tensor, theirs: Tensor, allowed: Tensor, rows: int) -> Proof:
             )
             same = ours == theirs
             ours, theirs = ours.masked_fill(same, 0), theirs.masked_fill(same, 0)
-        return _judged(ours, theirs.nan_to_num(), allowed.nan_to_num(), rows)
+        return _proof_of(ours, theirs.nan_to_num(), allowed.nan_to_num(), rows)
     return Proof(rows, 0, error, float((allowed + SMALLEST).expand_as(excess).flatten()[worst]))
 
 
@@ -339,7 +339,7 @@ def _unit(dtype: torch.dtype, device: torch.device) -> float:
     return torch.finfo(dtype).eps / 2
 
 
-def _least(dtype: torch.dtype) -> float:
+def _smallest_positive(dtype: torch.dtype) -> float:
     """The smallest positive number of a dtype, below which weights are lost."""
     info = torch.finfo(dtype)
     return float(info.smallest_normal * info.eps)

@@ -114,7 +114,7 @@ class Speaker:
         ]
         # Said once, behind the first share.
         parts = [shares[0].replace("% ", "% of its attention ", 1), *shares[1:]]
-        return f"{self.name} gives {listing(parts + _rest(row, listed, 'to'))}."
+        return f"{self.name} gives {listing(parts + _rest_phrase(row, listed, 'to'))}."
 
     def mix(self, weights: Tensor, context: Tensor) -> str:
         """About the (tokens, value_dim) context."""
@@ -126,7 +126,7 @@ class Speaker:
         ]
         numbers = ", ".join(f"{number:.2f}" for number in context[self.position, :3].tolist())
         more = ", …" if context.shape[-1] > 3 else ""
-        whole = listing(parts + _rest(row, listed, "those of"))
+        whole = listing(parts + _rest_phrase(row, listed, "those of"))
         return f"The context of {self.name} is a mix of values: {whole}: ({numbers}{more})."
 
     def _strongest(self, row: list[float]) -> list[int]:
@@ -140,7 +140,7 @@ def _quote(tokens: tuple[str, ...], position: int) -> str:
     return f"'{token}' ({position})" if tokens.count(token) > 1 else f"'{token}'"
 
 
-def _rest(row: list[float], listed: list[int], word: str) -> list[str]:
+def _rest_phrase(row: list[float], listed: list[int], word: str) -> list[str]:
     """What the positions that are not listed have together, if it is worth a word."""
     rest = sum(weight for i, weight in enumerate(row) if i not in listed)
     return [f"{percent(rest)} {word} the rest"] if rest >= 0.01 else []

@@ -70,7 +70,7 @@ def walk_lesson(lesson: Lesson, *, query: str | None = None, head: int = 0) -> W
     if lesson.is_projected:
         steps += [*_embed(lesson, speaker), *_project(lesson, speaker)]
     else:
-        steps.append(_given(lesson))
+        steps.append(_given_vectors(lesson))
     projected = project(lesson)
     attended = [
         attend(lesson, *(part[index] for part in projected)) for index in range(lesson.heads)
@@ -293,7 +293,7 @@ def _project(lesson: Lesson, speaker: Speaker) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _given(lesson: Lesson) -> Step:
+def _given_vectors(lesson: Lesson) -> Step:
     return Step(
         name="vectors",
         formula="Q, K and V are given",

@@ -131,7 +131,7 @@ class Stack(nn.Module):
         if step is not None and cache is not None:
             x = step(x, inputs, cache)
         else:
-            x = self._through(x, inputs, cache, ending)
+            x = self._run_blocks(x, inputs, cache, ending)
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
         if last:
@@ -146,7 +146,7 @@ class Stack(nn.Module):
         x: Tensor = self(ids, cache=cache, lengths=whole, last=last)
         return x if last else x[last_ones]
 
-    def _through(
+    def _run_blocks(
         self,
         x: Tensor,
         inputs: list[AttentionInputs],

@@ -38,7 +38,7 @@ class Notation:
         Raises:
             ArgumentError: it is none that is written so.
         """
-        parted = _parted(cell)
+        parted = _number_parts(cell)
         if parted is None or parted[1] != self.unit or not self.fits(parted[0]):
             raise ArgumentError(f"'{short(cell, 40)}' is not a number to learn")
         digits = parted[0].translate(dict.fromkeys(map(ord, self.thousands)))
@@ -68,7 +68,7 @@ def notation(cells: Collection[str]) -> Notation | None:
         ArgumentError: some are no numbers but stand for one, or are too few to be names; or it is
             unclear which numbers are meant.
     """
-    parted = {cell: _parted(cell) for cell in cells}
+    parted = {cell: _number_parts(cell) for cell in cells}
     numbers = {cell: parts for cell, parts in parted.items() if parts is not None}
     others = [cell for cell in cells if parted[cell] is None]
     if not numbers or any(_CODE.match(digits.lstrip("+-")) for digits, _ in numbers.values()):
@@ -112,7 +112,7 @@ def is_missing(cell: str) -> bool:
     return cell.strip().lower() in _MISSING
 
 
-def _parted(cell: str) -> tuple[str, str] | None:
+def _number_parts(cell: str) -> tuple[str, str] | None:
     """The digits of a number with their sign, and its unit; None if it is no number."""
     match = _PARTS.fullmatch(cell.strip())
     if match is None:

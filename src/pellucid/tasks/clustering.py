@@ -92,7 +92,7 @@ def cluster(
     with one_thread():
         trials = [_grouped(points, k, seed) for k in candidates] or [_grouped(points, 1, seed)]
     labels, silhouette = max(trials, key=lambda trial: -2.0 if trial[1] is None else trial[1])
-    return _named(texts, points, labels, silhouette)
+    return _clustering(texts, points, labels, silhouette)
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -120,7 +120,7 @@ def _grouped(points: Array, k: int, seed: int) -> tuple[Array, float | None]:
     return labels, float(silhouette_score(points[sample], labels[sample]))
 
 
-def _named(
+def _clustering(
     texts: Sequence[str], points: Array, labels: Array, silhouette: float | None
 ) -> Clustering:
     members = []

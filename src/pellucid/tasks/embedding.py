@@ -215,7 +215,7 @@ def _of_each(
     done = 0
     with torch.inference_mode():
         batches = _batches([len(text_ids) for text_ids in ids], batch_tokens)
-        for batch, vectors in _each(computed, batches, model.device):
+        for batch, vectors in _embedded_batches(computed, batches, model.device):
             embeddings[batch] = vectors.float().cpu()
             done += len(batch)
             if progress is not None:
@@ -223,7 +223,7 @@ def _of_each(
     return embeddings
 
 
-def _each(
+def _embedded_batches(
     embedded: Callable[[list[int]], Tensor], batches: Iterable[list[int]], device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Every batch with its embeddings, on all cores unless a watch is active.

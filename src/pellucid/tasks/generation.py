@@ -238,7 +238,11 @@ def _one_batch(
     start = time.perf_counter()
     config, device, sampling = model.config, model.device, choosing.sampling
     logits, cache = _prefill(model, texts, max_tokens, choosing.memory)
-    seen = _seen(texts, config.vocabulary, device) if sampling.repetition_penalty != 1 else None
+    seen = (
+        _prompt_tokens(texts, config.vocabulary, device)
+        if sampling.repetition_penalty != 1
+        else None
+    )
     while True:
         if choosing.rules:
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
@@ -318,7 +322,7 @@ def _continued(
     return logits, cache
 
 
-def _seen(texts: list[RunningText], vocabulary: int, device: torch.device) -> Tensor:
+def _prompt_tokens(texts: list[RunningText], vocabulary: int, device: torch.device) -> Tensor:
     """The tokens of each prompt, (texts, vocabulary) bool."""
     seen = torch.zeros(len(texts), vocabulary, dtype=torch.bool)
     for row, text in zip(seen, texts, strict=True):

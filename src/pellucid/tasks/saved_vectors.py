@@ -132,7 +132,7 @@ def is_saved(path: Path) -> bool:
     """Whether a file has embeddings that `pellucid embed -o` wrote."""
     if kind(path) == ".npy":
         return True
-    return kind(path) == ".parquet" and path.is_file() and _about(path) is not None
+    return kind(path) == ".parquet" and path.is_file() and _metadata(path) is not None
 
 
 def opened(path: Path) -> Saved:
@@ -142,7 +142,7 @@ def opened(path: Path) -> Saved:
         FileError: the file cannot be read or has none.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    about = {} if kind(path) == ".npy" else _about(path)
+    about = {} if kind(path) == ".npy" else _metadata(path)
     if about is None:
         raise FileError(f"'{source_name(path)}' has no embeddings that Pellucid wrote")
     try:
@@ -163,7 +163,7 @@ def metadata(model: str | None, probe: Tensor) -> dict[bytes, str]:
     return {MARK: json.dumps({"model": model, "probe": probe.tolist()})}
 
 
-def _about(path: Path) -> dict[str, Any] | None:
+def _metadata(path: Path) -> dict[str, Any] | None:
     with parquet_reading.opened(path) as file:
         metadata = (file.schema_arrow.metadata or {}).get(MARK)
         if metadata is None or not {"line", "text", EMBEDDING} <= set(file.schema_arrow.names):

@@ -57,7 +57,7 @@ def nearest_cells(
     path = saved.kept(".faiss")
     if not path.is_file():
         with written_whole(path) as aside:
-            faiss.write_index(_made(saved.vectors, progress), str(aside))
+            faiss.write_index(_build_index(saved.vectors, progress), str(aside))
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     index.nprobe = max(8, index.nlist // READ)
     direction = F.normalize(query.float(), dim=-1).numpy()[None]
@@ -70,7 +70,7 @@ def nearest_cells(
     ]
 
 
-def _made(vectors: np.ndarray[Any, Any], progress: Callable[[int, int], None]) -> Any:
+def _build_index(vectors: np.ndarray[Any, Any], progress: Callable[[int, int], None]) -> Any:
     """An index of the embeddings at unit length, (texts, width)."""
     import faiss
 

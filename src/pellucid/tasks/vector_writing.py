@@ -144,7 +144,7 @@ class _Parts:
 
     def open(self, total: int) -> tuple[int, Doubts]:
         """The number of texts that are embedded already, and the doubts about them."""
-        about = self._about()
+        about = self._earlier_run()
         if about is None:
             self.remove()
             with self._reported():
@@ -193,7 +193,7 @@ class _Parts:
         }
         write_whole(self.folder / _ABOUT, json.dumps(about))
 
-    def _about(self) -> dict[str, Any] | None:
+    def _earlier_run(self) -> dict[str, Any] | None:
         """What an earlier run noted, if it was of the same texts and the same encoder."""
         try:
             about: dict[str, Any] = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8"))

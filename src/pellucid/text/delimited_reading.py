@@ -66,7 +66,7 @@ class Table:
             ahead = list(islice(rows, _LOOKED_AT))
             self._look_at_name(first[0], header_line, [row[0] for _, row in ahead])
         if not self.headed:
-            if same := _called(first, columns):
+            if same := _numbered_header(first, columns):
                 self.noticed.add("number", source, header_line, same)
             ahead = [begun]
         quotes = _Quotes()
@@ -147,7 +147,7 @@ def _sample(lines: Iterator[str]) -> list[str]:
     return sample
 
 
-def _called(first: Sequence[str], columns: Sequence[int]) -> str:
+def _numbered_header(first: Sequence[str], columns: Sequence[int]) -> str:
     """The first row, if it looks like a header with the numbers of the chosen columns as names."""
     numbers = [str(column + 1) for column in columns]
     return " ".join(first) if all(number in first for number in numbers) else ""

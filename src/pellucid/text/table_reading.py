@@ -128,14 +128,14 @@ def _json(
     candidates = json_reading.objects(path, blocks, wanted, noticed, strings.aside)
     if not candidates:
         return
-    objects, names = _chosen(choose, candidates, wanted)
+    objects, names = _choose_header(choose, candidates, wanted)
     for line, item in objects:
         row = strings.row(line, [json_reading.value_of(item, name) for name in names], names)
         if row is not None:
             yield row
 
 
-def _chosen(
+def _choose_header(
     choose: Choose, candidates: Sequence[json_reading.Objects], wanted: Sequence[str | None]
 ) -> tuple[json_reading.Objects, list[str]]:
     """The objects under the header that has the chosen names, and these names in an object."""

@@ -52,7 +52,7 @@ class Items:
     @property
     def blanks(self) -> str:
         """The number of blank lines, and which they are."""
-        return f"{count(len(self.blank), 'empty line')}: {_some(self.blank)}"
+        return f"{count(len(self.blank), 'empty line')}: {_line_list(self.blank)}"
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +76,7 @@ def no_label(path: Path, label: str | int | None, line: int) -> FileError:
     )
 
 
-def _some(lines: Sequence[int]) -> str:
+def _line_list(lines: Sequence[int]) -> str:
     numbers = [str(line) for line in lines[:5]]
     return listing(numbers) if len(lines) <= 5 else f"{', '.join(numbers)} and more"
 
@@ -212,7 +212,7 @@ class Source:
     @property
     def blanks(self) -> str:
         """The number of blank lines, and which they are."""
-        return f"{count(len(self.blank), 'empty line')}: {_some(self.blank)}"
+        return f"{count(len(self.blank), 'empty line')}: {_line_list(self.blank)}"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -243,7 +243,9 @@ class Source:
             why = reason_of(next(iter(self.bad.values())))
             notes.append(f"left out {files} of '{self.name}' that cannot be read: {which}{why}")
         if self.blank:
-            which = f"the first is {self._first_blank}" if self.is_folder else _some(self.blank)
+            which = (
+                f"the first is {self._first_blank}" if self.is_folder else _line_list(self.blank)
+            )
             lines = count(len(self.blank), "empty line")
             notes.append(f"left out {lines} of '{name_of(self.path)}': {which}")
         return notes + self.noticed.notes()

@@ -51,7 +51,7 @@ class Growth:
         steps = list(_steps(inner.normalizer, "normalizers"))
         self._steps: list[tuple[Callable[[str], float], Callable[[str], str]]] = []
         if math.prod(map(_times, steps)) > MOST_TIMES:
-            self._steps = [(partial(_most, step), _applied(step)) for step in steps]
+            self._steps = [(partial(_most_bytes, step), _applied(step)) for step in steps]
 
     def check(self, texts: Iterable[str]) -> None:
         """Refuse texts that would become too long.
@@ -95,7 +95,7 @@ def _applied(config: Mapping[str, Any]) -> Callable[[str], str]:
     return apply
 
 
-def _most(step: Mapping[str, Any], text: str) -> float:
+def _most_bytes(step: Mapping[str, Any], text: str) -> float:
     """The most bytes that a step makes of a text."""
     size = _size(text)
     if step["type"] == "Replace" and step["pattern"].get("String"):

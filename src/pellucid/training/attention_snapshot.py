@@ -111,7 +111,9 @@ def _within(recording: Recording, text: str, tokens: tuple[str, ...]) -> Glance 
                 best, choice = score.total, (record, head, weights[head])
     if choice is None:
         return None
-    return _of(*choice, choice[2], text=text, rows=tokens, columns=tokens, is_cross=False)
+    return _head_snapshot(
+        *choice, choice[2], text=text, rows=tokens, columns=tokens, is_cross=False
+    )
 
 
 def _between(
@@ -134,7 +136,9 @@ def _between(
         target_words=target,
     )
     rows, columns = grid.target, grid.source
-    return _of(*choice, grid.weights.cpu(), text=text, rows=rows, columns=columns, is_cross=True)
+    return _head_snapshot(
+        *choice, grid.weights.cpu(), text=text, rows=rows, columns=columns, is_cross=True
+    )
 
 
 def one_to_one(weights: Tensor) -> float:
@@ -149,7 +153,7 @@ def one_to_one(weights: Tensor) -> float:
     return float(_entropy(weights.mean(0, keepdim=True)) - _entropy(weights))
 
 
-def _of(
+def _head_snapshot(
     record: Record,
     head: int,
     weights: Tensor,

@@ -164,11 +164,11 @@ def _stack(stack: Stack, tokens: float) -> float:
     if stack.causal:
         layers = range(len(stack.blocks))
         windows = [stack.config.window_of(layer) for layer in layers]
-        seen = sum(_seen(tokens, window) for window in windows) / len(windows)
+        seen = sum(_mean_visible(tokens, window) for window in windows) / len(windows)
     return TRAINING_OPERATIONS * _matrices(stack.blocks) + _attention(stack, seen)
 
 
-def _seen(tokens: float, window: int | None) -> float:
+def _mean_visible(tokens: float, window: int | None) -> float:
     """How many tokens each of a text sees under a causal mask, on average."""
     reach = tokens if window is None else min(tokens, window)
     # The first `reach` tokens attend to 1, 2, ... reach tokens, and all others to `reach`.

@@ -232,7 +232,7 @@ class Trainer:
     def _parts(self) -> state.Parts:
         return self.objective, self.optimiser, self.mean.tensors
 
-    def _about(self) -> dict[str, Any]:
+    def _run_state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "best": self.best,
@@ -242,7 +242,7 @@ class Trainer:
 
     def _save(self) -> None:
         folder = self.directory / "checkpoints"
-        state.save(folder, self._parts(), self._about(), self.processes)
+        state.save(folder, self._parts(), self._run_state(), self.processes)
         if self.processes.is_first:
             state.clear(folder, self.settings.keep)
 

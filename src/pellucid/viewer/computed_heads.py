@@ -66,10 +66,10 @@ class ComputedHeads:
 
     def plan(self, place: Place) -> Plan:
         if place not in self._plans:
-            self._plans[place] = self._planned(self.catalogue.map(place).weights.operands)
+            self._plans[place] = self._new_plan(self.catalogue.map(place).weights.operands)
         return self._plans[place]
 
-    def _planned(self, scores: Scores) -> Plan:
+    def _new_plan(self, scores: Scores) -> Plan:
         *_, queries, keys = scores.shape
         if not scores.energy.is_dot_product:
             return Plan(scores, reason="they are no softmax of dot products")

@@ -127,7 +127,7 @@ def _continued(
     prompt = len(done.prompt_ids)
     logits = _rows(model, x, prompt)
     vocabulary = model.config.vocabulary
-    how = f"{how} {_why(done.stopped, new_tokens)}"
+    how = f"{how} {_ending_reason(done.stopped, new_tokens)}"
     return RecordedGeneration(seen, prompt, ids, logits, how, vocabulary, inputs)
 
 
@@ -149,7 +149,8 @@ def _translated(
         if record.is_cross:  # a watch cannot know that the encoder's call belongs to this one
             record.key_tokens = Pieces(source, -1)
     stopped: Ending = "max_tokens" if len(done.ids) == new_tokens else "stop id"
-    how = f"Decoding was by beam search, with {count(beams, 'beam')}. {_why(stopped, new_tokens)}"
+    reason = _ending_reason(stopped, new_tokens)
+    how = f"Decoding was by beam search, with {count(beams, 'beam')}. {reason}"
     logits, vocabulary = _rows(model, x, 1), model.config.vocabulary
     inputs = {"input_ids": source, "decoder_input_ids": target}
     return RecordedGeneration(seen, 1, ids, logits, how, vocabulary, inputs)
@@ -186,7 +187,8 @@ def _of_transformers(
     stopped: Ending = "stop id" if len(ids) - prompt < room else "max_tokens"
     if stopped == "max_tokens" and room < new_tokens:
         stopped = "positions"
-    how = f"Decoding was greedy: the most likely token each time. {_why(stopped, new_tokens)}"
+    reason = _ending_reason(stopped, new_tokens)
+    how = f"Decoding was greedy: the most likely token each time. {reason}"
     return RecordedGeneration(seen, prompt, ids, lambda rows: new[rows], how, new.shape[-1], inputs)
 
 
@@ -223,7 +225,7 @@ def _steps(generated: RecordedGeneration) -> list[list[tuple[int, float]]]:
     return steps
 
 
-def _why(stopped: Ending, new_tokens: int) -> str:
+def _ending_reason(stopped: Ending, new_tokens: int) -> str:
     """Why generation stopped."""
     reasons: dict[Ending, str] = {
         "stop id": "The model ended the text.",

@@ -115,7 +115,7 @@ class Server:
             raise OutdatedError("another page has read a new text here; reload this one")
         pending = self._api.ask(request.path_params["path"], request.query_params)
         self._refuse_more()
-        answer = self._scheduler.submit(pending.pace, partial(_answered, pending))
+        answer = self._scheduler.submit(pending.pace, partial(_response, pending))
         return await self._awaited(request, answer, partial(self._scheduler.drop, answer))
 
     async def read(self, request: Request) -> Response:
@@ -253,7 +253,7 @@ def _read(reading: Reading) -> Volume:
         raise BrokenError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _answered(pending: PendingAnswer) -> Response:
+def _response(pending: PendingAnswer) -> Response:
     """All of it, to the last byte, in the thread that finds it."""
     answer = pending.find()
     if not isinstance(answer, Numbers):

@@ -88,7 +88,7 @@ def statistics(
         ranges = RowRanges(ranges.begins * counts, ranges.ends * counts)
     shift = (finite(logsumexp.float()) * LOG2_E).contiguous()
     summary: dict[str, Tensor] = {}
-    with _on(device):
+    with _device_context(device):
         if "received" in want:
             summary["received"] = _received(scores, shift, ranges)
         if want - {"received"} or top:
@@ -122,7 +122,7 @@ def pool(
     sizes, constants = _options(scores, tile)
     kernels = _kernels()
     assert kernels is not None
-    with _on(device):
+    with _device_context(device):
         kernels.pooled[(rows * cols * batch * heads,)](
             *tensors,
             *(shift, begins, ends, out),
@@ -138,7 +138,7 @@ def pool(
     return out
 
 
-def _on(device: torch.device) -> AbstractContextManager[object]:
+def _device_context(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

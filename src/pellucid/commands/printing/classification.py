@@ -23,7 +23,7 @@ MOST_ROWS = 40
 def show_evaluation(evaluation: Evaluation | None, examples: Items, console: Console) -> None:
     """Print the figures on held-out examples, and what they are worth."""
     labels = sorted(set(examples.labels))
-    what = f"{len(labels)} labels" if evaluation is None else _what(evaluation)
+    what = f"{len(labels)} labels" if evaluation is None else _target_description(evaluation)
     size = count(len(examples.texts), "example")
     say(f"{examples.source}: {size} of {what}", console, style="bold")
     if evaluation is None:
@@ -50,7 +50,7 @@ def show_evaluation(evaluation: Evaluation | None, examples: Items, console: Con
     evaluations.show_tables(evaluation, console)
 
 
-def _what(evaluation: Evaluation) -> str:
+def _target_description(evaluation: Evaluation) -> str:
     if evaluation.kind == "number":
         return "a number"
     several = ", several a text" if evaluation.kind == "labels" else ""

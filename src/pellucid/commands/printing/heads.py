@@ -147,7 +147,7 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
             Text(row.role, style=LETTERS[row.role][1]),
         )
     console.print(grid)
-    say(_explained(wide, shares, numbers), console, style="dim")
+    say(_legend(wide, shares, numbers), console, style="dim")
     if len(shown) < len(table):
         say(
             f"{len(shown)} of {count(len(table), 'head')}; --save FILE and `pellucid heads FILE` "
@@ -157,7 +157,7 @@ def show_table(table: HeadTable, console: Console, most: int = MOST_ROWS) -> Non
         )
 
 
-def _explained(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
+def _legend(wide: bool, shares: list[str], numbers: dict[str, str]) -> str:
     """The meaning of the columns."""
     targets = {
         "first": "the first token",

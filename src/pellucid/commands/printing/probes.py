@@ -78,7 +78,7 @@ def _show_probe(check: Check, rows: ProbeTable, console: Console) -> None:
             "score": shaded(percent(row.score).rjust(5), row.score),
             "baseline": percent(row.baseline),
             "effect": _number(row.effect),
-            "beats": _beaten(row),
+            "beats": _draws_beaten(row),
         }
         verdict = Text(row.verdict, style=STYLES.get(row.verdict, ""))
         grid.add_row(*(cells[title] for title in titles), verdict)
@@ -98,7 +98,7 @@ def _summary(check: Check, rows: ProbeTable) -> list[str]:
     if not check.is_there:
         sentences.append("The model does not do this, so there is nothing that could go.")
     elif check.heads:
-        some = f"Without {_named(check)}: {_number(check.without)}"
+        some = f"Without {_head_names(check)}: {_number(check.without)}"
         if check.random:
             spread = f" ± {_number(stdev(check.random))}" if len(check.random) > 1 else ""
             beaten = round(check.beats * len(check.random))
@@ -110,7 +110,7 @@ def _summary(check: Check, rows: ProbeTable) -> list[str]:
     return sentences
 
 
-def _named(check: Check) -> str:
+def _head_names(check: Check) -> str:
     names = [f"{layer}.{head}" for layer, head in check.heads]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -132,5 +132,5 @@ def _number(value: float) -> str:
     return "-" if value != value else f"{value:.2f}"
 
 
-def _beaten(row: ProbeRow) -> str:
+def _draws_beaten(row: ProbeRow) -> str:
     return "-" if row.beats != row.beats else f"{round(row.beats * row.random)} of {row.random}"

@@ -109,7 +109,7 @@ def _table(matrix: Matrix, room: int) -> Table:
     of_all = f"of {columns}"
     shown = columns
     if columns > fitting:  # leave room for the column that says how many there are
-        most = max(map(sum, _least(matrix)[1:])) + 1
+        most = max(map(sum, _column_widths(matrix)[1:])) + 1
         shown = max(1, fitting - math.ceil((len(of_all) + 1) / most))
     first, *widths = _widths(matrix, room if shown == columns else room - len(of_all) - 1, shown)
     side: JustifyMethod = "center" if matrix.kind == "percent" else "right"
@@ -119,8 +119,8 @@ def _table(matrix: Matrix, room: int) -> Table:
         table.add_column(Text(label), justify=side, no_wrap=True, max_width=width, min_width=width)
     if shown < columns:
         table.add_column(of_all, no_wrap=True)
-    rest = _rest(matrix)
-    listed = _most(matrix) - 1 if rest else len(matrix.row_labels)
+    rest = _rest_label(matrix)
+    listed = _row_limit(matrix) - 1 if rest else len(matrix.row_labels)
     rows = zip(matrix.row_labels, matrix.values, matrix.texts(), strict=True)
     for label, numbers, texts in list(rows)[:listed]:
         cells = [
@@ -173,28 +173,28 @@ def _columns(matrix: Matrix, start: int, stop: int) -> Matrix:
     )
 
 
-def _most(matrix: Matrix) -> int:
+def _row_limit(matrix: Matrix) -> int:
     return _MOST_HEAT if matrix.kind == "percent" else _MOST
 
 
-def _rest(matrix: Matrix) -> str:
+def _rest_label(matrix: Matrix) -> str:
     """The label for the rows that are not shown, if any."""
     rows = len(matrix.row_labels)
-    return f"… {rows} rows" if rows > _most(matrix) else ""
+    return f"… {rows} rows" if rows > _row_limit(matrix) else ""
 
 
 def _fitting(matrix: Matrix, room: int) -> int:
     """How many columns fit beside the labels, cut as far as may be."""
-    first, *least = (sum(widths) for widths in _least(matrix))
+    first, *least = (sum(widths) for widths in _column_widths(matrix))
     used = accumulate((width + 1 for width in least), initial=first)
     return max(1, sum(end <= room for end in used) - 1)
 
 
 def _widths(matrix: Matrix, room: int, shown: int) -> list[int]:
     """The widths of the labels and of the columns shown; labels are cut, the longest first."""
-    labels = [max((matrix.name, _rest(matrix), *matrix.row_labels), key=cell_len)]
+    labels = [max((matrix.name, _rest_label(matrix), *matrix.row_labels), key=cell_len)]
     labels += matrix.column_labels[:shown]
-    least = _least(matrix)[: shown + 1]
+    least = _column_widths(matrix)[: shown + 1]
     widths = [max(number, cell_len(text)) for text, (number, _) in zip(labels, least, strict=True)]
     while sum(widths) + shown > room:
         over = [width - sum(end) for width, end in zip(widths, least, strict=True)]
@@ -204,9 +204,9 @@ def _widths(matrix: Matrix, room: int, shown: int) -> list[int]:
     return widths
 
 
-def _least(matrix: Matrix) -> list[tuple[int, int]]:
+def _column_widths(matrix: Matrix) -> list[tuple[int, int]]:
     """How narrow the labels and each column may be: its widest number, and more for its label."""
-    names = max(map(cell_len, (matrix.name, _rest(matrix), *matrix.row_labels)))
+    names = max(map(cell_len, (matrix.name, _rest_label(matrix), *matrix.row_labels)))
     least = [(min(_LABEL, names), 0)]
     for label, texts in zip(matrix.column_labels, zip(*matrix.texts(), strict=True), strict=True):
         number = max(map(len, texts))

@@ -39,14 +39,14 @@ class Audit(TorchDispatchMode):
     ) -> Any:
         result = operator(*args, **(options or {}))
         if not reporting.is_inside_call() and torch._C._current_graph_task_id() == -1:
-            what = self._what(operator, args, result)
+            what = self._attention_computed(operator, args, result)
             if what is not None:
                 for listener, name in reporting.callers():
                     if listener is self._listener:
                         listener.on_missed(name, f"runs {what}, of which there is no record")
         return result
 
-    def _what(self, operator: Any, args: tuple[Any, ...], result: Any) -> str | None:
+    def _attention_computed(self, operator: Any, args: tuple[Any, ...], result: Any) -> str | None:
         """The attention that an operator computes, if any."""
         name = str(operator)
         if ATTENTION.search(name):

@@ -102,7 +102,7 @@ def _slow_call(projected: list[Tensor], output: Tensor, options: dict[str, Any])
         query=query,
         key=key,
         value=value,
-        masks=tuple(_shown(mask, key.shape[-2]) for mask in hidden),
+        masks=tuple(_visible_mask(mask, key.shape[-2]) for mask in hidden),
         rule=rule,
         dropout=dropout if options["training"] else 0.0,
         projection=(options["out_proj_weight"], options["out_proj_bias"]),
@@ -288,7 +288,7 @@ def _fast_call(
     )
 
 
-def _shown(hidden: Tensor, keys: int) -> Tensor:
+def _visible_mask(hidden: Tensor, keys: int) -> Tensor:
     """torch's masks are True where a key is hidden; keys that were appended are visible."""
     if hidden.dtype != torch.bool:
         return nn.functional.pad(hidden, (0, keys - hidden.shape[-1]))

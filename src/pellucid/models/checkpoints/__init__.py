@@ -143,13 +143,13 @@ def _as_used(config: Config, family: Family, settings: Mapping[str, Any], embeds
 def described(config: Config) -> tuple[dict[str, Any], Family] | None:
     """The config.json of an architecture and the family of its names; None if no family has it."""
     for family in FAMILIES:
-        settings = _written(config, family)
+        settings = _family_config(config, family)
         if settings is not None:
             return settings, family_for(family, config)
     return None
 
 
-def _written(config: Config, family: Family) -> dict[str, Any] | None:
+def _family_config(config: Config, family: Family) -> dict[str, Any] | None:
     """The config.json of a family; None if it does not have this architecture."""
     if (config.causal or family.encoder) and config.embedding_width is not None:
         return None
@@ -176,10 +176,12 @@ def _with_ids(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     """The config with the ids of generation_config.json, which take precedence in transformers."""
     merged = config | {name: settings[name] for name in IDS if settings.get(name) is not None}
     merged |= {name: None for name in IDS if merged.get(name) == NO_ID}
-    return merged | {name: _known(name, merged) for name in UNUSED if merged.get(name) is not None}
+    return merged | {
+        name: _valid_ids(name, merged) for name in UNUSED if merged.get(name) is not None
+    }
 
 
-def _known(name: str, config: Mapping[str, Any]) -> Any:
+def _valid_ids(name: str, config: Mapping[str, Any]) -> Any:
     """The special ids under a key, without those that the vocabulary does not have."""
     ids, size = config[name], config.get("vocab_size")
     if type(size) is not int:
@@ -208,7 +210,7 @@ def _own_of(config: Mapping[str, Any], family: Family) -> tuple[Config | None, F
     if OWN not in config:
         return None, family
     own = _own(config[OWN])
-    theirs = _written(own, family)
+    theirs = _family_config(own, family)
     if theirs is None:  # earlier versions wrote encoders as model_type "llama"
         return own, ANY_NAMES
     is_same = json.loads(json.dumps(theirs)).items() <= config.items()

@@ -224,10 +224,10 @@ class GgufTensors:
         for name in file.tensors:
             if not _IGNORED.search(name):
                 own = _renamed(name, architecture.names)
-                self._theirs |= dict.fromkeys(self._each(own, file.tensors[name].shape), name)
+                self._theirs |= dict.fromkeys(self._names_in(own, file.tensors[name].shape), name)
         self.numbers = sum(file.tensors[name].numbers for name in {*self._theirs.values()})
 
-    def _each(self, name: str, shape: tuple[int, ...]) -> list[str]:
+    def _names_in(self, name: str, shape: tuple[int, ...]) -> list[str]:
         """The names of all experts in a tensor (experts, out, in); the name, if it has none."""
         if "*" not in name:
             return [name]

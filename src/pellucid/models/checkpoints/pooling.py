@@ -198,7 +198,7 @@ def write(directory: Path, config: Config, prompts: Prompts) -> None:
     names, width = ["", "1_Pooling"], len(modes) * config.width
     for number, layer in enumerate(config.dense, 2):
         names.append(f"{number}_Dense")
-        files[f"{names[-1]}/config.json"] = _written(layer, width)
+        files[f"{names[-1]}/config.json"] = _dense_settings(layer, width)
         width = layer.width
     names += [f"{len(names)}_Normalize"] * config.normalised
     settings: dict[str, Any] = {
@@ -258,7 +258,7 @@ def _dense(name: str, settings: Mapping[str, Any]) -> DenseConfig:
     )
 
 
-def _written(layer: DenseConfig, width: int) -> dict[str, Any]:
+def _dense_settings(layer: DenseConfig, width: int) -> dict[str, Any]:
     classes = {ours: name for name, ours in ACTIVATIONS.items()} | {"gelu_tanh": "GELU"}
     module = "linear" if layer.activation == "none" else "activation"
     return {

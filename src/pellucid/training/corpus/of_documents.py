@@ -123,7 +123,9 @@ def prepare(
         known = {fingerprint(piece.text) for piece in pieces}
 
         def read(what: str, tally: Tally | None = None) -> Iterator[Piece]:
-            pieces = _but(_between(documents(files, column, None, reading), 0, last), known, tally)
+            pieces = _unknown_pieces(
+                _between(documents(files, column, None, reading), 0, last), known, tally
+            )
             return reported(pieces, what, characters, progress)
 
         used = tokenizer
@@ -184,7 +186,9 @@ def _between(pieces: Iterable[Piece], first: int, last: int | None) -> Iterator[
             begun = True
 
 
-def _but(pieces: Iterable[Piece], known: Container[int], tally: Tally | None) -> Iterator[Piece]:
+def _unknown_pieces(
+    pieces: Iterable[Piece], known: Container[int], tally: Tally | None
+) -> Iterator[Piece]:
     """The pieces whose text is not known, and so the documents: equal ones are cut alike."""
     begins_next = is_empty = True
     for text, begins in pieces:

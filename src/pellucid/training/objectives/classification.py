@@ -137,7 +137,7 @@ class Classification(PackedTexts):
 
     def measure(self, progress: Progress | None = None) -> dict[str, float]:
         """The figure, its companions, and the mean loss."""
-        return self._measures(self._judged(progress))
+        return self._measures(self._held_out_scores(progress))
 
     def _measures(self, scores: Tensor) -> dict[str, float]:
         loss = {"loss": float(self._loss(scores, self.held_out[1])) / len(scores)}
@@ -171,7 +171,7 @@ class Classification(PackedTexts):
 
     def examine(self, progress: Progress | None = None) -> dict[str, Any]:
         """The measures, and all of an `Evaluation`, with calibrated probabilities."""
-        scores = self._judged(progress)
+        scores = self._held_out_scores(progress)
         targets, predicted = self._targets(), self._predictions(scores)
         left_out: tuple[str, ...] = ()
         if self.kind != "number":
@@ -216,12 +216,12 @@ class Classification(PackedTexts):
         part = range(min(SHOWN, len(texts)))
         predictions = self._predictions(self._scores(texts, part).float().cpu())
         return "\n".join(
-            prediction(self._named(predicted), self._named(label), text)
+            prediction(self._label_text(predicted), self._label_text(label), text)
             for predicted, label, number in zip(predictions, self._targets(), part, strict=False)
             if (text := self.text(texts[number]))
         )
 
-    def _named(self, predicted: np.ndarray) -> str:
+    def _label_text(self, predicted: np.ndarray) -> str:
         """The label, labels or number that probabilities, (labels,), or numbers, (1,), mean."""
         if self.kind == "number":
             return f"{predicted[0]:.4g}"
@@ -255,7 +255,7 @@ class Classification(PackedTexts):
         )
         head.save(directory / FILE, overwrite=True)
 
-    def _judged(self, progress: Progress | None) -> Tensor:
+    def _held_out_scores(self, progress: Progress | None) -> Tensor:
         """The scores of the held-out texts, (texts, labels), float32 on the CPU."""
         texts, _ = self.held_out
         scores = torch.empty(len(texts), self.head.out_features)
