@@ -22,7 +22,7 @@ POINTERS = {
     "begins": "*i32",
     "ends": "*i32",
     "plan": "*i32",
-    "places_out": "*i32",
+    "indices_out": "*i32",
     "offsets": "*i64",
     "scale": "fp32",
     "softcap": "fp32",
