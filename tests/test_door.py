@@ -35,6 +35,8 @@ OPENS = {
     "film, going on": (["film", TEXT, "--generate", "--gif", "film.gif"], {"decoder"}),
     "watch": (["watch", TEXT], ALL),
     "trace": (["trace", TEXT], ALL),
+    "why": (["why", TEXT, "--head", "0.0"], {"encoder", "decoder"}),
+    "why, letters": (["why", TEXT, "--head", "x0.0"], {"encoder-decoder"}),
     "ablate": (["ablate", TEXT, "--controls", "3", "--top", "1"], ALL),
     "view": (["view", TEXT, "--no-browser"], ALL),
     "view, other": (["view", TEXT, "--no-browser", "--against", TEXT], ALL),

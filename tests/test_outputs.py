@@ -69,6 +69,7 @@ GIVEN = {
     "scaling": ["--samples", "13", "--keys", "5", "--dims", "2"],
     "watch": ["Write a poem", "--layers", "0"],
     "trace": ["Write a poem"],
+    "why": ["Write a poem", "--head", "0.0"],
     "ablate": ["Write a poem", "--layers", "0", "--controls", "0"],
     "export": ["Write a poem"],
     "embed": ["a text"],

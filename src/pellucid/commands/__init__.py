@@ -4,7 +4,7 @@
     learn         learn
     film          film
     lens          watch, heads
-    tracing       trace
+    tracing       trace, why
     ablation      ablate
     view          view
     export        export

@@ -1,11 +1,11 @@
-"""`pellucid trace`."""
+"""`pellucid trace` and `pellucid why`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pellucid.commands.lens import MaxTokensOption, TextFileOption
+from pellucid.commands.lens import MaxTokensOption, ReaderOption, TextFileOption
 from pellucid.commands.shared import (
     EncodingOption,
     JsonOption,
@@ -16,6 +16,7 @@ from pellucid.commands.shared import (
     plain_console,
     write,
 )
+from pellucid.errors import ArgumentError
 
 commands = typer.Typer()
 
@@ -101,3 +102,90 @@ def trace(
         typer.echo(traces.to_json(traced))
     else:
         traces.show(traced, plain_console())
+
+
+@commands.command("why")
+def explain_look(
+    text: Annotated[
+        list[str] | None, typer.Argument(help='What the model reads, like "And God said".')
+    ] = None,
+    file: TextFileOption = None,
+    encoding: EncodingOption = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the decoder of an encoder-decoder reads (default: what Pellucid's "
+            "translator says by itself; of another model, the same text).",
+        ),
+    ] = None,
+    model: ReaderOption = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER.HEAD",
+            help="The head, like 5.3; in an encoder-decoder like e5.3, d5.3 or x5.3.",
+        ),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="The token that looks, its number or its text (default: the last).",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="The token that is looked at (default: the one that it looks at most).",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="Another one: explain why not there instead."),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(metavar="N", help="How many of the largest terms to show.")
+    ] = 10,
+    max_tokens: MaxTokensOption = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Show why a head looks from one token to another: which parts of the two its score is of."""
+    from pellucid.commands.inputs import read_text
+    from pellucid.commands.printing import scores
+    from pellucid.commands.printing.console import steps
+    from pellucid.readers.score_picture import to_html, to_svg
+    from pellucid.readers.score_terms import explain_score
+
+    argument = one_text("why", text)
+    check_files(overwrite=overwrite, svg=svg, html=html)
+    if head is None:
+        raise ArgumentError(
+            "name a head with --head, like --head 2.0; `pellucid watch` shows what each one does"
+        )
+    if top < 0:
+        raise ArgumentError(f"--top must be 0 or more, not {top}")
+    content = read_text(argument, file, encoding)
+    with steps() as step:
+        found = explain_score(
+            content,
+            head=head,
+            query=query,
+            key=key,
+            against=against,
+            target=target,
+            model=model,
+            max_tokens=max_tokens,
+            step=step,
+        )
+    for path, kind, drawn in ((svg, "svg", to_svg), (html, "html", to_html)):
+        if path is not None:
+            write(path, drawn(found), kind, overwrite)
+    if json:
+        typer.echo(scores.to_json(found))
+    else:
+        scores.show(found, top, plain_console())

@@ -18,7 +18,10 @@ def to_svg(traced: Traced, *, styled: bool = True) -> str:
     """The picture, a self-contained SVG; with `styled=False` for a page that has a style sheet."""
     trace = traced.trace
     room = WIDTH - 2 * MARGIN
-    body = [f"<style>{_orange()}</style>", *lines(headline(traced), MARGIN, 46, 18, room, "title")]
+    body = [
+        f"<style>{against_style()}</style>",
+        *lines(headline(traced), MARGIN, 46, 18, room, "title"),
+    ]
     y = 74.0
     body += lines(f"What each token gave to {described(traced)}", MARGIN, y, 13, room, "soft")
     y += 30
@@ -40,7 +43,7 @@ def to_html(traced: Traced) -> str:
     return page(headline(traced), to_svg(traced, styled=False))
 
 
-def _orange() -> str:
+def against_style() -> str:
     """The classes of negative amounts, light and dark."""
     light, dark = (
         "".join(
@@ -54,7 +57,7 @@ def _orange() -> str:
     return f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
 
 
-def _classes(share: float) -> tuple[str, str]:
+def classes(share: float) -> tuple[str, str]:
     """Of the paper and of the ink, for a share from -1 to 1."""
     step = level(abs(share))
     return (f"a{step}", f"b{step}") if share < 0 else (f"w{step}", f"t{step}")
@@ -77,7 +80,7 @@ def _text(tokens: list[str], amounts: list[float], y: float) -> tuple[list[str],
         width = max(1, len(text)) * SIZE * LETTER + 4
         if x + width > WIDTH - MARGIN:
             x, y = MARGIN, y + 30
-        paper, ink = _classes(amounts[place] / largest)
+        paper, ink = classes(amounts[place] / largest)
         parts.append(
             f"<g><title>{safe(f'{text} {place}: {amounts[place]:+.4f}')}</title>"
             f'<rect x="{x:.1f}" y="{y - 17:.1f}" width="{width - 1:.1f}" height="24" rx="3" '
@@ -97,7 +100,7 @@ def _map(traced: Traced, y: float) -> tuple[list[str], float]:
     for label, row in zip(traced.labels, rows, strict=True):
         parts += lines(label, MARGIN, y + 0.7 * cell, 11, 40, "soft")
         for head, amount in enumerate(row):
-            paper, _ = _classes(amount / largest)
+            paper, _ = classes(amount / largest)
             parts.append(
                 f'<rect x="{MARGIN + 36 + head * cell:.1f}" y="{y:.1f}" width="{cell - 2:.1f}" '
                 f'height="{cell - 2:.1f}" rx="3" class="{paper}">'
