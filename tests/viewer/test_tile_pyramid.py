@@ -122,7 +122,7 @@ def test_what_is_kept_is_bounded() -> None:
             expected = pooled(dense[: 4 * 2**level, : 4 * 2**level], 2**level, "max")
             torch.testing.assert_close(cells.double(), expected, rtol=1e-5, atol=1e-7)
             assert kept.bytes <= 9_000
-    held = {part.data_ptr(): part.nbytes for found in kept._found.values() for part in found}
+    held = {part.data_ptr(): part.nbytes for tensors in kept._tensors.values() for part in tensors}
     assert sum(held.values()) == kept.bytes > 4_000
 
 
