@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.attention import intervals, numba_statistics, triton_statistics
+from pellucid.attention import fused_statistics, intervals, numba_statistics, triton_statistics
 from pellucid.attention.backends.blockwise import finite
 from pellucid.attention.block_pool import each
 from pellucid.attention.intervals import Intervals
@@ -62,6 +62,10 @@ def statistics(
         known = torch.zeros(batch, heads, rows, dtype=dtype, device=device)
     if not differentiable and known is not None and triton_statistics.is_best(scores, top):
         found = triton_statistics.statistics(scores, known, want, top, queries)
+        if found is not None:
+            return found
+    if not differentiable and known is not None and fused_statistics.is_best(scores):
+        found = fused_statistics.statistics(scores, known, want, top, queries)
         if found is not None:
             return found
     totals = {

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from pellucid.attention.instructions import REAL
 from pellucid.attention.numba_cache import kept
-from pellucid.layers.instructions import REAL
 
 f32 = np.float32
 LOG2_E = f32(1.4426950408889634)

@@ -13,8 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pellucid.attention.numba_cache import FAST
-from pellucid.layers.instructions import (
+from pellucid.attention.instructions import (
     BYTE,
     HALF,
     REAL,
@@ -29,6 +28,7 @@ from pellucid.layers.instructions import (
     splat,
     vector,
 )
+from pellucid.attention.numba_cache import FAST
 
 f32 = np.float32
 BLOCK = 32

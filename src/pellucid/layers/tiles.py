@@ -15,8 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pellucid.attention.numba_cache import FAST
-from pellucid.layers.instructions import (
+from pellucid.attention.instructions import (
     LONG,
     REAL,
     SHORT,
@@ -29,6 +28,7 @@ from pellucid.layers.instructions import (
     shuffled,
     vector,
 )
+from pellucid.attention.numba_cache import FAST
 
 COLUMNS = 4
 """Rows of weights of a tile: the columns of what it writes."""
