@@ -333,9 +333,11 @@ NORMS = ("RMSNorm", "T5LayerNorm", "OlmoLayerNorm", "CohereLayerNorm", "Cohere2L
 
 
 def exact(model: nn.Module) -> nn.Module:
-    """In float64 throughout: transformers counts root-mean-square norms and the wavelengths of
-    M2M-100 in float32."""
+    """In float64 throughout: transformers counts root-mean-square norms, the wavelengths of M2M-100
+    and the scale of Gemma's embedding in float32."""
     for part in model.modules():
+        if hasattr(part, "scalar_embed_scale"):
+            part.embed_scale = torch.tensor(part.scalar_embed_scale, dtype=torch.float64)
         if type(part).__name__ == "M2M100SinusoidalPositionalEmbedding":
             part.weights = _sines(*part.weights.shape)
         if type(part).__name__.endswith(

@@ -1,9 +1,8 @@
 """Models that transformers wrote are read with the same results, and the other way round."""
 
-import copy
 import dataclasses
 import json
-from functools import cache
+from functools import cache, cached_property
 
 import hypothesis
 import hypothesis.strategies as st
@@ -51,12 +50,14 @@ def parameters_of(model):
 
 
 def placed(model):
-    """The model in memory of its own.
+    """The model, its parameters in memory of their own.
 
     The last bits of a product may depend on where its factors begin, and what was read from a file
     begins wherever the file has it.
     """
-    return copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
 
 
 def assert_same(name, one, other):
@@ -70,22 +71,50 @@ def assert_same(name, one, other):
 # Reading
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_transformers_wrote_gives_the_same_here(name, tmp_path):
+class Checkpoint:
+    """What transformers wrote, read here and there."""
+
+    def __init__(self, name, directory):
+        self.name, self.directory = name, written(name, directory)
+
+    @cached_property
+    def model(self):
+        return pellucid.load(self.directory)
+
+    @cached_property
+    def expected(self):
+        return self._results[0]
+
+    @cached_property
+    def truth(self):
+        return self._results[1]
+
+    @cached_property
+    def _results(self):
+        """What transformers makes of it, in float32 and in float64."""
+        model = placed(read(self.name, self.directory))
+        return theirs(self.name, model), theirs(self.name, exact(model))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def family_checkpoint(request, tmp_path_factory):
+    """Of each family in turn: all tests of one follow each other, and change nothing of it."""
+    return Checkpoint(request.param, tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_what_transformers_wrote_gives_the_same_here(family_checkpoint):
     """Our error may not be more than twice theirs and a rounding; the truth is float64."""
-    written(name, tmp_path)
-    truth = theirs(name, exact(read(name, tmp_path, dtype=torch.float64)))
-    expected = theirs(name, read(name, tmp_path))
-    got = ours(name, pellucid.load(tmp_path))
+    name = family_checkpoint.name
+    expected, truth = family_checkpoint.expected, family_checkpoint.truth
+    got = ours(name, family_checkpoint.model)
     size = truth.abs().max()
     assert got.dtype == torch.float32
     assert (got - expected).abs().max() <= 1e-5 * size
     allowed = 2 * (expected - truth).abs().max() + 8 * EPS * size
     assert (got - truth).abs().max() <= allowed
     exact_size = (1e-10 if FAMILIES[name].is_exact else 1e-5) * size
-    assert (ours(name, pellucid.load(tmp_path, dtype=torch.float64)) - truth).abs().max() <= (
-        exact_size
-    )
+    double = pellucid.load(family_checkpoint.directory, dtype=torch.float64)
+    assert (ours(name, double) - truth).abs().max() <= exact_size
 
 
 @pytest.mark.parametrize(
@@ -106,14 +135,13 @@ def test_what_a_t5_derives_from_its_projection_may_be_said_as_well(name, said, t
     assert (ours(name, pellucid.load(tmp_path)) - expected).abs().max() <= 1e-5 * size
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
-    model = pellucid.load(written(name, tmp_path / "theirs"))
-    model.save(tmp_path / "ours")
-    assert_same(name, model, pellucid.load(tmp_path / "ours"))
+def test_what_is_saved_is_the_same_here_and_there(family_checkpoint, tmp_path):
+    name, model = family_checkpoint.name, family_checkpoint.model
+    model.save(tmp_path)
+    assert_same(name, model, pellucid.load(tmp_path))
     kind = FAMILIES[name].maker
     again, found = kind.from_pretrained(
-        tmp_path / "ours", output_loading_info=True, **FAMILIES[name].options
+        tmp_path, output_loading_info=True, **FAMILIES[name].options
     )
     missing = {
         part
@@ -122,13 +150,13 @@ def test_what_is_saved_is_the_same_here_and_there(name, tmp_path):
         if not part.startswith("pooler.") and "embed_positions" not in part
     }
     assert (missing, found["unexpected_keys"], found["mismatched_keys"]) == (set(), set(), set())
-    results = theirs(name, placed(again.eval())), theirs(name, placed(build(name)))
+    results = theirs(name, placed(again.eval())), family_checkpoint.expected
     # Another class multiplies in another order, as that of MVP than that of BART.
     if FAMILIES[name].is_exact and not FAMILIES[name].written_as:
         assert torch.equal(*results)
     else:
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
-    own = {**json.loads((tmp_path / "ours/config.json").read_text())}
+    own = {**json.loads((tmp_path / "config.json").read_text())}
     family = name.split(",")[0]
     assert own["model_type"] == (FAMILIES[name].written_as or SAME.get(family, family))
 
@@ -142,27 +170,30 @@ def test_a_checkpoint_in_pieces(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if FAMILIES[name].base and name != "gpt2, scores as they are"]
+    "family_checkpoint",
+    [name for name in NAMES if FAMILIES[name].base and name != "gpt2, scores as they are"],
+    indirect=True,
 )
-def test_with_and_without_a_head(name, tmp_path):
+def test_with_and_without_a_head(family_checkpoint, tmp_path):
     """The same model under the names of a checkpoint with a head, and of one without."""
+    name = family_checkpoint.name
     family, config = FAMILIES[name], FAMILIES[name].config()
-    whole = build(name)
     if family.kind == "encoder":
-        bare, whole = whole, transformers.AutoModelForMaskedLM.from_config(config).eval()
-        getattr(whole, family.base).load_state_dict(bare.state_dict(), strict=False)
+        without = family_checkpoint.model
+        whole = transformers.AutoModelForMaskedLM.from_config(config)
+        getattr(whole, family.base).load_state_dict(build(name).state_dict(), strict=False)
+        whole.save_pretrained(tmp_path)
+        model = pellucid.load(tmp_path)
     else:
-        bare = getattr(whole, family.base)
-    whole.save_pretrained(tmp_path / "whole")
-    bare.save_pretrained(tmp_path / "bare")
-    model = pellucid.load(tmp_path / "whole")
-    if family.kind == "decoder" and not config.tie_word_embeddings:
-        with pytest.raises(OSError, match=r"fit: (lm_head|embed_out)\.\w+ is missing"):
-            pellucid.load(tmp_path / "bare")
-        return
-    without = pellucid.load(tmp_path / "bare")
+        getattr(build(name), family.base).save_pretrained(tmp_path)
+        if family.kind == "decoder" and not config.tie_word_embeddings:
+            with pytest.raises(OSError, match=r"fit: (lm_head|embed_out)\.\w+ is missing"):
+                pellucid.load(tmp_path)
+            return
+        model, without = family_checkpoint.model, pellucid.load(tmp_path)
     if family.kind == "encoder-decoder":  # the bias of the logits belongs to the head
         assert without.bias is None
+        model = pellucid.load(family_checkpoint.directory)
         model.bias = None
     assert torch.equal(ours(name, placed(model)), ours(name, placed(without)))
 
@@ -450,9 +481,8 @@ def test_an_encoder_that_was_saved_under_the_name_of_a_decoder_still_loads(tmp_p
 # Watching
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_attention_is_watched(name, tmp_path):
-    model = pellucid.load(written(name, tmp_path))
+def test_every_attention_is_watched(family_checkpoint):
+    name, model = family_checkpoint.name, family_checkpoint.model
     plain = ours(name, model)
     output, seen = ours(name, model, watch=True)
     with pellucid.watch(model) as also:
