@@ -46,10 +46,10 @@ OPENS = {
     ),
     "export": (["export", TEXT, "--overwrite", "-o", "page.html"], ALL),
     "embed": (["embed", TEXT], {"encoder"}),
-    "similar": (["similar", TEXT, "texts.txt"], {"encoder"}),
-    "cluster": (["cluster", "texts.txt"], {"encoder"}),
+    "similar": (["similar", TEXT, "few.txt"], {"encoder"}),
+    "cluster": (["cluster", "few.txt"], {"encoder"}),
     "classify": (["classify", TEXT], {"encoder"}),
-    "classify, by examples": (["classify", TEXT, "--examples", "labelled.csv"], {"encoder"}),
+    "classify, by examples": (["classify", TEXT, "--examples", "few.csv"], {"encoder"}),
     "generate": (["generate", TEXT, "--max-tokens", "3"], {"decoder"}),
     "chat": (["chat"], set()),  # none of them has a chat template
     "heads, probing": (["heads", "--probe", "--no-check", "--texts", "1"], {"decoder"}),
@@ -89,12 +89,15 @@ def save(kind, directory):
 def here(tmp_path_factory):
     """A directory with texts; models come as they are asked for."""
     path = tmp_path_factory.mktemp("door")
+    few = TEXTS[::7]
     (path / "texts.txt").write_text("\n".join(TEXTS))
+    (path / "few.txt").write_text("\n".join(few))
     (path / "corpus").mkdir()
     (path / "corpus" / "texts.txt").write_text("\n".join(TEXTS[:2]))
-    with (path / "labelled.csv").open("w", newline="") as file:
-        rows = [(one, "warm" if "red" in one else "cold") for one in TEXTS]
-        csv.writer(file).writerows([("text", "label"), *rows])
+    for name, texts in (("labelled.csv", TEXTS), ("few.csv", few)):
+        with (path / name).open("w", newline="") as file:
+            rows = [(one, "warm" if "red" in one else "cold") for one in texts]
+            csv.writer(file).writerows([("text", "label"), *rows])
     (path / "pairs.tsv").write_text("\n".join(f"{one}\t{one.upper()}" for one in TEXTS))
     return path
 

@@ -59,8 +59,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory, file = Path(name), Path(name, "model.safetensors")
         torch.set_num_threads(1)
-        for (shape, config), stored in itertools.product(SHAPES.items(), DTYPES):
-            Decoder(config).save(directory, overwrite=True)
+        models = {shape: Decoder(config) for shape, config in SHAPES.items()}
+        for (shape, model), stored in itertools.product(models.items(), DTYPES):
+            model.save(directory, overwrite=True)
             tensors = {key: tensor.to(stored) for key, tensor in load_file(file).items()}
             numbers = sum(tensor.numel() for tensor in tensors.values())
             save_file(tensors, file, metadata={"format": "pt"})

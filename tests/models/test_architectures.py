@@ -285,8 +285,11 @@ def test_a_value_of_another_type(change, message):
         Config(**({"kind": "decoder", "vocabulary": VOCABULARY} | change))
 
 
+PLAIN = {"vocabulary": VOCABULARY, "width": 24, "heads": 3, "layers": 1}
+
+
 def test_ids_that_are_none():
-    model = Decoder(Config(kind="decoder", vocabulary=VOCABULARY, positions=11, position="learned"))
+    model = Decoder(Config(kind="decoder", **PLAIN, positions=11, position="learned"))
     with pytest.raises(OutOfRangeError, match="ids has the id 53, but the vocabulary is 0 to 52"):
         model(torch.tensor([[VOCABULARY]]))
     with pytest.raises(ShapeError, match=r"ids must be \(batch, tokens\), not of shape \(3,\)"):
@@ -314,16 +317,14 @@ WHOLE = torch.arange(3)[None]
     ],
 )
 def test_positions_and_types_that_are_none(given, error, message):
-    config = Config(
-        kind="encoder", vocabulary=VOCABULARY, position="learned", positions=11, types=2
-    )
+    config = Config(kind="encoder", **PLAIN, position="learned", positions=11, types=2)
     with pytest.raises(error, match=message):
         Encoder(config)(WHOLE, **given)
 
 
 def test_types_for_a_model_without_any():
     with pytest.raises(OutOfRangeError, match="types were given, but the model has none"):
-        Encoder(Config(kind="encoder", vocabulary=VOCABULARY))(WHOLE, types=WHOLE * 0)
+        Encoder(Config(kind="encoder", **PLAIN))(WHOLE, types=WHOLE * 0)
 
 
 @pytest.mark.parametrize("position", ["relative", "alibi", "rotary", "learned"])
