@@ -8,7 +8,7 @@ import pytest
 HELPER = """
 from numba import types
 from numba.extending import intrinsic
-from pellucid.attention.numba_cache import kernel
+from pellucid.attention.numba_cache import implementation, kernel
 STEP = {step}
 def times(builder, x, factor):
     return builder.mul(x, x.type({factor}))
@@ -20,9 +20,14 @@ def scaled(factor):
         return types.int64(types.int64), generate
     return product
 product = scaled(1)
+def same(x):
+    pass
+@implementation(same)
+def _same(x):
+    return lambda x: x + {more}
 @kernel
 def moved(x):
-    return product(x) {sign} STEP
+    return same(product(x)) {sign} STEP
 """
 MAIN = """
 from helper import moved
@@ -40,8 +45,8 @@ def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "main.py").write_text(MAIN)
 
-    def twice(step, sign="+", factor="factor"):
-        helper = HELPER.format(step=step, sign=sign, factor=factor)
+    def twice(step, sign="+", factor="factor", more=0):
+        helper = HELPER.format(step=step, sign=sign, factor=factor, more=more)
         (tmp_path / "helper.py").write_text(helper)
         for name in ("helper", "main"):
             spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
@@ -55,8 +60,13 @@ def test_what_a_function_calls_and_reads_is_never_stale(tmp_path, monkeypatch):
     again = twice(3)
     assert again(100) == 106
     assert sum(again.stats.cache_hits.values()) == 1
-    changes = ((5, "+", "factor", 110), (5, "-", "factor", 90), (5, "-", 2, 385))
-    for step, sign, factor, expected in changes:
-        changed = twice(step, sign, factor)
+    changes = (
+        ((5, "+", "factor"), 110),
+        ((5, "-", "factor"), 90),
+        ((5, "-", 2), 385),
+        ((5, "+", "factor", 7), 124),
+    )
+    for said, expected in changes:
+        changed = twice(*said)
         assert changed(100) == expected
         assert not changed.stats.cache_hits

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.extending import overload
 
 FAST = ("contract", "reassoc", "nsz", "arcp")
 """How sums may be changed, as flags of LLVM."""
@@ -25,6 +26,16 @@ def kernel(function: Any) -> Any:
 def parallel_kernel(function: Any) -> Any:
     """As `kernel`, for a function whose `prange` loops run on several cores."""
     return kept(njit(fastmath=set(FAST), nogil=True, parallel=True)(function))
+
+
+def implementation(stub: Any) -> Any:
+    """As Numba's `overload`, for a function whose implementations the cache is to notice."""
+
+    def decorate(choose: Any) -> Any:
+        stub._defn = choose  # noqa: SLF001 - where `_fingerprint` looks
+        return overload(stub)(choose)
+
+    return decorate
 
 
 def kept(compiled: Any) -> Any:

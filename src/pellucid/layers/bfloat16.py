@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.errors import ArgumentError
 from pellucid.layers.fusible import is_plain
+from pellucid.layers.matrix_vector import project
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -103,8 +104,7 @@ def lowered(x: Tensor, *layers: nn.Module | None) -> Tensor:
 def product(layer: Any, x: Tensor, *, is_last: bool = False) -> Tensor:
     """layer(x); if `lowered` has rounded x, in bfloat16, and then float32 again if it `is_last`."""
     if x.dtype != torch.bfloat16 or not _is_low.get() or not _fits(layer):
-        output: Tensor = layer(x)
-        return output
+        return project(layer, x)
     bias = None if layer.bias is None else rounded(layer.bias)
     output = F.linear(x, rounded(layer.weight), bias)
     return output.float() if is_last else output

@@ -4,7 +4,6 @@ The next token of a few texts takes one read of every weight. `decoding_kernel` 
 bandwidth, and must agree with the blocks themselves.
 """
 
-import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from pellucid.layers import decoding_table as columns
 from pellucid.layers.block import AttentionInputs, Block
 from pellucid.layers.decoding_table import ACTIVATIONS, FIELDS, Shape
 from pellucid.layers.feed_forward import FeedForward
-from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain
+from pellucid.layers.fusible import are_all_hooked, are_fusible, is_hooked, is_plain, is_watched
 from pellucid.layers.matrix_vector import NOTHING, cores, fits
 from pellucid.layers.norms import OffsetLayerNorm, OffsetRMSNorm
 from pellucid.layers.packed_linear import PackedLinear
@@ -61,7 +60,7 @@ def of(
         or not fits(x, MOST_TEXTS)
         or stack.training
         or torch.compiler.is_compiling()
-        or _is_watched()
+        or is_watched()
         or inputs[0].places is not None  # the kernel has one bias for all blocks
         or (inputs[0].memory is not None and cache.layers[0].memory is None)
         or not isinstance(inputs[0].memory_mask, Below | None)
@@ -310,9 +309,4 @@ class Step:
 
 def is_unseen(block: nn.Module) -> bool:
     """Whether no watch and no hook would notice that part of a block's work is skipped."""
-    return not _is_watched() and all(is_plain(part) for part in block.modules())
-
-
-def _is_watched() -> bool:
-    listeners = sys.modules.get("pellucid.lens.interception.listeners")
-    return listeners is not None and bool(listeners.active)
+    return not is_watched() and all(is_plain(part) for part in block.modules())

@@ -47,7 +47,7 @@ BELOW = tuple(
 
 
 @intrinsic
-def _of_bits(typing_context: Any, bits: Any) -> Any:
+def of_bits(typing_context: Any, bits: Any) -> Any:
     """The float32 of these 32 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -75,7 +75,7 @@ def exp(x: Any) -> Any:
     series = series * r + f32(1 / 2)
     series = series * r + f32(1.0)
     series = series * r + f32(1.0)
-    power = _of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
+    power = of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
     found = series * power if x >= LEAST else f32(0.0)
     return x if x != x else found
 

@@ -1,8 +1,10 @@
 """Which modules a fused computation may replace: those that nothing has changed or hooked."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
@@ -38,3 +40,20 @@ def is_hooked(part: nn.Module) -> bool:
 def are_all_hooked() -> bool:
     """Whether torch has hooks for every module."""
     return bool(_global_forward_hooks or _global_forward_pre_hooks)
+
+
+def is_unobserved() -> bool:
+    """Whether no mode or transform of torch expects to see each operation."""
+    c: Any = torch._C
+    are_there = (
+        c._len_torch_dispatch_stack,  # noqa: SLF001 - as torch's own modules ask
+        c._len_torch_function_stack,  # noqa: SLF001
+        c._are_functorch_transforms_active,  # noqa: SLF001
+    )
+    return not any(ask() for ask in are_there)
+
+
+def is_watched() -> bool:
+    """Whether anything listens to the operations of models: see `lens.interception`."""
+    listeners = sys.modules.get("pellucid.lens.interception.listeners")
+    return listeners is not None and bool(listeners.active)

@@ -1,7 +1,8 @@
-"""Products of a matrix and a few vectors at memory bandwidth, by compiled loops if available.
+"""Products of a matrix and vectors by compiled loops, where they are faster than torch.
 
-The next token of a few texts takes one read of every weight. Of int8 weights and many vectors, the
-product is one of whole numbers: see `tile_kernel`.
+The next token of a few texts takes one read of every weight, at memory bandwidth. Of int8 weights
+and many vectors, the product is one of whole numbers: see `tile_kernel`. Where the processor has a
+matrix unit, it multiplies many vectors: see `amx_tiles`.
 """
 
 from collections import defaultdict
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import forking
+from pellucid.layers.fusible import is_plain, is_unobserved, is_watched
 from pellucid.layers.thread_count import ThreadCount
 
 MOST_ROWS = 8
@@ -46,6 +48,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
         scale: of the rows of weight.
     """
     rows = x.flatten(0, -2)
+    if scale is None and _fits_matrix_unit(rows, weight):
+        return _float_product(rows, weight, bias).view(*x.shape[:-1], len(weight))
     if scale is not None and _fits_whole(rows, weight):
         return _whole_product(rows, weight, bias, scale).view(*x.shape[:-1], len(weight))
     is_small = weight.numel() < WORTHWHILE
@@ -68,6 +72,44 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
     return out.view(*x.shape[:-1], len(weight))
 
 
+def project(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer's output; of many rows by the matrix unit, where nothing would notice."""
+    if (
+        type(layer) is nn.Linear
+        and _fits_matrix_unit(x.flatten(0, -2), layer.weight)
+        and is_plain(layer)
+        and not is_watched()
+    ):
+        return linear(x, layer.weight, layer.bias)
+    output: Tensor = layer(x)
+    return output
+
+
+def _fits_matrix_unit(rows: Tensor, weight: Tensor) -> bool:
+    """Whether to multiply float32 by the matrix unit, here and now."""
+    return (
+        len(rows) > MOST_ROWS
+        and len(rows) * weight.numel() >= WORTHWHILE
+        and weight.dtype == torch.float32
+        and weight.is_contiguous()
+        and not torch.compiler.is_compiling()
+        and is_unobserved()
+        and fits(rows, len(rows))
+        and (kernel := matrix_unit()) is not None
+        and len(rows) >= kernel.LEAST_ROWS
+    )
+
+
+def _float_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """rows (rows, in) @ weight.T + bias by the matrix unit."""
+    out = torch.empty(len(rows), len(weight))
+    added = NOTHING if bias is None else bias.numpy()
+    with cores() as parts:
+        arguments = weight.numpy(), added, rows.contiguous().numpy(), out.numpy()
+        matrix_unit().project_float(*arguments, parts)
+    return out
+
+
 def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
     """Whether the kernel for many rows is to multiply int8 weights, here and now."""
     size, cols = weight.shape
@@ -83,8 +125,9 @@ def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
 
 def _whole_product(rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """rows (rows, in) @ weight.T * scale + bias, by sums of whole numbers."""
-    from pellucid.layers import tile_kernel as kernel
+    from pellucid.layers import tile_kernel
 
+    kernel = matrix_unit() or tile_kernel
     out = torch.empty(len(rows), len(weight))
     vectors = (NOTHING if part is None else part.numpy() for part in (scale, bias))
     arguments = weight.numpy(), *vectors, rows.contiguous().numpy(), out.numpy()
@@ -106,6 +149,18 @@ def fits(x: Tensor, most: int = MOST_ROWS) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and compiled_kernel() is not None
     )
+
+
+@cache
+def matrix_unit() -> Any:
+    """The compiled loops for AMX; None where the processor has none."""
+    from pellucid.layers import amx_tiles
+
+    if not amx_tiles.is_available():
+        return None
+    from pellucid.layers import amx_kernel
+
+    return amx_kernel
 
 
 @contextmanager

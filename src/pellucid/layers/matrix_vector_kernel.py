@@ -9,12 +9,26 @@ from typing import Any
 
 import numpy as np
 from numba import carray, prange, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from pellucid.attention.numba_cache import kernel, parallel_kernel
-from pellucid.layers import packed_kernel, tile_kernel
+from pellucid.attention.numba_cache import implementation, kernel, parallel_kernel
+from pellucid.layers import amx_tiles
 from pellucid.layers.decoding_table import KEY, QUERY, VALUE
+from pellucid.layers.packed_kernel import FIELDS
+from pellucid.layers.packed_kernel import rounded as round_packed
+from pellucid.layers.packed_kernel import share as share_packed
+from pellucid.layers.tile_kernel import bounds, fits, share_float
 
+HAS_AMX = amx_tiles.is_available()
+if HAS_AMX:
+    from pellucid.layers.amx_kernel import parts_of, share_whole
+    from pellucid.layers.amx_kernel import rounded as round_whole
+    from pellucid.layers.amx_kernel import share_float as share_split
+else:
+    from pellucid.layers.tile_kernel import rounded as round_whole
+    from pellucid.layers.tile_kernel import share_whole
+
+    parts_of = share_split = None
 f32 = np.float32
 
 
@@ -35,7 +49,7 @@ def _share(weight: Any, scale: Any, bias: Any, part: Any, parts: Any, x: Any, ou
 
     Four distant rows of weights are read at once: memory serves four streams faster than one.
     """
-    low, high = tile_kernel.bounds(weight.shape[0], part, parts)
+    low, high = bounds(weight.shape[0], part, parts)
     quarter = (high - low) // 4
     for row in range(x.shape[0]):
         y, result = x[row], out[row]
@@ -94,18 +108,21 @@ def rounded_inputs(x: Any, like: Any) -> Any:
     """What a product with weights like these takes of its inputs, besides these."""
 
 
-@overload(rounded_inputs)
+@implementation(rounded_inputs)
 def _rounded_as(x: Any, like: Any) -> Any:
     def plain(x: Any, like: Any) -> Any:
         return x
 
+    def split(x: Any, like: Any) -> Any:
+        return parts_of(x)
+
     def whole(x: Any, like: Any) -> Any:
-        return tile_kernel.rounded(x)
+        return round_whole(x)
 
     def packed(x: Any, like: Any) -> Any:
-        return packed_kernel.rounded(x)
+        return round_packed(x)
 
-    return {types.uint8: packed, types.int8: whole}.get(like.dtype, plain)
+    return {types.uint8: packed, types.int8: whole}.get(like.dtype, split if HAS_AMX else plain)
 
 
 def part_of(
@@ -114,7 +131,7 @@ def part_of(
     """One of `parts` equal parts of the output of a linear part, for x (rows, in)."""
 
 
-@overload(part_of)
+@implementation(part_of)
 def _part_as(
     table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
 ) -> Any:
@@ -122,8 +139,19 @@ def _part_as(
         table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
     ) -> None:
         weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
-        if tile_kernel.fits(x.shape[0], out.shape[1], x.shape[1]):
-            tile_kernel.share_float(weight, bias, x, part, parts, out)
+        if fits(x.shape[0], out.shape[1], x.shape[1]):
+            share_float(weight, bias, x, part, parts, out)
+        else:
+            _share(weight, scale, bias, part, parts, x, out)
+
+    def split(
+        table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
+    ) -> None:
+        weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
+        if rounded.shape[0]:
+            share_split(weight, bias, x, rounded, part, parts, out)
+        elif fits(x.shape[0], out.shape[1], x.shape[1]):
+            share_float(weight, bias, x, part, parts, out)
         else:
             _share(weight, scale, bias, part, parts, x, out)
 
@@ -131,19 +159,19 @@ def _part_as(
         table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
     ) -> None:
         weight, scale, bias = _linear(table, field, out.shape[1], x.shape[1], like)
-        if tile_kernel.fits(x.shape[0], out.shape[1], x.shape[1]):
-            tile_kernel.share_whole(weight, scale, bias, rounded, part, parts, out)
+        if fits(x.shape[0], out.shape[1], x.shape[1]):
+            share_whole(weight, scale, bias, rounded, part, parts, out)
         else:
             _share(weight, scale, bias, part, parts, x, out)
 
     def packed(
         table: Any, field: Any, x: Any, rounded: Any, out: Any, like: Any, part: Any, parts: Any
     ) -> None:
-        matrix = carray(pointer(table[field], table), (packed_kernel.FIELDS,))
+        matrix = carray(pointer(table[field], table), (FIELDS,))
         bias = vector_at(table[field + 2], out.shape[1])
-        packed_kernel.share(matrix, bias, part, parts, rounded, out)
+        share_packed(matrix, bias, part, parts, rounded, out)
 
-    return {types.uint8: packed, types.int8: whole}.get(like.dtype, plain)
+    return {types.uint8: packed, types.int8: whole}.get(like.dtype, split if HAS_AMX else plain)
 
 
 @parallel_kernel

@@ -67,6 +67,57 @@ def _products(builder: Any, bits: int, numbers: Any, x: Any) -> Any:
     return builder.add(builder.add(parts[0], parts[1]), builder.add(parts[2], parts[3]))
 
 
+def _constant(kind: Any, number: float) -> Any:
+    """Of a vector or of a single number."""
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
+
+
+def _of_words(kind: Any) -> Any:
+    """The int32 beside a type of float32."""
+    return vector(WORD, kind.count) if isinstance(kind, ir.VectorType) else WORD
+
+
+def _widened(builder: Any, numbers: Any, kind: Any) -> Any:
+    """float16 as float32, also where the processor cannot."""
+    if has("f16c"):
+        return builder.fpext(numbers, kind)
+    words = _of_words(kind)
+    short = vector(SHORT, words.count) if isinstance(words, ir.VectorType) else SHORT
+    bits = builder.zext(builder.bitcast(numbers, short), words)
+    rest = builder.and_(bits, _constant(words, 0x7FFF))
+    moved = builder.shl(rest, _constant(words, 13))
+    # An exponent too small by 112; what is not finite keeps the greatest.
+    scaled = builder.fmul(builder.bitcast(moved, kind), _constant(kind, 2.0**112))
+    is_finite = builder.icmp_unsigned("<", rest, _constant(words, 0x7C00))
+    odd = builder.or_(moved, _constant(words, 0x7F800000))
+    found = builder.select(is_finite, builder.bitcast(scaled, words), odd)
+    sign = builder.shl(builder.and_(bits, _constant(words, 0x8000)), _constant(words, 16))
+    return builder.bitcast(builder.or_(found, sign), kind)
+
+
+def _rounded_to_half(builder: Any, number: Any) -> Any:
+    """A float32 rounded to float16, also where the processor cannot."""
+    if has("f16c"):
+        return builder.fpext(builder.fptrunc(number, HALF), REAL)
+    bits = builder.bitcast(number, WORD)
+    sign = builder.and_(bits, WORD(-(2**31)))
+    size = builder.and_(bits, WORD(2**31 - 1))
+    # Ties go to even: half a step less one is added, and one more if the last bit is set.
+    last = builder.and_(builder.lshr(size, WORD(13)), WORD(1))
+    even = builder.add(builder.add(size, WORD(0xFFF)), last)
+    normal = builder.and_(even, WORD(-(2**13)))
+    # Below 2^-14 steps are 2^-24.
+    steps = builder.fmul(builder.bitcast(size, REAL), ir.Constant(REAL, 2.0**24))
+    steps = call(builder, "llvm.rint.f32", REAL, steps)
+    small = builder.fmul(steps, ir.Constant(REAL, 2.0**-24))
+    is_small = builder.icmp_signed("<", size, WORD(0x38800000))
+    found = builder.select(is_small, builder.bitcast(small, WORD), normal)
+    is_large = builder.icmp_signed(">=", found, WORD(0x47800000))
+    found = builder.select(is_large, WORD(0x7F800000), found)
+    is_nan = builder.icmp_signed(">", size, WORD(0x7F800000))
+    return builder.bitcast(builder.or_(builder.select(is_nan, size, found), sign), REAL)
+
+
 def row_products(bits: int, is_half: bool, rows: int, is_split: bool = False) -> Any:
     """The intrinsic that multiplies some rows of weights by one of inputs.
 
@@ -79,7 +130,7 @@ def row_products(bits: int, is_half: bool, rows: int, is_split: bool = False) ->
     kind, size = (HALF, 2) if is_half else (REAL, 4)
 
     def real(builder: Any, numbers: Any, kind: Any) -> Any:
-        return builder.fpext(numbers, kind) if is_half else numbers
+        return _widened(builder, numbers, kind) if is_half else numbers
 
     def times(builder: Any, total: Any, one: Any, other: Any) -> Any:
         return builder.fadd(total, builder.fmul(one, other, FAST), FAST)
@@ -197,6 +248,6 @@ def through_half(typing_context: Any, number: Any) -> Any:
     """A float32 rounded to float16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.fptrunc(arguments[0], HALF), REAL)
+        return _rounded_to_half(builder, arguments[0])
 
     return types.float32(types.float32), generate

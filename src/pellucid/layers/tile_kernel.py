@@ -95,7 +95,7 @@ def bounds(size: Any, part: Any, parts: Any) -> Any:
 
 
 @kernel
-def _or_zeros(bias: Any, size: Any) -> Any:
+def or_zeros(bias: Any, size: Any) -> Any:
     return bias if bias.shape[0] else np.zeros(size, f32)
 
 
@@ -111,7 +111,7 @@ def share_whole(
     size, cols = weight.shape
     rows, length = whole.shape
     low, high = bounds(size, part, parts)
-    strip, added = _lines(STRIP, length), _or_zeros(bias, size)
+    strip, added = _lines(STRIP, length), or_zeros(bias, size)
     together = max(WHOLE_ROWS, BLOCK // (2 * length) // WHOLE_ROWS * WHOLE_ROWS)
     for start in range(0, rows, together):
         stop = min(rows, start + together)
@@ -144,7 +144,7 @@ def share_float(weight: Any, bias: Any, x: Any, part: Any, parts: Any, out: Any)
     size, length = weight.shape
     rows = x.shape[0]
     low, high = bounds(size, part, parts)
-    added = _or_zeros(bias, size)
+    added = or_zeros(bias, size)
     each = min(rows, FLOAT_ROWS)
     together = max(each, 2 * BLOCK // (4 * length) // each * each)
     for start in range(0, rows, together):
