@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def name_of(file):
 FILES = {name_of(file): file for file in SRC.rglob("*.py")}
 
 
+@cache
 def imports(name):
     """The files of ours that one imports, late imports and those for types included.
 

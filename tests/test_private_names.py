@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -48,19 +49,26 @@ def private_names_of_attention() -> set[str]:
     return set(filter(is_private, found))
 
 
-def touched(tree: ast.AST, names: set[str]) -> Iterator[str]:
-    """Names that are asked of anything but the class's own `self`."""
+def touched(tree: ast.AST) -> Iterator[str]:
+    """Private names that are asked of anything but the class's own `self`."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in names:
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
             is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
             yield from [] if is_own else [node.attr]
+
+
+@cache
+def private_names_in(path: Path) -> tuple[list[str], list[str]]:
+    """Those that it imports from other packages, and those that it touches."""
+    tree = parsed(path)
+    return [*private_imports(tree, package_of(path))], [*touched(tree)]
 
 
 def test_nobody_imports_a_private_name_from_another_package() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in [*SOURCE.glob("**/*.py"), *OUTSIDE]
-        for name in private_imports(parsed(path), package_of(path))
+        for name in private_names_in(path)[0]
     ]
     assert not found
 
@@ -72,7 +80,8 @@ def test_nobody_outside_the_heart_touches_its_private_names() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in [*SOURCE.glob("**/*.py"), *OUTSIDE]
         if package_of(path) != "attention"
-        for name in touched(parsed(path), names)
+        for name in private_names_in(path)[1]
+        if name in names
     ]
     assert not found
 
@@ -84,4 +93,4 @@ def test_what_is_looked_for_is_found() -> None:
     )
     assert list(private_imports(tree, "viewer")) == ["pellucid.lens.attention_rollout._chain"]
     assert not list(private_imports(tree, "lens"))
-    assert list(touched(tree, {"_of"})) == ["_of", "_of"]
+    assert list(touched(tree)) == ["_of", "_of"]

@@ -236,9 +236,12 @@ def test_what_is_wrong_shows_in_every_dtype(dtype, change):
 @pytest.mark.parametrize("size", [0.1, 1.0, 4.0, 12.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("by", ["sdpa", "weights in the dtype", "softmax in float32"])
-def test_what_is_right_is_never_refused(by, dtype, size):
+@pytest.mark.parametrize(
+    "seeds", [range(7), pytest.param(range(7, 97), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_what_is_right_is_never_refused(seeds, by, dtype, size):
     """Of flat and of sharp attention, in whichever order a model rounds."""
-    for seed in range(23):
+    for seed in seeds:
         q, k, v = qkv(dtype, seed=7 * seed, size=size, tokens=13)
         record, context = record_of(q, k, v)
         if by == "sdpa":

@@ -11,6 +11,7 @@ from pellucid.models import Encoder
 from tests.models.families import FAMILIES, drawn, exact, ids
 from tests.sizes import BATCH
 
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 LABELS = {0: "calm", 1: "glad", 2: "wary", 3: "sore", 4: "odd"}
 CLASSIFIERS = [
     *("bert", "bert, ernie", "roberta", "roberta, xlm", "roberta, camembert", "roberta, data2vec"),

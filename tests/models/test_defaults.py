@@ -11,6 +11,7 @@ from pellucid.models.checkpoints import read_config
 from tests.models.families import EVEN, FAMILIES, PAIR, T5, drawn, ours, theirs
 from tests.sizes import GPT2, HEADS, SIZES, WINDOW
 
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 MANY = {"hidden_size": 64, "num_attention_heads": 32}
 NEEDED = {
     *("model_type", "vocab_size", "hidden_size", "d_model", "n_embd", "num_hidden_layers"),

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -47,10 +48,15 @@ def walk_of(size: int, columns: int = 37, rows: int | None = None, name: str = "
     return Walk(title="A title", about=("About.",), tokens=tokens, steps=(step,))
 
 
+@cache
+def whole(example):
+    return walk_example(example, query=None)
+
+
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("example", NAMES)
 def test_every_line_fits(example, width):
-    lines = printed(walk_example(example, query=None), width).splitlines()
+    lines = printed(whole(example), width).splitlines()
     assert max(map(len, lines)) <= width
     assert len(lines) > 20
 
