@@ -31,7 +31,7 @@ La luna era blanca, la noche era larga, y toda la casa dormía.
 """
 PREFIX = "translate English to Spanish: "
 """What T5 is told by."""
-POSITIONS, STEPS = 61, 150
+POSITIONS, STEPS = 61, 100
 
 
 def _pieces(text: str, size: int, **marks: int) -> bytes:
@@ -107,7 +107,7 @@ def _learn(directory: Path) -> None:
             rows, batch_first=True, padding_value=padding if name == "source" else -100
         )
     seen = batch["input_ids"] != padding
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
     for _ in range(STEPS):
         loss = model(**batch, attention_mask=seen).loss
         optimiser.zero_grad()

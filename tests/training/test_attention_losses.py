@@ -338,7 +338,7 @@ def test_attention_learns_where_to_look(tmp_path):
     part = made.batch(0)
     plain = made(part)
     start = float((guided(made, part) - plain).detach())
-    fast = torch.optim.Adam(made.parameters(), 0.01)
+    fast = torch.optim.Adam(made.parameters(), 0.01, fused=True)
     for _ in range(15):
         for _ in range(10):
             fast.zero_grad()

@@ -48,7 +48,7 @@ def test_one_batch_is_learnt_by_heart(kind, tmp_path):
         longest = int(made.windows.texts.lengths.argmax())
         made.context = made.windows.context = 7
         part = [int(ends[longest]) - 9]
-    fast = torch.optim.Adam(made.parameters(), 0.01)
+    fast = torch.optim.Adam(made.parameters(), 0.01, fused=True)
     for _ in range(150):
         torch.manual_seed(3)  # the same tokens are hidden each time
         loss = made(part) / made.targets(part)
@@ -209,7 +209,7 @@ def classifier(directory, kind, *, balanced=False, width=24):
 def test_classifiers_of_each_kind_learn_and_tell(kind, tmp_path):
     torch.manual_seed(0)
     made = classifier(tmp_path, kind)
-    part, fast = list(range(17)), torch.optim.Adam(made.parameters(), 0.01)
+    part, fast = list(range(17)), torch.optim.Adam(made.parameters(), 0.01, fused=True)
     before = made.eval().examine()
     for _ in range(60):
         loss = made(part) / 17
