@@ -1,6 +1,7 @@
 """Films of all shapes are without fault, and the checker finds each fault that is planted."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pellucid.film import sound
 from pellucid.film.numbers import Figures, matrices
 from pellucid.film.prompt import understood
+from pellucid.film.shapes import same
 from pellucid.film.verify import arithmetic, verify
 from pellucid.film.walk_sources import of_one_head, walk_wished
 from pellucid.lessons.examples import NAMES, walk_example
@@ -148,6 +150,19 @@ def test_labels_that_overlap_or_leave_the_picture(good):
     assert any("is cut by a box" in fault.message for fault in cut)
     marks[place] = replace(mark, poses=tuple(replace(pose, x=-100.0) for pose in mark.poses))
     assert kinds(verify(walk, script, replace(picture, marks=tuple(marks)))) == {"outside"}
+
+
+def test_marks_are_as_they_were_until_they_move(good):
+    _, _, picture, _ = good
+    times = np.linspace(-1, picture.seconds + 1, 41).tolist()
+    for mark in picture.marks:
+        for t, after in pairwise(times):
+            until = mark.still_until(t)
+            assert until >= t
+            now = mark.at(t)
+            for later in np.linspace(t, min(until, after), 3, endpoint=False)[1:].tolist():
+                then = mark.at(later)
+                assert now is then or (now and then and same(now, then))
 
 
 def test_a_number_that_is_shown_late(good):

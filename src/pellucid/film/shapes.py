@@ -1,5 +1,6 @@
 """What is drawn: marks that move between poses, in pixels and seconds. Plain data."""
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
@@ -95,6 +96,16 @@ class Mark:
             grown=before.grown + (after.grown - before.grown) * part,
             colour=mixed(before.colour, after.colour, part),
         )
+
+    def still_until(self, t: float) -> float:
+        """Up to when it stays as it is at a time; that time itself where it moves."""
+        poses = self.poses
+        if t < poses[0].t:
+            return poses[0].t
+        if t >= poses[-1].t:
+            return math.inf
+        place = bisect_right(poses, t, key=lambda pose: pose.t)
+        return poses[place].t if same(poses[place - 1], poses[place]) else t
 
     def box(self, pose: Pose) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of what a pose covers."""

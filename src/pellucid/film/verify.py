@@ -151,12 +151,13 @@ def overlaps(picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
     """
     texts = [mark for mark in picture.marks if mark.shape == "text"]
     solids = [mark for mark in picture.marks if mark.shape in ("box", "hatch") and not mark.line]
+    text_boxes, solid_boxes = _Boxes(texts), _Boxes(solids)
     reported: set[str] = set()
     last: tuple[bytes, bytes] | None = None
     for frame in _changes([*texts, *solids], round(picture.seconds * rate), rate):
         t = frame / rate
-        visible, boxes = _boxes(texts, t)
-        behind, edges = _boxes(solids, t)
+        visible, boxes = text_boxes.at(t)
+        behind, edges = solid_boxes.at(t)
         now = (boxes.tobytes(), edges.tobytes())
         if not visible or now == last:
             continue
@@ -202,15 +203,26 @@ def _meet(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.
     return overlapping
 
 
-def _boxes(marks: Sequence[Mark], t: float) -> tuple[list[int], NDArray[np.float64]]:
-    """Those that can be seen, and what each covers: left, top, right, bottom."""
-    visible, boxes = [], []
-    for index, mark in enumerate(marks):
-        pose = mark.at(t)
-        if pose is not None and pose.alpha > _SEEN:
-            visible.append(index)
-            boxes.append(mark.box(pose))
-    return visible, np.array(boxes, np.float64).reshape(-1, 4)
+class _Boxes:
+    """What marks cover, at one time after another."""
+
+    def __init__(self, marks: Sequence[Mark]) -> None:
+        self._marks = marks
+        self._until = np.full(len(marks), -math.inf)
+        self._is_visible = np.zeros(len(marks), bool)
+        self._boxes = np.zeros((len(marks), 4))
+
+    def at(self, t: float) -> tuple[list[int], NDArray[np.float64]]:
+        """Those that can be seen, and what each covers: left, top, right, bottom."""
+        for index in np.flatnonzero(self._until <= t).tolist():
+            mark = self._marks[index]
+            pose = mark.at(t)
+            self._until[index] = mark.still_until(t)
+            self._is_visible[index] = pose is not None and pose.alpha > _SEEN
+            if pose is not None:
+                self._boxes[index] = mark.box(pose)
+        visible = np.flatnonzero(self._is_visible)
+        return visible.tolist(), self._boxes[visible]
 
 
 def timing(script: Script, picture: Picture, rate: int = FRAMES) -> Iterator[Fault]:
