@@ -21,6 +21,7 @@ import pellucid
 from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
+from pellucid.layers.bfloat16 import Precision, precision, resolved
 from pellucid.tasks.beam import search
 from pellucid.tasks.decoders import open_writer
 from pellucid.tasks.generation import generate
@@ -139,23 +140,41 @@ def prefill() -> Iterator[Row]:
         theirs, ours = pair(name)
         ids = some_ids(PREFILL)
 
-        def our_prefill(ours: Any = ours, ids: torch.Tensor = ids) -> torch.Tensor:
-            return ours(ids, cache=ours.cache(1, PREFILL), last=True)  # type: ignore[no-any-return]
+        def our_prefill(kind: Precision, ours: Any = ours, ids: torch.Tensor = ids) -> torch.Tensor:
+            with precision(kind):
+                return ours(ids, cache=ours.cache(1, PREFILL), last=True)  # type: ignore[no-any-return]
 
         def their_prefill(theirs: Any = theirs, ids: torch.Tensor = ids) -> torch.Tensor:
             return theirs(ids, use_cache=True, logits_to_keep=1).logits[:, -1]  # type: ignore[no-any-return]
 
-        torch.testing.assert_close(our_prefill(), their_prefill(), rtol=1e-3, atol=1e-3)
-        found = measure.beside({"": our_prefill}, their_prefill, budget=20, least=5)[""]
-        yield Row(
-            figure="transformers over prefill",
-            setting=f"{name}, {PREFILL} tokens",
-            ours=duration(found.ours),
-            peer=duration(found.peer),
-            value=1 / found.ratio,
-            bar=1.2,
-            at_least=True,
-        )
+        exact = our_prefill("float32")
+        torch.testing.assert_close(exact, their_prefill(), rtol=1e-3, atol=1e-3)
+        kinds: dict[Precision, float] = {"float32": 1.2}
+        if resolved("auto") == "bfloat16":
+            kinds["bfloat16"] = 2.5
+        calls: dict[str, measure.Call] = {kind: partial(our_prefill, kind) for kind in kinds}
+        found = measure.beside(calls, their_prefill, budget=20, least=5)
+        for kind, bar in kinds.items():
+            one = found[kind]
+            yield Row(
+                figure=f"transformers over prefill, {kind}",
+                setting=f"{name}, {PREFILL} tokens",
+                ours=duration(one.ours),
+                peer=f"float32 {duration(one.peer)}",
+                value=1 / one.ratio,
+                bar=bar,
+                at_least=True,
+            )
+        if "bfloat16" in kinds:
+            apart = (our_prefill("bfloat16").softmax(-1) - exact.softmax(-1)).abs().max()
+            yield Row(
+                figure="prefill in bfloat16",
+                setting=f"{name}, the largest difference of a probability from float32",
+                ours=f"{float(apart):.1g}",
+                value=float(apart),
+                unit="",
+                bar=0.01,
+            )
 
 
 def translation() -> Iterator[Row]:

@@ -12,6 +12,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from benchmarks import measure
 from benchmarks.command import run
 from benchmarks.heart import Row, duration
+from pellucid.layers.bfloat16 import fast_dtype
 from pellucid.layers.config import Config
 from pellucid.lens import watch
 from pellucid.models import Decoder, Encoder
@@ -152,9 +154,11 @@ def plain_updates(model: nn.Module, loss: Loss) -> Callable[[Sequence[int]], flo
 # ------------------------------------------------------------------------------------------- ours
 
 
-def trainer(objective: Objective, directory: Path, processes: Processes) -> Trainer:
-    report = Report(directory, SETTINGS.steps, SETTINGS.batch_tokens, is_first=False)
-    return Trainer(objective, SETTINGS, directory, report, processes)
+def trainer(
+    objective: Objective, directory: Path, processes: Processes, settings: Settings = SETTINGS
+) -> Trainer:
+    report = Report(directory, settings.steps, settings.batch_tokens, is_first=False)
+    return Trainer(objective, settings, directory, report, processes)
 
 
 def update(training: Trainer) -> float:
@@ -180,28 +184,31 @@ def next_token(directory: Path) -> NextToken:
     return NextToken(model, texts, texts, batch_tokens=ROWS * CONTEXT)
 
 
-def pair(directory: Path) -> tuple[NextToken, dict[str, Callable[[], Any]]]:
-    """Ours, and an update of ours and of the peer."""
+def pair(
+    directory: Path, settings: Settings = SETTINGS
+) -> tuple[NextToken, dict[str, Callable[[], Any]]]:
+    """Ours, and an update of ours and of the peer, which multiplies in the same precision."""
     objective = next_token(directory)
     model = Plain(objective.model.decoder)
     steps = count()
 
     def loss(batch: Sequence[int]) -> Tensor:
         packed, targets = objective.windows.read(batch)
-        logits = F.linear(model(packed.ids), model.tokens.weight)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            logits = F.linear(model(packed.ids), model.tokens.weight)
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     change = plain_updates(model, loss)
-    training = trainer(objective, directory, Processes())
+    training = trainer(objective, directory, Processes(), settings)
     return objective, {
         "ours": partial(update, training),
         "plain": lambda: change(objective.batch(next(steps))),
     }
 
 
-def plain(directory: Path) -> measure.Call:
+def plain(directory: Path, settings: Settings = SETTINGS) -> measure.Call:
     """The peer's alone, for a process whose memory nobody has set up."""
-    return pair(directory)[1]["plain"]
+    return pair(directory, settings)[1]["plain"]
 
 
 # --------------------------------------------------------------------------------------- figures
@@ -250,6 +257,50 @@ def step() -> Iterator[Row]:
         unit="%",
         bar=85,
         at_least=True,
+    )
+
+
+def low_step() -> Iterator[Row]:
+    """In bfloat16, both ours and the peer, by autocast; and what it does to the losses."""
+    if fast_dtype(torch.device("cpu")) is torch.float32:
+        return
+    hardware.keep_freed_memory()
+    settings = replace(SETTINGS, precision="bfloat16")
+    with TemporaryDirectory() as place:
+        _, updates = pair(Path(place), settings)
+        _, exact = pair(Path(place) / "exact")
+        elsewhere = measure.Elsewhere(partial(plain, Path(place) / "peer", settings))
+        losses = [[one() for _ in range(ALIKE)] for one in (updates["ours"], exact["ours"])]
+        calls = {"bfloat16": updates["ours"], "float32": exact["ours"]}
+        both = measure.beside(calls, elsewhere, budget=60, least=5)
+    found, tokens = both["bfloat16"], ROWS * CONTEXT
+    setting = f"{ROWS} x {CONTEXT} tokens"
+    yield Row(
+        figure="plain PyTorch over a training step, both in bfloat16",
+        setting=setting,
+        ours=f"{duration(found.ours)}, {tokens / found.ours:,.0f} tokens a second",
+        peer=f"plain {duration(found.peer)}",
+        value=1 / found.ratio,
+        bar=1.15,
+        at_least=True,
+    )
+    yield Row(
+        figure="a training step in float32 over one in bfloat16",
+        setting=setting,
+        ours=duration(found.ours),
+        peer=f"float32 {duration(both['float32'].ours)}",
+        value=both["float32"].ratio / found.ratio,
+        bar=2.0,
+        at_least=True,
+    )
+    apart = max(abs(low - high) for low, high in zip(*losses, strict=True))
+    yield Row(
+        figure="losses in bfloat16 and in float32",
+        setting=f"{setting}, {ALIKE} steps",
+        ours=f"{apart:.1g} apart",
+        value=apart,
+        unit="nats",
+        bar=0.02,
     )
 
 
@@ -423,7 +474,7 @@ def processes() -> Iterator[Row]:
     )
 
 
-SECTIONS = (step, collecting, memory, classifier, processes)
+SECTIONS = (step, low_step, collecting, memory, classifier, processes)
 
 
 if __name__ == "__main__":

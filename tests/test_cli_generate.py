@@ -52,8 +52,26 @@ def test_the_options_are_those_documented(run):
         "--file", "--column", "--delimiter", "--encoding", "--model", "--max-tokens",
         "--temperature", "--top-k", "--top-p", "--min-p", "--seed", "--samples",
         "--repetition-penalty", "--stop", "--chat", "--system", "--beams", "--show", "--strict",
-        "--output", "--overwrite", "--json", "--help",
+        "--precision", "--output", "--overwrite", "--json", "--help",
     }  # fmt: skip
+
+
+def test_prompts_read_in_bfloat16(run, model, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+    given = ("Once upon", "--model", model, "--max-tokens", "3", "--json", "--precision")
+    status, out, err = run(*given, "bfloat16")
+    found = json.loads(out)
+    assert (status, found["precision"]) == (0, "bfloat16")
+    assert 0 < found["largest_difference"] < 0.02
+    assert err == (
+        f"pellucid: prompts are read in bfloat16: compared on {found['compared']} tokens, "
+        "probabilities of the next one differ from those in float32 by "
+        f"{found['largest_difference']:.2g} at most\n"
+    )
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    status, out, err = run(*given, "auto")
+    assert (status, json.loads(out)["precision"], err) == (0, "float32", "")
+    assert run(*given, "bfloat16")[0] == 2
 
 
 def test_a_checkpoint_that_samples_is_sampled_from(run, tmp_path):

@@ -11,9 +11,10 @@ from tests.writers import writer
 
 import pellucid
 from pellucid.errors import ArgumentError, OutOfRangeError, ShapeError, TypeMismatchError
-from pellucid.layers import decoding_step
+from pellucid.layers import bfloat16, decoding_step
+from pellucid.layers.bfloat16 import products
 from pellucid.models import Config, Encoder, EncoderDecoder
-from pellucid.tasks.generation import generate, stream
+from pellucid.tasks.generation import digits_lost, generate, stream
 from pellucid.tasks.sampling import Sampling
 
 PLAIN = Sampling()
@@ -364,3 +365,22 @@ def test_models_that_write_no_text():
         generate(model, ["Once"])
     with pytest.raises(TypeMismatchError, match="stop strings need"):
         generate(model, torch.tensor([[1]]), stop=["."])
+
+
+def test_prompts_alone_are_read_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    model, calls = writer(), []
+    ids = torch.tensor(prompts_of((7,)))
+    model.register_forward_pre_hook(lambda *_: calls.append(bfloat16._is_low.get()))
+    pieces = stream(model, ids, max_tokens=3, precision="auto")
+    next(pieces)
+    assert not bfloat16._is_low.get()  # while nobody asks for the next piece
+    assert len([*pieces]) == 2
+    assert calls == [True, False, False]
+    lost = digits_lost(model, ids[0].tolist())
+    assert (lost.compared, calls[3:]) == (7, [True, False])
+    with torch.no_grad():
+        exact = model(ids)
+        with products("bfloat16"):
+            low = model(ids)
+    assert 0 < lost.largest_difference == float((low.softmax(-1) - exact.softmax(-1)).abs().max())

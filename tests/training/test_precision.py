@@ -1,5 +1,6 @@
 """In bfloat16, compiled and with blocks that run again, training teaches what it does plainly."""
 
+import re
 import shutil
 from functools import partial
 
@@ -68,6 +69,29 @@ def test_matrices_are_multiplied_in_what_was_asked(
     with torch.no_grad():
         run.objective.measure()
     assert found == {HIGH}  # what is judged is what people will load
+
+
+@pytest.mark.parametrize("kind", kinds("decoder", "translator"))
+def test_what_bfloat16_costs_is_told(kind, tmp_path, monkeypatch):
+    has(monkeypatch, tiles=True)
+    assert trainer(kind, tmp_path / "plain", precision="float32").precision_told() is None
+    run = trainer(kind, tmp_path / "low", precision="auto")
+    before = torch.get_rng_state()
+    told = run.precision_told()
+    assert torch.equal(torch.get_rng_state(), before)
+    exact, low = map(float, re.findall(r"[0-9]+\.[0-9]+", told))
+    assert exact != low == pytest.approx(exact, rel=OF_BFLOAT16)
+    run.objective.eval()
+    part = run.objective.batch(0)
+    torch.manual_seed(run._seed())
+    with torch.no_grad():
+        assert exact == pytest.approx(
+            float(run.objective(part)) / run.objective.targets(part), abs=1e-5
+        )
+    assert "faster" not in told
+    has(monkeypatch, tiles=False)
+    told = trainer(kind, tmp_path / "slow", precision="bfloat16").precision_told()
+    assert told.endswith("; it is no faster here, and precision=float32 loses no digits")
 
 
 # The others stop and go on in `test_loop`.

@@ -1,7 +1,7 @@
 """`pellucid generate` and `pellucid translate`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from pellucid.commands.shared import (
     FileOption,
     JsonOption,
     OverwriteOption,
+    PrecisionOption,
     StrictOption,
     check_files,
     give,
@@ -112,6 +113,7 @@ def generate(
         int,
         typer.Option(metavar="N", help="Search for the likeliest text with N beams; 1 is greedy."),
     ] = 1,
+    precision: PrecisionOption = "float32",
     show: Annotated[
         bool,
         typer.Option("--show", help="Show what each new word attended to when it was generated."),
@@ -134,9 +136,10 @@ def generate(
     from pellucid.commands.inputs import opened, read_texts
     from pellucid.commands.printing import generation
     from pellucid.commands.printing.console import note
+    from pellucid.layers.bfloat16 import resolved
     from pellucid.tasks.conversation import prompt_of
     from pellucid.tasks.decoders import open_writer, sampling_of
-    from pellucid.tasks.generation import check_numbers
+    from pellucid.tasks.generation import check_numbers, digits_lost
     from pellucid.text.table_reading import Reading
 
     reading = Reading(delimiter=delimiter, encoding=encoding)
@@ -149,6 +152,7 @@ def generate(
         "seed": seed,
     }
     check_numbers(**numbers)
+    kind = resolved(precision)
     prompts = read_texts(prompt, file, column, reading=reading, strict=strict)
     model = model or str(pretrained.DECODER)
     loaded = opened(model, open_writer)
@@ -176,14 +180,23 @@ def generate(
         stop=stop or (),
         strict=strict,
         beams=beams,
+        precision=kind,
         **numbers,
     )
+    lost = {}
+    if kind == "bfloat16":
+        assert loaded.tokenizer is not None
+        told = digits_lost(loaded, loaded.tokenizer.encode(prompts.texts[:1])[0])
+        note(str(told))
+        lost = asdict(told)
     give(
         output,
         json,
         overwrite=overwrite,
         data=lambda: (
-            generation.data(written, model, loaded if show else None) | {"notes": prompts.notes}
+            generation.data(written, model, loaded if show else None)
+            | lost
+            | {"notes": prompts.notes}
         ),
         columns=lambda: generation.columns(written),
         text=lambda: generation.to_text(written) + "\n",

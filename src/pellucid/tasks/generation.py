@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError, TypeMismatchError
+from pellucid.layers.bfloat16 import Precision, products, resolved
 from pellucid.layers.cache import Cache
 from pellucid.models import Decoder
 from pellucid.tasks.beam import continuations
@@ -55,6 +56,7 @@ class Options(TypedDict, total=False):
     plain: bool
     memory: Memory | None
     beams: int
+    precision: Precision
 
 
 def generate(
@@ -71,7 +73,7 @@ def generate(
         prompts: as for `stream`.
         on_token: called with each `Piece` as it is generated.
         **options: max_tokens, sampling, stop, samples, seed, strict, names, batch, plain,
-            memory and beams, as for `stream`.
+            memory, beams and precision, as for `stream`.
 
     Raises:
         ArgumentError, OutOfRangeError, ShapeError, TooLargeError, TypeMismatchError: as `stream`.
@@ -100,6 +102,7 @@ def stream(
     plain: bool = False,
     memory: Memory | None = None,
     beams: int = 1,
+    precision: Precision = "float32",
 ) -> Iterator[Piece]:
     """Generate the continuations of each prompt, and yield each piece of text once it is final.
 
@@ -125,12 +128,14 @@ def stream(
         beams: above 1, the likeliest of so many texts is kept, by beam search (see
             `beam.continuations`, with the model's own length penalty and early stopping), and given
             whole. It takes the same penalty, rules and stops, and no sampling.
+        precision: in which prompts are read: "float32"; "bfloat16", which is some times faster on
+            processors with AMX (see `digits_lost`); or "auto" for the faster one.
 
     Raises:
         TypeMismatchError: the model is not a decoder, the prompts are texts and it has no
             tokenizer, or the prompts are neither texts nor ids.
-        ArgumentError: a prompt is blank, not valid Unicode or, with `strict`, too long; or a number
-            is out of range.
+        ArgumentError: a prompt is blank, not valid Unicode or, with `strict`, too long; a number
+            is out of range; or precision is unknown, or is bfloat16 where that would be slower.
         ShapeError, OutOfRangeError: the ids have the wrong shape or are not in the vocabulary.
         TooLargeError: there is not enough memory for the cache.
     """
@@ -147,6 +152,7 @@ def stream(
     if stop and model.tokenizer is None:
         raise TypeMismatchError("stop strings need a model that was loaded with its tokenizer")
     check_whole("beams", beams, most=MOST_BEAMS)
+    kind = resolved(precision, model.device)
     if beams > 1 and not (sampling.is_greedy and samples == 1 and memory is None):
         raise ArgumentError("beam search takes no sampling, samples or memory; use 1 beam")
     rules, strings = rules_of_model(model, sampling.repetition_penalty if beams > 1 else 1.0)
@@ -160,7 +166,7 @@ def stream(
         for number, prompt_ids in enumerate(ids)
         for sample in range(samples)
     ]
-    choosing = _Choosing(sampling, rules, frozenset((*model.config.stop, *ends)), memory)
+    choosing = _Choosing(sampling, rules, frozenset((*model.config.stop, *ends)), memory, kind)
     if beams > 1:
         return _searched(model, texts, max_tokens, choosing, beams)
     return _generated(model, texts, max_tokens, choosing, batch)
@@ -174,17 +180,18 @@ def _searched(
     penalty = 1.0 if settings.length_penalty is None else settings.length_penalty
     for text in texts:
         start = time.perf_counter()
-        hypotheses = continuations(
-            model,
-            text.prompt_ids,
-            beams=beams,
-            max_tokens=max_tokens,
-            length_penalty=penalty,
-            early=bool(settings.early_stopping),
-            rules=choosing.rules,
-            stop=sorted(choosing.ends),
-            ends=stopping(model, text.prompt_ids, text.stop),
-        )
+        with products(choosing.precision):
+            hypotheses = continuations(
+                model,
+                text.prompt_ids,
+                beams=beams,
+                max_tokens=max_tokens,
+                length_penalty=penalty,
+                early=bool(settings.early_stopping),
+                rules=choosing.rules,
+                stop=sorted(choosing.ends),
+                ends=stopping(model, text.prompt_ids, text.stop),
+            )
         ending: Ending | None = None
         whole = ""
         for token in hypotheses[0].ids:
@@ -202,6 +209,41 @@ class _Choosing:
     rules: Sequence[Rule]
     ends: frozenset[int]
     memory: Memory | None
+    precision: Precision
+
+
+COMPARED = 64
+"""The most tokens that `digits_lost` reads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DigitsLost:
+    """How far what follows a prompt that is read in bfloat16 is from that in float32."""
+
+    compared: int
+    """Tokens that were read in both."""
+    largest_difference: float
+    """Of a probability of a next token."""
+
+    def __str__(self) -> str:
+        return (
+            f"prompts are read in bfloat16: compared on {count(self.compared, 'token')}, "
+            "probabilities of the next one differ from those in float32 by "
+            f"{self.largest_difference:.2g} at most"
+        )
+
+
+@torch.no_grad()
+def digits_lost(model: Decoder, ids: Sequence[int]) -> DigitsLost:
+    """Read some tokens in bfloat16 and in float32, and compare what follows each of them."""
+    some = torch.tensor([ids[:COMPARED]], device=model.device)
+    kinds: tuple[Precision, ...] = ("bfloat16", "float32")
+    found = []
+    for kind in kinds:
+        with products(kind):
+            found.append(model(some).float().softmax(-1))
+    largest = (found[0] - found[1]).abs().max()
+    return DigitsLost(compared=some.shape[1], largest_difference=float(largest))
 
 
 def check_numbers(
@@ -237,7 +279,8 @@ def _one_batch(
 ) -> Iterator[Piece]:
     start = time.perf_counter()
     config, device, sampling = model.config, model.device, choosing.sampling
-    logits, cache = _prefill(model, texts, max_tokens, choosing.memory)
+    with products(choosing.precision):
+        logits, cache = _prefill(model, texts, max_tokens, choosing.memory)
     seen = (
         _prompt_tokens(texts, config.vocabulary, device)
         if sampling.repetition_penalty != 1

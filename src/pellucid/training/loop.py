@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from pellucid.common.files import write_whole
 from pellucid.common.interrupts import interruptible
 from pellucid.errors import PellucidError
+from pellucid.layers.bfloat16 import fast_dtype
 from pellucid.layers.block import AttentionInputs, Block, HeadAttention
 from pellucid.training import state
 from pellucid.training.distributed import Processes, whole
@@ -33,6 +34,8 @@ from pellucid.training.settings import Settings
 
 MOST_SKIPPED = 10
 """Consecutive steps with a loss that is not finite, after which a run stops."""
+COMPARED = 1024
+"""Tokens whose loss is told in both precisions."""
 TRIM_EVERY = 20
 """Steps between returns of freed memory to the system."""
 
@@ -123,6 +126,27 @@ class Trainer:
         if self.processes.is_first:
             self.objective.finish(self.directory.parent)
         return measures
+
+    @torch.no_grad()
+    def precision_told(self) -> str | None:
+        """What bfloat16 costs, in a sentence: the loss of some texts in it and in float32."""
+        device = self.processes.device
+        if self.settings.dtype(device) is torch.float32 or self.settings.shard:
+            return None
+        self.objective.eval()
+        part = self.objective.cut(self.objective.batch(self.step), COMPARED)[0]
+        losses = []
+        for precision in (self._precision(), nullcontext()):
+            with torch.random.fork_rng(devices=[]), precision:
+                torch.manual_seed(self._seed())  # of tokens that are masked
+                losses.append(float(self.objective(part)) / self.objective.targets(part))
+        low, exact = losses
+        told = (
+            f"trained in bfloat16: texts with a loss of {exact:.5f} nats in float32 have {low:.5f}"
+        )
+        if fast_dtype(device) is torch.float32:
+            told += "; it is no faster here, and precision=float32 loses no digits"
+        return told
 
     def update(self) -> tuple[float, float, int]:
         """Make one step; returns the mean loss in nats, the gradient norm and the tokens."""

@@ -149,7 +149,8 @@ def _train(
     if processes.is_first:
         if not resume:
             run_directory.replace(directory)
-        for remark in left_out:
+        told = trainer.precision_told()
+        for remark in left_out if told is None else [*left_out, told]:
             note(remark)
     processes.wait()
     try:
