@@ -26,6 +26,7 @@ from benchmarks.command import run
 from benchmarks.heart import Row
 from pellucid import pretrained
 from pellucid.errors import MissingExtraError
+from pellucid.lens import probe_heads
 from pellucid.models import Decoder
 from pellucid.tasks.decoders import as_decoder
 
@@ -132,11 +133,18 @@ def decoder() -> Iterator[Row]:
     yield from beside("time over hooks by hand", model, 256, layers)
 
 
-def smollm2() -> Iterator[Row]:
+def opened() -> Decoder | None:
+    """SmolLM2, if it is installed."""
     try:
-        model = as_decoder(pellucid.load(pretrained.smollm2()))
+        return as_decoder(pellucid.load(pretrained.smollm2()))
     except MissingExtraError as error:
         print(error)
+        return None
+
+
+def smollm2() -> Iterator[Row]:
+    model = opened()
+    if model is None:
         return
     every = range(EVERY // 2, model.config.layers, EVERY)
     ids = some_ids(model, 512)
@@ -155,6 +163,31 @@ def smollm2() -> Iterator[Row]:
         unit="min",
         bar=10,
     )
+
+
+def probes() -> Iterator[Row]:
+    """`pellucid heads --probe`, and a longer needle."""
+    model = opened()
+    if model is None:
+        return
+    needle = {"probes": "retrieval", "length": 1024, "texts": 1}
+    asked: dict[str, dict[str, Any]] = {
+        "all probes of SmolLM2-135M's 270 heads": {},
+        "retrieval heads of SmolLM2-135M, one text": needle,
+    }
+    for figure, options in asked.items():
+        wall, core = clocks()
+        table = probe_heads(model, model.tokenizer, **options)
+        took, used = (now - before for now, before in zip(clocks(), (wall, core), strict=True))
+        earned = sum(row.verdict == "earned" for row in table)
+        yield Row(
+            figure=figure,
+            setting=f"{options.get('length', 128):,} tokens, {earned} names earned",
+            ours=f"{took / 60:.3g} min, {used / 60:.3g} of a core",
+            value=took / 60,
+            unit="min",
+            bar=10,
+        )
 
 
 def clocks() -> tuple[float, float]:
@@ -183,7 +216,12 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     peer = f"transformers {transformers.__version__} in eager attention, with hooks"
-    run("benchmarks.ablation", (__doc__ or "").partition("\n")[0], peer, (decoder, smollm2, long))
+    run(
+        "benchmarks.ablation",
+        (__doc__ or "").partition("\n")[0],
+        peer,
+        (decoder, smollm2, probes, long),
+    )
 
 
 if __name__ == "__main__":

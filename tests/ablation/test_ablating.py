@@ -8,9 +8,10 @@ import torch
 
 import pellucid
 from pellucid import errors
-from pellucid.ablation import replays, trial
+from pellucid.ablation import trial
 from pellucid.ablation.controls import seed_of, turned
 from pellucid.ablation.measures import Answer, fall
+from pellucid.lens import replays
 from tests import writers
 from tests.ablation import by_hand
 from tests.ablation.by_hand import IDS, SOURCE

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import pellucid
-from pellucid.ablation.replays import Replay
+from pellucid.lens.replays import Replay
 from tests.ablation.by_hand import IDS, SOURCE
 
 FAMILIES = {

@@ -356,7 +356,9 @@ def test_links_to_the_first_token_are_cut(kind, monkeypatch):
     assert check.without == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_heads_of_a_model_of_our_own_are_knocked_out_side_by_side():
+@pytest.mark.parametrize("at_once", [2, 50])
+@pytest.mark.parametrize("skips", [True, False])
+def test_heads_of_a_model_of_our_own_are_knocked_out_side_by_side(at_once, skips, monkeypatch):
     """As if their columns of the output projection were zero, each group in its own items."""
     model = writers.writer()
     experiment = repeated_tokens(vocabulary(), 41, 3, 2)
@@ -366,6 +368,9 @@ def test_heads_of_a_model_of_our_own_are_knocked_out_side_by_side():
     modules = list(seen)
     places = [Place("", layer, modules[layer], head) for layer in range(2) for head in range(3)]
     groups = [places[:1], places[1:3], [places[2], places[3]], []]
+    monkeypatch.setattr("pellucid.lens.probes.knock_outs.TOKENS", 41 * at_once)
+    if not skips:
+        monkeypatch.setattr("pellucid.lens.replays._are_close", lambda *_: False)
     done = []
     found = behaviours_without(
         model,
@@ -376,7 +381,7 @@ def test_heads_of_a_model_of_our_own_are_knocked_out_side_by_side():
         device=torch.device("cpu"),
         progress=done.append,
     )
-    assert done == [4]
+    assert done == ([1, 2, 4] if at_once > 4 else [0, 1, 2, 2, 3, 4])
     for group, behaviour in zip(groups, found, strict=True):
         changed = copy.deepcopy(model)
         for place in group:

@@ -1,6 +1,5 @@
 """One input of a model, run with heads knocked out and measured against the plain run."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from pellucid.ablation.knock_outs import Edit, edited
 from pellucid.ablation.measures import MOST_LOGITS, UNKNOWN, Answer, Distributions
-from pellucid.ablation.replays import Replay, tensor_of
 from pellucid.errors import ArgumentError
+from pellucid.lens.replays import Replay, tensor_of
 
 BATCH_TOKENS = 8192
 """The most tokens of a batch: enough for fast products of matrices, and few enough for memory."""
@@ -54,18 +53,6 @@ def runs_of(
     return run
 
 
-def _eagerly(run: Callable[[int], Any]) -> Callable[[int], Any]:
-    """Runs a compiled model as it is written, as interventions do, and compiles nothing."""
-    if "torch._dynamo" not in sys.modules:  # slow to import, and nothing is compiled without it
-        return run
-
-    def eagerly(items: int) -> Any:
-        with torch.compiler.set_stance("force_eager"):
-            return run(items)
-
-    return eagerly
-
-
 class Trial:
     """A plain run, and runs with edits."""
 
@@ -81,7 +68,7 @@ class Trial:
         """
         self.measure = subject.measure
         self.subject = subject
-        self.replay = replay = Replay(subject.model, _eagerly(subject.run), attending)
+        self.replay = replay = Replay(subject.model, subject.run, attending)
         self.at_once = max(1, BATCH_TOKENS // subject.tokens)
         """The most items of a batch."""
         if isinstance(self.measure, Answer):

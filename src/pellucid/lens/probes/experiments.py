@@ -30,14 +30,26 @@ class Trial:
         Args:
             logits: (items, tokens, vocabulary)
         """
-        item, position, token = self.predicted.to(logits.device).unbind(-1)
-        rows = logits[item, position].double()
+        item, position, _ = self.predicted.to(logits.device).unbind(-1)
+        return self._of_rows(logits[item, position], slice(None))
+
+    def positions(self, item: int) -> Tensor:
+        """(predictions,) int64: where an item predicts."""
+        return self.predicted[self.predicted[:, 0] == item, 1]
+
+    def behaviour_of(self, item: int, rows: Tensor) -> Tensor:
+        """The same of one item, given its logits, (predictions, vocabulary), at `positions`."""
+        return self._of_rows(rows, self.predicted[:, 0] == item)
+
+    def _of_rows(self, rows: Tensor, which: slice | Tensor) -> Tensor:
+        rows = rows.double()
         if self.rather_than is None:
             rows = rows.log_softmax(-1)
+        token = self.predicted[which, 2].to(rows.device)
         wanted = rows.gather(-1, token[:, None])[:, 0]
         if self.rather_than is None:
             return wanted
-        other = self.rather_than.to(logits.device)
+        other = self.rather_than[which].to(rows.device)
         return wanted - rows.gather(-1, other[:, None])[:, 0]
 
 

@@ -5,10 +5,12 @@ that again. The last block's output goes to the end of the model, such as the pr
 vocabulary, for a few positions at a time.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 CLOSE = 1e-4
@@ -28,7 +30,7 @@ class Replay:
 
     Blocks are the items of `nn.ModuleList`s with attention inside. Where they do not simply follow
     one another (a block runs twice, or later ones read more than its output), which a first run
-    from the middle tells, each run is a full one.
+    from the middle tells, each run is a full one. A compiled model runs as it is written.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Replay:
             run: runs it on so many copies of the input, without gradients.
             attending: the names of the modules that attend.
         """
-        self._run = run
+        self._run = _eagerly(run)
         blocks = _blocks(model, attending)
         self._modules: dict[str, nn.Module] = blocks
         self._order: list[str] = []
@@ -60,11 +62,12 @@ class Replay:
         return self._ends
 
     def first(self, names: Sequence[str]) -> int:
-        """The number of the first block in which one of these modules attends."""
+        """The number of the first block in which one of these attends; of none, past all."""
         if not self._skips:
             return 0
         found = [self._block_of[name] for name in names]
-        return min((self._order.index(block) if block in self._order else 0) for block in found)
+        places = ((self._order.index(one) if one in self._order else 0) for one in found)
+        return min(places, default=len(self._order))
 
     def through(self, start: int, items: int) -> Any:
         """The output of the model for copies of the input, run from a block on."""
@@ -154,6 +157,18 @@ class Replay:
             part = tensor_of(self.end(hidden[:, -2:-1].repeat(2, 1, 1)))
             return part.shape[1] == 1 and _are_close(part, whole[:, -2:-1])
         return False
+
+
+def _eagerly(run: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Runs a compiled model as it is written, as interventions do, and compiles nothing."""
+    if "torch._dynamo" not in sys.modules:  # slow to import, and nothing is compiled without it
+        return run
+
+    def eagerly(items: int) -> Any:
+        with torch.compiler.set_stance("force_eager"):
+            return run(items)
+
+    return eagerly
 
 
 def tensor_of(output: Any) -> Tensor:
