@@ -75,7 +75,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
     f"--disable-features={','.join([*OF_THE_ADDRESS_BAR, *OF_PLAYWRIGHT])}",
 ]
-PATIENCE = 15_000
+PATIENCE = 30_000
 """Milliseconds until a page that does not do what it should has failed."""
 SETTLED = 100
 """Milliseconds without a request after which a page has all it asks for."""
@@ -211,7 +211,7 @@ class Watched:
 
 LOADED_ANEW = ("lesson", "learn")
 """Views that keep more than their address says."""
-MOST_FREE = 4
+MOST_FREE = 8
 """Windows of one kind that are kept for later."""
 
 
@@ -330,20 +330,26 @@ class Views:
         if anew is None:
             anew = view in LOADED_ANEW or not shown.stays
         place = f"#{view}?{asked}" if asked else f"#{view}" if view else ""
-        page = self.visit(shown.address + place, shown.address, anew, **window)
+        page = self._visit(shown.address + place, shown.address, anew, **window)
+        if not anew:
+            self.settle(page)  # until what the view before said is gone
         page.get_by_role("status").filter(has_text=re.compile(".")).wait_for()
         self.settle(page)
         return page
 
     def visit(self, address: str, origin: str, anew: bool = True, **window: Any) -> Page:
         """Any address, from which on nothing may be asked but of its origin."""
+        page = self._visit(address, origin, anew, **window)
+        self.settle(page)
+        return page
+
+    def _visit(self, address: str, origin: str, anew: bool, **window: Any) -> Page:
         loaded = None if anew else origin
         usual = {"color_scheme": "light", "viewport": {"width": 1024, "height": 720}}
         options = {**usual, **window}
         page = self._windows.take(options, loaded)
         self._watched[page] = Watched(page, origin), options, loaded
         page.goto(address)
-        self.settle(page)
         return page
 
     def settle(self, page: Page) -> None:

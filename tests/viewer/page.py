@@ -11,18 +11,31 @@ def status(page: Page) -> str:
     return page.get_by_role("status").inner_text()
 
 
-def next_status(page: Page) -> str:
-    """The status line when the next frame is drawn."""
-    line: str = page.get_by_role("status").evaluate(
-        """(one) => new Promise((go) => {
-          requestAnimationFrame(() => setTimeout(() => go(one.innerText)));
-        })"""
-    )
-    return line
-
-
 def the_map(page: Page) -> Locator:
     return page.get_by_role("main").get_by_role("application")
+
+
+def lines_at(page: Page, points: list[tuple[int, int]]) -> list[str]:
+    """The status line with the pointer at each point of the map's canvas, when that is drawn.
+
+    The pointer is moved on the page itself: real ones cost several messages each.
+    """
+    lines: list[str] = the_map(page).evaluate(
+        """async (canvas, points) => {
+          const { left, top } = canvas.getBoundingClientRect();
+          const status = document.querySelector("[role=status]"), lines = [];
+          for (const [x, y] of points) {
+            const at = { clientX: left + x, clientY: top + y };
+            const mouse = { pointerId: 1, pointerType: "mouse", isPrimary: true, bubbles: true };
+            canvas.dispatchEvent(new PointerEvent("pointermove", { ...mouse, ...at }));
+            await new Promise((go) => { requestAnimationFrame(() => setTimeout(go)); });
+            lines.push(status.innerText);
+          }
+          return lines;
+        }""",
+        points,
+    )
+    return lines
 
 
 def chosen(page: Page, name: str) -> Locator:

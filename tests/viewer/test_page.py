@@ -24,8 +24,8 @@ from tests.viewer.page import (
     check,
     chosen,
     is_told,
+    lines_at,
     names,
-    next_status,
     status,
     the_map,
     weight_told,
@@ -316,11 +316,9 @@ def test_colours_are_in_the_order_of_the_weights(shown, opened, scheme, scale, s
     weights = of.weights(0, 2)
     page = opened(of, "map", "layer=0&head=2&zoom=9&x=480&y=490", color_scheme=scheme)
     chosen(page, "Scale").select_option(label=scale)
-    box = the_map(page).bounding_box()
     points, found = [(130 + 77 * i, 110 + 61 * j) for i in range(7) for j in range(6)], []
-    for x, y in points:
-        page.mouse.move(box["x"] + x, box["y"] + y)
-        query, key, said = weight_told(next_status(page))
+    for line in lines_at(page, points):
+        query, key, said = weight_told(line)
         assert is_told(said, weights[query, key].item())
         found.append((query, key))
     assert min(query for query, _ in found) < 512 <= max(query for query, _ in found)

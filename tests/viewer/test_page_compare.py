@@ -13,7 +13,7 @@ from tests.viewer.page import (
     asked,
     chosen,
     is_told,
-    next_status,
+    lines_at,
     place,
     status,
     the_map,
@@ -131,9 +131,7 @@ def test_more_is_orange_and_less_is_blue(shown, opened, scheme):
     seen = []
     points = [(104 + 20 * i, 90 + 17 * j) for i in range(1, 30) for j in range(25)]
     box = the_map(page).bounding_box()
-    for x, y in points[::7]:
-        page.mouse.move(box["x"] + x, box["y"] + y)
-        line = next_status(page)
+    for (x, y), line in zip(points[::7], lines_at(page, points[::7]), strict=True):
         if "attends" in line:
             query, key, _ = weight_told(line)
             seen.append((difference[query, key].item(), x, y))

@@ -376,11 +376,13 @@ def test_words_of_a_document_turn_no_numbers(opened):
     )  # signs of a right-to-left override
     of = Shown(Volume(seen, "\u202dturned"))
     try:
-        for view in ("text", "map", "links", "generation", "lesson"):
-            page = opened(of, view, "layer=0&token=12&query=12&key=0")
+        page = opened(of)
+        for view in ("map", "links", "generation", "lesson", "text"):
+            page.goto(f"{of.address}#{view}?layer=0&token=12&query=12&key=0")
+            opened.settle(page)
+            assert page.get_by_role("link", name=view.title()).get_attribute("aria-current")
             assert "\ufffd" in page.locator("body").inner_text()
             assert not re.search("[\u202a-\u202e\u2066\u2067]", page.locator("body").inner_text())
-        page = opened(of, "text", "layer=0&token=12")
         ids = seen.latest()[0].key_ids[0].tolist()
         at = [one % 3 for one in ids].index(1)
         page.get_by_role("listbox").get_by_role("option").nth(at).hover()
