@@ -79,7 +79,7 @@ def saved(st, base, tmp_path):
             torch.manual_seed(37)
             for part in list(model)[1:]:
                 drawn(part)
-            model.save(str(tmp_path / "theirs"))
+            model.save(str(tmp_path / "theirs"), create_model_card=False)
             return tmp_path / "theirs", st.SentenceTransformer(str(tmp_path / "theirs"))
 
     return save
