@@ -18,6 +18,7 @@ from pellucid.layers.amx_tiles import (
     WHOLE_STEP,
     configure,
     float_products,
+    is_available,
     lay_out_bytes,
     lay_out_floats,
     release,
@@ -30,6 +31,7 @@ from pellucid.layers.amx_tiles import (
 from pellucid.layers.elementary import of_bits
 from pellucid.layers.tile_kernel import LEAST, LINE, bounds, or_zeros
 
+assert is_available()  # and this process is allowed to use it
 f32 = np.float32
 LEAST_ROWS = 48
 """Rows of float32 inputs below which laying out the weights takes longer than it saves."""
@@ -37,6 +39,8 @@ STRIP = 2 * ROWS
 """Rows of weights that are laid out at once."""
 ROOM = 5 * 2**18
 """Bytes of inputs that meet all of a core's weights before the next: half of its second cache."""
+FEWEST = 128
+"""Rows of inputs of a core from which on each core takes rows, not columns, of the output."""
 LENGTH = 16
 """Steps of float32 after which sums go to the output, so that more rows have room."""
 MOST = f32(2**15 - 1)
@@ -216,15 +220,17 @@ def share_whole(
             _lay_out(weight, begin, end, 0, steps, False, corner, strip)
             for first in range(start, stop, ROWS):
                 own = tiles.ctypes.data + first // ROWS * steps * 2 * TILE
-                whole_products(own, strip.ctypes.data, steps, found.ctypes.data)
+                place = out.ctypes.data + (first * size + begin) * 4
+                buffer = found.ctypes.data
+                whole_products(own, strip.ctypes.data, steps, buffer, place, size * 4)
                 write_whole(
-                    found.ctypes.data,
+                    buffer,
                     min(stop - first, ROWS),
                     end - begin,
                     x_scale.ctypes.data + first * 4,
                     scale.ctypes.data + begin * 4,
                     added.ctypes.data + begin * 4,
-                    out.ctypes.data + (first * size + begin) * 4,
+                    place,
                     size * 4,
                 )
     release()
@@ -254,8 +260,16 @@ def share_float(
                 for first in range(start, stop, 2 * ROWS):
                     own = tiles.ctypes.data + first // ROWS * block + begin * PARTS * TILE
                     other = own + block if first + ROWS < stop else own
-                    float_products(own, other, strip.ctypes.data, end - begin, found.ctypes.data)
                     place = out.ctypes.data + (first * size + column) * 4
+                    float_products(
+                        own,
+                        other,
+                        strip.ctypes.data,
+                        end - begin,
+                        found.ctypes.data,
+                        place,
+                        size * 4,
+                    )
                     more, apart = added.ctypes.data + column * 4, 0
                     if begin > 0:
                         more, apart = place, size * 4
@@ -277,9 +291,39 @@ def share_float(
 
 
 @kernel
+def _together(cols: Any, size: Any) -> Any:
+    """Rows of inputs whose parts, of so many bytes for each number, a core's cache has room for."""
+    return max(FEWEST, 2 * ROOM // (cols * size) // (2 * ROWS) * 2 * ROWS)
+
+
+@kernel
+def _rows_of_whole(
+    weight: Any, scale: Any, bias: Any, x: Any, first: Any, stop: Any, out: Any
+) -> None:
+    """Some rows of `project_whole`."""
+    together = _together(x.shape[1], 2)
+    for start in range(first, stop, together):
+        own = x[start : min(stop, start + together)]
+        tiles = whole_buffers(own)
+        round_whole(own, tiles[0], tiles[1], 0, len(own))
+        share_whole(weight, scale, bias, tiles, 0, 1, out[start : start + len(own)])
+
+
+@kernel
+def _rows_of_floats(weight: Any, bias: Any, x: Any, first: Any, stop: Any, out: Any) -> None:
+    """Some rows of `project_float`."""
+    together = _together(x.shape[1], 2 * PARTS)
+    for start in range(first, stop, together):
+        own = x[start : min(stop, start + together)]
+        tiles = split_buffers(own)
+        split(own, tiles, 0, len(own))
+        share_float(weight, bias, own, tiles, 0, 1, out[start : start + len(own)])
+
+
+@kernel
 def project_alone(weight: Any, scale: Any, bias: Any, x: Any, out: Any) -> None:
     """As `project_whole`, on one core, and whatever other threads do."""
-    share_whole(weight, scale, bias, rounded(x), 0, 1, out)
+    _rows_of_whole(weight, scale, bias, x, 0, len(x), out)
 
 
 @parallel_kernel
@@ -294,10 +338,15 @@ def project_whole(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: A
         parts: how many cores to use.
     """
     rows = len(x)
-    rounded = whole_buffers(x)
+    by_rows = parts == 1 or rows >= FEWEST * parts
+    rounded = whole_buffers(x[:0] if by_rows else x)
     for part in prange(parts):
-        round_whole(x, rounded[0], rounded[1], rows * part // parts, rows * (part + 1) // parts)
-    for part in prange(parts):
+        first, stop = rows * part // parts, rows * (part + 1) // parts
+        if by_rows:
+            _rows_of_whole(weight, scale, bias, x, first, stop, out)
+        else:
+            round_whole(x, rounded[0], rounded[1], first, stop)
+    for part in prange(0 if by_rows else parts):
         share_whole(weight, scale, bias, rounded, part, parts, out)
 
 
@@ -305,8 +354,13 @@ def project_whole(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: A
 def project_float(weight: Any, bias: Any, x: Any, out: Any, parts: Any) -> None:
     """out (rows, size) = x @ weight.T + bias, all float32."""
     rows = len(x)
-    tiles = split_buffers(x)
+    by_rows = parts == 1 or rows >= FEWEST * parts
+    tiles = split_buffers(x[:0] if by_rows else x)
     for part in prange(parts):
-        split(x, tiles, rows * part // parts, rows * (part + 1) // parts)
-    for part in prange(parts):
+        first, stop = rows * part // parts, rows * (part + 1) // parts
+        if by_rows:
+            _rows_of_floats(weight, bias, x, first, stop, out)
+        else:
+            split(x, tiles, first, stop)
+    for part in prange(0 if by_rows else parts):
         share_float(weight, bias, x, tiles, part, parts, out)

@@ -41,6 +41,8 @@ ROWS, TILE = 16, 1024
 """Rows of a tile, and its bytes."""
 WHOLE_STEP, FLOAT_STEP = 64, 32
 """Numbers along a row of a tile."""
+LINES = 6
+"""Lines of the output that are fetched at each step."""
 PARTS = 3
 """Numbers of bfloat16 whose sum is one of float32."""
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -392,6 +394,17 @@ def _fetch(builder: Any, address: Any) -> None:
     call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
 
 
+def _expect(builder: Any, step: Any, out: Any, apart: Any) -> None:
+    """Begin to fetch some lines of what is written after all steps."""
+    for line in range(0, LINES, 2):
+        row = builder.add(builder.mul(step, long(LINES // 2)), long(line // 2))
+        start = builder.add(out, builder.mul(row, apart))
+        for more in (0, 64):
+            place = builder.inttoptr(builder.add(start, long(more)), BYTE.as_pointer())
+            hints = (ir.Constant(WORD, number) for number in (1, 3, 1))
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), place, *hints)
+
+
 def _zeroed(builder: Any) -> None:
     for tile in range(4):
         _do(builder, "tilezero", _tile(tile))
@@ -402,7 +415,9 @@ def _multiplied(builder: Any, name: str, total: int, x: int, weight: int) -> Non
 
 
 @intrinsic
-def whole_products(typing_context: Any, x: Any, weight: Any, steps: Any, out: Any) -> Any:
+def whole_products(
+    typing_context: Any, x: Any, weight: Any, steps: Any, out: Any, later: Any, apart: Any
+) -> Any:
     """Sums of products of 16 rows of x, in two parts each, and 32 of int8 weights.
 
     Args:
@@ -412,13 +427,16 @@ def whole_products(typing_context: Any, x: Any, weight: Any, steps: Any, out: An
         steps: how many there are.
         out: address of four tiles of int32: those of the higher bytes with either tile of
             weights, then those of the lower.
+        later: address of rows that are written from these.
+        apart: bytes from one to the next.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, weight, steps, out = arguments
+        x, weight, steps, out, later, apart = arguments
         _zeroed(builder)
 
         def products(step: Any, totals: list[Any]) -> list[Any]:
+            _expect(builder, step, later, apart)
             place = builder.mul(step, long(2 * TILE))
             left, right = builder.add(x, place), builder.add(weight, place)
             _loaded(builder, 4, left, 0)
@@ -435,12 +453,19 @@ def whole_products(typing_context: Any, x: Any, weight: Any, steps: Any, out: An
         _stored_tiles(builder, out)
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 4), generate
+    return types.void(*(types.int64,) * 6), generate
 
 
 @intrinsic
 def float_products(
-    typing_context: Any, x: Any, other: Any, weight: Any, steps: Any, out: Any
+    typing_context: Any,
+    x: Any,
+    other: Any,
+    weight: Any,
+    steps: Any,
+    out: Any,
+    later: Any,
+    apart: Any,
 ) -> Any:
     """Sums of products of twice 16 rows of x and 32 of weights, float32 in parts of bfloat16.
 
@@ -451,13 +476,16 @@ def float_products(
         steps: how many there are.
         out: address of four tiles of float32: those of x, then those of other, each with either 16
             rows of weights.
+        later: address of rows that are written from these.
+        apart: bytes from one to the next.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, other, weight, steps, out = arguments
+        x, other, weight, steps, out, later, apart = arguments
         _zeroed(builder)
 
         def products(step: Any, totals: list[Any]) -> list[Any]:
+            _expect(builder, step, later, apart)
             place = builder.mul(step, long(PARTS * TILE))
             one, two = builder.add(x, place), builder.add(other, place)
             right = builder.add(weight, builder.add(place, place))
@@ -484,4 +512,4 @@ def float_products(
         _stored_tiles(builder, out)
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 5), generate
+    return types.void(*(types.int64,) * 7), generate

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pellucid.attention.masks import Below
 from pellucid.layers import decoding_table as columns
+from pellucid.layers.background import may_call
 from pellucid.layers.block import AttentionInputs, Block
 from pellucid.layers.decoding_table import ACTIVATIONS, FIELDS, Shape
 from pellucid.layers.feed_forward import FeedForward
@@ -248,8 +249,11 @@ class Step:
         self.tensors.append((tensors, name, tensor, address))
         return address
 
-    def __call__(self, x: Tensor, inputs: "list[AttentionInputs]", cache: "Cache") -> Tensor:
-        """(rows, 1, width) to the same; the new keys and values go into the cache."""
+    def __call__(self, x: Tensor, inputs: "list[AttentionInputs]", cache: "Cache") -> Tensor | None:
+        """(rows, 1, width) to the same; the new keys and values go into the cache.
+
+        None, and nothing is changed, while the kernel is compiled in the background.
+        """
         from pellucid.layers.decoding_kernel import blocks as run_blocks
 
         rows, start = len(x), cache.start
@@ -286,8 +290,11 @@ class Step:
                 memory_stop[:] = limits.repeat(rows // sources)
         own = (cache.capacity, first, stop, bias, cosine, sine)
         cross = (sources, memory, memory_stop)
+        arguments = (self.table, self.shape, self.like, x.numpy(), *own, *cross)
+        if not may_call(run_blocks, *arguments, 1):
+            return None
         with cores(self.threads) as parts:
-            run_blocks(self.table, self.shape, self.like, x.numpy(), *own, *cross, parts)
+            run_blocks(*arguments, parts)
         return x.unsqueeze(1)
 
     def _angles(self, rotaries: list[tuple[Tensor, Tensor] | None], rows: int) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attention import forking
+from pellucid.layers.background import may_call
 from pellucid.layers.fusible import is_plain, is_unobserved, is_watched
 from pellucid.layers.thread_count import ThreadCount
 
@@ -48,28 +49,40 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None 
         scale: of the rows of weight.
     """
     rows = x.flatten(0, -2)
-    if scale is None and _fits_matrix_unit(rows, weight):
-        return _float_product(rows, weight, bias).view(*x.shape[:-1], len(weight))
-    if scale is not None and _fits_whole(rows, weight):
-        return _whole_product(rows, weight, bias, scale).view(*x.shape[:-1], len(weight))
-    is_small = weight.numel() < WORTHWHILE
     most = MOST_WIDE_ROWS if len(weight) >= WIDE and scale is None else MOST_ROWS
-    if is_small or torch.compiler.is_compiling() or not fits(rows, most):
-        if scale is None:
-            return nn.functional.linear(x, weight, bias)
-        product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
-        return product if bias is None else product + bias
+    found = None
+    if scale is None and _fits_matrix_unit(rows, weight):
+        found = _float_product(rows, weight, bias)
+    elif scale is not None and _fits_whole(rows, weight):
+        found = _whole_product(rows, weight, bias, scale)
+    elif weight.numel() >= WORTHWHILE and not torch.compiler.is_compiling() and fits(rows, most):
+        found = _product_of_few(rows, weight, bias, scale)
+    if found is not None:
+        return found.view(*x.shape[:-1], len(weight))
+    if scale is None:
+        return nn.functional.linear(x, weight, bias)
+    product = nn.functional.linear(x, weight.to(x.dtype)) * scale.to(x.dtype)
+    return product if bias is None else product + bias
+
+
+def _product_of_few(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
+) -> Tensor | None:
+    """rows (rows, in) @ weight.T * scale + bias, by one read of the weights."""
     out = torch.empty(len(rows), len(weight))
     matrix, inputs, found = weight.numpy(), rows.contiguous().numpy(), out.numpy()
     scales, added = (NOTHING if part is None else part.numpy() for part in (scale, bias))
-    with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
-        if len(rows) == 1 or scale is not None:
-            compiled_kernel().project(matrix, scales, added, inputs, found, parts)
-        else:
-            from pellucid.layers import tile_kernel
+    arguments: tuple[Any, ...] = matrix, scales, added, inputs, found
+    function = compiled_kernel().project
+    if len(rows) > 1 and scale is None:
+        from pellucid.layers import tile_kernel
 
-            tile_kernel.project_float(matrix, added, inputs, found, parts)
-    return out.view(*x.shape[:-1], len(weight))
+        arguments, function = (matrix, added, inputs, found), tile_kernel.project_float
+    if not may_call(function, *arguments, 1):
+        return None
+    with cores(_counts[(len(rows), weight.shape, weight.dtype)]) as parts:
+        function(*arguments, parts)
+    return out
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
@@ -100,13 +113,16 @@ def _fits_matrix_unit(rows: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _float_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _float_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """rows (rows, in) @ weight.T + bias by the matrix unit."""
     out = torch.empty(len(rows), len(weight))
     added = NOTHING if bias is None else bias.numpy()
+    arguments = weight.numpy(), added, rows.contiguous().numpy(), out.numpy()
+    function = matrix_unit().project_float
+    if not may_call(function, *arguments, 1):
+        return None
     with cores() as parts:
-        arguments = weight.numpy(), added, rows.contiguous().numpy(), out.numpy()
-        matrix_unit().project_float(*arguments, parts)
+        function(*arguments, parts)
     return out
 
 
@@ -123,7 +139,9 @@ def _fits_whole(rows: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _whole_product(rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+def _whole_product(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
+) -> Tensor | None:
     """rows (rows, in) @ weight.T * scale + bias, by sums of whole numbers."""
     from pellucid.layers import tile_kernel
 
@@ -132,8 +150,12 @@ def _whole_product(rows: Tensor, weight: Tensor, bias: Tensor | None, scale: Ten
     vectors = (NOTHING if part is None else part.numpy() for part in (scale, bias))
     arguments = weight.numpy(), *vectors, rows.contiguous().numpy(), out.numpy()
     if torch.get_num_threads() == 1:
+        if not may_call(kernel.project_alone, *arguments):
+            return None
         kernel.project_alone(*arguments)
     else:
+        if not may_call(kernel.project_whole, *arguments, 1):
+            return None
         with cores() as parts:
             kernel.project_whole(*arguments, parts)
     return out

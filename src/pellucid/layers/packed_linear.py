@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.layers.background import may_call
 from pellucid.layers.fusible import fusible
 from pellucid.layers.matrix_vector import NOTHING, cores, fits
 from pellucid.layers.packed import BLOCK, Packed
@@ -54,21 +55,18 @@ class _PackedLayer(nn.Module):
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """(..., out) = x @ weight.T + bias, for x (..., in)."""
         rows = x.flatten(0, -2)
-        if torch.compiler.is_compiling() or not fits(rows, MOST_ROWS):
-            product = self.packed.times(x)
-            return product if bias is None else product + bias
-        from pellucid.layers import packed_kernel
+        if not torch.compiler.is_compiling() and fits(rows, MOST_ROWS):
+            from pellucid.layers.packed_kernel import project
 
-        out = np.empty((len(rows), len(self.whole)), np.float32)
-        with cores() as parts:
-            packed_kernel.project(
-                self.matrix,
-                rows.contiguous().numpy(),
-                NOTHING if bias is None else bias.numpy(),
-                out,
-                parts,
-            )
-        return torch.from_numpy(out).view(*x.shape[:-1], -1)
+            out = np.empty((len(rows), len(self.whole)), np.float32)
+            added = NOTHING if bias is None else bias.numpy()
+            arguments = self.matrix, rows.contiguous().numpy(), added, out
+            if may_call(project, *arguments, 1):
+                with cores() as parts:
+                    project(*arguments, parts)
+                return torch.from_numpy(out).view(*x.shape[:-1], -1)
+        product = self.packed.times(x)
+        return product if bias is None else product + bias
 
 
 @fusible

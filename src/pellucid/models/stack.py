@@ -125,13 +125,11 @@ class Stack(nn.Module):
             end = self._mask(None, start + tokens - 1, 1, window)
             ending = inputs[-1].part(slice(-1, None), end)
         x = self._embed(ids, positions, types)
-        step = None
+        stepped = None
         if cache is not None and mask is None:
             step = decoding_step.of(self, x, inputs, cache)
-        if step is not None and cache is not None:
-            x = step(x, inputs, cache)
-        else:
-            x = self._run_blocks(x, inputs, cache, ending)
+            stepped = None if step is None else step(x, inputs, cache)
+        x = self._run_blocks(x, inputs, cache, ending) if stepped is None else stepped
         if cache is not None:
             cache.advance(tokens if lengths is None else lengths)
         if last:

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pellucid.layers.background import compiling_in_background
+
+__all__ = ["COMPILING", "compilation_named", "compiling_in_background"]
+
 COMPILING = "compiling the fast decoding step, once on this machine"
 
 

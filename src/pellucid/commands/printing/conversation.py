@@ -12,7 +12,7 @@ from pellucid.common.files import is_blank, printable
 from pellucid.common.interrupts import interruptible
 from pellucid.common.untrusted import MOST_LINE
 from pellucid.errors import ArgumentError, PellucidError
-from pellucid.tasks.compiling import compilation_named
+from pellucid.tasks.compiling import compilation_named, compiling_in_background
 from pellucid.tasks.conversation import Conversation
 from pellucid.tasks.generated_text import Piece
 
@@ -83,9 +83,9 @@ def _print_reply(talk: Conversation, message: str, options: dict[str, Any]) -> N
     """Print the reply to a message as it is generated; Ctrl-C ends it."""
     with noted([]):
         pieces = talk.reply(message, **options)
-    with steps() as step, compilation_named(step):
-        begun = list(islice(pieces, 2))  # the first step may be compiled
-    with interruptible() as interrupted:
+    with compiling_in_background(), steps() as step, compilation_named(step):
+        begun = list(islice(pieces, 2))  # what compiles is said before any text is shown
+    with compiling_in_background(), interruptible() as interrupted:
         for piece in chain(begun, pieces):
             sys.stdout.write(printable(piece.text))
             sys.stdout.flush()

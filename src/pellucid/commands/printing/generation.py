@@ -18,7 +18,7 @@ from pellucid.common.interrupts import interruptible
 from pellucid.common.wording import count, percent, short
 from pellucid.lens.spelling import is_special
 from pellucid.models.architectures import Decoder
-from pellucid.tasks.compiling import compilation_named
+from pellucid.tasks.compiling import compilation_named, compiling_in_background
 from pellucid.tasks.generated_text import Generated, Piece
 from pellucid.tasks.generation import BATCH, stream
 from pellucid.tasks.sampling import Sampling
@@ -155,13 +155,13 @@ def write(
             **options,
         )
     try:
-        # The first step may be compiled; its progress bar is shown before any text.
-        with steps() as step, compilation_named(step):
+        # What compiles is said before any text is shown.
+        with compiling_in_background(), steps() as step, compilation_named(step):
             step(f"reading {count(len(prompts.texts), 'prompt')}", 0, 1)
             for piece in islice(pieces, 2 * min(BATCH, len(texts))):
                 texts[piece.prompt * samples + piece.sample].add(piece)
         # KeyboardInterrupt raised in a callback of C code would be lost.
-        with interruptible() as interrupted:
+        with compiling_in_background(), interruptible() as interrupted:
             for piece in pieces:
                 if typist is not None:
                     typist.print_new()
