@@ -78,6 +78,19 @@ def each(
         yield from _each_in_parallel(function, items, threads)
 
 
+def together(function: Callable[[int], None], parts: int) -> None:
+    """Call a function with each number below `parts`, at most one for each thread of torch, all at
+    the same time. It calls no torch and lets others run: this thread makes the first call itself.
+    """
+    pool = _pool(torch.get_num_threads()) if parts > 1 else None
+    others = [pool.submit(function, part) for part in range(1, parts)] if pool else []
+    try:
+        function(0)
+    finally:
+        for other in others:
+            other.result()
+
+
 def _each_in_parallel(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[tuple[Item, Result]]:

@@ -58,7 +58,9 @@ def statistics(
     panels = panels.unflatten(-1, (-1, scores.key.shape[-1], kernel.PANEL))
 
     def pack(place: tuple[int, int]) -> None:
-        kernel.pack(_as_array(scores.key[place]), panels[place].numpy())
+        key = scores.key[place].to(torch.float32)
+        key = key if key.stride(-1) == 1 else key.contiguous()
+        kernel.pack(key.data_ptr(), key.stride(0) * 4, keys, panels[place].numpy())
 
     pairs = product(range(batch), range(panels.shape[1]))
     for _ in each(pack, pairs, lse.device, False):

@@ -20,6 +20,7 @@ from pellucid.attention.score_tiles import (
     lowest_bit,
     multiply,
     number,
+    transpose,
     weigh,
 )
 
@@ -35,15 +36,29 @@ def kernel(function: Any) -> Any:
 
 
 @kernel
-def pack(key: Any, panels: Any) -> None:
-    """Write keys (keys, dim) as panels (count, dim, PANEL), with 0 beyond the last key."""
+def pack(key: Any, apart: Any, keys: Any, panels: Any) -> None:
+    """Write keys as panels (count, dim, PANEL), with 0 beyond the last key.
+
+    Args:
+        key: address of (keys, dim) float32; the numbers of a key are one right after the other.
+        apart: bytes from one key to the next.
+        keys: how many.
+        panels: written.
+    """
+    dim = panels.shape[1]
     for at in range(panels.shape[0]):
-        part = key[at * PANEL : (at + 1) * PANEL]
-        for i in range(key.shape[1]):
-            for j in range(part.shape[0]):
-                panels[at, i, j] = part[j, i]
-            for j in range(part.shape[0], PANEL):
-                panels[at, i, j] = f32(0.0)
+        for first in range(0, PANEL, LANES):
+            row = at * PANEL + first
+            whole = dim // LANES * LANES if row + LANES <= keys else 0
+            for i in range(0, whole, LANES):
+                place = panels.ctypes.data + ((at * dim + i) * PANEL + first) * 4
+                transpose(key + row * apart + i * 4, apart, place, PANEL * 4)
+            for i in range(whole, dim):
+                for j in range(LANES):
+                    is_key = row + j < keys
+                    panels[at, i, first + j] = (
+                        number(key + (row + j) * apart, i) if is_key else f32(0.0)
+                    )
 
 
 @kernel

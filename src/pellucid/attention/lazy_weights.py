@@ -166,9 +166,10 @@ class LazyWeights(LazyMatrix):
 
     @property
     def kernel(self) -> str | None:
-        """What computed the logsumexp, and the context with it: "cpu flash", "flash", "cudnn" or
-        "efficient", PyTorch's fused kernels; "blockwise" or "reference". Joined by "and" where a
-        mask took several; None where the logsumexp is not known yet or came from elsewhere.
+        """What computed the logsumexp, and the context with it: "compiled", a kernel of our own;
+        "cpu flash", "flash", "cudnn" or "efficient", PyTorch's fused kernels; "blockwise" or
+        "reference". Joined by "and" where a mask took several; None where the logsumexp is not
+        known yet or came from elsewhere.
         """
         return self._kernel
 

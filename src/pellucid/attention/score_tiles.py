@@ -297,3 +297,65 @@ def number(typing_context: Any, address: Any, place: Any) -> Any:
         return load(builder, builder.add(address, builder.mul(place, long(4))), REAL, 4)
 
     return types.float32(types.int64, types.int64), generate
+
+
+@intrinsic
+def store_number(typing_context: Any, address: Any, place: Any, value: Any) -> Any:
+    """Write one of the float32 at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, place, value = arguments
+        _store(builder, value, builder.add(address, builder.mul(place, long(4))))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32), generate
+
+
+@intrinsic
+def copy(typing_context: Any, source: Any, count: Any, factor: Any, target: Any) -> Any:
+    """Write count * LANES numbers from one address to another, times a factor."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, count, factor, target = arguments
+        factor = _splat(builder, factor)
+
+        def step(at: Any, before: list[Any]) -> list[Any]:
+            place = builder.mul(at, long(4 * LANES))
+            numbers = load(builder, builder.add(source, place), factor.type, 4)
+            _store(builder, builder.fmul(numbers, factor), builder.add(target, place))
+            return []
+
+        looped(builder, count, [], step)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32, types.int64), generate
+
+
+@intrinsic
+def transpose(typing_context: Any, source: Any, apart: Any, target: Any, target_apart: Any) -> Any:
+    """Write LANES rows of LANES numbers as columns; addresses, and bytes between rows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, apart, target, target_apart = arguments
+
+        def place(start: Any, stride: Any, row: int) -> Any:
+            return builder.add(start, builder.mul(stride, long(row)))
+
+        rows = [
+            load(builder, place(source, apart, row), vector(REAL, LANES), 4) for row in range(LANES)
+        ]
+        width = 1
+        while width < LANES:  # squares of this width change places with their neighbours
+            low = [lane if not lane & width else LANES + lane - width for lane in range(LANES)]
+            high = [lane + width if not lane & width else LANES + lane for lane in range(LANES)]
+            for row in range(LANES):
+                if not row & width:
+                    pair = rows[row], rows[row + width]
+                    rows[row] = shuffled(builder, *pair, low)
+                    rows[row + width] = shuffled(builder, *pair, high)
+            width *= 2
+        for row, numbers in enumerate(rows):
+            _store(builder, numbers, place(target, target_apart, row))
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 4), generate

@@ -52,10 +52,10 @@ def forward(scores: Scores, value: Tensor, dropout: float) -> tuple[Tensor, Tens
     return _run(query, key, value, scores, plan(scores))
 
 
-def plan(scores: Scores) -> Plan:
-    """The kernel calls."""
+def plan(scores: Scores, backward: bool = False) -> Plan:
+    """The kernel calls, of the forward or of the backward pass."""
     documents = document_batches(scores)
-    return rectangles(scores) if documents is None else documents
+    return rectangles(scores, backward) if documents is None else documents
 
 
 def _are_small(scores: Scores) -> bool:
@@ -152,8 +152,8 @@ class _Fused(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, scores: Scores
     ) -> tuple[Tensor, Tensor, str]:
         ctx.set_materialize_grads(False)
-        ctx.scores, ctx.plan = scores, plan(scores)
-        context, logsumexp, kernel = _run(query, key, value, scores, ctx.plan)
+        ctx.scores = scores
+        context, logsumexp, kernel = _run(query, key, value, scores, plan(scores))
         ctx.save_for_backward(query, key, value, context, logsumexp)
         return context, logsumexp, kernel
 
@@ -165,6 +165,7 @@ class _Fused(torch.autograd.Function):
             raise BackendError("fused kernels have no second derivative; backend='blockwise' has")
         query, key, value, context, logsumexp = ctx.saved_tensors
         scores: Scores = ctx.scores
+        calls = plan(scores, backward=True)
         inputs = query, key, value
         if of_context is None:
             of_context = torch.zeros_like(context)
@@ -197,11 +198,11 @@ class _Fused(torch.autograd.Function):
             )
             return *grads[:2], grads[2][..., : inputs[2].shape[-1]]
 
-        if (only := _only(ctx.plan, scores)) is not None:
+        if (only := _only(calls, scores)) is not None:
             grads = run(only)
         else:
             grads = tuple(torch.zeros_like(x, dtype=scores.dtype) for x in inputs)
-            for call in ctx.plan:
+            for call in calls:
                 of_query, of_key, of_value = run(call)
                 call.add_to_queries(grads[0], of_query)
                 call.add_to_keys(grads[1], of_key)

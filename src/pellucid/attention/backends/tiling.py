@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pellucid.attention import intervals
+from pellucid.attention import fused_attention, intervals
 from pellucid.attention.masks import Band, Mask, is_causal
 from pellucid.attention.scores import Scores
 
@@ -134,9 +134,14 @@ class Rectangle:
         )
 
 
-def rectangles(scores: Scores) -> list[Rectangle]:
-    """Cover all that is visible, and as little else as whole kernel calls allow."""
-    calls = _cover_all(scores)
+def rectangles(scores: Scores, backward: bool = False) -> list[Rectangle]:
+    """Cover all that is visible, and as little else as whole kernel calls allow.
+
+    Args:
+        scores: what to cover.
+        backward: whether the calls are those of the backward pass.
+    """
+    calls = _cover_all(scores, backward)
     if scores.query.device.type != "cpu" or math.prod(scores.shape) <= STRETCH:
         return calls
     return [part for rectangle in calls for part in _stretches(rectangle, scores)]
@@ -165,7 +170,7 @@ def _stretches(rectangle: Rectangle, scores: Scores) -> Iterator[Rectangle]:
             yield Rectangle(rectangle.items, part, slice(left + start, end), causal=True)
 
 
-def _cover_all(scores: Scores) -> list[Rectangle]:
+def _cover_all(scores: Scores, backward: bool) -> list[Rectangle]:
     batch, _, queries, keys = scores.shape
     mask, everything = scores.mask, slice(0, batch)
     if batch == 0:
@@ -175,7 +180,7 @@ def _cover_all(scores: Scores) -> list[Rectangle]:
     is_plain = mask.batch is None and scores.bias is None
     if is_plain and is_causal(mask) and mask.offset == 0:  # the most common call
         whole = Rectangle(everything, slice(0, queries), slice(0, min(queries, keys)), causal=True)
-        return _strips(whole, mask) if _computes_hidden(scores) else [whole]
+        return _strips(whole, mask) if _computes_hidden(scores, backward) else [whole]
     parts = (
         [(everything, mask)]
         if mask.batch is None
@@ -191,14 +196,16 @@ def _cover_all(scores: Scores) -> list[Rectangle]:
     return list(calls) if biased else _joined(calls)
 
 
-def _computes_hidden(scores: Scores) -> bool:
+def _computes_hidden(scores: Scores, backward: bool) -> bool:
     """Whether one causal call computes the hidden scores too, as the kernel of the CPU does up to
     512 keys, which it takes at once.
     """
     batch, heads, queries, keys = scores.shape
     is_short = queries == keys and (STRIPS - 1) * STRIP_ROWS < keys <= STRIPS * STRIP_ROWS
     is_worth_it = is_short and batch * heads >= LEAST_HEADS and scores.dtype == torch.float32
-    return is_worth_it and scores.query.device.type == "cpu"
+    if not is_worth_it or scores.query.device.type != "cpu":
+        return False
+    return backward or not fused_attention.is_best(scores.query, scores.key, causal=True)
 
 
 def _strips(whole: Rectangle, mask: Mask) -> list[Rectangle]:
