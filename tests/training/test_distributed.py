@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ from pellucid.training.report import Report
 from pellucid.training.settings import Settings
 from tests.training.tiny import objective
 
-STEPS = 4
+STEPS, SAVED = 4, 2
 
 
-def trained(directory, kind, shard, steps, resume):
+def trained(directory, kind, shard, resume=False):
     """Runs in each process; the first leaves the weights and the measures behind."""
-    sizes = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31, "save_every": steps}
+    sizes = {"steps": STEPS, "batch_tokens": 53, "part_tokens": 31}
     settings = Settings(**sizes, shard=shard, average=0.9, precision="float32")
     folder = directory / "training"
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,14 +29,21 @@ def trained(directory, kind, shard, steps, resume):
     run = Trainer(made, settings, folder, Report(folder, STEPS, 53))
     if resume:
         run._resume()
-    while run.step < steps:
+        assert run.step == SAVED
+    while run.step < STEPS:
         run.update()
         run.step += 1
-    run._save()
-    if steps == STEPS:  # only what ends is compared
-        measures = run._evaluate()
-        if run.processes.is_first:
-            (directory / "measures.json").write_text(json.dumps(measures))
+        if run.step == SAVED:
+            run._save()
+    measures = run._evaluate()
+    if run.processes.is_first:
+        (directory / "measures.json").write_text(json.dumps(measures))
+
+
+def stopped(whole, parts):
+    """A run as it was when it saved itself."""
+    step = f"training/checkpoints/step-{SAVED:07d}"
+    shutil.copytree(whole / step, parts / step)
 
 
 def _process(rank, port, calls):
@@ -70,14 +78,15 @@ def measures(directory: Path):
 )
 def test_two_processes_learn_what_one_does_and_go_on_for_each_other(kind, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
-    trained(tmp_path / "one", kind, False, STEPS, False)
-    trained(tmp_path / "from-one", kind, False, 2, False)
+    trained(tmp_path / "one", kind, shard=False)
+    stopped(tmp_path / "one", tmp_path / "from-one")
     in_two(
-        *(partial(trained, tmp_path / f"two-{x}", kind, x, STEPS, False) for x in (False, True)),
-        partial(trained, tmp_path / "from-two", kind, True, 2, False),
-        partial(trained, tmp_path / "from-one", kind, True, STEPS, True),
+        partial(trained, tmp_path / "two-False", kind, shard=False),
+        partial(trained, tmp_path / "two-True", kind, shard=True),
+        partial(trained, tmp_path / "from-one", kind, shard=True, resume=True),
     )
-    trained(tmp_path / "from-two", kind, False, STEPS, True)
+    stopped(tmp_path / "two-True", tmp_path / "from-two")
+    trained(tmp_path / "from-two", kind, shard=False, resume=True)
     expected = measures(tmp_path / "one")
     for other in ("two-False", "two-True", "from-one", "from-two"):
         assert measures(tmp_path / other) == pytest.approx(expected, rel=1e-5)
