@@ -260,7 +260,11 @@ def test_an_expected_failure_is_one_line(run, arguments, message):
         (["scaling", "--keys", "few"], "'few'"),
         (["scaling", "--keys=few"], "'few'"),
         (["explain", "--example", "journey", "--weights", "heavy"], "'heavy'"),
-        (["explain", "Hi", "--layer"], "requires an argument"),
+        (["explain", "Hi", "--layer"], "requires an argument; see pellucid explain --help"),
+        (
+            ["ablate", "Hi", "--by", "x"],
+            "'--by': 'x' is not one of 'zero', 'mean'; see",
+        ),
         (["scaling", "more"], "more"),
         (
             ["explain", "Write", "a", "poem"],

@@ -194,8 +194,11 @@ def _with_option_name(message: str, arguments: list[str]) -> str:
 def _usage_message(error: Exception, arguments: list[str]) -> str:
     """click's message, with the value that was given, and where to find help."""
     context, option = getattr(error, "ctx", None), getattr(error, "param", None)
-    command = context.command_path if context else "pellucid"
+    known = getattr(_command(), "commands", {})
+    path = ["pellucid", *(word for word in arguments[:1] if word in known)]
+    command = context.command_path if context else " ".join(path)
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    message = message.replace("Value error, ", "")  # where a value is not one of an enumeration
     if isinstance(error, typer.BadParameter):
         for name in option.opts if option else ():
             values = [after for before, after in pairwise(arguments) if before == name]
