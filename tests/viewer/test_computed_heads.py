@@ -160,10 +160,16 @@ def test_weights_are_the_library_s_within_what_float16_rounds(reading, all_kinds
         assert (off <= budget).all(), (RECORDS[int(path.split("/")[1])].name, path, off.max())
 
 
-def test_tiles_are_pooled_as_by_the_library(reading, monkeypatch):
+@pytest.fixture(scope="module")
+def long():
+    """A catalogue, and one head of it as a file."""
     sizes = LONG, LONG, LONG_DIM
     catalogue = catalogue_of(record("long", masks.causal(), sizes=sizes))
-    text = exported(catalogue, heads=[1])
+    return catalogue, exported(catalogue, heads=[1])
+
+
+def test_tiles_are_pooled_as_by_the_library(reading, long, monkeypatch):
+    catalogue, text = long
     place = Place(0, 0, 1)
     the_map = tile_pyramid.Map(rounded(ComputedHeads(catalogue).plan(place).scores))
     monkeypatch.setattr(tile_pyramid, "SOON", 0)

@@ -400,8 +400,12 @@ def cell(page: Page, name: str) -> Locator:
     return page.locator(f"td[data-cell='{name}']").first
 
 
+def computed(page: Page) -> Locator:
+    return page.get_by_role("group", name="How the number is computed")
+
+
 def said(page: Page) -> str:
-    return page.get_by_role("group", name="How the number is computed").inner_text()
+    return computed(page).inner_text()
 
 
 def weights_shown(page: Page, count: int) -> list[str]:
@@ -451,6 +455,7 @@ def test_a_number_lights_what_it_is_made_of(shown, opened):
 def test_every_number_says_where_it_comes_from(shown, opened, example):
     """By arrow keys alone, each table a stop of its own."""
     page = opened(shown("decoder"), "lesson", f"example={example}")
+    explained = computed(page).element_handle()
     for grid in page.get_by_role("main").get_by_role("grid").all():
         grid.locator("td[tabindex='0']").focus()
         names, seen = grid.locator("td[data-cell]"), set()
@@ -463,8 +468,10 @@ def test_every_number_says_where_it_comes_from(shown, opened, example):
             while name is None or name != before:  # at the end of a row an arrow leads nowhere
                 before = name
                 place = page.locator("td.pointed:focus")
-                text, name = place.evaluate("(one) => [one.innerText, one.dataset.cell]")
-                assert text in said(page)
+                text, name, told = place.evaluate(
+                    "(one, other) => [one.innerText, one.dataset.cell, other.innerText]", explained
+                )
+                assert text in told
                 seen.add(name)
                 page.keyboard.press("ArrowRight")
             page.keyboard.press("ArrowDown")

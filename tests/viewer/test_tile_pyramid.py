@@ -104,12 +104,14 @@ def test_tiles_are_what_they_stand_for(examples: settings) -> None:
 def test_single_weights_are_equal_to_the_last_bit(mask: str) -> None:
     whole = made(53, 61, mask)
     whole.tile(whole.top, 0, 0)  # what was found before makes no difference
+    places, expected = list(itertools.product(range(14), range(16))), []
+    for row, col in places:
+        weights = made(53, 61, mask).weights
+        with torch.no_grad():  # under autograd what is hidden is masked in a copy
+            expected.append(weights[0, 4 * row : 4 * row + 4, 4 * col : 4 * col + 4])
     for _ in range(2):
-        for row, col in itertools.product(range(14), range(16)):
-            weights = made(53, 61, mask).weights
-            with torch.no_grad():  # under autograd what is hidden is masked in a copy
-                expected = weights[0, 4 * row : 4 * row + 4, 4 * col : 4 * col + 4]
-            assert torch.equal(whole.tile(0, row, col).cells, expected)
+        for place, cells in zip(places, expected, strict=True):
+            assert torch.equal(whole.tile(0, *place).cells, cells)
 
 
 def test_what_is_kept_is_bounded() -> None:
