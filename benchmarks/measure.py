@@ -1,6 +1,9 @@
 """Timing beside a peer on a noisy machine, and peak memory in a process of its own."""
 
+import ctypes
+import gc
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -102,8 +105,20 @@ def _serve(make: Callable[[], Call], pipe: Connection) -> None:
 
 def printed_by(code: str) -> float:
     """The number that a fresh Python process prints when it runs `code`."""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(ran.stdout)
+    [number] = all_printed_by(code)
+    return number
+
+
+def all_printed_by(code: str, **environment: str) -> list[float]:
+    """The numbers that a fresh Python process prints when it runs `code`."""
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+    )
+    return [float(word) for word in ran.stdout.split()]
 
 
 def import_seconds(statement: str) -> float:
@@ -111,6 +126,12 @@ def import_seconds(statement: str) -> float:
     return printed_by(
         f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
     )
+
+
+def release() -> None:
+    """Give memory that is free, but kept for later, back to the system (glibc)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 class PeakMemory:
@@ -126,8 +147,13 @@ class PeakMemory:
         self._before = _high_water_mark()
         return self
 
+    @property
+    def so_far(self) -> int:
+        """The same inside the block."""
+        return _high_water_mark() - self._before
+
     def __exit__(self, *_: object) -> None:
-        self.extra = _high_water_mark() - self._before
+        self.extra = self.so_far
 
 
 def _high_water_mark() -> int:
