@@ -130,15 +130,15 @@ def _subject(
     """What is measured; arguments as of `ablate`."""
     named: Mapping[str, Tensor] = inputs if isinstance(inputs, Mapping) else {"": inputs}
     tensors = dict(named)
-    for name, one in tensors.items():
-        if not isinstance(one, Tensor):
-            raise TypeMismatchError(f"inputs must be tensors; '{name}' is {type(one).__name__}")
-    if any(one.ndim < 2 or len(one) != 1 for one in tensors.values()):
-        shapes = ", ".join(str(tuple(one.shape)) for one in tensors.values())
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeMismatchError(f"inputs must be tensors; '{name}' is {type(tensor).__name__}")
+    if any(tensor.ndim < 2 or len(tensor) != 1 for tensor in tensors.values()):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
         raise ArgumentError(f"inputs must be of one text, (1, tokens) each, not {shapes}")
-    found: Distributions | Answer
+    measured: Distributions | Answer
     if callable(measure):
-        found = Answer(
+        measured = Answer(
             name="answer", about="fall of the measure", read=_columns(measure), change=fall
         )
     else:
@@ -146,8 +146,8 @@ def _subject(
             raise ArgumentError(f"measure must be 'kl', 'loss' or a function, not {measure!r}")
         if targets is None:
             targets = _next_tokens(tensors)
-        found = Distributions(name=measure, about=ABOUT[measure], targets=targets)
-        if measure == "loss" and not found.known:
+        measured = Distributions(name=measure, about=ABOUT[measure], targets=targets)
+        if measure == "loss" and not measured.known:
             raise ArgumentError("the loss is that of a token that follows: give two or more tokens")
     call: Callable[..., Any] = model
     if "" in named:
@@ -155,8 +155,8 @@ def _subject(
     return Subject(
         model=model,
         run=runs_of(model, tensors, call),
-        tokens=sum(one.shape[1] for name, one in tensors.items() if "mask" not in name),
-        measure=found,
+        tokens=sum(tensor.shape[1] for name, tensor in tensors.items() if "mask" not in name),
+        measure=measured,
         tokenizer=tokenizer,
     )
 

@@ -39,14 +39,14 @@ def turned(output: Tensor, projection: Tensor, number: int, seed: int) -> Tensor
     sizes, directions = sizes[kept], directions[kept]  # (rank,), (rank, value_dim)
     written = (output.double().cpu() @ directions.T) * sizes  # in axes of the residual stream
     width = len(sizes)
-    found = []
+    outputs = []
     for _ in range(number):
         matrix = torch.randn(width, width, generator=generator, dtype=torch.float64)
         # The sign of the diagonal makes the rotation uniform (Mezzadri 2007, section 5).
         rotation, upper = torch.linalg.qr(matrix)
         rotation = rotation * upper.diagonal().sign()
-        found.append(((written @ rotation) / sizes) @ directions)
-    return torch.stack(found).to(output)
+        outputs.append(((written @ rotation) / sizes) @ directions)
+    return torch.stack(outputs).to(output)
 
 
 def seed_of(seed: int, name: str, head: int) -> int:
@@ -61,5 +61,5 @@ def chance(effect: float, controls: Sequence[float]) -> float:
     """
     if not controls:
         return math.nan
-    as_much = sum(abs(one) >= abs(effect) for one in controls)
+    as_much = sum(abs(control) >= abs(effect) for control in controls)
     return (1 + as_much) / (1 + len(controls))

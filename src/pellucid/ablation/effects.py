@@ -56,7 +56,7 @@ def compared(row: HeadEffect, controls: Sequence[float]) -> HeadEffect:
         row,
         random=fmean(controls),
         deviation=stdev(controls) if len(controls) > 1 else math.nan,
-        beaten=sum(abs(one) < abs(row.effect) for one in controls) / len(controls),
+        beaten=sum(abs(control) < abs(row.effect) for control in controls) / len(controls),
         chance=chance(row.effect, controls),
     )
 
@@ -67,7 +67,7 @@ class About:
 
     measure: str
     """The name of what is in the column `effect`."""
-    said: str
+    description: str
     """What that is."""
     by: By
     """What took the head's place."""
@@ -114,11 +114,12 @@ class Ablation(RowTable[HeadEffect]):
 
 def shares_below(effects: Sequence[float]) -> list[float]:
     """For each number, the share of the others that are smaller, whatever the sign; ties half."""
-    sizes = [abs(one) for one in effects]
+    sizes = [abs(other) for other in effects]
     others = len(sizes) - 1
     if not others:
         return [math.nan] * len(sizes)
     return [
-        (sum(one < size for one in sizes) + 0.5 * (sum(one == size for one in sizes) - 1)) / others
+        (sum(other < size for other in sizes) + 0.5 * (sum(other == size for other in sizes) - 1))
+        / others
         for size in sizes
     ]

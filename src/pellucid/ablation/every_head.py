@@ -71,11 +71,11 @@ def knock_out_heads(
             FINGERPRINT: trial.fingerprint(),
         },
     )
-    if journal.found:
-        begun(journal.found)
-    found = _knocked_out(trial, table, by, journal, step)
+    if journal.resumed:
+        begun(journal.resumed)
+    all_figures = _knocked_out(trial, table, by, journal, step)
     name = measure.name
-    above = shares_below([one[name] for one in found])
+    above = shares_below([figures[name] for figures in all_figures])
     rows = [
         HeadEffect(
             layer=row.layer,
@@ -89,7 +89,7 @@ def knock_out_heads(
                 column: figures[column] for column in ("kl", "kl_last", "loss") if column in figures
             },
         )
-        for row, figures, share in zip(table, found, above, strict=True)
+        for row, figures, share in zip(table, all_figures, above, strict=True)
     ]
     about = about_of(trial, by, seed, controls)
     ablation = Ablation(rows, about)
@@ -145,7 +145,7 @@ def about_of(trial: Trial, by: By, seed: int, controls: int) -> About:
     subject, loss = trial.subject, trial.plain_loss
     return About(
         measure=trial.measure.name,
-        said=trial.measure.about,
+        description=trial.measure.about,
         by=by,
         tokens=subject.tokens,
         seed=seed,
@@ -185,7 +185,7 @@ def _random_heads(
     }
     names = list(dict.fromkeys(row.name for row in rows if todo[row.place]))
     recording = _recorded(trial.subject, names) if names else None
-    found = {}
+    effects = {}
     for row in rows:
         done += number - len(todo[row.place])
         if todo[row.place]:
@@ -201,8 +201,8 @@ def _random_heads(
                 done += len(batch)
                 step(what, done, of)
         keys = [_key_of_random(row, n) for n in range(number)]
-        found[row.place] = [journal.numbers(key)[about.measure] for key in keys]
-    return found
+        effects[row.place] = [journal.numbers(key)[about.measure] for key in keys]
+    return effects
 
 
 def _recorded(subject: Subject, names: Sequence[str]) -> Recording:

@@ -38,8 +38,8 @@ class Journal:
             FileError: it cannot be read or written.
         """
         self._path = path
-        self._found: dict[str, Any] = {}
-        self.found = 0
+        self._entries: dict[str, Any] = {}
+        self.resumed = 0
         """How many figures an earlier run had."""
         if path is None:
             return
@@ -53,11 +53,11 @@ class Journal:
             entry = _parsed(path, line)
             if not (isinstance(entry, dict) and isinstance(entry.get("key"), str)):
                 raise FileError(f"'{path}' is damaged: a line has no key")
-            self._found[entry["key"]] = entry.get("value")
-        self.found = len(self._found)
+            self._entries[entry["key"]] = entry.get("value")
+        self.resumed = len(self._entries)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._found
+        return key in self._entries
 
     def numbers(self, key: str) -> dict[str, float]:
         """Figures by name.
@@ -65,7 +65,7 @@ class Journal:
         Raises:
             FileError: the file has something else there.
         """
-        value = self._found[key]
+        value = self._entries[key]
         if not isinstance(value, dict) or not all(map(_is_number, value.values())):
             raise FileError(f"'{self._path}' is damaged: {short(key, 80)} has no numbers")
         return value
@@ -76,7 +76,7 @@ class Journal:
         Raises:
             FileError: the file cannot be written.
         """
-        self._found[key] = dict(value)
+        self._entries[key] = dict(value)
         if self._path is not None:
             self._write("ab", {"key": key, "value": value})
 
@@ -132,27 +132,27 @@ def _parsed(path: Path, line: bytes) -> Any:
         ) from error
 
 
-def _check_same(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict) or found.get("pellucid") != FORMAT:
+def _check_same(path: Path, header: Any, wanted: Mapping[str, Any]) -> None:
+    if not isinstance(header, dict) or header.get("pellucid") != FORMAT:
         raise ExistsError(f"'{path}' exists and holds no figures of heads; give another name")
     for name, value in wanted.items():
-        if _is_same(found.get(name), value):
+        if _is_same(header.get(name), value):
             continue
         if name == FINGERPRINT:
             raise ArgumentError(f"'{path}' is of another text or model; give another file")
         raise ArgumentError(
-            f"'{path}' is of a run with {name} {short(json.dumps(found.get(name)), 60)}, not "
+            f"'{path}' is of a run with {name} {short(json.dumps(header.get(name)), 60)}, not "
             f"{short(json.dumps(value), 60)}; give another file"
         )
 
 
-def _is_same(found: Any, value: Any) -> bool:
+def _is_same(stored: Any, value: Any) -> bool:
     """Whether it is equal, up to the rounding of numbers."""
-    if isinstance(value, list) and isinstance(found, list) and len(found) == len(value):
-        return all(map(_is_same, found, value))
-    if isinstance(value, float) and _is_number(found):
-        return math.isclose(found, value, rel_tol=1e-4, abs_tol=1e-6)
-    return bool(found == value)
+    if isinstance(value, list) and isinstance(stored, list) and len(stored) == len(value):
+        return all(map(_is_same, stored, value))
+    if isinstance(value, float) and _is_number(stored):
+        return math.isclose(stored, value, rel_tol=1e-4, abs_tol=1e-6)
+    return bool(stored == value)
 
 
 def _is_number(value: Any) -> bool:

@@ -29,8 +29,8 @@ def edited(model: nn.Module, items: Sequence[Sequence[Edit]]) -> Iterator[None]:
     """Inside, item i of every batch runs with the edits `items[i]`."""
     with intervene(model) as edit:
         for item, edits in enumerate(items):
-            for one in edits:
-                edit.knock_out(one.name, one.head, items=item, by=one.by)
+            for change in edits:
+                edit.knock_out(change.name, change.head, items=item, by=change.by)
         yield
 
 

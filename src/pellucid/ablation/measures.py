@@ -64,24 +64,24 @@ class Distributions(Measure):
             start: the first position.
         """
         targets = self.targets[start : start + len(plain)].to(plain.device)
-        found, change = divergence(plain, changed)
+        divergences, change = divergence(plain, changed)
         at = targets.clamp(min=0).unsqueeze(-1)
         before = plain.gather(-1, at)
         after = changed.gather(-1, at.expand(len(changed), -1, -1))
         rise = change - (after - before).squeeze(-1)
-        return found, rise.masked_fill(targets == UNKNOWN, 0.0)
+        return divergences, rise.masked_fill(targets == UNKNOWN, 0.0)
 
     def figures(self, far: Tensor, rise: Tensor) -> list[dict[str, float]]:
         """Of each item, from `changes` at all positions."""
         known = self.known
-        found = []
-        for one, more in zip(far, rise, strict=True):
-            figures = {"kl": float(one.mean()), "kl_last": float(one[-1])}
+        rows = []
+        for distance, more in zip(far, rise, strict=True):
+            figures = {"kl": float(distance.mean()), "kl_last": float(distance[-1])}
             if known:
                 total = float(more.sum())
                 figures |= {"loss": total / known, "logprob": total}
-            found.append(figures)
-        return found
+            rows.append(figures)
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)

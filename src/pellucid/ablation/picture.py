@@ -31,7 +31,7 @@ def by_layer(rows: Sequence[HeadEffect]) -> dict[str, list[HeadEffect]]:
     return layers
 
 
-def told(row: HeadEffect) -> str:
+def tooltip(row: HeadEffect) -> str:
     """A head in one line."""
     parts = [f"head {row.place}" + (f", {row.role}" if row.role else ""), f"{row.effect:.3g}"]
     if not math.isnan(row.above):
@@ -41,7 +41,9 @@ def told(row: HeadEffect) -> str:
     return "; ".join(parts)
 
 
-def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: bool = True) -> str:
+def to_svg(
+    ablation: Ablation, letters: Mapping[str, str], *, title: str, styled: bool = True
+) -> str:
     """The map as a self-contained SVG; each head says its numbers on hover.
 
     Args:
@@ -50,12 +52,12 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
         title: the heading.
         styled: whether to include the style sheet; a page that has its own does not need it.
     """
-    layers = by_layer(found)
+    layers = by_layer(ablation)
     widest = max(map(len, layers.values()))
     width = max(NARROWEST, 2 * MARGIN + SIDE + widest * (CELL + GAP))
     body = lines(title, MARGIN, 44, 19, width - 2 * MARGIN, "title")
     top = 36.0 + 28 * len(body)
-    size = dict(zip((row.place for row in found), sizes(found), strict=True))
+    size = dict(zip((row.place for row in ablation), sizes(ablation), strict=True))
     for number, (label, rows) in enumerate(layers.items()):
         y = top + number * (CELL + GAP)
         body.append(
@@ -73,21 +75,22 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
                     f'rx="7" fill="none" stroke="var(--ink)" stroke-width="1.5"/>'
                 )
             body.append(
-                f'<g><title>{safe(told(row))}</title>{ring}<rect x="{x:g}" y="{y:g}" '
+                f'<g><title>{safe(tooltip(row))}</title>{ring}<rect x="{x:g}" y="{y:g}" '
                 f'width="{CELL:g}" height="{CELL:g}" rx="5" class="w{step}"/>'
                 f'<text x="{x + CELL / 2:g}" y="{y + 19:g}" font-size="13" text-anchor="middle" '
                 f'class="t{step}">{safe(letters.get(row.role, "?"))}</text></g>'
             )
     y = top + len(layers) * (CELL + GAP) + 24
-    present = {row.role for row in found}
+    present = {row.role for row in ablation}
     named = ", ".join(
         f"{letter} {role or 'no clear role'}" for role, letter in letters.items() if role in present
     )
     for text in (
         f"A row for each layer, a column for each head. Letters: {named}.",
-        f"Shade: {found.about.said}, without the head; the root of its share of the largest.",
-        f"Ringed: of {len(found.controls)} heads that were compared, those that do more than 95% "
-        "of random heads of the same size.",
+        f"Shade: {ablation.about.description}, without the head; the root of its share of the "
+        "largest.",
+        f"Ringed: of {len(ablation.controls)} heads that were compared, those that do more than "
+        "95% of random heads of the same size.",
     ):
         written = lines(text, MARGIN, y, 12.5, width - 2 * MARGIN, "soft")
         body += written
@@ -95,12 +98,12 @@ def to_svg(found: Ablation, letters: Mapping[str, str], *, title: str, styled: b
     return frame(title, width, y + 6, body, styled=styled)
 
 
-def to_html(found: Ablation, letters: Mapping[str, str], *, title: str) -> str:
+def to_html(ablation: Ablation, letters: Mapping[str, str], *, title: str) -> str:
     """The map, and below it every head, the largest effect first."""
-    svg = to_svg(found, letters, title=title, styled=False)
-    titles = ("head", "role", found.about.measure, "more than", "random heads", "p")
+    svg = to_svg(ablation, letters, title=title, styled=False)
+    titles = ("head", "role", ablation.about.measure, "more than", "random heads", "p")
     rows = []
-    for row in found.ranked():
+    for row in ablation.ranked():
         is_compared = row.matters is not None
         random = f"{row.random:.3g} ± {row.deviation:.2g}" if is_compared else ""
         above = "" if math.isnan(row.above) else percent(row.above)
@@ -111,6 +114,6 @@ def to_html(found: Ablation, letters: Mapping[str, str], *, title: str) -> str:
             + "".join(f"<td>{safe(cell)}</td>" for cell in cells)
             + "</tr>"
         )
-    head = "".join(f"<th>{safe(one)}</th>" for one in titles)
+    head = "".join(f"<th>{safe(heading)}</th>" for heading in titles)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return page(title, f'<div class="scroll">{svg}</div><section>{table}</section>')

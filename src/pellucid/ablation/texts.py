@@ -123,8 +123,8 @@ def _translating(
     if not written:
         raise ArgumentError(f"{checkpoint.name} writes nothing for this text; give --target")
     inputs = {**inputs, "decoder_input_ids": torch.tensor([[*start, *written[:-1]]])}
-    said = checkpoint.tokenizer.decode(written)
-    return _predicting(checkpoint, inputs, measure, written, target=said)
+    text = checkpoint.tokenizer.decode(written)
+    return _predicting(checkpoint, inputs, measure, written, target=text)
 
 
 def _translation(checkpoint: Checkpoint, ids: Tensor) -> tuple[list[int], list[int]]:
@@ -133,9 +133,9 @@ def _translation(checkpoint: Checkpoint, ids: Tensor) -> tuple[list[int], list[i
     if isinstance(network, EncoderDecoder):
         assert network.tokenizer is not None
         source = network.tokenizer.decode(ids[0].tolist())
-        [said] = translate(network, [source], whole=True, protect="none")
-        start = said.start if said.start is not None else checkpoint.starts_target
-        return [start or 0], said.ids
+        [translation] = translate(network, [source], whole=True, protect="none")
+        start = translation.start if translation.start is not None else checkpoint.starts_target
+        return [start or 0], translation.ids
     assert isinstance(checkpoint, TheirCheckpoint)
     written = checkpoint.write(ids, LONGEST)[0].tolist()
     return written[:1], written[1:]
@@ -145,24 +145,24 @@ def _answering(outcome: Outcome, measure: str) -> Subject:
     facts = {}
     if measure == "cosine" and isinstance(outcome.checkpoint.model, Encoder):
         outcome = Embedded(outcome.checkpoint, outcome.inputs)
-    found = Answer(name=measure, about=ABOUT[measure], change=outcome.effect)
+    measured = Answer(name=measure, about=ABOUT[measure], change=outcome.effect)
     if isinstance(outcome, Labels):
         label = int(outcome.run()[0].argmax())
         facts = {"label": outcome.names[label]}
         if measure == "logit":
-            found = Answer(
+            measured = Answer(
                 name=measure,
                 about=ABOUT[measure],
                 read=lambda scores: log_odds(scores, label),
                 change=fall,
             )
         else:
-            found = Answer(name=measure, about=KL_OF_LABELS, change=outcome.effect)
+            measured = Answer(name=measure, about=KL_OF_LABELS, change=outcome.effect)
     return Subject(
         model=outcome.checkpoint.model,
         run=outcome.run,
         tokens=outcome.inputs["input_ids"].shape[1],
-        measure=found,
+        measure=measured,
         name=outcome.checkpoint.name,
         tokenizer=outcome.checkpoint.tokenizer,
         facts=facts,

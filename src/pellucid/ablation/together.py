@@ -54,7 +54,7 @@ class SetEffect:
     @property
     def beaten(self) -> int:
         """How many random sets do less, whatever the sign."""
-        return sum(abs(one) < abs(self.effect) for one in self.controls.values())
+        return sum(abs(effect) < abs(self.effect) for effect in self.controls.values())
 
     @property
     def chance(self) -> float:
@@ -94,7 +94,7 @@ def knock_out_together(
     check(subject, by, controls)
     step("reading the text", 0, 1)
     table = heads_of(subject, layers)
-    chosen = _chosen(table, wanted)
+    chosen = _choose_heads(table, wanted)
     others = [row for row in table if row not in chosen]
     if controls and len(others) < len(chosen):
         raise ArgumentError(
@@ -104,42 +104,45 @@ def knock_out_together(
     trial = Trial(subject, list(dict.fromkeys(row.name for row in table)))
     sets = [chosen, *_random_sets(others, len(chosen), controls, seed)]
     what = f"knocking out {count(len(chosen), 'head')} and {len(sets) - 1} random sets"
-    done, found = 0, list[Figures]()
+    done, all_figures = 0, list[Figures]()
     for batch in batches(sets, trial.at_once):
         step(what, done, len(sets))
-        found += trial.figures([[Edit(row.name, row.head, by) for row in one] for one in batch])
+        all_figures += trial.figures(
+            [[Edit(row.name, row.head, by) for row in group] for group in batch]
+        )
         done += len(batch)
     measure = trial.measure.name
     return SetEffect(
         about=about_of(trial, by, seed, len(sets) - 1),
-        heads=_places(chosen),
-        effect=found[0][measure],
-        figures=found[0],
+        heads=_head_names(chosen),
+        effect=all_figures[0][measure],
+        figures=all_figures[0],
         controls={
-            _places(one): figures[measure] for one, figures in zip(sets, found, strict=True)
-            if one is not chosen
+            _head_names(group): figures[measure]
+            for group, figures in zip(sets, all_figures, strict=True)
+            if group is not chosen
         },
     )  # fmt: skip
 
 
-def _chosen(table: HeadTable, wanted: Sequence[str]) -> list[HeadRow]:
-    wanted = [one.strip() for one in wanted]
+def _choose_heads(table: HeadTable, wanted: Sequence[str]) -> list[HeadRow]:
+    wanted = [name.strip() for name in wanted]
     if not wanted or not all(wanted):
         raise ArgumentError('heads must be like "2.2" or "previous token", and at least one')
-    found: set[str] = set()
-    for one in wanted:
-        is_place = PLACE.fullmatch(one) is not None
-        places = [row.place for row in table if one == (row.place if is_place else row.role)]
-        if not places and is_place:
+    chosen: set[str] = set()
+    for name in wanted:
+        is_place = PLACE.fullmatch(name) is not None
+        matches = [row.place for row in table if name == (row.place if is_place else row.role)]
+        if not matches and is_place:
             first, last = table[0].place, table[-1].place
-            raise UnknownNameError(f"there is no head '{one}'; the heads are {first} to {last}")
-        if not places:
+            raise UnknownNameError(f"there is no head '{name}'; the heads are {first} to {last}")
+        if not matches:
             roles = listing(sorted({f"'{row.role}'" for row in table if row.role}) or ["none"])
             raise UnknownNameError(
-                f"no head has the role '{one}' on this text; the roles are {roles}"
+                f"no head has the role '{name}' on this text; the roles are {roles}"
             )
-        found.update(places)
-    return [row for row in table if row.place in found]
+        chosen.update(matches)
+    return [row for row in table if row.place in chosen]
 
 
 def _random_sets(
@@ -147,14 +150,14 @@ def _random_sets(
 ) -> list[list[HeadRow]]:
     """Different sets of heads, all if there are no more."""
     if comb(len(others), size) <= number:
-        return [list(one) for one in combinations(others, size)]
+        return [list(heads) for heads in combinations(others, size)]
     generator = random.Random(seed)
-    found: dict[tuple[int, ...], list[HeadRow]] = {}
-    while len(found) < number:
-        places = tuple(sorted(generator.sample(range(len(others)), size)))
-        found[places] = [others[place] for place in places]
-    return list(found.values())
+    sets: dict[tuple[int, ...], list[HeadRow]] = {}
+    while len(sets) < number:
+        indices = tuple(sorted(generator.sample(range(len(others)), size)))
+        sets[indices] = [others[index] for index in indices]
+    return list(sets.values())
 
 
-def _places(rows: Sequence[HeadRow]) -> tuple[str, ...]:
+def _head_names(rows: Sequence[HeadRow]) -> tuple[str, ...]:
     return tuple(row.place for row in rows)

@@ -25,10 +25,10 @@ def rotate(x: Any, cosine: Any, sine: Any, has_neighbours: Any) -> None:
     half = cosine.shape[0] // 2
     for head in range(x.shape[0]):
         for j in range(half):  # both halves of the angles are equal
-            one, other = (2 * j, 2 * j + 1) if has_neighbours else (j, j + half)
-            first, second = x[head, one], x[head, other]
-            x[head, one] = first * cosine[j] - second * sine[j]
-            x[head, other] = second * cosine[j] + first * sine[j]
+            left, right = (2 * j, 2 * j + 1) if has_neighbours else (j, j + half)
+            first, second = x[head, left], x[head, right]
+            x[head, left] = first * cosine[j] - second * sine[j]
+            x[head, right] = second * cosine[j] + first * sine[j]
 
 
 @parallel_kernel

@@ -104,7 +104,7 @@ class Cache:
     def note(self, ids: Tensor) -> None:
         """Keep new ids, (batch, tokens), if the keys of earlier ones may have to be made anew."""
         if self.ids is not None:
-            item, place = self._places(ids.shape[1])
+            item, place = self._next_positions(ids.shape[1])
             self.ids[item, place] = ids
 
     def rewound(self, count: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -114,12 +114,12 @@ class Cache:
             (batch, tokens), (batch,), and two indices that broadcast to (batch, count).
         """
         assert self.ids is not None
-        item, place = self._places(count)
+        item, place = self._next_positions(count)
         lengths = torch.full((len(self.ids),), 0, device=place.device) + self.start + count
         self.start = 0
         return self.ids[:, : int(lengths.max())].clone(), lengths, (item, place)
 
-    def _places(self, count: int) -> tuple[Tensor, Tensor]:
+    def _next_positions(self, count: int) -> tuple[Tensor, Tensor]:
         """Where the next tokens of each text are, as indices of (batch, capacity)."""
         device = self.layers[0].keys.device
         start = torch.as_tensor(self.start, device=device).view(-1, 1)

@@ -76,22 +76,22 @@ def load(
     of_base = None if named is None else directory_of(named)
     with opening(path):
         if directory.suffix == GGUF:
-            found = _in_gguf(directory)
+            checkpoint = _in_gguf(directory)
         else:
-            found = _in_directory(directory, of_base)
-        family, stored = found.family, found.stored
+            checkpoint = _in_directory(directory, of_base)
+        family, stored = checkpoint.family, checkpoint.stored
         # On "meta", building the model needs no memory.
         with (
-            untrusted.guarded(found.unfit),
+            untrusted.guarded(checkpoint.unfit),
             as_large_as_stored(stored),
             torch.device("meta"),
             _NoNumbers(),
         ):
-            model = KINDS[found.config.kind](found.config)
+            model = KINDS[checkpoint.config.kind](checkpoint.config)
         state, kept = _ours(stored, family, model, dtype, packed)
-        model.tokenizer, model.generation = found.tokenizer, found.generation
+        model.tokenizer, model.generation = checkpoint.tokenizer, checkpoint.generation
         if isinstance(model, Encoder):
-            model.prompts = found.prompts
+            model.prompts = checkpoint.prompts
     for name, matrix in kept.items():
         packed_linear.install(model, name, matrix)
     model.load_state_dict(state, strict=False, assign=True)
@@ -184,7 +184,7 @@ def _check_target(dtype: Any, device: Any) -> None:
 def _as_spelt(config: Config, family: Family, stored: Stored) -> Family:
     """The family with those of its names that the tensors have."""
 
-    def found(names: Names) -> int:
+    def stored_names(names: Names) -> int:
         parts = [name.replace("{}", "0").replace("*", "0") for name in names.values()]
         ends = ("", ".weight")
         return sum(
@@ -192,7 +192,7 @@ def _as_spelt(config: Config, family: Family, stored: Stored) -> Family:
             for part in parts
         )
 
-    best = max((names_of(family, config), *family.older), key=found)
+    best = max((names_of(family, config), *family.older), key=stored_names)
     return replace(family, names=best) if family.older else family
 
 
@@ -236,16 +236,16 @@ def _ours(
             used.update(names)
             name, tensor = place.theirs, torch.stack([stored[name] for name in names])
         else:
-            found = _any_name(place.theirs, family, stored)
-            if found is None:
+            stored_name = _any_name(place.theirs, family, stored)
+            if stored_name is None:
                 problems.append(f"{place.theirs} is missing")
                 continue
-            used.add(found)
-            matrix = _packed(stored, found, model, place) if packed else None
+            used.add(stored_name)
+            matrix = _packed(stored, stored_name, model, place) if packed else None
             if matrix is not None:
                 kept |= matrix
                 continue
-            name, tensor = found, stored[found]
+            name, tensor = stored_name, stored[stored_name]
         for copy in family.copies.get(place.theirs, ()):
             other = None if copy in theirs else _stored_as(copy, family, stored)
             if other is not None and other not in used:

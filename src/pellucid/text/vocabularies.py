@@ -107,12 +107,12 @@ def with_added(tokenizer: Any, directory: Path) -> Any:
         return tokenizer
     from tokenizers import AddedToken
 
-    said = json_in(directory, MARKS) if (directory / MARKS).is_file() else {}
-    others = said.pop("additional_special_tokens", None) or []
+    special_tokens = json_in(directory, MARKS) if (directory / MARKS).is_file() else {}
+    others = special_tokens.pop("additional_special_tokens", None) or []
     # A mark is a string, or an object with the string as its content.
     marks = {
         mark.get("content") if isinstance(mark, dict) else mark
-        for mark in (*said.values(), *others)
+        for mark in (*special_tokens.values(), *others)
     }
     ids = json_in(directory, ADDED)
     for token, number in sorted(ids.items(), key=lambda pair: untrusted.whole(pair[1], ADDED)):

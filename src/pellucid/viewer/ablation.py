@@ -80,8 +80,8 @@ class Ablations:
         self._measured = 0
         self._able = [
             layer
-            for layer, one in enumerate(catalogue.layers)
-            if catalogue.volume(one.recording).rerun is not None
+            for layer, attention in enumerate(catalogue.layers)
+            if catalogue.volume(attention.recording).rerun is not None
         ]
 
     def ablated(self, recording: int, text: str, after: int) -> dict[str, Any]:
@@ -159,15 +159,15 @@ class Ablations:
         names = KINDS.get(kind, ())
         if not names or len(values) != len(names):
             raise ArgumentError(f"'{text[:40]}' is no edit; head.0.1, word.0.1, link.0.1.2.3 are")
-        found: dict[str, int | None] = dict.fromkeys(Edit._fields)
+        indices: dict[str, int | None] = dict.fromkeys(Edit._fields)
         for name, value in zip(names, values, strict=True):
             if kind == "link" and name == "head" and value == ALL:
                 continue
             if not (value.isascii() and value.isdecimal() and len(value) < 10):
                 raise ArgumentError(f"'{value[:40]}' is no {name} of '{text[:40]}'")
-            found[name] = int(value)
-        assert found["layer"] is not None
-        edit = Edit(kind, found["layer"], found["head"], found["query"], found["key"])
+            indices[name] = int(value)
+        assert indices["layer"] is not None
+        edit = Edit(kind, indices["layer"], indices["head"], indices["query"], indices["key"])
         self._check(recording, edit)
         return edit
 

@@ -111,8 +111,8 @@ def edited(result: Tensor, scores: Tensor) -> Tensor:
                 soft.editors.append((listener, name))
         if weights is before:
             return result
-        places = [soft.order.index(axis) for axis in range(result.ndim)]
-        changed = as_it_was(weights, ordered.shape, fold).permute(places).contiguous()
+        permutation = [soft.order.index(axis) for axis in range(result.ndim)]
+        changed = as_it_was(weights, ordered.shape, fold).permute(permutation).contiguous()
     soft.result, soft.reference = changed, weakref.ref(changed)
     soft.version, soft.proof = pending.version(changed), None
     return changed

@@ -41,8 +41,8 @@ def edited(name: str, call: Call, regions: Sequence[Region], reader: MaskReader)
     else:
         changed = replace(call, context=context, attended=attended)
     if parts.of_weights or parts.zeroes:
-        told = [*parts.of_weights, *parts.zeroes]
-        tell(changed, told, partial(Operands.of, call, reader))
+        reported = [*parts.of_weights, *parts.zeroes]
+        tell(changed, reported, partial(Operands.of, call, reader))
     return changed
 
 
@@ -140,8 +140,8 @@ def _projected_contexts(
     blank = of.value.new_zeros(batch, heads, queries, of.value.shape[-1], dtype=of.dtype)
 
     def contexts(regions: Sequence[Region]) -> Tensor:
-        found = exact.contexts(of, regions, items, numbers, rows)
-        return blank.index_put((items[:, None], numbers[:, None], rows), found)
+        computed = exact.contexts(of, regions, items, numbers, rows)
+        return blank.index_put((items[:, None], numbers[:, None], rows), computed)
 
     def projected(after: Tensor) -> Tensor:
         change = (after - before).transpose(1, 2).flatten(2)

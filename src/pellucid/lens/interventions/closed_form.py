@@ -87,8 +87,8 @@ def contexts(
         parts.append(plain)
     result, doubt = torch.cat(parts, 1), torch.cat(doubts, 1)
     for pair in doubt.any(1).nonzero().flatten().tolist():
-        one, own = slice(pair, pair + 1), doubt[pair].nonzero().flatten()
-        result[pair, own] = exact.contexts(of, regions, items[one], heads[one], rows[own])[0]
+        single, own = slice(pair, pair + 1), doubt[pair].nonzero().flatten()
+        result[pair, own] = exact.contexts(of, regions, items[single], heads[single], rows[own])[0]
     return result
 
 

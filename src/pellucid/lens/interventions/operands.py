@@ -120,12 +120,12 @@ class Operands:
         count, keys = len(rows), self.shape[3]
         if count * keys < LARGE or int(rows[-1] - rows[0]) + 1 != count or self.mask is None:
             return None
-        start, found = int(rows[0]), []
+        start, tiles = int(rows[0]), []
         for item, head in zip(items.tolist(), heads.tolist(), strict=True):
             mask = self.mask if self.mask.batch is None else self.mask.at(item)
             place = slice(head, head + 1), slice(start, start + count), slice(0, keys)
-            found.append(mask.tile(*place, rows.device)[0])
-        return torch.stack(found)
+            tiles.append(mask.tile(*place, rows.device)[0])
+        return torch.stack(tiles)
 
     def _of_keys(
         self,
@@ -151,15 +151,15 @@ def _patched(
     regions: Sequence[Region],
     items: Tensor,
     heads: Tensor,
-    places: Tensor,
+    positions: Tensor,
 ) -> Tensor:
-    """(pairs, places, dim): a query, key or value with what edits put in its place."""
+    """(pairs, positions, dim): a query, key or value with what edits put in its place."""
     for region in regions:
         if region.edit.stage == Stage.INPUT and region.edit.part == part:
             chosen = region.flags(items, heads)[:, None]
             of_edit = region.rows if part == "query" else region.cols
             if of_edit is not None:
-                chosen = chosen & torch.isin(places, of_edit)
-            given = region.edit.source.inputs(region, part, items, heads, places).to(tensor)
+                chosen = chosen & torch.isin(positions, of_edit)
+            given = region.edit.source.inputs(region, part, items, heads, positions).to(tensor)
             tensor = torch.where(chosen.unsqueeze(-1), given, tensor)
     return tensor

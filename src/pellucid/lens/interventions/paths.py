@@ -65,7 +65,7 @@ def path_patch(
         raise ArgumentError(
             f"'{target}' does not run after '{source}', so that it is not told anything by it"
         )
-    with watch(model, [target], values=part == "value") as told, intervene(model) as edit:
+    with watch(model, [target], values=part == "value") as received, intervene(model) as edit:
         for name in names:
             heads = range(plain.record(name).shape[-3])
             if name != source:
@@ -76,7 +76,7 @@ def path_patch(
                 edit.patch(plain, name, others)
         run()
     with intervene(model) as edit:
-        edit.patch(told, target, receiving, part=part)
+        edit.patch(received, target, receiving, part=part)
         return run()
 
 

@@ -98,10 +98,10 @@ def region_of(
     )
 
 
-def flagged(places: Tensor | None, size: int, device: torch.device) -> Tensor:
-    """(size,) bool: flags of some places, None = all."""
-    if places is None:
+def flagged(positions: Tensor | None, size: int, device: torch.device) -> Tensor:
+    """(size,) bool: flags of some positions, None = all."""
+    if positions is None:
         return torch.ones(size, dtype=torch.bool, device=device)
     flags = torch.zeros(size, dtype=torch.bool, device=device)
-    flags[places.to(device)] = True
+    flags[positions.to(device)] = True
     return flags

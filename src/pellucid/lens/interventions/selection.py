@@ -91,21 +91,25 @@ class Selection:
             if self.span is None:
                 return None
             every = torch.arange(total)[self._ascending(total)]
-            found = every[(every >= start) & (every < stop)]
+            chosen = every[(every >= start) & (every < stop)]
         else:
             numbers = torch.tensor(self.numbers)
-            places = torch.where(numbers < 0, numbers + total, numbers)
-            there = (places >= start) & (places < stop)
+            positions = torch.where(numbers < 0, numbers + total, numbers)
+            there = (positions >= start) & (positions < stop)
             self.met.update(torch.tensor(self.numbers)[there].tolist())
-            found = places[there].unique()
-        return found - start
+            chosen = positions[there].unique()
+        return chosen - start
 
     def _ascending(self, total: int) -> slice:
         assert self.span is not None
-        places = range(total)[self.span]
-        if not places:
+        positions = range(total)[self.span]
+        if not positions:
             return slice(0, 0)
-        first, last, step = min(places[0], places[-1]), max(places[0], places[-1]), places.step
+        first, last, step = (
+            min(positions[0], positions[-1]),
+            max(positions[0], positions[-1]),
+            positions.step,
+        )
         return slice(first, last + 1, abs(step))
 
     def never_met(self) -> str:

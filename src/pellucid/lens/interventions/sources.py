@@ -20,9 +20,9 @@ class Source(Protocol):
         """(pairs, rows, keys): weights for (pairs,) items and heads, and (rows,) queries."""
 
     def inputs(
-        self, region: Region, part: str, items: Tensor, heads: Tensor, places: Tensor
+        self, region: Region, part: str, items: Tensor, heads: Tensor, positions: Tensor
     ) -> Tensor:
-        """(pairs, places, dim): "query", "key" or "value" at positions of the text."""
+        """(pairs, positions, dim): "query", "key" or "value" at positions of the text."""
 
     def contexts(self, region: Region, rows: Tensor) -> Tensor:
         """(items, heads, rows, value_dim): outputs of the region's items and heads."""
@@ -38,7 +38,7 @@ class GivenWeights:
         self, region: Region, size: torch.Size, items: Tensor, heads: Tensor, rows: Tensor
     ) -> Tensor:
         given = self._weights
-        places = []
+        positions = []
         for axis, (chosen, wanted) in enumerate(((region.items, items), (region.heads, heads))):
             count = given.shape[axis]
             if count not in (1, len(chosen)):
@@ -48,7 +48,7 @@ class GivenWeights:
                     f"'{region.name}'"
                 )
             at = torch.searchsorted(chosen, wanted).clamp_max(len(chosen) - 1)
-            places.append(at if count > 1 else torch.zeros_like(at))
+            positions.append(at if count > 1 else torch.zeros_like(at))
         last = region.first_key + size[3]
         if given.shape[3] < last:
             raise ShapeError(
@@ -56,7 +56,7 @@ class GivenWeights:
             )
         given = given[..., region.first_key : last].to(rows.device)
         at = self._rows(region, rows)
-        return given[places[0][:, None], places[1][:, None], at]
+        return given[positions[0][:, None], positions[1][:, None], at]
 
     def _rows(self, region: Region, rows: Tensor) -> Tensor:
         """Which rows of the weights are for these queries."""
@@ -79,7 +79,7 @@ class GivenWeights:
         return at.clamp_max(count - 1)
 
     def inputs(
-        self, region: Region, part: str, items: Tensor, heads: Tensor, places: Tensor
+        self, region: Region, part: str, items: Tensor, heads: Tensor, positions: Tensor
     ) -> Tensor:
         raise NotImplementedError
 
@@ -132,14 +132,14 @@ class Recorded:
         items = self._item(region, record, items)
         last = region.first_key + size[3]
         shared = min(last, record.shape[-1])
-        found = torch.stack(
+        recorded = torch.stack(
             [
                 weights[(*_place(item, record), head)][at.to(weights.device)]
                 for item, head in zip(items.tolist(), self._heads(record, heads), strict=True)
             ]
         ).detach()
-        found = found.to(rows.device)
-        if bool(found[:, chosen, shared:].any()):
+        recorded = recorded.to(rows.device)
+        if bool(recorded[:, chosen, shared:].any()):
             raise ShapeError(
                 f"the recorded weights of '{region.name}' are for {record.shape[-1]} keys, and "
                 f"{last} are read"
@@ -149,24 +149,24 @@ class Recorded:
                 f"the recorded weights of '{region.name}' are for {record.shape[-1]} keys, and "
                 f"{last} are read"
             )
-        found = found[..., region.first_key : shared]
-        return torch.nn.functional.pad(found, (0, size[3] - found.shape[-1]))
+        recorded = recorded[..., region.first_key : shared]
+        return torch.nn.functional.pad(recorded, (0, size[3] - recorded.shape[-1]))
 
     def inputs(
-        self, region: Region, part: str, items: Tensor, heads: Tensor, places: Tensor
+        self, region: Region, part: str, items: Tensor, heads: Tensor, positions: Tensor
     ) -> Tensor:
         record = self._of(region)
         tensor = {"query": lambda: record.query, "key": lambda: record.key}.get(
             part, lambda: _known(record.value, region, "values")
         )()
         chosen = region.rows if part == "query" else region.cols
-        at, _ = _at(region, places, chosen, tensor.shape[-2], part)
+        at, _ = _at(region, positions, chosen, tensor.shape[-2], part)
         tensor = tensor.reshape(-1, *tensor.shape[-3:]).detach()
         group = record.shape[-3] // tensor.shape[1]
         items = self._item(region, record, items)
         heads = torch.tensor(self._heads(record, heads), device=heads.device)
         place = items[:, None], (heads // group)[:, None], at
-        return tensor[tuple(x.to(tensor.device) for x in place)].to(places.device)
+        return tensor[tuple(x.to(tensor.device) for x in place)].to(positions.device)
 
     def contexts(self, region: Region, rows: Tensor) -> Tensor:
         record = self._of(region)
@@ -191,14 +191,14 @@ def _place(item: int, record: Record) -> tuple[int, ...]:
 
 
 def _at(
-    region: Region, places: Tensor, chosen: Tensor | None, count: int, what: str
+    region: Region, positions: Tensor, chosen: Tensor | None, count: int, what: str
 ) -> tuple[Tensor, Tensor]:
-    """Where places of a call are in a record of `count` positions, and which of them are chosen."""
+    """Where positions of a call are in a record of `count` positions, and which are chosen."""
     first = region.first_query if what == "query" else region.first_key
-    at = places + first
+    at = positions + first
     flags = torch.ones_like(at, dtype=torch.bool)
     if chosen is not None:
-        flags = torch.isin(places, chosen)
+        flags = torch.isin(positions, chosen)
     if bool((at[flags] >= count).any()):
         raise OutOfRangeError(
             f"the recording of '{region.name}' has no position {int(at[flags].max())}: it has "

@@ -41,15 +41,15 @@ class Checker:
         self,
         model: nn.Module,
         experiment: Experiment,
-        found: Scored,
+        scored: Scored,
         knocked_out: str,
         by: Literal["mean", "zero"],
         device: torch.device,
         seed: int,
     ) -> None:
-        self._experiment, self._found = experiment, found
+        self._experiment, self._scored = experiment, scored
         self._random = Random(seed)
-        self._heads = list(next(iter(found.scores.values())))
+        self._heads = list(next(iter(scored.scores.values())))
         self._order = self._random.sample(self._heads, len(self._heads))
         self._without: dict[frozenset[Place], float] = {}
 
@@ -83,34 +83,34 @@ class Checker:
             controls: how many of these there are to be.
             step: called with the progress.
         """
-        found = self._found
+        scored = self._scored
         check = Check(
             probe=probe,
             behaviour=self._experiment.behaviour,
-            value=found.behaviour,
-            absent=found.absent,
-            is_there=found.is_there,
+            value=scored.behaviour,
+            absent=scored.absent,
+            is_there=scored.is_there,
             without=math.nan,
             beats=math.nan,
         )
-        if not heads or not found.is_there:
+        if not heads or not scored.is_there:
             return {}, check
         free = [place for place in self._order if place not in heads and place not in similar]
         singles = free[:controls]
         drawn = [frozenset(alike(heads, free, self._random)) for _ in range(controls)]
         draws = [group for group in dict.fromkeys(drawn) if group]
         own = [*([place] for place in heads), heads]
-        groups = [frozenset(group) for group in (*own, *([one] for one in singles), *draws)]
+        groups = [frozenset(group) for group in (*own, *([single] for single in singles), *draws)]
         self._measure(groups, f"knocking out heads: {probe}", step)
-        random = [found.behaviour - self._without[frozenset([one])] for one in singles]
+        random = [scored.behaviour - self._without[frozenset([single])] for single in singles]
         effects = {}
         for place in heads:
-            effect = found.behaviour - self._without[frozenset([place])]
+            effect = scored.behaviour - self._without[frozenset([place])]
             beats, earned = _beats(effect, random)
             few = len(singles) < LEAST
             verdict = EARNED if earned else LOOKS if few else ONLY_LOOKS
             effects[place] = Effect(effect, beats, len(singles), verdict)
-        without, *others = (self._without[one] for one in (frozenset(heads), *draws))
+        without, *others = (self._without[group] for group in (frozenset(heads), *draws))
         return effects, replace(
             check,
             heads=tuple((f"{place.stack}{place.layer}", place.head) for place in heads),
@@ -122,7 +122,9 @@ class Checker:
     def _measure(self, groups: list[frozenset[Place]], name: str, step: Progress) -> None:
         new = [group for group in dict.fromkeys(groups) if group not in self._without]
         step(name, 0, len(new))
-        values = self._measured([list(one) for one in new], lambda done: step(name, done, len(new)))
+        values = self._measured(
+            [list(group) for group in new], lambda done: step(name, done, len(new))
+        )
         self._without |= dict(zip(new, values, strict=True))
 
 

@@ -66,7 +66,9 @@ def names(vocabulary: Vocabulary, texts: int, seed: int) -> Experiment:
         raise ArgumentError("the tokenizer does not keep names apart from what follows them")
     trials: list[Trial] = []
     controls: list[Trial] = []
-    for _, group in groupby(sorted(made, key=lambda one: len(one[0])), lambda one: len(one[0])):
+    for _, group in groupby(
+        sorted(made, key=lambda sample: len(sample[0])), lambda sample: len(sample[0])
+    ):
         texts_of, controls_of, facts_of = zip(*group, strict=True)
         object_, subject, first, second = torch.tensor(facts_of).T
         item, end = torch.arange(len(object_)), torch.full_like(object_, len(texts_of[0]) - 1)

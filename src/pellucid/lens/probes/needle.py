@@ -39,12 +39,12 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
         lives = f"The {who} of {whose} lives by the"
         before, end = vocabulary.following(lives), vocabulary.following("and no one else.")
         answer = vocabulary.following(_answer(random))
-        said = [*before, *answer, *end]
+        inserted = [*before, *answer, *end]
         question = vocabulary.following(
             f"Question: Where does the {who} of {whose} live? Answer: {lives}"
         )
         start = vocabulary.start
-        room = length - sum(map(len, (start, said, question, answer)))
+        room = length - sum(map(len, (start, inserted, question, answer)))
         if room < 0:
             raise ArgumentError(
                 f"length must be {length - room} or more for the needle and its question, got "
@@ -52,14 +52,16 @@ def needle(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> Experi
             )
         hay = _hay(vocabulary, random, room)
         depth = round(len(hay) * (number + 0.5) / texts)
-        first = [*start, *(token for one in hay[:depth] for token in one)]
-        last = [*(token for one in hay[depth:] for token in one), *question, *answer[:-1]]
+        first = [*start, *(token for sentence in hay[:depth] for token in sentence)]
+        last = [*(token for sentence in hay[depth:] for token in sentence), *question, *answer[:-1]]
         place = len(first) + len(before)  # where the needle's answer begins
-        written = len(first) + len(said) + len(last) - len(answer)  # the position before the answer
+        written = (
+            len(first) + len(inserted) + len(last) - len(answer)
+        )  # the position before the answer
         links = torch.tensor([[0, written + i, place + i] for i in range(len(answer))])
         predicted = torch.tensor([[0, written + i, token] for i, token in enumerate(answer)])
-        nothing = _others(vocabulary, random, len(said))
-        for middle, made in ((said, trials), (nothing, controls)):
+        nothing = _others(vocabulary, random, len(inserted))
+        for middle, made in ((inserted, trials), (nothing, controls)):
             ids = torch.tensor([[*first, *middle, *last]])
             made.append(Trial(ids=ids, links={"retrieval": links}, predicted=predicted))
     return Experiment(
@@ -86,8 +88,8 @@ def _hay(vocabulary: Vocabulary, random: Random, room: int) -> list[list[int]]:
     """Sentences of `room` tokens at the most."""
     hay: list[list[int]] = []
     while True:
-        one = vocabulary.following(phrases.sentence(random))
-        if not 0 < len(one) <= room:
+        sentence = vocabulary.following(phrases.sentence(random))
+        if not 0 < len(sentence) <= room:
             return hay
-        hay.append(one)
-        room -= len(one)
+        hay.append(sentence)
+        room -= len(sentence)

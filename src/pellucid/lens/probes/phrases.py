@@ -25,8 +25,8 @@ NAMES = (
 
 def sentence(random: Random) -> str:
     """A sentence that says nothing that matters."""
-    one, other = random.sample(PLACES, 2)
+    origin, destination = random.sample(PLACES, 2)
     return (
         f"The {random.choice(ADJECTIVES)} {random.choice(PEOPLE)} {random.choice(VERBS)} the "
-        f"{random.choice(THINGS)} in the {one} and went to the {other}."
+        f"{random.choice(THINGS)} in the {origin} and went to the {destination}."
     )

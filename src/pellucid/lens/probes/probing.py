@@ -116,16 +116,19 @@ def probe_heads(
         step(f"reading: {name}", 0, 1)
         all_here = [probe for probe in PROBES.values() if probe.setting == name]
         measures = {probe.name: probe.measure for probe in all_here}
-        found = scored(model, experiment, measures, device)
-        checker = Checker(model, experiment, found, setting.knocked_out, by, device, seed)
-        looking = {probe.name: _looking(probe, found) for probe in all_here}
+        outcome = scored(model, experiment, measures, device)
+        checker = Checker(model, experiment, outcome, setting.knocked_out, by, device, seed)
+        looking = {probe.name: _looking(probe, outcome) for probe in all_here}
         for probe in here:
             heads = looking[probe.name][: most if check else 0]
             others = {
-                place for one, places in looking.items() if one != probe.name for place in places
+                place
+                for other, heads_of in looking.items()
+                if other != probe.name
+                for place in heads_of
             }
             effects, made = checker.check(probe.name, heads, others, controls, step)
-            rows += _rows(probe, found, effects)
+            rows += _rows(probe, outcome, effects)
             checks.append(made)
     if not rows:
         raise ArgumentError(f"no probe can be run: {'; '.join(dict.fromkeys(skipped.values()))}")
@@ -160,8 +163,8 @@ def check_options(
 def _size(model: nn.Module, device: torch.device) -> int:
     """The size of a decoder's vocabulary; refuses a model whose tokens see later ones."""
     logits = run(model, torch.tensor([[0, 0], [0, 1]], device=device)).float()
-    one, other = logits[:, 0]
-    if not torch.allclose(one, other, atol=1e-3 * float(one.abs().max()) + 1e-6):
+    first, second = logits[:, 0]
+    if not torch.allclose(first, second, atol=1e-3 * float(first.abs().max()) + 1e-6):
         raise ArgumentError(
             f"model must be a decoder, whose tokens see none that follow; {type(model).__name__} "
             "is not"
@@ -169,9 +172,9 @@ def _size(model: nn.Module, device: torch.device) -> int:
     return logits.shape[-1]
 
 
-def _looking(probe: Probe, found: Scored) -> list[Place]:
+def _looking(probe: Probe, outcome: Scored) -> list[Place]:
     """The heads that look like it, from the highest score."""
-    own, baselines = found.scores[probe.name], found.baselines[probe.name]
+    own, baselines = outcome.scores[probe.name], outcome.baselines[probe.name]
     looking = [
         place
         for place, score in own.items()
@@ -180,12 +183,12 @@ def _looking(probe: Probe, found: Scored) -> list[Place]:
     return sorted(looking, key=lambda place: -own[place])
 
 
-def _rows(probe: Probe, found: Scored, effects: dict[Place, Effect]) -> list[ProbeRow]:
-    looking = set(_looking(probe, found))
+def _rows(probe: Probe, outcome: Scored, effects: dict[Place, Effect]) -> list[ProbeRow]:
+    looking = set(_looking(probe, outcome))
     rows = []
-    for place, score in found.scores[probe.name].items():
+    for place, score in outcome.scores[probe.name].items():
         untried = Effect(math.nan, math.nan, 0, LOOKS if place in looking else "")
-        found_out = effects.get(place, untried)
+        effect = effects.get(place, untried)
         rows.append(
             ProbeRow(
                 probe=probe.name,
@@ -194,11 +197,11 @@ def _rows(probe: Probe, found: Scored, effects: dict[Place, Effect]) -> list[Pro
                 name=place.name,
                 stack=place.stack,
                 score=score,
-                baseline=found.baselines[probe.name][place],
-                effect=found_out.amount,
-                beats=found_out.beats,
-                random=found_out.random,
-                verdict=found_out.verdict,
+                baseline=outcome.baselines[probe.name][place],
+                effect=effect.amount,
+                beats=effect.beats,
+                random=effect.random,
+                verdict=effect.verdict,
             )
         )
     return rows

@@ -76,7 +76,7 @@ def following(ids: Tensor, start: int) -> Tensor:
     Args:
         ids: (items, tokens) int64.
     """
-    places = torch.arange(start, ids.shape[1] - 1)
-    links = links_of(len(ids), places, places + 1)
-    item, query, place = links.unbind(-1)
-    return torch.stack([item, query, ids[item, place]], -1)
+    positions = torch.arange(start, ids.shape[1] - 1)
+    links = links_of(len(ids), positions, positions + 1)
+    item, query, position = links.unbind(-1)
+    return torch.stack([item, query, ids[item, position]], -1)

@@ -104,34 +104,34 @@ def scored(
         measures: by probe: what is measured of its links.
         device: of the model.
     """
-    asked = {(probe, ""): (probe, measure) for probe, measure in measures.items()}
+    measured = {(probe, ""): (probe, measure) for probe, measure in measures.items()}
     evenly = {probe for probe in measures if probe in experiment.in_every_text}
-    asked |= {(probe, "even"): (probe, even) for probe in evenly}
-    found, values = _of(model, experiment.trials, asked, device)
-    baselines = {probe: found.pop((probe, "even")) for probe in evenly}
+    measured |= {(probe, "even"): (probe, even) for probe in evenly}
+    scores, values = _means(model, experiment.trials, measured, device)
+    baselines = {probe: scores.pop((probe, "even")) for probe in evenly}
     absent, is_there = math.nan, True
     if experiment.controls:
-        others = {key: one for key, one in asked.items() if key[0] not in evenly}
-        without, absents = _of(model, experiment.controls, others, device)
+        others = {key: entry for key, entry in measured.items() if key[0] not in evenly}
+        without, absents = _means(model, experiment.controls, others, device)
         baselines |= {probe: by_place for (probe, _), by_place in without.items()}
         above = values - absents
         error = float(above.std()) / math.sqrt(len(above)) if len(above) > 1 else math.inf
         absent, is_there = float(absents.mean()), float(above.mean()) > 2 * error
-    own = {probe: by_place for (probe, _), by_place in found.items()}
+    own = {probe: by_place for (probe, _), by_place in scores.items()}
     return Scored(own, baselines, float(values.mean()), absent, is_there)
 
 
-def _of(
+def _means(
     model: nn.Module,
     trials: Sequence[Trial],
-    asked: dict[tuple[str, str], tuple[str, Measure]],
+    measured: dict[tuple[str, str], tuple[str, Measure]],
     device: torch.device,
 ) -> tuple[dict[tuple[str, str], dict[Place, float]], Tensor]:
-    """By key of `asked` and head: the mean of a measure over a probe's links.
+    """By key of `measured` and head: the mean of a measure over a probe's links.
 
     And the model's behaviour at each prediction.
     """
-    sums: dict[tuple[str, str], Counter[Place]] = {key: Counter() for key in asked}
+    sums: dict[tuple[str, str], Counter[Place]] = {key: Counter() for key in measured}
     values: list[Tensor] = []
     for trial in trials:
         with watch(model) as seen:
@@ -142,12 +142,12 @@ def _of(
             raise ArgumentError(f"{type(model).__name__} made no attention that can be recorded")
         with torch.no_grad():
             for (stack, layer), record in zip(label_layers(records), records, strict=True):
-                for key, (probe, measure) in asked.items():
+                for key, (probe, measure) in measured.items():
                     total = measure(record, trial.links[probe]).double().sum(0).tolist()
                     for head, value in enumerate(total):
                         sums[key][Place(stack, layer, record.name, head)] += value
     means = {}
-    for key, (probe, _) in asked.items():
+    for key, (probe, _) in measured.items():
         count = sum(len(trial.links[probe]) for trial in trials)
         means[key] = {place: total / count for place, total in sums[key].items()}
     return means, torch.cat(values)

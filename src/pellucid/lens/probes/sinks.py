@@ -33,13 +33,13 @@ def first_token(vocabulary: Vocabulary, length: int, texts: int, seed: int) -> E
         random = Random(seed)
         written = []
         for _ in range(texts):
-            one = [*vocabulary.start, *vocabulary.text(phrases.sentence(random))]
-            while len(one) < length:
-                one += vocabulary.following(phrases.sentence(random))
-            written.append(one[:length])
+            text = [*vocabulary.start, *vocabulary.text(phrases.sentence(random))]
+            while len(text) < length:
+                text += vocabulary.following(phrases.sentence(random))
+            written.append(text[:length])
         ids = torch.tensor(written)
-    places = torch.arange(1, length)
-    links = {"first token": links_of(texts, places, torch.zeros_like(places))}
+    positions = torch.arange(1, length)
+    links = {"first token": links_of(texts, positions, torch.zeros_like(positions))}
     trial = Trial(ids=ids, links=links, predicted=following(ids, 1))
     return Experiment(
         behaviour="log-probability of the text, in nats per token",

@@ -75,12 +75,12 @@ class Vocabulary:
 
     def single(self, words: Iterable[str]) -> dict[str, int]:
         """The ids of those words that are one token inside a text."""
-        found: dict[str, int] = {}
+        tokens: dict[str, int] = {}
         for word in words:
             ids = self._following(word)
-            if len(ids) == 1 and ids[0] not in found.values():
-                found[word] = ids[0]
-        return found
+            if len(ids) == 1 and ids[0] not in tokens.values():
+                tokens[word] = ids[0]
+        return tokens
 
     def _ids(self, text: str) -> list[int]:
         if callable(self.tokenizer):

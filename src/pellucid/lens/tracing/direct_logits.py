@@ -42,17 +42,23 @@ def direct_logits(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     records = {record.name: record for record in stream.seen.latest()}
     shares = Shares.of(records.values())
     shares.others = others
-    reached = [one for one in stream.written if one.source in amounts and one.heads is not None]
-    gradients = torch.autograd.grad(answer.number, [one.leaf for one in reached], retain_graph=True)
-    for one, gradient in zip(reached, gradients, strict=True):
-        record = records[one.source.name]
+    reached = [
+        written
+        for written in stream.written
+        if written.source in amounts and written.heads is not None
+    ]
+    gradients = torch.autograd.grad(
+        answer.number, [written.leaf for written in reached], retain_graph=True
+    )
+    for written, gradient in zip(reached, gradients, strict=True):
+        record = records[written.source.name]
         # (1, tokens, heads * dim) to (1, heads, tokens, dim)
-        left = gradient.unflatten(-1, (one.heads, -1)).transpose(1, 2)
+        left = gradient.unflatten(-1, (written.heads, -1)).transpose(1, 2)
         with torch.no_grad():
             given = Contributions(record, left, value_of(record)).received(answer.queries)
         shares.add(record, given[0])
         # What the output projection read, if it is no mean of values, as where heads are gated.
-        rest = float(amounts[one.source].sum()) - float(given.double().sum())
+        rest = float(amounts[written.source].sum()) - float(given.double().sum())
         if abs(rest) > ROUNDING * max(1.0, float(given.abs().sum())):
-            others[Source(OTHERWISE, one.source.name, one.source.layer)] = rest
+            others[Source(OTHERWISE, written.source.name, written.source.layer)] = rest
     return answer, shares

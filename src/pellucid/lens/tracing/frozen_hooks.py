@@ -125,5 +125,5 @@ def without_graph(parts: Parts, attentions: bool) -> list[RemovableHandle]:
         for feed in parts.feeds
     ]
     if attentions:
-        names += [one.name for one in parts.attentions]
+        names += [attention.name for attention in parts.attentions]
     return [parts.modules[name].register_forward_pre_hook(off) for name in names]

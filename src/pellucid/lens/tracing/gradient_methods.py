@@ -23,9 +23,9 @@ def gradients(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
     """
     answer, seen = _watched(question, tokenizer)
     shares = Shares.of(seen.latest())
-    for found in gradient_times_weights(seen, answer.number):
+    for product in gradient_times_weights(seen, answer.number):
         with torch.no_grad():
-            shares.add(seen.record(found.name), found.received()[0])
+            shares.add(seen.record(product.name), product.received()[0])
     return answer, shares
 
 
@@ -48,28 +48,28 @@ def chefer(question: Question, tokenizer: Any) -> tuple[Answer, Shares]:
             "direct, gradient or lrp"
         )
     names = [record.name for record in chain_of(seen, None)]
-    found = {one.name: one for one in gradient_times_weights(seen, answer.number)}
-    chain = [found[name] for name in names if name in found]
+    products = {product.name: product for product in gradient_times_weights(seen, answer.number)}
+    chain = [products[name] for name in names if name in products]
     # The rows that the last layer's output is used of: one of a decoder, all where they are pooled.
     used = chain[-1].gradient[0].abs().sum((0, 2)).cpu() > 0
     start = used.double() / used.sum()
     flow, shares = start, Shares(torch.zeros_like(start))
-    for one in reversed(chain):
-        passed = shares.pairs[one.name] = _passed(one, flow).cpu()
+    for product in reversed(chain):
+        passed = shares.pairs[product.name] = _passed(product, flow).cpu()
         flow = flow + passed.sum(0)
-    shares.pairs = {one.name: shares.pairs[one.name] for one in chain}
+    shares.pairs = {product.name: shares.pairs[product.name] for product in chain}
     shares.heads = {name: passed.sum(-1) for name, passed in shares.pairs.items()}
     shares.tokens = flow - start
     return answer, shares
 
 
-def _passed(one: GradientTimesWeights, flow: Tensor) -> Tensor:
+def _passed(product: GradientTimesWeights, flow: Tensor) -> Tensor:
     """(heads, keys) float64: what relevance of queries, (queries,), each head passes to each key,
     over the number of heads.
     """
-    _, heads, _, keys = one.shape
+    _, heads, _, keys = product.shape
     rows = flow.nonzero().flatten()
-    flow = flow.to(one.device)
+    flow = flow.to(product.device)
     passed = torch.zeros(heads, keys, dtype=torch.float64, device=flow.device)
     if not len(rows):
         return passed
@@ -77,7 +77,7 @@ def _passed(one: GradientTimesWeights, flow: Tensor) -> Tensor:
     with torch.no_grad():
         for first in range(int(rows[0]), int(rows[-1]) + 1, step):
             part = slice(first, min(first + step, int(rows[-1]) + 1))
-            positive = one[0, :, part].double().clamp_min(0)
+            positive = product[0, :, part].double().clamp_min(0)
             passed += (flow[part, None] * positive).sum(1)
     return passed / heads
 

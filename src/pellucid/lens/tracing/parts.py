@@ -120,10 +120,10 @@ def parts_of(model: nn.Module) -> Parts:
         layers = [name for name in inside if not NUMBER.search(_own(name, block))]
         attentions = filter(None, (_attention(inside, name) for name in layers))
         feeds = filter(None, (_feed(inside, name, block) for name in (block, *layers)))
-        found, feed = list(attentions), next(feeds, None)
-        if found and feed is not None:
+        own_attentions, feed = list(attentions), next(feeds, None)
+        if own_attentions and feed is not None:
             parts.blocks.append(block)
-            parts.attentions.extend(found)
+            parts.attentions.extend(own_attentions)
             parts.feeds.append(feed)
     if not parts.blocks:
         raise ArgumentError(
@@ -140,14 +140,16 @@ def _own(name: str, block: str) -> str:
 
 def _attention(inside: dict[str, nn.Module], name: str) -> Attention | None:
     """The attention that a module of a block is, if it is one."""
-    named = (tuple(f"{name}.{one}" for one in names) for names in PROJECTIONS)
+    named = (tuple(f"{name}.{projection}" for projection in names) for names in PROJECTIONS)
     projections = next((names for names in named if {*names} <= {*inside}), ())
     outputs = [f"{name}.{end}" for end in OUTPUTS]
     if projections:
         outputs.append(f"{name.rpartition('.')[0]}.output.dense")
     elif not type(inside[name]).__name__.endswith("Attention"):
         return None
-    outputs = [one for one in outputs if one in inside and hasattr(inside[one], "weight")]
+    outputs = [
+        output for output in outputs if output in inside and hasattr(inside[output], "weight")
+    ]
     return Attention(name, projections, outputs[0]) if outputs else None
 
 

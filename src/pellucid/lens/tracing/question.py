@@ -107,20 +107,20 @@ def output_of(
         OutOfRangeError: there is no such position.
     """
     output = model(inputs) if isinstance(inputs, Tensor) else model(**in_graph(inputs))
-    found = getattr(output, "logits", output) if logits is None else logits(output)
-    if not isinstance(found, Tensor):
+    scores = getattr(output, "logits", output) if logits is None else logits(output)
+    if not isinstance(scores, Tensor):
         raise TypeMismatchError(
             "the model gives no logits; say with logits= how they come from its output"
         )
-    if found.ndim not in (2, 3) or len(found) != 1:
+    if scores.ndim not in (2, 3) or len(scores) != 1:
         raise ShapeError(
             "logits must be (1, tokens, vocabulary) or (1, labels), one text at a time; got "
-            f"{tuple(found.shape)}"
+            f"{tuple(scores.shape)}"
         )
-    if found.ndim == 2:
-        return found[0], None
-    position = index_of("position", position, found.shape[1])
-    return found[0, position], position
+    if scores.ndim == 2:
+        return scores[0], None
+    position = index_of("position", position, scores.shape[1])
+    return scores[0, position], position
 
 
 def in_graph(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

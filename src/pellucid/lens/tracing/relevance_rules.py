@@ -73,11 +73,11 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
                 f"lrp has no rule for '{feed.name}', whose linear layers are not known (experts, "
                 "for instance); use another method"
             )
-    for one in parts.attentions:
-        if not one.projections:
+    for attention in parts.attentions:
+        if not attention.projections:
             raise ArgumentError(
-                f"lrp has no rule for '{one.name}', whose projections of query, key and value are "
-                "not known (latent attention, for instance); use another method"
+                f"lrp has no rule for '{attention.name}', whose projections of query, key and "
+                "value are not known (latent attention, for instance); use another method"
             )
     with ExitStack() as stack:
         seen = stack.enter_context(watch(question.model, values=True, tokenizer=tokenizer))
@@ -89,9 +89,9 @@ def relevance_rules(question: Question, tokenizer: Any) -> tuple[Answer, Shares]
     projected = [x for each in kept.projected.values() for x in each]
     kept.biased = _after_starts(kept)
     outputs = [output for output, _ in kept.biased]
-    asked = [*kept.starts, *kept.contexts.values(), *projected, *outputs]
-    gradients = torch.autograd.grad(answer.number, asked, allow_unused=True)
-    known: dict[int, Tensor | None] = {id(x): g for x, g in zip(asked, gradients, strict=True)}
+    tensors = [*kept.starts, *kept.contexts.values(), *projected, *outputs]
+    gradients = torch.autograd.grad(answer.number, tensors, allow_unused=True)
+    known: dict[int, Tensor | None] = {id(x): g for x, g in zip(tensors, gradients, strict=True)}
 
     def relevance(x: Tensor) -> Tensor:
         """(tokens, width) float64, on the CPU."""
@@ -128,20 +128,22 @@ def _after_starts(kept: _Kept) -> list[tuple[Tensor, Tensor]]:
     outputs = [output for output, _ in kept.biased]
     whole = sum((x.sum() for x in kept.starts[1:]), kept.starts[0].sum())
     before = torch.autograd.grad(whole, outputs, retain_graph=True, allow_unused=True)
-    return [one for one, is_before in zip(kept.biased, before, strict=True) if is_before is None]
+    return [
+        biased for biased, is_before in zip(kept.biased, before, strict=True) if is_before is None
+    ]
 
 
 def _tell_values_apart(parts: Parts, kept: _Kept, seen: Recording) -> None:
     """Find the columns of values in projections that give query and key as well: families lay them
     out in many ways.
     """
-    for one in parts.attentions:
-        if len(one.projections) == 1 and one.name in kept.projected:
-            [output], value = kept.projected[one.name], seen.record(one.name).value
+    for attention in parts.attentions:
+        if len(attention.projections) == 1 and attention.name in kept.projected:
+            [output], value = kept.projected[attention.name], seen.record(attention.name).value
             assert value is not None
             [gradient] = torch.autograd.grad(value.sum(), output, retain_graph=True)
             is_value = gradient.flatten(0, -2).abs().sum(0) > 0
-            kept.shares[one.name] = torch.where(is_value, 1.0, HALF).to(output.dtype)
+            kept.shares[attention.name] = torch.where(is_value, 1.0, HALF).to(output.dtype)
 
 
 def _hooks(parts: Parts, kept: _Kept) -> list[Any]:
@@ -150,7 +152,9 @@ def _hooks(parts: Parts, kept: _Kept) -> list[Any]:
 
     def norm(name: str, frozen: FrozenNorm, output: Tensor) -> Tensor:
         # What is lost between projections and contexts is counted where softmaxes are.
-        if frozen.bias is not None and not any(within(name, one.name) for one in parts.attentions):
+        if frozen.bias is not None and not any(
+            within(name, attention.name) for attention in parts.attentions
+        ):
             kept.biased.append((output, frozen.bias))
         return output
 

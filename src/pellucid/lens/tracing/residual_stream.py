@@ -93,11 +93,11 @@ class ResidualStream:
         for name, module in modules.items():
             if name in feeds:
                 handles.append(module.register_forward_hook(self._feed(feeds[name])))
-            if is_biased(module) and not any(within(name, one) for one in silent):
+            if is_biased(module) and not any(within(name, part) for part in silent):
                 handles.append(module.register_forward_hook(self._bias(name)))
-        for one in parts.attentions:
-            hook = self._context(one.name)
-            handles.append(modules[one.output].register_forward_pre_hook(hook))
+        for attention in parts.attentions:
+            hook = self._context(attention.name)
+            handles.append(modules[attention.output].register_forward_pre_hook(hook))
         # Last, so that they read outputs with the leaves of biases.
         return [*handles, *freeze_activations(parts)]
 
@@ -200,37 +200,37 @@ class ResidualStream:
         starts = [self.blocks[name] for name in self.parts.starts() if name in self.blocks]
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             number,
-            [*(start.x for start in starts), *(one.leaf for one in self.written)],
+            [*(start.x for start in starts), *(part.leaf for part in self.written)],
             retain_graph=True,
             allow_unused=True,
         )
-        found: dict[Source, Tensor] = {}
+        totals: dict[Source, Tensor] = {}
         each: list[Tensor | None] = []
-        for one, gradient in zip(self.written, gradients[len(starts) :], strict=True):
-            amounts = None if gradient is None else one.amounts(gradient, item)
+        for part, gradient in zip(self.written, gradients[len(starts) :], strict=True):
+            amounts = None if gradient is None else part.amounts(gradient, item)
             each.append(None if amounts is None else amounts.sum(0))
             if amounts is None:
                 continue
-            if one.heads is not None and each_head:
-                found |= zip(one.source.of_heads(one.heads), amounts, strict=True)
+            if part.heads is not None and each_head:
+                totals |= zip(part.source.of_heads(part.heads), amounts, strict=True)
             else:
-                found[one.source] = found.get(one.source, 0) + amounts.sum(0)
+                totals[part.source] = totals.get(part.source, 0) + amounts.sum(0)
         for start, gradient in zip(starts, gradients, strict=False):
             first = start.table(self.written)
-            named = [one for one in each[first : start.before] if one is not None]
+            named = [amount for amount in each[first : start.before] if amount is not None]
             if gradient is not None:
                 products = gradient[item].double() * start.x[item].detach().double()
                 rest = products.sum(-1) - sum(named, torch.zeros(len(products)).to(products))
                 # Positions that are computed, or the only segment type, which is in no table.
                 if not start.is_rounding(rest, products.abs().sum(-1)):
-                    found[self.unnamed()] = rest
-        return found
+                    totals[self.unnamed()] = rest
+        return totals
 
     def unnamed(self) -> Source:
         """The source of what the first block reads besides tables and biases: positions that are
         computed, or the only segment type, which is added without a look-up.
         """
-        kinds = {one.source.kind for one in self.written}
+        kinds = {part.source.kind for part in self.written}
         if TOKENS not in kinds:  # vectors in place of ids
             return Source("inputs", "")
         tables = [name for name, module in self.parts.outside().items() if is_table(module)]
@@ -246,7 +246,7 @@ class ResidualStream:
         """
         if not self.written:
             raise ArgumentError("the model did not run while the stream was open")
-        names = [one.source.name for one in self.written if one.source.kind == ATTENTION]
+        names = [part.source.name for part in self.written if part.source.kind == ATTENTION]
         if len({*names}) < len(names):
             raise ArgumentError(
                 "a block ran more than once while the stream was open: run the model once, on the "

@@ -35,18 +35,21 @@ def stream_rows(
     end = stream.blocks[block]
     stack = [name for name in stream.parts.starts() if name in stream.blocks]
     starts = [stream.blocks[name] for name in stack]
-    start = max((one for one in starts if one.before <= end.before), key=lambda one: one.before)
+    start = max(
+        (candidate for candidate in starts if candidate.before <= end.before),
+        key=lambda candidate: candidate.before,
+    )
     read = end.x[item, position].detach().double()
     allowed = ALLOWED * torch.finfo(end.x.dtype).eps
     first = start_vectors(stream, start, position, item, each_head)
     for passes_all in (False, True):
-        found = _summands(stream, start, end, first, passes_all, position, item, each_head)
-        if found is None:
+        vectors = _summands(stream, start, end, first, passes_all, position, item, each_head)
+        if vectors is None:
             return None
-        total = sum(found.values(), torch.zeros_like(read))
-        sizes = sum((x.abs() for x in found.values()), torch.zeros_like(read))
+        total = sum(vectors.values(), torch.zeros_like(read))
+        sizes = sum((x.abs() for x in vectors.values()), torch.zeros_like(read))
         if bool(((total - read).abs() <= allowed * (sizes.max() + read.abs().max())).all()):
-            return found
+            return vectors
     return None
 
 
@@ -66,7 +69,7 @@ def _summands(
     reached: tuple[Tensor | None, ...] = ()
     if written:  # none before the first block
         reached = torch.autograd.grad(
-            end.x.sum(), [one.leaf for one in written], retain_graph=True, allow_unused=True
+            end.x.sum(), [part.leaf for part in written], retain_graph=True, allow_unused=True
         )
 
     def through(x: Tensor, since: int) -> Tensor:
@@ -76,35 +79,35 @@ def _summands(
                 x = norm.of_row(item, position).linear(x)
         return x
 
-    found = {source: through(x, start.norms) for source, x in first.items()}
-    for one, gradient in zip(written, reached, strict=True):
+    summands = {source: through(x, start.norms) for source, x in first.items()}
+    for part, gradient in zip(written, reached, strict=True):
         if gradient is None:
             continue
-        vectors = _vectors(stream, one, position, item, each_head)
+        vectors = _vectors(stream, part, position, item, each_head)
         if any(x.shape != (width,) for x in vectors.values()):
             return None
         for source, x in vectors.items():
-            found[source] = found.get(source, 0) + through(x, one.norms)
-    return found
+            summands[source] = summands.get(source, 0) + through(x, part.norms)
+    return summands
 
 
 def _vectors(
-    stream: ResidualStream, one: Written, position: int, item: int, each_head: bool
+    stream: ResidualStream, part: Written, position: int, item: int, each_head: bool
 ) -> dict[Source, Tensor]:
     """What a module wrote at a token, (width,) each; of an attention after its output projection,
     without its bias.
     """
-    value = one.of_item(item)
+    value = part.of_item(item)
     value = value[position if len(value) > 1 else 0]
-    if one.heads is None:
-        return {one.source: value}
-    output = next(x.output for x in stream.parts.attentions if x.name == one.source.name)
+    if part.heads is None:
+        return {part.source: value}
+    output = next(x.output for x in stream.parts.attentions if x.name == part.source.name)
     module = stream.parts.modules[output]
-    context = value.unflatten(-1, (one.heads, -1))  # (heads, dim)
-    alone = torch.eye(one.heads, device=value.device, dtype=value.dtype)[..., None]
+    context = value.unflatten(-1, (part.heads, -1))  # (heads, dim)
+    alone = torch.eye(part.heads, device=value.device, dtype=value.dtype)[..., None]
     alone = (alone * context if each_head else context[None]).flatten(-2)  # (heads or 1, ...)
     with torch.no_grad():
         zeros = torch.zeros_like(alone[:1])
-        written = module(torch.cat([zeros, alone]).to(one.leaf.dtype)).double()
-    sources = one.source.of_heads(one.heads) if each_head else [one.source]
+        written = module(torch.cat([zeros, alone]).to(part.leaf.dtype)).double()
+    sources = part.source.of_heads(part.heads) if each_head else [part.source]
     return dict(zip(sources, written[1:] - written[0], strict=True))

@@ -29,13 +29,13 @@ def stream_vectors(
     """
     stream.check_run()
     starts = [stream.blocks[name] for name in stream.parts.starts() if name in stream.blocks]
-    found, gradients, probe = _pushed(stream, row, [one.x for one in starts], item, each_head)
+    vectors, gradients, probe = _pushed(stream, row, [start.x for start in starts], item, each_head)
     for start, gradient in zip(starts, gradients, strict=True):
         if gradient is not None and start.x is not row:
             rest = start_vectors(stream, start, position, item, False).get(stream.unnamed())
             if rest is not None:
-                found[stream.unnamed()] = _along(probe, gradient[item, position].double() @ rest)
-    return found
+                vectors[stream.unnamed()] = _along(probe, gradient[item, position].double() @ rest)
+    return vectors
 
 
 def start_vectors(
@@ -43,13 +43,13 @@ def start_vectors(
 ) -> dict[Source, Tensor]:
     """What the first block of a stack reads of one token, as a sum: (width,) float64 each."""
     row = start.x[item, position]
-    found, _, _ = _pushed(stream, row, [], item, each_head)
-    total = sum(found.values(), torch.zeros_like(row, dtype=torch.float64))
+    vectors, _, _ = _pushed(stream, row, [], item, each_head)
+    total = sum(vectors.values(), torch.zeros_like(row, dtype=torch.float64))
     rest = row.detach().double() - total
     # Positions that are computed, or the only segment type, which is in no table.
     if not start.is_rounding(rest, total.abs().amax(-1, keepdim=True)):
-        found[stream.unnamed()] = rest
-    return found
+        vectors[stream.unnamed()] = rest
+    return vectors
 
 
 def _pushed(
@@ -61,22 +61,22 @@ def _pushed(
         return {}, (None,) * len(others), probe
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         row,
-        [*others, *(one.leaf for one in stream.written)],
+        [*others, *(part.leaf for part in stream.written)],
         probe,
         create_graph=True,
         allow_unused=True,
     )
-    found: dict[Source, Tensor] = {}
-    for one, gradient in zip(stream.written, gradients[len(others) :], strict=True):
+    vectors: dict[Source, Tensor] = {}
+    for part, gradient in zip(stream.written, gradients[len(others) :], strict=True):
         if gradient is None:
             continue
-        amounts = one.amounts(gradient, item).sum(-1)
-        if one.heads is not None and each_head:
-            for source, amount in zip(one.source.of_heads(one.heads), amounts, strict=True):
-                found[source] = _along(probe, amount)
+        amounts = part.amounts(gradient, item).sum(-1)
+        if part.heads is not None and each_head:
+            for source, amount in zip(part.source.of_heads(part.heads), amounts, strict=True):
+                vectors[source] = _along(probe, amount)
         else:
-            found[one.source] = found.get(one.source, 0) + _along(probe, amounts.sum())
-    return found, gradients[: len(others)], probe
+            vectors[part.source] = vectors.get(part.source, 0) + _along(probe, amounts.sum())
+    return vectors, gradients[: len(others)], probe
 
 
 def _along(probe: Tensor, amount: Tensor) -> Tensor:

@@ -198,11 +198,11 @@ def why(
 
 
 def _record(stream: ResidualStream, layer: int | str) -> Record:
-    found = select_records(stream.seen.latest(), layer)
-    if len(found) > 1:
-        names = ", ".join(f"'{record.name}'" for record in found)
+    records = select_records(stream.seen.latest(), layer)
+    if len(records) > 1:
+        names = ", ".join(f"'{record.name}'" for record in records)
         raise ArgumentError(f"layer {layer!r} has several attentions; name one of {names}")
-    return found[0]
+    return records[0]
 
 
 def _vectors(
@@ -226,8 +226,8 @@ def _vectors(
         before = stream_rows(stream, block, position, item, each_head)
         if before is not None:
             return _through_block(stream, stream.blocks[block], row, before, position, item)
-    found = stream_vectors(stream, row, position, item, each_head)
-    return list(found), torch.stack(list(found.values()))
+    vectors = stream_vectors(stream, row, position, item, each_head)
+    return list(vectors), torch.stack(list(vectors.values()))
 
 
 def _through_block(
@@ -244,14 +244,17 @@ def _through_block(
     after = stream.written[start.before :]
     columns = [
         torch.autograd.grad(
-            number, [start.x, *(one.leaf for one in after)], retain_graph=True, allow_unused=True
+            number,
+            [start.x, *(written.leaf for written in after)],
+            retain_graph=True,
+            allow_unused=True,
         )
         for number in row.unbind()
     ]
     matrix = torch.stack([column[0][item, position].double() for column in columns])
     vectors = {source: matrix @ part for source, part in before.items()}
-    for place, one in enumerate(after, start=1):
-        if columns[0][place] is not None:
-            amounts = [one.amounts(column[place], item).sum() for column in columns]
-            vectors[one.source] = torch.stack(amounts)
+    for index, written in enumerate(after, start=1):
+        if columns[0][index] is not None:
+            amounts = [written.amounts(column[index], item).sum() for column in columns]
+            vectors[written.source] = torch.stack(amounts)
     return list(vectors), torch.stack(list(vectors.values()))

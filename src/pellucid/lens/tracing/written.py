@@ -73,8 +73,8 @@ class Start:
 
     def table(self, written: Sequence[Written]) -> int:
         """The latest token embedding that was written before."""
-        found = [i for i in range(self.before) if written[i].source.kind == TOKENS]
-        return found[-1] if found else 0
+        tables = [i for i in range(self.before) if written[i].source.kind == TOKENS]
+        return tables[-1] if tables else 0
 
     def is_rounding(self, rest: Tensor, sizes: Tensor) -> bool:
         """Whether differences are no more than rounding explains, of sums of these sizes."""
