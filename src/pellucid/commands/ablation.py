@@ -149,7 +149,7 @@ def ablate_heads(
             if heads is not None:
                 together = knock_out_together(subject, heads.split(","), **options, step=step)
             else:
-                found = knock_out_heads(
+                effects = knock_out_heads(
                     subject,
                     **options,
                     top=top,
@@ -170,12 +170,12 @@ def ablate_heads(
     title = f"{subject.name}: which heads matter"
     for kind, path, draw in (("svg", svg, to_svg), ("html", html, to_html)):
         if path is not None:
-            write(path, draw(found, ablation.letters(), title=title), kind, overwrite)
+            write(path, draw(effects, ablation.letters(), title=title), kind, overwrite)
     give(
         output,
         json,
         overwrite=overwrite,
-        data=lambda: ablation.data(found, subject.name),
-        columns=lambda: ablation.columns(found),
-        show=lambda: ablation.show(found, subject.name, top, plain_console()),
+        data=lambda: ablation.data(effects, subject.name),
+        columns=lambda: ablation.columns(effects),
+        show=lambda: ablation.show(effects, subject.name, top, plain_console()),
     )

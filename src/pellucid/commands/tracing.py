@@ -171,7 +171,7 @@ def explain_look(
         raise ArgumentError(f"--top must be 0 or more, not {top}")
     content = read_text(argument, file, encoding)
     with steps() as step:
-        found = explain_score(
+        explanation = explain_score(
             content,
             head=head,
             query=query,
@@ -184,8 +184,8 @@ def explain_look(
         )
     for path, kind, drawn in ((svg, "svg", to_svg), (html, "html", to_html)):
         if path is not None:
-            write(path, drawn(found), kind, overwrite)
+            write(path, drawn(explanation), kind, overwrite)
     if json:
-        typer.echo(scores.to_json(found))
+        typer.echo(scores.to_json(explanation))
     else:
-        scores.show(found, top, plain_console())
+        scores.show(explanation, top, plain_console())

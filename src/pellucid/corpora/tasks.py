@@ -74,17 +74,17 @@ class Embed(Task):
     def open(self) -> Work:
         encoder = open_encoder(self.model)
 
-        asked: dict[str, Any] = {"prompt": self.prompt, "truncate_dim": self.truncate_dim}
+        options: dict[str, Any] = {"prompt": self.prompt, "truncate_dim": self.truncate_dim}
         is_told = self.precision == "float32"
 
         def work(texts: Sequence[str], names: Sequence[str]) -> Columns:
             nonlocal is_told
             precision, strict = self.precision, self.strict
             embeddings = embed(
-                encoder, texts, strict=strict, names=names, precision=precision, **asked
+                encoder, texts, strict=strict, names=names, precision=precision, **options
             )
             if not is_told:
-                warnings.warn(str(digits_lost(encoder, texts, embeddings, **asked)), stacklevel=2)
+                warnings.warn(str(digits_lost(encoder, texts, embeddings, **options)), stacklevel=2)
                 is_told = True
             return {"text": texts, "embedding": embeddings.numpy()}
 

@@ -26,17 +26,17 @@ def divergence(plain: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
     difference = (changed - plain).float()
     mean = _expected(difference, share)
     difference -= mean.unsqueeze(-1)
-    found = _expected(difference.expm1_(), share).log1p().double()
+    kl = _expected(difference.expm1_(), share).log1p().double()
     mean = mean.double()
-    far = ~(found.isfinite() & mean.isfinite())
+    far = ~(kl.isfinite() & mean.isfinite())
     if bool(far.any()):  # exp of a large difference, or an outcome that cannot be
         item, at = far.nonzero(as_tuple=True)
         before, after = plain[at].double(), changed[item, at].double()
         rise = after.logsumexp(-1) - before.logsumexp(-1)
         lost = (before - after).masked_fill(before == -torch.inf, 0)
-        found[item, at] = (before.softmax(-1) * lost).sum(-1) + rise
-        mean[item, at] = rise - found[item, at]
-    return found.clamp_min_(0).reshape(outer), (found + mean).reshape(outer)
+        kl[item, at] = (before.softmax(-1) * lost).sum(-1) + rise
+        mean[item, at] = rise - kl[item, at]
+    return kl.clamp_min_(0).reshape(outer), (kl + mean).reshape(outer)
 
 
 def _expected(values: Tensor, share: Tensor) -> Tensor:

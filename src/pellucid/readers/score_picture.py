@@ -9,17 +9,17 @@ MOST = 11
 SIDE, HEIGHT = 66.0, 26.0
 
 
-def to_svg(found: ScoreTerms, *, styled: bool = True) -> str:
+def to_svg(explanation: ScoreTerms, *, styled: bool = True) -> str:
     """The picture, a self-contained SVG; with `styled=False` for a page that has a style sheet."""
     room = WIDTH - 2 * MARGIN
-    title = lines(found.headline(), MARGIN, 46, 18, room, "title")
+    title = lines(explanation.headline(), MARGIN, 46, 18, room, "title")
     y = 46 + 27.0 * len(title)
     body = [f"<style>{against_style()}</style>", *title]
-    body += lines(found.summary(), MARGIN, y, 13, room, "soft")
+    body += lines(explanation.summary(), MARGIN, y, 13, room, "soft")
     y += 22
     body += lines("The query's parts down, the key's across", MARGIN, y, 13, room, "soft")
     y += 34
-    of_query, of_key, terms = found.table(MOST, MOST)
+    of_query, of_key, terms = explanation.table(MOST, MOST)
     largest = float(terms.abs().max()) or 1.0
     cell = (room - SIDE) / len(of_key)
     for column, name in enumerate(of_key):
@@ -37,12 +37,12 @@ def to_svg(found: ScoreTerms, *, styled: bool = True) -> str:
                 f'y="{y + 16:.1f}" font-size="11" class="mono {ink}">{amount:+.2f}</text></g>'
             )
         y += HEIGHT
-    about = lines(found.about(), MARGIN, y + 26, 12, room, "soft")
+    about = lines(explanation.about(), MARGIN, y + 26, 12, room, "soft")
     return frame(
-        found.headline(), WIDTH, y + 26 + 18 * len(about) + 12, [*body, *about], styled=styled
+        explanation.headline(), WIDTH, y + 26 + 18 * len(about) + 12, [*body, *about], styled=styled
     )
 
 
-def to_html(found: ScoreTerms) -> str:
+def to_html(explanation: ScoreTerms) -> str:
     """The picture in a page."""
-    return page(found.headline(), to_svg(found, styled=False))
+    return page(explanation.headline(), to_svg(explanation, styled=False))

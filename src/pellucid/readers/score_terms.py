@@ -87,8 +87,8 @@ class ScoreTerms:
         """
         of_query = [self.names[source] for source in self.why.query_sources]
         of_key = [self.names[source] for source in self.why.key_sources]
-        of_query, terms = _together(of_query, self.why.terms)
-        of_key, turned = _together(of_key, terms.T)
+        of_query, terms = _sums_by_name(of_query, self.why.terms)
+        of_key, turned = _sums_by_name(of_key, terms.T)
         by_size = turned.T.abs().sum(1).argsort(descending=True, stable=True).tolist()
         of_query, terms = _cut([of_query[i] for i in by_size], turned.T[by_size], rows)
         by_size = turned.abs().sum(1).argsort(descending=True, stable=True).tolist()
@@ -108,12 +108,12 @@ def _quoted(tokens: Sequence[str], place: int) -> str:
     return f"“{short(tokens[place], 24)}” {place}"
 
 
-def _together(names: list[str], terms: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+def _sums_by_name(names: list[str], terms: torch.Tensor) -> tuple[list[str], torch.Tensor]:
     """Rows of one name added up."""
-    places: dict[str, int] = {}
-    at = torch.tensor([places.setdefault(name, len(places)) for name in names])
-    whole = torch.zeros(len(places), terms.shape[1], dtype=terms.dtype)
-    return list(places), whole.index_add(0, at, terms)
+    rows: dict[str, int] = {}
+    at = torch.tensor([rows.setdefault(name, len(rows)) for name in names])
+    whole = torch.zeros(len(rows), terms.shape[1], dtype=terms.dtype)
+    return list(rows), whole.index_add(0, at, terms)
 
 
 def _cut(names: list[str], terms: torch.Tensor, most: int) -> tuple[list[str], torch.Tensor]:
@@ -180,7 +180,9 @@ def explain_score(
         stacks: dict[str, list[str]] = {}
         for name in labels:
             stacks.setdefault(name.rstrip("0123456789"), []).append(name)
-        ends = [(f"{one[0]}.0", f"{one[-1]}.{heads[one[-1]] - 1}") for one in stacks.values()]
+        ends = [
+            (f"{group[0]}.0", f"{group[-1]}.{heads[group[-1]] - 1}") for group in stacks.values()
+        ]
         there = [" to ".join(dict.fromkeys(pair)) for pair in ends]
         raise UnknownNameError(
             f"{checkpoint.name} has no head '{head.strip()}'; its heads are {listing(there)}"
@@ -205,20 +207,20 @@ def explain_score(
                 "comes later"
             )
     step("taking the score apart", 0, 1)
-    found = why(stream, record.name, number, row, looked_at, against=other, each_head=True)
+    explanation = why(stream, record.name, number, row, looked_at, against=other, each_head=True)
     return ScoreTerms(
         model=checkpoint.name,
         head=f"{label}.{number}",
-        why=found,
+        why=explanation,
         tokens=tokens,
         key_tokens=key_tokens,
-        names=short_names(records, labels, {*found.query_sources, *found.key_sources}),
+        names=short_names(records, labels, {*explanation.query_sources, *explanation.key_sources}),
         rank=1 + int((weights > weights[looked_at]).sum()),
         seen=int((weights > 0).sum()),
     )
 
 
-def position(option: str, asked: str | None, tokens: Sequence[str]) -> int:
+def position(option: str, wanted: str | None, tokens: Sequence[str]) -> int:
     """The position of a token that is asked for by its number or its text; None is the last.
 
     Raises:
@@ -226,25 +228,25 @@ def position(option: str, asked: str | None, tokens: Sequence[str]) -> int:
         UnknownNameError, ArgumentError: no token has this text, or several have.
     """
     size = len(tokens)
-    if asked is None:
+    if wanted is None:
         return size - 1
-    if re.fullmatch(r"[+-]?\d+", asked.strip()):
-        place = int(asked)
+    if re.fullmatch(r"[+-]?\d+", wanted.strip()):
+        place = int(wanted)
         if not -size <= place < size:
             raise OutOfRangeError(f"{option} must be from {-size} to {size - 1}, not {place}")
         return place % size
-    found = [place for place, token in enumerate(tokens) if token.strip() == asked.strip()]
-    if not found:
+    matches = [place for place, token in enumerate(tokens) if token.strip() == wanted.strip()]
+    if not matches:
         shown = ", ".join(f"{place} {token.strip()}" for place, token in enumerate(tokens))
         raise UnknownNameError(
-            f"{option}: no token is '{short(asked, 40)}'; the tokens are {short(shown, 200)}"
+            f"{option}: no token is '{short(wanted, 40)}'; the tokens are {short(shown, 200)}"
         )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ArgumentError(
-            f"{option}: tokens {listing(list(map(str, found)))} are '{short(asked, 40)}'; give one "
-            "of these numbers"
+            f"{option}: tokens {listing(list(map(str, matches)))} are '{short(wanted, 40)}'; give "
+            "one of these numbers"
         )
-    return found[0]
+    return matches[0]
 
 
 def short_names(

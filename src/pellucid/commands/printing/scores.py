@@ -15,25 +15,25 @@ ROWS, CELL = 9, 9
 """The most sources of the query in the table, and the width of a column."""
 
 
-def show(found: ScoreTerms, top: int, console: Console) -> None:
+def show(explanation: ScoreTerms, top: int, console: Console) -> None:
     """Print a score and its terms."""
-    say(isolated(found.headline()), console, style="bold")
-    say(found.summary(), console)
+    say(isolated(explanation.headline()), console, style="bold")
+    say(explanation.summary(), console)
     if top:
         console.print()
         say("The largest terms, query x key", console, style="bold")
-        _show_top(found, top, console)
+        _show_top(explanation, top, console)
     console.print()
     say("The query's parts down, the key's across", console, style="bold")
-    _show_table(found, console)
+    _show_table(explanation, console)
     console.print()
-    _show_sum(found, console)
+    _show_sum(explanation, console)
     console.print()
-    say(found.about(), console, style="dim")
+    say(explanation.about(), console, style="dim")
 
 
-def _show_top(found: ScoreTerms, top: int, console: Console) -> None:
-    terms = found.top(top)
+def _show_top(explanation: ScoreTerms, top: int, console: Console) -> None:
+    terms = explanation.top(top)
     largest = max((abs(amount) for *_, amount in terms), default=0) or 1.0
     grid = plain_table()
     grid.show_header = False
@@ -47,10 +47,10 @@ def _show_top(found: ScoreTerms, top: int, console: Console) -> None:
     console.print(grid)
 
 
-def _show_table(found: ScoreTerms, console: Console) -> None:
-    side = max(len(name) for name in found.names.values())
+def _show_table(explanation: ScoreTerms, console: Console) -> None:
+    side = max(len(name) for name in explanation.names.values())
     columns = max(2, (console.width - side - 1) // CELL)
-    of_query, of_key, terms = found.table(ROWS, columns)
+    of_query, of_key, terms = explanation.table(ROWS, columns)
     largest = float(terms.abs().max()) or 1.0
     console.print(Text(" " * side + "".join(name.rjust(CELL) for name in of_key), style="dim"))
     for name, row in zip(of_query, terms.tolist(), strict=True):
@@ -62,8 +62,8 @@ def _show_table(found: ScoreTerms, console: Console) -> None:
         console.print(line)
 
 
-def _show_sum(found: ScoreTerms, console: Console) -> None:
-    why = found.why
+def _show_sum(explanation: ScoreTerms, console: Console) -> None:
+    why = explanation.why
     terms = f"{float(why.terms.sum()):.4f} together"
     added = f", and {why.position_bias:+.4f} by position" if why.position_bias else ""
     what = "the score" if why.against is None else "the difference of the scores"
@@ -74,26 +74,26 @@ def _show_sum(found: ScoreTerms, console: Console) -> None:
         say(f"Missing: {why.missing:+.4f}, as what lies between is not linear.", console)
 
 
-def to_json(found: ScoreTerms) -> str:
+def to_json(explanation: ScoreTerms) -> str:
     """All of it for --json."""
-    why = found.why
+    why = explanation.why
     against = why.against
     return files.to_json(
         {
-            "model": found.model,
-            "head": found.head,
+            "model": explanation.model,
+            "head": explanation.head,
             "name": why.layer,
-            "query": _token(found.tokens, why.query),
-            "key": _token(found.key_tokens, why.key),
-            "against": None if against is None else _token(found.key_tokens, against),
+            "query": _token(explanation.tokens, why.query),
+            "key": _token(explanation.key_tokens, why.key),
+            "against": None if against is None else _token(explanation.key_tokens, against),
             "weight": why.weight,
-            "rank": found.rank,
+            "rank": explanation.rank,
             "score": why.score,
             "position_bias": why.position_bias,
             "missing": why.missing,
             "is_exact": why.is_exact,
-            "query_parts": [_part(found, *one) for one in why.of_query().items()],
-            "key_parts": [_part(found, *one) for one in why.of_key().items()],
+            "query_parts": [_part(explanation, *pair) for pair in why.of_query().items()],
+            "key_parts": [_part(explanation, *pair) for pair in why.of_key().items()],
             "terms": why.terms.tolist(),
         },
         indent=2,
@@ -104,9 +104,9 @@ def _token(tokens: list[str], place: int) -> dict[str, Any]:
     return {"position": place, "text": tokens[place]}
 
 
-def _part(found: ScoreTerms, source: Source, amount: float) -> dict[str, Any]:
+def _part(explanation: ScoreTerms, source: Source, amount: float) -> dict[str, Any]:
     return {
-        "part": found.names[source],
+        "part": explanation.names[source],
         "kind": source.kind,
         "layer": source.layer,
         "head": source.head,

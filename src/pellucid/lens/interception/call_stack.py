@@ -60,11 +60,11 @@ def running_modules(frame: FrameType | None) -> Iterator[tuple[FrameType, nn.Mod
 
 def outermost_forward(name_of: Callable[[nn.Module], str | None]) -> FrameType | None:
     """The outermost running forward pass of modules that have a name."""
-    found = None
+    outermost = None
     for frame, module in running_modules(sys._getframe(1)):
         if frame.f_code.co_name in PASSES and name_of(module) is not None:
-            found = frame
-    return found
+            outermost = frame
+    return outermost
 
 
 def replicate(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -294,14 +294,14 @@ def _edit_context(
     soft: PendingSoftmax, weights: Tensor, value: Tensor, context: Tensor | None, is_ordered: bool
 ) -> Tensor | None:
     """Edit a context in place, and return what it was, by heads; None if heads are not known."""
-    found = _weights_of(soft, weights, value, context, is_ordered).context
-    if found is None or context is None or not _shares(found, context):
+    by_head = _weights_of(soft, weights, value, context, is_ordered).context
+    if by_head is None or context is None or not _shares(by_head, context):
         return None
-    before = found.clone()
+    before = by_head.clone()
     with reporting.unobserved():
         for edit in soft.finish:
             assert edit.finish is not None
-            found.copy_(edit.finish(found))
+            by_head.copy_(edit.finish(by_head))
     return before
 
 

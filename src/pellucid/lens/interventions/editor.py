@@ -186,8 +186,8 @@ class Editor(OpenListener):
         """What the edits change in a call, in the order in which they are applied."""
         place = self._places.of(name, size[2], size[3], update, offset)
         edits = [edit for edit in self._edits if edit.is_of(name)]
-        found = (region_of(edit, name, size, place, device) for edit in edits)
-        regions = {region.edit: region for region in found if region is not None}
+        changed = (region_of(edit, name, size, place, device) for edit in edits)
+        regions = {region.edit: region for region in changed if region is not None}
         for edit, other in self._doubtful:
             if edit in regions and other in regions and regions[edit].meets(regions[other]):
                 raise _contradiction(edit, other)

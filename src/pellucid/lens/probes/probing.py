@@ -94,7 +94,7 @@ def probe_heads(
         raise ArgumentError("the model is in training mode; call model.eval() first")
     chosen = check_options(probes, length=length, texts=texts, most=most, controls=controls)
     step = progress or (lambda name, done, of: None)
-    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     vocabulary = Vocabulary(_size(model, device), tokenizer)
     sizes = Sizes(length=length, texts=texts, seed=seed)
     rows: list[ProbeRow] = []
