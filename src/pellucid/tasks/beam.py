@@ -14,6 +14,7 @@ from pellucid.attention import masks
 from pellucid.attention.block_statistics import top_places
 from pellucid.common.wording import count
 from pellucid.errors import ArgumentError, TooLargeError
+from pellucid.layers.background import may_call
 from pellucid.layers.cache import Cache
 from pellucid.layers.matrix_vector import cores, fits
 from pellucid.models import Decoder, EncoderDecoder
@@ -285,9 +286,11 @@ def _likeliest(logits: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
         tokens = torch.empty(len(logits), most, dtype=torch.long)
         values = torch.empty(len(logits), most)
-        with cores() as parts:
-            beam_kernel.likeliest(logits.numpy(), tokens.numpy(), values.numpy(), parts)
-        return values, tokens
+        arguments = logits.numpy(), tokens.numpy(), values.numpy()
+        if may_call(beam_kernel.likeliest, *arguments, 1):
+            with cores() as parts:
+                beam_kernel.likeliest(*arguments, parts)
+            return values, tokens
     pairs = [_likeliest_of(chunk, most) for chunk in logits.split(CHUNK // logits.shape[1] + 1)]
     values, tokens = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return values, tokens

@@ -13,7 +13,7 @@ from pellucid.common.wording import count
 from pellucid.errors import ArgumentError
 from pellucid.lens.alignment import Alignment
 from pellucid.models import EncoderDecoder
-from pellucid.tasks.compiling import compilation_named
+from pellucid.tasks.compiling import compilation_named, compiling_in_background
 from pellucid.tasks.language_pair import pair_of
 from pellucid.tasks.translated import Translation
 from pellucid.tasks.translation import translate
@@ -37,7 +37,12 @@ def translated(model: EncoderDecoder, items: Items, **options: Any) -> list[Tran
     pair = pair_of(model, options.get("source"), options.get("target"))
     if pair.languages is not None and pair.languages.source and pair.source is None:
         note(f"the texts are read as {pair.languages.source}; --from names another language")
-    with noted(items.notes), steps() as step, compilation_named(step):
+    with (
+        noted(items.notes),
+        compiling_in_background(),
+        steps() as step,
+        compilation_named(step),
+    ):
         translations = translate(
             model,
             items.texts,
