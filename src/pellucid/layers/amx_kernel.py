@@ -350,6 +350,12 @@ def project_whole(weight: Any, scale: Any, bias: Any, x: Any, out: Any, parts: A
         share_whole(weight, scale, bias, rounded, part, parts, out)
 
 
+@kernel
+def project_float_alone(weight: Any, bias: Any, x: Any, out: Any) -> None:
+    """As `project_float`, on one core, and whatever other threads do."""
+    _rows_of_floats(weight, bias, x, 0, len(x), out)
+
+
 @parallel_kernel
 def project_float(weight: Any, bias: Any, x: Any, out: Any, parts: Any) -> None:
     """out (rows, size) = x @ weight.T + bias, all float32."""

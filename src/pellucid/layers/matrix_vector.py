@@ -118,6 +118,12 @@ def _float_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor 
     out = torch.empty(len(rows), len(weight))
     added = NOTHING if bias is None else bias.numpy()
     arguments = weight.numpy(), added, rows.contiguous().numpy(), out.numpy()
+    if torch.get_num_threads() == 1:  # as where each core has texts of its own
+        function = matrix_unit().project_float_alone
+        if not may_call(function, *arguments):
+            return None
+        function(*arguments)
+        return out
     function = matrix_unit().project_float
     if not may_call(function, *arguments, 1):
         return None
