@@ -153,7 +153,7 @@ def prefill() -> Iterator[Row]:
         if resolved("auto") == "bfloat16":
             kinds["bfloat16"] = 2.5
         calls: dict[str, measure.Call] = {kind: partial(our_prefill, kind) for kind in kinds}
-        found = measure.beside(calls, their_prefill, budget=20, least=5)
+        found = measure.beside(calls, their_prefill, budget=10, least=3)
         for kind, bar in kinds.items():
             one = found[kind]
             yield Row(

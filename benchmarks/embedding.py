@@ -26,7 +26,7 @@ from pellucid.layers.bfloat16 import resolved
 from pellucid.pretrained import minilm
 from pellucid.tasks import embed, open_encoder
 
-TEXTS, TRIED = 500, 200
+TEXTS, TRIED = 200, 60
 PEER_BATCHES = (8, 16, 32, 64)
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +87,7 @@ def embedding() -> Iterator[Row]:
     if resolved("auto") == "bfloat16":
         calls["bfloat16"] = partial(embed, ours, all_texts, precision="bfloat16")
         bars["bfloat16"] = 2.5
-    compared = measure.beside(calls, partial(peer, best), budget=90, least=3)
+    compared = measure.beside(calls, partial(peer, best), budget=30, least=3)
     for kind, bar in bars.items():
         one = compared[kind]
         yield Row(
